@@ -1,0 +1,125 @@
+"""Images in and out: files, 8-bit arrays, and the tensors networks take.
+
+An image is an array (H, W, C) of RGB, or of one grey channel where that is asked for: uint8 in 0..255 or
+float32 in 0..1.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from memsr_compiler.errors import InvalidInput
+
+_SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
+
+
+def read_image(
+    path: str | os.PathLike[str], *, dtype: DTypeLike = np.uint8, keep_grey: bool = False
+) -> NDArray[Any]:
+    """The picture in a file, upright: (H, W, 3) RGB, uint8 in 0..255 or float32 in 0..1.
+
+    keep_grey  give a grey file as (H, W, 1) instead of three equal channels
+
+    Transparency is dropped, 16-bit grey is scaled to 8 bits, and the orientation a camera noted is applied.
+    Raises InvalidInput for a file that is missing, damaged, no image, or so large that Pillow distrusts it.
+    """
+    if np.dtype(dtype) not in (np.uint8, np.float32):
+        raise InvalidInput(f"read_image: dtype {np.dtype(dtype)}. Choose uint8 (0..255) or float32 (0..1).")
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            grey = image.mode in ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B")
+            if image.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255
+                levels = np.asarray(image).astype(np.float64) / 257
+                image = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
+            pixels = np.array(image.convert("L" if grey and keep_grey else "RGB"))
+    except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
+        raise InvalidInput(
+            f"{path}: not a readable image ({error}). Give a PNG, JPEG or another format of Pillow."
+        ) from error
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return pixels if np.dtype(dtype) == np.uint8 else (pixels / np.float32(255)).astype(np.float32)
+
+
+def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
+    """Write an image; the extension chooses the format, and a failed write leaves no half file behind.
+
+    image  (H, W, 3), (H, W, 1) or (H, W); uint8, or floating in 0..1, which is clipped and rounded to 8 bits
+
+    Raises InvalidInput for another shape or dtype, an unknown extension, or a place that is not writable.
+    """
+    if image.ndim not in (2, 3) or image.size == 0 or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+        raise InvalidInput(f"{path}: array of shape {image.shape}. Give (H, W, 3), (H, W, 1) or (H, W).")
+    pixels = to_uint8(image)
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels).save(partial)
+        partial.replace(path)
+    except (OSError, ValueError, KeyError) as error:  # KeyError: a format that Pillow only reads
+        raise InvalidInput(f"{path}: not written ({error}). Check folder and extension.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """The same image in 8 bits; floating values in 0..1 are clipped and rounded.
+
+    Raises InvalidInput for a dtype that is neither uint8 nor floating, and for NaN.
+    """
+    if image.dtype == np.uint8:
+        return image
+    if not np.issubdtype(image.dtype, np.floating):
+        raise InvalidInput(f"image of dtype {image.dtype}. Give uint8 in 0..255 or floating in 0..1.")
+    if np.isnan(image).any():
+        raise InvalidInput("image with NaN pixels, which have no 8-bit value. Check the network behind it.")
+    result: NDArray[np.uint8] = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+    return result
+
+
+def to_tensor(image: NDArray[Any]) -> Tensor:
+    """(H, W, C) or (H, W), uint8 or floating in 0..1 -> float32 (1, C, H, W) in 0..1, sharing no memory."""
+    pixels = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1)[None]
+    if image.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+    return torch.from_numpy(pixels.astype(np.float32, order="C"))
+
+
+def to_image(tensor: Tensor) -> NDArray[np.uint8]:
+    """(1, C, H, W) or (C, H, W) in 0..1 -> uint8 (H, W, C), clipped and rounded: what is stored and scored.
+
+    Raises InvalidInput for a batch of several images or another rank, and for NaN.
+    """
+    if tensor.ndim == 4 and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.ndim != 3:
+        raise InvalidInput(f"tensor of shape {tuple(tensor.shape)}. Give one image, (1, C, H, W).")
+    return to_uint8(tensor.detach().permute(1, 2, 0).cpu().float().numpy())
+
+
+def sample_photographs(*, scale: int = 1) -> list[NDArray[np.uint8]]:
+    """Colour photographs installed with scikit-image, uint8 (H, W, 3), cropped to multiples of `scale`.
+
+    Enough to try the compiler out or to calibrate with, and no download. Being few, they are no benchmark.
+    Raises InvalidInput if scikit-image or one of the files is missing.
+    """
+    try:
+        import skimage
+    except ImportError as error:
+        raise InvalidInput("sample photographs: install scikit-image, which brings them") from error
+    folder = Path(skimage.__file__).parent / "data"
+    return [crop_to_multiple(read_image(folder / name), scale) for name in _SAMPLES]
+
+
+def crop_to_multiple(image: NDArray[Any], scale: int) -> NDArray[Any]:
+    """The upper left part of an (H, W, ...) image whose height and width are multiples of `scale`."""
+    height, width = (size - size % scale for size in image.shape[:2])
+    return image[:height, :width]

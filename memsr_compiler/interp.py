@@ -1,0 +1,133 @@
+"""The meaning of the IR: one small interpreter over torch's own operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import singledispatch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.kernels import center_pad
+
+
+def run(graph: ir.Graph, x: Tensor, *, watch: Callable[[str, Tensor], None] | None = None) -> Tensor:
+    """The graph's output for x (N, C, H, W), in x's dtype and on x's device; a value is dropped after its last use.
+
+    `watch(name, value)` sees every value once, as it is made.
+    """
+    left = {op.name: len(graph.users(op.name)) for op in graph}
+    left[graph.output] += 1
+    values: dict[str, Tensor] = {}
+    for op in graph:
+        value = x if isinstance(op, ir.Input) else evaluate(op, *(values[i] for i in op.inputs))
+        values[op.name] = value
+        if watch is not None:
+            watch(op.name, value)
+        for name in set(op.inputs):
+            left[name] -= 1
+            if not left[name]:
+                del values[name]
+    return values[graph.output]
+
+
+@singledispatch
+def evaluate(op: ir.Op, *operands: Tensor) -> Tensor:
+    """The value of one op."""
+    raise TypeError(f"{type(op).__name__} has no meaning")
+
+
+def _like(weight: Tensor, x: Tensor) -> Tensor:
+    return weight.to(dtype=x.dtype, device=x.device)
+
+
+@evaluate.register
+def _(op: ir.Conv2d, x: Tensor) -> Tensor:
+    padding = op.weight.shape[-1] // 2 * op.dilation
+    weight, bias = _like(op.weight, x), _like(op.bias, x)
+    return F.conv2d(x, weight, bias, padding=padding, groups=op.groups, dilation=op.dilation)
+
+
+@evaluate.register
+def _(op: ir.BlockConv2d, x: Tensor) -> Tensor:
+    y = _like(op.bias, x)[None, :, None, None].repeat(len(x), 1, *x.shape[2:])
+    rows: dict[int, list[ir.Block]] = {}
+    for b in op.blocks:
+        rows.setdefault(b.row, []).append(b)
+    for row, blocks in rows.items():
+        height, k = max(len(b.kernel) for b in blocks), max(b.kernel.shape[-1] for b in blocks)
+        kernels = [_tall(center_pad(_like(b.kernel, x), k), height) for b in blocks]
+        columns = torch.cat([x[:, b.column : b.column + b.kernel.shape[1]] for b in blocks], dim=1)
+        y[:, row : row + height] += F.conv2d(columns, torch.cat(kernels, dim=1), padding=k // 2)
+    return y
+
+
+def _tall(kernel: Tensor, height: int) -> Tensor:
+    return F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, height - len(kernel)))
+
+
+@evaluate.register
+def _(op: ir.ConvTranspose2d, x: Tensor) -> Tensor:
+    extra = op.stride + 2 * op.padding - op.weight.shape[-1]
+    weight, bias = _like(op.weight, x), _like(op.bias, x)
+    return F.conv_transpose2d(x, weight, bias, op.stride, op.padding, extra, op.groups)
+
+
+@evaluate.register
+def _(op: ir.Affine, x: Tensor) -> Tensor:
+    return _like(op.scale, x)[None, :, None, None] * x + _like(op.shift, x)[None, :, None, None]
+
+
+@evaluate.register
+def _(op: ir.Sum, *xs: Tensor) -> Tensor:
+    total = xs[0]
+    for x in xs[1:]:
+        total = total + x
+    return total
+
+
+@evaluate.register
+def _(op: ir.Concat, *xs: Tensor) -> Tensor:
+    return torch.cat(xs, dim=1)
+
+
+@evaluate.register
+def _(op: ir.Select, x: Tensor) -> Tensor:
+    return x[:, list(op.index)]
+
+
+@evaluate.register
+def _(op: ir.Relu, x: Tensor) -> Tensor:
+    return F.relu(x)
+
+
+@evaluate.register
+def _(op: ir.PRelu, x: Tensor) -> Tensor:
+    return F.prelu(x, _like(op.slope, x))
+
+
+@evaluate.register
+def _(op: ir.Clamp, x: Tensor) -> Tensor:
+    return x.clamp(op.low, op.high)
+
+
+@evaluate.register
+def _(op: ir.Maximum, x: Tensor, y: Tensor) -> Tensor:
+    return torch.maximum(x, y)
+
+
+@evaluate.register
+def _(op: ir.PixelShuffle, x: Tensor) -> Tensor:
+    return F.pixel_shuffle(x, op.factor)
+
+
+@evaluate.register
+def _(op: ir.PixelUnshuffle, x: Tensor) -> Tensor:
+    return F.pixel_unshuffle(x, op.factor)
+
+
+@evaluate.register
+def _(op: ir.Carry, x: Tensor) -> Tensor:
+    return x

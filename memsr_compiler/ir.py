@@ -1,0 +1,429 @@
+"""The intermediate representation: what a teacher is while it is being rewritten.
+
+A network is a `Graph` of ops.  Every op makes one feature map from others, and is known by its name: the module
+path it had in the teacher ("body.3.conv1").  **A name means a value**: a pass may change how a value is computed,
+but an op called "body.3" stays, through all passes, the tensor that the teacher's body.3 gave (resolution folded
+into channels, see `FeatureMap`).  The certificate stands on this.
+
+Two dialects.  The tracer speaks all of it; canonicalisation leaves Input, Conv2d, Sum, Relu (and, where two
+resolutions meet, PixelShuffle); scheduling adds Carry, and merging BlockConv2d.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+from memsr_compiler.errors import InvalidGraph
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """The type of a value: `channels` maps at `scale` times the height and width of the network's input.
+
+    Folded to the input's resolution it has channels * scale**2 maps; map (c * scale + dy) * scale + dx holds the
+    pixels (scale * y + dy, scale * x + dx) of channel c, which is the channel order of torch's pixel_shuffle.
+    """
+
+    channels: int
+    scale: int = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which share of a teacher's tensor a value is.
+
+    Without its bias `tensor` is a sum of one matrix times each of some other tensors, `sources` and `rest` together;
+    the part is the terms of `sources`.  A skip that is needed only inside a sum may be carried as a partial sum.
+    """
+
+    tensor: str
+    sources: tuple[str, ...]
+    rest: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What some channels of a plain level hold, in terms of the teacher (DESIGN: certificate).
+
+    kind       "value": t, which is never negative or has passed no ReLU yet;  "positive": relu(t);
+               "negative": relu(-t);  "shifted": t + constant;  "one": 1;  "zero": 0
+    positions  channels of the level
+    tensor     t, by its name in the traced teacher; "n#k" is the k-th ReLU in the ReLU form of activation n
+    channels   folded channels of t, one for each position
+    part       None, or t is only this part of the tensor
+    """
+
+    kind: Literal["value", "positive", "negative", "shifted", "one", "zero"]
+    positions: tuple[int, ...]
+    tensor: str = ""
+    channels: tuple[int, ...] = ()
+    constant: float = 0.0
+    part: Part | None = None
+
+    def moved(self, to: Mapping[int, int]) -> Meaning:
+        """The same for a level whose channel i is now at to[i], or gone."""
+        kept = [i for i, p in enumerate(self.positions) if p in to]
+        positions = tuple(to[self.positions[i]] for i in kept)
+        channels = tuple(self.channels[i] for i in kept) if self.channels else ()
+        return replace(self, positions=positions, channels=channels)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Op:
+    """One value and how it is computed.
+
+    name     unique in its graph; the module path in the teacher where there is one
+    inputs   names of the operands
+    part     set where the value is not a tensor of the teacher but a share of one
+    """
+
+    name: str
+    inputs: tuple[str, ...] = ()
+    part: Part | None = None
+
+    def infer(self, *operands: FeatureMap) -> FeatureMap:
+        """Type of the result.  Raises InvalidGraph if the operands do not fit."""
+        raise InvalidGraph(f"{self.name}: {type(self).__name__} has no type rule")
+
+    def check(self, holds: bool, problem: str) -> None:
+        if not holds:
+            raise InvalidGraph(f"{self.name}: {type(self).__name__}: {problem}")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Input(Op):
+    """The network's input.  `low` and `high` bound its values, in the teacher's own units (1 or 255)."""
+
+    channels: int
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def infer(self) -> FeatureMap:
+        return FeatureMap(self.channels)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv2d(Op):
+    """y = weight * x + bias; stride 1, odd square kernel, zero padding that keeps the size.  Paper: Conv(K, b).
+
+    weight (C_out, C_in / groups, k, k)    bias (C_out,)    dilation   taps that many pixels apart
+    """
+
+    weight: Tensor
+    bias: Tensor
+    groups: int = 1
+    dilation: int = 1
+
+    @property
+    def pointwise(self) -> bool:
+        return self.weight.shape[-1] == 1
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        c_out, c_in, k, k2 = self.weight.shape
+        self.check(k == k2 and k % 2 == 1, f"kernel {k}x{k2} is not odd and square")
+        self.check(c_in * self.groups == x.channels, f"takes {c_in * self.groups} channels, is given {x.channels}")
+        self.check(c_out % self.groups == 0 and self.bias.shape == (c_out,), "bias or groups do not fit the kernel")
+        return FeatureMap(c_out, x.scale)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConvTranspose2d(Op):
+    """torch.nn.ConvTranspose2d with a result of exactly stride * height by stride * width.
+
+    weight (C_in, C_out / groups, k, k)   bias (C_out,)   pixel (y, x) of tap (i, j) lands on stride * y - padding + i
+    """
+
+    weight: Tensor
+    bias: Tensor
+    stride: int
+    padding: int
+    groups: int = 1
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        c_in, c_out, k, k2 = self.weight.shape
+        self.check(k == k2, f"kernel {k}x{k2} is not square")
+        self.check(c_in == x.channels, f"takes {c_in} channels, is given {x.channels}")
+        extra = self.stride + 2 * self.padding - k
+        self.check(0 <= extra < self.stride, f"kernel {k}, stride {self.stride}, padding {self.padding} change the size")
+        self.check(self.bias.shape == (c_out * self.groups,), "bias does not fit the kernel")
+        return FeatureMap(c_out * self.groups, x.scale * self.stride)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Affine(Op):
+    """y = scale * x + shift, one pair a channel: batch norm in eval mode, scalars, mean shift, negation."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        self.check(self.scale.shape == self.shift.shape == (x.channels,), f"does not fit {x.channels} channels")
+        return x
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sum(Op):
+    """y = x_1 + x_2 + ..."""
+
+    def infer(self, *xs: FeatureMap) -> FeatureMap:
+        self.check(len(set(xs)) == 1, f"operands differ: {', '.join(f'{x.channels} at x{x.scale}' for x in xs)}")
+        return xs[0]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Concat(Op):
+    """Channels of x_1, then those of x_2, ..."""
+
+    def infer(self, *xs: FeatureMap) -> FeatureMap:
+        self.check(len({x.scale for x in xs}) == 1, "operands differ in resolution")
+        return FeatureMap(sum(x.channels for x in xs), xs[0].scale)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Select(Op):
+    """Channel i of y is channel index[i] of x: slices, chunks, channel shuffle, repetition."""
+
+    index: tuple[int, ...]
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        self.check(bool(self.index) and all(0 <= i < x.channels for i in self.index), f"of {x.channels} channels")
+        return FeatureMap(len(self.index), x.scale)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Relu(Op):
+    """y = max(x, 0).  `meaning`: once scheduled, what the channels hold; without it the op's name says it all."""
+
+    meaning: tuple[Meaning, ...] = ()
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        told = {p for m in self.meaning for p in m.positions}
+        self.check(not self.meaning or told == set(range(x.channels)), f"{len(told)} of {x.channels} have a meaning")
+        return x
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PRelu(Op):
+    """y = max(x, 0) + slope * min(x, 0), a slope a channel.  LeakyReLU; absolute value is slope -1."""
+
+    slope: Tensor
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        self.check(self.slope.shape == (x.channels,), f"{len(self.slope)} slopes for {x.channels} channels")
+        return x
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Clamp(Op):
+    """y = min(max(x, low), high): ReLU6, Hardtanh, clamp.  Either bound may be infinite."""
+
+    low: float
+    high: float
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        self.check(self.low <= self.high, f"bounds {self.low} > {self.high}")
+        return x
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Maximum(Op):
+    """y = max(x_1, x_2), element by element."""
+
+    def infer(self, x: FeatureMap, y: FeatureMap) -> FeatureMap:
+        self.check(x == y, "operands differ")
+        return x
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PixelShuffle(Op):
+    """`factor` times the resolution from factor**2 times the channels (Shi et al. 2016, Eq. 4)."""
+
+    factor: int
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        self.check(x.channels % self.factor**2 == 0, f"{x.channels} channels, factor {self.factor}")
+        return FeatureMap(x.channels // self.factor**2, x.scale * self.factor)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PixelUnshuffle(Op):
+    """The inverse of PixelShuffle; only down to the input's own resolution."""
+
+    factor: int
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        self.check(x.scale % self.factor == 0, f"resolution x{x.scale} is not divisible by {self.factor}")
+        return FeatureMap(x.channels * self.factor**2, x.scale // self.factor)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Carry(Op):
+    """y = x: the 1x1 identity convolution that takes a value past one ReLU (MemSR, Fig. 3, Prop. 3.6)."""
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        return x
+
+
+@dataclass(frozen=True)
+class Block:
+    """A kernel inside a larger one: rows row.. and columns column.. of it.  kernel (c_out, c_in, k, k), k odd."""
+
+    row: int
+    column: int
+    kernel: Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BlockConv2d(Op):
+    """A dense Conv2d (C_out, C_in, k, k) kept as the sum of its non-zero blocks, smaller kernels centred.
+
+    The plain form of a dense teacher is wide and mostly zeros; this keeps it as small as the teacher.
+    """
+
+    channels_in: int
+    kernel_size: int
+    blocks: tuple[Block, ...]
+    bias: Tensor
+
+    def infer(self, x: FeatureMap) -> FeatureMap:
+        self.check(self.channels_in == x.channels, f"takes {self.channels_in} channels, is given {x.channels}")
+        for b in self.blocks:
+            rows, columns, k, _ = b.kernel.shape
+            fits = b.row + rows <= len(self.bias) and b.column + columns <= self.channels_in and k <= self.kernel_size
+            self.check(fits, "a block sticks out of the kernel")
+        return FeatureMap(len(self.bias), x.scale)
+
+    def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The kernel (C_out, C_in, k, k)."""
+        k = self.kernel_size
+        out = torch.zeros(len(self.bias), self.channels_in, k, k, dtype=dtype)
+        for b in self.blocks:
+            rows, columns, inner, _ = b.kernel.shape
+            at = (k - inner) // 2
+            window = out[b.row : b.row + rows, b.column : b.column + columns, at : at + inner, at : at + inner]
+            window += b.kernel.to(dtype)
+        return out
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Ops in an order in which operands come first, and which of them is the result.
+
+    Immutable; a pass builds a new one.  A graph that exists has type-checked.  `structure` is the networkx digraph
+    operand -> user over the ops' names.  Raises InvalidGraph for unknown operands, cycles, misfits, duplicate names.
+    """
+
+    ops: tuple[Op, ...]
+    output: str
+    structure: nx.DiGraph = field(init=False, repr=False, compare=False)
+    _types: dict[str, FeatureMap] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        structure: nx.DiGraph = nx.DiGraph()
+        types: dict[str, FeatureMap] = {}
+        for op in self.ops:
+            if op.name in types:
+                raise InvalidGraph(f"{op.name}: two ops have this name")
+            missing = [i for i in op.inputs if i not in types]
+            if missing:
+                raise InvalidGraph(f"{op.name}: operand {missing[0]} is not computed before it")
+            structure.add_node(op.name, op=op)
+            structure.add_edges_from((i, op.name) for i in op.inputs)
+            types[op.name] = op.infer(*(types[i] for i in op.inputs))
+        if self.output not in types:
+            raise InvalidGraph(f"the output {self.output} is not computed")
+        if sum(isinstance(op, Input) for op in self.ops) != 1:
+            raise InvalidGraph("a graph has exactly one Input")
+        object.__setattr__(self, "structure", nx.freeze(structure))
+        object.__setattr__(self, "_types", types)
+
+    def __iter__(self) -> Iterator[Op]:
+        return iter(self.ops)
+
+    def __getitem__(self, name: str) -> Op:
+        op: Op = self.structure.nodes[name]["op"]
+        return op
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._types
+
+    def type(self, name: str) -> FeatureMap:
+        return self._types[name]
+
+    def operands(self, op: Op) -> list[Op]:
+        return [self[i] for i in op.inputs]
+
+    def users(self, name: str) -> list[Op]:
+        """Ops that read the value, each once, in graph order of insertion."""
+        return [self[user] for user in self.structure.successors(name)]
+
+    @property
+    def input(self) -> Input:
+        return next(op for op in self.ops if isinstance(op, Input))
+
+    @property
+    def scale(self) -> int:
+        return self.type(self.output).scale
+
+    def text(self) -> str:
+        """One line an op: name, op, facts, operands; for people, golden tests and diffs."""
+        return "\n".join(_line(self, op) for op in self.ops) + f"\nreturn {self.output}\n"
+
+    def sha256(self) -> str:
+        """Hash of what the graph computes: ops, their wiring and every weight, but no names.
+
+        Stable under renaming and, for the same network, over versions of torch.
+        """
+        digest = hashlib.sha256()
+        number = {op.name: i for i, op in enumerate(self.ops)}
+        for op in self.ops:
+            digest.update(f"{type(op).__name__}{[number[i] for i in op.inputs]}".encode())
+            for name, value in _facts(op):
+                digest.update(f"{name}=".encode())
+                if isinstance(value, Tensor):
+                    digest.update(str(tuple(value.shape)).encode() + value.double().contiguous().numpy().tobytes())
+                else:
+                    digest.update(repr(value).encode())
+        digest.update(f"return {number[self.output]}".encode())
+        return digest.hexdigest()
+
+
+def _facts(op: Op) -> Iterator[tuple[str, object]]:
+    for f in fields(op):
+        if f.name not in ("name", "inputs", "part"):
+            yield f.name, getattr(op, f.name)
+
+
+def _line(graph: Graph, op: Op) -> str:
+    facts = []
+    for name, value in _facts(op):
+        if isinstance(value, Tensor):
+            facts.append(f"{name}={'x'.join(map(str, value.shape))}")
+        elif name == "index" and isinstance(value, tuple):
+            facts.append(f"index={_runs(value)}")
+        elif name == "meaning" and isinstance(value, tuple):
+            facts.extend(f"{m.kind} {m.tensor}[{len(m.positions)}]" for m in value)
+        elif name == "blocks" and isinstance(value, tuple):
+            facts.append(f"{len(value)} blocks")
+        else:
+            facts.append(f"{name}={value}")
+    t = graph.type(op.name)
+    return f"{op.name}: {t.channels}x{t.scale} = {type(op).__name__}({', '.join([*op.inputs, *facts])})"
+
+
+def _runs(numbers: tuple[int, ...]) -> str:
+    """'0:16,32' for 0..15, 32."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][1]:
+            runs[-1][1] += 1
+        else:
+            runs.append([n, n + 1])
+    return ",".join(str(a) if b == a + 1 else f"{a}:{b}" for a, b in runs)

@@ -1,0 +1,135 @@
+"""Kernel algebra: tensors in, tensors out.  Knows nothing of graphs.
+
+All kernels are (C_out, C_in, k, k) with odd k and act with zero padding (k - 1) / 2; matrices are (C_out, C_in).
+Everything is exact: sums and products of the entries, no approximation, any dtype (the compiler uses float64).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def center_pad(kernel: Tensor, size: int) -> Tensor:
+    """The same convolution with a larger kernel: zeros all round, up to (size, size)."""
+    margin = (size - kernel.shape[-1]) // 2
+    return torch.nn.functional.pad(kernel, (margin,) * 4)
+
+
+def dense(kernel: Tensor, groups: int = 1, dilation: int = 1) -> Tensor:
+    """A grouped, dilated kernel written out.  (C_out, C_in / groups, k, k) -> (C_out, C_in, (k-1) * dilation + 1, ...)."""
+    c_out, c_in, k, _ = kernel.shape
+    size = (k - 1) * dilation + 1
+    out = kernel.new_zeros(c_out, c_in * groups, size, size)
+    rows = c_out // groups
+    for g in range(groups):
+        out[g * rows : (g + 1) * rows, g * c_in : (g + 1) * c_in, ::dilation, ::dilation] = kernel[
+            g * rows : (g + 1) * rows
+        ]
+    return out
+
+
+def mix_outputs(matrix: Tensor, kernel: Tensor) -> Tensor:
+    """Kernel of  matrix * (kernel * x)  (MemSR, Lemma 3.1).  (O, M), (M, I, k, k) -> (O, I, k, k)."""
+    used = matrix != 0
+    if matrix.numel() and int(used.sum(1).max()) <= 1:
+        row = used.to(torch.uint8).argmax(1)
+        return kernel[row] * matrix.gather(1, row[:, None])[:, :, None, None]
+    return (matrix @ kernel.flatten(1)).reshape(len(matrix), *kernel.shape[1:])
+
+
+def mix_inputs(kernel: Tensor, matrix: Tensor) -> Tensor:
+    """Kernel of  kernel * (matrix * x)  (MemSR, Lemma 3.1).  (O, M, k, k), (M, I) -> (O, I, k, k).
+
+    Holds up to the border, because zero padding goes through a matrix without bias unchanged.
+    """
+    used = matrix != 0
+    if matrix.numel() and int(used.sum(0).max()) <= 1:
+        column = used.to(torch.uint8).argmax(0)
+        return kernel[:, column] * matrix.gather(0, column[None])[0][None, :, None, None]
+    k = kernel.shape[-1]
+    taps = kernel.permute(0, 2, 3, 1).reshape(-1, kernel.shape[1]) @ matrix
+    return taps.reshape(len(kernel), k, k, -1).permute(0, 3, 1, 2).contiguous()
+
+
+def one_pad(kernel: Tensor, bias: Tensor) -> Tensor:
+    """A kernel without bias for an input whose channel 0 is the constant 1 (MemSR, Eq. 3 and 4, one_pad and bias_rm).
+
+    (O, I, k, k), (O,) -> (O, 1 + I, k, k): at every pixel the constant's centre tap adds the bias.
+    """
+    k = kernel.shape[-1]
+    constant = kernel.new_zeros(len(kernel), 1, k, k)
+    constant[:, 0, k // 2, k // 2] = bias
+    return torch.cat([constant, kernel], dim=1)
+
+
+def bias_rm(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of one_pad where it has one: channel 0's centre tap becomes the bias, as far as it is pointwise.
+
+    (O, 1 + I, k, k) -> kernel with that tap set to 0, bias (O,).
+    """
+    out, mid = kernel.clone(), kernel.shape[-1] // 2
+    out[:, 0, mid, mid] = 0
+    return out, kernel[:, 0, mid, mid].clone()
+
+
+def polyphase(kernel: Tensor, scale: int) -> Tensor:
+    """A convolution at `scale` times the resolution, as one at resolution 1 on the pixels folded into channels.
+
+    (O, I, k, k) -> (O * scale**2, I * scale**2, K, K), K = 2 * ceil((k // 2) / scale) + 1.  Folded channel
+    (c * scale + dy) * scale + dx is pixel (dy, dx) of each cell.  Zero padding stays zero padding: the cells outside
+    the image are the pixels outside the image.
+    """
+    if scale == 1:
+        return kernel
+    c_out, c_in, k, _ = kernel.shape
+    reach = k // 2
+    radius = -(-reach // scale)
+    out = kernel.new_zeros(c_out, scale, scale, c_in, scale, scale, 2 * radius + 1, 2 * radius + 1)
+    for dy in range(scale):
+        for dx in range(scale):
+            for i in range(k):
+                for j in range(k):
+                    cell_y, y = divmod(dy + i - reach, scale)
+                    cell_x, x = divmod(dx + j - reach, scale)
+                    out[:, dy, dx, :, y, x, radius + cell_y, radius + cell_x] = kernel[:, :, i, j]
+    return out.reshape(c_out * scale**2, c_in * scale**2, 2 * radius + 1, 2 * radius + 1)
+
+
+def unfold_transposed(kernel: Tensor, stride: int, padding: int, groups: int = 1) -> Tensor:
+    """A strided transposed convolution as a convolution before pixel_shuffle(stride).
+
+    kernel (C_in, C_out / groups, k, k), tap (i, j) of pixel (y, x) landing on (stride * y - padding + i, ...)
+    -> (C_out * stride**2, C_in, K, K), K odd and just large enough.
+    """
+    c_in, per_group, k, _ = kernel.shape
+    full = kernel.new_zeros(c_in, per_group * groups, k, k)
+    share = c_in // groups
+    for g in range(groups):
+        rows = slice(g * share, (g + 1) * share)
+        full[rows, g * per_group : (g + 1) * per_group] = kernel[rows]
+    steps = [(r, i, (r + padding - i) // stride) for r in range(stride) for i in range(k) if (r + padding - i) % stride == 0]
+    radius = max((abs(q) for _, _, q in steps), default=0)
+    out = kernel.new_zeros(per_group * groups, stride, stride, c_in, 2 * radius + 1, 2 * radius + 1)
+    for dy, i, qy in steps:
+        for dx, j, qx in steps:
+            out[:, dy, dx, :, radius + qy, radius + qx] = full[:, :, i, j].T
+    return out.reshape(per_group * groups * stride**2, c_in, 2 * radius + 1, 2 * radius + 1)
+
+
+def shuffle_order(channels: int, factor: int, scale: int) -> list[int]:
+    """Where pixel_shuffle(factor) finds its folded channels.
+
+    The operand has channels * factor**2 maps, each folded by scale**2; entry i is the operand's folded channel that
+    is folded channel i of the result (`channels` maps folded by (scale * factor)**2).
+    """
+    index = torch.arange(channels * factor**2 * scale**2).reshape(channels, factor, factor, scale, scale)
+    order: list[int] = index.permute(0, 3, 1, 4, 2).reshape(-1).tolist()
+    return order
+
+
+def selection(index: list[int] | tuple[int, ...], channels: int) -> Tensor:
+    """The 0/1 matrix (len(index), channels) that picks channels, float64."""
+    out = torch.zeros(len(index), channels, dtype=torch.float64)
+    out[torch.arange(len(index)), torch.tensor(index)] = 1
+    return out

@@ -1,0 +1,69 @@
+"""What a pass is, and the few helpers that passes share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import networkx as nx
+
+from memsr_compiler.errors import PassError
+from memsr_compiler.ir import Graph, Op
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A rewrite with its contract.
+
+    name      as on the command line, "fuse-1x1"
+    source    paper and equation, or what else it rests on
+    reads     the op types that it understands; anything else is refused before it runs
+    removes   the op types that are gone after it
+    """
+
+    name: str
+    source: str
+    function: Callable[..., Graph]
+    reads: tuple[type[Op], ...]
+    removes: tuple[type[Op], ...]
+
+    def __call__(self, graph: Graph, **options: Any) -> Graph:
+        """Run it, contract checked.  Raises PassError."""
+        for op in graph:
+            if not isinstance(op, self.reads):
+                raise PassError(f"{op.name}: {self.name} does not read {type(op).__name__}; run the passes before it")
+        result = self.function(graph, **options)
+        for op in result:
+            if isinstance(op, self.removes):
+                raise PassError(f"{op.name}: {self.name} left a {type(op).__name__} behind")
+        return result
+
+    def bind(self, **options: Any) -> Pass:
+        """The same pass with some of its options set."""
+        return replace(self, function=partial(self.function, **options))
+
+
+def rewrite(
+    *, source: str, reads: tuple[type[Op], ...] = (Op,), removes: tuple[type[Op], ...] = ()
+) -> Callable[[Callable[..., Graph]], Pass]:
+    """Attach the facts about a pass to the function that does it; the result is a `Pass`."""
+
+    def attach(function: Callable[..., Graph]) -> Pass:
+        attached = Pass(function.__name__.replace("_", "-"), source, function, reads, removes)
+        object.__setattr__(attached, "__doc__", function.__doc__)
+        return attached
+
+    return attach
+
+
+def replace_ops(graph: Graph, rule: Callable[[Op], Iterable[Op]]) -> Graph:
+    """Each op replaced by the ops that the rule gives for it; the last of them takes over its name."""
+    return Graph(tuple(new for op in graph for new in rule(op)), graph.output)
+
+
+def without_unused(graph: Graph) -> Graph:
+    """Only the ops that the output needs (and the input)."""
+    needed = nx.ancestors(graph.structure, graph.output) | {graph.output, graph.input.name}
+    return Graph(tuple(op for op in graph if op.name in needed), graph.output)

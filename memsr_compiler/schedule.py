@@ -1,0 +1,219 @@
+"""In which layer everything is computed, and what is carried from layer to layer.
+
+The graph is read as convolutions with k > 1 and ReLUs, which belong to a layer, and pointwise linear ops between
+them, which can be done anywhere.  Layer l of the plain network reads boundary l - 1 and, ReLU applied, makes
+boundary l; boundary 0 is the input.  What must cross a boundary is a minimum vertex cut through the pointwise ops:
+register allocation on channels (beyond MemSR, whose skips may not cross).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import networkx as nx
+
+from memsr_compiler.errors import PassError
+from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
+
+Carrying = Literal["auto", "shift", "split"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """layer[name]  of every ReLU and every convolution with k > 1, from 1;  the output's layer is `depth`.
+    crossing[l]  the values that cross boundary l, for l = 0 .. depth - 1
+    width[l]     how many channels they take
+    kernel[l]    the kernel size of layer l + 1
+    """
+
+    layer: Mapping[str, int]
+    crossing: tuple[tuple[str, ...], ...]
+    width: tuple[int, ...]
+    kernel: tuple[int, ...]
+
+    @property
+    def depth(self) -> int:
+        return len(self.crossing)
+
+    @property
+    def cost(self) -> int:
+        """Multiply-adds per input pixel of all layers but the last, which is the same in every schedule."""
+        pairs = zip(self.width, self.width[1:], self.kernel, strict=False)
+        return sum(a * b * k * k for a, b, k in pairs)
+
+
+def body_output(graph: Graph) -> str:
+    """The last value before the final pixel shuffle."""
+    last = graph[graph.output]
+    return last.inputs[0] if isinstance(last, PixelShuffle) else last.name
+
+
+def is_pointwise(op: Op) -> bool:
+    return isinstance(op, Sum) or (isinstance(op, Conv2d) and op.pointwise)
+
+
+def nonnegative(graph: Graph) -> frozenset[str]:
+    """Values that are never below zero, whatever the input (within its stated range).  A safe under-estimate."""
+    found: set[str] = set()
+    for op in graph:
+        known = all(name in found for name in op.inputs)
+        if isinstance(op, Relu) or (isinstance(op, Input) and op.low >= 0):
+            found.add(op.name)
+        elif isinstance(op, Conv2d) and known and float(op.weight.min()) >= 0 and float(op.bias.min()) >= 0:
+            found.add(op.name)
+        elif isinstance(op, Sum) and known:
+            found.add(op.name)
+    return frozenset(found)
+
+
+def schedule(graph: Graph, carry: Carrying = "auto") -> Schedule:
+    """The cheapest schedule found, of least depth: everything as early, or everything as late as possible.
+
+    graph   Input, Conv2d, Sum, Relu, one resolution, perhaps a PixelShuffle at the end
+    """
+    regions = _Regions(graph, carry)
+    early = _as_early_as_possible(graph, regions)
+    late = _as_late_as_possible(graph, early)
+    return min((_allocate(regions, plan) for plan in (early, late)), key=lambda s: s.cost)
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """layer     of every ReLU and convolution with k > 1
+    ready     the boundary at which a value can first be had by pointwise ops alone
+    computed  the layer whose pre-activation can first hold it
+    depth     the layer of the output
+    """
+
+    layer: dict[str, int]
+    ready: dict[str, int]
+    computed: dict[str, int]
+    depth: int
+
+
+@dataclass(frozen=True)
+class _Regions:
+    graph: Graph
+    carry: Carrying
+
+    @cached_property
+    def free(self) -> frozenset[str]:
+        return nonnegative(self.graph)
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        return {op.name: i for i, op in enumerate(self.graph)}
+
+    def channels(self, name: str) -> int:
+        """How many channels it takes to carry a value; 0 if it must not be, having no meaning in the teacher."""
+        op = self.graph[name]
+        if "~" in (op.part.tensor if op.part else name):
+            return 0
+        c = self.graph.type(name).channels
+        free = name in self.free and op.part is None
+        return c if free or self.carry == "shift" else 2 * c
+
+
+def _time(graph: Graph, layer_of: Mapping[str, int] | None) -> _Timing:
+    layer: dict[str, int] = {}
+    ready: dict[str, int] = {}
+    computed: dict[str, int] = {}
+    shifted: set[str] = set()  # pointwise in the input, with a constant that zero padding would notice
+    for op in graph:
+        n, operand = op.name, op.inputs[0] if op.inputs else ""
+        if isinstance(op, Input):
+            ready[n], computed[n] = 0, 1
+        elif isinstance(op, Conv2d) and not op.pointwise:
+            earliest = max(ready[operand], 1 if operand in shifted else 0) + 1
+            layer[n] = layer_of[n] if layer_of else earliest
+            ready[n] = computed[n] = layer[n]
+        elif isinstance(op, Relu):
+            layer[n] = layer_of[n] if layer_of else computed[operand]
+            ready[n], computed[n] = layer[n], layer[n] + 1
+        else:
+            ready[n] = max(ready[i] for i in op.inputs)
+            computed[n] = max(computed[i] for i in op.inputs)
+            constant = isinstance(op, Conv2d) and bool(op.bias.any())
+            if ready[n] == 0 and (constant or any(i in shifted for i in op.inputs)):
+                shifted.add(n)
+    return _Timing(layer, ready, computed, computed[body_output(graph)])
+
+
+def _as_early_as_possible(graph: Graph, regions: _Regions) -> _Timing:
+    return _time(graph, None)
+
+
+def _as_late_as_possible(graph: Graph, early: _Timing) -> _Timing:
+    ready_by: dict[str, int] = {}  # the latest boundary, and layer, at which users still get the value in time
+    computed_by: dict[str, int] = {body_output(graph): early.depth}
+    layer: dict[str, int] = {}
+    never = early.depth + 1
+    for op in reversed(graph.ops):
+        n = op.name
+        by, computed = ready_by.get(n, never), computed_by.get(n, never)
+        if isinstance(op, Conv2d) and not op.pointwise:
+            layer[n] = min(by, computed)
+            ready_by[op.inputs[0]] = min(ready_by.get(op.inputs[0], never), layer[n] - 1)
+        elif isinstance(op, Relu):
+            layer[n] = min(by, computed - 1)
+            computed_by[op.inputs[0]] = min(computed_by.get(op.inputs[0], never), layer[n])
+        elif is_pointwise(op):
+            for name in op.inputs:
+                ready_by[name] = min(ready_by.get(name, never), by)
+                computed_by[name] = min(computed_by.get(name, never), computed)
+    return _time(graph, layer)
+
+
+def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
+    graph = regions.graph
+    output = body_output(graph)
+    ready = {**timing.ready, output: timing.depth}
+    by_layer: list[list[str]] = [[] for _ in range(timing.depth + 1)]
+    for name, layer in timing.layer.items():
+        by_layer[layer].append(name)
+    crossing: list[tuple[str, ...]] = [(graph.input.name,)]
+    for boundary in range(1, timing.depth):
+        crossing.append(_cut(regions, ready, [*crossing[-1], *by_layer[boundary]], boundary))
+    width = tuple(
+        graph.type(crossing[0][0]).channels if not i else sum(regions.channels(n) for n in names)
+        for i, names in enumerate(crossing)
+    )
+    convs = [op for op in graph if isinstance(op, Conv2d) and not op.pointwise]
+    sizes = [
+        max((op.weight.shape[-1] for op in convs if timing.layer[op.name] == i + 1), default=1) for i in range(timing.depth)
+    ]
+    return Schedule(timing.layer, tuple(crossing), width, tuple(sizes))
+
+
+def _cut(regions: _Regions, ready: Mapping[str, int], sources: list[str], boundary: int) -> tuple[str, ...]:
+    """Fewest channels from which all that later layers read can be had: a minimum vertex cut.
+
+    Of equal cuts the one nearest to the sources, so that what is there already is kept as it is.
+    """
+    graph = regions.graph
+    network: nx.DiGraph = nx.DiGraph()
+    stack, seen = [s for s in sources if ready[s] <= boundary], set()
+    while stack:
+        name = stack.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        capacity = regions.channels(name)
+        network.add_edge((name, "out"), (name, "in"), **({"capacity": capacity} if capacity else {}))
+        if name in sources:
+            network.add_edge((name, "in"), "source")
+        for user in graph.users(name):
+            if ready[user.name] > boundary:
+                network.add_edge("sink", (name, "out"))
+            elif is_pointwise(user):
+                network.add_edge((user.name, "in"), (name, "out"))
+                stack.append(user.name)
+    if "sink" not in network:
+        return ()
+    # All edges point from users to operands: networkx then gives the cut nearest to the operands.
+    _, (_, near_source) = nx.minimum_cut(network, "sink", "source")
+    cut = [n for n in seen if (n, "in") in near_source and (n, "out") not in near_source]
+    return tuple(sorted(cut, key=regions.order.__getitem__))

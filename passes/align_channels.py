@@ -1,0 +1,32 @@
+"""Widths -> multiples that engines run at full speed."""
+
+from dataclasses import replace
+
+import torch
+
+from memsr_compiler.errors import PassError
+from memsr_compiler.ir import BlockConv2d, Graph, Input, Meaning, PixelShuffle, Relu
+from memsr_compiler.rewrite import rewrite
+
+from .drop_channels import chain, rebuilt
+
+
+@rewrite(source="vector width of the engines: 65 channels cost what 72 cost", reads=(Input, BlockConv2d, Relu, PixelShuffle))
+def align_channels(graph: Graph, *, multiple: int = 8) -> Graph:
+    """Pad every level with channels that are zero and that nobody reads, up to a multiple.  Exact.
+
+    Requires  the chain that merge_parallel leaves.   Raises PassError for a multiple below 1.
+    """
+    if multiple < 1:
+        raise PassError(f"widths cannot be aligned to {multiple}; take a multiple of 1 or more")
+    convs, relus = chain(graph)
+    for i, relu in enumerate(relus):
+        width = len(convs[i].bias)
+        extra = -width % multiple
+        if not extra:
+            continue
+        convs[i] = replace(convs[i], bias=torch.cat([convs[i].bias, torch.zeros(extra, dtype=torch.float64)]))
+        convs[i + 1] = replace(convs[i + 1], channels_in=width + extra)
+        padding = Meaning("zero", tuple(range(width, width + extra)))
+        relus[i] = replace(relu, meaning=(*relu.meaning, padding))
+    return rebuilt(graph, convs, relus)

@@ -1,0 +1,149 @@
+"""Channels that nobody reads, that are always zero, or that another one equals -> gone."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from memsr_compiler.errors import PassError
+from memsr_compiler.ir import Block, BlockConv2d, Graph, Input, Op, PixelShuffle, Relu
+from memsr_compiler.rewrite import rewrite
+
+
+@rewrite(source="dead-code and common-subexpression elimination, channel by channel", reads=(Input, BlockConv2d, Relu, PixelShuffle))
+def drop_channels(graph: Graph) -> Graph:
+    """Drop dead channels, then channels that are always zero, then all but the first of equal ones.
+
+    Requires  the chain that merge_parallel leaves.
+    Ensures   every channel between two layers is read, differs from the others and can be other than zero.
+    """
+    convs, relus = chain(graph)
+    for i in reversed(range(len(relus))):  # from the end: a reader that goes takes what only it read along
+        convs, relus = _keep(convs, relus, i, {c: c for c in _read(convs[i + 1])})
+    for i in range(len(relus)):  # from the start: equal channels make equal channels
+        convs, relus = _keep(convs, relus, i, {c: c for c in _not_always_zero(convs[i])})
+        convs, relus = _keep(convs, relus, i, _representatives(convs[i]))
+    return rebuilt(graph, convs, relus)
+
+
+def chain(graph: Graph) -> tuple[list[BlockConv2d], list[Relu]]:
+    """The convolutions of a chain and the ReLUs between them.  Raises PassError if the graph is not a chain."""
+    convs = [op for op in graph if isinstance(op, BlockConv2d)]
+    relus = [op for op in graph if isinstance(op, Relu)]
+    if len(convs) != len(relus) + 1 or any(len(graph.users(op.name)) > 1 for op in graph):
+        raise PassError(f"{graph.output}: not a chain of convolution and ReLU; run merge-parallel first")
+    return convs, relus
+
+
+def rebuilt(graph: Graph, convs: Sequence[BlockConv2d], relus: Sequence[Relu]) -> Graph:
+    """The chain with other convolutions and ReLUs in place of its own."""
+    ops: list[Op] = [graph.input, convs[0]]
+    for relu, conv in zip(relus, convs[1:], strict=True):
+        ops += [relu, conv]
+    return Graph((*ops, *(op for op in graph if isinstance(op, PixelShuffle))), graph.output)
+
+
+def _keep(
+    convs: list[BlockConv2d], relus: list[Relu], i: int, stands_for: dict[int, int]
+) -> tuple[list[BlockConv2d], list[Relu]]:
+    """Level i with only the channels stands_for.values(); channel c of before is now stands_for[c], or was not needed."""
+    width = len(convs[i].bias)
+    kept = sorted(set(stands_for.values())) or [0]
+    stands_for = stands_for or {0: 0}
+    if len(kept) == width:
+        return convs, relus
+    position = {c: p for p, c in enumerate(kept)}
+    moved = {c: position[stands_for[c]] for c in stands_for}
+    meaning = tuple(m for m in (m.moved(moved) for m in relus[i].meaning) if m.positions)
+    convs, relus = list(convs), list(relus)
+    convs[i], convs[i + 1] = _with_rows(convs[i], position), _with_columns(convs[i + 1], moved, len(kept))
+    relus[i] = replace(relus[i], meaning=meaning)
+    return convs, relus
+
+
+def _runs(where: dict[int, int], start: int, length: int) -> list[tuple[int, list[int]]]:
+    """Channels start .. start + length that are still there, as runs: (their first new number, their offsets)."""
+    runs: list[tuple[int, list[int]]] = []
+    for offset in range(length):
+        new = where.get(start + offset)
+        if new is None:
+            continue
+        if runs and new == runs[-1][0] + len(runs[-1][1]):
+            runs[-1][1].append(offset)
+        else:
+            runs.append((new, [offset]))
+    return runs
+
+
+def _with_rows(conv: BlockConv2d, position: dict[int, int]) -> BlockConv2d:
+    blocks = [
+        replace(b, row=row, kernel=b.kernel[offsets])
+        for b in conv.blocks
+        for row, offsets in _runs(position, b.row, len(b.kernel))
+    ]
+    return replace(conv, blocks=_nonzero(blocks, conv), bias=conv.bias[sorted(position)])
+
+
+def _with_columns(conv: BlockConv2d, moved: dict[int, int], width: int) -> BlockConv2d:
+    blocks = [
+        replace(b, column=column, kernel=b.kernel[:, offsets])
+        for b in conv.blocks
+        for column, offsets in _runs(moved, b.column, b.kernel.shape[1])
+    ]
+    return replace(conv, blocks=_nonzero(blocks, conv), channels_in=width)
+
+
+def _nonzero(blocks: list[Block], conv: BlockConv2d) -> tuple[Block, ...]:
+    return tuple(b for b in blocks if b.kernel.any())
+
+
+def _read(conv: BlockConv2d) -> list[int]:
+    read = torch.zeros(conv.channels_in, dtype=torch.bool)
+    for b in conv.blocks:
+        read[b.column : b.column + b.kernel.shape[1]] |= (b.kernel != 0).any(dim=(0, 2, 3))  # type: ignore[call-overload]
+    numbers: list[int] = read.nonzero()[:, 0].tolist()
+    return numbers
+
+
+def _not_always_zero(conv: BlockConv2d) -> list[int]:
+    fed = torch.zeros(len(conv.bias), dtype=torch.bool)
+    for b in conv.blocks:
+        fed[b.row : b.row + len(b.kernel)] |= (b.kernel != 0).flatten(1).any(1)
+    numbers: list[int] = (fed | (conv.bias > 0)).nonzero()[:, 0].tolist()
+    return numbers
+
+
+def _representatives(conv: BlockConv2d) -> dict[int, int]:
+    """For each channel the first one with the same kernel and bias."""
+    generator = torch.Generator().manual_seed(0)
+    k = conv.kernel_size
+    probe = torch.rand(conv.channels_in, k, k, generator=generator, dtype=torch.float64)
+    mark = conv.bias.clone()  # equal rows have (nearly) equal marks; those are then compared in full
+    for b in conv.blocks:
+        rows, columns, inner, _ = b.kernel.shape
+        at = (k - inner) // 2
+        window = probe[b.column : b.column + columns, at : at + inner, at : at + inner]
+        mark[b.row : b.row + rows] += b.kernel.flatten(1) @ window.flatten()
+    order = mark.argsort(stable=True).tolist()
+    near = mark.abs().max() * 1e-9
+    stands_for: dict[int, int] = {c: c for c in range(len(mark))}
+    close = [(a, b) for a, b in zip(order, order[1:], strict=False) if mark[b] - mark[a] <= near]
+    if not close:
+        return stands_for
+    candidates = {c: _row(conv, c) for pair in close for c in pair}
+    for a, b in close:
+        if torch.equal(candidates[a], candidates[b]):
+            first, second = sorted((stands_for[a], b))
+            stands_for = {c: first if s == second or s == b else s for c, s in stands_for.items()}
+    return stands_for
+
+
+def _row(conv: BlockConv2d, channel: int) -> Tensor:
+    blocks = [
+        replace(b, row=0, kernel=b.kernel[channel - b.row : channel - b.row + 1])
+        for b in conv.blocks
+        if b.row <= channel < b.row + len(b.kernel)
+    ]
+    bias = conv.bias[channel : channel + 1]
+    return torch.cat([replace(conv, blocks=tuple(blocks), bias=bias).dense().flatten(), bias])

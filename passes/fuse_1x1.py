@@ -1,0 +1,86 @@
+"""Chains of 1x1 convolutions and sums -> one convolution from each ReLU below to each ReLU above."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import kernels
+from memsr_compiler.errors import PassError
+from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.rewrite import rewrite
+
+
+@rewrite(source="MemSR (ICML 2022), Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PixelShuffle))
+def fuse_1x1(graph: Graph) -> Graph:
+    """Fold every linear 1x1 convolution into the convolutions around it.
+
+    Requires  no bias before a convolution with k > 1 (one_pad sees to it); no two such convolutions in a row.
+    Ensures   the operand of every ReLU, and the output, is a convolution of ReLUs or the input, or a Sum of such.
+    """
+    bundles: dict[str, _Bundle] = {}
+    unread = {op.name: len(graph.users(op.name)) for op in graph}
+    ops: list[Op] = []
+    for op in graph:
+        if isinstance(op, Input):
+            ops.append(op)
+        elif isinstance(op, (Relu, PixelShuffle)):
+            produced = _emit(op.inputs[0] if isinstance(op, PixelShuffle) else f"{op.name}~sum", bundles[op.inputs[0]])
+            ops += [*produced, replace(op, inputs=(produced[-1].name,))]
+        bundles[op.name] = _bundle(graph, op, bundles)
+        for name in set(op.inputs):
+            unread[name] -= 1
+            if not unread[name] and name != graph.output:
+                del bundles[name]
+    if not isinstance(graph[graph.output], (Input, Relu, PixelShuffle)):
+        ops += _emit(graph.output, bundles[graph.output])
+    return Graph(tuple(ops), graph.output)
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """sum of kernel * x over `kernels`, + bias: parallel convolutions of ReLUs or of the input."""
+
+    kernels: dict[str, Tensor]
+    bias: Tensor
+
+
+def _bundle(graph: Graph, op: Op, bundles: dict[str, _Bundle]) -> _Bundle:
+    if isinstance(op, Conv2d) and op.pointwise:
+        inner, matrix = bundles[op.inputs[0]], op.weight[:, :, 0, 0]
+        mixed = {name: kernels.mix_outputs(matrix, k) for name, k in inner.kernels.items()}
+        return _Bundle(mixed, matrix @ inner.bias + op.bias)
+    if isinstance(op, Conv2d):
+        inner = bundles[op.inputs[0]]
+        if inner.bias.any():
+            raise PassError(f"{op.name}: reads a constant that zero padding would cut at the border; run one-pad first")
+        if any(k.shape[-1] > 1 for k in inner.kernels.values()):
+            raise PassError(f"{op.name}: reads another {op.inputs[0]} with no ReLU between; run skip-to-conv first")
+        return _Bundle({n: kernels.mix_inputs(op.weight, k[:, :, 0, 0]) for n, k in inner.kernels.items()}, op.bias)
+    if isinstance(op, Sum):
+        first, *others = (bundles[i] for i in op.inputs)
+        total = dict(first.kernels)
+        for other in others:
+            for name, k in other.kernels.items():
+                total[name] = _plus(total[name], k) if name in total else k
+        return _Bundle(total, torch.stack([first.bias, *(o.bias for o in others)]).sum(0))
+    width = graph.type(op.name).channels
+    identity = torch.eye(width, dtype=torch.float64)[:, :, None, None]
+    return _Bundle({op.name: identity}, torch.zeros(width, dtype=torch.float64))
+
+
+def _plus(a: Tensor, b: Tensor) -> Tensor:
+    size = max(a.shape[-1], b.shape[-1])
+    return kernels.center_pad(a, size) + kernels.center_pad(b, size)
+
+
+def _emit(name: str, bundle: _Bundle) -> list[Op]:
+    """The bundle as Conv2ds and a Sum; terms that are zero are left out, the bias goes into the first that is not."""
+    terms = {source: k for source, k in bundle.kernels.items() if k.any()} or dict([next(iter(bundle.kernels.items()))])
+    bias, ops = bundle.bias, list[Op]()
+    for source, k in terms.items():
+        ops.append(Conv2d(name=f"{name}~{source}", inputs=(source,), weight=k, bias=bias))
+        bias = torch.zeros_like(bias)
+    if len(ops) == 1:
+        return [replace(ops[0], name=name)]
+    return [*ops, Sum(name=name, inputs=tuple(op.name for op in ops))]

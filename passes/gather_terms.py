@@ -1,0 +1,122 @@
+"""Concatenations, selections and chains of 1x1 convolutions -> sums of terms, the form that scheduling wants."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import kernels
+from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Select, Sum
+from memsr_compiler.rewrite import rewrite, without_unused
+
+
+@rewrite(
+    source="MemSR, Eq. 2 read from right to left: conv([x; y]) = conv_1(x) + conv_2(y)",
+    reads=(Input, Conv2d, Sum, Concat, Select, Relu, PixelShuffle),
+    removes=(Concat, Select),
+)
+def gather_terms(graph: Graph) -> Graph:
+    """Write every pointwise value as  sum of matrix_i * leaf_i + bias, so that its terms can be computed, or carried,
+    one by one.
+
+    A leaf is the input, a ReLU, a convolution with k > 1, or a pointwise value that several ops share.
+    Ensures   no Concat, no Select; a Sum's operands are leaves or `Part`s of the tensor it belongs to.
+    """
+    forms: dict[str, _Form] = {}
+    ops: list[Op] = []
+    for op in graph:
+        if isinstance(op, Select):
+            matrix = kernels.selection(op.index, graph.type(op.inputs[0]).channels)
+            bias = torch.zeros(len(matrix), dtype=torch.float64)
+            op = Conv2d(name=op.name, inputs=op.inputs, weight=matrix[:, :, None, None], bias=bias)
+        if isinstance(op, Conv2d) and op.pointwise and _narrows(graph, op):
+            ops.append(_into_producer(op, graph[op.inputs[0]]))
+        elif isinstance(op, (Sum, Concat)) or (isinstance(op, Conv2d) and op.pointwise):
+            forms[op.name] = _form(graph, op, forms)
+            ops.extend(_emit(op.name, forms[op.name]))
+        else:
+            ops.append(op)
+    return without_unused(Graph(tuple(ops), graph.output))
+
+
+@dataclass(frozen=True)
+class _Form:
+    """sum of matrix * leaf over `terms`, + bias."""
+
+    terms: dict[str, Tensor]
+    bias: Tensor
+
+    @property
+    def picks(self) -> bool:
+        """Each channel is a multiple of one channel of one leaf: a selection, a concatenation, a negation."""
+        used = sum(((m != 0).sum(1) for m in self.terms.values()), torch.zeros(len(self.bias), dtype=torch.int64))
+        return not self.bias.any() and int(used.max()) <= 1
+
+
+def _narrows(graph: Graph, op: Conv2d) -> bool:
+    """Whether a 1x1 convolution is the only user of a larger one and has no more channels: better done at once."""
+    producer = graph[op.inputs[0]]
+    larger = isinstance(producer, Conv2d) and not producer.pointwise
+    return larger and len(graph.users(producer.name)) == 1 and op.weight.shape[0] <= op.weight.shape[1]
+
+
+def _into_producer(op: Conv2d, producer: Op) -> Conv2d:
+    assert isinstance(producer, Conv2d)
+    matrix = op.weight[:, :, 0, 0]
+    weight = kernels.mix_outputs(matrix, producer.weight)
+    return Conv2d(name=op.name, inputs=producer.inputs, weight=weight, bias=matrix @ producer.bias + op.bias)
+
+
+def _matrices(graph: Graph, op: Op) -> tuple[list[tuple[str, Tensor]], Tensor]:
+    """An op's own terms, before any of its operands is looked into, and its bias."""
+    width = graph.type(op.name).channels
+    zero = torch.zeros(width, dtype=torch.float64)
+    if isinstance(op, Conv2d):
+        return [(op.inputs[0], op.weight[:, :, 0, 0])], op.bias
+    identity = torch.eye(width, dtype=torch.float64)
+    if isinstance(op, Sum):
+        return [(name, identity) for name in op.inputs], zero
+    widths = [graph.type(name).channels for name in op.inputs]
+    return list(zip(op.inputs, identity.split(widths, dim=1), strict=True)), zero
+
+
+def _form(graph: Graph, op: Op, forms: dict[str, _Form]) -> _Form:
+    terms: dict[str, Tensor] = {}
+    own, bias = _matrices(graph, op)
+    for name, matrix in own:
+        inner = forms.get(name)
+        shrinks = isinstance(op, Sum) or matrix.shape[0] <= matrix.shape[1]
+        if inner is not None and (inner.picks or (shrinks and len(graph.users(name)) == 1)):
+            bias = bias + matrix @ inner.bias
+            found = {leaf: kernels.mix_outputs(matrix, m[:, :, None, None])[:, :, 0, 0] for leaf, m in inner.terms.items()}
+        else:
+            found = {name: matrix}
+        for leaf, m in found.items():
+            terms[leaf] = terms[leaf] + m if leaf in terms else m
+    return _Form({leaf: m for leaf, m in terms.items() if m.any()} or dict([next(iter(terms.items()))]), bias)
+
+
+def _emit(name: str, form: _Form) -> list[Op]:
+    leaves = tuple(form.terms)
+    if len(leaves) == 1:
+        matrix = form.terms[leaves[0]]
+        return [Conv2d(name=name, inputs=leaves, weight=matrix[:, :, None, None], bias=form.bias)]
+    ops: list[Op] = []
+    operands = []
+    zero = torch.zeros_like(form.bias)
+    for leaf, matrix in form.terms.items():
+        if _is_identity(matrix):
+            operands.append(leaf)
+            continue
+        part = Part(name, (leaf,), tuple(other for other in leaves if other != leaf))
+        operands.append(f"{name}~{leaf}")
+        ops.append(Conv2d(name=operands[-1], inputs=(leaf,), part=part, weight=matrix[:, :, None, None], bias=zero))
+    if not form.bias.any():
+        return [*ops, Sum(name=name, inputs=tuple(operands))]
+    identity = torch.eye(len(form.bias), dtype=torch.float64)[:, :, None, None]
+    total = Sum(name=f"{name}~sum", inputs=tuple(operands), part=Part(name, leaves, ()))
+    return [*ops, total, Conv2d(name=name, inputs=(total.name,), weight=identity, bias=form.bias)]
+
+
+def _is_identity(matrix: Tensor) -> bool:
+    return matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix), dtype=matrix.dtype))

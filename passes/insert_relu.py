@@ -1,0 +1,85 @@
+"""A ReLU after every carried value, so that each layer is convolution + ReLU."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from memsr_compiler.errors import PassError
+from memsr_compiler.ir import Carry, Conv2d, Graph, Meaning, Op, Relu
+from memsr_compiler.rewrite import rewrite
+from memsr_compiler.schedule import Carrying, nonnegative
+
+Constants = Mapping[str, float]
+
+
+@rewrite(source="MemSR (ICML 2022), Prop. 3.6 (shift); free and split carries beyond it", removes=(Carry,))
+def insert_relu(graph: Graph, *, carry: Carrying = "auto", constant: float | Constants | None = None) -> Graph:
+    """Give every Carry the cheapest form that the ReLU leaves whole.
+
+    never negative   relu(x) = x: free
+    "auto", "split"  x = relu(x) - relu(-x): exact for every x, twice the channels
+    "shift"          x = relu(x + C) - C: exact while x >= -C; `constant` is C, for all or by tensor
+
+    Ensures   no Carry; every ReLU says what its channels mean.  Raises PassError without a positive C for a shift.
+    """
+    rewriter = _Rewriter(nonnegative(graph), carry, constant)
+    ops = tuple(new for op in graph for new in rewriter.rule(op, graph.type(op.name).channels))
+    return Graph(ops, graph.output)
+
+
+class _Rewriter:
+    def __init__(self, free: frozenset[str], carry: Carrying, constant: float | Constants | None) -> None:
+        self.free, self.carry, self.constant = free, carry, constant
+        self.carried: dict[str, Relu] = {}  # a Carry's name -> the ReLU that holds it
+
+    def rule(self, op: Op, width: int) -> list[Op]:
+        if isinstance(op, Relu):
+            return [replace(op, meaning=(_everything("value", op.name, width),))]
+        if not isinstance(op, Carry):
+            return [op]
+        if op.inputs[0] in self.carried:
+            return self._again(op, self.carried[op.inputs[0]], width)
+        held = _everything("value", op.name.rsplit("@", 1)[0], width)
+        held = replace(held, part=op.part, tensor=op.part.tensor if op.part else held.tensor)
+        if op.inputs[0] in self.free and op.part is None:
+            return [Relu(name=op.name, inputs=op.inputs, meaning=(held,))]
+        if self.carry == "shift":
+            return self._shift(op, held, width)
+        return self._split(op, held, width)
+
+    def _split(self, op: Op, held: Meaning, width: int) -> list[Op]:
+        eye = torch.eye(width, dtype=torch.float64)
+        second = tuple(range(width, 2 * width))
+        meaning = (replace(held, kind="positive"), replace(held, kind="negative", positions=second))
+        both = _pointwise(f"{op.name}+-", op.inputs[0], torch.cat([eye, -eye]))
+        self.carried[op.name] = Relu(name=f"{op.name}+", inputs=(both.name,), meaning=meaning)
+        return [both, self.carried[op.name], _pointwise(op.name, f"{op.name}+", torch.cat([eye, -eye], dim=1))]
+
+    def _shift(self, op: Op, held: Meaning, width: int) -> list[Op]:
+        c = self.constant.get(held.tensor) if isinstance(self.constant, Mapping) else self.constant
+        if c is None or not c > 0:
+            raise PassError(f"{held.tensor}: a shift needs a constant C > 0 above its largest magnitude, not {c}")
+        eye = torch.eye(width, dtype=torch.float64)
+        up = _pointwise(f"{op.name}+C", op.inputs[0], eye, c)
+        meaning = (replace(held, kind="shifted", constant=float(c)),)
+        self.carried[op.name] = Relu(name=f"{op.name}+", inputs=(up.name,), meaning=meaning)
+        return [up, self.carried[op.name], _pointwise(op.name, f"{op.name}+", eye, -c)]
+
+    def _again(self, op: Op, before: Relu, width: int) -> list[Op]:
+        """Carried a layer before: what holds it is not negative, and is carried on as it is."""
+        on = Relu(name=f"{op.name}+", inputs=(before.name,), meaning=before.meaning)
+        self.carried[op.name] = on
+        eye = torch.eye(width, dtype=torch.float64)
+        if before.meaning[0].kind == "shifted":
+            return [on, _pointwise(op.name, on.name, eye, -before.meaning[0].constant)]
+        return [on, _pointwise(op.name, on.name, torch.cat([eye, -eye], dim=1))]
+
+
+def _everything(kind: str, tensor: str, width: int) -> Meaning:
+    return Meaning(kind=kind, positions=tuple(range(width)), tensor=tensor, channels=tuple(range(width)))  # type: ignore[arg-type]
+
+
+def _pointwise(name: str, operand: str, matrix: torch.Tensor, bias: float = 0.0) -> Conv2d:
+    constant = torch.full((len(matrix),), bias, dtype=torch.float64)
+    return Conv2d(name=name, inputs=(operand,), weight=matrix[:, :, None, None], bias=constant)

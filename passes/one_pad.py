@@ -1,0 +1,89 @@
+"""Biases that zero padding would notice -> kernels on a channel of ones."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from memsr_compiler.errors import PassError
+from memsr_compiler.ir import Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.rewrite import rewrite, without_unused
+from memsr_compiler.schedule import is_pointwise
+
+
+@rewrite(source="MemSR (ICML 2022), Eq. 3 and 4, Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PixelShuffle))
+def one_pad(graph: Graph) -> Graph:
+    """Where a pointwise value with a constant in it goes into a convolution with k > 1, take the constant from a
+    channel of ones, which is zero-padded as the convolution expects.
+
+    The layer below makes that channel with a zero kernel and bias 1, as ReLU(1) = 1.  Only where it is needed.
+    Requires  levels, as skip_to_conv leaves them.   Raises PassError if the input itself would need a constant.
+    Ensures   no bias on the pointwise way from a ReLU to a convolution with k > 1.
+    """
+    return _OnePad(graph).build()
+
+
+class _OnePad:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.ops: list[Op] = []
+        self.constant: dict[str, Tensor] = {}  # what a value adds to its linear part
+        self.bare: dict[str, str] = {}  # a value -> the op that computes it without the constant
+        self.level: dict[str, int] = {}
+        self.member: dict[int, str] = {}  # some op of each level, for the channel of ones to be made from
+        self.ones: dict[int, str] = {}
+
+    def build(self) -> Graph:
+        for op in self.graph:
+            below = max((self.level[i] for i in op.inputs), default=0)
+            self.level[op.name] = below + isinstance(op, Relu)
+            if isinstance(op, (Input, Relu)):
+                self.member.setdefault(self.level[op.name], op.name)
+            self.constant[op.name] = self._constant(op)
+            if isinstance(op, Conv2d) and not op.pointwise and self.constant[op.inputs[0]].any():
+                op = replace(op, inputs=(self._with_ones(op.inputs[0]),))
+            self.ops.append(op)
+        return without_unused(Graph(tuple(self.ops), self.graph.output))
+
+    def _constant(self, op: Op) -> Tensor:
+        if isinstance(op, Conv2d) and op.pointwise:
+            return op.weight[:, :, 0, 0] @ self.constant[op.inputs[0]] + op.bias
+        if isinstance(op, Sum):
+            return torch.stack([self.constant[i] for i in op.inputs]).sum(0)
+        return torch.zeros(self.graph.type(op.name).channels, dtype=torch.float64)
+
+    def _with_ones(self, name: str) -> str:
+        """The value with its constant taken from the channel of ones (one_pad, Eq. 3)."""
+        padded = f"{name}~padded"
+        if padded not in self.bare.values():
+            weight = self.constant[name][:, None, None, None]
+            ones = self._channel_of_ones(self.level[name], name)
+            none = torch.zeros(len(weight), dtype=torch.float64)
+            self.ops.append(Conv2d(name=f"{name}~ones", inputs=(ones,), weight=weight, bias=none))
+            bare = self._without_constant(name)
+            self.ops.append(Sum(name=padded, inputs=(f"{name}~ones", bare)))
+            self.bare[padded] = padded
+        return padded
+
+    def _without_constant(self, name: str) -> str:
+        op = self.graph[name]
+        if not is_pointwise(op) or not self.constant[name].any():
+            return name
+        if name not in self.bare:
+            self.bare[name] = f"{name}~bare"
+            op = replace(op, name=self.bare[name], inputs=tuple(self._without_constant(i) for i in op.inputs))
+            self.ops.append(replace(op, bias=torch.zeros_like(op.bias)) if isinstance(op, Conv2d) else op)
+        return self.bare[name]
+
+    def _channel_of_ones(self, level: int, reader: str) -> str:
+        if level == 0:
+            raise PassError(f"{reader}: a constant is needed beside the input, where no layer can make it; schedule it later")
+        if level not in self.ones:
+            below = self.member[level - 1]
+            weight = torch.zeros(1, self.graph.type(below).channels, 1, 1, dtype=torch.float64)
+            one = torch.ones(1, dtype=torch.float64)
+            self.ones[level] = f"1@{level}"
+            self.ops.append(Conv2d(name=f"1@{level}~kernel", inputs=(below,), weight=weight, bias=one))
+            meaning = (Meaning("one", (0,)),)
+            self.ops.append(Relu(name=self.ones[level], inputs=(f"1@{level}~kernel",), meaning=meaning))
+        return self.ones[level]

@@ -1,0 +1,97 @@
+"""Skip connections -> 1x1 identity convolutions, one for each ReLU that they jump over."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Sum
+from memsr_compiler.rewrite import rewrite
+from memsr_compiler.schedule import Carrying, Schedule, body_output, is_pointwise, schedule
+
+
+@rewrite(
+    source="MemSR (ICML 2022), Sec. 3.3 and Fig. 3; schedule and liveness beyond it",
+    reads=(Input, Conv2d, Sum, Relu, PixelShuffle),
+)
+def skip_to_conv(graph: Graph, *, carry: Carrying = "auto") -> Graph:
+    """Compute everything in its layer, from what crosses the boundary below; carry what later layers need.
+
+    Requires  Input, Conv2d, Sum, Relu at one resolution; perhaps a PixelShuffle at the end.
+    Ensures   on every path from the input to an op there are equally many ReLUs and Carries.
+    """
+    graph = chain_sums(graph)
+    return _Layers(graph, schedule(graph, carry)).build()
+
+
+def chain_sums(graph: Graph) -> Graph:
+    """x_1 + ... + x_n, one after the other in the order in which they are computed: each partial sum can be carried."""
+    order: dict[str, int] = {}
+    ops: list[Op] = []
+    for op in graph:
+        deepest = max((order[i] for i in op.inputs), default=0)
+        order[op.name] = deepest + (isinstance(op, Relu) or (isinstance(op, Conv2d) and not op.pointwise))
+        ops.extend(_chain(graph, op, order) if isinstance(op, Sum) and len(op.inputs) > 2 else [op])
+    return Graph(tuple(ops), graph.output)
+
+
+def _chain(graph: Graph, op: Sum, order: dict[str, int]) -> Iterator[Op]:
+    tensor = op.part.tensor if op.part else op.name
+    operands = sorted(op.inputs, key=order.__getitem__)
+    parts = [graph[name].part for name in operands]
+    sources = [part.sources if part and part.tensor == tensor else (name,) for part, name in zip(parts, operands, strict=True)]
+    everything = [s for group in sources for s in group]
+    total, taken = operands[0], list(sources[0])
+    for i, name in enumerate(operands[1:-1], start=1):
+        taken += sources[i]
+        part = Part(tensor, tuple(taken), tuple(s for s in everything if s not in taken))
+        step = Sum(name=f"{op.name}~{i}", inputs=(total, name), part=part)
+        order[step.name] = max(order[total], order[name])
+        total = step.name
+        yield step
+    yield replace(op, inputs=(total, operands[-1]))
+
+
+@dataclass
+class _Layers:
+    """Writes the scheduled graph.  A Carry of x over boundary b is called x@b, a second copy of x x@above b."""
+
+    graph: Graph
+    plan: Schedule
+    ops: dict[str, Op] = field(default_factory=dict)
+    at: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def build(self) -> Graph:
+        source = self.graph.input
+        self.ops[source.name] = source
+        self.at[source.name, 0] = source.name
+        for boundary in range(1, self.plan.depth):
+            for name in self.plan.crossing[boundary]:
+                self.at[name, boundary] = self._cross(name, boundary)
+        output = self.value(body_output(self.graph), self.plan.depth - 1)
+        last = self.graph[self.graph.output]
+        if isinstance(last, PixelShuffle):
+            output = self._add(replace(last, inputs=(output,)), self.plan.depth)
+        return Graph(tuple(self.ops.values()), output)
+
+    def _cross(self, name: str, boundary: int) -> str:
+        op = self.graph[name]
+        if isinstance(op, Relu) and self.plan.layer[name] == boundary:
+            return self._add(replace(op, inputs=(self.value(op.inputs[0], boundary - 1),)), boundary)
+        operand = self.value(name, boundary - 1)
+        return self._add(Carry(name=f"{name}@{boundary}", inputs=(operand,), part=op.part), boundary)
+
+    def value(self, name: str, boundary: int) -> str:
+        """The op of the new graph that gives a value in the layer above a boundary."""
+        if (name, boundary) not in self.at:
+            op = self.graph[name]
+            here = is_pointwise(op) or (isinstance(op, Conv2d) and self.plan.layer[name] == boundary + 1)
+            assert here, f"{name} is read above boundary {boundary}, where it was not carried to"
+            operands = tuple(self.value(i, boundary) for i in op.inputs)
+            self.at[name, boundary] = self._add(replace(op, inputs=operands), boundary + 1)
+        return self.at[name, boundary]
+
+    def _add(self, op: Op, layer: int) -> str:
+        if op.name in self.ops:
+            op = replace(op, name=f"{op.name}@above{layer - 1}")
+        assert op.name not in self.ops, f"{op.name} computed twice in one layer"
+        self.ops[op.name] = op
+        return op.name
