@@ -1,9 +1,10 @@
 """Reading .pt2 files of torch.export without running what a hostile one asks for.
 
-torch's own loader trusts the archive. It unpickles weights, constants and sample inputs where the archive says so; it
-evaluates the text of symbolic sizes; it takes any attribute of the module `torch` (its import of `os` included) as the
-target of a node; it imports the modules that a pytree names; and it generates Python from the names of values.
-So an archive is read first, and loaded only if nothing in it goes beyond what exported networks of tensors need.
+torch's own loader trusts the archive. It unpickles weights, constants and sample inputs where the archive
+says so; it evaluates the text of symbolic sizes; it takes any attribute of the module `torch` (its import of
+`os` included) as the target of a node; it imports the modules that a pytree names; and it generates Python
+from the names of values. So an archive is read first, and loaded only if nothing in it goes beyond what
+exported networks of tensors need.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import ast
 import io
 import json
 import re
-import zipfile
+import warnings
 from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
@@ -21,11 +22,12 @@ import torch
 from torch import nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.pickles import ZIP_MAGIC, foreign_imports
+from memsr_compiler.pickles import ZIP_MAGIC, foreign_imports, zip_members
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
-    r"|data/weights/(model_weights_config\.json|weight_\d+)|data/constants/(model_constants_config\.json|tensor_\d+)|extra/.*"
+    r"|data/weights/(model_weights_config\.json|weight_\d+)"
+    r"|data/constants/(model_constants_config\.json|tensor_\d+)|extra/.*"
 )
 _ATEN = re.compile(r"torch\.ops\.(aten|prims)\.(?!from_file\b|save\b|load\b)\w+\.\w+")
 _SIZE_ARITHMETIC = re.compile(
@@ -35,7 +37,8 @@ _SIZE_ARITHMETIC = re.compile(
 _PLAIN_TEXT = re.compile(r"[\w.:+-]*")
 _EXPRESSION_NODES = (
     ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword,
-    ast.UnaryOp, ast.USub, ast.UAdd, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.Pow,
+    ast.UnaryOp, ast.USub, ast.UAdd,
+    ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.Pow,
 )  # fmt: skip
 _EXPRESSION_FUNCTIONS = frozenset(
     "Symbol Integer Rational Float Add Mul Pow Mod Max Min Abs Eq Ne Lt Le Gt Ge And Or Not "
@@ -47,20 +50,22 @@ _CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict
 
 
 def suspicions(data: bytes) -> list[str]:
-    """What loading this .pt2 archive would do beyond making a network of tensors, one phrase each; [] is trustworthy.
+    """What loading this .pt2 archive would do beyond making a network of tensors, one phrase each.
 
-    data  the whole file. Raises InvalidInput if it is not such an archive, is damaged, or declares tensors larger
-    than it stores. Nothing is executed.
+    data  the whole file
+
+    Nothing is executed. Raises InvalidInput if it is no such archive, is damaged, or declares tensors larger
+    than it stores.
     """
     try:
         # The loader's own zip reader, because two readers can be made to disagree about an archive.
         reader = torch._C.PyTorchFileReader(io.BytesIO(data))
         records = reader.get_all_records()
         contents = {name: reader.get_record(name) for name in records if not name.startswith("extra/")}
-        members = zipfile.ZipFile(io.BytesIO(data)).namelist()
-    except (RuntimeError, zipfile.BadZipFile) as error:
+    except (RuntimeError, ValueError) as error:
         raise InvalidInput(f"damaged zip archive ({str(error).partition(chr(10))[0]})") from error
     found = [f"holds {name!r}" for name in records if not _RECORDS.fullmatch(name)]
+    members = [member.filename for member in zip_members(data)]
     # The loader turns to these when it fails on the rest, with another zip reader.
     found += [f"holds {name!r}" for name in members if name == "version" or name.startswith("serialized_")]
     if len(set(members)) != len(members):
@@ -85,11 +90,15 @@ def suspicions(data: bytes) -> list[str]:
 def load_exported(data: bytes) -> nn.Module:
     """The network in a .pt2 archive as a module in functional ATen operations, in evaluation mode.
 
-    Executes whatever the archive asks for: call `suspicions` first. Raises InvalidInput if torch cannot load it.
+    Executes whatever the archive asks for: call `suspicions` first. Raises InvalidInput if torch cannot load
+    it.
     """
     try:
-        program = torch.export.load(io.BytesIO(data)).run_decompositions({})
-        module: nn.Module = program.module(check_guards=False)
+        with warnings.catch_warnings():
+            # torch calls a function of its own that it has deprecated.
+            warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated", FutureWarning)
+            program = torch.export.load(io.BytesIO(data)).run_decompositions({})
+            module: nn.Module = program.module(check_guards=False)
     except Exception as error:  # torch raises whatever the damage leads to
         raise InvalidInput(f"torch.export cannot load it ({type(error).__name__}: {error})") from error
     for part in module.modules():

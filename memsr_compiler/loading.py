@@ -1,7 +1,8 @@
 """Reading a teacher from a file, whatever tool wrote it, without trusting the file.
 
-What a file is, is decided by its content. Checkpoints and safetensors files hold weights alone and need a network to
-go with them: one of `families`, or the user's own code. Nothing in a file is executed unless allowed.
+What a file is, is decided by its content. Checkpoints and safetensors files hold weights alone and need a
+network to go with them: one of `families`, or the user's own code. Nothing in a file is executed unless
+allowed.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import importlib
 import io
+import json
 import logging
 import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from memsr_compiler import exported, pickles
@@ -37,7 +40,8 @@ class LoadedTeacher:
     """A teacher and where it came from.
 
     module       on the CPU, in evaluation mode, in float32
-    family       the architecture it was recognised as; None for the user's code and for files that hold the network
+    family       the architecture it was recognised as; None for the user's code and for files that hold the
+                 network
     hyper        the arguments it was built with
     input_range  lowest and highest pixel value its authors' weights expect; None if unknown
     sha256       of the file, in hexadecimal
@@ -71,12 +75,14 @@ def read_teacher(
 ) -> LoadedTeacher:
     """The teacher in a .pt, .pth, .ckpt, .safetensors, .pt2 or .onnx file.
 
-    arch          the name of a family, or `package.module:factory` to call your code; None: recognise the keys
+    arch          the name of a family, or `package.module:factory` to call your code; None: recognise the
+                  keys
     arch_args     keyword arguments for it; for a family they override what is read off the weights
     allow_pickle  execute the code that a pickled module or a .pt2 archive asks for; what it imports is logged
 
-    Weights are loaded strictly. Raises InvalidInput, its subclass RefusedPickle if reading would execute code, each
-    saying what is wrong with the file and what to do; UnsupportedModel for an ONNX graph that cannot be read.
+    Weights are loaded strictly. Raises InvalidInput, its subclass RefusedPickle if reading would execute
+    code, each saying what is wrong with the file and what to do; UnsupportedModel for an ONNX graph that
+    cannot be read.
     """
     path = Path(path)
     try:
@@ -125,13 +131,13 @@ def _load(
         network = call(_imported(arch), options, arch)
         load_strictly(network, content, arch)
         return network.float().eval(), None, options
-    candidates = None if arch is None else [family_named(arch)]
-    network, family, hyper = assemble(content, candidates, options)
+    only = None if arch is None else family_named(arch)
+    network, family, hyper = assemble(content, only, options)
     return network.float().eval(), family, hyper
 
 
 def _kind(path: Path, data: bytes) -> str:
-    """What the content is: torch, safetensors, pt2 or onnx. InvalidInput for anything else, saying what it looks like."""
+    """What the content is: torch, safetensors, pt2 or onnx; InvalidInput for anything else."""
     if data.startswith(pickles.ZIP_MAGIC):
         return _zip_kind(data)
     if data.startswith(b"\x80"):
@@ -152,15 +158,13 @@ def _kind(path: Path, data: bytes) -> str:
             "is a tar archive, as PyTorch before 0.2 wrote. Load and save it with a PyTorch from between."
         )
     raise InvalidInput(
-        "is in no format known here. Give a PyTorch checkpoint (.pt, .pth, .ckpt), a .safetensors, a .pt2 or an .onnx file."
+        "is in no format known here. Give a PyTorch checkpoint (.pt, .pth, .ckpt), a .safetensors, a .pt2 or "
+        "an .onnx file."
     )
 
 
 def _zip_kind(data: bytes) -> str:
-    try:
-        members = zipfile.ZipFile(io.BytesIO(data)).infolist()
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise InvalidInput(f"is truncated or damaged ({error}). Download or save it again.") from error
+    members = pickles.zip_members(data)
     if sum(member.file_size for member in members) > _MAX_COMPRESSION * len(data):
         raise InvalidInput(
             "is a zip archive that unpacks to far more than weights ever do. It is damaged or hostile."
@@ -170,8 +174,8 @@ def _zip_kind(data: bytes) -> str:
         return "pt2"
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise InvalidInput(
-            "is a TorchScript archive, which holds compiled code. Load it with torch.jit.load beside the Python class "
-            "it was made from and save network.state_dict(); or export it with torch.onnx."
+            "is a TorchScript archive, which holds compiled code. Save the state_dict() of the network it "
+            "was made from, export that with torch.onnx, or pass the nn.Module from Python."
         )
     if any(name.endswith("/data.pkl") for name in names):
         return "torch"
@@ -185,8 +189,8 @@ def _checkpoint(data: bytes, allow_pickle: bool) -> object:
         raise InvalidInput(f"is truncated or damaged: {error}. Download or save it again.") from error
     if foreign and not allow_pickle:
         raise RefusedPickle(
-            f"holds a pickle that would import {some(foreign)}, so reading it executes code. Save network.state_dict() "
-            "where it comes from, or use --allow-pickle if you trust it."
+            f"holds a pickle that would import {some(foreign)}, so reading it executes code. Save "
+            "network.state_dict() where it comes from, or use --allow-pickle if you trust it."
         )
     if foreign:
         log.warning("executing a pickle that imports %s", ", ".join(foreign))
@@ -205,21 +209,14 @@ def _checkpoint(data: bytes, allow_pickle: bool) -> object:
 
 
 def _safetensors(data: bytes) -> StateDict:
-    import json
-
-    import safetensors
-    import safetensors.torch
-
+    length = int.from_bytes(data[:8], "little")
     try:
-        state = safetensors.torch.load(data)
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        state = safetensors.torch.load(data)  # checks that every tensor's bytes are there
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, KeyError) as error:
         raise InvalidInput(f"is truncated or damaged ({_line(error)}). Download it again.") from error
     if PLAIN_FORMAT_KEY in metadata:
-        raise InvalidInput(
-            "is a plain network already, not a teacher. Use it where a plain network is asked for."
-        )
+        raise InvalidInput("is a plain network, not a teacher. Give it where a plain network is asked for.")
     return state
 
 
@@ -243,7 +240,7 @@ def _load_onnx(path: Path) -> nn.Module:
     return load_onnx(path).eval()
 
 
-def _imported(arch: str) -> object:
+def _imported(arch: str) -> Callable[..., object]:
     module_name, _, attribute = arch.partition(":")
     try:
         factory: object = importlib.import_module(module_name)

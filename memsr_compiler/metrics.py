@@ -4,8 +4,8 @@ edsr   (the default: EDSR, RCAN, IMDN, ...) the RGB output is rounded to 8 bits,
 srcnn  (SRCNN, VDSR, and the published bicubic rows) the networks work on Y: the HR image's Y is rounded to 8
        bits first, degraded without further rounding, and the result is rounded to 8 bits.
 
-Both shave `scale` pixels off each side. The bicubic row of a table is
-`resize(low, scale, rounding=False) / 255` by the first and `srcnn_input(high, scale)` by the second; they are 0.02 dB apart.
+Both shave `scale` pixels off each side. The bicubic row of a table is, by the first,
+`resize(low, scale, rounding=False) / 255` and, by the second, `srcnn_input(high, scale)`: 0.02 dB apart.
 """
 
 from __future__ import annotations

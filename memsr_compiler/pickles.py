@@ -1,12 +1,14 @@
 """What a pickle would import, found by reading its opcodes; nothing is executed.
 
-A pickle is a small program: it can call whatever it imports. So the imports decide whether a file is weights or code.
+A pickle is a small program: it can call whatever it imports. So the imports decide whether a file is weights
+or code.
 """
 
 from __future__ import annotations
 
 import io
 import pickletools
+import zipfile
 from typing import BinaryIO
 
 import torch
@@ -55,18 +57,26 @@ WEIGHTS = frozenset(
 def foreign_imports(data: bytes) -> list[str]:
     """What the file written by torch.save in `data` imports beyond WEIGHTS, as sorted dotted names.
 
-    Both formats of torch.save are read, zip and legacy. Raises InvalidInput if it is neither or is damaged, and for
-    a TorchScript archive, whose code is not a pickle and cannot be judged by its imports.
+    Both formats of torch.save are read, zip and legacy. Raises InvalidInput if it is neither or is damaged,
+    and for a TorchScript archive, whose code is not a pickle and cannot be judged by its imports.
     """
     found = _zip_imports(data) if data.startswith(ZIP_MAGIC) else _legacy_imports(data)
     return sorted(found - WEIGHTS)
 
 
+def zip_members(data: bytes) -> list[zipfile.ZipInfo]:
+    """The directory of a zip archive; InvalidInput if it has none or a damaged one."""
+    try:
+        return zipfile.ZipFile(io.BytesIO(data)).infolist()
+    except Exception as error:  # zipfile raises whatever the damage leads to
+        raise InvalidInput(f"is truncated or damaged ({error}). Download or save it again.") from error
+
+
 def imports(stream: BinaryIO) -> frozenset[str]:
     """Dotted names that the pickle starting here would import; the stream is left behind its last opcode.
 
-    A name that is computed rather than written down is reported as "(computed).(computed)", which is on no list of
-    harmless ones. Raises InvalidInput if it is no complete pickle.
+    A name that is computed rather than written down is reported as "(computed).(computed)", which is on no
+    list of harmless ones. Raises InvalidInput if it is no complete pickle.
     """
     found: set[str] = set()
     memo: dict[int, str | None] = {}
@@ -78,47 +88,43 @@ def imports(stream: BinaryIO) -> frozenset[str]:
             if opcode.name in _STRING_OPS:
                 below, top = top, arg
             elif opcode.name in _MEMO_READS:
-                below, top = top, memo.get(int(arg))
+                below, top = top, memo.get(int(str(arg)))
             elif opcode.name in _MEMO_WRITES:
-                memo[len(memo) if arg is None else int(arg)] = top
+                memo[len(memo) if arg is None else int(str(arg))] = top
             elif opcode.name == "STACK_GLOBAL":
                 found.add(f"{below or '(computed)'}.{top or '(computed)'}")
                 below = top = None
             elif opcode.name in ("GLOBAL", "INST"):
-                found.add(arg.replace(" ", "."))
+                found.add(str(arg).replace(" ", "."))
                 below = top = None
             elif opcode.name.startswith("EXT"):
                 found.add(f"(copyreg extension {arg}).(computed)")
                 below = top = None
             elif opcode.name not in ("PROTO", "FRAME"):
                 below = top = None
-    except (ValueError, OverflowError, IndexError) as error:
+    except Exception as error:  # pickletools raises whatever the damage leads to
         raise InvalidInput(f"damaged pickle ({error})") from error
     return frozenset(found)
 
 
 def _zip_imports(data: bytes) -> frozenset[str]:
-    # torch's own zip reader, because that is the one that will load the file: two readers can be made to disagree.
+    # torch's own zip reader, because it is the one to load the file: two readers can be made to disagree.
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(data))
         records = set(reader.get_all_records())
         if "constants.pkl" in records:
             raise InvalidInput("a TorchScript archive")
         pickled = reader.get_record("data.pkl")
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise InvalidInput(f"damaged zip archive, or none of torch.save ({_first_line(error)})") from error
     return imports(io.BytesIO(pickled))
 
 
 def _legacy_imports(data: bytes) -> frozenset[str]:
     stream = io.BytesIO(data)
-    try:
-        first = [arg for opcode, arg, _ in pickletools.genops(stream) if opcode.name in ("LONG1", "LONG")]
-    except ValueError as error:
-        raise InvalidInput(f"damaged pickle ({error})") from error
-    stream.seek(0)
     found = imports(stream)
-    if first != [LEGACY_MAGIC]:
+    written_by_torch = any(arg == LEGACY_MAGIC for _, arg, _ in pickletools.genops(data))
+    if not written_by_torch:
         # Not from torch.save. torch.load would still unpickle it, if only to find that out.
         return found | {"(a plain pickle, not from torch.save).(computed)"}
     for _ in range(_LEGACY_PICKLES - 1):

@@ -44,7 +44,8 @@ log = logging.getLogger(__name__)
 def unwrap(loaded: object) -> nn.Module | StateDict:
     """The state dict, or the module, in what torch.load returned; it may be under the keys of WRAPPERS.
 
-    A module wrapped for parallel training is unwrapped too. Raises InvalidInput, naming the keys, if there is none.
+    A module wrapped for parallel training is unwrapped too. Raises InvalidInput, naming the keys, if there is
+    none.
     """
     for _ in range(3):
         if isinstance(loaded, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -70,14 +71,14 @@ def unwrap(loaded: object) -> nn.Module | StateDict:
 def check_tensors(state: Mapping[str, Tensor], stored: int) -> None:
     """Refuse tensors that are not what they seem, by an InvalidInput that names the first.
 
-    stored  bytes in the file. Refused, before anything is copied: a tensor larger than its storage, tensors that
-            together are far larger than the file (a few bytes can declare terabytes), tensors that are not dense
-            or not on the CPU, and NaN or infinite values
+    stored  bytes in the file. Refused, before anything is copied: a tensor larger than its storage, tensors
+            that together are far larger than the file (a few bytes can declare terabytes), tensors that are
+            not dense or not on the CPU, and NaN or infinite values
     """
     total = 0
     for key, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            raise InvalidInput(f"{key}: neither dense nor on the CPU ({tensor.layout}, {tensor.device}). Save it so.")
+            raise InvalidInput(f"{key}: neither dense nor on the CPU ({tensor.layout}, {tensor.device}).")
         size = tensor.numel() * tensor.element_size()
         total += size
         held = tensor.untyped_storage().nbytes()
@@ -87,20 +88,25 @@ def check_tensors(state: Mapping[str, Tensor], stored: int) -> None:
                 "The file is damaged or hostile; clone expanded tensors before saving them."
             )
     for key, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise InvalidInput(f"{key}: holds NaN or infinite weights. Take a checkpoint from before it diverged.")
+        if not tensor.is_floating_point():
+            continue
+        # Not every dtype of a byte knows what infinity is; as float32 they all do.
+        values = tensor if tensor.element_size() > 2 else tensor.float()
+        if not torch.isfinite(values).all():
+            raise InvalidInput(f"{key}: holds NaN or infinite weights. Take an earlier checkpoint.")
 
 
 def assemble(
     state: StateDict, only: Family | None, options: Mapping[str, object]
 ) -> tuple[nn.Module, Family, dict[str, object]]:
-    """The network of a known family that these weights belong to, with them loaded strictly, and its arguments.
+    """The network of a known family that these weights belong to, with them in it, and its arguments.
 
     only     the one family to consider; None: whichever recognises the keys, and exactly one must
     options  override the arguments read off the shapes
 
-    A prefix common to all keys is stripped while no family fits. Raises InvalidInput if none fits or several do, if
-    an argument that shapes do not show is not among the options, or if a key or shape differs from the network's.
+    A prefix common to all keys is stripped while no family fits. Raises InvalidInput if none fits or several
+    do, if an argument that shapes do not show is not among the options, or if a key or shape differs from the
+    network's.
     """
     fitted, family, hyper = _recognised(state, only, options)
     # First without memory: sizes that come out of a file are believed only when its tensors have them.
@@ -151,7 +157,8 @@ def _recognised(
         found = recognise({key: tensor.shape for key, tensor in stripped.items()})
         found = [(family, hyper) for family, hyper in found if only in (None, family)]
         if len(found) > 1:
-            raise InvalidInput(f"the keys fit {some(family.name for family, _ in found)}. Choose with --arch NAME.")
+            names = some(family.name for family, _ in found)
+            raise InvalidInput(f"the keys fit {names}. Choose one with --arch NAME.")
         if found:
             (family, hyper) = found[0]
             return stripped, family, {**hyper, **options}
@@ -159,13 +166,13 @@ def _recognised(
         return state, only, dict(options)
     tried = only.name if only is not None else ", ".join(family.name for family in FAMILIES)
     raise InvalidInput(
-        f"the keys ({some(state)}) are not those of {tried}. Name the network with --arch NAME, or give the code "
-        "that builds it with --arch package.module:factory."
+        f"the keys ({some(state)}) are not those of {tried}. Name the network with --arch NAME, or give "
+        "the code that builds it with --arch package.module:factory."
     )
 
 
 def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDict:
-    """The state dict with its keys as the network expects them; InvalidInput lists what cannot be reconciled."""
+    """The state dict with the keys that the network expects; InvalidInput lists what cannot be reconciled."""
     # Batch normalisation counts its training steps, but old files lack that and evaluation does not use it.
     counters = {
         key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith(".num_batches_tracked")

@@ -55,6 +55,6 @@ def family_named(name: str) -> Family:
 
 
 def recognise(shapes: Mapping[str, torch.Size]) -> list[tuple[Family, dict[str, object]]]:
-    """Every family that could have written a state dict with these keys and shapes, with its hyper-parameters."""
+    """Every family that a state dict of these shapes could belong to, with its hyper-parameters."""
     found = ((family, family.infer(shapes)) for family in FAMILIES)
     return [(family, hyper) for family, hyper in found if hyper is not None]

@@ -16,8 +16,9 @@ class Family:
 
     name         what `--arch` takes
     build        makes the network, freshly initialised, from keyword hyper-parameters
-    infer        reads those hyper-parameters off the shapes in a state dict; None if it is another network. What
-                 leaves no trace in shapes (the stride of a transposed convolution) is left out of the answer
+    infer        reads those hyper-parameters off the shapes in a state dict; None if it is another network.
+                 What leaves no trace in shapes (the stride of a transposed convolution) is left out of the
+                 answer
     source       the paper
     input_range  lowest and highest pixel value that the authors' weights expect
     description  one sentence for a list of families
@@ -42,5 +43,5 @@ def has_kernels(shapes: Mapping[str, torch.Size], *keys: str) -> bool:
 
 
 def count_keys(shapes: Mapping[str, torch.Size], template: str, first: int = 0) -> int:
-    """How many of template.format(first), template.format(first + 1), ... are keys, up to the first that is not."""
+    """How many of template.format(first), .format(first + 1), ... are keys, up to the first that is not."""
     return next(index for index in count(first) if template.format(index) not in shapes) - first

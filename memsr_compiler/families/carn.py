@@ -1,7 +1,8 @@
 """CARN and CARN-M: residual blocks whose outputs cascade into 1x1 fusions, within a block and between blocks.
 
-Key names of the authors' repository: `sub_mean.shifter`, `entry`, `b1.b1.body.0`, `b1.c1.body.0`, `c1.body.0`, `upsample.up.body.0`
-(or `upsample.up2`, `up3` and `up4` in one network for three scales), `exit`, `add_mean.shifter`.
+Key names of the authors' repository: `sub_mean.shifter`, `entry`, `b1.b1.body.0`, `b1.c1.body.0`,
+`c1.body.0`, `upsample.up.body.0` (or `upsample.up2`, `up3` and `up4` in one network for three scales),
+`exit`, `add_mean.shifter`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MEAN = (0.4488, 0.4371, 0.4040)
 
 
 class MeanShift(nn.Module):
-    """x + sign * MEAN, as the frozen 1x1 convolution that the state dicts hold: (N, 3, H, W) -> the same shape."""
+    """x + sign * MEAN as the frozen 1x1 convolution that state dicts hold: (N, 3, H, W), same shape."""
 
     def __init__(self, sign: int) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class Fusion(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """relu(x + body(x)): (N, channels, H, W) -> the same shape; efficient=True ends the body with a 1x1 (CARN-M)."""
+    """relu(x + body(x)): (N, channels, H, W), same shape; efficient=True: a 1x1 ends the body (CARN-M)."""
 
     def __init__(self, channels: int, groups: int, *, efficient: bool) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class ResidualBlock(nn.Module):
 
 
 class Cascade(nn.Module):
-    """Three blocks b1, b2, b3, each followed by a fusion of everything before it: (N, channels, H, W), same shape.
+    """Blocks b1, b2, b3, each followed by a fusion of all before it: (N, channels, H, W), same shape.
 
     shared  use b1 in the place of b2 and b3: CARN-M's recursion within a block
     """
@@ -93,7 +94,7 @@ class Cascade(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """(N, channels, H, W) -> (N, channels, scale * H, scale * W), a convolution and a shuffle per factor of 2 or 3."""
+    """(N, channels, H, W) -> (N, channels, scale * H, scale * W), one shuffle per factor of 2 or 3."""
 
     def __init__(self, channels: int, scale: int, groups: int) -> None:
         super().__init__()
@@ -118,7 +119,8 @@ class CARN(Cascade):
     groups       of the 3x3 convolutions
     multi_scale  hold upsamplers for 2, 3 and 4, and use the one for `scale`; the published weights are such
     Raises InvalidInput for a scale that the upsampler does not know.
-    Source: Ahn et al., "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network" (ECCV 2018).
+    Source: Ahn et al., "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network"
+    (ECCV 2018).
     """
 
     def __init__(
@@ -156,7 +158,7 @@ class CARN(Cascade):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of CARN; without `scale` if the network holds several upsamplers. None if it is another network."""
+    """The arguments of CARN, without `scale` if it has several upsamplers; None if it is another's."""
     multi_scale = "upsample.up2.body.0.weight" in shapes
     first = "upsample.up2.body.0.weight" if multi_scale else "upsample.up.body.0.weight"
     if not has_kernels(shapes, "entry.weight", "b1.b1.body.0.weight", "b1.c1.body.0.weight", first):
@@ -178,6 +180,6 @@ FAMILY = Family(
     name="carn",
     build=CARN,
     infer=infer,
-    source="Ahn et al., Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network, ECCV 2018",
+    source="Ahn et al., Lightweight Super-Resolution with Cascading Residual Network (CARN), ECCV 2018",
     description="CARN and CARN-M; of weights for several scales, say which scale is meant",
 )

@@ -1,6 +1,7 @@
-"""SRVGGNetCompact of Real-ESRGAN: a straight stack of convolutions over a nearest-neighbour skip of the image.
+"""SRVGGNetCompact of Real-ESRGAN: a straight stack of convolutions over a nearest-neighbour skip.
 
-Key names of Real-ESRGAN: `body.0` a convolution, `body.1` its PReLU, and so on; the last convolution feeds a pixel shuffle.
+Key names of Real-ESRGAN: `body.0` a convolution, `body.1` its PReLU, and so on; the last convolution feeds a
+pixel shuffle.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ class SRVGGNetCompact(nn.Module):
     """(N, colours, H, W) -> (N, colours, scale * H, scale * W), RGB in [0, 1].
 
     blocks  convolutions between the first and the last
-    Source: Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data" (ICCVW 2021);
-    the network is of its software, with a PReLU per channel.
+    Source: Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data"
+    (ICCVW 2021); the network is of its software, with a PReLU per channel.
     """
 
     def __init__(self, *, scale: int, blocks: int = 16, channels: int = 64, colours: int = 3) -> None:
@@ -40,11 +41,13 @@ class SRVGGNetCompact(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of SRVGGNetCompact for a state dict with these keys and shapes; None if it is another network."""
+    """The arguments of SRVGGNetCompact for a state dict of these shapes; None if it is another network\'s."""
     if not has_kernels(shapes, "body.0.weight") or len(shapes.get("body.1.weight", ())) != 1:
         return None
     channels, colours = shapes["body.0.weight"][:2]
     layers = count_keys(shapes, "body.{}.weight")
+    if not has_kernels(shapes, f"body.{layers - 1}.weight"):
+        return None
     return {
         "scale": isqrt(shapes[f"body.{layers - 1}.weight"][0] // colours),
         "blocks": (layers - 3) // 2,
@@ -57,6 +60,6 @@ FAMILY = Family(
     name="compact",
     build=SRVGGNetCompact,
     infer=infer,
-    source="Wang et al., Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data, ICCVW 2021",
+    source="Wang et al., Real-ESRGAN: Training Blind Super-Resolution with Pure Synthetic Data, ICCVW 2021",
     description="SRVGGNetCompact of Real-ESRGAN (PReLU), over a nearest-neighbour enlarged image",
 )

@@ -1,7 +1,7 @@
 """DnCNN: a straight stack of convolutions that predicts the noise in an image.
 
-Key names of KAIR, where the authors publish their weights: all layers in one sequence `model.N`; batch normalisation, where
-there is any, counts as a layer of its own.
+Key names of KAIR, where the authors publish their weights: all layers in one sequence `model.N`; batch
+normalisation, where there is any, counts as a layer of its own.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from memsr_compiler.families.base import Family, conv, has_kernels
 
 
 class DnCNN(nn.Module):
-    """x minus the noise that `layers` convolutions find in it: (N, colours, H, W) -> the same shape, in [0, 1].
+    """x minus the noise that `layers` convolutions find in it: (N, colours, H, W), same shape, in [0, 1].
 
     batch_norm  between each inner convolution and its ReLU; the published weights have it folded in already
-    Source: Zhang et al., "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising" (TIP 2017).
+    Source: Zhang et al., "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising"
+    (TIP 2017).
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class DnCNN(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of DnCNN for a state dict with these keys and shapes; None if it is another network."""
+    """The arguments of DnCNN for a state dict of these shapes; None if it is another network\'s."""
     if not has_kernels(shapes, "model.0.weight", "model.2.weight"):
         return None
     if not all(re.fullmatch(r"model\.\d+\.\w+", key) for key in shapes):
@@ -57,6 +58,6 @@ FAMILY = Family(
     name="dncnn",
     build=DnCNN,
     infer=infer,
-    source="Zhang et al., Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising, TIP 2017",
+    source="Zhang et al., Beyond a Gaussian Denoiser: Residual Learning of Deep CNN, TIP 2017",
     description="DnCNN denoiser (scale 1), with or without batch normalisation",
 )

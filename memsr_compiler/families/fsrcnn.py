@@ -1,6 +1,7 @@
 """FSRCNN: narrow convolutions at low resolution, enlarged by one strided transposed convolution.
 
-Key names of the widespread PyTorch version: `first_part.0`, `mid_part.N`, `last_part`. (The authors' own weights are Caffe files.)
+Key names of the widespread PyTorch version: `first_part.0`, `mid_part.N`, `last_part`. (The authors' own
+weights are Caffe files.)
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class FSRCNN(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of FSRCNN but `scale`, a stride that shapes do not show; None if it is another network."""
+    """The arguments of FSRCNN but `scale`, a stride shapes do not show; None if it is another network's."""
     if not has_kernels(shapes, "first_part.0.weight", "mid_part.0.weight", "last_part.weight"):
         return None
     channels, colours = shapes["first_part.0.weight"][:2]

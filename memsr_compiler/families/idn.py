@@ -1,7 +1,7 @@
 """IDN: blocks that set slices of their features aside, over a bicubic enlargement of the image.
 
-Key names of the PyTorch version `fblock.module.N`, `dblocks.N.enhancement_top.M`, `dblocks.N.compression`, `deconv`. (The authors'
-own weights are Caffe and TensorFlow files.)
+Key names of the PyTorch version `fblock.module.N`, `dblocks.N.enhancement_top.M`, `dblocks.N.compression`,
+`deconv`. (The authors' own weights are Caffe and TensorFlow files.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FeatureBlock(nn.Module):
 
 
 class DistillationBlock(nn.Module):
-    """Enhancement in two halves, between which `kept` channels are set aside, then compression: same shape."""
+    """Enhancement in two halves, `kept` channels set aside between them, then compression: same shape."""
 
     def __init__(self, channels: int, kept: int, groups: int) -> None:
         super().__init__()
@@ -63,7 +63,8 @@ class IDN(nn.Module):
 
     channels  width of the blocks; it, channels - kept and channels - 2 * kept must divide by groups
     kept      channels set aside in each block
-    Source: Hui et al., "Fast and Accurate Single Image Super-Resolution via Information Distillation Network" (CVPR 2018).
+    Source: Hui et al., "Fast and Accurate Single Image Super-Resolution via Information Distillation Network"
+    (CVPR 2018).
     """
 
     def __init__(
@@ -86,14 +87,14 @@ class IDN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The enlarged image, not clipped to [0, 1]."""
-        # The bicubic image clamps at the border, so it is the one part of the network that zero padding cannot express.
+        # Bicubic interpolation clamps at the border: the one part of IDN that zero padding cannot express.
         enlarged = F.interpolate(x, scale_factor=self.scale, mode="bicubic", align_corners=False)
         result: Tensor = enlarged + self.deconv(self.dblocks(self.fblock(x)))
         return result
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of IDN but `scale`, a stride that shapes do not show; None if it is another network."""
+    """The arguments of IDN but `scale`, a stride shapes do not show; None if it is another network's."""
     top = "dblocks.0.enhancement_top.{}.weight"
     if not has_kernels(shapes, "fblock.module.0.weight", top.format(0), top.format(2), "deconv.weight"):
         return None
@@ -116,6 +117,6 @@ FAMILY = Family(
     name="idn",
     build=IDN,
     infer=infer,
-    source="Hui et al., Fast and Accurate Single Image Super-Resolution via Information Distillation Network, CVPR 2018",
+    source="Hui et al., Fast and Accurate Super-Resolution via Information Distillation Network, CVPR 2018",
     description="IDN over a bicubic image skip; the scale has to be said, the weights do not show it",
 )

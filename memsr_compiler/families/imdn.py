@@ -1,7 +1,8 @@
-"""IMDN, with or without contrast-aware attention, and the smaller form of it that NTIRE 2022 took as its baseline.
+"""IMDN, with or without contrast-aware attention, and the form of it that NTIRE 2022 took as its baseline.
 
-The first uses the key names of the authors' repository (`fea_conv`, `IMDB1.c1`, ..., `upsampler.0`), the second those of
-the challenge's (`model.0`, `model.1.sub.N.conv1.0`, ..., `model.2`). The two also differ in what they add and concatenate.
+The first uses the key names of the authors' repository (`fea_conv`, `IMDB1.c1`, ..., `upsampler.0`), the
+second those of the challenge's (`model.0`, `model.1.sub.N.conv1.0`, ..., `model.2`). The two also differ in
+what they add and concatenate.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ SLOPE = 0.05
 class ContrastAttention(nn.Module):
     """x scaled per channel by a gate in (0, 1) made of the channel's standard deviation plus its mean.
 
-    x (N, channels, H, W) -> the same shape. No plain network can express it: pooling, a sigmoid and a product.
+    x (N, channels, H, W) -> the same shape. No plain network can express it: pooling, a sigmoid and a
+    product.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -40,7 +42,7 @@ class ContrastAttention(nn.Module):
 
 
 class Distillation(nn.Module):
-    """Four 3x3 convolutions, each of which puts a quarter of the channels aside: (N, channels, H, W), same shape."""
+    """Four 3x3 convolutions, each putting a quarter of them aside: (N, channels, H, W), same shape."""
 
     def __init__(self, channels: int, *, attention: bool) -> None:
         super().__init__()
@@ -69,7 +71,8 @@ class IMDN(nn.Module):
     """(N, colours, H, W) -> (N, colours, scale * H, scale * W), RGB in [0, 1].
 
     attention=False leaves the contrast-aware channel attention out.
-    Source: Hui et al., "Lightweight Image Super-Resolution with Information Multi-distillation Network" (ACM MM 2019).
+    Source: Hui et al., "Lightweight Image Super-Resolution with Information Multi-distillation Network"
+    (ACM MM 2019).
     """
 
     def __init__(
@@ -155,7 +158,7 @@ class IMDNBaseline(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of IMDN for a state dict with these keys and shapes; None if it is another network."""
+    """The arguments of IMDN for a state dict of these shapes; None if it is another network\'s."""
     if not has_kernels(shapes, "fea_conv.weight", "IMDB1.c1.weight", "upsampler.0.weight"):
         return None
     channels, colours = shapes["fea_conv.weight"][:2]
@@ -169,7 +172,7 @@ def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
 
 
 def infer_baseline(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of IMDNBaseline for a state dict with these keys and shapes; None if it is another network."""
+    """The arguments of IMDNBaseline for a state dict of these shapes; None if it is another network\'s."""
     if not has_kernels(shapes, "model.0.weight", "model.1.sub.0.conv1.0.weight", "model.2.weight"):
         return None
     channels, colours = shapes["model.0.weight"][:2]
@@ -185,7 +188,7 @@ FAMILY = Family(
     name="imdn",
     build=IMDN,
     infer=infer,
-    source="Hui et al., Lightweight Image Super-Resolution with Information Multi-distillation Network, ACM MM 2019",
+    source="Hui et al., Super-Resolution with Information Multi-distillation Network, ACM MM 2019",
     description="IMDN with the authors' key names; its contrast-aware attention (optional) cannot be plain",
 )
 

@@ -1,7 +1,8 @@
 """RDN: residual dense blocks, whose outputs are concatenated and fused.
 
-Key names of the widespread PyTorch version with published x2, x3 and x4 weights: `sfe1`, `rdbs.N.layers.M.conv`, `rdbs.N.lff`,
-`gff.0`, `upscale.0`, `output`. (The authors' own weights are Lua Torch files.)
+Key names of the widespread PyTorch version with published x2, x3 and x4 weights: `sfe1`,
+`rdbs.N.layers.M.conv`, `rdbs.N.lff`, `gff.0`, `upscale.0`, `output`. (The authors' own weights are Lua Torch
+files.)
 """
 
 from __future__ import annotations
@@ -87,15 +88,19 @@ class RDN(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of RDN for a state dict with these keys and shapes; None if it is another network."""
+    """The arguments of RDN for a state dict of these shapes; None if it is another network\'s."""
     if not has_kernels(shapes, "sfe1.weight", "rdbs.0.layers.0.conv.weight", "upscale.0.weight"):
         return None
     channels, colours = shapes["sfe1.weight"][:2]
+    blocks = count_keys(shapes, "rdbs.{}.lff.weight")
+    layers = count_keys(shapes, "rdbs.0.layers.{}.conv.weight")
+    if blocks * layers > len(shapes):
+        return None  # keeps a hostile list of keys from describing a network of quadratic size
     factor = isqrt(shapes["upscale.0.weight"][0] // channels)
     return {
         "scale": factor**2 if "upscale.2.weight" in shapes else factor,
-        "blocks": count_keys(shapes, "rdbs.{}.lff.weight"),
-        "layers": count_keys(shapes, "rdbs.0.layers.{}.conv.weight"),
+        "blocks": blocks,
+        "layers": layers,
         "channels": channels,
         "growth": shapes["rdbs.0.layers.0.conv.weight"][0],
         "colours": colours,

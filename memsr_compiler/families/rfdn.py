@@ -1,6 +1,7 @@
-"""RFDN: residual feature distillation with spatial attention, the winner of the AIM 2020 efficiency challenge.
+"""RFDN: residual feature distillation with spatial attention, the winner of AIM 2020 for efficiency.
 
-Key names of the authors' repository: `fea_conv`, `B1.c1_d`, `B1.c1_r`, ..., `B1.esa.conv1`, ..., `c.0`, `LR_conv`, `upsampler.0`.
+Key names of the authors' repository: `fea_conv`, `B1.c1_d`, `B1.c1_r`, ..., `B1.esa.conv1`, ..., `c.0`,
+`LR_conv`, `upsampler.0`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ SLOPE = 0.05
 
 
 class SpatialAttention(nn.Module):
-    """x times a gate in (0, 1) computed at a sixth of its size: (N, channels, H, W) -> the same; H and W at least 15.
+    """x times a gate in (0, 1) made at a sixth of its size: (N, channels, H, W), same shape; H, W >= 15.
 
-    No plain network can express it: a strided convolution, pooling, bilinear enlargement, a sigmoid and a product.
+    No plain network can express it: a strided convolution, pooling, bilinear enlargement, a sigmoid and a
+    product.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -45,7 +47,7 @@ class SpatialAttention(nn.Module):
 
 
 class ResidualDistillation(nn.Module):
-    """Three residual 3x3 convolutions, a 1x1 view of the input of each kept aside: (N, channels, H, W), same shape."""
+    """Three residual convolutions, a 1x1 view of each one's input kept: (N, channels, H, W), same shape."""
 
     def __init__(self, channels: int, kept: int, hidden: int) -> None:
         super().__init__()
@@ -73,8 +75,11 @@ class ResidualDistillation(nn.Module):
 class RFDN(nn.Module):
     """(N, colours, H, W) -> (N, colours, scale * H, scale * W), RGB in 0..255; H and W at least 15.
 
-    kept    channels put aside per step (default: half)     hidden  width of the attention (default: a quarter)
-    Source: Liu et al., "Residual Feature Distillation Network for Lightweight Image Super-Resolution" (ECCVW 2020).
+    kept    channels put aside per step (default: half)
+    hidden  width of the attention (default: a quarter)
+
+    Source: Liu et al., "Residual Feature Distillation Network for Lightweight Image Super-Resolution"
+    (ECCVW 2020).
     """
 
     def __init__(
@@ -110,7 +115,7 @@ class RFDN(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of RFDN for a state dict with these keys and shapes; None if it is another network."""
+    """The arguments of RFDN for a state dict of these shapes; None if it is another network\'s."""
     keys = ("fea_conv.weight", "B1.c1_d.weight", "B1.esa.conv1.weight", "upsampler.0.weight")
     if not has_kernels(shapes, *keys):
         return None
@@ -129,7 +134,7 @@ FAMILY = Family(
     name="rfdn",
     build=RFDN,
     infer=infer,
-    source="Liu et al., Residual Feature Distillation Network for Lightweight Image Super-Resolution, ECCVW 2020",
+    source="Liu et al., Residual Feature Distillation Network for Super-Resolution, ECCVW 2020",
     input_range=(0.0, 255.0),
     description="RFDN of the AIM 2020 challenge; its spatial attention cannot be plain",
 )

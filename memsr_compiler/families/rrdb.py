@@ -1,6 +1,7 @@
-"""RRDBNet, the generator of ESRGAN and Real-ESRGAN: residual-in-residual dense blocks, nearest-neighbour enlargement.
+"""RRDBNet, the generator of ESRGAN and Real-ESRGAN: dense blocks in blocks, nearest-neighbour enlargement.
 
-Key names of BasicSR: `conv_first`, `body.N.rdb1.conv1`, `conv_body`, `conv_up1`, `conv_up2`, `conv_hr`, `conv_last`.
+Key names of BasicSR: `conv_first`, `body.N.rdb1.conv1`, `conv_body`, `conv_up1`, `conv_up2`, `conv_hr`,
+`conv_last`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.base import Family, conv, count_keys, has_kernels
 
 SHRINK = {4: 1, 2: 2, 1: 4}
-"""Scale -> by how much the image is first pixel-unshuffled, because the tail always enlarges it four times."""
+"""Scale -> factor of the pixel-unshuffle before a network whose tail always enlarges four times."""
 
 
 class DenseBlock(nn.Module):
@@ -59,10 +60,11 @@ class ResidualInResidual(nn.Module):
 class RRDBNet(nn.Module):
     """(N, colours, H, W) -> (N, colours, scale * H, scale * W), RGB in [0, 1].
 
-    scale  4; or 2 or 1, for which the image is pixel-unshuffled by 2 or 4 first, and H and W must divide by that
+    scale  4; or 2 or 1, for which the image is pixel-unshuffled by 2 or 4 first, and H and W must divide by
+           that
     Raises InvalidInput for another scale.
-    Source: Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks" (ECCVW 2018); scales 2
-    and 1: Wang et al., "Real-ESRGAN" (ICCVW 2021).
+    Source: Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks" (ECCVW 2018);
+    scales 2 and 1: Wang et al., "Real-ESRGAN" (ICCVW 2021).
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class RRDBNet(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of RRDBNet for a state dict with these keys and shapes; None if it is another network."""
+    """The arguments of RRDBNet for a state dict of these shapes; None if it is another network\'s."""
     if not has_kernels(shapes, "conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.weight"):
         return None
     channels, inputs = shapes["conv_first.weight"][:2]

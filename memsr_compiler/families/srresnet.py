@@ -46,7 +46,8 @@ class SRResNet(nn.Module):
 
     scale  1, 2, 4 or 8     clamp  False: leave the result as it is
     Raises InvalidInput for another scale.
-    Source: Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network" (CVPR 2017).
+    Source: Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial
+    Network" (CVPR 2017).
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class SRResNet(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of SRResNet for a state dict with these keys and shapes; None if it is another network."""
+    """The arguments of SRResNet for a state dict of these shapes; None if it is another network\'s."""
     if not has_kernels(shapes, "conv1.0.weight", "trunk.0.rcb.0.weight", "conv3.weight"):
         return None
     channels, colours = shapes["conv1.0.weight"][:2]
@@ -90,6 +91,6 @@ FAMILY = Family(
     name="srresnet",
     build=SRResNet,
     infer=infer,
-    source="Ledig et al., Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network, CVPR 2017",
+    source="Ledig et al., Photo-Realistic Single Image Super-Resolution Using a GAN (SRGAN), CVPR 2017",
     description="SRResNet, the generator of SRGAN: batch normalisation, PReLU, 9x9 convolutions",
 )

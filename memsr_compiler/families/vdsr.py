@@ -1,6 +1,7 @@
 """VDSR: a straight stack of 3x3 convolutions that corrects a bicubically enlarged image.
 
-Keys `input.weight`, `residual_layer.N.conv.weight`, `output.weight`, as in the PyTorch version most weights come from.
+Keys `input.weight`, `residual_layer.N.conv.weight`, `output.weight`, as in the PyTorch version most weights
+come from.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class VDSR(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of VDSR for a state dict with these keys and shapes; None if it is another network."""
+    """The arguments of VDSR for a state dict of these shapes; None if it is another network\'s."""
     if not has_kernels(shapes, "input.weight", "residual_layer.0.conv.weight", "output.weight"):
         return None
     channels, colours = shapes["input.weight"][:2]

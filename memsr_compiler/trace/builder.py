@@ -1,0 +1,166 @@
+"""Builds the graph while a network is being read: constants, views and refusals become ops or errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.errors import InvalidGraph, UnsupportedModel
+from memsr_compiler.trace.values import BATCH, Factor, Size, Unreadable, View
+
+
+@dataclass(frozen=True)
+class Resized:
+    """The network's input enlarged by interpolation, which only its end may use: y = body + resized."""
+
+    mode: str
+    factor: int
+    body: View | None = None
+
+
+class Builder:
+    """Collects ops.  `where` is the module path being read, for names and messages."""
+
+    def __init__(self, channels: int, low: float, high: float) -> None:
+        self.ops: dict[str, ir.Op] = {}
+        self.types: dict[str, ir.FeatureMap] = {}
+        self.taken: set[str] = set()
+        self.features: dict[View, str] = {}
+        self.where = ""
+        self.last = ""  # the op being read, as the network calls it
+        self.leaf = False  # where is a module of one op only: its path is then the op's name
+        self.input = self.add(ir.Input(name="input", channels=channels, low=low, high=high))
+
+    # -- ops -------------------------------------------------------------------------------------------------
+
+    def add(self, op: ir.Op) -> View:
+        try:
+            self.types[op.name] = op.infer(*(self.types[i] for i in op.inputs))
+        except InvalidGraph as error:
+            raise UnsupportedModel(str(error)) from None
+        self.ops[op.name] = op
+        return View.of(op.name, self.types[op.name].channels, self.types[op.name].scale)
+
+    def name(self, kind: str) -> str:
+        """A new name: the module path, with the op's kind where the module is not that op alone."""
+        base = self.where if self.leaf and self.where else ".".join(p for p in (self.where, kind) if p)
+        base = base.replace("~", "-").replace("#", "-").replace("@", "-")
+        name, i = base, 1
+        while name in self.taken:
+            i += 1
+            name = f"{base}:{i}"
+        self.taken.add(name)
+        return name
+
+    def graph(self, output: View) -> ir.Graph:
+        from memsr_compiler.rewrite import without_unused
+
+        result = self.feature(output)
+        return without_unused(ir.Graph(tuple(self.ops.values()), result))
+
+    def channels(self, view: View) -> int:
+        return self.types[self.feature(view)].channels
+
+    def scale(self, view: View) -> int:
+        return self.types[self.feature(view)].scale
+
+    # -- views -----------------------------------------------------------------------------------------------
+
+    def feature(self, view: View) -> str:
+        """The op whose value the view is, as (N, C, H, W); a permutation becomes a Select or a shuffle."""
+        if view not in self.features:
+            self.features[view] = self._feature(view)
+        return self.features[view]
+
+    def _feature(self, view: View) -> str:
+        t = self.types[view.op]
+        if view.axes == View.of(view.op, t.channels, t.scale).axes:
+            return view.op
+        if len(view.axes) != 4 or view.axes[0] != (Factor("n", 1, BATCH),):
+            self.refuse("its axes are no longer (batch, channels, height, width)", "bring them back before the next layer")
+        channels, *space = view.axes[1:]
+        if any(f.axis == "n" for axis in view.axes[1:] for f in axis):
+            self.refuse("the batch axis is mixed into others", "treat images one by one")
+        if all(len(axis) == 1 and axis[0].axis == a and axis[0].stride == 1 for axis, a in zip(space, "hw", strict=True)):
+            return self._select(view.op, channels)
+        if all(len(axis) == 2 and axis[0].axis == a and axis[1].axis == "c" for axis, a in zip(space, "hw", strict=True)):
+            dy, dx = space[0][1], space[1][1]
+            if dy.size == dx.size and isinstance(dy.size, int) and space[0][0].stride == space[1][0].stride == 1:
+                mixed = self._select(view.op, (*channels, dy, dx))
+                return self.feature(self.add(ir.PixelShuffle(name=self.name("pixel_shuffle"), inputs=(mixed,), factor=dy.size)))
+        if all(len(axis) == 1 and axis[0].axis == a and axis[0].stride > 1 for axis, a in zip(space, "hw", strict=True)):
+            return self._unshuffle(view, space[0][0].stride)
+        self.refuse("a reshape or permutation mixes pixels and channels in a way that is no pixel shuffle", "use PixelShuffle")
+
+    def _select(self, op: str, factors: tuple[Factor, ...]) -> str:
+        index = torch.zeros(1, dtype=torch.int64)
+        for f in factors:
+            if f.axis != "c" or not isinstance(f.size, int):
+                self.refuse("a reshape puts height or width into the channels", "use PixelUnshuffle")
+            index = (index[:, None] + torch.arange(f.size) * f.stride).reshape(-1)
+        numbers = tuple(index.tolist())
+        if numbers == tuple(range(self.types[op].channels)):
+            return op
+        return self.feature(self.add(ir.Select(name=self.name("select"), inputs=(op,), index=numbers)))
+
+    def _unshuffle(self, view: View, factor: int) -> str:
+        """Height and width split into (cells, factor), the fine parts among the channels."""
+        whole = self.pixel_unshuffle(View.of(view.op, self.types[view.op].channels, self.types[view.op].scale), factor)
+        stride = {"c": factor * factor, "h": factor, "w": 1}
+        moved = tuple(Factor("c", f.stride * stride[f.axis], f.size) for f in view.axes[1] if f.axis != "n")
+        return self._select(whole.op, moved)
+
+    # -- ops that several words of the vocabulary share --------------------------------------------------------
+
+    def pixel_shuffle(self, x: View, factor: int) -> View:
+        return self.add(ir.PixelShuffle(name=self.name("pixel_shuffle"), inputs=(self.feature(x),), factor=factor))
+
+    def pixel_unshuffle(self, x: View, factor: int) -> View:
+        if self.scale(x) % factor:
+            self.refuse(
+                f"it works at 1/{factor} of the input's resolution, and a plain network shifts with every pixel of its input",
+                "convert the network from there on, and feed it the unshuffled image",
+            )
+        return self.add(ir.PixelUnshuffle(name=self.name("pixel_unshuffle"), inputs=(self.feature(x),), factor=factor))
+
+    def enlarge(self, x: View, factor: int) -> View:
+        """Nearest-neighbour enlargement: every channel factor**2 times, then a pixel shuffle."""
+        if factor == 1:
+            return x
+        name, index = self.name("nearest"), tuple(c for c in range(self.channels(x)) for _ in range(factor**2))
+        repeated = self.add(ir.Select(name=f"{name}.repeat", inputs=(self.feature(x),), index=index))
+        return self.add(ir.PixelShuffle(name=name, inputs=(repeated.op,), factor=factor))
+
+    def affine(self, x: View, scale: Tensor | float, shift: Tensor | float) -> View:
+        """scale * x + shift; both a number or one for each channel."""
+        width = self.channels(x)
+        if bool((torch.as_tensor(scale) == 1).all()) and not bool(torch.as_tensor(shift).any()):
+            return x
+        pair = [torch.broadcast_to(torch.as_tensor(v, dtype=torch.float64), (width,)).clone() for v in (scale, shift)]
+        return self.add(ir.Affine(name=self.name("affine"), inputs=(self.feature(x),), scale=pair[0], shift=pair[1]))
+
+    def per_channel(self, constant: object, x: View) -> Tensor | None:
+        """A constant operand as one number for each channel of x; None if it is not one (it varies in space, say)."""
+        c = torch.as_tensor(constant, dtype=torch.float64)
+        if c.numel() == 1:
+            return c.reshape(1)
+        width = self.channels(x)
+        shape = (1,) * (4 - c.dim()) + tuple(c.shape)
+        if c.dim() <= 4 and shape == (1, width, 1, 1):
+            return c.reshape(width)
+        return None
+
+    # -- refusals ----------------------------------------------------------------------------------------------
+
+    def refuse(self, reason: str, way_out: str) -> NoReturn:
+        """The network cannot be made plain: where, what, why, what to do."""
+        raise UnsupportedModel(f"{self.where or 'the network'}: {self.last}: {reason}; {way_out}")
+
+    def unknown(self, what: str) -> NoReturn:
+        raise Unreadable(f"{self.where or 'the network'}: {self.last}: {what}")
+
+

@@ -1,0 +1,162 @@
+"""What a tensor is while a network is being read: an op of the graph, and how its axes are looked at.
+
+Reshapes, permutations and views move no data in the IR.  A `View` remembers them as factors of the four axes, and
+only when an op wants a feature map again is it said what they come to: nothing, a channel shuffle, a pixel shuffle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import prod
+from typing import Literal
+
+from memsr_compiler.errors import UnsupportedModel
+
+BATCH = 2  # networks are read with this batch size; whatever they do with it, they may do with any
+
+
+class Unreadable(UnsupportedModel):
+    """This way of reading the network does not understand it; another may."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """`factor` times the height ("h") or width ("w") of the network's input."""
+
+    symbol: Literal["h", "w"]
+    factor: Fraction = Fraction(1)
+
+    def __mul__(self, other: float) -> Size:
+        return replace(self, factor=self.factor * _ratio(other))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: float) -> Size:
+        return replace(self, factor=self.factor / _ratio(other))
+
+    def __floordiv__(self, other: int) -> Size:
+        result = self / other
+        if result.factor.denominator != 1:
+            raise Unreadable(f"half of a size: {self} // {other} depends on whether it is even")
+        return result
+
+    def __str__(self) -> str:
+        return self.symbol if self.factor == 1 else f"{self.factor}{self.symbol}"
+
+
+def _ratio(number: object) -> Fraction:
+    if isinstance(number, (int, float)):
+        return Fraction(number)
+    raise Unreadable("the network computes with products of sizes")
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A share of an axis of the op: indices i * stride of it, i < size.  Sizes along h and w are `Size`s."""
+
+    axis: Literal["n", "c", "h", "w"]
+    stride: int
+    size: int | Size
+
+
+Axes = tuple[tuple[Factor, ...], ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor: the value of an op, each axis of the tensor a product of factors of the op's axes, slowest first."""
+
+    op: str
+    axes: Axes
+
+    @staticmethod
+    def of(op: str, channels: int, scale: int) -> View:
+        height, width = Size("h", Fraction(scale)), Size("w", Fraction(scale))
+        shape: list[Factor] = [Factor("n", 1, BATCH), Factor("c", 1, channels), Factor("h", 1, height), Factor("w", 1, width)]
+        return View(op, tuple((f,) for f in shape))
+
+    @property
+    def shape(self) -> tuple[int | Size, ...]:
+        return tuple(_product(axis) for axis in self.axes)
+
+    def permuted(self, order: list[int]) -> View:
+        return replace(self, axes=tuple(self.axes[i] for i in order))
+
+    def reshaped(self, shape: list[int | Size]) -> View:
+        """The same elements in the same order, read with other axes.  Raises Unreadable if factors are cut apart."""
+        left = [f for axis in self.axes for f in axis if f.size != 1]
+        axes: list[tuple[Factor, ...]] = []
+        for position, size in enumerate(shape):
+            if size == -1:
+                axes.append(tuple(_rest(left, shape[position + 1 :])))
+                del left[: len(left) - _tail_length(left, shape[position + 1 :])]
+                continue
+            axes.append(_take(left, size))
+        if left:
+            raise Unreadable(f"a reshape to {tuple(map(str, shape))} loses elements")
+        return replace(self, axes=tuple(axes))
+
+
+def _product(axis: tuple[Factor, ...]) -> int | Size:
+    sizes = [f.size for f in axis if isinstance(f.size, Size)]
+    rest = prod(f.size for f in axis if isinstance(f.size, int))
+    if len(sizes) > 1:
+        raise Unreadable("height and width are flattened into one axis")
+    return sizes[0] * rest if sizes else rest
+
+
+def _divides(size: int | Size, whole: int | Size) -> int | Size | None:
+    """whole / size if that is a whole number, or a whole multiple of a symbol."""
+    if isinstance(size, Size):
+        if not isinstance(whole, Size) or whole.symbol != size.symbol:
+            return None
+        ratio = whole.factor / size.factor
+        return int(ratio) if ratio.denominator == 1 else None
+    if isinstance(whole, Size):
+        quotient = whole / size
+        return quotient if quotient.factor.denominator == 1 else None
+    return whole // size if whole % size == 0 else None
+
+
+def _take(left: list[Factor], size: int | Size) -> tuple[Factor, ...]:
+    """Factors worth `size` from the front of `left`, the last of them split if need be."""
+    taken: list[Factor] = []
+    while size != 1:
+        if not left:
+            raise Unreadable("a reshape wants more elements than there are")
+        first = left.pop(0)
+        remaining = _divides(first.size, size)
+        if remaining is not None:
+            taken.append(first)
+            size = remaining
+            continue
+        inner = _divides(size, first.size)
+        if inner is None:
+            raise Unreadable(f"a reshape cuts an axis of {first.size} elements at {size}")
+        stride = inner if isinstance(inner, int) else None
+        if stride is None:
+            raise Unreadable("a reshape puts the fixed part of a height or width first")
+        taken.append(Factor(first.axis, first.stride * stride, size))
+        left.insert(0, Factor(first.axis, first.stride, inner))
+        size = 1
+    return tuple(taken)
+
+
+def _tail_length(left: list[Factor], shape: list[int | Size]) -> int:
+    """How many factors at the end of `left` the sizes after a -1 take."""
+    wanted = [s for s in shape if s != 1]
+    count = 0
+    for size in reversed(wanted):
+        while size != 1:
+            if count == len(left):
+                raise Unreadable("a reshape wants more elements than there are")
+            quotient = _divides(left[-1 - count].size, size)
+            if quotient is None:
+                raise Unreadable("a reshape with -1 cuts an axis apart; write the size out")
+            size, count = quotient, count + 1
+    return count
+
+
+def _rest(left: list[Factor], shape: list[int | Size]) -> list[Factor]:
+    return left[: len(left) - _tail_length(left, shape)]

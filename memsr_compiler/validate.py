@@ -1,0 +1,133 @@
+"""Translation validation: a graph before and after a pass, run on probes in float64, border included.
+
+This finds a wrong rewrite where it happened.  It is not the proof (that is the certificate), it is the alarm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.errors import NotEquivalent
+from memsr_compiler.interp import run
+
+STRIP_BUDGET = 4_000  # pixels; a strip longer than the receptive field of every network in the literature
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The largest difference found, in the network's own units, and where: probe, (image, channel, y, x)."""
+
+    largest: float
+    bound: float
+    probe: str
+    at: tuple[int, ...]
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        n, c, y, x = self.at
+        return (
+            f"{self.largest:.3g} (bound {self.bound:.3g}) on probe {self.probe}, image {n}, channel {c}, "
+            f"pixel ({y}, {x}): {self.before:.9g} became {self.after:.9g}"
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a graph gives on every probe, the largest magnitude it met on the way, and its rounding steps in a row."""
+
+    outputs: tuple[Tensor, ...]
+    peak: float
+    steps: int
+
+
+def receptive_field(graph: ir.Graph) -> int:
+    """How far, in input pixels, the farthest input that an output pixel depends on is from it."""
+    reach: dict[str, float] = {}
+    for op in graph:
+        inner = max((reach[i] for i in op.inputs), default=0.0)
+        scale = graph.type(op.inputs[0]).scale if op.inputs else 1
+        size, spread = 1, 1
+        if isinstance(op, ir.Conv2d):
+            size, spread = op.weight.shape[-1], op.dilation
+        elif isinstance(op, ir.ConvTranspose2d):
+            size = 2 * (op.weight.shape[-1] // op.stride) + 1
+        elif isinstance(op, ir.BlockConv2d):
+            size = op.kernel_size
+        reach[op.name] = inner + size // 2 * spread / scale
+    return math.ceil(reach[graph.output])
+
+
+def probes(graph: ir.Graph) -> dict[str, Tensor]:
+    """Inputs (N, C, H, W), float64, within the input's range: random, all low, all high, impulses in two corners; on
+    1x1, on 3x5 and on strips in both directions that are longer than the receptive field.  Always the same ones.
+    """
+    x = graph.input
+    low = x.low if math.isfinite(x.low) else -1.0
+    high = x.high if math.isfinite(x.high) else 1.0
+    long = min(2 * receptive_field(graph) + 3, STRIP_BUDGET)
+    found = {}
+    for height, width in ((1, 1), (3, 5), (2, long), (long, 2)):
+        generator = torch.Generator().manual_seed(height * 7919 + width)
+        shape = (x.channels, height, width)
+        noise = torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low
+        images = [noise]
+        if height * width <= 15:
+            corners = torch.full(shape, low, dtype=torch.float64)
+            corners[:, 0, 0] = corners[:, -1, -1] = high
+            flat = [torch.full(shape, v, dtype=torch.float64) for v in (low, high)]
+            images += [*flat, corners]
+        found[f"{height}x{width}"] = torch.stack(images)
+    return found
+
+
+def outcome(graph: ir.Graph, inputs: dict[str, Tensor]) -> Outcome:
+    """Run a graph on every probe."""
+    peak = 0.0
+
+    def watch(_: str, value: Tensor) -> None:
+        nonlocal peak
+        peak = max(peak, float(value.abs().max()))
+
+    outputs = tuple(run(graph, x, watch=watch) for x in inputs.values())
+    return Outcome(outputs, peak, _steps(graph))
+
+
+def _steps(graph: ir.Graph) -> int:
+    """Roundings one after the other on the longest way through the graph: terms of its dot products, and sums."""
+    steps: dict[str, int] = {}
+    for op in graph:
+        own = 1
+        if isinstance(op, ir.Conv2d):
+            own = op.weight[0].numel()
+        elif isinstance(op, ir.BlockConv2d):
+            own = op.channels_in * op.kernel_size**2
+        elif isinstance(op, ir.ConvTranspose2d):
+            own = op.weight[:, 0].numel()
+        steps[op.name] = own + max((steps[i] for i in op.inputs), default=0)
+    return steps[graph.output]
+
+
+def deviation(inputs: dict[str, Tensor], before: Outcome, after: Outcome) -> Deviation:
+    """The largest difference, beside its bound: eps(float64) * largest magnitude met * roundings in a row.
+
+    The bound is what rounding alone can do in one pass of dot products whose weights do not amplify; a wrong rewrite
+    is many orders of magnitude above it.
+    """
+    bound = torch.finfo(torch.float64).eps * max(before.peak, after.peak) * max(before.steps, after.steps)
+    worst: Deviation | None = None
+    for name, a, b in zip(inputs, before.outputs, after.outputs, strict=True):
+        if a.shape != b.shape:
+            raise NotEquivalent(f"on probe {name} the shape {tuple(a.shape)} became {tuple(b.shape)}")
+        difference = torch.nan_to_num((a - b).abs(), nan=math.inf)
+        at = int(difference.argmax())
+        where = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), difference.shape))
+        found = Deviation(float(difference[where]), bound, name, where, float(a[where]), float(b[where]))
+        worst = found if worst is None or found.largest > worst.largest else worst
+    assert worst is not None, "no probe"
+    return worst
