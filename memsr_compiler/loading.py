@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,9 @@ def _zip_kind(data: bytes) -> str:
             "is a zip archive that unpacks to far more than weights ever do. It is damaged or hostile."
         )
     names = [member.filename for member in members]
-    if any(name.endswith("/archive_format") or name == "serialized_exported_program.json" for name in names):
+    if "serialized_exported_program.json" in names:
+        raise InvalidInput("is a .pt2 archive of PyTorch 2.7 or older. Export the network again and save it.")
+    if any(name.endswith("/archive_format") for name in names):
         return "pt2"
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise InvalidInput(
@@ -195,14 +198,17 @@ def _checkpoint(data: bytes, allow_pickle: bool) -> object:
     if foreign:
         log.warning("executing a pickle that imports %s", ", ".join(foreign))
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=not foreign)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # said below if it matters
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=not allow_pickle)
     except (ImportError, AttributeError) as error:
         raise InvalidInput(
             f"needs code that is not installed here ({error}). Put it on PYTHONPATH."
         ) from error
     except pickle.UnpicklingError as error:
         raise RefusedPickle(
-            f"PyTorch does not trust it ({_line(error)}). Save network.state_dict() instead."
+            "PyTorch's reader of weights does not know its pickle: it is damaged, or of another protocol "
+            "than 2. Save it again without pickle_protocol, or use --allow-pickle if you trust it."
         ) from error
     except Exception as error:  # torch.load raises whatever the damage leads to
         raise InvalidInput(f"is truncated or damaged ({_line(error)}). Download or save it again.") from error

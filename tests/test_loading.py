@@ -6,11 +6,13 @@ import contextlib
 import io
 import logging
 import pickle
+import sys
 import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -67,13 +69,11 @@ def not_a_network() -> int:
 # --- state dicts
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
 @pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_both_formats_of_torch_save(legacy: bool, protocol: int, tmp_path: Path) -> None:
+def test_both_formats_of_torch_save(legacy: bool, tmp_path: Path) -> None:
     path = tmp_path / "teacher.bin"  # the content decides, not the suffix
     state = small().state_dict()
-    torch.save(state, path, pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
     loaded = read_teacher(path)
     assert same(loaded.module, small())
     assert loaded.path == path
@@ -293,6 +293,15 @@ def test_a_whole_module_is_refused_and_loaded_on_request(
     assert "memsr_compiler.families.vdsr.VDSR" in caplog.text
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_protocol_that_only_the_unsafe_reader_knows(legacy: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(small().state_dict(), path, pickle_protocol=4, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(RefusedPickle, match=r"another protocol than 2\. Save it again"):
+        read_teacher(path)
+    assert same(load_teacher(path, allow_pickle=True), small())
+
+
 def test_a_module_whose_class_is_missing(tmp_path: Path) -> None:
     torch.save(small(), tmp_path / "a.pth", pickle_protocol=2, _use_new_zipfile_serialization=False)
     content = (tmp_path / "a.pth").read_bytes().replace(b"families.vdsr\nVDSR", b"families.vdsr\nNONE")
@@ -395,6 +404,24 @@ def test_a_zip_of_something_else(tmp_path: Path) -> None:
         archive.writestr("readme.txt", "hello")
     with pytest.raises(InvalidInput, match=r"zip archive of something else \(readme\.txt\)"):
         read_teacher(tmp_path / "a.pth")
+
+
+def test_an_archive_of_an_old_torch(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt2", "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+    with pytest.raises(InvalidInput, match=r"PyTorch 2\.7 or older\. Export the network again"):
+        read_teacher(tmp_path / "a.pt2")
+
+
+def test_onnx_is_left_to_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = ModuleType("memsr_compiler.trace.onnx_graph")
+    monkeypatch.setattr(reader, "load_onnx", lambda path: small().train(), raising=False)
+    monkeypatch.setitem(sys.modules, reader.__name__, reader)
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x08")
+    loaded = read_teacher(tmp_path / "a.onnx")
+    assert same(loaded.module, small())
+    assert not loaded.module.training
+    assert loaded.family is None
 
 
 def test_torchscript_names_the_way_out(tmp_path: Path) -> None:

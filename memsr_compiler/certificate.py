@@ -1,0 +1,110 @@
+"""The certificate: what every channel of the plain network means in the teacher.  Data only; `checker` checks it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memsr_compiler.errors import CertificateError
+from memsr_compiler.ir import Meaning, Part
+
+FORMAT = "memsr certificate 1"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stack of layers at one resolution.
+
+    base     that resolution, relative to the network's input; meanings count channels folded to it
+    levels   what the stack's input holds, then what each of its layers makes; the last layer has no ReLU
+    """
+
+    base: int
+    levels: tuple[tuple[Meaning, ...], ...]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Which teacher, which plain network (by hash of what they compute), and the meanings that link them.
+
+    input_range   the promise holds for images within it; (-inf, inf) if for every image
+    """
+
+    teacher_sha256: str
+    plain_sha256: str
+    input_range: tuple[float, float]
+    stages: tuple[Stage, ...]
+
+    @property
+    def shifts(self) -> dict[str, float]:
+        """Constants C of carries that are right only while |t| <= C, by tensor; empty if there is no such condition."""
+        every = (m for stage in self.stages for level in stage.levels for m in level)
+        return {m.tensor: m.constant for m in every if m.kind == "shifted"}
+
+    def to_json(self) -> str:
+        stages = [{"base": s.base, "levels": [[_packed(m) for m in level] for level in s.levels]} for s in self.stages]
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "teacher_sha256": self.teacher_sha256,
+                "plain_sha256": self.plain_sha256,
+                "input_range": [str(v) for v in self.input_range],
+                "stages": stages,
+            },
+            separators=(",", ":"),
+        )
+
+    @staticmethod
+    def from_json(text: str) -> Certificate:
+        """Raises CertificateError if the text is not a certificate of this format."""
+        try:
+            data = json.loads(text)
+            if data["format"] != FORMAT:
+                raise CertificateError(f"this is a '{data['format']}', and only '{FORMAT}' is read; convert again")
+            stages = tuple(
+                Stage(int(s["base"]), tuple(tuple(_unpacked(m) for m in level) for level in s["levels"])) for s in data["stages"]
+            )
+            low, high = (float(v) for v in data["input_range"])
+            return Certificate(str(data["teacher_sha256"]), str(data["plain_sha256"]), (low, high), stages)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CertificateError(f"not a certificate ({type(error).__name__}: {error}); convert again") from None
+
+
+def _packed(m: Meaning) -> dict[str, Any]:
+    packed: dict[str, Any] = {"kind": m.kind, "at": runs(m.positions)}
+    if m.tensor:
+        packed |= {"tensor": m.tensor, "channels": runs(m.channels)}
+    if m.kind == "shifted":
+        packed["constant"] = m.constant
+    if m.part is not None:
+        packed |= {"sources": m.part.sources, "rest": m.part.rest}
+    return packed
+
+
+def _unpacked(data: dict[str, Any]) -> Meaning:
+    if data["kind"] not in ("value", "positive", "negative", "shifted", "one", "zero"):
+        raise CertificateError(f"a channel means '{data['kind']}', which is unknown; convert again")
+    tensor = str(data.get("tensor", ""))
+    part = Part(tensor, tuple(data["sources"]), tuple(data["rest"])) if "sources" in data else None
+    channels = numbers(data["channels"]) if tensor else ()
+    return Meaning(data["kind"], numbers(data["at"]), tensor, channels, float(data.get("constant", 0.0)), part)
+
+
+def runs(values: Sequence[int]) -> list[list[int]]:
+    """[3, 4, 5, 9] -> [[3, 3], [9, 1]]: where a run of consecutive numbers starts, and its length."""
+    found: list[list[int]] = []
+    for v in values:
+        if found and v == sum(found[-1]):
+            found[-1][1] += 1
+        else:
+            found.append([v, 1])
+    return found
+
+
+def numbers(found: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The inverse of runs.  Raises CertificateError for absurd sizes."""
+    if sum(length for _, length in found) > 1 << 24:
+        raise CertificateError("a level of more than 16 million channels; the certificate is damaged")
+    return tuple(start + i for start, length in found for i in range(length))

@@ -1,0 +1,181 @@
+"""The result: a plain network, a straight stack of convolution + ReLU with pixel shuffle at the end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler.certificate import Certificate
+from memsr_compiler.checker import Layer
+from memsr_compiler.ir import BlockConv2d
+
+if TYPE_CHECKING:
+    from memsr_compiler.compile import Report
+
+
+@dataclass(frozen=True)
+class PlainInfo:
+    """What a plain network's file says about it.
+
+    scale            output size / input size
+    channels         of the input: 3 for RGB, 1 for Y
+    input_range      of the input's (and so the output's) values
+    carry, guarantee how values pass the ReLUs, and for which inputs that is exact, in words
+    teacher_sha256   of what the teacher computes (ops and weights)
+    receptive_field  how many input pixels away from an output pixel may still change it
+    image_skip       "" or, say, "bicubic": the enlarged image that has to be added to the output
+    tool             the version that made it
+    """
+
+    scale: int
+    channels: int
+    input_range: tuple[float, float]
+    carry: str
+    guarantee: str
+    teacher_sha256: str
+    receptive_field: int
+    image_skip: str
+    tool: str
+
+    def to_strings(self) -> dict[str, str]:
+        """For file metadata, which holds text only."""
+        low, high = self.input_range
+        return {k: f"{low} {high}" if k == "input_range" else str(v) for k, v in asdict(self).items()}
+
+    @staticmethod
+    def from_strings(text: Mapping[str, str]) -> PlainInfo:
+        """The inverse.  Raises KeyError or ValueError."""
+        low, high = text["input_range"].split()
+        numbers: dict[str, Any] = {k: int(text[k]) for k in ("scale", "channels", "receptive_field")}
+        words = {k: text[k] for k in ("carry", "guarantee", "teacher_sha256", "image_skip", "tool")}
+        return PlainInfo(input_range=(float(low), float(high)), **numbers, **words)
+
+
+class PlainLayer(nn.Conv2d):
+    """Convolution (zero padding, stride 1), then perhaps ReLU, then perhaps a pixel shuffle."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, *, relu: bool, shuffle: int = 1) -> None:
+        c_out, c_in, k, _ = weight.shape
+        nn.Module.__init__(self)
+        skeleton = nn.Conv2d(c_in, c_out, k, padding=k // 2, device="meta")
+        self.__dict__.update({key: value for key, value in skeleton.__dict__.items() if not key.startswith("_param")})
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+        self.relu = relu
+        self.shuffle = shuffle
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if self.relu:
+            y = y.relu_() if not torch.is_grad_enabled() else y.relu()
+        return nn.functional.pixel_shuffle(y, self.shuffle) if self.shuffle > 1 else y
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", relu" if self.relu else "") + (f", shuffle={self.shuffle}" if self.shuffle > 1 else "")
+
+
+class PlainNet(nn.Module):
+    """(N, C, H, W) -> (N, C', scale * H, scale * W), any H and W from 1 up, values in `info.input_range`.
+
+    layers        `PlainLayer`s, each with .weight (C_out, C_in, k, k) and .bias (C_out,)
+    info          PlainInfo;   scale   the same as info.scale
+    certificate   what every channel means in the teacher; None once the weights are no longer the teacher's
+    report        what the compiler did, pass by pass; None for a network read from a file
+
+    `.double()` gives the weights that the compiler computed in float64, as long as they have not been changed since.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[PlainLayer],
+        info: PlainInfo,
+        certificate: Certificate | None = None,
+        report: Report | None = None,
+        exact: Sequence[BlockConv2d] = (),
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.info = info
+        self.certificate = certificate
+        self.report = report
+        self._exact = tuple(exact)
+
+    @property
+    def scale(self) -> int:
+        return self.info.scale
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels between the layers, the input's and the last convolution's included."""
+        first = self[0]
+        return [first.in_channels, *(layer.out_channels for layer in self)]
+
+    def __iter__(self) -> Iterator[PlainLayer]:
+        for layer in self.layers:
+            assert isinstance(layer, PlainLayer)
+            yield layer
+
+    def __getitem__(self, i: int) -> PlainLayer:
+        layer = self.layers[i]
+        assert isinstance(layer, PlainLayer)
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for layer in self:
+            y = layer(y)
+        if self.info.image_skip:
+            y = y + nn.functional.interpolate(
+                x, scale_factor=self.scale, mode=self.info.image_skip, align_corners=False
+            )
+        return y
+
+    def checkable(self) -> Iterator[Layer]:
+        """The layers as the certificate's checker wants them, one at a time."""
+        for layer in self:
+            assert layer.bias is not None
+            yield Layer(layer.weight.detach().cpu(), layer.bias.detach().cpu(), layer.relu, layer.shuffle)
+
+    def sha256(self) -> str:
+        """Hash of what the network computes: every weight as stored, ReLUs and shuffles."""
+        return layers_sha256(self.checkable())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PlainNet:
+        """torch's hook behind .to, .double, .cuda: going to float64 takes the exact weights, if these are still them."""
+        narrow = self[0].weight.dtype
+        still = [self._is_exact(layer, e) for layer, e in zip(self, self._exact, strict=False)]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self[0].weight.dtype == torch.float64 and narrow != torch.float64:
+            with torch.no_grad():
+                for layer, exact, unchanged in zip(self, self._exact, still, strict=False):
+                    if unchanged and layer.bias is not None:
+                        layer.weight.copy_(exact.dense())
+                        layer.bias.copy_(exact.bias)
+        return self
+
+    @staticmethod
+    def _is_exact(layer: PlainLayer, exact: BlockConv2d) -> bool:
+        assert layer.bias is not None
+        pairs = ((layer.weight, exact.dense()), (layer.bias, exact.bias))
+        return all(torch.equal(have.detach().cpu(), want.to(have.dtype)) for have, want in pairs)
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """Hash of a tensor's dtype, shape and bytes."""
+    raw = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{raw.dtype}{tuple(raw.shape)}".encode())
+    digest.update(memoryview(raw.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def layers_sha256(layers: Iterator[Layer]) -> str:
+    """Hash of what a stack of layers computes."""
+    digest = hashlib.sha256()
+    for layer in layers:
+        digest.update(f"{tensor_sha256(layer.weight)} {tensor_sha256(layer.bias)} {layer.relu} {layer.shuffle};".encode())
+    return digest.hexdigest()
