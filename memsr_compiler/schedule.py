@@ -176,7 +176,7 @@ def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
         by_layer[layer].append(name)
     crossing: list[tuple[str, ...]] = [(graph.input.name,)]
     for boundary in range(1, timing.depth):
-        crossing.append(_cut(regions, ready, [*crossing[-1], *by_layer[boundary]], boundary))
+        crossing.append(_cut(regions, ready, timing, [*crossing[-1], *by_layer[boundary]], boundary))
     width = tuple(
         graph.type(crossing[0][0]).channels if not i else sum(regions.channels(n) for n in names)
         for i, names in enumerate(crossing)
@@ -188,10 +188,12 @@ def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
     return Schedule(timing.layer, tuple(crossing), width, tuple(sizes))
 
 
-def _cut(regions: _Regions, ready: Mapping[str, int], sources: list[str], boundary: int) -> tuple[str, ...]:
+def _cut(
+    regions: _Regions, ready: Mapping[str, int], timing: _Timing, sources: list[str], boundary: int
+) -> tuple[str, ...]:
     """Fewest channels from which all that later layers read can be had: a minimum vertex cut.
 
-    Of equal cuts the one nearest to the sources, so that what is there already is kept as it is.
+    What is pointwise in a ReLU of this very layer cannot be held yet, only the ReLU can.  Of equal cuts the one nearest to the sources, so that what is there already is kept as it is.
     """
     graph = regions.graph
     network: nx.DiGraph = nx.DiGraph()
@@ -201,7 +203,8 @@ def _cut(regions: _Regions, ready: Mapping[str, int], sources: list[str], bounda
         if name in seen:
             continue
         seen.add(name)
-        capacity = regions.channels(name)
+        made_here = timing.layer.get(name) == boundary or timing.computed[name] <= boundary
+        capacity = regions.channels(name) if made_here else 0
         network.add_edge((name, "out"), (name, "in"), **({"capacity": capacity} if capacity else {}))
         if name in sources:
             network.add_edge((name, "in"), "source")

@@ -25,7 +25,8 @@ def fuse_1x1(graph: Graph) -> Graph:
         if isinstance(op, Input):
             ops.append(op)
         elif isinstance(op, (Relu, PixelShuffle)):
-            produced = _emit(op.inputs[0] if isinstance(op, PixelShuffle) else f"{op.name}~sum", bundles[op.inputs[0]])
+            name = op.inputs[0] if isinstance(op, PixelShuffle) else f"{op.name}~sum"
+            produced = _emit(name, _without_ones(graph, bundles[op.inputs[0]]))
             ops += [*produced, replace(op, inputs=(produced[-1].name,))]
         bundles[op.name] = _bundle(graph, op, bundles)
         for name in set(op.inputs):
@@ -33,7 +34,7 @@ def fuse_1x1(graph: Graph) -> Graph:
             if not unread[name] and name != graph.output:
                 del bundles[name]
     if not isinstance(graph[graph.output], (Input, Relu, PixelShuffle)):
-        ops += _emit(graph.output, bundles[graph.output])
+        ops += _emit(graph.output, _without_ones(graph, bundles[graph.output]))
     return Graph(tuple(ops), graph.output)
 
 
@@ -67,6 +68,17 @@ def _bundle(graph: Graph, op: Op, bundles: dict[str, _Bundle]) -> _Bundle:
     width = graph.type(op.name).channels
     identity = torch.eye(width, dtype=torch.float64)[:, :, None, None]
     return _Bundle({op.name: identity}, torch.zeros(width, dtype=torch.float64))
+
+
+def _without_ones(graph: Graph, bundle: _Bundle) -> _Bundle:
+    """The part of the channel of ones that the border does not cut, taken into the bias (bias_rm, Eq. 4)."""
+    bias, terms = bundle.bias, dict(bundle.kernels)
+    for name, kernel in bundle.kernels.items():
+        source = graph[name]
+        if isinstance(source, Relu) and any(m.kind == "one" for m in source.meaning):
+            terms[name], centre = kernels.bias_rm(kernel)
+            bias = bias + centre
+    return _Bundle(terms, bias)
 
 
 def _plus(a: Tensor, b: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ def enlarged(x: Tensor, skip: ImageSkip) -> Tensor:
     return nn.functional.interpolate(x, scale_factor=skip.factor, mode=skip.mode, align_corners=False)
 
 
+@torch.no_grad()
 def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) -> Traced:
     """Read a network into a graph; the network is not changed.
 

@@ -33,7 +33,7 @@ class Builder:
         self.where = ""
         self.last = ""  # the op being read, as the network calls it
         self.leaf = False  # where is a module of one op only: its path is then the op's name
-        self.input = self.add(ir.Input(name="input", channels=channels, low=low, high=high))
+        self.input = self.add(ir.Input(name=self.name("input"), channels=channels, low=low, high=high))
 
     # -- ops -------------------------------------------------------------------------------------------------
 

@@ -159,7 +159,8 @@ class _Reader:
             self.builder.refuse(*IMPOSSIBLE["instance_norm"])
         statistics = norm.training or not norm.track_running_stats
         x = self._value(node.args[0])
-        return _Cell(batch_norm(self.builder, x, norm.running_mean, norm.running_var, norm.weight, norm.bias, statistics, 0.0, norm.eps))
+        affine = [None if p is None else p.detach() for p in (norm.weight, norm.bias)]
+        return _Cell(batch_norm(self.builder, x, norm.running_mean, norm.running_var, *affine, statistics, 0.0, norm.eps))
 
     def _call(self, node: fx.Node) -> _Cell:
         name, inplace = _word(node), _is_inplace(node)
