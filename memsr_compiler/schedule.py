@@ -110,7 +110,8 @@ class _Regions:
     def channels(self, name: str) -> int:
         """How many channels it takes to carry a value; 0 if it must not be, having no meaning in the teacher."""
         op = self.graph[name]
-        if "~" in (op.part.tensor if op.part else name):
+        nameless = "~" in (op.part.tensor if op.part else name)
+        if nameless or (op.part is not None and not op.part.rest):  # all but the bias: carry the tensor itself
             return 0
         c = self.graph.type(name).channels
         free = name in self.free and op.part is None
