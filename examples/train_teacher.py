@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
         description="Train a small EDSR teacher on a folder of photographs.",
-        epilog="example: %(prog)s photographs/ --output teacher.pt --steps 6000 --validate Set5/x2",
+        epilog="example: %(prog)s photographs/ --output teacher.pt --steps 12000 --validate Set5/x2",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     result.add_argument("photographs", type=Path, help="folder of high-resolution photographs")
@@ -153,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--tail", choices=("edsr", "conv"), default="edsr", help="upsampler: stages, or one conv"
     )
-    result.add_argument("--steps", type=int, default=6000, help="optimizer steps")
+    result.add_argument("--steps", type=int, default=12000, help="optimizer steps")
     result.add_argument("--batch", type=int, default=8, help="patches per step")
     result.add_argument("--patch", type=int, default=32, help="side of a low-resolution patch in pixels")
     result.add_argument(

@@ -1,0 +1,63 @@
+"""memsr_compiler: a trained super-resolution network in, an equivalent plain network out.
+
+    net = compile_to_plain(load_teacher("teacher.pt"))
+    export_onnx(net, "plain.onnx")
+
+The names below are the public interface; everything else may change.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from memsr_compiler.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from memsr_compiler.calibrate import calibrate
+    from memsr_compiler.certificate import Certificate
+    from memsr_compiler.compile import compile_to_plain
+    from memsr_compiler.equivalence import check_equivalence
+    from memsr_compiler.errors import MemsrError
+    from memsr_compiler.export import export_onnx
+    from memsr_compiler.inspection import inspect
+    from memsr_compiler.loading import load_teacher
+    from memsr_compiler.plain import PlainNet
+    from memsr_compiler.storage import load_plain, save_plain
+
+_WHERE = {
+    "Certificate": "certificate",
+    "MemsrError": "errors",
+    "PlainNet": "plain",
+    "calibrate": "calibrate",
+    "check_equivalence": "equivalence",
+    "compile_to_plain": "compile",
+    "export_onnx": "export",
+    "inspect": "inspection",
+    "load_plain": "storage",
+    "load_teacher": "loading",
+    "save_plain": "storage",
+}
+__all__ = [
+    "Certificate",
+    "MemsrError",
+    "PlainNet",
+    "__version__",
+    "calibrate",
+    "check_equivalence",
+    "compile_to_plain",
+    "export_onnx",
+    "inspect",
+    "load_plain",
+    "load_teacher",
+    "save_plain",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used: `memsrc --help` must not wait for torch."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'memsr_compiler' has no attribute '{name}'")
+    value = getattr(import_module(f"memsr_compiler.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

@@ -274,9 +274,10 @@ def carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
 
 def guarantee(tensors: Sequence[Carried], input_range: tuple[float, float]) -> str:
     """For which inputs the plain network is the teacher, in one sentence."""
-    shifts = sorted({t.guarantee.split()[-1] for t in tensors if t.form == "shift"})
+    shifts = sorted({float(t.guarantee.split()[-1]) for t in tensors if t.form == "shift"})
     if shifts:
-        return f"exact while every carried value has a magnitude of at most {', '.join(shifts)}"
+        constants = f"{shifts[0]:g}" if len(shifts) == 1 else f"its own C, {shifts[0]:.3g} to {shifts[-1]:.3g}"
+        return f"exact while every carried value has a magnitude of at most {constants}"
     if any("images" in t.guarantee for t in tensors):
         return "exact for every image without negative values"
     return "exact for every image"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memsr_compiler import ir
-from memsr_compiler.schedule import Carrying, body_output, schedule
+from memsr_compiler.reorder import plan
+from memsr_compiler.schedule import Carrying, body_output
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def predicted_widths(graph: ir.Graph, carry: Carrying, align: int) -> tuple[list
 
     graph   as the canonical passes leave it.  Equal or dead channels found later can only make it narrower.
     """
-    plan = schedule(graph, carry)
+    graph, scheduled = plan(graph, carry)
     end = graph.type(body_output(graph)).channels
-    inner = [w + (-w % align) for w in plan.width[1:]]
-    return [plan.width[0], *inner, end], list(plan.kernel)
+    inner = [w + (-w % align) for w in scheduled.width[1:]]
+    return [scheduled.width[0], *inner, end], list(scheduled.kernel)

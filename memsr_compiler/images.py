@@ -123,3 +123,20 @@ def crop_to_multiple(image: NDArray[Any], scale: int) -> NDArray[Any]:
     """The upper left part of an (H, W, ...) image whose height and width are multiples of `scale`."""
     height, width = (size - size % scale for size in image.shape[:2])
     return image[:height, :width]
+
+
+def read_images(folder: str | os.PathLike[str]) -> list[NDArray[Any]]:
+    """Every image in a folder, in order of name, as `read_image` gives it; files that are no images are passed over.
+
+    Raises InvalidInput if the folder does not exist or holds no readable image.
+    """
+    files = sorted(p for p in Path(folder).glob("*") if p.is_file()) if Path(folder).is_dir() else []
+    images = []
+    for path in files:
+        try:
+            images.append(read_image(path))
+        except InvalidInput:
+            continue
+    if not images:
+        raise InvalidInput(f"{folder}: no readable image in it; give a folder of PNG or JPEG files")
+    return images

@@ -8,7 +8,7 @@ register allocation on channels (beyond MemSR, whose skips may not cross).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -70,14 +70,15 @@ def nonnegative(graph: Graph) -> frozenset[str]:
 
 
 def schedule(graph: Graph, carry: Carrying = "auto") -> Schedule:
-    """The cheapest schedule found, of least depth: everything as early, or everything as late as possible.
+    """The cheapest schedule found, of least depth: everything as early, or as late as possible, or only second
+    computations (x@12, see `reorder`) late.
 
     graph   Input, Conv2d, Sum, Relu, one resolution, perhaps a PixelShuffle at the end
     """
     regions = _Regions(graph, carry)
-    early = _as_early_as_possible(graph, regions)
-    late = _as_late_as_possible(graph, early)
-    return min((_allocate(regions, plan) for plan in (early, late)), key=lambda s: s.cost)
+    early = _time(graph, None)
+    plans = (early, _later(graph, early, lambda name: True), _later(graph, early, lambda name: "@" in name))
+    return min((_allocate(regions, timing) for timing in plans), key=lambda s: s.cost)
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,8 @@ def _time(graph: Graph, layer_of: Mapping[str, int] | None) -> _Timing:
     return _Timing(layer, ready, computed, computed[body_output(graph)])
 
 
-def _as_early_as_possible(graph: Graph, regions: _Regions) -> _Timing:
-    return _time(graph, None)
-
-
-def _as_late_as_possible(graph: Graph, early: _Timing) -> _Timing:
+def _later(graph: Graph, early: _Timing, movable: Callable[[str], bool]) -> _Timing:
+    """Each movable op as late as its users allow, the others as early as in `early`."""
     ready_by: dict[str, int] = {}  # the latest boundary, and layer, at which users still get the value in time
     computed_by: dict[str, int] = {body_output(graph): early.depth}
     layer: dict[str, int] = {}
@@ -156,10 +154,10 @@ def _as_late_as_possible(graph: Graph, early: _Timing) -> _Timing:
         n = op.name
         by, computed = ready_by.get(n, never), computed_by.get(n, never)
         if isinstance(op, Conv2d) and not op.pointwise:
-            layer[n] = min(by, computed)
+            layer[n] = min(by, computed) if movable(n) else early.layer[n]
             ready_by[op.inputs[0]] = min(ready_by.get(op.inputs[0], never), layer[n] - 1)
         elif isinstance(op, Relu):
-            layer[n] = min(by, computed - 1)
+            layer[n] = min(by, computed - 1) if movable(n) else early.layer[n]
             computed_by[op.inputs[0]] = min(computed_by.get(op.inputs[0], never), layer[n])
         elif is_pointwise(op):
             for name in op.inputs:

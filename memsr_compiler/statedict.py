@@ -131,7 +131,7 @@ def call(build: Callable[..., object], options: Mapping[str, object], name: str)
     try:
         inspect.signature(build).bind(**options)
     except TypeError as error:
-        raise InvalidInput(f"--arch {name}: {error}. Say it with --arch-arg NAME=VALUE.") from error
+        raise InvalidInput(f"--arch {name}: {error}. Say it with --arch-args NAME=VALUE.") from error
     try:
         network = build(**options)
     except InvalidInput:
@@ -183,7 +183,7 @@ def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDi
     if differences:
         raise InvalidInput(
             f"the weights do not fit {name}: {some(differences, separator='; ')}. "
-            "Check --arch and --arch-arg, and that the file holds all of the network."
+            "Check --arch and --arch-args, and that the file holds all of the network."
         )
     return best
 

@@ -7,6 +7,7 @@ import torch
 
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir import Carry, Conv2d, Graph, Meaning, Op, Relu
+from memsr_compiler.reorder import original
 from memsr_compiler.rewrite import rewrite
 from memsr_compiler.schedule import Carrying, nonnegative
 
@@ -35,12 +36,12 @@ class _Rewriter:
 
     def rule(self, op: Op, width: int) -> list[Op]:
         if isinstance(op, Relu):
-            return [replace(op, meaning=(_everything("value", op.name, width),))]
+            return [replace(op, meaning=(_everything("value", original(op.name), width),))]
         if not isinstance(op, Carry):
             return [op]
         if op.inputs[0] in self.carried:
             return self._again(op, self.carried[op.inputs[0]], width)
-        held = _everything("value", op.name.rsplit("@", 1)[0], width)
+        held = _everything("value", original(op.name), width)
         held = replace(held, part=op.part, tensor=op.part.tensor if op.part else held.tensor)
         if op.inputs[0] in self.free and op.part is None:
             return [Relu(name=op.name, inputs=op.inputs, meaning=(held,))]

@@ -1,11 +1,11 @@
 """Skip connections -> 1x1 identity convolutions, one for each ReLU that they jump over."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.reorder import original, plan
 from memsr_compiler.rewrite import rewrite
-from memsr_compiler.schedule import Carrying, Schedule, body_output, is_pointwise, schedule
+from memsr_compiler.schedule import Carrying, Schedule, body_output, is_pointwise
 
 
 @rewrite(
@@ -18,36 +18,7 @@ def skip_to_conv(graph: Graph, *, carry: Carrying = "auto") -> Graph:
     Requires  Input, Conv2d, Sum, Relu at one resolution; perhaps a PixelShuffle at the end.
     Ensures   on every path from the input to an op there are equally many ReLUs and Carries.
     """
-    graph = chain_sums(graph)
-    return _Layers(graph, schedule(graph, carry)).build()
-
-
-def chain_sums(graph: Graph) -> Graph:
-    """x_1 + ... + x_n, one after the other in the order in which they are computed: each partial sum can be carried."""
-    order: dict[str, int] = {}
-    ops: list[Op] = []
-    for op in graph:
-        deepest = max((order[i] for i in op.inputs), default=0)
-        order[op.name] = deepest + (isinstance(op, Relu) or (isinstance(op, Conv2d) and not op.pointwise))
-        ops.extend(_chain(graph, op, order) if isinstance(op, Sum) and len(op.inputs) > 2 else [op])
-    return Graph(tuple(ops), graph.output)
-
-
-def _chain(graph: Graph, op: Sum, order: dict[str, int]) -> Iterator[Op]:
-    tensor = op.part.tensor if op.part else op.name
-    operands = sorted(op.inputs, key=order.__getitem__)
-    parts = [graph[name].part for name in operands]
-    sources = [part.sources if part and part.tensor == tensor else (name,) for part, name in zip(parts, operands, strict=True)]
-    everything = [s for group in sources for s in group]
-    total, taken = operands[0], list(sources[0])
-    for i, name in enumerate(operands[1:-1], start=1):
-        taken += sources[i]
-        part = Part(tensor, tuple(taken), tuple(s for s in everything if s not in taken))
-        step = Sum(name=f"{op.name}~{i}", inputs=(total, name), part=part)
-        order[step.name] = max(order[total], order[name])
-        total = step.name
-        yield step
-    yield replace(op, inputs=(total, operands[-1]))
+    return _Layers(*plan(graph, carry)).build()
 
 
 @dataclass
@@ -65,7 +36,8 @@ class _Layers:
         self.at[source.name, 0] = source.name
         for boundary in range(1, self.plan.depth):
             for name in self.plan.crossing[boundary]:
-                self.at[name, boundary] = self._cross(name, boundary)
+                if (original(name), boundary) not in self.at:
+                    self.at[original(name), boundary] = self._cross(name, boundary)
         output = self.value(body_output(self.graph), self.plan.depth - 1)
         last = self.graph[self.graph.output]
         if isinstance(last, PixelShuffle):
@@ -77,17 +49,18 @@ class _Layers:
         if isinstance(op, Relu) and self.plan.layer[name] == boundary:
             return self._add(replace(op, inputs=(self.value(op.inputs[0], boundary - 1),)), boundary)
         operand = self.value(name, boundary - 1)
-        return self._add(Carry(name=f"{name}@{boundary}", inputs=(operand,), part=op.part), boundary)
+        return self._add(Carry(name=f"{original(name)}@{boundary}", inputs=(operand,), part=op.part), boundary)
 
     def value(self, name: str, boundary: int) -> str:
-        """The op of the new graph that gives a value in the layer above a boundary."""
-        if (name, boundary) not in self.at:
+        """The op of the new graph that gives a value in the layer above a boundary; what crosses is not made again."""
+        key = original(name), boundary
+        if key not in self.at:
             op = self.graph[name]
             here = is_pointwise(op) or (isinstance(op, Conv2d) and self.plan.layer[name] == boundary + 1)
             assert here, f"{name} is read above boundary {boundary}, where it was not carried to"
             operands = tuple(self.value(i, boundary) for i in op.inputs)
-            self.at[name, boundary] = self._add(replace(op, inputs=operands), boundary + 1)
-        return self.at[name, boundary]
+            self.at[key] = self._add(replace(op, inputs=operands), boundary + 1)
+        return self.at[key]
 
     def _add(self, op: Op, layer: int) -> str:
         if op.name in self.ops:

@@ -180,6 +180,6 @@ FAMILY = Family(
     build=EDSR,
     infer=infer,
     source="Lim et al., Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPRW 2017",
-    input_range=(0.0, 255.0),
+    input_range=(0.0, 1.0),
     description="Residual blocks and a global skip; the authors' tail, or the one conv of MemSR's teachers.",
 )

@@ -1,0 +1,127 @@
+"""Constants for shift carries: measured on images, widened by a margin, then attacked.
+
+A measured C is a promise about images that nobody has seen yet.  DESIGN, section 2: 1.01 x the measured maximum fails
+on more than half of unseen inputs, 3 x failed on none; so the margin is 3 unless told, and `worst` says how far an
+adversarial search (gradient ascent on the input, inside its range) got: above 1 the constants are broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler import ir, passes
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.interp import run
+from memsr_compiler.reorder import original
+from memsr_compiler.trace import trace
+
+MARGIN = 3.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """constants  C by tensor;  margin  C / largest magnitude measured;  images  how many were measured
+    worst        largest |t| / C that the adversarial search reached, and for which tensor
+    """
+
+    constants: Mapping[str, float]
+    margin: float
+    images: int
+    worst: float
+    worst_tensor: str
+
+    def __str__(self) -> str:
+        return (
+            f"constants from {self.images} images times {self.margin:g}; an adversarial search reached "
+            f"{self.worst:.2f} of C ({self.worst_tensor})" + ("" if self.worst <= 1 else ": they are broken")
+        )
+
+
+def calibrate(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    *,
+    margin: float = MARGIN,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    steps: int = 40,
+    on_step: Callable[[], None] | None = None,
+) -> Calibration:
+    """Measure the constants that `compile_to_plain(carry="shift", constant=...)` takes.
+
+    images   (N, C, H, W) in `input_range`;   margin   at least 1;   steps   of the adversarial search
+    Raises InvalidInput without images, or for a margin below 1.
+    """
+    if not images:
+        raise InvalidInput("there are no images to measure the constants on")
+    if margin < 1:
+        raise InvalidInput(f"margin {margin} is below 1: the measured images themselves would break it; take 3 or more")
+    graph = _scheduled(model, input_range)
+    largest: dict[str, float] = {}
+
+    def watch(name: str, value: Tensor) -> None:
+        tensor = _carried_tensor(graph, name)
+        if tensor is not None:
+            largest[tensor] = max(largest.get(tensor, 0.0), float(value.abs().max()))
+
+    with torch.no_grad():
+        for x in images:
+            run(graph, x.double(), watch=watch)
+    constants = {t: margin * max(v, 1e-6) for t, v in largest.items()}
+    worst, tensor = _attack(graph, images, constants, input_range, steps, on_step) if constants else (0.0, "nothing carried")
+    return Calibration(constants, margin, sum(len(x) for x in images), worst, tensor)
+
+
+def _scheduled(model: nn.Module, input_range: tuple[float, float]) -> ir.Graph:
+    graph = trace(model, input_range=input_range).graph
+    for step in passes.CANONICAL:
+        graph = step(graph)
+    return passes.skip_to_conv(graph, carry="shift")
+
+
+def _carried_tensor(graph: ir.Graph, name: str) -> str | None:
+    op = graph[name]
+    if not isinstance(op, ir.Carry):
+        return None
+    return op.part.tensor if op.part else original(name)
+
+
+def _attack(
+    graph: ir.Graph,
+    images: Sequence[Tensor],
+    constants: Mapping[str, float],
+    input_range: tuple[float, float],
+    steps: int,
+    on_step: Callable[[], None] | None,
+) -> tuple[float, str]:
+    """The largest |t| / C that signed gradient ascent finds, starting from a crop of an image and from noise."""
+    low, high = input_range
+    generator = torch.Generator().manual_seed(0)
+    crop = images[0][:1, :, :24, :24].double()
+    x = torch.cat([crop, torch.rand(crop.shape, generator=generator, dtype=torch.float64) * (high - low) + low])
+    best, best_tensor = 0.0, ""
+    for step in range(steps):
+        x = x.detach().requires_grad_()
+        ratios: dict[str, Tensor] = {}
+
+        def watch(name: str, value: Tensor, into: dict[str, Tensor] = ratios) -> None:
+            tensor = _carried_tensor(graph, name)
+            if tensor is not None and tensor not in into:
+                into[tensor] = value.abs().amax(dim=(1, 2, 3)) / constants[tensor]
+
+        with torch.enable_grad():
+            run(graph, x, watch=watch)
+            stacked = torch.stack(list(ratios.values()))
+            peak = stacked.amax(dim=0)
+            (slope,) = torch.autograd.grad(peak.sum(), x)
+        reached = stacked.detach().amax(dim=1)
+        if float(reached.max()) > best:
+            best, best_tensor = float(reached.max()), list(ratios)[int(reached.argmax())]
+        size = (high - low) * 0.1 * (1 - step / steps)
+        x = (x + size * slope.sign()).clamp(low, high)
+        if on_step is not None:
+            on_step()
+    return best, best_tensor

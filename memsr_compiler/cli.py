@@ -1,0 +1,182 @@
+"""memsrc: the command line.  Options and help here, work in `memsr_compiler.commands`.
+
+Exit status: 0 done; 1 `verify` found the networks different or the certificate wrong; 2 wrong input, or a network that
+cannot be converted; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from memsr_compiler.errors import CertificateError, ExportError, MemsrError, NotEquivalent
+from memsr_compiler.version import VERSION
+
+app = typer.Typer(
+    name="memsrc",
+    help="Turn a trained super-resolution network into an equivalent plain one: 3x3 convolutions, ReLUs, one pixel shuffle.",
+    epilog="Exit status: 0 done, 1 not equivalent (verify), 2 wrong input or not convertible, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Teacher = Annotated[Path, typer.Argument(help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2", metavar="TEACHER")]
+Arch = Annotated[str | None, typer.Option(help="Architecture: a known name (edsr), or package.module:factory for your own code; default: recognised from the keys", metavar="NAME")]
+ArchArgs = Annotated[list[str] | None, typer.Option(help="Arguments for it, NAME=VALUE, may be repeated", metavar="NAME=VALUE")]
+Scale = Annotated[int | None, typer.Option(help="Scale factor, where the file does not tell (FSRCNN, IDN)", min=1)]
+InputRange = Annotated[tuple[float, float] | None, typer.Option(help="Smallest and largest input value: 0 1 or 0 255; default: what the family expects", metavar="LOW HIGH")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Execute what the file asks for; only for files you trust")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print what each pass did")]
+Size = Annotated[str, typer.Option(help="Input size for which cost is counted", metavar="WxH")]
+Align = Annotated[int, typer.Option(help="Pad widths to a multiple of this; engines run multiples of 8 at full speed", min=1)]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False,
+    show_traceback: Annotated[bool, typer.Option("--traceback", help="On errors, print Python's traceback too")] = False,
+) -> None:
+    if version:
+        typer.echo(f"memsrc {VERSION}")
+        raise typer.Exit
+
+
+def _talk(as_json: bool = False, quiet: bool = False, verbose: bool = False) -> Any:
+    from memsr_compiler.commands.console import Talk
+
+    return Talk(quiet=quiet, verbose=verbose, as_json=as_json)
+
+
+def _choice(option: str, value: str, *known: str) -> Any:
+    from memsr_compiler.errors import InvalidInput
+
+    if value not in known:
+        raise InvalidInput(f"--{option} {value}: want one of {', '.join(known)}")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    from memsr_compiler.errors import InvalidInput
+
+    width, x, height = text.partition("x")
+    if not (x and width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise InvalidInput(f"--size {text}: want WIDTHxHEIGHT, as in --size 480x270")
+    return int(width), int(height)
+
+
+@app.command(epilog="Example: memsrc convert teacher.pt --out plain.onnx --report report.html")
+def convert(
+    teacher: Teacher,
+    out: Annotated[Path, typer.Option("--out", "-o", help="What to write: .onnx (and .cert.json beside it) or .safetensors")],
+    carry: Annotated[str, typer.Option(help="How values pass ReLUs: auto (free, else split), split, or shift (x + C)")] = "auto",
+    constant: Annotated[float | None, typer.Option(help="C for --carry shift, in the network's own units (paper: 1000)")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Images to measure C on, without --constant; default: sample photographs", metavar="DIR")] = None,
+    margin: Annotated[float, typer.Option(help="Measured constants are widened by this", min=1.0)] = 3.0,
+    tail: Annotated[str, typer.Option(help="Layers above the input's resolution: fold them down, or keep them as stages")] = "fold",
+    input_range: InputRange = None,
+    dtype: Annotated[str, typer.Option(help="Precision of the ONNX file: float32 or float16")] = "float32",
+    report: Annotated[Path | None, typer.Option(help="Also write an HTML report", metavar="FILE.html")] = None,
+    align: Align = 8,
+    image_skip: Annotated[str, typer.Option(help="An interpolated image added at the end: refuse it, or keep it outside the plain network")] = "refuse",
+    max_weights: Annotated[float, typer.Option(help="Refuse plain networks with more weights than this, in GiB of float32")] = 4.0,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    scale: Scale = None,
+    allow_pickle: AllowPickle = False,
+    size: Size = "480x270",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Compile a trained network into an equivalent plain network, with a certificate."""
+    carry = _choice("carry", carry, "auto", "shift", "split")
+    tail = _choice("tail", tail, "fold", "keep")
+    dtype = _choice("dtype", dtype, "float32", "float16")
+    image_skip = _choice("image-skip", image_skip, "refuse", "outside")
+    talk = _talk(as_json, quiet, verbose)
+    pixels = _size(size)
+    from memsr_compiler.commands.convert import ConvertOptions, run
+    from memsr_compiler.commands.teachers import TeacherOptions
+
+    options = ConvertOptions(
+        out=out, carry=carry, constant=constant, calibration=calibration, margin=margin, tail=tail, align=align,
+        dtype=dtype, image_skip=image_skip, max_weights=int(max_weights * 2**30), report=report, size=pixels,
+    )  # fmt: skip
+    run(TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle), options, talk)
+
+
+@app.command(epilog="Example: memsrc inspect teacher.pt")
+def inspect(
+    teacher: Teacher,
+    tail: Annotated[str, typer.Option(help="Predict for --tail fold or keep")] = "fold",
+    align: Align = 8,
+    input_range: InputRange = None,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    scale: Scale = None,
+    allow_pickle: AllowPickle = False,
+    size: Size = "480x270",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show a network layer by layer, whether it can be converted (or why not), and what its plain form would cost."""
+    tail = _choice("tail", tail, "fold", "keep")
+    talk = _talk(as_json, quiet, verbose)
+    pixels = _size(size)
+    from memsr_compiler.commands import inspect as command
+    from memsr_compiler.commands.teachers import TeacherOptions
+
+    options = TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle)
+    command.run(options, tail=tail, align=align, size=pixels, talk=talk)
+
+
+@app.command(epilog="Example: memsrc verify teacher.pt plain.onnx")
+def verify(
+    teacher: Teacher,
+    plain: Annotated[Path, typer.Argument(help="The plain network: .onnx or .safetensors, as convert wrote it", metavar="PLAIN")],
+    images: Annotated[Path | None, typer.Option(help="Also run both on the images in this folder", metavar="DIR")] = None,
+    input_range: InputRange = None,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    scale: Scale = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Check the certificate and run both networks; exit status 1 if the plain one is not the teacher."""
+    talk = _talk(as_json, quiet, verbose)
+    from memsr_compiler.commands import verify as command
+    from memsr_compiler.commands.teachers import TeacherOptions
+
+    options = TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle)
+    command.run(options, plain, images, talk)
+
+
+def main() -> None:
+    """The entry point: messages instead of tracebacks, and the exit status."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written", 130)
+    except (NotEquivalent, CertificateError) as error:
+        _fail(str(error), 1)
+    except MemsrError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(str(ExportError(f"{error.filename or 'a file'}: {error.strerror or error}")), 2)
+
+
+def _fail(message: str, status: int) -> None:
+    if "--traceback" in sys.argv:
+        traceback.print_exc()
+    typer.secho(f"memsrc: {message}", err=True, fg="red")
+    sys.exit(status)

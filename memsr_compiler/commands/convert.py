@@ -1,0 +1,232 @@
+"""memsrc convert: a teacher in, an equivalent plain network out."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler import ir
+from memsr_compiler.commands.console import Talk, mebibytes, thousands, widths_text
+from memsr_compiler.commands.teachers import TeacherOptions, describe, read
+from memsr_compiler.compile import Tail, compile_to_plain
+from memsr_compiler.costs import Cost, cost_of_graph
+from memsr_compiler.equivalence import check_equivalence, probe_images
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.pipeline import PassReport
+from memsr_compiler.schedule import Carrying
+from memsr_compiler.trace import trace
+
+if TYPE_CHECKING:
+    from memsr_compiler.plain import PlainNet
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """As given on the command line.  `size`: (width, height) of the input for which feature maps are counted."""
+
+    out: Path
+    carry: Carrying = "auto"
+    constant: float | None = None
+    calibration: Path | None = None
+    margin: float = 3.0
+    tail: Tail = "fold"
+    align: int = 8
+    dtype: Literal["float32", "float16"] = "float32"
+    image_skip: Literal["refuse", "outside"] = "refuse"
+    max_weights: int = 4 << 30
+    report: Path | None = None
+    size: tuple[int, int] = (480, 270)
+
+
+def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) -> None:
+    """Read, compile, write, and run what was written beside the teacher."""
+    if options.out.suffix not in (".onnx", ".safetensors"):
+        raise InvalidInput(f"{options.out}: a plain network is written as .onnx or .safetensors; name it so")
+    for path in (options.out, options.report):
+        if path is not None:
+            _check_writable(path)
+    teacher, input_range = read(teacher_options, talk)
+    talk.say(f"{teacher_options.path}: {describe(teacher, input_range)}")
+    steps: list[tuple[str, ir.Graph]] = []
+    passes: list[PassReport] = []
+    with talk.progress() as step:
+        constant = _constants(teacher.module, options, input_range, talk, step)
+
+        def on_pass(report: PassReport) -> None:
+            passes.append(report)
+            step(f"{report.name} done")
+
+        step("reading the network")
+        net = compile_to_plain(
+            teacher.module,
+            carry=options.carry,
+            constant=constant,
+            tail=options.tail,
+            input_range=input_range,
+            align=options.align,
+            image_skip=options.image_skip,
+            max_weights=options.max_weights,
+            on_pass=on_pass,
+            on_graph=(lambda name, graph: steps.append((name, graph))) if options.report else None,
+        )
+        step(f"writing {options.out}")
+        written = _write(net, options)
+        step("running it beside the teacher")
+        measured = deviations(teacher.module, net, options, input_range)
+    graph = trace(teacher.module, input_range=input_range).graph if options.report or not talk.quiet else None
+    cost = cost_of_graph(graph) if graph is not None else None
+    if options.report is not None and graph is not None and cost is not None:
+        _write_report(options.report, net, [("as read", graph), *steps], str(teacher_options.path), cost, measured)
+        written.append(options.report)
+    _tell(net, cost, passes, measured, written, options, talk)
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before the work is done, not after."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise InvalidInput(f"{path}: the folder {folder} does not exist; make it first")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise InvalidInput(f"{path}: cannot be written; choose another place")
+
+
+def _constants(
+    model: nn.Module, options: ConvertOptions, input_range: tuple[float, float], talk: Talk, step: object
+) -> dict[str, float] | float | None:
+    if options.carry != "shift" or options.constant is not None:
+        return options.constant
+    from memsr_compiler.calibrate import calibrate
+
+    found = calibrate(model, _calibration_images(model, options.calibration, input_range), margin=options.margin, input_range=input_range)
+    talk.say(f"shift: {found}")
+    if found.worst > 1:
+        talk.warn(f"the search broke the constants; raise --margin above {options.margin * found.worst:.1f}, or use --carry auto")
+    return dict(found.constants)
+
+
+def _calibration_images(model: nn.Module, folder: Path | None, input_range: tuple[float, float]) -> list[Tensor]:
+    from memsr_compiler.equivalence import input_channels
+    from memsr_compiler.images import read_images, sample_photographs, to_tensor
+
+    photographs = read_images(folder) if folder is not None else sample_photographs()
+    low, high = input_range
+    crops = [to_tensor(p[:128, :128]) * (high - low) + low for p in photographs]
+    return [x.mean(1, keepdim=True) if input_channels(model) == 1 else x for x in crops]
+
+
+def _write(net: PlainNet, options: ConvertOptions) -> list[Path]:
+    if options.out.suffix == ".safetensors":
+        from memsr_compiler.storage import save_plain
+
+        save_plain(net, options.out)
+        return [options.out]
+    from memsr_compiler.export import export_onnx
+
+    export_onnx(net, options.out, dtype=options.dtype)
+    return [options.out, options.out.with_suffix(".cert.json")]
+
+
+def deviations(
+    model: nn.Module, net: PlainNet, options: ConvertOptions, input_range: tuple[float, float]
+) -> dict[str, str]:
+    """Largest deviation from the teacher in float64 on probes, of the teacher in float32, the plain network, the file."""
+    exact = copy.deepcopy(model).double()
+    images = probe_images(net.info.channels, input_range)
+
+    def exactly(x: Tensor) -> Tensor:
+        y: Tensor = exact(x.double())
+        return y
+
+    def in_float32(network: nn.Module) -> object:
+        single = copy.deepcopy(network).float()
+        return lambda x: single(x.float())
+
+    found = {}
+    for name, other in (("teacher in float32", in_float32(model)), ("plain in float32", in_float32(net))):
+        found[name] = f"{check_equivalence(exactly, other, images=images, tolerance=float('inf')).deviation:.2e}"  # type: ignore[arg-type]
+    if options.out.suffix == ".onnx":
+        try:
+            from memsr_compiler.runtime import OrtNetwork
+
+            other = OrtNetwork(options.out)
+            result = check_equivalence(exactly, other, images=images, tolerance=float("inf"))
+            found[f"{options.out.name} in ONNX Runtime ({options.dtype})"] = f"{result.deviation:.2e}"
+        except MemsrError as error:
+            found[f"{options.out.name} in ONNX Runtime"] = f"not run: {error}"
+    return found
+
+
+def _write_report(
+    path: Path, net: PlainNet, steps: Sequence[tuple[str, ir.Graph]], name: str, cost: Cost, measured: dict[str, str]
+) -> None:
+    from memsr_compiler.atomic import atomic_write
+    from memsr_compiler.report import convert_report
+
+    rows = {f"deviation of the {k}": v for k, v in measured.items()}
+    text = convert_report(net, steps, teacher_name=name, teacher_cost=cost, measured=rows)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _tell(
+    net: PlainNet,
+    teacher: Cost | None,
+    passes: Sequence[PassReport],
+    measured: dict[str, str],
+    written: Sequence[Path],
+    options: ConvertOptions,
+    talk: Talk,
+) -> None:
+    report = net.report
+    assert report is not None and report.cost is not None
+    plain = report.cost
+    talk.json(
+        {
+            "written": [str(p) for p in written],
+            "info": asdict(net.info),
+            "widths": net.widths,
+            "teacher": asdict(teacher) if teacher else None,
+            "plain": asdict(plain),
+            "carried": [asdict(c) for c in report.carried],
+            "passes": [asdict(p) for p in passes],
+            "seconds": report.seconds,
+            "deviation": measured,
+        }
+    )
+    if talk.verbose:
+        talk.table(
+            "Passes",
+            ("pass", "ops", "widest", "seconds", "deviation", "bound"),
+            [
+                (p.name, f"{p.ops_before} -> {p.ops_after}", f"{p.channels_before} -> {p.channels_after}", f"{p.seconds:.3f}", f"{p.deviation:.1e}", f"{p.bound:.1e}")
+                for p in passes
+            ],
+        )
+        talk.table(
+            "Carried past ReLUs",
+            ("tensor", "channels", "as", "layers", "guarantee"),
+            [(c.tensor, str(c.channels), c.form, str(c.layers), c.guarantee) for c in report.carried],
+        )
+        talk.table("Seconds", ("stage", "seconds"), [(k, f"{v:.2f}") for k, v in report.seconds.items()])
+    width, height = options.size
+    pairs = [("plain", plain)] if teacher is None else [("teacher", teacher), ("plain", plain)]
+    talk.table(
+        f"Cost at a {width}x{height} input",
+        ("", "parameters", "multiply-adds", "feature maps"),
+        [
+            (n, thousands(c.parameters), f"{c.macs_per_pixel * width * height / 1e9:,.1f} G", mebibytes(c.memory(height, width)))
+            for n, c in pairs
+        ],
+    )
+    talk.table("Largest deviation from the teacher in float64", ("", "deviation"), list(measured.items()))
+    talk.say(f"widths       {widths_text(net.widths)}")
+    talk.say(f"guarantee    {net.info.guarantee}")
+    talk.say(f"certificate  checked: every one of {len(net.layers)} layers is what the teacher's weights say")
+    talk.say(f"written      {', '.join(map(str, written))}")

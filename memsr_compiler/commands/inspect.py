@@ -1,0 +1,50 @@
+"""memsrc inspect: what is in a teacher, and what its plain form would be."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from memsr_compiler.commands.console import Talk, mebibytes, thousands, widths_text
+from memsr_compiler.commands.teachers import TeacherOptions, describe, read
+from memsr_compiler.costs import Cost
+from memsr_compiler.inspection import Inspection, inspect
+
+
+def run(options: TeacherOptions, *, tail: str, align: int, size: tuple[int, int], talk: Talk) -> None:
+    """size   (width, height) of the input for which feature maps are counted"""
+    teacher, input_range = read(options, talk)
+    with talk.progress() as step:
+        step("reading the network")
+        found = inspect(teacher.module, input_range=input_range, align=align, tail=tail)
+    talk.json({"teacher": str(options.path), "sha256": teacher.sha256, "size": size, **_plain_data(found, size)})
+    talk.say(f"{options.path}: {describe(teacher, input_range)}\n")
+    rows = [
+        (layer.name, layer.kind, f"{layer.channels} x{layer.scale}" if layer.channels else "", f"{layer.parameters:,}", ", ".join(layer.reads))
+        for layer in found.layers
+    ]
+    talk.table("Layers", ("module", "op", "channels, resolution", "parameters", "reads"), rows)
+    if found.reason:
+        talk.say(f"Not convertible: {found.reason}")
+    if found.teacher is not None and found.predictions:
+        costs = [("teacher", found.teacher, "")]
+        costs += [(f"plain, --carry {p.carry}", p.cost, widths_text(p.widths)) for p in found.predictions]
+        talk.table(f"Cost at a {size[0]}x{size[1]} input (predicted)", COLUMNS, [(*_row(n, c, size), w) for n, c, w in costs])
+        talk.say(f"Convertible: yes{', ' + found.reason if found.reason else ''}.  Values carried past ReLUs: {len(found.carries)}")
+
+
+COLUMNS = ("", "parameters", "multiply-adds", "feature maps", "widest", "widths")
+
+
+def _row(name: str, cost: Cost, size: tuple[int, int]) -> tuple[str, ...]:
+    width, height = size
+    macs = cost.macs_per_pixel * width * height
+    return (name, thousands(cost.parameters), f"{macs / 1e9:,.1f} G", mebibytes(cost.memory(height, width)), str(cost.widest))
+
+
+def _plain_data(found: Inspection, size: tuple[int, int]) -> dict[str, object]:
+    data = asdict(found)
+    for cost in [data["teacher"], *(p["cost"] for p in data["predictions"])]:
+        if cost is not None:
+            cost["macs"] = cost["macs_per_pixel"] * size[0] * size[1]
+            cost["feature_map_bytes"] = 4 * cost["floats_per_pixel"] * size[0] * size[1]
+    return data

@@ -1,0 +1,73 @@
+"""The options that say how to read a teacher, and reading it."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from memsr_compiler.commands.console import Talk
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.loading import LoadedTeacher, read_teacher
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """As given on the command line."""
+
+    path: Path
+    arch: str | None = None
+    arch_args: Sequence[str] = ()
+    scale: int | None = None
+    input_range: tuple[float, float] | None = None
+    allow_pickle: bool = False
+
+
+def read(options: TeacherOptions, talk: Talk) -> tuple[LoadedTeacher, tuple[float, float]]:
+    """The teacher and the range of its input values: as told, else what its family expects, else 0 to 1."""
+    logging.basicConfig(level=logging.INFO if talk.verbose else logging.WARNING, format="%(message)s")
+    if options.arch is not None and ":" in options.arch and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` would: the user's own module lies here
+    arguments = parsed(options.arch_args)
+    if options.scale is not None:
+        arguments["scale"] = options.scale
+    teacher = read_teacher(options.path, arch=options.arch, arch_args=arguments or None, allow_pickle=options.allow_pickle)
+    given = options.input_range or teacher.input_range or (0.0, 1.0)
+    return teacher, given
+
+
+def parsed(pairs: Sequence[str]) -> dict[str, object]:
+    """["blocks=8,channels=32", "mean=None"] -> values; what is no Python literal is text.  Raises InvalidInput."""
+    found: dict[str, object] = {}
+    for pair in (p for group in pairs for p in _split(group)):
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise InvalidInput(f"--arch-args {pair}: want NAME=VALUE, as in --arch-args blocks=8")
+        try:
+            found[key.strip()] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key.strip()] = value
+    return found
+
+
+def _split(group: str) -> list[str]:
+    """At commas, but not inside brackets or before anything that is no NAME=."""
+    parts: list[str] = []
+    for piece in group.split(","):
+        name = piece.partition("=")[0].strip()
+        if parts and not ("=" in piece and name.isidentifier()):
+            parts[-1] += f",{piece}"
+        else:
+            parts.append(piece)
+    return parts
+
+
+def describe(teacher: LoadedTeacher, input_range: tuple[float, float]) -> str:
+    """'edsr (scale=2, blocks=8), input 0 to 1'."""
+    hyper = ", ".join(f"{k}={v}" for k, v in teacher.hyper.items())
+    name = teacher.family.name if teacher.family else type(teacher.module).__name__
+    return f"{name}{f' ({hyper})' if hyper else ''}, input values {input_range[0]:g} to {input_range[1]:g}"
