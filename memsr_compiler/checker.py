@@ -44,13 +44,16 @@ def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) 
     """
     todo: Iterator[Layer] = iter(layers)
     base, worst = 1, 0.0
+    known = _Known(teacher, _never_negative(teacher))
     inputs: list[tuple[str, int]] = [(teacher.input.name, teacher.type(teacher.input.name).channels)]
     for number, stage in enumerate(certificate.stages):
         last_stage = number == len(certificate.stages) - 1
         if stage.base != base:
             raise CertificateError(f"stage {number} is at resolution {stage.base}, where {base} is due")
+        if len(stage.levels) < 2:
+            raise CertificateError(f"stage {number} has no layers")
         _require_inputs(stage.levels[0], inputs)
-        below = _Level(teacher, base, stage.levels[0])
+        below = _Level(known, base, stage.levels[0], nonnegative=number == 0 and teacher.input.low >= 0)
         for depth, meanings in enumerate(stage.levels[1:], start=1):
             layer = next(todo, None)
             if layer is None:
@@ -58,8 +61,9 @@ def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) 
             ends = depth == len(stage.levels) - 1
             if layer.relu == ends or (layer.shuffle != 1 and not ends):
                 raise CertificateError(f"stage {number}, layer {depth}: ReLU or pixel shuffle in the wrong place")
+            _require_sound(teacher, base, meanings, f"stage {number}, layer {depth}")
             worst = max(worst, _check_layer(below, layer, meanings, f"stage {number}, layer {depth}"))
-            below = _Level(teacher, base, meanings)
+            below = _Level(known, base, meanings, nonnegative=layer.relu)
         base *= layer.shuffle
         inputs = _require_outputs(teacher, stage.levels[-1], layer.shuffle, base, last_stage)
     if next(todo, None) is not None:
@@ -98,52 +102,138 @@ def _require_outputs(
     return found
 
 
+def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning], where: str) -> None:
+    """Every meaning speaks of channels that exist, of each once, under a condition that something can meet."""
+    for m in meanings:
+        bad = ""
+        if not m.positions or (m.tensor and len(m.channels) != len(m.positions)):
+            bad = "does not say which channel is where"
+        elif bool(m.tensor) != (m.kind in ("value", "positive", "negative", "shifted")):
+            bad = f"means '{m.kind}'"
+        elif m.tensor and m.tensor.split("#")[0] not in teacher:
+            bad = "is not a tensor of the teacher"
+        elif m.tensor and len(set(m.channels)) != len(m.channels):
+            bad = "has a channel twice"
+        elif m.kind == "shifted" and not 0 < m.constant < math.inf:
+            bad = f"is shifted by {m.constant}, which no value allows"
+        elif m.part is not None and (m.part.tensor != m.tensor or set(m.part.sources) & set(m.part.rest)):
+            bad = "is a part of another tensor, or overlaps the rest of it"
+        elif m.part is not None and not {s.split("#")[0] for s in (*m.part.sources, *m.part.rest)} <= set(teacher.structure):
+            bad = "is the part of something that is not a tensor of the teacher"
+        elif m.tensor:
+            t = teacher.type(m.tensor.split("#")[0])
+            if t.scale % base or not all(0 <= c < t.channels * (t.scale // base) ** 2 for c in m.channels):
+                bad = "has no such channel"
+        if bad:
+            raise CertificateError(f"{where}: {m.tensor or m.kind}: {bad}")
+
+
+def _never_negative(teacher: ir.Graph) -> frozenset[str]:
+    """Tensors of the teacher that are >= 0 for every image in the input range, by simple rules."""
+    found: set[str] = set()
+    for op in teacher:
+        operands = [i in found for i in op.inputs]
+        if isinstance(op, ir.Input):
+            holds = op.low >= 0
+        elif isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)):
+            holds = operands[0] and bool((op.weight >= 0).all() and (op.bias >= 0).all())
+        elif isinstance(op, ir.Affine):
+            holds = operands[0] and bool((op.scale >= 0).all() and (op.shift >= 0).all())
+        elif isinstance(op, ir.PRelu):
+            holds = bool((op.slope <= 0).all())
+        elif isinstance(op, ir.Clamp):
+            holds = op.low >= 0
+        elif isinstance(op, ir.Maximum):
+            holds = any(operands)
+        else:
+            holds = isinstance(op, ir.Relu) or all(operands)
+        if holds:
+            found.add(op.name)
+    return frozenset(found)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The teacher, and which of its tensors are never negative."""
+
+    teacher: ir.Graph
+    never_negative: frozenset[str]
+
+
 @dataclass(frozen=True)
 class _Form:
     """A tensor in terms of a level's channels: kernel * z + bias.
 
-    kernel (C, width, k, k)   bias (C,)   known (C,): False where the level no longer has what the channel needs
+    kernel (C, width + ..., k, k)   bias (C,).  Columns from `width` on are what the level does not hold; a form that
+    needs none of them is known.  They may cancel: t - t is 0 where t is not held.
     """
 
     kernel: Tensor
     bias: Tensor
-    known: Tensor
 
     def mixed(self, matrix: Tensor, bias: Tensor | float = 0.0) -> _Form:
         """matrix * self + bias."""
         kernel = (matrix @ self.kernel.flatten(1)).reshape(len(matrix), *self.kernel.shape[1:])
-        return _Form(kernel, matrix @ self.bias + bias, ~((matrix != 0) & ~self.known).any(1))
+        return _Form(kernel, matrix @ self.bias + bias)
 
     def picked(self, index: Sequence[int]) -> _Form:
         rows = list(index)
-        return _Form(self.kernel[rows], self.bias[rows], self.known[rows])
+        return _Form(self.kernel[rows], self.bias[rows])
 
     def scaled(self, scale: Tensor | float, shift: Tensor | float = 0.0) -> _Form:
         s = torch.broadcast_to(torch.as_tensor(scale, dtype=torch.float64), self.bias.shape)
-        return _Form(self.kernel * s[:, None, None, None], self.bias * s + shift, self.known | (s == 0))
+        return _Form(self.kernel * s[:, None, None, None], self.bias * s + shift)
 
     def __add__(self, other: _Form) -> _Form:
-        size = max(self.kernel.shape[-1], other.kernel.shape[-1])
-        kernel = _padded(self.kernel, size) + _padded(other.kernel, size)
-        return _Form(kernel, self.bias + other.bias, self.known & other.known)
+        size, columns = _common([self, other])
+        return _Form(_padded(self.kernel, size, columns) + _padded(other.kernel, size, columns), self.bias + other.bias)
 
 
 Get = Callable[[str], _Form]
 
 
 class _Level:
-    """What a level holds, and how the teacher's tensors are written in terms of it."""
+    """What a level holds, and how the teacher's tensors are written in terms of it.
 
-    def __init__(self, teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning]) -> None:
-        self.teacher, self.base, self.meanings = teacher, base, meanings
+    nonnegative   no channel of it is ever negative: it is behind a ReLU, or the image
+    """
+
+    def __init__(self, known: _Known, base: int, meanings: Sequence[ir.Meaning], *, nonnegative: bool) -> None:
+        self.teacher, self.never_negative = known.teacher, known.never_negative
+        self.base, self.nonnegative = base, nonnegative
         self.width = 1 + max(p for m in meanings for p in m.positions)
-        self.one = next((m.positions[0] for m in meanings if m.kind == "one"), None)
-        self.zeros = [p for m in meanings if m.kind == "zero" for p in m.positions]
+        self.one = next((p for m in meanings if m.kind == "one" for p in m.positions if p >= 0), None)
+        self.zeros = [p for m in meanings if m.kind == "zero" for p in m.positions if p >= 0]
         self.held: dict[tuple[str, ir.Part | None], list[ir.Meaning]] = {}
         for m in meanings:
             if m.tensor:
                 self.held.setdefault((m.tensor, m.part), []).append(m)
         self.forms: dict[str, _Form] = {}
+        self.absent: dict[tuple[str, ir.Part | None], int] = {}  # the first column that stands for a tensor which is not held
+        self.columns = self.width
+
+    def unknown(self, name: str, part: ir.Part | None = None) -> _Form:
+        """A tensor that the level has no way to: columns of its own, beside the level's."""
+        c = self.channels(name)
+        if (name, part) not in self.absent:
+            self.absent[name, part], self.columns = self.columns, self.columns + c
+        start = self.absent[name, part]
+        kernel = torch.zeros(c, start + c, 1, 1, dtype=torch.float64)
+        kernel[:, start:, 0, 0] = torch.eye(c, dtype=torch.float64)
+        return _Form(kernel, torch.zeros(c, dtype=torch.float64))
+
+    def missing(self, form: _Form) -> Tensor:
+        """(C,): which rows need what the level does not hold."""
+        return (form.kernel[:, self.width :] != 0).flatten(1).any(1)
+
+    def lacking(self, form: _Form, row: int) -> str:
+        """The first tensor that a row needs and the level does not hold."""
+        column = self.width + int((form.kernel[row, self.width :] != 0).flatten(1).any(1).nonzero()[0])
+        return next(name for (name, _), start in self.absent.items() if start <= column < start + self.channels(name))
+
+    def at_least_zero(self, form: _Form) -> bool:
+        """Whether a form is plainly >= 0: nothing negative in it, nor below it."""
+        return self.nonnegative and bool((form.kernel >= 0).all() and (form.bias >= 0).all())
 
     def channels(self, name: str) -> int:
         """Folded channels of a tensor, or of an activation's ReLU."""
@@ -184,39 +274,58 @@ class _Level:
 
     def _along(self, leaves: dict[str, bool]) -> Get:
         """Definitions followed down to the leaves; a leaf marked True counts as zero."""
+        found: dict[str, _Form] = {}
 
         def get(name: str) -> _Form:
-            if name not in leaves:
-                return self.define(name, get)
-            return self.nothing(name) if leaves[name] else self.form(name)
+            if name not in found:
+                if name not in leaves:
+                    found[name] = self.define(name, get)
+                else:
+                    found[name] = self.nothing(name) if leaves[name] else self.form(name)
+            return found[name]
 
         return get
 
     def nothing(self, name: str) -> _Form:
         c = self.channels(name)
-        return _Form(torch.zeros(c, self.width, 1, 1).double(), torch.zeros(c).double(), torch.ones(c, dtype=torch.bool))
+        return _Form(torch.zeros(c, self.width, 1, 1).double(), torch.zeros(c).double())
 
     def read(self, name: str, part: ir.Part | None) -> _Form:
-        """A tensor that the level holds: z, z_p - z_m, or z - C."""
-        form = self.nothing(name)
-        found = {kind: torch.zeros(len(form.bias), dtype=torch.bool) for kind in ("value", "positive", "negative", "shifted")}
+        """A tensor that the level holds: z, z_p - z_m, or z - C, each channel in the first way that there is."""
+        held: dict[str, dict[int, tuple[int, float]]] = {k: {} for k in ("value", "shifted", "positive", "negative")}
         for m in self.held[name, part]:
-            rows, columns = torch.tensor(m.channels), torch.tensor(m.positions)
-            fresh = ~found[m.kind][rows] & ~(found["value"] | found["shifted"])[rows]
-            found[m.kind][rows] = True
-            stored = fresh & (columns >= 0)
-            form.kernel[rows[stored], columns[stored], 0, 0] = -1.0 if m.kind == "negative" else 1.0
-            if m.kind == "shifted":
-                form.bias[rows] = -m.constant
-        known = found["value"] | found["shifted"] | (found["positive"] & found["negative"])
-        return _Form(form.kernel, form.bias, known)
+            for channel, position in zip(m.channels, m.positions, strict=True):
+                held[m.kind].setdefault(channel, (position, m.constant))
+        form, unknown = self.nothing(name), []
+        for row in range(len(form.bias)):
+            if row in held["value"]:
+                signs = [(1.0, *held["value"][row])]
+            elif row in held["shifted"]:
+                signs = [(1.0, *held["shifted"][row])]
+            elif row in held["positive"] and row in held["negative"]:
+                signs = [(1.0, *held["positive"][row]), (-1.0, *held["negative"][row])]
+            else:
+                unknown.append(row)
+                continue
+            for sign, position, constant in signs:
+                form.bias[row] -= constant
+                if position >= 0:
+                    form.kernel[row, position, 0, 0] += sign
+        if not unknown:
+            return form
+        instead = self.unknown(name, part)
+        lost = torch.zeros(len(form.bias), dtype=torch.float64)
+        lost[unknown] = 1.0
+        return form + instead.scaled(lost)
 
     def define(self, name: str, get: Get) -> _Form:
         """A tensor by the teacher's definition of it, operands as `get` gives them."""
         if "#" in name:
-            raise CertificateError(f"{name}: is needed and not held")
+            return self.unknown(name)
         op = self.teacher[name]
-        operands = [i for i in op.inputs]
+        operands = op.inputs
+        if any(self.teacher.type(i).scale % self.base for i in operands):
+            return self.unknown(name)
         if isinstance(op, ir.Conv2d):
             return self._convolved(op, op.weight, op.bias, op.groups, get, dilation=op.dilation)
         if isinstance(op, ir.ConvTranspose2d):
@@ -238,7 +347,7 @@ class _Level:
             return get(operands[0]).picked(self._shuffled(op))
         if isinstance(op, (ir.PRelu, ir.Clamp, ir.Maximum)):
             return self._activated(op, get)
-        raise CertificateError(f"{name}: {type(op).__name__} is needed in a layer that does not hold it")
+        return self.unknown(name)
 
     def _shuffled(self, op: ir.PixelShuffle | ir.PixelUnshuffle) -> list[int]:
         """Where channel i of the result is found: both sides are the same pixels of the same fine grid."""
@@ -317,58 +426,47 @@ class _Level:
         return self._composed(op.name, kernel, bias.double().repeat_interleave(out * out), get(op.inputs[0]))
 
     def _composed(self, name: str, kernel: Tensor, bias: Tensor, inner: _Form) -> _Form:
-        """kernel * inner + bias.  Only a pointwise form can go through a wider kernel, its constant as `one` only."""
-        size = kernel.shape[-1]
+        """kernel * inner + bias.  Only a pointwise form can go through a wider kernel; of its constant the centre tap
+        reads all, the others what `one` holds, which is 0 beyond the border."""
+        size, mid = kernel.shape[-1], inner.kernel.shape[-1] // 2
         if size == 1:
             return inner.mixed(kernel[:, :, 0, 0], bias)
-        if inner.kernel.shape[-1] != 1:
-            raise CertificateError(f"{name}: two convolutions in a row, with nothing held between them")
         read = (kernel != 0).flatten(2).any(2)
-        known = ~(read & ~inner.known).any(1)
-        matrix = inner.kernel[:, :, 0, 0]
-        if (inner.bias != 0).logical_and(read.any(0)).any():
-            if self.one is None:
-                raise CertificateError(f"{name}: reads a constant across the border, and the level has no channel of ones")
-            matrix = matrix.clone()
-            matrix[:, self.one] += inner.bias
-        taps = kernel.permute(0, 2, 3, 1).reshape(-1, kernel.shape[1]) @ matrix
-        return _Form(taps.reshape(len(kernel), size, size, -1).permute(0, 3, 1, 2), bias, known)
-
-    def never_negative(self, name: str) -> bool:
-        """Whether a tensor of the teacher is >= 0 for every image in the input range, by simple rules."""
-        if "#" in name:
-            return True
-        op = self.teacher[name]
-        operands = [self.never_negative(i) for i in op.inputs]
-        if isinstance(op, ir.Relu):
-            return True
-        if isinstance(op, ir.Input):
-            return op.low >= 0
-        if isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)):
-            return operands[0] and bool((op.weight >= 0).all() and (op.bias >= 0).all())
-        if isinstance(op, ir.Affine):
-            return operands[0] and bool((op.scale >= 0).all() and (op.shift >= 0).all())
-        if isinstance(op, ir.PRelu):
-            return bool((op.slope <= 0).all())
-        if isinstance(op, ir.Clamp):
-            return op.low >= 0
-        if isinstance(op, ir.Maximum):
-            return any(operands)
-        return all(operands)
-
+        matrix = inner.kernel[:, :, mid, mid].clone()
+        wide = inner.kernel.flatten(2).ne(0).sum(2) > matrix.ne(0)
+        lost_rows = (read & wide.any(1)).any(1)
+        taps = kernel.permute(0, 2, 3, 1).reshape(-1, kernel.shape[1])
+        composed = (taps @ matrix).reshape(len(kernel), size, size, -1).permute(0, 3, 1, 2).contiguous()
+        constant = (taps @ inner.bias).reshape(len(kernel), size, size)
+        centre = constant[:, size // 2, size // 2].clone()
+        constant[:, size // 2, size // 2] = 0
+        if self.one is not None:
+            composed[:, self.one] += constant
+        else:
+            lost_rows |= constant.flatten(1).any(1)
+        form = _Form(composed, bias + centre)
+        if not lost_rows.any():
+            return form
+        gone = lost_rows.double()
+        return form.scaled(1.0 - gone) + self.unknown(name).scaled(gone)
 
 def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], where: str) -> float:
     """Every row of the layer against what its meaning asks for.  Returns the largest relative rounding."""
     rows = {p for m in meanings for p in m.positions if p >= 0}
+    k, k2 = layer.weight.shape[-2:]
+    if layer.weight.dim() != 4 or k != k2 or k % 2 == 0 or layer.bias.shape != layer.weight.shape[:1]:
+        raise CertificateError(f"{where}: kernel {k}x{k2} or bias is not what a plain layer has")
     if rows != set(range(len(layer.weight))) or layer.weight.shape[1] != below.width:
         raise CertificateError(f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate")
     worst = 0.0
     for m in meanings:
         expected = _expected(below, m, layer.relu, where)
-        missing = ~expected.known
+        missing = below.missing(expected)
         if missing.any():
-            channel = m.channels[int(missing.nonzero()[0])]
-            raise CertificateError(f"{where}: {m.tensor}[{channel}] needs a channel that the level below does not hold")
+            row = int(missing.nonzero()[0])
+            lacking = below.lacking(expected, row)
+            raise CertificateError(f"{where}: {m.tensor}[{m.channels[row]}] needs {lacking}, which the level below does not hold")
+        expected = _Form(expected.kernel[:, : below.width], expected.bias)
         gone = torch.tensor([p < 0 for p in m.positions])
         if gone.any():
             left_out = _settled(below, expected.kernel[gone], expected.bias[gone])
@@ -386,20 +484,19 @@ def _expected(below: _Level, m: ir.Meaning, relu: bool, where: str) -> _Form:
     if m.kind in ("one", "zero"):
         n = len(m.positions)
         constant = torch.full((n,), 1.0 if m.kind == "one" else 0.0, dtype=torch.float64)
-        return _Form(torch.zeros(n, below.width, 1, 1).double(), constant, torch.ones(n, dtype=torch.bool))
+        return _Form(torch.zeros(n, below.width, 1, 1).double(), constant)
     held = [h for h in below.held.get((m.tensor, m.part), []) if h.kind == m.kind and h.constant == m.constant]
     if relu and m.kind != "value" and held:
         return _copied(below, m, held)
-    form = below.part(m.part) if m.part is not None else None
-    if form is None and m.kind == "value" and relu and not held:
-        form = below.before_relu(m.tensor)
-    elif m.kind == "value" and relu and (m.part is not None or not below.never_negative(m.tensor)):
-        raise CertificateError(f"{where}: {m.tensor}: goes through a ReLU as it is, though it may be negative")
-    if form is None:
-        form = below.form(m.tensor)
-        if m.kind == "value" and relu and not held and not below.never_negative(m.tensor):
+    if relu and m.kind == "value" and m.part is None and not held:
+        before = below.before_relu(m.tensor)
+        if before is not None:
+            return before.picked(m.channels)
+    form = (below.form(m.tensor) if m.part is None else below.part(m.part)).picked(m.channels)
+    if relu and m.kind == "value":
+        by_rule = m.part is None and ("#" in m.tensor or m.tensor in below.never_negative)
+        if not by_rule and not below.missing(form).any() and not below.at_least_zero(form):
             raise CertificateError(f"{where}: {m.tensor}: goes through a ReLU as it is, though it may be negative")
-    form = form.picked(m.channels)
     if m.kind == "negative":
         return form.scaled(-1.0)
     return form.scaled(1.0, m.constant) if m.kind == "shifted" else form
@@ -408,13 +505,13 @@ def _expected(below: _Level, m: ir.Meaning, relu: bool, where: str) -> _Form:
 def _copied(below: _Level, m: ir.Meaning, held: Sequence[ir.Meaning]) -> _Form:
     """relu(t), relu(-t) and t + C are never negative: a level above may copy them as they are."""
     where = {c: p for h in held for c, p in zip(h.channels, h.positions, strict=True)}
-    form = _Form(torch.zeros(len(m.channels), below.width, 1, 1).double(), torch.zeros(len(m.channels)).double(), torch.zeros(len(m.channels), dtype=torch.bool))
+    form = below.nothing(m.tensor).picked(m.channels)
+    instead = below.unknown(m.tensor).picked(m.channels)
+    lost = torch.tensor([channel not in where for channel in m.channels], dtype=torch.float64)
     for row, channel in enumerate(m.channels):
-        if channel in where:
-            form.known[row] = True
-            if where[channel] >= 0:
-                form.kernel[row, where[channel], 0, 0] = 1.0
-    return form
+        if where.get(channel, -1) >= 0:
+            form.kernel[row, where[channel], 0, 0] = 1.0
+    return form + instead.scaled(lost) if lost.any() else form
 
 
 def _settled(below: _Level, kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -428,36 +525,41 @@ def _settled(below: _Level, kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
 
 
 def _compare(below: _Level, layer: Layer, at: Sequence[int], expected: _Form, where: str) -> float:
+    """Stored rows against exact ones.  A stored number may be off by half a unit of its last place, and by what the
+    exact one may be off itself, having been computed in float64."""
     size = max(layer.weight.shape[-1], expected.kernel.shape[-1])
-    stored = _settled(below, _padded(layer.weight[list(at)].double(), size), layer.bias[list(at)].double())
+    weight, bias = _padded(layer.weight[list(at)].double(), size), layer.bias[list(at)].double()
+    stored = _settled(below, weight, bias)
     exact = _settled(below, _padded(expected.kernel, size), expected.bias)
     info = torch.finfo(layer.weight.dtype)
     worst = 0.0
     for have, want in zip(stored, exact, strict=True):
-        # A stored number is the exact one, rounded; the exact one was computed in float64, with its own rounding.
-        # A bias may be stored in two numbers (bias and the tap on `one`), each rounded.
-        magnitude = want.abs() + have.abs()
-        allowed = info.eps * magnitude + info.smallest_normal * info.eps + 1e-13 * float(want.abs().max() if want.numel() else 0)
-        wrong = ((have - want).abs() > allowed) | ~torch.isfinite(have)
+        if torch.equal(have, want):
+            continue
+        magnitude = want.abs()
+        if have is stored[1] and below.one is not None:  # a bias and the tap on `one`, each rounded for itself
+            magnitude = bias.abs() + weight[:, below.one, size // 2, size // 2].abs()
+        half_unit = info.eps / 2 * magnitude + info.smallest_normal * info.eps / 2
+        difference = (have - want).abs()
+        wrong = ~(difference <= half_unit * (1 + info.eps) + 1e-13 * want.abs().max())
         if wrong.any():
             spot = tuple(wrong.nonzero()[0].tolist())
-            row = at[spot[0]]
-            what = f"weight {[row, *spot[1:]]}" if len(spot) > 1 else f"bias {row}"
+            what = f"weight {[at[spot[0]], *spot[1:]]}" if len(spot) > 1 else f"bias {at[spot[0]]}"
             raise CertificateError(f"{where}: {what} is {float(have[spot]):.9g}, the teacher's is {float(want[spot]):.9g}")
-        relative = (have - want).abs() / magnitude.clamp_min(1e-300)
-        worst = max(worst, 2 * float(relative.max()) if relative.numel() else 0.0)
+        worst = max(worst, float((difference / magnitude.clamp_min(info.smallest_normal)).max()))
     return worst
 
 
-def _padded(kernel: Tensor, size: int) -> Tensor:
+def _padded(kernel: Tensor, size: int, columns: int = 0) -> Tensor:
+    """The same kernel with zeros all round up to (size, size), and for further columns up to `columns`."""
     margin = (size - kernel.shape[-1]) // 2
-    return torch.nn.functional.pad(kernel, (margin,) * 4)
+    return torch.nn.functional.pad(kernel, (*((margin,) * 4), 0, max(0, columns - kernel.shape[1])))
+
+
+def _common(forms: Sequence[_Form]) -> tuple[int, int]:
+    return max(f.kernel.shape[-1] for f in forms), max(f.kernel.shape[1] for f in forms)
 
 
 def _stacked(forms: Sequence[_Form]) -> _Form:
-    size = max(f.kernel.shape[-1] for f in forms)
-    return _Form(
-        torch.cat([_padded(f.kernel, size) for f in forms]),
-        torch.cat([f.bias for f in forms]),
-        torch.cat([f.known for f in forms]),
-    )
+    size, columns = _common(forms)
+    return _Form(torch.cat([_padded(f.kernel, size, columns) for f in forms]), torch.cat([f.bias for f in forms]))

@@ -26,7 +26,15 @@ KINDS: Mapping[str, tuple[type[ir.Op], ...]] = {
     "pixel shuffle": (ir.PixelShuffle, ir.PixelUnshuffle),
     "input": (ir.Input,),
 }
-HOLDS = ("image", "ReLU output", "carried free", "carried split", "carried shifted", "constant 1", "padding")
+HOLDS = (
+    "image, or between stages",
+    "ReLU output",
+    "carried free",
+    "carried split",
+    "carried shifted",
+    "constant 1",
+    "padding",
+)
 
 
 @dataclass(frozen=True)
@@ -60,25 +68,26 @@ def escaped(text: str) -> str:
     return html.escape(text.encode("utf-8", "replace").decode())
 
 
-def draw_graph(graph: ir.Graph, *, identifier: str, label: str) -> str:
-    """The network as one <svg>; its content is a group with that id, which other drawings may <use>."""
+def draw_graph(graph: ir.Graph, *, label: str) -> str:
+    """The network as one <svg>."""
     graph = beginning(graph, DRAWN)
     style = LARGE if len(graph.ops) <= LABELLED else SMALL
     column = columns(graph)
     lane = lanes(graph, column)
-    arcs = [(i, op.name) for op in graph for i in op.inputs if is_arc(graph, column, lane, i, op.name)]
-    top = max((_rise(column[b] - column[a]) for a, b in arcs), default=0) + 6
+    bent = arcs(graph, column, lane)
+    rise = {(a, b): _rise(column[b] - column[a], lane[b], style) for a, b in bent}
+    top = max((rise[edge] for edge in bent if lane[edge[1]] == 0), default=0) + 6
     at = {name: (8 + column[name] * style.column, top + lane[name] * style.lane) for name in column}
-    straight = [(i, op.name) for op in graph for i in op.inputs]
-    lines = "".join(_line(at[a], at[b], style) for a, b in straight if (a, b) not in set(arcs))
-    bows = "".join(_arc(at[a], at[b], _rise(column[b] - column[a]), style) for a, b in arcs)
+    edges = [(i, op.name) for op in graph for i in op.inputs]
+    lines = "".join(_line(at[a], at[b], style) for a, b in edges if (a, b) not in bent)
+    bows = "".join(_arc(at[a], at[b], rise[a, b], style) for a, b in edges if (a, b) in bent)
     boxes = "".join(_box(graph, op, at[op.name], style) for op in graph)
     width = max(x for x, _ in at.values()) + style.box[0] + 8
     height = max(y for _, y in at.values()) + style.box[1] + 8
     return (
         f'<svg class="graph" role="img" aria-label="{escaped(label)}" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}"><g id="{escaped(identifier)}"><path class="edge" d="{lines}"/>'
-        f'<path class="edge skip" d="{bows}"/>{boxes}</g></svg>\n'
+        f'viewBox="0 0 {width} {height}"><path class="edge" d="{lines}"/>'
+        f'<path class="edge skip" d="{bows}"/>{boxes}</svg>\n'
     )
 
 
@@ -104,13 +113,18 @@ def columns(graph: ir.Graph) -> dict[str, int]:
 
 
 def lanes(graph: ir.Graph, column: Mapping[str, int]) -> dict[str, int]:
-    """Lane of every op: that of an operand where nothing is in the way, else the nearest free one."""
+    """Lane of every op: that of an operand where nothing is in the way, else the nearest free one.
+
+    In a column the longest way through the network chooses first, so that it stays in the uppermost lane.
+    """
     taken: set[tuple[int, int]] = set()
     lane: dict[str, int] = {}
-    for op in sorted(graph, key=lambda op: column[op.name]):
+    through = _through(graph)
+    for op in sorted(graph, key=lambda op: (column[op.name], -through[op.name])):
         here = column[op.name]
         ways: list[tuple[int, range]] = [
-            (lane[i], range(column[i] + 1, here + 1)) for i in sorted(op.inputs, key=lambda i: (-column[i], lane[i]))
+            (lane[i], range(column[i] + 1, here + 1))
+            for i in sorted(op.inputs, key=lambda i: (-column[i], lane[i]))
         ]
         origin = ways[0][0] if ways else 0
         others = sorted(range(len(taken) + 1), key=lambda n: (abs(n - origin), n))
@@ -121,17 +135,27 @@ def lanes(graph: ir.Graph, column: Mapping[str, int]) -> dict[str, int]:
     return lane
 
 
-def is_arc(graph: ir.Graph, column: Mapping[str, int], lane: Mapping[str, int], source: str, user: str) -> bool:
-    """Whether other ops stand between the two, which are in one lane."""
-    if lane[source] != lane[user]:
-        return False
-    between = range(column[source] + 1, column[user])
-    return any(lane[op.name] == lane[user] and column[op.name] in between for op in graph)
+def _through(graph: ir.Graph) -> dict[str, int]:
+    """Ops on the longest way from the input to any end through each op."""
+    ahead: dict[str, int] = {}
+    for op in reversed(graph.ops):
+        ahead[op.name] = 1 + max((ahead[user.name] for user in graph.users(op.name)), default=0)
+    behind: dict[str, int] = {}
+    for op in graph:
+        behind[op.name] = 1 + max((behind[i] for i in op.inputs), default=0)
+    return {name: ahead[name] + behind[name] for name in ahead}
+
+
+def arcs(graph: ir.Graph, column: Mapping[str, int], lane: Mapping[str, int]) -> set[tuple[str, str]]:
+    """(operand, user) in one lane with other ops between them."""
+    full = {(column[name], lane[name]) for name in column}
+    edges = ((i, op.name) for op in graph for i in op.inputs if lane[i] == lane[op.name])
+    return {(a, b) for a, b in edges if any((c, lane[a]) in full for c in range(column[a] + 1, column[b]))}
 
 
 def draw_widths(bars: Sequence[Bar], *, label: str) -> str:
     """Stacked bars, one a level, as one <svg>."""
-    pitch = max(24, min(44, 900 // len(bars)))
+    pitch = max(24, min(72, 1100 // len(bars)))
     left, top, tall = 36, 18, 200
     step = _tick(max(bar.width for bar in bars))
     highest = step * math.ceil(max(bar.width for bar in bars) / step)
@@ -155,7 +179,9 @@ def draw_widths(bars: Sequence[Bar], *, label: str) -> str:
             below += channels
         middle = x + (pitch - 6) / 2
         drawn.append(f'<text x="{middle}" y="{y(below) - 4}">{bar.width}</text>')
-        drawn.append(f'<text class="name" x="{middle}" y="{floor + 14}">{escaped(bar.label.split()[-1])}</text>')
+        drawn.append(
+            f'<text class="name" x="{middle}" y="{floor + 14}">{escaped(bar.label.split()[-1])}</text>'
+        )
     return (
         f'<svg class="widths" role="img" aria-label="{escaped(label)}" width="{right + 4}" height="{floor + 20}" '
         f'viewBox="0 0 {right + 4} {floor + 20}">{"".join(drawn)}</svg>\n'
@@ -175,9 +201,9 @@ def kind(op: ir.Op) -> str:
     return next(name for name, types in KINDS.items() if isinstance(op, types))
 
 
-def _rise(span: int) -> int:
-    """How far above its ops an arc over that many columns goes, in pixels."""
-    return min(12 + 4 * span, 90)
+def _rise(span: int, lane: int, style: Style) -> int:
+    """How far above its ops an arc over that many columns goes, in pixels: below the lane above, if there is one."""
+    return min(3 + span // 2, style.lane - style.box[1] - 2) if lane else min(12 + 4 * span, 90)
 
 
 def _line(a: tuple[int, int], b: tuple[int, int], style: Style) -> str:
@@ -186,7 +212,9 @@ def _line(a: tuple[int, int], b: tuple[int, int], style: Style) -> str:
     x, y, user_y = a[0] + wide, a[1] + high // 2, b[1] + high // 2
     gap = style.column - wide
     bend = b[0] - gap
-    across = f"C{b[0] - gap // 3} {y} {bend + gap // 3} {user_y} {b[0]} {user_y}" if y != user_y else f"H{b[0]}"
+    across = (
+        f"C{b[0] - gap // 3} {y} {bend + gap // 3} {user_y} {b[0]} {user_y}" if y != user_y else f"H{b[0]}"
+    )
     return f"M{x} {y}H{bend}{across}" if y != user_y and bend > x else f"M{x} {y}{across}"
 
 
@@ -261,5 +289,5 @@ def _details(op: ir.Op) -> Iterator[str]:
 
 def _tick(highest: int) -> int:
     """A round distance between grid lines, about five of them."""
-    power = 10 ** max(0, math.floor(math.log10(highest / 4)))
+    power = int(10 ** max(0, math.floor(math.log10(highest / 4))))
     return next(f * power for f in (1, 2, 5, 10) if highest <= 5 * f * power)

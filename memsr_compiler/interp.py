@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.kernels import center_pad
 
 
 def run(graph: ir.Graph, x: Tensor, *, watch: Callable[[str, Tensor], None] | None = None) -> Tensor:
@@ -53,19 +52,11 @@ def _(op: ir.Conv2d, x: Tensor) -> Tensor:
 @evaluate.register
 def _(op: ir.BlockConv2d, x: Tensor) -> Tensor:
     y = _like(op.bias, x)[None, :, None, None].repeat(len(x), 1, *x.shape[2:])
-    rows: dict[int, list[ir.Block]] = {}
     for b in op.blocks:
-        rows.setdefault(b.row, []).append(b)
-    for row, blocks in rows.items():
-        height, k = max(len(b.kernel) for b in blocks), max(b.kernel.shape[-1] for b in blocks)
-        kernels = [_tall(center_pad(_like(b.kernel, x), k), height) for b in blocks]
-        columns = torch.cat([x[:, b.column : b.column + b.kernel.shape[1]] for b in blocks], dim=1)
-        y[:, row : row + height] += F.conv2d(columns, torch.cat(kernels, dim=1), padding=k // 2)
+        rows, columns, k, _ = b.kernel.shape
+        part = x[:, b.column : b.column + columns]
+        y[:, b.row : b.row + rows] += F.conv2d(part, _like(b.kernel, x), padding=k // 2)
     return y
-
-
-def _tall(kernel: Tensor, height: int) -> Tensor:
-    return F.pad(kernel, (0, 0, 0, 0, 0, 0, 0, height - len(kernel)))
 
 
 @evaluate.register

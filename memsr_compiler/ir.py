@@ -54,7 +54,7 @@ class Meaning:
 
     kind       "value": t, which is never negative or has passed no ReLU yet;  "positive": relu(t);
                "negative": relu(-t);  "shifted": t + constant;  "one": 1;  "zero": 0
-    positions  channels of the level
+    positions  channels of the level; -1 for one that is always zero and was left out
     tensor     t, by its name in the traced teacher; "n#k" is the k-th ReLU in the ReLU form of activation n
     channels   folded channels of t, one for each position
     part       None, or t is only this part of the tensor
@@ -68,9 +68,9 @@ class Meaning:
     part: Part | None = None
 
     def moved(self, to: Mapping[int, int]) -> Meaning:
-        """The same for a level whose channel i is now at to[i], or gone."""
-        kept = [i for i, p in enumerate(self.positions) if p in to]
-        positions = tuple(to[self.positions[i]] for i in kept)
+        """The same for a level whose channel i is now at to[i], or gone.  What was left out stays so."""
+        kept = [i for i, p in enumerate(self.positions) if p in to or p < 0]
+        positions = tuple(to.get(self.positions[i], -1) for i in kept)
         channels = tuple(self.channels[i] for i in kept) if self.channels else ()
         return replace(self, positions=positions, channels=channels)
 
@@ -204,7 +204,7 @@ class Relu(Op):
     meaning: tuple[Meaning, ...] = ()
 
     def infer(self, x: FeatureMap) -> FeatureMap:
-        told = {p for m in self.meaning for p in m.positions}
+        told = {p for m in self.meaning for p in m.positions if p >= 0}
         self.check(not self.meaning or told == set(range(x.channels)), f"{len(told)} of {x.channels} have a meaning")
         return x
 

@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import Literal
 
 import networkx as nx
+from networkx.algorithms.flow import edmonds_karp
 
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
 
 Carrying = Literal["auto", "shift", "split"]
 
@@ -64,7 +65,7 @@ def nonnegative(graph: Graph) -> frozenset[str]:
             found.add(op.name)
         elif isinstance(op, Conv2d) and known and float(op.weight.min()) >= 0 and float(op.bias.min()) >= 0:
             found.add(op.name)
-        elif isinstance(op, Sum) and known:
+        elif isinstance(op, (Sum, Carry)) and known:
             found.add(op.name)
     return frozenset(found)
 
@@ -78,7 +79,8 @@ def schedule(graph: Graph, carry: Carrying = "auto") -> Schedule:
     regions = _Regions(graph, carry)
     early = _time(graph, None)
     plans = (early, _later(graph, early, lambda name: True), _later(graph, early, lambda name: "@" in name))
-    return min((_allocate(regions, timing) for timing in plans), key=lambda s: s.cost)
+    different = [p for i, p in enumerate(plans) if all(p.layer != q.layer for q in plans[:i])]
+    return min((_allocate(regions, timing) for timing in different), key=lambda s: s.cost)
 
 
 @dataclass(frozen=True)
@@ -168,14 +170,12 @@ def _later(graph: Graph, early: _Timing, movable: Callable[[str], bool]) -> _Tim
 
 def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
     graph = regions.graph
-    output = body_output(graph)
-    ready = {**timing.ready, output: timing.depth}
     by_layer: list[list[str]] = [[] for _ in range(timing.depth + 1)]
     for name, layer in timing.layer.items():
         by_layer[layer].append(name)
     crossing: list[tuple[str, ...]] = [(graph.input.name,)]
     for boundary in range(1, timing.depth):
-        crossing.append(_cut(regions, ready, timing, [*crossing[-1], *by_layer[boundary]], boundary))
+        crossing.append(_cut(regions, timing, [*crossing[-1], *by_layer[boundary]], boundary))
     width = tuple(
         graph.type(crossing[0][0]).channels if not i else sum(regions.channels(n) for n in names)
         for i, names in enumerate(crossing)
@@ -187,14 +187,13 @@ def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
     return Schedule(timing.layer, tuple(crossing), width, tuple(sizes))
 
 
-def _cut(
-    regions: _Regions, ready: Mapping[str, int], timing: _Timing, sources: list[str], boundary: int
-) -> tuple[str, ...]:
+def _cut(regions: _Regions, timing: _Timing, sources: list[str], boundary: int) -> tuple[str, ...]:
     """Fewest channels from which all that later layers read can be had: a minimum vertex cut.
 
     What is pointwise in a ReLU of this very layer cannot be held yet, only the ReLU can.  Of equal cuts the one nearest to the sources, so that what is there already is kept as it is.
     """
-    graph = regions.graph
+    graph, ready = regions.graph, timing.ready
+    output = body_output(graph)
     network: nx.DiGraph = nx.DiGraph()
     stack, seen = [s for s in sources if ready[s] <= boundary], set()
     while stack:
@@ -207,6 +206,8 @@ def _cut(
         network.add_edge((name, "out"), (name, "in"), **({"capacity": capacity} if capacity else {}))
         if name in sources:
             network.add_edge((name, "in"), "source")
+        if name == output:
+            network.add_edge("sink", (name, "out"))
         for user in graph.users(name):
             if ready[user.name] > boundary:
                 network.add_edge("sink", (name, "out"))
@@ -216,6 +217,6 @@ def _cut(
     if "sink" not in network:
         return ()
     # All edges point from users to operands: networkx then gives the cut nearest to the operands.
-    _, (_, near_source) = nx.minimum_cut(network, "sink", "source")
+    _, (_, near_source) = nx.minimum_cut(network, "sink", "source", flow_func=edmonds_karp)
     cut = [n for n in seen if (n, "in") in near_source and (n, "out") not in near_source]
     return tuple(sorted(cut, key=regions.order.__getitem__))

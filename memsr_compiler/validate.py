@@ -15,7 +15,7 @@ from memsr_compiler import ir
 from memsr_compiler.errors import NotEquivalent
 from memsr_compiler.interp import run
 
-STRIP_BUDGET = 4_000  # pixels; a strip longer than the receptive field of every network in the literature
+LONGEST = 4_000  # pixels; more than the receptive field of every network in the literature
 
 
 @dataclass(frozen=True)
@@ -64,26 +64,34 @@ def receptive_field(graph: ir.Graph) -> int:
 
 
 def probes(graph: ir.Graph) -> dict[str, Tensor]:
-    """Inputs (N, C, H, W), float64, within the input's range: random, all low, all high, impulses in two corners; on
-    1x1, on 3x5 and on strips in both directions that are longer than the receptive field.  Always the same ones.
+    """Inputs (N, C, H, W), float64, within the input's range, always the same ones: random, all low, all high, and
+    impulses in two corners; 1x1 and 3x5 pixels, where every pixel is at the border.
     """
-    x = graph.input
-    low = x.low if math.isfinite(x.low) else -1.0
-    high = x.high if math.isfinite(x.high) else 1.0
-    long = min(2 * receptive_field(graph) + 3, STRIP_BUDGET)
+    low, high = _range(graph)
     found = {}
-    for height, width in ((1, 1), (3, 5), (2, long), (long, 2)):
-        generator = torch.Generator().manual_seed(height * 7919 + width)
-        shape = (x.channels, height, width)
-        noise = torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low
-        images = [noise]
-        if height * width <= 15:
-            corners = torch.full(shape, low, dtype=torch.float64)
-            corners[:, 0, 0] = corners[:, -1, -1] = high
-            flat = [torch.full(shape, v, dtype=torch.float64) for v in (low, high)]
-            images += [*flat, corners]
-        found[f"{height}x{width}"] = torch.stack(images)
+    for height, width in ((1, 1), (3, 5)):
+        shape = (graph.input.channels, height, width)
+        corners = torch.full(shape, low, dtype=torch.float64)
+        corners[:, 0, 0] = corners[:, -1, -1] = high
+        flat = [torch.full(shape, v, dtype=torch.float64) for v in (low, high)]
+        found[f"{height}x{width}"] = torch.stack([_noise(shape, low, high), *flat, corners])
     return found
+
+
+def long_probe(graph: ir.Graph) -> dict[str, Tensor]:
+    """Noise on a strip, two pixels wide, that is longer than the receptive field."""
+    length = min(2 * receptive_field(graph) + 3, LONGEST)
+    return {f"{length}x2": _noise((graph.input.channels, length, 2), *_range(graph))[None]}
+
+
+def _range(graph: ir.Graph) -> tuple[float, float]:
+    low, high = graph.input.low, graph.input.high
+    return (low if math.isfinite(low) else -1.0), (high if math.isfinite(high) else 1.0)
+
+
+def _noise(shape: tuple[int, int, int], low: float, high: float) -> Tensor:
+    generator = torch.Generator().manual_seed(shape[1] * 7919 + shape[2])
+    return torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low
 
 
 def outcome(graph: ir.Graph, inputs: dict[str, Tensor]) -> Outcome:

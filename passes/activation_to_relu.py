@@ -64,8 +64,8 @@ def _clamp(op: Clamp, one: Tensor) -> list[Op]:
         _diagonal(f"{n}~beyond", x, one, -op.high * one),
         Relu(name=f"{n}#1", inputs=(f"{n}~beyond",)),
         _diagonal(f"{n}~less", f"{n}#1", -one, zero),
-        Sum(name=f"{n}~sum", inputs=(f"{n}#0", f"{n}~less")),
-        _diagonal(n, f"{n}~sum", one, op.low * one),
+        Sum(name=f"{n}~steps", inputs=(f"{n}#0", f"{n}~less")),
+        _diagonal(n, f"{n}~steps", one, op.low * one),
     ]
 
 

@@ -22,7 +22,7 @@ def drop_channels(graph: Graph) -> Graph:
     for i in reversed(range(len(relus))):  # from the end: a reader that goes takes what only it read along
         convs, relus = _keep(convs, relus, i, {c: c for c in _read(convs[i + 1])})
     for i in range(len(relus)):  # from the start: equal channels make equal channels
-        convs, relus = _keep(convs, relus, i, {c: c for c in _not_always_zero(convs[i])})
+        convs, relus = _keep(convs, relus, i, _not_always_zero(convs[i]))
         convs, relus = _keep(convs, relus, i, _representatives(convs[i]))
     return rebuilt(graph, convs, relus)
 
@@ -47,14 +47,18 @@ def rebuilt(graph: Graph, convs: Sequence[BlockConv2d], relus: Sequence[Relu]) -
 def _keep(
     convs: list[BlockConv2d], relus: list[Relu], i: int, stands_for: dict[int, int]
 ) -> tuple[list[BlockConv2d], list[Relu]]:
-    """Level i with only the channels stands_for.values(); channel c of before is now stands_for[c], or was not needed."""
+    """Level i with only the channels stands_for.values().
+
+    Channel c of before is now stands_for[c]; it was always zero if that is -1, and was not needed if it has none.
+    """
     width = len(convs[i].bias)
-    kept = sorted(set(stands_for.values())) or [0]
-    stands_for = stands_for or {0: 0}
+    kept = sorted({c for c in stands_for.values() if c >= 0})
+    if not kept:  # a level has at least one channel
+        kept, stands_for = [0], {**stands_for, 0: 0}
     if len(kept) == width:
         return convs, relus
     position = {c: p for p, c in enumerate(kept)}
-    moved = {c: position[stands_for[c]] for c in stands_for}
+    moved = {c: position.get(stands_for[c], -1) for c in stands_for}
     meaning = tuple(m for m in (m.moved(moved) for m in relus[i].meaning) if m.positions)
     convs, relus = list(convs), list(relus)
     convs[i], convs[i + 1] = _with_rows(convs[i], position), _with_columns(convs[i + 1], moved, len(kept))
@@ -66,8 +70,8 @@ def _runs(where: dict[int, int], start: int, length: int) -> list[tuple[int, lis
     """Channels start .. start + length that are still there, as runs: (their first new number, their offsets)."""
     runs: list[tuple[int, list[int]]] = []
     for offset in range(length):
-        new = where.get(start + offset)
-        if new is None:
+        new = where.get(start + offset, -1)
+        if new < 0:
             continue
         if runs and new == runs[-1][0] + len(runs[-1][1]):
             runs[-1][1].append(offset)
@@ -106,12 +110,12 @@ def _read(conv: BlockConv2d) -> list[int]:
     return numbers
 
 
-def _not_always_zero(conv: BlockConv2d) -> list[int]:
+def _not_always_zero(conv: BlockConv2d) -> dict[int, int]:
+    """Each channel as itself, or as -1 if it can be nothing but zero."""
     fed = torch.zeros(len(conv.bias), dtype=torch.bool)
     for b in conv.blocks:
         fed[b.row : b.row + len(b.kernel)] |= (b.kernel != 0).flatten(1).any(1)
-    numbers: list[int] = (fed | (conv.bias > 0)).nonzero()[:, 0].tolist()
-    return numbers
+    return {c: c if alive else -1 for c, alive in enumerate((fed | (conv.bias > 0)).tolist())}
 
 
 def _representatives(conv: BlockConv2d) -> dict[int, int]:

@@ -47,6 +47,11 @@ class _Form:
     bias: Tensor
 
     @property
+    def named(self) -> bool:
+        """Its leaves are tensors of the teacher, not several of them side by side as a stage's input is."""
+        return not any("~" in leaf for leaf in self.terms)
+
+    @property
     def picks(self) -> bool:
         """Each channel is a multiple of one channel of one leaf: a selection, a concatenation, a negation."""
         used = sum(((m != 0).sum(1) for m in self.terms.values()), torch.zeros(len(self.bias), dtype=torch.int64))
@@ -86,7 +91,7 @@ def _form(graph: Graph, op: Op, forms: dict[str, _Form]) -> _Form:
     for name, matrix in own:
         inner = forms.get(name)
         shrinks = isinstance(op, Sum) or matrix.shape[0] <= matrix.shape[1]
-        if inner is not None and (inner.picks or (shrinks and len(graph.users(name)) == 1)):
+        if inner is not None and inner.named and (inner.picks or (shrinks and len(graph.users(name)) == 1)):
             bias = bias + matrix @ inner.bias
             found = {leaf: kernels.mix_outputs(matrix, m[:, :, None, None])[:, :, 0, 0] for leaf, m in inner.terms.items()}
         else:

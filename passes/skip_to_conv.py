@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
 from memsr_compiler.reorder import original, plan
 from memsr_compiler.rewrite import rewrite
@@ -39,6 +41,8 @@ class _Layers:
                 if (original(name), boundary) not in self.at:
                     self.at[original(name), boundary] = self._cross(name, boundary)
         output = self.value(body_output(self.graph), self.plan.depth - 1)
+        if not isinstance(self.ops[output], (Conv2d, Sum)):
+            output = self._copy(output)
         last = self.graph[self.graph.output]
         if isinstance(last, PixelShuffle):
             output = self._add(replace(last, inputs=(output,)), self.plan.depth)
@@ -61,6 +65,12 @@ class _Layers:
             operands = tuple(self.value(i, boundary) for i in op.inputs)
             self.at[key] = self._add(replace(op, inputs=operands), boundary + 1)
         return self.at[key]
+
+    def _copy(self, name: str) -> str:
+        """The last layer has no ReLU: a network that ends with one, or does nothing, ends with a copy."""
+        width = Graph(tuple(self.ops.values()), name).type(name).channels
+        eye, zero = torch.eye(width, dtype=torch.float64)[:, :, None, None], torch.zeros(width, dtype=torch.float64)
+        return self._add(Conv2d(name=f"{name}~copy", inputs=(name,), weight=eye, bias=zero), self.plan.depth)
 
     def _add(self, op: Op, layer: int) -> str:
         if op.name in self.ops:

@@ -172,7 +172,7 @@ def _write_report(
     rows = {f"deviation of the {k}": v for k, v in measured.items()}
     text = convert_report(net, steps, teacher_name=name, teacher_cost=cost, measured=rows)
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write(text.encode())
 
 
 def _tell(

@@ -1,0 +1,64 @@
+# Everything a developer runs.  `make help` lists it.  `make demo PYTHON=python3.12` chooses the Python for .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+NETWORKS ?= 5000
+
+bin := $(VENV)/bin
+install := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check lint types test fuzz wheel-check bench clean
+.NOTPARALLEL:
+
+help:  ## This list
+	@sed -n 's/^\([a-z-]*\):.*## */\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.installed  ## Convert the shipped teacher, check it, upscale photographs; results in demo-output
+	$(bin)/python examples/demo.py
+
+check: lint types wheel-check test  ## What CI runs: all of the next four
+
+lint: $(VENV)/.installed-dev  ## ruff: rules and format
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+
+types: $(VENV)/.installed-dev  ## mypy, strict
+	$(bin)/mypy
+
+wheel-check: $(VENV)/.installed-dev  ## Build sdist and wheel, install the wheel elsewhere, import and run it
+	rm -rf dist
+	$(bin)/python -m build --no-isolation . > /dev/null
+	$(bin)/python .ci/wheel_check.py dist
+
+test: $(VENV)/.installed-dev  ## The tests; one file: .venv/bin/pytest tests/test_layout.py
+	$(bin)/python -m pytest --numprocesses $(JOBS)
+
+fuzz: $(VENV)/.installed-dev  ## Compile 5,000 random networks and compare (NETWORKS=n for another number)
+	$(bin)/python -m pytest --numprocesses $(JOBS) tests/test_fuzz.py --networks $(NETWORKS)
+
+bench: $(VENV)/.installed-dev  ## The numbers in the documentation that need no data beyond what ships
+	$(bin)/python benchmarks/compile_time.py
+	$(bin)/python benchmarks/precision.py
+
+clean:  ## Remove what was built or cached; not .venv
+	rm -rf build dist demo-output *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, say: make PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); the first time torch is fetched, which takes a while"
+	@$(install) setuptools
+	@$(install) --no-build-isolation --editable '.[cpu,images]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); the first time torch is fetched, which takes a while"
+	@$(install) setuptools
+	@$(install) --no-build-isolation --editable '.[cpu,images,train,dev]'
+	@touch $(VENV)/.installed $@

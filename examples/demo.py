@@ -1,0 +1,88 @@
+"""The main job, on what ships: a trained teacher and photographs -> plain network -> ONNX -> upscaled pictures.
+
+    python examples/demo.py [FOLDER]
+
+Writes plain.onnx, its certificate and PNGs to FOLDER (default demo-output) and prints what it measured.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from memsr_compiler import check_equivalence, compile_to_plain, export_onnx, load_plain, load_teacher
+from memsr_compiler.checker import check
+from memsr_compiler.costs import cost_of_graph
+from memsr_compiler.images import sample_photographs, to_image, to_tensor, write_image
+from memsr_compiler.metrics import psnr
+from memsr_compiler.resize import resize
+from memsr_compiler.runtime import OrtNetwork
+from memsr_compiler.trace import trace
+
+HERE = Path(__file__).parent
+TEACHER = HERE / "edsr_8x32_x2.pt"
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    say = Console(highlight=False, soft_wrap=True)
+    teacher = load_teacher(TEACHER)
+
+    start = time.perf_counter()
+    net = compile_to_plain(teacher)
+    export_onnx(net, folder / "plain.onnx")
+    say.print(f"converted {TEACHER.name} in {time.perf_counter() - start:.1f} s; {net.info.guarantee}")
+
+    stored = load_plain(folder / "plain.onnx")
+    assert stored.certificate is not None
+    check(trace(teacher).graph, stored.checkable(), stored.certificate)
+    exact = check_equivalence(teacher, net).require()
+    say.print(f"certificate checked; float64 deviation on probes {exact.deviation:.1e} (bound {exact.bound:.1e})")
+
+    scores, worst = upscale_photographs(teacher, OrtNetwork(folder / "plain.onnx"), folder)
+    assert net.report is not None and net.report.cost is not None
+    rows = {"teacher": cost_of_graph(trace(teacher).graph), "plain": net.report.cost}
+    table = Table(title="On the sample photographs, 480x270 input for the costs", title_justify="left", box=None)
+    for column in ("", "parameters", "multiply-adds", "feature maps", "PSNR-Y"):
+        table.add_column(column, justify="right" if column else "left")
+    table.add_row("bicubic", "", "", "", f"{np.mean(scores['bicubic']):.3f} dB")
+    for name, cost in rows.items():
+        macs = cost.macs_per_pixel * 480 * 270 / 1e9
+        memory = cost.memory(270, 480) / 2**20
+        score = f"{np.mean(scores[name]):.3f} dB"
+        table.add_row(name, f"{cost.parameters / 1e3:,.0f} K", f"{macs:.1f} G", f"{memory:.1f} MiB", score)
+    say.print(table)
+    say.print(f"widths {', '.join(map(str, net.widths))}")
+    say.print(f"largest difference between teacher and ONNX Runtime, both float32: {worst:.1e}")
+    say.print(f"pictures in {folder}: low, teacher, plain (enlarged), high")
+
+
+def upscale_photographs(
+    teacher: torch.nn.Module, plain: OrtNetwork, folder: Path
+) -> tuple[dict[str, list[float]], float]:
+    """PSNR-Y of bicubic, teacher and plain for each photograph, and the largest difference of the last two."""
+    scores: dict[str, list[float]] = {"bicubic": [], "teacher": [], "plain": []}
+    worst = 0.0
+    for i, high in enumerate(track(sample_photographs(scale=2), "upscaling", transient=True)):
+        low = resize(high, 0.5)
+        with torch.no_grad():
+            outputs = {"teacher": teacher(to_tensor(low)), "plain": plain(to_tensor(low))}
+        worst = max(worst, float((outputs["teacher"] - outputs["plain"]).abs().max()))
+        scores["bicubic"].append(psnr(resize(low, 2, rounding=False) / 255, high, scale=2))
+        write_image(folder / f"{i}_low.png", low)
+        write_image(folder / f"{i}_high.png", high)
+        for name, output in outputs.items():
+            scores[name].append(psnr(to_image(output), high, scale=2))
+            write_image(folder / f"{i}_{name}.png", to_image(output))
+    return scores, worst
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("demo-output"))

@@ -1,0 +1,5 @@
+"""python -m memsr_compiler is memsrc."""
+
+from memsr_compiler.cli import main
+
+main()

@@ -1,0 +1,128 @@
+"""Writing files so that each appears whole or not at all, whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from memsr_compiler.errors import ExportError
+
+_WAYS_OUT = {
+    errno.ENOSPC: "Free some space or write elsewhere.",
+    errno.EDQUOT: "Free some space or write elsewhere.",
+    errno.EFBIG: "Write to a file system that takes files of this size.",
+    errno.ENOENT: "Create the folder first.",
+    errno.ENOTDIR: "A part of the path is a file; choose another.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """A temporary binary file beside `path`, which takes its name when the block ends well, else vanishes.
+
+    A file that was there before stays until then; a symbolic link is replaced, not followed. Raises
+    ExportError where the folder, the disk or what is there already does not allow it.
+    """
+    target = Path(path)
+    with _explained(target):
+        _require_writable(target)
+        staged = target.parent / f".memsr-{secrets.token_hex(8)}.tmp"
+        try:
+            with open(staged, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(staged, target)
+        finally:
+            with contextlib.suppress(OSError):
+                staged.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def atomic_write_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """For files of one folder that belong together: where to write each; all take their names, or none does.
+
+    They are written in a temporary folder under their final names, so that they can refer to each other. They
+    move in the order given, the one that refers to the others last; what was there before comes back if a
+    move fails. (A power cut between two moves cannot be undone; readers notice by hash.) Raises ExportError
+    as atomic_write does.
+    """
+    folder = paths[0].parent
+    assert len({p.name for p in paths}) == len(paths), "files written together need different names"
+    assert all(p.parent == folder for p in paths), "files written together share a folder"
+    with _explained(paths[-1]):
+        for path in paths:
+            _require_writable(path)
+        staging = Path(tempfile.mkdtemp(prefix=".memsr-", suffix=".tmp", dir=folder))
+        try:
+            staged = [staging / p.name for p in paths]
+            yield staged
+            for file in staged:
+                with open(file, "rb+") as written:
+                    os.fsync(written.fileno())
+            _move_in(staged, paths)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        _sync_folder(folder)
+
+
+def _move_in(staged: Sequence[Path], targets: Sequence[Path]) -> None:
+    before = [s.with_name(f"{i}.before") for i, s in enumerate(staged)]
+    begun = 0
+    try:
+        for new, target, old in zip(staged, targets, before, strict=True):
+            _require_writable(target)
+            begun += 1
+            if os.path.lexists(target):
+                _keep(target, old)
+            os.replace(new, target)
+    except BaseException:  # an interrupt too
+        for new, target, old in list(zip(staged, targets, before, strict=True))[:begun]:
+            if os.path.lexists(old):
+                os.replace(old, target)
+            elif not os.path.lexists(new):
+                target.unlink(missing_ok=True)
+        raise
+
+
+def _keep(target: Path, old: Path) -> None:
+    """A second name for the file, so that it is never missing; its only one where there are no hard links."""
+    try:
+        os.link(target, old, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        os.replace(target, old)
+
+
+def _require_writable(target: Path) -> None:
+    if target.is_dir():
+        raise ExportError(f"{target}: cannot be written, it is a directory. Give the name of a file.")
+    if target.exists() and not target.is_file():  # as root, /dev/null would be replaced by a file
+        raise ExportError(f"{target}: cannot be written, it is a device or a pipe. Give the name of a file.")
+
+
+@contextlib.contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        way_out = _WAYS_OUT.get(error.errno or 0, "Check the permissions, or write elsewhere.")
+        raise ExportError(f"{target}: cannot be written ({error.strerror or error}). {way_out}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new names durable, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,346 @@
+"""The HTML report: what is in it, that it holds nothing foreign, and how it opens in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from memsr_compiler import ir
+from memsr_compiler.certificate import Certificate, Stage
+from memsr_compiler.compile import compile_to_plain
+from memsr_compiler.costs import cost_of_graph
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.families.edsr import EDSR
+from memsr_compiler.ir import Meaning
+from memsr_compiler.plain import PlainNet
+from memsr_compiler.report import bars_of, convert_report
+from memsr_compiler.trace import trace
+
+VOID = {"meta", "br", "link", "img", "hr"}
+CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH")
+
+
+def converted(model: nn.Module, **options: Any) -> tuple[PlainNet, list[tuple[str, ir.Graph]]]:
+    steps = [("as read", trace(model, input_range=(0.0, 1.0)).graph)]
+    net = compile_to_plain(model, on_graph=lambda name, graph: steps.append((name, graph)), **options)
+    return net, steps
+
+
+def page(net: PlainNet, steps: list[tuple[str, ir.Graph]], name: str = "teacher.pt", **measured: str) -> str:
+    return convert_report(
+        net, steps, teacher_name=name, teacher_cost=cost_of_graph(steps[0][1]), measured=measured
+    )
+
+
+class Hostile(nn.Module):
+    """A network whose module path is markup."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_module("<script>alert(1)</script>", nn.Conv2d(3, 3, 3, padding=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.get_submodule("<script>alert(1)</script>")(x)) + x
+
+
+@pytest.fixture(scope="module")
+def shifted() -> tuple[PlainNet, list[tuple[str, ir.Graph]]]:
+    return converted(EDSR(scale=2, blocks=2, channels=8, mean=(0.4, 0.4, 0.4), rgb_range=1))
+
+
+@pytest.fixture(scope="module")
+def html(shifted: tuple[PlainNet, list[tuple[str, ir.Graph]]]) -> str:
+    return page(*shifted, largest_difference="1e-7")
+
+
+class Outline(HTMLParser):
+    """Checks that every element is closed where it should be; keeps tags, attributes and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs), f"an attribute of {tag} is given twice"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.seen)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def outline(text: str) -> Outline:
+    found = Outline()
+    found.feed(text)
+    found.close()
+    assert not found.open
+    return found
+
+
+class Browser:
+    """A page in a headless Chromium, driven by its debugging protocol over two pipes."""
+
+    def __init__(self, to: int, back: int) -> None:
+        self.to, self.back = to, back
+        self.buffer, self.number = b"", 0
+        self.errors: list[str] = []
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self.session = ""
+        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        self.number += 1
+        session = {"sessionId": self.session} if self.number > 2 else {}
+        command = {"id": self.number, "method": method, "params": params, **session}
+        os.write(self.to, json.dumps(command).encode() + b"\0")
+        while (answer := self._receive()).get("id") != self.number:
+            pass
+        assert "error" not in answer, answer
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self.buffer:
+            data = os.read(self.back, 1 << 20)
+            assert data, "chromium has ended"
+            self.buffer += data
+        raw, self.buffer = self.buffer.split(b"\0", 1)
+        message: dict[str, Any] = json.loads(raw)
+        if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"):
+            self.errors.append(raw.decode())
+        return message
+
+    def open(self, path: Path, width: int, *, dark: bool = False) -> None:
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.send("Emulation.setEmulatedMedia", features=scheme)
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+        )
+        self.send("Page.navigate", url=path.as_uri())
+        while self.run("document.readyState == 'complete' && location.protocol") != "file:":
+            pass
+
+    def run(self, script: str) -> Any:
+        return self.send("Runtime.evaluate", expression=script)["result"].get("value")
+
+    def picture(self, *, whole: bool = False) -> Image.Image:
+        data = self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
+        return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Browser]:
+    assert CHROMIUM is not None
+    quiet = ["disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
+    flags = [
+        "headless",
+        "no-sandbox",
+        *quiet,
+        "disable-component-update",
+        "disable-sync",
+        "remote-debugging-pipe",
+    ]
+    command = [CHROMIUM, *(f"--{flag}" for flag in flags), f"--user-data-dir={profile}"]
+    (read, to), (back, write) = os.pipe(), os.pipe()
+    start = f"import os, sys; os.dup2({read}, 3); os.dup2({write}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+    launcher = [sys.executable, "-c", start, *command]
+    with subprocess.Popen(launcher, pass_fds=(read, write), stderr=subprocess.DEVNULL) as process:
+        os.close(read)
+        os.close(write)
+        try:
+            yield Browser(to, back)
+        finally:
+            process.kill()
+            os.close(to)
+            os.close(back)
+
+
+def test_the_page_is_well_formed_and_fetches_nothing(html: str) -> None:
+    found = outline(html)
+    assert [tag for tag, _ in found.seen if tag in ("script", "link", "img", "iframe", "object")] == []
+    assert not re.search(r"https?:|url\(|@import|//[a-z]", html)
+    attributes = {name for _, attributes in found.seen for name in attributes}
+    assert not attributes & {"src", "href", "xlink:href"}
+    assert not any(name.startswith("on") for name in attributes)
+    assert ("html", {"lang": "en"}) in found.seen
+
+
+def test_it_says_what_was_made_and_for_which_inputs(html: str, shifted: Any) -> None:
+    net, _ = shifted
+    text = outline(html).text
+    assert f"teacher.pt as a plain network of {len(net.layers)} layers" in text
+    assert net.info.guarantee[1:] in text
+    assert net.info.tool in text
+    assert net.info.teacher_sha256[:12] in text
+    assert net.info.teacher_sha256 not in text
+    assert net.certificate.plain_sha256[:12] in text
+    assert "largest_difference 1e-7" in text
+    assert "0 to 1" in text
+
+
+def test_costs_stand_side_by_side(html: str, shifted: Any) -> None:
+    net, steps = shifted
+    cost = cost_of_graph(steps[0][1])
+    text = outline(html).text
+    row = f"parameters, thousands {cost.parameters / 1e3:,.1f} {net.report.cost.parameters / 1e3:,.1f}"
+    assert row in text
+    assert f"live feature maps, MiB {cost.memory(270, 480) / 2**20:,.1f}" in text
+    assert f"convolutions 10 {len(net.layers)}" in text
+
+
+def test_every_pass_is_told_with_its_numbers_and_drawn_where_it_changed_something(
+    html: str, shifted: Any
+) -> None:
+    net, steps = shifted
+    found = outline(html)
+    assert found.count("details") == len(steps) == len(net.report.passes) + 1
+    changes = sum(a.text() != b.text() for (_, a), (_, b) in pairwise(steps))
+    assert found.count("svg") == 1 + 1 + 2 * changes  # the widths, the teacher, then before and after
+    labels = [dict(attributes)["aria-label"] for tag, attributes in found.seen if tag == "svg"]
+    assert all(labels)
+    for report in net.report.passes:
+        if report.ops_before != report.ops_after:
+            assert f"{report.name} {report.ops_before} → {report.ops_after} ops" in found.text
+    assert found.text.count("bound") > len(net.report.passes)
+
+
+def test_carried_tensors_and_seconds_are_listed(html: str, shifted: Any) -> None:
+    net, _ = shifted
+    text = outline(html).text
+    for c in net.report.carried:
+        assert f"{c.tensor} {c.channels} {c.form} {c.layers} {c.guarantee}" in text
+    assert "trace " in text
+    assert "together" in text
+    assert net.report.reader in text
+
+
+def test_stages_are_told_apart() -> None:
+    net, steps = converted(EDSR(scale=4, blocks=1, channels=4), tail="keep", carry="shift", constant=50.0)
+    text = outline(page(net, steps)).text
+    assert "merge-parallel, stage 1" in text
+    assert "merge-parallel, stage 3" in text
+    assert "dense-conv, stage" not in text
+    assert "after, this stage alone" in text
+    assert "carried shifted" in text
+
+
+def test_names_from_foreign_models_stay_text() -> None:
+    net, steps = converted(Hostile())
+    text = page(net, steps, name='<img src=x onerror="alert(2)">.pt', **{"<b>what</b>": "<i>much</i>\ud800"})
+    found = outline(text)
+    assert [tag for tag, _ in found.seen if tag in ("script", "img")] == []
+    assert "<script>alert(1)</script>" in found.text
+    assert '<img src=x onerror="alert(2)">.pt' in found.text
+    assert "<b>what</b> <i>much</i>?" in found.text
+    text.encode("utf-8")
+
+
+def test_the_same_conversion_gives_the_same_page(shifted: Any) -> None:
+    model = EDSR(scale=2, blocks=1, channels=4)
+    pages = [re.sub(r"[\d.]+ m?s\b", "TIME", page(*converted(model))) for _ in range(2)]
+    assert pages[0] == pages[1]
+
+
+def test_a_network_without_its_compilers_report_is_refused(shifted: Any) -> None:
+    net, steps = shifted
+    bare = PlainNet(list(net), net.info, net.certificate)
+    with pytest.raises(InvalidInput, match="just compiled"):
+        page(bare, steps)
+
+
+def test_bars_count_every_channel_once(shifted: Any) -> None:
+    net, _ = shifted
+    assert [bar.width for bar in bars_of(net.certificate)] == net.widths
+
+
+def test_a_bar_tells_new_values_from_carried_ones() -> None:
+    held = Meaning("value", (0, 1), "a.relu", (0, 1))
+    below = (held, Meaning("zero", (2,)))
+    above = (
+        held,
+        Meaning("positive", (2,), "b", (0,)),
+        Meaning("negative", (3,), "b", (0,)),
+        Meaning("one", (4,)),
+    )
+    image = (Meaning("value", (0,), "x", (0,)),)
+    bars = bars_of(Certificate("", "", (0.0, 1.0), (Stage(1, (image, below, above, image)),)))
+    assert [bar.label for bar in bars] == ["input", "after layer 1", "after layer 2", "after layer 3"]
+    assert bars[1].parts == (("ReLU output", 2, "a.relu (2)"), ("padding", 1, ""))
+    assert bars[2].parts == (
+        ("carried free", 2, "a.relu (2)"),
+        ("carried split", 2, "b (2)"),
+        ("constant 1", 1, ""),
+    )
+
+
+@pytest.fixture(scope="module")
+def large() -> str:
+    """EDSR-baseline, narrower: the page depends on its ops, not on its channels."""
+    return page(*converted(EDSR(scale=2, blocks=16, channels=8)))
+
+
+def test_the_page_of_a_long_network_stays_small(large: str) -> None:
+    outline(large)
+    assert len(large.encode()) < 3_000_000
+
+
+@needs_chromium
+def test_it_opens_in_a_browser(html: str, large: str, tmp_path: Path) -> None:
+    net, steps = converted(Hostile())
+    name = "a/very/long/path/without/any/place/to/break/" + "x" * 200 + ".pt"
+    texts = {"shifted": html, "large": large, "hostile": page(net, steps, name=name)}
+    with browser(tmp_path / "profile") as tab:
+        for file, text in texts.items():
+            path = tmp_path / f"{file}.html"
+            path.write_text(text, "utf-8")
+            for width in (400, 1400):
+                brightness = []
+                for dark in (False, True):
+                    tab.open(path, width, dark=dark)
+                    tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+                    assert tab.run("document.documentElement.scrollWidth - innerWidth") <= 0, (file, width)
+                    pixels = np.asarray(tab.picture())
+                    assert pixels.shape[1] == width
+                    assert pixels.std() > 5
+                    brightness.append(np.median(pixels))
+                assert brightness[0] > 200
+                assert brightness[1] < 60
+            assert tab.run("document.querySelector('.graph title').textContent").startswith("input\n")
+        assert tab.errors == []
