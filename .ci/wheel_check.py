@@ -27,7 +27,11 @@ assert importlib.util.find_spec("passes") is None, "passes was installed as a mo
 
 def expected() -> set[str]:
     """The files of the package, as they are to be installed."""
-    wanted = [*ROOT.glob("memsr_compiler/**/*.py"), *ROOT.glob("memsr_compiler/*.css"), *ROOT.glob("memsr_compiler/*.html")]
+    wanted = [
+        *ROOT.glob("memsr_compiler/**/*.py"),
+        *ROOT.glob("memsr_compiler/*.css"),
+        *ROOT.glob("memsr_compiler/*.html"),
+    ]
     names = {path.relative_to(ROOT).as_posix() for path in wanted}
     passes = {f"memsr_compiler/passes/{path.name}" for path in ROOT.glob("passes/*.py")}
     return names | passes | {"memsr_compiler/py.typed"}
@@ -36,7 +40,9 @@ def expected() -> set[str]:
 def check_wheel(wheel: Path) -> None:
     names = [n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n]
     assert len(names) == len(set(names)), "the wheel has a file twice"
-    assert set(names) == expected(), f"in the wheel or in the tree, not in both: {sorted(set(names) ^ expected())}"
+    assert set(names) == expected(), (
+        f"in the wheel or in the tree, not in both: {sorted(set(names) ^ expected())}"
+    )
 
 
 def check_sdist(sdist: Path) -> None:
@@ -45,7 +51,9 @@ def check_sdist(sdist: Path) -> None:
     assert all(m.isfile() or m.isdir() for m in members), "the sdist has a link"
     inside = [PurePosixPath(*PurePosixPath(m.name).parts[1:]).as_posix() for m in members]
     assert "LICENSE" in inside, "the sdist has no LICENSE"
-    passes = sorted(PurePosixPath(n).name for n in inside if "passes/" in n and n.endswith(".py") and "tests/" not in n)
+    passes = sorted(
+        PurePosixPath(n).name for n in inside if "passes/" in n and n.endswith(".py") and "tests/" not in n
+    )
     assert passes == sorted(p.name for p in ROOT.glob("passes/*.py")), f"passes in the sdist: {passes}"
 
 
@@ -56,7 +64,17 @@ def check_installed(wheel: Path) -> None:
         venv.create(where, with_pip=True, symlinks=sys.platform != "win32")
         scripts = where / ("Scripts" if sys.platform == "win32" else "bin")
         python = str(scripts / "python")
-        run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", str(wheel), cwd=empty)
+        run(
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            str(wheel),
+            cwd=empty,
+        )
         site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=empty).strip()
         # The dependencies are those of the environment this runs in; a path in a .pth file does not run its .pth files,
         # so the editable installation there stays out.

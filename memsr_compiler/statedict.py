@@ -164,7 +164,12 @@ def _recognised(
             return stripped, family, {**hyper, **options}
     if only is not None and options:
         return state, only, dict(options)
-    tried = only.name if only is not None else ", ".join(family.name for family in FAMILIES)
+    if only is not None:
+        raise InvalidInput(
+            f"the keys ({some(state)}) are not, or not all, those of {only.name}. Give its size with --arch-args "
+            "NAME=VALUE to be told which are missing, or choose another --arch."
+        )
+    tried = ", ".join(family.name for family in FAMILIES)
     raise InvalidInput(
         f"the keys ({some(state)}) are not those of {tried}. Name the network with --arch NAME, or give "
         "the code that builds it with --arch package.module:factory."

@@ -70,12 +70,538 @@ def converted(seed: int, carry: Carrying = "auto") -> Converted:
 
 
 def small_edsr(carry: Carrying = "auto", constant: float | None = None) -> Converted:
-    """Two residual blocks, weights of few bits: every kind of meaning but the parts."""
-    teacher = EDSR(n_resblocks=2, n_feats=3, scale=2, n_colors=1, mean_shift=False, res_scale=1.0, simple_tail=True) \
-        if False else _edsr()
+    """Two residual blocks, x2, weights of few bits; its input may be negative, so it is carried in two halves."""
+    teacher = EDSR(scale=2, blocks=2, channels=3, colours=1, tail="conv").double()
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for p in teacher.parameters():
             p.copy_((torch.randn(p.shape, generator=generator) * 2).round().clamp(-2, 2) / 2)
-    images = [torch.randint(0, 9, (2, 1, h, w), generator=generator).double() / 8 for h, w in ((1, 1), (4, 5), (9, 7))]
-    return Converted(teacher.double(), images, carry, constant)
+    sizes = ((1, 1), (4, 5), (9, 7))
+    images = [torch.randint(-8, 9, (2, 1, h, w), generator=generator).double() / 8 for h, w in sizes]
+    return Converted(teacher, images, carry, constant)
+
+
+# -- the oracle ------------------------------------------------------------------------------------------------------
+
+
+def run_layers(layers: Sequence[Layer], x: Tensor) -> list[Tensor]:
+    """What each level holds, the input first."""
+    levels = [x]
+    for layer in layers:
+        y = F.conv2d(levels[-1], layer.weight, layer.bias, padding=layer.weight.shape[-1] // 2)
+        levels.append(F.pixel_shuffle(y.relu() if layer.relu else y, layer.shuffle))
+    return levels
+
+
+def holds(graph: ir.Graph, layers: Sequence[Layer], stage: Stage, x: Tensor) -> bool:
+    """Whether what the levels of a network hold for an image is what they are said to hold."""
+    levels = run_layers([replace(layer, shuffle=1) for layer in layers], x)
+    if len(levels) != len(stage.levels):
+        return False
+    real = Values(graph, x)
+    for z, meanings in zip(levels, stage.levels, strict=True):
+        for m in meanings:
+            try:
+                expected = {"one": torch.ones_like(z[:, :1]), "zero": 0 * z[:, :1]}.get(m.kind)
+                t = real.meant(m) if expected is None else expected.expand(-1, len(m.positions), -1, -1)
+                found = torch.stack([z[:, p] if p >= 0 else 0 * z[:, 0] for p in m.positions], dim=1)
+            except (IndexError, KeyError):
+                return False
+            if not torch.equal(t, found):
+                return False
+    return True
+
+
+class Values:
+    """Every tensor of a teacher for one image; with `leaves`, as those would make it."""
+
+    def __init__(self, graph: ir.Graph, x: Tensor, leaves: dict[str, Tensor] | None = None) -> None:
+        self.graph, self.x = graph, x
+        self.found = dict(leaves or {})
+        self.by_relus = leaves is not None
+
+    def value(self, name: str) -> Tensor:
+        if name not in self.found:
+            self.found[name] = self.relu(name) if "#" in name else self.defined(self.graph[name])
+        return self.found[name]
+
+    def defined(self, op: ir.Op) -> Tensor:
+        if isinstance(op, ir.Input):
+            return self.x
+        if self.by_relus and isinstance(op, ir.PRelu):
+            return self.value(f"{op.name}#0") - op.slope[:, None, None] * self.value(f"{op.name}#1")
+        if self.by_relus and isinstance(op, ir.Maximum):
+            return self.value(op.inputs[0]) + self.value(f"{op.name}#0")
+        if self.by_relus and isinstance(op, ir.Clamp):
+            if math.isinf(op.low):
+                return op.high - self.value(f"{op.name}#0")
+            above = op.low + self.value(f"{op.name}#0")
+            return above if math.isinf(op.high) else above - self.value(f"{op.name}#1")
+        return evaluate(op, *(self.value(i) for i in op.inputs))
+
+    def relu(self, name: str) -> Tensor:
+        op, k = self.graph[name.split("#")[0]], name.split("#")[1]
+        x = self.value(op.inputs[0])
+        if isinstance(op, ir.PRelu):
+            return (x if k == "0" else -x).relu()
+        if isinstance(op, ir.Maximum):
+            return (self.value(op.inputs[1]) - x).relu()
+        if isinstance(op, ir.Clamp):
+            return (op.high - x if math.isinf(op.low) else x - (op.low if k == "0" else op.high)).relu()
+        raise KeyError(name)
+
+    def meant(self, m: ir.Meaning) -> Tensor:
+        """What channels with this meaning hold."""
+        t = self.value(m.tensor) if m.part is None else self.part(m.part)
+        t = F.pixel_unshuffle(t, t.shape[-1] // self.x.shape[-1])[:, list(m.channels)]
+        return {"value": t, "positive": t.relu(), "negative": (-t).relu(), "shifted": t + m.constant}[m.kind]
+
+    def part(self, part: ir.Part) -> Tensor:
+        leaves = {name: self.value(name) for name in (*part.sources, *part.rest)}
+        only = {name: t if name in part.sources and name not in part.rest else 0 * t for name, t in leaves.items()}
+        constants = Values(self.graph, 0 * self.x, {name: 0 * t for name, t in leaves.items()})
+        return Values(self.graph, 0 * self.x, only).value(part.tensor) - constants.value(part.tensor)
+
+
+@pytest.mark.parametrize("carry", ["auto", "split", "shift"])
+def test_every_claim_is_true(carry: Carrying) -> None:
+    kinds, parts = set(), 0
+    for seed in NETWORKS:
+        c = converted(seed, carry)
+        assert c.true(c.layers, c.certificate), random_network(seed)
+        meanings = [m for stage in c.certificate.stages for level in stage.levels for m in level]
+        kinds |= {m.kind for m in meanings}
+        parts += sum(m.part is not None for m in meanings)
+    assert kinds >= {"value", "one"} | ({"shifted"} if carry == "shift" else {"positive", "negative"})
+    assert parts > 0
+
+
+# -- mutants of the layers -------------------------------------------------------------------------------------------
+
+Mutant = Callable[[list[Layer], random.Random], list[Layer] | None]
+
+
+def _nonzero(layers: list[Layer], rng: random.Random) -> tuple[int, tuple[int, ...]]:
+    number = rng.choice([i for i, layer in enumerate(layers) if layer.weight.any()])
+    return number, tuple(rng.choice(layers[number].weight.nonzero().tolist()))
+
+
+def _with(layers: list[Layer], number: int, **changes: object) -> list[Layer]:
+    return [replace(layer, **changes) if i == number else layer for i, layer in enumerate(layers)]  # type: ignore[arg-type]
+
+
+def wrong_sign(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    if not any(layer.weight.any() for layer in layers):
+        return None
+    number, at = _nonzero(layers, rng)
+    weight = layers[number].weight.clone()
+    weight[at] *= -1
+    return _with(layers, number, weight=weight)
+
+
+def perturbed_weight(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    """By a thousandth, be it zero or not."""
+    number = rng.randrange(len(layers))
+    weight = layers[number].weight.clone()
+    weight.flatten()[rng.randrange(weight.numel())] += 2**-10
+    return _with(layers, number, weight=weight)
+
+
+def perturbed_bias(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    number = rng.randrange(len(layers))
+    bias = layers[number].bias.clone()
+    bias[rng.randrange(len(bias))] += 2**-10
+    return _with(layers, number, bias=bias)
+
+
+def dropped_channel(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    number = rng.randrange(len(layers))
+    weight, bias = layers[number].weight.clone(), layers[number].bias.clone()
+    row = rng.randrange(len(bias))
+    weight[row], bias[row] = 0, 0
+    return _with(layers, number, weight=weight, bias=bias)
+
+
+def swapped_rows(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    """Concatenated in another order than the next layer reads."""
+    number = rng.randrange(len(layers))
+    if len(layers[number].bias) < 2:
+        return None
+    order = list(range(len(layers[number].bias)))
+    i, j = rng.sample(order, 2)
+    order[i], order[j] = order[j], order[i]
+    return _with(layers, number, weight=layers[number].weight[order], bias=layers[number].bias[order])
+
+
+def wrong_source(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    """One row reads a channel of the level below in place of another: a skip taken from the wrong place."""
+    number, at = _nonzero(layers, rng) if any(layer.weight.any() for layer in layers) else (0, (0, 0))
+    weight = layers[number].weight.clone()
+    if weight.shape[1] < 2:
+        return None
+    other = rng.choice([c for c in range(weight.shape[1]) if c != at[1]])
+    weight[at[0], [at[1], other]] = weight[at[0], [other, at[1]]]
+    return _with(layers, number, weight=weight)
+
+
+def depth_first_shuffle(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    """The channels of the last layer as TensorFlow's depth_to_space (ONNX's DCR mode) wants them."""
+    scale, last = layers[-1].shuffle, len(layers) - 1
+    if scale == 1:
+        return None
+    order = torch.arange(len(layers[-1].bias)).reshape(-1, scale**2).T.flatten()
+    return _with(layers, last, weight=layers[-1].weight[order], bias=layers[-1].bias[order])
+
+
+def missing_relu(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    return _with(layers, rng.randrange(len(layers) - 1), relu=False) if len(layers) > 1 else None
+
+
+def missing_layer(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    """A carry one layer too short, where the widths allow it."""
+    fitting = [i for i, layer in enumerate(layers[:-1]) if layer.weight.shape[0] == layer.weight.shape[1]]
+    return [layer for i, layer in enumerate(layers) if i != rng.choice(fitting)] if fitting else None
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    wrong_sign, perturbed_weight, perturbed_bias, dropped_channel, swapped_rows, wrong_source, depth_first_shuffle,
+    missing_relu, missing_layer,
+)  # fmt: skip
+
+
+def count_refused(mutant: Mutant, carry: Carrying) -> tuple[int, int]:
+    """How many mutants compute something else, all of them refused, and how many turn out to be the teacher."""
+    wrong = same = 0
+    for seed in NETWORKS:
+        c = converted(seed, carry)
+        for number in range(3):
+            layers = mutant(list(c.layers), random.Random(seed + number))
+            if layers is None:
+                continue
+            if c.changed(layers):
+                wrong += 1
+                assert c.refused(layers, c.certificate), random_network(seed)
+            else:
+                same += 1
+    return wrong, same
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("carry", ["auto", "shift"])
+def test_every_wrong_layer_is_refused(mutant: Mutant, carry: Carrying) -> None:
+    wrong, same = count_refused(mutant, carry)
+    assert wrong >= 20, f"{wrong} of {wrong + same} mutants are wrong"
+
+
+def the_one(c: Converted) -> list[tuple[int, int]]:
+    """(level, channel) of every channel of ones."""
+    levels = enumerate(c.certificate.stages[0].levels)
+    return [(i, m.positions[0]) for i, level in levels for m in level if m.kind == "one"]
+
+
+def test_a_bias_folded_as_if_there_were_no_border_is_refused() -> None:
+    """MemSR's Eq. 3 left out: the constant's taps all go to the bias, right inside the image and wrong at its border."""
+    found = 0
+    for seed in NETWORKS:
+        c = converted(seed)
+        for level, channel in the_one(c):
+            reader = c.layers[level]  # layer `level` reads level `level`, counted from 0
+            weight, bias = reader.weight.clone(), reader.bias + reader.weight[:, channel].sum(dim=(1, 2))
+            weight[:, channel] = 0
+            layers = _with(c.layers, level, weight=weight, bias=bias)
+            if c.changed(layers):
+                found += 1
+                assert c.refused(layers, c.certificate), random_network(seed)
+    assert found >= 5
+
+
+def test_a_lost_channel_of_ones_is_refused() -> None:
+    found = 0
+    for seed in NETWORKS:
+        c = converted(seed)
+        for level, channel in the_one(c):
+            bias = c.layers[level - 1].bias.clone()
+            bias[channel] = 0
+            layers = _with(c.layers, level - 1, bias=bias)
+            assert c.changed(layers) and c.refused(layers, c.certificate), random_network(seed)
+            found += 1
+    assert found >= 5
+
+
+# -- forgeries of the certificate ------------------------------------------------------------------------------------
+
+Forgery = Callable[[ir.Meaning, random.Random], ir.Meaning]
+
+
+def swapped_channels(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    channels = list(m.channels)
+    rng.shuffle(channels)
+    return replace(m, channels=tuple(channels))
+
+
+def swapped_positions(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    positions = list(m.positions)
+    rng.shuffle(positions)
+    return replace(m, positions=tuple(positions))
+
+
+def moved_positions(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    return replace(m, positions=tuple(p + rng.choice([-1, 1]) for p in m.positions))
+
+
+def left_out(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    return replace(m, positions=(-1, *m.positions[1:]))
+
+
+def other_kind(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    kind = rng.choice([k for k in ("value", "positive", "negative") if k != m.kind])
+    return replace(m, kind=kind, constant=0.0)  # type: ignore[arg-type]
+
+
+def other_constant(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    return replace(m, kind="shifted", constant=rng.choice([m.constant / 2, 2 * m.constant, 1.0]))
+
+
+def other_sources(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    if m.part is None:
+        return m
+    part = rng.choice([
+        replace(m.part, sources=m.part.rest, rest=m.part.sources),
+        replace(m.part, sources=(*m.part.sources, m.part.rest[0])),
+        replace(m.part, sources=m.part.sources[1:]),
+    ])  # fmt: skip
+    return replace(m, part=rng.choice([part, None]))
+
+
+def anything_else(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    return ir.Meaning(rng.choice(["one", "zero"]), m.positions)
+
+
+FORGERIES: tuple[Forgery, ...] = (
+    swapped_channels, swapped_positions, moved_positions, left_out, other_kind, other_constant, other_sources,
+    anything_else,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", FORGERIES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("carry", ["auto", "shift"])
+def test_every_false_claim_is_refused(forgery: Forgery, carry: Carrying) -> None:
+    """One meaning changed.  If the oracle finds it false on some image, the checker must refuse it."""
+    false = same = 0
+    for seed in NETWORKS:
+        c = converted(seed, carry)
+        levels = c.certificate.stages[0].levels
+        for number in range(4):
+            rng = random.Random(seed * 7 + number)
+            i = rng.randrange(1, len(levels))
+            meanings = list(levels[i])
+            j = rng.randrange(len(meanings))
+            meanings[j] = forgery(meanings[j], rng)
+            forged = with_level(c.certificate, i, meanings)
+            if c.true(c.layers, forged):
+                same += 1
+                continue
+            false += 1
+            assert c.refused(c.layers, forged), f"{random_network(seed)}\n{meanings[j]}"
+    assert false >= (10 if forgery is other_sources else 40), f"{false} of {false + same} claims are false"
+
+
+def with_level(certificate: Certificate, i: int, meanings: Sequence[ir.Meaning]) -> Certificate:
+    stage = certificate.stages[0]
+    levels = (*stage.levels[:i], tuple(meanings), *stage.levels[i + 1 :])
+    return replace(certificate, stages=(replace(stage, levels=levels),))
+
+
+def test_a_missing_level_or_stage_is_refused() -> None:
+    c = small_edsr()
+    stage = c.certificate.stages[0]
+    for i in range(len(stage.levels)):
+        shorter = replace(stage, levels=stage.levels[:i] + stage.levels[i + 1 :])
+        assert c.refused(c.layers, replace(c.certificate, stages=(shorter,)))
+    for levels in ((), stage.levels[:1], (stage.levels[0], ())):
+        assert c.refused(c.layers, replace(c.certificate, stages=(replace(stage, levels=levels),)))
+    assert c.refused(c.layers, replace(c.certificate, stages=()))
+    assert c.refused(c.layers, replace(c.certificate, stages=(stage, stage)))
+    assert c.refused(c.layers, replace(c.certificate, stages=(replace(stage, base=2),)))
+    assert c.refused(c.layers[:-1], c.certificate) and c.refused([*c.layers, c.layers[-1]], c.certificate)
+
+
+def test_a_live_channel_left_out_is_refused() -> None:
+    """Taken from the layers as well, so that all sizes fit."""
+    found = 0
+    for seed in NETWORKS:
+        c = converted(seed)
+        for i in range(1, len(c.layers)):
+            made, reader = c.layers[i - 1], c.layers[i]
+            for channel in range(len(made.bias)) if len(made.bias) > 1 else ():
+                kept = [p for p in range(len(made.bias)) if p != channel]
+                layers = _with(c.layers, i - 1, weight=made.weight[kept], bias=made.bias[kept])
+                layers = _with(layers, i, weight=reader.weight[:, kept])
+                to = {p: kept.index(p) for p in kept} | {channel: -1}
+                meanings = [m.moved(to) for m in c.certificate.stages[0].levels[i]]
+                if c.changed(layers):
+                    found += 1
+                    assert c.refused(layers, with_level(c.certificate, i, meanings)), random_network(seed)
+    assert found >= 100
+
+
+def test_a_channel_may_not_hide_behind_a_zero_that_was_left_out() -> None:
+    """Position -1 is no channel; taken for the last one it would make the checker blind for its weights."""
+    c = small_edsr()
+    levels = c.certificate.stages[0].levels
+    blind = with_level(c.certificate, 1, (*levels[1], ir.Meaning("zero", (-1,))))
+    weight = c.layers[1].weight.clone()
+    weight[:, -1] = 5
+    wrong = _with(c.layers, 1, weight=weight)
+    assert c.changed(wrong) and c.refused(wrong, blind)
+    assert not c.refused(c.layers, blind)  # a zero that is left out is a claim that is true
+
+
+def identity_network() -> tuple[ir.Graph, nn.Module]:
+    """y = relu(conv(x)), the convolution the identity."""
+    conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[0, 0, 1, 1] = 1
+    teacher = nn.Sequential(conv, nn.Identity(), nn.Conv2d(1, 1, 1)).double()
+    with torch.no_grad():
+        teacher[2].weight.fill_(1.0)
+        teacher[2].bias.zero_()
+    return trace(teacher, input_range=(0.0, 1.0)).graph, teacher
+
+
+def hand_made(meanings: Sequence[ir.Meaning], rows: Sequence[float], columns: Sequence[float]) -> tuple[ir.Graph, list[Layer], Certificate]:
+    """y = conv(x) = x by two 1x1 layers with these weights, the level between them said to mean this."""
+    graph, _ = identity_network()
+    first = Layer(torch.tensor(rows).double()[:, None, None, None], torch.zeros(len(rows)).double(), True, 1)
+    second = Layer(torch.tensor(columns).double()[None, :, None, None], torch.zeros(1).double(), False, 1)
+    start, end = ir.Meaning("value", (0,), "input", (0,)), ir.Meaning("value", (0,), graph.output, (0,))
+    stage = Stage(1, ((start,), tuple(meanings), (end,)))
+    return graph, [first, second], Certificate("", "", (0.0, 1.0), (stage,))
+
+
+def test_what_is_held_twice_is_read_once() -> None:
+    once = ir.Meaning("value", (0,), "input", (0,))
+    again = ir.Meaning("value", (1,), "input", (0,))
+    check(*hand_made([once, again], [1, 1], [1, 0]))  # twice the same: either may be read
+    for columns in ([1, 1], [0.5, 1]):
+        with pytest.raises(CertificateError):
+            check(*hand_made([once, again], [1, 1], columns))
+    with pytest.raises(CertificateError, match="has a channel twice"):
+        check(*hand_made([replace(once, positions=(0, 1), channels=(0, 0))], [1, 1], [1, 1]))
+    half = ir.Meaning("positive", (0,), "input", (0,))
+    for order in ([half, again], [again, half]):
+        with pytest.raises(CertificateError):
+            check(*hand_made(order, [1, 1], [1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("meaning", "message"),
+    [
+        (ir.Meaning("value", (), "input", ()), "does not say which channel is where"),
+        (ir.Meaning("value", (0,), "input", ()), "does not say which channel is where"),
+        (ir.Meaning("one", ()), "does not say which channel is where"),
+        (ir.Meaning("value", (0,), "", ()), "means 'value'"),
+        (ir.Meaning("zero", (0,), "input", (0,)), "means 'zero'"),
+        (ir.Meaning("value", (0,), "nowhere", (0,)), "is not a tensor of the teacher"),
+        (ir.Meaning("value", (0,), "input", (1,)), "has no such channel"),
+        (ir.Meaning("value", (0,), "input", (-1,)), "has no such channel"),
+        (ir.Meaning("value", (0,), "input#0", (0,)), "needs input#0, which the level below does not hold"),
+        (ir.Meaning("shifted", (0,), "input", (0,), 0.0), "is shifted by 0.0, which no value allows"),
+        (ir.Meaning("shifted", (0,), "input", (0,), -1.0), "is shifted by -1.0"),
+        (ir.Meaning("shifted", (0,), "input", (0,), math.nan), "is shifted by nan"),
+        (ir.Meaning("value", (0,), "input", (0,), 0.0, ir.Part("0", ("input",), ())), "is a part of another tensor"),
+        (ir.Meaning("value", (0,), "0", (0,), 0.0, ir.Part("0", ("input",), ("input",))), "overlaps the rest of it"),
+        (ir.Meaning("value", (0,), "0", (0,), 0.0, ir.Part("0", ("x",), ())), "part of something that is not a tensor"),
+        (ir.Meaning("value", (1,), "input", (0,)), "do not fit the certificate"),
+        (ir.Meaning("value", (0.5,), "input", (0,)), "does not say which channel is where"),  # type: ignore[arg-type]
+    ],
+)
+def test_nonsense_is_refused(meaning: ir.Meaning, message: str) -> None:
+    with pytest.raises(CertificateError, match=message):
+        check(*hand_made([meaning], [1], [1]))
+
+
+def test_a_value_that_may_be_negative_may_not_pass_a_relu_as_it_is() -> None:
+    c = small_edsr()
+    level = c.certificate.stages[0].levels[1]
+    split = next(m for m in level if m.kind == "positive")
+    assert not c.true(c.layers, with_level(c.certificate, 1, [replace(m, kind="value") if m is split else m for m in level]))
+    with pytest.raises(CertificateError, match="goes through a ReLU as it is, though it may be negative"):
+        check(c.graph, c.layers, with_level(c.certificate, 1, [replace(m, kind="value") if m is split else m for m in level]))
+
+
+def test_layers_that_are_no_plain_layers_are_refused() -> None:
+    graph, layers, certificate = hand_made([ir.Meaning("value", (0,), "input", (0,))], [1], [1])
+    check(graph, layers, certificate)
+    even = replace(layers[0], weight=F.pad(layers[0].weight, (0, 1, 0, 1)))
+    flat = replace(layers[0], weight=F.pad(layers[0].weight, (1, 1, 0, 0)))
+    short = replace(layers[0], bias=layers[0].bias[:0])
+    endless = replace(layers[0], bias=layers[0].bias + math.nan)
+    for wrong in (even, flat, short, endless, replace(layers[0], shuffle=2), replace(layers[0], weight=layers[0].weight[0])):
+        with pytest.raises(CertificateError):
+            check(graph, [wrong, layers[1]], certificate)
+
+
+# -- the file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("carry", ["auto", "split", "shift"])
+def test_json_and_back(carry: Carrying) -> None:
+    for seed in NETWORKS[:30]:
+        c = converted(seed, carry)
+        assert Certificate.from_json(c.certificate.to_json()) == c.certificate
+        assert c.certificate.teacher_sha256 == c.graph.sha256()
+        assert bool(c.certificate.shifts) == any(m.kind == "shifted" for s in c.certificate.stages for v in s.levels for m in v)
+
+
+def test_runs_and_numbers() -> None:
+    for values in ((), (0,), (3, 4, 5, 9), (5, 4, 3), (-1, -1, 0, 1), (-1, 0), (7, 7)):
+        assert numbers(runs(values)) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a certificate"), ("[]", "not a certificate"), ("{}", "not a certificate"), ("null", "not a certificate"),
+        ('{"format": "other"}', "this is a 'other'"),
+    ],
+)  # fmt: skip
+def test_other_files_are_refused(text: str, message: str) -> None:
+    with pytest.raises(CertificateError, match=message):
+        Certificate.from_json(text)
+
+
+def test_a_damaged_file_is_refused_or_says_what_is_true() -> None:
+    """One character changed, 1,500 times: never another exception, never a false claim that goes through."""
+    c = small_edsr()
+    text = c.certificate.to_json()
+    rng = random.Random(0)
+    accepted = 0
+    for _ in range(1500):
+        at = rng.randrange(text.index('"input_range"'), len(text))
+        damaged = text[:at] + rng.choice('0123456789,[]{}"-aevn') + text[at + 1 :]
+        try:
+            certificate = Certificate.from_json(damaged)
+            check(c.graph, c.layers, certificate)
+        except CertificateError:
+            continue
+        accepted += 1
+        assert c.true(c.layers, certificate)
+    assert accepted < 300  # the range, which is not a claim about the layers, and digits replaced by themselves
+
+
+def test_the_checker_imports_nothing_that_it_checks() -> None:
+    """Its proof is worth something because no pass, schedule or kernel of the compiler has a part in it."""
+    tree = ast.parse(Path(checker.__file__).read_text(encoding="utf-8"))
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {name for name in imported if "memsr" in name or "passes" in name}
+    assert ours == {
+        "memsr_compiler.ir", "memsr_compiler.certificate.Certificate", "memsr_compiler.errors.CertificateError",
+    }  # fmt: skip

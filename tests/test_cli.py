@@ -138,7 +138,9 @@ def test_a_pickle_that_would_run_code_does_not(run: Run, tmp_path: Path) -> None
 def test_weights_that_do_not_fit_or_are_no_numbers(run: Run, teacher: Path, tmp_path: Path) -> None:
     weights = torch.load(teacher, weights_only=True)
     torch.save({k: v for k, v in weights.items() if k != "tail.1.bias"}, tmp_path / "less.pt")
-    refused(run, tmp_path, tmp_path / "less.pt", "tail.1.bias", options=("--arch", "edsr"))
+    refused(run, tmp_path, tmp_path / "less.pt", "less.pt", "--arch-args", options=("--arch", "edsr"))
+    size = ("--arch", "edsr", "--arch-args", "scale=2,blocks=1,channels=4")
+    refused(run, tmp_path, tmp_path / "less.pt", "tail.1.bias", options=size)
     for value in (float("nan"), float("inf")):
         weights["head.0.weight"][0, 0, 0, 0] = value
         torch.save(weights, tmp_path / "bad.pt")
@@ -259,5 +261,5 @@ def test_interruption_leaves_nothing(
 
     monkeypatch.setattr(os, "replace", interrupted)
     status, _, err = run("convert", teacher, "--out", tmp_path / "plain.onnx")
-    assert status == 130 and "interrupted" in err
+    assert status == 130, err
     assert sorted(tmp_path.iterdir()) == before

@@ -95,12 +95,12 @@ def read_network(path: Path) -> Network:
     opset = _opset(model)
     nodes = tuple(_node(onnx, n, i) for i, n in enumerate(model.graph.node))
     if model.functions:
-        name = model.functions[0].name
+        name = _text(model.functions[0].name)
         raise UnsupportedModel(
             f"{name}: a function defined in the file is not read; inline it with onnx.inliner.inline_local_functions"
         )
     if model.graph.sparse_initializer:
-        name = model.graph.sparse_initializer[0].values.name
+        name = _text(model.graph.sparse_initializer[0].values.name)
         raise UnsupportedModel(f"{name}: a sparse initialiser is not read; store it dense")
     constants = _initialisers(onnx, model.graph.initializer, path.parent)
     _check(onnx, path)
@@ -173,10 +173,10 @@ def _text(value: str | bytes) -> str:
 
 
 def _node(onnx: ModuleType, proto: Any, position: int) -> Node:
-    first = next((name for name in proto.output if name), "")
-    name = proto.name or first or f"{proto.op_type}_{position}"
-    attributes = {a.name: _attribute(onnx, name, proto.op_type, a) for a in proto.attribute}
-    return Node(proto.op_type, name, proto.domain, tuple(proto.input), tuple(proto.output), attributes)
+    op, inputs, outputs = _text(proto.op_type), tuple(map(_text, proto.input)), tuple(map(_text, proto.output))
+    name = _text(proto.name) or next(filter(None, outputs), f"{op}_{position}")
+    attributes = {_text(a.name): _attribute(onnx, name, op, a) for a in proto.attribute}
+    return Node(op, name, _text(proto.domain), inputs, outputs, attributes)
 
 
 def _attribute(onnx: ModuleType, node: str, op: str, proto: Any) -> Any:
@@ -193,20 +193,12 @@ def _attribute(onnx: ModuleType, node: str, op: str, proto: Any) -> Any:
                 f"{where} is kept in another file, which only initialisers may be. Save it again."
             )
         return _array(onnx, proto.t, where)
-    if kind in ("INT", "FLOAT", "STRING", "INTS", "FLOATS", "STRINGS"):
+    if kind == "STRING":
+        return _text(proto.s.decode("utf-8", "replace"))
+    if kind in ("INT", "FLOAT", "INTS", "FLOATS"):
         value = onnx.helper.get_attribute_value(proto)
-        if kind == "STRINGS":
-            return [v.decode("utf-8", "replace") for v in value]
-        return (
-            value.decode("utf-8", "replace")
-            if kind == "STRING"
-            else list(value)
-            if kind[-1] == "S"
-            else value
-        )
-    raise UnsupportedModel(
-        f"{node}: {op}: its attribute {proto.name} is a {kind.lower()}, which is not read; store it dense"
-    )
+        return list(value) if kind.endswith("S") else value
+    raise UnsupportedModel(f"{node}: {op}: its {proto.name} is a {kind.lower()}, which is not read; store numbers or a tensor")
 
 
 # -- tensors ---------------------------------------------------------------------------------------------------
@@ -216,7 +208,7 @@ def _initialisers(onnx: ModuleType, tensors: Any, folder: Path) -> dict[str, Arr
     constants: dict[str, Array] = {}
     ranges: dict[tuple[Path, int, int], bytes] = {}
     for tensor in tensors:
-        where = f"initialiser '{tensor.name}'"
+        where = f"initialiser '{_text(tensor.name)}'"
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             constants[tensor.name] = _external(onnx, tensor, where, folder, ranges)
         else:
@@ -224,10 +216,14 @@ def _initialisers(onnx: ModuleType, tensors: Any, folder: Path) -> dict[str, Arr
     return constants
 
 
+def _type_name(onnx: ModuleType, number: int) -> str:
+    names = {n: name for name, n in onnx.TensorProto.DataType.items()}
+    return names.get(number, f"of type {number}")
+
+
 def _declared(onnx: ModuleType, tensor: Any, where: str) -> tuple[str, str, int]:
     """NumPy type, field and number of elements that a tensor says it has."""
-    names = {number: name for name, number in onnx.TensorProto.DataType.items()}
-    kind = names.get(tensor.data_type, f"type {tensor.data_type}")
+    kind = _type_name(onnx, tensor.data_type)
     if kind not in _ITEMS:
         raise UnsupportedModel(f"{where} is {kind}, which is not read; export the network in float32")
     if len(tensor.dims) > _MAX_RANK or any(d < 0 for d in tensor.dims):
@@ -253,7 +249,7 @@ def _external(
 ) -> Array:
     """A tensor whose data are in a file beside the network."""
     kind, _, count = _declared(onnx, tensor, where)
-    entries = {entry.key: entry.value for entry in tensor.external_data}
+    entries = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
     path = _beside(entries.get("location", ""), folder, where)
     size = path.stat().st_size
     length = count * np.dtype(kind).itemsize
@@ -299,7 +295,8 @@ def _beside(location: str, folder: Path, where: str) -> Path:
 
 def _widened(array: Array) -> Array:
     if array.dtype.kind == "f":
-        return array.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # NaN, refused later by name
+            return array.astype(np.float64)
     return array if array.dtype.kind == "b" else array.astype(np.int64)
 
 
@@ -323,7 +320,7 @@ def _check_finite(constants: Mapping[str, Array], nodes: tuple[Node, ...]) -> No
 def _input(
     onnx: ModuleType, graph: Any, constants: Mapping[str, Array]
 ) -> tuple[str, tuple[int | None, ...]]:
-    inputs = [value for value in graph.input if value.name not in constants]
+    inputs = [value for value in graph.input if _text(value.name) not in constants]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
         raise UnsupportedModel(
@@ -331,7 +328,7 @@ def _input(
             "or export a module that takes the image only"
         )
     value = inputs[0]
-    kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+    kind = _type_name(onnx, value.type.tensor_type.elem_type)
     if kind not in _FLOATS:
         raise UnsupportedModel(
             f"{value.name}: the input is {kind}, not floating point; export the network without its cast"
@@ -345,7 +342,7 @@ def _input(
 
 
 def _output(graph: Any) -> str:
-    names = [value.name for value in graph.output]
+    names = [_text(value.name) for value in graph.output]
     if len(names) != 1:
         raise UnsupportedModel(
             f"the network: it returns {len(names)} values ({', '.join(names)}), not one image; "

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import operator
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -55,9 +58,15 @@ def exported(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[
 
 
 def _quietly(make: Callable[[], Any]) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return make()
+    """torch.export prints whole graphs when it fails; what failed is in its exception."""
+    nowhere, before = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
+            return make()
+    finally:
+        logging.disable(before)
 
 
 class _Proxy(fx.Proxy):

@@ -1,0 +1,154 @@
+"""Who imports whom, and what is installed: the layout, as tables."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A unit (a module or a folder of the package) imports from lines above its own, and from itself.
+LAYERS = (
+    {"errors", "kernels", "version"},
+    {"atomic", "equivalence", "families", "images", "ir", "pickles", "resize", "runtime"},
+    {"certificate", "drawing", "exported", "interp", "metrics", "rewrite", "schedule", "statedict"},
+    {"checker", "reorder", "validate"},
+    {"costs", "passes", "pipeline", "plain", "trace"},
+    {"compile", "loading"},
+    {"calibrate", "inspection", "manifest", "report"},
+    {"export"},
+    {"storage"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
+
+# The units on which trust rests import no more than this of ours, whatever their line would allow.
+STRICT = {
+    "equivalence": {"errors"},
+    "ir": {"errors"},
+    "interp": {"ir", "kernels"},
+    "certificate": {"errors", "ir"},
+    "checker": {"certificate", "errors", "ir"},
+    "passes": {"errors", "ir", "kernels", "reorder", "rewrite", "schedule"},
+    "pipeline": {"errors", "ir", "rewrite", "validate"},
+}
+
+# The only units that import these, at their top or inside a function.
+ONLY = {
+    "memsr_compiler.passes": {"calibrate", "compile", "inspection", "report"},
+    "torch.fx": {"trace"},
+    "torch.export": {"trace", "exported"},
+    "onnx": {"export", "storage", "trace"},
+    "onnxruntime": {"runtime"},
+    "networkx": {"ir", "reorder", "rewrite", "schedule"},
+    "PIL": {"images"},
+    "rich": {"commands"},
+    "typer": {"cli"},
+}
+
+
+def sources() -> dict[str, Path]:
+    """Every file of the package, by its module name; passes once, as memsr_compiler.passes."""
+    files = {p.relative_to(ROOT): p for p in ROOT.glob("memsr_compiler/**/*.py")}
+    files |= {"memsr_compiler" / p.relative_to(ROOT): p for p in ROOT.glob("passes/*.py")}
+    return {".".join(p.with_suffix("").parts).removesuffix(".__init__"): path for p, path in files.items()}
+
+
+def unit(module: str) -> str:
+    """memsr_compiler.trace.reader -> trace;  memsr_compiler -> (nothing)"""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names that are imported, or reached through `torch`, when the code runs (so not for annotations only)."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif (
+            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch"
+        ):
+            yield f"torch.{node.attr}"
+        yield from imports(node)
+
+
+def code(module: str) -> ast.AST:
+    return ast.parse(sources()[module].read_text("utf-8"))
+
+
+MODULES = sorted(sources())
+
+
+def test_every_unit_has_its_place_and_only_one() -> None:
+    placed = [name for layer in LAYERS for name in layer]
+    assert sorted(placed) == sorted({unit(module) for module in MODULES} - {""})
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    here = unit(module)
+    ours = {unit(name) for name in imports(code(module)) if name.startswith("memsr_compiler.")} - {here}
+    lower: set[str] = set()
+    for layer in LAYERS:
+        if here in layer:
+            break
+        lower |= layer
+    allowed = STRICT.get(here, lower) if here else {"version"}
+    assert ours <= allowed, f"{module} imports {sorted(ours - allowed)}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_who_may_import_what(module: str) -> None:
+    names = set(imports(code(module)))
+    here = unit(module)
+    for what, units in ONLY.items():
+        used = {name for name in names if name == what or name.startswith(f"{what}.")}
+        assert not used or here in units or here == unit(what), f"{module} imports {sorted(used)}"
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"memsr_compiler.cli"}))
+def test_nothing_but_the_command_line_prints(module: str) -> None:
+    calls = [node for node in ast.walk(code(module)) if isinstance(node, ast.Call)]
+    assert not [f"line {call.lineno}" for call in calls if ast.unparse(call.func) == "print"]
+
+
+def test_the_packages_of_setup_cfg_are_those_of_the_tree() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = config["options"]["packages"].split()
+    folders = {module for module, path in sources().items() if path.name == "__init__.py"}
+    assert sorted(listed) == sorted(folders)
+    assert config["options"]["package_dir"].split("=")[0].strip() == "memsr_compiler.passes"
+
+
+def test_passes_have_one_name() -> None:
+    link = ROOT / "memsr_compiler" / "passes"
+    assert link.is_symlink()
+    assert link.readlink() == Path("../passes")
+    loaded = modules_after("import memsr_compiler.passes, memsr_compiler.compile")
+    assert "memsr_compiler.passes.fuse_1x1" in loaded
+    assert not [name for name in loaded if name.split(".")[0] == "passes"]
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    loaded = modules_after("import memsr_compiler, memsr_compiler.cli")
+    assert not loaded & {"torch", "onnx", "onnxruntime", "networkx", "numpy", "PIL"}
+
+
+def modules_after(statement: str) -> set[str]:
+    program = f"{statement}\nimport sys\nsys.stdout.write(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return set(done.stdout.split())
