@@ -28,13 +28,12 @@ assert importlib.util.find_spec("passes") is None, "passes was installed as a mo
 def expected() -> set[str]:
     """The files of the package, as they are to be installed."""
     wanted = [
-        *ROOT.glob("memsr_compiler/**/*.py"),
-        *ROOT.glob("memsr_compiler/*.css"),
-        *ROOT.glob("memsr_compiler/*.html"),
+        path
+        for kind in ("**/*.py", "*.css", "*.html", "py.typed")
+        for path in ROOT.glob(f"memsr_compiler/{kind}")
     ]
     names = {path.relative_to(ROOT).as_posix() for path in wanted}
-    passes = {f"memsr_compiler/passes/{path.name}" for path in ROOT.glob("passes/*.py")}
-    return names | passes | {"memsr_compiler/py.typed"}
+    return names | {f"memsr_compiler/passes/{path.name}" for path in ROOT.glob("passes/*.py")}
 
 
 def check_wheel(wheel: Path) -> None:

@@ -106,7 +106,8 @@ def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning],
     """Every meaning speaks of channels that exist, of each once, under a condition that something can meet."""
     for m in meanings:
         bad = ""
-        if not m.positions or (m.tensor and len(m.channels) != len(m.positions)):
+        whole = all(isinstance(number, int) for number in (*m.positions, *m.channels))
+        if not m.positions or not whole or (m.tensor and len(m.channels) != len(m.positions)):
             bad = "does not say which channel is where"
         elif bool(m.tensor) != (m.kind in ("value", "positive", "negative", "shifted")):
             bad = f"means '{m.kind}'"

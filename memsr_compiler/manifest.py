@@ -25,11 +25,15 @@ from memsr_compiler.loading import PLAIN_FORMAT_KEY
 from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet, layers_sha256, tensor_sha256
 
 FORMAT = "memsr plain network 1"
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "float64": torch.float64}
+Dtype = Literal["float32", "float16", "float64"]
+DTYPES: dict[Dtype, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
 IMAGE_SKIPS = ("bilinear", "bicubic")
 """Ways to enlarge the image beside the network that every writer knows: torch's, with align_corners=False."""
 
-Dtype = Literal["float32", "float16", "float64"]
 
 _HASH = "sha256."  # prefix of the keys that hold a tensor's hash
 _INFO = (
@@ -119,7 +123,7 @@ class Manifest:
                 raise ValueError(f"dtype {dtype}")
             found = Manifest(
                 info=PlainInfo.from_strings(text),
-                dtype=dtype,  # type: ignore[arg-type]  # it is one of them
+                dtype=dtype,
                 layers=tuple(_outline(layer) for layer in json.loads(text["layers"])),
                 hashes={
                     key.removeprefix(_HASH): value for key, value in text.items() if key.startswith(_HASH)

@@ -27,7 +27,6 @@ from memsr_compiler.loading import PLAIN_FORMAT_KEY
 from memsr_compiler.manifest import (
     DTYPES,
     REGAIN,
-    Dtype,
     Manifest,
     describe,
     from_raw,
@@ -54,10 +53,11 @@ def save_plain(net: PlainNet, path: str | Path) -> None:
     """
     path = Path(path)
     own = net[0].weight.dtype
-    dtype: Dtype | None = next((name for name in _names() if DTYPES[name] == own), None)
+    dtype = next((name for name, known in DTYPES.items() if known == own), None)
     if dtype is None:
-        known = ", ".join(DTYPES)
-        raise ExportError(f"{path}: weights of {own} are not stored, only {known}. Use net.float().")
+        raise ExportError(
+            f"{path}: weights of {own} are not stored, only {', '.join(DTYPES)}. Use net.float()."
+        )
     manifest, _, _ = describe(net, dtype, certificate_inside=True)
     header = _header(manifest)
     digest = hashlib.sha256(header)
@@ -106,10 +106,6 @@ def is_plain(path: str | Path) -> bool:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return content.rfind(key) >= 0
     return False
-
-
-def _names() -> Iterator[Dtype]:
-    yield from ("float32", "float16", "float64")
 
 
 @contextlib.contextmanager
@@ -223,9 +219,11 @@ def _parsed(path: Path) -> ModelProto:
     """The model in a file that is as it was written; others are not even parsed."""
     with _opened(path) as file:
         content = file.read()
+    if not content:
+        raise InvalidInput(f"is empty. {REGAIN}")
     if PLAIN_FORMAT_KEY.encode() not in content:
         raise InvalidInput(
-            "is no plain network of ours; perhaps it is a teacher. Make one of it with memsrc convert."
+            "is no plain network of ours, or cut off. Make one of a teacher with memsrc convert."
         )
     digest = hashlib.sha256(memoryview(content)[: -len(NO_DIGEST)]).hexdigest()
     if not content.endswith(digest.encode()):

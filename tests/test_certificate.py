@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from memsr_compiler.interp import evaluate
 from memsr_compiler.schedule import Carrying
 from memsr_compiler.trace import trace
 
-NETWORKS = range(0, 160, 2)  # seeds of exact networks
+NETWORKS = range(0, 120, 2)  # seeds of exact networks
 
 
 class Converted:
@@ -61,6 +62,7 @@ class Converted:
         return all(holds(self.graph, layers, certificate.stages[0], x) for x in self.images)
 
 
+@cache
 def converted(seed: int, carry: Carrying = "auto") -> Converted:
     network = random_network(seed).double()
     input_range = random.Random(seed).choice([(0.0, 1.0), (-1.0, 1.0)])
@@ -323,8 +325,9 @@ def test_a_lost_channel_of_ones_is_refused() -> None:
             bias = c.layers[level - 1].bias.clone()
             bias[channel] = 0
             layers = _with(c.layers, level - 1, bias=bias)
-            assert c.changed(layers) and c.refused(layers, c.certificate), random_network(seed)
-            found += 1
+            if c.changed(layers):
+                found += 1
+                assert c.refused(layers, c.certificate), random_network(seed)
     assert found >= 5
 
 
@@ -362,24 +365,12 @@ def other_constant(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
     return replace(m, kind="shifted", constant=rng.choice([m.constant / 2, 2 * m.constant, 1.0]))
 
 
-def other_sources(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
-    if m.part is None:
-        return m
-    part = rng.choice([
-        replace(m.part, sources=m.part.rest, rest=m.part.sources),
-        replace(m.part, sources=(*m.part.sources, m.part.rest[0])),
-        replace(m.part, sources=m.part.sources[1:]),
-    ])  # fmt: skip
-    return replace(m, part=rng.choice([part, None]))
-
-
 def anything_else(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
     return ir.Meaning(rng.choice(["one", "zero"]), m.positions)
 
 
 FORGERIES: tuple[Forgery, ...] = (
-    swapped_channels, swapped_positions, moved_positions, left_out, other_kind, other_constant, other_sources,
-    anything_else,
+    swapped_channels, swapped_positions, moved_positions, left_out, other_kind, other_constant, anything_else,
 )  # fmt: skip
 
 
@@ -403,7 +394,30 @@ def test_every_false_claim_is_refused(forgery: Forgery, carry: Carrying) -> None
                 continue
             false += 1
             assert c.refused(c.layers, forged), f"{random_network(seed)}\n{meanings[j]}"
-    assert false >= (10 if forgery is other_sources else 40), f"{false} of {false + same} claims are false"
+    assert false >= 40, f"{false} of {false + same} claims are false"
+
+
+def test_wrong_sources_of_a_part_are_refused() -> None:
+    false = 0
+    for seed in NETWORKS:
+        c = converted(seed)
+        for i, level in enumerate(c.certificate.stages[0].levels):
+            for j, m in enumerate(level):
+                if m.part is None:
+                    continue
+                sources, rest = m.part.sources, m.part.rest
+                for part in (
+                    replace(m.part, sources=rest, rest=sources),
+                    replace(m.part, sources=(*sources, rest[0])),
+                    replace(m.part, sources=(*sources, rest[0]), rest=rest[1:]),
+                    replace(m.part, sources=sources[1:]),
+                    None,
+                ):
+                    forged = with_level(c.certificate, i, (*level[:j], replace(m, part=part), *level[j + 1 :]))
+                    if not c.true(c.layers, forged):
+                        false += 1
+                        assert c.refused(c.layers, forged), f"{random_network(seed)}\n{part}"
+    assert false >= 10
 
 
 def with_level(certificate: Certificate, i: int, meanings: Sequence[ir.Meaning]) -> Certificate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import json
@@ -29,7 +30,7 @@ from memsr_compiler.export import certificate_path, export_onnx
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.families.idn import IDN
 from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
-from memsr_compiler.storage import load_plain
+from memsr_compiler.storage import load_plain, save_plain
 from memsr_compiler.trace import trace
 
 SIZES = [(1, 1, 1), (2, 1, 4), (1, 5, 1), (2, 7, 9)]
@@ -228,7 +229,7 @@ def test_float64_is_stored_in_full(tmp_path: Path) -> None:
 
 
 def test_a_double_network_is_exported_narrower(plain: PlainNet, tmp_path: Path) -> None:
-    net = compile_to_plain(edsr()).double()
+    net = copy.deepcopy(plain).double()
     assert export_onnx(net, tmp_path / "net.onnx").plain_sha256 == plain.sha256()
     with pytest.raises(ExportError, match="proves the float32 weights"):
         export_onnx(net, tmp_path / "net.onnx", dtype="float64")
@@ -259,8 +260,8 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         export_onnx(net, tmp_path / "net.onnx")
 
 
-def test_a_certificate_of_other_weights_is_refused(tmp_path: Path) -> None:
-    net = compile_to_plain(edsr())
+def test_a_certificate_of_other_weights_is_refused(plain: PlainNet, tmp_path: Path) -> None:
+    net = copy.deepcopy(plain)
     with torch.no_grad():
         net[2].weight[0, 0, 1, 1] += 1
     with pytest.raises(ExportError, match="not of these weights"):
@@ -426,6 +427,26 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         with pytest.raises(ExportError, match=message), atomic_write(tmp_path / name):
             pass
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.onnx", "pipe.onnx"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX can")
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_disk_that_fills_up_leaves_nothing(
+    inline: bool, plain: PlainNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    monkeypatch.setattr(export, "_INLINE_BYTES", export._INLINE_BYTES if inline else 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(ExportError, match="cannot be written"):
+            export_onnx(plain, tmp_path / "net.onnx")
+        with pytest.raises(ExportError, match="cannot be written"):
+            save_plain(plain, tmp_path / "net.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == []
 
 
 def test_files_have_ordinary_permissions(plain: PlainNet, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What an ONNX network computes without its image: weight algebra, and sizes.
 
-Known values are NumPy arrays: float64, int64, bool, or objects where a height or width that stays free, a `Size`, is
-among the numbers. What a small file may make of its constants is bounded.
+Known values are NumPy arrays: float64, int64, bool, or objects where a height or width that stays free, a
+`Size`, is among the numbers. What a small file may make of its constants is bounded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ MAX_ELEMENTS = 2**25
 def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
     """The results of a node whose operands are all known; None is an operand left out.
 
-    Raises Unreadable for an operation that is not in FOLDS, and for sizes that depend on whether the height is even.
+    Raises Unreadable for an operation that is not in FOLDS, and for sizes that depend on whether the height
+    is even.
     """
     if node.op not in FOLDS:
         raise Unreadable("it is not computed beforehand")
@@ -50,7 +51,7 @@ def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
 
 
 def settled(value: Any) -> Array:
-    """An array of objects without a Size among them as plain numbers; floats as float64, integers as int64."""
+    """As float64, int64 or bool; objects as they are only where there is a Size among them."""
     array = np.asarray(value)
     if array.dtype == object:
         kinds = {type(v) for v in array.flat}
@@ -91,7 +92,7 @@ def _axes(node: Node, given: Array | None, rank: int) -> list[int] | None:
     return [a % rank for a in axes]
 
 
-# -- element by element ----------------------------------------------------------------------------------------
+# -- element by element ----------------------------------------------------------------------------
 
 
 def _divided(a: Any, b: Any) -> Any:
@@ -197,7 +198,7 @@ def cast(node: Node, a: Array) -> Any:
     return a.astype(np.float64 if to in floating else np.int64 if to in integer else np.bool_)
 
 
-# -- shapes ----------------------------------------------------------------------------------------------------
+# -- shapes ----------------------------------------------------------------------------------------
 
 
 @fold_word("Shape")
@@ -324,7 +325,7 @@ def span(node: Node, start: Array, stop: Array, step: Array) -> Any:
     return np.arange(first, last, pace)
 
 
-# -- weight algebra --------------------------------------------------------------------------------------------
+# -- weight algebra --------------------------------------------------------------------------------
 
 
 def _reduction(function: Callable[..., Any]) -> Fold:

@@ -1,7 +1,7 @@
 """Reading an ONNX file without trusting it: bytes -> `Network`, plain Python and NumPy.
 
-The only file that knows the onnx package and protobuf. No tensor's size is believed before its bytes have been
-counted, and no file outside the network's own folder is opened.
+The only file that knows the onnx package and protobuf. No tensor's size is believed before its bytes have
+been counted, and no file outside the network's own folder is opened.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ class Network:
 def read_network(path: Path) -> Network:
     """The network in an ONNX file.
 
-    Raises InvalidInput for a file that is missing, damaged or hostile; UnsupportedModel for another opset, for control
-    flow, and for networks with more than one input or output. The messages do not repeat the path.
+    Raises InvalidInput for a file that is missing, damaged or hostile; UnsupportedModel for another opset,
+    for control flow, and for networks with more than one input or output. The messages do not repeat the
+    path.
     """
     onnx = _package()
     model = _parsed(onnx, path)
@@ -97,7 +98,8 @@ def read_network(path: Path) -> Network:
     if model.functions:
         name = _text(model.functions[0].name)
         raise UnsupportedModel(
-            f"{name}: a function defined in the file is not read; inline it with onnx.inliner.inline_local_functions"
+            f"{name}: a function defined in the file is not read; "
+            "inline it with onnx.inliner.inline_local_functions"
         )
     if model.graph.sparse_initializer:
         name = _text(model.graph.sparse_initializer[0].values.name)
@@ -163,17 +165,21 @@ def _opset(model: Any) -> int:
 
 
 def _text(value: str | bytes) -> str:
-    """A name; protobuf hands out bytes where it is not UTF-8."""
-    if isinstance(value, bytes):
-        raise InvalidInput(f"has a name that is not UTF-8 ({value[:40]!r}). {_AGAIN}")
+    """A name, fit to be printed; protobuf hands out bytes where it is not UTF-8."""
+    if isinstance(value, bytes) or not value.isprintable():
+        raise InvalidInput(f"has a name that is no text ({value[:40]!r}). {_AGAIN}")
     return value
 
 
-# -- nodes -----------------------------------------------------------------------------------------------------
+# -- nodes -----------------------------------------------------------------------------------------
 
 
 def _node(onnx: ModuleType, proto: Any, position: int) -> Node:
-    op, inputs, outputs = _text(proto.op_type), tuple(map(_text, proto.input)), tuple(map(_text, proto.output))
+    op, inputs, outputs = (
+        _text(proto.op_type),
+        tuple(map(_text, proto.input)),
+        tuple(map(_text, proto.output)),
+    )
     name = _text(proto.name) or next(filter(None, outputs), f"{op}_{position}")
     attributes = {_text(a.name): _attribute(onnx, name, op, a) for a in proto.attribute}
     return Node(op, name, _text(proto.domain), inputs, outputs, attributes)
@@ -183,8 +189,8 @@ def _attribute(onnx: ModuleType, node: str, op: str, proto: Any) -> Any:
     kind = onnx.AttributeProto.AttributeType.Name(proto.type)
     if kind in ("GRAPH", "GRAPHS"):
         raise UnsupportedModel(
-            f"{node}: {op}: control flow is not read; export the network from torch.jit.trace, or simplify the file "
-            "(onnxsim) so that the decision is taken once"
+            f"{node}: {op}: control flow is not read; export the network from torch.jit.trace, "
+            "or simplify the file (onnxsim) so that the decision is taken once"
         )
     if kind == "TENSOR":
         where = f"{node}: {op}: its {proto.name}"
@@ -198,10 +204,12 @@ def _attribute(onnx: ModuleType, node: str, op: str, proto: Any) -> Any:
     if kind in ("INT", "FLOAT", "INTS", "FLOATS"):
         value = onnx.helper.get_attribute_value(proto)
         return list(value) if kind.endswith("S") else value
-    raise UnsupportedModel(f"{node}: {op}: its {proto.name} is a {kind.lower()}, which is not read; store numbers or a tensor")
+    raise UnsupportedModel(
+        f"{node}: {op}: its {proto.name} is a {kind.lower()}, which is not read; store numbers or a tensor"
+    )
 
 
-# -- tensors ---------------------------------------------------------------------------------------------------
+# -- tensors ---------------------------------------------------------------------------------------
 
 
 def _initialisers(onnx: ModuleType, tensors: Any, folder: Path) -> dict[str, Array]:
@@ -217,7 +225,7 @@ def _initialisers(onnx: ModuleType, tensors: Any, folder: Path) -> dict[str, Arr
 
 
 def _type_name(onnx: ModuleType, number: int) -> str:
-    names = {n: name for name, n in onnx.TensorProto.DataType.items()}
+    names: dict[int, str] = {n: name for name, n in onnx.TensorProto.DataType.items()}
     return names.get(number, f"of type {number}")
 
 
@@ -259,7 +267,8 @@ def _external(
         raise InvalidInput(f"{where}: the place of its data is not a number. {_AGAIN}") from None
     if said != length or offset < 0 or offset + length > size:
         raise InvalidInput(
-            f"{where} wants {length} bytes at {offset} of {path.name}, which has {size} bytes, and says {said}. {_AGAIN}"
+            f"{where} wants {length} bytes at {offset} of {path.name}, which has {size} bytes, "
+            f"and says {said}. {_AGAIN}"
         )
     key = (path, offset, length)
     if key not in ranges:
@@ -314,7 +323,7 @@ def _check_finite(constants: Mapping[str, Array], nodes: tuple[Node, ...]) -> No
             )
 
 
-# -- inputs and outputs ----------------------------------------------------------------------------------------
+# -- inputs and outputs ----------------------------------------------------------------------------
 
 
 def _input(
@@ -324,8 +333,8 @@ def _input(
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
         raise UnsupportedModel(
-            f"the network: it takes {len(inputs)} inputs ({names}), not one image; make the others constants, "
-            "or export a module that takes the image only"
+            f"the network: it takes {len(inputs)} inputs ({names}), not one image; "
+            "make the others constants, or export a module that takes the image only"
         )
     value = inputs[0]
     kind = _type_name(onnx, value.type.tensor_type.elem_type)

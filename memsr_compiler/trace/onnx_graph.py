@@ -13,6 +13,7 @@ from memsr_compiler.trace import GraphModule, ImageSkip
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.onnx_constants import fold
 from memsr_compiler.trace.onnx_file import Network, Node, read_network
+from memsr_compiler.trace.onnx_frame import Frame
 from memsr_compiler.trace.onnx_words import (
     COMPOUND,
     MAX_CHANNELS,
@@ -21,7 +22,6 @@ from memsr_compiler.trace.onnx_words import (
     REFUSED,
     VIEWS,
     Context,
-    Frame,
     Value,
 )
 from memsr_compiler.trace.values import Unreadable, View
@@ -32,11 +32,12 @@ _TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "Dropout")
 def load_onnx(path: str | Path) -> GraphModule:
     """The super-resolution network in an ONNX file, as a module (N, C, H, W) -> (N, C', s * H, s * W).
 
-    Opsets 11 to 21; weights become float64. A file made for one size of image is read as the network for all sizes that
-    it is at this size; a batch fixed at 1 becomes free too.
+    Opsets 11 to 21; weights become float64. A file made for one size of image is read as the network for all
+    sizes that it is at this size; a batch fixed at 1 becomes free too.
 
-    Raises InvalidInput for a file that is missing, damaged or hostile, and for weights that are NaN or infinite, without
-    repeating the path; UnsupportedModel naming the node, the operator, why it cannot be plain and what to do.
+    Raises InvalidInput for a file that is missing, damaged or hostile, and for weights that are NaN or
+    infinite, without repeating the path; UnsupportedModel naming the node, the operator, why it cannot be
+    plain and what to do.
     """
     network = read_network(Path(path))
     return _Reader(network).read()

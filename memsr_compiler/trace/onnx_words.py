@@ -1,7 +1,7 @@
 """One word for each ONNX operator, in terms of the words of `vocabulary` where the two agree.
 
-A word is a function (context, node, operands) -> value or values. An operand is a `View`, a `Resized`, a NumPy array if
-it is known, or None if it is left out.
+A word is a function (context, node, operands) -> value or values. An operand is a `View`, a `Resized`, a
+NumPy array if it is known, or None if it is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from memsr_compiler.trace import vocabulary as torch_words
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.onnx_constants import listed, parted
 from memsr_compiler.trace.onnx_file import Array, Node
-from memsr_compiler.trace.values import BATCH, Axes, Factor, Size, Unreadable, View
+from memsr_compiler.trace.onnx_frame import Frame
+from memsr_compiler.trace.values import Axes, Size, Unreadable, View
 
 Value = View | Resized | Array
 Word = Callable[..., Any]
@@ -40,12 +41,13 @@ VIEWS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Id
 """Operators that take a tensor as it lies, whatever its axes are."""
 
 COMPOUND = (
-    "Sub", "Sum", "Mean", "Max", "Min", "HardSigmoid", "DepthToSpace", "SpaceToDepth", "Resize", "Split", *VIEWS,
+    "Sub", "Sum", "Mean", "Max", "Min", "HardSigmoid", "DepthToSpace", "SpaceToDepth", "Resize", "Split",
+    *VIEWS,
 )  # fmt: skip
 """Operators that become several ops, none of which deserves the node's name alone."""
 
 
-# -- what cannot be plain ----------------------------------------------------------------------------------------
+# -- what cannot be plain --------------------------------------------------------------------------
 
 _QUANTISED = ("the network is quantised", "convert the floating-point network, and quantise the plain one")
 _JUMPS = ("it jumps, and a plain network is continuous", "replace it by a piecewise linear one and retrain")
@@ -57,120 +59,42 @@ _CURVED, _GLOBAL = torch_words.IMPOSSIBLE["gelu"], torch_words.IMPOSSIBLE["mean"
 _TORCH_NAMES = {
     "Sigmoid": "sigmoid", "Softmax": "softmax", "LogSoftmax": "log_softmax", "HardSwish": "hardswish",
     "GlobalAveragePool": "adaptive_avg_pool2d", "GlobalMaxPool": "adaptive_max_pool2d", "Einsum": "einsum",
-    "LayerNormalization": "layer_norm", "GroupNormalization": "group_norm", "InstanceNormalization": "instance_norm",
-    "LpNormalization": "normalize", "MeanVarianceNormalization": "normalize", "MatMul": "matmul", "Gemm": "matmul",
+    "LayerNormalization": "layer_norm", "GroupNormalization": "group_norm",
+    "InstanceNormalization": "instance_norm", "LpNormalization": "normalize",
+    "MeanVarianceNormalization": "normalize", "MatMul": "matmul", "Gemm": "matmul",
     "MaxPool": "max_pool2d", "AveragePool": "avg_pool2d", "LpPool": "avg_pool2d", "GridSample": "grid_sample",
     "DeformConv": "deform_conv2d",
 }  # fmt: skip
 REFUSED: dict[str, tuple[str, str]] = {
     **{name: torch_words.IMPOSSIBLE[word] for name, word in _TORCH_NAMES.items()},
-    **dict.fromkeys(("Gelu", "Tanh", "Softplus", "Softsign", "Mish", "Elu", "Selu", "Celu", "Exp", "Log"), _CURVED),
+    **dict.fromkeys(
+        ("Gelu", "Tanh", "Softplus", "Softsign", "Mish", "Elu", "Selu", "Celu", "Exp", "Log"),
+        _CURVED,
+    ),
     **dict.fromkeys(("Sqrt", "Sin", "Cos", "Erf", "Pow", "Reciprocal", "LRN"), _CURVED),
     **dict.fromkeys(("Sign", "Round", "Floor", "Ceil", "ThresholdedRelu", "Shrink", "Mod"), _JUMPS),
-    **dict.fromkeys(("Where", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "And"), _DECIDES),
-    **dict.fromkeys(("ArgMax", "ArgMin", "TopK", "NonZero", "GatherND", "GatherElements", "ScatterND"), _DECIDES),
-    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd"), _GLOBAL),
+    **dict.fromkeys(
+        ("Where", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "And"),
+        _DECIDES,
+    ),
+    **dict.fromkeys(
+        ("ArgMax", "ArgMin", "TopK", "NonZero", "GatherND", "GatherElements", "ScatterND"),
+        _DECIDES,
+    ),
+    **dict.fromkeys(
+        ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd"),
+        _GLOBAL,
+    ),
     **dict.fromkeys(("ReduceSumSquare", "ReduceLogSumExp", "CumSum"), _GLOBAL),
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv"), _QUANTISED),
+    **dict.fromkeys(
+        ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv"),
+        _QUANTISED,
+    ),
     **dict.fromkeys(("ConvInteger", "MatMulInteger", "QLinearMatMul"), _QUANTISED),
 }  # fmt: skip
 
 
-# -- sizes and views ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What the file says about the image's size: None where it is free.
-
-    In a file of a fixed size every size is a plain number, and a height cannot be told from a number of channels that
-    happens to be the same. So nothing is decided by value: a reshape is read element by element, in order, and what
-    was cut out of the height knows that it was. The leading part of a height that is cut in two grows with the image.
-    """
-
-    batch: int | None = None
-    height: int | None = None
-    width: int | None = None
-
-    def shape(self, x: View) -> list[int | Size]:
-        """The sizes of x's axes as the network sees them: numbers if the file fixes them."""
-        if self.batch is None and self.height is None:
-            return list(x.shape)
-        axes = self._bare(x).axes
-        if self.height is None:
-            return list(replace(x, axes=axes).shape)
-        return [math.prod(self._pixels(f) for f in axis) for axis in axes]
-
-    def reshaped(self, x: View, target: Sequence[int | Size]) -> View:
-        """x with other axes; -1 stands for what is left.  Raises Unreadable if an axis is cut apart."""
-        bare = self._bare(x)
-        if self.height is None:
-            return self._batched(bare.reshaped(list(target)))
-        left = [f for axis in bare.axes for f in axis if f.size != 1]
-        sizes = [int(n) for n in target]  # type: ignore[arg-type]
-        if -1 in sizes:
-            whole, known = math.prod(map(self._pixels, left)), -math.prod(sizes)
-            if known < 1 or whole % known:
-                raise Unreadable(f"a reshape to {sizes} does not fit {whole} elements")
-            sizes[sizes.index(-1)] = whole // known
-        if any(n < 1 for n in sizes):
-            raise Unreadable(f"a reshape to {sizes}")
-        axes = tuple(self._cut(left, n) for n in sizes)
-        if left:
-            raise Unreadable(f"a reshape to {sizes} loses elements")
-        return self._batched(replace(x, axes=axes))
-
-    def moved(self, x: View, change: Callable[[Axes], Axes]) -> View:
-        """x with its axes changed; where the batch is 1 its axis is any axis of size 1, best the first."""
-        bare = self._bare(x)
-        return self._batched(replace(x, axes=change(bare.axes)))
-
-    def _bare(self, x: View) -> View:
-        if self.batch is None:
-            return x
-        return replace(
-            x, axes=tuple(tuple(f for f in axis if f.axis != "n" and f.size != 1) for axis in x.axes)
-        )
-
-    def _batched(self, x: View) -> View:
-        if self.batch is None:
-            return x
-        axes = list(x.axes)
-        at = axes.index(()) if () in axes else 0
-        axes[at : at + 1] = [(Factor("n", 1, BATCH), *axes[at])] if axes else []
-        return replace(x, axes=tuple(axes))
-
-    def _pixels(self, f: Factor) -> int:
-        if isinstance(f.size, int):
-            return f.size
-        size = f.size.factor * ((self.height if f.size.symbol == "h" else self.width) or 0)
-        if size.denominator != 1:
-            raise Unreadable(f"{size} rows or columns")
-        return int(size)
-
-    def _cut(self, left: list[Factor], size: int) -> tuple[Factor, ...]:
-        """Factors worth `size` from the front of `left`, the last of them split if need be."""
-        taken: list[Factor] = []
-        while size != 1:
-            if not left:
-                raise Unreadable("a reshape wants more elements than there are")
-            f = left.pop(0)
-            has = self._pixels(f)
-            if size % has == 0:
-                taken.append(f)
-                size //= has
-                continue
-            if has % size:
-                raise Unreadable(f"a reshape cuts an axis of {has} elements at {size}")
-            inner = has // size
-            outer = f.size / inner if isinstance(f.size, Size) else size
-            taken.append(Factor(f.axis, f.stride * inner, outer))
-            left.insert(0, Factor(f.axis, f.stride, inner))
-            size = 1
-        return tuple(taken)
-
-
-# -- operands ----------------------------------------------------------------------------------------------------
+# -- operands --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -225,7 +149,7 @@ def _operand(c: Context, value: Value | None) -> Any:
     return value if isinstance(value, (View, Resized)) else c.tensor(value, "constant")
 
 
-# -- convolutions ------------------------------------------------------------------------------------------------
+# -- convolutions ----------------------------------------------------------------------------------
 
 
 def _kernel(c: Context, node: Node, value: Value | None) -> Tensor:
@@ -300,8 +224,8 @@ def conv_transpose(c: Context, node: Node, x: View, weight: Value, bias: Value |
     for n, step, first, last, added in zip(spread.shape[2:], steps, pads[:2], pads[2:], extra, strict=True):
         if n - first - last + added != step:
             c.builder.refuse(
-                f"kernel {n}, stride {step}, padding {first} and {last}, output_padding {added} do not enlarge by "
-                f"exactly {step}",
+                f"kernel {n}, stride {step}, padding {first} and {last}, output_padding {added} "
+                f"do not enlarge by exactly {step}",
                 "choose them so that kernel - padding + output_padding = stride",
             )
         before = max(0, n - step - 2 * first)
@@ -331,7 +255,7 @@ def _sized_by_output(c: Context, node: Node, x: View, steps: list[int]) -> Node:
     return replace(node, attributes={**node.attributes, "auto_pad": kind})
 
 
-# -- channel-wise linear -------------------------------------------------------------------------------------------
+# -- channel-wise linear ---------------------------------------------------------------------------
 
 
 @onnx_word("BatchNormalization")
@@ -357,7 +281,8 @@ def _plus(c: Context, q: float, x: Any, y: Any) -> Any:
             )
             if have != ir.FeatureMap(want, resized.factor):
                 c.builder.refuse(
-                    f"the enlarged image, {want} channels at x{resized.factor}, is added to {have.channels} at x{have.scale}",
+                    f"the enlarged image, {want} channels at x{resized.factor}, "
+                    f"is added to {have.channels} at x{have.scale}",
                     "add it last, to an image of its size",
                 )
     return torch_words.linear(c.builder, _broadcast(c, x, y), 1.0, _broadcast(c, y, x), q)
@@ -416,7 +341,7 @@ def concat(c: Context, node: Node, *parts: Value) -> Any:
     return torch_words.cat(c.builder, views, 1)
 
 
-# -- selections and views ------------------------------------------------------------------------------------------
+# -- selections and views --------------------------------------------------------------------------
 
 
 @onnx_word("Split")
@@ -601,7 +526,7 @@ def pad(
     return torch_words.pad(c.builder, x, _numbers(pads), mode)
 
 
-# -- piecewise linear ------------------------------------------------------------------------------------------------
+# -- piecewise linear ------------------------------------------------------------------------------
 
 
 @onnx_word("Relu")
@@ -660,7 +585,7 @@ def extreme(c: Context, node: Node, *operands: Value) -> Any:
     return reduce(partial(function, c.builder), [*views, *bounds])
 
 
-# -- resolution --------------------------------------------------------------------------------------------------------
+# -- resolution ------------------------------------------------------------------------------------
 
 
 def _block(c: Context, node: Node) -> int:
@@ -694,10 +619,10 @@ def space_to_depth(c: Context, node: Node, x: View) -> View:
 
 
 def repeats(factor: int, coordinates: str, rounding: str) -> bool:
-    """Whether nearest-neighbour enlargement by a whole factor, in ONNX's terms, repeats every pixel `factor` times.
+    """Whether ONNX's nearest-neighbour enlargement by a whole factor repeats every pixel `factor` times.
 
-    Pixel factor * q + r of the result should come from pixel q.  `places` are the coordinates that ONNX computes for it,
-    minus q; they do not depend on q, nor on the size of the image, in the modes known here.
+    Pixel factor * q + r of the result should come from pixel q.  `places` are the coordinates that ONNX
+    computes for it, minus q; they do not depend on q, nor on the size of the image, in the modes known here.
     """
     middles = [Fraction(2 * r + 1, 2 * factor) for r in range(factor)]
     centred = [m - Fraction(1, 2) for m in middles]  # pytorch's variant differs for results of one pixel only
@@ -736,7 +661,8 @@ def resize(
         rounding = node.text("nearest_mode", "round_prefer_floor")
         if not repeats(factor, coordinates, rounding):
             b.refuse(
-                f"nearest enlargement by {factor} with {coordinates} and {rounding} does not repeat pixels evenly",
+                f"nearest enlargement by {factor} with {coordinates} and {rounding} "
+                "does not repeat pixels evenly",
                 "use asymmetric with floor, or half_pixel with round_prefer_floor",
             )
         return b.enlarge(x, factor)
