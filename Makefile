@@ -18,7 +18,7 @@ help:  ## This list
 demo: $(VENV)/.installed  ## Convert the shipped teacher, check it, upscale photographs; results in demo-output
 	$(bin)/python examples/demo.py
 
-check: lint types wheel-check test  ## What CI runs: all of the next four
+check: lint types wheel-check test  ## All of the next four, as CI does
 
 lint: $(VENV)/.installed-dev  ## ruff: rules and format
 	$(bin)/ruff check .
@@ -29,7 +29,7 @@ types: $(VENV)/.installed-dev  ## mypy, strict
 
 wheel-check: $(VENV)/.installed-dev  ## Build sdist and wheel, install the wheel elsewhere, import and run it
 	rm -rf dist
-	$(bin)/python -m build --no-isolation . > /dev/null
+	$(bin)/python -m build --quiet --no-isolation .
 	$(bin)/python .ci/wheel_check.py dist
 
 test: $(VENV)/.installed-dev  ## The tests; one file: .venv/bin/pytest tests/test_layout.py

@@ -169,7 +169,7 @@ def tensor_sha256(tensor: Tensor) -> str:
     """Hash of a tensor's dtype, shape and bytes."""
     raw = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{raw.dtype}{tuple(raw.shape)}".encode())
-    digest.update(memoryview(raw.reshape(-1).view(torch.uint8).numpy()))
+    digest.update(raw.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

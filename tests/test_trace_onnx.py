@@ -169,7 +169,7 @@ def test_transposed_convolutions(
     more = min(more, stride - 1)
     after = (kernel - 1) * dilation + 1 - before + more - stride
     assume(after >= 0)
-    attributes = {
+    attributes: dict[str, Any] = {
         "strides": [stride] * 2,
         "pads": [before, before, after, after],
         "output_padding": [more] * 2,

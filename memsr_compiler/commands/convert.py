@@ -49,6 +49,8 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
     """Read, compile, write, and run what was written beside the teacher."""
     if options.out.suffix not in (".onnx", ".safetensors"):
         raise InvalidInput(f"{options.out}: a plain network is written as .onnx or .safetensors; name it so")
+    if options.out.suffix == ".safetensors" and options.dtype != "float32":
+        raise InvalidInput(f"--dtype {options.dtype} is for .onnx files; .safetensors keep the teacher's own precision")
     for path in (options.out, options.report):
         if path is not None:
             _check_writable(path)
@@ -129,8 +131,7 @@ def _write(net: PlainNet, options: ConvertOptions) -> list[Path]:
         return [options.out]
     from memsr_compiler.export import export_onnx
 
-    export_onnx(net, options.out, dtype=options.dtype)
-    return [options.out, options.out.with_suffix(".cert.json")]
+    return list(export_onnx(net, options.out, dtype=options.dtype).files)
 
 
 def deviations(
