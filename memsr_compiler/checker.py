@@ -43,7 +43,7 @@ def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) 
     dtype, which is allowed half a unit in the last place and no more.
     """
     todo: Iterator[Layer] = iter(layers)
-    base, worst = 1, 0.0
+    base, shuffle, worst = 1, 1, 0.0
     known = _Known(teacher, _never_negative(teacher))
     inputs: list[tuple[str, int]] = [(teacher.input.name, teacher.type(teacher.input.name).channels)]
     for number, stage in enumerate(certificate.stages):
@@ -63,9 +63,9 @@ def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) 
                 raise CertificateError(f"stage {number}, layer {depth}: ReLU or pixel shuffle in the wrong place")
             _require_sound(teacher, base, meanings, f"stage {number}, layer {depth}")
             worst = max(worst, _check_layer(below, layer, meanings, f"stage {number}, layer {depth}"))
-            below = _Level(known, base, meanings, nonnegative=layer.relu)
-        base *= layer.shuffle
-        inputs = _require_outputs(teacher, stage.levels[-1], layer.shuffle, base, last_stage)
+            below, shuffle = _Level(known, base, meanings, nonnegative=layer.relu), layer.shuffle
+        base *= shuffle
+        inputs = _require_outputs(teacher, stage.levels[-1], shuffle, base, last_stage)
     if next(todo, None) is not None:
         raise CertificateError("the plain network has more layers than the certificate speaks of")
     return worst

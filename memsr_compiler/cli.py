@@ -96,18 +96,20 @@ def convert(
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
     """Compile a trained network into an equivalent plain network, with a certificate."""
-    carry = _choice("carry", carry, "auto", "shift", "split")
-    tail = _choice("tail", tail, "fold", "keep")
-    dtype = _choice("dtype", dtype, "float32", "float16")
-    image_skip = _choice("image-skip", image_skip, "refuse", "outside")
+    chosen = {
+        "carry": _choice("carry", carry, "auto", "shift", "split"),
+        "tail": _choice("tail", tail, "fold", "keep"),
+        "dtype": _choice("dtype", dtype, "float32", "float16"),
+        "image_skip": _choice("image-skip", image_skip, "refuse", "outside"),
+    }
     talk = _talk(as_json, quiet, verbose)
     pixels = _size(size)
     from memsr_compiler.commands.convert import ConvertOptions, run
     from memsr_compiler.commands.teachers import TeacherOptions
 
     options = ConvertOptions(
-        out=out, carry=carry, constant=constant, calibration=calibration, margin=margin, tail=tail, align=align,
-        dtype=dtype, image_skip=image_skip, max_weights=int(max_weights * 2**30), report=report, size=pixels,
+        out=out, constant=constant, calibration=calibration, margin=margin, align=align,
+        max_weights=int(max_weights * 2**30), report=report, size=pixels, **chosen,
     )  # fmt: skip
     run(TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle), options, talk)
 

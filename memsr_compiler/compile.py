@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -152,7 +152,7 @@ def lower(
         report.passes += reports
         return result
 
-    options = {"skip-to-conv": {"carry": carry}, "insert-relu": {"carry": carry, "constant": constant}, "align-channels": {"multiple": align}}
+    options: dict[str, dict[str, Any]] = {"skip-to-conv": {"carry": carry}, "insert-relu": {"carry": carry, "constant": constant}, "align-channels": {"multiple": align}}
     plain = [p.bind(**options.get(p.name, {})) for p in passes.PLAIN]
     graph = run(graph, passes.CANONICAL[:4])
     whole = StageGraph(graph, (graph.input.name,), (graph.output,))

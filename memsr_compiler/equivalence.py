@@ -115,7 +115,7 @@ def rounding_bound(peak: float, dtype: torch.dtype, *networks: Network) -> float
     the factor 4 leaves room for values on the way that are larger than the output.
     """
     terms = max((_terms(n) for n in networks if isinstance(n, nn.Module)), default=10_000)
-    return 4 * torch.finfo(dtype).eps * max(peak, 1.0) * max(terms, 100) ** 0.5
+    return float(4 * torch.finfo(dtype).eps * max(peak, 1.0) * max(terms, 100) ** 0.5)
 
 
 def _terms(network: nn.Module) -> int:

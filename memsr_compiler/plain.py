@@ -51,9 +51,9 @@ class PlainInfo:
     def from_strings(text: Mapping[str, str]) -> PlainInfo:
         """The inverse.  Raises KeyError or ValueError."""
         low, high = text["input_range"].split()
-        numbers: dict[str, Any] = {k: int(text[k]) for k in ("scale", "channels", "receptive_field")}
-        words = {k: text[k] for k in ("carry", "guarantee", "teacher_sha256", "image_skip", "tool")}
-        return PlainInfo(input_range=(float(low), float(high)), **numbers, **words)
+        values: dict[str, Any] = {k: int(text[k]) for k in ("scale", "channels", "receptive_field")}
+        values |= {k: text[k] for k in ("carry", "guarantee", "teacher_sha256", "image_skip", "tool")}
+        return PlainInfo(input_range=(float(low), float(high)), **values)
 
 
 class PlainLayer(nn.Conv2d):
@@ -76,7 +76,8 @@ class PlainLayer(nn.Conv2d):
         return nn.functional.pixel_shuffle(y, self.shuffle) if self.shuffle > 1 else y
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + (", relu" if self.relu else "") + (f", shuffle={self.shuffle}" if self.shuffle > 1 else "")
+        conv = str(super().extra_repr())  # type: ignore[no-untyped-call]
+        return conv + (", relu" if self.relu else "") + (f", shuffle={self.shuffle}" if self.shuffle > 1 else "")
 
 
 class PlainNet(nn.Module):

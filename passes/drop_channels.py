@@ -105,7 +105,7 @@ def _nonzero(blocks: list[Block], conv: BlockConv2d) -> tuple[Block, ...]:
 def _read(conv: BlockConv2d) -> list[int]:
     read = torch.zeros(conv.channels_in, dtype=torch.bool)
     for b in conv.blocks:
-        read[b.column : b.column + b.kernel.shape[1]] |= (b.kernel != 0).any(dim=(0, 2, 3))  # type: ignore[call-overload]
+        read[b.column : b.column + b.kernel.shape[1]] |= (b.kernel != 0).any(dim=(0, 2, 3))
     numbers: list[int] = read.nonzero()[:, 0].tolist()
     return numbers
 

@@ -82,7 +82,7 @@ def _matrices(graph: Graph, op: Op) -> tuple[list[tuple[str, Tensor]], Tensor]:
     if isinstance(op, Sum):
         return [(name, identity) for name in op.inputs], zero
     widths = [graph.type(name).channels for name in op.inputs]
-    return list(zip(op.inputs, identity.split(widths, dim=1), strict=True)), zero
+    return list(zip(op.inputs, torch.split(identity, widths, dim=1), strict=True)), zero
 
 
 def _form(graph: Graph, op: Op, forms: dict[str, _Form]) -> _Form:

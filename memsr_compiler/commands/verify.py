@@ -12,7 +12,7 @@ from torch import Tensor
 from memsr_compiler import checker
 from memsr_compiler.commands.console import Talk
 from memsr_compiler.commands.teachers import TeacherOptions, read
-from memsr_compiler.equivalence import Equivalence, check_equivalence, probe_images, rounding_bound
+from memsr_compiler.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.plain import PlainNet
 from memsr_compiler.storage import load_plain
@@ -72,11 +72,11 @@ def measure(model: torch.nn.Module, net: PlainNet, path: Path, inputs: dict[str,
         y: Tensor = net(x.to(net[0].weight.dtype))
         return y
 
-    network = plain
+    network: Network = plain
     if path.suffix == ".onnx":
         from memsr_compiler.runtime import OrtNetwork
 
-        network = OrtNetwork(path)  # type: ignore[assignment]
+        network = OrtNetwork(path)
     loose = check_equivalence(teacher, network, images=inputs, tolerance=float("inf"))
     magnitude = max([loose.peak, *(net.certificate.shifts.values() if net.certificate else ())])
     bound = rounding_bound(magnitude, net[0].weight.dtype, net)

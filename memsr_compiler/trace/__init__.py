@@ -72,7 +72,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         return Traced(ir.Graph(ops, model.graph.output), "onnx", model.image_skip)
     problems: list[tuple[str, Exception]] = []
     for reader in ("torch.fx.symbolic_trace", "torch.export"):
-        failures = []
+        failures: list[Exception] = []
         for channels in _possible_channels(model):
             try:
                 traced = _read(model, reader, channels, input_range)

@@ -267,7 +267,8 @@ def batch_norm(c: Context, node: Node, x: View, scale: Value, shift: Value, mean
     eps, training = node.number("epsilon", 1e-5), bool(node.integer("training_mode", 0))
     if bool((parts[1] + eps <= 0).any()):
         raise InvalidInput(f"{node.name}: {node.op}: its variance is negative. Export or download it again.")
-    return torch_words.batch_norm(c.builder, x, *parts, training, 0.0, eps)
+    mean_, var_, gain, bias = parts
+    return torch_words.batch_norm(c.builder, x, mean_, var_, gain, bias, training, 0.0, eps)
 
 
 def _plus(c: Context, q: float, x: Any, y: Any) -> Any:

@@ -168,8 +168,9 @@ class _Reader:
             self.builder.refuse(*IMPOSSIBLE["instance_norm"])
         statistics = norm.training or not norm.track_running_stats
         x = self._value(node.args[0])
-        affine = [None if p is None else p.detach() for p in (norm.weight, norm.bias)]
-        return _Cell(batch_norm(self.builder, x, norm.running_mean, norm.running_var, *affine, statistics, 0.0, norm.eps))
+        mean, var = norm.running_mean, norm.running_var
+        gain, bias = (norm.weight.detach(), norm.bias.detach()) if norm.affine else (None, None)
+        return _Cell(batch_norm(self.builder, x, mean, var, gain, bias, statistics, 0.0, norm.eps))
 
     def _call(self, node: fx.Node) -> _Cell:
         name, inplace = _word(node), _is_inplace(node)

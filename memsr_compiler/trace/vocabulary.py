@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +21,13 @@ Word = Callable[..., Any]
 WORDS: dict[str, Word] = {}
 
 
-def word(*names: str) -> Callable[[Word], Word]:
-    def attach(function: Word) -> Word:
+F = TypeVar("F", bound=Word)
+
+
+def word(*names: str) -> Callable[[F], F]:
+    """Make a function the word for these names."""
+
+    def attach(function: F) -> F:
         WORDS.update(dict.fromkeys(names, function))
         return function
 
@@ -257,7 +262,8 @@ def split(b: Builder, x: View, split_size_or_sections: Any, dim: int = 0) -> tup
 
 @word("slice")
 def slice_axis(b: Builder, x: View, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> View:
-    return index(b, x, (slice(None),) * (dim % 4) + (slice(start, end, step),))
+    part: View = index(b, x, (slice(None),) * (dim % 4) + (slice(start, end, step),))
+    return part
 
 
 @word("narrow")
@@ -522,9 +528,11 @@ def _enlargement(b: Builder, x: View, size: Any, scale_factor: Any) -> int:
     if size is not None:
         sizes = list(size) if isinstance(size, Sequence) else [size] * 2
         pairs = list(zip(sizes, x.shape[2:], strict=True))
-        if not all(isinstance(new, Size) and isinstance(old, Size) and new.symbol == old.symbol for new, old in pairs):
-            b.refuse("it resizes to a fixed size", "give interpolate a scale factor")
-        factors = [float(new.factor / old.factor) for new, old in pairs]
+        factors = []
+        for new, old in pairs:
+            if not isinstance(new, Size) or not isinstance(old, Size) or new.symbol != old.symbol:
+                b.refuse("it resizes to a fixed size", "give interpolate a scale factor")
+            factors.append(float(new.factor / old.factor))
     else:
         factors = [float(f) for f in scale_factor] if isinstance(scale_factor, Sequence) else [float(scale_factor)]
     if len(set(factors)) > 1 or factors[0] != int(factors[0]) or factors[0] < 1:
