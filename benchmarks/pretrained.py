@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, load_teacher
 from memsr_compiler.images import read_images, to_image, to_tensor
-from memsr_compiler.metrics import luma, psnr, srcnn_input
+from memsr_compiler.metrics import psnr, srcnn_input
 from memsr_compiler.runtime import OrtNetwork
 
 SHIPPED = Path(__file__).parent.parent / "examples" / "edsr_8x32_x2.pt"
@@ -38,11 +38,10 @@ def luma_psnr(network: object, folder: Path, scale: int) -> float:
     """Protocol E: Y of the bicubically enlarged image in, Y out."""
     scores = []
     for high in read_images(folder / "HR"):
-        bicubic = torch.from_numpy(srcnn_input(high, scale) / 255).float()[None, None]
+        bicubic = torch.from_numpy(srcnn_input(high, scale)).float()[None, None]
         with torch.no_grad():
             output: Tensor = network(bicubic)  # type: ignore[operator]
-        found = output[0, 0].double().numpy() * 255
-        scores.append(psnr(found.clip(0, 255) / 255, luma(high) / 255, scale=scale, protocol="srcnn"))
+        scores.append(psnr(output[0, 0].double().numpy(), high, scale=scale, protocol="srcnn"))
     return float(np.mean(scores))
 
 

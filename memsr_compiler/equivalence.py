@@ -87,11 +87,16 @@ def check_equivalence(
         result = _compare(name, expected.double().cpu(), found.double().cpu())
         bound = rounding_bound(result.peak, dtype, a, b) if tolerance is None else tolerance
         result = Equivalence(**{**result.__dict__, "bound": bound})
-        if worst is None or not result.deviation / max(result.bound, 1e-300) <= worst.deviation / max(worst.bound, 1e-300):
+        if worst is None or _badness(result) > _badness(worst):
             worst = result
     if worst is None:
         raise InvalidInput("there is no input to compare the networks on")
     return worst
+
+
+def _badness(result: Equivalence) -> tuple[float, float]:
+    """How far beyond (or below) its bound; without a bound, how far at all."""
+    return result.deviation / max(result.bound, 1e-300), result.deviation
 
 
 def probe_images(channels: int, input_range: tuple[float, float] = (0.0, 1.0)) -> dict[str, Tensor]:

@@ -74,14 +74,16 @@ def probes(graph: ir.Graph) -> dict[str, Tensor]:
         corners = torch.full(shape, low, dtype=torch.float64)
         corners[:, 0, 0] = corners[:, -1, -1] = high
         flat = [torch.full(shape, v, dtype=torch.float64) for v in (low, high)]
-        found[f"{height}x{width}"] = torch.stack([_noise(shape, low, high), *flat, corners])
+        noise = _noise((4, *shape), low, high)
+        noise[2:] = torch.where(noise[2:] > (low + high) / 2, high, low)  # the ends only: they wake more ReLUs
+        found[f"{height}x{width}"] = torch.stack([*noise, *flat, corners])
     return found
 
 
 def long_probe(graph: ir.Graph) -> dict[str, Tensor]:
     """Noise on a strip, two pixels wide, that is longer than the receptive field."""
     length = min(2 * receptive_field(graph) + 3, LONGEST)
-    return {f"{length}x2": _noise((graph.input.channels, length, 2), *_range(graph))[None]}
+    return {f"{length}x2": _noise((1, graph.input.channels, length, 2), *_range(graph))}
 
 
 def _range(graph: ir.Graph) -> tuple[float, float]:
@@ -89,8 +91,8 @@ def _range(graph: ir.Graph) -> tuple[float, float]:
     return (low if math.isfinite(low) else -1.0), (high if math.isfinite(high) else 1.0)
 
 
-def _noise(shape: tuple[int, int, int], low: float, high: float) -> Tensor:
-    generator = torch.Generator().manual_seed(shape[1] * 7919 + shape[2])
+def _noise(shape: tuple[int, int, int, int], low: float, high: float) -> Tensor:
+    generator = torch.Generator().manual_seed(shape[2] * 7919 + shape[3])
     return torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low
 
 

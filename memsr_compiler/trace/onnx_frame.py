@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from memsr_compiler.trace.values import BATCH, Axes, Factor, Size, Unreadable, View
 
@@ -36,19 +37,20 @@ class Frame:
         """x with other axes; -1 stands for what is left.  Raises Unreadable if an axis is cut apart."""
         bare = self._bare(x)
         if self.height is None:
-            return self._batched(bare.reshaped(list(target)))
+            sizes = [_missing(bare, target) if n == -1 else n for n in target]
+            return self._batched(bare.reshaped(sizes))
         left = [f for axis in bare.axes for f in axis if f.size != 1]
-        sizes = [int(n) for n in target]  # type: ignore[arg-type]
-        if -1 in sizes:
-            whole, known = math.prod(map(self._pixels, left)), -math.prod(sizes)
+        numbers = [int(n) for n in target]  # type: ignore[arg-type]
+        if -1 in numbers:
+            whole, known = math.prod(map(self._pixels, left)), -math.prod(numbers)
             if known < 1 or whole % known:
-                raise Unreadable(f"a reshape to {sizes} does not fit {whole} elements")
-            sizes[sizes.index(-1)] = whole // known
-        if any(n < 1 for n in sizes):
-            raise Unreadable(f"a reshape to {sizes}")
-        axes = tuple(self._cut(left, n) for n in sizes)
+                raise Unreadable(f"a reshape to {numbers} does not fit {whole} elements")
+            numbers[numbers.index(-1)] = whole // known
+        if any(n < 1 for n in numbers):
+            raise Unreadable(f"a reshape to {numbers}")
+        axes = tuple(self._cut(left, n) for n in numbers)
         if left:
-            raise Unreadable(f"a reshape to {sizes} loses elements")
+            raise Unreadable(f"a reshape to {numbers} loses elements")
         return self._batched(replace(x, axes=axes))
 
     def moved(self, x: View, change: Callable[[Axes], Axes]) -> View:
@@ -99,3 +101,21 @@ class Frame:
             left.insert(0, Factor(f.axis, f.stride, inner))
             size = 1
         return tuple(taken)
+
+
+def _missing(x: View, target: Sequence[int | Size]) -> int | Size:
+    """What -1 stands for; -1 if that is a height times a width, which no single size says."""
+    ratio, powers = Fraction(1), {"h": 0, "w": 0}
+    sizes = [(f.size, 1) for axis in x.axes for f in axis] + [(n, -1) for n in target if n != -1]
+    for size, sign in sizes:
+        number = size.factor if isinstance(size, Size) else Fraction(size)
+        ratio *= number**sign
+        if isinstance(size, Size):
+            powers[size.symbol] += sign
+    if powers["h"] == powers["w"] == 1:
+        return -1
+    if ratio <= 0 or min(powers.values()) < 0 or (not any(powers.values()) and ratio.denominator != 1):
+        raise Unreadable(f"a reshape to ({', '.join(map(str, target))}) does not fit")
+    if powers["h"]:
+        return Size("h", ratio)
+    return Size("w", ratio) if powers["w"] else int(ratio)

@@ -9,6 +9,8 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.values import BATCH, Size, Unreadable, View
 from memsr_compiler.trace.vocabulary import IMPOSSIBLE, WORDS, batch_norm
 
+HEIGHT, WIDTH = 997, 1009  # primes: what is a multiple of them is a height or a width
 _INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
 _ALIASES = ("slice", "chunk", "split", "split_with_sizes", "narrow", "view", "reshape", "transpose", "permute", "getitem")
 
@@ -32,17 +35,22 @@ def symbolic(model: nn.Module) -> fx.GraphModule:
 def exported(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[[fx.Node], Any]]:
     """The network as torch.export sees it, functional, with a way to find the constants among its inputs.
 
-    Height and width are free; if the network does not allow that, found out automatically.  Raises what export raises.
+    Height and width are free; if the network does not allow that, found out automatically; else fixed, at sizes by
+    which they are recognised.  Raises what export raises.
     """
     from torch.export import Dim, export
 
-    example = torch.rand(BATCH, channels, 24, 36)
-    try:
-        dims: Any = {2: Dim("height", min=2), 3: Dim("width", min=2)}
-        program = _quietly(lambda: export(copy.deepcopy(model).float(), (example,), dynamic_shapes=(dims,)))
-    except Exception:
-        auto: Any = {2: Dim.AUTO, 3: Dim.AUTO}
-        program = _quietly(lambda: export(copy.deepcopy(model).float(), (example,), dynamic_shapes=(auto,)))
+    example = torch.empty(BATCH, channels, HEIGHT, WIDTH)  # no pixel is computed
+    free: list[Any] = [{2: Dim("height", min=2), 3: Dim("width", min=2)}, {2: Dim.AUTO, 3: Dim.AUTO}, None]
+    while True:
+        dims = free.pop(0)
+        shapes = None if dims is None else (dims,)
+        try:
+            program = _quietly(partial(export, copy.deepcopy(model).float(), (example,), dynamic_shapes=shapes))
+            break
+        except Exception:
+            if not free:
+                raise
     program = _quietly(lambda: program.run_decompositions({}))
     signature = program.graph_signature
     exact = dict(model.named_parameters()) | dict(model.named_buffers())
@@ -218,11 +226,22 @@ class _Reader:
     def _value(self, argument: Any) -> Any:
         if isinstance(argument, fx.Node):
             return self.env[argument].value
+        if self.constant is not None and type(argument) is int:
+            return _recognised(argument)
         if isinstance(argument, (tuple, list)):
             return type(argument)(self._value(a) for a in argument)
         if isinstance(argument, slice):
             return slice(self._value(argument.start), self._value(argument.stop), self._value(argument.step))
         return argument
+
+
+def _recognised(number: int) -> int | Size:
+    """A number that can only have come from the example's height or width, as what it stands for."""
+    if number > 0 and number % HEIGHT == 0:
+        return Size("h", Fraction(number // HEIGHT))
+    if number > 0 and number % WIDTH == 0:
+        return Size("w", Fraction(number // WIDTH))
+    return number
 
 
 def _word(node: fx.Node) -> str:

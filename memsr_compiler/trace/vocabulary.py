@@ -266,6 +266,26 @@ def slice_axis(b: Builder, x: View, dim: int = 0, start: Any = None, end: Any = 
     return part
 
 
+@word("slice_scatter")
+def slice_scatter(
+    b: Builder, x: View, src: View, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> View:
+    if dim % 4 != 1:
+        whole = start in (None, 0) and step == 1 and (end is None or end == x.shape[dim] or (isinstance(end, int) and end >= 2**31))
+        if not whole:
+            b.refuse(f"it writes into part of axis {dim}", "a plain network treats every pixel alike")
+        return src
+    width = b.channels(x)
+    written = list(range(width))[slice(start, end, step)]
+    both = cat(b, [x, src], 1)
+    return select(b, both, [width + written.index(c) if c in written else c for c in range(width)])
+
+
+@word("copy")
+def copy(b: Builder, x: View, src: View, non_blocking: bool = False) -> View:
+    return src
+
+
 @word("narrow")
 def narrow(b: Builder, x: View, dim: int, start: int, length: int) -> View:
     return slice_axis(b, x, dim, start, start + length)
