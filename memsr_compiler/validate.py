@@ -52,24 +52,28 @@ def receptive_field(graph: ir.Graph) -> int:
     for op in graph:
         inner = max((reach[i] for i in op.inputs), default=0.0)
         scale = graph.type(op.inputs[0]).scale if op.inputs else 1
-        size, spread = 1, 1
-        if isinstance(op, ir.Conv2d):
-            size, spread = op.weight.shape[-1], op.dilation
-        elif isinstance(op, ir.ConvTranspose2d):
-            size = 2 * (op.weight.shape[-1] // op.stride) + 1
-        elif isinstance(op, ir.BlockConv2d):
-            size = op.kernel_size
-        reach[op.name] = inner + size // 2 * spread / scale
+        reach[op.name] = inner + _reach(op) / scale
     return math.ceil(reach[graph.output])
+
+
+def _reach(op: ir.Op) -> int:
+    """How many pixels of its operand an op looks to each side."""
+    if isinstance(op, ir.Conv2d):
+        return op.weight.shape[-1] // 2 * op.dilation
+    if isinstance(op, ir.ConvTranspose2d):
+        return op.weight.shape[-1] // op.stride
+    return op.kernel_size // 2 if isinstance(op, ir.BlockConv2d) else 0
 
 
 def probes(graph: ir.Graph) -> dict[str, Tensor]:
     """Inputs (N, C, H, W), float64, within the input's range, always the same ones: random, all low, all high, and
-    impulses in two corners; 1x1 and 3x5 pixels, where every pixel is at the border.
+    impulses in two corners; 1x1 and 3x5 pixels, where every pixel is at the border, and as many as it takes for the
+    corner of the largest kernel to read something.
     """
     low, high = _range(graph)
     found = {}
-    for height, width in ((1, 1), (3, 5)):
+    side = 1 + max(_reach(op) for op in graph)
+    for height, width in ((1, 1), (3, 5), *([(side, side)] if side > 3 else [])):
         shape = (graph.input.channels, height, width)
         corners = torch.full(shape, low, dtype=torch.float64)
         corners[:, 0, 0] = corners[:, -1, -1] = high

@@ -48,7 +48,9 @@ class Builder:
     def name(self, kind: str) -> str:
         """A new name: the module path, with the op's kind where the module is not that op alone."""
         base = self.where if self.leaf and self.where else ".".join(p for p in (self.where, kind) if p)
-        base = base.replace("~", "-").replace("#", "-").replace("@", "-")
+        return self._unique(base.replace("~", "-").replace("#", "-").replace("@", "-"))
+
+    def _unique(self, base: str) -> str:
         name, i = base, 1
         while name in self.taken:
             i += 1
@@ -132,7 +134,7 @@ class Builder:
         if factor == 1:
             return x
         name, index = self.name("nearest"), tuple(c for c in range(self.channels(x)) for _ in range(factor**2))
-        repeated = self.add(ir.Select(name=f"{name}.repeat", inputs=(self.feature(x),), index=index))
+        repeated = self.add(ir.Select(name=self._unique(f"{name}.repeat"), inputs=(self.feature(x),), index=index))
         return self.add(ir.PixelShuffle(name=name, inputs=(repeated.op,), factor=factor))
 
     def affine(self, x: View, scale: Tensor | float, shift: Tensor | float) -> View:
