@@ -15,6 +15,7 @@ from memsr_compiler import ir
 from memsr_compiler.errors import NotEquivalent
 from memsr_compiler.interp import run
 
+MOST_WEIGHTS = 1 << 22  # of a network for which two random images are too few and time is no object
 LONGEST = 4_000  # pixels; more than the receptive field of every network in the literature
 
 
@@ -73,13 +74,16 @@ def probes(graph: ir.Graph) -> dict[str, Tensor]:
     low, high = _range(graph)
     found = {}
     side = 1 + max(_reach(op) for op in graph)
+    weights = sum(op.weight.numel() for op in graph if isinstance(op, ir.Conv2d))
+    count = min(max(MOST_WEIGHTS // max(weights, 1), 2), 8)
     for height, width in ((1, 1), (3, 5), *([(side, side)] if side > 3 else [])):
         shape = (graph.input.channels, height, width)
         corners = torch.full(shape, low, dtype=torch.float64)
         corners[:, 0, 0] = corners[:, -1, -1] = high
         flat = [torch.full(shape, v, dtype=torch.float64) for v in (low, high)]
-        noise = _noise((4, *shape), low, high)
-        noise[2:] = torch.where(noise[2:] > (low + high) / 2, high, low)  # the ends only: they wake more ReLUs
+        noise = _noise((count, *shape), low, high)
+        ends = noise[(5 * count) // 8 :]  # of the range only: they wake more ReLUs
+        ends.copy_(torch.where(ends > (low + high) / 2, high, low))
         found[f"{height}x{width}"] = torch.stack([*noise, *flat, corners])
     return found
 

@@ -26,6 +26,7 @@ from memsr_compiler.interp import evaluate, run
 from memsr_compiler.plain import PlainNet
 from memsr_compiler.schedule import Carrying
 from memsr_compiler.trace import trace
+from memsr_compiler.validate import long_probe, probes
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -109,7 +110,7 @@ def compiled(network: RandomNetwork, options: Options, images: list[Tensor]) -> 
 
 
 def shift_constant(network: RandomNetwork, input_range: tuple[float, float], images: list[Tensor]) -> float:
-    """A power of two at least three times as large as anything that is carried for these images."""
+    """A power of two at least three times as large as anything that is carried for these images, and for validation's."""
     graph = trace(network, input_range=input_range).graph
     for step in (*passes.CANONICAL, passes.skip_to_conv.bind(carry="shift")):
         graph = step(graph)
@@ -120,7 +121,7 @@ def shift_constant(network: RandomNetwork, input_range: tuple[float, float], ima
         if isinstance(graph[name], (ir.Carry, ir.Sum, ir.Conv2d)):
             largest = max(largest, float(value.abs().max()))
 
-    for x in images:
+    for x in (*images, *probes(graph).values(), *long_probe(graph).values()):
         run(graph, x, watch=watch)
     return 2.0 ** torch.tensor(3 * largest).log2().ceil().item()
 

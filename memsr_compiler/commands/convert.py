@@ -139,11 +139,13 @@ def deviations(
 ) -> dict[str, str]:
     """Largest deviation from the teacher in float64 on probes, of the teacher in float32, the plain network, the file."""
     exact = copy.deepcopy(model).double()
-    images = probe_images(net.info.channels, input_range)
+    images = {name: x[:2] for name, x in probe_images(net.info.channels, input_range).items()}
+    known: dict[int, Tensor] = {}
 
     def exactly(x: Tensor) -> Tensor:
-        y: Tensor = exact(x.double())
-        return y
+        if id(x) not in known:
+            known[id(x)] = exact(x)
+        return known[id(x)]
 
     def in_float32(network: nn.Module) -> object:
         single = copy.deepcopy(network).float()

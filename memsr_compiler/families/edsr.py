@@ -31,11 +31,13 @@ class MeanShift(nn.Conv2d):
 
     def __init__(self, mean: Sequence[float], sign: int, rgb_range: float) -> None:
         super().__init__(len(mean), len(mean), 1)
+        self.requires_grad_(False)
+        if self.weight.is_meta:  # only the shapes are wanted, and filling a meta tensor imports torch's compiler: 2 s
+            return
         with torch.no_grad():
             self.weight.copy_(torch.eye(len(mean))[:, :, None, None])
             assert self.bias is not None, "nn.Conv2d has a bias unless told otherwise"
             self.bias.copy_(sign * rgb_range * torch.tensor(mean))
-        self.requires_grad_(False)
 
 
 class ResBlock(nn.Module):
