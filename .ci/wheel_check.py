@@ -28,9 +28,7 @@ assert importlib.util.find_spec("passes") is None, "passes was installed as a mo
 def expected() -> set[str]:
     """The files of the package, as they are to be installed."""
     wanted = [
-        path
-        for kind in ("**/*.py", "*.css", "*.html", "py.typed")
-        for path in ROOT.glob(f"memsr_compiler/{kind}")
+        path for kind in ("**/*.py", "*.css", "*.html", "py.typed") for path in ROOT.glob(f"memsr_compiler/{kind}")
     ]
     names = {path.relative_to(ROOT).as_posix() for path in wanted}
     return names | {f"memsr_compiler/passes/{path.name}" for path in ROOT.glob("passes/*.py")}
@@ -39,9 +37,7 @@ def expected() -> set[str]:
 def check_wheel(wheel: Path) -> None:
     names = [n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n]
     assert len(names) == len(set(names)), "the wheel has a file twice"
-    assert set(names) == expected(), (
-        f"in the wheel or in the tree, not in both: {sorted(set(names) ^ expected())}"
-    )
+    assert set(names) == expected(), f"in the wheel or in the tree, not in both: {sorted(set(names) ^ expected())}"
 
 
 def check_sdist(sdist: Path) -> None:
@@ -50,9 +46,7 @@ def check_sdist(sdist: Path) -> None:
     assert all(m.isfile() or m.isdir() for m in members), "the sdist has a link"
     inside = [PurePosixPath(*PurePosixPath(m.name).parts[1:]).as_posix() for m in members]
     assert "LICENSE" in inside, "the sdist has no LICENSE"
-    passes = sorted(
-        PurePosixPath(n).name for n in inside if "passes/" in n and n.endswith(".py") and "tests/" not in n
-    )
+    passes = sorted(PurePosixPath(n).name for n in inside if "passes/" in n and n.endswith(".py") and "tests/" not in n)
     assert passes == sorted(p.name for p in ROOT.glob("passes/*.py")), f"passes in the sdist: {passes}"
 
 

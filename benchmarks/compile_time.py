@@ -2,8 +2,9 @@
 
     python benchmarks/compile_time.py
 
-CPU seconds on one thread, as the machine may be shared.  EDSR-baseline (16 blocks of 64 channels) with its x2 and x4 tails, by stage; then `memsrc convert` from shell prompt to
-written ONNX; then EDSR with 32 blocks of 256 channels, in a process of its own, for its peak memory.
+CPU seconds on one thread, as the machine may be shared.  EDSR-baseline (16 blocks of 64 channels) with its x2 and x4
+tails, by stage; then `memsrc convert` from shell prompt to written ONNX; then EDSR with 32 blocks of 256 channels, in
+a process of its own, for its peak memory.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The README's picture: a detail of a sample photograph, enlarged by bicubic, the teacher and its plain network.
 
-    python examples/demo.py demo-output && python benchmarks/figures.py demo-output docs/figures/demo.png
+python examples/demo.py demo-output && python benchmarks/figures.py demo-output docs/figures/demo.png
 """
 
 from __future__ import annotations

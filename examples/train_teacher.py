@@ -60,9 +60,7 @@ def read_pairs(folder: Path) -> list[Pair]:
     return [(read_image(a), read_image(b)) for a, b in zip(low, high, strict=True)]
 
 
-def batches(
-    pairs: list[Pair], size: int, patch: int, scale: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(pairs: list[Pair], size: int, patch: int, scale: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of patches, turned and mirrored at random: LR and HR, (N, 3, h, w) float32 in 0..1."""
     random = np.random.default_rng(seed)
     while True:
@@ -150,15 +148,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--scale", type=int, default=2, help="enlargement")
     result.add_argument("--blocks", type=int, default=8, help="residual blocks")
     result.add_argument("--channels", type=int, default=32, help="feature channels")
-    result.add_argument(
-        "--tail", choices=("edsr", "conv"), default="edsr", help="upsampler: stages, or one conv"
-    )
+    result.add_argument("--tail", choices=("edsr", "conv"), default="edsr", help="upsampler: stages, or one conv")
     result.add_argument("--steps", type=int, default=12000, help="optimizer steps")
     result.add_argument("--batch", type=int, default=8, help="patches per step")
     result.add_argument("--patch", type=int, default=32, help="side of a low-resolution patch in pixels")
-    result.add_argument(
-        "--rate", type=float, default=1e-3, help="peak learning rate of the one-cycle schedule"
-    )
+    result.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the one-cycle schedule")
     result.add_argument("--every", type=int, default=500, help="steps between log lines and saves")
     result.add_argument("--seed", type=int, default=233, help="of the weights and of the patches")
     result.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
@@ -168,9 +162,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Parse, train, and turn the compiler's errors into messages."""
     command = parser()
-    logging.basicConfig(
-        level="INFO", format="%(message)s", handlers=[RichHandler(show_path=False, markup=False)]
-    )
+    logging.basicConfig(level="INFO", format="%(message)s", handlers=[RichHandler(show_path=False, markup=False)])
     try:
         train(command.parse_args())
     except MemsrError as error:

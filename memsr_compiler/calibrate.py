@@ -71,7 +71,9 @@ def calibrate(
         for x in images:
             run(graph, x.double(), watch=watch)
     constants = {t: margin * max(v, 1e-6) for t, v in largest.items()}
-    worst, tensor = _attack(graph, images, constants, input_range, steps, on_step) if constants else (0.0, "nothing carried")
+    worst, tensor = (
+        _attack(graph, images, constants, input_range, steps, on_step) if constants else (0.0, "nothing carried")
+    )
     return Calibration(constants, margin, sum(len(x) for x in images), worst, tensor)
 
 

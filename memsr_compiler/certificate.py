@@ -64,7 +64,8 @@ class Certificate:
             if data["format"] != FORMAT:
                 raise CertificateError(f"this is a '{data['format']}', and only '{FORMAT}' is read; convert again")
             stages = tuple(
-                Stage(int(s["base"]), tuple(tuple(_unpacked(m) for m in level) for level in s["levels"])) for s in data["stages"]
+                Stage(int(s["base"]), tuple(tuple(_unpacked(m) for m in level) for level in s["levels"]))
+                for s in data["stages"]
             )
             low, high = (float(v) for v in data["input_range"])
             return Certificate(str(data["teacher_sha256"]), str(data["plain_sha256"]), (low, high), stages)

@@ -85,7 +85,7 @@ def _require_inputs(meanings: Sequence[ir.Meaning], inputs: list[tuple[str, int]
 def _require_outputs(
     teacher: ir.Graph, meanings: Sequence[ir.Meaning], shuffle: int, base: int, last: bool
 ) -> list[tuple[str, int]]:
-    """A stage ends with whole tensors; the pixel shuffle brings them to resolution `base`.  The last one: the output."""
+    """A stage ends with whole tensors; the pixel shuffle brings them to resolution `base`.  Last: the output."""
     found, start = [], 0
     for m in meanings:
         t = teacher.type(m.tensor)
@@ -119,7 +119,9 @@ def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning],
             bad = f"is shifted by {m.constant}, which no value allows"
         elif m.part is not None and (m.part.tensor != m.tensor or set(m.part.sources) & set(m.part.rest)):
             bad = "is a part of another tensor, or overlaps the rest of it"
-        elif m.part is not None and not {s.split("#")[0] for s in (*m.part.sources, *m.part.rest)} <= set(teacher.structure):
+        elif m.part is not None and not {s.split("#")[0] for s in (*m.part.sources, *m.part.rest)} <= set(
+            teacher.structure
+        ):
             bad = "is the part of something that is not a tensor of the teacher"
         elif m.tensor:
             t = teacher.type(m.tensor.split("#")[0])
@@ -210,7 +212,9 @@ class _Level:
             if m.tensor:
                 self.held.setdefault((m.tensor, m.part), []).append(m)
         self.forms: dict[str, _Form] = {}
-        self.absent: dict[tuple[str, ir.Part | None], int] = {}  # the first column that stands for a tensor which is not held
+        self.absent: dict[
+            tuple[str, ir.Part | None], int
+        ] = {}  # the first column that stands for a tensor which is not held
         self.columns = self.width
 
     def unknown(self, name: str, part: ir.Part | None = None) -> _Form:
@@ -396,7 +400,16 @@ class _Level:
         return None
 
     def _convolved(
-        self, op: ir.Op, weight: Tensor, bias: Tensor, groups: int, get: Get, *, dilation: int = 1, stride: int = 1, padding: int | None = None
+        self,
+        op: ir.Op,
+        weight: Tensor,
+        bias: Tensor,
+        groups: int,
+        get: Get,
+        *,
+        dilation: int = 1,
+        stride: int = 1,
+        padding: int | None = None,
     ) -> _Form:
         """A convolution (padding None: same) or, with `padding` given, a transposed one, pixels folded to the base.
 
@@ -413,7 +426,9 @@ class _Level:
         else:
             full = torch.zeros(weight.shape[1] * groups, len(weight), k, k, dtype=torch.float64)
             for g, columns in enumerate(torch.arange(len(weight)).chunk(groups)):
-                full[g * weight.shape[1] : (g + 1) * weight.shape[1], columns] = weight[columns].double().transpose(0, 1)
+                full[g * weight.shape[1] : (g + 1) * weight.shape[1], columns] = (
+                    weight[columns].double().transpose(0, 1)
+                )
             reads = [(d, i, d + padding - i) for d in range(fold * stride) for i in range(k)]
             taps = [(d, i, v // stride) for d, i, v in reads if v % stride == 0]
         cells = {v // fold for _, _, v in taps}
@@ -451,6 +466,7 @@ class _Level:
         gone = lost_rows.double()
         return form.scaled(1.0 - gone) + self.unknown(name).scaled(gone)
 
+
 def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], where: str) -> float:
     """Every row of the layer against what its meaning asks for.  Returns the largest relative rounding."""
     rows = {p for m in meanings for p in m.positions if p >= 0}
@@ -458,7 +474,9 @@ def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], wh
     if layer.weight.dim() != 4 or k != k2 or k % 2 == 0 or layer.bias.shape != layer.weight.shape[:1]:
         raise CertificateError(f"{where}: kernel {k}x{k2} or bias is not what a plain layer has")
     if rows != set(range(len(layer.weight))) or layer.weight.shape[1] != below.width:
-        raise CertificateError(f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate")
+        raise CertificateError(
+            f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate"
+        )
     worst = 0.0
     for m in meanings:
         expected = _expected(below, m, layer.relu, where)
@@ -466,7 +484,9 @@ def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], wh
         if missing.any():
             row = int(missing.nonzero()[0])
             lacking = below.lacking(expected, row)
-            raise CertificateError(f"{where}: {m.tensor}[{m.channels[row]}] needs {lacking}, which the level below does not hold")
+            raise CertificateError(
+                f"{where}: {m.tensor}[{m.channels[row]}] needs {lacking}, which the level below does not hold"
+            )
         expected = _Form(expected.kernel[:, : below.width], expected.bias)
         gone = torch.tensor([p < 0 for p in m.positions])
         if gone.any():
@@ -476,7 +496,9 @@ def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], wh
         kept = (~gone).nonzero()[:, 0]
         at = [m.positions[i] for i in kept.tolist()]
         if at:
-            worst = max(worst, _compare(below, layer, at, expected.picked(kept.tolist()), f"{where}: {m.kind} {m.tensor}"))
+            worst = max(
+                worst, _compare(below, layer, at, expected.picked(kept.tolist()), f"{where}: {m.kind} {m.tensor}")
+            )
     return worst
 
 
@@ -546,7 +568,9 @@ def _compare(below: _Level, layer: Layer, at: Sequence[int], expected: _Form, wh
         if wrong.any():
             spot = tuple(wrong.nonzero()[0].tolist())
             what = f"weight {[at[spot[0]], *spot[1:]]}" if len(spot) > 1 else f"bias {at[spot[0]]}"
-            raise CertificateError(f"{where}: {what} is {float(have[spot]):.9g}, the teacher's is {float(want[spot]):.9g}")
+            raise CertificateError(
+                f"{where}: {what} is {float(have[spot]):.9g}, the teacher's is {float(want[spot]):.9g}"
+            )
         worst = max(worst, float((difference / magnitude.clamp_min(info.smallest_normal)).max()))
     return worst
 

@@ -18,30 +18,51 @@ from memsr_compiler.version import VERSION
 
 app = typer.Typer(
     name="memsrc",
-    help="Turn a trained super-resolution network into an equivalent plain one: 3x3 convolutions, ReLUs, one pixel shuffle.",
+    help="Turn a trained super-resolution network into an equivalent plain one: convolution, ReLU, one pixel shuffle.",
     epilog="Exit status: 0 done, 1 not equivalent (verify), 2 wrong input or not convertible, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Teacher = Annotated[Path, typer.Argument(help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2", metavar="TEACHER")]
-Arch = Annotated[str | None, typer.Option(help="Architecture: a known name (edsr), or package.module:factory for your own code; default: recognised from the keys", metavar="NAME")]
-ArchArgs = Annotated[list[str] | None, typer.Option(help="Arguments for it, NAME=VALUE, may be repeated", metavar="NAME=VALUE")]
+Teacher = Annotated[
+    Path, typer.Argument(help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2", metavar="TEACHER")
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        help="Architecture: a known name (edsr), or package.module:factory for your own code; default: by the keys",
+        metavar="NAME",
+    ),
+]
+ArchArgs = Annotated[
+    list[str] | None, typer.Option(help="Arguments for it, NAME=VALUE, may be repeated", metavar="NAME=VALUE")
+]
 Scale = Annotated[int | None, typer.Option(help="Scale factor, where the file does not tell (FSRCNN, IDN)", min=1)]
-InputRange = Annotated[tuple[float, float] | None, typer.Option(help="Smallest and largest input value: 0 1 or 0 255; default: what the family expects", metavar="LOW HIGH")]
-AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Execute what the file asks for; only for files you trust")]
+InputRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        help="Smallest and largest input value: 0 1 or 0 255; default: what the family expects", metavar="LOW HIGH"
+    ),
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Execute what the file asks for; only for files you trust")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print what each pass did")]
 Size = Annotated[str, typer.Option(help="Input size for which cost is counted", metavar="WxH")]
-Align = Annotated[int, typer.Option(help="Pad widths to a multiple of this; engines run multiples of 8 at full speed", min=1)]
+Align = Annotated[
+    int, typer.Option(help="Pad widths to a multiple of this; engines run multiples of 8 at full speed", min=1)
+]
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False,
-    show_traceback: Annotated[bool, typer.Option("--traceback", help="On errors, print Python's traceback too")] = False,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="On errors, print Python's traceback too")
+    ] = False,
 ) -> None:
     if version:
         typer.echo(f"memsrc {VERSION}")
@@ -74,18 +95,34 @@ def _size(text: str) -> tuple[int, int]:
 @app.command(epilog="Example: memsrc convert teacher.pt --out plain.onnx --report report.html")
 def convert(
     teacher: Teacher,
-    out: Annotated[Path, typer.Option("--out", "-o", help="What to write: .onnx (and .cert.json beside it) or .safetensors")],
-    carry: Annotated[str, typer.Option(help="How values pass ReLUs: auto (free, else split), split, or shift (x + C)")] = "auto",
-    constant: Annotated[float | None, typer.Option(help="C for --carry shift, in the network's own units (paper: 1000)")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="Images to measure C on, without --constant; default: sample photographs", metavar="DIR")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="What to write: .onnx (and .cert.json beside it) or .safetensors")
+    ],
+    carry: Annotated[
+        str, typer.Option(help="How values pass ReLUs: auto (free, else split), split, or shift (x + C)")
+    ] = "auto",
+    constant: Annotated[
+        float | None, typer.Option(help="C for --carry shift, in the network's own units (paper: 1000)")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Images to measure C on, without --constant; default: sample photographs", metavar="DIR"),
+    ] = None,
     margin: Annotated[float, typer.Option(help="Measured constants are widened by this", min=1.0)] = 3.0,
-    tail: Annotated[str, typer.Option(help="Layers above the input's resolution: fold them down, or keep them as stages")] = "fold",
+    tail: Annotated[
+        str, typer.Option(help="Layers above the input's resolution: fold them down, or keep them as stages")
+    ] = "fold",
     input_range: InputRange = None,
     dtype: Annotated[str, typer.Option(help="Precision of the ONNX file: float32 or float16")] = "float32",
     report: Annotated[Path | None, typer.Option(help="Also write an HTML report", metavar="FILE.html")] = None,
     align: Align = 8,
-    image_skip: Annotated[str, typer.Option(help="An interpolated image added at the end: refuse it, or keep it outside the plain network")] = "refuse",
-    max_weights: Annotated[float, typer.Option(help="Refuse plain networks with more weights than this, in GiB of float32")] = 4.0,
+    image_skip: Annotated[
+        str,
+        typer.Option(help="An interpolated image added at the end: refuse it, or keep it outside the plain network"),
+    ] = "refuse",
+    max_weights: Annotated[
+        float, typer.Option(help="Refuse plain networks with more weights than this, in GiB of float32")
+    ] = 4.0,
     arch: Arch = None,
     arch_args: ArchArgs = None,
     scale: Scale = None,
@@ -94,7 +131,7 @@ def convert(
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
-) -> None:  # fmt: skip
+) -> None:
     """Compile a trained network into an equivalent plain network, with a certificate."""
     chosen = {
         "carry": _choice("carry", carry, "auto", "shift", "split"),
@@ -143,8 +180,12 @@ def inspect(
 @app.command(epilog="Example: memsrc verify teacher.pt plain.onnx")
 def verify(
     teacher: Teacher,
-    plain: Annotated[Path, typer.Argument(help="The plain network: .onnx or .safetensors, as convert wrote it", metavar="PLAIN")],
-    images: Annotated[Path | None, typer.Option(help="Also run both on the images in this folder", metavar="DIR")] = None,
+    plain: Annotated[
+        Path, typer.Argument(help="The plain network: .onnx or .safetensors, as convert wrote it", metavar="PLAIN")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Also run both on the images in this folder", metavar="DIR")
+    ] = None,
     input_range: InputRange = None,
     arch: Arch = None,
     arch_args: ArchArgs = None,
@@ -153,7 +194,7 @@ def verify(
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
-) -> None:  # fmt: skip
+) -> None:
     """Check the certificate and run both networks; exit status 1 if the plain one is not the teacher."""
     talk = _talk(as_json, quiet, verbose)
     from memsr_compiler.commands import verify as command

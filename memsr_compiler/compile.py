@@ -109,8 +109,8 @@ def compile_to_plain(
     traced = trace(model, input_range=input_range)
     if traced.image_skip is not None and image_skip == "refuse":
         raise UnsupportedModel(
-            f"the image, enlarged by {traced.image_skip.mode} interpolation, is added at the end; a plain network cannot "
-            "clamp at the edge as it does; keep it beside the plain network with --image-skip outside"
+            f"the image, enlarged by {traced.image_skip.mode} interpolation, is added at the end; a plain network "
+            "cannot clamp at the edge as it does; keep it beside the plain network with --image-skip outside"
         )
     report.reader = traced.reader
     clock.lap("trace")
@@ -152,7 +152,11 @@ def lower(
         report.passes += reports
         return result
 
-    options: dict[str, dict[str, Any]] = {"skip-to-conv": {"carry": carry}, "insert-relu": {"carry": carry, "constant": constant}, "align-channels": {"multiple": align}}
+    options: dict[str, dict[str, Any]] = {
+        "skip-to-conv": {"carry": carry},
+        "insert-relu": {"carry": carry, "constant": constant},
+        "align-channels": {"multiple": align},
+    }
     plain = [p.bind(**options.get(p.name, {})) for p in passes.PLAIN]
     graph = run(graph, passes.CANONICAL[:4])
     whole = StageGraph(graph, (graph.input.name,), (graph.output,))
@@ -169,13 +173,17 @@ def _refuse_too_large(graph: ir.Graph, carry: Carrying, align: int, max_weights:
     size = 4 * sum(a * b * k * k for a, b, k in zip(widths, widths[1:], kernels, strict=False))
     if size > max_weights:
         raise UnsupportedModel(
-            f"the plain form would be up to {max(widths)} channels wide and take {size / 2**30:.1f} GiB of weights, over "
-            f"the limit of {max_weights / 2**30:.1f} GiB; raise --max-weights, or use --carry shift, which needs about half"
+            f"the plain form would be up to {max(widths)} channels wide and take {size / 2**30:.1f} GiB of weights, "
+            f"over the limit of {max_weights / 2**30:.1f} GiB; raise --max-weights, or use --carry shift (half of it)"
         )
 
 
 def _check_options(
-    carry: Carrying, constant: float | Mapping[str, float] | None, tail: Tail, input_range: tuple[float, float], align: int
+    carry: Carrying,
+    constant: float | Mapping[str, float] | None,
+    tail: Tail,
+    input_range: tuple[float, float],
+    align: int,
 ) -> None:
     if carry not in ("auto", "shift", "split"):
         raise InvalidInput(f"carry '{carry}' is none of auto, shift, split")

@@ -123,8 +123,7 @@ def lanes(graph: ir.Graph, column: Mapping[str, int]) -> dict[str, int]:
     for op in sorted(graph, key=lambda op: (column[op.name], -through[op.name])):
         here = column[op.name]
         ways: list[tuple[int, range]] = [
-            (lane[i], range(column[i] + 1, here + 1))
-            for i in sorted(op.inputs, key=lambda i: (-column[i], lane[i]))
+            (lane[i], range(column[i] + 1, here + 1)) for i in sorted(op.inputs, key=lambda i: (-column[i], lane[i]))
         ]
         origin = ways[0][0] if ways else 0
         others = sorted(range(len(taken) + 1), key=lambda n: (abs(n - origin), n))
@@ -179,9 +178,7 @@ def draw_widths(bars: Sequence[Bar], *, label: str) -> str:
             below += channels
         middle = x + (pitch - 6) / 2
         drawn.append(f'<text x="{middle}" y="{y(below) - 4}">{bar.width}</text>')
-        drawn.append(
-            f'<text class="name" x="{middle}" y="{floor + 14}">{escaped(bar.label.split()[-1])}</text>'
-        )
+        drawn.append(f'<text class="name" x="{middle}" y="{floor + 14}">{escaped(bar.label.split()[-1])}</text>')
     return (
         f'<svg class="widths" role="img" aria-label="{escaped(label)}" width="{right + 4}" height="{floor + 20}" '
         f'viewBox="0 0 {right + 4} {floor + 20}">{"".join(drawn)}</svg>\n'
@@ -212,9 +209,7 @@ def _line(a: tuple[int, int], b: tuple[int, int], style: Style) -> str:
     x, y, user_y = a[0] + wide, a[1] + high // 2, b[1] + high // 2
     gap = style.column - wide
     bend = b[0] - gap
-    across = (
-        f"C{b[0] - gap // 3} {y} {bend + gap // 3} {user_y} {b[0]} {user_y}" if y != user_y else f"H{b[0]}"
-    )
+    across = f"C{b[0] - gap // 3} {y} {bend + gap // 3} {user_y} {b[0]} {user_y}" if y != user_y else f"H{b[0]}"
     return f"M{x} {y}H{bend}{across}" if y != user_y and bend > x else f"M{x} {y}{across}"
 
 

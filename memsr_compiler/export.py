@@ -30,9 +30,7 @@ DIGEST_KEY = "file_sha256"
 
 NO_DIGEST = "0" * 64
 
-_INLINE_BYTES = (2 << 30) - (
-    64 << 20
-)  # a protobuf message ends at 2 GiB; the rest is for the graph and metadata
+_INLINE_BYTES = (2 << 30) - (64 << 20)  # a protobuf message ends at 2 GiB; the rest is for the graph and metadata
 _CHUNK = 1 << 22
 _IR_VERSIONS = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
 
@@ -197,9 +195,7 @@ def _nodes(manifest: Manifest) -> Iterator[NodeProto]:
             yield helper.make_node("Relu", inputs, [value], value)
         if layer.shuffle > 1:
             inputs, value = [value], f"layers.{i}.shuffle"
-            yield helper.make_node(
-                "DepthToSpace", inputs, [value], value, blocksize=layer.shuffle, mode="CRD"
-            )
+            yield helper.make_node("DepthToSpace", inputs, [value], value, blocksize=layer.shuffle, mode="CRD")
     if manifest.info.image_skip:
         yield _resize(manifest.info.image_skip)
         yield helper.make_node("Add", [value, "image_skip.enlarged"], ["image_skip.sum"], "image_skip.sum")
@@ -287,6 +283,4 @@ def _check(written: Path, path: Path) -> None:
         onnx.checker.check_model(str(written), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ExportError(
-            f"{path}: ONNX's checker refuses the model ({reason}). Please report this."
-        ) from error
+        raise ExportError(f"{path}: ONNX's checker refuses the model ({reason}). Please report this.") from error

@@ -41,10 +41,50 @@ _EXPRESSION_NODES = (
     ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.Pow,
 )  # fmt: skip
 _EXPRESSION_FUNCTIONS = frozenset(
-    "Symbol Integer Rational Float Add Mul Pow Mod Max Min Abs Eq Ne Lt Le Gt Ge And Or Not "
-    "Equality Unequality StrictLessThan LessThan StrictGreaterThan GreaterThan "
-    "FloorDiv CeilDiv CleanDiv ModularIndexing PythonMod IntTrueDiv FloatTrueDiv PowByNatural "
-    "CeilToInt FloorToInt TruncToInt TruncToFloat RoundToInt ToFloat Where Identity".split()
+    [
+        "Symbol",
+        "Integer",
+        "Rational",
+        "Float",
+        "Add",
+        "Mul",
+        "Pow",
+        "Mod",
+        "Max",
+        "Min",
+        "Abs",
+        "Eq",
+        "Ne",
+        "Lt",
+        "Le",
+        "Gt",
+        "Ge",
+        "And",
+        "Or",
+        "Not",
+        "Equality",
+        "Unequality",
+        "StrictLessThan",
+        "LessThan",
+        "StrictGreaterThan",
+        "GreaterThan",
+        "FloorDiv",
+        "CeilDiv",
+        "CleanDiv",
+        "ModularIndexing",
+        "PythonMod",
+        "IntTrueDiv",
+        "FloatTrueDiv",
+        "PowByNatural",
+        "CeilToInt",
+        "FloorToInt",
+        "TruncToInt",
+        "TruncToFloat",
+        "RoundToInt",
+        "ToFloat",
+        "Where",
+        "Identity",
+    ]
 )
 _CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
 
@@ -77,9 +117,7 @@ def suspicions(data: bytes) -> list[str]:
         found += _json_suspicions(json.loads(contents["models/model.json"]))
         samples = contents["data/sample_inputs/model.pt"]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise InvalidInput(
-            f"an incomplete archive of torch.export ({type(error).__name__}: {error})"
-        ) from error
+        raise InvalidInput(f"an incomplete archive of torch.export ({type(error).__name__}: {error})") from error
     if samples:
         # Any other format would be unpickled as well, by older code with more ways in.
         imported = foreign_imports(samples) if samples.startswith(ZIP_MAGIC) else ["(not a zip archive)"]
@@ -106,9 +144,7 @@ def load_exported(data: bytes) -> nn.Module:
     return module
 
 
-def _payload_suspicions(
-    config: Mapping[str, Any], folder: str, contents: Mapping[str, bytes]
-) -> Iterator[str]:
+def _payload_suspicions(config: Mapping[str, Any], folder: str, contents: Mapping[str, bytes]) -> Iterator[str]:
     for name, entry in config.items():
         path = folder + entry["path_name"]
         if entry["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
@@ -117,9 +153,7 @@ def _payload_suspicions(
         # Torch makes zeros of any declared size for an empty record.
         size = prod(dimension["as_int"] for dimension in entry["tensor_meta"]["sizes"])
         if size > len(contents[path]):
-            raise InvalidInput(
-                f"{name}: declares {size} numbers, and the file stores {len(contents[path])} bytes"
-            )
+            raise InvalidInput(f"{name}: declares {size} numbers, and the file stores {len(contents[path])} bytes")
 
 
 def _json_suspicions(node: Any, key: str = "") -> Iterator[str]:
@@ -161,8 +195,4 @@ def _harmless_expression(text: str) -> bool:
 def _harmless_tree(spec: Mapping[str, Any]) -> bool:
     context = json.loads(spec["context"]) if spec["context"] else None
     plain = context is None or (isinstance(context, list) and all(isinstance(item, str) for item in context))
-    return (
-        spec["type"] in _CONTAINERS
-        and plain
-        and all(_harmless_tree(child) for child in spec["children_spec"])
-    )
+    return spec["type"] in _CONTAINERS and plain and all(_harmless_tree(child) for child in spec["children_spec"])

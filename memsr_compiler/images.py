@@ -21,9 +21,7 @@ from memsr_compiler.errors import InvalidInput
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 
 
-def read_image(
-    path: str | os.PathLike[str], *, dtype: DTypeLike = np.uint8, keep_grey: bool = False
-) -> NDArray[Any]:
+def read_image(path: str | os.PathLike[str], *, dtype: DTypeLike = np.uint8, keep_grey: bool = False) -> NDArray[Any]:
     """The picture in a file, upright: (H, W, 3) RGB, uint8 in 0..255 or float32 in 0..1.
 
     keep_grey  give a grey file as (H, W, 1) instead of three equal channels

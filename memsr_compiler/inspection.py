@@ -56,7 +56,9 @@ class Inspection:
     carries: tuple[tuple[str, int], ...] = ()
 
 
-def inspect(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0), align: int = 8, tail: str = "fold") -> Inspection:
+def inspect(
+    model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0), align: int = 8, tail: str = "fold"
+) -> Inspection:
     """Read a network and predict its plain form.  Never raises for a network that cannot be converted: it says so.
 
     input_range   of its input values;   align   widths are padded to a multiple of it;   tail   "fold" or "keep"
@@ -71,7 +73,9 @@ def inspect(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0), 
     )
     reason = ""
     if traced.image_skip is not None:
-        reason = f"only with --image-skip outside: the image is added, enlarged by {traced.image_skip.mode} interpolation"
+        reason = (
+            f"only with --image-skip outside: the image is added, enlarged by {traced.image_skip.mode} interpolation"
+        )
     try:
         stages = _canonical(graph, tail)
         predictions = tuple(_predict(stages, carry, align) for carry in ("auto", "shift"))

@@ -151,7 +151,9 @@ class ConvTranspose2d(Op):
         self.check(k == k2, f"kernel {k}x{k2} is not square")
         self.check(c_in == x.channels, f"takes {c_in} channels, is given {x.channels}")
         extra = self.stride + 2 * self.padding - k
-        self.check(0 <= extra < self.stride, f"kernel {k}, stride {self.stride}, padding {self.padding} change the size")
+        self.check(
+            0 <= extra < self.stride, f"kernel {k}, stride {self.stride}, padding {self.padding} change the size"
+        )
         self.check(self.bias.shape == (c_out * self.groups,), "bias does not fit the kernel")
         return FeatureMap(c_out * self.groups, x.scale * self.stride)
 

@@ -17,7 +17,7 @@ def center_pad(kernel: Tensor, size: int) -> Tensor:
 
 
 def dense(kernel: Tensor, groups: int = 1, dilation: int = 1) -> Tensor:
-    """A grouped, dilated kernel written out.  (C_out, C_in / groups, k, k) -> (C_out, C_in, (k-1) * dilation + 1, ...)."""
+    """A grouped, dilated kernel in full: (C_out, C_in / groups, k, k) -> (C_out, C_in, K, K), K = (k-1) dilation + 1."""
     c_out, c_in, k, _ = kernel.shape
     size = (k - 1) * dilation + 1
     out = kernel.new_zeros(c_out, c_in * groups, size, size)
@@ -108,7 +108,9 @@ def unfold_transposed(kernel: Tensor, stride: int, padding: int, groups: int = 1
     for g in range(groups):
         rows = slice(g * share, (g + 1) * share)
         full[rows, g * per_group : (g + 1) * per_group] = kernel[rows]
-    steps = [(r, i, (r + padding - i) // stride) for r in range(stride) for i in range(k) if (r + padding - i) % stride == 0]
+    steps = [
+        (r, i, (r + padding - i) // stride) for r in range(stride) for i in range(k) if (r + padding - i) % stride == 0
+    ]
     radius = max((abs(q) for _, _, q in steps), default=0)
     out = kernel.new_zeros(per_group * groups, stride, stride, c_in, 2 * radius + 1, 2 * radius + 1)
     for dy, i, qy in steps:

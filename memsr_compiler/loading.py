@@ -167,9 +167,7 @@ def _kind(path: Path, data: bytes) -> str:
 def _zip_kind(data: bytes) -> str:
     members = pickles.zip_members(data)
     if sum(member.file_size for member in members) > _MAX_COMPRESSION * len(data):
-        raise InvalidInput(
-            "is a zip archive that unpacks to far more than weights ever do. It is damaged or hostile."
-        )
+        raise InvalidInput("is a zip archive that unpacks to far more than weights ever do. It is damaged or hostile.")
     names = [member.filename for member in members]
     if "serialized_exported_program.json" in names:
         raise InvalidInput("is a .pt2 archive of PyTorch 2.7 or older. Export the network again and save it.")
@@ -202,9 +200,7 @@ def _checkpoint(data: bytes, allow_pickle: bool) -> object:
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # said below if it matters
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=not allow_pickle)
     except (ImportError, AttributeError) as error:
-        raise InvalidInput(
-            f"needs code that is not installed here ({error}). Put it on PYTHONPATH."
-        ) from error
+        raise InvalidInput(f"needs code that is not installed here ({error}). Put it on PYTHONPATH.") from error
     except pickle.UnpicklingError as error:
         raise RefusedPickle(
             "PyTorch's reader of weights does not know its pickle: it is damaged, or of another protocol "

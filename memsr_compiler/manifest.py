@@ -93,9 +93,7 @@ class Manifest:
     def to_strings(self) -> dict[str, str]:
         """For a file's metadata."""
         info = self.info.to_strings()
-        layers = [
-            {"weight": layer.weight, "relu": layer.relu, "shuffle": layer.shuffle} for layer in self.layers
-        ]
+        layers = [{"weight": layer.weight, "relu": layer.relu, "shuffle": layer.shuffle} for layer in self.layers]
         text = {PLAIN_FORMAT_KEY: FORMAT} | {key: info[key] for key in _INFO}
         text |= {
             "dtype": self.dtype,
@@ -125,18 +123,14 @@ class Manifest:
                 info=PlainInfo.from_strings(text),
                 dtype=dtype,
                 layers=tuple(_outline(layer) for layer in json.loads(text["layers"])),
-                hashes={
-                    key.removeprefix(_HASH): value for key, value in text.items() if key.startswith(_HASH)
-                },
+                hashes={key.removeprefix(_HASH): value for key, value in text.items() if key.startswith(_HASH)},
                 plain_sha256=text["plain_sha256"],
                 certificate_sha256=text.get("certificate_sha256", ""),
                 certificate=text.get("certificate", ""),
             )
             canonical = found.to_strings() == dict(text)
         except (KeyError, ValueError, TypeError, RecursionError, OverflowError) as error:
-            raise InvalidInput(
-                f"its metadata are damaged ({type(error).__name__}: {error}). {REGAIN}"
-            ) from None
+            raise InvalidInput(f"its metadata are damaged ({type(error).__name__}: {error}). {REGAIN}") from None
         if not canonical:
             raise InvalidInput(f"its metadata are not as they were written. {REGAIN}")
         found.check()
@@ -152,9 +146,7 @@ class Manifest:
             if min(layer.weight) < 1 or k != k2 or k % 2 == 0:
                 raise InvalidInput(f"layers.{i}: the kernel {rows}x{columns}x{k}x{k2} is not odd and square.")
             if layer.shuffle < 1 or rows % layer.shuffle**2:
-                raise InvalidInput(
-                    f"layers.{i}: a pixel shuffle by {layer.shuffle} does not fit {rows} channels."
-                )
+                raise InvalidInput(f"layers.{i}: a pixel shuffle by {layer.shuffle} does not fit {rows} channels.")
         for i, (below, above) in enumerate(pairwise(self.layers), start=1):
             made = below.weight[0] // below.shuffle**2
             if above.weight[1] != made:

@@ -68,9 +68,7 @@ def ssim(output: NDArray[Any], reference: NDArray[Any], *, scale: int, protocol:
         raise InvalidInput("SSIM: install scikit-image, which computes it") from error
     y, y_reference = _scored(output, reference, scale, protocol)
     if min(y.shape) < 11:
-        raise InvalidInput(
-            f"SSIM: {y.shape} pixels left after shaving {scale}. Give images with 11x11 or more."
-        )
+        raise InvalidInput(f"SSIM: {y.shape} pixels left after shaving {scale}. Give images with 11x11 or more.")
     similarity = structural_similarity(  # type: ignore[no-untyped-call]
         y, y_reference, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
@@ -94,14 +92,10 @@ def _scored(
     if protocol not in ("edsr", "srcnn"):
         raise InvalidInput(f"protocol {protocol!r}. Choose 'edsr' or 'srcnn'.")
     if output.shape[:2] != reference.shape[:2]:
-        raise InvalidInput(
-            f"output {output.shape}, reference {reference.shape}: sizes differ. Crop one of them."
-        )
+        raise InvalidInput(f"output {output.shape}, reference {reference.shape}: sizes differ. Crop one of them.")
     height, width = output.shape[:2]
     if min(height, width) <= 2 * scale or scale < 0:
-        raise InvalidInput(
-            f"nothing left of {height}x{width} after shaving {scale} pixels. Give larger images."
-        )
+        raise InvalidInput(f"nothing left of {height}x{width} after shaving {scale} pixels. Give larger images.")
     pair = luma(output), luma(reference)
     if protocol == "srcnn":
         pair = np.round(pair[0]), np.round(pair[1])

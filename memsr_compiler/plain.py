@@ -147,7 +147,7 @@ class PlainNet(nn.Module):
         return layers_sha256(self.checkable())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PlainNet:
-        """torch's hook behind .to, .double, .cuda: going to float64 takes the exact weights, if these are still them."""
+        """torch's hook behind .to, .double, .cuda: float64 takes the exact weights, if these are still them."""
         narrow = self[0].weight.dtype
         still = [self._is_exact(layer, e) for layer, e in zip(self, self._exact, strict=False)]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -178,5 +178,7 @@ def layers_sha256(layers: Iterator[Layer]) -> str:
     """Hash of what a stack of layers computes."""
     digest = hashlib.sha256()
     for layer in layers:
-        digest.update(f"{tensor_sha256(layer.weight)} {tensor_sha256(layer.bias)} {layer.relu} {layer.shuffle};".encode())
+        digest.update(
+            f"{tensor_sha256(layer.weight)} {tensor_sha256(layer.bias)} {layer.relu} {layer.shuffle};".encode()
+        )
     return digest.hexdigest()

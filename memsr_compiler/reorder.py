@@ -51,7 +51,9 @@ def _chain(graph: Graph, op: Sum, order: dict[str, int]) -> Iterator[Op]:
     tensor = op.part.tensor if op.part else op.name
     operands = sorted(op.inputs, key=order.__getitem__)
     parts = [graph[name].part for name in operands]
-    sources = [part.sources if part and part.tensor == tensor else (name,) for part, name in zip(parts, operands, strict=True)]
+    sources = [
+        part.sources if part and part.tensor == tensor else (name,) for part, name in zip(parts, operands, strict=True)
+    ]
     everything = [s for group in sources for s in group]
     total, taken = operands[0], list(sources[0])
     for i, name in enumerate(operands[1:-1], start=1):

@@ -42,9 +42,7 @@ def convert_report(
             "this network was not just compiled, so there is nothing to report; use memsrc convert --report"
         )
     expected = [p.name for p in net.report.passes]
-    assert [name for name, _ in steps[1:]] == expected, (
-        "steps are the teacher as read and one graph for each pass"
-    )
+    assert [name for name, _ in steps[1:]] == expected, "steps are the teacher as read and one graph for each pass"
     sections = (
         _head(net, net.certificate, teacher_name, measured),
         _costs(net, net.report.cost, teacher_cost, steps[0][1]),
@@ -75,9 +73,7 @@ def _head(net: PlainNet, certificate: Certificate, teacher_name: str, measured: 
         "made by": escaped(info.tool),
     }
     if info.image_skip:
-        facts["beside it"] = escaped(
-            f"the image, enlarged by {info.image_skip} interpolation, is added to the output"
-        )
+        facts["beside it"] = escaped(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
     facts |= {escaped(what): escaped(how) for what, how in measured.items()}
     rows = "".join(f"<dt>{what}</dt><dd>{how}</dd>\n" for what, how in facts.items())
     sentence = escaped(info.guarantee[:1].upper() + info.guarantee[1:])
@@ -282,9 +278,7 @@ def _drawing(graph: ir.Graph, label: str) -> str:
 
 def _carried(report: Report) -> str:
     if not report.carried:
-        return (
-            "<section>\n<h2>Carried tensors</h2>\n<p>None: no value is needed past a layer.</p>\n</section>\n"
-        )
+        return "<section>\n<h2>Carried tensors</h2>\n<p>None: no value is needed past a layer.</p>\n</section>\n"
     rows = (
         [
             _head_cell(c.tensor),
@@ -318,8 +312,7 @@ def _seconds(report: Report) -> str:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[int]) -> str:
     """A table of ready cells under those headings, in a box that scrolls if it is too wide."""
     heads = "".join(
-        f'<th scope="col"{_NUMBER if i in numeric else ""}>{escaped(name)}</th>'
-        for i, name in enumerate(columns)
+        f'<th scope="col"{_NUMBER if i in numeric else ""}>{escaped(name)}</th>' for i, name in enumerate(columns)
     )
     body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
     table = f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"

@@ -35,7 +35,9 @@ class OrtNetwork:
             raise InvalidInput(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
-            raise InvalidInput(f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one image in, one out is wanted")
+            raise InvalidInput(
+                f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one image in, one out is wanted"
+            )
         self._name = inputs[0].name
         known = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
         if inputs[0].type not in known:
@@ -47,5 +49,7 @@ class OrtNetwork:
         try:
             (result,) = self._session.run(None, {self._name: image})
         except Exception as error:  # the same
-            raise InvalidInput(f"an image of {tuple(x.shape)} does not fit the network: {str(error).splitlines()[0]}") from None
+            raise InvalidInput(
+                f"an image of {tuple(x.shape)} does not fit the network: {str(error).splitlines()[0]}"
+            ) from None
         return torch.from_numpy(result).to(x.dtype)

@@ -16,7 +16,6 @@ from typing import Literal
 import networkx as nx
 from networkx.algorithms.flow import edmonds_karp
 
-from memsr_compiler.errors import PassError
 from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
 
 Carrying = Literal["auto", "shift", "split"]
@@ -61,11 +60,12 @@ def nonnegative(graph: Graph) -> frozenset[str]:
     found: set[str] = set()
     for op in graph:
         known = all(name in found for name in op.inputs)
-        if isinstance(op, Relu) or (isinstance(op, Input) and op.low >= 0):
-            found.add(op.name)
-        elif isinstance(op, Conv2d) and known and float(op.weight.min()) >= 0 and float(op.bias.min()) >= 0:
-            found.add(op.name)
-        elif isinstance(op, (Sum, Carry)) and known:
+        if (
+            isinstance(op, Relu)
+            or (isinstance(op, Input) and op.low >= 0)
+            or (isinstance(op, Conv2d) and known and float(op.weight.min()) >= 0 and float(op.bias.min()) >= 0)
+            or (isinstance(op, (Sum, Carry)) and known)
+        ):
             found.add(op.name)
     return frozenset(found)
 
@@ -182,7 +182,8 @@ def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
     )
     convs = [op for op in graph if isinstance(op, Conv2d) and not op.pointwise]
     sizes = [
-        max((op.weight.shape[-1] for op in convs if timing.layer[op.name] == i + 1), default=1) for i in range(timing.depth)
+        max((op.weight.shape[-1] for op in convs if timing.layer[op.name] == i + 1), default=1)
+        for i in range(timing.depth)
     ]
     return Schedule(timing.layer, tuple(crossing), width, tuple(sizes))
 
@@ -190,7 +191,8 @@ def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
 def _cut(regions: _Regions, timing: _Timing, sources: list[str], boundary: int) -> tuple[str, ...]:
     """Fewest channels from which all that later layers read can be had: a minimum vertex cut.
 
-    What is pointwise in a ReLU of this very layer cannot be held yet, only the ReLU can.  Of equal cuts the one nearest to the sources, so that what is there already is kept as it is.
+    What is pointwise in a ReLU of this very layer cannot be held yet, only the ReLU can.  Of equal cuts the one
+    nearest to the sources, so that what is there already is kept as it is.
     """
     graph, ready = regions.graph, timing.ready
     output = body_output(graph)

@@ -179,9 +179,7 @@ def _recognised(
 def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDict:
     """The state dict with the keys that the network expects; InvalidInput lists what cannot be reconciled."""
     # Batch normalisation counts its training steps, but old files lack that and evaluation does not use it.
-    counters = {
-        key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith(".num_batches_tracked")
-    }
+    counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith(".num_batches_tracked")}
     versions = [{**counters, **stripped} for stripped in _without_prefixes(state)]
     best = min(versions, key=lambda version: len(_differences(version, expected)))
     differences = _differences(best, expected)

@@ -55,9 +55,7 @@ def save_plain(net: PlainNet, path: str | Path) -> None:
     own = net[0].weight.dtype
     dtype = next((name for name, known in DTYPES.items() if known == own), None)
     if dtype is None:
-        raise ExportError(
-            f"{path}: weights of {own} are not stored, only {', '.join(DTYPES)}. Use net.float()."
-        )
+        raise ExportError(f"{path}: weights of {own} are not stored, only {', '.join(DTYPES)}. Use net.float().")
     manifest, _, _ = describe(net, dtype, certificate_inside=True)
     header = _header(manifest)
     digest = hashlib.sha256(header)
@@ -159,9 +157,7 @@ def _load_safetensors(file: BinaryIO) -> PlainNet:
     size = _size(file)
     length = int.from_bytes(file.read(8), "little")
     if length > min(size - 8, _MAX_HEADER):
-        raise InvalidInput(
-            f"is cut off or damaged: {size:,} bytes, of which {length:,} should be the header. {REGAIN}"
-        )
+        raise InvalidInput(f"is cut off or damaged: {size:,} bytes, of which {length:,} should be the header. {REGAIN}")
     text = file.read(length)
     try:
         parsed = json.loads(text)
@@ -169,18 +165,14 @@ def _load_safetensors(file: BinaryIO) -> PlainNet:
     except (ValueError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"its header is damaged ({error}). {REGAIN}") from None
     if PLAIN_FORMAT_KEY not in metadata:
-        raise InvalidInput(
-            "is no plain network of ours; perhaps it is a teacher. Make one of it with memsrc convert."
-        )
+        raise InvalidInput("is no plain network of ours; perhaps it is a teacher. Make one of it with memsrc convert.")
     metadata.pop("header_sha256", None)
     manifest = Manifest.from_strings(metadata)
     if _header(manifest) != length.to_bytes(8, "little") + text:
         raise InvalidInput(f"its header {_CHANGED}")
     held, due = size - 8 - length, sum(manifest.sizes.values())
     if held != due:
-        raise InvalidInput(
-            f"is cut off or damaged: {held:,} bytes of weights where {due:,} are due. {REGAIN}"
-        )
+        raise InvalidInput(f"is cut off or damaged: {held:,} bytes of weights where {due:,} are due. {REGAIN}")
     proof = manifest.certified(manifest.certificate) if manifest.certificate_sha256 else None
     return manifest.network(_read_tensors(file, manifest), proof)
 
@@ -222,9 +214,7 @@ def _parsed(path: Path) -> ModelProto:
     if not content:
         raise InvalidInput(f"is empty. {REGAIN}")
     if PLAIN_FORMAT_KEY.encode() not in content:
-        raise InvalidInput(
-            "is no plain network of ours, or cut off. Make one of a teacher with memsrc convert."
-        )
+        raise InvalidInput("is no plain network of ours, or cut off. Make one of a teacher with memsrc convert.")
     digest = hashlib.sha256(memoryview(content)[: -len(NO_DIGEST)]).hexdigest()
     if not content.endswith(digest.encode()):
         raise InvalidInput(f"{_CHANGED} (ONNX Runtime may still run it.)")
@@ -278,15 +268,11 @@ def _read_beside(path: Path, location: str, manifest: Manifest) -> dict[str, Ten
             f"its weights are in '{location}', not in a file beside it. Put them there, or export again."
         )
     if not beside.exists():
-        raise InvalidInput(
-            f"its weights, {location}, are missing beside it. Copy them along, or export again."
-        )
+        raise InvalidInput(f"its weights, {location}, are missing beside it. Copy them along, or export again.")
     with _opened(beside) as file:
         held, due = _size(file), sum(manifest.sizes.values())
         if held != due:
-            raise InvalidInput(
-                f"{location} is cut off or damaged: {held:,} bytes where {due:,} are due. {REGAIN}"
-            )
+            raise InvalidInput(f"{location} is cut off or damaged: {held:,} bytes where {due:,} are due. {REGAIN}")
         return _read_tensors(file, manifest)
 
 
@@ -303,9 +289,7 @@ def _certificate_beside(path: Path, manifest: Manifest, required: bool) -> str |
     try:
         with _opened(beside) as file:
             if _size(file) > _MAX_CERTIFICATE:
-                raise CertificateError(
-                    f"{beside.name}: {_size(file):,} bytes are too many for a certificate. {REGAIN}"
-                )
+                raise CertificateError(f"{beside.name}: {_size(file):,} bytes are too many for a certificate. {REGAIN}")
             return file.read().decode()
     except UnicodeDecodeError:
         raise CertificateError(f"{beside.name} {_CHANGED}") from None

@@ -6,12 +6,13 @@ import torch
 
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir import BlockConv2d, Graph, Input, Meaning, PixelShuffle, Relu
+from memsr_compiler.passes.drop_channels import chain, rebuilt
 from memsr_compiler.rewrite import rewrite
 
-from .drop_channels import chain, rebuilt
 
-
-@rewrite(source="vector width of the engines: 65 channels cost what 72 cost", reads=(Input, BlockConv2d, Relu, PixelShuffle))
+@rewrite(
+    source="vector width of the engines: 65 channels cost what 72 cost", reads=(Input, BlockConv2d, Relu, PixelShuffle)
+)
 def align_channels(graph: Graph, *, multiple: int = 8) -> Graph:
     """Pad every level with channels that are zero and that nobody reads, up to a multiple.  Exact.
 

@@ -1,5 +1,6 @@
 """Channels that nobody reads, that are always zero, or that another one equals -> gone."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,10 @@ from memsr_compiler.ir import Block, BlockConv2d, Graph, Input, Op, PixelShuffle
 from memsr_compiler.rewrite import rewrite
 
 
-@rewrite(source="dead-code and common-subexpression elimination, channel by channel", reads=(Input, BlockConv2d, Relu, PixelShuffle))
+@rewrite(
+    source="dead-code and common-subexpression elimination, channel by channel",
+    reads=(Input, BlockConv2d, Relu, PixelShuffle),
+)
 def drop_channels(graph: Graph) -> Graph:
     """Drop dead channels, then channels that are always zero, then all but the first of equal ones.
 
@@ -132,14 +136,14 @@ def _representatives(conv: BlockConv2d) -> dict[int, int]:
     order = mark.argsort(stable=True).tolist()
     near = mark.abs().max() * 1e-9
     stands_for: dict[int, int] = {c: c for c in range(len(mark))}
-    close = [(a, b) for a, b in zip(order, order[1:], strict=False) if mark[b] - mark[a] <= near]
+    close = [(a, b) for a, b in itertools.pairwise(order) if mark[b] - mark[a] <= near]
     if not close:
         return stands_for
     candidates = {c: _row(conv, c) for pair in close for c in pair}
     for a, b in close:
         if torch.equal(candidates[a], candidates[b]):
             first, second = sorted((stands_for[a], b))
-            stands_for = {c: first if s == second or s == b else s for c, s in stands_for.items()}
+            stands_for = {c: first if s in (second, b) else s for c, s in stands_for.items()}
     return stands_for
 
 

@@ -93,7 +93,9 @@ def _form(graph: Graph, op: Op, forms: dict[str, _Form]) -> _Form:
         shrinks = isinstance(op, Sum) or matrix.shape[0] <= matrix.shape[1]
         if inner is not None and inner.named and (inner.picks or (shrinks and len(graph.users(name)) == 1)):
             bias = bias + matrix @ inner.bias
-            found = {leaf: kernels.mix_outputs(matrix, m[:, :, None, None])[:, :, 0, 0] for leaf, m in inner.terms.items()}
+            found = {
+                leaf: kernels.mix_outputs(matrix, m[:, :, None, None])[:, :, 0, 0] for leaf, m in inner.terms.items()
+            }
         else:
             found = {name: matrix}
         for leaf, m in found.items():

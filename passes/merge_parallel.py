@@ -29,7 +29,9 @@ def merge_parallel(graph: Graph) -> Graph:
 
     chain: list[Op] = [graph.input]
     for depth in range(1, len(members)):
-        conv = _merge(graph, f"layer{depth}", chain[-1].name, [op.inputs[0] for op in members[depth]], members[depth - 1])
+        conv = _merge(
+            graph, f"layer{depth}", chain[-1].name, [op.inputs[0] for op in members[depth]], members[depth - 1]
+        )
         relu = Relu(name=f"layer{depth}.relu", inputs=(conv.name,), meaning=_side_by_side(graph, members[depth]))
         chain += [conv, relu]
     last = graph[graph.output]

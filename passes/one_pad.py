@@ -77,7 +77,9 @@ class _OnePad:
 
     def _channel_of_ones(self, level: int, reader: str) -> str:
         if level == 0:
-            raise PassError(f"{reader}: a constant is needed beside the input, where no layer can make it; schedule it later")
+            raise PassError(
+                f"{reader}: a constant is needed beside the input, where no layer can make it; schedule it later"
+            )
         if level not in self.ones:
             below = self.member[level - 1]
             weight = torch.zeros(1, self.graph.type(below).channels, 1, 1, dtype=torch.float64)

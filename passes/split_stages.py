@@ -19,11 +19,14 @@ class StageGraph:
 def split_stages(graph: Graph) -> list[StageGraph]:
     """Cut a graph where the resolution rises.
 
-    Each stage ends with the tensors that the next one starts from; resolutions count from the stage's own input.  Raises UnsupportedModel where a value skips a resolution or comes back to a lower one.
+    Each stage ends with the tensors that the next one starts from; resolutions count from the stage's own input.
+    Raises UnsupportedModel where a value skips a resolution or comes back to a lower one.
     """
     for op in graph:
         if isinstance(op, PixelUnshuffle):
-            raise UnsupportedModel(f"{op.name}: goes back to a lower resolution, so stages cannot be kept; use --tail fold")
+            raise UnsupportedModel(
+                f"{op.name}: goes back to a lower resolution, so stages cannot be kept; use --tail fold"
+            )
     scales = sorted({graph.type(op.name).scale for op in graph})
     stages: list[StageGraph] = []
     crossing: tuple[str, ...] = (graph.input.name,)

@@ -5,7 +5,10 @@ from memsr_compiler.ir import Conv2d, ConvTranspose2d, Graph, Op, PixelShuffle
 from memsr_compiler.rewrite import replace_ops, rewrite
 
 
-@rewrite(source="Shi et al. 2016, 'Is the deconvolution layer the same as a convolutional layer?'", removes=(ConvTranspose2d,))
+@rewrite(
+    source="Shi et al. 2016, 'Is the deconvolution layer the same as a convolutional layer?'",
+    removes=(ConvTranspose2d,),
+)
 def upsample_to_shuffle(graph: Graph) -> Graph:
     """A transposed convolution of stride s is s * s interleaved convolutions of its operand.
 

@@ -235,7 +235,9 @@ class _Generator:
         assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(self.vector(t.channels))
         choices = [1.0, 4.0, 0.25]
-        norm.running_var.copy_(self.pick((t.channels,), choices) if self.exact else self.normal(t.channels).square() + 0.1)
+        norm.running_var.copy_(
+            self.pick((t.channels,), choices) if self.exact else self.normal(t.channels).square() + 0.1
+        )
         if norm.affine:
             with torch.no_grad():
                 norm.weight.copy_(self.vector(t.channels))
@@ -391,7 +393,7 @@ class _Generator:
             (f"x.chunk({g}, 1)[{i}]", c // g, lambda _, v: v.chunk(g, 1)[i]),
             (f"torch.split(x, [{at}, {c - at}], dim=1)[0]", at, lambda _, v: torch.split(v, [at, c - at], dim=1)[0]),
             (f"x[:, {at}:]", c - at, lambda _, v: v[:, at:]),
-            (f"x[:, ::2]", -(-c // 2), lambda _, v: v[:, ::2]),
+            ("x[:, ::2]", -(-c // 2), lambda _, v: v[:, ::2]),
             (f"x[:, {order}]", len(order), lambda _, v: v[:, order]),
             (f"F.channel_shuffle(x, {g})", c, lambda _, v: F.channel_shuffle(v, g)),
             (f"channel shuffle by reshapes, groups {g}", c, shuffled),

@@ -37,7 +37,9 @@ NETWORKS = range(0, 120, 2)  # seeds of exact networks
 class Converted:
     """A teacher, its plain layers, the certificate that links them, and images to tell networks apart."""
 
-    def __init__(self, teacher: nn.Module, images: list[Tensor], carry: Carrying, constant: float | None = None) -> None:
+    def __init__(
+        self, teacher: nn.Module, images: list[Tensor], carry: Carrying, constant: float | None = None
+    ) -> None:
         low = min(float(x.min()) for x in images)
         self.range = (0.0, 1.0) if low >= 0 else (-1.0, 1.0)
         plain = compile_to_plain(teacher, carry=carry, constant=constant, align=1, input_range=self.range)
@@ -48,7 +50,9 @@ class Converted:
 
     def changed(self, layers: Sequence[Layer]) -> bool:
         """Whether other layers compute something else, exactly."""
-        return any(not torch.equal(run_layers(layers, x)[-1], y) for x, y in zip(self.images, self.outputs, strict=True))
+        return any(
+            not torch.equal(run_layers(layers, x)[-1], y) for x, y in zip(self.images, self.outputs, strict=True)
+        )
 
     def refused(self, layers: Sequence[Layer], certificate: Certificate) -> bool:
         try:
@@ -484,7 +488,9 @@ def identity_network() -> tuple[ir.Graph, nn.Module]:
     return trace(teacher, input_range=(0.0, 1.0)).graph, teacher
 
 
-def hand_made(meanings: Sequence[ir.Meaning], rows: Sequence[float], columns: Sequence[float]) -> tuple[ir.Graph, list[Layer], Certificate]:
+def hand_made(
+    meanings: Sequence[ir.Meaning], rows: Sequence[float], columns: Sequence[float]
+) -> tuple[ir.Graph, list[Layer], Certificate]:
     """y = conv(x) = x by two 1x1 layers with these weights, the level between them said to mean this."""
     graph, _ = identity_network()
     first = Layer(torch.tensor(rows).double()[:, None, None, None], torch.zeros(len(rows)).double(), True, 1)
@@ -540,9 +546,15 @@ def test_a_value_that_may_be_negative_may_not_pass_a_relu_as_it_is() -> None:
     c = small_edsr()
     level = c.certificate.stages[0].levels[1]
     split = next(m for m in level if m.kind == "positive")
-    assert not c.true(c.layers, with_level(c.certificate, 1, [replace(m, kind="value") if m is split else m for m in level]))
+    assert not c.true(
+        c.layers, with_level(c.certificate, 1, [replace(m, kind="value") if m is split else m for m in level])
+    )
     with pytest.raises(CertificateError, match="goes through a ReLU as it is, though it may be negative"):
-        check(c.graph, c.layers, with_level(c.certificate, 1, [replace(m, kind="value") if m is split else m for m in level]))
+        check(
+            c.graph,
+            c.layers,
+            with_level(c.certificate, 1, [replace(m, kind="value") if m is split else m for m in level]),
+        )
 
 
 def test_layers_that_are_no_plain_layers_are_refused() -> None:
@@ -552,7 +564,14 @@ def test_layers_that_are_no_plain_layers_are_refused() -> None:
     flat = replace(layers[0], weight=F.pad(layers[0].weight, (1, 1, 0, 0)))
     short = replace(layers[0], bias=layers[0].bias[:0])
     endless = replace(layers[0], bias=layers[0].bias + math.nan)
-    for wrong in (even, flat, short, endless, replace(layers[0], shuffle=2), replace(layers[0], weight=layers[0].weight[0])):
+    for wrong in (
+        even,
+        flat,
+        short,
+        endless,
+        replace(layers[0], shuffle=2),
+        replace(layers[0], weight=layers[0].weight[0]),
+    ):
         with pytest.raises(CertificateError):
             check(graph, [wrong, layers[1]], certificate)
 
@@ -566,7 +585,9 @@ def test_json_and_back(carry: Carrying) -> None:
         c = converted(seed, carry)
         assert Certificate.from_json(c.certificate.to_json()) == c.certificate
         assert c.certificate.teacher_sha256 == c.graph.sha256()
-        assert bool(c.certificate.shifts) == any(m.kind == "shifted" for s in c.certificate.stages for v in s.levels for m in v)
+        assert bool(c.certificate.shifts) == any(
+            m.kind == "shifted" for s in c.certificate.stages for v in s.levels for m in v
+        )
 
 
 def test_runs_and_numbers() -> None:

@@ -251,9 +251,7 @@ def test_help_is_quick_and_has_examples(run: Run) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, "help must not wait for torch"
 
 
-def test_interruption_leaves_nothing(
-    run: Run, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interruption_leaves_nothing(run: Run, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted(tmp_path.iterdir())
 
     def interrupted(*_: object) -> Tensor:

@@ -180,7 +180,9 @@ def test_double_gives_the_weights_that_were_computed_in_float64() -> None:
     wide, plain = compile_to_plain(copy.deepcopy(teacher).double()), compile_to_plain(teacher)
     assert plain[0].weight.dtype == torch.float32 and wide[0].weight.dtype == torch.float64
     plain = plain.double()
-    assert all(torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias) for a, b in zip(plain, wide, strict=True))
+    assert all(
+        torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias) for a, b in zip(plain, wide, strict=True)
+    )
 
 
 def test_double_keeps_weights_that_were_changed() -> None:
@@ -294,7 +296,10 @@ def test_two_inputs_are_refused() -> None:
         (lambda y, x: F.max_pool2d(y, 2), "it lowers the resolution"),
         (lambda y, x: F.pad(y, (1, 1, 1, 1), mode="reflect"), "padding .* outside a convolution"),
         (lambda y, x: y[:, :, 1:], "it takes part of axis 2"),
-        (lambda y, x: F.interpolate(y, scale_factor=2, mode="bilinear"), "bilinear enlargement of a feature map clamps"),
+        (
+            lambda y, x: F.interpolate(y, scale_factor=2, mode="bilinear"),
+            "bilinear enlargement of a feature map clamps",
+        ),
         (lambda y, x: F.pixel_unshuffle(y, 2), "it works at 1/2 of the input's resolution"),
         (lambda y, x: torch.cat([y, x], dim=2), "it concatenates along axis 2"),
     ],

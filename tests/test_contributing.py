@@ -15,6 +15,4 @@ def test_the_snippets_run() -> None:
     names: dict[str, object] = {"__name__": "contributing"}
     for snippet in snippets:
         lines_before = text.count("\n", 0, snippet.start(1))
-        exec(
-            compile("\n" * lines_before + snippet[1], str(PAGE), "exec"), names
-        )  # a traceback has the page's line
+        exec(compile("\n" * lines_before + snippet[1], str(PAGE), "exec"), names)  # a traceback has the page's line

@@ -30,9 +30,7 @@ from memsr_compiler.trace import trace
 
 
 def conv(name: str, x: str, channels: int = 4) -> Conv2d:
-    return Conv2d(
-        name=name, inputs=(x,), weight=torch.zeros(channels, channels, 3, 3), bias=torch.zeros(channels)
-    )
+    return Conv2d(name=name, inputs=(x,), weight=torch.zeros(channels, channels, 3, 3), bias=torch.zeros(channels))
 
 
 def chain(count: int) -> Graph:
@@ -112,9 +110,7 @@ def test_names_are_escaped() -> None:
 
 def test_many_operands_are_counted() -> None:
     ops = [conv(f"c{i}", "x") for i in range(9)]
-    graph = Graph(
-        (Input(name="x", channels=4), *ops, Concat(name="y", inputs=tuple(o.name for o in ops))), "y"
-    )
+    graph = Graph((Input(name="x", channels=4), *ops, Concat(name="y", inputs=tuple(o.name for o in ops))), "y")
     root = ElementTree.fromstring(draw_graph(graph, label=""))
     assert [title.text for title in root.iter("title")][
         -1
@@ -161,6 +157,4 @@ def test_any_width_can_be_drawn(width: int) -> None:
 
 
 def test_a_legend_shows_what_is_there() -> None:
-    assert (
-        legend("k", ["a", "<b>"], ["<b>"]) == '<ul class="legend"><li><i class="k1"></i>&lt;b&gt;</li></ul>\n'
-    )
+    assert legend("k", ["a", "<b>"], ["<b>"]) == '<ul class="legend"><li><i class="k1"></i>&lt;b&gt;</li></ul>\n'

@@ -136,9 +136,7 @@ def test_resize_is_torchs(mode: str, scale: int, tmp_path: Path) -> None:
         assert np.abs(got - want.numpy()).max() < 2e-6
 
 
-def test_only_what_every_runtime_has(
-    plain: PlainNet, kept: PlainNet, skipping: PlainNet, tmp_path: Path
-) -> None:
+def test_only_what_every_runtime_has(plain: PlainNet, kept: PlainNet, skipping: PlainNet, tmp_path: Path) -> None:
     for net, allowed in (
         (plain, {"Conv", "Relu", "DepthToSpace"}),
         (kept, {"Conv", "Relu", "DepthToSpace"}),
@@ -208,9 +206,7 @@ def test_float16(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> N
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_the_certificate_names_the_weights_as_stored_and_holds(
-    dtype: Any, plain: PlainNet, tmp_path: Path
-) -> None:
+def test_the_certificate_names_the_weights_as_stored_and_holds(dtype: Any, plain: PlainNet, tmp_path: Path) -> None:
     export_onnx(plain, tmp_path / "net.onnx", dtype=dtype)
     certificate = Certificate.from_json((tmp_path / "net.cert.json").read_text())
     read = load_plain(tmp_path / "net.onnx")
@@ -299,9 +295,7 @@ def test_options_are_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_external_weights(
-    dtype: Any, plain: PlainNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_external_weights(dtype: Any, plain: PlainNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "_INLINE_BYTES", 1000)
     report = export_onnx(plain, tmp_path / "net.onnx", dtype=dtype)
     names = ["net.onnx.data", "net.cert.json", "net.onnx"]

@@ -65,18 +65,14 @@ def test_every_family_has_a_small_example() -> None:
 
 
 @pytest.mark.parametrize(("name", "hyper", "hidden"), SMALL)
-def test_only_its_own_family_claims_a_state_dict(
-    name: str, hyper: dict[str, object], hidden: set[str]
-) -> None:
+def test_only_its_own_family_claims_a_state_dict(name: str, hyper: dict[str, object], hidden: set[str]) -> None:
     found = recognise(shapes_of(network(name, hyper)))
     assert [family.name for family, _ in found] == [name]
     assert found[0][1].items() >= {key: value for key, value in hyper.items() if key not in hidden}.items()
 
 
 @pytest.mark.parametrize(("name", "hyper", "hidden"), SMALL)
-def test_a_saved_network_is_read_back(
-    name: str, hyper: dict[str, object], hidden: set[str], tmp_path: Path
-) -> None:
+def test_a_saved_network_is_read_back(name: str, hyper: dict[str, object], hidden: set[str], tmp_path: Path) -> None:
     teacher = network(name, hyper)
     torch.save(teacher.state_dict(), tmp_path / "teacher.pth")
     loaded = read_teacher(tmp_path / "teacher.pth", arch_args={key: hyper[key] for key in hidden})

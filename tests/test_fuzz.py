@@ -100,7 +100,12 @@ def compiled(network: RandomNetwork, options: Options, images: list[Tensor]) -> 
     if options.tail == "keep":
         try:
             return compile_to_plain(
-                network, carry=options.carry, constant=constant, tail="keep", align=options.align, input_range=options.input_range
+                network,
+                carry=options.carry,
+                constant=constant,
+                tail="keep",
+                align=options.align,
+                input_range=options.input_range,
             )
         except UnsupportedModel as error:
             assert "stages cannot be kept; use --tail fold" in str(error)

@@ -138,9 +138,7 @@ def test_to_uint8_clips_and_rounds() -> None:
         to_uint8(np.array([1]))
 
 
-@given(
-    height=st.integers(1, 5), width=st.integers(1, 5), colours=st.sampled_from([1, 3]), seed=st.integers(0, 9)
-)
+@given(height=st.integers(1, 5), width=st.integers(1, 5), colours=st.sampled_from([1, 3]), seed=st.integers(0, 9))
 def test_tensors_round_trip(height: int, width: int, colours: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, colours), dtype=np.uint8)
     tensor = to_tensor(image)

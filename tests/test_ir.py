@@ -88,13 +88,16 @@ def test_a_graph_cannot_be_changed() -> None:
 
 def test_text() -> None:
     ops = (X, ir.Select(name="s", inputs=("x",), index=(0, 1, 3, 3)), conv("a", "s"), ir.Relu(name="r", inputs=("a",)))
-    assert ir.Graph(ops, "r").text() == """\
+    assert (
+        ir.Graph(ops, "r").text()
+        == """\
 x: 4x1 = Input(channels=4, low=0.0, high=1.0)
 s: 4x1 = Select(x, index=0:2,3,3)
 a: 4x1 = Conv2d(s, weight=4x4x3x3, bias=4, groups=1, dilation=1)
 r: 4x1 = Relu(a)
 return r
 """
+    )
 
 
 def test_hash_knows_weights_and_wiring_but_no_names() -> None:

@@ -73,9 +73,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
-        elif (
-            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch"
-        ):
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
             yield f"torch.{node.attr}"
         yield from imports(node)
 
@@ -114,12 +112,7 @@ def test_who_may_import_what() -> None:
 
 
 def test_nothing_but_the_command_line_prints() -> None:
-    calls = [
-        (module, node)
-        for module, tree in CODE.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-    ]
+    calls = [(module, node) for module, tree in CODE.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
     found = [f"{module}, line {call.lineno}" for module, call in calls if ast.unparse(call.func) == "print"]
     assert not [place for place in found if not place.startswith("memsr_compiler.cli,")]
 
@@ -149,7 +142,5 @@ def test_help_does_not_wait_for_torch() -> None:
 
 def modules_after(statement: str) -> set[str]:
     program = f"{statement}\nimport sys\nsys.stdout.write(' '.join(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
     return set(done.stdout.split())

@@ -137,9 +137,7 @@ def test_a_plain_network_is_no_teacher(tmp_path: Path) -> None:
 def test_a_family_can_be_named_and_its_arguments_overridden(tmp_path: Path) -> None:
     torch.save(small().state_dict(), tmp_path / "a.pth")
     assert same(load_teacher(tmp_path / "a.pth", arch="vdsr"), small())
-    with pytest.raises(
-        InvalidInput, match=r"do not fit vdsr: missing residual_layer\.2\.conv\.weight\. Check"
-    ):
+    with pytest.raises(InvalidInput, match=r"do not fit vdsr: missing residual_layer\.2\.conv\.weight\. Check"):
         read_teacher(tmp_path / "a.pth", arch_args={"blocks": 3})
     with pytest.raises(InvalidInput, match=r"not all, those of edsr\."):
         read_teacher(tmp_path / "a.pth", arch="edsr")
@@ -280,9 +278,7 @@ def test_a_bomb_behind_harmless_pickles(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def test_a_whole_module_is_refused_and_loaded_on_request(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_whole_module_is_refused_and_loaded_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save({"model": nn.DataParallel(small())}, tmp_path / "a.pth")
     with pytest.raises(RefusedPickle, match=r"memsr_compiler\.families\.vdsr\.ConvReLU"):
         read_teacher(tmp_path / "a.pth")
@@ -390,9 +386,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         read_teacher(tmp_path / "missing.pt")
 
 
-@pytest.mark.parametrize(
-    "content", [{}, {"epoch": 3}, [torch.ones(1)], torch.ones(1), {"model": {"lr": 0.1}}]
-)
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.ones(1)], torch.ones(1), {"model": {"lr": 0.1}}])
 def test_checkpoints_without_weights(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(InvalidInput, match=r"Save network\.state_dict\(\)"):
@@ -585,9 +579,7 @@ def hostile(trace: Path) -> Mapping[str, Edit]:
             '\\"type\\": \\"builtins.tuple\\", \\"context\\": \\"null\\"',
             '\\"type\\": \\"builtins.tuple\\", \\"context\\": \\"{\\\\\\"__enum__\\\\\\": true}\\"',
         ),
-        "hidden in metadata": replaced(
-            model, '"metadata": {', '"metadata": {"x": [{"expr_str": "exec()"}], '
-        ),
+        "hidden in metadata": replaced(model, '"metadata": {', '"metadata": {"x": [{"expr_str": "exec()"}], '),
     }
 
 
@@ -595,9 +587,7 @@ def hostile(trace: Path) -> Mapping[str, Edit]:
 def test_a_hostile_archive_is_refused(name: str, archive: bytes, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     (tmp_path / "a.pt2").write_bytes(edited(archive, hostile(trace)[name]))
-    with pytest.raises(
-        RefusedPickle, match=r"a\.pt2: loading this .pt2 archive could execute.*--allow-pickle"
-    ):
+    with pytest.raises(RefusedPickle, match=r"a\.pt2: loading this .pt2 archive could execute.*--allow-pickle"):
         read_teacher(tmp_path / "a.pt2")
     assert not trace.exists()
 

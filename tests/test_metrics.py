@@ -17,9 +17,7 @@ from memsr_compiler.resize import resize
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT.parent / "shared" / "data" / "benchmarks"
-needs_benchmarks = pytest.mark.skipif(
-    not BENCHMARKS.is_dir(), reason="needs the benchmark images in ../shared"
-)
+needs_benchmarks = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs the benchmark images in ../shared")
 
 RANDOM = np.random.default_rng(0)
 HIGH = RANDOM.integers(0, 256, (24, 20, 3), dtype=np.uint8)
@@ -51,9 +49,7 @@ def test_bicubic_on_set5_by_the_edsr_protocol(scale: int, decibels: float, simil
         ("Set14", 4, 26.000, None),
     ],
 )
-def test_bicubic_by_the_srcnn_protocol(
-    name: str, scale: int, decibels: float, similarity: float | None
-) -> None:
+def test_bicubic_by_the_srcnn_protocol(name: str, scale: int, decibels: float, similarity: float | None) -> None:
     scores = []
     for path in high_images(name, scale):
         high = read_image(path, keep_grey=True)

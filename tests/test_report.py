@@ -46,9 +46,7 @@ def converted(model: nn.Module, **options: Any) -> tuple[PlainNet, list[tuple[st
 
 
 def page(net: PlainNet, steps: list[tuple[str, ir.Graph]], name: str = "teacher.pt", **measured: str) -> str:
-    return convert_report(
-        net, steps, teacher_name=name, teacher_cost=cost_of_graph(steps[0][1]), measured=measured
-    )
+    return convert_report(net, steps, teacher_name=name, teacher_cost=cost_of_graph(steps[0][1]), measured=measured)
 
 
 class Hostile(nn.Module):
@@ -150,9 +148,7 @@ class Browser:
     def open(self, path: Path, width: int, *, dark: bool = False) -> None:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=scheme)
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
-        )
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.send("Page.navigate", url=path.as_uri())
         while self.run("document.readyState == 'complete' && location.protocol") != "file:":
             pass
@@ -225,9 +221,7 @@ def test_costs_stand_side_by_side(html: str, shifted: Any) -> None:
     assert f"convolutions 10 {len(net.layers)}" in text
 
 
-def test_every_pass_is_told_with_its_numbers_and_drawn_where_it_changed_something(
-    html: str, shifted: Any
-) -> None:
+def test_every_pass_is_told_with_its_numbers_and_drawn_where_it_changed_something(html: str, shifted: Any) -> None:
     net, steps = shifted
     found = outline(html)
     assert found.count("details") == len(steps) == len(net.report.passes) + 1

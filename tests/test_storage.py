@@ -308,9 +308,7 @@ def resealed(content: bytes) -> bytes:
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
-def test_no_damage_to_a_graph_goes_unnoticed_even_if_the_hash_is_made_to_fit(
-    net: PlainNet, tmp_path: Path
-) -> None:
+def test_no_damage_to_a_graph_goes_unnoticed_even_if_the_hash_is_made_to_fit(net: PlainNet, tmp_path: Path) -> None:
     path = _inside(net, tmp_path)
     healthy = path.read_bytes()
     graph_ends = healthy.rindex(b"\x0a\x0cmemsr_format")  # words of the metadata that follow may be rewritten
@@ -418,9 +416,7 @@ def test_an_edited_model_is_refused(edit: Callable[[Any], None], net: PlainNet, 
     edit(model)
     onnx.save(model, path)
     assert is_plain(path)
-    with pytest.raises(
-        InvalidInput, match=r"was changed or damaged after it was written.*convert the teacher again"
-    ):
+    with pytest.raises(InvalidInput, match=r"was changed or damaged after it was written.*convert the teacher again"):
         load_plain(path)
     path.write_bytes(resealed(path.read_bytes()))
     with pytest.raises(InvalidInput) as caught:
@@ -523,9 +519,7 @@ def test_an_edited_header_is_refused(case: int, net: PlainNet, tmp_path: Path) -
 def test_sizes_are_checked_before_memory_is_taken(net: PlainNet, tmp_path: Path) -> None:
     """A header that is right in itself and declares terabytes."""
     manifest, _, _ = storage.describe(uncertified(net), "float32", certificate_inside=True)
-    huge = tuple(
-        replace(layer, weight=(*layer.weight[:2], 1 << 20 | 1, 1 << 20 | 1)) for layer in manifest.layers
-    )
+    huge = tuple(replace(layer, weight=(*layer.weight[:2], 1 << 20 | 1, 1 << 20 | 1)) for layer in manifest.layers)
     (tmp_path / "net.safetensors").write_bytes(storage._header(replace(manifest, layers=huge)) + bytes(100))
     with pytest.raises(InvalidInput, match="100 bytes of weights where"):
         load_plain(tmp_path / "net.safetensors")

@@ -231,9 +231,7 @@ PER_CHANNEL = whole(3, 1, 1, low=1, high=3)
         ("Cast", "x", {"to": TensorProto.FLOAT}),
     ],
 )  # fmt: skip
-def test_operators_agree_with_onnx_runtime(
-    op: str, operands: str, attributes: dict[str, Any], tmp_path: Path
-) -> None:
+def test_operators_agree_with_onnx_runtime(op: str, operands: str, attributes: dict[str, Any], tmp_path: Path) -> None:
     weights = {
         "c": PER_CHANNEL, "one": ONE, "low": np.float32(-1).reshape(()), "high": np.float32(1.25).reshape(()),
         "inf": np.float32(np.inf).reshape(()), "index": np.array([2, 0, -2]), "off": np.array(False),
@@ -341,20 +339,14 @@ def test_nearest_enlargement_is_read_exactly_where_it_repeats_pixels(
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_align_corners_is_refused(rounding: str, tmp_path: Path) -> None:
     weights = {"scales": np.array([1, 1, 2, 2], np.float32)}
-    nodes = [
-        node(
-            "Resize", "x - scales", "y", coordinate_transformation_mode="align_corners", nearest_mode=rounding
-        )
-    ]
+    nodes = [node("Resize", "x - scales", "y", coordinate_transformation_mode="align_corners", nearest_mode=rounding)]
     refuses(saved(model(nodes, weights), tmp_path), "align_corners", "repeat pixels")
 
 
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 @pytest.mark.parametrize("coordinates", ["half_pixel", "pytorch_half_pixel"])
 @pytest.mark.parametrize("factor", [2, 3])
-def test_the_enlarged_image_may_be_added_at_the_end(
-    mode: str, coordinates: str, factor: int, tmp_path: Path
-) -> None:
+def test_the_enlarged_image_may_be_added_at_the_end(mode: str, coordinates: str, factor: int, tmp_path: Path) -> None:
     nodes = [
         node(
             "Resize",
@@ -390,9 +382,7 @@ RESIZED = {"scales": np.array([1, 1, 2, 2], np.float32), "w": whole(12, 3, 1, 1)
         ({"mode": "linear", "antialias": 1}, "antialias"),
     ],
 )
-def test_other_enlargements_of_the_image_are_refused(
-    attributes: dict[str, Any], reason: str, tmp_path: Path
-) -> None:
+def test_other_enlargements_of_the_image_are_refused(attributes: dict[str, Any], reason: str, tmp_path: Path) -> None:
     path = saved(
         model([node("Resize", "x - scales", "y", **attributes)], {"scales": RESIZED["scales"]}, opset=18),
         tmp_path,
@@ -411,9 +401,7 @@ def test_other_enlargements_of_the_image_are_refused(
         ([node("Resize", "c - scales", "y", mode="linear")], "clamps at the edge"),
     ],
 )
-def test_the_enlarged_image_may_do_nothing_else(
-    nodes: list[onnx.NodeProto], reason: str, tmp_path: Path
-) -> None:
+def test_the_enlarged_image_may_do_nothing_else(nodes: list[onnx.NodeProto], reason: str, tmp_path: Path) -> None:
     start = [
         node("Resize", "x - scales", "up", mode="linear"),
         node("Conv", "x w", "c"),
@@ -432,9 +420,7 @@ def test_the_enlarged_image_may_do_nothing_else(
     ],
 )
 def test_uneven_enlargement_is_refused(scales: list[float], reason: str, tmp_path: Path) -> None:
-    path = saved(
-        model([node("Resize", "x - scales", "y")], {"scales": np.array(scales, np.float32)}), tmp_path
-    )
+    path = saved(model([node("Resize", "x - scales", "y")], {"scales": np.array(scales, np.float32)}), tmp_path)
     refuses(path, "body.Resize: Resize: ", reason)
 
 
@@ -484,13 +470,9 @@ def from_shape(with_batch: bool = True) -> tuple[list[onnx.NodeProto], dict[str,
     return nodes, weights
 
 
-@pytest.mark.parametrize(
-    "shape", [FREE, (1, 3, "h", "w"), (None, None, None, None), ("n", 3, 5, 6), (1, 3, 5, 6)]
-)
+@pytest.mark.parametrize("shape", [FREE, (1, 3, "h", "w"), (None, None, None, None), ("n", 3, 5, 6), (1, 3, 5, 6)])
 @pytest.mark.parametrize("with_batch", [True, False])
-def test_a_pixel_shuffle_written_by_hand_with_computed_sizes(
-    shape: Shape, with_batch: bool, tmp_path: Path
-) -> None:
+def test_a_pixel_shuffle_written_by_hand_with_computed_sizes(shape: Shape, with_batch: bool, tmp_path: Path) -> None:
     nodes, weights = from_shape(with_batch)
     nodes = [*nodes, *shuffle_by_hand("v")[1:]]
     path = saved(model(nodes, weights | SHUFFLED, shape=shape), tmp_path)
@@ -719,16 +701,12 @@ def test_constants_that_grow_are_stopped(tmp_path: Path) -> None:
     refuses(build(node("Expand", "row big", "z")), "Expand")
     refuses(build(node("Mul", "row column", "z")), "36000000 elements")
     refuses(build(node("MatMul", "row column", "z")), "36000000 elements")
-    doubling = [
-        node("Concat", f"v{i} v{i}" if i else "row row", f"v{i + 1}", axis=0, name=f"c{i}") for i in range(40)
-    ]
+    doubling = [node("Concat", f"v{i} v{i}" if i else "row row", f"v{i + 1}", axis=0, name=f"c{i}") for i in range(40)]
     refuses(build(*doubling), "Concat: ", "elements")
 
 
 def test_feature_maps_that_grow_are_stopped(tmp_path: Path) -> None:
-    doubling = [
-        node("Concat", f"v{i} v{i}" if i else "x x", f"v{i + 1}", axis=1, name=f"c{i}") for i in range(40)
-    ]
+    doubling = [node("Concat", f"v{i} v{i}" if i else "x x", f"v{i + 1}", axis=1, name=f"c{i}") for i in range(40)]
     refuses(saved(model([*doubling, node("Relu", "v40", "y")]), tmp_path), "Concat: ", "channels")
     wide = [node("Tile", "x t", "y")]
     refuses(saved(model(wide, {"t": np.array([1, 2**40, 1, 1])}), tmp_path), "Tile: ", "channels")
@@ -783,9 +761,7 @@ def test_refusals_name_node_operator_reason_and_a_way_out(
     }  # fmt: skip
     attributes = needed.get(op, {})
     nodes = [node("Mul", "x one", "weights")] if "weights" in operands else []
-    nodes.append(
-        node(op, operands, "y" if op != "NonMaxSuppression" else "q", name="/body/body.3/it", **attributes)
-    )
+    nodes.append(node(op, operands, "y" if op != "NonMaxSuppression" else "q", name="/body/body.3/it", **attributes))
     nodes += [node("Relu", "x", "y")] if op == "NonMaxSuppression" else []
     used = {n: a for n, a in weights.items() if any(n in m.input for m in nodes)}
     message = refuses(saved(model(nodes, used), tmp_path), reason, way)
@@ -813,9 +789,7 @@ def test_mirrored_padding_is_refused(mode: str, tmp_path: Path) -> None:
         ({"pads": [1, 1, 1, 1], "strides": [1, 2]}, "differs in height and width"),
     ],
 )
-def test_convolutions_that_change_the_size_are_refused(
-    attributes: dict[str, Any], reason: str, tmp_path: Path
-) -> None:
+def test_convolutions_that_change_the_size_are_refused(attributes: dict[str, Any], reason: str, tmp_path: Path) -> None:
     refuses(
         saved(model([node("Conv", "x w", "y", **attributes)], {"w": whole(3, 3, 3, 3)}), tmp_path),
         "body.Conv: Conv: ",
@@ -824,9 +798,7 @@ def test_convolutions_that_change_the_size_are_refused(
 
 
 def test_transposed_convolutions_of_another_size_are_refused(tmp_path: Path) -> None:
-    path = saved(
-        model([node("ConvTranspose", "x w", "y", strides=[2, 2])], {"w": whole(3, 3, 3, 3)}), tmp_path
-    )
+    path = saved(model([node("ConvTranspose", "x w", "y", strides=[2, 2])], {"w": whole(3, 3, 3, 3)}), tmp_path)
     refuses(path, "kernel 3, stride 2, padding 0 and 0, output_padding 0", "= stride")
 
 
@@ -835,9 +807,7 @@ def test_operators_outside_onnx_and_control_flow_are_refused(tmp_path: Path) -> 
     proto = model([foreign])
     proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     refuses(saved(proto, tmp_path), "fused: FusedConv: an operator of com.microsoft", "standard operators")
-    branch = helper.make_graph(
-        [node("Relu", "x", "z")], "then", [], [helper.make_tensor_value_info("z", 1, None)]
-    )
+    branch = helper.make_graph([node("Relu", "x", "z")], "then", [], [helper.make_tensor_value_info("z", 1, None)])
     choice = helper.make_node("If", ["c"], ["y"], name="choice", then_branch=branch, else_branch=branch)
     refuses(saved(model([choice], {"c": np.array(True)}), tmp_path), "choice: If: control flow", "onnxsim")
 
@@ -873,9 +843,7 @@ def test_other_opsets_are_refused(opset: int, tmp_path: Path) -> None:
 def test_results_that_are_not_read_and_dropped_axes_are_refused(tmp_path: Path) -> None:
     nodes = [node("Dropout", "x", "a mask"), node("Cast", "mask", "y", to=TensorProto.FLOAT, name="/c")]
     refuses(saved(model(nodes), tmp_path), "c: Cast: it uses 'mask'")
-    refuses(
-        saved(model([node("Squeeze", "x one", "y")], {"one": np.array([1])}), tmp_path), "it drops axes [1]"
-    )
+    refuses(saved(model([node("Squeeze", "x one", "y")], {"one": np.array([1])}), tmp_path), "it drops axes [1]")
     refuses(
         saved(model([node("Constant", "", "y", value_float=1.0)]), tmp_path),
         "y: output: the network returns a constant",
@@ -948,9 +916,7 @@ def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -
     refuses(path, "initialiser 'w' has 1 NaN or infinite", error=InvalidInput)
     constant = node("Constant", "", "c", value=numpy_helper.from_array(bad[0]))
     nodes = [constant, node("Reshape", "c v", "w"), node("Conv", "x w", "y", pads=[1, 1, 1, 1])]
-    refuses(
-        saved(model(nodes, {"v": np.array([1, 3, 3, 3])}), tmp_path), "its kernel has NaN", error=InvalidInput
-    )
+    refuses(saved(model(nodes, {"v": np.array([1, 3, 3, 3])}), tmp_path), "its kernel has NaN", error=InvalidInput)
 
 
 @pytest.mark.parametrize(
@@ -961,9 +927,7 @@ def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -
         ([53], "54"),
     ],
 )
-def test_declared_sizes_are_checked_before_memory_is_taken(
-    dims: list[int], reason: str, tmp_path: Path
-) -> None:
+def test_declared_sizes_are_checked_before_memory_is_taken(dims: list[int], reason: str, tmp_path: Path) -> None:
     proto = small()
     del proto.graph.initializer[0].dims[:]
     proto.graph.initializer[0].dims.extend(dims)
@@ -1030,9 +994,7 @@ def test_external_data_elsewhere_are_refused(location: str, tmp_path: Path) -> N
         ({"location": "data.bin", "offset": "many"}, "is not a number"),
     ],
 )
-def test_external_data_that_do_not_fit_are_refused(
-    entries: dict[str, str], reason: str, tmp_path: Path
-) -> None:
+def test_external_data_that_do_not_fit_are_refused(entries: dict[str, str], reason: str, tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(small().graph.initializer[0].raw_data)
     refuses(external(tmp_path, **entries), reason, error=InvalidInput)
 
@@ -1100,9 +1062,7 @@ def test_networks_exported_by_pytorch(opset: int, shuffle: Any, free: bool, tmp_
             input_names=["x"],
             dynamic_axes=axes,
         )
-    read = agrees(
-        path, sizes=((1, 2), (5, 7)) if free else ((8, 12),), batch=2 if free else 1, tolerance=2e-5
-    )
+    read = agrees(path, sizes=((1, 2), (5, 7)) if free else ((8, 12),), batch=2 if free else 1, tolerance=2e-5)
     x = torch.rand(2, 3, 5, 7, dtype=torch.float64)
     with torch.no_grad():
         assert torch.allclose(read(x), net.double()(x), atol=1e-6)

@@ -142,7 +142,11 @@ def naive_bias(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
     """A bias pushed through the next convolution as if its padding were the bias too."""
     found = [op for op in graph if isinstance(op, ir.Conv2d) and not op.pointwise and op.groups == op.dilation == 1]
     pairs = [(op, graph[op.inputs[0]]) for op in found]
-    biased = [(op, below) for op, below in pairs if isinstance(below, (ir.Conv2d, ir.Affine)) and len(graph.users(below.name)) == 1]
+    biased = [
+        (op, below)
+        for op, below in pairs
+        if isinstance(below, (ir.Conv2d, ir.Affine)) and len(graph.users(below.name)) == 1
+    ]
     if not biased:
         return None
     op, below = rng.choice(biased)

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
@@ -106,10 +105,17 @@ def _constants(
         return options.constant
     from memsr_compiler.calibrate import calibrate
 
-    found = calibrate(model, _calibration_images(model, options.calibration, input_range), margin=options.margin, input_range=input_range)
+    found = calibrate(
+        model,
+        _calibration_images(model, options.calibration, input_range),
+        margin=options.margin,
+        input_range=input_range,
+    )
     talk.say(f"shift: {found}")
     if found.worst > 1:
-        talk.warn(f"the search broke the constants; raise --margin above {options.margin * found.worst:.1f}, or use --carry auto")
+        talk.warn(
+            f"the search broke them; raise --margin above {options.margin * found.worst:.1f} or use --carry auto"
+        )
     return dict(found.constants)
 
 
@@ -137,7 +143,7 @@ def _write(net: PlainNet, options: ConvertOptions) -> list[Path]:
 def deviations(
     model: nn.Module, net: PlainNet, options: ConvertOptions, input_range: tuple[float, float]
 ) -> dict[str, str]:
-    """Largest deviation from the teacher in float64 on probes, of the teacher in float32, the plain network, the file."""
+    """Largest deviation from the teacher in float64 on probes: its own in float32, the plain network's, the file's."""
     exact = copy.deepcopy(model).double()
     images = {name: x[:2] for name, x in probe_images(net.info.channels, input_range).items()}
     known: dict[int, Tensor] = {}
@@ -208,7 +214,14 @@ def _tell(
             "Passes",
             ("pass", "ops", "widest", "seconds", "deviation", "bound"),
             [
-                (p.name, f"{p.ops_before} -> {p.ops_after}", f"{p.channels_before} -> {p.channels_after}", f"{p.seconds:.3f}", f"{p.deviation:.1e}", f"{p.bound:.1e}")
+                (
+                    p.name,
+                    f"{p.ops_before} -> {p.ops_after}",
+                    f"{p.channels_before} -> {p.channels_after}",
+                    f"{p.seconds:.3f}",
+                    f"{p.deviation:.1e}",
+                    f"{p.bound:.1e}",
+                )
                 for p in passes
             ],
         )
@@ -224,7 +237,12 @@ def _tell(
         f"Cost at a {width}x{height} input",
         ("", "parameters", "multiply-adds", "feature maps"),
         [
-            (n, thousands(c.parameters), f"{c.macs_per_pixel * width * height / 1e9:,.1f} G", mebibytes(c.memory(height, width)))
+            (
+                n,
+                thousands(c.parameters),
+                f"{c.macs_per_pixel * width * height / 1e9:,.1f} G",
+                mebibytes(c.memory(height, width)),
+            )
             for n, c in pairs
         ],
     )

@@ -19,7 +19,13 @@ def run(options: TeacherOptions, *, tail: str, align: int, size: tuple[int, int]
     talk.json({"teacher": str(options.path), "sha256": teacher.sha256, "size": size, **_plain_data(found, size)})
     talk.say(f"{options.path}: {describe(teacher, input_range)}\n")
     rows = [
-        (layer.name, layer.kind, f"{layer.channels} x{layer.scale}" if layer.channels else "", f"{layer.parameters:,}", ", ".join(layer.reads))
+        (
+            layer.name,
+            layer.kind,
+            f"{layer.channels} x{layer.scale}" if layer.channels else "",
+            f"{layer.parameters:,}",
+            ", ".join(layer.reads),
+        )
         for layer in found.layers
     ]
     talk.table("Layers", ("module", "op", "channels, resolution", "parameters", "reads"), rows)
@@ -28,8 +34,10 @@ def run(options: TeacherOptions, *, tail: str, align: int, size: tuple[int, int]
     if found.teacher is not None and found.predictions:
         costs = [("teacher", found.teacher, "")]
         costs += [(f"plain, --carry {p.carry}", p.cost, widths_text(p.widths)) for p in found.predictions]
-        talk.table(f"Cost at a {size[0]}x{size[1]} input (predicted)", COLUMNS, [(*_row(n, c, size), w) for n, c, w in costs])
-        talk.say(f"Convertible: yes{', ' + found.reason if found.reason else ''}.  Values carried past ReLUs: {len(found.carries)}")
+        talk.table(
+            f"Cost at a {size[0]}x{size[1]} input (predicted)", COLUMNS, [(*_row(n, c, size), w) for n, c, w in costs]
+        )
+        talk.say(f"Convertible: {found.reason or 'yes'}.  Values carried past ReLUs: {len(found.carries)}")
 
 
 COLUMNS = ("", "parameters", "multiply-adds", "feature maps", "widest", "widths")
@@ -38,7 +46,13 @@ COLUMNS = ("", "parameters", "multiply-adds", "feature maps", "widest", "widths"
 def _row(name: str, cost: Cost, size: tuple[int, int]) -> tuple[str, ...]:
     width, height = size
     macs = cost.macs_per_pixel * width * height
-    return (name, thousands(cost.parameters), f"{macs / 1e9:,.1f} G", mebibytes(cost.memory(height, width)), str(cost.widest))
+    return (
+        name,
+        thousands(cost.parameters),
+        f"{macs / 1e9:,.1f} G",
+        mebibytes(cost.memory(height, width)),
+        str(cost.widest),
+    )
 
 
 def _plain_data(found: Inspection, size: tuple[int, int]) -> dict[str, object]:

@@ -35,7 +35,9 @@ def read(options: TeacherOptions, talk: Talk) -> tuple[LoadedTeacher, tuple[floa
     arguments = parsed(options.arch_args)
     if options.scale is not None:
         arguments["scale"] = options.scale
-    teacher = read_teacher(options.path, arch=options.arch, arch_args=arguments or None, allow_pickle=options.allow_pickle)
+    teacher = read_teacher(
+        options.path, arch=options.arch, arch_args=arguments or None, allow_pickle=options.allow_pickle
+    )
     given = options.input_range or teacher.input_range or (0.0, 1.0)
     return teacher, given
 

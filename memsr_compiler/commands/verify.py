@@ -94,5 +94,3 @@ def _photographs(folder: Path | None, net: PlainNet, input_range: tuple[float, f
         x = to_tensor(image).double() * (high - low) + low
         found[f"{folder} image {i}"] = x.mean(1, keepdim=True) if net.info.channels == 1 else x
     return found
-
-

@@ -49,9 +49,7 @@ def family_named(name: str) -> Family:
         if family.name == name:
             return family
     known = ", ".join(family.name for family in FAMILIES)
-    raise InvalidInput(
-        f"--arch {name}: no such family. Known: {known}; or give --arch package.module:factory."
-    )
+    raise InvalidInput(f"--arch {name}: no such family. Known: {known}; or give --arch package.module:factory.")
 
 
 def recognise(shapes: Mapping[str, torch.Size]) -> list[tuple[Family, dict[str, object]]]:

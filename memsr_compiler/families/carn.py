@@ -134,9 +134,7 @@ class CARN(Cascade):
     ) -> None:
         def local() -> nn.Module:
             count = 1 if efficient else 3
-            blocks: list[nn.Module] = [
-                ResidualBlock(channels, groups, efficient=efficient) for _ in range(count)
-            ]
+            blocks: list[nn.Module] = [ResidualBlock(channels, groups, efficient=efficient) for _ in range(count)]
             return Cascade(channels, blocks, shared=efficient)
 
         super().__init__(channels, [local(), local(), local()], shared=False)

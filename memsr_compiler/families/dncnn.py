@@ -23,9 +23,7 @@ class DnCNN(nn.Module):
     (TIP 2017).
     """
 
-    def __init__(
-        self, *, layers: int = 17, channels: int = 64, colours: int = 1, batch_norm: bool = False
-    ) -> None:
+    def __init__(self, *, layers: int = 17, channels: int = 64, colours: int = 1, batch_norm: bool = False) -> None:
         super().__init__()
         model: list[nn.Module] = [conv(colours, channels), nn.ReLU(inplace=True)]
         for _ in range(layers - 2):

@@ -94,9 +94,7 @@ class EDSR(nn.Module):
         self.sub_mean = nn.Identity() if mean is None else MeanShift(mean, -1, rgb_range)
         self.add_mean = nn.Identity() if mean is None else MeanShift(mean, 1, rgb_range)
         self.head = nn.Sequential(_conv(colours, channels))
-        self.body = nn.Sequential(
-            *(ResBlock(channels, res_scale) for _ in range(blocks)), _conv(channels, channels)
-        )
+        self.body = nn.Sequential(*(ResBlock(channels, res_scale) for _ in range(blocks)), _conv(channels, channels))
         if tail == "edsr":
             self.tail = nn.Sequential(_upsampler(scale, channels), _conv(channels, colours))
         else:

@@ -22,18 +22,14 @@ class FSRCNN(nn.Module):
     Source: Dong et al., "Accelerating the Super-Resolution Convolutional Neural Network" (ECCV 2016).
     """
 
-    def __init__(
-        self, *, scale: int, blocks: int = 4, channels: int = 56, narrow: int = 12, colours: int = 1
-    ) -> None:
+    def __init__(self, *, scale: int, blocks: int = 4, channels: int = 56, narrow: int = 12, colours: int = 1) -> None:
         super().__init__()
         self.first_part = nn.Sequential(conv(colours, channels, 5), nn.PReLU(channels))
         middle: list[nn.Module] = [conv(channels, narrow, 1), nn.PReLU(narrow)]
         for _ in range(blocks):
             middle += [conv(narrow, narrow), nn.PReLU(narrow)]
         self.mid_part = nn.Sequential(*middle, conv(narrow, channels, 1), nn.PReLU(channels))
-        self.last_part = nn.ConvTranspose2d(
-            channels, colours, 9, stride=scale, padding=4, output_padding=scale - 1
-        )
+        self.last_part = nn.ConvTranspose2d(channels, colours, 9, stride=scale, padding=4, output_padding=scale - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """The enlarged image, not clipped to [0, 1]."""

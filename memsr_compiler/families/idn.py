@@ -81,9 +81,7 @@ class IDN(nn.Module):
         self.scale = scale
         self.fblock = FeatureBlock(colours, channels)
         self.dblocks = nn.Sequential(*(DistillationBlock(channels, kept, groups) for _ in range(blocks)))
-        self.deconv = nn.ConvTranspose2d(
-            channels, colours, 17, stride=scale, padding=8, output_padding=scale - 1
-        )
+        self.deconv = nn.ConvTranspose2d(channels, colours, 17, stride=scale, padding=8, output_padding=scale - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """The enlarged image, not clipped to [0, 1]."""

@@ -67,9 +67,7 @@ class RRDBNet(nn.Module):
     scales 2 and 1: Wang et al., "Real-ESRGAN" (ICCVW 2021).
     """
 
-    def __init__(
-        self, *, scale: int, blocks: int = 23, channels: int = 64, growth: int = 32, colours: int = 3
-    ) -> None:
+    def __init__(self, *, scale: int, blocks: int = 23, channels: int = 64, growth: int = 32, colours: int = 3) -> None:
         super().__init__()
         if scale not in SHRINK:
             raise InvalidInput(

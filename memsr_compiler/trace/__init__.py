@@ -39,7 +39,7 @@ class Traced:
 
 
 class GraphModule(nn.Module):
-    """A graph as a module: what the ONNX reader gives, and what tests compare with.  (N, C, H, W) -> (N, C', sH, sW)."""
+    """A graph as a module: what the ONNX reader gives.  (N, C, H, W) -> (N, C', s H, s W)."""
 
     def __init__(self, graph: ir.Graph, image_skip: ImageSkip | None = None) -> None:
         super().__init__()
@@ -104,11 +104,15 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
 
 def _check(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
-        raise InvalidInput("TorchScript is not read; give the nn.Module it was made from, or its state dict with --arch")
+        raise InvalidInput(
+            "TorchScript is not read; give the nn.Module it was made from, or its state dict with --arch"
+        )
     for name, module in model.named_modules():
         stateful = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
         if module.training and isinstance(module, stateful):
-            raise InvalidInput(f"{name or 'the network'}: {type(module).__name__} is in train mode; call model.eval() first")
+            raise InvalidInput(
+                f"{name or 'the network'}: {type(module).__name__} is in train mode; call model.eval() first"
+            )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"{name}: has NaN or infinite values; the checkpoint is damaged or training diverged")
@@ -184,5 +188,7 @@ def _line_of(model: nn.Module, error: Exception) -> str:
             files.add(inspect.getfile(type(module)))
         except (TypeError, OSError):
             continue
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files and "/torch/" not in f.filename]
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if f.filename in files and "/torch/" not in f.filename
+    ]
     return f" (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
-from memsr_compiler.trace.values import BATCH, Factor, Size, Unreadable, View
+from memsr_compiler.trace.values import BATCH, Factor, Unreadable, View
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,32 @@ class Builder:
         if view.axes == View.of(view.op, t.channels, t.scale).axes:
             return view.op
         if len(view.axes) != 4 or view.axes[0] != (Factor("n", 1, BATCH),):
-            self.refuse("its axes are no longer (batch, channels, height, width)", "bring them back before the next layer")
+            self.refuse(
+                "its axes are no longer (batch, channels, height, width)", "bring them back before the next layer"
+            )
         channels, *space = view.axes[1:]
         if any(f.axis == "n" for axis in view.axes[1:] for f in axis):
             self.refuse("the batch axis is mixed into others", "treat images one by one")
-        if all(len(axis) == 1 and axis[0].axis == a and axis[0].stride == 1 for axis, a in zip(space, "hw", strict=True)):
+        if all(
+            len(axis) == 1 and axis[0].axis == a and axis[0].stride == 1 for axis, a in zip(space, "hw", strict=True)
+        ):
             return self._select(view.op, channels)
-        if all(len(axis) == 2 and axis[0].axis == a and axis[1].axis == "c" for axis, a in zip(space, "hw", strict=True)):
+        if all(
+            len(axis) == 2 and axis[0].axis == a and axis[1].axis == "c" for axis, a in zip(space, "hw", strict=True)
+        ):
             dy, dx = space[0][1], space[1][1]
             if dy.size == dx.size and isinstance(dy.size, int) and space[0][0].stride == space[1][0].stride == 1:
                 mixed = self._select(view.op, (*channels, dy, dx))
-                return self.feature(self.add(ir.PixelShuffle(name=self.name("pixel_shuffle"), inputs=(mixed,), factor=dy.size)))
-        if all(len(axis) == 1 and axis[0].axis == a and axis[0].stride > 1 for axis, a in zip(space, "hw", strict=True)):
+                return self.feature(
+                    self.add(ir.PixelShuffle(name=self.name("pixel_shuffle"), inputs=(mixed,), factor=dy.size))
+                )
+        if all(
+            len(axis) == 1 and axis[0].axis == a and axis[0].stride > 1 for axis, a in zip(space, "hw", strict=True)
+        ):
             return self._unshuffle(view, space[0][0].stride)
-        self.refuse("a reshape or permutation mixes pixels and channels in a way that is no pixel shuffle", "use PixelShuffle")
+        self.refuse(
+            "a reshape or permutation mixes pixels and channels in a way that is no pixel shuffle", "use PixelShuffle"
+        )
 
     def _select(self, op: str, factors: tuple[Factor, ...]) -> str:
         index = torch.zeros(1, dtype=torch.int64)
@@ -124,7 +136,7 @@ class Builder:
     def pixel_unshuffle(self, x: View, factor: int) -> View:
         if self.scale(x) % factor:
             self.refuse(
-                f"it works at 1/{factor} of the input's resolution, and a plain network shifts with every pixel of its input",
+                f"it works at 1/{factor} of the input's resolution, and a plain network shifts with every pixel",
                 "convert the network from there on, and feed it the unshuffled image",
             )
         return self.add(ir.PixelUnshuffle(name=self.name("pixel_unshuffle"), inputs=(self.feature(x),), factor=factor))
@@ -164,5 +176,3 @@ class Builder:
 
     def unknown(self, what: str) -> NoReturn:
         raise Unreadable(f"{self.where or 'the network'}: {self.last}: {what}")
-
-

@@ -361,9 +361,7 @@ def conv(node: Node, a: Array, weight: Array, bias: Array | None = None) -> Any:
     pads = node.integers("pads", [0, 0, 0, 0])
     if node.text("auto_pad", "NOTSET") != "NOTSET" or len(pads) != 4 or min(pads) < 0:
         raise Unreadable("a convolution of constants padded in this way")
-    _room(
-        [len(a), max(a.shape[1], len(weight)), a.shape[2] + pads[0] + pads[2], a.shape[3] + pads[1] + pads[3]]
-    )
+    _room([len(a), max(a.shape[1], len(weight)), a.shape[2] + pads[0] + pads[2], a.shape[3] + pads[1] + pads[3]])
     padded = torch.nn.functional.pad(torch.from_numpy(a.copy()), (pads[1], pads[3], pads[0], pads[2]))
     offset = None if bias is None else torch.from_numpy(bias.copy())
     steps, spread = node.integers("strides", [1, 1]), node.integers("dilations", [1, 1])

@@ -98,8 +98,7 @@ def read_network(path: Path) -> Network:
     if model.functions:
         name = _text(model.functions[0].name)
         raise UnsupportedModel(
-            f"{name}: a function defined in the file is not read; "
-            "inline it with onnx.inliner.inline_local_functions"
+            f"{name}: a function defined in the file is not read; inline it with onnx.inliner.inline_local_functions"
         )
     if model.graph.sparse_initializer:
         name = _text(model.graph.sparse_initializer[0].values.name)
@@ -118,9 +117,7 @@ def _package() -> ModuleType:
         import onnx.checker
         import onnx.numpy_helper
     except ImportError as error:
-        raise InvalidInput(
-            "is an ONNX file, which takes the onnx package to read. Run `pip install onnx`."
-        ) from error
+        raise InvalidInput("is an ONNX file, which takes the onnx package to read. Run `pip install onnx`.") from error
     return onnx
 
 
@@ -195,9 +192,7 @@ def _attribute(onnx: ModuleType, node: str, op: str, proto: Any) -> Any:
     if kind == "TENSOR":
         where = f"{node}: {op}: its {proto.name}"
         if proto.t.data_location == onnx.TensorProto.EXTERNAL:
-            raise InvalidInput(
-                f"{where} is kept in another file, which only initialisers may be. Save it again."
-            )
+            raise InvalidInput(f"{where} is kept in another file, which only initialisers may be. Save it again.")
         return _array(onnx, proto.t, where)
     if kind == "STRING":
         return _text(proto.s.decode("utf-8", "replace"))
@@ -273,9 +268,7 @@ def _external(
     key = (path, offset, length)
     if key not in ranges:
         if length + sum(n for p, _, n in ranges if p == path) > size:
-            raise InvalidInput(
-                f"{where} overlaps other tensors in {path.name}. The file is damaged or hostile."
-            )
+            raise InvalidInput(f"{where} overlaps other tensors in {path.name}. The file is damaged or hostile.")
         with path.open("rb") as file:
             file.seek(offset)
             ranges[key] = file.read(length)
@@ -288,9 +281,7 @@ def _beside(location: str, folder: Path, where: str) -> Path:
     parts = location.replace("\\", "/").split("/")
     inside = f"{where}: its data are said to be in '{location}'"
     if not location or "\0" in location or parts[0] == "" or ":" in parts[0] or ".." in parts:
-        raise InvalidInput(
-            f"{inside}, which is not a path inside the network's folder. Do not trust this file."
-        )
+        raise InvalidInput(f"{inside}, which is not a path inside the network's folder. Do not trust this file.")
     home = folder.resolve()
     path = (home / location).resolve()
     if not path.is_relative_to(home):
@@ -326,9 +317,7 @@ def _check_finite(constants: Mapping[str, Array], nodes: tuple[Node, ...]) -> No
 # -- inputs and outputs ----------------------------------------------------------------------------
 
 
-def _input(
-    onnx: ModuleType, graph: Any, constants: Mapping[str, Array]
-) -> tuple[str, tuple[int | None, ...]]:
+def _input(onnx: ModuleType, graph: Any, constants: Mapping[str, Array]) -> tuple[str, tuple[int | None, ...]]:
     inputs = [value for value in graph.input if _text(value.name) not in constants]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"

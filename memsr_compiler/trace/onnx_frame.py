@@ -61,9 +61,7 @@ class Frame:
     def _bare(self, x: View) -> View:
         if self.batch is None:
             return x
-        return replace(
-            x, axes=tuple(tuple(f for f in axis if f.axis != "n" and f.size != 1) for axis in x.axes)
-        )
+        return replace(x, axes=tuple(tuple(f for f in axis if f.axis != "n" and f.size != 1) for axis in x.axes))
 
     def _batched(self, x: View) -> View:
         if self.batch is None:

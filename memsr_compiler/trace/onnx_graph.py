@@ -59,9 +59,7 @@ class _Reader:
         self.builder = Builder(channels or _channels(network), float("-inf"), float("inf"))
         self.context = Context(self.builder, Frame(batch, height, width), network.opset)
         self.values: dict[str, Value] = {**network.constants, network.input: self.builder.input}
-        self.left = (
-            64 * sum(a.size for a in network.constants.values()) + 2**26
-        )  # elements that may be computed
+        self.left = 64 * sum(a.size for a in network.constants.values()) + 2**26  # elements that may be computed
 
     def read(self) -> GraphModule:
         for node in self.network.nodes:
@@ -130,9 +128,7 @@ class _Reader:
         if not name:
             return None
         if name not in self.values:
-            self.builder.refuse(
-                f"it uses '{name}', a result that is not read", "export the network without it"
-            )
+            self.builder.refuse(f"it uses '{name}', a result that is not read", "export the network without it")
         return self.values[name]
 
     def _store(self, node: Node, results: Sequence[Value]) -> None:
@@ -176,6 +172,4 @@ def _channels(network: Network) -> int:
             kernel = network.constants[node.inputs[1]]
             if kernel.ndim == 4:
                 return int(kernel.shape[1]) * max(1, node.integer("group", 1))
-    raise UnsupportedModel(
-        f"{network.input}: its number of channels is free; declare it, as in (N, 3, height, width)"
-    )
+    raise UnsupportedModel(f"{network.input}: its number of channels is free; declare it, as in (N, 3, height, width)")

@@ -173,9 +173,7 @@ def _pads(c: Context, node: Node, totals: Sequence[int]) -> list[int]:
         return [0, 0, 0, 0]
     if kind in ("SAME_UPPER", "SAME_LOWER"):
         if min(totals) < 0:
-            c.builder.refuse(
-                f"auto_pad {kind} with a kernel smaller than the stride", "write the padding out"
-            )
+            c.builder.refuse(f"auto_pad {kind} with a kernel smaller than the stride", "write the padding out")
         small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
         return [*small, *large] if kind == "SAME_UPPER" else [*large, *small]
     if kind != "NOTSET":
@@ -190,13 +188,9 @@ def _pads(c: Context, node: Node, totals: Sequence[int]) -> list[int]:
 def conv(c: Context, node: Node, x: View, weight: Value, bias: Value | None = None) -> Any:
     kernel = _kernel(c, node, weight)
     dilations = node.integers("dilations", [1, 1])
-    top, left, bottom, right = _pads(
-        c, node, [(n - 1) * d for n, d in zip(kernel.shape[2:], dilations, strict=True)]
-    )
+    top, left, bottom, right = _pads(c, node, [(n - 1) * d for n, d in zip(kernel.shape[2:], dilations, strict=True)])
     if (top, left) != (bottom, right) and kernel.shape[2] % 2 and kernel.shape[3] % 2:
-        c.builder.refuse(
-            f"padding {[top, left, bottom, right]} is not the same on both sides", "pad by (k - 1) / 2"
-        )
+        c.builder.refuse(f"padding {[top, left, bottom, right]} is not the same on both sides", "pad by (k - 1) / 2")
     offset = None if bias is None else c.tensor(bias, "bias")
     steps, group = node.integers("strides", [1, 1]), node.integer("group", 1)
     return torch_words.conv2d(c.builder, x, kernel, offset, steps, (top, left), dilations, group)
@@ -208,9 +202,7 @@ def conv_transpose(c: Context, node: Node, x: View, weight: Value, bias: Value |
     kernel = _kernel(c, node, weight)
     dilations, extra = node.integers("dilations", [1, 1]), node.integers("output_padding", [0, 0])
     height, width = kernel.shape[2:]
-    spread = kernel.new_zeros(
-        *kernel.shape[:2], (height - 1) * dilations[0] + 1, (width - 1) * dilations[1] + 1
-    )
+    spread = kernel.new_zeros(*kernel.shape[:2], (height - 1) * dilations[0] + 1, (width - 1) * dilations[1] + 1)
     spread[:, :, :: dilations[0], :: dilations[1]] = kernel
     steps, group = node.integers("strides", [1, 1]), node.integer("group", 1)
     c.room(max(steps), MAX_SCALE, "an enlargement")
@@ -232,9 +224,7 @@ def conv_transpose(c: Context, node: Node, x: View, weight: Value, bias: Value |
         inner.append(before)
         borders.append(first + before)
         outer.append(max(0, 2 * borders[-1] + 1 - n - before))
-    c.room(
-        max(n + i + o for n, i, o in zip(spread.shape[2:], inner, outer, strict=True)), MAX_KERNEL, "a kernel"
-    )
+    c.room(max(n + i + o for n, i, o in zip(spread.shape[2:], inner, outer, strict=True)), MAX_KERNEL, "a kernel")
     spread = torch.nn.functional.pad(spread, (inner[1], outer[1], inner[0], outer[0]))
     more = [s + 2 * p - n for n, s, p in zip(spread.shape[2:], steps, borders, strict=True)]
     offset = None if bias is None else c.tensor(bias, "bias")
@@ -247,9 +237,7 @@ def _sized_by_output(c: Context, node: Node, x: View, steps: list[int]) -> Node:
     said = node.integers("output_shape", [])
     if said[-2:] != size:
         wanted = " x ".join(map(str, size))
-        c.builder.refuse(
-            f"output_shape {said} is not {wanted}", "leave it out and give pads and output_padding"
-        )
+        c.builder.refuse(f"output_shape {said} is not {wanted}", "leave it out and give pads and output_padding")
     kind = node.text("auto_pad", "NOTSET")
     kind = kind if kind == "SAME_UPPER" else "SAME_LOWER"
     return replace(node, attributes={**node.attributes, "auto_pad": kind})
@@ -260,10 +248,7 @@ def _sized_by_output(c: Context, node: Node, x: View, steps: list[int]) -> Node:
 
 @onnx_word("BatchNormalization")
 def batch_norm(c: Context, node: Node, x: View, scale: Value, shift: Value, mean: Value, var: Value) -> Any:
-    parts = [
-        c.tensor(v, what)
-        for v, what in ((mean, "mean"), (var, "variance"), (scale, "scale"), (shift, "shift"))
-    ]
+    parts = [c.tensor(v, what) for v, what in ((mean, "mean"), (var, "variance"), (scale, "scale"), (shift, "shift"))]
     eps, training = node.number("epsilon", 1e-5), bool(node.integer("training_mode", 0))
     if bool((parts[1] + eps <= 0).any()):
         raise InvalidInput(f"{node.name}: {node.op}: its variance is negative. Export or download it again.")
@@ -335,9 +320,7 @@ def neg(c: Context, node: Node, x: View) -> Any:
 def concat(c: Context, node: Node, *parts: Value) -> Any:
     views = [p for p in parts if isinstance(p, View)]
     if len(views) < len(parts):
-        c.builder.refuse(
-            "a constant is concatenated to a feature map", "add its effect to the next layer's bias"
-        )
+        c.builder.refuse("a constant is concatenated to a feature map", "add its effect to the next layer's bias")
     c.channels(views[0], node.integer("axis", 1), "concatenates along")
     return torch_words.cat(c.builder, views, 1)
 
@@ -371,9 +354,7 @@ def take_slice(
     channels = slice(None)
     for axis, first, last, step in zip([c.axis(x, a) for a in where], firsts, lasts, pace, strict=True):
         size = shape[axis]
-        to_end = last == size or (
-            isinstance(last, int) and last >= (size if isinstance(size, int) else 2**31 - 1)
-        )
+        to_end = last == size or (isinstance(last, int) and last >= (size if isinstance(size, int) else 2**31 - 1))
         if first == 0 and to_end and step == 1:
             continue
         if axis != 1 or len(x.axes) != 4:
@@ -459,9 +440,7 @@ def squeeze(c: Context, node: Node, x: View, axes: Value | None = None) -> View:
     shape = c.frame.shape(x)
     gone = {c.axis(x, a) for a in given} or {i for i, n in enumerate(shape) if n == 1}
     if any(shape[i] != 1 for i in gone):
-        c.builder.refuse(
-            f"it drops axes {sorted(gone)} of {'x'.join(map(str, shape))}", "drop axes of size 1 only"
-        )
+        c.builder.refuse(f"it drops axes {sorted(gone)} of {'x'.join(map(str, shape))}", "drop axes of size 1 only")
     return c.frame.moved(x, lambda old: tuple(axis for i, axis in enumerate(old) if i not in gone))
 
 
@@ -502,25 +481,19 @@ def identity(c: Context, node: Node, x: Value) -> Value:
 @onnx_word("Cast")
 def cast(c: Context, node: Node, x: Value) -> Value:
     if node.integer("to", 1) not in (1, 10, 11, 16):  # float32, float16, float64, bfloat16
-        c.builder.refuse(
-            "it rounds feature maps to integers", "export the network in floating point to its end"
-        )
+        c.builder.refuse("it rounds feature maps to integers", "export the network in floating point to its end")
     return x
 
 
 @onnx_word("Dropout")
-def dropout(
-    c: Context, node: Node, x: Value, ratio: Value | None = None, training: Value | None = None
-) -> Value:
+def dropout(c: Context, node: Node, x: Value, ratio: Value | None = None, training: Value | None = None) -> Value:
     if training is not None and any(_numbers(training)):
         c.builder.refuse("dropout is active", "call model.eval() before exporting")
     return x
 
 
 @onnx_word("Pad")
-def pad(
-    c: Context, node: Node, x: View, pads: Value, value: Value | None = None, axes: Value | None = None
-) -> Any:
+def pad(c: Context, node: Node, x: View, pads: Value, value: Value | None = None, axes: Value | None = None) -> Any:
     mode = node.text("mode", "constant")
     if mode != "constant" and any(_numbers(pads)):
         c.builder.refuse(*torch_words.IMPOSSIBLE["reflection_pad2d"])
@@ -560,9 +533,7 @@ def _bound(c: Context, value: Value | None, missing: float) -> float:
         c.builder.refuse("a bound is not one constant number", "use one number for all channels")
     number = float(value.reshape(-1)[0])
     if math.isnan(number):
-        raise InvalidInput(
-            f"{c.builder.where}: {c.builder.last}: a bound is NaN. Export or download it again."
-        )
+        raise InvalidInput(f"{c.builder.where}: {c.builder.last}: a bound is NaN. Export or download it again.")
     return number
 
 
@@ -603,9 +574,7 @@ def depth_to_space(c: Context, node: Node, x: View) -> View:
     factor = _block(c, node)
     if node.text("mode", "DCR") == "DCR" and not c.builder.channels(x) % factor**2:
         share = c.builder.channels(x) // factor**2
-        x = torch_words.select(
-            c.builder, x, [place * share + i for i in range(share) for place in range(factor**2)]
-        )
+        x = torch_words.select(c.builder, x, [place * share + i for i in range(share) for place in range(factor**2)])
     return c.builder.pixel_shuffle(x, factor)
 
 
@@ -614,9 +583,7 @@ def space_to_depth(c: Context, node: Node, x: View) -> View:
     """The channel comes after the place in the block."""
     factor, share = _block(c, node), c.builder.channels(x)
     y = c.builder.pixel_unshuffle(x, factor)
-    return torch_words.select(
-        c.builder, y, [i * factor**2 + place for place in range(factor**2) for i in range(share)]
-    )
+    return torch_words.select(c.builder, y, [i * factor**2 + place for place in range(factor**2) for i in range(share)])
 
 
 def repeats(factor: int, coordinates: str, rounding: str) -> bool:
@@ -662,8 +629,7 @@ def resize(
         rounding = node.text("nearest_mode", "round_prefer_floor")
         if not repeats(factor, coordinates, rounding):
             b.refuse(
-                f"nearest enlargement by {factor} with {coordinates} and {rounding} "
-                "does not repeat pixels evenly",
+                f"nearest enlargement by {factor} with {coordinates} and {rounding} does not repeat pixels evenly",
                 "use asymmetric with floor, or half_pixel with round_prefer_floor",
             )
         return b.enlarge(x, factor)
@@ -677,9 +643,7 @@ def resize(
             "use -0.75, as PyTorch does",
         )
     if node.integer("exclude_outside", 0) or node.integer("antialias", 0):
-        b.refuse(
-            "exclude_outside and antialias are not kept", "leave them out, or add the enlarged image outside"
-        )
+        b.refuse("exclude_outside and antialias are not kept", "leave them out, or add the enlarged image outside")
     if factor == 1:
         return x
     return torch_words.interpolate(b, x, None, factor, "bilinear" if mode == "linear" else "bicubic")
@@ -700,9 +664,7 @@ def _enlargement(c: Context, node: Node, x: View, scales: Value | None, sizes: V
     else:
         c.builder.refuse("its size depends on the image", "give it a whole scale")
     if None in factors:
-        c.builder.refuse(
-            "it resizes to a fixed size", "give it a scale, or export the network at a fixed size"
-        )
+        c.builder.refuse("it resizes to a fixed size", "give it a scale, or export the network at a fixed size")
     first, second, height, width = factors
     if first != 1 or second != 1 or height != width or height != int(height) or height < 1:
         c.builder.refuse(

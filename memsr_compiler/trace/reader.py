@@ -22,7 +22,18 @@ from memsr_compiler.trace.vocabulary import IMPOSSIBLE, WORDS, batch_norm
 
 HEIGHT, WIDTH = 997, 1009  # primes: what is a multiple of them is a height or a width
 _INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
-_ALIASES = ("slice", "chunk", "split", "split_with_sizes", "narrow", "view", "reshape", "transpose", "permute", "getitem")
+_ALIASES = (
+    "slice",
+    "chunk",
+    "split",
+    "split_with_sizes",
+    "narrow",
+    "view",
+    "reshape",
+    "transpose",
+    "permute",
+    "getitem",
+)
 
 
 def symbolic(model: nn.Module) -> fx.GraphModule:
@@ -54,7 +65,11 @@ def exported(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[
     program = _quietly(lambda: program.run_decompositions({}))
     signature = program.graph_signature
     exact = dict(model.named_parameters()) | dict(model.named_buffers())
-    inputs = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    inputs = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
 
     def constant(node: fx.Node) -> Any:
         name = inputs.get(node.name)
@@ -217,7 +232,12 @@ class _Reader:
 
     def _getattr(self, value: Any, name: str) -> Any:
         if isinstance(value, View):
-            known = {"shape": value.shape, "ndim": len(value.axes), "device": torch.device("cpu"), "dtype": torch.float32}
+            known = {
+                "shape": value.shape,
+                "ndim": len(value.axes),
+                "device": torch.device("cpu"),
+                "dtype": torch.float32,
+            }
             if name in known:
                 return known[name]
             self.builder.unknown(f"asks for the tensor's {name}")

@@ -73,7 +73,12 @@ class View:
     @staticmethod
     def of(op: str, channels: int, scale: int) -> View:
         height, width = Size("h", Fraction(scale)), Size("w", Fraction(scale))
-        shape: list[Factor] = [Factor("n", 1, BATCH), Factor("c", 1, channels), Factor("h", 1, height), Factor("w", 1, width)]
+        shape: list[Factor] = [
+            Factor("n", 1, BATCH),
+            Factor("c", 1, channels),
+            Factor("h", 1, height),
+            Factor("w", 1, width),
+        ]
         return View(op, tuple((f,) for f in shape))
 
     @property

@@ -43,15 +43,43 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
         ("sigmoid", "softmax", "_softmax", "log_softmax", "hardswish", "glu"),
         (_SMOOTH, "remove the gate (attention) it belongs to and retrain, or convert the parts around it"),
     ),
-    **dict.fromkeys(("gelu", "silu", "tanh", "softplus", "mish", "elu", "selu", "exp", "log", "sqrt", "sin", "cos", "erf"), (_SMOOTH, _RETRAIN)),
     **dict.fromkeys(
-        ("adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "std", "var", "sum", "amax", "amin"),
+        ("gelu", "silu", "tanh", "softplus", "mish", "elu", "selu", "exp", "log", "sqrt", "sin", "cos", "erf"),
+        (_SMOOTH, _RETRAIN),
+    ),
+    **dict.fromkeys(
+        (
+            "adaptive_avg_pool2d",
+            "_adaptive_avg_pool2d",
+            "adaptive_max_pool2d",
+            "mean",
+            "std",
+            "var",
+            "sum",
+            "amax",
+            "amin",
+        ),
         (_GLOBAL, "remove the pooling (channel attention?) and retrain"),
     ),
-    **dict.fromkeys(("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm", "normalize"), (_GLOBAL, "use batch norm, which becomes constant, and retrain")),
-    **dict.fromkeys(("matmul", "bmm", "einsum", "scaled_dot_product_attention", "baddbmm"), (_GATE, "remove the attention and retrain")),
-    **dict.fromkeys(("max_pool2d", "avg_pool2d", "max_pool2d_with_indices"), ("it lowers the resolution or takes maxima over pixels", "remove the pooling and retrain")),
-    **dict.fromkeys(("reflection_pad2d", "replication_pad2d", "circular_pad2d"), ("its border is not zero padding, so no plain network is equal at the border", "use padding_mode='zeros' and retrain")),
+    **dict.fromkeys(
+        ("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm", "normalize"),
+        (_GLOBAL, "use batch norm, which becomes constant, and retrain"),
+    ),
+    **dict.fromkeys(
+        ("matmul", "bmm", "einsum", "scaled_dot_product_attention", "baddbmm"),
+        (_GATE, "remove the attention and retrain"),
+    ),
+    **dict.fromkeys(
+        ("max_pool2d", "avg_pool2d", "max_pool2d_with_indices"),
+        ("it lowers the resolution or takes maxima over pixels", "remove the pooling and retrain"),
+    ),
+    **dict.fromkeys(
+        ("reflection_pad2d", "replication_pad2d", "circular_pad2d"),
+        (
+            "its border is not zero padding, so no plain network is equal at the border",
+            "use padding_mode='zeros' and retrain",
+        ),
+    ),
     **dict.fromkeys(("grid_sample", "affine_grid", "deform_conv2d"), (_GATE, "remove it and retrain")),
 }
 
@@ -72,7 +100,14 @@ def _pair(b: Builder, value: Any, what: str) -> int:
 
 @word("conv2d")
 def conv2d(
-    b: Builder, x: View, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    b: Builder,
+    x: View,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> View:
     if _pair(b, stride, "stride") != 1:
         b.refuse(
@@ -85,20 +120,44 @@ def conv2d(
     if height % 2 == 0 or width % 2 == 0:
         b.refuse(f"the kernel {height}x{width} is even and has no centre", "use odd kernels")
     want = ((height - 1) // 2 * spread, (width - 1) // 2 * spread)
-    have = want if padding == "same" else (0, 0) if padding == "valid" else tuple(padding) if isinstance(padding, Sequence) else (padding,) * 2
+    have = (
+        want
+        if padding == "same"
+        else (0, 0)
+        if padding == "valid"
+        else tuple(padding)
+        if isinstance(padding, Sequence)
+        else (padding,) * 2
+    )
     have = have * 2 if len(have) == 1 else have
     if tuple(int(p) for p in have) != want:
-        b.refuse(f"padding {tuple(have)} changes the size of the image; kernel {height}x{width} keeps it with {want}", "pad by (k - 1) / 2")
+        b.refuse(
+            f"padding {tuple(have)} changes the size of the image; kernel {height}x{width} keeps it with {want}",
+            "pad by (k - 1) / 2",
+        )
     size = max(height, width)
     if height != width:
         weight = torch.nn.functional.pad(weight, ((size - width) // 2,) * 2 + ((size - height) // 2,) * 2)
     offset = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias.double()
-    return b.add(ir.Conv2d(name=b.name("conv"), inputs=(b.feature(x),), weight=weight, bias=offset, groups=groups, dilation=spread))
+    return b.add(
+        ir.Conv2d(
+            name=b.name("conv"), inputs=(b.feature(x),), weight=weight, bias=offset, groups=groups, dilation=spread
+        )
+    )
 
 
 @word("convolution")
 def convolution(
-    b: Builder, x: View, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, transposed: bool, output_padding: Any, groups: int
+    b: Builder,
+    x: View,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
 ) -> View:
     if transposed:
         return conv_transpose2d(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
@@ -107,7 +166,15 @@ def convolution(
 
 @word("conv_transpose2d")
 def conv_transpose2d(
-    b: Builder, x: View, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
+    b: Builder,
+    x: View,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
 ) -> View:
     weight = weight.double()
     steps, pad, spread = _pair(b, stride, "stride"), _pair(b, padding, "padding"), _pair(b, dilation, "dilation")
@@ -120,12 +187,20 @@ def conv_transpose2d(
         b.refuse(f"kernel {tuple(weight.shape[2:])} is not square", "use square kernels")
     if weight.shape[2] - 2 * pad + extra != steps:
         b.refuse(
-            f"kernel {weight.shape[2]}, stride {steps}, padding {pad}, output_padding {extra} do not enlarge by exactly {steps}",
+            f"kernel {weight.shape[2]}, stride {steps}, padding {pad}, output_padding {extra} do not give x{steps}",
             "choose them so that kernel - 2 * padding + output_padding = stride",
         )
     offset = torch.zeros(weight.shape[1] * groups, dtype=torch.float64) if bias is None else bias.double()
     return b.add(
-        ir.ConvTranspose2d(name=b.name("conv_transpose"), inputs=(b.feature(x),), weight=weight, bias=offset, stride=steps, padding=pad, groups=groups)
+        ir.ConvTranspose2d(
+            name=b.name("conv_transpose"),
+            inputs=(b.feature(x),),
+            weight=weight,
+            bias=offset,
+            stride=steps,
+            padding=pad,
+            groups=groups,
+        )
     )
 
 
@@ -134,25 +209,51 @@ def conv_transpose2d(
 
 @word("batch_norm")
 def batch_norm(
-    b: Builder, x: View, mean: Tensor | None, var: Tensor | None, weight: Tensor | None = None, bias: Tensor | None = None,
-    training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *_: object,
-) -> View:  # fmt: skip
+    b: Builder,
+    x: View,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: object,
+) -> View:
     if training or mean is None or var is None:
-        b.refuse("batch norm uses the statistics of the image at hand", "call model.eval() first, and train with track_running_stats=True")
+        b.refuse(
+            "batch norm uses the statistics of the image at hand",
+            "call model.eval() first, and train with track_running_stats=True",
+        )
     gain = (1.0 if weight is None else weight.double()) / torch.sqrt(var.double() + eps)
     return b.affine(x, gain, (0.0 if bias is None else bias.double()) - mean.double() * gain)
 
 
 @word("native_batch_norm", "_batch_norm_with_update")
 def native_batch_norm(
-    b: Builder, x: View, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, training: bool, momentum: float, eps: float
+    b: Builder,
+    x: View,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
 ) -> tuple[View]:
     return (batch_norm(b, x, mean, var, weight, bias, training, momentum, eps),)
 
 
 @word("_native_batch_norm_legit_no_training")
 def batch_norm_inference(
-    b: Builder, x: View, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, momentum: float, eps: float
+    b: Builder,
+    x: View,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    momentum: float,
+    eps: float,
 ) -> tuple[View]:
     return (batch_norm(b, x, mean, var, weight, bias, False, momentum, eps),)
 
@@ -186,7 +287,10 @@ def linear(b: Builder, x: Any, p: float, y: Any, q: float) -> Any:
         left, right = b.types[names[0]], b.types[names[1]]
         if left.scale == right.scale and 1 in (left.channels, right.channels):  # broadcast over channels
             width = max(left.channels, right.channels)
-            names = [b.feature(select(b, v, [0] * width)) if b.types[n].channels == 1 else n for v, n in zip(_views(b, names), names, strict=True)]
+            names = [
+                b.feature(select(b, v, [0] * width)) if b.types[n].channels == 1 else n
+                for v, n in zip(_views(b, names), names, strict=True)
+            ]
         return b.add(ir.Sum(name=b.name("add"), inputs=tuple(names)))
     shift = b.per_channel(y, x)
     if shift is None:
@@ -206,7 +310,10 @@ def neg(b: Builder, x: View) -> View:
 @word("mul", "multiply")
 def mul(b: Builder, x: Any, y: Any) -> View:
     if isinstance(x, View) and isinstance(y, View):
-        b.refuse("two feature maps are multiplied (attention?)", "remove the gate and retrain; a plain network is piecewise linear")
+        b.refuse(
+            "two feature maps are multiplied (attention?)",
+            "remove the gate and retrain; a plain network is piecewise linear",
+        )
     if isinstance(x, Resized) or isinstance(y, Resized):
         b.refuse("the enlarged image is scaled", "add it last, unscaled")
     x, y = (x, y) if isinstance(x, View) else (y, x)
@@ -271,7 +378,11 @@ def slice_scatter(
     b: Builder, x: View, src: View, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> View:
     if dim % 4 != 1:
-        whole = start in (None, 0) and step == 1 and (end is None or end == x.shape[dim] or (isinstance(end, int) and end >= 2**31))
+        whole = (
+            start in (None, 0)
+            and step == 1
+            and (end is None or end == x.shape[dim] or (isinstance(end, int) and end >= 2**31))
+        )
         if not whole:
             b.refuse(f"it writes into part of axis {dim}", "a plain network treats every pixel alike")
         return src
@@ -309,7 +420,9 @@ def index(b: Builder, x: Any, key: Any) -> Any:
     for axis, (size, k) in enumerate(zip(x.shape, keys, strict=False)):
         if axis == 1 or k == slice(None):
             continue
-        whole = isinstance(k, slice) and k.start in (None, 0) and k.step in (None, 1) and (k.stop is None or k.stop == size)
+        whole = (
+            isinstance(k, slice) and k.start in (None, 0) and k.step in (None, 1) and (k.stop is None or k.stop == size)
+        )
         endless = isinstance(k, slice) and k.start in (None, 0) and isinstance(k.stop, int) and k.stop >= 2**31
         if not whole and not endless:
             b.refuse(f"it takes part of axis {axis}", "a plain network keeps every pixel; crop outside the network")
@@ -386,7 +499,19 @@ def repeat_interleave(b: Builder, x: View, repeats: int, dim: int | None = None)
     return select(b, x, [c for c in range(b.channels(x)) for _ in range(repeats)])
 
 
-@word("clone", "contiguous", "detach", "alias", "to", "_to_copy", "float", "double", "lift_fresh_copy", "type_as", "requires_grad_")
+@word(
+    "clone",
+    "contiguous",
+    "detach",
+    "alias",
+    "to",
+    "_to_copy",
+    "float",
+    "double",
+    "lift_fresh_copy",
+    "type_as",
+    "requires_grad_",
+)
 def same(b: Builder, x: Any, *_: object, **__: object) -> Any:
     return x
 
@@ -402,7 +527,9 @@ def dropout(b: Builder, x: View, p: float = 0.5, training: bool = True, inplace:
 def pad(b: Builder, x: View, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> View:
     if not any(pad):
         return x
-    b.refuse(f"padding {tuple(pad)} ({mode}) outside a convolution", "use the convolution's own zero padding, (k - 1) / 2")
+    b.refuse(
+        f"padding {tuple(pad)} ({mode}) outside a convolution", "use the convolution's own zero padding, (k - 1) / 2"
+    )
 
 
 # -- piecewise linear ------------------------------------------------------------------------------------------------
@@ -535,12 +662,16 @@ def upsample_nearest2d(b: Builder, x: View, size: Any = None, scale_factors: Any
 
 
 @word("upsample_bilinear2d")
-def upsample_bilinear2d(b: Builder, x: View, size: Any, align_corners: bool, scale_factors: Any = None, *_: object) -> Any:
+def upsample_bilinear2d(
+    b: Builder, x: View, size: Any, align_corners: bool, scale_factors: Any = None, *_: object
+) -> Any:
     return interpolate(b, x, size, scale_factors, "bilinear", align_corners)
 
 
 @word("upsample_bicubic2d")
-def upsample_bicubic2d(b: Builder, x: View, size: Any, align_corners: bool, scale_factors: Any = None, *_: object) -> Any:
+def upsample_bicubic2d(
+    b: Builder, x: View, size: Any, align_corners: bool, scale_factors: Any = None, *_: object
+) -> Any:
     return interpolate(b, x, size, scale_factors, "bicubic", align_corners)
 
 

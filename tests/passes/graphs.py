@@ -47,7 +47,9 @@ def graph(*ops: ir.Op) -> ir.Graph:
     return ir.Graph(ops, ops[-1].name)
 
 
-def apply(step: Pass | Callable[..., ir.Graph], before: ir.Graph, *, idempotent: bool = True, **options: Any) -> ir.Graph:
+def apply(
+    step: Pass | Callable[..., ir.Graph], before: ir.Graph, *, idempotent: bool = True, **options: Any
+) -> ir.Graph:
     """Run a pass; require that it is exact, up to the border, again changes nothing, and left its operand alone."""
     kept = copy.deepcopy(before)
     after = step(before, **options)
