@@ -17,7 +17,7 @@ def center_pad(kernel: Tensor, size: int) -> Tensor:
 
 
 def dense(kernel: Tensor, groups: int = 1, dilation: int = 1) -> Tensor:
-    """A grouped, dilated kernel in full: (C_out, C_in / groups, k, k) -> (C_out, C_in, K, K), K = (k-1) dilation + 1."""
+    """A grouped, dilated kernel in full: (C_out, C_in / groups, k, k) -> (C_out, C_in, K, K), K = (k-1)dilation + 1."""
     c_out, c_in, k, _ = kernel.shape
     size = (k - 1) * dilation + 1
     out = kernel.new_zeros(c_out, c_in * groups, size, size)

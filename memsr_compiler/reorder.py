@@ -59,7 +59,7 @@ def _chain(graph: Graph, op: Sum, order: dict[str, int]) -> Iterator[Op]:
     for i, name in enumerate(operands[1:-1], start=1):
         taken += sources[i]
         part = Part(tensor, tuple(taken), tuple(s for s in everything if s not in taken))
-        step = Sum(name=f"{op.name}~{i}", inputs=(total, name), part=part)
+        step = Sum(name=f"{op.name}~~{i}", inputs=(total, name), part=part)
         order[step.name] = max(order[total], order[name])
         total = step.name
         yield step

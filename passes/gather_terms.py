@@ -121,7 +121,7 @@ def _emit(name: str, form: _Form) -> list[Op]:
     if not form.bias.any():
         return [*ops, Sum(name=name, inputs=tuple(operands))]
     identity = torch.eye(len(form.bias), dtype=torch.float64)[:, :, None, None]
-    total = Sum(name=f"{name}~sum", inputs=tuple(operands), part=Part(name, leaves, ()))
+    total = Sum(name=f"{name}~~sum", inputs=tuple(operands), part=Part(name, leaves, ()))
     return [*ops, total, Conv2d(name=name, inputs=(total.name,), weight=identity, bias=form.bias)]
 
 

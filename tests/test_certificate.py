@@ -270,9 +270,16 @@ def missing_layer(layers: list[Layer], rng: random.Random) -> list[Layer] | None
 
 
 MUTANTS: tuple[Mutant, ...] = (
-    wrong_sign, perturbed_weight, perturbed_bias, dropped_channel, swapped_rows, wrong_source, depth_first_shuffle,
-    missing_relu, missing_layer,
-)  # fmt: skip
+    wrong_sign,
+    perturbed_weight,
+    perturbed_bias,
+    dropped_channel,
+    swapped_rows,
+    wrong_source,
+    depth_first_shuffle,
+    missing_relu,
+    missing_layer,
+)
 
 
 def count_refused(mutant: Mutant, carry: Carrying) -> tuple[int, int]:
@@ -306,7 +313,7 @@ def the_one(c: Converted) -> list[tuple[int, int]]:
 
 
 def test_a_bias_folded_as_if_there_were_no_border_is_refused() -> None:
-    """MemSR's Eq. 3 left out: the constant's taps all go to the bias, right inside the image and wrong at its border."""
+    """MemSR's Eq. 3 left out: the constant's taps all go to the bias, right inside the image, wrong at its border."""
     found = 0
     for seed in NETWORKS:
         c = converted(seed)
@@ -374,8 +381,14 @@ def anything_else(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
 
 
 FORGERIES: tuple[Forgery, ...] = (
-    swapped_channels, swapped_positions, moved_positions, left_out, other_kind, other_constant, anything_else,
-)  # fmt: skip
+    swapped_channels,
+    swapped_positions,
+    moved_positions,
+    left_out,
+    other_kind,
+    other_constant,
+    anything_else,
+)
 
 
 @pytest.mark.parametrize("forgery", FORGERIES, ids=lambda f: f.__name__)
@@ -598,10 +611,13 @@ def test_runs_and_numbers() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a certificate"), ("[]", "not a certificate"), ("{}", "not a certificate"), ("null", "not a certificate"),
+        ("", "not a certificate"),
+        ("[]", "not a certificate"),
+        ("{}", "not a certificate"),
+        ("null", "not a certificate"),
         ('{"format": "other"}', "this is a 'other'"),
     ],
-)  # fmt: skip
+)
 def test_other_files_are_refused(text: str, message: str) -> None:
     with pytest.raises(CertificateError, match=message):
         Certificate.from_json(text)
@@ -638,5 +654,7 @@ def test_the_checker_imports_nothing_that_it_checks() -> None:
             imported |= {f"{node.module}.{alias.name}" for alias in node.names}
     ours = {name for name in imported if "memsr" in name or "passes" in name}
     assert ours == {
-        "memsr_compiler.ir", "memsr_compiler.certificate.Certificate", "memsr_compiler.errors.CertificateError",
-    }  # fmt: skip
+        "memsr_compiler.ir",
+        "memsr_compiler.certificate.Certificate",
+        "memsr_compiler.errors.CertificateError",
+    }

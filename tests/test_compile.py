@@ -13,11 +13,12 @@ from networks import SIZES, random_network
 from test_fuzz import rounding
 from torch import Tensor, nn
 
-from memsr_compiler import ir
+from memsr_compiler import ir, passes
 from memsr_compiler.compile import compile_to_plain
 from memsr_compiler.errors import InvalidInput, PassError, UnsupportedModel
 from memsr_compiler.families import family_named
 from memsr_compiler.families.edsr import EDSR
+from memsr_compiler.reorder import plan
 from memsr_compiler.trace import trace
 
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
@@ -98,7 +99,7 @@ def test_attention_is_refused_by_name(name: str, message: str) -> None:
 
 def test_an_interpolated_image_stays_outside_on_request() -> None:
     teacher = made("idn", scale=2, blocks=1, channels=8, kept=2, groups=2)
-    with pytest.raises(UnsupportedModel, match="bicubic interpolation.*--image-skip outside"):
+    with pytest.raises(UnsupportedModel, match=r"bicubic interpolation.*--image-skip outside"):
         compile_to_plain(teacher)
     plain = compile_to_plain(teacher, image_skip="outside")
     assert plain.info.image_skip == "bicubic"
@@ -124,9 +125,6 @@ def test_the_widths_of_the_paper() -> None:
     for p in teacher.parameters():
         p.requires_grad_(False)
     graph = trace(teacher).graph
-    from memsr_compiler import passes
-    from memsr_compiler.reorder import plan
-
     for step in passes.CANONICAL:
         graph = step(graph)
     width = plan(graph, "shift")[1].width
@@ -235,7 +233,9 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_shift_without_a_constant_for_every_tensor_is_refused() -> None:
-    with pytest.raises(PassError, match="head.0: a shift needs a constant C > 0 above its largest magnitude, not None"):
+    with pytest.raises(
+        PassError, match=r"head.0: a shift needs a constant C > 0 above its largest magnitude, not None"
+    ):
         compile_to_plain(made("edsr", scale=2, blocks=2, channels=4), carry="shift", constant={"body.0": 1.0})
 
 
@@ -390,6 +390,24 @@ def test_views_that_are_changed_in_place_are_read_by_export() -> None:
     plain = compile_to_plain(teacher)
     assert plain.report is not None and plain.report.reader == "torch.export"
     require_equal(teacher, plain, trace(teacher).graph)
+
+
+@pytest.mark.parametrize("names", [("1", "2", "3"), ("0", "1", "sum"), ("minus", "more", "steps")])
+def test_modules_may_be_called_what_the_passes_call_theirs(names: tuple[str, str, str]) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name in names:
+                self.add_module(name, nn.Conv2d(1, 1, 3, padding=1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b, c = (self.get_submodule(name)(x) for name in names)
+            y = 0.5 * a + 0.25 * b + 2 * torch.relu(c) + 1
+            return torch.maximum(torch.relu(y) + a, b).clamp(-1, 3) + y
+
+    torch.manual_seed(0)
+    teacher = Named()
+    require_equal(teacher, compile_to_plain(teacher), trace(teacher).graph)
 
 
 def test_many_layers_take_no_recursion() -> None:

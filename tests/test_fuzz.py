@@ -9,7 +9,7 @@ import copy
 import math
 import random
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -97,25 +97,22 @@ def compiled(network: RandomNetwork, options: Options, images: list[Tensor]) -> 
     constant = None
     if options.carry == "shift":
         constant = shift_constant(network, options.input_range, images)
-    if options.tail == "keep":
-        try:
-            return compile_to_plain(
-                network,
-                carry=options.carry,
-                constant=constant,
-                tail="keep",
-                align=options.align,
-                input_range=options.input_range,
-            )
-        except UnsupportedModel as error:
-            assert "stages cannot be kept; use --tail fold" in str(error)
-    return compile_to_plain(
-        network, carry=options.carry, constant=constant, align=options.align, input_range=options.input_range
-    )
+    choices: dict[str, Any] = {
+        "carry": options.carry,
+        "constant": constant,
+        "align": options.align,
+        "input_range": options.input_range,
+    }
+    try:
+        return compile_to_plain(network, tail=options.tail, **choices)
+    except UnsupportedModel as refusal:
+        if "stages cannot be kept; use --tail fold" not in str(refusal):
+            raise
+    return compile_to_plain(network, tail="fold", **choices)
 
 
 def shift_constant(network: RandomNetwork, input_range: tuple[float, float], images: list[Tensor]) -> float:
-    """A power of two at least three times as large as anything that is carried for these images, and for validation's."""
+    """A power of two, at least three times what is carried for these images and for those of validation."""
     graph = trace(network, input_range=input_range).graph
     for step in (*passes.CANONICAL, passes.skip_to_conv.bind(carry="shift")):
         graph = step(graph)

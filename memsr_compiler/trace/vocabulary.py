@@ -187,7 +187,8 @@ def conv_transpose2d(
         b.refuse(f"kernel {tuple(weight.shape[2:])} is not square", "use square kernels")
     if weight.shape[2] - 2 * pad + extra != steps:
         b.refuse(
-            f"kernel {weight.shape[2]}, stride {steps}, padding {pad}, output_padding {extra} do not give x{steps}",
+            f"kernel {weight.shape[2]}, stride {steps}, padding {pad}, output_padding {extra} "
+            f"do not enlarge by exactly {steps}",
             "choose them so that kernel - 2 * padding + output_padding = stride",
         )
     offset = torch.zeros(weight.shape[1] * groups, dtype=torch.float64) if bias is None else bias.double()

@@ -47,6 +47,14 @@ def graph(*ops: ir.Op) -> ir.Graph:
     return ir.Graph(ops, ops[-1].name)
 
 
+def residual(low: float = 0.0) -> ir.Graph:
+    """A residual block, then a sum with its result past another ReLU."""
+    return graph(
+        source(2, low), conv("a", "x"), relu("r", "a"), conv("b", "r"), add("y", "b", "a"), relu("s", "y"),
+        conv("c", "s"), add("z", "c", "y"),
+    )  # fmt: skip
+
+
 def apply(
     step: Pass | Callable[..., ir.Graph], before: ir.Graph, *, idempotent: bool = True, **options: Any
 ) -> ir.Graph:

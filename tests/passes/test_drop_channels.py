@@ -1,0 +1,104 @@
+"""drop_channels: dead, zero and equal channels go, and the meanings of the others stay."""
+
+from __future__ import annotations
+
+import pytest
+from graphs import apply, conv, graph, integers, relu, source
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.errors import PassError
+from memsr_compiler.passes import drop_channels
+
+
+def dense(name: str, operand: str, weight: Tensor, bias: Tensor) -> ir.BlockConv2d:
+    return ir.BlockConv2d(
+        name=name, inputs=(operand,), channels_in=weight.shape[1], kernel_size=weight.shape[-1],
+        blocks=(ir.Block(0, 0, weight),), bias=bias,
+    )  # fmt: skip
+
+
+def two_layers(first: Tensor, bias: Tensor, second: Tensor) -> ir.Graph:
+    width = len(bias)
+    every = tuple(range(width))
+    held = ir.Relu(name="l1.relu", inputs=("l1",), meaning=(ir.Meaning("value", every, "r", every),))
+    return graph(source(), dense("l1", "x", first, bias), held, dense("y", "l1.relu", second, integers(1)))
+
+
+def meaning(after: ir.Graph) -> ir.Meaning:
+    op = after["l1.relu"]
+    assert isinstance(op, ir.Relu)
+    return op.meaning[0]
+
+
+def weights(width: int) -> tuple[Tensor, Tensor, Tensor]:
+    first = integers(width, 2, 3, 3, seed=5) * 2 + 1  # odd, so never zero
+    second = integers(1, width, 3, 3, seed=6) * 2 + 1
+    return first, integers(width, seed=7), second
+
+
+def test_dead() -> None:
+    first, bias, second = weights(4)
+    second[:, 1] = 0
+    after = apply(drop_channels, two_layers(first, bias, second))
+    assert (
+        after.text()
+        == """\
+x: 2x1 = Input(channels=2, low=-1.0, high=1.0)
+l1: 3x1 = BlockConv2d(x, channels_in=2, kernel_size=3, 1 blocks, bias=3)
+l1.relu: 3x1 = Relu(l1, value r[3])
+y: 1x1 = BlockConv2d(l1.relu, channels_in=3, kernel_size=3, 1 blocks, bias=1)
+return y
+"""
+    )
+    assert meaning(after) == ir.Meaning("value", (0, 1, 2), "r", (0, 2, 3))
+
+
+@pytest.mark.parametrize("constant", [0.0, -2.0])
+def test_always_zero(constant: float) -> None:
+    """Its meaning stays, at position -1: what it means is still needed, to say that it is zero."""
+    first, bias, second = weights(4)
+    first[2], bias[2] = 0, constant
+    assert meaning(apply(drop_channels, two_layers(first, bias, second))) == ir.Meaning(
+        "value", (0, 1, -1, 2), "r", (0, 1, 2, 3)
+    )
+
+
+def test_a_constant_above_zero_stays() -> None:
+    first, bias, second = weights(4)
+    first[2], bias[2] = 0, 2.0
+    assert meaning(apply(drop_channels, two_layers(first, bias, second))).positions == (0, 1, 2, 3)
+
+
+def test_equal() -> None:
+    first, bias, second = weights(5)
+    first[3], bias[3] = first[1], bias[1]
+    first[4], bias[4] = first[1], bias[1]
+    after = apply(drop_channels, two_layers(first, bias, second))
+    assert meaning(after) == ir.Meaning("value", (0, 1, 2, 1, 1), "r", (0, 1, 2, 3, 4))
+
+
+def test_one_channel_stays_if_all_could_go() -> None:
+    first, bias, second = weights(3)
+    after = apply(drop_channels, two_layers(first, bias, 0 * second))
+    assert after.type("l1").channels == 1
+    after = apply(drop_channels, two_layers(0 * first, 0 * bias, second))
+    assert after.type("l1").channels == 1
+
+
+def test_a_reader_that_goes_takes_what_only_it_read_along() -> None:
+    first, bias, second = weights(3)
+    third = integers(1, 1, 1, 1) * 0
+    every = ir.Meaning("value", (0,), "s", (0,))
+    before = graph(
+        *two_layers(first, bias, second).ops[:-1], dense("l2", "l1.relu", second, integers(1)),
+        ir.Relu(name="l2.relu", inputs=("l2",), meaning=(every,)), dense("y", "l2.relu", third, integers(1)),
+    )  # fmt: skip
+    assert apply(drop_channels, before).type("l2").channels == 1
+
+
+def test_refusals() -> None:
+    with pytest.raises(PassError, match="y: drop-channels does not read Conv2d; run the passes before it"):
+        drop_channels(graph(source(), conv("y", "x")))
+    with pytest.raises(PassError, match="r: not a chain of convolution and ReLU; run merge-parallel first"):
+        drop_channels(graph(source(), dense("a", "x", integers(1, 2, 1, 1), integers(1)), relu("r", "a")))
