@@ -115,9 +115,19 @@ class _Generator:
             self.rng.choice(menu)()
         if self.rng.random() < 0.3:
             self.enlarge()
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.5 or not self.convolves():
             self.conv_to(len(self.kinds) - 1, self.rng.randrange(1, 4))
         return self.net.eval()
+
+    def convolves(self) -> bool:
+        """Whether the output depends on a convolution; a network where it does not is refused."""
+        left, steps = {len(self.net.steps)}, self.net.steps
+        while left:
+            i = left.pop()
+            if i and "conv" in steps[i - 1].text:
+                return True
+            left |= set(steps[i - 1].inputs) if i else set()
+        return False
 
     # -- plumbing ----------------------------------------------------------------------------------------------
 
@@ -149,7 +159,9 @@ class _Generator:
         return torch.tensor(values)[torch.randint(len(values), shape, generator=self.torch)]
 
     def number(self) -> float:
-        return self.rng.choice([0.5, -0.5, 1.0, -1.0, 2.0, 0.25]) if self.exact else round(self.rng.gauss(0, 1), 3)
+        return (
+            self.rng.choice([0.5, -0.5, 1.0, -1.0, 2.0, 0.25]) if self.exact else self.rng.randrange(-2000, 2001) / 1000
+        )
 
     def vector(self, channels: int) -> Tensor:
         return self.pick((channels,), [0.0, 0.5, -0.5, 1.0, -1.0, 0.25]) if self.exact else self.normal(channels)

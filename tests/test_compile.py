@@ -233,9 +233,7 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_shift_without_a_constant_for_every_tensor_is_refused() -> None:
-    with pytest.raises(
-        PassError, match=r"head.0: a shift needs a constant C > 0 above its largest magnitude, not None"
-    ):
+    with pytest.raises(PassError, match=r"head.0: a shift needs a constant C > 0 .*, not None"):
         compile_to_plain(made("edsr", scale=2, blocks=2, channels=4), carry="shift", constant={"body.0": 1.0})
 
 
@@ -330,27 +328,27 @@ def test_convolutions_that_change_the_size_are_refused(conv: nn.Module, message:
 @pytest.mark.parametrize(
     "modules",
     [
-        [nn.Identity()],
-        [nn.ReLU()],
-        [nn.Hardtanh(-0.25, 0.5)],
-        [nn.PReLU(3)],
-        [nn.Upsample(scale_factor=2, mode="nearest")],
-        [nn.Upsample(scale_factor=3, mode="nearest"), nn.ReLU6()],
         [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()],
+        [nn.Conv2d(3, 4, 3, padding=1), nn.Hardtanh(-0.25, 0.5)],
         [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2)],
+        [nn.Conv2d(3, 4, 1), nn.Upsample(scale_factor=3, mode="nearest"), nn.ReLU6()],
         [nn.ConvTranspose2d(3, 3, 3, padding=1), nn.PixelShuffle(1)],
     ],
     ids=lambda modules: "-".join(type(m).__name__ for m in modules),
 )
 @pytest.mark.parametrize("low", [0.0, -1.0])
-def test_networks_without_convolution_or_that_end_with_a_relu(modules: list[nn.Module], low: float) -> None:
-    """A network that does nothing is a network; its plain form ends with a convolution that copies."""
+def test_a_network_may_end_with_a_relu(modules: list[nn.Module], low: float) -> None:
+    """Its plain form ends with a convolution that copies it."""
     teacher = nn.Sequential(*modules)
     plain = compile_to_plain(teacher, input_range=(low, 1.0), align=1)
-    assert plain.info.channels == 3 and not plain[-1].relu
-    x = torch.randint(-8, 9, (2, 3, 3, 4)).double() / 8
-    x = x.clamp(min=low)
+    assert plain.info.channels == 3 and not list(plain)[-1].relu
     require_equal(teacher, plain, trace(teacher, input_range=(low, 1.0)).graph)
+
+
+@pytest.mark.parametrize("module", [nn.Identity(), nn.ReLU(), nn.PReLU(3), nn.Upsample(scale_factor=2)])
+def test_a_network_without_convolution_is_refused(module: nn.Module) -> None:
+    with pytest.raises(UnsupportedModel, match="the network has no convolution, so there is nothing to compile"):
+        compile_to_plain(nn.Sequential(module))
 
 
 def test_in_place_operations_change_every_name_of_the_tensor() -> None:

@@ -113,9 +113,7 @@ def _constants(
     )
     talk.say(f"shift: {found}")
     if found.worst > 1:
-        talk.warn(
-            f"the search broke them; raise --margin above {options.margin * found.worst:.1f} or use --carry auto"
-        )
+        talk.warn(f"the search broke them; raise --margin above {options.margin * found.worst:.1f} or use --carry auto")
     return dict(found.constants)
 
 

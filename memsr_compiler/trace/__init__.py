@@ -69,7 +69,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     _check(model)
     if isinstance(model, GraphModule):
         ops = tuple(_with_range(op, input_range) for op in model.graph)
-        return Traced(ir.Graph(ops, model.graph.output), "onnx", model.image_skip)
+        return _with_convolution(Traced(ir.Graph(ops, model.graph.output), "onnx", model.image_skip))
     problems: list[tuple[str, Exception]] = []
     for reader in ("torch.fx.symbolic_trace", "torch.export"):
         failures: list[Exception] = []
@@ -77,7 +77,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             try:
                 traced = _read(model, reader, channels, input_range)
                 _compare(traced, model, channels, reader)
-                return traced
+                return _with_convolution(traced)
             except UnsupportedModel as error:
                 if not isinstance(error, Unreadable) and "channels, is given" not in str(error):
                     raise
@@ -100,6 +100,13 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
         return Traced(builder.graph(result), reader)
     assert result.body is not None
     return Traced(builder.graph(result.body), reader, ImageSkip(result.mode, result.factor))
+
+
+def _with_convolution(traced: Traced) -> Traced:
+    """Itself, unless there is nothing in it to compile."""
+    if not any(isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)) for op in traced.graph):
+        raise UnsupportedModel("the network has no convolution, so there is nothing to compile; is this the module?")
+    return traced
 
 
 def _check(model: nn.Module) -> None:
