@@ -195,6 +195,10 @@ class _Form:
 Get = Callable[[str], _Form]
 
 
+def _leaves(part: ir.Part) -> frozenset[str]:
+    return frozenset((*part.sources, *part.rest))
+
+
 class _Level:
     """What a level holds, and how the teacher's tensors are written in terms of it.
 
@@ -256,26 +260,33 @@ class _Level:
     def _form(self, name: str) -> _Form:
         if (name, None) in self.held:
             return self.read(name, None)
-        parts = [part for tensor, part in self.held if tensor == name and part is not None]
-        if not parts:
+        leaves = next((_leaves(part) for tensor, part in self.held if tensor == name and part is not None), None)
+        if leaves is None:
             return self.define(name, self.form)
-        part = max(parts, key=lambda p: len(p.sources))
-        others = self._along(dict.fromkeys(part.sources, True) | dict.fromkeys(part.rest, False))
-        return self.read(name, part) + self.define(name, others)
+        return self._from_parts(name, leaves, leaves)
 
     def part(self, part: ir.Part) -> _Form:
         """The terms of part.tensor that come from part.sources, without constants."""
         if (part.tensor, part) in self.held:
             return self.read(part.tensor, part)
-        leaves = set(part.sources) | set(part.rest)
-        inner = [p for t, p in self.held if t == part.tensor and p is not None and set(p.sources) < set(part.sources)]
-        inner = [p for p in inner if set(p.sources) | set(p.rest) == leaves]
-        done = max(inner, key=lambda p: len(p.sources), default=None)
-        zero = set(part.rest) | set(done.sources if done else ())
-        wanted = self._along({leaf: leaf in zero for leaf in leaves})
-        nothing = self._along(dict.fromkeys(leaves, True))
-        rest = self.define(part.tensor, wanted) + self.define(part.tensor, nothing).scaled(-1.0)  # constants cancel
-        return rest + self.read(part.tensor, done) if done else rest
+        form = self._from_parts(part.tensor, _leaves(part), frozenset(part.sources))
+        nothing = self._along(dict.fromkeys(_leaves(part), True))
+        return form + self.define(part.tensor, nothing).scaled(-1.0)  # constants cancel
+
+    def _from_parts(self, name: str, leaves: frozenset[str], sources: frozenset[str]) -> _Form:
+        """The terms of a tensor that come from `sources`, and its constants: of the parts that the level holds the
+        larger first, none overlapping another, and by definition the rest."""
+        parts = [p for t, p in self.held if t == name and p is not None and _leaves(p) == leaves]
+        done: set[str] = set()
+        held: list[_Form] = []
+        for p in sorted(parts, key=lambda p: -len(p.sources)):
+            if sources.issuperset(p.sources) and done.isdisjoint(p.sources):
+                done.update(p.sources)
+                held.append(self.read(name, p))
+        form = self.define(name, self._along({leaf: leaf in done or leaf not in sources for leaf in leaves}))
+        for other in held:
+            form = form + other
+        return form
 
     def _along(self, leaves: dict[str, bool]) -> Get:
         """Definitions followed down to the leaves; a leaf marked True counts as zero."""
