@@ -40,8 +40,11 @@ class Certificate:
     @property
     def shifts(self) -> dict[str, float]:
         """Constants C of carries that are right only while |t| <= C, by tensor; empty if there is no such condition."""
-        every = (m for stage in self.stages for level in stage.levels for m in level)
-        return {m.tensor: m.constant for m in every if m.kind == "shifted"}
+        found: dict[str, float] = {}
+        for m in (m for stage in self.stages for level in stage.levels for m in level):
+            if m.kind == "shifted":
+                found[m.tensor] = min(m.constant, found.get(m.tensor, m.constant))
+        return found
 
     def to_json(self) -> str:
         stages = [{"base": s.base, "levels": [[_packed(m) for m in level] for level in s.levels]} for s in self.stages]
@@ -106,6 +109,6 @@ def runs(values: Sequence[int]) -> list[list[int]]:
 
 def numbers(found: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The inverse of runs.  Raises CertificateError for absurd sizes."""
-    if sum(length for _, length in found) > 1 << 24:
-        raise CertificateError("a level of more than 16 million channels; the certificate is damaged")
+    if any(length < 1 for _, length in found) or sum(length for _, length in found) > 1 << 20:
+        raise CertificateError("a level has no, or more than a million channels; the certificate is damaged")
     return tuple(start + i for start, length in found for i in range(length))

@@ -14,7 +14,7 @@ from torch import nn
 from memsr_compiler import checker, ir, passes
 from memsr_compiler.certificate import Certificate, Stage
 from memsr_compiler.costs import Cost, cost_of_layers, predicted_widths
-from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
 from memsr_compiler.passes.split_stages import StageGraph, split_stages
 from memsr_compiler.pipeline import PassReport, run_passes
 from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
@@ -148,7 +148,15 @@ def lower(
     """A traced graph -> one chain of convolutions and ReLUs for each stage, every pass checked."""
 
     def run(g: ir.Graph, recipe: Sequence[Pass]) -> ir.Graph:
-        result, reports = run_passes(g, recipe, on_pass=on_pass, on_graph=on_graph)
+        try:
+            result, reports = run_passes(g, recipe, on_pass=on_pass, on_graph=on_graph)
+        except NotEquivalent as error:
+            if carry == "shift" and "insert-relu" in str(error):
+                raise InvalidInput(
+                    f"C is too small: for an input within {g.input.low:g} to {g.input.high:g} a carried value is larger "
+                    f"({error}); raise --constant or --margin, or use --carry auto"
+                ) from None
+            raise
         report.passes += reports
         return result
 

@@ -225,6 +225,7 @@ def test_options_that_contradict_each_other(run: Run, teacher: Path, tmp_path: P
         (("--carry", "never"), "auto, shift, split"),
         (("--constant", "10"), "shift"),
         (("--carry", "shift", "--constant", "-1"), "positive"),
+        (("--carry", "shift", "--constant", "0.001"), "C is too small"),
         (("--tail", "cut"), "fold, keep"),
         (("--dtype", "int3"), "float16"),
         (("--input-range", "1", "0"), "input range"),

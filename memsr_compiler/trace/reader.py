@@ -226,7 +226,7 @@ class _Reader:
         if source is not None and name in _ALIASES:
             source.shared = True
             return _Cell(value, shared=True)
-        if source is not None and value is source.value:
+        if source is not None and value is source.value and name != "clone":
             return source
         return _Cell(value)
 

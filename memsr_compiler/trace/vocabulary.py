@@ -111,7 +111,8 @@ def conv2d(
 ) -> View:
     if _pair(b, stride, "stride") != 1:
         b.refuse(
-            f"stride {_pair(b, stride, 'stride')} lowers the resolution, and a plain network keeps it",
+            f"stride {_pair(b, stride, 'stride')} lowers the resolution (a spatial attention branch?), "
+            "and a plain network keeps it",
             "convert the parts before and after it, or retrain with stride 1",
         )
     weight = weight.double()
