@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from memsr_compiler import ir, passes
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.interp import run
+from memsr_compiler.passes.split_stages import stages
 from memsr_compiler.reorder import original
 from memsr_compiler.trace import trace
 
@@ -47,41 +49,54 @@ def calibrate(
     *,
     margin: float = MARGIN,
     input_range: tuple[float, float] = (0.0, 1.0),
+    tail: Literal["fold", "keep"] = "fold",
     steps: int = 40,
     on_step: Callable[[], None] | None = None,
 ) -> Calibration:
     """Measure the constants that `compile_to_plain(carry="shift", constant=...)` takes.
 
     images   (N, C, H, W) in `input_range`;   margin   at least 1;   steps   of the adversarial search
+    tail     as it will be compiled
     Raises InvalidInput without images, or for a margin below 1.
     """
     if not images:
         raise InvalidInput("there are no images to measure the constants on")
     if margin < 1:
         raise InvalidInput(f"margin {margin} is below 1: the measured images themselves would break it; take 3 or more")
-    graph = _scheduled(model, input_range)
+    graphs = _scheduled(model, input_range, tail)
     largest: dict[str, float] = {}
 
-    def watch(name: str, value: Tensor) -> None:
-        tensor = _carried_tensor(graph, name)
-        if tensor is not None:
-            largest[tensor] = max(largest.get(tensor, 0.0), float(value.abs().max()))
+    def watch(tensor: str, value: Tensor) -> None:
+        largest[tensor] = max(largest.get(tensor, 0.0), float(value.abs().max()))
 
     with torch.no_grad():
         for x in images:
-            run(graph, x.double(), watch=watch)
+            _run(graphs, x.double(), watch)
     constants = {t: margin * max(v, 1e-6) for t, v in largest.items()}
     worst, tensor = (
-        _attack(graph, images, constants, input_range, steps, on_step) if constants else (0.0, "nothing carried")
+        _attack(graphs, images, constants, input_range, steps, on_step) if constants else (0.0, "nothing carried")
     )
     return Calibration(constants, margin, sum(len(x) for x in images), worst, tensor)
 
 
-def _scheduled(model: nn.Module, input_range: tuple[float, float]) -> ir.Graph:
+def _scheduled(model: nn.Module, input_range: tuple[float, float], tail: Literal["fold", "keep"]) -> list[ir.Graph]:
     graph = trace(model, input_range=input_range).graph
-    for step in passes.CANONICAL:
+    for step in passes.LOCAL:
         graph = step(graph)
-    return passes.skip_to_conv(graph, carry="shift")
+    folded = [passes.gather_terms(passes.fold_shuffle(stage.graph)) for stage in stages(graph, tail)]
+    return [passes.skip_to_conv(g, carry="shift") for g in folded]
+
+
+def _run(graphs: Sequence[ir.Graph], x: Tensor, watch: Callable[[str, Tensor], None]) -> None:
+    """Run stage after stage; `watch` sees every carried value under the name of its tensor."""
+    for graph in graphs:
+
+        def watch_op(name: str, value: Tensor, graph: ir.Graph = graph) -> None:
+            tensor = _carried_tensor(graph, name)
+            if tensor is not None:
+                watch(tensor, value)
+
+        x = run(graph, x, watch=watch_op)
 
 
 def _carried_tensor(graph: ir.Graph, name: str) -> str | None:
@@ -92,7 +107,7 @@ def _carried_tensor(graph: ir.Graph, name: str) -> str | None:
 
 
 def _attack(
-    graph: ir.Graph,
+    graphs: Sequence[ir.Graph],
     images: Sequence[Tensor],
     constants: Mapping[str, float],
     input_range: tuple[float, float],
@@ -109,13 +124,12 @@ def _attack(
         x = x.detach().requires_grad_()
         ratios: dict[str, Tensor] = {}
 
-        def watch(name: str, value: Tensor, into: dict[str, Tensor] = ratios) -> None:
-            tensor = _carried_tensor(graph, name)
-            if tensor is not None and tensor not in into:
+        def watch(tensor: str, value: Tensor, into: dict[str, Tensor] = ratios) -> None:
+            if tensor not in into:
                 into[tensor] = value.abs().amax(dim=(1, 2, 3)) / constants[tensor]
 
         with torch.enable_grad():
-            run(graph, x, watch=watch)
+            _run(graphs, x, watch)
             stacked = torch.stack(list(ratios.values()))
             peak = stacked.amax(dim=0)
             (slope,) = torch.autograd.grad(peak.sum(), x)

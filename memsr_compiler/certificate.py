@@ -29,7 +29,7 @@ class Stage:
 class Certificate:
     """Which teacher, which plain network (by hash of what they compute), and the meanings that link them.
 
-    input_range   the promise holds for images within it; (-inf, inf) if for every image
+    input_range   the promise holds for images within it; it must be the teacher's own
     """
 
     teacher_sha256: str
@@ -72,7 +72,7 @@ class Certificate:
             )
             low, high = (float(v) for v in data["input_range"])
             return Certificate(str(data["teacher_sha256"]), str(data["plain_sha256"]), (low, high), stages)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise CertificateError(f"not a certificate ({type(error).__name__}: {error}); convert again") from None
 
 
@@ -90,6 +90,8 @@ def _packed(m: Meaning) -> dict[str, Any]:
 def _unpacked(data: dict[str, Any]) -> Meaning:
     if data["kind"] not in ("value", "positive", "negative", "shifted", "one", "zero"):
         raise CertificateError(f"a channel means '{data['kind']}', which is unknown; convert again")
+    if data["kind"] != "shifted" and "constant" in data:
+        raise CertificateError(f"a channel means '{data['kind']}' and has a constant; convert again")
     tensor = str(data.get("tensor", ""))
     part = Part(tensor, tuple(data["sources"]), tuple(data["rest"])) if "sources" in data else None
     channels = numbers(data["channels"]) if tensor else ()

@@ -39,9 +39,26 @@ class Layer:
 def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> float:
     """Raises CertificateError unless the plain network is the teacher, as the certificate claims.
 
-    Returns the largest difference between a stored weight and the exact one, relative to it: rounding to the stored
-    dtype, which is allowed half a unit in the last place and no more.
+    Returns the largest difference between a stored number and the exact one, relative to it: rounding to the stored
+    dtype.  Allowed is eps / 2, which is half a unit in the last place for a power of two and almost a whole one just
+    below the next; of a bias beside a tap on `one`, eps / 2 of the two together; and 1e-13 of the largest number in
+    the row, since the exact ones are computed in float64.
     """
+    try:
+        return _check(teacher, layers, certificate)
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise CertificateError(f"the certificate is malformed ({type(error).__name__}: {error})") from error
+
+
+def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> float:
+    if not certificate.stages:
+        raise CertificateError("the certificate has no stages")
+    if certificate.input_range != (teacher.input.low, teacher.input.high):
+        low, high = certificate.input_range
+        raise CertificateError(
+            f"the certificate is for images within {low:g} to {high:g}, "
+            f"the teacher's are within {teacher.input.low:g} to {teacher.input.high:g}"
+        )
     todo: Iterator[Layer] = iter(layers)
     base, shuffle, worst = 1, 1, 0.0
     known = _Known(teacher, _never_negative(teacher))
@@ -88,10 +105,12 @@ def _require_outputs(
     """A stage ends with whole tensors; the pixel shuffle brings them to resolution `base`.  Last: the output."""
     found, start = [], 0
     for m in meanings:
+        if m.kind != "value" or m.part is not None or m.tensor not in teacher:
+            raise CertificateError(f"{m.tensor or m.kind}: a stage must end with whole tensors")
         t = teacher.type(m.tensor)
         fold = (t.scale * shuffle // base) ** 2
         whole = tuple(range(t.channels * fold))
-        if m.kind != "value" or m.part is not None or t.scale != base or m.channels != whole:
+        if t.scale != base or m.channels != whole:
             raise CertificateError(f"{m.tensor}: a stage must end with whole tensors at resolution {base}")
         if m.positions != tuple(range(start, start + len(whole))):
             raise CertificateError(f"{m.tensor}: is not where the next stage expects it")
@@ -115,6 +134,8 @@ def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning],
             bad = "is not a tensor of the teacher"
         elif m.tensor and len(set(m.channels)) != len(m.channels):
             bad = "has a channel twice"
+        elif m.kind != "shifted" and m.constant != 0:
+            bad = f"means '{m.kind}' and has a constant, {m.constant}"
         elif m.kind == "shifted" and not 0 < m.constant < math.inf:
             bad = f"is shifted by {m.constant}, which no value allows"
         elif m.part is not None and (m.part.tensor != m.tensor or set(m.part.sources) & set(m.part.rest)):
@@ -148,8 +169,10 @@ def _never_negative(teacher: ir.Graph) -> frozenset[str]:
             holds = op.low >= 0
         elif isinstance(op, ir.Maximum):
             holds = any(operands)
+        elif isinstance(op, (ir.Sum, ir.Concat, ir.Select, ir.PixelShuffle, ir.PixelUnshuffle)):
+            holds = all(operands)
         else:
-            holds = isinstance(op, ir.Relu) or all(operands)
+            holds = isinstance(op, ir.Relu)
         if holds:
             found.add(op.name)
     return frozenset(found)
@@ -216,9 +239,8 @@ class _Level:
             if m.tensor:
                 self.held.setdefault((m.tensor, m.part), []).append(m)
         self.forms: dict[str, _Form] = {}
-        self.absent: dict[
-            tuple[str, ir.Part | None], int
-        ] = {}  # the first column that stands for a tensor which is not held
+        # the first column that stands for a tensor which is not held
+        self.absent: dict[tuple[str, ir.Part | None], int] = {}
         self.columns = self.width
 
     def unknown(self, name: str, part: ir.Part | None = None) -> _Form:
@@ -230,6 +252,11 @@ class _Level:
         kernel = torch.zeros(c, start + c, 1, 1, dtype=torch.float64)
         kernel[:, start:, 0, 0] = torch.eye(c, dtype=torch.float64)
         return _Form(kernel, torch.zeros(c, dtype=torch.float64))
+
+    def fresh(self, name: str) -> _Form:
+        """Columns that nothing else shares, so that they never cancel: not the tensor itself but what some leaves,
+        set to zero, leave of it.  No certificate can speak of this part: no tensor's name starts with "#"."""
+        return self.unknown(name, ir.Part(name, (f"#{self.columns}",), ()))
 
     def missing(self, form: _Form) -> Tensor:
         """(C,): which rows need what the level does not hold."""
@@ -450,11 +477,13 @@ class _Level:
             for dx, j, x in taps:
                 folded[:, dy, dx, :, y % fold, x % fold, radius + y // fold, radius + x // fold] += full[:, :, i, j]
         kernel = folded.reshape(full.shape[0] * out * out, -1, size, size)
-        return self._composed(op.name, kernel, bias.double().repeat_interleave(out * out), get(op.inputs[0]))
+        shift = bias.double().repeat_interleave(out * out)
+        return self._composed(op.name, kernel, shift, get(op.inputs[0]), real=get == self.form)
 
-    def _composed(self, name: str, kernel: Tensor, bias: Tensor, inner: _Form) -> _Form:
+    def _composed(self, name: str, kernel: Tensor, bias: Tensor, inner: _Form, *, real: bool) -> _Form:
         """kernel * inner + bias.  Only a pointwise form can go through a wider kernel; of its constant the centre tap
-        reads all, the others what `one` holds, which is 0 beyond the border."""
+        reads all, the others what `one` holds, which is 0 beyond the border.  Real: `inner` is the operand as it is,
+        no leaf set to zero, so that what cannot be composed is the tensor `name` itself."""
         size, mid = kernel.shape[-1], inner.kernel.shape[-1] // 2
         if size == 1:
             return inner.mixed(kernel[:, :, 0, 0], bias)
@@ -475,7 +504,8 @@ class _Level:
         if not lost_rows.any():
             return form
         gone = lost_rows.double()
-        return form.scaled(1.0 - gone) + self.unknown(name).scaled(gone)
+        instead = self.unknown(name) if real else self.fresh(name)
+        return form.scaled(1.0 - gone) + instead.scaled(gone)
 
 
 def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], where: str) -> float:
@@ -484,6 +514,8 @@ def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], wh
     k, k2 = layer.weight.shape[-2:]
     if layer.weight.dim() != 4 or k != k2 or k % 2 == 0 or layer.bias.shape != layer.weight.shape[:1]:
         raise CertificateError(f"{where}: kernel {k}x{k2} or bias is not what a plain layer has")
+    if not (torch.isfinite(layer.weight).all() and torch.isfinite(layer.bias).all()):
+        raise CertificateError(f"{where}: NaN or infinite weights")
     if rows != set(range(len(layer.weight))) or layer.weight.shape[1] != below.width:
         raise CertificateError(
             f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate"
@@ -499,6 +531,8 @@ def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], wh
                 f"{where}: {m.tensor}[{m.channels[row]}] needs {lacking}, which the level below does not hold"
             )
         expected = _Form(expected.kernel[:, : below.width], expected.bias)
+        if not (torch.isfinite(expected.kernel).all() and torch.isfinite(expected.bias).all()):
+            raise CertificateError(f"{where}: {m.tensor}: the teacher's weights are NaN, infinite or too large")
         gone = torch.tensor([p < 0 for p in m.positions])
         if gone.any():
             left_out = _settled(below, expected.kernel[gone], expected.bias[gone])
@@ -559,23 +593,26 @@ def _settled(below: _Level, kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
 
 
 def _compare(below: _Level, layer: Layer, at: Sequence[int], expected: _Form, where: str) -> float:
-    """Stored rows against exact ones.  A stored number may be off by half a unit of its last place, and by what the
-    exact one may be off itself, having been computed in float64."""
+    """Stored rows against exact ones.  A stored number may be off by eps / 2 of the exact one, half a unit in its last
+    place up to a whole one, and by what the exact one may be off itself, having been computed in float64."""
     size = max(layer.weight.shape[-1], expected.kernel.shape[-1])
     weight, bias = _padded(layer.weight[list(at)].double(), size), layer.bias[list(at)].double()
     stored = _settled(below, weight, bias)
     exact = _settled(below, _padded(expected.kernel, size), expected.bias)
     info = torch.finfo(layer.weight.dtype)
+    taps = expected.kernel.flatten(1).abs().amax(1)
+    largest = taps[:, None, None, None], torch.maximum(taps, expected.bias.abs())  # in the same row
     worst = 0.0
-    for have, want in zip(stored, exact, strict=True):
+    for have, want, scale in zip(stored, exact, largest, strict=True):
         if torch.equal(have, want):
             continue
         magnitude = want.abs()
         if have is stored[1] and below.one is not None:  # a bias and the tap on `one`, each rounded for itself
-            magnitude = bias.abs() + weight[:, below.one, size // 2, size // 2].abs()
-        half_unit = info.eps / 2 * magnitude + info.smallest_normal * info.eps / 2
+            tap = expected.kernel[:, below.one]
+            magnitude = expected.bias.abs() + tap[:, tap.shape[-2] // 2, tap.shape[-1] // 2].abs()
+        rounding = info.eps / 2 * magnitude + info.smallest_normal * info.eps / 2
         difference = (have - want).abs()
-        wrong = ~(difference <= half_unit * (1 + info.eps) + 1e-13 * want.abs().max())
+        wrong = ~(difference <= rounding * (1 + info.eps) + 1e-13 * scale)
         if wrong.any():
             spot = tuple(wrong.nonzero()[0].tolist())
             what = f"weight {[at[spot[0]], *spot[1:]]}" if len(spot) > 1 else f"bias {at[spot[0]]}"

@@ -167,14 +167,14 @@ def inspect(
     verbose: Verbose = False,
 ) -> None:
     """Show a network layer by layer, whether it can be converted (or why not), and what its plain form would cost."""
-    tail = _choice("tail", tail, "fold", "keep")
+    chosen = _choice("tail", tail, "fold", "keep")
     talk = _talk(as_json, quiet, verbose)
     pixels = _size(size)
     from memsr_compiler.commands import inspect as command
     from memsr_compiler.commands.teachers import TeacherOptions
 
     options = TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle)
-    command.run(options, tail=tail, align=align, size=pixels, talk=talk)
+    command.run(options, tail=chosen, align=align, size=pixels, talk=talk)
 
 
 @app.command(epilog="Example: memsrc verify teacher.pt plain.onnx")
@@ -209,7 +209,7 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        _fail("interrupted; nothing was written", 130)
+        _fail("interrupted", 130)
     except (NotEquivalent, CertificateError) as error:
         _fail(str(error), 1)
     except MemsrError as error:

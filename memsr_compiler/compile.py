@@ -15,9 +15,10 @@ from memsr_compiler import checker, ir, passes
 from memsr_compiler.certificate import Certificate, Stage
 from memsr_compiler.costs import Cost, cost_of_layers, predicted_widths
 from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
-from memsr_compiler.passes.split_stages import StageGraph, split_stages
+from memsr_compiler.passes.split_stages import StageGraph, stages
 from memsr_compiler.pipeline import PassReport, run_passes
 from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
+from memsr_compiler.promise import Carried, carried, guarantee
 from memsr_compiler.rewrite import Pass
 from memsr_compiler.schedule import Carrying
 from memsr_compiler.trace import Traced, trace
@@ -26,17 +27,6 @@ from memsr_compiler.version import VERSION
 
 Tail = Literal["fold", "keep"]
 MAX_WEIGHTS = 4 << 30  # bytes in float32; beyond it the plain form is not built unless told
-
-
-@dataclass(frozen=True)
-class Carried:
-    """One tensor taken past ReLUs: in which form, past how many of them, and for which inputs that is exact."""
-
-    tensor: str
-    channels: int
-    form: str
-    layers: int
-    guarantee: str
 
 
 @dataclass
@@ -114,7 +104,7 @@ def compile_to_plain(
         )
     report.reader = traced.reader
     clock.lap("trace")
-    stages = lower(traced.graph, carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights,
+    chains = lower(traced.graph, carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights,
                    report=report, on_pass=on_pass, on_graph=on_graph)  # fmt: skip
     report.seconds |= {
         "passes": sum(p.seconds for p in report.passes),
@@ -122,7 +112,7 @@ def compile_to_plain(
     }
     clock.lap("lower")
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    net = _build(stages, traced, carry, input_range, dtype, report)
+    net = _build(chains, traced, carry, input_range, dtype, report)
     clock.lap("build")
     assert net.certificate is not None
     half_ulp = torch.finfo(dtype).eps / 2
@@ -153,7 +143,7 @@ def lower(
         except NotEquivalent as error:
             if carry == "shift" and "insert-relu" in str(error):
                 raise InvalidInput(
-                    f"C is too small: for an input within {g.input.low:g} to {g.input.high:g} a carried value is larger "
+                    f"C is too small: for inputs in {g.input.low:g} to {g.input.high:g} a carried value is larger "
                     f"({error}); raise --constant or --margin, or use --carry auto"
                 ) from None
             raise
@@ -166,11 +156,9 @@ def lower(
         "align-channels": {"multiple": align},
     }
     plain = [p.bind(**options.get(p.name, {})) for p in passes.PLAIN]
-    graph = run(graph, passes.CANONICAL[:4])
-    whole = StageGraph(graph, (graph.input.name,), (graph.output,))
     chains = []
-    for stage in split_stages(graph) if tail == "keep" else [whole]:
-        canonical = run(stage.graph, passes.CANONICAL[4:])
+    for stage in stages(run(graph, passes.LOCAL), tail):
+        canonical = run(stage.graph, passes.FOLD)
         _refuse_too_large(canonical, carry, align, max_weights)
         chains.append(replace(stage, graph=run(canonical, plain)))
     return chains
@@ -182,7 +170,7 @@ def _refuse_too_large(graph: ir.Graph, carry: Carrying, align: int, max_weights:
     if size > max_weights:
         raise UnsupportedModel(
             f"the plain form would be up to {max(widths)} channels wide and take {size / 2**30:.1f} GiB of weights, "
-            f"over the limit of {max_weights / 2**30:.1f} GiB; raise --max-weights, or use --carry shift (half of it)"
+            f"over the limit of {max_weights / 2**30:.1f} GiB; raise --max-weights"
         )
 
 
@@ -211,7 +199,7 @@ def _check_options(
 
 
 def _build(
-    stages: Sequence[StageGraph],
+    chains: Sequence[StageGraph],
     traced: Traced,
     carry: Carrying,
     input_range: tuple[float, float],
@@ -222,7 +210,7 @@ def _build(
     exact: list[ir.BlockConv2d] = []
     proved: list[Stage] = []
     base = 1
-    for stage in stages:
+    for stage in chains:
         convs = [op for op in stage.graph if isinstance(op, ir.BlockConv2d)]
         relus = [op for op in stage.graph if isinstance(op, ir.Relu)]
         for conv in convs:
@@ -241,7 +229,7 @@ def _build(
         channels=traced.graph.input.channels,
         input_range=input_range,
         carry=carry,
-        guarantee=guarantee(report.carried, input_range),
+        guarantee=guarantee(report.carried),
         teacher_sha256=certificate.teacher_sha256,
         receptive_field=receptive_field(traced.graph),
         image_skip=traced.image_skip.mode if traced.image_skip else "",
@@ -260,40 +248,3 @@ def _side_by_side(teacher: ir.Graph, tensors: Sequence[str], shuffle: int) -> tu
         meanings.append(ir.Meaning("value", tuple(range(start, start + width)), name, tuple(range(width))))
         start += width
     return tuple(meanings)
-
-
-def carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
-    """Which values cross more than the ReLU that made them, or cross one without being a ReLU's: form and guarantee."""
-    seen: dict[tuple[str, str, str], tuple[int, int]] = {}
-    for stage in certificate.stages:
-        for level in stage.levels[1:-1]:
-            for m in level:
-                if m.tensor:
-                    key = (m.tensor if m.part is None else f"part of {m.tensor}", m.kind, str(m.constant))
-                    width, layers = seen.get(key, (0, 0))
-                    seen[key] = (max(width, len(m.positions)), layers + 1)
-    found = []
-    for (tensor, kind, constant), (width, layers) in seen.items():
-        relu = "#" in tensor or (tensor in teacher and isinstance(teacher[tensor], ir.Relu))
-        if kind == "negative" or (kind == "value" and relu and layers == 1):
-            continue
-        form, promise = {
-            "value": ("free", "exact: it is never negative"),
-            "positive": ("split", "exact for every value"),
-            "shifted": ("shift", f"exact while its magnitude is at most {constant}"),
-        }[kind]
-        if tensor == teacher.input.name and kind == "value":
-            promise = "exact for images that are never negative"
-        found.append(Carried(tensor, width, form, layers, promise))
-    return found
-
-
-def guarantee(tensors: Sequence[Carried], input_range: tuple[float, float]) -> str:
-    """For which inputs the plain network is the teacher, in one sentence."""
-    shifts = sorted({float(t.guarantee.split()[-1]) for t in tensors if t.form == "shift"})
-    if shifts:
-        constants = f"{shifts[0]:g}" if len(shifts) == 1 else f"its own C, {shifts[0]:.3g} to {shifts[-1]:.3g}"
-        return f"exact while every carried value has a magnitude of at most {constants}"
-    if any("images" in t.guarantee for t in tensors):
-        return "exact for every image without negative values"
-    return "exact for every image"

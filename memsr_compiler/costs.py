@@ -73,9 +73,24 @@ def cost_of_graph(graph: ir.Graph) -> Cost:
 def predicted_widths(graph: ir.Graph, carry: Carrying, align: int) -> tuple[list[int], list[int]]:
     """Widths of the plain network before it is built, and the kernel sizes between them.
 
-    graph   as the canonical passes leave it.  Equal or dead channels found later can only make it narrower.
+    graph   as the canonical passes leave it.  An upper bound: where a channel of ones may be needed it is counted,
+            and equal or dead channels found later make it narrower.
     """
     graph, scheduled = plan(graph, carry)
     end = graph.type(body_output(graph)).channels
-    inner = [w + (-w % align) for w in scheduled.width[1:]]
+    ones = int(carry == "shift" or _constant_before_a_border(graph))
+    inner = [w + ones + (-(w + ones) % align) for w in scheduled.width[1:]]
     return [scheduled.width[0], *inner, end], list(scheduled.kernel)
+
+
+def _constant_before_a_border(graph: ir.Graph) -> bool:
+    """Whether a convolution with k > 1 may read a pointwise value with a constant in it."""
+    constant: dict[str, bool] = {}
+    for op in graph:
+        inherited = any(constant[i] for i in op.inputs)
+        wide = isinstance(op, ir.Conv2d) and not op.pointwise
+        if wide and inherited:
+            return True
+        bias = isinstance(op, ir.Conv2d) and op.pointwise and bool(op.bias.any())
+        constant[op.name] = not isinstance(op, (ir.Relu, ir.Input)) and not wide and (bias or inherited)
+    return False

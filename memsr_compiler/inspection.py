@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
 from memsr_compiler import ir, passes
 from memsr_compiler.costs import Cost, cost_of_graph, cost_of_layers, predicted_widths
 from memsr_compiler.errors import MemsrError
-from memsr_compiler.passes.split_stages import StageGraph, split_stages
+from memsr_compiler.passes.split_stages import stages
 from memsr_compiler.reorder import original, plan
 from memsr_compiler.schedule import Carrying
 from memsr_compiler.trace import trace
@@ -57,7 +58,11 @@ class Inspection:
 
 
 def inspect(
-    model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0), align: int = 8, tail: str = "fold"
+    model: nn.Module,
+    *,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    align: int = 8,
+    tail: Literal["fold", "keep"] = "fold",
 ) -> Inspection:
     """Read a network and predict its plain form.  Never raises for a network that cannot be converted: it says so.
 
@@ -77,32 +82,25 @@ def inspect(
             f"only with --image-skip outside: the image is added, enlarged by {traced.image_skip.mode} interpolation"
         )
     try:
-        stages = _canonical(graph, tail)
-        predictions = tuple(_predict(stages, carry, align) for carry in ("auto", "shift"))
+        canonical = _canonical(graph, tail)
+        predictions = tuple(_predict(canonical, carry, align) for carry in ("auto", "shift"))
     except MemsrError as error:
         return Inspection(False, str(error), found.layers, found.scale, found.channels, found.teacher)
     return Inspection(
-        not reason, reason, found.layers, found.scale, found.channels, found.teacher, predictions, _carries(stages)
+        not reason, reason, found.layers, found.scale, found.channels, found.teacher, predictions, _carries(canonical)
     )
 
 
-def _canonical(graph: ir.Graph, tail: str) -> list[ir.Graph]:
-    for step in passes.CANONICAL[:4]:
+def _canonical(graph: ir.Graph, tail: Literal["fold", "keep"]) -> list[ir.Graph]:
+    for step in passes.LOCAL:
         graph = step(graph)
-    whole = StageGraph(graph, (graph.input.name,), (graph.output,))
-    stages = []
-    for stage in split_stages(graph) if tail == "keep" else [whole]:
-        folded = stage.graph
-        for step in passes.CANONICAL[4:]:
-            folded = step(folded)
-        stages.append(folded)
-    return stages
+    return [passes.gather_terms(passes.fold_shuffle(stage.graph)) for stage in stages(graph, tail)]
 
 
-def _predict(stages: list[ir.Graph], carry: Carrying, align: int) -> Prediction:
+def _predict(graphs: list[ir.Graph], carry: Carrying, align: int) -> Prediction:
     widths: list[int] = []
     layers: list[tuple[tuple[int, int, int, int], int]] = []
-    for graph in stages:
+    for graph in graphs:
         here, kernels = predicted_widths(graph, carry, align)
         shapes = [(after, before, k, k) for before, after, k in zip(here, here[1:], kernels, strict=False)]
         layers += [(shape, graph.scale if i == len(shapes) - 1 else 1) for i, shape in enumerate(shapes)]
@@ -110,9 +108,9 @@ def _predict(stages: list[ir.Graph], carry: Carrying, align: int) -> Prediction:
     return Prediction(carry, tuple(widths), cost_of_layers(layers))
 
 
-def _carries(stages: list[ir.Graph]) -> tuple[tuple[str, int], ...]:
+def _carries(graphs: list[ir.Graph]) -> tuple[tuple[str, int], ...]:
     counts: dict[str, int] = {}
-    for graph in stages:
+    for graph in graphs:
         _, found = plan(graph)
         for boundary, names in enumerate(found.crossing):
             for name in names:

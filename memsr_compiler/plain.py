@@ -61,9 +61,7 @@ class PlainLayer(nn.Conv2d):
 
     def __init__(self, weight: Tensor, bias: Tensor, *, relu: bool, shuffle: int = 1) -> None:
         c_out, c_in, k, _ = weight.shape
-        nn.Module.__init__(self)
-        skeleton = nn.Conv2d(c_in, c_out, k, padding=k // 2, device="meta")
-        self.__dict__.update({key: value for key, value in skeleton.__dict__.items() if not key.startswith("_param")})
+        super().__init__(c_in, c_out, k, padding=k // 2, device="meta")
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(bias)
         self.relu = relu
@@ -149,21 +147,15 @@ class PlainNet(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PlainNet:
         """torch's hook behind .to, .double, .cuda: float64 takes the exact weights, if these are still them."""
         narrow = self[0].weight.dtype
-        still = [self._is_exact(layer, e) for layer, e in zip(self, self._exact, strict=False)]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self[0].weight.dtype == torch.float64 and narrow != torch.float64:
+        if self[0].weight.dtype == torch.float64 and narrow != torch.float64 and not self[0].weight.is_meta:
             with torch.no_grad():
-                for layer, exact, unchanged in zip(self, self._exact, still, strict=False):
-                    if unchanged and layer.bias is not None:
-                        layer.weight.copy_(exact.dense())
-                        layer.bias.copy_(exact.bias)
+                for layer, exact in zip(self, self._exact, strict=False):
+                    assert layer.bias is not None
+                    for have, want in ((layer.weight, exact.dense()), (layer.bias, exact.bias)):
+                        if torch.equal(have.cpu(), want.to(narrow).double()):  # not changed since it was compiled
+                            have.copy_(want)
         return self
-
-    @staticmethod
-    def _is_exact(layer: PlainLayer, exact: BlockConv2d) -> bool:
-        assert layer.bias is not None
-        pairs = ((layer.weight, exact.dense()), (layer.bias, exact.bias))
-        return all(torch.equal(have.detach().cpu(), want.to(have.dtype)) for have, want in pairs)
 
 
 def tensor_sha256(tensor: Tensor) -> str:

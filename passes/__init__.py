@@ -1,7 +1,7 @@
 """The rewrites, one a file, and the recipes in which they are used.
 
-CANONICAL turns a traced teacher into convolutions, sums and ReLUs at one resolution; PLAIN turns that into a plain
-network, level by level.
+CANONICAL turns a traced teacher into convolutions, sums and ReLUs at one resolution: op by op (LOCAL), then folded
+(FOLD; with `tail="keep"`, stage by stage).  PLAIN turns that into a plain network, level by level.
 """
 
 from memsr_compiler.passes.activation_to_relu import activation_to_relu
@@ -18,11 +18,15 @@ from memsr_compiler.passes.one_pad import one_pad
 from memsr_compiler.passes.skip_to_conv import skip_to_conv
 from memsr_compiler.passes.upsample_to_shuffle import upsample_to_shuffle
 
-CANONICAL = (dense_conv, affine_to_conv, activation_to_relu, upsample_to_shuffle, fold_shuffle, gather_terms)
+LOCAL = (dense_conv, affine_to_conv, activation_to_relu, upsample_to_shuffle)
+FOLD = (fold_shuffle, gather_terms)
+CANONICAL = (*LOCAL, *FOLD)
 PLAIN = (skip_to_conv, insert_relu, one_pad, fuse_1x1, merge_parallel, drop_channels, align_channels)
 
 __all__ = [
     "CANONICAL",
+    "FOLD",
+    "LOCAL",
     "PLAIN",
     "activation_to_relu",
     "affine_to_conv",

@@ -91,7 +91,7 @@ def _emit(name: str, bundle: _Bundle) -> list[Op]:
     terms = {source: k for source, k in bundle.kernels.items() if k.any()} or dict([next(iter(bundle.kernels.items()))])
     bias, ops = bundle.bias, list[Op]()
     for source, k in terms.items():
-        ops.append(Conv2d(name=f"{name}~{source}", inputs=(source,), weight=k, bias=bias))
+        ops.append(Conv2d(name=f"{name}~<{source}>", inputs=(source,), weight=k, bias=bias))
         bias = torch.zeros_like(bias)
     if len(ops) == 1:
         return [replace(ops[0], name=name)]

@@ -116,7 +116,7 @@ def _emit(name: str, form: _Form) -> list[Op]:
             operands.append(leaf)
             continue
         part = Part(name, (leaf,), tuple(other for other in leaves if other != leaf))
-        operands.append(f"{name}~{leaf}")
+        operands.append(f"{name}~<{leaf}>")
         ops.append(Conv2d(name=operands[-1], inputs=(leaf,), part=part, weight=matrix[:, :, None, None], bias=zero))
     if not form.bias.any():
         return [*ops, Sum(name=name, inputs=tuple(operands))]

@@ -30,9 +30,9 @@ def merge_parallel(graph: Graph) -> Graph:
     chain: list[Op] = [graph.input]
     for depth in range(1, len(members)):
         conv = _merge(
-            graph, f"layer{depth}", chain[-1].name, [op.inputs[0] for op in members[depth]], members[depth - 1]
+            graph, f"~layer{depth}", chain[-1].name, [op.inputs[0] for op in members[depth]], members[depth - 1]
         )
-        relu = Relu(name=f"layer{depth}.relu", inputs=(conv.name,), meaning=_side_by_side(graph, members[depth]))
+        relu = Relu(name=f"~layer{depth}.relu", inputs=(conv.name,), meaning=_side_by_side(graph, members[depth]))
         chain += [conv, relu]
     last = graph[graph.output]
     body = last.inputs[0] if isinstance(last, PixelShuffle) else last.name

@@ -28,6 +28,7 @@ class _OnePad:
         self.graph = graph
         self.ops: list[Op] = []
         self.constant: dict[str, Tensor] = {}  # what a value adds to its linear part
+        self.padded: set[str] = set()
         self.bare: dict[str, str] = {}  # a value -> the op that computes it without the constant
         self.level: dict[str, int] = {}
         self.member: dict[int, str] = {}  # some op of each level, for the channel of ones to be made from
@@ -55,14 +56,14 @@ class _OnePad:
     def _with_ones(self, name: str) -> str:
         """The value with its constant taken from the channel of ones (one_pad, Eq. 3)."""
         padded = f"{name}~padded"
-        if padded not in self.bare.values():
+        if padded not in self.padded:
             weight = self.constant[name][:, None, None, None]
             ones = self._channel_of_ones(self.level[name], name)
             none = torch.zeros(len(weight), dtype=torch.float64)
             self.ops.append(Conv2d(name=f"{name}~ones", inputs=(ones,), weight=weight, bias=none))
             bare = self._without_constant(name)
             self.ops.append(Sum(name=padded, inputs=(f"{name}~ones", bare)))
-            self.bare[padded] = padded
+            self.padded.add(padded)
         return padded
 
     def _without_constant(self, name: str) -> str:
@@ -84,8 +85,8 @@ class _OnePad:
             below = self.member[level - 1]
             weight = torch.zeros(1, self.graph.type(below).channels, 1, 1, dtype=torch.float64)
             one = torch.ones(1, dtype=torch.float64)
-            self.ones[level] = f"1@{level}"
-            self.ops.append(Conv2d(name=f"1@{level}~kernel", inputs=(below,), weight=weight, bias=one))
+            self.ones[level] = f"~ones{level}"
+            self.ops.append(Conv2d(name=f"~ones{level}~kernel", inputs=(below,), weight=weight, bias=one))
             meaning = (Meaning("one", (0,)),)
-            self.ops.append(Relu(name=self.ones[level], inputs=(f"1@{level}~kernel",), meaning=meaning))
+            self.ops.append(Relu(name=self.ones[level], inputs=(f"~ones{level}~kernel",), meaning=meaning))
         return self.ones[level]

@@ -9,13 +9,14 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler import cli
+from memsr_compiler import cli, load_plain, save_plain
 from memsr_compiler.families.edsr import EDSR
 
 Run = Callable[..., tuple[int, str, str]]
@@ -84,6 +85,17 @@ def test_verify_notices_another_teacher(run: Run, teacher: Path, tmp_path: Path)
     torch.save(weights, tmp_path / "other.pt")
     status, _, err = run("verify", tmp_path / "other.pt", tmp_path / "plain.onnx")
     assert status == 1 and "another teacher" in err
+
+
+def test_verify_believes_nothing_that_the_file_says_of_itself(run: Run, teacher: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.safetensors"
+    run("convert", teacher, "--out", plain, "--carry", "shift", "--constant", "100")
+    for change in ({"guarantee": "exact for every image"}, {"image_skip": "bicubic"}, {"input_range": (0.0, 255.0)}):
+        net = load_plain(plain)
+        net.info = replace(net.info, **change)
+        save_plain(net, tmp_path / "lies.safetensors")
+        status, out, err = run("verify", teacher, tmp_path / "lies.safetensors")
+        assert status == 1 and "equivalent" not in out, (change, out, err)
 
 
 def test_every_way_of_carrying_and_both_tails(run: Run, teacher: Path, tmp_path: Path) -> None:

@@ -432,3 +432,52 @@ def test_many_layers_take_no_recursion() -> None:
         expected, found = copy.deepcopy(teacher).double()(x), plain.double()(x)
     eps = torch.finfo(torch.float64).eps
     assert bool(((expected - found).abs() <= eps * 400 * 4 * expected.abs().max()).all())
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+class Named(nn.Module):
+    """Two residual blocks whose modules have the names that the passes might give to ops of their own."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.names = names
+        for name in names:
+            self.add_module(name, nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = x - 0.5
+        for name in self.names:
+            total = torch.cat([total, getattr(self, name)(total)], 1)[:, 1:4] + total
+        return total
+
+
+@pytest.mark.parametrize(
+    "names", [["layer1", "layer3"], ["1", "2"], ["ones", "bare", "padded"], ["pixels", "sum", "input"]]
+)
+def test_modules_may_have_any_name(names: str) -> None:
+    torch.manual_seed(0)
+    teacher = Named(names.split()).eval()
+    require_equal(teacher, compile_to_plain(teacher), trace(teacher).graph)
+
+
+def test_the_guarantee_says_when_the_image_must_not_be_negative() -> None:
+    """What is carried as it is because the image and the weights are not negative depends on the image."""
+    mixed = nn.Conv2d(3, 4, 1, bias=False)
+    mixed.weight.data.abs_()
+    chain = nn.Sequential(
+        mixed, Residual(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)))
+    )
+    assert compile_to_plain(chain).info.guarantee == "exact for every image without negative values"
+    assert compile_to_plain(chain, input_range=(-1.0, 1.0)).info.guarantee == "exact for every image"
+
+
+class Residual(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.body(x)
+        return y

@@ -17,7 +17,7 @@ LAYERS = (
     {"atomic", "equivalence", "families", "images", "ir", "pickles", "resize", "runtime"},
     {"certificate", "drawing", "exported", "interp", "metrics", "rewrite", "schedule", "statedict"},
     {"checker", "reorder", "validate"},
-    {"costs", "passes", "pipeline", "plain", "trace"},
+    {"costs", "passes", "pipeline", "plain", "promise", "trace"},
     {"compile", "loading"},
     {"calibrate", "inspection", "manifest", "report"},
     {"export"},

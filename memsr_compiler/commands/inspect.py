@@ -6,11 +6,12 @@ from dataclasses import asdict
 
 from memsr_compiler.commands.console import Talk, mebibytes, thousands, widths_text
 from memsr_compiler.commands.teachers import TeacherOptions, describe, read
+from memsr_compiler.compile import Tail
 from memsr_compiler.costs import Cost
 from memsr_compiler.inspection import Inspection, inspect
 
 
-def run(options: TeacherOptions, *, tail: str, align: int, size: tuple[int, int], talk: Talk) -> None:
+def run(options: TeacherOptions, *, tail: Tail, align: int, size: tuple[int, int], talk: Talk) -> None:
     """size   (width, height) of the input for which feature maps are counted"""
     teacher, input_range = read(options, talk)
     with talk.progress() as step:

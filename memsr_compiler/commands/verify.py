@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from memsr_compiler.commands.teachers import TeacherOptions, read
 from memsr_compiler.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.plain import PlainNet
+from memsr_compiler.promise import carried, guarantee
 from memsr_compiler.storage import load_plain
 from memsr_compiler.trace import trace
 
@@ -30,7 +31,7 @@ def run(options: TeacherOptions, plain: Path, images: Path | None, talk: Talk) -
         rounding = prove(teacher.module, net, input_range, plain)
         step("running both")
         inputs = probe_images(net.info.channels, input_range) | _photographs(images, net, input_range)
-        result = measure(teacher.module, net, plain, inputs)
+        result = measure(teacher.module, net, plain, inputs, input_range)
     talk.json(
         {
             "equivalent": result.equivalent,
@@ -47,21 +48,41 @@ def run(options: TeacherOptions, plain: Path, images: Path | None, talk: Talk) -
 
 
 def prove(model: torch.nn.Module, net: PlainNet, input_range: tuple[float, float], path: Path) -> float:
-    """Check the certificate against the teacher as it is read now.  Returns the largest rounding, in half ulps."""
+    """Check the certificate, and what the file says of itself, against the teacher as it is read now.
+
+    Returns the largest rounding of a weight, in half units of its last place.
+    """
     if net.certificate is None:
-        raise CertificateError(f"{path}: has no certificate (fine-tuned?); compare outputs with memsrc eval instead")
-    graph = trace(model, input_range=input_range).graph
+        raise CertificateError(f"{path}: has no certificate (fine-tuned?); nothing ties it to a teacher")
+    traced = trace(model, input_range=input_range)
+    graph = traced.graph
     if net.certificate.teacher_sha256 != graph.sha256():
         raise CertificateError(
-            f"{path}: its certificate is for another teacher ({net.certificate.teacher_sha256[:12]}, this one is "
-            f"{graph.sha256()[:12]}); convert this teacher"
+            f"{path}: its certificate is for another teacher, or another --input-range "
+            f"({net.certificate.teacher_sha256[:12]}, this one is {graph.sha256()[:12]}); convert this teacher"
         )
-    half_ulp = torch.finfo(net[0].weight.dtype).eps / 2
-    return checker.check(graph, net.checkable(), net.certificate) / half_ulp
+    skip = traced.image_skip.mode if traced.image_skip else ""
+    facts = {
+        "scale": (net.info.scale, graph.scale),
+        "channels": (net.info.channels, graph.input.channels),
+        "image skip": (net.info.image_skip, skip),
+        "input range": (net.info.input_range, input_range),
+        "guarantee": (net.info.guarantee, guarantee(carried(net.certificate, graph))),
+    }
+    for name, (said, true) in facts.items():
+        if said != true:
+            raise CertificateError(f"{path}: says its {name} is '{said}', and it is '{true}'; convert again")
+    half_unit = torch.finfo(net[0].weight.dtype).eps / 2
+    return checker.check(graph, net.checkable(), net.certificate) / half_unit
 
 
-def measure(model: torch.nn.Module, net: PlainNet, path: Path, inputs: dict[str, Tensor]) -> Equivalence:
-    """The file in its own runtime and precision, against the teacher in float64."""
+def measure(
+    model: torch.nn.Module, net: PlainNet, path: Path, inputs: dict[str, Tensor], input_range: tuple[float, float]
+) -> Equivalence:
+    """The file in its own runtime and precision, against the teacher in float64.
+
+    Large shift constants make rounding coarse; they excuse no more than half a grey level.
+    """
     exact = copy.deepcopy(model).double()
 
     def teacher(x: Tensor) -> Tensor:
@@ -77,10 +98,11 @@ def measure(model: torch.nn.Module, net: PlainNet, path: Path, inputs: dict[str,
         from memsr_compiler.runtime import OrtNetwork
 
         network = OrtNetwork(path)
-    loose = check_equivalence(teacher, network, images=inputs, tolerance=float("inf"))
-    magnitude = max([loose.peak, *(net.certificate.shifts.values() if net.certificate else ())])
-    bound = rounding_bound(magnitude, net[0].weight.dtype, net)
-    return check_equivalence(teacher, network, images=inputs, tolerance=bound)
+    found = check_equivalence(teacher, network, images=inputs, tolerance=float("inf"))
+    dtype, grey_level = net[0].weight.dtype, (input_range[1] - input_range[0]) / 255
+    constants = net.certificate.shifts.values() if net.certificate else ()
+    shifted = rounding_bound(max([found.peak, *constants]), dtype, net)
+    return replace(found, bound=max(rounding_bound(found.peak, dtype, net), min(shifted, grey_level / 2)))
 
 
 def _photographs(folder: Path | None, net: PlainNet, input_range: tuple[float, float]) -> dict[str, Tensor]:

@@ -33,6 +33,12 @@ _ALIASES = (
     "transpose",
     "permute",
     "getitem",
+    "select",
+    "unbind",
+    "squeeze",
+    "unsqueeze",
+    "flatten",
+    "unflatten",
 )
 
 
@@ -50,6 +56,7 @@ def exported(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[
     which they are recognised.  Raises what export raises.
     """
     from torch.export import Dim, export
+    from torch.export.graph_signature import OutputKind
 
     example = torch.empty(BATCH, channels, HEIGHT, WIDTH)  # no pixel is computed
     free: list[Any] = [{2: Dim("height", min=2), 3: Dim("width", min=2)}, {2: Dim.AUTO, 3: Dim.AUTO}, None]
@@ -64,6 +71,9 @@ def exported(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[
                 raise
     program = _quietly(lambda: program.run_decompositions({}))
     signature = program.graph_signature
+    returned = next(node for node in program.graph.nodes if node.op == "output")
+    kinds = [spec.kind for spec in signature.output_specs]  # an input changed in place is an output too
+    returned.args = (tuple(a for a, k in zip(returned.args[0], kinds, strict=True) if k is OutputKind.USER_OUTPUT),)
     exact = dict(model.named_parameters()) | dict(model.named_buffers())
     inputs = {
         **signature.inputs_to_parameters,
@@ -203,9 +213,9 @@ class _Reader:
             return _Cell(self._getattr(args[0], args[1]))
         if not any(isinstance(v, (View, Resized)) for v in _leaves([*args, *kwargs.values()])):
             return _Cell(_compute(node, args, kwargs))
-        if name in IMPOSSIBLE:
-            self.builder.refuse(*IMPOSSIBLE[name])
         if name not in WORDS:
+            if name in IMPOSSIBLE:
+                self.builder.refuse(*IMPOSSIBLE[name])
             self.builder.unknown(f"the operation '{name}' is not known")
         for unwanted in ("memory_format", "dtype", "layout", "device", "pin_memory"):
             kwargs.pop(unwanted, None)

@@ -41,6 +41,14 @@ class Size:
             raise Unreadable(f"half of a size: {self} // {other} depends on whether it is even")
         return result
 
+    def __trunc__(self) -> Size:
+        if self.factor.denominator != 1:
+            raise Unreadable(f"part of a size: {self}, rounded, depends on what it divides by")
+        return self
+
+    def __sym_float__(self) -> Size:  # torch.sym_float, before a product with a factor like 2.0
+        return self
+
     def __str__(self) -> str:
         return self.symbol if self.factor == 1 else f"{self.factor}{self.symbol}"
 

@@ -1,14 +1,15 @@
 """One word for each operation, whatever it is called: torch function, tensor method, ATen op.
 
 A word is a function (builder, arguments as torch's own function takes them) -> value.  `WORDS` finds it by name.
-`IMPOSSIBLE` holds the operations that no plain network can express, with the reason.
+`IMPOSSIBLE` holds the operations that no plain network can express, with the reason; a name in both has a word for
+the cases that can be plain (a mean over channels), and the reason for the others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ _GATE = "its result multiplies or reweights pixels by other pixels, and a plain 
 _SMOOTH = "it is curved, and a plain network is piecewise linear"
 _GLOBAL = "every output pixel depends on the whole image, and a plain network is local"
 _RETRAIN = "replace it by a piecewise linear one and retrain"
+_POOLING = (_GLOBAL, "remove the pooling (channel attention?) and retrain")
 IMPOSSIBLE: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
         ("sigmoid", "softmax", "_softmax", "log_softmax", "hardswish", "glu"),
@@ -59,7 +61,7 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
             "amax",
             "amin",
         ),
-        (_GLOBAL, "remove the pooling (channel attention?) and retrain"),
+        _POOLING,
     ),
     **dict.fromkeys(
         ("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm", "normalize"),
@@ -286,22 +288,21 @@ def linear(b: Builder, x: Any, p: float, y: Any, q: float) -> Any:
         return linear(b, y, q, x, p)
     if isinstance(y, View):
         names = [b.feature(v) if s == 1 else b.feature(b.affine(v, s, 0.0)) for v, s in ((x, p), (y, q))]
-        left, right = b.types[names[0]], b.types[names[1]]
-        if left.scale == right.scale and 1 in (left.channels, right.channels):  # broadcast over channels
-            width = max(left.channels, right.channels)
-            names = [
-                b.feature(select(b, v, [0] * width)) if b.types[n].channels == 1 else n
-                for v, n in zip(_views(b, names), names, strict=True)
-            ]
-        return b.add(ir.Sum(name=b.name("add"), inputs=tuple(names)))
+        return b.add(ir.Sum(name=b.name("add"), inputs=_alike(b, names)))
     shift = b.per_channel(y, x)
     if shift is None:
         b.refuse("a constant that differs from pixel to pixel is added", "use one constant for each channel")
     return b.affine(x, p, q * shift)
 
 
-def _views(b: Builder, names: list[str]) -> list[View]:
-    return [View.of(n, b.types[n].channels, b.types[n].scale) for n in names]
+def _alike(b: Builder, names: list[str]) -> tuple[str, ...]:
+    """Two operands; one of a single channel is repeated for each channel of the other."""
+    left, right = b.types[names[0]], b.types[names[1]]
+    if left.scale == right.scale and 1 in (left.channels, right.channels):
+        width = max(left.channels, right.channels)
+        views = [View.of(n, b.types[n].channels, b.types[n].scale) for n in names]
+        names = [b.feature(select(b, v, [0] * width)) if b.channels(v) == 1 else v.op for v in views]
+    return tuple(names)
 
 
 @word("neg", "negative")
@@ -330,6 +331,32 @@ def div(b: Builder, x: Any, y: Any, rounding_mode: str | None = None) -> View:
     if not isinstance(x, View) or isinstance(y, View) or rounding_mode:
         b.refuse("it divides by a feature map, or rounds", "divide by constants only")
     return mul(b, x, 1.0 / torch.as_tensor(y, dtype=torch.float64))
+
+
+@word("sum")
+def sum_channels(b: Builder, x: View, dim: Any = None, keepdim: bool = False) -> View:
+    return _over_channels(b, x, "sum", dim, keepdim)
+
+
+@word("mean")
+def mean_channels(b: Builder, x: View, dim: Any = None, keepdim: bool = False) -> View:
+    return _over_channels(b, x, "mean", dim, keepdim)
+
+
+def _over_channels(b: Builder, x: View, kind: str, dim: Any, keepdim: bool) -> View:
+    """Sum or mean over the channels; over pixels there is none."""
+    if dim is None or dim == () or dim == []:
+        b.refuse(*_POOLING)
+    dims = {d % len(x.axes) for d in (dim if isinstance(dim, Sequence) else [dim])}
+    if any(f.axis in "hw" for d in dims for f in x.axes[d]):
+        b.refuse(*_POOLING)
+    if len(x.axes) != 4 or dims != {1}:
+        b.unknown(f"its {kind} is over axes {sorted(dims)} of {len(x.axes)}; write it over all channels (dim=1)")
+    width = b.channels(x)
+    weight = torch.full((1, width, 1, 1), 1.0 / width if kind == "mean" else 1.0, dtype=torch.float64)
+    bias = torch.zeros(1, dtype=torch.float64)
+    result = b.add(ir.Conv2d(name=b.name(kind), inputs=(b.feature(x),), weight=weight, bias=bias))
+    return result if keepdim else squeeze(b, result, 1)
 
 
 @word("cat", "concat", "concatenate")
@@ -416,25 +443,76 @@ def index(b: Builder, x: Any, key: Any) -> Any:
     if not isinstance(x, View):
         return x[key]
     keys = list(key) if isinstance(key, tuple) else [key]
+    if any(k is None for k in keys):
+        b.unknown("indexing with None adds an axis; write it as unsqueeze")
     if Ellipsis in keys:
         at = keys.index(Ellipsis)
         keys[at : at + 1] = [slice(None)] * (len(x.axes) - len(keys) + 1)
     for axis, (size, k) in enumerate(zip(x.shape, keys, strict=False)):
-        if axis == 1 or k == slice(None):
+        if axis == 1 or k == slice(None) or type(k) is int:
             continue
         whole = (
             isinstance(k, slice) and k.start in (None, 0) and k.step in (None, 1) and (k.stop is None or k.stop == size)
         )
         endless = isinstance(k, slice) and k.start in (None, 0) and isinstance(k.stop, int) and k.stop >= 2**31
         if not whole and not endless:
-            b.refuse(f"it takes part of axis {axis}", "a plain network keeps every pixel; crop outside the network")
-    if len(keys) < 2 or keys[1] == slice(None):
-        return x
-    numbers = keys[1].tolist() if isinstance(keys[1], Tensor) else keys[1]
-    if isinstance(numbers, int):
-        b.refuse("it drops the channel axis", "keep it: x[:, i:i + 1]")
-    width = b.channels(x)
-    return select(b, x, range(width)[numbers] if isinstance(numbers, slice) else [i % width for i in numbers])
+            _refuse_part(b, axis)
+    if len(keys) > 1 and type(keys[1]) is not int and keys[1] != slice(None):
+        numbers = keys[1]
+        if not isinstance(numbers, slice):
+            numbers = torch.as_tensor(numbers)
+            if numbers.dtype == torch.bool:
+                numbers = numbers.nonzero()[:, 0]
+            numbers = numbers.tolist()
+        width = b.channels(x)
+        x = select(b, x, range(width)[numbers] if isinstance(numbers, slice) else [i % width for i in numbers])
+    for axis in reversed(range(len(keys))):
+        if type(keys[axis]) is int:
+            x = select_one(b, x, axis, keys[axis])
+    return x
+
+
+def _refuse_part(b: Builder, axis: int) -> NoReturn:
+    b.refuse(f"it takes part of axis {axis}", "a plain network keeps every pixel; crop outside the network")
+
+
+@word("index")
+def index_tensors(b: Builder, x: View, indices: Sequence[Tensor | None]) -> Any:
+    """ATen's x[..., i, ...]: a None stands for a whole axis."""
+    return index(b, x, tuple(slice(None) if i is None else i for i in indices))
+
+
+@word("select")
+def select_one(b: Builder, x: View, dim: int, index: int) -> View:
+    """x[:, i]: without that axis."""
+    at = dim % len(x.axes)
+    if x.shape[at] != 1:
+        if at != 1 or len(x.axes) != 4:
+            _refuse_part(b, at)
+        x = select(b, x, [index % b.channels(x)])
+    return squeeze(b, x, at)
+
+
+@word("unbind")
+def unbind(b: Builder, x: View, dim: int = 0) -> tuple[View, ...]:
+    if dim not in (1, -3):
+        b.refuse(f"it splits axis {dim}", "split channels (dim=1)")
+    return tuple(select_one(b, x, 1, i) for i in range(b.channels(x)))
+
+
+@word("stack")
+def stack(b: Builder, tensors: Sequence[View], dim: int = 0) -> View:
+    if dim not in (1, -3) or any(len(t.axes) != 3 for t in tensors):
+        b.unknown(f"it stacks along axis {dim}; concatenate channels instead")
+    return cat(b, [unsqueeze(b, t, 1) for t in tensors], 1)
+
+
+@word("flip")
+def flip(b: Builder, x: View, *dims: Any) -> View:
+    axes = list(dims[0]) if len(dims) == 1 and isinstance(dims[0], Sequence) else list(dims)
+    if any(a not in (1, -3) for a in axes):
+        b.refuse("it mirrors the image, and a plain network is local", "mirror outside the network")
+    return select(b, x, range(b.channels(x))[::-1]) if axes else x
 
 
 @word("size", "sym_size")
@@ -494,6 +572,12 @@ def repeat(b: Builder, x: View, *sizes: Any) -> View:
     return select(b, x, list(range(b.channels(x))) * times[1])
 
 
+@word("tile")
+def tile(b: Builder, x: View, *dims: Any) -> View:
+    times = list(dims[0]) if len(dims) == 1 and isinstance(dims[0], Sequence) else list(dims)
+    return repeat(b, x, [1] * (4 - len(times)) + times)
+
+
 @word("repeat_interleave")
 def repeat_interleave(b: Builder, x: View, repeats: int, dim: int | None = None) -> View:
     if dim not in (1, -3):
@@ -512,7 +596,6 @@ def repeat_interleave(b: Builder, x: View, repeats: int, dim: int | None = None)
     "double",
     "lift_fresh_copy",
     "type_as",
-    "requires_grad_",
 )
 def same(b: Builder, x: Any, *_: object, **__: object) -> Any:
     return x
@@ -565,6 +648,9 @@ def absolute(b: Builder, x: View) -> View:
 
 @word("clamp", "clip")
 def clamp(b: Builder, x: View, min: Any = None, max: Any = None) -> View:
+    if any(isinstance(v, View) or (isinstance(v, Tensor) and v.numel() != 1) for v in (min, max)):
+        x = x if min is None else maximum(b, x, min)
+        return x if max is None else minimum(b, x, max)
     low = -math.inf if min is None else number(min)
     high = math.inf if max is None else number(max)
     return b.add(ir.Clamp(name=b.name("clamp"), inputs=(b.feature(x),), low=low, high=high))
@@ -595,29 +681,84 @@ def hardsigmoid(b: Builder, x: View, inplace: bool = False) -> View:
     return clamp(b, b.affine(x, 1 / 6, 0.5), 0.0, 1.0)
 
 
-@word("threshold")
+@word("threshold", "_threshold")
 def threshold(b: Builder, x: View, threshold: float, value: float, inplace: bool = False) -> View:
     if threshold != value:
         b.refuse("it jumps, and a plain network is continuous", "use threshold = value")
     return clamp(b, x, threshold)
 
 
-@word("maximum", "max")
-def maximum(b: Builder, x: Any, y: Any = None, *_: object) -> View:
-    if y is None or not isinstance(x, View):
-        b.refuse(*IMPOSSIBLE["mean"])
-    if not isinstance(y, View):
+@word("maximum")
+def maximum(b: Builder, x: Any, y: Any) -> View:
+    x, y = (x, y) if isinstance(x, View) else (y, x)
+    if isinstance(y, View):
+        names = _alike(b, [b.feature(x), b.feature(y)])
+        return b.add(ir.Maximum(name=b.name("maximum"), inputs=names))
+    if torch.as_tensor(y).numel() == 1:
         return clamp(b, x, y)
-    return b.add(ir.Maximum(name=b.name("maximum"), inputs=(b.feature(x), b.feature(y))))
+    bounds = _bounds(b, x, y)  # max(x, c) = relu(x - c) + c
+    return b.affine(relu(b, b.affine(x, 1.0, -bounds)), 1.0, bounds)
 
 
-@word("minimum", "min")
-def minimum(b: Builder, x: Any, y: Any = None, *_: object) -> View:
-    if y is None or not isinstance(x, View):
-        b.refuse(*IMPOSSIBLE["mean"])
-    if not isinstance(y, View):
+@word("minimum")
+def minimum(b: Builder, x: Any, y: Any) -> View:
+    x, y = (x, y) if isinstance(x, View) else (y, x)
+    if isinstance(y, View):
+        return neg(b, maximum(b, neg(b, x), neg(b, y)))
+    if torch.as_tensor(y).numel() == 1:
         return clamp(b, x, None, y)
-    return neg(b, maximum(b, neg(b, x), neg(b, y)))
+    bounds = _bounds(b, x, y)  # min(x, c) = c - relu(c - x)
+    return b.affine(relu(b, b.affine(x, -1.0, bounds)), -1.0, bounds)
+
+
+def _bounds(b: Builder, x: View, constant: Any) -> Tensor:
+    """A constant bound, one finite number for each channel."""
+    bounds = b.per_channel(constant, x)
+    if bounds is None:
+        shape = tuple(torch.as_tensor(constant).shape)
+        b.unknown(f"a bound of shape {shape} is not one number for each of {b.channels(x)} channels (1, C, 1, 1)")
+    if not bool(torch.isfinite(bounds).all()):
+        b.unknown("a bound is infinite or NaN for some channels; give each channel a finite one")
+    return bounds
+
+
+@word("max")
+def max_or_over(b: Builder, x: Any, *over: Any, y: Any = None, dim: Any = None, keepdim: bool = False) -> View:
+    return _extreme(b, maximum, "maximum", x, over, y, dim)
+
+
+@word("min")
+def min_or_over(b: Builder, x: Any, *over: Any, y: Any = None, dim: Any = None, keepdim: bool = False) -> View:
+    return _extreme(b, minimum, "minimum", x, over, y, dim)
+
+
+@word("amax")
+def amax(b: Builder, x: View, dim: Any = None, keepdim: bool = False) -> View:
+    _refuse_extreme(b, x, "maximum", dim)
+
+
+@word("amin")
+def amin(b: Builder, x: View, dim: Any = None, keepdim: bool = False) -> View:
+    _refuse_extreme(b, x, "minimum", dim)
+
+
+def _extreme(b: Builder, both: Word, kind: str, x: Any, over: Sequence[Any], y: Any, dim: Any) -> View:
+    """torch.max and min: of two tensors, or of one over a dim (a whole number)."""
+    second = over[0] if over else y
+    if isinstance(second, (View, Tensor)):
+        result: View = both(b, x, second)
+        return result
+    _refuse_extreme(b, x, kind, dim if second is None else second)
+
+
+def _refuse_extreme(b: Builder, x: View, kind: str, dim: Any) -> NoReturn:
+    dims = [d % len(x.axes) for d in (dim if isinstance(dim, Sequence) else [dim])] if dim is not None else []
+    if dims == [1] and not any(f.axis in "hw" for f in x.axes[1]):
+        b.refuse(
+            f"it takes the {kind} over channels (spatial attention?), which is not read",
+            f"remove it and retrain, or write it as torch.{kind} of two halves of the channels, again and again",
+        )
+    b.refuse(f"it takes the {kind} over pixels: {_GLOBAL}", _POOLING[1])
 
 
 # -- resolution --------------------------------------------------------------------------------------------------------
@@ -645,7 +786,7 @@ def interpolate(
     align_corners: bool | None = None, recompute_scale_factor: bool | None = None, antialias: bool = False,
 ) -> Any:  # fmt: skip
     factor = _enlargement(b, x, size, scale_factor)
-    if mode in ("nearest", "nearest-exact"):
+    if mode in ("nearest", "nearest-exact", "area"):  # the same for whole factors
         return b.enlarge(x, factor)
     if b.feature(x) != b.input.op:
         b.refuse(
@@ -661,6 +802,16 @@ def interpolate(
 def upsample_nearest2d(b: Builder, x: View, size: Any = None, scale_factors: Any = None, *_: object) -> View:
     nearest: View = interpolate(b, x, size, scale_factors)
     return nearest
+
+
+@word("adaptive_avg_pool2d", "_adaptive_avg_pool2d")
+def adaptive_avg_pool2d(b: Builder, x: View, output_size: Any) -> View:
+    """Pooling, unless it enlarges: then it is what interpolate(mode="area") comes to."""
+    sizes = list(output_size) if isinstance(output_size, Sequence) else [output_size] * 2
+    if not all(isinstance(s, Size) for s in sizes):
+        b.refuse(*_POOLING)
+    enlarged: View = interpolate(b, x, sizes, mode="area")
+    return enlarged
 
 
 @word("upsample_bilinear2d")

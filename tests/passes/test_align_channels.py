@@ -31,11 +31,11 @@ def test_text() -> None:
         align_channels(chain()).text()
         == """\
 x: 2x1 = Input(channels=2, low=0.0, high=1.0)
-layer1: 8x1 = BlockConv2d(x, channels_in=2, kernel_size=3, 1 blocks, bias=8)
-layer1.relu: 8x1 = Relu(layer1, positive a[2], negative a[2], value r[2], zero [4])
-layer2: 8x1 = BlockConv2d(layer1.relu, channels_in=8, kernel_size=3, 2 blocks, bias=8)
-layer2.relu: 8x1 = Relu(layer2, positive y[2], negative y[2], value s[2], zero [4])
-z: 2x1 = BlockConv2d(layer2.relu, channels_in=8, kernel_size=3, 2 blocks, bias=2)
+~layer1: 8x1 = BlockConv2d(x, channels_in=2, kernel_size=3, 1 blocks, bias=8)
+~layer1.relu: 8x1 = Relu(~layer1, positive a[2], negative a[2], value r[2], zero [4])
+~layer2: 8x1 = BlockConv2d(~layer1.relu, channels_in=8, kernel_size=3, 2 blocks, bias=8)
+~layer2.relu: 8x1 = Relu(~layer2, positive y[2], negative y[2], value s[2], zero [4])
+z: 2x1 = BlockConv2d(~layer2.relu, channels_in=8, kernel_size=3, 2 blocks, bias=2)
 return z
 """
     )

@@ -22,15 +22,15 @@ def test_concat_conv_sum() -> None:
 x: 2x1 = Input(channels=2, low=-1.0, high=1.0)
 a: 2x1 = Conv2d(x, weight=2x2x3x3, bias=2, groups=1, dilation=1)
 r: 2x1 = Relu(a)
-y~x: 2x1 = Conv2d(x, weight=2x2x1x1, bias=2, groups=1, dilation=1)
-y~r: 2x1 = Conv2d(r, weight=2x2x1x1, bias=2, groups=1, dilation=1)
-y~~sum: 2x1 = Sum(y~x, y~r)
+y~<x>: 2x1 = Conv2d(x, weight=2x2x1x1, bias=2, groups=1, dilation=1)
+y~<r>: 2x1 = Conv2d(r, weight=2x2x1x1, bias=2, groups=1, dilation=1)
+y~~sum: 2x1 = Sum(y~<x>, y~<r>)
 y: 2x1 = Conv2d(y~~sum, weight=2x2x1x1, bias=2, groups=1, dilation=1)
 c: 2x1 = Conv2d(y, weight=2x2x3x3, bias=2, groups=1, dilation=1)
 return c
 """
     )
-    assert after["y~x"].part == ir.Part("y", ("x",), ("r",))
+    assert after["y~<x>"].part == ir.Part("y", ("x",), ("r",))
     assert after["y~~sum"].part == ir.Part("y", ("x", "r"), ())
 
 

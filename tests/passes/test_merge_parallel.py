@@ -21,15 +21,15 @@ def test_a_chain() -> None:
         after.text()
         == """\
 x: 2x1 = Input(channels=2, low=0.0, high=1.0)
-layer1: 6x1 = BlockConv2d(x, channels_in=2, kernel_size=3, 2 blocks, bias=6)
-layer1.relu: 6x1 = Relu(layer1, positive a[2], negative a[2], value r[2])
-layer2: 6x1 = BlockConv2d(layer1.relu, channels_in=6, kernel_size=3, 4 blocks, bias=6)
-layer2.relu: 6x1 = Relu(layer2, positive y[2], negative y[2], value s[2])
-z: 2x1 = BlockConv2d(layer2.relu, channels_in=6, kernel_size=3, 2 blocks, bias=2)
+~layer1: 6x1 = BlockConv2d(x, channels_in=2, kernel_size=3, 2 blocks, bias=6)
+~layer1.relu: 6x1 = Relu(~layer1, positive a[2], negative a[2], value r[2])
+~layer2: 6x1 = BlockConv2d(~layer1.relu, channels_in=6, kernel_size=3, 4 blocks, bias=6)
+~layer2.relu: 6x1 = Relu(~layer2, positive y[2], negative y[2], value s[2])
+z: 2x1 = BlockConv2d(~layer2.relu, channels_in=6, kernel_size=3, 2 blocks, bias=2)
 return z
 """
     )
-    second = after["layer2.relu"]
+    second = after["~layer2.relu"]
     assert isinstance(second, ir.Relu) and [m.positions for m in second.meaning] == [(0, 1), (2, 3), (4, 5)]
 
 
@@ -50,7 +50,7 @@ def test_the_dense_kernel_is_eq_1_and_2() -> None:
         ir.Sum(name="y", inputs=("y1", "y2")),
     )
     after = apply(merge_parallel, before, idempotent=False)
-    second = after["layer2"]
+    second = after["~layer2"]
     assert isinstance(second, ir.BlockConv2d)
     kernel = second.dense()
     assert kernel.shape == (4, 4, 5, 5)

@@ -23,16 +23,16 @@ def test_a_biased_1x1_before_a_3x3() -> None:
 x: 2x1 = Input(channels=2, low=-1.0, high=1.0)
 a: 2x1 = Conv2d(x, weight=2x2x3x3, bias=2, groups=1, dilation=1)
 r: 2x1 = Relu(a)
-1@1~kernel: 1x1 = Conv2d(x, weight=1x2x1x1, bias=1, groups=1, dilation=1)
-1@1: 1x1 = Relu(1@1~kernel, one [1])
-p~ones: 2x1 = Conv2d(1@1, weight=2x1x1x1, bias=2, groups=1, dilation=1)
+~ones1~kernel: 1x1 = Conv2d(x, weight=1x2x1x1, bias=1, groups=1, dilation=1)
+~ones1: 1x1 = Relu(~ones1~kernel, one [1])
+p~ones: 2x1 = Conv2d(~ones1, weight=2x1x1x1, bias=2, groups=1, dilation=1)
 p~bare: 2x1 = Conv2d(r, weight=2x2x1x1, bias=2, groups=1, dilation=1)
 p~padded: 2x1 = Sum(p~ones, p~bare)
 b: 2x1 = Conv2d(p~padded, weight=2x2x3x3, bias=2, groups=1, dilation=1)
 return b
 """
     )
-    ones, bare = after["1@1~kernel"], after["p~bare"]
+    ones, bare = after["~ones1~kernel"], after["p~bare"]
     assert isinstance(ones, ir.Conv2d) and isinstance(bare, ir.Conv2d)
     assert not ones.weight.any() and torch.equal(ones.bias, torch.ones(1).double()) and not bare.bias.any()
 
@@ -53,7 +53,7 @@ def test_two_readers_share_it() -> None:
         source(), conv("a", "x"), relu("r", "a"), conv("p", "r", 2, 2, 1), conv("q", "r", 2, 2, 1), conv("b", "p"),
         conv("c", "q"), ir.Sum(name="y", inputs=("b", "c")),
     )  # fmt: skip
-    assert [op.name for op in apply(one_pad, before) if isinstance(op, ir.Relu)] == ["r", "1@1"]
+    assert [op.name for op in apply(one_pad, before) if isinstance(op, ir.Relu)] == ["r", "~ones1"]
 
 
 def test_beside_the_input_there_can_be_none() -> None:
