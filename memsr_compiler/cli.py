@@ -6,8 +6,12 @@ cannot be converted; 130 interrupted.
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -206,6 +210,8 @@ def verify(
 
 def main() -> None:
     """The entry point: messages instead of tracebacks, and the exit status."""
+    warnings.simplefilter("ignore")  # torch's deprecations are for its programmers
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # until torch is imported: it cannot be interrupted
     try:
         app()
     except KeyboardInterrupt:
@@ -215,11 +221,15 @@ def main() -> None:
     except MemsrError as error:
         _fail(str(error), 2)
     except OSError as error:
-        _fail(str(ExportError(f"{error.filename or 'a file'}: {error.strerror or error}")), 2)
+        _fail(str(ExportError(f"{error.filename or 'standard output'}: {error.strerror or error}")), 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fail(message: str, status: int) -> None:
     if "--traceback" in sys.argv:
         traceback.print_exc()
+    if "--json" in sys.argv:
+        typer.echo(json.dumps({"error": message, "exit_status": status}))
     typer.secho(f"memsrc: {message}", err=True, fg="red")
     sys.exit(status)

@@ -453,9 +453,7 @@ class Named(nn.Module):
         return total
 
 
-@pytest.mark.parametrize(
-    "names", [["layer1", "layer3"], ["1", "2"], ["ones", "bare", "padded"], ["pixels", "sum", "input"]]
-)
+@pytest.mark.parametrize("names", ["layer1 layer3", "1 2", "ones bare padded", "pixels sum input"])
 def test_modules_may_have_any_name(names: str) -> None:
     torch.manual_seed(0)
     teacher = Named(names.split()).eval()

@@ -110,13 +110,19 @@ SAME: dict[str, tuple[Between, int]] = {
 }
 
 
+ONCE = {  # what torch.export gives for another case already; an export takes most of a test's time
+    "x.mul_(c).relu_()", "mean, by keyword", "area x3", "x[:, -1] of some", "flip, a list", "unbind", "tile, fewer",
+    "clamp, per channel", "clamp, crossed", "maximum, constant first", "min of two", "x.sub_(c)",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", SAME)
 def test_same(name: str) -> None:
     between, channels = SAME[name]
-    same(Stem(between, channels))
+    same(Stem(between, channels), *(["symbolic"] if name in ONCE else []))
 
 
-@pytest.mark.parametrize("name", ["x -= c", "x.sub_(c), x again", "area", "x[:, list]"])
+@pytest.mark.parametrize("name", ["x -= c", "area"])
 def test_same_on_the_image_itself(name: str) -> None:
     same(Net(*SAME[name]))
 
@@ -174,7 +180,8 @@ def test_refused(name: str) -> None:
     between, why = REFUSED[name]
     channels = 1 if "channels" in why else 3
     model = Net(between, channels)
-    for reader in ("symbolic", "exported"):
+    again = ("torch.max(x, dim=1)", "x.min(-3)", "x.max(2)", "x.mean()", "x.sum((1, 2, 3))", "x[:, :, 0]")
+    for reader in ("symbolic",) if name in again else ("symbolic", "exported"):
         with pytest.raises(UnsupportedModel, match=why) as error:
             by(reader, model)
         assert not isinstance(error.value, Unreadable)

@@ -43,10 +43,13 @@ class Talk:
             title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
         )
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right", overflow="fold", header_style="dim")
+            name = i == 0  # whole and on one line, for searching and copying
+            table.add_column(
+                column, justify="left" if name else "right", overflow="fold", no_wrap=name, header_style="dim"
+            )
         for row in rows:
             table.add_row(*(str(cell).replace("[", "\\[") for cell in row))
-        self.out.print(table)
+        self.out.print(table, width=None if self.out.is_terminal else 160)
         self.out.print()
 
     def json(self, data: dict[str, Any]) -> None:

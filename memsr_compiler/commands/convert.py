@@ -17,9 +17,10 @@ from memsr_compiler.commands.console import Talk, mebibytes, thousands, widths_t
 from memsr_compiler.commands.teachers import TeacherOptions, describe, read
 from memsr_compiler.compile import Tail, compile_to_plain
 from memsr_compiler.costs import Cost, cost_of_graph
-from memsr_compiler.equivalence import check_equivalence, probe_images
+from memsr_compiler.equivalence import Network, check_equivalence, probe_images
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.pipeline import PassReport
+from memsr_compiler.runtime import OrtNetwork
 from memsr_compiler.schedule import Carrying
 from memsr_compiler.trace import trace
 
@@ -51,9 +52,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         raise InvalidInput(f"{options.out}: a plain network is written as .onnx or .safetensors; name it so")
     if options.out.suffix == ".safetensors" and options.dtype != "float32":
         raise InvalidInput(f"--dtype {options.dtype} is for .onnx files; .safetensors keep the teacher's own precision")
-    for path in (options.out, options.report):
-        if path is not None:
-            _check_writable(path)
+    _check_outputs(teacher_options.path, options)
     teacher, input_range = read(teacher_options, talk)
     talk.say(f"{teacher_options.path}: {describe(teacher, input_range)}")
     steps: list[tuple[str, ir.Graph]] = []
@@ -81,7 +80,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         step(f"writing {options.out}")
         written = _write(net, options)
         step("running it beside the teacher")
-        measured = deviations(teacher.module, net, options, input_range)
+        measured = deviations(teacher.module, net, options, input_range, talk)
     graph = trace(teacher.module, input_range=input_range).graph if options.report or not talk.quiet else None
     cost = cost_of_graph(graph) if graph is not None else None
     if options.report is not None and graph is not None and cost is not None:
@@ -90,8 +89,18 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
     _tell(net, cost, passes, measured, written, options, talk)
 
 
+def _check_outputs(teacher: Path, options: ConvertOptions) -> None:
+    """Find out before the work is done, not after, what cannot be written or would be overwritten by it."""
+    outputs = [options.out, options.out.with_suffix(".cert.json"), *([options.report] if options.report else [])]
+    for i, path in enumerate(outputs):
+        _check_writable(path)
+        if path.resolve() == teacher.resolve():
+            raise InvalidInput(f"{path}: is the teacher itself; write the plain network somewhere else")
+        if path.resolve() in (other.resolve() for other in outputs[:i]):
+            raise InvalidInput(f"{path}: the report and the network, or its certificate, are one file; name another")
+
+
 def _check_writable(path: Path) -> None:
-    """Find out before the work is done, not after."""
     folder = path.parent
     if not folder.is_dir():
         raise InvalidInput(f"{path}: the folder {folder} does not exist; make it first")
@@ -116,7 +125,10 @@ def _constants(
     )
     talk.say(f"shift: {found}")
     if found.worst > 1:
-        talk.warn(f"the search broke them; raise --margin above {options.margin * found.worst:.1f} or use --carry auto")
+        talk.warn(
+            "for some images within the input range these constants are too small; raise --margin above "
+            f"{options.margin * found.worst:.1f}, or use --carry auto, which needs none"
+        )
     return dict(found.constants)
 
 
@@ -142,8 +154,8 @@ def _write(net: PlainNet, options: ConvertOptions) -> list[Path]:
 
 
 def deviations(
-    model: nn.Module, net: PlainNet, options: ConvertOptions, input_range: tuple[float, float]
-) -> dict[str, str]:
+    model: nn.Module, net: PlainNet, options: ConvertOptions, input_range: tuple[float, float], talk: Talk
+) -> dict[str, float]:
     """Largest deviation from the teacher in float64 on probes: its own in float32, the plain network's, the file's."""
     exact = copy.deepcopy(model).double()
     images = {name: x[:2] for name, x in probe_images(net.info.channels, input_range).items()}
@@ -154,32 +166,36 @@ def deviations(
         y: Tensor = known[x.shape]
         return y
 
-    def in_float32(network: nn.Module) -> object:
+    def in_float32(network: nn.Module) -> Network:
         single = copy.deepcopy(network).float()
         return lambda x: single(x.float())
 
-    found = {}
-    for name, other in (("teacher in float32", in_float32(model)), ("plain in float32", in_float32(net))):
-        found[name] = f"{check_equivalence(exactly, other, images=images, tolerance=float('inf')).deviation:.2e}"  # type: ignore[arg-type]
+    others: dict[str, Network] = {"teacher in float32": in_float32(model), "plain in float32": in_float32(net)}
     if options.out.suffix == ".onnx":
         try:
-            from memsr_compiler.runtime import OrtNetwork
-
-            other = OrtNetwork(options.out)
-            result = check_equivalence(exactly, other, images=images, tolerance=float("inf"))
-            found[f"{options.out.name} in ONNX Runtime ({options.dtype})"] = f"{result.deviation:.2e}"
+            others[f"{options.out.name} in ONNX Runtime ({options.dtype})"] = OrtNetwork(options.out)
         except MemsrError as error:
-            found[f"{options.out.name} in ONNX Runtime"] = f"not run: {error}"
+            talk.warn(f"{options.out.name} was not run: {error}")
+    found = {
+        name: check_equivalence(exactly, other, images=images, tolerance=float("inf")).deviation
+        for name, other in others.items()
+    }
+    half = (input_range[1] - input_range[0]) / 510
+    for name, value in found.items():
+        if not value <= half:
+            talk.warn(
+                f"{name} deviates by {value:.2e}, over half a grey level ({half:.2e}); see the README on precision"
+            )
     return found
 
 
 def _write_report(
-    path: Path, net: PlainNet, steps: Sequence[tuple[str, ir.Graph]], name: str, cost: Cost, measured: dict[str, str]
+    path: Path, net: PlainNet, steps: Sequence[tuple[str, ir.Graph]], name: str, cost: Cost, measured: dict[str, float]
 ) -> None:
     from memsr_compiler.atomic import atomic_write
     from memsr_compiler.report import convert_report
 
-    rows = {f"deviation of the {k}": v for k, v in measured.items()}
+    rows = {f"deviation of the {k}": f"{v:.2e}" for k, v in measured.items()}
     text = convert_report(net, steps, teacher_name=name, teacher_cost=cost, measured=rows)
     with atomic_write(path) as temporary:
         temporary.write(text.encode())
@@ -189,7 +205,7 @@ def _tell(
     net: PlainNet,
     teacher: Cost | None,
     passes: Sequence[PassReport],
-    measured: dict[str, str],
+    measured: dict[str, float],
     written: Sequence[Path],
     options: ConvertOptions,
     talk: Talk,
@@ -231,7 +247,8 @@ def _tell(
             ("tensor", "channels", "as", "layers", "guarantee"),
             [(c.tensor, str(c.channels), c.form, str(c.layers), c.guarantee) for c in report.carried],
         )
-        talk.table("Seconds", ("stage", "seconds"), [(k, f"{v:.2f}") for k, v in report.seconds.items()])
+        stages = ("trace", "passes", "validation", "build", "certificate")
+        talk.table("Seconds", ("stage", "seconds"), [(k, f"{report.seconds[k]:.2f}") for k in stages])
     width, height = options.size
     pairs = [("plain", plain)] if teacher is None else [("teacher", teacher), ("plain", plain)]
     talk.table(
@@ -247,7 +264,8 @@ def _tell(
             for n, c in pairs
         ],
     )
-    talk.table("Largest deviation from the teacher in float64", ("", "deviation"), list(measured.items()))
+    deviation = [(k, f"{v:.2e}") for k, v in measured.items()]
+    talk.table("Largest deviation from the teacher in float64", ("", "deviation"), deviation)
     talk.say(f"widths       {widths_text(net.widths)}")
     talk.say(f"guarantee    {net.info.guarantee}")
     talk.say(f"certificate  checked: every one of {len(net.layers)} layers is what the teacher's weights say")

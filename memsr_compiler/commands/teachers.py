@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class TeacherOptions:
 
 def read(options: TeacherOptions, talk: Talk) -> tuple[LoadedTeacher, tuple[float, float]]:
     """The teacher and the range of its input values: as told, else what its family expects, else 0 to 1."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # everything is imported: from here on Ctrl-C tidies up
     logging.basicConfig(level=logging.INFO if talk.verbose else logging.WARNING, format="%(message)s")
     if options.arch is not None and ":" in options.arch and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` would: the user's own module lies here
