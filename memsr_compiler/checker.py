@@ -61,7 +61,7 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
         )
     todo: Iterator[Layer] = iter(layers)
     base, shuffle, worst = 1, 1, 0.0
-    known = _Known(teacher, _never_negative(teacher))
+    known = _Known(teacher, never_negative(teacher))
     inputs: list[tuple[str, int]] = [(teacher.input.name, teacher.type(teacher.input.name).channels)]
     for number, stage in enumerate(certificate.stages):
         last_stage = number == len(certificate.stages) - 1
@@ -152,7 +152,7 @@ def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning],
             raise CertificateError(f"{where}: {m.tensor or m.kind}: {bad}")
 
 
-def _never_negative(teacher: ir.Graph) -> frozenset[str]:
+def never_negative(teacher: ir.Graph) -> frozenset[str]:
     """Tensors of the teacher that are >= 0 for every image in the input range, by simple rules."""
     found: set[str] = set()
     for op in teacher:
@@ -593,15 +593,22 @@ def _settled(below: _Level, kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tenso
 
 
 def _compare(below: _Level, layer: Layer, at: Sequence[int], expected: _Form, where: str) -> float:
-    """Stored rows against exact ones.  A stored number may be off by eps / 2 of the exact one, half a unit in its last
-    place up to a whole one, and by what the exact one may be off itself, having been computed in float64."""
+    """Stored rows against exact ones.
+
+    A stored number may be off by eps / 2 of the exact one, half a unit in its last place up to a whole one, and by what
+    the exact one may be off itself, having been computed in float64 from numbers as large as `largest`.
+    """
     size = max(layer.weight.shape[-1], expected.kernel.shape[-1])
     weight, bias = _padded(layer.weight[list(at)].double(), size), layer.bias[list(at)].double()
     stored = _settled(below, weight, bias)
     exact = _settled(below, _padded(expected.kernel, size), expected.bias)
     info = torch.finfo(layer.weight.dtype)
-    taps = expected.kernel.flatten(1).abs().amax(1)
-    largest = taps[:, None, None, None], torch.maximum(taps, expected.bias.abs())  # in the same row
+    taps = expected.kernel.flatten(1).abs()
+    shifted = taps.sum(1) * max((m.constant for held in below.held.values() for m in held), default=0.0)
+    in_row = taps.amax(1)[:, None, None, None].repeat(1, exact[0].shape[1], 1, 1)
+    if below.one is not None:  # constants of shifts were added up, and largely cancelled, to give these
+        in_row[:, below.one] += shifted[:, None, None]
+    largest = in_row, torch.maximum(taps.amax(1), expected.bias.abs()) + shifted
     worst = 0.0
     for have, want, scale in zip(stored, exact, largest, strict=True):
         if torch.equal(have, want):

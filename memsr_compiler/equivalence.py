@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, NotEquivalent
+from memsr_compiler.modules import copied
 
 Network = nn.Module | Callable[[Tensor], Tensor]
 
@@ -137,7 +137,13 @@ def input_channels(network: Network) -> int | None:
 
 
 def _runnable(network: Network, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    return copy.deepcopy(network).to(dtype).cpu() if isinstance(network, nn.Module) else network
+    if isinstance(network, nn.Module):
+        return copied(network, dtype)
+    if not callable(network):
+        raise InvalidInput(
+            f"a network or a function is wanted, not {type(network).__name__}; files are read by load_teacher"
+        )
+    return network
 
 
 def _compare(name: str, expected: Tensor, found: Tensor) -> Equivalence:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from memsr_compiler import ir
 from memsr_compiler.certificate import Certificate
-from memsr_compiler.checker import _never_negative as never_negative
+from memsr_compiler.checker import never_negative
 
 
 @dataclass(frozen=True)

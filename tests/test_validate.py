@@ -158,7 +158,7 @@ def naive_bias(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
 
 def lost_ones(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
     """The channel of ones that one_pad made is never set to one."""
-    ones = [op for op in graph if op.name.startswith("1@") and isinstance(op, ir.Conv2d)]
+    ones = [op for op in graph if op.name.startswith("~ones") and isinstance(op, ir.Conv2d)]
     return _with(graph, ones[0], replace(ones[0], bias=0 * ones[0].bias)) if ones else None
 
 

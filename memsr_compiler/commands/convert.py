@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from memsr_compiler.compile import Tail, compile_to_plain
 from memsr_compiler.costs import Cost, cost_of_graph
 from memsr_compiler.equivalence import Network, check_equivalence, probe_images
 from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.modules import copied
 from memsr_compiler.pipeline import PassReport
 from memsr_compiler.runtime import OrtNetwork
 from memsr_compiler.schedule import Carrying
@@ -157,7 +157,7 @@ def deviations(
     model: nn.Module, net: PlainNet, options: ConvertOptions, input_range: tuple[float, float], talk: Talk
 ) -> dict[str, float]:
     """Largest deviation from the teacher in float64 on probes: its own in float32, the plain network's, the file's."""
-    exact = copy.deepcopy(model).double()
+    exact = copied(model, torch.float64)
     images = {name: x[:2] for name, x in probe_images(net.info.channels, input_range).items()}
     with torch.no_grad():
         known = {x.shape: exact(x.clone()) for x in images.values()}
@@ -167,7 +167,7 @@ def deviations(
         return y
 
     def in_float32(network: nn.Module) -> Network:
-        single = copy.deepcopy(network).float()
+        single = copied(network, torch.float32)
         return lambda x: single(x.float())
 
     others: dict[str, Network] = {"teacher in float32": in_float32(model), "plain in float32": in_float32(net)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from memsr_compiler.commands.console import Talk
 from memsr_compiler.commands.teachers import TeacherOptions, read
 from memsr_compiler.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
 from memsr_compiler.errors import CertificateError
+from memsr_compiler.modules import copied
 from memsr_compiler.plain import PlainNet
 from memsr_compiler.promise import carried, guarantee
 from memsr_compiler.storage import load_plain
@@ -83,7 +83,7 @@ def measure(
 
     Large shift constants make rounding coarse; they excuse no more than half a grey level.
     """
-    exact = copy.deepcopy(model).double()
+    exact = copied(model, torch.float64)
 
     def teacher(x: Tensor) -> Tensor:
         y: Tensor = exact(x.double())
