@@ -83,7 +83,7 @@ class PlainNet(nn.Module):
 
     layers        `PlainLayer`s, each with .weight (C_out, C_in, k, k) and .bias (C_out,)
     info          PlainInfo;   scale   the same as info.scale
-    certificate   what every channel means in the teacher; None once the weights are no longer the teacher's
+    certificate   what every channel means in the teacher, for these weights (it names them by hash), or None
     report        what the compiler did, pass by pass; None for a network read from a file
 
     `.double()` gives the weights that the compiler computed in float64, as long as they have not been changed since.

@@ -100,7 +100,7 @@ def compute_again(graph: Graph, base: Schedule) -> Graph:
 
 
 def _depths(graph: Graph) -> dict[str, int]:
-    """Convolutions and ReLUs on the longest way from the input, ReLUs after a convolution not counted."""
+    """Convolutions with k > 1 on the longest way from the input."""
     depth: dict[str, int] = {}
     for op in graph:
         below = max((depth[i] for i in op.inputs), default=0)

@@ -205,6 +205,7 @@ def _cut(regions: _Regions, timing: _Timing, sources: list[str], boundary: int) 
         seen.add(name)
         made_here = timing.layer.get(name) == boundary or timing.computed[name] <= boundary
         capacity = regions.channels(name) if made_here else 0
+        # Without a capacity an edge cannot be cut: what has no meaning in the teacher, or is not made yet, is not held.
         network.add_edge((name, "out"), (name, "in"), **({"capacity": capacity} if capacity else {}))
         if name in sources:
             network.add_edge((name, "in"), "source")

@@ -90,7 +90,7 @@ def _with_rows(conv: BlockConv2d, position: dict[int, int]) -> BlockConv2d:
         for b in conv.blocks
         for row, offsets in _runs(position, b.row, len(b.kernel))
     ]
-    return replace(conv, blocks=_nonzero(blocks, conv), bias=conv.bias[sorted(position)])
+    return replace(conv, blocks=_nonzero(blocks), bias=conv.bias[sorted(position)])
 
 
 def _with_columns(conv: BlockConv2d, moved: dict[int, int], width: int) -> BlockConv2d:
@@ -99,10 +99,10 @@ def _with_columns(conv: BlockConv2d, moved: dict[int, int], width: int) -> Block
         for b in conv.blocks
         for column, offsets in _runs(moved, b.column, b.kernel.shape[1])
     ]
-    return replace(conv, blocks=_nonzero(blocks, conv), channels_in=width)
+    return replace(conv, blocks=_nonzero(blocks), channels_in=width)
 
 
-def _nonzero(blocks: list[Block], conv: BlockConv2d) -> tuple[Block, ...]:
+def _nonzero(blocks: list[Block]) -> tuple[Block, ...]:
     return tuple(b for b in blocks if b.kernel.any())
 
 

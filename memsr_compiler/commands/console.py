@@ -82,7 +82,7 @@ def thousands(count: float) -> str:
 
 
 def widths_text(widths: Sequence[int]) -> str:
-    """'3, 128, (192, 256) x 15, 12': repeats of one or two numbers are counted."""
+    """'3, 128, (192, 256) x 15, 12': repeats of one, two or four numbers are counted."""
     parts: list[str] = []
     i = 0
     while i < len(widths):
