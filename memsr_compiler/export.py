@@ -170,13 +170,12 @@ def skeleton(manifest: Manifest, opset: int, location: str) -> ModelProto:
     return model
 
 
-def file_digest(path: Path, *, without_last: int = 0) -> str:
-    """SHA-256 of a file, but for that many bytes at its end; read piece by piece."""
-    digest, left = hashlib.sha256(), path.stat().st_size - without_last
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, read piece by piece."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while left > 0 and (piece := file.read(min(left, _CHUNK))):
+        while piece := file.read(_CHUNK):
             digest.update(piece)
-            left -= len(piece)
     return digest.hexdigest()
 
 

@@ -26,11 +26,14 @@ def run(options: TeacherOptions, plain: Path, images: Path | None, talk: Talk) -
     if options.input_range is None:
         options = TeacherOptions(**{**options.__dict__, "input_range": net.info.input_range})
     teacher, input_range = read(options, talk)
+    inputs = probe_images(net.info.channels, input_range) | _photographs(images, net, input_range)
     with talk.progress() as step:
         step("checking the certificate")
-        rounding = prove(teacher.module, net, input_range, plain)
+        try:
+            rounding = prove(teacher.module, net, input_range, plain)
+        except CertificateError as error:
+            raise CertificateError(f"{error}; {_how_far(teacher.module, net, plain, inputs, input_range)}") from None
         step("running both")
-        inputs = probe_images(net.info.channels, input_range) | _photographs(images, net, input_range)
         result = measure(teacher.module, net, plain, inputs, input_range)
     talk.json(
         {
@@ -45,6 +48,16 @@ def run(options: TeacherOptions, plain: Path, images: Path | None, talk: Talk) -
     talk.say(f"measured     {result} ({len(inputs)} inputs)")
     result.require()
     talk.say("equivalent")
+
+
+def _how_far(
+    model: torch.nn.Module, net: PlainNet, path: Path, inputs: dict[str, Tensor], input_range: tuple[float, float]
+) -> str:
+    """What running both shows, if both can be run on the same images."""
+    try:
+        return str(measure(model, net, path, inputs, input_range))
+    except Exception:  # the teacher is somebody else's code, and need not fit these inputs
+        return "the two cannot be run on the same images"
 
 
 def prove(model: torch.nn.Module, net: PlainNet, input_range: tuple[float, float], path: Path) -> float:
