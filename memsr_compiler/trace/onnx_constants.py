@@ -24,6 +24,14 @@ FOLDS: dict[str, Fold] = {}
 MAX_ELEMENTS = 2**25
 """Of one computed constant."""
 
+MISUSE = (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError, ArithmeticError)
+"""What an operation raises when a file's node gives it operands that it cannot take."""
+
+
+def reason(error: Exception) -> str:
+    """The first line of what it says, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
 
 def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
     """The results of a node whose operands are all known; None is an operand left out.
@@ -36,17 +44,8 @@ def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
     try:
         with np.errstate(all="ignore"):  # what is not finite is refused where it is used
             result = FOLDS[node.op](node, *operands)
-    except (
-        TypeError,
-        ValueError,
-        IndexError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-        ArithmeticError,
-    ) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Unreadable(f"it cannot be computed beforehand ({line})") from None
+    except MISUSE as error:
+        raise Unreadable(f"it cannot be computed beforehand ({reason(error)})") from None
     return tuple(settled(r) for r in (result if isinstance(result, tuple) else (result,)))
 
 

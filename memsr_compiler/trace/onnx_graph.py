@@ -11,7 +11,7 @@ import numpy as np
 from memsr_compiler.errors import MemsrError, UnsupportedModel
 from memsr_compiler.trace import GraphModule, ImageSkip
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.onnx_constants import fold
+from memsr_compiler.trace.onnx_constants import MISUSE, fold, reason
 from memsr_compiler.trace.onnx_file import Network, Node, read_network
 from memsr_compiler.trace.onnx_frame import Frame
 from memsr_compiler.trace.onnx_words import (
@@ -84,17 +84,8 @@ class _Reader:
             if not isinstance(error, Unreadable) or str(error).startswith(f"{self.builder.where}: "):
                 raise
             self.builder.refuse(str(error), "simplify the file (onnxsim), or export it with another exporter")
-        except (
-            TypeError,
-            ValueError,
-            IndexError,
-            KeyError,
-            AttributeError,
-            RuntimeError,
-            ArithmeticError,
-        ) as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.builder.unknown(f"used in a way that is not read ({line}); export it with another exporter")
+        except MISUSE as error:
+            self.builder.unknown(f"used in a way that is not read ({reason(error)}); export it with another exporter")
 
     def _word(self, node: Node, operands: list[Value | None]) -> Sequence[Value]:
         if node.op in REFUSED and REFUSED[node.op] == REFUSED["QuantizeLinear"]:
