@@ -143,8 +143,7 @@ def deviation(inputs: dict[str, Tensor], before: Outcome, after: Outcome) -> Dev
         if a.shape != b.shape:
             raise NotEquivalent(f"on probe {name} the shape {tuple(a.shape)} became {tuple(b.shape)}")
         difference = torch.nan_to_num((a - b).abs(), nan=math.inf)
-        at = int(difference.argmax())
-        where = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), difference.shape))
+        where = tuple((difference == difference.max()).nonzero()[0].tolist())
         found = Deviation(float(difference[where]), bound, name, where, float(a[where]), float(b[where]))
         worst = found if worst is None or found.largest > worst.largest else worst
     assert worst is not None, "no probe"
