@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class Layer:
     bias: Tensor
     relu: bool
     shuffle: int
+
+
+PIECE = 1 << 17  # numbers of a layer that are looked at together
 
 
 def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> float:
@@ -125,8 +128,8 @@ def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning],
     """Every meaning speaks of channels that exist, of each once, under a condition that something can meet."""
     for m in meanings:
         bad = ""
-        whole = all(isinstance(number, int) for number in (*m.positions, *m.channels))
-        if not m.positions or not whole or (m.tensor and len(m.channels) != len(m.positions)):
+        whole = {*map(type, m.positions), *map(type, m.channels)} == {int}
+        if not whole or (m.tensor and len(m.channels) != len(m.positions)):
             bad = "does not say which channel is where"
         elif bool(m.tensor) != (m.kind in ("value", "positive", "negative", "shifted")):
             bad = f"means '{m.kind}'"
@@ -146,7 +149,7 @@ def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning],
             bad = "is the part of something that is not a tensor of the teacher"
         elif m.tensor:
             t = teacher.type(m.tensor.split("#")[0])
-            if t.scale % base or not all(0 <= c < t.channels * (t.scale // base) ** 2 for c in m.channels):
+            if t.scale % base or min(m.channels) < 0 or max(m.channels) >= t.channels * (t.scale // base) ** 2:
                 bad = "has no such channel"
         if bad:
             raise CertificateError(f"{where}: {m.tensor or m.kind}: {bad}")
@@ -203,8 +206,8 @@ class _Form:
         return _Form(kernel, matrix @ self.bias + bias)
 
     def picked(self, index: Sequence[int]) -> _Form:
-        rows = list(index)
-        return _Form(self.kernel[rows], self.bias[rows])
+        rows = torch.tensor(index)
+        return _Form(self.kernel.index_select(0, rows), self.bias[rows])
 
     def scaled(self, scale: Tensor | float, shift: Tensor | float = 0.0) -> _Form:
         s = torch.broadcast_to(torch.as_tensor(scale, dtype=torch.float64), self.bias.shape)
@@ -238,7 +241,7 @@ class _Level:
         for m in meanings:
             if m.tensor:
                 self.held.setdefault((m.tensor, m.part), []).append(m)
-        self.forms: dict[str, _Form] = {}
+        self.forms: dict[str | ir.Part, _Form] = {}
         # the first column that stands for a tensor which is not held
         self.absent: dict[tuple[str, ir.Part | None], int] = {}
         self.columns = self.width
@@ -278,13 +281,14 @@ class _Level:
             raise CertificateError(f"{name}: is at resolution {t.scale}, which {self.base} does not divide")
         return t.channels * (t.scale // self.base) ** 2
 
-    def form(self, name: str) -> _Form:
-        """A tensor in terms of this level: held, or in parts, or by definition."""
-        if name not in self.forms:
-            self.forms[name] = self._form(name)
-        return self.forms[name]
+    def form(self, tensor: str | ir.Part) -> _Form:
+        """A tensor, or a part of one, in terms of this level."""
+        if tensor not in self.forms:
+            self.forms[tensor] = self._part(tensor) if isinstance(tensor, ir.Part) else self._whole(tensor)
+        return self.forms[tensor]
 
-    def _form(self, name: str) -> _Form:
+    def _whole(self, name: str) -> _Form:
+        """Held, or in parts, or by definition."""
         if (name, None) in self.held:
             return self.read(name, None)
         leaves = next((_leaves(part) for tensor, part in self.held if tensor == name and part is not None), None)
@@ -292,7 +296,7 @@ class _Level:
             return self.define(name, self.form)
         return self._from_parts(name, leaves, leaves)
 
-    def part(self, part: ir.Part) -> _Form:
+    def _part(self, part: ir.Part) -> _Form:
         """The terms of part.tensor that come from part.sources, without constants."""
         if (part.tensor, part) in self.held:
             return self.read(part.tensor, part)
@@ -324,14 +328,13 @@ class _Level:
                 if name not in leaves:
                     found[name] = self.define(name, get)
                 else:
-                    found[name] = self.nothing(name) if leaves[name] else self.form(name)
+                    found[name] = self.nothing(self.channels(name)) if leaves[name] else self.form(name)
             return found[name]
 
         return get
 
-    def nothing(self, name: str) -> _Form:
-        c = self.channels(name)
-        return _Form(torch.zeros(c, self.width, 1, 1).double(), torch.zeros(c).double())
+    def nothing(self, channels: int) -> _Form:
+        return _Form(torch.zeros(channels, self.width, 1, 1).double(), torch.zeros(channels).double())
 
     def read(self, name: str, part: ir.Part | None) -> _Form:
         """A tensor that the level holds: z, z_p - z_m, or z - C, each channel in the first way that there is."""
@@ -339,7 +342,8 @@ class _Level:
         for m in self.held[name, part]:
             for channel, position in zip(m.channels, m.positions, strict=True):
                 held[m.kind].setdefault(channel, (position, m.constant))
-        form, unknown = self.nothing(name), []
+        form, unknown = self.nothing(self.channels(name)), []
+        kernel, bias = form.kernel.numpy(), form.bias.numpy()  # the same memory; single numbers are quicker to reach
         for row in range(len(form.bias)):
             if row in held["value"]:
                 signs = [(1.0, *held["value"][row])]
@@ -351,9 +355,9 @@ class _Level:
                 unknown.append(row)
                 continue
             for sign, position, constant in signs:
-                form.bias[row] -= constant
+                bias[row] -= constant
                 if position >= 0:
-                    form.kernel[row, position, 0, 0] += sign
+                    kernel[row, position, 0, 0] += sign
         if not unknown:
             return form
         instead = self.unknown(name, part)
@@ -421,20 +425,22 @@ class _Level:
             return get(f"{op.name}#0").scaled(1.0, op.low)
         return get(f"{op.name}#0").scaled(1.0, op.low) + get(f"{op.name}#1").scaled(-1.0)
 
-    def before_relu(self, name: str) -> _Form | None:
-        """What goes into ReLU `name` ("n#k", or a Relu of the teacher); None if the tensor is not a ReLU's."""
+    def before_relu(self, name: str, channels: Sequence[int]) -> _Form | None:
+        """What goes into channels of ReLU `name` ("n#k", or a Relu of the teacher); None if the tensor is not one's."""
         op, k = self.teacher[name.split("#")[0]], name.partition("#")[2]
-        x = op.inputs[0] if op.inputs else ""
+        if not isinstance(op, (ir.Relu, ir.PRelu, ir.Clamp, ir.Maximum)):
+            return None
+        x = self.form(op.inputs[0]).picked(channels)
         if isinstance(op, ir.Relu) and not k:
-            return self.form(x)
+            return x
         if isinstance(op, ir.PRelu) and k in ("0", "1"):
-            return self.form(x).scaled(1.0 if k == "0" else -1.0)
+            return x.scaled(1.0 if k == "0" else -1.0)
         if isinstance(op, ir.Maximum) and k == "0":
-            return self.form(op.inputs[1]) + self.form(x).scaled(-1.0)
+            return self.form(op.inputs[1]).picked(channels) + x.scaled(-1.0)
         if isinstance(op, ir.Clamp) and k == "0" and math.isinf(op.low):
-            return self.form(x).scaled(-1.0, op.high)
+            return x.scaled(-1.0, op.high)
         if isinstance(op, ir.Clamp) and k in ("0", "1"):
-            return self.form(x).scaled(1.0, -(op.low if k == "0" else op.high))
+            return x.scaled(1.0, -(op.low if k == "0" else op.high))
         return None
 
     def _convolved(
@@ -454,6 +460,8 @@ class _Level:
         Output pixel D of a cell reads, through tap i, pixel v of the operand's grid, v counted from the same cell:
         v = D + i * dilation - reach, or for a transposed convolution stride * v = D + padding - i.
         """
+        if not (_finite(weight) and _finite(bias)):
+            raise CertificateError(f"{op.name}: the teacher's weights are NaN, infinite or too large")
         k = weight.shape[-1]
         fold = self.teacher.type(op.inputs[0]).scale // self.base
         if padding is None:
@@ -487,13 +495,11 @@ class _Level:
         size, mid = kernel.shape[-1], inner.kernel.shape[-1] // 2
         if size == 1:
             return inner.mixed(kernel[:, :, 0, 0], bias)
-        read = (kernel != 0).flatten(2).any(2)
-        matrix = inner.kernel[:, :, mid, mid].clone()
-        wide = inner.kernel.flatten(2).ne(0).sum(2) > matrix.ne(0)
-        lost_rows = (read & wide.any(1)).any(1)
-        taps = kernel.permute(0, 2, 3, 1).reshape(-1, kernel.shape[1])
-        composed = (taps @ matrix).reshape(len(kernel), size, size, -1).permute(0, 3, 1, 2).contiguous()
-        constant = (taps @ inner.bias).reshape(len(kernel), size, size)
+        matrix = inner.kernel[:, :, mid, mid]
+        wide = inner.kernel.count_nonzero((1, 2, 3)) > matrix.count_nonzero(1)
+        lost_rows = kernel[:, wide].flatten(1).any(1)
+        composed = _through(kernel, matrix)
+        constant = _through(kernel, inner.bias[:, None])[:, 0]
         centre = constant[:, size // 2, size // 2].clone()
         constant[:, size // 2, size // 2] = 0
         if self.one is not None:
@@ -514,14 +520,14 @@ def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], wh
     k, k2 = layer.weight.shape[-2:]
     if layer.weight.dim() != 4 or k != k2 or k % 2 == 0 or layer.bias.shape != layer.weight.shape[:1]:
         raise CertificateError(f"{where}: kernel {k}x{k2} or bias is not what a plain layer has")
-    if not (torch.isfinite(layer.weight).all() and torch.isfinite(layer.bias).all()):
+    if not (_finite(layer.weight) and _finite(layer.bias)):
         raise CertificateError(f"{where}: NaN or infinite weights")
     if rows != set(range(len(layer.weight))) or layer.weight.shape[1] != below.width:
         raise CertificateError(
             f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate"
         )
     worst = 0.0
-    for m in meanings:
+    for m in _pieces(meanings, 1 + PIECE // layer.weight[0].numel()):
         expected = _expected(below, m, layer.relu, where)
         missing = below.missing(expected)
         if missing.any():
@@ -531,7 +537,7 @@ def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], wh
                 f"{where}: {m.tensor}[{m.channels[row]}] needs {lacking}, which the level below does not hold"
             )
         expected = _Form(expected.kernel[:, : below.width], expected.bias)
-        if not (torch.isfinite(expected.kernel).all() and torch.isfinite(expected.bias).all()):
+        if not (_finite(expected.kernel) and _finite(expected.bias)):
             raise CertificateError(f"{where}: {m.tensor}: the teacher's weights are NaN, infinite or too large")
         gone = torch.tensor([p < 0 for p in m.positions])
         if gone.any():
@@ -547,20 +553,29 @@ def _check_layer(below: _Level, layer: Layer, meanings: Sequence[ir.Meaning], wh
     return worst
 
 
+def _pieces(meanings: Sequence[ir.Meaning], rows: int) -> Iterator[ir.Meaning]:
+    """The same claims, about few channels each: what is computed on the way then fits into a processor's cache."""
+    for m in meanings:
+        for i in range(0, len(m.positions), rows):
+            yield replace(m, positions=m.positions[i : i + rows], channels=m.channels[i : i + rows])
+
+
+def _finite(numbers: Tensor) -> bool:
+    return bool(torch.stack(numbers.aminmax()).isfinite().all())
+
+
 def _expected(below: _Level, m: ir.Meaning, relu: bool, where: str) -> _Form:
     """The pre-activation that gives a channel its meaning."""
     if m.kind in ("one", "zero"):
-        n = len(m.positions)
-        constant = torch.full((n,), 1.0 if m.kind == "one" else 0.0, dtype=torch.float64)
-        return _Form(torch.zeros(n, below.width, 1, 1).double(), constant)
+        return below.nothing(len(m.positions)).scaled(1.0, float(m.kind == "one"))
     held = [h for h in below.held.get((m.tensor, m.part), []) if h.kind == m.kind and h.constant == m.constant]
     if relu and m.kind != "value" and held:
         return _copied(below, m, held)
     if relu and m.kind == "value" and m.part is None and not held:
-        before = below.before_relu(m.tensor)
+        before = below.before_relu(m.tensor, m.channels)
         if before is not None:
-            return before.picked(m.channels)
-    form = (below.form(m.tensor) if m.part is None else below.part(m.part)).picked(m.channels)
+            return before
+    form = below.form(m.part or m.tensor).picked(m.channels)
     if relu and m.kind == "value":
         by_rule = m.part is None and ("#" in m.tensor or m.tensor in below.never_negative)
         if not by_rule and not below.missing(form).any() and not below.at_least_zero(form):
@@ -573,13 +588,13 @@ def _expected(below: _Level, m: ir.Meaning, relu: bool, where: str) -> _Form:
 def _copied(below: _Level, m: ir.Meaning, held: Sequence[ir.Meaning]) -> _Form:
     """relu(t), relu(-t) and t + C are never negative: a level above may copy them as they are."""
     where = {c: p for h in held for c, p in zip(h.channels, h.positions, strict=True)}
-    form = below.nothing(m.tensor).picked(m.channels)
-    instead = below.unknown(m.tensor).picked(m.channels)
-    lost = torch.tensor([channel not in where for channel in m.channels], dtype=torch.float64)
+    form = below.nothing(len(m.channels))
+    kernel = form.kernel.numpy()  # the same memory
     for row, channel in enumerate(m.channels):
         if where.get(channel, -1) >= 0:
-            form.kernel[row, where[channel], 0, 0] = 1.0
-    return form + instead.scaled(lost) if lost.any() else form
+            kernel[row, where[channel], 0, 0] = 1.0
+    lost = torch.tensor([channel not in where for channel in m.channels], dtype=torch.float64)
+    return form + below.unknown(m.tensor).picked(m.channels).scaled(lost) if lost.any() else form
 
 
 def _settled(below: _Level, kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -605,7 +620,7 @@ def _compare(below: _Level, layer: Layer, at: Sequence[int], expected: _Form, wh
     info = torch.finfo(layer.weight.dtype)
     taps = expected.kernel.flatten(1).abs()
     shifted = taps.sum(1) * max((m.constant for held in below.held.values() for m in held), default=0.0)
-    in_row = taps.amax(1)[:, None, None, None].repeat(1, exact[0].shape[1], 1, 1)
+    in_row = taps.amax(1)[:, None, None, None].repeat(1, below.width, 1, 1)
     if below.one is not None:  # constants of shifts were added up, and largely cancelled, to give these
         in_row[:, below.one] += shifted[:, None, None]
     largest = in_row, torch.maximum(taps.amax(1), expected.bias.abs()) + shifted
@@ -630,9 +645,21 @@ def _compare(below: _Level, layer: Layer, at: Sequence[int], expected: _Form, wh
     return worst
 
 
+def _through(kernel: Tensor, matrix: Tensor) -> Tensor:
+    """kernel * matrix, for a matrix that picks channels, as  z_p - z_m  does, without multiplying by zeros."""
+    used = matrix != 0
+    if int(used.sum(0).max()) <= 1:
+        row = used.to(torch.uint8).argmax(0)
+        return kernel.index_select(1, row).mul_(matrix.gather(0, row[None])[:, :, None, None])
+    taps = kernel.permute(0, 2, 3, 1).reshape(-1, kernel.shape[1]) @ matrix
+    return taps.reshape(len(kernel), *kernel.shape[2:], -1).permute(0, 3, 1, 2).contiguous()
+
+
 def _padded(kernel: Tensor, size: int, columns: int = 0) -> Tensor:
     """The same kernel with zeros all round up to (size, size), and for further columns up to `columns`."""
     margin = (size - kernel.shape[-1]) // 2
+    if not margin and columns <= kernel.shape[1]:
+        return kernel
     return torch.nn.functional.pad(kernel, (*((margin,) * 4), 0, max(0, columns - kernel.shape[1])))
 
 
