@@ -34,7 +34,9 @@ def mix_outputs(matrix: Tensor, kernel: Tensor) -> Tensor:
     used = matrix != 0
     if matrix.numel() and int(used.sum(1).max()) <= 1:
         row = used.to(torch.uint8).argmax(1)
-        return kernel[row] * matrix.gather(1, row[:, None])[:, :, None, None]
+        return kernel.index_select(0, row).mul_(matrix.gather(1, row[:, None])[:, :, None, None])
+    if kernel.shape[-1] == 1:
+        return mix_inputs(matrix[:, :, None, None], kernel[:, :, 0, 0])
     return (matrix @ kernel.flatten(1)).reshape(len(matrix), *kernel.shape[1:])
 
 
@@ -46,7 +48,7 @@ def mix_inputs(kernel: Tensor, matrix: Tensor) -> Tensor:
     used = matrix != 0
     if matrix.numel() and int(used.sum(0).max()) <= 1:
         column = used.to(torch.uint8).argmax(0)
-        return kernel[:, column] * matrix.gather(0, column[None])[0][None, :, None, None]
+        return kernel.index_select(1, column).mul_(matrix.gather(0, column[None])[:, :, None, None])
     k = kernel.shape[-1]
     taps = kernel.permute(0, 2, 3, 1).reshape(-1, kernel.shape[1]) @ matrix
     return taps.reshape(len(kernel), k, k, -1).permute(0, 3, 1, 2).contiguous()

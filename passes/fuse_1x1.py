@@ -26,13 +26,14 @@ def fuse_1x1(graph: Graph) -> Graph:
             ops.append(op)
         elif isinstance(op, (Relu, PixelShuffle)):
             name = op.inputs[0] if isinstance(op, PixelShuffle) else f"{op.name}~sum"
-            produced = _emit(name, _without_ones(graph, bundles[op.inputs[0]]))
+            produced = _emit(name, _without_ones(graph, _operand(graph, op.inputs[0], bundles)))
             ops += [*produced, replace(op, inputs=(produced[-1].name,))]
-        bundles[op.name] = _bundle(graph, op, bundles)
+        else:
+            bundles[op.name] = _bundle(graph, op, bundles)
         for name in set(op.inputs):
             unread[name] -= 1
             if not unread[name] and name != graph.output:
-                del bundles[name]
+                bundles.pop(name, None)
     if not isinstance(graph[graph.output], (Input, Relu, PixelShuffle)):
         ops += _emit(graph.output, _without_ones(graph, bundles[graph.output]))
     return Graph(tuple(ops), graph.output)
@@ -46,28 +47,35 @@ class _Bundle:
     bias: Tensor
 
 
-def _bundle(graph: Graph, op: Op, bundles: dict[str, _Bundle]) -> _Bundle:
-    if isinstance(op, Conv2d) and op.pointwise:
-        inner, matrix = bundles[op.inputs[0]], op.weight[:, :, 0, 0]
-        mixed = {name: kernels.mix_outputs(matrix, k) for name, k in inner.kernels.items()}
-        return _Bundle(mixed, matrix @ inner.bias + op.bias)
-    if isinstance(op, Conv2d):
-        inner = bundles[op.inputs[0]]
-        if inner.bias.any():
-            raise PassError(f"{op.name}: reads a constant that zero padding would cut at the border; run one-pad first")
-        if any(k.shape[-1] > 1 for k in inner.kernels.values()):
-            raise PassError(f"{op.name}: reads another {op.inputs[0]} with no ReLU between; run skip-to-conv first")
-        return _Bundle({n: kernels.mix_inputs(op.weight, k[:, :, 0, 0]) for n, k in inner.kernels.items()}, op.bias)
-    if isinstance(op, Sum):
-        first, *others = (bundles[i] for i in op.inputs)
-        total = dict(first.kernels)
-        for other in others:
-            for name, k in other.kernels.items():
-                total[name] = _plus(total[name], k) if name in total else k
-        return _Bundle(total, torch.stack([first.bias, *(o.bias for o in others)]).sum(0))
-    width = graph.type(op.name).channels
+def _operand(graph: Graph, name: str, bundles: dict[str, _Bundle]) -> _Bundle:
+    """What a value is made of: of itself, if it is a ReLU's or the input."""
+    if name in bundles:
+        return bundles[name]
+    width = graph.type(name).channels
     identity = torch.eye(width, dtype=torch.float64)[:, :, None, None]
-    return _Bundle({op.name: identity}, torch.zeros(width, dtype=torch.float64))
+    return _Bundle({name: identity}, torch.zeros(width, dtype=torch.float64))
+
+
+def _bundle(graph: Graph, op: Op, bundles: dict[str, _Bundle]) -> _Bundle:
+    """The linear op as parallel convolutions."""
+    if isinstance(op, Conv2d) and op.inputs[0] not in bundles:
+        return _Bundle({op.inputs[0]: op.weight}, op.bias)
+    first, *others = (_operand(graph, i, bundles) for i in op.inputs)
+    if isinstance(op, Conv2d) and op.pointwise:
+        matrix = op.weight[:, :, 0, 0]
+        mixed = {name: kernels.mix_outputs(matrix, k) for name, k in first.kernels.items()}
+        return _Bundle(mixed, matrix @ first.bias + op.bias)
+    if isinstance(op, Conv2d):
+        if first.bias.any():
+            raise PassError(f"{op.name}: reads a constant that zero padding would cut at the border; run one-pad first")
+        if any(k.shape[-1] > 1 for k in first.kernels.values()):
+            raise PassError(f"{op.name}: reads another {op.inputs[0]} with no ReLU between; run skip-to-conv first")
+        return _Bundle({n: kernels.mix_inputs(op.weight, k[:, :, 0, 0]) for n, k in first.kernels.items()}, op.bias)
+    total = dict(first.kernels)
+    for other in others:
+        for name, k in other.kernels.items():
+            total[name] = _plus(total[name], k) if name in total else k
+    return _Bundle(total, torch.stack([first.bias, *(o.bias for o in others)]).sum(0))
 
 
 def _without_ones(graph: Graph, bundle: _Bundle) -> _Bundle:
