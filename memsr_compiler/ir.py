@@ -22,6 +22,8 @@ from torch import Tensor
 
 from memsr_compiler.errors import InvalidGraph
 
+ROWS = 64  # of a kernel that are written out together
+
 
 @dataclass(frozen=True)
 class FeatureMap:
@@ -303,14 +305,21 @@ class BlockConv2d(Op):
         return FeatureMap(len(self.bias), x.scale)
 
     def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        """The kernel (C_out, C_in, k, k)."""
+        """The kernel (C_out, C_in, k, k).  Summed in float64, few rows at a time, so that one that is large and mostly
+        zeros is never there in float64."""
         k = self.kernel_size
-        out = torch.zeros(len(self.bias), self.channels_in, k, k, dtype=dtype)
-        for b in self.blocks:
-            rows, columns, inner, _ = b.kernel.shape
-            at = (k - inner) // 2
-            window = out[b.row : b.row + rows, b.column : b.column + columns, at : at + inner, at : at + inner]
-            window += b.kernel.to(dtype)
+        out = torch.empty(len(self.bias), self.channels_in, k, k, dtype=dtype)
+        for start in range(0, len(out), ROWS):
+            total = torch.zeros(out[start : start + ROWS].shape, dtype=torch.float64)
+            for b in self.blocks:
+                height, columns, inner, _ = b.kernel.shape
+                if not b.row - ROWS < start < b.row + height:
+                    continue
+                at, above = (k - inner) // 2, max(0, b.row - start)
+                window = total[above:, b.column : b.column + columns, at : at + inner, at : at + inner]
+                rows = b.kernel[max(0, start - b.row) :][: len(window)]
+                window[: len(rows)] += rows
+            out[start : start + ROWS] = total
         return out
 
 

@@ -1,6 +1,5 @@
 """Channels that nobody reads, that are always zero, or that another one equals -> gone."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -86,7 +85,7 @@ def _runs(where: dict[int, int], start: int, length: int) -> list[tuple[int, lis
 
 def _with_rows(conv: BlockConv2d, position: dict[int, int]) -> BlockConv2d:
     blocks = [
-        replace(b, row=row, kernel=b.kernel[offsets])
+        replace(b, row=row, kernel=_picked(b.kernel, 0, offsets))
         for b in conv.blocks
         for row, offsets in _runs(position, b.row, len(b.kernel))
     ]
@@ -95,11 +94,15 @@ def _with_rows(conv: BlockConv2d, position: dict[int, int]) -> BlockConv2d:
 
 def _with_columns(conv: BlockConv2d, moved: dict[int, int], width: int) -> BlockConv2d:
     blocks = [
-        replace(b, column=column, kernel=b.kernel[:, offsets])
+        replace(b, column=column, kernel=_picked(b.kernel, 1, offsets))
         for b in conv.blocks
         for column, offsets in _runs(moved, b.column, b.kernel.shape[1])
     ]
     return replace(conv, blocks=_nonzero(blocks), channels_in=width)
+
+
+def _picked(kernel: Tensor, dim: int, offsets: list[int]) -> Tensor:
+    return kernel if len(offsets) == kernel.shape[dim] else kernel.index_select(dim, torch.tensor(offsets))
 
 
 def _nonzero(blocks: list[Block]) -> tuple[Block, ...]:
@@ -109,7 +112,8 @@ def _nonzero(blocks: list[Block]) -> tuple[Block, ...]:
 def _read(conv: BlockConv2d) -> list[int]:
     read = torch.zeros(conv.channels_in, dtype=torch.bool)
     for b in conv.blocks:
-        read[b.column : b.column + b.kernel.shape[1]] |= (b.kernel != 0).any(dim=(0, 2, 3))
+        taps = b.kernel.flatten(1).any(0).reshape(b.kernel.shape[1], -1)
+        read[b.column : b.column + len(taps)] |= taps.any(1)
     numbers: list[int] = read.nonzero()[:, 0].tolist()
     return numbers
 
@@ -118,7 +122,7 @@ def _not_always_zero(conv: BlockConv2d) -> dict[int, int]:
     """Each channel as itself, or as -1 if it can be nothing but zero."""
     fed = torch.zeros(len(conv.bias), dtype=torch.bool)
     for b in conv.blocks:
-        fed[b.row : b.row + len(b.kernel)] |= (b.kernel != 0).flatten(1).any(1)
+        fed[b.row : b.row + len(b.kernel)] |= b.kernel.flatten(1).any(1)
     return {c: c if alive else -1 for c, alive in enumerate((fed | (conv.bias > 0)).tolist())}
 
 
@@ -133,10 +137,10 @@ def _representatives(conv: BlockConv2d) -> dict[int, int]:
         at = (k - inner) // 2
         window = probe[b.column : b.column + columns, at : at + inner, at : at + inner]
         mark[b.row : b.row + rows] += b.kernel.flatten(1) @ window.flatten()
-    order = mark.argsort(stable=True).tolist()
-    near = mark.abs().max() * 1e-9
+    ordered, order = mark.sort(stable=True)
+    near = (ordered.diff() <= ordered.abs().max() * 1e-9).nonzero()[:, 0]
+    close = list(zip(order[near].tolist(), order[near + 1].tolist(), strict=True))
     stands_for: dict[int, int] = {c: c for c in range(len(mark))}
-    close = [(a, b) for a, b in itertools.pairwise(order) if mark[b] - mark[a] <= near]
     if not close:
         return stands_for
     candidates = {c: _row(conv, c) for pair in close for c in pair}
