@@ -137,9 +137,15 @@ def lower(
 ) -> list[StageGraph]:
     """A traced graph -> one chain of convolutions and ReLUs for each stage, every pass checked."""
 
+    def made(name: str, g: ir.Graph) -> None:  # before the next pass, the first that could take much memory
+        if name == passes.CANONICAL[-1].name:
+            _refuse_too_large(g, carry, align, max_weights)
+        if on_graph is not None:
+            on_graph(name, g)
+
     def run(g: ir.Graph, recipe: Sequence[Pass]) -> ir.Graph:
         try:
-            result, reports = run_passes(g, recipe, on_pass=on_pass, on_graph=on_graph)
+            result, reports = run_passes(g, recipe, on_pass=on_pass, on_graph=made)
         except NotEquivalent as error:
             if carry == "shift" and "insert-relu" in str(error):
                 raise InvalidInput(
@@ -156,12 +162,10 @@ def lower(
         "align-channels": {"multiple": align},
     }
     plain = [p.bind(**options.get(p.name, {})) for p in passes.PLAIN]
-    chains = []
-    for stage in stages(run(graph, passes.LOCAL), tail):
-        canonical = run(stage.graph, passes.FOLD)
-        _refuse_too_large(canonical, carry, align, max_weights)
-        chains.append(replace(stage, graph=run(canonical, plain)))
-    return chains
+    if tail == "fold":  # one recipe: what one pass leaves is what the next starts from, also for the validation
+        return [replace(s, graph=run(s.graph, (*passes.CANONICAL, *plain))) for s in stages(graph, tail)]
+    local = run(graph, passes.LOCAL)
+    return [replace(s, graph=run(s.graph, (*passes.FOLD, *plain))) for s in stages(local, tail)]
 
 
 def _refuse_too_large(graph: ir.Graph, carry: Carrying, align: int, max_weights: int) -> None:
@@ -216,7 +220,7 @@ def _build(
         for conv in convs:
             last = conv is convs[-1]
             shuffle = stage.graph.scale if last else 1
-            layers.append(PlainLayer(conv.dense().to(dtype), conv.bias.to(dtype), relu=not last, shuffle=shuffle))
+            layers.append(PlainLayer(conv.dense(dtype), conv.bias.to(dtype), relu=not last, shuffle=shuffle))
         start = _side_by_side(traced.graph, stage.starts, 1)
         end = _side_by_side(traced.graph, stage.ends, stage.graph.scale)
         proved.append(Stage(base, (start, *(r.meaning for r in relus), end)))

@@ -13,17 +13,26 @@ from memsr_compiler import ir
 
 FEW_PIXELS = 512
 
+Convolve = Callable[[Tensor, Tensor, int, int], Tensor]
 
-def run(graph: ir.Graph, x: Tensor, *, watch: Callable[[str, Tensor], None] | None = None) -> Tensor:
+
+def run(
+    graph: ir.Graph,
+    x: Tensor,
+    *,
+    watch: Callable[[str, Tensor], None] | None = None,
+    convolve: Convolve | None = None,
+) -> Tensor:
     """The graph's output for x (N, C, H, W), in x's dtype and on x's device; a value is dropped after its last use.
 
-    `watch(name, value)` sees every value once, as it is made.
+    `watch(name, value)` sees every value once, as it is made; `convolve` is what to use instead of `convolved`.
     """
     left = {op.name: len(graph.users(op.name)) for op in graph}
     left[graph.output] += 1
     values: dict[str, Tensor] = {}
     for op in graph:
-        value = x if isinstance(op, ir.Input) else evaluate(op, *(values[i] for i in op.inputs))
+        how = {"convolve": convolve} if convolve and isinstance(op, (ir.Conv2d, ir.BlockConv2d)) else {}
+        value = x if isinstance(op, ir.Input) else evaluate(op, *(values[i] for i in op.inputs), **how)
         values[op.name] = value
         if watch is not None:
             watch(op.name, value)
@@ -35,7 +44,7 @@ def run(graph: ir.Graph, x: Tensor, *, watch: Callable[[str, Tensor], None] | No
 
 
 @singledispatch
-def evaluate(op: ir.Op, *operands: Tensor) -> Tensor:
+def evaluate(op: ir.Op, *operands: Tensor, **how: Convolve) -> Tensor:
     """The value of one op."""
     raise TypeError(f"{type(op).__name__} has no meaning")
 
@@ -44,13 +53,7 @@ def _like(weight: Tensor, x: Tensor) -> Tensor:
     return weight.to(dtype=x.dtype, device=x.device)
 
 
-@evaluate.register
-def _(op: ir.Conv2d, x: Tensor) -> Tensor:
-    weight, bias = _like(op.weight, x), _like(op.bias, x)
-    return _convolved(x, weight, op.groups, op.dilation) + bias[None, :, None, None]
-
-
-def _convolved(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1) -> Tensor:
+def convolved(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1) -> Tensor:
     """Zero-padded convolution that keeps the size.
 
     On few pixels torch's own reads the weights once for every image; one matrix product reads them once for all,
@@ -65,12 +68,17 @@ def _convolved(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1) ->
 
 
 @evaluate.register
-def _(op: ir.BlockConv2d, x: Tensor) -> Tensor:
+def _(op: ir.Conv2d, x: Tensor, convolve: Convolve = convolved) -> Tensor:
+    return convolve(x, _like(op.weight, x), op.groups, op.dilation) + _like(op.bias, x)[None, :, None, None]
+
+
+@evaluate.register
+def _(op: ir.BlockConv2d, x: Tensor, convolve: Convolve = convolved) -> Tensor:
     y = _like(op.bias, x)[None, :, None, None].repeat(len(x), 1, *x.shape[2:])
     for b in op.blocks:
         rows, columns = b.kernel.shape[:2]
         part = x[:, b.column : b.column + columns]
-        y[:, b.row : b.row + rows] += _convolved(part, _like(b.kernel, x))
+        y[:, b.row : b.row + rows] += convolve(part, _like(b.kernel, x), 1, 1)
     return y
 
 

@@ -47,7 +47,7 @@ def run_passes(
         start = time.perf_counter()
         result = step(graph)
         done = time.perf_counter()
-        after = before if _unchanged(graph, result) else outcome(result, inputs)
+        after = before if _unchanged(graph, result) else outcome(result, inputs, before)
         found = _required(deviation(inputs, before, after), step.name)
         report = PassReport(
             name=step.name,

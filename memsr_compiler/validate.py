@@ -6,14 +6,14 @@ This finds a wrong rewrite where it happened.  It is not the proof (that is the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.errors import NotEquivalent
-from memsr_compiler.interp import run
+from memsr_compiler.interp import Convolve, convolved, run
 
 MOST_WEIGHTS = 1 << 22  # of a network for which two random images are too few and time is no object
 LONGEST = 4_000  # pixels; more than the receptive field of every network in the literature
@@ -40,11 +40,39 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a graph gives on every probe, the largest magnitude it met on the way, and its rounding steps in a row."""
+    """What a graph gives on every probe, the largest magnitude it met on the way, its rounding steps in a row, and
+    the convolutions that it took."""
 
     outputs: tuple[Tensor, ...]
     peak: float
     steps: int
+    products: _Products = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Product:
+    """kernel * x.  It holds on to the kernel, so that no other tensor gets its id."""
+
+    kernel: Tensor
+    x: Tensor
+    value: Tensor
+
+
+_Products = dict[tuple[int, ...], list[_Product]]
+
+
+def _sharing(known: _Products, found: _Products) -> Convolve:
+    """Convolves, but for what is known: the very tensor as kernel, not written to since, and the very same numbers in
+    x.  Most passes leave most kernels as they are; to validate one then takes as long as what it changed does."""
+
+    def convolve(x: Tensor, kernel: Tensor, groups: int, dilation: int) -> Tensor:
+        key = id(kernel), kernel._version, groups, dilation
+        same = next((p for p in (*found.get(key, ()), *known.get(key, ())) if torch.equal(p.x, x)), None)
+        product = same or _Product(kernel, x, convolved(x, kernel, groups, dilation))
+        found.setdefault(key, []).append(product)
+        return product.value
+
+    return convolve
 
 
 def receptive_field(graph: ir.Graph) -> int:
@@ -104,16 +132,18 @@ def _noise(shape: tuple[int, int, int, int], low: float, high: float) -> Tensor:
     return torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low
 
 
-def outcome(graph: ir.Graph, inputs: dict[str, Tensor]) -> Outcome:
-    """Run a graph on every probe."""
+def outcome(graph: ir.Graph, inputs: dict[str, Tensor], before: Outcome | None = None) -> Outcome:
+    """Run a graph on every probe.  `before`: of another graph, most of whose kernels it may still have."""
+    products: _Products = {}
+    convolve = _sharing(before.products if before else {}, products)
     peak = 0.0
 
     def watch(_: str, value: Tensor) -> None:
         nonlocal peak
         peak = max(peak, float(value.abs().max()))
 
-    outputs = tuple(run(graph, x, watch=watch) for x in inputs.values())
-    return Outcome(outputs, peak, _steps(graph))
+    outputs = tuple(run(graph, x, watch=watch, convolve=convolve) for x in inputs.values())
+    return Outcome(outputs, peak, _steps(graph), products)
 
 
 def _steps(graph: ir.Graph) -> int:

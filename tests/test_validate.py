@@ -272,6 +272,31 @@ def test_a_deviation_says_where_it_is() -> None:
     assert str(found).startswith("1 (bound ") and "channel 0, pixel (" in str(found) and " became " in str(found)
 
 
+def test_what_two_graphs_have_in_common_is_computed_once_and_is_the_same() -> None:
+    graph = STAGES[NETWORKS[0]][0][0][1]
+    inputs = probes(graph)
+    before = outcome(graph, inputs)
+    assert before.products
+    again, alone = outcome(graph, inputs, before), outcome(graph, inputs)
+    assert all(torch.equal(a, b) for a, b in zip(again.outputs, alone.outputs, strict=True))
+    known = {id(p) for products in before.products.values() for p in products}
+    assert {id(p) for products in again.products.values() for p in products} <= known
+    assert not known & {id(p) for products in alone.products.values() for p in products}
+
+
+def test_a_kernel_that_was_written_to_is_another_kernel() -> None:
+    graph = traced(nn.Conv2d(1, 1, 3, padding=1))
+    conv = graph[graph.output]
+    assert isinstance(conv, ir.Conv2d)
+
+    def in_place(g: ir.Graph) -> ir.Graph:
+        conv.weight[0, 0, 1, 1] += 1
+        return _with(g, conv, replace(conv))
+
+    with pytest.raises(NotEquivalent, match="careless changed what the network computes"):
+        run_passes(graph, [Pass("careless", "", in_place, (ir.Op,), ())])
+
+
 def test_a_nan_is_a_deviation() -> None:
     graph = traced(nn.Conv2d(1, 1, 1))
     conv = graph[graph.output]
