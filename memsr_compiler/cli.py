@@ -213,7 +213,9 @@ def main() -> None:
     warnings.simplefilter("ignore")  # torch's deprecations are for its programmers
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # until torch is imported: it cannot be interrupted
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.TyperException as error:
+        _fail(_usage(error), 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except (NotEquivalent, CertificateError) as error:
@@ -224,6 +226,15 @@ def main() -> None:
         _fail(str(ExportError(f"{error.filename or 'standard output'}: {error.strerror or error}")), 2)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """What is wrong with the command line, on one line."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if not message:  # no arguments at all: typer has printed the help
+        sys.exit(2)
+    context = getattr(error, "ctx", None)
+    return f"{message}; see {context.command_path if context else 'memsrc'} --help"
 
 
 def _fail(message: str, status: int) -> None:

@@ -247,6 +247,35 @@ def test_options_that_contradict_each_other(run: Run, teacher: Path, tmp_path: P
         refused(run, tmp_path, teacher, word, options=options)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("convert", "t.pt"), ("'--out'", "memsrc convert --help")),
+        (("convert", "t.pt", "--out", "p.onnx", "--nope"), ("--nope", "memsrc convert --help")),
+        (("convert", "t.pt", "--out", "p.onnx", "--align", "zero"), ("'--align'", "integer")),
+        (("convert", "t.pt", "--out", "p.onnx", "--margin", "0.5"), ("'--margin'", "1")),
+        (("inspect", "t.pt", "--arch"), ("'--arch' requires an argument", "--help")),
+        (("inspect", "t.pt", "u.pt"), ("u.pt", "memsrc inspect --help")),
+        (("inspect",), ("TEACHER",)),
+        (("invent",), ("'invent'", "memsrc --help")),
+        (("--nope",), ("--nope",)),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line(run: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    status, out, err = run(*arguments)
+    assert status == 2 and out == ""
+    assert err.startswith("memsrc: ") and err.count("\n") == 1, err
+    for word in words:
+        assert word in err, err
+    status, out, err = run(*arguments, "--json")
+    assert status == 2 and json.loads(out)["exit_status"] == 2 and err.count("\n") == 1
+
+
+def test_without_arguments_the_help_is_printed(run: Run) -> None:
+    status, out, err = run()
+    assert status == 2 and "convert" in out and "Exit status" in out and err == ""
+
+
 def test_inspect_says_why_not(run: Run, tmp_path: Path) -> None:
     from memsr_compiler.families import family_named
 
