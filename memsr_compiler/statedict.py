@@ -6,7 +6,9 @@ A checkpoint may wrap its state dict, prefix its keys, and fake its sizes; a net
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
@@ -37,6 +39,7 @@ WRAPPERS = (
 
 _MAX_SHARING = 64  # a recursive network may list one tensor under many names; a hostile file under millions
 _SHOWN = 4
+_NUMBER = re.compile(r"\d+")
 
 log = logging.getLogger(__name__)
 
@@ -166,14 +169,32 @@ def _recognised(
         return state, only, dict(options)
     if only is not None:
         raise InvalidInput(
-            f"the keys ({some(state)}) are not, or not all, those of {only.name}. Give its size with --arch-args "
-            "NAME=VALUE to be told which are missing, or choose another --arch."
+            f"the keys ({some(state)}) are not, or not all, those of {only.name}{_nearest(state, [only])}. Give its "
+            "size with --arch-args NAME=VALUE to be told all that differs, or choose another --arch."
         )
     tried = ", ".join(family.name for family in FAMILIES)
     raise InvalidInput(
-        f"the keys ({some(state)}) are not those of {tried}. Name the network with --arch NAME, or give "
-        "the code that builds it with --arch package.module:factory."
+        f"the keys ({some(state)}) are not those of {tried}{_nearest(state, FAMILIES)}. Name the network with --arch "
+        "NAME, or give the code that builds it with --arch package.module:factory."
     )
+
+
+def _nearest(state: StateDict, families: Iterable[Family]) -> str:
+    """What keeps the state dict from being the family's of which it has most keys, if it has half of them; their
+    numbers aside, since nobody knows its size."""
+    most, told = 0.5, ""
+    for family, stripped in itertools.product(families, _without_prefixes(state)):
+        with torch.device("meta"):
+            network = family.build(**({"scale": 2} if "scale" in inspect.signature(family.build).parameters else {}))
+        expected = network.state_dict()
+        ours, theirs = ({_NUMBER.sub("N", key) for key in keys} for keys in (stripped, expected))
+        share = len(ours & theirs) / len(ours | theirs)
+        if share > most:
+            missing = [key for key in expected if _NUMBER.sub("N", key) not in ours]
+            unexpected = [f"unexpected {key}" for key in stripped if _NUMBER.sub("N", key) not in theirs]
+            misfits = [f"missing {key}" for key in missing or [k for k in expected if k not in stripped]] + unexpected
+            most, told = share, f" (nearest is {family.name}: {some(misfits, separator='; ')})"
+    return told
 
 
 def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDict:

@@ -23,6 +23,7 @@ from torch import nn
 
 from memsr_compiler import exported, pickles
 from memsr_compiler.errors import InvalidInput, RefusedPickle
+from memsr_compiler.families import family_named
 from memsr_compiler.families.vdsr import VDSR
 from memsr_compiler.loading import load_teacher, read_teacher
 
@@ -182,6 +183,26 @@ def test_unknown_keys_name_the_ways_out(tmp_path: Path) -> None:
     torch.save(UserNetwork().state_dict(), tmp_path / "a.pth")
     with pytest.raises(InvalidInput, match=r"only\.weight.*are not those of edsr.*package\.module:factory"):
         read_teacher(tmp_path / "a.pth")
+
+
+def test_what_almost_fits_is_told_the_misfit(tmp_path: Path) -> None:
+    """Also where the key is missing by which a family is recognised."""
+    path = tmp_path / "a.pth"
+    edsr = family_named("edsr").build(scale=2, blocks=3, channels=4).state_dict()
+    carn = family_named("carn").build(scale=2, channels=4).state_dict()
+    for state, change, reason in (
+        (edsr, {"tail.1.bias": None}, r"do not fit edsr: missing tail\.1\.bias\. "),
+        (edsr, {"extra.weight": torch.ones(1)}, r"do not fit edsr: unexpected extra\.weight\. "),
+        (edsr, {"tail.1.weight": torch.ones(3, 5, 3, 3)}, r"tail\.1\.weight is \(3, 5, 3, 3\) in the file, \(3, 4"),
+        (edsr, {"head.0.weight": None}, r"nearest is edsr: missing head\.0\.weight\)"),
+        (carn, {"entry.weight": None, "more.bias": torch.ones(1)}, r"missing entry\.weight; unexpected more\.bias\)"),
+    ):
+        almost = {key: value for key, value in {**state, **change}.items() if value is not None}
+        torch.save({f"generator.{key}": value for key, value in almost.items()}, path)
+        with pytest.raises(InvalidInput, match=reason):
+            read_teacher(path)
+    with pytest.raises(InvalidInput, match=r"those of carn \(nearest is carn: missing entry\.weight; .*--arch-args"):
+        read_teacher(path, arch="carn")
 
 
 def test_quantised_integers_are_not_weights(tmp_path: Path) -> None:
