@@ -54,20 +54,10 @@ def mix_inputs(kernel: Tensor, matrix: Tensor) -> Tensor:
     return taps.reshape(len(kernel), k, k, -1).permute(0, 3, 1, 2).contiguous()
 
 
-def one_pad(kernel: Tensor, bias: Tensor) -> Tensor:
-    """A kernel without bias for an input whose channel 0 is the constant 1 (MemSR, Eq. 3 and 4, one_pad and bias_rm).
-
-    (O, I, k, k), (O,) -> (O, 1 + I, k, k): at every pixel the constant's centre tap adds the bias.
-    """
-    k = kernel.shape[-1]
-    constant = kernel.new_zeros(len(kernel), 1, k, k)
-    constant[:, 0, k // 2, k // 2] = bias
-    return torch.cat([constant, kernel], dim=1)
-
-
 def bias_rm(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """The inverse of one_pad where it has one: channel 0's centre tap becomes the bias, as far as it is pointwise.
+    """Kernel and bias that do the same to an input whose channel 0 is the constant 1 (MemSR, Eq. 4).
 
+    At every pixel the constant's centre tap reads 1: a bias.  Its other taps stay; beyond the border they read 0.
     (O, 1 + I, k, k) -> kernel with that tap set to 0, bias (O,).
     """
     out, mid = kernel.clone(), kernel.shape[-1] // 2
