@@ -334,7 +334,8 @@ class _Level:
         return get
 
     def nothing(self, channels: int) -> _Form:
-        return _Form(torch.zeros(channels, self.width, 1, 1).double(), torch.zeros(channels).double())
+        kernel = torch.zeros(channels, self.width, 1, 1, dtype=torch.float64)
+        return _Form(kernel, torch.zeros(channels, dtype=torch.float64))
 
     def read(self, name: str, part: ir.Part | None) -> _Form:
         """A tensor that the level holds: z, z_p - z_m, or z - C, each channel in the first way that there is."""
