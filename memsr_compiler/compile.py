@@ -21,6 +21,7 @@ from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
 from memsr_compiler.promise import Carried, carried, guarantee
 from memsr_compiler.rewrite import Pass
 from memsr_compiler.schedule import Carrying
+from memsr_compiler.threads import one_thread
 from memsr_compiler.trace import Traced, trace
 from memsr_compiler.validate import receptive_field
 from memsr_compiler.version import VERSION
@@ -62,6 +63,7 @@ class _Clock:
         self.last = now
 
 
+@one_thread()
 def compile_to_plain(
     model: nn.Module,
     *,

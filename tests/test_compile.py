@@ -479,3 +479,16 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = x + self.body(x)
         return y
+
+
+def test_compiling_takes_one_thread_and_gives_the_others_back() -> None:
+    threads, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(2)
+    try:
+        conv = nn.Conv2d(1, 1, 3, padding=1)
+        compile_to_plain(conv, on_graph=lambda *_: seen.add(torch.get_num_threads()))
+        with pytest.raises(UnsupportedModel):
+            compile_to_plain(nn.Sequential(conv, nn.Softmax(dim=1)))
+        assert seen == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

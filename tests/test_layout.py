@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 # A unit (a module or a folder of the package) imports from lines above its own, and from itself.
 LAYERS = (
-    {"errors", "kernels", "version"},
+    {"errors", "kernels", "threads", "version"},
     {"atomic", "families", "images", "ir", "modules", "pickles", "resize", "runtime"},
     {"certificate", "drawing", "equivalence", "exported", "interp", "metrics", "rewrite", "schedule", "statedict"},
     {"checker", "reorder", "validate"},
