@@ -12,8 +12,9 @@ import torch
 def one_thread() -> Iterator[None]:
     """One while it lasts, or while what it decorates runs.
 
-    Compiling is very many operations on few numbers each.  More threads gain nothing there, and where the processor
-    has other work too, each operation waits until the last of them has had its turn: minutes instead of seconds.
+    Reading, compiling and checking are very many operations on few numbers each.  More threads gain nothing there,
+    and where the processor has other work too, each operation waits until the last of them has had its turn: minutes
+    instead of seconds.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

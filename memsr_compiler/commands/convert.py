@@ -22,6 +22,7 @@ from memsr_compiler.modules import copied
 from memsr_compiler.pipeline import PassReport
 from memsr_compiler.runtime import OrtNetwork
 from memsr_compiler.schedule import Carrying
+from memsr_compiler.threads import one_thread
 from memsr_compiler.trace import trace
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class ConvertOptions:
     size: tuple[int, int] = (480, 270)
 
 
+@one_thread()
 def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) -> None:
     """Read, compile, write, and run what was written beside the teacher."""
     if options.out.suffix not in (".onnx", ".safetensors"):

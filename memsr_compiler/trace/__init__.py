@@ -14,6 +14,7 @@ from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel
 from memsr_compiler.interp import run
 from memsr_compiler.modules import copied
+from memsr_compiler.threads import one_thread
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.reader import exported, read, symbolic
 from memsr_compiler.trace.values import Unreadable
@@ -56,6 +57,7 @@ def enlarged(x: Tensor, skip: ImageSkip) -> Tensor:
     return nn.functional.interpolate(x, scale_factor=skip.factor, mode=skip.mode, align_corners=False)
 
 
+@one_thread()
 @torch.no_grad()
 def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) -> Traced:
     """Read a network into a graph; the network is not changed.
