@@ -6,12 +6,13 @@ column with the others that end it; a skip that cannot go straight is an arc.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from memsr_compiler import ir
+from memsr_compiler.charts import tick
+from memsr_compiler.page import escaped
 
 DRAWN = 2000  # ops; of a longer network only the first are drawn
 LABELLED = 400  # ops; in a longer network they are too small for text
@@ -61,11 +62,6 @@ class Bar:
     @property
     def width(self) -> int:
         return sum(channels for _, channels, _ in self.parts)
-
-
-def escaped(text: str) -> str:
-    """Text for HTML, in an attribute too.  Names come from foreign files; half a surrogate pair is no UTF-8."""
-    return html.escape(text.encode("utf-8", "replace").decode())
 
 
 def draw_graph(graph: ir.Graph, *, label: str) -> str:
@@ -156,7 +152,7 @@ def draw_widths(bars: Sequence[Bar], *, label: str) -> str:
     """Stacked bars, one a level, as one <svg>."""
     pitch = max(24, min(72, 1100 // len(bars)))
     left, top, tall = 36, 18, 200
-    step = _tick(max(bar.width for bar in bars))
+    step = tick(max(bar.width for bar in bars))
     highest = step * math.ceil(max(bar.width for bar in bars) / step)
     floor = top + tall
     right = left + pitch * len(bars)
@@ -183,12 +179,6 @@ def draw_widths(bars: Sequence[Bar], *, label: str) -> str:
         f'<svg class="widths" role="img" aria-label="{escaped(label)}" width="{right + 4}" height="{floor + 20}" '
         f'viewBox="0 0 {right + 4} {floor + 20}">{"".join(drawn)}</svg>\n'
     )
-
-
-def legend(prefix: str, names: Sequence[str], shown: Sequence[str]) -> str:
-    """A list of those `names` that are `shown`, each with its colour."""
-    items = (f'<li><i class="{prefix}{i}"></i>{escaped(n)}</li>' for i, n in enumerate(names) if n in shown)
-    return f'<ul class="legend">{"".join(items)}</ul>\n'
 
 
 def kind(op: ir.Op) -> str:
@@ -280,9 +270,3 @@ def _details(op: ir.Op) -> Iterator[str]:
         yield f"kernel {'×'.join(map(str, op.weight.shape))}, stride {op.stride}"
     elif isinstance(op, ir.Relu):
         yield from (f"{m.kind} {m.tensor} ({len(m.positions)})".replace("  ", " ") for m in op.meaning)
-
-
-def _tick(highest: int) -> int:
-    """A round distance between grid lines, about five of them."""
-    power = int(10 ** max(0, math.floor(math.log10(highest / 4))))
-    return next(f * power for f in (1, 2, 5, 10) if highest <= 5 * f * power)

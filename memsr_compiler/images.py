@@ -6,6 +6,7 @@ float32 in 0..1.
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,14 @@ def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
         raise InvalidInput(f"{path}: not written ({error}). Check folder and extension.") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def png(image: NDArray[Any]) -> bytes:
+    """The image (H, W, 3), (H, W, 1) or (H, W) as the content of a PNG file; uint8, or floating in 0..1."""
+    pixels = to_uint8(image)
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:

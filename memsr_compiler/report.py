@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
-from memsr_compiler import ir, passes
+from memsr_compiler import ir, page, passes
 from memsr_compiler.certificate import Certificate
 from memsr_compiler.compile import Report
 from memsr_compiler.costs import Cost
-from memsr_compiler.drawing import DRAWN, HOLDS, KINDS, Bar, draw_graph, draw_widths, escaped, kind, legend
+from memsr_compiler.drawing import DRAWN, HOLDS, KINDS, Bar, draw_graph, draw_widths, kind
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.ir import Meaning
+from memsr_compiler.page import escaped
 from memsr_compiler.pipeline import PassReport
 from memsr_compiler.plain import PlainNet
 
 WIDTH, HEIGHT = 480, 270  # of the input for which multiply-adds and memory are stated
-_NUMBER = ' class="number"'
-_CSP = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def convert_report(
@@ -37,28 +35,22 @@ def convert_report(
 
     Raises InvalidInput for a network without its compiler's report: one read from a file, or changed since.
     """
-    if net.report is None or net.certificate is None or net.report.cost is None:
+    report: object = net.report
+    if not isinstance(report, Report) or net.certificate is None or report.cost is None:
         raise InvalidInput(
             "this network was not just compiled, so there is nothing to report; use memsrc convert --report"
         )
-    expected = [p.name for p in net.report.passes]
+    expected = [p.name for p in report.passes]
     assert [name for name, _ in steps[1:]] == expected, "steps are the teacher as read and one graph for each pass"
     sections = (
         _head(net, net.certificate, teacher_name, measured),
-        _costs(net, net.report.cost, teacher_cost, steps[0][1]),
+        _costs(net, report.cost, teacher_cost, steps[0][1]),
         _widths(net, net.certificate),
-        _passes(net.report.passes, steps),
-        _carried(net.report),
-        _seconds(net.report),
+        _passes(report.passes, steps),
+        _carried(report),
+        _seconds(report),
     )
-    style = (files("memsr_compiler") / "report.css").read_text("utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escaped(_CSP)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped(teacher_name)} as a plain network</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f"<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
-    )
+    return page.document(f"{teacher_name} as a plain network", sections)
 
 
 def _head(net: PlainNet, certificate: Certificate, teacher_name: str, measured: Mapping[str, str]) -> str:
@@ -68,20 +60,19 @@ def _head(net: PlainNet, certificate: Certificate, teacher_name: str, measured: 
         "scale": f"×{info.scale}, {info.channels} channels in",
         "input range": f"{low:g} to {high:g}",
         "receptive field": f"up to {info.receptive_field} input pixels away",
-        "teacher": _hash(certificate.teacher_sha256),
-        "plain network": _hash(certificate.plain_sha256),
+        "teacher": page.short_hash(certificate.teacher_sha256),
+        "plain network": page.short_hash(certificate.plain_sha256),
         "made by": escaped(info.tool),
     }
     if info.image_skip:
         facts["beside it"] = escaped(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
     facts |= {escaped(what): escaped(how) for what, how in measured.items()}
-    rows = "".join(f"<dt>{what}</dt><dd>{how}</dd>\n" for what, how in facts.items())
     sentence = escaped(info.guarantee[:1].upper() + info.guarantee[1:])
     return (
         f"<header>\n<h1>{escaped(teacher_name)} as a plain network of {len(net.layers)} layers</h1>\n"
         f'<p class="guarantee">{sentence}.</p>\n<p class="note">Proved by a certificate: a checker that knows none of '
         "the passes has compared every kernel with what the channels on both its sides mean in the teacher.</p>\n"
-        f'<dl class="facts">\n{rows}</dl>\n</header>\n'
+        f"{page.facts(facts)}</header>\n"
     )
 
 
@@ -102,19 +93,21 @@ def _costs(net: PlainNet, plain: Cost, teacher: Cost, read: ir.Graph) -> str:
     ]
     body = (
         [
-            _head_cell(name),
-            _number(form.format(a)),
-            _number(form.format(b)),
-            _number(f"×{b / a:.2f}" if a else ""),
+            page.head_cell(name),
+            page.number(form.format(a)),
+            page.number(form.format(b)),
+            page.number(f"×{b / a:.2f}" if a else ""),
         ]
         for name, a, b, form in rows
     )
-    return (
-        "<section>\n<h2>What it costs</h2>\n"
-        + _table(["", "teacher", "plain", "ratio"], body, numeric=(1, 2, 3))
-        + f'<p class="note">For an input of {WIDTH}×{HEIGHT} pixels in float32, from shapes alone. Live feature maps: '
-        "the most that must be held at once; in the teacher every value goes after its last use. Widths are counted "
-        "at the input's resolution.</p>\n</section>\n"
+    return page.section(
+        "What it costs",
+        page.table(["", "teacher", "plain", "ratio"], body, numeric=(1, 2, 3)),
+        page.note(
+            f"For an input of {WIDTH}×{HEIGHT} pixels in float32, from shapes alone. Live feature maps: the most that "
+            "must be held at once; in the teacher every value goes after its last use. Widths are counted at the "
+            "input's resolution."
+        ),
     )
 
 
@@ -127,12 +120,14 @@ def _widths(net: PlainNet, certificate: Certificate) -> str:
     shown = {what for bar in bars for what, _, _ in bar.parts}
     staged = " Every stage has its own resolution." if len(certificate.stages) > 1 else ""
     label = f"Widths from input to output: {', '.join(str(bar.width) for bar in bars)}"
-    return (
-        "<section>\n<h2>Widths, and what the channels hold</h2>\n"
-        + _scrolling(draw_widths(bars, label=label), "widths, layer by layer")
-        + legend("h", HOLDS, [name for name in HOLDS if name in shown])
-        + '<p class="note">One bar for the channels between two layers; numbers below are layers. Point at a part to '
-        f"see the teacher's tensors in it.{staged}</p>\n</section>\n"
+    return page.section(
+        "Widths, and what the channels hold",
+        page.scrolling(draw_widths(bars, label=label), "widths, layer by layer"),
+        page.legend("h", HOLDS, [name for name in HOLDS if name in shown]),
+        page.note(
+            "One bar for the channels between two layers; numbers below are layers. Point at a part to see the "
+            f"teacher's tensors in it.{staged}"
+        ),
     )
 
 
@@ -197,13 +192,15 @@ class _Step:
 def _passes(reports: Sequence[PassReport], steps: Sequence[tuple[str, ir.Graph]]) -> str:
     story = list(_story(reports, steps))
     shown = {kind(op) for step in story for op in step.graph}
-    return (
-        "<section>\n<h2>Pass by pass</h2>\n"
-        '<p class="note">After each pass the network was run in float64, borders included, and compared with the one '
-        "before; the bound is what rounding may do. One box is one tensor, with its channels in the second row; red "
-        "arcs are skips. Point at a box for its name in the teacher.</p>\n"
-        f"{legend('k', list(KINDS), [name for name in KINDS if name in shown])}"
-        f"{''.join(_detail(step) for step in story)}</section>\n"
+    return page.section(
+        "Pass by pass",
+        page.note(
+            "After each pass the network was run in float64, borders included, and compared with the one before; the "
+            "bound is what rounding may do. One box is one tensor, with its channels in the second row; red arcs are "
+            "skips. Point at a box for its name in the teacher."
+        ),
+        page.legend("k", list(KINDS), [name for name in KINDS if name in shown]),
+        *map(_detail, story),
     )
 
 
@@ -239,7 +236,7 @@ def _numbers(step: _Step) -> str:
         told = [
             f"{_change(p.ops_before, p.ops_after)} ops",
             f"widest {_change(p.channels_before, p.channels_after)}",
-            f"{_time(p.seconds)}, check {_time(p.validation_seconds)}",
+            f"{page.time(p.seconds)}, check {page.time(p.validation_seconds)}",
             f"deviation {_small(p.deviation)}, bound {_small(p.bound)}",
         ]
     return "".join(f"<span>{text}</span>" for text in told)
@@ -254,13 +251,13 @@ def _about(name: str) -> str:
     for p in (*passes.CANONICAL, *passes.PLAIN):
         if p.name == name:
             first = " ".join((p.__doc__ or "").split("\n\n")[0].split())
-            return f'<p>{escaped(first)}</p>\n<p class="note">Source: {escaped(p.source)}</p>\n'
+            return f"<p>{escaped(first)}</p>\n{page.note(f'Source: {escaped(p.source)}')}"
     return ""
 
 
 def _drawings(step: _Step) -> str:
     if not step.changed:
-        return '<p class="note">Ops, widths and wiring are as they were before this pass.</p>\n'
+        return page.note("Ops, widths and wiring are as they were before this pass.")
     drawn = _drawing(step.graph, f"network, {step.title}")
     if step.report is None:
         return drawn
@@ -272,77 +269,45 @@ def _drawings(step: _Step) -> str:
 
 def _drawing(graph: ir.Graph, label: str) -> str:
     count = len(graph.ops)
-    cut = f'<p class="note">The first {DRAWN} of {count} ops.</p>\n' if count > DRAWN else ""
-    return cut + _scrolling(draw_graph(graph, label=label), f"drawing: {label}")
+    cut = page.note(f"The first {DRAWN} of {count} ops.") if count > DRAWN else ""
+    return cut + page.scrolling(draw_graph(graph, label=label), f"drawing: {label}")
 
 
 def _carried(report: Report) -> str:
     if not report.carried:
-        return "<section>\n<h2>Carried tensors</h2>\n<p>None: no value is needed past a layer.</p>\n</section>\n"
+        return page.section("Carried tensors", "<p>None: no value is needed past a layer.</p>\n")
     rows = (
         [
-            _head_cell(c.tensor),
-            _number(str(c.channels)),
-            _cell(c.form),
-            _number(str(c.layers)),
-            _cell(c.guarantee),
+            page.head_cell(c.tensor),
+            page.number(str(c.channels)),
+            page.cell(c.form),
+            page.number(str(c.layers)),
+            page.cell(c.guarantee),
         ]
         for c in report.carried
     )
     columns = ["tensor", "channels", "form", "layers", "guarantee"]
-    return (
-        "<section>\n<h2>Carried tensors</h2>\n"
-        '<p class="note">What the skips of the teacher became: values taken past ReLUs, how many channels of them, in '
-        "which form, and past how many layers.</p>\n" + _table(columns, rows, numeric=(1, 3)) + "</section>\n"
+    return page.section(
+        "Carried tensors",
+        page.note(
+            "What the skips of the teacher became: values taken past ReLUs, how many channels of them, in which form, "
+            "and past how many layers."
+        ),
+        page.table(columns, rows, numeric=(1, 3)),
     )
 
 
 def _seconds(report: Report) -> str:
     order = ["trace", "passes", "validation", "build", "certificate"]
     stages = sorted(report.seconds, key=lambda name: order.index(name) if name in order else len(order))
-    rows = [[_head_cell(name), _number(_time(report.seconds[name]))] for name in stages]
-    rows.append([_head_cell("together"), _number(_time(sum(report.seconds.values())))])
-    return (
-        "<section>\n<h2>Seconds</h2>\n"
-        + _table(["stage", "time"], rows, numeric=(1,))
-        + f'<p class="note">The teacher was read by {escaped(report.reader)}.</p>\n</section>\n'
+    rows = [[page.head_cell(name), page.number(page.time(report.seconds[name]))] for name in stages]
+    rows.append([page.head_cell("together"), page.number(page.time(sum(report.seconds.values())))])
+    return page.section(
+        "Seconds",
+        page.table(["stage", "time"], rows, numeric=(1,)),
+        page.note(f"The teacher was read by {escaped(report.reader)}."),
     )
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[int]) -> str:
-    """A table of ready cells under those headings, in a box that scrolls if it is too wide."""
-    heads = "".join(
-        f'<th scope="col"{_NUMBER if i in numeric else ""}>{escaped(name)}</th>' for i, name in enumerate(columns)
-    )
-    body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
-    table = f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-    return f'<div class="scroll table" role="region" aria-label="table" tabindex="0">{table}</div>\n'
-
-
-def _scrolling(content: str, label: str) -> str:
-    """A box that scrolls sideways, with the keyboard too."""
-    return f'<div class="scroll" role="region" aria-label="{escaped(label)}" tabindex="0">{content}</div>\n'
-
-
-def _head_cell(text: str) -> str:
-    return f'<th scope="row">{escaped(text)}</th>'
-
-
-def _cell(text: str) -> str:
-    return f"<td>{escaped(text)}</td>"
-
-
-def _number(text: str) -> str:
-    return f"<td{_NUMBER}>{escaped(text)}</td>"
-
-
-def _hash(sha256: str) -> str:
-    return f'<code title="SHA-256 {escaped(sha256)}">{escaped(sha256[:12])}</code>'
 
 
 def _small(value: float) -> str:
     return f"{value:.1e}" if value else "0"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1e3:.1f} ms"

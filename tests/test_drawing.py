@@ -21,7 +21,6 @@ from memsr_compiler.drawing import (
     draw_widths,
     kind,
     lanes,
-    legend,
 )
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.families.rdn import RDN
@@ -154,7 +153,3 @@ def test_bars_are_as_tall_as_levels_are_wide() -> None:
 @pytest.mark.parametrize("width", [1, 3, 4, 7, 99, 12345])
 def test_any_width_can_be_drawn(width: int) -> None:
     ElementTree.fromstring(draw_widths([Bar("input", ((HOLDS[0], width, ""),))], label=""))
-
-
-def test_a_legend_shows_what_is_there() -> None:
-    assert legend("k", ["a", "<b>"], ["<b>"]) == '<ul class="legend"><li><i class="k1"></i>&lt;b&gt;</li></ul>\n'

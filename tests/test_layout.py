@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 # A unit (a module or a folder of the package) imports from lines above its own, and from itself.
 LAYERS = (
-    {"errors", "kernels", "threads", "version"},
-    {"atomic", "families", "images", "ir", "modules", "pickles", "resize", "runtime"},
+    {"errors", "kernels", "page", "threads", "version"},
+    {"atomic", "charts", "families", "images", "ir", "modules", "pickles", "resize", "runtime"},
     {"certificate", "drawing", "equivalence", "exported", "interp", "metrics", "rewrite", "schedule", "statedict"},
     {"checker", "reorder", "validate"},
     {"costs", "passes", "pipeline", "plain", "promise", "trace"},

@@ -1,26 +1,14 @@
-"""The HTML report: what is in it, that it holds nothing foreign, and how it opens in a real browser."""
+"""The HTML report of a conversion: what is in it, and that it holds nothing foreign."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from html_outline import outline
 from torch import nn
 
 from memsr_compiler import ir
@@ -33,10 +21,6 @@ from memsr_compiler.ir import Meaning
 from memsr_compiler.plain import PlainNet
 from memsr_compiler.report import bars_of, convert_report
 from memsr_compiler.trace import trace
-
-VOID = {"meta", "br", "link", "img", "hr"}
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH")
 
 
 def converted(model: nn.Module, **options: Any) -> tuple[PlainNet, list[tuple[str, ir.Graph]]]:
@@ -68,124 +52,6 @@ def shifted() -> tuple[PlainNet, list[tuple[str, ir.Graph]]]:
 @pytest.fixture(scope="module")
 def html(shifted: tuple[PlainNet, list[tuple[str, ir.Graph]]]) -> str:
     return page(*shifted, largest_difference="1e-7")
-
-
-class Outline(HTMLParser):
-    """Checks that every element is closed where it should be; keeps tags, attributes and text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
-        assert len(dict(attrs)) == len(attrs), f"an attribute of {tag} is given twice"
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    def count(self, tag: str) -> int:
-        return sum(name == tag for name, _ in self.seen)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def outline(text: str) -> Outline:
-    found = Outline()
-    found.feed(text)
-    found.close()
-    assert not found.open
-    return found
-
-
-class Browser:
-    """A page in a headless Chromium, driven by its debugging protocol over two pipes."""
-
-    def __init__(self, to: int, back: int) -> None:
-        self.to, self.back = to, back
-        self.buffer, self.number = b"", 0
-        self.errors: list[str] = []
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self.session = ""
-        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.send(f"{domain}.enable")
-
-    def send(self, method: str, **params: Any) -> dict[str, Any]:
-        self.number += 1
-        session = {"sessionId": self.session} if self.number > 2 else {}
-        command = {"id": self.number, "method": method, "params": params, **session}
-        os.write(self.to, json.dumps(command).encode() + b"\0")
-        while (answer := self._receive()).get("id") != self.number:
-            pass
-        assert "error" not in answer, answer
-        result: dict[str, Any] = answer["result"]
-        return result
-
-    def _receive(self) -> dict[str, Any]:
-        while b"\0" not in self.buffer:
-            data = os.read(self.back, 1 << 20)
-            assert data, "chromium has ended"
-            self.buffer += data
-        raw, self.buffer = self.buffer.split(b"\0", 1)
-        message: dict[str, Any] = json.loads(raw)
-        if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"):
-            self.errors.append(raw.decode())
-        return message
-
-    def open(self, path: Path, width: int, *, dark: bool = False) -> None:
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.send("Emulation.setEmulatedMedia", features=scheme)
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        self.send("Page.navigate", url=path.as_uri())
-        while self.run("document.readyState == 'complete' && location.protocol") != "file:":
-            pass
-
-    def run(self, script: str) -> Any:
-        return self.send("Runtime.evaluate", expression=script)["result"].get("value")
-
-    def picture(self, *, whole: bool = False) -> Image.Image:
-        data = self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
-        return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-
-
-@contextmanager
-def browser(profile: Path) -> Iterator[Browser]:
-    assert CHROMIUM is not None
-    quiet = ["disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
-    flags = [
-        "headless",
-        "no-sandbox",
-        *quiet,
-        "disable-component-update",
-        "disable-sync",
-        "remote-debugging-pipe",
-    ]
-    command = [CHROMIUM, *(f"--{flag}" for flag in flags), f"--user-data-dir={profile}"]
-    (read, to), (back, write) = os.pipe(), os.pipe()
-    start = f"import os, sys; os.dup2({read}, 3); os.dup2({write}, 4); os.execv(sys.argv[1], sys.argv[1:])"
-    launcher = [sys.executable, "-c", start, *command]
-    with subprocess.Popen(launcher, pass_fds=(read, write), stderr=subprocess.DEVNULL) as process:
-        os.close(read)
-        os.close(write)
-        try:
-            yield Browser(to, back)
-        finally:
-            process.kill()
-            os.close(to)
-            os.close(back)
 
 
 def test_the_page_is_well_formed_and_fetches_nothing(html: str) -> None:
@@ -313,28 +179,3 @@ def large() -> str:
 def test_the_page_of_a_long_network_stays_small(large: str) -> None:
     outline(large)
     assert len(large.encode()) < 3_000_000
-
-
-@needs_chromium
-def test_it_opens_in_a_browser(html: str, large: str, tmp_path: Path) -> None:
-    net, steps = converted(Hostile())
-    name = "a/very/long/path/without/any/place/to/break/" + "x" * 200 + ".pt"
-    texts = {"shifted": html, "large": large, "hostile": page(net, steps, name=name)}
-    with browser(tmp_path / "profile") as tab:
-        for file, text in texts.items():
-            path = tmp_path / f"{file}.html"
-            path.write_text(text, "utf-8")
-            for width in (400, 1400):
-                brightness = []
-                for dark in (False, True):
-                    tab.open(path, width, dark=dark)
-                    tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
-                    assert tab.run("document.documentElement.scrollWidth - innerWidth") <= 0, (file, width)
-                    pixels = np.asarray(tab.picture())
-                    assert pixels.shape[1] == width
-                    assert pixels.std() > 5
-                    brightness.append(np.median(pixels))
-                assert brightness[0] > 200
-                assert brightness[1] < 60
-            assert tab.run("document.querySelector('.graph title').textContent").startswith("input\n")
-        assert tab.errors == []
