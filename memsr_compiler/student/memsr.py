@@ -1,0 +1,328 @@
+"""Paper mode: the student that MemSR (Wu, Lee, Ma, ICML 2022) starts from.  See docs/paper_mode.md.
+
+Algorithm 1 keeps the largest principal components of the teacher's features and shifts them so that a ReLU rarely
+clips them; Eq. 11 is the kernel that computes them from the components below; Eq. 15 is what their number costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.kernels import bias_rm, mix_inputs
+from memsr_compiler.student.calibration import sample_count
+from memsr_compiler.student.derived import Derived, Kernel
+from memsr_compiler.student.level_kernels import COLUMNS, features, level_kernel
+from memsr_compiler.student.levels import Level, Teacher
+from memsr_compiler.student.moments import Moments, pixels
+from memsr_compiler.student.report import LayerShrunk
+from memsr_compiler.student.spool import Record, Spool
+
+MARGIN = 3.0  # how far beyond what was measured a shift must reach; DESIGN section 2
+FOLLOWED = 8  # images on which the student itself is looked at; the statistics are of all
+NOTHING = 1e-12  # of the largest variance: less is rounding, not a direction
+
+
+@dataclass(frozen=True)
+class PaperOptions:
+    """Where the paper's text and its authors' code part, or the text leaves a choice.  docs/paper_mode.md has reasons.
+
+    relative_to    Eq. 15 as a share of the features with ("uncentred": the text) or without their mean ("centred":
+                   the code, whose features contain the constant of the skips; ours never do)
+    shift_over     the mean shift averages a channel's negative entries ("negative": the text), or those and zeros for
+                   all other entries ("all": the code)
+    constant       the student reads the features' mean from a channel of ones ("channel": one_pad, exact up to the
+                   border), or has it in the bias ("bias": one direction more, wrong within a kernel's reach of it)
+    linear_levels  where no channel of the teacher's level has a ReLU, the student has one all the same ("relu": the
+                   text's plain network), or is shifted out of its reach ("free": the code has none there)
+    kept           so many levels below the output keep the teacher's channels as they are, whatever widths say: with
+                   the tail above them copied.  0: they are shrunk like all others; 1: the code, for a tail of one
+                   convolution
+    """
+
+    relative_to: Literal["centred", "uncentred"] = "centred"
+    shift_over: Literal["negative", "all"] = "negative"
+    constant: Literal["channel", "bias"] = "channel"
+    linear_levels: Literal["relu", "free"] = "relu"
+    kept: int = 0
+
+
+PAPER = PaperOptions()
+AUTHORS = PaperOptions("centred", "all", "channel", "free", kept=1)
+
+
+@torch.no_grad()
+def memsr_student(
+    teacher: Teacher,
+    inputs: Sequence[Tensor],
+    *,
+    widths: Sequence[int] | None = None,
+    theta: float | None = None,
+    align: int = 8,
+    mean_shift: float = 3.0,
+    options: PaperOptions = PAPER,
+    on_step: Callable[[str], None] | None = None,
+) -> Derived:
+    """Algorithm 1 and Eq. 11, level by level, from the teacher's features on batches (N, C, H, W).
+
+    widths      the student's, one for each level but the last; or
+    theta       each level's width is the smallest with a relative error (Eq. 15) below it, rounded up to `align`
+    mean_shift  beta of Algorithm 1
+
+    Statistics are float64.  Between two levels only the features of one are held, on disk where they are many.
+    Raises InvalidInput for widths that leave no room, or fewer pixels than channels.
+    """
+    inner = teacher.levels[:-1]
+    _check(teacher, inputs, widths, theta, options)
+    kernels: list[Kernel] = []
+    layers: list[LayerShrunk] = []
+    lifted = torch.eye(teacher.input.channels + 1, dtype=torch.float64)
+    ones = False
+    with Spool() as spool:
+        for batch, followed in zip(inputs, _sample(inputs), strict=True):
+            spool.append({"teacher": batch.double(), "student": batch[followed].float(), "followed": followed})
+        for i, level in enumerate(inner):
+            if on_step is not None:
+                on_step(f"level {i + 1} of {len(inner)}")
+            read = ones
+            ones = options.constant == "channel" and teacher.levels[i + 1].kernel > 1
+            spectrum = _Spectrum.of(_advance(teacher, level, spool), options)
+            if i >= len(inner) - options.kept:
+                basis = _kept(level, ones, align if theta is not None else 1)
+            else:
+                width = widths[i] if widths is not None else spectrum.width(theta or 0.0, ones, align)
+                basis = spectrum.basis(width, ones)
+            basis = basis.shifted(_shift(basis, level, spool, mean_shift, options))
+            kernels.append(basis.student(level_kernel(teacher, level), lifted, read))
+            own_error = _follow(kernels[-1], basis.map, spectrum.mean, spool)
+            lifted = basis.lifted
+            layers.append(
+                LayerShrunk(
+                    number=level.number,
+                    holds=level.held,
+                    teacher_width=level.channels,
+                    width=basis.width,
+                    relus=int(level.relu.sum()) if i >= len(inner) - options.kept else 0,
+                    singular_values=spectrum.values.sqrt(),
+                    lost=spectrum.lost(basis.directions.shape[1]),
+                    own_error=own_error,
+                    map=basis.map,
+                )
+            )
+    last = teacher.levels[-1]
+    kernels.append(_split(mix_inputs(level_kernel(teacher, last), lifted), ones))
+    return Derived(tuple(kernels), tuple(layers))
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """What the student holds of a level: F ~ directions * (F^S - shift) + mean.
+
+    Its channels: the constant 1, if `ones`; one for each direction; zeros up to `width`.
+    mean (C,)    directions (C, r), orthonormal columns    shift (r,): gamma of Algorithm 1
+    """
+
+    mean: Tensor
+    directions: Tensor
+    shift: Tensor
+    width: int
+    ones: bool
+
+    def shifted(self, shift: Tensor) -> _Basis:
+        return _Basis(self.mean, self.directions, shift, self.width, self.ones)
+
+    @property
+    def map(self) -> Tensor:
+        """M (C, width + 1), the constant's column last.  Algorithm 1's corrected bias: mean - M gamma, once."""
+        out = torch.zeros(len(self.mean), self.width + 1, dtype=torch.float64)
+        out[:, self.ones : self.ones + self.directions.shape[1]] = self.directions
+        out[:, -1] = self.mean - self.directions @ self.shift
+        return out
+
+    @property
+    def lifted(self) -> Tensor:
+        """(1 + C, 1 + width): [1; F] from [1; F^S]."""
+        out = torch.zeros(len(self.mean) + 1, self.width + 1, dtype=torch.float64)
+        out[0, 0] = 1
+        out[1:, 0], out[1:, 1:] = self.map[:, -1], self.map[:, :-1]
+        return out
+
+    def components(self, samples: Tensor) -> Tensor:
+        """(C, N) -> (r, N)"""
+        return self.directions.T @ samples - (self.directions.T @ self.mean)[:, None]
+
+    def student(self, kernel: Tensor, lifted: Tensor, ones: bool) -> Kernel:
+        """Eq. 11: for each tap the K^S with  M K^S ~ K M_below  by least squares, which is M^T K M_below, as M has
+        orthonormal columns; the constant channel stays the constant.  `ones`: the level below has a channel of ones.
+        """
+        composed = mix_inputs(kernel, lifted)
+        weight, bias = _split(torch.einsum("cr,cijk->rijk", self.directions, composed), ones)
+        bias = bias - self.directions.T @ self.mean + self.shift
+        above, below = int(self.ones), self.width - self.ones - len(bias)
+        weight = torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, 0, above, below))
+        bias = torch.nn.functional.pad(bias, (above, below))
+        bias[:above] = 1
+        return weight, bias
+
+
+def _split(kernel: Tensor, ones: bool) -> Kernel:
+    """A kernel on [1; x] as one on x: the constant's centre tap is a bias (bias_rm, Eq. 4).  Its other taps go to
+    channel 0 of x, if that holds ones; else they are bias too, which is right inside the image only."""
+    weight, bias = bias_rm(kernel)
+    constant, weight = weight[:, 0], weight[:, 1:].clone()
+    if ones:
+        weight[:, 0] += constant
+        return weight, bias
+    return weight, bias + constant.sum((1, 2))
+
+
+@dataclass(frozen=True)
+class _Spectrum:
+    """Principal components of a level, largest first.
+
+    mean (C,)    values (C,): the variances along vectors (C, C)    against: the energy that Eq. 15 divides by
+    """
+
+    mean: Tensor
+    values: Tensor
+    vectors: Tensor
+    against: float
+
+    @staticmethod
+    def of(moments: Moments, options: PaperOptions) -> _Spectrum:
+        """The singular vectors of the centred features are the eigenvectors of their covariance.  Of a vector and its
+        opposite, which the decomposition leaves open and the ReLU does not, the one whose largest entry is positive."""
+        values, vectors = torch.linalg.eigh(moments.covariance)
+        values, vectors = values.flip(0), vectors.flip(1)
+        values = values.where(values > max(NOTHING * float(values[0]), 1e-14 * float(moments.mean.square().sum())), 0)
+        largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+        against = float(values.sum())
+        if options.relative_to == "uncentred":
+            against += float(moments.mean.square().sum())
+        return _Spectrum(moments.mean, values, vectors * largest.sign(), against)
+
+    def lost(self, directions: int) -> float:
+        """Eq. 15 for the first directions."""
+        return math.sqrt(float(self.values[directions:].sum()) / max(self.against, 1e-300))
+
+    @property
+    def rank(self) -> int:
+        return int((self.values > 0).sum())
+
+    def width(self, theta: float, ones: bool, align: int) -> int:
+        """All errors are known at once: no search, and nothing that a search could spoil."""
+        fits = [r for r in range(1, len(self.values)) if self.lost(r) < theta]
+        least = min(fits, default=len(self.values))
+        return -(-(least + ones) // align) * align
+
+    def basis(self, width: int, ones: bool) -> _Basis:
+        r = min(width - ones, self.rank)
+        return _Basis(self.mean, self.vectors[:, :r], torch.zeros(r, dtype=torch.float64), width, ones)
+
+
+def _kept(level: Level, ones: bool, align: int) -> _Basis:
+    """All channels of the teacher as they are."""
+    c = level.channels
+    zeros = torch.zeros(c, dtype=torch.float64)
+    return _Basis(zeros, torch.eye(c, dtype=torch.float64), zeros, -(-(c + ones) // align) * align, ones)
+
+
+def _records(spool: Spool) -> Iterator[tuple[int, Record]]:
+    return ((i, spool[i]) for i in range(len(spool)))
+
+
+def _advance(teacher: Teacher, level: Level, spool: Spool) -> Moments:
+    """The teacher goes on by one level, on every batch."""
+    total: Moments | None = None
+    for i, record in _records(spool):
+        after = features(teacher, level, record["teacher"])
+        spool[i] = {**record, "teacher": after}
+        moments = Moments.of(pixels(after))
+        total = moments if total is None else total + moments
+    assert total is not None, "there are inputs"
+    return total
+
+
+def _shift(basis: _Basis, level: Level, spool: Spool, mean_shift: float, options: PaperOptions) -> Tensor:
+    """gamma = -beta * mean of the negative entries, for each direction (Algorithm 1)."""
+    r = basis.directions.shape[1]
+    total, count, lowest = (torch.zeros(r, dtype=torch.float64) for _ in range(3))
+    samples = 0
+    for _, record in _records(spool):
+        for part in torch.split(pixels(record["teacher"]), COLUMNS, dim=1):
+            components = basis.components(part)
+            count += (components < 0).sum(1)
+            negative = components.clamp_max_(0)
+            total += negative.sum(1)
+            lowest = torch.minimum(lowest, negative.amin(1))
+            samples += part.shape[1]
+    if options.linear_levels == "free" and not level.relu.any():
+        return lowest.mul(-MARGIN)
+    averaged = count.clamp_min(1) if options.shift_over == "negative" else count.new_tensor(samples)
+    return total.mul(-mean_shift).div(averaged)
+
+
+def _sample(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Which images of each batch the student is run on: FOLLOWED of all, evenly from dark to bright."""
+    places = [(float(image.mean()), i, j) for i, batch in enumerate(inputs) for j, image in enumerate(batch)]
+    step = max(len(places) / FOLLOWED, 1.0)
+    ordered = sorted(places)
+    chosen = [ordered[int((k + 0.5) * step)] for k in range(min(FOLLOWED, len(places)))]
+    return [torch.tensor(sorted(j for _, at, j in chosen if at == i), dtype=torch.long) for i in range(len(inputs))]
+
+
+def _follow(kernel: Kernel, mapping: Tensor, mean: Tensor, spool: Spool) -> float:
+    """The student goes on by one layer; the relative error of M * (what it computes), centred as in Eq. 15.
+
+    In float32, as this is looked at and nothing is computed from it.
+    """
+    weight, bias = (part.float() for part in kernel)
+    matrix, constant = mapping[:, :-1].float(), mapping[:, -1:].float()
+    error = energy = 0.0
+    for i, record in _records(spool):
+        made = []
+        teacher = record["teacher"][record["followed"]].flatten(2)
+        for below, true in zip(record["student"], teacher, strict=True):  # one by one: they fit in the cache
+            made.append(torch.nn.functional.conv2d(below, weight, bias, padding=weight.shape[-1] // 2).relu_())
+            guess = torch.addmm(constant, matrix, made[-1].flatten(1))
+            error += float((guess - true).square().sum())
+            energy += float((true - mean[:, None]).square().sum())
+        if made:
+            spool[i] = {**record, "student": torch.stack(made)}
+    return math.sqrt(error / energy) if energy > 0 else 0.0
+
+
+def _check(
+    teacher: Teacher,
+    inputs: Sequence[Tensor],
+    widths: Sequence[int] | None,
+    theta: float | None,
+    options: PaperOptions,
+) -> None:
+    if (widths is None) == (theta is None):
+        raise InvalidInput("paper mode takes widths or theta, one of the two")
+    if theta is not None and not 0 < theta < 1:
+        raise InvalidInput(f"theta={theta}: a relative error (Eq. 15), between 0 and 1; the paper's are 0.05 and 0.14")
+    inner = len(teacher.levels) - 1
+    if widths is not None and len(widths) != inner:
+        raise InvalidInput(
+            f"{len(widths)} widths for a student of {inner + 1} layers; give {inner}, all but the last's"
+        )
+    for i, width in enumerate(widths or ()):
+        least = 1 + (options.constant == "channel" and teacher.levels[i + 1].kernel > 1)
+        if width < least:
+            why = ", one of which holds the constant 1" if least > 1 else ""
+            raise InvalidInput(f"layer {i + 1}: width {width}; paper mode needs {least} channels or more{why}")
+    if not 0 <= options.kept <= inner:
+        raise InvalidInput(f"kept={options.kept}: of {inner} levels below the output; give 0 to {inner}")
+    have, most = sample_count(inputs), max((level.channels for level in teacher.levels[:-1]), default=0)
+    if have <= most:
+        raise InvalidInput(
+            f"{have} pixels say too little about {most} channels; give at least {most + 1 - have} more, larger images"
+        )
