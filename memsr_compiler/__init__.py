@@ -1,7 +1,8 @@
-"""memsr_compiler: a trained super-resolution network in, an equivalent plain network out.
+"""memsr_compiler: a trained super-resolution network in, an equivalent plain network out, or a narrow one close to it.
 
     net = compile_to_plain(load_teacher("teacher.pt"))
     export_onnx(net, "plain.onnx")
+    export_onnx(shrink(load_teacher("teacher.pt"), theta=0.05), "student.onnx")
 
 The names below are the public interface; everything else may change.
 """
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from memsr_compiler.loading import load_teacher
     from memsr_compiler.plain import PlainNet
     from memsr_compiler.storage import load_plain, save_plain
+    from memsr_compiler.student.derive import shrink
 
 _WHERE = {
     "Certificate": "certificate",
@@ -37,6 +39,7 @@ _WHERE = {
     "load_plain": "storage",
     "load_teacher": "loading",
     "save_plain": "storage",
+    "shrink": "student.derive",
 }
 __all__ = [
     "Certificate",
@@ -51,6 +54,7 @@ __all__ = [
     "load_plain",
     "load_teacher",
     "save_plain",
+    "shrink",
 ]
 
 

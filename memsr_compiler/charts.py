@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from memsr_compiler.page import escaped
 
-HOLDS = ("teacher", "ReLUs of the teacher", "carried directions")
+HOLDS = ("teacher", "ReLUs of the teacher", "linear directions")
 ERRORS = ("best of this width (Eq. 15)", "the student's own")
 _DECADES = 6  # at most, on a logarithmic scale
 _SHADES = 6  # of lines from the first layer to the last
@@ -100,7 +100,7 @@ def draw_pairs(pairs: Sequence[Pair], *, label: str) -> str:
         left, wide = frame.left + i * pitch + 3, pitch - 6
         told = (
             f"layer {pair.label}: {pair.student} of {pair.teacher} channels\n"
-            f"{pair.relus} ReLUs of the teacher, {pair.carried} carried directions"
+            f"{pair.relus} ReLUs of the teacher, {pair.carried} linear directions"
         )
         stack = ((0, 0, pair.teacher), (1, 0, pair.relus), (2, pair.relus, pair.student))
         bars = "".join(

@@ -32,6 +32,13 @@ app = typer.Typer(
 Teacher = Annotated[
     Path, typer.Argument(help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2", metavar="TEACHER")
 ]
+PlainOrTeacher = Annotated[
+    Path,
+    typer.Argument(
+        help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2; or a plain one that convert wrote",
+        metavar="TEACHER",
+    ),
+]
 Arch = Annotated[
     str | None,
     typer.Option(
@@ -58,6 +65,22 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print what 
 Size = Annotated[str, typer.Option(help="Input size for which cost is counted", metavar="WxH")]
 Align = Annotated[
     int, typer.Option(help="Pad widths to a multiple of this; engines run multiples of 8 at full speed", min=1)
+]
+Init = Annotated[
+    str, typer.Option(help="How a student is derived: data-aware, or memsr (the paper's Algorithm 1)", metavar="MODE")
+]
+Beta = Annotated[float, typer.Option(help="Mean shift of --init memsr, the paper's beta")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(help="Images to derive from, any photographs; default: those that ship", metavar="DIR"),
+]
+Samples = Annotated[int | None, typer.Option(help="Crops to take from them; default: 30", metavar="N")]
+Seed = Annotated[int, typer.Option(help="For the places of the crops", min=0)]
+Refit = Annotated[
+    int | None, typer.Option(help="Steps of the joint refit, 0 for none; default: two minutes' worth", metavar="N")
+]
+AlignStudent = Annotated[
+    int, typer.Option(help="Round widths up to a multiple of this; engines run multiples of 8 at full speed", min=1)
 ]
 
 
@@ -94,6 +117,17 @@ def _size(text: str) -> tuple[int, int]:
     if not (x and width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise InvalidInput(f"--size {text}: want WIDTHxHEIGHT, as in --size 480x270")
     return int(width), int(height)
+
+
+def _one_of(budgets: dict[str, Any]) -> tuple[str, Any]:
+    """The one that was given."""
+    from memsr_compiler.errors import InvalidInput
+
+    given = [(name, value) for name, value in budgets.items() if value is not None]
+    if len(given) != 1:
+        found = " and ".join(f"--{name}" for name, _ in given) or "none of them"
+        raise InvalidInput(f"{found}: want exactly one of {', '.join(f'--{name}' for name in budgets)}")
+    return given[0]
 
 
 @app.command(epilog="Example: memsrc convert teacher.pt --out plain.onnx --report report.html")
@@ -206,6 +240,114 @@ def verify(
 
     options = TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle)
     command.run(options, plain, images, talk)
+
+
+@app.command(epilog="Example: memsrc shrink teacher.pt --theta 0.05 --out student.onnx --report report.html")
+def shrink(
+    teacher: PlainOrTeacher,
+    out: Annotated[Path, typer.Option("--out", "-o", help="What to write: .onnx or .safetensors")],
+    theta: Annotated[
+        float | None, typer.Option(help="Widths by the error they allow: MemSR Eq. 15; main values 0.05 and 0.14")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="One width for all layers but the last", metavar="R")] = None,
+    widths: Annotated[
+        str | None, typer.Option(help="A width for every layer but the last", metavar="R1,R2,...")
+    ] = None,
+    max_params: Annotated[
+        str | None, typer.Option(help="The best widths with at most so many parameters, say 400K", metavar="N")
+    ] = None,
+    max_macs: Annotated[
+        str | None, typer.Option(help="The same for multiply-adds at an input of --size, say 30G", metavar="N")
+    ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="The same for feature maps in float32 at --size, say 40MB", metavar="SIZE")
+    ] = None,
+    size: Size = "960x540",
+    init: Init = "data-aware",
+    beta: Beta = 3.0,
+    calibration: Calibration = None,
+    samples: Samples = None,
+    seed: Seed = 0,
+    refit: Refit = None,
+    align: AlignStudent = 8,
+    report: Annotated[Path | None, typer.Option(help="Also write an HTML report", metavar="FILE.html")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Also write the student as .safetensors", metavar="FILE.safetensors")
+    ] = None,
+    input_range: InputRange = None,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    scale: Scale = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Derive a much narrower plain student from a few images, untrained.  Give one of --theta to --max-memory."""
+    mode = _choice("init", init, "data-aware", "memsr")
+    talk = _talk(as_json, quiet, verbose)
+    pixels = _size(size)
+    budget = _one_of(
+        {
+            "theta": theta, "width": width, "widths": widths,
+            "max-params": max_params, "max-macs": max_macs, "max-memory": max_memory,
+        }
+    )  # fmt: skip
+    from memsr_compiler.commands.shrink import ShrinkOptions, run
+    from memsr_compiler.commands.students import StudentOptions, parsed_budget
+    from memsr_compiler.commands.teachers import TeacherOptions
+
+    student = StudentOptions(mode, beta, calibration, samples, seed, refit, align, pixels)
+    options = ShrinkOptions(out, parsed_budget(*budget), student, save, report)
+    run(TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle), options, talk)
+
+
+@app.command(epilog="Example: memsrc sweep teacher.pt --theta 0.02,0.05,0.1,0.14 --data Set5 --plot curve.svg")
+def sweep(
+    teacher: PlainOrTeacher,
+    theta: Annotated[
+        str | None, typer.Option(help="A student for each theta, as in shrink", metavar="T1,T2,...")
+    ] = None,
+    width: Annotated[
+        str | None, typer.Option(help="A student for each width, as in shrink", metavar="R1,R2,...")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images to measure PSNR on, or folders HR and LR; default: calibration images", metavar="DIR"
+        ),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the curve as a table", metavar="FILE.csv")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the curve", metavar="FILE.svg")] = None,
+    size: Size = "960x540",
+    init: Init = "data-aware",
+    beta: Beta = 3.0,
+    calibration: Calibration = None,
+    samples: Samples = None,
+    seed: Seed = 0,
+    refit: Refit = None,
+    align: AlignStudent = 8,
+    input_range: InputRange = None,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    scale: Scale = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Derive students of several widths: PSNR against multiply-adds and memory.  Give --theta or --width."""
+    mode = _choice("init", init, "data-aware", "memsr")
+    talk = _talk(as_json, quiet, verbose)
+    pixels = _size(size)
+    option, listed = _one_of({"theta": theta, "width": width})
+    from memsr_compiler.commands.students import StudentOptions, parsed_budgets
+    from memsr_compiler.commands.sweep import SweepOptions, run
+    from memsr_compiler.commands.teachers import TeacherOptions
+
+    student = StudentOptions(mode, beta, calibration, samples, seed, refit, align, pixels)
+    options = SweepOptions(parsed_budgets(option, listed), student, data, csv, plot)
+    run(TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle), options, talk)
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def test_the_student_stands_in_front_of_the_teacher() -> None:
     assert [round(height / unit) for _, height in bars] == [96, 12, 20, 48, 40]
     assert {"96", "32", "48", "40"} <= {text.text for text in root.iter("text")}
     titles = [title.text for title in root.iter("title")]
-    assert titles[0] == "layer 1: 32 of 96 channels\n12 ReLUs of the teacher, 20 carried directions"
+    assert titles[0] == "layer 1: 32 of 96 channels\n12 ReLUs of the teacher, 20 linear directions"
 
 
 def test_spectra_fall_from_one_and_their_dot_is_the_width() -> None:

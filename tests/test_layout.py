@@ -19,8 +19,8 @@ LAYERS = (
     {"checker", "reorder", "validate"},
     {"costs", "passes", "pipeline", "plain", "promise", "trace"},
     {"compile", "loading"},
-    {"calibrate", "inspection", "manifest", "report"},
-    {"export"},
+    {"calibrate", "inspection", "manifest", "report", "student"},
+    {"export", "student_report"},
     {"storage"},
     {"commands"},
     {"cli"},
@@ -41,7 +41,7 @@ STRICT = {
 
 # The only units that import these, at their top or inside a function.
 ONLY = {
-    "memsr_compiler.passes": {"calibrate", "compile", "inspection", "passes", "report"},
+    "memsr_compiler.passes": {"calibrate", "compile", "inspection", "passes", "report", "student"},
     "torch.fx": {"trace"},
     "torch.export": {"trace", "exported"},
     "onnx": {"export", "storage", "trace"},

@@ -23,6 +23,10 @@ class Talk:
     out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
 
+    def __post_init__(self) -> None:
+        if not self.out.is_terminal:
+            self.out.width = 160
+
     @property
     def silent(self) -> bool:
         return self.quiet or self.as_json
@@ -49,7 +53,7 @@ class Talk:
             )
         for row in rows:
             table.add_row(*(str(cell).replace("[", "\\[") for cell in row))
-        self.out.print(table, width=None if self.out.is_terminal else 160)
+        self.out.print(table)
         self.out.print()
 
     def json(self, data: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from memsr_compiler import ir
 from memsr_compiler.commands.console import Talk, mebibytes, thousands, widths_text
+from memsr_compiler.commands.outputs import check_outputs
 from memsr_compiler.commands.teachers import TeacherOptions, describe, read
-from memsr_compiler.compile import Tail, compile_to_plain
+from memsr_compiler.compile import Report, Tail, compile_to_plain
 from memsr_compiler.costs import Cost, cost_of_graph
 from memsr_compiler.equivalence import Network, check_equivalence, probe_images
 from memsr_compiler.errors import InvalidInput, MemsrError
@@ -54,7 +54,8 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         raise InvalidInput(f"{options.out}: a plain network is written as .onnx or .safetensors; name it so")
     if options.out.suffix == ".safetensors" and options.dtype != "float32":
         raise InvalidInput(f"--dtype {options.dtype} is for .onnx files; .safetensors keep the teacher's own precision")
-    _check_outputs(teacher_options.path, options)
+    beside = options.out.with_suffix(".cert.json")
+    check_outputs(teacher_options.path, [options.out, beside, *([options.report] if options.report else [])])
     teacher, input_range = read(teacher_options, talk)
     talk.say(f"{teacher_options.path}: {describe(teacher, input_range)}")
     steps: list[tuple[str, ir.Graph]] = []
@@ -89,25 +90,6 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         _write_report(options.report, net, [("as read", graph), *steps], str(teacher_options.path), cost, measured)
         written.append(options.report)
     _tell(net, cost, passes, measured, written, options, talk)
-
-
-def _check_outputs(teacher: Path, options: ConvertOptions) -> None:
-    """Find out before the work is done, not after, what cannot be written or would be overwritten by it."""
-    outputs = [options.out, options.out.with_suffix(".cert.json"), *([options.report] if options.report else [])]
-    for i, path in enumerate(outputs):
-        _check_writable(path)
-        if path.resolve() == teacher.resolve():
-            raise InvalidInput(f"{path}: is the teacher itself; write the plain network somewhere else")
-        if path.resolve() in (other.resolve() for other in outputs[:i]):
-            raise InvalidInput(f"{path}: the report and the network, or its certificate, are one file; name another")
-
-
-def _check_writable(path: Path) -> None:
-    folder = path.parent
-    if not folder.is_dir():
-        raise InvalidInput(f"{path}: the folder {folder} does not exist; make it first")
-    if path.is_dir() or not os.access(folder, os.W_OK):
-        raise InvalidInput(f"{path}: cannot be written; choose another place")
 
 
 def _constants(
@@ -213,7 +195,7 @@ def _tell(
     talk: Talk,
 ) -> None:
     report = net.report
-    assert report is not None and report.cost is not None
+    assert isinstance(report, Report) and report.cost is not None
     plain = report.cost
     talk.json(
         {

@@ -1,0 +1,202 @@
+"""memsrc shrink: a teacher in, a much narrower plain network out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memsr_compiler.atomic import atomic_write
+from memsr_compiler.commands.console import Talk, widths_text
+from memsr_compiler.commands.outputs import check_outputs
+from memsr_compiler.commands.photographs import Images, Samples, bicubic_psnr, finite, mean_psnr, outputs
+from memsr_compiler.commands.pictures import PICTURES, pictures
+from memsr_compiler.commands.students import Source, StudentOptions, cost_cells, cost_data, derive, material, source
+from memsr_compiler.commands.teachers import TeacherOptions
+from memsr_compiler.compile import compile_to_plain
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.modules import copied
+from memsr_compiler.plain import PlainNet
+from memsr_compiler.reorder import original
+from memsr_compiler.student.report import LayerShrunk, ShrinkReport
+from memsr_compiler.student_report import Row, decibels, shrink_report
+
+BUILT = 256 << 20  # bytes of weights; a plain network with more is not built for the report's pictures
+
+
+@dataclass(frozen=True)
+class ShrinkOptions:
+    """As given on the command line.  `budget`: one argument of `shrink` with its value."""
+
+    out: Path
+    budget: Mapping[str, Any]
+    student: StudentOptions
+    save: Path | None = None
+    report: Path | None = None
+
+
+def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> None:
+    """Read, derive, score, write."""
+    if options.out.suffix not in (".onnx", ".safetensors"):
+        raise InvalidInput(f"{options.out}: a student is written as .onnx or .safetensors; name it so")
+    if options.save is not None and options.save.suffix != ".safetensors":
+        raise InvalidInput(f"{options.save}: --save writes .safetensors; name it so")
+    files = [path for path in (options.out, options.save, options.report) if path is not None]
+    check_outputs(teacher_options.path, files)
+    teacher = source(teacher_options, options.student.align, talk)
+    talk.say(f"{teacher_options.path}: {teacher.words}\n")
+    given = material(options.student, teacher.shape, talk)
+    with talk.progress() as step:
+        net = derive(teacher, options.student, options.budget, given, step)
+        samples = given.samples(teacher.shape)
+        step("running both on photographs")
+        name = "plain" if teacher.is_plain else "teacher"
+        made = {name: outputs(copied(teacher.model, torch.float32), samples, teacher.shape.input_range)}
+        made["student"] = outputs(copied(net, torch.float32), samples, teacher.shape.input_range)
+        rows = _rows(teacher, net, samples, made)
+        page = ""
+        if options.report is not None:
+            page = _page(teacher_options.path, options, teacher, net, rows, samples, made, step)
+        step("writing")
+        _write(net, options, page)
+    _tell(net, rows, samples, files, options, talk)
+
+
+def _rows(teacher: Source, net: PlainNet, samples: Samples, made: Mapping[str, Images]) -> list[Row]:
+    """For the table of costs.  The plain network is the teacher's equivalent, so its PSNR is the teacher's."""
+    report = _report(net)
+    own = mean_psnr(samples, made["plain" if teacher.is_plain else "teacher"])
+    rows = [Row("bicubic", None, bicubic_psnr(samples))]
+    if not teacher.is_plain:
+        rows.append(Row("teacher", report.teacher_cost or teacher.cost, own))
+    if teacher.plain is not None:
+        rows.append(Row("plain", teacher.plain, own))
+    return [*rows, Row("student", report.cost or teacher.cost, mean_psnr(samples, made["student"]))]
+
+
+def _report(net: PlainNet) -> ShrinkReport:
+    report: object = net.report
+    assert isinstance(report, ShrinkReport), "shrink leaves its report with the student"
+    return report
+
+
+def _page(
+    path: Path,
+    options: ShrinkOptions,
+    teacher: Source,
+    net: PlainNet,
+    rows: Sequence[Row],
+    samples: Samples,
+    made: Mapping[str, Images],
+    step: Callable[[str], None],
+) -> str:
+    shown = replace(samples, images=samples.images[:PICTURES])
+    columns = {name: images[:PICTURES] for name, images in made.items()}
+    if not teacher.is_plain:
+        step("building the plain network")
+        plain = _plain(teacher, options.student.align, shown)
+        columns = {"teacher": columns["teacher"], **plain, "student": columns["student"]}
+    step("drawing the report")
+    return shrink_report(
+        net,
+        teacher_name=str(path),
+        rows=rows,
+        size=options.student.size,
+        images=samples.words,
+        pictures=pictures(shown, columns),
+    )
+
+
+def _plain(teacher: Source, align: int, samples: Samples) -> dict[str, Images]:
+    """The plain network's pictures; none where it is too large to be built for them."""
+    input_range = teacher.shape.input_range
+    try:
+        net = compile_to_plain(
+            teacher.model, input_range=input_range, align=align, image_skip="outside", max_weights=BUILT
+        )
+    except MemsrError:
+        return {}
+    return {"plain": outputs(net, samples, input_range)}
+
+
+def _write(net: PlainNet, options: ShrinkOptions, page: str) -> None:
+    from memsr_compiler.export import export_onnx
+    from memsr_compiler.storage import save_plain
+
+    if options.out.suffix == ".onnx":
+        export_onnx(net, options.out)
+    else:
+        save_plain(net, options.out)
+    if options.save is not None:
+        save_plain(net, options.save)
+    if options.report is not None:
+        with atomic_write(options.report) as file:
+            file.write(page.encode())
+
+
+def _tell(
+    net: PlainNet, rows: Sequence[Row], samples: Samples, files: Sequence[Path], options: ShrinkOptions, talk: Talk
+) -> None:
+    report = _report(net)
+    width, height = options.student.size
+    talk.json(
+        {
+            "written": [str(path) for path in files],
+            "info": asdict(net.info),
+            "widths": net.widths,
+            "mode": report.mode,
+            "layers": [_layer_data(layer) for layer in report.layers],
+            "size": [width, height],
+            **{row.name: cost_data(row.cost, options.student.size) for row in rows if row.cost is not None},
+            "psnr": {row.name: finite(row.psnr) for row in rows},
+            "psnr_on": samples.words,
+            "fidelity": [finite(value) for value in report.fidelity],
+            "seconds": report.seconds,
+        }
+    )
+    talk.table(
+        "Layers",
+        ("layer", "teacher's width", "student's width", "Eq. 15 error", "own error"),
+        [
+            (_layer_name(a), str(a.teacher_width), str(a.width), f"{a.lost:.4f}", f"{a.own_error:.4f}")
+            for a in report.layers
+        ],
+    )
+    talk.table(
+        f"Costs at a {width}x{height} input; PSNR on {samples.words}",
+        ("", "parameters", "multiply-adds", "feature maps", "PSNR-Y"),
+        [(row.name, *cost_cells(row.cost, options.student.size), decibels(row.psnr)) for row in rows],
+    )
+    if talk.verbose:
+        talk.table("Seconds", ("stage", "seconds"), [(k, f"{v:.2f}") for k, v in report.seconds.items()])
+    talk.say(f"widths       {widths_text(net.widths)}")
+    talk.say(f"derived      from {report.images:,} crops, {report.pixels:,} pixels, in {_seconds(report)} s")
+    if report.fidelity:
+        talk.say(f"fidelity     {' -> '.join(f'{value:.2f}' for value in report.fidelity)} dB to the teacher's output")
+    talk.say(f"written      {', '.join(map(str, files))}")
+
+
+def _seconds(report: ShrinkReport) -> str:
+    return f"{sum(report.seconds.values()):.1f}"
+
+
+def _layer_name(layer: LayerShrunk) -> str:
+    """'3  body.0.relu and 2 more', the newest first"""
+    more = f" and {len(layer.holds) - 1} more" if len(layer.holds) > 1 else ""
+    return f"{layer.number:>2}  {original(layer.holds[-1])}{more}"
+
+
+def _layer_data(layer: LayerShrunk) -> dict[str, Any]:
+    return {
+        "number": layer.number,
+        "holds": list(layer.holds),
+        "teacher_width": layer.teacher_width,
+        "width": layer.width,
+        "relus": layer.relus,
+        "eq15_error": finite(layer.lost),
+        "own_error": finite(layer.own_error),
+        "singular_values": layer.singular_values.tolist(),
+    }

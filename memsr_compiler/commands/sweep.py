@@ -1,0 +1,157 @@
+"""memsrc sweep: what students of several widths cost and give."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from memsr_compiler.atomic import atomic_write
+from memsr_compiler.charts import Point, draw_tradeoff
+from memsr_compiler.commands.console import Talk, widths_text
+from memsr_compiler.commands.outputs import check_outputs
+from memsr_compiler.commands.photographs import Samples, bicubic_psnr, data_samples, finite, mean_psnr, outputs
+from memsr_compiler.commands.students import (
+    Material,
+    Source,
+    StudentOptions,
+    cost_cells,
+    cost_data,
+    derive,
+    material,
+    source,
+)
+from memsr_compiler.commands.teachers import TeacherOptions
+from memsr_compiler.costs import Cost
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.modules import copied
+from memsr_compiler.student.report import ShrinkReport
+from memsr_compiler.student_report import decibels
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """As given on the command line.
+
+    budgets   one student each: arguments of `shrink`;   data   images to score on; None: the calibration images
+    csv, plot where to write the curve to
+    """
+
+    budgets: Sequence[Mapping[str, Any]]
+    student: StudentOptions
+    data: Path | None = None
+    csv: Path | None = None
+    plot: Path | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the curve: a student, the teacher, or bicubic, which costs nothing."""
+
+    name: str
+    psnr: float | None
+    cost: Cost | None = None
+    widths: Sequence[int] = ()
+
+
+def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> None:
+    """Derive a student for every budget, score it, and show the curve."""
+    if options.plot is not None and options.plot.suffix != ".svg":
+        raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
+    files = [path for path in (options.csv, options.plot) if path is not None]
+    check_outputs(teacher_options.path, files)
+    teacher = source(teacher_options, options.student.align, talk)
+    talk.say(f"{teacher_options.path}: {teacher.words}\n")
+    given = material(options.student, teacher.shape, talk)
+    samples = data_samples(options.data, teacher.shape, talk) if options.data else given.samples(teacher.shape)
+    with talk.progress() as step:
+        step("running the teacher")
+        itself = Entry("plain" if teacher.is_plain else "teacher", _psnr(teacher.model, samples, teacher), teacher.cost)
+        students = [_student(teacher, options.student, budget, given, samples, step) for budget in options.budgets]
+    bicubic = Entry("bicubic", bicubic_psnr(samples))
+    size = options.student.size
+    if options.csv is not None:
+        with atomic_write(options.csv) as file:
+            file.write(table([bicubic, *students, itself], size).encode())
+    if options.plot is not None:
+        title = f"{teacher_options.path.name}: {options.student.init} students, PSNR on {samples.words}"
+        with atomic_write(options.plot) as file:
+            file.write(_plot(students, itself, bicubic, size, title).encode())
+    talk.json(
+        {
+            "written": [str(path) for path in files],
+            "psnr_on": samples.words,
+            "size": list(size),
+            "mode": options.student.init,
+            "bicubic": _data(bicubic, size),
+            itself.name: _data(itself, size),
+            "students": [{"name": entry.name, **_data(entry, size)} for entry in students],
+        }
+    )
+    talk.table(
+        f"Costs at a {size[0]}x{size[1]} input; PSNR on {samples.words}",
+        ("", "parameters", "multiply-adds", "feature maps", "PSNR-Y", "widths"),
+        [
+            (entry.name, *cost_cells(entry.cost, size), decibels(entry.psnr), widths_text(entry.widths))
+            for entry in (bicubic, *students, itself)
+        ],
+    )
+    if files:
+        talk.say(f"written      {', '.join(map(str, files))}")
+
+
+def _student(
+    teacher: Source,
+    options: StudentOptions,
+    budget: Mapping[str, Any],
+    given: Material,
+    samples: Samples,
+    step: Callable[[str], None],
+) -> Entry:
+    name = " ".join(f"{key} {value}" for key, value in budget.items())
+    net = derive(teacher, options, budget, given, lambda what: step(f"{name}: {what}"))
+    step(f"{name}: running it")
+    report: object = net.report
+    assert isinstance(report, ShrinkReport), "shrink leaves its report with the student"
+    return Entry(name, _psnr(net, samples, teacher), report.cost, net.widths)
+
+
+def _psnr(network: nn.Module, samples: Samples, teacher: Source) -> float | None:
+    return mean_psnr(samples, outputs(copied(network, torch.float32), samples, teacher.shape.input_range))
+
+
+def _data(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
+    cost = cost_data(entry.cost, size) if entry.cost is not None else {}
+    return {"psnr": finite(entry.psnr), **cost, **({"widths": list(entry.widths)} if entry.widths else {})}
+
+
+def table(entries: Sequence[Entry], size: tuple[int, int]) -> str:
+    """The curve as CSV, one line an entry, costs for an input of `size` (width, height)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["network", "parameters", "multiply_adds", "feature_map_bytes", "psnr_y_db", "widths"])
+    for entry in entries:
+        cost = cost_data(entry.cost, size) if entry.cost is not None else {}
+        numbers = [cost.get(key, "") for key in ("parameters", "macs", "feature_map_bytes")]
+        score = "" if entry.psnr is None else f"{entry.psnr:.4f}"
+        writer.writerow([entry.name, *numbers, score, " ".join(map(str, entry.widths))])
+    return text.getvalue()
+
+
+def _plot(students: Sequence[Entry], itself: Entry, bicubic: Entry, size: tuple[int, int], title: str) -> str:
+    levels = [] if bicubic.psnr is None else [(bicubic.name, bicubic.psnr)]
+    return draw_tradeoff([_point(s, size) for s in students], [_point(itself, size)], levels, label=title)
+
+
+def _point(entry: Entry, size: tuple[int, int]) -> Point:
+    assert entry.cost is not None, f"{entry.name} has a cost"
+    width, height = size
+    psnr = math.nan if entry.psnr is None else entry.psnr
+    return Point(entry.name, entry.cost.macs_per_pixel * width * height, entry.cost.memory(height, width), psnr)
