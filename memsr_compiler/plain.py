@@ -16,6 +16,7 @@ from memsr_compiler.ir import BlockConv2d
 
 if TYPE_CHECKING:
     from memsr_compiler.compile import Report
+    from memsr_compiler.student.report import ShrinkReport
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class PlainNet(nn.Module):
     layers        `PlainLayer`s, each with .weight (C_out, C_in, k, k) and .bias (C_out,)
     info          PlainInfo;   scale   the same as info.scale
     certificate   what every channel means in the teacher, for these weights (it names them by hash), or None
-    report        what the compiler did, pass by pass; None for a network read from a file
+    report        what the compiler did, pass by pass, or for a student what `shrink` did; None if read from a file
 
     `.double()` gives the weights that the compiler computed in float64, as long as they have not been changed since.
     """
@@ -94,7 +95,7 @@ class PlainNet(nn.Module):
         layers: Sequence[PlainLayer],
         info: PlainInfo,
         certificate: Certificate | None = None,
-        report: Report | None = None,
+        report: Report | ShrinkReport | None = None,
         exact: Sequence[BlockConv2d] = (),
     ) -> None:
         super().__init__()
@@ -161,6 +162,8 @@ class PlainNet(nn.Module):
 def tensor_sha256(tensor: Tensor) -> str:
     """Hash of a tensor's dtype, shape and bytes."""
     raw = tensor.detach().cpu().contiguous()
+    if raw.numel() == 1:  # is contiguous whatever its strides are, but not for view
+        raw = raw.clone(memory_format=torch.contiguous_format)
     digest = hashlib.sha256(f"{raw.dtype}{tuple(raw.shape)}".encode())
     digest.update(raw.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

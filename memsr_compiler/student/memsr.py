@@ -38,7 +38,8 @@ class PaperOptions:
     shift_over     the mean shift averages a channel's negative entries ("negative": the text), or those and zeros for
                    all other entries ("all": the code)
     constant       the student reads the features' mean from a channel of ones ("channel": one_pad, exact up to the
-                   border), or has it in the bias ("bias": one direction more, wrong within a kernel's reach of it)
+                   border), or has it in the bias ("bias": one direction more, wrong within a kernel's reach of it; a
+                   layer of a single channel always has)
     linear_levels  where no channel of the teacher's level has a ReLU, the student has one all the same ("relu": the
                    text's plain network), or is shifted out of its reach ("free": the code has none there)
     kept           so many levels below the output keep the teacher's channels as they are, whatever widths say: with
@@ -91,7 +92,8 @@ def memsr_student(
             if on_step is not None:
                 on_step(f"level {i + 1} of {len(inner)}")
             read = ones
-            ones = options.constant == "channel" and teacher.levels[i + 1].kernel > 1
+            narrow = widths is not None and widths[i] == 1
+            ones = options.constant == "channel" and teacher.levels[i + 1].kernel > 1 and not narrow
             spectrum = _Spectrum.of(_advance(teacher, level, spool), options)
             if i >= len(inner) - options.kept:
                 basis = _kept(level, ones, align if theta is not None else 1)
@@ -314,11 +316,8 @@ def _check(
         raise InvalidInput(
             f"{len(widths)} widths for a student of {inner + 1} layers; give {inner}, all but the last's"
         )
-    for i, width in enumerate(widths or ()):
-        least = 1 + (options.constant == "channel" and teacher.levels[i + 1].kernel > 1)
-        if width < least:
-            why = ", one of which holds the constant 1" if least > 1 else ""
-            raise InvalidInput(f"layer {i + 1}: width {width}; paper mode needs {least} channels or more{why}")
+    if min(widths or (1,)) < 1:
+        raise InvalidInput("a width of 0 is no layer; give 1 or more")
     if not 0 <= options.kept <= inner:
         raise InvalidInput(f"kept={options.kept}: of {inner} levels below the output; give 0 to {inner}")
     have, most = sample_count(inputs), max((level.channels for level in teacher.levels[:-1]), default=0)

@@ -1,0 +1,109 @@
+"""Images to derive a student from: photographs made into what the network is given, cut into crops, put in batches.
+
+What is chosen depends on the images' content and the seed alone, not on their order, number of files or file names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.images import crop_to_multiple, sample_photographs
+from memsr_compiler.metrics import luma, srcnn_input
+from memsr_compiler.resize import resize
+
+CROP = 96  # pixels a side
+SAMPLES = 30  # crops
+BATCH = 4  # crops that go through the networks together
+
+
+def network_input(
+    photograph: NDArray[np.uint8], *, scale: int, channels: int, input_range: tuple[float, float]
+) -> Tensor:
+    """A photograph (H, W, 3) as a network is given it: float64 (1, channels, h, w) in `input_range`.
+
+    scale      > 1: the photograph is made smaller by that much, as the benchmarks' images are; 1: the network works
+               on enlarged images, so it is made smaller and enlarged again, by 2, 3 or 4 as its content has it
+    channels   3: RGB; 1: Y of ITU-R BT.601
+
+    Raises InvalidInput for another number of channels, or a photograph smaller than the scale.
+    """
+    if channels not in (1, 3):
+        raise InvalidInput(f"the network takes {channels} channels, and photographs have 3, or 1 for Y; give tensors")
+    if min(photograph.shape[:2]) < max(scale, 4 if scale == 1 else 1):
+        raise InvalidInput(f"a photograph of {photograph.shape[1]}x{photograph.shape[0]} pixels is too small")
+    if scale == 1:
+        factor = 2 + _content(photograph) % 3
+        image = crop_to_multiple(photograph, factor)
+        pixels = srcnn_input(image, factor) if channels == 1 else _blurred(image, factor)
+    else:
+        low = resize(crop_to_multiple(photograph, scale), 1 / scale)
+        pixels = low / 255 if channels == 3 else luma(low) / 255
+    lowest, highest = input_range
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)))[None]
+    return tensor.double() * (highest - lowest) + lowest
+
+
+def _blurred(image: NDArray[np.uint8], factor: int) -> NDArray[Any]:
+    return resize(resize(image, 1 / factor), factor, rounding=False) / 255
+
+
+def sample_inputs(*, scale: int, channels: int, input_range: tuple[float, float]) -> list[Tensor]:
+    """The photographs that come with scikit-image, as `network_input`.  Raises InvalidInput where it is missing."""
+    return [
+        network_input(image, scale=scale, channels=channels, input_range=input_range) for image in sample_photographs()
+    ]
+
+
+def batches(images: Sequence[Tensor], *, samples: int = SAMPLES, crop: int = CROP, seed: int = 0) -> list[Tensor]:
+    """Crops of the images, in batches of equal size: float64 (N, C, h, w) with h, w <= crop.
+
+    images    each (N, C, H, W), any sizes; smaller ones than a crop are used whole
+    samples   crops to take altogether, from every image about equally many, at least one
+
+    The same list for the same images in any order.  Raises InvalidInput without images, for images that do not have
+    equally many channels, or have values that are not finite.
+    """
+    single = [image.double() for several in images for image in several[:, None]]
+    if not single:
+        raise InvalidInput("there are no calibration images; give some, or leave them out for the ones that ship")
+    if len({image.shape[1] for image in single}) > 1:
+        raise InvalidInput("calibration images differ in channels; give all in RGB, or all in Y")
+    if not all(bool(torch.isfinite(image).all()) for image in single):
+        raise InvalidInput("a calibration image has values that are NaN or infinite; leave it out")
+    each, more = divmod(samples, len(single))
+    ordered = sorted(single, key=_digest)
+    cut = [part for i, image in enumerate(ordered) for part in _crops(image, max(each + (i < more), 1), crop, seed)]
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for part in cut:
+        by_shape.setdefault(part.shape, []).append(part)
+    return [torch.cat(parts[i : i + BATCH]) for parts in by_shape.values() for i in range(0, len(parts), BATCH)]
+
+
+def _crops(image: Tensor, count: int, crop: int, seed: int) -> list[Tensor]:
+    height, width = image.shape[2:]
+    generator = np.random.default_rng([seed, int(_digest(image)[:8], 16)])
+    tops = generator.integers(0, max(height - crop, 0) + 1, size=count)
+    lefts = generator.integers(0, max(width - crop, 0) + 1, size=count)
+    places = sorted({(int(top), int(left)) for top, left in zip(tops, lefts, strict=True)})
+    return [image[:, :, top : top + crop, left : left + crop] for top, left in places]
+
+
+def _digest(image: Tensor) -> str:
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _content(image: NDArray[Any]) -> int:
+    return int(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:8], 16)
+
+
+def sample_count(inputs: Sequence[Tensor]) -> int:
+    """Pixels in batches."""
+    return sum(x.shape[0] * x.shape[2] * x.shape[3] for x in inputs)

@@ -1,0 +1,188 @@
+"""A student derived layer by layer from what it really computes itself (beyond MemSR; see docs/shrink.md).
+
+Each layer's channels are ReLUs of the teacher, which stay ReLUs, or linear directions, shifted so that the student's
+ReLU does not clip them; which, is chosen by how much the output would notice (`selection`, `survey`).  Their kernels
+are the regression of the teacher's values on the student's own features below, so each layer makes up for what the
+ones before it lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.student.calibration import sample_count
+from memsr_compiler.student.derived import Kernel
+from memsr_compiler.student.levels import Level, Teacher
+from memsr_compiler.student.moments import Moments, pixels, regress, taps
+from memsr_compiler.student.selection import choose
+from memsr_compiler.student.spool import Spool
+from memsr_compiler.student.survey import Survey, metric_root
+
+RIDGE = 1e-6
+MARGIN = 1.0  # of a linear channel's range, below the smallest value met: unseen images go further
+INPUT = "student"  # the student's own features, among the teacher's values
+
+
+@dataclass(frozen=True)
+class Student:
+    """kernels   of every layer, the last without ReLU
+    relus     how many of each layer's channels, the first ones, are ReLUs of the teacher; not for the last
+    """
+
+    kernels: tuple[Kernel, ...]
+    relus: tuple[int, ...]
+
+
+def data_aware_student(
+    teacher: Teacher,
+    inputs: Sequence[Tensor],
+    seen: Survey,
+    widths: Sequence[int],
+    *,
+    preference: float,
+    on_step: Callable[[str], None] | None = None,
+) -> Student:
+    """Derive a student with these widths, one for each level but the last.
+
+    inputs       batches (N, C, H, W);   seen   the survey of the same batches
+    preference   see `selection.choose`
+
+    A level as wide as the teacher's holds all its ReLUs and values, not a selection; with a channel more also a channel
+    of ones, so that borders are exact.  Raises InvalidInput where there are fewer pixels than unknowns.
+    """
+    require_samples(teacher, inputs, widths)
+    kernels: list[Kernel] = []
+    relus: list[int] = []
+    with Spool() as batches, torch.no_grad():
+        for batch in inputs:
+            single = batch.float()
+            batches.append({INPUT: single, **teacher.start(single)})
+        for level in teacher.levels:
+            if on_step is not None:
+                on_step(f"layer {level.number} of {len(teacher.levels)}")
+            below = _advance(teacher, level, batches)
+            if level is teacher.levels[-1]:
+                kernels.append(below.kernel(below.before))
+                break
+            i = level.number - 1
+            rows, chosen = _rows(level, below, batches, seen.sensitivity[i], widths[i], preference)
+            kernel = _shifted(below.kernel(rows), chosen, batches)
+            kernels.append(_completed(kernel, level, widths[i]))
+            relus.append(chosen)
+            _apply(kernels[-1], batches)
+    return Student(tuple(kernels), tuple(relus))
+
+
+def require_samples(teacher: Teacher, inputs: Sequence[Tensor], widths: Sequence[int]) -> None:
+    """Raises InvalidInput unless there are more pixels than unknowns in every regression."""
+    pixels_given = sample_count(inputs)
+    for level, below in zip(teacher.levels, (teacher.input.channels, *widths), strict=True):
+        unknowns = below * level.kernel**2 + 1
+        if pixels_given < unknowns:
+            raise InvalidInput(
+                f"layer {level.number} has {unknowns} unknowns for each channel, and the calibration images have "
+                f"{pixels_given} pixels: {unknowns - pixels_given} more are needed; give more or larger images, or "
+                "raise --samples"
+            )
+
+
+@dataclass(frozen=True)
+class _Below:
+    """The regressions of a level's values on the student's features below.
+
+    before   (C, I) rows that predict the teacher's values before the ReLU;  after   (C, I) behind it
+    """
+
+    size: int
+    before: Tensor
+    after: Tensor
+
+    def kernel(self, rows: Tensor) -> Kernel:
+        weight = rows[:, :-1].reshape(len(rows), -1, self.size, self.size)
+        return weight.contiguous(), rows[:, -1].clone()
+
+
+def _advance(teacher: Teacher, level: Level, batches: Spool) -> _Below:
+    """The teacher one level on, in every batch, and the regressions."""
+    last = level is teacher.levels[-1]
+    total: Moments | None = None
+    for i, batch in enumerate(batches):
+        own = batch.pop(INPUT)
+        features = teacher.advance(level, batch)
+        targets = [features.before] if last else [features.before, features.after]
+        more = Moments.of(torch.cat([taps(own, level.kernel), *(pixels(t) for t in targets)]))
+        total = more if total is None else total + more
+        batches[i] = {INPUT: own, **features.values}
+    assert total is not None, "there are batches"
+    unknowns = len(total.total) - level.channels * (1 if last else 2)
+    rows = regress(total, slice(0, unknowns), slice(unknowns, None), RIDGE)
+    return _Below(level.kernel, rows[: level.channels], rows[level.channels :])
+
+
+def _convolved(kernel: Kernel, features: Tensor) -> Tensor:
+    weight, bias = (part.to(features.dtype) for part in kernel)
+    return F.conv2d(features, weight, bias, padding=weight.shape[-1] // 2)
+
+
+def _rows(
+    level: Level, below: _Below, batches: Spool, sensitivity: Tensor, width: int, preference: float
+) -> tuple[Tensor, int]:
+    """What the layer's channels are, as rows on the taps below: first ReLUs, then linear channels; how many ReLUs."""
+    relus = level.relu.nonzero()[:, 0]
+    if width >= level.channels:
+        return torch.cat([below.before[relus], below.before[~level.relu]]), len(relus)
+    linear = torch.cat([below.before[relus], below.after])
+    together = below.kernel(linear)
+    total: Moments | None = None
+    for batch in batches:
+        predicted = _convolved(together, batch[INPUT])
+        after = torch.cat([batch[name] for name in level.held], dim=1)
+        candidates = [predicted[:, : len(relus)].relu(), predicted, after]
+        more = Moments.of(torch.cat([pixels(c) for c in candidates]))
+        total = more if total is None else total + more
+    assert total is not None, "there are batches"
+    covariance = total.covariance
+    count = len(relus) + len(linear)
+    target = covariance[:count, count:] @ metric_root(sensitivity)
+    choice = choose(covariance[:count, :count], len(relus), target, width, preference=preference)
+    return torch.cat([below.before[relus[list(choice.relus)]], choice.directions.T @ linear]), len(choice.relus)
+
+
+def _shifted(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
+    """Linear channels (from `relus` on) in units of their range, the smaller end, by sign, raised above zero."""
+    weight, bias = kernel
+    low = torch.full_like(bias, float("inf"))
+    high = -low
+    for batch in batches:
+        values = _convolved(kernel, batch[INPUT]).double()
+        low = torch.minimum(low, values.amin(dim=(0, 2, 3)))
+        high = torch.maximum(high, values.amax(dim=(0, 2, 3)))
+    sign = torch.where(high.abs() < low.abs(), -1.0, 1.0).double()  # the smaller shift: beyond the border there is 0
+    lowest = torch.where(sign < 0, -high, low)
+    extent = (high - low).clamp_min(1e-12)
+    scale, shift = sign / extent, (-lowest / extent + MARGIN).clamp_min(0)
+    scale[:relus], shift[:relus] = 1, 0
+    return weight * scale[:, None, None, None], bias * scale + shift
+
+
+def _completed(kernel: Kernel, level: Level, width: int) -> Kernel:
+    """Up to the full width with zeros, the first of them ones where the level is complete."""
+    weight, bias = kernel
+    more = width - len(bias)
+    if more <= 0:
+        return kernel
+    bias = torch.cat([bias, bias.new_zeros(more)])
+    bias[len(weight)] = float(len(weight) == level.channels)
+    return torch.cat([weight, weight.new_zeros(more, *weight.shape[1:])]), bias
+
+
+def _apply(kernel: Kernel, batches: Spool) -> None:
+    """The layer done in every batch."""
+    for i, batch in enumerate(batches):
+        batches[i] = {**batch, INPUT: _convolved(kernel, batch[INPUT]).relu()}

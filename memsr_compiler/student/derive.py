@@ -1,0 +1,194 @@
+"""shrink: the order of things.  The things themselves are in the files beside this one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from memsr_compiler.costs import cost_of_graph
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
+from memsr_compiler.student import calibration as calibrations
+from memsr_compiler.student.budget import Budget, chosen_widths, student_cost
+from memsr_compiler.student.data_aware import data_aware_student
+from memsr_compiler.student.derived import Kernel
+from memsr_compiler.student.describe import described
+from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.memsr import memsr_student
+from memsr_compiler.student.refit import refit_to_output
+from memsr_compiler.student.report import Mode, ShrinkReport
+from memsr_compiler.student.survey import Survey, survey
+from memsr_compiler.threads import one_thread
+from memsr_compiler.trace import trace
+from memsr_compiler.version import VERSION
+
+REFIT_STEPS = 20
+REFIT_MACS = 4e12  # multiply-adds that the joint refit may take unless told how many steps: about two CPU minutes
+MACS_PER_STEP = 9  # runs of the student that a step costs: gradient, line search, a share of the curvature
+PREFERENCE = 2.0  # for ReLUs, where a joint refit follows
+
+
+def shrink(
+    model: nn.Module,
+    *,
+    theta: float | None = None,
+    width: int | None = None,
+    widths: Sequence[int] | None = None,
+    max_params: int | None = None,
+    max_macs: int | None = None,
+    max_memory: int | None = None,
+    size: tuple[int, int] = (960, 540),
+    calibration: Sequence[Tensor] | None = None,
+    init: Mode = "data-aware",
+    refit: int | None = None,
+    mean_shift: float = 3.0,
+    samples: int = calibrations.SAMPLES,
+    seed: int = 0,
+    align: int = 8,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    on_step: Callable[[str], None] | None = None,
+) -> PlainNet:
+    """Derive a narrow plain student from a teacher and a few images; it works before any training.
+
+    model         a trained network as for compile_to_plain, or a plain network; never modified
+    theta         each level as narrow as keeps MemSR's Eq. 15, the relative error of its features, below this (0..1)
+    width         the same width everywhere (where the teacher has as many);   widths   one for each inner level
+    max_params, max_macs, max_memory
+                  the best widths found with at most so many parameters, multiply-adds, bytes of live feature maps, the
+                  last two for an input of `size` (width, height) pixels; give exactly one of these six
+    calibration   images as the network is given them, each (N, C, H, W) in `input_range`; None: the photographs that
+                  come with scikit-image, made smaller
+    init          "data-aware", or "memsr": Algorithm 1 of the paper
+    refit         steps of the joint refit to the teacher's output on the same images; None: as many as take about two
+                  minutes of one core, at most 20; for "memsr" none
+    mean_shift    beta of the paper's mode
+    samples       crops that are cut from the images;   seed   of where
+    align         all widths are rounded up to a multiple of it
+    on_step       hears what is being done
+
+    Returns a PlainNet in float32 with `.report`, a ShrinkReport: per layer widths, singular values, errors and the maps
+    M_i.  It has no certificate: it is not equivalent to its teacher.
+
+    Raises UnsupportedModel as compile_to_plain does; InvalidInput for options that do not fit, too few pixels.
+    Source: MemSR (Wu, Lee, Ma, ICML 2022), Sec. 3.4; the data-aware mode beyond it.
+    """
+    told = tuple(widths) if widths is not None else None
+    budget = Budget(theta, width, told, max_params, max_macs, max_memory, size)
+    _check_options(init, refit, mean_shift, samples, align)
+    report = ShrinkReport(init)
+    clock = time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        report.seconds[name] = now - clock
+        clock = now
+
+    with one_thread():
+        teacher = Teacher.of(model, model.info.input_range if isinstance(model, PlainNet) else input_range)
+        report.teacher_cost = cost_of_graph(trace(model, input_range=input_range).graph)
+    if on_step is not None:
+        on_step("reading the calibration images")
+    inputs = _inputs(teacher, calibration, samples, seed)
+    report.images, report.pixels = sum(len(x) for x in inputs), calibrations.sample_count(inputs)
+    lap("reading")
+    if init == "memsr":
+        kernels = _paper(teacher, inputs, budget, align, mean_shift, report, on_step)
+    else:
+        seen = survey(teacher, inputs, on_step)
+        lap("survey")
+        kernels = _data_aware(teacher, inputs, seen, budget, align, refit, report, on_step)
+    lap("layers")
+    net = _network(teacher, kernels, report)
+    report.cost = student_cost(teacher, net.widths[1:-1])
+    return net
+
+
+def _check_options(init: str, refit: int | None, mean_shift: float, samples: int, align: int) -> None:
+    if init not in ("data-aware", "memsr"):
+        raise InvalidInput(f"init '{init}' is neither data-aware nor memsr")
+    if refit is not None and refit < 0:
+        raise InvalidInput(f"{refit} steps of refit are not possible; 0 is none")
+    if samples < 1:
+        raise InvalidInput(f"{samples} samples are none; 30 is usual")
+    if align < 1:
+        raise InvalidInput(f"widths cannot be aligned to {align}; take 1 or more")
+    if not (math.isfinite(mean_shift) and mean_shift >= 0):
+        raise InvalidInput(f"a mean shift of {mean_shift} is not possible; the paper's is 3")
+
+
+def _inputs(teacher: Teacher, calibration: Sequence[Tensor] | None, samples: int, seed: int) -> list[Tensor]:
+    channels, image = teacher.input.channels, teacher.input
+    if calibration is None:
+        calibration = calibrations.sample_inputs(
+            scale=teacher.scale, channels=channels, input_range=(image.low, image.high)
+        )
+    inputs = calibrations.batches(calibration, samples=samples, seed=seed)
+    if inputs[0].shape[1] != channels:
+        raise InvalidInput(f"the network takes {channels} channels, the calibration images have {inputs[0].shape[1]}")
+    return inputs
+
+
+def _paper(
+    teacher: Teacher,
+    inputs: Sequence[Tensor],
+    budget: Budget,
+    align: int,
+    mean_shift: float,
+    report: ShrinkReport,
+    on_step: Callable[[str], None] | None,
+) -> tuple[Kernel, ...]:
+    seen = survey(teacher, inputs, on_step) if budget.limit is not None else None
+    widths = chosen_widths(teacher, seen, budget, align) if budget.theta is None else None
+    derived = memsr_student(
+        teacher, inputs, widths=widths, theta=budget.theta, align=align, mean_shift=mean_shift, on_step=on_step
+    )
+    report.layers = derived.layers
+    return derived.kernels
+
+
+def _data_aware(
+    teacher: Teacher,
+    inputs: Sequence[Tensor],
+    seen: Survey,
+    budget: Budget,
+    align: int,
+    refit: int | None,
+    report: ShrinkReport,
+    on_step: Callable[[str], None] | None,
+) -> tuple[Kernel, ...]:
+    widths = chosen_widths(teacher, seen, budget, align)
+    macs = student_cost(teacher, widths).macs_per_pixel * report.pixels
+    complete = all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False))
+    steps = min(REFIT_STEPS, int(REFIT_MACS / (MACS_PER_STEP * macs))) if refit is None else refit
+    steps = 0 if complete else steps  # it is its teacher already
+    preference = PREFERENCE if steps else 1.0
+    student = data_aware_student(teacher, inputs, seen, widths, preference=preference, on_step=on_step)
+    fitted = refit_to_output(teacher, student.kernels, inputs, steps, on_step)
+    peak = teacher.input.high - teacher.input.low
+    report.fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
+    report.layers = described(teacher, fitted.kernels, student.relus, inputs)
+    return fitted.kernels
+
+
+def _network(teacher: Teacher, kernels: Sequence[Kernel], report: ShrinkReport) -> PlainNet:
+    layers = [
+        PlainLayer(weight.float(), bias.float(), relu=i < len(kernels) - 1, shuffle=teacher.scale if last else 1)
+        for i, (weight, bias) in enumerate(kernels)
+        for last in [i == len(kernels) - 1]
+    ]
+    info = PlainInfo(
+        scale=teacher.scale,
+        channels=teacher.input.channels,
+        input_range=(teacher.input.low, teacher.input.high),
+        carry=report.mode,
+        guarantee="a student, narrower than its teacher and not equivalent to it",
+        teacher_sha256=teacher.sha256,
+        receptive_field=sum(kernel // 2 for kernel in teacher.kernels),
+        image_skip=teacher.image_skip.mode if teacher.image_skip else "",
+        tool=f"memsr_compiler {VERSION}",
+    )
+    return PlainNet(layers, info, None, report).eval()

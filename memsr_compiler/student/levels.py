@@ -1,0 +1,156 @@
+"""The teacher as a chain of levels: what its plain form holds between its layers, without the plain form's width.
+
+The graph is the teacher's own, every op in its layer and carried values as they are (one channel each, not two), so
+features cost what they cost in the teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler import ir, passes
+from memsr_compiler.interp import evaluate
+from memsr_compiler.plain import PlainNet
+from memsr_compiler.schedule import body_output
+from memsr_compiler.student.pairs import merge_pairs
+from memsr_compiler.trace import ImageSkip, trace
+
+Values = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Level:
+    """What is held after layer `number` of the plain form, and how it comes from the level below.
+
+    number    from 1; the last level is the network's output, folded to the input's resolution
+    ops       names of the ops between the level below and this one, this level's included, in order
+    held      names of the values, side by side; what a level above reads
+    before    names of their values before the ReLU; of the same value where the teacher has none
+    relu      bool (C,): which channels are behind a ReLU of the teacher; the others are carried, or the output
+    kernel    size of the largest convolution in between
+    """
+
+    number: int
+    ops: tuple[str, ...]
+    held: tuple[str, ...]
+    before: tuple[str, ...]
+    relu: Tensor
+    kernel: int
+
+    @property
+    def channels(self) -> int:
+        return len(self.relu)
+
+
+@dataclass(frozen=True)
+class Features:
+    """A level on some images: `before` and `after` the ReLUs (N, C, H, W), and what the next level starts from."""
+
+    before: Tensor
+    after: Tensor
+    values: Values
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network as levels.
+
+    graph        Input, Conv2d, Sum, Relu, Carry at the input's resolution; its output before the pixel shuffle
+    scale        factor of the pixel shuffle at the end
+    sha256       of the network as it was traced
+    image_skip   the enlarged image that is added to the output, outside of all this
+    """
+
+    graph: ir.Graph
+    levels: tuple[Level, ...]
+    scale: int
+    sha256: str
+    image_skip: ImageSkip | None
+
+    @staticmethod
+    def of(model: nn.Module, input_range: tuple[float, float]) -> Teacher:
+        """Read a network, or a plain network.  Raises UnsupportedModel where it has no plain form."""
+        traced = trace(model, input_range=input_range)
+        graph = traced.graph
+        for step in passes.CANONICAL:
+            graph = step(graph)
+        if isinstance(model, PlainNet):
+            graph = merge_pairs(graph)
+        graph = passes.skip_to_conv(graph)
+        sha256 = model.info.teacher_sha256 if isinstance(model, PlainNet) else traced.graph.sha256()
+        return Teacher(graph, _levels(graph), graph.scale, sha256, traced.image_skip)
+
+    @property
+    def input(self) -> ir.Input:
+        return self.graph.input
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Channels at every level, the input's first and the output's last."""
+        return (self.input.channels, *(level.channels for level in self.levels))
+
+    @property
+    def kernels(self) -> tuple[int, ...]:
+        return tuple(level.kernel for level in self.levels)
+
+    def start(self, images: Tensor) -> Values:
+        """What level 1 starts from."""
+        return {self.input.name: images}
+
+    def advance(self, level: Level, values: Values) -> Features:
+        """A level's features from those of the level below (`Features.values`)."""
+        known = dict(values)
+        for name in level.ops:
+            op = self.graph[name]
+            known[name] = evaluate(op, *(known[i] for i in op.inputs))
+        before = torch.cat([known[name] for name in level.before], dim=1)
+        after = torch.cat([known[name] for name in level.held], dim=1)
+        return Features(before, after, {name: known[name] for name in level.held})
+
+    def resume(self, level: Level, after: Tensor) -> Values:
+        """What the next level starts from, if this level's features were `after` (N, C, H, W)."""
+        sizes = [self.graph.type(name).channels for name in level.held]
+        return dict(zip(level.held, torch.split(after, sizes, dim=1), strict=True))
+
+    def output(self, images: Tensor) -> Tensor:
+        """(N, C' * scale**2, H, W): before the pixel shuffle."""
+        values = self.start(images)
+        for level in self.levels:
+            features = self.advance(level, values)
+            values = features.values
+        return features.after
+
+
+def _levels(graph: ir.Graph) -> tuple[Level, ...]:
+    output = body_output(graph)
+    number: dict[str, int] = {}
+    for op in graph:
+        below = max((number[i] for i in op.inputs), default=0)
+        number[op.name] = below + isinstance(op, (ir.Relu, ir.Carry))
+    depth = number[output] + 1
+    ops: list[list[str]] = [[] for _ in range(depth)]
+    held: list[list[ir.Op]] = [[] for _ in range(depth)]
+    for op in graph:
+        ends = isinstance(op, (ir.Relu, ir.Carry))
+        if isinstance(op, (ir.Input, ir.PixelShuffle)):
+            continue
+        at = number[op.name] - 1 if ends else number[op.name]
+        ops[at].append(op.name)
+        if ends:
+            held[at].append(op)
+    held[-1] = [graph[output]]
+    return tuple(_level(graph, i + 1, ops[i], held[i]) for i in range(depth))
+
+
+def _level(graph: ir.Graph, number: int, ops: Sequence[str], held: Sequence[ir.Op]) -> Level:
+    relu = [isinstance(op, ir.Relu) for op in held for _ in range(graph.type(op.name).channels)]
+    convs = [op for op in map(graph.__getitem__, ops) if isinstance(op, ir.Conv2d)]
+    ends = [isinstance(op, (ir.Relu, ir.Carry)) for op in held]
+    before = tuple(op.inputs[0] if end else op.name for op, end in zip(held, ends, strict=True))
+    kernel = max((op.weight.shape[-1] for op in convs), default=1)
+    return Level(number, tuple(ops), tuple(op.name for op in held), before, torch.tensor(relu), kernel)

@@ -1,0 +1,91 @@
+"""Streamed statistics: sums in float64 that do not grow with the data, and that can be added up across processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """First and second moments of vectors with C entries, all float64.
+
+    count      how many vectors
+    total      (C,) their sum
+    products   (C, C) the sum of their outer products
+    """
+
+    count: int
+    total: Tensor
+    products: Tensor
+
+    @staticmethod
+    def of(samples: Tensor, *, exact: bool = True) -> Moments:
+        """Of the columns of samples (C, N), in any dtype.
+
+        exact   False: the products of these samples are summed in their own dtype, which is twice as fast in float32
+        """
+        x = samples.double() if exact else samples
+        return Moments(x.shape[1], x.sum(1).double(), (x @ x.T).double())
+
+    @staticmethod
+    def none(size: int) -> Moments:
+        """Of no sample."""
+        return Moments(0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64))
+
+    def __add__(self, other: Moments) -> Moments:
+        """Of both sets of samples together: over batches, over images, over processes."""
+        return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
+
+    @property
+    def mean(self) -> Tensor:
+        """(C,)"""
+        return self.total / self.count
+
+    @property
+    def second(self) -> Tensor:
+        """(C, C) mean outer product, not centred."""
+        return self.products / self.count
+
+    @property
+    def covariance(self) -> Tensor:
+        """(C, C), divided by the count, not one less."""
+        return self.second - torch.outer(self.mean, self.mean)
+
+
+def taps(image: Tensor, size: int) -> Tensor:
+    """What a zero-padded size x size convolution reads: (N, C, H, W) -> (C * size**2 + 1, N * H * W).
+
+    Rows in the order of a kernel (C_out, C, size, size) flattened; the last row is 1, for the bias.
+    """
+    n, c, h, w = image.shape
+    margin = size // 2
+    padded = torch.nn.functional.pad(image, (margin,) * 4)
+    out = image.new_ones(c * size**2 + 1, n * h * w)
+    views = out[:-1].view(c, size, size, n, h, w)
+    for i in range(size):
+        for j in range(size):
+            views[:, i, j] = padded[:, :, i : i + h, j : j + w].transpose(0, 1)
+    return out
+
+
+def pixels(image: Tensor) -> Tensor:
+    """(N, C, H, W) -> (C, N * H * W)."""
+    return image.transpose(0, 1).reshape(image.shape[1], image.shape[0] * image.shape[2] * image.shape[3])
+
+
+def regress(moments: Moments, inputs: slice, outputs: slice, strength: float) -> Tensor:
+    """Least squares with a penalty: W (O, I) that minimises  mean |W x - y|^2 + strength * sum of W^2 * var x.
+
+    inputs, outputs   where x and y are in the moments' vectors; one entry of x is the constant 1, which is free
+
+    The penalty goes by variance, not by power: a feature that was shifted to be positive is not any surer for it.
+    """
+    second = moments.second
+    variance = (second.diagonal() - moments.mean.square())[inputs].clamp_min(0)
+    floor = 1e-13 * float(second.diagonal()[inputs].max()) + 1e-300  # an input that is always zero gets no weight
+    damped = second[inputs, inputs] + torch.diag(strength * variance + floor)
+    rows: Tensor = torch.linalg.solve(damped, second[inputs, outputs]).T
+    return rows

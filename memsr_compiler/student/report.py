@@ -1,0 +1,65 @@
+"""What deriving a student gave: numbers for tables and pictures, and the maps that distillation starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from memsr_compiler.costs import Cost
+
+Mode = Literal["data-aware", "memsr"]
+
+
+@dataclass(frozen=True)
+class LayerShrunk:
+    """One layer of the student but the last, and the teacher's level that it stands for.
+
+    number            from 1
+    holds             the teacher's tensors at this level, by name
+    teacher_width     their channels;  width  the student's, alignment included
+    relus             of the student's channels, how many are ReLUs of the teacher; the others carry linear directions
+    singular_values   (teacher_width,) of the teacher's centred features, largest first, divided by sqrt(samples)
+    lost              MemSR Eq. 15: relative Frobenius error of the best features of this width (centred)
+    own_error         the same of M_i * (what the student really computes), in [0, 1]
+    map               M_i (teacher_width, width + 1): the teacher's features from the student's and 1
+    """
+
+    number: int
+    holds: tuple[str, ...]
+    teacher_width: int
+    width: int
+    relus: int
+    singular_values: Tensor
+    lost: float
+    own_error: float
+    map: Tensor
+
+
+@dataclass
+class ShrinkReport:
+    """What `shrink` did.
+
+    mode         "data-aware" or "memsr"
+    layers       all but the last
+    pixels       of the network's input, that the statistics are of;  images  crops
+    fidelity     PSNR in dB of the student's output to the teacher's on them, peak = width of the input range;
+                 first as derived layer by layer, then after each step of the joint refit
+    cost         of the student;  teacher_cost  of the teacher as it is
+    seconds      by stage of the work
+    """
+
+    mode: Mode
+    layers: tuple[LayerShrunk, ...] = ()
+    pixels: int = 0
+    images: int = 0
+    fidelity: tuple[float, ...] = ()
+    cost: Cost | None = None
+    teacher_cost: Cost | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def maps(self) -> tuple[Tensor, ...]:
+        """M_i of all layers but the last."""
+        return tuple(layer.map for layer in self.layers)
