@@ -196,6 +196,12 @@ def test_a_width_above_the_teachers_is_padded_with_zeros() -> None:
     assert not wide.kernels[0][0][7:].any() and not wide.kernels[1][0][:, 7:].any()
 
 
+def test_a_single_channel_is_a_direction_and_not_the_constant() -> None:
+    teacher, x = edsr(), images()
+    derived = memsr_student(teacher, [x], widths=[1] * (len(teacher.levels) - 1))
+    assert all(layer.map[:, 0].norm() == pytest.approx(1) and layer.lost < 1 for layer in derived.layers)
+
+
 def test_constant_images_give_a_student_and_no_nan() -> None:
     teacher = Teacher.of(chain(kernels=(1, 1, 1)), (0.0, 1.0))
     x = torch.full((2, 3, 8, 8), 0.5, dtype=torch.float64)
@@ -370,8 +376,8 @@ def test_refusals() -> None:
         memsr_student(teacher, [x], theta=1.0)
     with pytest.raises(InvalidInput, match=f"give {inner}, all but the last's"):
         memsr_student(teacher, [x], widths=[6])
-    with pytest.raises(InvalidInput, match=r"layer 1: width 1; paper mode needs 2 channels .* the constant 1"):
-        memsr_student(teacher, [x], widths=[1] * inner)
+    with pytest.raises(InvalidInput, match="a width of 0 is no layer"):
+        memsr_student(teacher, [x], widths=[0] * inner)
     with pytest.raises(InvalidInput, match="give at least 11 more"):
         memsr_student(teacher, [x[:1, :, :3, :3]], widths=[6] * inner)
     with pytest.raises(InvalidInput, match="kept=-1"):
