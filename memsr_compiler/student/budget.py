@@ -63,7 +63,7 @@ def chosen_widths(teacher: Teacher, seen: Survey | None, budget: Budget, align: 
     """
     largest = full_widths(teacher, align)
     if budget.width is not None:
-        _require_width(budget.width, max(largest))
+        _require_width(budget.width, max(largest, default=budget.width))
         return tuple(min(_aligned(budget.width, align), most) for most in largest)
     if budget.widths is not None:
         if len(budget.widths) != len(largest):
@@ -82,8 +82,8 @@ def chosen_widths(teacher: Teacher, seen: Survey | None, budget: Budget, align: 
 
 
 def full_widths(teacher: Teacher, align: int) -> tuple[int, ...]:
-    """The widths that hold all of the teacher, aligned."""
-    return tuple(_aligned(level.channels, align) for level in teacher.levels[:-1])
+    """The widths that hold all of the teacher, and a channel of ones for the borders, aligned."""
+    return tuple(_aligned(level.channels + 1, align) for level in teacher.levels[:-1])
 
 
 def student_cost(teacher: Teacher, widths: Sequence[int]) -> Cost:

@@ -165,7 +165,9 @@ def _shifted(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
         high = torch.maximum(high, values.amax(dim=(0, 2, 3)))
     sign = torch.where(high.abs() < low.abs(), -1.0, 1.0).double()  # the smaller shift: beyond the border there is 0
     lowest = torch.where(sign < 0, -high, low)
-    extent = (high - low).clamp_min(1e-12)
+    largest = torch.maximum(low.abs(), high.abs())
+    varies = high - low > 1e-6 * largest
+    extent = torch.where(varies, high - low, largest.clamp_min(1e-6))  # a constant is in units of itself
     scale, shift = sign / extent, (-lowest / extent + MARGIN).clamp_min(0)
     scale[:relus], shift[:relus] = 1, 0
     return weight * scale[:, None, None, None], bias * scale + shift

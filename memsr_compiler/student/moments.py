@@ -79,13 +79,14 @@ def pixels(image: Tensor) -> Tensor:
 def regress(moments: Moments, inputs: slice, outputs: slice, strength: float) -> Tensor:
     """Least squares with a penalty: W (O, I) that minimises  mean |W x - y|^2 + strength * sum of W^2 * var x.
 
-    inputs, outputs   where x and y are in the moments' vectors; one entry of x is the constant 1, which is free
+    inputs, outputs   where x and y are in the moments' vectors; the last entry of x is the constant 1, which is free
 
     The penalty goes by variance, not by power: a feature that was shifted to be positive is not any surer for it.
     """
-    second = moments.second
-    variance = (second.diagonal() - moments.mean.square())[inputs].clamp_min(0)
-    floor = 1e-13 * float(second.diagonal()[inputs].max()) + 1e-300  # an input that is always zero gets no weight
-    damped = second[inputs, inputs] + torch.diag(strength * variance + floor)
-    rows: Tensor = torch.linalg.solve(damped, second[inputs, outputs]).T
-    return rows
+    mean, covariance = moments.mean, moments.covariance
+    varying = slice(inputs.start, inputs.stop - 1)
+    variance = covariance.diagonal()[varying].clamp_min(0)
+    floor = 1e-13 * float(moments.second.diagonal()[varying].max()) + 1e-300  # what never varies gets no weight
+    damped = covariance[varying, varying] + torch.diag(strength * variance + floor)
+    rows: Tensor = torch.linalg.solve(damped, covariance[varying, outputs]).T
+    return torch.cat([rows, (mean[outputs] - rows @ mean[varying])[:, None]], dim=1)

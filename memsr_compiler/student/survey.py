@@ -47,6 +47,8 @@ def _forward_and_back(teacher: Teacher, batch: Tensor, seed: int) -> tuple[list[
     """
     values = teacher.start(batch)
     held: list[Tensor] = []
+    if len(teacher.levels) == 1:  # one convolution: there is nothing between input and output
+        return [], []
     with torch.enable_grad():
         for level in teacher.levels:
             features = teacher.advance(level, values)

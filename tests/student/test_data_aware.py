@@ -1,0 +1,176 @@
+"""The data-aware student: exact at full width, better the wider it is, the same whatever the images' order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import random_network
+from torch import Tensor, nn
+
+from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.families.edsr import EDSR
+from memsr_compiler.families.imdn import IMDNBaseline
+from memsr_compiler.student import shrink
+from memsr_compiler.student.budget import full_widths
+from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.refit import refit
+from memsr_compiler.student.report import ShrinkReport
+from memsr_compiler.student.spool import Spool
+
+
+def edsr(blocks: int = 2, channels: int = 8) -> EDSR:
+    torch.manual_seed(4)
+    return EDSR(scale=2, blocks=blocks, channels=channels).eval()
+
+
+def images(count: int = 4, size: int = 40, channels: int = 3) -> list[Tensor]:
+    """Noise of several scales: neighbours are alike, as in photographs."""
+    generator = torch.Generator().manual_seed(7)
+    found = []
+    for _ in range(count):
+        levels = [torch.rand(1, channels, n, n, generator=generator) for n in (3, 9, size)]
+        large = [F.interpolate(x, (size, size), mode="bilinear", align_corners=False) for x in levels]
+        found.append((0.6 * large[0] + 0.3 * large[1] + 0.1 * large[2]).double())
+    return found
+
+
+@torch.no_grad()
+def difference(a: nn.Module, b: nn.Module, inputs: Sequence[Tensor]) -> float:
+    """Root of the mean squared difference."""
+    squares = torch.cat([(a(x.float()) - b(x.float())).flatten() for x in inputs]).square()
+    return float(squares.mean().sqrt())
+
+
+def reported(net: object) -> ShrinkReport:
+    report = net.report  # type: ignore[attr-defined]
+    assert isinstance(report, ShrinkReport)
+    return report
+
+
+def test_full_width_is_the_teacher_borders_included() -> None:
+    teacher = edsr()
+    net = shrink(teacher, width=40, calibration=images())
+    for size in (3, 17, 40):  # small images are mostly border
+        unseen = [F.interpolate(x, (size, size + 2), mode="bilinear", align_corners=False) for x in images(9)[4:]]
+        assert difference(net, teacher, unseen) < 1e-3  # the weights are found by least squares, with a penalty
+    assert max(layer.own_error for layer in reported(net).layers) < 1e-3
+
+
+def test_the_wider_the_better_and_the_refit_helps() -> None:
+    teacher, inputs = edsr(), images()
+    errors = [
+        difference(shrink(teacher, width=w, align=1, calibration=inputs, refit=0), teacher, inputs) for w in (4, 8, 14)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+    fitted = shrink(teacher, width=4, align=1, calibration=inputs, refit=6)
+    assert list(reported(fitted).fidelity) == sorted(reported(fitted).fidelity)
+    assert difference(fitted, teacher, inputs) < errors[0]
+    assert reported(fitted).fidelity[-1] == pytest.approx(
+        -20 * torch.tensor(difference(fitted, teacher, inputs)).log10().item(), abs=0.05
+    )
+
+
+def test_the_teacher_is_not_changed() -> None:
+    teacher = edsr()
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    shrink(teacher, width=4, align=1, calibration=images(), refit=1)
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_order_of_images_does_not_matter() -> None:
+    inputs = images(5)
+    one = shrink(edsr(), width=6, align=1, calibration=inputs, refit=2)
+    other = shrink(edsr(), width=6, align=1, calibration=inputs[::-1], refit=2)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_a_plain_network_is_a_teacher_too() -> None:
+    teacher, inputs = edsr(), images()
+    plain = compile_to_plain(teacher)
+    direct = shrink(teacher, width=8, calibration=inputs, refit=0)
+    through = shrink(plain, width=8, calibration=inputs, refit=0)
+    assert through.info.teacher_sha256 == plain.info.teacher_sha256
+    a, b = difference(direct, teacher, inputs), difference(through, teacher, inputs)
+    assert b < 1.5 * a  # equal up to the ties that rounding breaks
+    carried = Teacher.of(plain, (0.0, 1.0))
+    assert max(carried.widths[1:-2]) < max(plain.widths[1:-2])  # split carries are one channel again
+
+
+def test_a_student_is_written_and_read_again(tmp_path: Path) -> None:
+    net = shrink(edsr(), width=8, calibration=images(), refit=0)
+    save_plain(net, tmp_path / "student.safetensors")
+    export_onnx(net, tmp_path / "student.onnx")
+    for name in ("student.safetensors", "student.onnx"):
+        again = load_plain(tmp_path / name)
+        assert again.info == net.info and again.certificate is None
+        assert all(
+            torch.equal(a, b) for a, b in zip(again.state_dict().values(), net.state_dict().values(), strict=True)
+        )
+
+
+def test_leaky_relus_become_relus_and_directions() -> None:
+    torch.manual_seed(0)
+    teacher = IMDNBaseline(scale=2, blocks=1, channels=16).eval()
+    inputs = images(6, 48)
+    narrow, wide = (shrink(teacher, width=w, calibration=inputs, refit=0) for w in (8, 24))
+    assert difference(wide, teacher, inputs) < difference(narrow, teacher, inputs)
+    assert any(0 < layer.relus < layer.width for layer in reported(wide).layers)
+
+
+@pytest.mark.parametrize("seed", range(1, 16, 2))
+def test_random_networks_at_full_width(seed: int) -> None:
+    network = random_network(seed)
+    teacher = Teacher.of(network, (0.0, 1.0))
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [torch.rand(1, network.channels, 48, 40, generator=generator, dtype=torch.float64) for _ in range(4)]
+    net = shrink(network, widths=full_widths(teacher, 8), calibration=inputs)
+    with torch.no_grad():
+        largest = max(float(network(x.float()).abs().max()) for x in inputs)
+    assert difference(net, network, inputs) < 2e-4 * largest
+
+
+def test_too_few_pixels() -> None:
+    tiny = [torch.rand(1, 3, 3, 3, dtype=torch.float64)]
+    with pytest.raises(InvalidInput, match=r"unknowns .* 9 pixels: \d+ more are needed"):
+        shrink(edsr(), width=8, calibration=tiny)
+
+
+def test_constant_images() -> None:
+    """Nothing varies: the student still gives what the teacher gives for them."""
+    teacher = edsr()
+    flat = [torch.full((1, 3, 40, 40), v, dtype=torch.float64) for v in (0.2, 0.7)]
+    net = shrink(teacher, width=8, calibration=flat, refit=0)
+    assert difference(net, teacher, flat) < 0.02
+
+
+def test_refit_goes_back_to_where_the_teacher_is() -> None:
+    """A student of the teacher's own architecture, its weights disturbed: most of the damage is undone."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(8, 3), (8, 8), (4, 8)]
+    true = [
+        (
+            0.3 * torch.randn(o, i, 3, 3, generator=generator).double(),
+            0.1 * torch.randn(o, generator=generator).double(),
+        )
+        for o, i in shapes
+    ]
+
+    def run(kernels: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+        for k, (w, b) in enumerate(kernels):
+            x = F.conv2d(x, w.to(x.dtype), b.to(x.dtype), padding=1)
+            x = x.relu() if k < len(kernels) - 1 else x
+        return x
+
+    disturbed = [(w * (1 + 0.1 * torch.randn(w.shape, generator=generator).double()), b) for w, b in true]
+    with Spool() as batches:
+        for x in images(3):
+            batches.append({"image": x.float(), "output": run(true, x.float())})
+        found = refit(disturbed, batches, 25)
+    assert list(found.losses) == sorted(found.losses, reverse=True)
+    assert found.losses[-1] < found.losses[0] / 50
