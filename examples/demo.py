@@ -1,14 +1,15 @@
-"""The main job, on what ships: a trained teacher and photographs -> plain network -> ONNX -> upscaled pictures.
+"""The main jobs, on what ships: a trained teacher and photographs -> plain network, student -> ONNX -> pictures.
 
     python examples/demo.py [FOLDER]
 
-Writes plain.onnx, its certificate and PNGs to FOLDER (default demo-output) and prints what it measured.
+Writes plain.onnx, its certificate, student.onnx and PNGs to FOLDER (default demo-output) and prints what it measured.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from memsr_compiler import check_equivalence, compile_to_plain, export_onnx, load_plain, load_teacher
+from memsr_compiler import check_equivalence, compile_to_plain, export_onnx, load_plain, load_teacher, shrink
 from memsr_compiler.checker import check
 from memsr_compiler.costs import cost_of_graph
 from memsr_compiler.images import sample_photographs, to_image, to_tensor, write_image
@@ -28,6 +29,9 @@ from memsr_compiler.trace import trace
 
 HERE = Path(__file__).parent
 TEACHER = HERE / "edsr_8x32_x2.pt"
+WIDTH = 32  # of the student: as many channels as the teacher's own convolutions have
+
+Network = Callable[[torch.Tensor], torch.Tensor]
 
 
 def main(folder: Path) -> None:
@@ -46,34 +50,40 @@ def main(folder: Path) -> None:
     exact = check_equivalence(teacher, net).require()
     say.print(f"certificate checked; float64 deviation on probes {exact.deviation:.1e} (bound {exact.bound:.1e})")
 
-    scores, worst = upscale_photographs(teacher, OrtNetwork(folder / "plain.onnx"), folder)
-    assert net.report is not None and net.report.cost is not None
-    rows = {"teacher": cost_of_graph(trace(teacher).graph), "plain": net.report.cost}
+    start = time.perf_counter()
+    student = shrink(teacher, width=WIDTH)
+    export_onnx(student, folder / "student.onnx")
+    say.print(f"derived a student of {WIDTH} channels in {time.perf_counter() - start:.1f} s, without training")
+
+    networks = {name: OrtNetwork(folder / f"{name}.onnx") for name in ("plain", "student")}
+    scores, worst = upscale_photographs({"teacher": teacher, **networks}, folder)
+    assert net.report is not None and student.report is not None
+    rows = {"teacher": cost_of_graph(trace(teacher).graph), "plain": net.report.cost, "student": student.report.cost}
     table = Table(title="On the sample photographs, 480x270 input for the costs", title_justify="left", box=None)
     for column in ("", "parameters", "multiply-adds", "feature maps", "PSNR-Y"):
         table.add_column(column, justify="right" if column else "left")
     table.add_row("bicubic", "", "", "", f"{np.mean(scores['bicubic']):.3f} dB")
     for name, cost in rows.items():
+        assert cost is not None
         macs = cost.macs_per_pixel * 480 * 270 / 1e9
         memory = cost.memory(270, 480) / 2**20
         score = f"{np.mean(scores[name]):.3f} dB"
         table.add_row(name, f"{cost.parameters / 1e3:,.0f} K", f"{macs:.1f} G", f"{memory:.1f} MiB", score)
     say.print(table)
-    say.print(f"widths {', '.join(map(str, net.widths))}")
+    say.print(f"widths: plain {', '.join(map(str, net.widths))}")
+    say.print(f"        student {', '.join(map(str, student.widths))}")
     say.print(f"largest difference between teacher and ONNX Runtime, both float32: {worst:.1e}")
-    say.print(f"pictures in {folder}: low, teacher, plain (enlarged), high")
+    say.print(f"pictures in {folder}: low, teacher, plain, student (enlarged), high")
 
 
-def upscale_photographs(
-    teacher: torch.nn.Module, plain: OrtNetwork, folder: Path
-) -> tuple[dict[str, list[float]], float]:
-    """PSNR-Y of bicubic, teacher and plain for each photograph, and the largest difference of the last two."""
-    scores: dict[str, list[float]] = {"bicubic": [], "teacher": [], "plain": []}
+def upscale_photographs(networks: dict[str, Network], folder: Path) -> tuple[dict[str, list[float]], float]:
+    """PSNR-Y of bicubic and of each network for each photograph; the largest difference of plain to teacher."""
+    scores: dict[str, list[float]] = {name: [] for name in ("bicubic", *networks)}
     worst = 0.0
     for i, high in enumerate(track(sample_photographs(scale=2), "upscaling", transient=True)):
         low = resize(high, 0.5)
         with torch.no_grad():
-            outputs = {"teacher": teacher(to_tensor(low)), "plain": plain(to_tensor(low))}
+            outputs = {name: network(to_tensor(low)) for name, network in networks.items()}
         worst = max(worst, float((outputs["teacher"] - outputs["plain"]).abs().max()))
         scores["bicubic"].append(psnr(resize(low, 2, rounding=False) / 255, high, scale=2))
         write_image(folder / f"{i}_low.png", low)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import memsr_compiler
 from memsr_compiler import compile_to_plain, load_teacher
 from memsr_compiler.images import sample_photographs, write_image
 
@@ -24,17 +26,25 @@ def run(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: object) -> Non
     assert done == 0
 
 
-def test_demo_keeps_the_teachers_psnr(
+def test_demo_keeps_the_teachers_psnr_and_a_student_comes_close(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    quick = partial(memsr_compiler.shrink, samples=3, refit=0)  # the demo takes its time, a test need not
+    monkeypatch.setattr(memsr_compiler, "shrink", quick)
     run(monkeypatch, "demo.py", tmp_path / "out")
     lines = capsys.readouterr().out.splitlines()
+    names = ("bicubic", "teacher", "plain", "student")
     scores = {
-        name: line.split()[-2] for line in lines for name in ("teacher", "plain") if line.strip().startswith(name)
+        name: float(line.split()[-2])
+        for line in lines
+        for name in names
+        if line.strip().startswith(name) and line.strip().endswith(" dB")
     }
     assert scores["teacher"] == scores["plain"], lines
+    assert scores["bicubic"] + 1 < scores["student"] < scores["teacher"], lines
     assert (tmp_path / "out" / "plain.cert.json").exists()
-    assert len(list((tmp_path / "out").glob("*_plain.png"))) == len(sample_photographs())
+    for name in ("plain", "student"):
+        assert len(list((tmp_path / "out").glob(f"*_{name}.png"))) == len(sample_photographs())
 
 
 def test_anyone_can_train_a_teacher_and_convert_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
