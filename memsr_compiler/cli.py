@@ -74,7 +74,7 @@ Calibration = Annotated[
     Path | None,
     typer.Option(help="Images to derive from, any photographs; default: those that ship", metavar="DIR"),
 ]
-Samples = Annotated[int | None, typer.Option(help="Crops to take from them; default: 30", metavar="N")]
+Samples = Annotated[int | None, typer.Option(help="Crops to take from them; more take longer", metavar="N")]
 Seed = Annotated[int, typer.Option(help="For the places of the crops", min=0)]
 Refit = Annotated[
     int | None, typer.Option(help="Steps of the joint refit, 0 for none; default: two minutes' worth", metavar="N")

@@ -22,7 +22,6 @@ from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.families.vdsr import VDSR
 from memsr_compiler.images import sample_photographs, write_image
 from memsr_compiler.resize import resize
-from memsr_compiler.student.calibration import SAMPLES
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--samples", "4", "--refit", "0")
@@ -418,11 +417,6 @@ def test_sweeps_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_pa
         (("--width", "8", "--data", tmp_path / "absent"), ("absent", "is no folder")),
     ):
         refused(run, tmp_path, ("sweep", teacher, "--calibration", photographs, *QUICK, *options), *words)
-
-
-def test_help_tells_the_defaults(run: Run) -> None:
-    _, out, _ = run("shrink", "--help")
-    assert f"default: {SAMPLES}" in " ".join(out.replace("│", " ").split())
 
 
 def test_help_has_examples(run: Run) -> None:

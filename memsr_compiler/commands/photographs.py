@@ -122,7 +122,7 @@ def calibration_samples(photographs: Sequence[Photograph] | None, shape: Shape) 
     """The photographs that a student is derived from (None: those that ship), the middle of the first ones."""
     if photographs is None:
         chosen = [Photograph(f"photograph {i}", p) for i, p in enumerate(sample_photographs(), 1)]
-        words = f"the {len(chosen)} photographs it is derived from"
+        words = f"{len(chosen)} of the photographs it is derived from"
     else:
         chosen = list(photographs[:SCORED])
         some = f"{len(chosen)} of {len(photographs)}" if len(photographs) > len(chosen) else "the"
