@@ -20,6 +20,7 @@ from torch import Tensor
 from memsr_compiler.errors import InvalidInput
 
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
+_MORE = ("brick.png", "camera.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "page.png")
 
 
 def read_image(path: str | os.PathLike[str], *, dtype: DTypeLike = np.uint8, keep_grey: bool = False) -> NDArray[Any]:
@@ -112,8 +113,10 @@ def to_image(tensor: Tensor) -> NDArray[np.uint8]:
     return to_uint8(tensor.detach().permute(1, 2, 0).cpu().float().numpy())
 
 
-def sample_photographs(*, scale: int = 1) -> list[NDArray[np.uint8]]:
+def sample_photographs(*, scale: int = 1, more: bool = False) -> list[NDArray[np.uint8]]:
     """Colour photographs installed with scikit-image, uint8 (H, W, 3), cropped to multiples of `scale`.
+
+    more   also textures, print and sky, most of them grey, as three equal channels
 
     Enough to try the compiler out or to calibrate with, and no download. Being few, they are no benchmark.
     Raises InvalidInput if scikit-image or one of the files is missing.
@@ -123,7 +126,7 @@ def sample_photographs(*, scale: int = 1) -> list[NDArray[np.uint8]]:
     except ImportError as error:
         raise InvalidInput("sample photographs: install scikit-image, which brings them") from error
     folder = Path(skimage.__file__).parent / "data"
-    return [crop_to_multiple(read_image(folder / name), scale) for name in _SAMPLES]
+    return [crop_to_multiple(read_image(folder / name), scale) for name in (*_SAMPLES, *(_MORE if more else ()))]
 
 
 def crop_to_multiple(image: NDArray[Any], scale: int) -> NDArray[Any]:

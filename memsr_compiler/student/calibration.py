@@ -20,7 +20,8 @@ from memsr_compiler.metrics import luma, srcnn_input
 from memsr_compiler.resize import resize
 
 CROP = 96  # pixels a side
-SAMPLES = 30  # crops
+SAMPLES = (12, 36)  # crops: for large networks, and for small ones
+PIXEL_MACS = 1.4e11  # multiply-adds of one run of the teacher over all crops, between these two
 BATCH = 4  # crops that go through the networks together
 
 
@@ -58,11 +59,12 @@ def _blurred(image: NDArray[np.uint8], factor: int) -> NDArray[Any]:
 def sample_inputs(*, scale: int, channels: int, input_range: tuple[float, float]) -> list[Tensor]:
     """The photographs that come with scikit-image, as `network_input`.  Raises InvalidInput where it is missing."""
     return [
-        network_input(image, scale=scale, channels=channels, input_range=input_range) for image in sample_photographs()
+        network_input(image, scale=scale, channels=channels, input_range=input_range)
+        for image in sample_photographs(more=True)
     ]
 
 
-def batches(images: Sequence[Tensor], *, samples: int = SAMPLES, crop: int = CROP, seed: int = 0) -> list[Tensor]:
+def batches(images: Sequence[Tensor], *, samples: int, crop: int = CROP, seed: int = 0) -> list[Tensor]:
     """Crops of the images, in batches of equal size: float64 (N, C, h, w) with h, w <= crop.
 
     images    each (N, C, H, W), any sizes; smaller ones than a crop are used whole
@@ -102,6 +104,12 @@ def _digest(image: Tensor) -> str:
 
 def _content(image: NDArray[Any]) -> int:
     return int(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:8], 16)
+
+
+def default_samples(macs_per_pixel: int) -> int:
+    """How many crops to take for a teacher of that many multiply-adds a pixel of its input."""
+    fewest, most = SAMPLES
+    return min(max(round(PIXEL_MACS / (macs_per_pixel * CROP**2)), fewest), most)
 
 
 def sample_count(inputs: Sequence[Tensor]) -> int:

@@ -26,7 +26,7 @@ from memsr_compiler.trace import trace
 from memsr_compiler.version import VERSION
 
 REFIT_STEPS = 20
-REFIT_MACS = 4e12  # multiply-adds that the joint refit may take unless told how many steps: about two CPU minutes
+REFIT_MACS = 3.2e12  # multiply-adds that the joint refit may take unless told how many steps: about a CPU minute
 MACS_PER_STEP = 9  # runs of the student that a step costs: gradient, line search, a share of the curvature
 PREFERENCE = 2.0  # for ReLUs, where a joint refit follows
 
@@ -45,7 +45,7 @@ def shrink(
     init: Mode = "data-aware",
     refit: int | None = None,
     mean_shift: float = 3.0,
-    samples: int = calibrations.SAMPLES,
+    samples: int | None = None,
     seed: int = 0,
     align: int = 8,
     input_range: tuple[float, float] = (0.0, 1.0),
@@ -62,10 +62,10 @@ def shrink(
     calibration   images as the network is given them, each (N, C, H, W) in `input_range`; None: the photographs that
                   come with scikit-image, made smaller
     init          "data-aware", or "memsr": Algorithm 1 of the paper
-    refit         steps of the joint refit to the teacher's output on the same images; None: as many as take about two
-                  minutes of one core, at most 20; for "memsr" none
+    refit         steps of the joint refit to the teacher's output on half of the crops; None: as many as take about a
+                  minute of one core, at most 20; for "memsr" none
     mean_shift    beta of the paper's mode
-    samples       crops that are cut from the images;   seed   of where
+    samples       crops that are cut from the images; None: 12 to 36, by the teacher's size;   seed   of where
     align         all widths are rounded up to a multiple of it
     on_step       hears what is being done
 
@@ -92,7 +92,8 @@ def shrink(
         report.teacher_cost = cost_of_graph(trace(model, input_range=input_range).graph)
     if on_step is not None:
         on_step("reading the calibration images")
-    inputs = _inputs(teacher, calibration, samples, seed)
+    count = calibrations.default_samples(report.teacher_cost.macs_per_pixel) if samples is None else samples
+    inputs = _inputs(teacher, calibration, count, seed)
     report.images, report.pixels = sum(len(x) for x in inputs), calibrations.sample_count(inputs)
     lap("reading")
     if init == "memsr":
@@ -107,12 +108,12 @@ def shrink(
     return net
 
 
-def _check_options(init: str, refit: int | None, mean_shift: float, samples: int, align: int) -> None:
+def _check_options(init: str, refit: int | None, mean_shift: float, samples: int | None, align: int) -> None:
     if init not in ("data-aware", "memsr"):
         raise InvalidInput(f"init '{init}' is neither data-aware nor memsr")
     if refit is not None and refit < 0:
         raise InvalidInput(f"{refit} steps of refit are not possible; 0 is none")
-    if samples < 1:
+    if samples is not None and samples < 1:
         raise InvalidInput(f"{samples} samples are none; 30 is usual")
     if align < 1:
         raise InvalidInput(f"widths cannot be aligned to {align}; take 1 or more")
@@ -161,13 +162,14 @@ def _data_aware(
     on_step: Callable[[str], None] | None,
 ) -> tuple[Kernel, ...]:
     widths = chosen_widths(teacher, seen, budget, align)
-    macs = student_cost(teacher, widths).macs_per_pixel * report.pixels
+    half = [batch[::2] for batch in inputs]
+    macs = student_cost(teacher, widths).macs_per_pixel * calibrations.sample_count(half)
     complete = all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False))
     steps = min(REFIT_STEPS, int(REFIT_MACS / (MACS_PER_STEP * macs))) if refit is None else refit
     steps = 0 if complete else steps  # it is its teacher already
     preference = PREFERENCE if steps else 1.0
     student = data_aware_student(teacher, inputs, seen, widths, preference=preference, on_step=on_step)
-    fitted = refit_to_output(teacher, student.kernels, inputs, steps, on_step)
+    fitted = refit_to_output(teacher, student.kernels, half, steps, on_step)
     peak = teacher.input.high - teacher.input.low
     report.fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
     report.layers = described(teacher, fitted.kernels, student.relus, inputs)

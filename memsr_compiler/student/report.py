@@ -22,7 +22,7 @@ class LayerShrunk:
     relus             of the student's channels, how many are ReLUs of the teacher; the others carry linear directions
     singular_values   (teacher_width,) of the teacher's centred features, largest first, divided by sqrt(samples)
     lost              MemSR Eq. 15: relative Frobenius error of the best features of this width (centred)
-    own_error         the same of M_i * (what the student really computes), in [0, 1]
+    own_error         the same of M_i * (what the student really computes), 0 if nothing is lost
     map               M_i (teacher_width, width + 1): the teacher's features from the student's and 1
     """
 
@@ -44,7 +44,7 @@ class ShrinkReport:
     mode         "data-aware" or "memsr"
     layers       all but the last
     pixels       of the network's input, that the statistics are of;  images  crops
-    fidelity     PSNR in dB of the student's output to the teacher's on them, peak = width of the input range;
+    fidelity     PSNR in dB of the student's output to the teacher's on half of them, peak = width of the input range;
                  first as derived layer by layer, then after each step of the joint refit
     cost         of the student;  teacher_cost  of the teacher as it is
     seconds      by stage of the work

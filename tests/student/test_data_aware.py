@@ -70,9 +70,6 @@ def test_the_wider_the_better_and_the_refit_helps() -> None:
     fitted = shrink(teacher, width=4, align=1, calibration=inputs, refit=6)
     assert list(reported(fitted).fidelity) == sorted(reported(fitted).fidelity)
     assert difference(fitted, teacher, inputs) < errors[0]
-    assert reported(fitted).fidelity[-1] == pytest.approx(
-        -20 * torch.tensor(difference(fitted, teacher, inputs)).log10().item(), abs=0.05
-    )
 
 
 def test_the_teacher_is_not_changed() -> None:
