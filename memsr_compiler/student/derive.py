@@ -17,7 +17,7 @@ from memsr_compiler.student.data_aware import data_aware_student
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.describe import described
 from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.memsr import memsr_student
+from memsr_compiler.student.memsr import PAPER, PaperOptions, memsr_student
 from memsr_compiler.student.refit import refit_to_output
 from memsr_compiler.student.report import Mode, ShrinkReport
 from memsr_compiler.student.survey import Survey, survey
@@ -45,6 +45,7 @@ def shrink(
     init: Mode = "data-aware",
     refit: int | None = None,
     mean_shift: float = 3.0,
+    paper: PaperOptions = PAPER,
     samples: int | None = None,
     seed: int = 0,
     align: int = 8,
@@ -64,7 +65,7 @@ def shrink(
     init          "data-aware", or "memsr": Algorithm 1 of the paper
     refit         steps of the joint refit to the teacher's output on half of the crops; None: as many as take about a
                   minute of one core, at most 20; for "memsr" none
-    mean_shift    beta of the paper's mode
+    mean_shift    beta of the paper's mode;   paper   where its text and its authors' code part, which to follow
     samples       crops that are cut from the images; None: 12 to 36, by the teacher's size;   seed   of where
     align         all widths are rounded up to a multiple of it
     on_step       hears what is being done
@@ -97,7 +98,7 @@ def shrink(
     report.images, report.pixels = sum(len(x) for x in inputs), calibrations.sample_count(inputs)
     lap("reading")
     if init == "memsr":
-        kernels = _paper(teacher, inputs, budget, align, mean_shift, report, on_step)
+        kernels = _paper(teacher, inputs, budget, align, mean_shift, paper, report, on_step)
     else:
         seen = survey(teacher, inputs, on_step)
         lap("survey")
@@ -139,13 +140,21 @@ def _paper(
     budget: Budget,
     align: int,
     mean_shift: float,
+    paper: PaperOptions,
     report: ShrinkReport,
     on_step: Callable[[str], None] | None,
 ) -> tuple[Kernel, ...]:
     seen = survey(teacher, inputs, on_step) if budget.limit is not None else None
     widths = chosen_widths(teacher, seen, budget, align) if budget.theta is None else None
     derived = memsr_student(
-        teacher, inputs, widths=widths, theta=budget.theta, align=align, mean_shift=mean_shift, on_step=on_step
+        teacher,
+        inputs,
+        widths=widths,
+        theta=budget.theta,
+        align=align,
+        mean_shift=mean_shift,
+        options=paper,
+        on_step=on_step,
     )
     report.layers = derived.layers
     return derived.kernels

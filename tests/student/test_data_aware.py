@@ -18,6 +18,7 @@ from memsr_compiler.families.imdn import IMDNBaseline
 from memsr_compiler.student import shrink
 from memsr_compiler.student.budget import full_widths
 from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.memsr import AUTHORS
 from memsr_compiler.student.refit import refit
 from memsr_compiler.student.report import ShrinkReport
 from memsr_compiler.student.spool import Spool
@@ -171,3 +172,12 @@ def test_refit_goes_back_to_where_the_teacher_is() -> None:
         found = refit(disturbed, batches, 25)
     assert list(found.losses) == sorted(found.losses, reverse=True)
     assert found.losses[-1] < found.losses[0] / 50
+
+
+def test_paper_mode_and_the_authors_choices_through_shrink() -> None:
+    teacher, inputs = edsr(), images()
+    text = shrink(teacher, width=8, init="memsr", calibration=inputs)
+    code = shrink(teacher, width=8, init="memsr", calibration=inputs, paper=AUTHORS)
+    assert reported(text).mode == "memsr" and text.widths != code.widths  # the code keeps the last level's width
+    data_aware = shrink(teacher, width=8, calibration=inputs, refit=0)
+    assert difference(data_aware, teacher, inputs) < difference(text, teacher, inputs)

@@ -1,0 +1,46 @@
+"""Widths level by level for a limit on multiply-adds or memory, beside one theta or one width for all levels.
+
+    python benchmarks/budgets.py BENCHMARKS
+
+BENCHMARKS   a folder with Set5/x2/HR and Set5/x2/LR.  The shipped teacher; students before the joint refit, with as
+many multiply-adds (as much memory) as the one that theta or the width gave; costs for a 960x540 input.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from machine import machine
+from pretrained import SHIPPED, rgb_psnr
+
+from memsr_compiler import load_teacher
+from memsr_compiler.student import shrink
+
+SIZE = (960, 540)
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    print(machine())
+    teacher = load_teacher(SHIPPED)
+
+    def row(name: str, **options: object) -> tuple[int, int]:
+        net = shrink(teacher, refit=0, size=SIZE, **options)  # type: ignore[arg-type]
+        assert net.report is not None and net.report.cost is not None
+        cost = net.report.cost
+        macs, memory = cost.macs_per_pixel * SIZE[0] * SIZE[1], cost.memory(SIZE[1], SIZE[0])
+        psnr = rgb_psnr(net, folder, 2)
+        print(f"{name:22} {macs / 1e9:8.1f} G {memory / 2**20:8.1f} MiB {psnr:8.3f} dB  {net.widths}", flush=True)
+        return macs, memory
+
+    for told in ({"theta": 0.05}, {"theta": 0.14}, {"width": 24}):
+        name = ", ".join(f"{k} {v:g}" for k, v in told.items())
+        macs, memory = row(name, **told)
+        row("  as many multiply-adds", max_macs=macs)
+        row("  as much memory", max_memory=memory)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) / "Set5" / "x2")
