@@ -38,9 +38,9 @@ class Case:
 
 def cases(models: Path) -> dict[str, Case]:
     return {
-        "edsr": Case(load_teacher(SHIPPED), 2, rgb_psnr, (16, 24, 32, 40, 136)),
-        "vdsr": Case(load_teacher(models / "vdsr.safetensors"), 2, luma_psnr, (48, 64, 72)),
-        "imdn": Case(load_teacher(models / "IMDN_noCCA_x4.pth"), 4, rgb_psnr, (64, 96)),
+        "edsr": Case(load_teacher(SHIPPED), 2, rgb_psnr, (16, 24, 32, 136)),
+        "vdsr": Case(load_teacher(models / "vdsr.safetensors"), 2, luma_psnr, (48, 64)),
+        "imdn": Case(load_teacher(models / "IMDN_noCCA_x4.pth"), 4, rgb_psnr, (64,)),
     }
 
 

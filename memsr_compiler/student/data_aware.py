@@ -19,13 +19,14 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.student.calibration import sample_count
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.levels import Level, Teacher
-from memsr_compiler.student.moments import Moments, pixels, regress, taps
+from memsr_compiler.student.moments import Regression, pixels, taps
 from memsr_compiler.student.selection import choose
 from memsr_compiler.student.spool import Spool
 from memsr_compiler.student.survey import Survey, metric_root
 
 RIDGE = 1e-6
 MARGIN = 1.0  # of a linear channel's range, below the smallest value met: unseen images go further
+PREFERENCE = 2.0  # see `selection.choose`
 INPUT = "student"  # the student's own features, among the teacher's values
 
 
@@ -45,13 +46,11 @@ def data_aware_student(
     seen: Survey,
     widths: Sequence[int],
     *,
-    preference: float,
     on_step: Callable[[str], None] | None = None,
 ) -> Student:
     """Derive a student with these widths, one for each level but the last.
 
-    inputs       batches (N, C, H, W);   seen   the survey of the same batches
-    preference   see `selection.choose`
+    inputs   batches (N, C, H, W);   seen   the survey of the same batches
 
     A level as wide as the teacher's holds all its ReLUs and values, not a selection; with a channel more also a channel
     of ones, so that borders are exact.  Raises InvalidInput where there are fewer pixels than unknowns.
@@ -71,7 +70,7 @@ def data_aware_student(
                 kernels.append(below.kernel(below.before))
                 break
             i = level.number - 1
-            rows, chosen = _rows(level, below, batches, seen.sensitivity[i], widths[i], preference)
+            rows, chosen = _rows(level, below, batches, seen.sensitivity[i], widths[i])
             kernel = _shifted(below.kernel(rows), chosen, batches)
             kernels.append(_completed(kernel, level, widths[i]))
             relus.append(chosen)
@@ -110,19 +109,19 @@ class _Below:
 
 def _advance(teacher: Teacher, level: Level, batches: Spool) -> _Below:
     """The teacher one level on, in every batch, and the regressions."""
-    last = level is teacher.levels[-1]
-    total: Moments | None = None
+    relus = level.relu.nonzero()[:, 0]  # only these differ before and after
+    unknowns = batches[0][INPUT].shape[1] * level.kernel**2 + 1
+    total = Regression.none(unknowns, level.channels + len(relus))
     for i, batch in enumerate(batches):
         own = batch.pop(INPUT)
         features = teacher.advance(level, batch)
-        targets = [features.before] if last else [features.before, features.after]
-        more = Moments.of(torch.cat([taps(own, level.kernel), *(pixels(t) for t in targets)]))
-        total = more if total is None else total + more
+        targets = torch.cat([features.before, features.after[:, relus]], dim=1)
+        total += Regression.of(taps(own, level.kernel), pixels(targets))
         batches[i] = {INPUT: own, **features.values}
-    assert total is not None, "there are batches"
-    unknowns = len(total.total) - level.channels * (1 if last else 2)
-    rows = regress(total, slice(0, unknowns), slice(unknowns, None), RIDGE)
-    return _Below(level.kernel, rows[: level.channels], rows[level.channels :])
+    rows = total.solve(RIDGE)
+    before, after = rows[: level.channels], rows[: level.channels].clone()
+    after[relus] = rows[level.channels :]
+    return _Below(level.kernel, before, after)
 
 
 def _convolved(kernel: Kernel, features: Tensor) -> Tensor:
@@ -130,27 +129,23 @@ def _convolved(kernel: Kernel, features: Tensor) -> Tensor:
     return F.conv2d(features, weight, bias, padding=weight.shape[-1] // 2)
 
 
-def _rows(
-    level: Level, below: _Below, batches: Spool, sensitivity: Tensor, width: int, preference: float
-) -> tuple[Tensor, int]:
+def _rows(level: Level, below: _Below, batches: Spool, sensitivity: Tensor, width: int) -> tuple[Tensor, int]:
     """What the layer's channels are, as rows on the taps below: first ReLUs, then linear channels; how many ReLUs."""
     relus = level.relu.nonzero()[:, 0]
     if width >= level.channels:
         return torch.cat([below.before[relus], below.before[~level.relu]]), len(relus)
     linear = torch.cat([below.before[relus], below.after])
     together = below.kernel(linear)
-    total: Moments | None = None
+    count = len(relus) + len(linear)
+    total = Regression.none(count + 1, level.channels)
     for batch in batches:
         predicted = _convolved(together, batch[INPUT])
         after = torch.cat([batch[name] for name in level.held], dim=1)
-        candidates = [predicted[:, : len(relus)].relu(), predicted, after]
-        more = Moments.of(torch.cat([pixels(c) for c in candidates]))
-        total = more if total is None else total + more
-    assert total is not None, "there are batches"
-    covariance = total.covariance
-    count = len(relus) + len(linear)
-    target = covariance[:count, count:] @ metric_root(sensitivity)
-    choice = choose(covariance[:count, :count], len(relus), target, width, preference=preference)
+        candidates = torch.cat([predicted[:, : len(relus)].relu(), predicted, torch.ones_like(predicted[:, :1])], dim=1)
+        total += Regression.of(pixels(candidates), pixels(after))
+    covariance = total.inputs.covariance[:count, :count]
+    target = total.covariance[:count] @ metric_root(sensitivity)
+    choice = choose(covariance, len(relus), target, width, preference=PREFERENCE)
     return torch.cat([below.before[relus[list(choice.relus)]], choice.directions.T @ linear]), len(choice.relus)
 
 

@@ -28,7 +28,6 @@ from memsr_compiler.version import VERSION
 REFIT_STEPS = 20
 REFIT_MACS = 3.2e12  # multiply-adds that the joint refit may take unless told how many steps: about a CPU minute
 MACS_PER_STEP = 9  # runs of the student that a step costs: gradient, line search, a share of the curvature
-PREFERENCE = 2.0  # for ReLUs, where a joint refit follows
 
 
 def shrink(
@@ -176,8 +175,7 @@ def _data_aware(
     complete = all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False))
     steps = min(REFIT_STEPS, int(REFIT_MACS / (MACS_PER_STEP * macs))) if refit is None else refit
     steps = 0 if complete else steps  # it is its teacher already
-    preference = PREFERENCE if steps else 1.0
-    student = data_aware_student(teacher, inputs, seen, widths, preference=preference, on_step=on_step)
+    student = data_aware_student(teacher, inputs, seen, widths, on_step=on_step)
     fitted = refit_to_output(teacher, student.kernels, half, steps, on_step)
     peak = teacher.input.high - teacher.input.low
     report.fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.levels import Level, Teacher
-from memsr_compiler.student.moments import Moments, pixels, regress, taps
+from memsr_compiler.student.moments import Moments, Regression, pixels, taps
 from memsr_compiler.student.report import LayerShrunk
 from memsr_compiler.student.survey import lost, spectrum
 
@@ -25,8 +25,10 @@ def described(
     kernels   the student's, of every layer;  relus   how many channels of a layer are ReLUs of the teacher
     inputs    batches (N, C, H, W)
     """
+    inner = teacher.levels[:-1]
     widths = [len(bias) for _, bias in kernels[:-1]]
-    together = [Moments.none(w + 1 + level.channels) for w, level in zip(widths, teacher.levels, strict=False)]
+    known = [Regression.none(w + 1, level.channels) for w, level in zip(widths, inner, strict=True)]
+    theirs = [Moments.none(level.channels) for level in inner]
     with torch.no_grad():
         for batch in inputs:
             own = batch.float()
@@ -36,20 +38,20 @@ def described(
                 values = features.values
                 weight, bias = (part.float() for part in kernels[i])
                 own = F.conv2d(own, weight, bias, padding=weight.shape[-1] // 2).relu()
-                together[i] += Moments.of(torch.cat([taps(own, 1), pixels(features.after)]))
-    parts = zip(teacher.levels[:-1], relus, together, strict=True)
-    return tuple(_described(level, count, moments) for level, count, moments in parts)
+                after = pixels(features.after)
+                known[i] += Regression.of(taps(own, 1), after)
+                theirs[i] += Moments.of(after)
+    parts = zip(inner, relus, known, theirs, strict=True)
+    return tuple(_described(*part) for part in parts)
 
 
-def _described(level: Level, relus: int, together: Moments) -> LayerShrunk:
-    """together   moments of the student's features, 1, and the teacher's"""
-    width = len(together.total) - level.channels - 1
-    own, theirs = slice(0, width + 1), slice(width + 1, None)
-    rows = regress(together, own, theirs, RIDGE)
-    second = together.second
-    left = second[theirs, theirs].trace() - 2 * (rows * second[theirs, own]).sum()
-    left = left + ((rows @ second[own, own]) * rows).sum()
-    values = spectrum(Moments(together.count, together.total[theirs], together.products[theirs, theirs]))
+def _described(level: Level, relus: int, known: Regression, theirs: Moments) -> LayerShrunk:
+    """known   the regression of the teacher's features on the student's and 1;  theirs   the teacher's alone"""
+    width = len(known.inputs.total) - 1
+    rows = known.solve(RIDGE)
+    left = theirs.second.trace() - 2 * (rows * known.cross.T).sum() / theirs.count
+    left = left + ((rows @ known.inputs.second) * rows).sum()
+    values = spectrum(theirs)
     return LayerShrunk(
         number=level.number,
         holds=level.held,

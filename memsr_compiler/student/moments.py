@@ -55,6 +55,53 @@ class Moments:
         return self.second - torch.outer(self.mean, self.mean)
 
 
+@dataclass(frozen=True)
+class Regression:
+    """Streamed sums for the least squares of y on x, float64.  x ends with the constant 1.
+
+    inputs   moments of x (I,);   total  (O,) sum of y;   cross  (I, O) sum of x y^T
+    """
+
+    inputs: Moments
+    total: Tensor
+    cross: Tensor
+
+    @staticmethod
+    def of(x: Tensor, y: Tensor) -> Regression:
+        """Of samples in columns: x (I, N), its last row ones, and y (O, N)."""
+        x, y = x.double(), y.double()
+        return Regression(Moments.of(x), y.sum(1), x @ y.T)
+
+    @staticmethod
+    def none(inputs: int, outputs: int) -> Regression:
+        """Of no sample."""
+        zeros = torch.zeros(inputs, outputs, dtype=torch.float64)
+        return Regression(Moments.none(inputs), zeros.sum(0), zeros)
+
+    def __add__(self, other: Regression) -> Regression:
+        return Regression(self.inputs + other.inputs, self.total + other.total, self.cross + other.cross)
+
+    @property
+    def covariance(self) -> Tensor:
+        """(I, O) of x with y."""
+        return self.cross / self.inputs.count - torch.outer(self.inputs.mean, self.total / self.inputs.count)
+
+    def solve(self, strength: float) -> Tensor:
+        """W (O, I) that minimises  mean |W x - y|^2 + strength * sum of W^2 * var x.
+
+        The penalty goes by variance, not by power: a feature that was shifted to be positive is not any surer for it,
+        and the constant is free.
+        """
+        covariance = self.inputs.covariance[:-1, :-1]
+        variance = covariance.diagonal().clamp_min(0)
+        power = self.inputs.second.diagonal()[:-1]
+        floor = 1e-13 * float(power.max()) + 1e-300  # what never varies gets no weight
+        damped = covariance + torch.diag(strength * variance + floor)
+        rows: Tensor = torch.linalg.solve(damped, self.covariance[:-1]).T
+        constant = self.total / self.inputs.count - rows @ self.inputs.mean[:-1]
+        return torch.cat([rows, constant[:, None]], dim=1)
+
+
 def taps(image: Tensor, size: int) -> Tensor:
     """What a zero-padded size x size convolution reads: (N, C, H, W) -> (C * size**2 + 1, N * H * W).
 
@@ -74,19 +121,3 @@ def taps(image: Tensor, size: int) -> Tensor:
 def pixels(image: Tensor) -> Tensor:
     """(N, C, H, W) -> (C, N * H * W)."""
     return image.transpose(0, 1).reshape(image.shape[1], image.shape[0] * image.shape[2] * image.shape[3])
-
-
-def regress(moments: Moments, inputs: slice, outputs: slice, strength: float) -> Tensor:
-    """Least squares with a penalty: W (O, I) that minimises  mean |W x - y|^2 + strength * sum of W^2 * var x.
-
-    inputs, outputs   where x and y are in the moments' vectors; the last entry of x is the constant 1, which is free
-
-    The penalty goes by variance, not by power: a feature that was shifted to be positive is not any surer for it.
-    """
-    mean, covariance = moments.mean, moments.covariance
-    varying = slice(inputs.start, inputs.stop - 1)
-    variance = covariance.diagonal()[varying].clamp_min(0)
-    floor = 1e-13 * float(moments.second.diagonal()[varying].max()) + 1e-300  # what never varies gets no weight
-    damped = covariance[varying, varying] + torch.diag(strength * variance + floor)
-    rows: Tensor = torch.linalg.solve(damped, covariance[varying, outputs]).T
-    return torch.cat([rows, (mean[outputs] - rows @ mean[varying])[:, None]], dim=1)

@@ -28,8 +28,8 @@ def choose(covariance: Tensor, relus: int, target: Tensor, width: int, *, prefer
 
     covariance   (n, n) of the candidates: first `relus` single channels, then linear ones that may be combined
     target       (n, T) their covariance with the target, in coordinates in which all errors count alike
-    preference   how many times as much a ReLU counts as it explains now.  A joint refit can turn a ReLU that explains
-                 little into one that explains much; a linear channel stays linear
+    preference   how many times as much a ReLU counts as it explains now: a non-linearity that is gone cannot be had
+                 again by the layers above, nor by a joint refit, a direction often can
 
     At each step the ReLU, or the linear direction, that explains most of what is left; in the end the linear
     directions anew, all together, for the ReLUs that were chosen (reduced rank regression).

@@ -18,7 +18,7 @@ from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.student.budget import Budget, chosen_widths, full_widths, student_cost
 from memsr_compiler.student.calibration import batches, network_input, sample_count
 from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.moments import Moments, pixels, regress, taps
+from memsr_compiler.student.moments import Moments, Regression, pixels, taps
 from memsr_compiler.student.selection import choose
 from memsr_compiler.student.spool import Spool
 from memsr_compiler.student.survey import Survey, lost, output_error, spectrum, survey
@@ -57,17 +57,19 @@ def test_taps_are_what_a_convolution_reads(channels: int, height: int, width: in
     torch.testing.assert_close(rows @ taps(image, size), pixels(expected), rtol=0, atol=1e-12)
 
 
-def test_regression_is_least_squares_and_does_not_mind_offsets() -> None:
+def test_regression_is_least_squares_and_does_not_mind_offsets_or_batches() -> None:
     x, mixing = noise(3, 50), noise(2, 3, seed=1)
-    inputs = torch.cat([x, torch.ones(1, 50, dtype=torch.float64)])
+    ones = torch.ones(1, 50, dtype=torch.float64)
     y = mixing @ x + 5 + 0.1 * noise(2, 50, seed=3)
-    found = regress(Moments.of(torch.cat([inputs, y])), slice(0, 4), slice(4, 6), 1e-12)
+    inputs = torch.cat([x, ones])
+    whole = Regression.of(inputs, y)
+    parts = [Regression.of(inputs[:, i : i + 7], y[:, i : i + 7]) for i in range(0, 50, 7)]
+    streamed = sum(parts[::-1], Regression.none(4, 2))
     expected = torch.linalg.lstsq(inputs.T, y.T).solution.T
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
-    raised = torch.cat([x + 1000, inputs[3:], y])
-    penalised = regress(Moments.of(raised), slice(0, 4), slice(4, 6), 1e-3)
-    plain = regress(Moments.of(torch.cat([inputs, y])), slice(0, 4), slice(4, 6), 1e-3)
-    torch.testing.assert_close(penalised[:, :3], plain[:, :3], rtol=0, atol=1e-4)
+    torch.testing.assert_close(whole.solve(0.0), expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(streamed.solve(0.0), whole.solve(0.0), rtol=0, atol=1e-9)
+    raised = Regression.of(torch.cat([x + 100, ones]), y)
+    torch.testing.assert_close(raised.solve(1e-3)[:, :3], whole.solve(1e-3)[:, :3], rtol=0, atol=1e-7)
 
 
 def test_a_spool_gives_back_what_it_took_and_leaves_no_file(tmp_path: Path) -> None:
