@@ -77,7 +77,7 @@ def shrink(
     """
     told = tuple(widths) if widths is not None else None
     budget = Budget(theta, width, told, max_params, max_macs, max_memory, size)
-    _check_options(init, refit, mean_shift, samples, align)
+    _check_options(init, refit, mean_shift, samples, seed, align)
     report = ShrinkReport(init)
     clock = time.perf_counter()
 
@@ -108,13 +108,15 @@ def shrink(
     return net
 
 
-def _check_options(init: str, refit: int | None, mean_shift: float, samples: int | None, align: int) -> None:
+def _check_options(init: str, refit: int | None, mean_shift: float, samples: int | None, seed: int, align: int) -> None:
     if init not in ("data-aware", "memsr"):
         raise InvalidInput(f"init '{init}' is neither data-aware nor memsr")
     if refit is not None and refit < 0:
         raise InvalidInput(f"{refit} steps of refit are not possible; 0 is none")
     if samples is not None and samples < 1:
         raise InvalidInput(f"{samples} samples are none; 30 is usual")
+    if seed < 0:
+        raise InvalidInput(f"a seed of {seed} is negative; 0 is usual")
     if align < 1:
         raise InvalidInput(f"widths cannot be aligned to {align}; take 1 or more")
     if not (math.isfinite(mean_shift) and mean_shift >= 0):

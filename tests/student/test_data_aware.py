@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -181,3 +182,20 @@ def test_paper_mode_and_the_authors_choices_through_shrink() -> None:
     assert reported(text).mode == "memsr" and text.widths != code.widths  # the code keeps the last level's width
     data_aware = shrink(teacher, width=8, calibration=inputs, refit=0)
     assert difference(data_aware, teacher, inputs) < difference(text, teacher, inputs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"init": "random"}, "neither data-aware nor memsr"),
+        ({"refit": -1}, "-1 steps"),
+        ({"samples": 0}, "0 samples"),
+        ({"seed": -1}, "seed of -1"),
+        ({"align": 0}, "aligned to 0"),
+        ({"mean_shift": float("nan")}, "mean shift of nan"),
+        ({"calibration": [torch.rand(1, 1, 40, 40)]}, "takes 3 channels, the calibration images have 1"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        shrink(edsr(), width=8, **{"calibration": images(1), **options})
