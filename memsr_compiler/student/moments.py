@@ -28,7 +28,7 @@ class Moments:
         exact   False: the products of these samples are summed in their own dtype, which is twice as fast in float32
         """
         x = samples.double() if exact else samples
-        return Moments(x.shape[1], x.sum(1).double(), (x @ x.T).double())
+        return Moments(x.shape[1], x.sum(1).double(), _products(x).double())
 
     @staticmethod
     def none(size: int) -> Moments:
@@ -53,6 +53,16 @@ class Moments:
     def covariance(self) -> Tensor:
         """(C, C), divided by the count, not one less."""
         return self.second - torch.outer(self.mean, self.mean)
+
+
+def _products(x: Tensor, rows: int = 128) -> Tensor:
+    """x x^T, of which only one half has to be multiplied out."""
+    out = x.new_empty(len(x), len(x))
+    for start in range(0, len(x), rows):
+        end = start + rows
+        out[start:end, start:] = x[start:end] @ x[start:].T
+        out[end:, start:end] = out[start:end, end:].T
+    return out
 
 
 @dataclass(frozen=True)

@@ -305,3 +305,9 @@ def test_budgets_that_cannot_be_met(seen: tuple[Teacher, Survey], options: dict[
     levels, features = seen
     with pytest.raises(InvalidInput, match=message):
         chosen_widths(levels, features, Budget(**options), 8)  # type: ignore[arg-type]
+
+
+def test_moments_of_many_entries() -> None:
+    """They are multiplied out block by block."""
+    x = noise(300, 40)
+    torch.testing.assert_close(Moments.of(x).products, x @ x.T, rtol=0, atol=1e-12)
