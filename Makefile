@@ -15,7 +15,7 @@ install := $(bin)/python -m pip install --quiet --disable-pip-version-check --co
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## */\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-demo: $(VENV)/.installed  ## Convert the shipped teacher, check it, upscale photographs; results in demo-output
+demo: $(VENV)/.installed  ## Convert the shipped teacher, shrink it, upscale photographs; results in demo-output
 	$(bin)/python examples/demo.py
 
 check: lint types wheel-check test  ## All of the next four, as CI does
