@@ -247,7 +247,10 @@ def _errors(report: ShrinkReport) -> str:
 def _fidelity(steps: Sequence[float]) -> str:
     if not steps:
         return ""
-    told = ["as derived layer by layer", *(f"after refit {n}" for n in range(1, len(steps)))]
+    told = [
+        "as derived layer by layer",
+        *(f"after {n / (len(steps) - 1):.0%} of the joint refit" for n in range(1, len(steps))),
+    ]
     rows = ([page.head_cell(name), page.number(decibels(value))] for name, value in zip(told, steps, strict=True))
     return page.table(["student's output against the teacher's", "PSNR"], rows, numeric=(1,))
 

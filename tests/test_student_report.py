@@ -44,7 +44,7 @@ def test_it_says_what_was_made_and_how(html: str) -> None:
     assert "data-aware" in text
     assert "40 crops, 163,840 input pixels" in text
     assert student().sha256()[:12] in text
-    assert "after refit 1 41.500 dB" in text
+    assert "after 100% of the joint refit 41.500 dB" in text
     assert "features 1.50 s kernels 20.0 ms together 1.52 s" in text
 
 

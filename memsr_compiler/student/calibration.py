@@ -84,8 +84,8 @@ def batches(images: Sequence[Tensor], *, samples: int, crop: int = CROP, seed: i
     ordered = sorted(single, key=_digest)
     cut = [part for i, image in enumerate(ordered) for part in _crops(image, max(each + (i < more), 1), crop, seed)]
     by_shape: dict[torch.Size, list[Tensor]] = {}
-    for part in cut:
-        by_shape.setdefault(part.shape, []).append(part)
+    for i in np.random.default_rng(seed).permutation(len(cut)):  # a batch is of several images: the refit goes by it
+        by_shape.setdefault(cut[i].shape, []).append(cut[i])
     return [torch.cat(parts[i : i + BATCH]) for parts in by_shape.values() for i in range(0, len(parts), BATCH)]
 
 
@@ -95,7 +95,14 @@ def _crops(image: Tensor, count: int, crop: int, seed: int) -> list[Tensor]:
     tops = generator.integers(0, max(height - crop, 0) + 1, size=count)
     lefts = generator.integers(0, max(width - crop, 0) + 1, size=count)
     places = sorted({(int(top), int(left)) for top, left in zip(tops, lefts, strict=True)})
-    return [image[:, :, top : top + crop, left : left + crop] for top, left in places]
+    cut = (image[:, :, top : top + crop, left : left + crop] for top, left in places)
+    return [_turned(part, int(way)) for part, way in zip(cut, generator.integers(0, 8, size=len(places)), strict=True)]
+
+
+def _turned(image: Tensor, way: int) -> Tensor:
+    """One of the eight ways in which a picture can be turned by right angles and mirrored."""
+    turned = torch.rot90(image, way % 4, (2, 3))
+    return turned.flip(3) if way >= 4 else turned
 
 
 def _digest(image: Tensor) -> str:

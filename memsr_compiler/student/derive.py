@@ -13,7 +13,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
 from memsr_compiler.student import calibration as calibrations
 from memsr_compiler.student.budget import Budget, chosen_widths, student_cost
-from memsr_compiler.student.data_aware import data_aware_student
+from memsr_compiler.student.data_aware import Student, data_aware_student
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.describe import described
 from memsr_compiler.student.levels import Teacher
@@ -25,9 +25,10 @@ from memsr_compiler.threads import one_thread
 from memsr_compiler.trace import trace
 from memsr_compiler.version import VERSION
 
-REFIT_STEPS = 20
-REFIT_MACS = 3.2e12  # multiply-adds that the joint refit may take unless told how many steps: about a CPU minute
-MACS_PER_STEP = 9  # runs of the student that a step costs: gradient, line search, a share of the curvature
+REFIT_STEPS = 160
+REFIT_MACS = 3e12  # multiply-adds that the joint refit may take unless told how many steps: one or two CPU minutes
+RUNS_PER_STEP = 3  # of the student: forward, and twice as much back
+REFIT_SAMPLES = 4  # times as many crops as for the layers: a step needs only a few of them
 
 
 def shrink(
@@ -62,8 +63,8 @@ def shrink(
     calibration   images as the network is given them, each (N, C, H, W) in `input_range`; None: the photographs that
                   come with scikit-image, made smaller
     init          "data-aware", or "memsr": Algorithm 1 of the paper
-    refit         steps of the joint refit to the teacher's output on half of the crops; None: as many as take about a
-                  minute of one core, at most 20; for "memsr" none
+    refit         steps of the joint refit to the teacher's output, each on a batch of crops; None: as many as take one or
+                  two minutes of one core, at most 160; for "memsr" none
     mean_shift    beta of the paper's mode;   paper   where its text and its authors' code part, which to follow
     samples       crops that are cut from the images; None: 12 to 36, by the teacher's size;   seed   of where
     align         all widths are rounded up to a multiple of it
@@ -92,8 +93,9 @@ def shrink(
         report.teacher_cost = cost_of_graph(trace(model, input_range=input_range).graph)
     if on_step is not None:
         on_step("reading the calibration images")
+    images = _images(teacher, calibration)
     count = calibrations.default_samples(report.teacher_cost.macs_per_pixel) if samples is None else samples
-    inputs = _inputs(teacher, calibration, count, seed)
+    inputs = calibrations.batches(images, samples=count, seed=seed)
     report.images, report.pixels = sum(len(x) for x in inputs), calibrations.sample_count(inputs)
     lap("reading")
     if init == "memsr":
@@ -101,8 +103,15 @@ def shrink(
     else:
         seen = survey(teacher, inputs, on_step)
         lap("survey")
-        kernels = _data_aware(teacher, inputs, seen, budget, align, refit, report, on_step)
-    lap("layers")
+        student = data_aware_student(
+            teacher, inputs, seen, chosen_widths(teacher, seen, budget, align), on_step=on_step
+        )
+        lap("layers")
+        more = calibrations.batches(images, samples=REFIT_SAMPLES * count, seed=seed)
+        kernels = _refitted(teacher, student, more, refit, seed, report, on_step)
+        lap("refit")
+        report.layers = described(teacher, kernels, student.relus, inputs)
+    lap("layers" if init == "memsr" else "maps")
     net = _network(teacher, kernels, report)
     report.cost = student_cost(teacher, net.widths[1:-1])
     return net
@@ -123,16 +132,14 @@ def _check_options(init: str, refit: int | None, mean_shift: float, samples: int
         raise InvalidInput(f"a mean shift of {mean_shift} is not possible; the paper's is 3")
 
 
-def _inputs(teacher: Teacher, calibration: Sequence[Tensor] | None, samples: int, seed: int) -> list[Tensor]:
+def _images(teacher: Teacher, calibration: Sequence[Tensor] | None) -> Sequence[Tensor]:
     channels, image = teacher.input.channels, teacher.input
     if calibration is None:
-        calibration = calibrations.sample_inputs(
-            scale=teacher.scale, channels=channels, input_range=(image.low, image.high)
-        )
-    inputs = calibrations.batches(calibration, samples=samples, seed=seed)
-    if inputs[0].shape[1] != channels:
-        raise InvalidInput(f"the network takes {channels} channels, the calibration images have {inputs[0].shape[1]}")
-    return inputs
+        return calibrations.sample_inputs(scale=teacher.scale, channels=channels, input_range=(image.low, image.high))
+    wrong = next((x.shape[1] for x in calibration if x.shape[1] != channels), None)
+    if wrong is not None:
+        raise InvalidInput(f"the network takes {channels} channels, the calibration images have {wrong}")
+    return calibration
 
 
 def _paper(
@@ -161,27 +168,23 @@ def _paper(
     return derived.kernels
 
 
-def _data_aware(
+def _refitted(
     teacher: Teacher,
+    student: Student,
     inputs: Sequence[Tensor],
-    seen: Survey,
-    budget: Budget,
-    align: int,
     refit: int | None,
+    seed: int,
     report: ShrinkReport,
     on_step: Callable[[str], None] | None,
 ) -> tuple[Kernel, ...]:
-    widths = chosen_widths(teacher, seen, budget, align)
-    half = [batch[::2] for batch in inputs]
-    macs = student_cost(teacher, widths).macs_per_pixel * calibrations.sample_count(half)
-    complete = all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False))
-    steps = min(REFIT_STEPS, int(REFIT_MACS / (MACS_PER_STEP * macs))) if refit is None else refit
-    steps = 0 if complete else steps  # it is its teacher already
-    student = data_aware_student(teacher, inputs, seen, widths, on_step=on_step)
-    fitted = refit_to_output(teacher, student.kernels, half, steps, on_step)
+    widths = [len(bias) for _, bias in student.kernels[:-1]]
+    macs = student_cost(teacher, widths).macs_per_pixel * calibrations.sample_count(inputs) / len(inputs)
+    steps = min(REFIT_STEPS, int(REFIT_MACS / (RUNS_PER_STEP * macs))) if refit is None else refit
+    if all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False)):
+        steps = 0  # it is its teacher already
+    fitted = refit_to_output(teacher, student.kernels, inputs, steps, seed=seed, on_step=on_step)
     peak = teacher.input.high - teacher.input.low
     report.fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
-    report.layers = described(teacher, fitted.kernels, student.relus, inputs)
     return fitted.kernels
 
 

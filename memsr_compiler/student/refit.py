@@ -1,16 +1,17 @@
-"""All layers of a student at once, against the teacher's output: a few Gauss-Newton steps, no label, no schedule.
+"""All layers of a student at once, against the teacher's output: stochastic natural gradient, no label.
 
 Layer by layer, a student is the best that each layer can do for itself; what they can do for each other is left.  The
-loss is the squared difference of the two networks' outputs on the calibration images, nothing else is known of them.
-The Gauss-Newton matrix of a layer is taken to be a Kronecker product, of the moments of what it reads and of the
-output's sensitivity to what it makes (Martens and Grosse 2015, "Optimizing Neural Networks with Kronecker-factored
-Approximate Curvature", Eq. 1 and 23); its inverse preconditions conjugate gradients (Polak-Ribiere), and every step is
-as long as a parabola through three losses has it.
+loss is the squared difference of the two networks' outputs on crops of the calibration images, nothing else is known of
+them.  Every step takes one batch.  The Gauss-Newton matrix of a layer is taken to be a Kronecker product, of the
+moments of what it reads and of the output's sensitivity to what it makes (Martens and Grosse 2015, "Optimizing Neural
+Networks with Kronecker-factored Approximate Curvature", Eq. 1 and 23), both running means over batches; its inverse
+preconditions gradient descent with momentum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,18 +21,27 @@ from torch import Tensor
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.moments import Moments, pixels, taps
-from memsr_compiler.student.spool import Spool
+from memsr_compiler.student.spool import Record, Spool
 
-DAMPING = 1e-4  # of either factor's diagonal
-RENEW = 5  # steps after which the curvature is measured anew
-FIRST_STEP = 0.01
+LENGTH = 0.03  # of a step, at most, in units of the natural gradient; less from step to step, as half a cosine wave
+PROMISE = 0.05  # of the loss: steps are shorter where the gradient promises more, which a noisy batch easily does
+MOMENTUM = 0.9
+SHARE = 2.0
+DAMPING = 1e-3  # of either factor's diagonal
+FORGET = 0.8  # weight of the curvature so far when another batch's is added
+RENEW = 20  # steps after which that is done; and in every one of the first WARM_UP, which go nowhere yet
+WARM_UP = 5
+REVIEWS = 5  # times that the loss is looked at on the way
+WATCHED = 8  # batches on which that is done, at most
 
 Direction = list[Tensor]  # a matrix (C_out, taps + 1) a layer
 
 
 @dataclass(frozen=True)
 class Refitted:
-    """kernels   of every layer;  losses   mean squared difference to the teacher, before and after each step"""
+    """kernels   of every layer, the best that were seen
+    losses    mean squared difference to the teacher on some of the batches: before, on the way, in the end
+    """
 
     kernels: tuple[Kernel, ...]
     losses: tuple[float, ...]
@@ -42,21 +52,27 @@ def refit_to_output(
     kernels: Sequence[Kernel],
     inputs: Sequence[Tensor],
     steps: int,
+    *,
+    seed: int = 0,
     on_step: Callable[[str], None] | None = None,
 ) -> Refitted:
-    """Refit a student to what its teacher makes of the inputs, batches (N, C, H, W)."""
+    """Refit a student to what its teacher makes of the inputs, batches (N, C, H, W).  See `refit`."""
     with Spool() as batches, torch.no_grad():
-        for batch in inputs:
+        for number, batch in enumerate(inputs):
+            if on_step is not None:
+                on_step(f"running the teacher, {number + 1} of {len(inputs)}")
             image = batch.float()
             batches.append({"image": image, "output": teacher.output(image)})
         with torch.enable_grad():
-            return refit(kernels, batches, steps, on_step)
+            return refit(kernels, batches, steps, seed=seed, on_step=on_step)
 
 
 def refit(
     kernels: Sequence[Kernel],
     batches: Spool,
     steps: int,
+    *,
+    seed: int = 0,
     on_step: Callable[[str], None] | None = None,
 ) -> Refitted:
     """Take `steps` steps; never ends worse than it began.
@@ -64,63 +80,59 @@ def refit(
     kernels   of every layer, ReLU after all but the last
     batches   records {"image": (N, C, H, W), "output": (N, C', H, W)}, float32: what the teacher makes of it, before
               the pixel shuffle
+    seed      of their order
     """
     student = _Student(kernels)
-    loss = student.loss(batches)
-    losses = [loss]
-    length, inverses = FIRST_STEP, []
-    before: tuple[Direction, Direction, float] | None = None
-    for step in range(steps):
-        if on_step is not None:
+    watched = [batches[i] for i in range(0, len(batches), -(-len(batches) // WATCHED))]
+    losses = [student.loss(watched)]
+    best = losses[0], student.matrices
+    curvature = _Curvature(student)
+    velocity = [torch.zeros_like(m) for m in student.matrices]
+    order = _order(len(batches), seed)
+    for step in range(-WARM_UP if steps else 0, steps):
+        if on_step is not None and step >= 0:
             on_step(f"fitting all layers together, step {step + 1} of {steps}")
-        if step % RENEW == 0:
-            inverses, before = student.curvature(batches), None
-        gradient = student.gradient(batches)
-        natural = [out @ g @ taken for g, (out, taken) in zip(gradient, inverses, strict=True)]
-        power = _dot(natural, gradient)
-        direction = [-n for n in natural]
-        if before is not None:
-            older, past, past_power = before
-            beta = (power - _dot(natural, older)) / past_power
-            candidate = [d + beta * p for d, p in zip(direction, past, strict=True)]
-            if beta > 0 and _dot(candidate, gradient) < 0:
-                direction = candidate
-        before = gradient, direction, power
-        length, loss = _line_search(student, batches, direction, _dot(direction, gradient), length, losses[-1])
-        losses.append(loss)
-        if length == 0:
-            break
+        batch = batches[next(order)]
+        if step < 0 or step % RENEW == 0:
+            curvature.add(batch, seed=step + WARM_UP)
+        if step < 0:
+            continue
+        length = LENGTH * min(1.0, (1 + math.cos(math.pi * step / steps)) / 2 )
+        velocity = _step(student, batch, curvature, velocity, length)
+        if (step + 1) * REVIEWS // steps > step * REVIEWS // steps:
+            losses.append(student.loss(watched))
+            best = min(best, (losses[-1], student.matrices), key=lambda pair: pair[0])
+    student.matrices = best[1]
     return Refitted(student.kernels(), tuple(losses))
 
 
-def _line_search(
-    student: _Student, batches: Spool, direction: Direction, slope: float, length: float, loss: float
-) -> tuple[float, float]:
-    """Go along the direction: try as far as last time, then where a parabola has its minimum, keep the better.
-
-    Returns how far and the loss there; (0, loss) if there is nothing to gain.
-    """
+def _step(student: _Student, batch: Record, curvature: _Curvature, velocity: Direction, length: float) -> Direction:
+    """Move the student on, and return by how much: never farther than this batch's loss has its minimum on the way."""
+    gradient, loss = student.gradient(batch)
+    natural = curvature.inverse_times(gradient)
+    promised = max(_dot(natural, gradient), 1e-300)
+    length = min(length, PROMISE * loss / promised)
+    direction = [MOMENTUM * v - length * n for v, n in zip(velocity, natural, strict=True)]
+    slope = _dot(gradient, direction)
+    if slope >= 0:  # what is left of former steps leads uphill
+        direction, slope = [-length * n for n in natural], -length * promised
     start = student.matrices
-    found = (0.0, loss)
-    for _ in range(6):
-        student.matrices = _along(start, direction, length)
-        tried = student.loss(batches)
-        if tried < found[1]:
-            found = length, tried
-        bend = (tried - loss - slope * length) / length**2
-        longest, shortest = 4 * length, length / 10
-        length = min(max(-slope / (2 * bend), shortest), longest) if bend > 0 else longest
-        if found[0]:
-            student.matrices = _along(start, direction, length)
-            tried = student.loss(batches)
-            found = min(found, (length, tried), key=lambda pair: pair[1])
-            break
-    student.matrices = _along(start, direction, found[0])
-    return found
+    student.matrices = _along(start, direction, 1.0)
+    bend = student.loss([batch]) - loss - slope
+    share = min(1.0, SHARE * -slope / (2 * bend)) if bend > 0 else 1.0
+    student.matrices = _along(start, direction, share)
+    return [share * d for d in direction]
 
 
-def _along(start: Direction, direction: Direction, length: float) -> Direction:
-    return [s + length * d for s, d in zip(start, direction, strict=True)]
+def _along(start: Direction, direction: Direction, share: float) -> Direction:
+    return [s + share * d for s, d in zip(start, direction, strict=True)]
+
+
+def _order(count: int, seed: int) -> Iterator[int]:
+    """Every batch once, in a random order, then again in another."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(count, generator=generator).tolist()
 
 
 def _dot(a: Direction, b: Direction) -> float:
@@ -138,7 +150,10 @@ class _Student:
         parts = zip(self.matrices, self.shapes, strict=True)
         return tuple((m[:, :-1].reshape(shape).contiguous(), m[:, -1].clone()) for m, shape in parts)
 
-    def _run(self, image: Tensor, weights: Sequence[Tensor], read: list[Tensor], made: list[Tensor]) -> Tensor:
+    def single(self) -> list[Tensor]:
+        return [m.float() for m in self.matrices]
+
+    def run(self, image: Tensor, weights: Sequence[Tensor], read: list[Tensor], made: list[Tensor]) -> Tensor:
         """Forward in float32; `read` and `made` collect every layer's input and its result before the ReLU."""
         value = image
         for i, (matrix, shape) in enumerate(zip(weights, self.shapes, strict=True)):
@@ -148,53 +163,60 @@ class _Student:
             value = value.relu() if i < len(weights) - 1 else value
         return value
 
-    def _single(self) -> list[Tensor]:
-        return [m.float() for m in self.matrices]
-
-    def loss(self, batches: Spool) -> float:
-        """Mean squared difference to the teacher's output."""
-        total, count, weights = 0.0, 0, self._single()
+    def loss(self, batches: Sequence[Record]) -> float:
+        """Mean squared difference to the teacher's output; infinite where that is not a number."""
+        total, count, weights = 0.0, 0, self.single()
         with torch.no_grad():
             for batch in batches:
-                difference = self._run(batch["image"], weights, [], []) - batch["output"]
+                difference = self.run(batch["image"], weights, [], []) - batch["output"]
                 total += float(difference.double().square().sum())
                 count += difference.numel()
-        return total / count
+        return total / count if math.isfinite(total) else math.inf
 
-    def gradient(self, batches: Spool) -> Direction:
-        """Of the loss."""
-        weights = [w.requires_grad_() for w in self._single()]
-        total = [torch.zeros_like(m) for m in self.matrices]
-        count = 0
-        for batch in batches:
-            difference = self._run(batch["image"], weights, [], []) - batch["output"]
-            count += difference.numel()
-            for sum_, more in zip(total, torch.autograd.grad(difference.square().sum(), weights), strict=True):
-                sum_ += more.double()
-        return [t / count for t in total]
-
-    def curvature(self, batches: Spool) -> list[tuple[Tensor, Tensor]]:
-        """For each layer the inverses of its two Kronecker factors: of what it makes, of what it reads."""
-        weights = self._single()
-        reads = [Moments.none(w.shape[1]) for w in weights]
-        notices = [Moments.none(len(w)) for w in weights]
-        for number, batch in enumerate(batches):
-            read: list[Tensor] = []
-            made: list[Tensor] = []
-            output = self._run(batch["image"], [weights[0].requires_grad_(), *weights[1:]], read, made)
-            generator = torch.Generator().manual_seed(number)
-            signs = torch.randint(0, 2, output.shape, generator=generator).float() * 2 - 1
-            gradients = torch.autograd.grad((output * signs).sum(), made)
-            for i, shape in enumerate(self.shapes):
-                reads[i] += Moments.of(taps(read[i].detach(), shape[-1]), exact=False)
-                notices[i] += Moments.of(pixels(gradients[i]), exact=False)
-        return [(_inverse(n, 0.0), _inverse(r, DAMPING)) for n, r in zip(notices, reads, strict=True)]
+    def gradient(self, batch: Record) -> tuple[Direction, float]:
+        """Of the loss on a batch, and that loss."""
+        weights = [w.requires_grad_() for w in self.single()]
+        loss = (self.run(batch["image"], weights, [], []) - batch["output"]).square().mean()
+        return [g.double() for g in torch.autograd.grad(loss, weights)], loss.item()
 
 
-def _inverse(moments: Moments, damping: float) -> Tensor:
-    second = moments.second
+class _Curvature:
+    """For each layer two Kronecker factors, of what it makes and of what it reads, and their inverses."""
+
+    def __init__(self, student: _Student) -> None:
+        self._student = student
+        self._factors: list[tuple[Tensor, Tensor]] = []
+        self._inverses: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, batch: Record, seed: int) -> None:
+        """Another batch's share."""
+        found = self._measured(batch, seed)
+        pairs = zip(self._factors or found, found, strict=True)
+        self._factors = [(FORGET * a + (1 - FORGET) * x, FORGET * b + (1 - FORGET) * y) for (a, b), (x, y) in pairs]
+        self._inverses = [(_inverse(made, DAMPING, 0.0), _inverse(read, 1e-9, DAMPING)) for made, read in self._factors]
+
+    def inverse_times(self, gradient: Direction) -> Direction:
+        return [made @ g @ read for g, (made, read) in zip(gradient, self._inverses, strict=True)]
+
+    def _measured(self, batch: Record, seed: int) -> list[tuple[Tensor, Tensor]]:
+        read: list[Tensor] = []
+        made: list[Tensor] = []
+        weights = self._student.single()
+        output = self._student.run(batch["image"], [weights[0].requires_grad_(), *weights[1:]], read, made)
+        generator = torch.Generator().manual_seed(seed)
+        signs = torch.randint(0, 2, output.shape, generator=generator).float() * 2 - 1
+        gradients = torch.autograd.grad((output * signs).sum(), made)
+        return [
+            (
+                Moments.of(pixels(g), exact=False).second,
+                Moments.of(taps(r.detach(), shape[-1]), exact=False).second,
+            )
+            for g, r, shape in zip(gradients, read, self._student.shapes, strict=True)
+        ]
+
+
+def _inverse(second: Tensor, of_mean: float, of_own: float) -> Tensor:
+    """Damped by a share of the mean of the diagonal, and of each entry of it."""
     diagonal = second.diagonal()
-    mean = float(diagonal.mean())
-    raised = damping * diagonal + (1e-9 if damping else DAMPING) * mean + 1e-300
-    inverse: Tensor = torch.linalg.inv(second + torch.diag(raised))
+    inverse: Tensor = torch.linalg.inv(second + torch.diag(of_own * diagonal + of_mean * diagonal.mean() + 1e-300))
     return inverse

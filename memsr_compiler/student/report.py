@@ -44,8 +44,8 @@ class ShrinkReport:
     mode         "data-aware" or "memsr"
     layers       all but the last
     pixels       of the network's input, that the statistics are of;  images  crops
-    fidelity     PSNR in dB of the student's output to the teacher's on half of them, peak = width of the input range;
-                 first as derived layer by layer, then after each step of the joint refit
+    fidelity     PSNR in dB of the student's output to the teacher's on some crops, peak = width of the input range;
+                 first as derived layer by layer, then on the way of the joint refit and at its end
     cost         of the student;  teacher_cost  of the teacher as it is
     seconds      by stage of the work
     """
