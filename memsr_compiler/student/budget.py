@@ -1,17 +1,16 @@
-"""How wide each level of a student should be: as told, by an error, or by what the student may cost."""
+"""How wide each level of a student should be: as told, or by an error; and what a student costs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from torch import Tensor
 
 from memsr_compiler.costs import Cost, cost_of_layers
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.survey import Survey, lost, output_error, spectrum
+from memsr_compiler.student.survey import Survey, lost, spectrum
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,11 @@ class Budget:
 
 
 def chosen_widths(teacher: Teacher, seen: Survey | None, budget: Budget, align: int) -> tuple[int, ...]:
-    """A width for each level but the last, all multiples of `align`.
+    """A width for each level but the last, all multiples of `align`, for a budget that is no limit.
 
-    seen   needed for theta and for limits, else may be None
+    seen   needed for theta, else may be None
 
-    Raises InvalidInput for a width below 1 or above the teacher's, a wrong number of widths, a limit below what the
-    narrowest student costs.
+    Raises InvalidInput for a width below 1 or above the teacher's, or a wrong number of widths.
     """
     largest = full_widths(teacher, align)
     if budget.width is not None:
@@ -73,12 +71,9 @@ def chosen_widths(teacher: Teacher, seen: Survey | None, budget: Budget, align: 
         for given, most in zip(budget.widths, largest, strict=True):
             _require_width(given, most)
         return tuple(min(_aligned(w, align), most) for w, most in zip(budget.widths, largest, strict=True))
-    assert seen is not None, "theta and limits go by what was seen of the teacher's features"
-    if budget.theta is not None:
-        needed = [_for_error(spectrum(m), budget.theta) for m in seen.features]
-        return tuple(min(_aligned(w, align), most) for w, most in zip(needed, largest, strict=True))
-    errors = [output_error(m, s) for m, s in zip(seen.features, seen.sensitivity, strict=True)]
-    return _within(teacher, errors, budget, largest, align)
+    assert seen is not None and budget.theta is not None, "a limit is shared out by `sharing`"
+    needed = [_for_error(spectrum(m), budget.theta) for m in seen.features]
+    return tuple(min(_aligned(w, align), most) for w, most in zip(needed, largest, strict=True))
 
 
 def full_widths(teacher: Teacher, align: int) -> tuple[int, ...]:
@@ -105,57 +100,3 @@ def _require_width(width: int, most: int) -> None:
 def _for_error(singular_values: Tensor, theta: float) -> int:
     """The smallest width of which Eq. 15 is below theta."""
     return next(r for r in range(1, len(singular_values) + 1) if lost(singular_values, r) < theta)
-
-
-def _within(
-    teacher: Teacher, errors: Sequence[Tensor], budget: Budget, largest: Sequence[int], align: int
-) -> tuple[int, ...]:
-    """From the full widths down, always where the output loses least for what is saved, until the limit is met."""
-    limit = budget.limit
-    assert limit is not None
-    widths = list(largest)
-
-    def spent(candidate: Sequence[int]) -> int:
-        return budget.spent(student_cost(teacher, candidate))
-
-    narrowest = spent([min(align, most) for most in largest])
-    if narrowest > limit:
-        raise InvalidInput(
-            f"the limit of {limit:,} is below what a student {align} wide everywhere takes: {narrowest:,}; "
-            "raise it, or take a smaller --align"
-        )
-    now = spent(widths)
-    while now > limit:
-        worth = [_worth(i, widths, errors[i], spent, now, align) for i in range(len(widths))]
-        best = min(range(len(widths)), key=worth.__getitem__)
-        if worth[best] == float("inf"):  # only memory: several levels are at its peak, none alone lowers it
-            best = min(_at_peak(teacher, widths, align), key=lambda i: _error(errors[i], widths[i] - align))
-        widths[best] -= align
-        now = spent(widths)
-    return tuple(widths)
-
-
-def _worth(
-    i: int, widths: Sequence[int], error: Tensor, spent: Callable[[Sequence[int]], int], now: int, align: int
-) -> float:
-    """Error gained for each unit saved by narrowing level i."""
-    if widths[i] <= align:
-        return float("inf")
-    saved = now - spent([*widths[:i], widths[i] - align, *widths[i + 1 :]])
-    gained = _error(error, widths[i] - align) - _error(error, widths[i])
-    return gained / saved if saved > 0 else float("inf")
-
-
-def _error(error: Tensor, width: int) -> float:
-    return float(error[min(width, len(error) - 1)])
-
-
-def _at_peak(teacher: Teacher, widths: Sequence[int], align: int) -> list[int]:
-    """Levels that can be narrowed and are next to the layer with the largest maps."""
-    every = (teacher.input.channels, *widths, teacher.levels[-1].channels)
-    pairs = [below + after for below, after in pairwise(every)]
-    for layer in sorted(range(len(pairs)), key=pairs.__getitem__, reverse=True):
-        found = [i for i in (layer - 1, layer) if 0 <= i < len(widths) and widths[i] > align]
-        if found:
-            return found
-    raise AssertionError("a limit that the narrowest student meets was not met")

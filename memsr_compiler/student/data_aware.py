@@ -26,7 +26,7 @@ from memsr_compiler.student.survey import Survey, metric_root
 
 RIDGE = 1e-6
 MARGIN = 1.0  # of a linear channel's range, below the smallest value met: unseen images go further
-PREFERENCE = 2.0  # see `selection.choose`
+PREFERENCE = 4.0  # see `selection.choose`
 INPUT = "student"  # the student's own features, among the teacher's values
 
 

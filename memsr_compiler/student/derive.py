@@ -20,14 +20,16 @@ from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.memsr import PAPER, PaperOptions, memsr_student
 from memsr_compiler.student.refit import refit_to_output
 from memsr_compiler.student.report import Mode, ShrinkReport
-from memsr_compiler.student.survey import Survey, survey
+from memsr_compiler.student.sharing import errors, stepwise
+from memsr_compiler.student.survey import survey
+from memsr_compiler.student.trial import best_widths
 from memsr_compiler.threads import one_thread
 from memsr_compiler.trace import trace
 from memsr_compiler.version import VERSION
 
-REFIT_STEPS = 160
-REFIT_MACS = 3e12  # multiply-adds that the joint refit may take unless told how many steps: one or two CPU minutes
-RUNS_PER_STEP = 3  # of the student: forward, and twice as much back
+REFIT_STEPS = 200
+REFIT_MACS = 5e12  # multiply-adds that the joint refit may take unless told how many steps: about two CPU minutes
+RUNS_PER_STEP = 4  # of the student: forward, twice as much back, and forward again to see how far to go
 REFIT_SAMPLES = 4  # times as many crops as for the layers: a step needs only a few of them
 
 
@@ -63,8 +65,8 @@ def shrink(
     calibration   images as the network is given them, each (N, C, H, W) in `input_range`; None: the photographs that
                   come with scikit-image, made smaller
     init          "data-aware", or "memsr": Algorithm 1 of the paper
-    refit         steps of the joint refit to the teacher's output, each on a batch of crops; None: as many as take one or
-                  two minutes of one core, at most 160; for "memsr" none
+    refit         steps of the joint refit to the teacher's output, each on four crops; None: as many as take about
+                  two minutes of one core, at most 200; for "memsr" none
     mean_shift    beta of the paper's mode;   paper   where its text and its authors' code part, which to follow
     samples       crops that are cut from the images; None: 12 to 36, by the teacher's size;   seed   of where
     align         all widths are rounded up to a multiple of it
@@ -103,12 +105,19 @@ def shrink(
     else:
         seen = survey(teacher, inputs, on_step)
         lap("survey")
-        student = data_aware_student(
-            teacher, inputs, seen, chosen_widths(teacher, seen, budget, align), on_step=on_step
-        )
+        if budget.limit is None:
+            chosen = chosen_widths(teacher, seen, budget, align)
+        else:
+            chosen = best_widths(teacher, inputs, seen, budget, align, on_step)
+            lap("widths")
+        student = data_aware_student(teacher, inputs, seen, chosen, on_step=on_step)
         lap("layers")
-        more = calibrations.batches(images, samples=REFIT_SAMPLES * count, seed=seed)
-        kernels = _refitted(teacher, student, more, refit, seed, report, on_step)
+        steps = _refit_steps(teacher, student, inputs) if refit is None else refit
+        crops = calibrations.batches(images, samples=REFIT_SAMPLES * count, seed=seed) if steps else inputs
+        fitted = refit_to_output(teacher, student.kernels, crops, steps, seed=seed, on_step=on_step)
+        kernels = fitted.kernels
+        peak = teacher.input.high - teacher.input.low
+        report.fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
         lap("refit")
         report.layers = described(teacher, kernels, student.relus, inputs)
     lap("layers" if init == "memsr" else "maps")
@@ -152,8 +161,15 @@ def _paper(
     report: ShrinkReport,
     on_step: Callable[[str], None] | None,
 ) -> tuple[Kernel, ...]:
-    seen = survey(teacher, inputs, on_step) if budget.limit is not None else None
-    widths = chosen_widths(teacher, seen, budget, align) if budget.theta is None else None
+    widths = None
+    if budget.limit is not None:
+        if paper.kept:
+            raise InvalidInput(
+                f"{paper.kept} levels keep the teacher's width, which no limit allows for; say the widths"
+            )
+        widths = stepwise(teacher, errors(survey(teacher, inputs, on_step)), budget, align)
+    elif budget.theta is None:
+        widths = chosen_widths(teacher, None, budget, align)
     derived = memsr_student(
         teacher,
         inputs,
@@ -168,24 +184,13 @@ def _paper(
     return derived.kernels
 
 
-def _refitted(
-    teacher: Teacher,
-    student: Student,
-    inputs: Sequence[Tensor],
-    refit: int | None,
-    seed: int,
-    report: ShrinkReport,
-    on_step: Callable[[str], None] | None,
-) -> tuple[Kernel, ...]:
+def _refit_steps(teacher: Teacher, student: Student, inputs: Sequence[Tensor]) -> int:
+    """As many as the time allows; none for a student that is its teacher already."""
     widths = [len(bias) for _, bias in student.kernels[:-1]]
-    macs = student_cost(teacher, widths).macs_per_pixel * calibrations.sample_count(inputs) / len(inputs)
-    steps = min(REFIT_STEPS, int(REFIT_MACS / (RUNS_PER_STEP * macs))) if refit is None else refit
     if all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False)):
-        steps = 0  # it is its teacher already
-    fitted = refit_to_output(teacher, student.kernels, inputs, steps, seed=seed, on_step=on_step)
-    peak = teacher.input.high - teacher.input.low
-    report.fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
-    return fitted.kernels
+        return 0
+    batch = calibrations.sample_count(inputs) / len(inputs)
+    return min(REFIT_STEPS, int(REFIT_MACS / (RUNS_PER_STEP * student_cost(teacher, widths).macs_per_pixel * batch)))
 
 
 def _network(teacher: Teacher, kernels: Sequence[Kernel], report: ShrinkReport) -> PlainNet:

@@ -26,7 +26,7 @@ from memsr_compiler.student.spool import Record, Spool
 LENGTH = 0.03  # of a step, at most, in units of the natural gradient; less from step to step, as half a cosine wave
 PROMISE = 0.05  # of the loss: steps are shorter where the gradient promises more, which a noisy batch easily does
 MOMENTUM = 0.9
-SHARE = 2.0
+REACH = 2.0  # times as far as to this batch's minimum: there its loss is what it was
 DAMPING = 1e-3  # of either factor's diagonal
 FORGET = 0.8  # weight of the curvature so far when another batch's is added
 RENEW = 20  # steps after which that is done; and in every one of the first WARM_UP, which go nowhere yet
@@ -97,7 +97,7 @@ def refit(
             curvature.add(batch, seed=step + WARM_UP)
         if step < 0:
             continue
-        length = LENGTH * min(1.0, (1 + math.cos(math.pi * step / steps)) / 2 )
+        length = LENGTH * (1 + math.cos(math.pi * step / steps)) / 2
         velocity = _step(student, batch, curvature, velocity, length)
         if (step + 1) * REVIEWS // steps > step * REVIEWS // steps:
             losses.append(student.loss(watched))
@@ -107,7 +107,7 @@ def refit(
 
 
 def _step(student: _Student, batch: Record, curvature: _Curvature, velocity: Direction, length: float) -> Direction:
-    """Move the student on, and return by how much: never farther than this batch's loss has its minimum on the way."""
+    """Move the student on, and return by how much: never so far that this batch's loss, as a parabola, would rise."""
     gradient, loss = student.gradient(batch)
     natural = curvature.inverse_times(gradient)
     promised = max(_dot(natural, gradient), 1e-300)
@@ -119,7 +119,7 @@ def _step(student: _Student, batch: Record, curvature: _Curvature, velocity: Dir
     start = student.matrices
     student.matrices = _along(start, direction, 1.0)
     bend = student.loss([batch]) - loss - slope
-    share = min(1.0, SHARE * -slope / (2 * bend)) if bend > 0 else 1.0
+    share = min(1.0, REACH * -slope / (2 * bend)) if bend > 0 else 1.0
     student.matrices = _along(start, direction, share)
     return [share * d for d in direction]
 

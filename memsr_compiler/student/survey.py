@@ -82,6 +82,13 @@ def lost(singular_values: Tensor, width: int) -> float:
     return float((energy[width:].sum() / energy.sum().clamp_min(1e-300)).sqrt())
 
 
+def relative_error(moments: Moments) -> Tensor:
+    """(C + 1,): `lost` by width."""
+    energy = spectrum(moments).square()
+    left = torch.cat([energy, energy.new_zeros(1)]).flip(0).cumsum(0).flip(0)
+    return (left / left[0].clamp_min(1e-300)).sqrt()
+
+
 def output_error(moments: Moments, sensitivity: Tensor) -> Tensor:
     """(C + 1,): what the output's mean squared error would be, about, if a level kept only its r best directions."""
     root = metric_root(sensitivity)

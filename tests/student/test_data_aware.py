@@ -170,7 +170,7 @@ def test_refit_goes_back_to_where_the_teacher_is() -> None:
     with Spool() as batches:
         for x in images(3):
             batches.append({"image": x.float(), "output": run(true, x.float())})
-        found = refit(disturbed, batches, 60)
+        found = refit(disturbed, batches, 120)
     assert found.losses[-1] < found.losses[0] / 50
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.student.budget import Budget, chosen_widths, full_widths, student_cost
 from memsr_compiler.student.calibration import batches, network_input, sample_count
+from memsr_compiler.student.forecast import forecast
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.moments import Moments, Regression, pixels, taps
 from memsr_compiler.student.selection import choose
+from memsr_compiler.student.sharing import errors, shares, stepwise
 from memsr_compiler.student.spool import Spool
 from memsr_compiler.student.survey import Survey, lost, output_error, spectrum, survey
 
@@ -228,14 +231,18 @@ def test_relus_are_preferred_as_asked() -> None:
 # -- budgets
 
 
+CALIBRATION = [noise(2, 3, 24, 24), noise(2, 3, 20, 20, seed=1)]
+
+
 @pytest.fixture(scope="module")
 def seen() -> tuple[Teacher, Survey]:
     levels = teacher()
-    return levels, survey(levels, [noise(2, 3, 24, 24), noise(2, 3, 20, 20, seed=1)])
+    return levels, survey(levels, CALIBRATION)
 
 
 def test_a_limit_is_met_and_used(seen: tuple[Teacher, Survey]) -> None:
     levels, features = seen
+    expected = forecast(levels, CALIBRATION, features, 2)
     full = full_widths(levels, 2)
     whole, least = student_cost(levels, full), student_cost(levels, [2] * len(full))
     for share in (0.2, 0.5, 0.9):
@@ -246,14 +253,34 @@ def test_a_limit_is_met_and_used(seen: tuple[Teacher, Survey]) -> None:
         )
         for name, limit in limits:
             budget = Budget(size=(10, 20), **{name: limit})  # type: ignore[arg-type]
-            widths = chosen_widths(levels, features, budget, 2)
-            spent = budget.spent(student_cost(levels, widths))
-            assert spent <= limit
-            assert all(w % 2 == 0 and 2 <= w <= most for w, most in zip(widths, full, strict=True))
-            wider = [
-                budget.spent(student_cost(levels, [*widths[:i], w + 2, *widths[i + 1 :]])) for i, w in enumerate(widths)
-            ]
-            assert max(wider) > limit  # nothing is left that could be had for it everywhere
+            for widths in shares(levels, features, expected, budget, 2):
+                assert budget.spent(student_cost(levels, widths)) <= limit
+                assert all(w % 2 == 0 and 2 <= w <= most for w, most in zip(widths, full, strict=True))
+                wider = [[*widths[:i], w + 2, *widths[i + 1 :]] for i, w in enumerate(widths)]
+                assert max(budget.spent(student_cost(levels, w)) for w in wider) > limit  # not all of it could be had
+
+
+def test_a_forecast_falls_to_nothing(seen: tuple[Teacher, Survey]) -> None:
+    levels, features = seen
+    for level, curve in zip(levels.levels, forecast(levels, CALIBRATION, features, 2), strict=False):
+        assert curve.shape == (level.channels + 1,) and float(curve[-1]) == 0
+        assert bool((curve.diff() <= 0).all()) and bool((curve[:-1] > 0).all())
+
+
+def test_a_forecast_knows_what_the_level_above_can_have_from_its_taps() -> None:
+    """Two channels that are one and the same, a pixel apart: one of them is enough."""
+    first = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+    with torch.no_grad():
+        first.weight.zero_()
+        first.weight[0, 0, 1, 1] = first.weight[1, 0, 1, 2] = first.weight[2, 1, 1, 1] = 1
+    last = nn.Conv2d(3, 3, 3, padding=1)
+    with torch.no_grad():
+        last.weight[:, 1] *= torch.eye(3)[1] * torch.eye(3)[1, :, None]  # of one of them the centre alone is read
+    levels = Teacher.of(nn.Sequential(first, nn.ReLU(), last), (0.0, 1.0))
+    inputs = [noise(2, 3, 24, 24), noise(2, 3, 20, 20, seed=1)]
+    (curve,) = forecast(levels, inputs, survey(levels, inputs), 1)
+    assert float(curve[1]) > 0.1 * float(curve[0])
+    assert float(curve[2]) < 0.03 * float(curve[0])
 
 
 def test_theta_is_the_smallest_width_below_the_error(seen: tuple[Teacher, Survey]) -> None:
@@ -301,8 +328,11 @@ def test_budgets_that_are_none(options: dict[str, object], message: str) -> None
 )
 def test_budgets_that_cannot_be_met(seen: tuple[Teacher, Survey], options: dict[str, object], message: str) -> None:
     levels, features = seen
+    budget = Budget(**options)  # type: ignore[arg-type]
+    told = budget.limit is None
+    widths = partial(chosen_widths, levels, features) if told else partial(stepwise, levels, errors(features))
     with pytest.raises(InvalidInput, match=message):
-        chosen_widths(levels, features, Budget(**options), 8)  # type: ignore[arg-type]
+        widths(budget, 8)
 
 
 def test_moments_of_many_entries() -> None:
