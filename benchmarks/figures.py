@@ -1,4 +1,4 @@
-"""The README's picture: a detail of a sample photograph, enlarged by bicubic, the teacher and its plain network.
+"""The README's picture: a detail of a photograph, enlarged by bicubic, the teacher, its plain network, a student.
 
 python examples/demo.py demo-output && python benchmarks/figures.py demo-output docs/figures/demo.png
 """
@@ -22,6 +22,7 @@ def main(folder: Path, out: Path) -> None:
         "bicubic": Image.fromarray(resize(low, 2)),
         "teacher (EDSR 8x32)": Image.open(folder / f"{NUMBER}_teacher.png"),
         "plain, in ONNX Runtime": Image.open(folder / f"{NUMBER}_plain.png"),
+        "student, 24 channels": Image.open(folder / f"{NUMBER}_student.png"),
         "photograph": Image.open(folder / f"{NUMBER}_high.png"),
     }
     side, gap, caption = 2 * SIZE, 8, 22

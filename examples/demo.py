@@ -31,7 +31,7 @@ from memsr_compiler.trace import trace
 HERE = Path(__file__).parent
 TEACHER = HERE / "edsr_8x32_x2.pt"
 WIDTH = 24  # of the student: three quarters of the channels that the teacher's own convolutions have
-SAMPLES, REFIT = 24, 6  # fewer crops and steps than shrink takes by itself, for a demo that ends soon
+SAMPLES, REFIT = 24, 60  # fewer crops and steps than shrink takes by itself, for a demo that ends soon
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 

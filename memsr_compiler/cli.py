@@ -70,6 +70,14 @@ Init = Annotated[
     str, typer.Option(help="How a student is derived: data-aware, or memsr (the paper's Algorithm 1)", metavar="MODE")
 ]
 Beta = Annotated[float, typer.Option(help="Mean shift of --init memsr, the paper's beta")]
+Paper = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="For --init memsr, where the paper's text and its authors' code part: text (default), code, or one choice "
+        "such as kept=1, see docs/paper_mode.md; may be given again",
+        metavar="CHOICE",
+    ),
+]
 Calibration = Annotated[
     Path | None,
     typer.Option(help="Images to derive from, any photographs; default: those that ship", metavar="DIR"),
@@ -266,6 +274,7 @@ def shrink(
     size: Size = "960x540",
     init: Init = "data-aware",
     beta: Beta = 3.0,
+    paper: Paper = None,
     calibration: Calibration = None,
     samples: Samples = None,
     seed: Seed = 0,
@@ -298,7 +307,7 @@ def shrink(
     from memsr_compiler.commands.students import StudentOptions, parsed_budget
     from memsr_compiler.commands.teachers import TeacherOptions
 
-    student = StudentOptions(mode, beta, calibration, samples, seed, refit, align, pixels)
+    student = StudentOptions(mode, beta, tuple(paper or ()), calibration, samples, seed, refit, align, pixels)
     options = ShrinkOptions(out, parsed_budget(*budget), student, save, report)
     run(TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle), options, talk)
 
@@ -323,6 +332,7 @@ def sweep(
     size: Size = "960x540",
     init: Init = "data-aware",
     beta: Beta = 3.0,
+    paper: Paper = None,
     calibration: Calibration = None,
     samples: Samples = None,
     seed: Seed = 0,
@@ -346,7 +356,7 @@ def sweep(
     from memsr_compiler.commands.sweep import SweepOptions, run
     from memsr_compiler.commands.teachers import TeacherOptions
 
-    student = StudentOptions(mode, beta, calibration, samples, seed, refit, align, pixels)
+    student = StudentOptions(mode, beta, tuple(paper or ()), calibration, samples, seed, refit, align, pixels)
     options = SweepOptions(parsed_budgets(option, listed), student, data, csv, plot)
     run(TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle), options, talk)
 

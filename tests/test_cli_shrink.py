@@ -213,6 +213,12 @@ def test_budgets_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_p
         (("--width", "8", "--refit", "-1"), ("refit",)),
         (("--width", "8", "--seed", "-1"), ("seed",)),
         (("--width", "8", "--init", "memsr", "--beta", "nan"), ("mean shift of nan",)),
+        (
+            ("--width", "8", "--init", "memsr", "--paper", "figure"),
+            ("paper option 'figure'", "shift_over=negative|all"),
+        ),
+        (("--width", "8", "--paper", "code"), ("--paper is for --init memsr",)),
+        (("--max-params", "1M", "--init", "memsr", "--paper", "kept=1"), ("keep the teacher's width",)),
     ):
         refused(run, tmp_path, shrink(teacher, photographs, *options), *words)
 

@@ -28,6 +28,7 @@ from memsr_compiler.inspection import inspect
 from memsr_compiler.plain import PlainNet
 from memsr_compiler.storage import is_plain, load_plain
 from memsr_compiler.student.derive import shrink
+from memsr_compiler.student.memsr import paper_options
 from memsr_compiler.student.report import Mode
 from memsr_compiler.trace import trace
 
@@ -38,6 +39,7 @@ class StudentOptions:
 
     init: Mode = "data-aware"
     mean_shift: float = 3.0
+    paper: tuple[str, ...] = ()
     calibration: Path | None = None
     samples: int | None = None
     seed: int = 0
@@ -144,6 +146,8 @@ def derive(
 ) -> PlainNet:
     """A student by `shrink`, with one budget: {"theta": 0.05}, say."""
     chosen: dict[str, Any] = {"samples": options.samples, "refit": options.refit}
+    if options.paper and options.init != "memsr":
+        raise InvalidInput("--paper is for --init memsr; the default mode is not the paper's")
     return shrink(
         teacher.model,
         **budget,
@@ -152,6 +156,7 @@ def derive(
         calibration=given.calibration,
         init=options.init,
         mean_shift=options.mean_shift,
+        paper=paper_options(options.paper),
         seed=options.seed,
         align=options.align,
         input_range=teacher.shape.input_range,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -56,6 +56,28 @@ class PaperOptions:
 
 PAPER = PaperOptions()
 AUTHORS = PaperOptions("centred", "all", "channel", "free", kept=1)
+CHOICES = {name: get_args(kind) for name, kind in get_type_hints(PaperOptions).items() if get_args(kind)}
+
+
+def paper_options(words: Sequence[str]) -> PaperOptions:
+    """PaperOptions from "text", "code" and "field=value", the later ones changing what the earlier ones said.
+
+    Raises InvalidInput for an unknown word, field or value.
+    """
+    options = PAPER
+    for word in words:
+        name, equals, value = word.partition("=")
+        whole = {"text": PAPER, "code": AUTHORS}.get(word)
+        if whole is not None:
+            options = whole
+        elif equals and name == "kept" and value.isdigit():
+            options = replace(options, kept=int(value))
+        elif equals and value in CHOICES.get(name, ()):
+            options = replace(options, **{name: value})  # type: ignore[arg-type]
+        else:
+            known = ", ".join(f"{field}={'|'.join(values)}" for field, values in CHOICES.items())
+            raise InvalidInput(f"paper option '{word}': want text, code, {known} or kept=N")
+    return options
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from memsr_compiler.student import memsr
 from memsr_compiler.student.derived import Derived
 from memsr_compiler.student.level_kernels import convolved, features, level_kernel
 from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.memsr import AUTHORS, PAPER, PaperOptions, memsr_student
+from memsr_compiler.student.memsr import AUTHORS, PAPER, PaperOptions, memsr_student, paper_options
 from memsr_compiler.student.spool import Spool
 
 BETA = 3.0
@@ -382,3 +382,11 @@ def test_refusals() -> None:
         memsr_student(teacher, [x[:1, :, :3, :3]], widths=[6] * inner)
     with pytest.raises(InvalidInput, match="kept=-1"):
         memsr_student(teacher, [x], theta=0.1, options=PaperOptions(kept=-1))
+
+
+def test_options_in_words() -> None:
+    assert paper_options(()) == paper_options(("text",)) == PAPER and paper_options(("code",)) == AUTHORS
+    assert paper_options(("code", "kept=2", "constant=bias")) == replace(AUTHORS, kept=2, constant="bias")
+    for word in ("kept", "kept=x", "constant=1", "relative_to=", "name=value", "="):
+        with pytest.raises(InvalidInput, match="paper option"):
+            paper_options((word,))
