@@ -86,7 +86,7 @@ Samples = Annotated[int | None, typer.Option(help="Crops to take from them; more
 Seed = Annotated[int, typer.Option(help="For the places of the crops", min=0)]
 Refit = Annotated[
     int | None,
-    typer.Option(help="Steps of the joint refit, 0: none; default: two minutes' worth, at most 200", metavar="N"),
+    typer.Option(help="Steps of the joint refit, 0: none; default: 2-3 minutes' worth, 40 to 200 or none", metavar="N"),
 ]
 AlignStudent = Annotated[
     int, typer.Option(help="Round widths up to a multiple of this; engines run multiples of 8 at full speed", min=1)

@@ -176,6 +176,9 @@ def _tell(
     talk.say(f"derived      from {report.images:,} crops, {report.pixels:,} pixels, in {_seconds(report)} s")
     if report.fidelity:
         talk.say(f"fidelity     {' -> '.join(f'{value:.2f}' for value in report.fidelity)} dB to the teacher's output")
+    narrower = any(layer.width < layer.teacher_width for layer in report.layers)
+    if report.mode == "data-aware" and options.student.refit is None and len(report.fidelity) == 1 and narrower:
+        talk.say("refit        none: so large a student would take long; --refit 50 adds a joint refit")
     talk.say(f"written      {', '.join(map(str, files))}")
 
 

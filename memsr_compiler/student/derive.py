@@ -29,6 +29,7 @@ from memsr_compiler.version import VERSION
 
 REFIT_STEPS = 200
 REFIT_MACS = 5e12  # multiply-adds that the joint refit may take unless told how many steps: about two CPU minutes
+REFIT_LEAST = 40  # steps: where there is time for fewer, the student is left as derived layer by layer
 RUNS_PER_STEP = 4  # of the student: forward, twice as much back, and forward again to see how far to go
 REFIT_SAMPLES = 4  # times as many crops as for the layers: a step needs only a few of them
 
@@ -65,8 +66,8 @@ def shrink(
     calibration   images as the network is given them, each (N, C, H, W) in `input_range`; None: the photographs that
                   come with scikit-image, made smaller
     init          "data-aware", or "memsr": Algorithm 1 of the paper
-    refit         steps of the joint refit to the teacher's output, each on four crops; None: as many as take about
-                  two minutes of one core, at most 200; for "memsr" none
+    refit         steps of the joint refit to the teacher's output, each on four crops; None: as many as take two or
+                  three minutes of one core, at most 200, none if that is less than 40; for "memsr" none
     mean_shift    beta of the paper's mode;   paper   where its text and its authors' code part, which to follow
     samples       crops that are cut from the images; None: 12 to 36, by the teacher's size;   seed   of where
     align         all widths are rounded up to a multiple of it
@@ -190,7 +191,8 @@ def _refit_steps(teacher: Teacher, student: Student, inputs: Sequence[Tensor]) -
     if all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False)):
         return 0
     batch = calibrations.sample_count(inputs) / len(inputs)
-    return min(REFIT_STEPS, int(REFIT_MACS / (RUNS_PER_STEP * student_cost(teacher, widths).macs_per_pixel * batch)))
+    steps = int(REFIT_MACS / (RUNS_PER_STEP * student_cost(teacher, widths).macs_per_pixel * batch))
+    return 0 if steps < REFIT_LEAST else min(steps, REFIT_STEPS)
 
 
 def _network(teacher: Teacher, kernels: Sequence[Kernel], report: ShrinkReport) -> PlainNet:
