@@ -64,11 +64,14 @@ def sample_inputs(*, scale: int, channels: int, input_range: tuple[float, float]
     ]
 
 
-def batches(images: Sequence[Tensor], *, samples: int, crop: int = CROP, seed: int = 0) -> list[Tensor]:
+def batches(
+    images: Sequence[Tensor], *, samples: int, crop: int = CROP, seed: int = 0, turned: bool = False
+) -> list[Tensor]:
     """Crops of the images, in batches of equal size: float64 (N, C, h, w) with h, w <= crop.
 
     images    each (N, C, H, W), any sizes; smaller ones than a crop are used whole
     samples   crops to take altogether, from every image about equally many, at least one
+    turned    each by a random multiple of 90 degrees, and half of them mirrored
 
     The same list for the same images in any order.  Raises InvalidInput without images, for images that do not have
     equally many channels, or have values that are not finite.
@@ -82,21 +85,24 @@ def batches(images: Sequence[Tensor], *, samples: int, crop: int = CROP, seed: i
         raise InvalidInput("a calibration image has values that are NaN or infinite; leave it out")
     each, more = divmod(samples, len(single))
     ordered = sorted(single, key=_digest)
-    cut = [part for i, image in enumerate(ordered) for part in _crops(image, max(each + (i < more), 1), crop, seed)]
+    cut = [
+        part for i, image in enumerate(ordered) for part in _crops(image, max(each + (i < more), 1), crop, seed, turned)
+    ]
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for i in np.random.default_rng(seed).permutation(len(cut)):  # a batch is of several images: the refit goes by it
         by_shape.setdefault(cut[i].shape, []).append(cut[i])
     return [torch.cat(parts[i : i + BATCH]) for parts in by_shape.values() for i in range(0, len(parts), BATCH)]
 
 
-def _crops(image: Tensor, count: int, crop: int, seed: int) -> list[Tensor]:
+def _crops(image: Tensor, count: int, crop: int, seed: int, turned: bool) -> list[Tensor]:
     height, width = image.shape[2:]
     generator = np.random.default_rng([seed, int(_digest(image)[:8], 16)])
     tops = generator.integers(0, max(height - crop, 0) + 1, size=count)
     lefts = generator.integers(0, max(width - crop, 0) + 1, size=count)
     places = sorted({(int(top), int(left)) for top, left in zip(tops, lefts, strict=True)})
-    cut = (image[:, :, top : top + crop, left : left + crop] for top, left in places)
-    return [_turned(part, int(way)) for part, way in zip(cut, generator.integers(0, 8, size=len(places)), strict=True)]
+    cut = [image[:, :, top : top + crop, left : left + crop] for top, left in places]
+    ways = generator.integers(0, 8, size=len(cut)) if turned else [0] * len(cut)
+    return [_turned(part, int(way)) for part, way in zip(cut, ways, strict=True)]
 
 
 def _turned(image: Tensor, way: int) -> Tensor:

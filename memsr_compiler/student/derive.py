@@ -114,7 +114,7 @@ def shrink(
         student = data_aware_student(teacher, inputs, seen, chosen, on_step=on_step)
         lap("layers")
         steps = _refit_steps(teacher, student, inputs) if refit is None else refit
-        crops = calibrations.batches(images, samples=REFIT_SAMPLES * count, seed=seed) if steps else inputs
+        crops = calibrations.batches(images, samples=REFIT_SAMPLES * count, seed=seed, turned=True) if steps else inputs
         fitted = refit_to_output(teacher, student.kernels, crops, steps, seed=seed, on_step=on_step)
         kernels = fitted.kernels
         peak = teacher.input.high - teacher.input.low
