@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from memsr_compiler.inspection import inspect
     from memsr_compiler.loading import load_teacher
     from memsr_compiler.plain import PlainNet
+    from memsr_compiler.scoring import Takes, TestImage, evaluate
     from memsr_compiler.storage import load_plain, save_plain
     from memsr_compiler.student.derive import shrink
 
@@ -31,9 +32,12 @@ _WHERE = {
     "Certificate": "certificate",
     "MemsrError": "errors",
     "PlainNet": "plain",
+    "Takes": "scoring",
+    "TestImage": "scoring",
     "calibrate": "calibrate",
     "check_equivalence": "equivalence",
     "compile_to_plain": "compile",
+    "evaluate": "scoring",
     "export_onnx": "export",
     "inspect": "inspection",
     "load_plain": "storage",
@@ -45,10 +49,13 @@ __all__ = [
     "Certificate",
     "MemsrError",
     "PlainNet",
+    "Takes",
+    "TestImage",
     "__version__",
     "calibrate",
     "check_equivalence",
     "compile_to_plain",
+    "evaluate",
     "export_onnx",
     "inspect",
     "load_plain",

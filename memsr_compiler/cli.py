@@ -361,6 +361,42 @@ def sweep(
     run(TeacherOptions(teacher, arch, tuple(arch_args or ()), scale, input_range, allow_pickle), options, talk)
 
 
+@app.command("eval", epilog="Example: memsrc eval bicubic teacher.pt student.onnx --data Set5/x2")
+def evaluate(
+    model: Annotated[
+        list[str],
+        typer.Argument(help="Networks: .onnx, plain .safetensors, a teacher; or the word bicubic", metavar="MODEL..."),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="HR images, or folders HR and LR; default: the photographs that ship", metavar="DIR"),
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option(help="Scale factor, where no network has one of its own (VDSR, bicubic)", min=1)
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(help="edsr: 8-bit RGB in and out; srcnn: Y alone, made smaller without rounding", metavar="NAME"),
+    ] = "edsr",
+    csv: Annotated[Path | None, typer.Option(help="Also write every score", metavar="FILE.csv")] = None,
+    input_range: InputRange = None,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score networks on test images, side by side: PSNR and SSIM on Y."""
+    chosen = _choice("protocol", protocol, "edsr", "srcnn")
+    talk = _talk(as_json, quiet, verbose)
+    from memsr_compiler.commands.evaluate import EvalOptions, run
+    from memsr_compiler.commands.teachers import TeacherOptions
+
+    teacher = TeacherOptions(Path(), arch, tuple(arch_args or ()), None, input_range, allow_pickle)
+    run(EvalOptions(tuple(model), teacher, data, scale, chosen, csv), talk)
+
+
 def main() -> None:
     """The entry point: messages instead of tracebacks, and the exit status."""
     warnings.simplefilter("ignore")  # torch's deprecations are for its programmers
