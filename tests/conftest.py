@@ -1,9 +1,16 @@
-"""What all tests share: one thread, and `--networks N` for the fuzz tests."""
+"""What all tests share: one thread, the command line as a function, and `--networks N` for the fuzz tests."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import pytest
 import torch
+
+from memsr_compiler import cli
+
+Run = Callable[..., tuple[int, str, str]]  # what the fixture `run` gives
 
 torch.set_num_threads(1)  # tiny convolutions: more threads only wait for each other
 
@@ -15,3 +22,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "network_seed" in metafunc.fixturenames:
         metafunc.parametrize("network_seed", range(metafunc.config.getoption("networks")))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """run("convert", ...) is memsrc with these arguments -> exit status, standard output, standard error."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["memsrc", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return (stop.value.code if isinstance(stop.value.code, int) else 0), out, err
+
+    return command

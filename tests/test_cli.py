@@ -8,32 +8,16 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import Run
 from torch import Tensor, nn
 
-from memsr_compiler import cli, load_plain, save_plain
+from memsr_compiler import load_plain, save_plain
 from memsr_compiler.families.edsr import EDSR
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """run("convert", ...) -> exit status, standard output, standard error."""
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["memsrc", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return (stop.value.code if isinstance(stop.value.code, int) else 0), out, err
-
-    return command
 
 
 @pytest.fixture

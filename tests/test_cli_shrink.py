@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+from conftest import Run
 from html_outline import outline
 from PIL import Image
 
-from memsr_compiler import cli, load_plain
+from memsr_compiler import load_plain
 from memsr_compiler.commands.amounts import count, size_in_bytes
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
@@ -23,22 +22,7 @@ from memsr_compiler.families.vdsr import VDSR
 from memsr_compiler.images import sample_photographs, write_image
 from memsr_compiler.resize import resize
 
-Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--samples", "4", "--refit", "0")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """run("shrink", ...) -> exit status, standard output, standard error."""
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["memsrc", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return (stop.value.code if isinstance(stop.value.code, int) else 0), out, err
-
-    return command
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ LAYERS = (
     {"errors", "kernels", "page", "threads", "version"},
     {"atomic", "charts", "families", "images", "ir", "modules", "pickles", "resize", "runtime"},
     {"certificate", "drawing", "equivalence", "exported", "interp", "metrics", "rewrite", "schedule", "statedict"},
-    {"checker", "reorder", "validate"},
+    {"checker", "reorder", "scoring", "validate"},
     {"costs", "passes", "pipeline", "plain", "promise", "trace"},
     {"compile", "loading"},
     {"calibrate", "inspection", "manifest", "report", "student"},

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import Run
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from memsr_compiler import cli, compile_to_plain, export_onnx, save_plain
+from memsr_compiler import compile_to_plain, export_onnx, save_plain
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.images import read_image, sample_photographs, to_image, to_tensor, write_image
@@ -25,22 +24,6 @@ from memsr_compiler.scoring import Takes, TestImage, evaluate, evaluate_bicubic,
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT.parent / "shared" / "data" / "benchmarks"
 needs_benchmarks = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs the benchmark images in ../shared")
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """memsrc with these arguments: (exit status, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["memsrc", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return call
 
 
 def photograph(height: int = 60, width: int = 64) -> NDArray[np.uint8]:
