@@ -76,6 +76,16 @@ def chosen_widths(teacher: Teacher, seen: Survey | None, budget: Budget, align: 
     return tuple(min(_aligned(w, align), most) for w, most in zip(needed, largest, strict=True))
 
 
+def require_affordable(teacher: Teacher, budget: Budget, align: int) -> None:
+    """Raises InvalidInput for a limit below what the narrowest student costs."""
+    narrowest = budget.spent(student_cost(teacher, [align] * (len(teacher.levels) - 1)))
+    if budget.limit is not None and narrowest > budget.limit:
+        raise InvalidInput(
+            f"the limit of {budget.limit:,} is below what a student {align} wide everywhere takes: {narrowest:,}; "
+            "raise it, or take a smaller --align"
+        )
+
+
 def full_widths(teacher: Teacher, align: int) -> tuple[int, ...]:
     """The widths that hold all of the teacher, and a channel of ones for the borders, aligned."""
     return tuple(_aligned(level.channels + 1, align) for level in teacher.levels[:-1])

@@ -12,7 +12,7 @@ from memsr_compiler.costs import cost_of_graph
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
 from memsr_compiler.student import calibration as calibrations
-from memsr_compiler.student.budget import Budget, chosen_widths, student_cost
+from memsr_compiler.student.budget import Budget, chosen_widths, require_affordable, student_cost
 from memsr_compiler.student.data_aware import Student, data_aware_student
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.describe import described
@@ -94,6 +94,8 @@ def shrink(
     with one_thread():
         teacher = Teacher.of(model, model.info.input_range if isinstance(model, PlainNet) else input_range)
         report.teacher_cost = cost_of_graph(trace(model, input_range=input_range).graph)
+    if budget.limit is not None:
+        require_affordable(teacher, budget, align)
     if on_step is not None:
         on_step("reading the calibration images")
     images = _images(teacher, calibration)

@@ -13,8 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.budget import Budget, full_widths, student_cost
+from memsr_compiler.student.budget import Budget, full_widths, require_affordable, student_cost
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.survey import Survey, output_error, relative_error
 
@@ -67,6 +66,8 @@ def stepwise(teacher: Teacher, curves: Curves, budget: Budget, align: int) -> Wi
 def alike(teacher: Teacher, curves: Curves, budget: Budget, align: int) -> Widths:
     """Every level loses as little as all of them can, together, within the limit."""
     sharing = _Sharing.of(teacher, curves, budget, align)
+    if not curves:  # a single convolution
+        return ()
     levels = sorted(set(torch.cat(list(curves)).tolist()))
     low, high = 0, len(levels) - 1  # the smallest loss that can be afforded is at or below `high`
     while low < high:
@@ -89,17 +90,9 @@ class _Sharing:
 
     @staticmethod
     def of(teacher: Teacher, curves: Curves, budget: Budget, align: int) -> _Sharing:
-        """Raises InvalidInput for a limit below what the narrowest student costs."""
-        full, limit = full_widths(teacher, align), budget.limit
-        assert limit is not None
-        sharing = _Sharing(teacher, curves, budget, align, full, limit)
-        narrowest = sharing.spent([align] * len(full))
-        if narrowest > limit:
-            raise InvalidInput(
-                f"the limit of {limit:,} is below what a student {align} wide everywhere takes: {narrowest:,}; "
-                "raise it, or take a smaller --align"
-            )
-        return sharing
+        require_affordable(teacher, budget, align)
+        assert budget.limit is not None
+        return _Sharing(teacher, curves, budget, align, full_widths(teacher, align), budget.limit)
 
     def spent(self, widths: Sequence[int]) -> int:
         return self.budget.spent(student_cost(self.teacher, widths))

@@ -148,6 +148,20 @@ def test_constant_images() -> None:
     assert difference(net, teacher, flat) < 0.02
 
 
+def test_limits_where_there_is_little_to_share_out() -> None:
+    """A single convolution, a narrow network, and images on which nothing varies."""
+    flat = [torch.full((1, 3, 40, 40), v, dtype=torch.float64) for v in (0.2, 0.7)]
+    single = nn.Conv2d(3, 3, 3, padding=1)
+    assert shrink(single, max_params=100, calibration=images()).widths == [3, 3]
+    with pytest.raises(InvalidInput, match="below what a student"):
+        shrink(single, max_params=10, calibration=images())
+    narrow = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    assert shrink(narrow, max_macs=10**9, calibration=images(), refit=0).widths == [3, 8, 3]
+    for inputs in (flat, images()):
+        net = shrink(edsr(), max_params=6000, calibration=inputs, refit=2)
+        assert reported(net).cost is not None and reported(net).cost.parameters <= 6000  # type: ignore[union-attr]
+
+
 def test_refit_goes_back_to_where_the_teacher_is() -> None:
     """A student of the teacher's own architecture, its weights disturbed: most of the damage is undone."""
     generator = torch.Generator().manual_seed(0)
