@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from memsr_compiler.scoring import Takes, TestImage, evaluate
     from memsr_compiler.storage import load_plain, save_plain
     from memsr_compiler.student.derive import shrink
+    from memsr_compiler.upscaler import Upscaler
 
 _WHERE = {
     "Certificate": "certificate",
@@ -34,6 +35,7 @@ _WHERE = {
     "PlainNet": "plain",
     "Takes": "scoring",
     "TestImage": "scoring",
+    "Upscaler": "upscaler",
     "calibrate": "calibrate",
     "check_equivalence": "equivalence",
     "compile_to_plain": "compile",
@@ -51,6 +53,7 @@ __all__ = [
     "PlainNet",
     "Takes",
     "TestImage",
+    "Upscaler",
     "__version__",
     "calibrate",
     "check_equivalence",

@@ -1,0 +1,105 @@
+"""A plain network by bands of rows, beside the whole frame: peak memory of the process and CPU time.
+
+    python benchmarks/bands.py
+
+Plain-M of the paper (35 layers, 64 channels) at x2, random weights; one thread.  Memory is the process's peak while the
+image is processed, beyond what it had with model, input and result in place.  The whole frame runs in ONNX Runtime
+(memory pattern off, arena on) and in torch; bands run in torch.  CPU time as a ratio to ONNX Runtime's, in a process of
+its own for every row.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import machine
+
+from memsr_compiler import Upscaler, export_onnx, load_plain, save_plain
+from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
+from memsr_compiler.runtime import OrtNetwork
+
+SIZES = ((960, 540), (480, 4000))
+WAYS = ("ort", "torch", "bands", "256MB", "64MB", "32MB")
+MEGABYTE = 10**6
+
+
+def plain_m(folder: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(64, 3), *[(64, 64)] * 33, (12, 64)]
+    layers = [
+        PlainLayer(
+            torch.randn(o, i, 3, 3, generator=generator) * (2 / (9 * i)) ** 0.5,
+            torch.zeros(o),
+            relu=n < len(shapes) - 1,
+            shuffle=2 if n == len(shapes) - 1 else 1,
+        )
+        for n, (o, i) in enumerate(shapes)
+    ]
+    info = PlainInfo(2, 3, (0.0, 1.0), "none", "none", "", 35, "", "benchmarks")
+    net = PlainNet(layers, info).eval()
+    save_plain(net, folder / "net.safetensors")
+    export_onnx(net, folder / "net.onnx")
+
+
+def status(key: str) -> int:
+    """Bytes, of this process."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key))
+    return int(line.split()[1]) << 10
+
+
+def one(way: str, width: int, height: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    run = runner(way, folder)
+    run(image[:64, :64])
+    room = np.ones((2 * height, 2 * width, 3), np.uint8)  # the result's place is no cost of the way it is made
+    before = status("VmRSS")
+    del room
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    start = time.process_time()
+    run(image)
+    print(status("VmHWM") - before, time.process_time() - start)
+
+
+def runner(way: str, folder: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    if way in ("ort", "torch"):
+        network = OrtNetwork(folder / "net.onnx", threads=1) if way == "ort" else load_plain(folder / "net.safetensors")
+
+        def whole(image: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+            x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)) / 255
+            with torch.no_grad():
+                made = network(x)[0].mul_(255).round_().clamp_(0, 255)
+            return made.permute(1, 2, 0).numpy().astype(np.uint8)
+
+        return whole
+    limit = None if way == "bands" else int(way.removesuffix("MB")) * MEGABYTE
+    return Upscaler(folder / "net.safetensors", max_memory=limit)
+
+
+def main() -> None:
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder:
+        plain_m(Path(folder))
+        for width, height in SIZES:
+            print(f"{width}x{height}")
+            first = (0.0, 0.0)
+            for way in WAYS:
+                command = [sys.executable, __file__, way, str(width), str(height), folder]
+                told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+                memory, seconds = float(told[0]), float(told[1])
+                first = first if first[0] else (memory, seconds)
+                shares = f"1/{first[0] / memory:.1f} of the memory, {seconds / first[1]:.2f} of the CPU time"
+                print(f"  {way:6} {memory / 2**20:8.1f} MiB  {seconds:6.1f} CPU s  {shares}", flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        one(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    else:
+        main()
