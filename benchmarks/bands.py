@@ -67,7 +67,7 @@ def one(way: str, width: int, height: int, folder: Path) -> None:
     print(status("VmHWM") - before, time.process_time() - start)
 
 
-def runner(way: str, folder: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def runner(way: str, folder: Path):  # type: ignore[no-untyped-def]
     if way in ("ort", "torch"):
         network = OrtNetwork(folder / "net.onnx", threads=1) if way == "ort" else load_plain(folder / "net.safetensors")
 

@@ -26,7 +26,7 @@ from memsr_compiler.student.survey import Survey, metric_root
 
 RIDGE = 1e-6
 MARGIN = 1.0  # of a linear channel's range, below the smallest value met: unseen images go further
-PREFERENCE = 4.0  # see `selection.choose`
+PREFERENCE, PREFERENCE_REFIT = 2.0, 4.0  # see `selection.choose`: for a student as it is, and for one to be refitted
 INPUT = "student"  # the student's own features, among the teacher's values
 
 
@@ -46,11 +46,13 @@ def data_aware_student(
     seen: Survey,
     widths: Sequence[int],
     *,
+    refitted: bool = False,
     on_step: Callable[[str], None] | None = None,
 ) -> Student:
     """Derive a student with these widths, one for each level but the last.
 
     inputs   batches (N, C, H, W);   seen   the survey of the same batches
+    refitted a joint refit will follow: more ReLUs are chosen, since it can turn them, and not linear channels
 
     A level as wide as the teacher's holds all its ReLUs and values, not a selection; with a channel more also a channel
     of ones, so that borders are exact.  Raises InvalidInput where there are fewer pixels than unknowns.
@@ -70,7 +72,8 @@ def data_aware_student(
                 kernels.append(below.kernel(below.before))
                 break
             i = level.number - 1
-            rows, chosen = _rows(level, below, batches, seen.sensitivity[i], widths[i])
+            preference = PREFERENCE_REFIT if refitted else PREFERENCE
+            rows, chosen = _rows(level, below, batches, seen.sensitivity[i], widths[i], preference)
             kernel = _shifted(below.kernel(rows), chosen, batches)
             kernels.append(_completed(kernel, level, widths[i]))
             relus.append(chosen)
@@ -129,7 +132,9 @@ def _convolved(kernel: Kernel, features: Tensor) -> Tensor:
     return F.conv2d(features, weight, bias, padding=weight.shape[-1] // 2)
 
 
-def _rows(level: Level, below: _Below, batches: Spool, sensitivity: Tensor, width: int) -> tuple[Tensor, int]:
+def _rows(
+    level: Level, below: _Below, batches: Spool, sensitivity: Tensor, width: int, preference: float
+) -> tuple[Tensor, int]:
     """What the layer's channels are, as rows on the taps below: first ReLUs, then linear channels; how many ReLUs."""
     relus = level.relu.nonzero()[:, 0]
     if width >= level.channels:
@@ -145,7 +150,7 @@ def _rows(level: Level, below: _Below, batches: Spool, sensitivity: Tensor, widt
         total += Regression.of(pixels(candidates), pixels(after))
     covariance = total.inputs.covariance[:count, :count]
     target = total.covariance[:count] @ metric_root(sensitivity)
-    choice = choose(covariance, len(relus), target, width, preference=PREFERENCE)
+    choice = choose(covariance, len(relus), target, width, preference=preference)
     return torch.cat([below.before[relus[list(choice.relus)]], choice.directions.T @ linear]), len(choice.relus)
 
 

@@ -13,7 +13,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
 from memsr_compiler.student import calibration as calibrations
 from memsr_compiler.student.budget import Budget, chosen_widths, require_affordable, student_cost
-from memsr_compiler.student.data_aware import Student, data_aware_student
+from memsr_compiler.student.data_aware import data_aware_student
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.describe import described
 from memsr_compiler.student.levels import Teacher
@@ -111,11 +111,11 @@ def shrink(
         if budget.limit is None:
             chosen = chosen_widths(teacher, seen, budget, align)
         else:
-            chosen = best_widths(teacher, inputs, seen, budget, align, on_step)
+            chosen = best_widths(teacher, inputs, seen, budget, align, refitted=refit != 0, on_step=on_step)
             lap("widths")
-        student = data_aware_student(teacher, inputs, seen, chosen, on_step=on_step)
+        steps = _refit_steps(teacher, chosen, inputs) if refit is None else refit
+        student = data_aware_student(teacher, inputs, seen, chosen, refitted=steps > 0, on_step=on_step)
         lap("layers")
-        steps = _refit_steps(teacher, student, inputs) if refit is None else refit
         crops = calibrations.batches(images, samples=REFIT_SAMPLES * count, seed=seed, turned=True) if steps else inputs
         fitted = refit_to_output(teacher, student.kernels, crops, steps, seed=seed, on_step=on_step)
         kernels = fitted.kernels
@@ -187,9 +187,8 @@ def _paper(
     return derived.kernels
 
 
-def _refit_steps(teacher: Teacher, student: Student, inputs: Sequence[Tensor]) -> int:
+def _refit_steps(teacher: Teacher, widths: Sequence[int], inputs: Sequence[Tensor]) -> int:
     """As many as the time allows; none for a student that is its teacher already."""
-    widths = [len(bias) for _, bias in student.kernels[:-1]]
     if all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False)):
         return 0
     batch = calibrations.sample_count(inputs) / len(inputs)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from memsr_compiler.student.data_aware import PREFERENCE
+from memsr_compiler.student.data_aware import PREFERENCE_REFIT
 from memsr_compiler.student.levels import Level, Teacher
 from memsr_compiler.student.moments import Regression, pixels, taps
 from memsr_compiler.student.selection import Choice, choose
@@ -102,7 +102,9 @@ def _losses(below: _Level, above: Regression, sensitivity: Tensor, notices: Tens
     tried = [*range(align, channels, align * max(-(-channels // (align * WIDTHS)), 1)), channels]
     left = []
     for width in tried:
-        rows = as_values @ _as_matrix(choose(covariance, relus, target, width, preference=PREFERENCE), relus, count)
+        rows = as_values @ _as_matrix(
+            choose(covariance, relus, target, width, preference=PREFERENCE_REFIT), relus, count
+        )
         left.append(_explained(rows / rows.norm(dim=0).clamp_min(1e-300), read, wanted))
     whole = max(left)
     lost = torch.tensor([whole - x for x in left], dtype=torch.float64).clamp_min(1e-9 * whole + 1e-300)

@@ -25,11 +25,13 @@ def best_widths(
     seen: Survey,
     budget: Budget,
     align: int,
+    *,
+    refitted: bool = True,
     on_step: Callable[[str], None] | None = None,
 ) -> Widths:
     """The best way found of sharing out a limit, by the output's error of students derived layer by layer.
 
-    inputs   batches (N, C, H, W);   seen   the survey of them
+    inputs   batches (N, C, H, W);   seen   the survey of them;   refitted   see data_aware_student
 
     Raises InvalidInput for a limit below what the narrowest student costs, and as data_aware_student does.
     """
@@ -45,6 +47,6 @@ def best_widths(
     for number, widths in enumerate(ways, 1):
         if on_step is not None:
             on_step(f"trying widths, {number} of {len(ways)}")
-        student = data_aware_student(teacher, few, seen, widths)
+        student = data_aware_student(teacher, few, seen, widths, refitted=refitted)
         losses.append(refit_to_output(teacher, student.kernels, others, 0).losses[0])
     return ways[min(range(len(ways)), key=losses.__getitem__)]

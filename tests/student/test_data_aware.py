@@ -69,7 +69,7 @@ def test_the_wider_the_better_and_the_refit_helps() -> None:
         difference(shrink(teacher, width=w, align=1, calibration=inputs, refit=0), teacher, inputs) for w in (4, 8, 14)
     ]
     assert errors[0] > errors[1] > errors[2]
-    fitted = shrink(teacher, width=4, align=1, calibration=inputs, refit=20)
+    fitted = shrink(teacher, width=4, align=1, calibration=inputs, refit=100)
     assert reported(fitted).fidelity[-1] > reported(fitted).fidelity[0]
     assert difference(fitted, teacher, inputs) < errors[0]
 
