@@ -56,7 +56,7 @@ class Upscaler:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._layers = self._turned = ()
+        """There is nothing to give back: all that is held between two images is the network."""
 
     def __call__(self, image: Pixels) -> Pixels:
         """uint8, uint16 or floating 0..1; (H, W, 3), or for networks on Y (H, W) or (H, W, 1).
@@ -65,8 +65,10 @@ class Upscaler:
         """
         pixels = self._checked(image)
         tall = pixels.shape[0] >= pixels.shape[1]  # bands go along the longer axis
-        result = _upscaled(pixels if tall else pixels.transpose(1, 0, 2), self._layers if tall else self._turned, self)
-        result = result if tall else result.transpose(1, 0, 2)
+        if tall:
+            result = self._whole(pixels, self._layers)
+        else:
+            result = self._whole(pixels.transpose(1, 0, 2), self._turned).transpose(1, 0, 2)
         return result if image.ndim == 3 else result[..., 0]
 
     def bands(self, image: Pixels) -> Iterator[Pixels]:
@@ -77,7 +79,7 @@ class Upscaler:
             raise InvalidInput(f"rows of {pixels.shape[1]} pixels do not fit into the limit; call it for all at once")
         for made in run_bands(self._layers, pixels.shape[1], self._rows(pixels, cut.rows)):
             if made.shape[2]:
-                yield self.pixels_of(made, pixels.dtype)
+                yield self._pixels(made, pixels.dtype)
 
     def cut(self, height: int, width: int, layers: tuple[Stage, ...]) -> Cut:
         """The largest bands, or else the widest columns, within the limit.  Raises InvalidInput if it is too small."""
@@ -95,6 +97,23 @@ class Upscaler:
             least = each * min(width, 2 * halo + 1)
             raise InvalidInput(f"{limit:,} bytes are too few: a column of one pixel and its halo take {least:,}")
         return Cut(1, columns)
+
+    def _whole(self, pixels: Pixels, layers: tuple[Stage, ...]) -> Pixels:
+        """Column by column, each with its halo where it is cut, band by band."""
+        height, width, channels = pixels.shape
+        scale, halo = self._net.scale, reach(layers)
+        cut = self.cut(height, width, layers)
+        result = np.empty((height * scale, width * scale, channels), pixels.dtype)
+        for left in range(0, width, cut.columns):
+            right = min(left + cut.columns, width)
+            start, end = max(left - halo, 0), min(right + halo, width)
+            row = 0
+            for made in run_bands(layers, end - start, self._rows(pixels[:, start:end], cut.rows)):
+                inner = made[..., (left - start) * scale : (right - start) * scale]
+                below = row + inner.shape[2]
+                result[row:below, left * scale : right * scale] = self._pixels(inner, pixels.dtype)
+                row = below
+        return result
 
     def _checked(self, image: Pixels) -> Pixels:
         """(H, W, C)"""
@@ -114,7 +133,7 @@ class Upscaler:
             band = np.ascontiguousarray(pixels[top : top + rows].transpose(2, 0, 1)[None], dtype=np.float32)
             yield torch.from_numpy(band) * ((high - low) / peak) + low
 
-    def pixels_of(self, made: Tensor, dtype: np.dtype[Any]) -> Pixels:
+    def _pixels(self, made: Tensor, dtype: np.dtype[Any]) -> Pixels:
         """(1, C, h, W) -> (h, W, C) in the image's dtype, clipped and rounded where that is of whole numbers."""
         low, high = self._net.info.input_range
         values: Pixels = ((made - low) / (high - low))[0].permute(1, 2, 0).numpy()
@@ -123,21 +142,3 @@ class Upscaler:
         peak = PEAKS[dtype.name]
         rounded: Pixels = np.rint(np.clip(values, 0, 1) * peak).astype(dtype)
         return rounded
-
-
-def _upscaled(pixels: Pixels, layers: tuple[Stage, ...], upscaler: Upscaler) -> Pixels:
-    """Column by column, each with its halo where it is cut, band by band."""
-    height, width, channels = pixels.shape
-    scale, halo = upscaler._net.scale, reach(layers)
-    cut = upscaler.cut(height, width, layers)
-    result = np.empty((height * scale, width * scale, channels), pixels.dtype)
-    for left in range(0, width, cut.columns):
-        right = min(left + cut.columns, width)
-        start, end = max(left - halo, 0), min(right + halo, width)
-        row = 0
-        for made in run_bands(layers, end - start, upscaler._rows(pixels[:, start:end], cut.rows)):
-            inner = made[..., (left - start) * scale : (right - start) * scale]
-            rows = inner.shape[2]
-            result[row : row + rows, left * scale : right * scale] = upscaler.pixels_of(inner, pixels.dtype)
-            row += rows
-    return result
