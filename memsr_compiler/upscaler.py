@@ -37,7 +37,8 @@ class Upscaler:
         with Upscaler("student.safetensors", max_memory=64 << 20) as upscale:
             large = upscale(small)  # (H, W, 3) -> (scale * H, scale * W, 3), in the dtype that is given
 
-    The result is the whole-frame one, to rounding.  Images and results themselves are not counted.
+    The result is the whole-frame one, to rounding.  Images and results themselves are not counted, nor is what the C
+    library's allocator keeps of what was freed, which can be several times as much (`benchmarks/bands.py`).
     """
 
     def __init__(self, model: PlainNet | str | Path, *, max_memory: int | None = None) -> None:

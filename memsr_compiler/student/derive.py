@@ -30,6 +30,7 @@ from memsr_compiler.version import VERSION
 REFIT_STEPS = 200
 REFIT_MACS = 5e12  # multiply-adds that the joint refit may take unless told how many steps: about two CPU minutes
 REFIT_LEAST = 40  # steps: where there is time for fewer, the student is left as derived layer by layer
+REFIT_MANY = 80  # steps: enough to make use of more ReLUs than serve best without
 RUNS_PER_STEP = 4  # of the student: forward, twice as much back, and forward again to see how far to go
 REFIT_SAMPLES = 4  # times as many crops as for the layers: a step needs only a few of them
 
@@ -114,7 +115,7 @@ def shrink(
             chosen = best_widths(teacher, inputs, seen, budget, align, refitted=refit != 0, on_step=on_step)
             lap("widths")
         steps = _refit_steps(teacher, chosen, inputs) if refit is None else refit
-        student = data_aware_student(teacher, inputs, seen, chosen, refitted=steps > 0, on_step=on_step)
+        student = data_aware_student(teacher, inputs, seen, chosen, refitted=steps >= REFIT_MANY, on_step=on_step)
         lap("layers")
         crops = calibrations.batches(images, samples=REFIT_SAMPLES * count, seed=seed, turned=True) if steps else inputs
         fitted = refit_to_output(teacher, student.kernels, crops, steps, seed=seed, on_step=on_step)
