@@ -98,7 +98,7 @@ def _keep(target: Path, old: Path) -> None:
     """A second name for the file, so that it is never missing; its only one where there are no hard links."""
     try:
         os.link(target, old, follow_symlinks=False)
-    except (OSError, NotImplementedError):
+    except (OSError, NotImplementedError):  # the second is os.link's where follow_symlinks is not to be had
         os.replace(target, old)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from memsr_compiler.bands import Stage, live_bytes, reach, run_bands, stages
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.modules import copied
 from memsr_compiler.plain import PlainNet
 from memsr_compiler.storage import load_plain
 
@@ -48,7 +49,9 @@ class Upscaler:
         Raises InvalidInput for a file that is no plain network, and one that cannot be run by bands.
         """
         net = model if isinstance(model, PlainNet) else load_plain(model, require_certificate=False)
-        self._net = net.float()
+        single = copied(net, torch.float32)  # the caller's stays as it is
+        assert isinstance(single, PlainNet)
+        self._net = single
         self._layers = stages(self._net)
         self._turned = tuple(layer.turned() for layer in self._layers)
         self._max_memory = max_memory

@@ -127,6 +127,12 @@ def test_pixels_keep_their_dtype(dtype: type, tmp_path: Path) -> None:
     assert np.abs(together.astype(np.float64) - made.astype(np.float64)).max() <= max(2e-5 * peak, 1e-5)
 
 
+def test_the_network_that_is_given_stays_as_it_is() -> None:
+    net = network(0, [3, 3], [1, 2])
+    Upscaler(net)
+    assert net[0].weight.dtype == torch.float64
+
+
 def test_networks_on_luma_take_flat_images() -> None:
     torch.manual_seed(0)
     net = compile_to_plain(VDSR(blocks=2, channels=4).eval())

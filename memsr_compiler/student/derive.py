@@ -112,7 +112,8 @@ def shrink(
         if budget.limit is None:
             chosen = chosen_widths(teacher, seen, budget, align)
         else:
-            chosen = best_widths(teacher, inputs, seen, budget, align, refitted=refit != 0, on_step=on_step)
+            many = refit is None or refit >= REFIT_MANY
+            chosen = best_widths(teacher, inputs, seen, budget, align, refitted=many, on_step=on_step)
             lap("widths")
         steps = _refit_steps(teacher, chosen, inputs) if refit is None else refit
         student = data_aware_student(teacher, inputs, seen, chosen, refitted=steps >= REFIT_MANY, on_step=on_step)

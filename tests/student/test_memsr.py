@@ -75,6 +75,7 @@ def check_kernels(teacher: Teacher, x: Tensor) -> None:
         kernel = level_kernel(teacher, level)
         ones = torch.ones_like(x[:, :1])
         got = F.conv2d(torch.cat([ones, below], 1), kernel, padding=kernel.shape[-1] // 2)
+        # float64; the kernel sums in another order than the graph, over thousands of terms in random networks
         torch.testing.assert_close(got, before, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(features(teacher, level, below), after, rtol=1e-9, atol=1e-9)
 
@@ -103,6 +104,7 @@ def test_levels_of_random_networks_are_their_kernels() -> None:
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_convolutions_in_float64_are_torchs(k: int, size: tuple[int, int]) -> None:
     x, weight = torch.rand(3, 4, *size, dtype=torch.float64), torch.rand(5, 4, k, k, dtype=torch.float64)
+    # float64, sums of at most 100 numbers below 1 in another order
     torch.testing.assert_close(convolved(x, weight), F.conv2d(x, weight, padding=k // 2), rtol=1e-13, atol=1e-13)
 
 
@@ -144,6 +146,7 @@ def test_the_student_is_what_svd_and_least_squares_give(kernels: tuple[int, ...]
         if ones:
             assert torch.equal(weight[0], torch.zeros_like(weight[0])) and float(got_bias[0]) == 1
         weight, got_bias = weight[ones:], got_bias[ones:]
+        # an SVD of the features here, eigenvectors of their covariance there: squaring halves the digits that are left
         torch.testing.assert_close(weight[:, ones_below:], student[:, 1:], rtol=1e-8, atol=1e-8)
         torch.testing.assert_close(got_bias, student[:, 0, middle, middle], rtol=1e-8, atol=1e-8)
         if ones_below:
