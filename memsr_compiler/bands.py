@@ -6,44 +6,27 @@ image is zero for every layer, not just for the first, which is why zeros stand 
 come in at the end, layer after layer, and never go through the layers below.
 
 Where a single row of all layers is too much, the image is cut into columns, with a halo as wide as the receptive field
-at the cuts and none at the true borders.
+at the cuts and none at the true borders (`upscaler`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from operator import mul
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from memsr_compiler.engine import PADDED, Stage
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain import PlainNet
 
-
-@dataclass(frozen=True)
-class Stage:
-    """A layer: weight (C_out, C_in, k, k), bias (C_out,), ReLU or not, the factor of the pixel shuffle after it."""
-
-    weight: Tensor
-    bias: Tensor
-    relu: bool
-    shuffle: int
-
-    @property
-    def size(self) -> int:
-        return int(self.weight.shape[-1])
-
-    def turned(self) -> Stage:
-        """The same for images whose height and width are exchanged."""
-        weight, bias, s = self.weight.transpose(2, 3), self.bias, self.shuffle
-        if s > 1:  # the shuffle's channels are (c, row, column)
-            order = torch.arange(len(bias)).reshape(-1, s, s).transpose(1, 2).flatten()
-            weight, bias = weight[order], bias[order]
-        return Stage(weight.contiguous(), bias, self.relu, s)
+Rows = NDArray[Any]  # (C, h, W)
+Convolve = Callable[[int, Rows, Rows], None]  # number of a layer, what it reads and where its result goes
 
 
 def stages(net: PlainNet) -> tuple[Stage, ...]:
@@ -53,86 +36,127 @@ def stages(net: PlainNet) -> tuple[Stage, ...]:
             f"the network adds a {net.info.image_skip} enlargement of the image, which is not done by bands; run it "
             "whole, or convert it with --image-skip inside"
         )
-    found = []
-    for layer in net:
-        assert layer.bias is not None
-        found.append(Stage(layer.weight.detach(), layer.bias.detach(), layer.relu, layer.shuffle))
-    return tuple(found)
+    return tuple(
+        Stage(layer.weight.numpy(), layer.bias.numpy(), layer.relu, layer.shuffle) for layer in net.checkable()
+    )
 
 
 class Stream:
-    """A plain network on an image that arrives band by band, from the top.  Every image needs a stream of its own."""
+    """A plain network on an image that arrives band by band, from the top.  Every image needs a stream of its own.
 
-    def __init__(self, layers: Sequence[Stage], width: int) -> None:
-        """width   of the image, in pixels"""
+    All memory is taken at the start and used again and again: what is freed between two layers of different size, the C
+    library's allocator would keep, several times as much as is needed.
+    """
+
+    def __init__(self, layers: Sequence[Stage], convolve: Convolve, width: int, height: int) -> None:
+        """width   of the image, in pixels;   height   of the highest band"""
         self._layers = layers
-        like = layers[0].weight
-        self._kept = [
-            like.new_zeros(1, layer.weight.shape[1], layer.size // 2, width * scale)
-            for layer, scale in zip(layers, _scales(layers), strict=False)
-        ]
+        self._convolve = convolve
+        sizes = _sizes(layers, width, height)
+        number = layers[0].weight.dtype
+        self._kept = [np.zeros(s.kept, number) for s in sizes]
+        self._rows = [layer.size // 2 for layer in layers]  # of what is kept, zeros above the image at first
+        self._read = np.empty(max(s.read for s in sizes), number)
+        self._made = np.empty(max(s.made for s in sizes), number)
 
-    def push(self, rows: Tensor) -> Tensor:
-        """The output rows (1, C', h', scale * W) that more input rows (1, C, h, W) make possible; h' may be 0."""
+    def push(self, rows: Rows) -> Rows:
+        """The output rows (C', h', scale * W) that more input rows (C, h, W) make possible; h' may be 0.
+
+        They are to be used, or copied, before the next call.
+        """
         return self._through(0, rows)
 
-    def finish(self) -> Iterator[Tensor]:
+    def finish(self) -> Iterator[Rows]:
         """The rest, once there are no more input rows: layer after layer gets the zeros below the image."""
         for i, layer in enumerate(self._layers):
-            kept = self._kept[i]
-            yield self._through(i, kept.new_zeros(1, kept.shape[1], layer.size // 2, kept.shape[3]))
+            channels, _, width = self._kept[i].shape
+            yield self._through(i, np.zeros((channels, layer.size // 2, width), self._read.dtype))
 
-    @torch.no_grad()
-    def _through(self, first: int, rows: Tensor) -> Tensor:
+    def _through(self, first: int, rows: Rows) -> Rows:
         """More input for a layer and, what comes of it, for those above."""
         for i in range(first, len(self._layers)):
             rows = self._step(i, rows)
         return rows
 
-    def _step(self, i: int, rows: Tensor) -> Tensor:
-        layer = self._layers[i]
-        pad = layer.size // 2
-        read = torch.cat([self._kept[i], rows], dim=2)
-        made = read.shape[2] - 2 * pad
-        if made < 1:
-            self._kept[i] = read
-            return read.new_zeros(1, len(layer.bias) // layer.shuffle**2, 0, read.shape[3] * layer.shuffle)
-        self._kept[i] = read[:, :, made:].clone()
-        out = F.conv2d(read, layer.weight, layer.bias, padding=(0, pad))
-        if layer.relu:
-            out.relu_()
-        return F.pixel_shuffle(out, layer.shuffle) if layer.shuffle > 1 else out
+    def _step(self, i: int, rows: Rows) -> Rows:
+        layer, kept, held = self._layers[i], self._kept[i], self._rows[i]
+        channels, most, width = kept.shape
+        total = held + rows.shape[1]
+        read = _view(self._read, channels, total, width)
+        read[:, :held], read[:, held:] = kept[:, :held], rows
+        self._rows[i] = left = min(total, most)
+        kept[:, :left] = read[:, total - left :]
+        s = layer.shuffle
+        made = _view(self._made, layer.made, max(total - most, 0) * s, width * s)
+        if made.size:
+            self._convolve(i, read, made)
+        return made
 
 
-def run_bands(layers: Sequence[Stage], width: int, bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The output, band by band, of an image that is given band by band, each (1, C, h, width)."""
-    stream = Stream(layers, width)
+def run_bands(
+    layers: Sequence[Stage], convolve: Convolve, width: int, height: int, bands: Iterable[Rows]
+) -> Iterator[Rows]:
+    """The output, band by band, of an image that is given band by band, each (C, h, width) with h <= height.
+
+    Each is to be used, or copied, before the next is asked for.
+    """
+    stream = Stream(layers, convolve, width, height)
     for band in bands:
         yield stream.push(band)
     yield from stream.finish()
 
 
 def live_bytes(layers: Sequence[Stage], width: int, height: int) -> int:
-    """Feature maps that are held at the worst moment, in bytes, for bands of `height` rows of `width` pixels.
+    """What is held at the worst moment, in bytes, for bands of `height` rows of `width` pixels, float32.
 
-    What every layer keeps, and in the layer that is at work what comes in, that with the kept rows before it, and what
-    it makes, twice where it is shuffled.  What the convolution itself takes on top is the engine's.
+    What every layer keeps; the largest that is read, and the largest that is made; and of the layer that needs most,
+    ONNX Runtime's copies of both with channels padded, and of what is made before its pixel shuffle; the band itself
+    and what becomes of it, as pixels and on the way there.
     """
-    number = layers[0].weight.element_size()
-    kept = largest = down = 0
-    for layer, scale in zip(layers, _scales(layers), strict=False):
-        c_out, c_in = layer.weight.shape[:2]
-        across, down = width * scale, max(down, height * scale, layer.size // 2)  # zeros below may be more rows
-        kept += c_in * (layer.size - 1) * across
-        read = c_in * (down + layer.size - 1) * across
-        largest = max(largest, c_in * down * across + read, read + c_out * down * across * (1 + (layer.shuffle > 1)))
-        down *= layer.shuffle
-    return (kept + largest) * number
+    sizes = _sizes(layers, width, height)
+    kept = sum(prod(s.kept) for s in sizes)
+    read, made = max(s.read for s in sizes), max(s.made for s in sizes)
+    inside = max(s.inside for s in sizes)
+    ends = 3 * (int(layers[0].weight.shape[1]) * width * height + sizes[-1].made)
+    return 4 * (kept + read + made + inside + ends)
 
 
 def reach(layers: Sequence[Stage]) -> int:
     """How many input pixels away from an output pixel may still change it."""
     return sum(-(-(layer.size // 2) // scale) for layer, scale in zip(layers, _scales(layers), strict=False))
+
+
+@dataclass(frozen=True)
+class _Size:
+    """Of a layer, in numbers: the shape of what it keeps, the most that it reads, makes, and needs inside."""
+
+    kept: tuple[int, int, int]
+    read: int
+    made: int
+    inside: int
+
+
+def _sizes(layers: Sequence[Stage], width: int, height: int) -> list[_Size]:
+    found = []
+    down = 0
+    for layer, scale in zip(layers, _scales(layers), strict=False):
+        c_out, c_in = layer.weight.shape[:2]
+        across, down = width * scale, max(down, height * scale, layer.size // 2)  # zeros below may be more rows
+        reads = (down + layer.size - 1) * across
+        inside = _padded(c_in) * reads + (_padded(c_out) + c_out * (layer.shuffle > 1)) * down * across
+        kept = (c_in, layer.size - 1, across)
+        found.append(_Size(kept, c_in * reads, c_out * down * across, inside))
+        down *= layer.shuffle
+    return found
+
+
+def _padded(channels: int) -> int:
+    return -(-channels // PADDED) * PADDED
+
+
+def _view(flat: NDArray[Any], *shape: int) -> Rows:
+    view: Rows = flat[: shape[0] * shape[1] * shape[2]].reshape(shape)
+    return view
 
 
 def _scales(layers: Sequence[Stage]) -> list[int]:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput, MemsrError
+
+
+def onnxruntime() -> Any:
+    """The module.  Raises MemsrError if it is not installed."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MemsrError(
+            "ONNX Runtime is not installed; pip install 'memsr_compiler[cpu]' (or [gpu], never both)"
+        ) from None
+    return ort
 
 
 class OrtNetwork:
@@ -18,12 +30,7 @@ class OrtNetwork:
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
-        try:
-            import onnxruntime as ort
-        except ImportError:
-            raise MemsrError(
-                "ONNX Runtime is not installed; pip install 'memsr_compiler[cpu]' (or [gpu], never both)"
-            ) from None
+        ort = onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.enable_mem_pattern = False  # with it, the second size takes twice the memory

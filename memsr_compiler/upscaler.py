@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import DTypeLike, NDArray
 
-from memsr_compiler.bands import Stage, live_bytes, reach, run_bands, stages
+from memsr_compiler.bands import Rows, live_bytes, reach, run_bands, stages
+from memsr_compiler.engine import OrtLayers, Stage
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.modules import copied
 from memsr_compiler.plain import PlainNet
 from memsr_compiler.storage import load_plain
 
 ROWS = 32  # of a band, at most: more are hardly faster
+SLACK = 4 << 20  # bytes: Python's objects, and what arena and C library round up
 PEAKS = {"uint8": 255, "uint16": 65535}  # of whole-number pixels; floating ones are 0..1
 
 Pixels = NDArray[Any]
@@ -33,95 +34,132 @@ class Cut:
 
 
 class Upscaler:
-    """A plain network for images of any size, with a limit on the feature maps that are held.
+    """A plain network for images of any size, in ONNX Runtime on the CPU, with a limit on the memory that it takes.
 
-        with Upscaler("student.safetensors", max_memory=64 << 20) as upscale:
+        with Upscaler("student.onnx", max_memory=64 << 20) as upscale:
             large = upscale(small)  # (H, W, 3) -> (scale * H, scale * W, 3), in the dtype that is given
 
-    The result is the whole-frame one, to rounding.  Images and results themselves are not counted, nor is what the C
-    library's allocator keeps of what was freed, which can be several times as much (`benchmarks/bands.py`).
+    The result is the whole-frame one, to rounding.  The limit is about what an image takes beyond the loaded network,
+    the image and the result; `needed` says how much that is.
     """
 
-    def __init__(self, model: PlainNet | str | Path, *, max_memory: int | None = None) -> None:
+    def __init__(
+        self, model: PlainNet | str | Path, *, max_memory: int | None = None, threads: int | None = None
+    ) -> None:
         """model        a plain network, or its file
-        max_memory   bytes of live feature maps (`bands.live_bytes`); None: as bands of 32 rows take
+        max_memory   bytes; None: as bands of 32 rows take
+        threads      None: one for each core, at most 8
 
-        Raises InvalidInput for a file that is no plain network, and one that cannot be run by bands.
+        Raises InvalidInput for a file that is no plain network, and one that cannot be run by bands; MemsrError if no
+        ONNX Runtime is installed.
         """
         net = model if isinstance(model, PlainNet) else load_plain(model, require_certificate=False)
         single = copied(net, torch.float32)  # the caller's stays as it is
         assert isinstance(single, PlainNet)
-        self._net = single
-        self._layers = stages(self._net)
-        self._turned = tuple(layer.turned() for layer in self._layers)
-        self._max_memory = max_memory
+        self.info = single.info
+        self._max_memory, self._threads = max_memory, threads
+        self._layers = stages(single)
+        self._upright: OrtLayers | None = None
+        self._turned: tuple[tuple[Stage, ...], OrtLayers] | None = None
 
     def __enter__(self) -> Upscaler:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """There is nothing to give back: all that is held between two images is the network."""
+        """Gives the engine's memory back."""
+        self._upright = self._turned = None
 
-    def __call__(self, image: Pixels) -> Pixels:
+    def __call__(self, image: Pixels, *, out: Pixels | None = None) -> Pixels:
         """uint8, uint16 or floating 0..1; (H, W, 3), or for networks on Y (H, W) or (H, W, 1).
+
+        out   where the result goes, of its shape and dtype; say, a memory-mapped file
 
         Raises InvalidInput for another shape or dtype, and where the limit is below what a single pixel takes.
         """
         pixels = self._checked(image)
-        tall = pixels.shape[0] >= pixels.shape[1]  # bands go along the longer axis
-        if tall:
-            result = self._whole(pixels, self._layers)
+        height, width, channels = pixels.shape
+        shape = (height * self.info.scale, width * self.info.scale, channels)
+        result = np.empty(shape, pixels.dtype) if out is None else out.reshape(shape)
+        if height >= width:  # bands go along the longer axis
+            self._whole(pixels, result, self._layers, self._engine())
         else:
-            result = self._whole(pixels.transpose(1, 0, 2), self._turned).transpose(1, 0, 2)
+            self._whole(pixels.swapaxes(0, 1), result.swapaxes(0, 1), *self._engine_turned())
         return result if image.ndim == 3 else result[..., 0]
 
     def bands(self, image: Pixels) -> Iterator[Pixels]:
         """The result from the top, some rows at a time.  Raises InvalidInput as a call, or if columns are needed."""
         pixels = self._checked(image)
-        cut = self.cut(pixels.shape[0], pixels.shape[1], self._layers)
-        if cut.columns < pixels.shape[1]:
-            raise InvalidInput(f"rows of {pixels.shape[1]} pixels do not fit into the limit; call it for all at once")
-        for made in run_bands(self._layers, pixels.shape[1], self._rows(pixels, cut.rows)):
-            if made.shape[2]:
-                yield self._pixels(made, pixels.dtype)
+        rows = self.rows(pixels.shape[1])
+        given = (pixels[top : top + rows] for top in range(0, len(pixels), rows))
+        yield from self.stream(given, pixels.shape[1], pixels.dtype)
 
-    def cut(self, height: int, width: int, layers: tuple[Stage, ...]) -> Cut:
+    def stream(self, bands: Iterable[Pixels], width: int, dtype: DTypeLike) -> Iterator[Pixels]:
+        """The same for an image that comes by bands itself, (h, width, C) each, of at most `rows(width)` rows."""
+        made = run_bands(self._layers, self._engine(), width, self.rows(width), map(self._given, bands))
+        yield from (self._pixels(rows, np.dtype(dtype)) for rows in made if rows.size)
+
+    def rows(self, width: int) -> int:
+        """Of a band, for an image that wide.  Raises InvalidInput where its rows are too long for the limit."""
+        cut = self._cut(ROWS, width)
+        if cut.columns < width:
+            least = self.needed(width, 1)
+            raise InvalidInput(
+                f"{self._max_memory:,} bytes are too few for rows of {width:,} pixels, which take {least:,}; allow "
+                "that, or give the whole image at once, which can be cut into columns"
+            )
+        return cut.rows
+
+    def needed(self, width: int, rows: int) -> int:
+        """Bytes that bands of `rows` rows of `width` pixels take, at most."""
+        return live_bytes(self._layers, width, rows) + SLACK
+
+    def _cut(self, height: int, width: int) -> Cut:
         """The largest bands, or else the widest columns, within the limit.  Raises InvalidInput if it is too small."""
-        limit, halo = self._max_memory, reach(layers)
+        limit, halo = self._max_memory, reach(self._layers)
         rows = min(ROWS, height)
         if limit is None:
             return Cut(rows, width)
-        while rows > 1 and live_bytes(layers, width, rows) > limit:
+        while rows > 1 and self.needed(width, rows) > limit:
             rows -= 1
-        if live_bytes(layers, width, rows) <= limit:
+        if self.needed(width, rows) <= limit:
             return Cut(rows, width)
-        each = live_bytes(layers, 1, 1)
-        columns = limit // each - 2 * halo
+        each = live_bytes(self._layers, 1, 1)
+        columns = (limit - SLACK) // each - 2 * halo
         if columns < 1:
-            least = each * min(width, 2 * halo + 1)
+            least = each * min(width, 2 * halo + 1) + SLACK
             raise InvalidInput(f"{limit:,} bytes are too few: a column of one pixel and its halo take {least:,}")
         return Cut(1, columns)
 
-    def _whole(self, pixels: Pixels, layers: tuple[Stage, ...]) -> Pixels:
+    def _whole(self, pixels: Pixels, result: Pixels, layers: tuple[Stage, ...], engine: OrtLayers) -> None:
         """Column by column, each with its halo where it is cut, band by band."""
-        height, width, channels = pixels.shape
-        scale, halo = self._net.scale, reach(layers)
-        cut = self.cut(height, width, layers)
-        result = np.empty((height * scale, width * scale, channels), pixels.dtype)
+        height, width, _ = pixels.shape
+        scale, halo = self.info.scale, reach(layers)
+        cut = self._cut(height, width)
         for left in range(0, width, cut.columns):
             right = min(left + cut.columns, width)
             start, end = max(left - halo, 0), min(right + halo, width)
+            bands = (self._given(pixels[top : top + cut.rows, start:end]) for top in range(0, height, cut.rows))
             row = 0
-            for made in run_bands(layers, end - start, self._rows(pixels[:, start:end], cut.rows)):
+            for made in run_bands(layers, engine, end - start, cut.rows, bands):
                 inner = made[..., (left - start) * scale : (right - start) * scale]
-                below = row + inner.shape[2]
+                below = row + inner.shape[1]
                 result[row:below, left * scale : right * scale] = self._pixels(inner, pixels.dtype)
                 row = below
-        return result
+
+    def _engine(self) -> OrtLayers:
+        if self._upright is None:
+            self._upright = OrtLayers(self._layers, threads=self._threads)
+        return self._upright
+
+    def _engine_turned(self) -> tuple[tuple[Stage, ...], OrtLayers]:
+        if self._turned is None:
+            layers = tuple(layer.turned() for layer in self._layers)
+            self._turned = layers, OrtLayers(layers, threads=self._threads)
+        return self._turned
 
     def _checked(self, image: Pixels) -> Pixels:
         """(H, W, C)"""
-        channels = self._net.info.channels
+        channels = self.info.channels
         if image.dtype.name not in PEAKS and not np.issubdtype(image.dtype, np.floating):
             raise InvalidInput(f"image of dtype {image.dtype}; give uint8, uint16, or floating 0..1")
         pixels = image[..., None] if image.ndim == 2 else image
@@ -129,20 +167,20 @@ class Upscaler:
             raise InvalidInput(f"image of shape {image.shape}; the network takes (H, W, {channels})")
         return pixels
 
-    def _rows(self, pixels: Pixels, rows: int) -> Iterator[Tensor]:
-        """Bands (1, C, h, W) as the network takes them."""
-        low, high = self._net.info.input_range
-        peak = PEAKS.get(pixels.dtype.name, 1)
-        for top in range(0, pixels.shape[0], rows):
-            band = np.ascontiguousarray(pixels[top : top + rows].transpose(2, 0, 1)[None], dtype=np.float32)
-            yield torch.from_numpy(band) * ((high - low) / peak) + low
+    def _given(self, band: Pixels) -> Rows:
+        """Pixels (h, W, C) as the network takes them: float32 (C, h, W)."""
+        low, high = self.info.input_range
+        rows: Rows = np.array(band.transpose(2, 0, 1), dtype=np.float32, order="C")
+        rows *= (high - low) / PEAKS.get(band.dtype.name, 1)
+        rows += low
+        return rows
 
-    def _pixels(self, made: Tensor, dtype: np.dtype[Any]) -> Pixels:
-        """(1, C, h, W) -> (h, W, C) in the image's dtype, clipped and rounded where that is of whole numbers."""
-        low, high = self._net.info.input_range
-        values: Pixels = ((made - low) / (high - low))[0].permute(1, 2, 0).numpy()
-        if dtype.name not in PEAKS:
-            return values.astype(dtype)
-        peak = PEAKS[dtype.name]
-        rounded: Pixels = np.rint(np.clip(values, 0, 1) * peak).astype(dtype)
-        return rounded
+    def _pixels(self, made: Rows, dtype: np.dtype[Any]) -> Pixels:
+        """(C, h, W) -> (h, W, C) in the image's dtype, clipped and rounded where that is of whole numbers."""
+        low, high = self.info.input_range
+        peak = PEAKS.get(dtype.name, 1)
+        values = (made - low) * (peak / (high - low))
+        if dtype.name in PEAKS:
+            np.rint(np.clip(values, 0, peak, out=values), out=values)
+        pixels: Pixels = values.transpose(1, 2, 0).astype(dtype, order="C")
+        return pixels

@@ -1,0 +1,111 @@
+"""Single layers in ONNX Runtime, for `bands`: from one piece of memory that the caller holds into another.
+
+Each layer is a session of its own.  They take the memory that they need on the way from one common arena, which grows
+by what is asked for and no more: with an arena each, all would keep as much as the largest layer ever needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memsr_compiler.runtime import onnxruntime
+
+THREADS = 8  # at most, unless told: every layer has its own, and a few rows are not worth more
+PADDED = 16  # channels: ONNX Runtime's convolutions work on copies in which they are a multiple of 8 or 16
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer: weight (C_out, C_in, k, k), bias (C_out,), ReLU or not, the factor of the pixel shuffle after it."""
+
+    weight: NDArray[Any]
+    bias: NDArray[Any]
+    relu: bool
+    shuffle: int
+
+    @property
+    def size(self) -> int:
+        return int(self.weight.shape[-1])
+
+    @property
+    def made(self) -> int:
+        """Channels of the result."""
+        return len(self.bias) // self.shuffle**2
+
+    def turned(self) -> Stage:
+        """The same for images whose height and width are exchanged."""
+        weight, bias, s = self.weight.swapaxes(2, 3), self.bias, self.shuffle
+        if s > 1:  # the shuffle's channels are (c, row, column)
+            order = np.arange(len(bias)).reshape(-1, s, s).swapaxes(1, 2).flatten()
+            weight, bias = weight[order], bias[order]
+        return Stage(np.ascontiguousarray(weight), bias, self.relu, s)
+
+
+class OrtLayers:
+    """The layers of a plain network, float32, zeros only to the left and right of the image."""
+
+    def __init__(self, layers: Sequence[Stage], *, threads: int | None = None) -> None:
+        """Raises MemsrError if no ONNX Runtime is installed."""
+        ort = onnxruntime()
+        _share_an_arena()
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.enable_mem_pattern = False
+        options.intra_op_num_threads = threads or min(os.cpu_count() or 1, THREADS)
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        # Threads that wait actively would do so in all layers but the one at work.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._sessions = [
+            ort.InferenceSession(_model(layer), options, providers=["CPUExecutionProvider"]) for layer in layers
+        ]
+
+    def __call__(self, number: int, read: NDArray[Any], made: NDArray[Any]) -> None:
+        """Layer `number`, from 0: read (C, h + k - 1, W) -> made (C', s * h, s * W), both contiguous float32."""
+        session = self._sessions[number]
+        binding = session.io_binding()
+        binding.bind_input("read", "cpu", 0, np.float32, (1, *read.shape), read.ctypes.data)
+        binding.bind_output("made", "cpu", 0, np.float32, (1, *made.shape), made.ctypes.data)
+        session.run_with_iobinding(binding)
+
+
+@cache
+def _share_an_arena() -> None:
+    """Once in a process; only sessions that ask for it use it."""
+    ort = onnxruntime()
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    same_as_requested = 1
+    growth = {"max_mem": 0, "arena_extend_strategy": same_as_requested, "initial_chunk_size_bytes": 1 << 16}
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg({**growth, "max_dead_bytes_per_chunk": 1 << 16}))
+
+
+def _model(layer: Stage) -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
+    c_out, c_in, k, _ = layer.weight.shape
+    s = layer.shuffle
+    nodes = [
+        helper.make_node("Conv", ["read", "weight", "bias"], ["conv"], kernel_shape=[k, k], pads=[0, k // 2, 0, k // 2])
+    ]
+    if layer.relu:
+        nodes.append(helper.make_node("Relu", [nodes[-1].output[0]], ["relu"]))
+    if s > 1:
+        nodes.append(helper.make_node("DepthToSpace", [nodes[-1].output[0]], ["wide"], blocksize=s, mode="CRD"))
+    nodes[-1].output[0] = "made"
+    graph = helper.make_graph(
+        nodes,
+        "layer",
+        [helper.make_tensor_value_info("read", TensorProto.FLOAT, [1, c_in, "rows", "columns"])],
+        [helper.make_tensor_value_info("made", TensorProto.FLOAT, [1, c_out // s**2, "rows made", "columns made"])],
+        [numpy_helper.from_array(layer.weight, "weight"), numpy_helper.from_array(layer.bias, "bias")],
+    )
+    model: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
+    return model
