@@ -8,6 +8,9 @@ NETWORKS ?= 5000
 bin := $(VENV)/bin
 install := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# What builds the packages that come as source: this one, and pyvips.
+build_tools := setuptools pkgconfig cffi
+
 .DEFAULT_GOAL := help
 .PHONY: help demo check lint types test fuzz wheel-check bench clean
 .NOTPARALLEL:
@@ -53,12 +56,12 @@ $(VENV)/.created:
 
 $(VENV)/.installed: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time torch is fetched, which takes a while"
-	@$(install) setuptools
+	@$(install) $(build_tools)
 	@$(install) --no-build-isolation --editable '.[cpu,images]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time torch is fetched, which takes a while"
-	@$(install) setuptools
+	@$(install) $(build_tools)
 	@$(install) --no-build-isolation --editable '.[cpu,images,train,dev]'
 	@touch $(VENV)/.installed $@

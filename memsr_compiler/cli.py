@@ -397,6 +397,56 @@ def evaluate(
     run(EvalOptions(tuple(model), teacher, data, scale, chosen, csv), talk)
 
 
+@app.command(epilog="Example: memsrc upscale photos/ large/ --model student.onnx --max-memory 256MB")
+def upscale(
+    source: Annotated[str, typer.Argument(help="An image, a folder, or a pattern in quotes: 'photos/*.jpg'")],
+    target: Annotated[Path, typer.Argument(help="The result: a file, or a folder for several")],
+    model: Annotated[
+        Path, typer.Option(help="The network: a plain one, .onnx or .safetensors; any with --tile off", metavar="FILE")
+    ],
+    max_memory: Annotated[
+        str | None,
+        typer.Option(help="What an image may take beyond network, decoder and encoder: 256MB", metavar="SIZE"),
+    ] = None,
+    tile: Annotated[
+        str,
+        typer.Option(
+            help="auto: by bands of rows, and columns only where those are too wide; off: whole; N: columns of N pixels"
+        ),
+    ] = "auto",
+    scale: Annotated[
+        int | None, typer.Option(help="Scale factor, where the network has none of its own (VDSR)", min=2, max=16)
+    ] = None,
+    max_pixels: Annotated[
+        str, typer.Option(help="Refuse images with more pixels than this", metavar="N")
+    ] = "268435456",
+    threads: Annotated[int | None, typer.Option(help="Default: one for each core, at most 8", min=1)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there already")] = False,
+    input_range: InputRange = None,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Enlarge image files, of any size in bounded memory.  Alpha, ICC profile, EXIF and 16 bits are kept.
+
+    A folder that was begun goes on where it stopped.
+    """
+    talk = _talk(as_json, quiet)
+    from memsr_compiler.commands.amounts import count, size_in_bytes
+    from memsr_compiler.commands.teachers import TeacherOptions
+    from memsr_compiler.commands.upscale import UpscaleOptions, run
+    from memsr_compiler.errors import InvalidInput
+
+    if tile not in ("auto", "off") and not (tile.isascii() and tile.isdigit() and int(tile)):
+        raise InvalidInput(f"--tile {tile}: want auto, off, or a number of pixels")
+    limit = size_in_bytes("max-memory", max_memory) if max_memory is not None else None
+    network = TeacherOptions(model, arch, tuple(arch_args or ()), None, input_range, allow_pickle)
+    most = count("max-pixels", max_pixels)
+    run(UpscaleOptions(source, target, network, tile, limit, scale, most, threads, overwrite), talk)
+
+
 def main() -> None:
     """The entry point: messages instead of tracebacks, and the exit status."""
     warnings.simplefilter("ignore")  # torch's deprecations are for its programmers

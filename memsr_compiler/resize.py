@@ -7,6 +7,7 @@ Libraries disagree about "bicubic". This one has a = -0.5, widens the kernel by 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from memsr_compiler.errors import InvalidInput
 
 Border = Literal["replicate", "mirror"]
+
+REACH = 2  # pixels away, the farthest that an enlarged one depends on
 
 
 def resize(
@@ -50,6 +53,20 @@ def resize(
         if rounding:
             result = np.floor(np.clip(result, 0, 255) + 0.5)  # MATLAB rounds halves up; np.round would not
     return result.astype(np.uint8) if rounding else result
+
+
+def enlarge_rows(bands: Iterable[NDArray[Any]], scale: int) -> Iterator[NDArray[Any]]:
+    """`resize` of an image that comes by bands of rows, (h, W, C) each, by a whole number: float64 bands."""
+    rows: NDArray[Any] | None = None
+    above = 0  # of `rows`, how many have been enlarged already
+    for band in bands:
+        rows = band if rows is None else np.concatenate([rows, band])
+        ready = len(rows) - REACH
+        if ready > above:
+            yield resize(rows, scale, rounding=False)[above * scale : ready * scale]
+            rows, above = rows[max(ready - REACH, 0) :], min(ready, REACH)
+    if rows is not None:
+        yield resize(rows, scale, rounding=False)[above * scale :]
 
 
 def _cubic(x: NDArray[Any]) -> NDArray[Any]:

@@ -44,10 +44,16 @@ class Upscaler:
     """
 
     def __init__(
-        self, model: PlainNet | str | Path, *, max_memory: int | None = None, threads: int | None = None
+        self,
+        model: PlainNet | str | Path,
+        *,
+        max_memory: int | None = None,
+        columns: int | None = None,
+        threads: int | None = None,
     ) -> None:
         """model        a plain network, or its file
         max_memory   bytes; None: as bands of 32 rows take
+        columns      pixels that are processed side by side, at most, the halo not counted; None: as the limit has it
         threads      None: one for each core, at most 8
 
         Raises InvalidInput for a file that is no plain network, and one that cannot be run by bands; MemsrError if no
@@ -57,7 +63,7 @@ class Upscaler:
         single = copied(net, torch.float32)  # the caller's stays as it is
         assert isinstance(single, PlainNet)
         self.info = single.info
-        self._max_memory, self._threads = max_memory, threads
+        self._max_memory, self._columns, self._threads = max_memory, columns, threads
         self._layers = stages(single)
         self._upright: OrtLayers | None = None
         self._turned: tuple[tuple[Stage, ...], OrtLayers] | None = None
@@ -90,39 +96,49 @@ class Upscaler:
         """The result from the top, some rows at a time.  Raises InvalidInput as a call, or if columns are needed."""
         pixels = self._checked(image)
         rows = self.rows(pixels.shape[1])
-        given = (pixels[top : top + rows] for top in range(0, len(pixels), rows))
-        yield from self.stream(given, pixels.shape[1], pixels.dtype)
+        each = (pixels[top : top + rows] for top in range(0, len(pixels), rows))
+        yield from self.stream(each, pixels.shape[1], pixels.dtype)
 
     def stream(self, bands: Iterable[Pixels], width: int, dtype: DTypeLike) -> Iterator[Pixels]:
         """The same for an image that comes by bands itself, (h, width, C) each, of at most `rows(width)` rows."""
-        made = run_bands(self._layers, self._engine(), width, self.rows(width), map(self._given, bands))
-        yield from (self._pixels(rows, np.dtype(dtype)) for rows in made if rows.size)
+        made = run_bands(
+            self._layers,
+            self._engine(),
+            width,
+            self.rows(width),
+            (given(band, self.info.input_range) for band in bands),
+        )
+        yield from (pixels_of(rows, self.info.input_range, dtype) for rows in made if rows.size)
+
+    def streams(self, width: int) -> bool:
+        """Whether an image that wide goes through in one piece, without columns.  Raises InvalidInput as a call."""
+        return self._cut(ROWS, width).columns >= width
 
     def rows(self, width: int) -> int:
-        """Of a band, for an image that wide.  Raises InvalidInput where its rows are too long for the limit."""
-        cut = self._cut(ROWS, width)
-        if cut.columns < width:
-            least = self.needed(width, 1)
+        """Of a band, for an image that wide.  Raises InvalidInput where it has to be cut into columns."""
+        if not self.streams(width):
             raise InvalidInput(
-                f"{self._max_memory:,} bytes are too few for rows of {width:,} pixels, which take {least:,}; allow "
-                "that, or give the whole image at once, which can be cut into columns"
+                f"rows of {width:,} pixels take {self.needed(width, 1):,} bytes at once and have to be cut into "
+                "columns; give the whole image, or allow more"
             )
-        return cut.rows
+        return self._cut(ROWS, width).rows
 
     def needed(self, width: int, rows: int) -> int:
         """Bytes that bands of `rows` rows of `width` pixels take, at most."""
         return live_bytes(self._layers, width, rows) + SLACK
 
     def _cut(self, height: int, width: int) -> Cut:
-        """The largest bands, or else the widest columns, within the limit.  Raises InvalidInput if it is too small."""
+        """The highest bands, or else the widest columns, within the limit.  Raises InvalidInput if it is too small."""
         limit, halo = self._max_memory, reach(self._layers)
+        columns = min(self._columns or width, width)
+        across = min(columns + 2 * halo, width)
         rows = min(ROWS, height)
         if limit is None:
-            return Cut(rows, width)
-        while rows > 1 and self.needed(width, rows) > limit:
+            return Cut(rows, columns)
+        while rows > 1 and self.needed(across, rows) > limit:
             rows -= 1
-        if self.needed(width, rows) <= limit:
-            return Cut(rows, width)
+        if self.needed(across, rows) <= limit:
+            return Cut(rows, columns)
         each = live_bytes(self._layers, 1, 1)
         columns = (limit - SLACK) // each - 2 * halo
         if columns < 1:
@@ -138,12 +154,15 @@ class Upscaler:
         for left in range(0, width, cut.columns):
             right = min(left + cut.columns, width)
             start, end = max(left - halo, 0), min(right + halo, width)
-            bands = (self._given(pixels[top : top + cut.rows, start:end]) for top in range(0, height, cut.rows))
+            bands = (
+                given(pixels[top : top + cut.rows, start:end], self.info.input_range)
+                for top in range(0, height, cut.rows)
+            )
             row = 0
             for made in run_bands(layers, engine, end - start, cut.rows, bands):
                 inner = made[..., (left - start) * scale : (right - start) * scale]
                 below = row + inner.shape[1]
-                result[row:below, left * scale : right * scale] = self._pixels(inner, pixels.dtype)
+                result[row:below, left * scale : right * scale] = pixels_of(inner, self.info.input_range, pixels.dtype)
                 row = below
 
     def _engine(self) -> OrtLayers:
@@ -167,20 +186,22 @@ class Upscaler:
             raise InvalidInput(f"image of shape {image.shape}; the network takes (H, W, {channels})")
         return pixels
 
-    def _given(self, band: Pixels) -> Rows:
-        """Pixels (h, W, C) as the network takes them: float32 (C, h, W)."""
-        low, high = self.info.input_range
-        rows: Rows = np.array(band.transpose(2, 0, 1), dtype=np.float32, order="C")
-        rows *= (high - low) / PEAKS.get(band.dtype.name, 1)
-        rows += low
-        return rows
 
-    def _pixels(self, made: Rows, dtype: np.dtype[Any]) -> Pixels:
-        """(C, h, W) -> (h, W, C) in the image's dtype, clipped and rounded where that is of whole numbers."""
-        low, high = self.info.input_range
-        peak = PEAKS.get(dtype.name, 1)
-        values = (made - low) * (peak / (high - low))
-        if dtype.name in PEAKS:
-            np.rint(np.clip(values, 0, peak, out=values), out=values)
-        pixels: Pixels = values.transpose(1, 2, 0).astype(dtype, order="C")
-        return pixels
+def given(band: Pixels, input_range: tuple[float, float]) -> Rows:
+    """Pixels (h, W, C), uint8, uint16 or floating 0..1, as a network takes them: float32 (C, h, W)."""
+    low, high = input_range
+    rows: Rows = np.array(band.transpose(2, 0, 1), dtype=np.float32, order="C")
+    rows *= (high - low) / PEAKS.get(band.dtype.name, 1)
+    rows += low
+    return rows
+
+
+def pixels_of(made: Rows, input_range: tuple[float, float], dtype: DTypeLike) -> Pixels:
+    """(C, h, W) -> (h, W, C) in that dtype, clipped and rounded where it is of whole numbers."""
+    low, high = input_range
+    kind = np.dtype(dtype).name
+    values = (made - low) * (PEAKS.get(kind, 1) / (high - low))
+    if kind in PEAKS:
+        np.rint(np.clip(values, 0, PEAKS[kind], out=values), out=values)
+    pixels: Pixels = values.transpose(1, 2, 0).astype(dtype, order="C")
+    return pixels

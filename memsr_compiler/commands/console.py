@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 
@@ -74,6 +82,21 @@ class Talk:
                 bar.update(task, description=description, advance=1)
 
             yield step
+
+    @contextmanager
+    def bar(self, total: float) -> Iterator[Any]:
+        """Yields done(amount, description): how much of the total has been done since the last time; time left."""
+        if self.silent or not self.err.is_terminal:
+            yield lambda amount, description: None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.err, transient=True) as bar:
+            task = bar.add_task("starting", total=total)
+
+            def done(amount: float, description: str) -> None:
+                bar.update(task, description=description, advance=amount)
+
+            yield done
 
 
 def mebibytes(count: float) -> str:

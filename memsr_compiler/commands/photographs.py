@@ -19,11 +19,12 @@ from memsr_compiler.images import crop_to_multiple, read_image, sample_photograp
 from memsr_compiler.metrics import Protocol, luma, psnr, srcnn_input
 from memsr_compiler.plain import PlainInfo
 from memsr_compiler.resize import resize
-from memsr_compiler.student.calibration import network_input
+from memsr_compiler.student.calibration import network_inputs
 
 Images = Sequence[NDArray[np.uint8]]
 
 SCORED = 20  # photographs, at most: more tell hardly more, and take their time
+FEW = 24  # photographs: up to so many are used by every factor, where a network works on enlarged images
 SIDE = 512  # pixels; of larger photographs the middle is scored
 
 
@@ -108,8 +109,12 @@ def calibration_inputs(photographs: Sequence[Photograph], shape: Shape, folder: 
     inputs = []
     for p in photographs:
         try:
-            inputs.append(
-                network_input(p.pixels, scale=shape.scale, channels=shape.channels, input_range=shape.input_range)
+            inputs += network_inputs(
+                p.pixels,
+                scale=shape.scale,
+                channels=shape.channels,
+                input_range=shape.input_range,
+                every_factor=len(photographs) <= FEW,
             )
         except InvalidInput as error:
             talk.warn(f"{folder / p.name}: {error}; passed over")

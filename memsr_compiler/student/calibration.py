@@ -22,17 +22,24 @@ from memsr_compiler.resize import resize
 CROP = 96  # pixels a side
 SAMPLES = (12, 36)  # crops: for large networks, and for small ones
 PIXEL_MACS = 1.4e11  # multiply-adds of one run of the teacher over all crops, between these two
+FACTORS = (2, 3, 4)  # by which images are enlarged for networks that work on enlarged ones
 BATCH = 4  # crops that go through the networks together
 
 
-def network_input(
-    photograph: NDArray[np.uint8], *, scale: int, channels: int, input_range: tuple[float, float]
-) -> Tensor:
+def network_inputs(
+    photograph: NDArray[np.uint8],
+    *,
+    scale: int,
+    channels: int,
+    input_range: tuple[float, float],
+    every_factor: bool = True,
+) -> list[Tensor]:
     """A photograph (H, W, 3) as a network is given it: float64 (1, channels, h, w) in `input_range`.
 
-    scale      > 1: the photograph is made smaller by that much, as the benchmarks' images are; 1: the network works
-               on enlarged images, so it is made smaller and enlarged again, by 2, 3 or 4 as its content has it
-    channels   3: RGB; 1: Y of ITU-R BT.601
+    scale         > 1: the photograph is made smaller by that much, as the benchmarks' images are; 1: the network works
+                  on enlarged images, so it is made smaller and enlarged again, by 2, 3 and 4
+    channels      3: RGB; 1: Y of ITU-R BT.601
+    every_factor  else by one of the three, as the photograph's content has it: enough where there are many
 
     Raises InvalidInput for another number of channels, or a photograph smaller than the scale.
     """
@@ -40,16 +47,21 @@ def network_input(
         raise InvalidInput(f"the network takes {channels} channels, and photographs have 3, or 1 for Y; give tensors")
     if min(photograph.shape[:2]) < max(scale, 4 if scale == 1 else 1):
         raise InvalidInput(f"a photograph of {photograph.shape[1]}x{photograph.shape[0]} pixels is too small")
-    if scale == 1:
-        factor = 2 + _content(photograph) % 3
-        image = crop_to_multiple(photograph, factor)
-        pixels = srcnn_input(image, factor) if channels == 1 else _blurred(image, factor)
-    else:
+    if scale > 1:
         low = resize(crop_to_multiple(photograph, scale), 1 / scale)
-        pixels = low / 255 if channels == 3 else luma(low) / 255
-    lowest, highest = input_range
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)))[None]
-    return tensor.double() * (highest - lowest) + lowest
+        found = [low / 255 if channels == 3 else luma(low) / 255]
+    else:
+        factors = FACTORS if every_factor else FACTORS[_content(photograph) % len(FACTORS) :][:1]
+        images = [(crop_to_multiple(photograph, factor), factor) for factor in factors]
+        found = [srcnn_input(i, factor) if channels == 1 else _blurred(i, factor) for i, factor in images]
+    return [_tensor(pixels, input_range) for pixels in found]
+
+
+def _tensor(pixels: NDArray[Any], input_range: tuple[float, float]) -> Tensor:
+    """(H, W) or (H, W, C) in 0..1"""
+    low, high = input_range
+    single = torch.from_numpy(np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)))
+    return single[None].double() * (high - low) + low
 
 
 def _blurred(image: NDArray[np.uint8], factor: int) -> NDArray[Any]:
@@ -57,10 +69,11 @@ def _blurred(image: NDArray[np.uint8], factor: int) -> NDArray[Any]:
 
 
 def sample_inputs(*, scale: int, channels: int, input_range: tuple[float, float]) -> list[Tensor]:
-    """The photographs that come with scikit-image, as `network_input`.  Raises InvalidInput where it is missing."""
+    """The photographs that come with scikit-image, as `network_inputs`.  Raises InvalidInput where it is missing."""
     return [
-        network_input(image, scale=scale, channels=channels, input_range=input_range)
+        made
         for image in sample_photographs(more=True)
+        for made in network_inputs(image, scale=scale, channels=channels, input_range=input_range)
     ]
 
 

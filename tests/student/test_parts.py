@@ -17,7 +17,7 @@ from memsr_compiler import compile_to_plain
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.student.budget import Budget, chosen_widths, full_widths, student_cost
-from memsr_compiler.student.calibration import batches, network_input, sample_count
+from memsr_compiler.student.calibration import batches, network_inputs, sample_count
 from memsr_compiler.student.forecast import forecast
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.moments import Moments, Regression, pixels, taps
@@ -118,14 +118,17 @@ def test_what_batches_refuse() -> None:
 
 def test_photographs_as_networks_are_given_them() -> None:
     photograph = (noise(24, 36, 3).numpy() * 255).astype(np.uint8)
-    rgb = network_input(photograph, scale=2, channels=3, input_range=(0.0, 255.0))
+    (rgb,) = network_inputs(photograph, scale=2, channels=3, input_range=(0.0, 255.0))
     assert rgb.shape == (1, 3, 12, 18) and 1 < float(rgb.max()) <= 255
-    enlarged = network_input(photograph, scale=1, channels=1, input_range=(0.0, 1.0))
-    assert enlarged.shape[1] == 1 and abs(enlarged.shape[2] - 24) < 4
+    enlarged = network_inputs(photograph, scale=1, channels=1, input_range=(0.0, 1.0))
+    assert [tuple(x.shape) for x in enlarged] == [(1, 1, 24, 36)] * 3
+    assert not torch.equal(enlarged[0], enlarged[2])
+    (one,) = network_inputs(photograph, scale=1, channels=1, input_range=(0.0, 1.0), every_factor=False)
+    assert any(torch.equal(one, x) for x in enlarged)
     with pytest.raises(InvalidInput, match="takes 5 channels"):
-        network_input(photograph, scale=2, channels=5, input_range=(0.0, 1.0))
+        network_inputs(photograph, scale=2, channels=5, input_range=(0.0, 1.0))
     with pytest.raises(InvalidInput, match="too small"):
-        network_input(photograph[:1], scale=2, channels=3, input_range=(0.0, 1.0))
+        network_inputs(photograph[:1], scale=2, channels=3, input_range=(0.0, 1.0))
 
 
 # -- levels

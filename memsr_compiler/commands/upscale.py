@@ -1,0 +1,211 @@
+"""memsrc upscale: image files made larger, in as much memory as is allowed."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from memsr_compiler.commands.console import Talk
+from memsr_compiler.commands.journal import Journal
+from memsr_compiler.commands.models import open_model
+from memsr_compiler.commands.teachers import TeacherOptions
+from memsr_compiler.enlarge import ByBands, Engine, WholeFrame, enlarge_file
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.rowfiles import EIGHT_BIT, OPAQUE, WRITTEN, RowFile
+from memsr_compiler.storage import is_plain
+from memsr_compiler.upscaler import Upscaler
+
+PATTERN = "*?["
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """As given on the command line.
+
+    source   a file, a folder, or a pattern such as photos/*.jpg;   target   a file, or a folder for several
+    model    its path is the network's
+    tile     "auto": by bands, by columns where that is needed; "off": whole; or the columns' width in pixels
+    scale    of a network that works on enlarged images;   max_memory  bytes
+    """
+
+    source: str
+    target: Path
+    model: TeacherOptions
+    tile: str
+    max_memory: int | None
+    scale: int | None
+    most_pixels: int
+    threads: int | None
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image file and what is to become of it."""
+
+    image: RowFile
+    target: Path
+
+
+def run(options: UpscaleOptions, talk: Talk) -> None:
+    """Find, check, enlarge one after the other."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # everything is imported: from here on Ctrl-C tidies up
+    sources, several = _sources(options.source)
+    engine = _engine(options, talk)
+    scale = _scale(engine, options.scale)
+    if several:
+        options.target.mkdir(parents=True, exist_ok=True)
+    journal = Journal.of(options.target, _work(options, scale)) if several else None
+    jobs, kept, failed = _jobs(sources, options, journal, talk)
+    seconds = time.perf_counter()
+    made = []
+    with talk.bar(sum(job.image.width * job.image.height for job in jobs)) as done:
+        for job in jobs:
+            image, name = job.image, job.image.path.name
+
+            def on_rows(rows: int, image: RowFile = image, name: str = name) -> None:
+                done(rows * image.width / scale, name)
+
+            try:
+                enlarge_file(engine, image, job.target, scale, on_rows)
+            except InvalidInput as error:
+                if not several:
+                    raise
+                failed.append(name)
+                talk.warn(f"{error}; passed over")
+                continue
+            if journal is not None:
+                journal.add(image.path, job.target)
+            made.append(job)
+    seconds = time.perf_counter() - seconds
+    talk.json(
+        {
+            "scale": scale,
+            "seconds": seconds,
+            "written": [{"image": str(job.image.path), "result": str(job.target)} for job in made],
+            "done_before": [str(path) for path in kept],
+            "failed": failed,
+        }
+    )
+    for job in made:
+        size = f"{job.image.width}x{job.image.height} -> {job.image.width * scale}x{job.image.height * scale}"
+        talk.say(f"written      {job.target}  ({size})")
+    if kept:
+        talk.say(f"done before  {len(kept)} of {len(sources)}, left as they are")
+    if failed:
+        raise InvalidInput(f"{len(failed)} of {len(sources)} images could not be enlarged: {', '.join(failed[:5])}")
+
+
+def _sources(source: str) -> tuple[list[Path], bool]:
+    """The files, and whether it is to be a folder of results."""
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    elif path.is_file():
+        return [path], False
+    elif any(letter in source for letter in PATTERN):
+        found = sorted(Path(p) for p in glob.glob(source) if Path(p).is_file())
+    else:
+        raise InvalidInput(f"{source}: there is no such file or folder")
+    if not found:
+        raise InvalidInput(f"{source}: no file found there; give a folder with images, or a pattern in quotes")
+    return found, True
+
+
+def _engine(options: UpscaleOptions, talk: Talk) -> Engine:
+    """By bands where the network is plain and nothing else is asked for."""
+    path = options.model.path
+    if options.tile == "off":
+        if options.max_memory is not None:
+            raise InvalidInput("--max-memory with --tile off: a whole frame takes what it takes; leave one of them out")
+        model = open_model(options.model, talk)
+        return WholeFrame(model.network, model.takes)
+    if not path.is_file():
+        raise InvalidInput(f"{path}: there is no such file; give a network")
+    if not is_plain(path):
+        raise InvalidInput(
+            f"{path}: is not a plain network, and only those can be run by bands: others hold values from far above. "
+            "Convert it first (memsrc convert), or run it on whole images with --tile off"
+        )
+    columns = None if options.tile == "auto" else int(options.tile)
+    folder = options.target if options.target.is_dir() else options.target.parent
+    upscaler = Upscaler(path, max_memory=options.max_memory, columns=columns, threads=options.threads)
+    return ByBands(upscaler, folder)
+
+
+def _scale(engine: Engine, told: int | None) -> int:
+    own = engine.takes.scale
+    if own == 1:
+        if told is None:
+            raise InvalidInput("the network works on enlarged images and does not say by how much; give --scale")
+        return told
+    if told not in (None, own):
+        raise InvalidInput(f"--scale {told}: the network enlarges by {own}; leave --scale out")
+    return own
+
+
+def _jobs(
+    sources: Sequence[Path], options: UpscaleOptions, journal: Journal | None, talk: Talk
+) -> tuple[list[Job], list[Path], list[str]]:
+    """What is to be done; results that are there already; names of what cannot be read."""
+    jobs: list[Job] = []
+    kept: list[Path] = []
+    failed: list[str] = []
+    for source in sources:
+        target = options.target if journal is None else _target(source, options.target, sources)
+        if journal is not None and not options.overwrite and journal.has(source, target):
+            kept.append(target)
+            continue
+        try:
+            image = RowFile.open(source, most_pixels=options.most_pixels)
+        except InvalidInput as error:
+            if journal is None:
+                raise
+            failed.append(source.name)
+            talk.warn(f"{error}; passed over")
+            continue
+        _check_target(source, target, options.overwrite)
+        _warn(image, target, talk)
+        jobs.append(Job(image, target))
+    if not jobs and not kept:
+        raise InvalidInput(f"{options.source}: no readable image in it")
+    return jobs, kept, failed
+
+
+def _target(source: Path, folder: Path, sources: Sequence[Path]) -> Path:
+    """The same name, as PNG where files of its kind are not written, with its kind where two would be one."""
+    if source.suffix.lower() in WRITTEN:
+        return folder / source.name
+    alike = [p for p in sources if p.stem == source.stem]
+    return folder / f"{source.name if len(alike) > 1 else source.stem}.png"
+
+
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    if target.suffix.lower() not in WRITTEN:
+        raise InvalidInput(f"{target}: files of this kind are not written; end it in {', '.join(WRITTEN)}")
+    if not target.parent.is_dir():
+        raise InvalidInput(f"{target}: the folder {target.parent} does not exist; make it first")
+    if target.is_dir():
+        raise InvalidInput(f"{target}: is a folder; give the name of a file")
+    if target.exists() and target.resolve() == source.resolve():
+        raise InvalidInput(f"{target}: is the image itself; write somewhere else")
+    if target.exists() and not overwrite:
+        raise InvalidInput(f"{target}: is there already; choose another place, or give --overwrite")
+
+
+def _warn(image: RowFile, target: Path, talk: Talk) -> None:
+    suffix = target.suffix.lower()
+    if image.alpha and suffix in OPAQUE:
+        talk.warn(f"{target}: JPEG has no transparency; it is left out")
+    if image.dtype.__name__ == "uint16" and suffix in EIGHT_BIT:
+        talk.warn(f"{target}: {suffix} has 8 bits, the image 16; write PNG or TIFF to keep them")
+
+
+def _work(options: UpscaleOptions, scale: int) -> str:
+    """What results depend on, besides the image."""
+    return f"x{scale}, network {hashlib.sha256(options.model.path.read_bytes()).hexdigest()}"
