@@ -11,22 +11,31 @@ at the cuts and none at the true borders (`upscaler`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from operator import mul
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.engine import PADDED, Stage
+from memsr_compiler.engine import Stage, inside
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain import PlainNet
 
 Rows = NDArray[Any]  # (C, h, W)
-Convolve = Callable[[int, Rows, Rows], None]  # number of a layer, what it reads and where its result goes
+
+
+class Engine(Protocol):
+    """What computes the layers: `engine.OrtLayers`."""
+
+    def __call__(self, number: int, read: Rows, made: Rows) -> None:
+        """Layer `number`, from 0: what it reads, and where its result goes."""
+
+    def reserve(self, numbers: int) -> None:
+        """No layer will need more than so many numbers beyond these two."""
 
 
 def stages(net: PlainNet) -> tuple[Stage, ...]:
@@ -48,11 +57,12 @@ class Stream:
     library's allocator would keep, several times as much as is needed.
     """
 
-    def __init__(self, layers: Sequence[Stage], convolve: Convolve, width: int, height: int) -> None:
+    def __init__(self, layers: Sequence[Stage], engine: Engine, width: int, height: int) -> None:
         """width   of the image, in pixels;   height   of the highest band"""
         self._layers = layers
-        self._convolve = convolve
+        self._engine = engine
         sizes = _sizes(layers, width, height)
+        engine.reserve(max(s.inside for s in sizes))
         number = layers[0].weight.dtype
         self._kept = [np.zeros(s.kept, number) for s in sizes]
         self._rows = [layer.size // 2 for layer in layers]  # of what is kept, zeros above the image at first
@@ -89,18 +99,18 @@ class Stream:
         s = layer.shuffle
         made = _view(self._made, layer.made, max(total - most, 0) * s, width * s)
         if made.size:
-            self._convolve(i, read, made)
+            self._engine(i, read, made)
         return made
 
 
 def run_bands(
-    layers: Sequence[Stage], convolve: Convolve, width: int, height: int, bands: Iterable[Rows]
+    layers: Sequence[Stage], engine: Engine, width: int, height: int, bands: Iterable[Rows]
 ) -> Iterator[Rows]:
     """The output, band by band, of an image that is given band by band, each (C, h, width) with h <= height.
 
     Each is to be used, or copied, before the next is asked for.
     """
-    stream = Stream(layers, convolve, width, height)
+    stream = Stream(layers, engine, width, height)
     for band in bands:
         yield stream.push(band)
     yield from stream.finish()
@@ -109,16 +119,15 @@ def run_bands(
 def live_bytes(layers: Sequence[Stage], width: int, height: int) -> int:
     """What is held at the worst moment, in bytes, for bands of `height` rows of `width` pixels, float32.
 
-    What every layer keeps; the largest that is read, and the largest that is made; and of the layer that needs most,
-    ONNX Runtime's copies of both with channels padded, and of what is made before its pixel shuffle; the band itself
-    and what becomes of it, as pixels and on the way there.
+    What every layer keeps; the largest that is read, and the largest that is made; what the engine takes in the layer
+    where that is most; the band itself and what becomes of it, as pixels and on the way there.
     """
     sizes = _sizes(layers, width, height)
     kept = sum(prod(s.kept) for s in sizes)
     read, made = max(s.read for s in sizes), max(s.made for s in sizes)
-    inside = max(s.inside for s in sizes)
+    within = max(s.inside for s in sizes)
     ends = 3 * (int(layers[0].weight.shape[1]) * width * height + sizes[-1].made)
-    return 4 * (kept + read + made + inside + ends)
+    return 4 * (kept + read + made + within + ends)
 
 
 def reach(layers: Sequence[Stage]) -> int:
@@ -143,15 +152,10 @@ def _sizes(layers: Sequence[Stage], width: int, height: int) -> list[_Size]:
         c_out, c_in = layer.weight.shape[:2]
         across, down = width * scale, max(down, height * scale, layer.size // 2)  # zeros below may be more rows
         reads = (down + layer.size - 1) * across
-        inside = _padded(c_in) * reads + (_padded(c_out) + c_out * (layer.shuffle > 1)) * down * across
         kept = (c_in, layer.size - 1, across)
-        found.append(_Size(kept, c_in * reads, c_out * down * across, inside))
+        found.append(_Size(kept, c_in * reads, c_out * down * across, inside(layer, reads, down * across)))
         down *= layer.shuffle
     return found
-
-
-def _padded(channels: int) -> int:
-    return -(-channels // PADDED) * PADDED
 
 
 def _view(flat: NDArray[Any], *shape: int) -> Rows:

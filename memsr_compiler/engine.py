@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from memsr_compiler.runtime import onnxruntime
 
 THREADS = 8  # at most, unless told: every layer has its own, and a few rows are not worth more
-PADDED = 16  # channels: ONNX Runtime's convolutions work on copies in which they are a multiple of 8 or 16
+BLOCK = 16  # channels that ONNX Runtime's fast convolutions work on together; 8 on processors without AVX-512
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,11 @@ class OrtLayers:
         options.add_session_config_entry("session.use_env_allocators", "1")
         # Threads that wait actively would do so in all layers but the one at work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._sessions = [
-            ort.InferenceSession(_model(layer), options, providers=["CPUExecutionProvider"]) for layer in layers
-        ]
+        self._reserver, *self._sessions = (
+            ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            for model in (_reserver(), *map(_model, layers))
+        )
+        self._reserved = 0
 
     def __call__(self, number: int, read: NDArray[Any], made: NDArray[Any]) -> None:
         """Layer `number`, from 0: read (C, h + k - 1, W) -> made (C', s * h, s * W), both contiguous float32."""
@@ -73,6 +75,31 @@ class OrtLayers:
         binding.bind_input("read", "cpu", 0, np.float32, (1, *read.shape), read.ctypes.data)
         binding.bind_output("made", "cpu", 0, np.float32, (1, *made.shape), made.ctypes.data)
         session.run_with_iobinding(binding)
+
+    def reserve(self, numbers: int) -> None:
+        """Have the arena take so many float32 numbers in one piece, which is then split among whatever is asked for.
+
+        Layers differ in size: left alone, it takes another piece for each that is larger than those before, and keeps
+        them all.
+        """
+        if numbers > self._reserved:
+            self._reserver.run(None, {"size": np.array([numbers], np.int64)})
+            self._reserved = numbers
+
+
+def inside(layer: Stage, read: int, made: int) -> int:
+    """How many numbers the engine holds within a layer, at most, `read` and `made` being pixels per channel.
+
+    What is read and what is made are copied, with channels in whole blocks; before a pixel shuffle there is one copy
+    more.
+    """
+    c_out, c_in = layer.weight.shape[:2]
+    blocks = _whole_blocks(c_in) * read + _whole_blocks(c_out) * made
+    return int(blocks + c_out * made * (layer.shuffle > 1))
+
+
+def _whole_blocks(channels: int) -> int:
+    return -(-channels // BLOCK) * BLOCK
 
 
 @cache
@@ -83,6 +110,19 @@ def _share_an_arena() -> None:
     same_as_requested = 1
     growth = {"max_mem": 0, "arena_extend_strategy": same_as_requested, "initial_chunk_size_bytes": 1 << 16}
     ort.create_and_register_allocator(place, ort.OrtArenaCfg({**growth, "max_dead_bytes_per_chunk": 1 << 16}))
+
+
+def _reserver() -> bytes:
+    """A tensor as large as asked for, of which one number is the result."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["space"]),
+        helper.make_node("Gather", ["space", "first"], ["number"]),
+    ]
+    size = helper.make_tensor_value_info("size", TensorProto.INT64, [1])
+    number = helper.make_tensor_value_info("number", TensorProto.FLOAT, [])
+    return _serialised(nodes, size, number, [numpy_helper.from_array(np.array(0, np.int64), "first")])
 
 
 def _model(layer: Stage) -> bytes:
@@ -98,14 +138,15 @@ def _model(layer: Stage) -> bytes:
     if s > 1:
         nodes.append(helper.make_node("DepthToSpace", [nodes[-1].output[0]], ["wide"], blocksize=s, mode="CRD"))
     nodes[-1].output[0] = "made"
-    graph = helper.make_graph(
-        nodes,
-        "layer",
-        [helper.make_tensor_value_info("read", TensorProto.FLOAT, [1, c_in, "rows", "columns"])],
-        [helper.make_tensor_value_info("made", TensorProto.FLOAT, [1, c_out // s**2, "rows made", "columns made"])],
-        [numpy_helper.from_array(layer.weight, "weight"), numpy_helper.from_array(layer.bias, "bias")],
-    )
-    model: bytes = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-    ).SerializeToString()
-    return model
+    read = helper.make_tensor_value_info("read", TensorProto.FLOAT, [1, c_in, "rows", "columns"])
+    made = helper.make_tensor_value_info("made", TensorProto.FLOAT, [1, c_out // s**2, "rows made", "columns made"])
+    weights = [numpy_helper.from_array(layer.weight, "weight"), numpy_helper.from_array(layer.bias, "bias")]
+    return _serialised(nodes, read, made, weights)
+
+
+def _serialised(nodes: Sequence[Any], given: Any, result: Any, constants: Sequence[Any]) -> bytes:
+    from onnx import helper
+
+    graph = helper.make_graph(nodes, "layer", [given], [result], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())

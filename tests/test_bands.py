@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memsr_compiler import Upscaler, compile_to_plain, save_plain
-from memsr_compiler.bands import Convolve, Rows, live_bytes, reach, run_bands, stages
+from memsr_compiler.bands import Rows, live_bytes, reach, run_bands, stages
 from memsr_compiler.engine import OrtLayers, Stage
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
@@ -60,16 +60,20 @@ def image(height: int, width: int, channels: int = 3) -> Tensor:
     return torch.randn(1, channels, height, width, generator=generator, dtype=torch.float64)
 
 
-def in_float64(layers: Sequence[Stage]) -> Convolve:
+class InFloat64:
     """torch as the engine, so that nothing but the bands' own mistakes is above 1e-10."""
 
-    def convolve(i: int, read: Rows, made: Rows) -> None:
-        layer = layers[i]
+    def __init__(self, layers: Sequence[Stage]) -> None:
+        self.layers = layers
+
+    def __call__(self, number: int, read: Rows, made: Rows) -> None:
+        layer = self.layers[number]
         weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
         y = F.conv2d(torch.from_numpy(read)[None], weight, bias, padding=(0, layer.size // 2))
         made[:] = F.pixel_shuffle(y.relu() if layer.relu else y, layer.shuffle)[0].numpy()
 
-    return convolve
+    def reserve(self, numbers: int) -> None:
+        assert numbers > 0
 
 
 @settings(max_examples=150, deadline=None)
@@ -85,7 +89,7 @@ def test_bands_of_any_height_give_the_whole(
     if turned:
         layers = tuple(layer.turned() for layer in layers)
         expected = whole(net, x.transpose(2, 3))[0].transpose(1, 2)
-    made = [rows.copy() for rows in run_bands(layers, in_float64(layers), width, highest, bands)]
+    made = [rows.copy() for rows in run_bands(layers, InFloat64(layers), width, highest, bands)]
     np.testing.assert_allclose(np.concatenate(made, axis=1), expected, rtol=1e-10, atol=1e-10)
 
 
@@ -176,7 +180,7 @@ def test_the_engine_is_torch_to_rounding() -> None:
         read = np.random.default_rng(i).standard_normal((layer.weight.shape[1], 7 + layer.size - 1, 11), np.float32)
         made = [np.empty((layer.made, 7 * layer.shuffle, 11 * layer.shuffle), np.float32) for _ in range(2)]
         engine(i, read, made[0])
-        in_float64(layers)(i, read, made[1])
+        InFloat64(layers)(i, read, made[1])
         np.testing.assert_allclose(made[0], made[1], rtol=1e-5, atol=1e-4)
 
 

@@ -26,7 +26,8 @@ from memsr_compiler.student.survey import Survey, metric_root
 
 RIDGE = 1e-6
 MARGIN = 1.0  # of a linear channel's range, below the smallest value met: unseen images go further
-PREFERENCE, PREFERENCE_REFIT = 2.0, 4.0  # see `selection.choose`: for a student as it is, and for one to be refitted
+PREFERENCE = 2.0  # see `selection.choose`: the best that was found for a student that stays as it is
+PREFERENCE_REFIT = 4.0  # for one that will be refitted, if it can be afforded: `trial.preference`
 INPUT = "student"  # the student's own features, among the teacher's values
 
 
@@ -46,13 +47,13 @@ def data_aware_student(
     seen: Survey,
     widths: Sequence[int],
     *,
-    refitted: bool = False,
+    preference: float = PREFERENCE,
     on_step: Callable[[str], None] | None = None,
 ) -> Student:
     """Derive a student with these widths, one for each level but the last.
 
-    inputs   batches (N, C, H, W);   seen   the survey of the same batches
-    refitted a joint refit will follow: more ReLUs are chosen, since it can turn them, and not linear channels
+    inputs      batches (N, C, H, W);   seen   the survey of the same batches
+    preference  for ReLUs, see `selection.choose`
 
     A level as wide as the teacher's holds all its ReLUs and values, not a selection; with a channel more also a channel
     of ones, so that borders are exact.  Raises InvalidInput where there are fewer pixels than unknowns.
@@ -72,7 +73,6 @@ def data_aware_student(
                 kernels.append(below.kernel(below.before))
                 break
             i = level.number - 1
-            preference = PREFERENCE_REFIT if refitted else PREFERENCE
             rows, chosen = _rows(level, below, batches, seen.sensitivity[i], widths[i], preference)
             kernel = _shifted(below.kernel(rows), chosen, batches)
             kernels.append(_completed(kernel, level, widths[i]))

@@ -13,7 +13,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
 from memsr_compiler.student import calibration as calibrations
 from memsr_compiler.student.budget import Budget, chosen_widths, require_affordable, student_cost
-from memsr_compiler.student.data_aware import data_aware_student
+from memsr_compiler.student.data_aware import PREFERENCE, data_aware_student
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.describe import described
 from memsr_compiler.student.levels import Teacher
@@ -22,7 +22,7 @@ from memsr_compiler.student.refit import refit_to_output
 from memsr_compiler.student.report import Mode, ShrinkReport
 from memsr_compiler.student.sharing import errors, stepwise
 from memsr_compiler.student.survey import survey
-from memsr_compiler.student.trial import best_widths
+from memsr_compiler.student.trial import best_widths, preference
 from memsr_compiler.threads import one_thread
 from memsr_compiler.trace import trace
 from memsr_compiler.version import VERSION
@@ -30,7 +30,6 @@ from memsr_compiler.version import VERSION
 REFIT_STEPS = 200
 REFIT_MACS = 5e12  # multiply-adds that the joint refit may take unless told how many steps: about two CPU minutes
 REFIT_LEAST = 40  # steps: where there is time for fewer, the student is left as derived layer by layer
-REFIT_MANY = 80  # steps: enough to make use of more ReLUs than serve best without
 RUNS_PER_STEP = 4  # of the student: forward, twice as much back, and forward again to see how far to go
 REFIT_SAMPLES = 4  # times as many crops as for the layers: a step needs only a few of them
 
@@ -112,11 +111,11 @@ def shrink(
         if budget.limit is None:
             chosen = chosen_widths(teacher, seen, budget, align)
         else:
-            many = refit is None or refit >= REFIT_MANY
-            chosen = best_widths(teacher, inputs, seen, budget, align, refitted=many, on_step=on_step)
+            chosen = best_widths(teacher, inputs, seen, budget, align, on_step=on_step)
             lap("widths")
         steps = _refit_steps(teacher, chosen, inputs) if refit is None else refit
-        student = data_aware_student(teacher, inputs, seen, chosen, refitted=steps >= REFIT_MANY, on_step=on_step)
+        relus = preference(teacher, inputs, seen, chosen, on_step) if steps else PREFERENCE
+        student = data_aware_student(teacher, inputs, seen, chosen, preference=relus, on_step=on_step)
         lap("layers")
         crops = calibrations.batches(images, samples=REFIT_SAMPLES * count, seed=seed, turned=True) if steps else inputs
         fitted = refit_to_output(teacher, student.kernels, crops, steps, seed=seed, on_step=on_step)

@@ -1,4 +1,4 @@
-"""Candidates for the widths of a student, tried on some of the crops: the one nearest to the teacher is taken."""
+"""What no forecast tells, tried on some of the crops: which widths, and how many ReLUs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from memsr_compiler.student.budget import Budget, full_widths
 from memsr_compiler.student.calibration import sample_count
-from memsr_compiler.student.data_aware import data_aware_student
+from memsr_compiler.student.data_aware import PREFERENCE, PREFERENCE_REFIT, data_aware_student
 from memsr_compiler.student.forecast import forecast
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.refit import refit_to_output
@@ -16,6 +16,7 @@ from memsr_compiler.student.sharing import Widths, shares
 from memsr_compiler.student.survey import Survey
 
 SHARE = 4  # one in so many batches to derive from, and another to judge by
+TOLERATED = 1.25  # times the loss with fewer ReLUs, before a refit
 ENOUGH = 4  # times as many pixels as unknowns; else all batches, for both
 
 
@@ -26,20 +27,15 @@ def best_widths(
     budget: Budget,
     align: int,
     *,
-    refitted: bool = True,
     on_step: Callable[[str], None] | None = None,
 ) -> Widths:
     """The best way found of sharing out a limit, by the output's error of students derived layer by layer.
 
-    inputs   batches (N, C, H, W);   seen   the survey of them;   refitted   see data_aware_student
+    inputs   batches (N, C, H, W);   seen   the survey of them
 
     Raises InvalidInput for a limit below what the narrowest student costs, and as data_aware_student does.
     """
-    levels = zip(full_widths(teacher, align), teacher.kernels[1:], strict=True)
-    unknowns = max((width * kernel**2 for width, kernel in levels), default=1)
-    few, others = inputs[::SHARE], inputs[SHARE // 2 :: SHARE]
-    if not others or sample_count(few) < ENOUGH * unknowns:
-        few = others = inputs
+    few, others = _parts(teacher, inputs, full_widths(teacher, align))
     ways = shares(teacher, seen, forecast(teacher, few, seen, align, on_step), budget, align)
     if len(ways) == 1:
         return ways[0]
@@ -47,6 +43,45 @@ def best_widths(
     for number, widths in enumerate(ways, 1):
         if on_step is not None:
             on_step(f"trying widths, {number} of {len(ways)}")
-        student = data_aware_student(teacher, few, seen, widths, refitted=refitted)
-        losses.append(refit_to_output(teacher, student.kernels, others, 0).losses[0])
+        losses.append(_loss(teacher, few, others, seen, widths, PREFERENCE))
     return ways[min(range(len(ways)), key=losses.__getitem__)]
+
+
+def preference(
+    teacher: Teacher,
+    inputs: Sequence[Tensor],
+    seen: Survey,
+    widths: Sequence[int],
+    on_step: Callable[[str], None] | None = None,
+) -> float:
+    """How much a ReLU is to count (`selection.choose`) in a student that will be refitted.
+
+    More than serves best without: a refit can turn a ReLU, and not a linear channel.  But not where that costs much:
+    a student too narrow for its teacher needs its channels for what is carried, and no refit brings that back.
+    """
+    if on_step is not None:
+        on_step("trying how many ReLUs to take")
+    few, others = _parts(teacher, inputs, widths)
+    before, more = (_loss(teacher, few, others, seen, widths, p) for p in (PREFERENCE, PREFERENCE_REFIT))
+    return PREFERENCE_REFIT if more <= TOLERATED * before else PREFERENCE
+
+
+def _parts(teacher: Teacher, inputs: Sequence[Tensor], widths: Sequence[int]) -> tuple[Sequence[Tensor], ...]:
+    """Some batches to derive from, and others to judge by."""
+    levels = zip(widths, teacher.kernels[1:], strict=True)
+    unknowns = max((width * kernel**2 for width, kernel in levels), default=1)
+    few, others = inputs[::SHARE], inputs[SHARE // 2 :: SHARE]
+    return (few, others) if others and sample_count(few) >= ENOUGH * unknowns else (inputs, inputs)
+
+
+def _loss(
+    teacher: Teacher,
+    few: Sequence[Tensor],
+    others: Sequence[Tensor],
+    seen: Survey,
+    widths: Sequence[int],
+    preference: float,
+) -> float:
+    """Mean squared difference to the teacher's output, of the student as derived layer by layer."""
+    student = data_aware_student(teacher, few, seen, widths, preference=preference)
+    return refit_to_output(teacher, student.kernels, others, 0).losses[0]
