@@ -29,6 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+PROVIDERS = ("cpu", "cuda", "tensorrt")  # as in `runtime`, which waits for torch
+
 Teacher = Annotated[
     Path, typer.Argument(help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2", metavar="TEACHER")
 ]
@@ -91,6 +93,14 @@ Refit = Annotated[
 AlignStudent = Annotated[
     int, typer.Option(help="Round widths up to a multiple of this; engines run multiples of 8 at full speed", min=1)
 ]
+
+Provider = Annotated[
+    str,
+    typer.Option(
+        help="What ONNX Runtime runs on: cpu, cuda, or tensorrt; refused where it is not to be had", metavar="NAME"
+    ),
+]
+Threads = Annotated[int | None, typer.Option(help="Threads of the processor; default: the engine's choice", min=1)]
 
 
 @app.callback(invoke_without_command=True)
@@ -379,6 +389,8 @@ def evaluate(
         typer.Option(help="edsr: 8-bit RGB in and out; srcnn: Y alone, made smaller without rounding", metavar="NAME"),
     ] = "edsr",
     csv: Annotated[Path | None, typer.Option(help="Also write every score", metavar="FILE.csv")] = None,
+    provider: Provider = "cpu",
+    threads: Threads = None,
     input_range: InputRange = None,
     arch: Arch = None,
     arch_args: ArchArgs = None,
@@ -389,12 +401,13 @@ def evaluate(
 ) -> None:
     """Score networks on test images, side by side: PSNR and SSIM on Y."""
     chosen = _choice("protocol", protocol, "edsr", "srcnn")
+    place = _choice("provider", provider, *PROVIDERS)
     talk = _talk(as_json, quiet, verbose)
     from memsr_compiler.commands.evaluate import EvalOptions, run
     from memsr_compiler.commands.teachers import TeacherOptions
 
     teacher = TeacherOptions(Path(), arch, tuple(arch_args or ()), None, input_range, allow_pickle)
-    run(EvalOptions(tuple(model), teacher, data, scale, chosen, csv), talk)
+    run(EvalOptions(tuple(model), teacher, data, scale, chosen, csv, place, threads), talk)
 
 
 def main() -> None:
