@@ -410,6 +410,45 @@ def evaluate(
     run(EvalOptions(tuple(model), teacher, data, scale, chosen, csv, place, threads), talk)
 
 
+@app.command(epilog="Example: memsrc bench teacher.pt plain.onnx student.onnx --size 960x540 --plot figure.svg")
+def bench(
+    model: Annotated[
+        list[Path], typer.Argument(help="Networks: .onnx, plain .safetensors, a teacher", metavar="MODEL...")
+    ],
+    size: Size = "960x540",
+    provider: Provider = "cpu",
+    threads: Threads = None,
+    repeats: Annotated[int, typer.Option(help="Rounds; in each one every network runs once", min=1)] = 5,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images for PSNR: HR, or folders HR and LR; default: the photographs that ship", metavar="DIR"
+        ),
+    ] = None,
+    scale: Annotated[int | None, typer.Option(help="Scale factor, where no network has one of its own", min=1)] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table", metavar="FILE.csv")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw it: PSNR, latency, memory as area", metavar="FILE.svg|FILE.png")
+    ] = None,
+    input_range: InputRange = None,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure networks side by side on this machine: latency, memory, multiply-adds, PSNR."""
+    place = _choice("provider", provider, *PROVIDERS)
+    talk = _talk(as_json, quiet, verbose)
+    pixels = _size(size)
+    from memsr_compiler.commands.bench import BenchOptions, run
+    from memsr_compiler.commands.teachers import TeacherOptions
+
+    teacher = TeacherOptions(Path(), arch, tuple(arch_args or ()), None, input_range, allow_pickle)
+    run(BenchOptions(tuple(model), teacher, pixels, place, threads, repeats, data, scale, csv, plot), talk)
+
+
 def main() -> None:
     """The entry point: messages instead of tracebacks, and the exit status."""
     warnings.simplefilter("ignore")  # torch's deprecations are for its programmers

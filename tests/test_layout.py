@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"errors", "kernels", "page", "threads", "version"},
     {"atomic", "charts", "families", "images", "ir", "modules", "pickles", "resize", "runtime"},
-    {"certificate", "drawing", "equivalence", "exported", "interp", "metrics", "rewrite", "schedule"} | {"statedict"},
+    {"certificate", "drawing", "equivalence", "exported", "interp", "metrics", "rewrite", "scatter", "schedule"}
+    | {"statedict"},
     {"checker", "reorder", "scoring", "validate"},
     {"costs", "passes", "pipeline", "plain", "promise", "trace"},
     {"compile", "loading"},
@@ -23,6 +24,8 @@ LAYERS = (
     {"export", "student_report"},
     {"storage"},
     {"opening", "upscaler"},
+    {"footprint"},
+    {"bench"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -48,7 +51,7 @@ ONLY = {
     "onnx": {"export", "storage", "trace"},
     "onnxruntime": {"runtime"},
     "networkx": {"ir", "reorder", "rewrite", "schedule"},
-    "PIL": {"images"},
+    "PIL": {"images", "scatter"},
     "rich": {"commands"},
     "typer": {"cli"},
 }
