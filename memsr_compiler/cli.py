@@ -415,7 +415,7 @@ def bench(
     model: Annotated[
         list[Path], typer.Argument(help="Networks: .onnx, plain .safetensors, a teacher", metavar="MODEL...")
     ],
-    size: Size = "960x540",
+    size: Annotated[str, typer.Option(help="Size of the image to enlarge", metavar="WxH")] = "960x540",
     provider: Provider = "cpu",
     threads: Threads = None,
     repeats: Annotated[int, typer.Option(help="Rounds; in each one every network runs once", min=1)] = 5,

@@ -6,7 +6,7 @@ the image is processed, less what it had before.  The result counts: it is the l
 Linux forgets the highest amount on request (/proc/self/clear_refs).  Where that is not allowed, it may have been
 reached while the network was loaded: the difference to the highest amount before the run is then at least what the run
 took.  On a GPU it is what the device has less of after the run, as the engines keep what they took; others on the same
-device disturb it.
+device disturb it, and TensorRT prepares itself for the image's size in that run.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -254,6 +255,26 @@ def test_json_and_png(run: Run, models: Path, tmp_path: Path) -> None:
     (score,) = json.loads(out)["models"].values()
     assert found["psnr_y_db"] == pytest.approx(score["average"]["psnr"], abs=1e-3)
     assert Image.open(tmp_path / "b.png").size == (1280, 840)
+
+
+def test_a_teacher_in_code_of_the_user(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the process that measures memory has to find as well."""
+    (tmp_path / "bench_own_code.py").write_text(
+        "from torch import nn\n\ndef build(channels):\n"
+        "    return nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(), "
+        "nn.Conv2d(channels, 12, 3, padding=1), nn.PixelShuffle(2))\n"
+    )
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 3))
+    torch.save(net.state_dict(), tmp_path / "own.pt")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    status, out, err = run(
+        "bench", "own.pt", "--arch", "bench_own_code:build", "--arch-args", "channels=8", "--size", "16x12", "--json",
+        "--repeats", "1", "--threads", "1",
+    )  # fmt: skip
+    assert status == 0, err
+    (found,) = json.loads(out)["models"]
+    assert found["parameters"] == sum(p.numel() for p in net.parameters()) and found["peak_memory_bytes"] >= 0
 
 
 def test_wrong_input_to_bench(run: Run, models: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -49,19 +48,25 @@ def test_both_engines_compute_the_network(net: PlainNet, path: Path) -> None:
     assert OrtNetwork(path).provider == "cpu"
 
 
-def test_a_prepared_run_computes_the_same(net: PlainNet, path: Path) -> None:
-    """On the bound tensors, which is how every call runs on a GPU."""
-    network = OrtNetwork(path)
-    x = torch.rand(1, 3, 9, 7)
-    network.prepare(x)()
-    binding = network._bound.to(x.numpy())
-    for _ in range(2):  # the result's place is used again
-        network._bound.run(binding)
-        (result,) = binding.copy_outputs_to_cpu()
-        np.testing.assert_array_equal(result, network(x).numpy())
-    network.prepare(torch.rand(1, 3, 4, 5))()
+def test_bound_tensors_give_the_same(path: Path) -> None:
+    """Calls on a GPU bind image and result to it; here they are bound to the processor's memory."""
+    network, bound = OrtNetwork(path), OrtNetwork(path)
+    bound.provider = "cuda"
+    for shape in ((1, 3, 9, 7), (1, 3, 4, 5), (2, 3, 9, 7)):
+        x = torch.rand(shape)
+        assert torch.equal(bound(x), network(x))
     with pytest.raises(InvalidInput, match=r"\(1, 4, 4, 5\) does not fit"):
-        network.prepare(torch.rand(1, 4, 4, 5))()
+        bound(torch.rand(1, 4, 4, 5))
+
+
+def test_a_prepared_run_runs_as_often_as_wanted(net: PlainNet, path: Path) -> None:
+    x = torch.rand(1, 3, 9, 7)
+    for network in (OrtNetwork(path), TorchNetwork(net)):
+        once = network.prepare(x)
+        for _ in range(3):
+            once()
+    with pytest.raises(InvalidInput, match=r"\(1, 4, 4, 5\) does not fit"):
+        OrtNetwork(path).prepare(torch.rand(1, 4, 4, 5))()
 
 
 def test_torch_gets_its_threads_only_while_it_runs(net: PlainNet) -> None:
