@@ -108,40 +108,69 @@ def benchmark(
         raise InvalidInput(f"{len(files)} networks, {repeats} repeats, size {size}: want 1 or more of each")
     step = on_step or (lambda what: None)
     with tempfile.TemporaryDirectory() as folder:
-        ready = [_in_onnx(file, Path(folder) / f"{i}.onnx") for i, file in enumerate(files)]
-        opened = [open_model(file, provider=provider, threads=threads) for file in ready]
-        factor = common_scale([replace(m, name=file.path.name) for m, file in zip(opened, files, strict=True)], scale)
+        factor, contenders = _contenders(files, Path(folder), size, scale, provider, threads)
         chosen = images(factor) if images is not None else ()
-        shapes = [_shape(model, size, factor) for model in opened]
-        memories = []
-        for given, file, shape in zip(files, ready, shapes, strict=True):
-            step(f"memory of {given.path.name}")
-            memories.append(peak_memory(file, shape, provider=provider, threads=threads))
-        counts = [counted(file) for file in files]
-        scores = []
-        for given, model in zip(files, opened, strict=True):
-            step(f"quality of {given.path.name}")
-            found = evaluate(model.network, model.takes, chosen, scale=factor)
+        memories, scores = [], []
+        for c in contenders:
+            step(f"memory of {c.model.name}")
+            memories.append(peak_memory(c.file, c.shape, provider=provider, threads=threads))
+        for c in contenders:
+            step(f"quality of {c.model.name}")
+            found = evaluate(c.model.network, c.model.takes, chosen, scale=factor)
             scores.append(mean(found) if found else None)
         step("time")
-        runs = [model.network.prepare(_image(model, shape)) for model, shape in zip(opened, shapes, strict=True)]
-        seconds = interleaved(runs, repeats)
-    return tuple(
-        Measured(
-            path=file.path,
-            engine=model.network.engine,
-            size=(shape[2], shape[1]),
-            parameters=parameters,
-            cost=cost,
-            precision=model.network.precision.itemsize,
-            seconds=own,
-            ratio=statistics.median(mine / first for mine, first in zip(own, seconds[0], strict=True)),
-            memory=memory,
-            score=score,
-        )
-        for file, model, shape, (parameters, cost), own, memory, score in zip(
-            files, opened, shapes, counts, seconds, memories, scores, strict=True
-        )
+        seconds = interleaved([c.model.network.prepare(c.image()) for c in contenders], repeats)
+    return tuple(_measured(*each, first=seconds[0]) for each in zip(contenders, memories, scores, seconds, strict=True))
+
+
+@dataclass(frozen=True)
+class _Contender:
+    """given   the file that was named;   file   the one that runs;   shape   channels, height and width of its image"""
+
+    given: NetworkFile
+    file: NetworkFile
+    model: Model
+    shape: tuple[int, int, int]
+
+    def image(self) -> torch.Tensor:
+        low, high = self.model.takes.input_range
+        return torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0)) * (high - low) + low
+
+
+def _contenders(
+    files: Sequence[NetworkFile],
+    folder: Path,
+    size: tuple[int, int],
+    scale: int | None,
+    provider: Provider,
+    threads: int | None,
+) -> tuple[int, list[_Contender]]:
+    """What all of them enlarge by, and they, ready to run."""
+    ready = [_in_onnx(file, folder / f"{i}.{file.path.name}.onnx") for i, file in enumerate(files)]
+    models = [
+        replace(open_model(file, provider=provider, threads=threads), name=given.path.name)
+        for given, file in zip(files, ready, strict=True)
+    ]
+    factor = common_scale(models, scale)
+    shapes = [_shape(model, size, factor) for model in models]
+    return factor, [_Contender(*each) for each in zip(files, ready, models, shapes, strict=True)]
+
+
+def _measured(
+    c: _Contender, memory: Memory | None, score: Score | None, seconds: tuple[float, ...], *, first: tuple[float, ...]
+) -> Measured:
+    parameters, cost = counted(c.given)
+    return Measured(
+        path=c.given.path,
+        engine=c.model.network.engine,
+        size=(c.shape[2], c.shape[1]),
+        parameters=parameters,
+        cost=cost,
+        precision=c.model.network.precision.itemsize,
+        seconds=seconds,
+        ratio=statistics.median(mine / other for mine, other in zip(seconds, first, strict=True)),
+        memory=memory,
+        score=score,
     )
 
 
@@ -172,8 +201,3 @@ def _shape(model: Model, size: tuple[int, int], scale: int) -> tuple[int, int, i
     """Channels, height and width of what the network is given."""
     factor = scale if model.takes.scale == 1 else 1
     return model.takes.channels, size[1] * factor, size[0] * factor
-
-
-def _image(model: Model, shape: tuple[int, int, int]) -> torch.Tensor:
-    low, high = model.takes.input_range
-    return torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)) * (high - low) + low
