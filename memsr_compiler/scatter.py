@@ -92,14 +92,17 @@ def _draw(canvas: Canvas, dots: Sequence[Dot], title: str) -> None:
         x, _ = place(n * across, y0)
         canvas.text(x, FLOOR + 17, f"{n * across:.6g}", "middle")
     most = max((dot.memory or 0 for dot in known), default=0) or 1
-    labels: list[tuple[float, float, float]] = []
+    wanted = []
     for i, dot in enumerate(known):
         x, y = place(dot.seconds * 1000, dot.psnr)
         radius = max(SMALLEST, LARGEST * math.sqrt((dot.memory or 0) / most))
         words = dot.label if dot.memory is None else f"{dot.label}, {dot.memory / 2**20:,.0f} MiB"
         canvas.dot(x, y, radius, COLOURS[i % len(COLOURS)], f"{words}: {dot.psnr:.2f} dB, {dot.seconds * 1000:,.1f} ms")
+        wanted.append((x, y + radius + LINE, words))
+    labels: list[tuple[float, float, float]] = []
+    for x, y, words in wanted:  # above all dots
         half = LETTER * len(words) / 2
-        labels.append(_free(labels, min(max(x, LEFT + half), RIGHT - half), y + radius + LINE, half))
+        labels.append(_free(labels, min(max(x, LEFT + half), RIGHT - half), y, half))
         canvas.text(*labels[-1][:2], words, "middle")
 
 
