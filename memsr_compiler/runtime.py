@@ -185,7 +185,7 @@ def _options(ort: ModuleType, threads: int | None) -> Any:
     options.enable_mem_pattern = False  # with it, the second size takes twice the memory
     options.enable_cpu_mem_arena = True  # without it glibc takes several times as much
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL  # a ReLU becomes part of its Conv
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # or it slows down who runs next
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # else threads spin on in another's turn
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
