@@ -44,6 +44,7 @@ fuzz: $(VENV)/.installed-dev  ## Compile 5,000 random networks and compare (NETW
 bench: $(VENV)/.installed-dev  ## The numbers in the documentation that need no data beyond what ships
 	$(bin)/python benchmarks/compile_time.py
 	$(bin)/python benchmarks/precision.py
+	$(bin)/python benchmarks/table4.py --memory
 
 clean:  ## Remove what was built or cached; not .venv
 	rm -rf build dist demo-output *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

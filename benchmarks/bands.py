@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import machine
+from networks import plain
 
 from memsr_compiler import Upscaler, export_onnx, load_plain, save_plain
-from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
 from memsr_compiler.runtime import OrtNetwork
 
 SIZES = ((960, 540), (480, 4000))
@@ -30,19 +30,7 @@ MEGABYTE = 10**6
 
 
 def plain_m(folder: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(64, 3), *[(64, 64)] * 33, (12, 64)]
-    layers = [
-        PlainLayer(
-            torch.randn(o, i, 3, 3, generator=generator) * (2 / (9 * i)) ** 0.5,
-            torch.zeros(o),
-            relu=n < len(shapes) - 1,
-            shuffle=2 if n == len(shapes) - 1 else 1,
-        )
-        for n, (o, i) in enumerate(shapes)
-    ]
-    info = PlainInfo(2, 3, (0.0, 1.0), "none", "none", "", 35, "", "benchmarks")
-    net = PlainNet(layers, info).eval()
+    net = plain(2)
     save_plain(net, folder / "net.safetensors")
     export_onnx(net, folder / "net.onnx")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from memsr_compiler.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from memsr_compiler.bench import benchmark
     from memsr_compiler.calibrate import calibrate
     from memsr_compiler.certificate import Certificate
     from memsr_compiler.compile import compile_to_plain
@@ -36,6 +37,7 @@ _WHERE = {
     "Takes": "scoring",
     "TestImage": "scoring",
     "Upscaler": "upscaler",
+    "benchmark": "bench",
     "calibrate": "calibrate",
     "check_equivalence": "equivalence",
     "compile_to_plain": "compile",
@@ -55,6 +57,7 @@ __all__ = [
     "TestImage",
     "Upscaler",
     "__version__",
+    "benchmark",
     "calibrate",
     "check_equivalence",
     "compile_to_plain",

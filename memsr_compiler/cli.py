@@ -29,6 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+PROVIDERS = ("cpu", "cuda", "tensorrt")  # as in `runtime`, which waits for torch
+
 Teacher = Annotated[
     Path, typer.Argument(help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2", metavar="TEACHER")
 ]
@@ -91,6 +93,14 @@ Refit = Annotated[
 AlignStudent = Annotated[
     int, typer.Option(help="Round widths up to a multiple of this; engines run multiples of 8 at full speed", min=1)
 ]
+
+Provider = Annotated[
+    str,
+    typer.Option(
+        help="What ONNX Runtime runs on: cpu, cuda, or tensorrt; refused where it is not to be had", metavar="NAME"
+    ),
+]
+Threads = Annotated[int | None, typer.Option(help="Threads of the processor; default: the engine's choice", min=1)]
 
 
 @app.callback(invoke_without_command=True)
@@ -379,6 +389,8 @@ def evaluate(
         typer.Option(help="edsr: 8-bit RGB in and out; srcnn: Y alone, made smaller without rounding", metavar="NAME"),
     ] = "edsr",
     csv: Annotated[Path | None, typer.Option(help="Also write every score", metavar="FILE.csv")] = None,
+    provider: Provider = "cpu",
+    threads: Threads = None,
     input_range: InputRange = None,
     arch: Arch = None,
     arch_args: ArchArgs = None,
@@ -389,12 +401,52 @@ def evaluate(
 ) -> None:
     """Score networks on test images, side by side: PSNR and SSIM on Y."""
     chosen = _choice("protocol", protocol, "edsr", "srcnn")
+    place = _choice("provider", provider, *PROVIDERS)
     talk = _talk(as_json, quiet, verbose)
     from memsr_compiler.commands.evaluate import EvalOptions, run
     from memsr_compiler.commands.teachers import TeacherOptions
 
     teacher = TeacherOptions(Path(), arch, tuple(arch_args or ()), None, input_range, allow_pickle)
-    run(EvalOptions(tuple(model), teacher, data, scale, chosen, csv), talk)
+    run(EvalOptions(tuple(model), teacher, data, scale, chosen, csv, place, threads), talk)
+
+
+@app.command(epilog="Example: memsrc bench teacher.pt plain.onnx student.onnx --size 960x540 --plot figure.svg")
+def bench(
+    model: Annotated[
+        list[Path], typer.Argument(help="Networks: .onnx, plain .safetensors, a teacher", metavar="MODEL...")
+    ],
+    size: Annotated[str, typer.Option(help="Size of the image to enlarge", metavar="WxH")] = "960x540",
+    provider: Provider = "cpu",
+    threads: Threads = None,
+    repeats: Annotated[int, typer.Option(help="Rounds; in each one every network runs once", min=1)] = 5,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images for PSNR: HR, or folders HR and LR; default: the photographs that ship", metavar="DIR"
+        ),
+    ] = None,
+    scale: Annotated[int | None, typer.Option(help="Scale factor, where no network has one of its own", min=1)] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table", metavar="FILE.csv")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw it: PSNR, latency, memory as area", metavar="FILE.svg|FILE.png")
+    ] = None,
+    input_range: InputRange = None,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure networks side by side on this machine: latency, memory, multiply-adds, PSNR."""
+    place = _choice("provider", provider, *PROVIDERS)
+    talk = _talk(as_json, quiet, verbose)
+    pixels = _size(size)
+    from memsr_compiler.commands.bench import BenchOptions, run
+    from memsr_compiler.commands.teachers import TeacherOptions
+
+    teacher = TeacherOptions(Path(), arch, tuple(arch_args or ()), None, input_range, allow_pickle)
+    run(BenchOptions(tuple(model), teacher, pixels, place, threads, repeats, data, scale, csv, plot), talk)
 
 
 @app.command(epilog="Example: memsrc upscale photos/ large/ --model student.onnx --max-memory 256MB")

@@ -70,6 +70,22 @@ def cost_of_graph(graph: ir.Graph) -> Cost:
     return Cost(parameters, macs, peak, widest)
 
 
+def published_macs(graph: ir.Graph) -> int:
+    """What MemSR's Table 4 calls FLOPs, for one pixel of the input; `cost_of_graph` has the multiply-adds there are.
+
+    For every number that a convolution gives, all weights of its kernel and one for the bias.  A transposed convolution
+    is counted so too, stride^2 times what it computes.  One for every number that a leaky ReLU gives; none for a ReLU.
+    """
+    total = 0
+    for op in graph:
+        t = graph.type(op.name)
+        if isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)):
+            total += (op.weight.numel() + op.bias.numel()) * t.scale**2
+        elif isinstance(op, ir.PRelu):
+            total += t.channels * t.scale**2
+    return total
+
+
 def predicted_widths(graph: ir.Graph, carry: Carrying, align: int) -> tuple[list[int], list[int]]:
     """Widths of the plain network before it is built, and the kernel sizes between them.
 

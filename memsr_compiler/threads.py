@@ -9,6 +9,17 @@ import torch
 
 
 @contextmanager
+def some_threads(count: int | None) -> Iterator[None]:
+    """So many while it lasts; None: as many as there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def one_thread() -> Iterator[None]:
     """One while it lasts, or while what it decorates runs.
 
@@ -16,9 +27,5 @@ def one_thread() -> Iterator[None]:
     and where the processor has other work too, each operation waits until the last of them has had its turn: minutes
     instead of seconds.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with some_threads(1):
         yield
-    finally:
-        torch.set_num_threads(before)

@@ -19,6 +19,7 @@ from memsr_compiler.images import crop_to_multiple, read_image, sample_photograp
 from memsr_compiler.metrics import Protocol, luma, psnr, srcnn_input
 from memsr_compiler.plain import PlainInfo
 from memsr_compiler.resize import resize
+from memsr_compiler.scoring import TestImage
 from memsr_compiler.student.calibration import network_inputs
 
 Images = Sequence[NDArray[np.uint8]]
@@ -98,6 +99,26 @@ def read_photographs(folder: Path, talk: Talk, *, keep_grey: bool = False) -> li
         raise InvalidInput(f"{folder}: no readable image in it{named}; give a folder of PNG or JPEG files")
     for name in unreadable:
         talk.warn(f"{folder / name}: not a readable image, passed over")
+    return found
+
+
+def scored_images(folder: Path | None, scale: int, talk: Talk, *, keep_grey: bool = False) -> list[TestImage]:
+    """Folders HR and LR, HR images alone, or the photographs that ship.  Raises InvalidInput for what does not fit."""
+    if folder is None:
+        return [TestImage.of(f"photograph {i}", image, scale) for i, image in enumerate(sample_photographs(), 1)]
+    pairs = (folder / "HR").is_dir()
+    high = read_photographs(folder / "HR" if pairs else folder, talk, keep_grey=keep_grey)
+    if not (pairs and (folder / "LR").is_dir()):
+        return [TestImage.of(p.name, p.pixels, scale) for p in high]
+    low = read_photographs(folder / "LR", talk, keep_grey=keep_grey)
+    found = []
+    for h, w in _matched(high, low, folder):
+        tall, wide = (size * scale for size in w.pixels.shape[:2])
+        cropped = h.pixels[:tall, :wide]
+        if cropped.shape[:2] != (tall, wide) or max(h.pixels.shape[0] - tall, h.pixels.shape[1] - wide) >= scale:
+            sizes = [f"{p.pixels.shape[1]}x{p.pixels.shape[0]}" for p in (h, w)]
+            raise InvalidInput(f"{folder}: {h.name}: HR is {sizes[0]} and LR {sizes[1]}, which is not x{scale}")
+        found.append(TestImage(h.name, cropped, w.pixels))
     return found
 
 

@@ -30,18 +30,29 @@ class TeacherOptions:
 
 def read(options: TeacherOptions, talk: Talk) -> tuple[LoadedTeacher, tuple[float, float]]:
     """The teacher and the range of its input values: as told, else what its family expects, else 0 to 1."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # everything is imported: from here on Ctrl-C tidies up
-    logging.basicConfig(level=logging.INFO if talk.verbose else logging.WARNING, format="%(message)s")
-    if options.arch is not None and ":" in options.arch and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` would: the user's own module lies here
-    arguments = parsed(options.arch_args)
-    if options.scale is not None:
-        arguments["scale"] = options.scale
+    set_up(options, talk)
+    arguments = teacher_arguments(options)
     teacher = read_teacher(
         options.path, arch=options.arch, arch_args=arguments or None, allow_pickle=options.allow_pickle
     )
     given = options.input_range or teacher.input_range or (0.0, 1.0)
     return teacher, given
+
+
+def set_up(options: TeacherOptions, talk: Talk) -> None:
+    """What this process needs before it reads a teacher: interrupts, messages, and where the user's modules are."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # everything is imported: from here on Ctrl-C tidies up
+    logging.basicConfig(level=logging.INFO if talk.verbose else logging.WARNING, format="%(message)s")
+    if options.arch is not None and ":" in options.arch and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` would: the user's own module lies here
+
+
+def teacher_arguments(options: TeacherOptions) -> dict[str, object]:
+    """What the architecture is called with.  Raises InvalidInput."""
+    arguments = parsed(options.arch_args)
+    if options.scale is not None:
+        arguments["scale"] = options.scale
+    return arguments
 
 
 def parsed(pairs: Sequence[str]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from memsr_compiler.commands.console import Talk
 from memsr_compiler.commands.journal import Journal
-from memsr_compiler.commands.models import open_model
+from memsr_compiler.commands.models import opened
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.enlarge import ByBands, Engine, WholeFrame, enlarge_file
 from memsr_compiler.errors import InvalidInput
@@ -123,7 +123,7 @@ def _engine(options: UpscaleOptions, talk: Talk) -> Engine:
     if options.tile == "off":
         if options.max_memory is not None:
             raise InvalidInput("--max-memory with --tile off: a whole frame takes what it takes; leave one of them out")
-        model = open_model(options.model, talk)
+        model = opened(options.model, talk, provider="cpu", threads=options.threads)
         return WholeFrame(model.network, model.takes)
     if not path.is_file():
         raise InvalidInput(f"{path}: there is no such file; give a network")

@@ -1,0 +1,160 @@
+"""memsrc bench: networks side by side on this machine, as table, CSV and picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from memsr_compiler.atomic import atomic_write
+from memsr_compiler.bench import Measured, benchmark
+from memsr_compiler.commands.console import Talk, mebibytes, thousands
+from memsr_compiler.commands.models import network_file
+from memsr_compiler.commands.outputs import check_outputs
+from memsr_compiler.commands.photographs import finite, scored_images
+from memsr_compiler.commands.teachers import TeacherOptions
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.runtime import Provider
+from memsr_compiler.scatter import Dot, as_png, as_svg
+
+COLUMNS = (
+    "network", "engine", "width", "height", "parameters", "multiply_adds", "median_ms", "lower_quartile_ms",
+    "upper_quartile_ms", "ratio", "peak_memory_bytes", "feature_map_bytes", "psnr_y_db", "ssim_y",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """As given on the command line.
+
+    teacher   how to read those that are teachers, its path is of no meaning;   size  width and height
+    data      images to score on; None: the photographs that ship;   csv, plot  where to write to
+    """
+
+    models: Sequence[Path]
+    teacher: TeacherOptions
+    size: tuple[int, int]
+    provider: Provider
+    threads: int | None
+    repeats: int
+    data: Path | None
+    scale: int | None
+    csv: Path | None
+    plot: Path | None
+
+
+def run(options: BenchOptions, talk: Talk) -> None:
+    """Measure, show, write."""
+    files = _checked(options)
+    networks = [network_file(replace(options.teacher, path=path), talk) for path in options.models]
+    with talk.progress() as step:
+        found = benchmark(
+            networks,
+            size=options.size,
+            scale=options.scale,
+            provider=options.provider,
+            threads=options.threads,
+            repeats=options.repeats,
+            images=lambda scale: scored_images(options.data, scale, talk),
+            on_step=step,
+        )
+    where = str(options.data) if options.data else "the photographs that ship"
+    title = f"{options.size[0]}x{options.size[1]} input, {options.provider}; PSNR on {where}"
+    if options.csv is not None:
+        with atomic_write(options.csv) as file:
+            file.write(as_csv(found).encode())
+    if options.plot is not None:
+        with atomic_write(options.plot) as file:
+            dots = [_dot(m) for m in found]
+            file.write(as_png(dots, title) if options.plot.suffix == ".png" else as_svg(dots, title).encode())
+    talk.json(
+        {
+            "written": [str(path) for path in files],
+            "size": list(options.size),
+            "provider": options.provider,
+            "threads": options.threads,
+            "repeats": options.repeats,
+            "data": where,
+            "models": [{**_values(m), "seconds": list(m.seconds)} for m in found],
+        }
+    )
+    talk.table(
+        f"{title}; median of {options.repeats} rounds, quartiles in brackets",
+        ("", "engine", "parameters", "multiply-adds", "time", "", "ratio", "peak memory", "feature maps", "PSNR-Y"),
+        [_row(m) for m in found],
+    )
+    talk.say("peak memory: of a process, beyond network and image, result included; feature maps: the least in theory")
+    if files:
+        talk.say(f"written      {', '.join(map(str, files))}")
+
+
+def as_csv(found: Sequence[Measured]) -> str:
+    """One line for each network; what is not known is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(_values(m) for m in found)
+    return text.getvalue()
+
+
+def _checked(options: BenchOptions) -> list[Path]:
+    """What will be written.  Raises InvalidInput."""
+    if len(set(options.models)) < len(options.models):
+        raise InvalidInput("a network is named twice; name each once")
+    if options.plot is not None and options.plot.suffix not in (".svg", ".png"):
+        raise InvalidInput(f"{options.plot}: a plot is written as .svg or .png; name it so")
+    files = [path for path in (options.csv, options.plot) if path is not None]
+    for path in options.models:
+        check_outputs(path, files)
+    return files
+
+
+def _values(m: Measured) -> dict[str, Any]:
+    """For CSV and JSON."""
+    lower, upper = m.quartiles
+    return {
+        "network": str(m.path),
+        "engine": m.engine,
+        "width": m.size[0],
+        "height": m.size[1],
+        "parameters": m.parameters,
+        "multiply_adds": m.macs,
+        "median_ms": round(m.median * 1000, 3),
+        "lower_quartile_ms": round(lower * 1000, 3),
+        "upper_quartile_ms": round(upper * 1000, 3),
+        "ratio": round(m.ratio, 4),
+        "peak_memory_bytes": None if m.memory is None else m.memory.bytes,
+        "peak_memory_is_at_least": None if m.memory is None else m.memory.at_least,
+        "feature_map_bytes": m.feature_maps,
+        "psnr_y_db": None if m.score is None else finite(m.score.psnr),
+        "ssim_y": None if m.score is None else m.score.ssim,
+    }
+
+
+def _row(m: Measured) -> tuple[str, ...]:
+    lower, upper = m.quartiles
+    return (
+        m.path.name,
+        m.engine,
+        "" if m.parameters is None else thousands(m.parameters),
+        "" if m.macs is None else f"{m.macs / 1e9:,.1f} G",
+        f"{m.median * 1000:,.1f} ms",
+        f"({lower * 1000:,.1f} to {upper * 1000:,.1f})",
+        f"{m.ratio:.2f}",
+        "" if m.memory is None else f"{'over ' if m.memory.at_least else ''}{mebibytes(m.memory.bytes)}",
+        "" if m.feature_maps is None else mebibytes(m.feature_maps),
+        "" if m.score is None else f"{m.score.psnr:.3f} dB",
+    )
+
+
+def _dot(m: Measured) -> Dot:
+    return Dot(
+        m.path.name,
+        m.median,
+        math.nan if m.score is None else m.score.psnr,
+        None if m.memory is None else m.memory.bytes,
+    )
