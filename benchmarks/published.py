@@ -6,9 +6,9 @@ MODELS      a folder with IMDN_x2.pth, IMDN_x3.pth, IMDN_x4.pth, IMDN_noCCA_x4.p
 BENCHMARKS  a folder with Set5/x2/HR, Set5/x2/LR, ..., Set14, B100, and x3, x4
 NAME        bicubic, imdn, rfdn, vdsr; default: all, which takes about half an hour of one core
 
-Protocol srcnn for bicubic and VDSR, which the tables score on Y without an 8-bit LR image; edsr for the others.  Under
-edsr bicubic is what one would compare IMDN with; the tables print the row of srcnn there too.  Where the weights at hand
-are not those of the paper, the paper's row is printed all the same, and the note says so.
+Protocol srcnn for bicubic and VDSR, which the tables score on Y without an 8-bit LR image; edsr for the others, and for
+bicubic once more, without a published row: tables of edsr networks print that of srcnn.  Where the weights at hand are
+not those of the paper, the paper's row is printed all the same, and the note says so.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ RFDN: Published = ((32.24, 0.8952), (28.61, 0.7819), (27.57, 0.7360))
 
 @dataclass(frozen=True)
 class Row:
-    """A network at one scale.  source, published: whose table says what; note: in which way the two are not the same."""
+    """A network at one scale.  source, published: whose table says what;  note: how the two are not the same."""
 
     name: str
     scale: int
@@ -120,7 +120,9 @@ def main(models: Path, benchmarks: Path, names: Sequence[str]) -> None:
         print(f"{row.name} x{row.scale}, protocol {row.protocol}{f' ({told})' * bool(told)}")
         for i, test in enumerate(TESTS):
             images = test_images(benchmarks / test / f"x{row.scale}", row.protocol)
-            print(f"    {test:6} {cell(mean(row.scorer(images, row.scale, row.protocol)), row, i)}".rstrip(), flush=True)
+            print(
+                f"    {test:6} {cell(mean(row.scorer(images, row.scale, row.protocol)), row, i)}".rstrip(), flush=True
+            )
 
 
 if __name__ == "__main__":

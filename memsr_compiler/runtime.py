@@ -13,8 +13,9 @@ from memsr_compiler.errors import InvalidInput, MemsrError
 class OrtNetwork:
     """An ONNX file as a function (N, C, H, W) -> (N, C', s H, s W) on the CPU; tensors of any float dtype in and out.
 
-    The file's own precision decides what is computed; `precision` says which.  Raises InvalidInput if the file is not
-    a network with one image in and one out, MemsrError if no ONNX Runtime is installed.
+    The file's own precision decides what is computed; `precision` says which, `metadata` what else the file says.
+    Raises InvalidInput if the file is not a network with one image in and one out, MemsrError if no ONNX Runtime is
+    installed.
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None) -> None:
@@ -39,6 +40,7 @@ class OrtNetwork:
                 f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one image in, one out is wanted"
             )
         self._name = inputs[0].name
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         known = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
         if inputs[0].type not in known:
             raise InvalidInput(f"{path}: takes {inputs[0].type}, not floating-point images")

@@ -12,6 +12,7 @@ from memsr_compiler.commands.teachers import TeacherOptions, read
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.modules import copied
 from memsr_compiler.plain import PlainInfo
+from memsr_compiler.quantization import takes_of
 from memsr_compiler.runtime import OrtNetwork
 from memsr_compiler.scoring import Network, Takes
 from memsr_compiler.storage import is_plain, load_plain
@@ -44,7 +45,9 @@ def open_model(options: TeacherOptions, talk: Talk) -> Model:
         session = OrtNetwork(path)
         if plain:
             return Model(path.name, session, _takes(load_plain(path, require_certificate=False).info))
-        return Model(path.name, session, _found_out(session, path, options.input_range or (0.0, 1.0)))
+        return Model(
+            path.name, session, _told(session, path) or _found_out(session, path, options.input_range or (0.0, 1.0))
+        )
     teacher, input_range = read(options, talk)
     module = copied(teacher.module, torch.float32).eval()
     return Model(path.name, module, _found_out(module, path, input_range))
@@ -52,6 +55,14 @@ def open_model(options: TeacherOptions, talk: Talk) -> Model:
 
 def _takes(info: PlainInfo) -> Takes:
     return Takes(info.scale, info.channels, info.input_range)
+
+
+def _told(session: OrtNetwork, path: Path) -> Takes | None:
+    """What a network in 8 bits says it takes; None if it does not."""
+    try:
+        return takes_of(session.metadata)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
 
 
 def _found_out(network: Network, path: Path, input_range: tuple[float, float]) -> Takes:
