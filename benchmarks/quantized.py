@@ -1,12 +1,12 @@
-"""What 8 bits cost and gain: PSNR, file size and time of a student of the shipped teacher, and what each choice is worth.
+"""What 8 bits cost and gain: PSNR, size and time of a student of the shipped teacher, and what each choice is worth.
 
-    python benchmarks/quantized.py BENCHMARKS
+    memsrc shrink examples/edsr_8x32_x2.pt --width 32 --refit 0 --out student.onnx
+    python benchmarks/quantized.py student.onnx BENCHMARKS
 
 BENCHMARKS  a folder with Set5/x2/HR, Set5/x2/LR, Set14/x2/...
 
-A student of width 32, derived layer by layer (`memsrc shrink examples/edsr_8x32_x2.pt --width 32 --refit 0`), in about a
-minute, then `memsrc quantize` as it is and with one thing changed at a time.  Times: one thread, 480x270 input, float32
-and int8 in turn, the median of the ratios.
+`memsrc quantize` as it is and with one thing changed at a time.  Times: one thread, 480x270 input, float32 and int8 in
+turn, the median of the ratios.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import onnxruntime.quantization
 import torch
 from machine import machine
 from onnxruntime.quantization import CalibrationMethod
-from pretrained import SHIPPED, rgb_psnr
+from pretrained import rgb_psnr
 from torch import Tensor
 
-from memsr_compiler import export_onnx, load_teacher, quantization, quantize, shrink
+from memsr_compiler import quantization, quantize
 from memsr_compiler.commands.quantize import time_ratio
 from memsr_compiler.runtime import OrtNetwork
 from memsr_compiler.scoring import Takes
@@ -71,24 +71,25 @@ def scores(path: Path, benchmarks: Path) -> str:
     return " / ".join(f"{rgb_psnr(network, benchmarks / test / 'x2', 2):.3f}" for test in TESTS)
 
 
-def calibration() -> list[Tensor]:
-    """Those of the command, of one size: histograms take no others."""
+def calibration(change: Mapping[str, Any]) -> list[Tensor]:
+    """The command's; for histograms, which take images of one size only, the largest part of it that is."""
     found: Sequence[Tensor] = batches(sample_inputs(scale=2, channels=3, input_range=(0.0, 1.0)), samples=36)
-    return [batch for batch in found if batch.shape[2:] == found[0].shape[2:]]
+    if "calibrate_method" not in change:
+        return list(found)
+    sizes = [batch.shape for batch in found]
+    return [batch for batch in found if batch.shape == max(sizes, key=sizes.count)]
 
 
-def main(benchmarks: Path) -> None:
+def main(source: Path, benchmarks: Path) -> None:
     torch.set_num_threads(1)
     print(f"{machine()}, ONNX Runtime {onnxruntime.__version__}")
     with tempfile.TemporaryDirectory() as folder:
-        source, out = Path(folder, "student.onnx"), Path(folder, "int8.onnx")
-        export_onnx(shrink(load_teacher(SHIPPED), width=32, refit=0), source)
+        out = Path(folder, "int8.onnx")
         print(f"PSNR-Y on {' / '.join(TESTS)} x2, dB; size; time as a part of that of float32")
         print(f"{'float32':45} {scores(source, benchmarks)}  {source.stat().st_size / 1e3:4.0f} kB", flush=True)
-        images = calibration()
         for name, change in CHANGES.items():
             with changed(change):
-                quantize(source, out, images, takes=Takes(2))
+                quantize(source, out, calibration(change), takes=Takes(2))
             networks = [OrtNetwork(path, threads=1) for path in (source, out)]
             _, ratio = time_ratio(*networks, torch.rand(1, 3, 270, 480))
             print(
@@ -98,4 +99,4 @@ def main(benchmarks: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
