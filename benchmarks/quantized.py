@@ -86,14 +86,14 @@ def main(source: Path, benchmarks: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "int8.onnx")
         print(f"PSNR-Y on {' / '.join(TESTS)} x2, dB; size; time as a part of that of float32")
-        print(f"{'float32':45} {scores(source, benchmarks)}  {source.stat().st_size / 1e3:4.0f} kB", flush=True)
+        print(f"{'float32':48} {scores(source, benchmarks)}  {source.stat().st_size / 1e3:4.0f} kB", flush=True)
         for name, change in CHANGES.items():
             with changed(change):
                 quantize(source, out, calibration(change), takes=Takes(2))
             networks = [OrtNetwork(path, threads=1) for path in (source, out)]
             _, ratio = time_ratio(*networks, torch.rand(1, 3, 270, 480))
             print(
-                f"{f'int8, {name}':45} {scores(out, benchmarks)}  {out.stat().st_size / 1e3:4.0f} kB  {ratio:.2f}",
+                f"{f'int8, {name}':48} {scores(out, benchmarks)}  {out.stat().st_size / 1e3:4.0f} kB  {ratio:.2f}",
                 flush=True,
             )
 

@@ -3,7 +3,7 @@
 QDQ, unsigned activations by minimum and maximum, signed weights per output channel in 7 bits (`reduce_range`:
 processors without VNNI add two products in 16 bits, which 8-bit weights would overflow).
 
-The first and the last convolution stay in float32, which costs little and gains half a decibel (docs/quantize.md).
+The first and the last convolution stay in float32, which costs little and gains 0.4 dB (docs/quantize.md).
 
 Rounded weights shift what a convolution gives on average by (W - W') * E[x]. A plain network feels that: its carried
 channels lie far above zero, so the shift is as large as the values themselves. It is known once the weights have been
