@@ -4,7 +4,7 @@
 
 MODELS      a folder with IMDN_x2.pth, IMDN_x3.pth, IMDN_x4.pth, IMDN_noCCA_x4.pth, RFDN_x4.pth and vdsr.safetensors
 BENCHMARKS  a folder with Set5/x2/HR, Set5/x2/LR, ..., Set14, B100, and x3, x4
-NAME        bicubic, imdn, rfdn, vdsr; default: all, which takes about twenty minutes of one core
+NAME        bicubic, imdn, rfdn, vdsr; default: all, which takes about 25 minutes of one core
 
 Protocol srcnn for bicubic and VDSR, which the tables score on Y without an 8-bit LR image; edsr for the others, and for
 bicubic once more, without a published row: tables of edsr networks print that of srcnn.  Where the weights at hand are
