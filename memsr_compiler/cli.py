@@ -499,6 +499,38 @@ def upscale(
     run(UpscaleOptions(source, target, network, tile, limit, scale, most, threads, overwrite), talk)
 
 
+@app.command(epilog="Example: memsrc quantize student.onnx --out student-int8.onnx --data Set5/x2")
+def quantize(
+    model: Annotated[
+        Path, typer.Argument(help="A float32 network: .onnx, plain or any that enlarges images", metavar="MODEL.onnx")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="What to write: .onnx")],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Images to measure ranges on, any photographs; default: those that ship", metavar="DIR"),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Crops to take from them", min=1)] = 36,
+    seed: Seed = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images to measure PSNR on, or folders HR and LR; default: calibration images", metavar="DIR"
+        ),
+    ] = None,
+    size: Size = "480x270",
+    input_range: InputRange = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Turn a float32 ONNX network into one of 8-bit integers; prints what it costs in PSNR and gains in time."""
+    talk = _talk(as_json, quiet, verbose)
+    pixels = _size(size)
+    from memsr_compiler.commands.quantize import QuantizeOptions, run
+
+    run(QuantizeOptions(model, out, calibration, samples, seed, data, pixels, input_range), talk)
+
+
 def main() -> None:
     """The entry point: messages instead of tracebacks, and the exit status."""
     warnings.simplefilter("ignore")  # torch's deprecations are for its programmers

@@ -135,7 +135,7 @@ def crop_to_multiple(image: NDArray[Any], scale: int) -> NDArray[Any]:
     return image[:height, :width]
 
 
-def read_images(folder: str | os.PathLike[str]) -> list[NDArray[Any]]:
+def read_images(folder: str | os.PathLike[str], *, keep_grey: bool = False) -> list[NDArray[Any]]:
     """Every image in a folder, in order of name, as `read_image` gives it; files that are no images are passed over.
 
     Raises InvalidInput if the folder does not exist or holds no readable image.
@@ -144,7 +144,7 @@ def read_images(folder: str | os.PathLike[str]) -> list[NDArray[Any]]:
     images = []
     for path in files:
         try:
-            images.append(read_image(path))
+            images.append(read_image(path, keep_grey=keep_grey))
         except InvalidInput:
             continue
     if not images:

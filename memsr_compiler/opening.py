@@ -13,6 +13,7 @@ from memsr_compiler.costs import Cost, cost_of_graph, cost_of_layers
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.loading import LoadedTeacher, read_teacher
 from memsr_compiler.modules import copied
+from memsr_compiler.quantization import takes_of
 from memsr_compiler.runtime import OrtNetwork, Provider, Runner, TorchNetwork
 from memsr_compiler.scoring import Network, Takes
 from memsr_compiler.storage import is_plain, load_plain
@@ -66,8 +67,12 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
         info = load_plain(path, require_certificate=False).info
         takes = Takes(info.scale, info.channels, info.input_range)
         return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
+    runner: Runner
     if path.suffix == ".onnx":
-        runner, expected = open_runner(file, provider=provider, threads=threads), None
+        runner, expected = OrtNetwork(path, provider=provider, threads=threads), None
+        told = _told(runner, path)
+        if told is not None:
+            return Model(path.name, runner, told)
     else:  # read once: a pickle that is allowed to be executed is executed once
         teacher = file.teacher()
         runner, expected = _in_torch(teacher.module, provider, threads), teacher.input_range
@@ -115,6 +120,14 @@ def counted(file: NetworkFile) -> tuple[int | None, Cost | None]:
 
 def _in_torch(module: nn.Module, provider: Provider, threads: int | None) -> TorchNetwork:
     return TorchNetwork(copied(module, torch.float32), provider=provider, threads=threads)
+
+
+def _told(network: OrtNetwork, path: Path) -> Takes | None:
+    """What a network in 8 bits says it takes; None if it does not."""
+    try:
+        return takes_of(network.metadata)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
 
 
 def _found_out(network: Network, path: Path, input_range: tuple[float, float]) -> Takes:

@@ -51,7 +51,8 @@ class Runner(Protocol):
 class OrtNetwork:
     """An ONNX file as a function (N, C, H, W) -> (N, C', s H, s W); tensors on the CPU of any float dtype in and out.
 
-    The file's own precision decides what is computed; `precision` says which, `provider` and `engine` where.
+    The file's own precision decides what is computed; `precision` says which, `provider` and `engine` where, `metadata`
+    what else the file says.
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None, provider: Provider = "cpu") -> None:
@@ -81,6 +82,7 @@ class OrtNetwork:
             raise InvalidInput(f"{path}: takes {inputs[0].type}, not floating-point images")
         self._name = inputs[0].name
         self.precision = _FLOATS[inputs[0].type]
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._bound = _Binding(ort, self._session, inputs[0].name, outputs[0].name, _device(provider))
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from memsr_compiler.manifest import (
     stored,
 )
 from memsr_compiler.plain import PlainNet
+from memsr_compiler.quantization import QUANTIZED_KEY
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -213,6 +214,11 @@ def _parsed(path: Path) -> ModelProto:
         content = file.read()
     if not content:
         raise InvalidInput(f"is empty. {REGAIN}")
+    if QUANTIZED_KEY.encode() in content:
+        raise InvalidInput(
+            "is a network in 8 bits, which is no plain network any more and has no certificate. "
+            "Give the float32 file that it was made from; memsrc eval says how close the two are."
+        )
     if PLAIN_FORMAT_KEY.encode() not in content:
         raise InvalidInput("is no plain network of ours, or cut off. Make one of a teacher with memsrc convert.")
     digest = hashlib.sha256(memoryview(content)[: -len(NO_DIGEST)]).hexdigest()

@@ -232,7 +232,7 @@ def test_files_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_pat
     refused(run, tmp_path, shrink(teacher, photographs, *width, "--save", same, out=same.name), "twice")
     plain = tmp_path / "plain.safetensors"
     assert run("convert", teacher, "--out", plain, "--quiet")[0] == 0
-    refused(run, tmp_path, shrink(plain, photographs, *width, out=plain.name), "is the teacher itself")
+    refused(run, tmp_path, shrink(plain, photographs, *width, out=plain.name), "is the network that is read")
 
 
 def test_unreadable_images_are_named_and_passed_over(
@@ -403,7 +403,7 @@ def test_sweeps_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_pa
         (("--width", "8,x"), ("--width",)),
         (("--width", "8", "--plot", tmp_path / "curve.png"), ("curve.png", ".svg")),
         (("--width", "8", "--csv", tmp_path / "nowhere" / "a.csv"), ("does not exist",)),
-        (("--width", "8", "--csv", teacher), ("is the teacher itself",)),
+        (("--width", "8", "--csv", teacher), ("is the network that is read",)),
         (("--width", "8", "--data", tmp_path / "absent"), ("absent", "is no folder")),
     ):
         refused(run, tmp_path, ("sweep", teacher, "--calibration", photographs, *QUICK, *options), *words)

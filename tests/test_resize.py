@@ -13,17 +13,20 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images import read_image
 from memsr_compiler.resize import Border, resize
 
-SET5 = Path(__file__).parents[2] / "shared" / "data" / "benchmarks" / "Set5"
+BENCHMARKS = Path(__file__).parents[2] / "shared" / "data" / "benchmarks"
 SCALES = (2.0, 3.0, 4.0, 1 / 2, 1 / 3, 1 / 4)
 BORDERS: tuple[Border, ...] = ("replicate", "mirror")
 
 
-@pytest.mark.skipif(not SET5.is_dir(), reason="needs the benchmark images in ../shared")
+@pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs the benchmark images in ../shared")
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_reproduces_the_published_low_resolution_images(scale: int) -> None:
-    for path in sorted((SET5 / f"x{scale}" / "HR").iterdir()):
-        low = read_image(SET5 / f"x{scale}" / "LR" / path.name)
-        assert np.array_equal(resize(read_image(path), 1 / scale), low), path.name
+@pytest.mark.parametrize("data", ["Set5", "Set14", "B100"])
+def test_reproduces_the_published_low_resolution_images(data: str, scale: int) -> None:
+    """Every pixel, of colour and of grey images."""
+    folder = BENCHMARKS / data / f"x{scale}"
+    for path in sorted((folder / "HR").iterdir()):
+        high, low = (read_image(p, keep_grey=True) for p in (path, folder / "LR" / path.name))
+        assert np.array_equal(resize(high, 1 / scale), low), path.name
 
 
 def test_weights_of_a_doubled_impulse_are_keys_kernel_at_quarter_steps() -> None:

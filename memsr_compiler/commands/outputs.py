@@ -14,7 +14,7 @@ def check_outputs(source: Path, outputs: Sequence[Path]) -> None:
     for i, path in enumerate(outputs):
         _check_writable(path)
         if path.resolve() == source.resolve():
-            raise InvalidInput(f"{path}: is the teacher itself; write somewhere else")
+            raise InvalidInput(f"{path}: is the network that is read; write somewhere else")
         if path.resolve() in (other.resolve() for other in outputs[:i]):
             raise InvalidInput(f"{path}: is to be written twice; give every file a name of its own")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from memsr_compiler.commands.console import Talk
 from memsr_compiler.errors import InvalidInput
@@ -19,7 +19,7 @@ from memsr_compiler.images import crop_to_multiple, read_image, sample_photograp
 from memsr_compiler.metrics import Protocol, luma, psnr, srcnn_input
 from memsr_compiler.plain import PlainInfo
 from memsr_compiler.resize import resize
-from memsr_compiler.scoring import TestImage
+from memsr_compiler.scoring import Network, TestImage
 from memsr_compiler.student.calibration import network_inputs
 
 Images = Sequence[NDArray[np.uint8]]
@@ -248,7 +248,7 @@ def _middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels[top : top + SIDE, left : left + SIDE]
 
 
-def outputs(network: nn.Module, samples: Samples, input_range: tuple[float, float]) -> Images:
+def outputs(network: Network, samples: Samples, input_range: tuple[float, float]) -> Images:
     """What a network, in float32, makes of each image: 8 bits, (H, W, 3) or (H, W, 1)."""
     low, high = input_range
     found: list[NDArray[np.uint8]] = []

@@ -1,0 +1,140 @@
+"""memsrc quantize: a float32 ONNX network in, one of 8-bit integers out, and what that costs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from memsr_compiler.commands.console import Talk
+from memsr_compiler.commands.models import opened
+from memsr_compiler.commands.outputs import check_outputs
+from memsr_compiler.commands.photographs import (
+    Photograph,
+    Samples,
+    Shape,
+    calibration_inputs,
+    calibration_samples,
+    data_samples,
+    finite,
+    mean_psnr,
+    outputs,
+    read_photographs,
+)
+from memsr_compiler.commands.teachers import TeacherOptions
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.quantization import Quantized, quantize
+from memsr_compiler.runtime import OrtNetwork
+from memsr_compiler.scoring import Network
+from memsr_compiler.student.calibration import batches, sample_inputs
+from memsr_compiler.student_report import decibels
+
+PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends on what else the machine does
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """As given on the command line.  size: width and height of the input that is timed."""
+
+    model: Path
+    out: Path
+    calibration: Path | None
+    samples: int
+    seed: int
+    data: Path | None
+    size: tuple[int, int]
+    input_range: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """psnr: in dB, of float32 and of 8 bits;  seconds: of float32;  ratio: time of 8 bits to that."""
+
+    psnr: tuple[float | None, float | None]
+    seconds: float
+    ratio: float
+
+
+def run(options: QuantizeOptions, talk: Talk) -> None:
+    """Read, measure ranges, write, compare."""
+    for path in (options.model, options.out):
+        if path.suffix != ".onnx":
+            raise InvalidInput(f"{path}: is not named .onnx; quantize reads and writes ONNX files")
+    check_outputs(options.model, [options.out])
+    model = opened(TeacherOptions(options.model, input_range=options.input_range), talk, provider="cpu", threads=None)
+    takes = model.takes
+    shape = Shape(takes.scale, takes.channels, takes.input_range)
+    photographs = None if options.calibration is None else read_photographs(options.calibration, talk)
+    images = batches(_inputs(photographs, shape, options, talk), samples=options.samples, seed=options.seed)
+    samples = (
+        calibration_samples(photographs, shape) if options.data is None else data_samples(options.data, shape, talk)
+    )
+    with talk.progress() as step:
+        step("quantising")
+        written = quantize(options.model, options.out, images, takes=takes)
+        step("running both")
+        pair = tuple(OrtNetwork(path, threads=1) for path in (options.model, options.out))
+        costs = _compared(pair[0], pair[1], samples, shape, options.size)
+    _tell(written, costs, samples, len(images), options, talk)
+
+
+def _inputs(photographs: list[Photograph] | None, shape: Shape, options: QuantizeOptions, talk: Talk) -> list[Tensor]:
+    if photographs is None or options.calibration is None:
+        return sample_inputs(scale=shape.scale, channels=shape.channels, input_range=shape.input_range)
+    return calibration_inputs(photographs, shape, options.calibration, talk)
+
+
+def _compared(exact: Network, integer: Network, samples: Samples, shape: Shape, size: tuple[int, int]) -> Costs:
+    scores = [mean_psnr(samples, outputs(network, samples, shape.input_range)) for network in (exact, integer)]
+    low, high = shape.input_range
+    width, height = size
+    image = torch.rand(1, shape.channels, height, width, generator=torch.Generator().manual_seed(0))
+    return Costs((scores[0], scores[1]), *time_ratio(exact, integer, image * (high - low) + low))
+
+
+def time_ratio(one: Network, other: Network, image: Tensor) -> tuple[float, float]:
+    """Seconds that one takes, and the time of the other as a part of that: medians of runs in turn."""
+    pairs = [(_seconds(one, image), _seconds(other, image)) for _ in range(PAIRS + 1)][1:]  # the first takes memory
+    return statistics.median(first for first, _ in pairs), statistics.median(b / a for a, b in pairs)
+
+
+def _seconds(network: Network, image: Tensor) -> float:
+    start = time.perf_counter()
+    network(image)
+    return time.perf_counter() - start
+
+
+def _tell(
+    written: Quantized, costs: Costs, samples: Samples, batches: int, options: QuantizeOptions, talk: Talk
+) -> None:
+    width, height = options.size
+    talk.json(
+        {
+            "written": str(written.path),
+            "convolutions_in_8_bits": written.convolutions,
+            "bytes": {"float32": written.source_bytes, "int8": written.bytes},
+            "psnr": {"float32": finite(costs.psnr[0]), "int8": finite(costs.psnr[1])},
+            "psnr_on": samples.words,
+            "size": [width, height],
+            "seconds": {"float32": costs.seconds, "int8": costs.seconds * costs.ratio},
+            "time_ratio": costs.ratio,
+        }
+    )
+    talk.table(
+        f"PSNR on {samples.words}; one thread, a {width}x{height} input",
+        ("", "PSNR-Y", "file", "time"),
+        [
+            ("float32", decibels(costs.psnr[0]), _kilobytes(written.source_bytes), f"{costs.seconds * 1e3:.0f} ms"),
+            ("int8", decibels(costs.psnr[1]), _kilobytes(written.bytes), f"x {costs.ratio:.2f}"),
+        ],
+    )
+    talk.say(f"8 bits       {written.convolutions} convolutions; ranges measured on {batches} batches of crops")
+    talk.say(f"written      {written.path}")
+
+
+def _kilobytes(count: int) -> str:
+    return f"{count / 1e3:,.0f} kB"

@@ -1,0 +1,282 @@
+"""An ONNX network in 8-bit integers: ONNX Runtime's static quantisation, and biases corrected for it.
+
+QDQ, unsigned activations by minimum and maximum, signed weights per output channel in 7 bits (`reduce_range`:
+processors without VNNI add two products in 16 bits, which 8-bit weights would overflow).
+
+The first and the last convolution stay in float32, which costs little and gains 0.4 dB (docs/quantize.md).
+
+Rounded weights shift what a convolution gives on average by (W - W') * E[x]. A plain network feels that: its carried
+channels lie far above zero, so the shift is as large as the values themselves. It is known once the weights have been
+rounded, so the biases take it back; as in Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+Correction" (ICCV 2019), but with averages measured on images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from memsr_compiler.atomic import atomic_write_together
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.export import file_digest
+from memsr_compiler.scoring import Takes
+from memsr_compiler.version import VERSION
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+QUANTIZED_KEY = "memsr_quantized"
+"""The metadata entry that marks an ONNX file as written here."""
+
+FORMAT = "memsr quantized network 1"
+_OPSET = 17  # for models older than 13, which have no quantisation per channel
+_READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
+_INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was written.
+
+    bytes, source_bytes   of the file, and of the one that it was made from
+    convolutions          that compute in 8 bits
+    """
+
+    path: Path
+    bytes: int
+    source_bytes: int
+    convolutions: int
+
+
+def quantize(source: str | Path, out: str | Path, images: Sequence[Tensor], *, takes: Takes) -> Quantized:
+    """Write an 8-bit network beside a float32 one; float32 images go in and come out as before.
+
+    source   an .onnx file, one image in and one out
+    images   (N, C, h, w) in the network's range, any sizes: what values come up is measured on them
+    takes    kept in the file's metadata, with the hash of `source`; nothing else is: an 8-bit network is not plain any
+             more, and no certificate speaks of it
+
+    The file appears whole or not at all.  Raises InvalidInput for a file that is not such a network, float16, or 8-bit
+    already, and without images; ExportError where the file cannot be written; MemsrError without ONNX Runtime.
+    """
+    source, out = Path(source), Path(out)
+    if out.suffix != ".onnx":
+        raise InvalidInput(f"{out}: an ONNX model needs the extension .onnx; give it")
+    if not images:
+        raise InvalidInput("there are no calibration images; give some")
+    model = _read(source)
+    arrays = [image.detach().cpu().float().numpy() for image in images]
+    with atomic_write_together([out]) as staged:
+        _run_static(model, staged[0], arrays, source)
+        found = _loaded(staged[0])
+        means = _input_means(model, arrays)
+        inner = sum(_correct(node, model, found, means) for node in _convolutions(model))
+        _describe(found, takes, source)
+        staged[0].write_bytes(found.SerializeToString(deterministic=True))
+        size = staged[0].stat().st_size
+    return Quantized(out, size, source.stat().st_size, inner)
+
+
+def takes_of(metadata: Mapping[str, str]) -> Takes | None:
+    """What a network that `quantize` wrote says it takes; None for other files' metadata.  Raises InvalidInput."""
+    if QUANTIZED_KEY not in metadata:
+        return None
+    try:
+        low, high = metadata["input_range"].split()
+        return Takes(int(metadata["scale"]), int(metadata["channels"]), (float(low), float(high)))
+    except (KeyError, ValueError) as error:
+        raise InvalidInput(f"its metadata are damaged ({error}); quantize again") from None
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> ModelProto:
+    """The model without metadata, every convolution with a bias; what cannot be quantised is refused."""
+    import onnx
+
+    model = _loaded(path)
+    nodes = model.graph.node
+    if any(node.op_type in _INTEGER_OPS for node in nodes):
+        raise InvalidInput(f"{path}: is quantised already; give the float32 network that it was made from")
+    if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
+        raise InvalidInput(f"{path}: is float16; give the float32 network, of which 8 bits lose less")
+    if not any(True for _ in _convolutions(model)):
+        raise InvalidInput(f"{path}: has no convolution with stored weights, so there is nothing to quantise")
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if opset < 13:
+        model = _converted(model, path)
+    del model.metadata_props[:]
+    model.metadata_props.add(key=_READY[0], value=_READY[1])
+    for i, node in enumerate(model.graph.node):  # ONNX Runtime names what it makes after them
+        node.name = node.name or f"node_{i}"
+    _give_biases(model)
+    return model
+
+
+def _copied(model: ModelProto) -> ModelProto:
+    copy = type(model)()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _loaded(path: Path) -> ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInput(f"{path}: is no ONNX model, or damaged ({reason}); export it again") from None
+    return model
+
+
+def _converted(model: ModelProto, path: Path) -> ModelProto:
+    from onnx import version_converter
+
+    try:
+        return version_converter.convert_version(model, _OPSET)
+    except Exception as error:  # the converter is C++ and has no exceptions of its own
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInput(
+            f"{path}: cannot be brought to opset {_OPSET} ({reason}); export it with 13 or later"
+        ) from None
+
+
+def _convolutions(model: ModelProto) -> Iterator[NodeProto]:
+    """Those with weights in the file."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    yield from (node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in stored)
+
+
+def _ends(model: ModelProto) -> list[str]:
+    """The first convolution and the last, if there are others between them."""
+    names = [node.name for node in _convolutions(model)]
+    return [names[0], names[-1]] if len(names) > 2 else []
+
+
+def _give_biases(model: ModelProto) -> None:
+    """Zeros where a convolution has none, so that there is something to correct."""
+    from onnx import numpy_helper
+
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    for node in _convolutions(model):
+        if len(node.input) < 3 or not node.input[2]:
+            name = f"{node.name}.zero_bias"
+            model.graph.initializer.append(
+                numpy_helper.from_array(np.zeros(shapes[node.input[1]][0], np.float32), name)
+            )
+            del node.input[2:]
+            node.input.append(name)
+
+
+# -- quantising ----------------------------------------------------------------------------------------------
+
+
+def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], source: Path) -> None:
+    """Given a model, not a file, ONNX Runtime keeps its temporary files in a temporary folder, not beside the file."""
+    try:
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    except ImportError:
+        raise MemsrError(
+            "ONNX Runtime is not installed; pip install 'memsr_compiler[cpu]' (or [gpu], never both)"
+        ) from None
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(images)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            image = next(self.left, None)
+            return None if image is None else {model.graph.input[0].name: image}
+
+    try:
+        quantize_static(
+            _copied(model),  # it moves the weights of what it is given into a temporary file
+            str(path),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            nodes_to_exclude=_ends(model),
+        )
+    except Exception as error:  # ONNX Runtime raises whatever its steps do
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInput(f"{source}: ONNX Runtime cannot quantise it ({reason}); give a plain network") from error
+
+
+def _input_means(model: ModelProto, images: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
+    """The average of each channel (C,) that each convolution is given, over all pixels of all images."""
+    import onnxruntime as ort
+    from onnx import TensorProto, helper
+
+    names = list(dict.fromkeys(node.input[0] for node in _convolutions(model)))
+    measured = _copied(model)
+    for i, name in enumerate(names):
+        measured.graph.node.append(helper.make_node("GlobalAveragePool", [name], [f"mean.{i}"], f"mean.{i}"))
+    del measured.graph.output[:]
+    measured.graph.output.extend(
+        helper.make_tensor_value_info(f"mean.{i}", TensorProto.FLOAT, None) for i in range(len(names))
+    )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(measured.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    sums: list[Any] = [0.0] * len(names)
+    for image in images:
+        pixels = image.shape[2] * image.shape[3]
+        for i, mean in enumerate(session.run(None, {model.graph.input[0].name: image})):
+            sums[i] = sums[i] + mean.astype(np.float64).sum((0, 2, 3)) * pixels
+    count = sum(image.shape[0] * image.shape[2] * image.shape[3] for image in images)
+    return {name: np.asarray(total / count) for name, total in zip(names, sums, strict=True)}
+
+
+def _correct(node: NodeProto, model: ModelProto, found: ModelProto, means: Mapping[str, NDArray[np.float64]]) -> bool:
+    """Add (W - W') * E[x] to a convolution's bias; False for one that is not in 8 bits.
+
+    Not exact at the image's border, where zeros are read instead of E[x].
+    """
+    from onnx import numpy_helper
+
+    stored = {tensor.name: tensor for tensor in found.graph.initializer}
+    makers = {other.output[0]: other for other in found.graph.node if other.op_type == "DequantizeLinear"}
+    twin = next(other for other in found.graph.node if other.name == node.name)
+    if twin.input[1] not in makers:
+        return False
+    weight, weight_scale, _ = (numpy_helper.to_array(stored[name]) for name in makers[twin.input[1]].input)
+    bias, bias_scale, _ = (numpy_helper.to_array(stored[name]) for name in makers[twin.input[2]].input)
+    exact = numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == node.input[1]))
+    lost = exact - weight.astype(np.float64) * weight_scale.reshape(-1, 1, 1, 1)  # zero points of weights are 0
+    groups = means[node.input[0]].reshape(-1, exact.shape[1])
+    of_group = groups.repeat(len(exact) // len(groups), 0)  # (C_out, C_in of its group)
+    corrected = bias + np.round(np.einsum("oikl,oi->o", lost, of_group) / bias_scale)
+    name = makers[twin.input[2]].input[0]
+    limits = np.iinfo(np.int32)
+    stored[name].CopyFrom(numpy_helper.from_array(corrected.clip(limits.min, limits.max).astype(np.int32), name))
+    return True
+
+
+def _describe(found: ModelProto, takes: Takes, source: Path) -> None:
+    """Metadata of its own: those of the plain network would say that this is one."""
+    low, high = takes.input_range
+    del found.metadata_props[:]
+    for key, value in {
+        QUANTIZED_KEY: FORMAT,
+        "scale": str(takes.scale),
+        "channels": str(takes.channels),
+        "input_range": f"{low} {high}",
+        "source_sha256": file_digest(source),
+        "tool": f"memsr_compiler {VERSION}",
+    }.items():
+        found.metadata_props.add(key=key, value=value)
