@@ -94,14 +94,16 @@ def test_bands_of_any_height_give_the_whole(
 
 
 @settings(max_examples=60, deadline=None)
-@given(networks(), st.integers(1, 20), st.integers(1, 20), st.floats(0, 1))
-def test_any_limit_gives_the_whole(net: PlainNet, height: int, width: int, share: float) -> None:
+@given(networks(), st.integers(1, 20), st.integers(1, 20), st.floats(0, 1), st.none() | st.integers(1, 25))
+def test_any_limit_and_columns_give_the_whole(
+    net: PlainNet, height: int, width: int, share: float, columns: int | None
+) -> None:
     single = net.float()
     layers = stages(single)
     least = live_bytes(layers, 2 * reach(layers) + 1, 1) + SLACK
     limit = least + int(share * live_bytes(layers, max(height, width), max(height, width)))
     pixels = image(height, width)[0].permute(1, 2, 0).float().numpy()
-    with Upscaler(single, max_memory=limit) as upscale:
+    with Upscaler(single, max_memory=limit, columns=columns) as upscale:
         made = upscale(pixels)
     expected = whole(single, torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(made, expected, rtol=1e-3, atol=2e-4 * max(1.0, float(np.abs(expected).max())))

@@ -27,7 +27,7 @@ from memsr_compiler.student.survey import Survey, metric_root
 RIDGE = 1e-6
 MARGIN = 1.0  # of a linear channel's range, below the smallest value met: unseen images go further
 PREFERENCE = 2.0  # see `selection.choose`: the best that was found for a student that stays as it is
-PREFERENCE_REFIT = 4.0  # for one that will be refitted, if it can be afforded: `trial.preference`
+PREFERENCE_REFIT = 4.0  # for one that will be refitted, where that is no worse before: `trial.preference`
 INPUT = "student"  # the student's own features, among the teacher's values
 
 

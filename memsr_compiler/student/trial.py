@@ -16,7 +16,7 @@ from memsr_compiler.student.sharing import Widths, shares
 from memsr_compiler.student.survey import Survey
 
 SHARE = 4  # one in so many batches to derive from, and another to judge by
-TOLERATED = 1.25  # times the loss with fewer ReLUs, before a refit
+PREFERENCES = (PREFERENCE, PREFERENCE_REFIT)
 ENOUGH = 4  # times as many pixels as unknowns; else all batches, for both
 
 
@@ -56,14 +56,13 @@ def preference(
 ) -> float:
     """How much a ReLU is to count (`selection.choose`) in a student that will be refitted.
 
-    More than serves best without: a refit can turn a ReLU, and not a linear channel.  But not where that costs much:
-    a student too narrow for its teacher needs its channels for what is carried, and no refit brings that back.
+    The more the better for the refit, which can turn a ReLU, and not a linear channel; but a student too narrow for its
+    teacher needs its channels for what is carried, and no refit brings that back.
     """
     if on_step is not None:
         on_step("trying how many ReLUs to take")
     few, others = _parts(teacher, inputs, widths)
-    before, more = (_loss(teacher, few, others, seen, widths, p) for p in (PREFERENCE, PREFERENCE_REFIT))
-    return PREFERENCE_REFIT if more <= TOLERATED * before else PREFERENCE
+    return min(PREFERENCES, key=lambda each: _loss(teacher, few, others, seen, widths, each))
 
 
 def _parts(teacher: Teacher, inputs: Sequence[Tensor], widths: Sequence[int]) -> tuple[Sequence[Tensor], ...]:

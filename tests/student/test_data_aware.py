@@ -16,13 +16,17 @@ from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.families.imdn import IMDNBaseline
-from memsr_compiler.student import shrink
+from memsr_compiler.student import shrink, trial
 from memsr_compiler.student.budget import full_widths
+from memsr_compiler.student.calibration import batches
+from memsr_compiler.student.data_aware import Student, data_aware_student
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.memsr import AUTHORS
 from memsr_compiler.student.refit import refit
 from memsr_compiler.student.report import ShrinkReport
 from memsr_compiler.student.spool import Spool
+from memsr_compiler.student.survey import survey
+from memsr_compiler.student.trial import PREFERENCES
 
 
 def edsr(blocks: int = 2, channels: int = 8) -> EDSR:
@@ -212,3 +216,21 @@ def test_paper_mode_and_the_authors_choices_through_shrink() -> None:
 def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         shrink(edsr(), width=8, **{"calibration": images(1), **options})
+
+
+@pytest.mark.parametrize("avoided", PREFERENCES)
+def test_as_many_relus_as_come_nearest(monkeypatch: pytest.MonkeyPatch, avoided: float) -> None:
+    """Whichever way of choosing them gives the better student of some crops, on others."""
+    teacher = Teacher.of(edsr(), (0.0, 1.0))
+    inputs = batches(images(8), samples=32, crop=16)
+    seen, widths = survey(teacher, inputs), (6,) * (len(teacher.levels) - 1)
+    derived = data_aware_student
+
+    def spoilt(*given: Any, preference: float) -> Student:
+        """A student whose output is far off, where this is the way to be avoided."""
+        student = derived(*given, preference=preference)
+        weight, bias = student.kernels[-1]
+        return Student((*student.kernels[:-1], (weight, bias + 10 * (preference == avoided))), student.relus)
+
+    monkeypatch.setattr(trial, "data_aware_student", spoilt)
+    assert trial.preference(teacher, inputs, seen, widths) != avoided
