@@ -451,8 +451,10 @@ def bench(
 
 @app.command(epilog="Example: memsrc upscale photos/ large/ --model student.onnx --max-memory 256MB")
 def upscale(
-    source: Annotated[str, typer.Argument(help="An image, a folder, or a pattern in quotes: 'photos/*.jpg'")],
-    target: Annotated[Path, typer.Argument(help="The result: a file, or a folder for several")],
+    source: Annotated[
+        str, typer.Argument(help="An image, a folder, or a pattern in quotes: 'photos/*.jpg'", metavar="IN")
+    ],
+    target: Annotated[Path, typer.Argument(help="The result: a file, or a folder for several", metavar="OUT")],
     model: Annotated[
         Path, typer.Option(help="The network: a plain one, .onnx or .safetensors; any with --tile off", metavar="FILE")
     ],
@@ -463,7 +465,8 @@ def upscale(
     tile: Annotated[
         str,
         typer.Option(
-            help="auto: by bands of rows, and columns only where those are too wide; off: whole; N: columns of N pixels"
+            help="auto: bands of rows, and columns only where those are too wide; off: whole; N: columns of N pixels",
+            metavar="auto|off|N",
         ),
     ] = "auto",
     scale: Annotated[

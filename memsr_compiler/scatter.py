@@ -20,6 +20,7 @@ WIDTH, HEIGHT = 640, 420
 LEFT, TOP, RIGHT, FLOOR = 64, 52, 616, 366  # of the plot, in pixels
 LARGEST, SMALLEST = 34.0, 3.0  # radius of a dot
 LINE, LETTER = 14, 6  # pixels from a label to the next below, and of a letter, about
+GAP = 5  # pixels from a dot to its label
 COLOURS = ("#1f5fa8", "#b8452f", "#2f7d4f", "#8a5aa8", "#a87b1f", "#3f7f8c")
 INK, GRID, PAPER, SOFT = "#1d1f21", "#dcdedf", "#fdfdfc", "#5b6168"
 
@@ -98,11 +99,12 @@ def _draw(canvas: Canvas, dots: Sequence[Dot], title: str) -> None:
         radius = max(SMALLEST, LARGEST * math.sqrt((dot.memory or 0) / most))
         words = dot.label if dot.memory is None else f"{dot.label}, {dot.memory / 2**20:,.0f} MiB"
         canvas.dot(x, y, radius, COLOURS[i % len(COLOURS)], f"{words}: {dot.psnr:.2f} dB, {dot.seconds * 1000:,.1f} ms")
-        wanted.append((x, y + radius + LINE, words))
+        wanted.append((x, y, radius, words))
     labels: list[tuple[float, float, float]] = []
-    for x, y, words in wanted:  # above all dots
+    for x, y, radius, words in wanted:  # above all dots
         half = LETTER * len(words) / 2
-        labels.append(_free(labels, min(max(x, LEFT + half), RIGHT - half), y, half))
+        beside = radius + GAP + half
+        labels.append(_free(labels, x + beside if x + beside + half <= RIGHT else x - beside, y + 4, half))
         canvas.text(*labels[-1][:2], words, "middle")
 
 

@@ -132,12 +132,20 @@ print(status("VmHWM") - before, upscale.needed(min(height, width), 32))
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak memory")
 @pytest.mark.parametrize(
-    ("height", "width", "limit"), [(300, 500, 0), (900, 301, 0), (1200, 400, 12 << 20), (300, 3000, 7 << 20)]
+    ("widths", "height", "width", "limit"),
+    [
+        ([48] * 9, 300, 500, 0),
+        ([48] * 9, 900, 301, 0),
+        ([40] * 9, 1200, 400, 12 << 20),
+        ([48] * 9, 300, 3000, 7 << 20),  # has to be cut into columns
+        ([24, 40, 72, 104, 72, 64, 256], 400, 500, 60 << 20),  # the arena has to serve all sizes
+    ],
 )
-def test_the_process_takes_no_more_than_was_said(height: int, width: int, limit: int, tmp_path: Path) -> None:
-    """A whole frame of this takes 70 to 450 MB; the last one has to be cut into columns."""
+def test_the_process_takes_no_more_than_was_said(
+    widths: list[int], height: int, width: int, limit: int, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    shapes = [(48, 3), *[(48, 48)] * 8, (12, 48)]
+    shapes = [*zip(widths, [3, *widths], strict=False), (12, widths[-1])]
     layers = [
         PlainLayer(torch.randn(o, i, 3, 3) / i, torch.zeros(o), relu=o > 12, shuffle=1 if o > 12 else 2)
         for o, i in shapes
