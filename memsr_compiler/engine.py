@@ -6,6 +6,8 @@ by what is asked for and no more: with an arena each, all would keep as much as 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ class OrtLayers:
     def __init__(self, layers: Sequence[Stage], *, threads: int | None = None) -> None:
         """Raises MemsrError if no ONNX Runtime is installed."""
         ort = onnxruntime()
-        _share_an_arena()
+        _arena()
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.enable_mem_pattern = False
@@ -66,7 +68,6 @@ class OrtLayers:
             ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             for model in (_reserver(), *map(_model, layers))
         )
-        self._reserved = 0
 
     def __call__(self, number: int, read: NDArray[Any], made: NDArray[Any]) -> None:
         """Layer `number`, from 0: read (C, h + k - 1, W) -> made (C', s * h, s * W), both contiguous float32."""
@@ -77,14 +78,20 @@ class OrtLayers:
         session.run_with_iobinding(binding)
 
     def reserve(self, numbers: int) -> None:
-        """Have the arena take so many float32 numbers in one piece, which is then split among whatever is asked for.
+        """Have the arena hold so many float32 numbers in one piece, which is then split among whatever is asked for.
 
         Layers differ in size: left alone, it takes another piece for each that is larger than those before, and keeps
-        them all.
+        them all.  For the same reason a piece that has become too small is given back first.
         """
-        if numbers > self._reserved:
-            self._reserver.run(None, {"size": np.array([numbers], np.int64)})
-            self._reserved = numbers
+        arena = _arena()
+        if numbers <= arena.reserved:
+            return
+        options = onnxruntime().RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._reserver.run(None, {"size": np.array([1], np.int64)}, options)
+        _trim()
+        self._reserver.run(None, {"size": np.array([numbers], np.int64)})
+        arena.reserved = numbers
 
 
 def inside(layer: Stage, read: int, made: int) -> int:
@@ -102,14 +109,28 @@ def _whole_blocks(channels: int) -> int:
     return -(-channels // BLOCK) * BLOCK
 
 
+@dataclass
+class _Arena:
+    """What all layers of a process take memory from.   reserved   float32 numbers in its largest piece"""
+
+    reserved: int = 0
+
+
 @cache
-def _share_an_arena() -> None:
-    """Once in a process; only sessions that ask for it use it."""
+def _arena() -> _Arena:
+    """Registered once in a process; only sessions that ask for it use it."""
     ort = onnxruntime()
     place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     same_as_requested = 1
     growth = {"max_mem": 0, "arena_extend_strategy": same_as_requested, "initial_chunk_size_bytes": 1 << 16}
     ort.create_and_register_allocator(place, ort.OrtArenaCfg({**growth, "max_dead_bytes_per_chunk": 1 << 16}))
+    return _Arena()
+
+
+def _trim() -> None:
+    """Have glibc give back what was freed; other C libraries do so by themselves, or have no such call."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # the last: Windows has no library of that name
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _reserver() -> bytes:

@@ -56,9 +56,12 @@ class Upscaler:
         columns      pixels that are processed side by side, at most, the halo not counted; None: as the limit has it
         threads      None: one for each core, at most 8
 
-        Raises InvalidInput for a file that is no plain network, and one that cannot be run by bands; MemsrError if no
-        ONNX Runtime is installed.
+        Raises InvalidInput for a file that is no plain network, one that cannot be run by bands, and numbers below 1;
+        MemsrError if no ONNX Runtime is installed.
         """
+        for name, number in (("max_memory", max_memory), ("columns", columns), ("threads", threads)):
+            if number is not None and (number < 1 or number != int(number)):
+                raise InvalidInput(f"{name} {number!r}: want a whole number from 1 up, or None")
         net = model if isinstance(model, PlainNet) else load_plain(model, require_certificate=False)
         single = copied(net, torch.float32)  # the caller's stays as it is
         assert isinstance(single, PlainNet)
@@ -72,7 +75,7 @@ class Upscaler:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Gives the engine's memory back."""
+        """Lets the layers go; what the arena holds stays for the next Upscaler of this process."""
         self._upright = self._turned = None
 
     def __call__(self, image: Pixels, *, out: Pixels | None = None) -> Pixels:
@@ -84,8 +87,11 @@ class Upscaler:
         """
         pixels = self._checked(image)
         height, width, channels = pixels.shape
-        shape = (height * self.info.scale, width * self.info.scale, channels)
-        result = np.empty(shape, pixels.dtype) if out is None else out.reshape(shape)
+        shape = (height * self.info.scale, width * self.info.scale, channels)[: image.ndim]
+        if out is not None and (out.shape != shape or out.dtype != image.dtype):
+            raise InvalidInput(f"out is {out.dtype} {out.shape}; the result is {image.dtype} {shape}")
+        result = np.empty(shape, pixels.dtype) if out is None else out
+        result = result[..., None] if image.ndim == 2 else result  # a view, so what is written is in `out`
         if height >= width:  # bands go along the longer axis
             self._whole(pixels, result, self._layers, self._engine())
         else:

@@ -157,6 +157,31 @@ def test_the_process_takes_no_more_than_was_said(
     assert 0.25 * said < peak <= said
 
 
+GROWING = """
+upscale = Upscaler(file, max_memory=limit, threads=1)
+upscale(np.zeros((2, 2, 3), np.uint8))
+upscale(np.zeros((2, 3, 3), np.uint8))
+images = [np.zeros((side, side + 7 * (i % 3 - 1), 3), np.uint8) for i, side in enumerate(range(40, 321, 20))]
+results = [np.ones((2 * len(image), 2 * image.shape[1], 3), np.uint8) for image in images]
+before = status("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+for image, result in zip(images, results):
+    upscale(image, out=result)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak memory")
+def test_nor_do_images_that_grow_add_up(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_plain(compile_to_plain(EDSR(scale=2, blocks=4, channels=32).eval()), tmp_path / "net.safetensors")
+    limit = 40 << 20
+    code = PEAK.partition("upscale = ")[0] + GROWING
+    command = [sys.executable, "-c", code, str(tmp_path / "net.safetensors"), "0", "0", str(limit)]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert 0.25 * limit < peak <= limit
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_pixels_keep_their_dtype(dtype: type, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -203,6 +228,13 @@ def test_networks_on_luma_take_flat_images() -> None:
     np.testing.assert_allclose(made, whole(net, torch.from_numpy(pixels)[None, None])[0, 0], atol=1e-5)
 
 
+def test_the_result_goes_where_it_is_wanted() -> None:
+    net, pixels = network(0, [3, 3], [1, 2]).float(), np.random.default_rng(0).random((9, 14, 3), np.float32)
+    expected = Upscaler(net)(pixels)
+    backwards = np.zeros_like(expected)[::-1]
+    assert Upscaler(net)(pixels, out=backwards) is backwards and np.array_equal(backwards, expected)
+
+
 def test_what_upscaler_refuses() -> None:
     net = network(0, [3, 3], [1, 2]).float()
     with pytest.raises(InvalidInput, match="too few: a column of one pixel and its halo take"):
@@ -212,6 +244,12 @@ def test_what_upscaler_refuses() -> None:
     for wrong in (np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5)), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(InvalidInput, match=r"the network takes \(H, W, 3\)"):
             Upscaler(net)(wrong)
+    for wrong in ({"columns": 0}, {"columns": -5}, {"threads": 0}, {"max_memory": 1.5}):
+        with pytest.raises(InvalidInput, match="want a whole number from 1 up"):
+            Upscaler(net, **wrong)
+    for out in (np.zeros((20, 5, 3), np.uint8), np.zeros((10, 10, 3), np.float32), np.zeros((10, 10), np.uint8)):
+        with pytest.raises(InvalidInput, match=r"the result is uint8 \(10, 10, 3\)"):
+            Upscaler(net)(np.zeros((5, 5, 3), np.uint8), out=out)
     with pytest.raises(InvalidInput, match="dtype int64"):
         Upscaler(net)(np.zeros((5, 5, 3), np.int64))
     skipping = PlainNet(list(net), PlainInfo(**{**net.info.__dict__, "image_skip": "bicubic"}))
