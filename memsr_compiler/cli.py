@@ -20,6 +20,8 @@ import typer
 from memsr_compiler.errors import CertificateError, ExportError, MemsrError, NotEquivalent
 from memsr_compiler.version import VERSION
 
+INTERRUPTED = 130  # exit status, as shells have it
+
 app = typer.Typer(
     name="memsrc",
     help="Turn a trained super-resolution network into an equivalent plain one: convolution, ReLU, one pixel shuffle.",
@@ -537,13 +539,18 @@ def quantize(
 def main() -> None:
     """The entry point: messages instead of tracebacks, and the exit status."""
     warnings.simplefilter("ignore")  # torch's deprecations are for its programmers
-    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # until torch is imported: it cannot be interrupted
+    before = signal.signal(
+        signal.SIGINT, lambda *_: os._exit(INTERRUPTED)
+    )  # until torch is imported: it cannot be interrupted
     try:
-        sys.exit(app(standalone_mode=False))
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:  # typer has caught it
+            _fail("interrupted", INTERRUPTED)
+        sys.exit(status)
     except typer.TyperException as error:
         _fail(_usage(error), 2)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted", INTERRUPTED)
     except (NotEquivalent, CertificateError) as error:
         _fail(str(error), 1)
     except MemsrError as error:

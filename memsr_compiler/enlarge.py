@@ -63,15 +63,23 @@ class ByBands:
             return
         scale, channels = self.takes.scale, self.takes.channels
         with tempfile.TemporaryDirectory(prefix=".memsr-", dir=self.folder) as folder:
-            small = np.memmap(Path(folder) / "image", np.float32, "w+", shape=(height, width, channels))
+            small = _on_disk(Path(folder) / "image", (height, width, channels))
             top = 0
             for band in bands:
                 small[top : top + len(band)] = band
                 top += len(band)
-            shape = (height * scale, width * scale, channels)
-            large = np.memmap(Path(folder) / "result", np.float32, "w+", shape=shape)
+            large = _on_disk(Path(folder) / "result", (height * scale, width * scale, channels))
             self.upscaler(small, out=large)
             yield from (np.array(large[row : row + ROWS]) for row in range(0, len(large), ROWS))
+
+
+def _on_disk(path: Path, shape: tuple[int, int, int]) -> Pixels:
+    """float32 numbers in a file.  Raises OSError where there is no room: later, the process would be killed for it."""
+    with open(path, "xb") as file:
+        zeros = bytes(4 * shape[1] * shape[2])
+        for _ in range(shape[0]):
+            file.write(zeros)
+    return np.memmap(path, np.float32, "r+", shape=shape)
 
 
 @dataclass(frozen=True)

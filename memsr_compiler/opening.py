@@ -86,15 +86,15 @@ def common_scale(models: Sequence[Model], told: int | None) -> int:
 
     Raises InvalidInput where they differ, or nobody says.
     """
-    own = {model.name: model.takes.scale for model in models if model.takes.scale > 1}
-    if len(set(own.values())) > 1:
-        found = ", ".join(f"{name} x{scale}" for name, scale in own.items())
+    own = [(model.name, model.takes.scale) for model in models if model.takes.scale > 1]
+    if len({scale for _, scale in own}) > 1:
+        found = ", ".join(f"{name} x{scale}" for name, scale in own)
         raise InvalidInput(f"the networks enlarge differently ({found}); compare those of one scale")
-    wanted = next(iter(own.values()), told)
+    wanted = own[0][1] if own else told
     if wanted is None:
         raise InvalidInput("no network says by how much to enlarge; give --scale 2, 3 or 4")
     if told is not None and told != wanted:
-        raise InvalidInput(f"--scale {told}: {next(iter(own))} enlarges by {wanted}; leave --scale out")
+        raise InvalidInput(f"--scale {told}: {own[0][0]} enlarges by {wanted}; leave --scale out")
     return wanted
 
 

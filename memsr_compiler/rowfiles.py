@@ -136,6 +136,8 @@ class RowFile:
                 pipe.put(png.end(), writer)
                 pipe.put(b"", writer)
                 writer.finish()
+            with open(staged, "rb+") as written:
+                os.fsync(written.fileno())
             os.replace(staged, path)
         except OSError as error:
             raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [images]")
 
-from memsr_compiler import Upscaler, compile_to_plain, export_onnx, save_plain
+from memsr_compiler import Upscaler, compile_to_plain, enlarge, export_onnx, save_plain
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.families.vdsr import VDSR
@@ -228,17 +228,50 @@ def test_a_folder_goes_on_where_it_stopped(run: Run, model: Path, tmp_path: Path
     assert (large / "0.png").stat().st_mtime_ns != before
 
 
+def test_two_images_never_become_one(run: Run, model: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels(9, 9)).save(tmp_path / name / "x.png")
+    status, _, err = run("upscale", f"{tmp_path}/?/x.png", tmp_path / "large", "--model", model)
+    assert status == 2 and "would both become" in err and not list((tmp_path / "large").iterdir())
+
+
+def test_a_result_that_was_cut_off_is_not_done(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels(9, 9)).save(tmp_path / "in" / "x.png")
+    command = ("upscale", tmp_path / "in", tmp_path / "large", "--model", model)
+    assert run(*command)[0] == 0
+    (tmp_path / "large" / "x.png").write_bytes(b"")
+    status, _, err = run(*command)
+    assert status == 2 and "is there already" in err
+
+
+def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, net: PlainNet, tmp_path: Path) -> None:
+    """Before memory is mapped that the disk cannot hold."""
+    Image.fromarray(pixels(40, 40)).save(tmp_path / "in.png")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(enlarge, "_on_disk", full)
+    engine = enlarge.ByBands(Upscaler(net, columns=8), tmp_path)
+    with pytest.raises(ExportError, match="No space left"):
+        enlarge.enlarge_file(engine, RowFile.open(tmp_path / "in.png"), tmp_path / "out.png", 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
+
+
 def test_an_interrupt_leaves_nothing_half_written(model: Path, tmp_path: Path) -> None:
     Image.fromarray(pixels(1500, 1500)).save(tmp_path / "in.png")
     folder = tmp_path / "out"
     command = [sys.executable, "-m", "memsr_compiler", "upscale", str(tmp_path), str(folder), "--model", str(model)]
-    process = subprocess.Popen([*command, "--threads", "1"])
+    process = subprocess.Popen([*command, "--threads", "1"], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while not (folder.is_dir() and list(folder.glob(".in.*"))) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"interrupted" in told
     assert os.listdir(folder) == []
 
 

@@ -16,7 +16,8 @@ NAME = ".memsrc-upscale.json"
 class Journal:
     """Kept in the folder that the results go to.
 
-    work  what is done to every image: what it depends on, as text;   done  result by name: the image it is of
+    work  what is done to every image: what it depends on, as text;   done  result by name: what image it is of, and how
+    large it is itself
     """
 
     path: Path
@@ -36,15 +37,15 @@ class Journal:
 
     def has(self, image: Path, result: Path) -> bool:
         """Whether the result is there, of this image as it is now."""
-        return result.is_file() and self.done.get(result.name) == _identity(image)
+        return result.is_file() and self.done.get(result.name) == _identity(image, result)
 
     def add(self, image: Path, result: Path) -> None:
-        self.done[result.name] = _identity(image)
+        self.done[result.name] = _identity(image, result)
         with atomic_write(self.path) as file:
             file.write(json.dumps({"work": self.work, "done": self.done}).encode())
 
 
-def _identity(image: Path) -> list[Any]:
-    """Cheap to compare, and different once the file has been changed."""
+def _identity(image: Path, result: Path) -> list[Any]:
+    """Cheap to compare, and different once either has been changed."""
     status = image.stat()
-    return [str(image.resolve()), status.st_size, status.st_mtime_ns]
+    return [str(image.resolve()), status.st_size, status.st_mtime_ns, result.stat().st_size]

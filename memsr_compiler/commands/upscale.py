@@ -156,8 +156,12 @@ def _jobs(
     jobs: list[Job] = []
     kept: list[Path] = []
     failed: list[str] = []
+    becomes: dict[Path, Path] = {}
     for source in sources:
         target = options.target if journal is None else _target(source, options.target, sources)
+        other = becomes.setdefault(target, source)
+        if other is not source:
+            raise InvalidInput(f"{other} and {source}: would both become {target}; do them in separate folders")
         if journal is not None and not options.overwrite and journal.has(source, target):
             kept.append(target)
             continue
@@ -208,4 +212,6 @@ def _warn(image: RowFile, target: Path, talk: Talk) -> None:
 
 def _work(options: UpscaleOptions, scale: int) -> str:
     """What results depend on, besides the image."""
-    return f"x{scale}, network {hashlib.sha256(options.model.path.read_bytes()).hexdigest()}"
+    model = options.model
+    told = (model.input_range, model.arch, *model.arch_args)
+    return f"x{scale}, network {hashlib.sha256(model.path.read_bytes()).hexdigest()}, {told}"
