@@ -23,24 +23,36 @@ _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png",
 _MORE = ("brick.png", "camera.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "page.png")
 
 
-def read_image(path: str | os.PathLike[str], *, dtype: DTypeLike = np.uint8, keep_grey: bool = False) -> NDArray[Any]:
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    dtype: DTypeLike = np.uint8,
+    keep_grey: bool = False,
+    keep_alpha: bool = False,
+    most_pixels: int | None = None,
+) -> NDArray[Any]:
     """The picture in a file, upright: (H, W, 3) RGB, uint8 in 0..255 or float32 in 0..1.
 
-    keep_grey  give a grey file as (H, W, 1) instead of three equal channels
+    keep_grey    give a grey file as (H, W, 1) instead of three equal channels
+    keep_alpha   give transparency, if there is any, as one channel more; else it is dropped
+    most_pixels  more are refused before they are decoded
 
-    Transparency is dropped, 16-bit grey is scaled to 8 bits, and the orientation a camera noted is applied.
+    16-bit grey is scaled to 8 bits, and the orientation a camera noted is applied.
     Raises InvalidInput for a file that is missing, damaged, no image, or so large that Pillow distrusts it.
     """
     if np.dtype(dtype) not in (np.uint8, np.float32):
         raise InvalidInput(f"read_image: dtype {np.dtype(dtype)}. Choose uint8 (0..255) or float32 (0..1).")
     try:
         with Image.open(path) as file:
+            if most_pixels is not None and file.width * file.height > most_pixels:
+                raise ValueError(f"{file.width:,} x {file.height:,} pixels are more than {most_pixels:,}")
+            alpha = "A" if keep_alpha and file.has_transparency_data else ""
             image = ImageOps.exif_transpose(file)
             grey = image.mode in ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B")
             if image.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255
                 levels = np.asarray(image).astype(np.float64) / 257
                 image = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
-            pixels = np.array(image.convert("L" if grey and keep_grey else "RGB"))
+            pixels = np.array(image.convert(("L" if grey and keep_grey else "RGB") + alpha))
     except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
         raise InvalidInput(
             f"{path}: not a readable image ({error}). Give a PNG, JPEG or another format of Pillow."

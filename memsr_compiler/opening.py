@@ -65,14 +65,14 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
     path = file.path
     if is_plain(path):
         info = load_plain(path, require_certificate=False).info
-        takes = Takes(info.scale, info.channels, info.input_range)
+        takes = _agreed(file, Takes(info.scale, info.channels, info.input_range))
         return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
     runner: Runner
     if path.suffix == ".onnx":
         runner, expected = OrtNetwork(path, provider=provider, threads=threads), None
         told = _told(runner, path)
         if told is not None:
-            return Model(path.name, runner, told)
+            return Model(path.name, runner, _agreed(file, told))
     else:  # read once: a pickle that is allowed to be executed is executed once
         teacher = file.teacher()
         runner, expected = _in_torch(teacher.module, provider, threads), teacher.input_range
@@ -120,6 +120,14 @@ def counted(file: NetworkFile) -> tuple[int | None, Cost | None]:
 
 def _in_torch(module: nn.Module, provider: Provider, threads: int | None) -> TorchNetwork:
     return TorchNetwork(copied(module, torch.float32), provider=provider, threads=threads)
+
+
+def _agreed(file: NetworkFile, takes: Takes) -> Takes:
+    """What the file says; InvalidInput if it was told otherwise."""
+    if file.input_range not in (None, takes.input_range):
+        low, high = takes.input_range
+        raise InvalidInput(f"{file.path}: takes values from {low:g} to {high:g}; leave --input-range out")
+    return takes
 
 
 def _told(network: OrtNetwork, path: Path) -> Takes | None:

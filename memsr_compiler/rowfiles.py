@@ -62,6 +62,7 @@ class RowFile:
     """An image file, opened: its pixels can be had once, from the top.
 
     channels  3 RGB, 1 grey; alpha comes on top;   dtype   uint8 or uint16
+    pages     of the file, or frames; all but the first are left out
     """
 
     path: Path
@@ -70,11 +71,12 @@ class RowFile:
     channels: int
     alpha: bool
     dtype: type[np.uint8] | type[np.uint16]
+    pages: int
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
         """Raises InvalidInput for what is no image, has too many pixels, or pixels of a kind that is not handled."""
-        image = _opened(path)
+        image = _opened(path, most_pixels)
         if image.width * image.height > most_pixels:
             raise InvalidInput(
                 f"{path}: has {image.width:,} x {image.height:,} pixels, more than {most_pixels:,}: the limit "
@@ -86,7 +88,8 @@ class RowFile:
                 f"{path}: has {image.bands} bands of {image.format} in {image.interpretation}; RGB or grey of 8 or 16 "
                 "bits is wanted, with or without alpha: convert it first"
             )
-        return RowFile(path, image.width, image.height, channels, image.bands > channels, PEAKS[image.format])
+        alpha, dtype, pages = image.bands > channels, PEAKS[image.format], image.get_n_pages()
+        return RowFile(path, image.width, image.height, channels, alpha, dtype, pages)
 
     def bands(self, rows: int) -> Iterator[Pixels]:
         """The colours, (h, width, channels), at most `rows` rows each.  Raises InvalidInput where it is damaged."""
@@ -161,15 +164,16 @@ class RowFile:
         image.write_to_file(str(staged), **WRITTEN[suffix])
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, most_pixels: int | None = None) -> Any:
+    """most_pixels   for what Pillow reads, which decodes it at once"""
     vips = _vips()
     try:
         return vips.Image.new_from_file(str(path), access="sequential", fail_on="truncated")
     except vips.Error:  # BMP, say: what Pillow alone can read, it reads whole, upright and in 8 bits
-        pixels = read_image(path, keep_grey=True)
-        height, width, channels = pixels.shape
-        image = vips.Image.new_from_memory(pixels.tobytes(), width, height, channels, "uchar")
-        return image.copy(interpretation="srgb" if channels == 3 else "b-w")
+        pixels = read_image(path, keep_grey=True, keep_alpha=True, most_pixels=most_pixels)
+        height, width, bands = pixels.shape
+        image = vips.Image.new_from_memory(pixels.tobytes(), width, height, bands, "uchar")
+        return image.copy(interpretation="srgb" if bands > 2 else "b-w")
 
 
 class Taken:

@@ -123,10 +123,8 @@ class Upscaler:
     def rows(self, width: int) -> int:
         """Of a band, for an image that wide.  Raises InvalidInput where it has to be cut into columns."""
         if not self.streams(width):
-            raise InvalidInput(
-                f"rows of {width:,} pixels take {self.needed(width, 1):,} bytes at once and have to be cut into "
-                "columns; give the whole image, or allow more"
-            )
+            why = f"take {self.needed(width, 1):,} bytes" if self._columns is None else f"are cut at {self._columns}"
+            raise InvalidInput(f"rows of {width:,} pixels {why}: give the whole image at once, or allow more")
         return self._cut(ROWS, width).rows
 
     def needed(self, width: int, rows: int) -> int:

@@ -239,11 +239,13 @@ def test_what_upscaler_refuses() -> None:
     net = network(0, [3, 3], [1, 2]).float()
     with pytest.raises(InvalidInput, match="too few: a column of one pixel and its halo take"):
         Upscaler(net, max_memory=SLACK + 100)(np.zeros((50, 50, 3), np.uint8))
-    with pytest.raises(InvalidInput, match=r"rows of 50 pixels take .* cut into columns"):
+    with pytest.raises(InvalidInput, match=r"rows of 50 pixels take .* bytes: give the whole image at once"):
         list(Upscaler(net, max_memory=live_bytes(stages(net), 20, 1) + SLACK).bands(np.zeros((50, 50, 3), np.uint8)))
     for wrong in (np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5)), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(InvalidInput, match=r"the network takes \(H, W, 3\)"):
             Upscaler(net)(wrong)
+    with pytest.raises(InvalidInput, match="rows of 50 pixels are cut at 7"):
+        list(Upscaler(net, columns=7).bands(np.zeros((50, 50, 3), np.uint8)))
     for wrong in ({"columns": 0}, {"columns": -5}, {"threads": 0}, {"max_memory": 1.5}):
         with pytest.raises(InvalidInput, match="want a whole number from 1 up"):
             Upscaler(net, **wrong)

@@ -228,6 +228,23 @@ def test_a_folder_goes_on_where_it_stopped(run: Run, model: Path, tmp_path: Path
     assert (large / "0.png").stat().st_mtime_ns != before
 
 
+def test_what_only_pillow_reads_keeps_alpha_and_the_limit(tmp_path: Path) -> None:
+    image = np.dstack([pixels(6, 5), np.full((6, 5), 9, np.uint8)])
+    Image.fromarray(image).save(tmp_path / "x.tga")
+    opened = RowFile.open(tmp_path / "x.tga")
+    opened.save(tmp_path / "out.png", doubled(opened.bands(4)), 2)
+    assert np.array_equal(read_back(tmp_path / "out.png"), image.repeat(2, axis=0).repeat(2, axis=1))
+    with pytest.raises(InvalidInput, match="6 pixels are more than 29"):
+        RowFile.open(tmp_path / "x.tga", most_pixels=29)
+
+
+def test_further_frames_are_told_of(run: Run, model: Path, tmp_path: Path) -> None:
+    frames = [Image.fromarray(pixels(8, 8 + i)).crop((0, 0, 8, 8)) for i in range(3)]
+    frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:])
+    status, _, err = run("upscale", tmp_path / "in.gif", tmp_path / "out.png", "--model", model)
+    assert status == 0 and "has 3 pages or frames" in " ".join(err.split())
+
+
 def test_two_images_never_become_one(run: Run, model: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -260,7 +277,8 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, net: PlainNet, tmp
     assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
 
 
-def test_an_interrupt_leaves_nothing_half_written(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing_half_written(model: Path, tmp_path: Path, number: int) -> None:
     Image.fromarray(pixels(1500, 1500)).save(tmp_path / "in.png")
     folder = tmp_path / "out"
     command = [sys.executable, "-m", "memsr_compiler", "upscale", str(tmp_path), str(folder), "--model", str(model)]
@@ -269,7 +287,7 @@ def test_an_interrupt_leaves_nothing_half_written(model: Path, tmp_path: Path) -
     while not (folder.is_dir() and list(folder.glob(".in.*"))) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130 and b"interrupted" in told
     assert os.listdir(folder) == []
@@ -282,6 +300,8 @@ def test_an_interrupt_leaves_nothing_half_written(model: Path, tmp_path: Path) -
         (["--scale", "3"], "the network enlarges by 2"),
         (["--max-memory", "1MB"], "are too few"),
         (["--max-memory", "20MB", "--tile", "off"], "leave one of them out"),
+        (["--input-range", "0", "255"], "takes values from 0 to 1; leave --input-range out"),
+        (["--input-range", "0", "255", "--tile", "off"], "takes values from 0 to 1; leave --input-range out"),
         (["--max-pixels", "50"], "allow more with --max-pixels"),
     ],
 )
@@ -303,8 +323,10 @@ def test_places_that_do_not_fit(run: Run, model: Path, tmp_path: Path) -> None:
         ((source, tmp_path / "out.bmp", "--model", model), "files of this kind are not written"),
         ((source, tmp_path / "no" / "out.png", "--model", model), "does not exist; make it first"),
         ((tmp_path / "none.png", out, "--model", model), "there is no such file or folder"),
-        ((source, out, "--model", tmp_path / "none.onnx"), "there is no such file"),
-        ((source, out, "--model", teacher), "is not a plain network"),
+        ((source, out, "--model", tmp_path / "none.onnx"), "none.onnx"),
+        ((tmp_path, tmp_path / "large.png", "--model", model), "named like an image"),
+        ((tmp_path, source / "sub", "--model", model), "cannot be made a folder"),
+        ((source, out, "--model", teacher), "is no plain network of ours"),
     ):
         refused = run("upscale", *arguments)
         assert refused[0] == 2 and message in refused[2], refused

@@ -70,7 +70,7 @@ def run(options: BenchOptions, talk: Talk) -> None:
     if options.plot is not None:
         with atomic_write(options.plot) as file:
             dots = [_dot(m) for m in found]
-            file.write(as_png(dots, title) if options.plot.suffix == ".png" else as_svg(dots, title).encode())
+            file.write(as_png(dots, title) if options.plot.suffix.lower() == ".png" else as_svg(dots, title).encode())
     talk.json(
         {
             "written": [str(path) for path in files],
@@ -105,7 +105,7 @@ def _checked(options: BenchOptions) -> list[Path]:
     """What will be written.  Raises InvalidInput."""
     if len(set(options.models)) < len(options.models):
         raise InvalidInput("a network is named twice; name each once")
-    if options.plot is not None and options.plot.suffix not in (".svg", ".png"):
+    if options.plot is not None and options.plot.suffix.lower() not in (".svg", ".png"):
         raise InvalidInput(f"{options.plot}: a plot is written as .svg or .png; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
     for path in options.models:

@@ -17,7 +17,7 @@ def opened(options: TeacherOptions, talk: Talk, *, provider: Provider, threads: 
 def network_file(options: TeacherOptions, talk: Talk) -> NetworkFile:
     """The file, and how it is to be read.  Raises InvalidInput if it is not there."""
     if not options.path.is_file():
-        raise InvalidInput(f"{options.path}: there is no such file; give a network, or the word bicubic")
+        raise InvalidInput(f"{options.path}: there is no such file; give a network")
     set_up(options, talk)
     arguments = teacher_arguments(options)
     return NetworkFile(options.path, options.arch, arguments, options.allow_pickle, options.input_range)

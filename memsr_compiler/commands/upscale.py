@@ -17,7 +17,7 @@ from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.enlarge import ByBands, Engine, WholeFrame, enlarge_file
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.rowfiles import EIGHT_BIT, OPAQUE, WRITTEN, RowFile
-from memsr_compiler.storage import is_plain
+from memsr_compiler.storage import load_plain
 from memsr_compiler.upscaler import Upscaler
 
 PATTERN = "*?["
@@ -54,12 +54,13 @@ class Job:
 
 def run(options: UpscaleOptions, talk: Talk) -> None:
     """Find, check, enlarge one after the other."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # everything is imported: from here on Ctrl-C tidies up
+    for number in (signal.SIGINT, signal.SIGTERM):  # everything is imported: from here on either tidies up
+        signal.signal(number, signal.default_int_handler)
     sources, several = _sources(options.source)
+    if several:
+        _make_folder(options.target)
     engine = _engine(options, talk)
     scale = _scale(engine, options.scale)
-    if several:
-        options.target.mkdir(parents=True, exist_ok=True)
     journal = Journal.of(options.target, _work(options, scale)) if several else None
     jobs, kept, failed = _jobs(sources, options, journal, talk)
     seconds = time.perf_counter()
@@ -98,7 +99,8 @@ def run(options: UpscaleOptions, talk: Talk) -> None:
     if kept:
         talk.say(f"done before  {len(kept)} of {len(sources)}, left as they are")
     if failed:
-        raise InvalidInput(f"{len(failed)} of {len(sources)} images could not be enlarged: {', '.join(failed[:5])}")
+        named = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
+        raise InvalidInput(f"{len(failed)} of {len(sources)} images could not be enlarged: {named}")
 
 
 def _sources(source: str) -> tuple[list[Path], bool]:
@@ -117,6 +119,15 @@ def _sources(source: str) -> tuple[list[Path], bool]:
     return found, True
 
 
+def _make_folder(path: Path) -> None:
+    if path.suffix.lower() in WRITTEN and not path.is_dir():
+        raise InvalidInput(f"{path}: several images go into a folder, and this is named like an image")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be made a folder ({error.strerror}); choose another place") from None
+
+
 def _engine(options: UpscaleOptions, talk: Talk) -> Engine:
     """By bands where the network is plain and nothing else is asked for."""
     path = options.model.path
@@ -125,17 +136,19 @@ def _engine(options: UpscaleOptions, talk: Talk) -> Engine:
             raise InvalidInput("--max-memory with --tile off: a whole frame takes what it takes; leave one of them out")
         model = opened(options.model, talk, provider="cpu", threads=options.threads)
         return WholeFrame(model.network, model.takes)
-    if not path.is_file():
-        raise InvalidInput(f"{path}: there is no such file; give a network")
-    if not is_plain(path):
+    try:
+        net = load_plain(path, require_certificate=False)
+    except InvalidInput as error:
         raise InvalidInput(
-            f"{path}: is not a plain network, and only those can be run by bands: others hold values from far above. "
-            "Convert it first (memsrc convert), or run it on whole images with --tile off"
-        )
+            f"{error} Only plain networks are run by bands, others hold values from far above; --tile off runs any "
+            "network, on whole images."
+        ) from None
+    if options.model.input_range not in (None, net.info.input_range):
+        low, high = net.info.input_range
+        raise InvalidInput(f"{path}: takes values from {low:g} to {high:g}; leave --input-range out")
     columns = None if options.tile == "auto" else int(options.tile)
     folder = options.target if options.target.is_dir() else options.target.parent
-    upscaler = Upscaler(path, max_memory=options.max_memory, columns=columns, threads=options.threads)
-    return ByBands(upscaler, folder)
+    return ByBands(Upscaler(net, max_memory=options.max_memory, columns=columns, threads=options.threads), folder)
 
 
 def _scale(engine: Engine, told: int | None) -> int:
@@ -204,6 +217,8 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
 
 def _warn(image: RowFile, target: Path, talk: Talk) -> None:
     suffix = target.suffix.lower()
+    if image.pages > 1:
+        talk.warn(f"{image.path}: has {image.pages} pages or frames; the first is enlarged")
     if image.alpha and suffix in OPAQUE:
         talk.warn(f"{target}: JPEG has no transparency; it is left out")
     if image.dtype.__name__ == "uint16" and suffix in EIGHT_BIT:
