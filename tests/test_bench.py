@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import Run
+from pairs import write_pairs
 from PIL import Image
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.families.imdn import IMDN
 from memsr_compiler.families.vdsr import VDSR
-from memsr_compiler.images import sample_photographs, write_image
+from memsr_compiler.images import sample_photographs
 from memsr_compiler.opening import NetworkFile, counted
 from memsr_compiler.runtime import TorchNetwork
 from memsr_compiler.scatter import Dot, as_png, as_svg
@@ -47,9 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(VDSR(blocks=1, channels=8).state_dict(), folder / "vdsr.pt")
     torch.save(IMDN(scale=2, blocks=1, channels=16).state_dict(), folder / "attention.pt")
     torch.save(EDSR(scale=3, blocks=1, channels=8).state_dict(), folder / "x3.pt")
-    (folder / "data").mkdir()
-    for i, image in enumerate(sample_photographs()[:2]):
-        write_image(folder / "data" / f"{i}.png", image[:48, :60])
+    write_pairs(folder / "data")
     return folder
 
 

@@ -14,14 +14,13 @@ import torch
 from conftest import Run
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from pairs import write_pairs
 from torch import Tensor
 
 from memsr_compiler import compile_to_plain, export_onnx, quantization, quantize
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
-from memsr_compiler.images import sample_photographs, write_image
 from memsr_compiler.plain import PlainNet
-from memsr_compiler.resize import resize
 from memsr_compiler.runtime import OrtNetwork
 from memsr_compiler.scoring import Takes
 from memsr_compiler.storage import is_plain
@@ -214,12 +213,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     torch.save(EDSR(scale=2, blocks=1, channels=8).state_dict(), folder / "teacher.pt")
     export_onnx(plain(255.0), folder / "plain.onnx")
-    for name in ("HR", "LR"):
-        (folder / "data" / name).mkdir(parents=True)
-    for i, image in enumerate(sample_photographs()[:2]):
-        high = image[:48, :60]
-        write_image(folder / "data" / "HR" / f"{i}.png", high)
-        write_image(folder / "data" / "LR" / f"{i}.png", resize(high, 1 / 2))
+    write_pairs(folder / "data")
     return folder
 
 

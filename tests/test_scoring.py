@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import Run
 from numpy.typing import NDArray
+from pairs import write_pairs
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, save_plain
@@ -137,12 +138,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = compile_to_plain(teacher)
     export_onnx(net, folder / "plain.onnx")
     save_plain(net, folder / "plain.safetensors")
-    for name in ("HR", "LR"):
-        (folder / "data" / name).mkdir(parents=True)
-    for i, image in enumerate(sample_photographs()[:2]):
-        high = image[:48, :60]
-        write_image(folder / "data" / "HR" / f"{i}.png", high)
-        write_image(folder / "data" / "LR" / f"{i}x2.png", resize(high, 1 / 2))
+    write_pairs(folder / "data")
     return folder
 
 
