@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
+from memsr_compiler.plain import PlainLayer, PlainNet
+from memsr_compiler.plain_info import PlainInfo
 
 
 def plain(scale: int, *, layers: int = 35, channels: int = 64) -> PlainNet:

@@ -31,8 +31,8 @@ from torch import Tensor
 from memsr_compiler import quantization, quantize
 from memsr_compiler.commands.quantize import time_ratio
 from memsr_compiler.runtime import OrtNetwork
-from memsr_compiler.scoring import Takes
 from memsr_compiler.student.calibration import batches, sample_inputs
+from memsr_compiler.takes import Takes
 
 TESTS = ("Set5", "Set14")
 CHANGES: dict[str, dict[str, Any]] = {

@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from memsr_compiler.loading import load_teacher
     from memsr_compiler.plain import PlainNet
     from memsr_compiler.quantization import quantize
-    from memsr_compiler.scoring import Takes, TestImage, evaluate
+    from memsr_compiler.scoring import TestImage, evaluate
     from memsr_compiler.storage import load_plain, save_plain
     from memsr_compiler.student.derive import shrink
+    from memsr_compiler.takes import Takes
     from memsr_compiler.upscaler import Upscaler
 
 _WHERE = {
     "Certificate": "certificate",
     "MemsrError": "errors",
     "PlainNet": "plain",
-    "Takes": "scoring",
+    "Takes": "takes",
     "TestImage": "scoring",
     "Upscaler": "upscaler",
     "benchmark": "bench",

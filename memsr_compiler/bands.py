@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from memsr_compiler.engine import Stage, inside
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.plain import PlainNet
+from memsr_compiler.plain_info import PlainInfo
 
 Rows = NDArray[Any]  # (C, h, W)
 
@@ -38,16 +38,13 @@ class Engine(Protocol):
         """No layer will need more than so many numbers beyond these two."""
 
 
-def stages(net: PlainNet) -> tuple[Stage, ...]:
+def require_local(info: PlainInfo) -> None:
     """Raises InvalidInput for a network that needs the whole image at once."""
-    if net.info.image_skip:
+    if info.image_skip:
         raise InvalidInput(
-            f"the network adds a {net.info.image_skip} enlargement of the image, which is not done by bands; run it "
+            f"the network adds a {info.image_skip} enlargement of the image, which is not done by bands; run it "
             "whole, or convert it with --image-skip inside"
         )
-    return tuple(
-        Stage(layer.weight.numpy(), layer.bias.numpy(), layer.relu, layer.shuffle) for layer in net.checkable()
-    )
 
 
 class Stream:

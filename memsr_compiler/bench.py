@@ -18,9 +18,10 @@ from memsr_compiler.export import export_onnx
 from memsr_compiler.footprint import Memory, peak_memory
 from memsr_compiler.images import sample_photographs
 from memsr_compiler.opening import Model, NetworkFile, common_scale, counted, open_model
+from memsr_compiler.plain_file import is_plain
 from memsr_compiler.runtime import Provider
 from memsr_compiler.scoring import Score, TestImage, evaluate, mean
-from memsr_compiler.storage import is_plain, load_plain
+from memsr_compiler.storage import load_plain
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from memsr_compiler.costs import Cost, cost_of_layers, predicted_widths
 from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
 from memsr_compiler.passes.split_stages import StageGraph, stages
 from memsr_compiler.pipeline import PassReport, run_passes
-from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
+from memsr_compiler.plain import PlainLayer, PlainNet
+from memsr_compiler.plain_info import PlainInfo
 from memsr_compiler.promise import Carried, carried, guarantee
 from memsr_compiler.rewrite import Pass
 from memsr_compiler.schedule import Carrying

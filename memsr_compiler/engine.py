@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.runtime import onnxruntime
+from memsr_compiler.ort import onnxruntime
 
 THREADS = 8  # at most, unless told: every layer has its own, and a few rows are not worth more
 BLOCK = 16  # channels that ONNX Runtime's fast convolutions work on together; 8 on processors without AVX-512
@@ -40,6 +40,10 @@ class Stage:
     def made(self) -> int:
         """Channels of the result."""
         return len(self.bias) // self.shuffle**2
+
+    def single(self) -> Stage:
+        """A copy in float32."""
+        return Stage(self.weight.astype(np.float32), self.bias.astype(np.float32), self.relu, self.shuffle)
 
     def turned(self) -> Stage:
         """The same for images whose height and width are exchanged."""

@@ -10,17 +10,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.resize import enlarge_rows
 from memsr_compiler.rowfiles import RowFile, Taken
-from memsr_compiler.scoring import Network, Takes
+from memsr_compiler.takes import Takes
 from memsr_compiler.upscaler import ROWS, Upscaler, given, pixels_of
+
+if TYPE_CHECKING:
+    from memsr_compiler.scoring import Network
 
 Pixels = NDArray[Any]
 
@@ -93,6 +95,8 @@ class WholeFrame:
         return height
 
     def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
+        import torch  # here, as plain networks run without it
+
         for image in bands:
             with torch.no_grad():
                 made = self.network(torch.from_numpy(given(image, self.takes.input_range))[None])

@@ -9,15 +9,16 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 _MORE = ("brick.png", "camera.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "page.png")
@@ -107,6 +108,8 @@ def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 def to_tensor(image: NDArray[Any]) -> Tensor:
     """(H, W, C) or (H, W), uint8 or floating in 0..1 -> float32 (1, C, H, W) in 0..1, sharing no memory."""
+    import torch  # here, as image files are enlarged without it
+
     pixels = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1)[None]
     if image.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255

@@ -26,12 +26,10 @@ from torch import nn
 from memsr_compiler import exported, pickles
 from memsr_compiler.errors import InvalidInput, RefusedPickle
 from memsr_compiler.families import Family, family_named
+from memsr_compiler.keys import PLAIN_FORMAT_KEY
 from memsr_compiler.statedict import StateDict, assemble, call, check_tensors, load_strictly, some, unwrap
 
 log = logging.getLogger(__name__)
-
-PLAIN_FORMAT_KEY = "memsr_format"
-"""The metadata entry that marks a safetensors file as a plain network of ours."""
 
 _MAX_COMPRESSION = 16  # trained weights hardly shrink at all; a zip bomb shrinks a thousandfold
 

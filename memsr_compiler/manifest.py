@@ -6,34 +6,29 @@ been checked to be consistent in itself; whether the weights are those it names 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from memsr_compiler.certificate import Certificate
-from memsr_compiler.checker import Layer
-from memsr_compiler.errors import CertificateError, ExportError, InvalidInput
-from memsr_compiler.loading import PLAIN_FORMAT_KEY
-from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet, layers_sha256, tensor_sha256
+from memsr_compiler.digests import numbers_sha256, stack_sha256
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.keys import PLAIN_FORMAT_KEY
+from memsr_compiler.plain_info import PlainInfo
 
 FORMAT = "memsr plain network 1"
+Numbers = NDArray[Any]
 Dtype = Literal["float32", "float16", "float64"]
-DTYPES: dict[Dtype, torch.dtype] = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
+DTYPES: tuple[Dtype, ...] = ("float32", "float16", "float64")
 IMAGE_SKIPS = ("bilinear", "bicubic")
 """Ways to enlarge the image beside the network that every writer knows: torch's, with align_corners=False."""
-
+REGAIN = "Get the file again where it came from, or convert the teacher again."
 
 _HASH = "sha256."  # prefix of the keys that hold a tensor's hash
 _INFO = (
@@ -88,7 +83,7 @@ class Manifest:
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each tensor."""
-        return {name: math.prod(shape) * DTYPES[self.dtype].itemsize for name, shape in self.shapes.items()}
+        return {name: math.prod(shape) * np.dtype(self.dtype).itemsize for name, shape in self.shapes.items()}
 
     def to_strings(self) -> dict[str, str]:
         """For a file's metadata."""
@@ -163,169 +158,32 @@ class Manifest:
         if info.image_skip and self.layers[-1].weight[0] != info.channels * self.layers[-1].shuffle ** 2:
             raise InvalidInput("adds an image with other channels than its output's.")
 
-    def check_tensor(self, name: str, tensor: Tensor) -> None:
-        """Raises InvalidInput unless these are the numbers that were written, and finite."""
-        if tensor_sha256(tensor) != self.hashes[name]:
+    def numbers(self, name: str, content: bytes | bytearray) -> Numbers:
+        """A tensor of these bytes, which it may go on using.
+
+        Raises InvalidInput unless they are the numbers that were written, and finite.
+        """
+        if numbers_sha256(self.dtype, self.shapes[name], memoryview(content)) != self.hashes[name]:
             raise InvalidInput(f"{name}: is not as it was written, its SHA-256 differs. {REGAIN}")
-        if not torch.isfinite(tensor).all():
+        stored = np.frombuffer(content, dtype=np.dtype(self.dtype).newbyteorder("<")).reshape(self.shapes[name])
+        found: Numbers = stored.astype(self.dtype, copy=False)
+        if not np.isfinite(found).all():
             raise InvalidInput(f"{name}: holds NaN or infinite weights. {REGAIN}")
+        return found
 
-    def network(self, tensors: Mapping[str, Tensor], certificate: Certificate | None) -> PlainNet:
-        """The network of these tensors, each checked before.  Raises InvalidInput if together they differ."""
-        layers = [
-            PlainLayer(
-                tensors[f"layers.{i}.weight"],
-                tensors[f"layers.{i}.bias"],
-                relu=layer.relu,
-                shuffle=layer.shuffle,
-            )
+    def check_stack(self) -> None:
+        """Raises InvalidInput unless the tensors named are together the network named."""
+        layers = (
+            (self.hashes[f"layers.{i}.weight"], self.hashes[f"layers.{i}.bias"], layer.relu, layer.shuffle)
             for i, layer in enumerate(self.layers)
-        ]
-        net = PlainNet(layers, self.info, certificate).eval()
-        if net.sha256() != self.plain_sha256:
+        )
+        if stack_sha256(layers) != self.plain_sha256:
             raise InvalidInput(f"its weights are not those its metadata name, the SHA-256 differs. {REGAIN}")
-        return net
-
-    def certified(self, text: str) -> Certificate:
-        """The certificate in its text.  Raises CertificateError unless it is this network's."""
-        if hashlib.sha256(text.encode()).hexdigest() != self.certificate_sha256:
-            raise CertificateError(f"its certificate was changed or damaged, its SHA-256 differs. {REGAIN}")
-        try:
-            certificate = Certificate.from_json(text)
-        except (RecursionError, OverflowError) as error:
-            raise CertificateError(f"not a certificate ({type(error).__name__}). {REGAIN}") from None
-        if (certificate.plain_sha256, certificate.teacher_sha256) != (
-            self.plain_sha256,
-            self.info.teacher_sha256,
-        ):
-            raise CertificateError(f"its certificate belongs to another network. {REGAIN}")
-        return certificate
 
 
-REGAIN = "Get the file again where it came from, or convert the teacher again."
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """What storing the weights in another dtype did to them.
-
-    relative  largest |stored - given| of a weight or bias, relative to the largest magnitude in its tensor
-    absolute  the same, not divided
-    flushed   how many became 0 that were not
-    """
-
-    relative: float = 0.0
-    absolute: float = 0.0
-    flushed: int = 0
-
-
-def describe(net: PlainNet, dtype: Dtype, *, certificate_inside: bool) -> tuple[Manifest, str, Rounding]:
-    """The manifest of a network to be stored in a dtype, its certificate's text ("": none), and the rounding.
-
-    The certificate names the weights as stored. Raises ExportError for weights that are not finite or not
-    within range of the dtype, for layers that do not fit each other, and for a certificate of other weights.
-    """
-    layers = tuple(Outline(_four(layer.weight), layer.relu, layer.shuffle) for layer in net)
-    manifest = Manifest(PlainInfo.from_strings(net.info.to_strings()), dtype, layers)
-    try:
-        manifest.check()
-    except InvalidInput as error:
-        raise ExportError(f"the network cannot be stored: {error}") from None
-    hashes, rounding = {}, Rounding()
-    for name, given in named_tensors(net):
-        kept = stored(name, given, dtype)
-        hashes[name] = tensor_sha256(kept)
-        rounding = _worse(rounding, given, kept)
-    manifest = replace(manifest, hashes=hashes, plain_sha256=_sha256_in(net, DTYPES[dtype]))
-    text = _certificate_for(net, manifest)
-    digest = hashlib.sha256(text.encode()).hexdigest() if text else ""
-    manifest = replace(manifest, certificate_sha256=digest, certificate=text if certificate_inside else "")
-    return manifest, text, rounding
-
-
-def named_tensors(net: PlainNet) -> Iterator[tuple[str, Tensor]]:
-    """Weights and biases as they are, on the CPU, in the order of Manifest.shapes."""
-    for i, layer in enumerate(net.checkable()):
-        yield f"layers.{i}.weight", layer.weight
-        yield f"layers.{i}.bias", layer.bias
-
-
-def stored(name: str, given: Tensor, dtype: Dtype) -> Tensor:
-    """The tensor in the dtype, rounded to nearest.  Raises ExportError if not finite or out of range."""
-    if not torch.isfinite(given).all():
-        raise ExportError(f"{name}: holds NaN or infinite weights. Train again from an earlier checkpoint.")
-    limit = torch.finfo(DTYPES[dtype]).max
-    peak = float(given.abs().max())
-    if peak > limit:
-        raise ExportError(
-            f"{name}: {peak:.6g} is beyond {dtype}, whose largest value is {limit:.6g}. Use a wider dtype."
-        )
-    return given.to(DTYPES[dtype]).contiguous()
-
-
-def raw(tensor: Tensor) -> memoryview:
-    """A CPU tensor's bytes, little-endian, in C order; no copy where that is how they are in memory."""
-    numbers = tensor.contiguous().numpy()
-    little = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
-    return little.reshape(-1).view(np.uint8).data
-
-
-def from_raw(data: bytearray, dtype: Dtype, shape: Sequence[int]) -> Tensor:
-    """The tensor with these bytes, which it keeps using.  The inverse of raw."""
-    numbers = np.frombuffer(data, dtype=np.dtype(dtype).newbyteorder("<")).reshape(tuple(shape))
-    return torch.from_numpy(numbers.astype(dtype, copy=False))
-
-
-def _sha256_in(net: PlainNet, dtype: torch.dtype) -> str:
-    layers = (Layer(x.weight.to(dtype), x.bias.to(dtype), x.relu, x.shuffle) for x in net.checkable())
-    return layers_sha256(layers)
-
-
-def _certificate_for(net: PlainNet, manifest: Manifest) -> str:
-    """The network's certificate, naming the weights as stored, as text.
-
-    The certificate is about weights rounded to one dtype, `proved`: the network's own or, after `.double()`,
-    a narrower one. Rounded further it stays true; of a wider dtype the checker wants weights closer to the
-    teacher's than these are.
-    """
-    if net.certificate is None:
-        return ""
-    have, want = net[0].weight.dtype, DTYPES[manifest.dtype]
-    candidates = [
-        have,
-        *(d for d in (torch.float32, torch.float16) if torch.finfo(d).eps > torch.finfo(have).eps),
-    ]
-    claimed = net.certificate.plain_sha256
-    proved = next((d for d in candidates if _sha256_in(net, d) == claimed), None)
-    if proved is None:
-        raise ExportError(
-            "the certificate is not of these weights, which were changed since. "
-            "Set net.certificate = None to store them without one, or convert again."
-        )
-    if torch.finfo(want).eps < torch.finfo(proved).eps:
-        was = str(proved).removeprefix("torch.")
-        raise ExportError(
-            f"the certificate proves the {was} weights, and {manifest.dtype} would promise more. Store them "
-            f"in {was}, convert the teacher in {manifest.dtype}, or set net.certificate = None."
-        )
-    return replace(net.certificate, plain_sha256=manifest.plain_sha256).to_json()
-
-
-def _worse(so_far: Rounding, given: Tensor, kept: Tensor) -> Rounding:
-    if given.dtype == kept.dtype:
-        return so_far
-    difference = float((kept.double() - given.double()).abs().max())
-    peak = float(given.abs().max())
-    return Rounding(
-        max(so_far.relative, difference / peak if peak else 0.0),
-        max(so_far.absolute, difference),
-        so_far.flushed + int(((kept == 0) & (given != 0)).sum()),
-    )
-
-
-def _four(weight: Tensor) -> tuple[int, int, int, int]:
-    a, b, c, d = weight.shape
-    return a, b, c, d
+def certificate_path(path: str | Path) -> Path:
+    """Where the certificate of an .onnx file is, if it is beside it: plain.onnx has plain.cert.json."""
+    return Path(path).with_suffix(".cert.json")
 
 
 def _outline(data: Mapping[str, object]) -> Outline:

@@ -13,10 +13,12 @@ from memsr_compiler.costs import Cost, cost_of_graph, cost_of_layers
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.loading import LoadedTeacher, read_teacher
 from memsr_compiler.modules import copied
+from memsr_compiler.plain_file import is_plain
 from memsr_compiler.quantization import takes_of
 from memsr_compiler.runtime import OrtNetwork, Provider, Runner, TorchNetwork
-from memsr_compiler.scoring import Network, Takes
-from memsr_compiler.storage import is_plain, load_plain
+from memsr_compiler.scoring import Network
+from memsr_compiler.storage import load_plain
+from memsr_compiler.takes import Takes
 from memsr_compiler.trace import trace
 
 TRIED = 32  # pixels a side, of the image by which an unknown network shows its scale

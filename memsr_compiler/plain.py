@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from memsr_compiler.certificate import Certificate
 from memsr_compiler.checker import Layer
+from memsr_compiler.digests import numbers_sha256, stack_sha256
 from memsr_compiler.ir import BlockConv2d
+from memsr_compiler.plain_info import PlainInfo
 
 if TYPE_CHECKING:
     from memsr_compiler.compile import Report
     from memsr_compiler.student.report import ShrinkReport
-
-
-@dataclass(frozen=True)
-class PlainInfo:
-    """What a plain network's file says about it.
-
-    scale            output size / input size
-    channels         of the input: 3 for RGB, 1 for Y
-    input_range      of the input's (and so the output's) values
-    carry, guarantee how values pass the ReLUs, and for which inputs that is exact, in words
-    teacher_sha256   of what the teacher computes (ops and weights)
-    receptive_field  how many input pixels away from an output pixel may still change it
-    image_skip       "" or, say, "bicubic": the enlarged image that has to be added to the output
-    tool             the version that made it
-    """
-
-    scale: int
-    channels: int
-    input_range: tuple[float, float]
-    carry: str
-    guarantee: str
-    teacher_sha256: str
-    receptive_field: int
-    image_skip: str
-    tool: str
-
-    def to_strings(self) -> dict[str, str]:
-        """For file metadata, which holds text only."""
-        low, high = self.input_range
-        return {k: f"{low} {high}" if k == "input_range" else str(v) for k, v in asdict(self).items()}
-
-    @staticmethod
-    def from_strings(text: Mapping[str, str]) -> PlainInfo:
-        """The inverse.  Raises KeyError or ValueError."""
-        low, high = text["input_range"].split()
-        values: dict[str, Any] = {k: int(text[k]) for k in ("scale", "channels", "receptive_field")}
-        values |= {k: text[k] for k in ("carry", "guarantee", "teacher_sha256", "image_skip", "tool")}
-        return PlainInfo(input_range=(float(low), float(high)), **values)
 
 
 class PlainLayer(nn.Conv2d):
@@ -164,16 +126,10 @@ def tensor_sha256(tensor: Tensor) -> str:
     raw = tensor.detach().cpu().contiguous()
     if raw.numel() == 1:  # is contiguous whatever its strides are, but not for view
         raw = raw.clone(memory_format=torch.contiguous_format)
-    digest = hashlib.sha256(f"{raw.dtype}{tuple(raw.shape)}".encode())
-    digest.update(raw.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    name = str(raw.dtype).removeprefix("torch.")
+    return numbers_sha256(name, tuple(raw.shape), raw.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def layers_sha256(layers: Iterator[Layer]) -> str:
+def layers_sha256(layers: Iterable[Layer]) -> str:
     """Hash of what a stack of layers computes."""
-    digest = hashlib.sha256()
-    for layer in layers:
-        digest.update(
-            f"{tensor_sha256(layer.weight)} {tensor_sha256(layer.bias)} {layer.relu} {layer.shuffle};".encode()
-        )
-    return digest.hexdigest()
+    return stack_sha256((tensor_sha256(x.weight), tensor_sha256(x.bias), x.relu, x.shuffle) for x in layers)

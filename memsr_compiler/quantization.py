@@ -23,16 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memsr_compiler.atomic import atomic_write_together
+from memsr_compiler.digests import file_digest
 from memsr_compiler.errors import InvalidInput, MemsrError
-from memsr_compiler.export import file_digest
-from memsr_compiler.scoring import Takes
+from memsr_compiler.keys import QUANTIZED_KEY
+from memsr_compiler.takes import Takes
 from memsr_compiler.version import VERSION
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
-
-QUANTIZED_KEY = "memsr_quantized"
-"""The metadata entry that marks an ONNX file as written here."""
 
 FORMAT = "memsr quantized network 1"
 _OPSET = 17  # for models older than 13, which have no quantisation per channel

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
@@ -16,7 +15,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.ort import both_installed, onnxruntime
 from memsr_compiler.threads import some_threads
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -170,18 +170,6 @@ def _device(provider: Provider) -> str:
     return "cpu" if provider == "cpu" else "cuda"
 
 
-def onnxruntime() -> ModuleType:
-    """The module.  Raises MemsrError if it is not installed."""
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MemsrError(
-            "ONNX Runtime is not installed; pip install 'memsr_compiler[cpu]' (or [gpu], never both)"
-            f"{_both_installed()}"
-        ) from None
-    return ort  # type: ignore[no-any-return]
-
-
 def _options(ort: ModuleType, threads: int | None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -209,7 +197,7 @@ def _require_provider(ort: ModuleType, provider: Provider) -> None:
     if missing:
         raise InvalidInput(
             f"--provider {provider}: the installed ONNX Runtime {ort.__version__} has no {missing[0]}, only "
-            f"{', '.join(there)}; pip uninstall it and pip install 'memsr_compiler[gpu]'{_both_installed()}"
+            f"{', '.join(there)}; pip uninstall it and pip install 'memsr_compiler[gpu]'{both_installed()}"
         )
 
 
@@ -220,21 +208,8 @@ def _require_started(running: Sequence[str], provider: Provider) -> None:
         raise InvalidInput(
             f"--provider {provider}: ONNX Runtime could not start {missing[0]} and would use {', '.join(running)}; "
             "check that nvidia-smi shows a GPU and that CUDA and cuDNN, and TensorRT for tensorrt, are where libraries "
-            f"are looked for{_both_installed()}"
+            f"are looked for{both_installed()}"
         )
-
-
-def _both_installed() -> str:
-    """What to add to a message where onnxruntime and onnxruntime-gpu are both there; '' where they are not."""
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            return ""
-    return (
-        ". onnxruntime and onnxruntime-gpu are both installed: they share one module, in which each overwrites the "
-        "other; pip uninstall both, then install one"
-    )
 
 
 @contextlib.contextmanager

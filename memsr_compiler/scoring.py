@@ -15,6 +15,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images import crop_to_multiple
 from memsr_compiler.metrics import Protocol, luma, psnr, srcnn_input, ssim
 from memsr_compiler.resize import resize
+from memsr_compiler.takes import Takes
 
 Network = Callable[[Tensor], Tensor]
 Pixels = NDArray[Any]
@@ -48,25 +49,6 @@ class Score:
     name: str
     psnr: float
     ssim: float
-
-
-@dataclass(frozen=True)
-class Takes:
-    """What a network is given and gives back.
-
-    scale        1: it works on an image that bicubic interpolation has enlarged already (SRCNN, VDSR)
-    channels     3: RGB; 1: Y of ITU-R BT.601, studio range
-    input_range  of its values, input and output alike
-    """
-
-    scale: int
-    channels: int = 3
-    input_range: tuple[float, float] = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        """Raises InvalidInput for a network that does not work on photographs."""
-        if self.channels not in (1, 3):
-            raise InvalidInput(f"the network takes {self.channels} channels; photographs have 3, or 1 for Y")
 
 
 def evaluate(

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike, NDArray
 
-from memsr_compiler.bands import Rows, live_bytes, reach, run_bands, stages
+from memsr_compiler.bands import Rows, live_bytes, reach, require_local, run_bands
 from memsr_compiler.engine import OrtLayers, Stage
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.modules import copied
-from memsr_compiler.plain import PlainNet
-from memsr_compiler.storage import load_plain
+from memsr_compiler.plain_file import PlainFile, read_plain_file
+
+if TYPE_CHECKING:  # a file is run without torch
+    from memsr_compiler.plain import PlainNet
 
 ROWS = 32  # of a band, at most: more are hardly faster
 SLACK = 4 << 20  # bytes: Python's objects, and what arena and C library round up
@@ -45,13 +45,13 @@ class Upscaler:
 
     def __init__(
         self,
-        model: PlainNet | str | Path,
+        model: PlainNet | PlainFile | str | Path,
         *,
         max_memory: int | None = None,
         columns: int | None = None,
         threads: int | None = None,
     ) -> None:
-        """model        a plain network, or its file
+        """model        a plain network, its file, or what has been read of that
         max_memory   bytes; None: as bands of 32 rows take
         columns      pixels that are processed side by side, at most, the halo not counted; None: as the limit has it
         threads      None: one for each core, at most 8
@@ -62,12 +62,15 @@ class Upscaler:
         for name, number in (("max_memory", max_memory), ("columns", columns), ("threads", threads)):
             if number is not None and (number < 1 or number != int(number)):
                 raise InvalidInput(f"{name} {number!r}: want a whole number from 1 up, or None")
-        net = model if isinstance(model, PlainNet) else load_plain(model, require_certificate=False)
-        single = copied(net, torch.float32)  # the caller's stays as it is
-        assert isinstance(single, PlainNet)
-        self.info = single.info
+        if isinstance(model, (str, Path)):
+            model = read_plain_file(model, require_certificate=False)
+        if isinstance(model, PlainFile):
+            self.info, layers = model.manifest.info, _layers_in(model)
+        else:
+            self.info, layers = model.info, layers_of(model)
+        require_local(self.info)
         self._max_memory, self._columns, self._threads = max_memory, columns, threads
-        self._layers = stages(single)
+        self._layers = tuple(layer.single() for layer in layers)  # copies: the network may be changed afterwards
         self._upright: OrtLayers | None = None
         self._turned: tuple[tuple[Stage, ...], OrtLayers] | None = None
 
@@ -189,6 +192,19 @@ class Upscaler:
         if pixels.ndim != 3 or pixels.shape[2] != channels or pixels.size == 0:
             raise InvalidInput(f"image of shape {image.shape}; the network takes (H, W, {channels})")
         return pixels
+
+
+def layers_of(net: PlainNet) -> tuple[Stage, ...]:
+    """The layers of a network, in its dtype."""
+    return tuple(Stage(x.weight.numpy(), x.bias.numpy(), x.relu, x.shuffle) for x in net.checkable())
+
+
+def _layers_in(file: PlainFile) -> tuple[Stage, ...]:
+    numbers = file.tensors
+    return tuple(
+        Stage(numbers[f"layers.{i}.weight"], numbers[f"layers.{i}.bias"], layer.relu, layer.shuffle)
+        for i, layer in enumerate(file.manifest.layers)
+    )
 
 
 def given(band: Pixels, input_range: tuple[float, float]) -> Rows:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from memsr_compiler.costs import Cost
-from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
+from memsr_compiler.plain import PlainLayer, PlainNet
+from memsr_compiler.plain_info import PlainInfo
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 from memsr_compiler.student_report import Picture, Row, shrink_report
 

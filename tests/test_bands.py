@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memsr_compiler import Upscaler, compile_to_plain, save_plain
-from memsr_compiler.bands import Rows, live_bytes, reach, run_bands, stages
+from memsr_compiler.bands import Rows, live_bytes, reach, run_bands
 from memsr_compiler.engine import OrtLayers, Stage
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.families.vdsr import VDSR
-from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
-from memsr_compiler.upscaler import SLACK
+from memsr_compiler.plain import PlainLayer, PlainNet
+from memsr_compiler.plain_info import PlainInfo
+from memsr_compiler.upscaler import SLACK, layers_of
 
 INFO = PlainInfo(1, 3, (0.0, 1.0), "", "", "", 0, "", "")
 
@@ -85,7 +86,7 @@ def test_bands_of_any_height_give_the_whole(
     cuts = sorted(data.draw(st.sets(st.integers(1, height), max_size=6)) | {height})
     bands = [x[0, :, top:end].numpy() for top, end in zip([0, *cuts], cuts, strict=False)]
     highest = max(band.shape[1] for band in bands)
-    layers, expected = stages(net), whole(net, x)[0]
+    layers, expected = layers_of(net), whole(net, x)[0]
     if turned:
         layers = tuple(layer.turned() for layer in layers)
         expected = whole(net, x.transpose(2, 3))[0].transpose(1, 2)
@@ -99,7 +100,7 @@ def test_any_limit_and_columns_give_the_whole(
     net: PlainNet, height: int, width: int, share: float, columns: int | None
 ) -> None:
     single = net.float()
-    layers = stages(single)
+    layers = layers_of(single)
     least = live_bytes(layers, 2 * reach(layers) + 1, 1) + SLACK
     limit = least + int(share * live_bytes(layers, max(height, width), max(height, width)))
     pixels = image(height, width)[0].permute(1, 2, 0).float().numpy()
@@ -209,7 +210,7 @@ def test_the_network_that_is_given_stays_as_it_is() -> None:
 
 def test_the_engine_is_torch_to_rounding() -> None:
     net = network(5, [3, 1, 5, 3], [1, 1, 2, 1]).float()
-    layers = stages(net)
+    layers = layers_of(net)
     engine = OrtLayers(layers, threads=2)
     for i, layer in enumerate(layers):
         read = np.random.default_rng(i).standard_normal((layer.weight.shape[1], 7 + layer.size - 1, 11), np.float32)
@@ -240,7 +241,7 @@ def test_what_upscaler_refuses() -> None:
     with pytest.raises(InvalidInput, match="too few: a column of one pixel and its halo take"):
         Upscaler(net, max_memory=SLACK + 100)(np.zeros((50, 50, 3), np.uint8))
     with pytest.raises(InvalidInput, match=r"rows of 50 pixels take .* bytes: give the whole image at once"):
-        list(Upscaler(net, max_memory=live_bytes(stages(net), 20, 1) + SLACK).bands(np.zeros((50, 50, 3), np.uint8)))
+        list(Upscaler(net, max_memory=live_bytes(layers_of(net), 20, 1) + SLACK).bands(np.zeros((50, 50, 3), np.uint8)))
     for wrong in (np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5)), np.zeros((0, 5, 3), np.uint8)):
         with pytest.raises(InvalidInput, match=r"the network takes \(H, W, 3\)"):
             Upscaler(net)(wrong)

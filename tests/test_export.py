@@ -26,10 +26,12 @@ from memsr_compiler.atomic import atomic_write, atomic_write_together
 from memsr_compiler.certificate import Certificate
 from memsr_compiler.compile import compile_to_plain
 from memsr_compiler.errors import ExportError, InvalidInput
-from memsr_compiler.export import certificate_path, export_onnx
+from memsr_compiler.export import export_onnx
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.families.idn import IDN
-from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
+from memsr_compiler.manifest import certificate_path
+from memsr_compiler.plain import PlainLayer, PlainNet
+from memsr_compiler.plain_info import PlainInfo
 from memsr_compiler.storage import load_plain, save_plain
 from memsr_compiler.trace import trace
 

@@ -21,9 +21,9 @@ from memsr_compiler import compile_to_plain, export_onnx, quantization, quantize
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.plain import PlainNet
+from memsr_compiler.plain_file import is_plain
 from memsr_compiler.runtime import OrtNetwork
-from memsr_compiler.scoring import Takes
-from memsr_compiler.storage import is_plain
+from memsr_compiler.takes import Takes
 
 SIZES = ((2, 24, 24), (1, 20, 28))  # N, h, w
 

@@ -20,7 +20,8 @@ from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.images import read_image, sample_photographs, to_image, to_tensor, write_image
 from memsr_compiler.metrics import luma, psnr, srcnn_input, ssim
 from memsr_compiler.resize import resize
-from memsr_compiler.scoring import Takes, TestImage, evaluate, evaluate_bicubic, mean
+from memsr_compiler.scoring import TestImage, evaluate, evaluate_bicubic, mean
+from memsr_compiler.takes import Takes
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT.parent / "shared" / "data" / "benchmarks"

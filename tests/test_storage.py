@@ -20,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memsr_compiler import export, storage
+from memsr_compiler import export, plain_file, storage
 from memsr_compiler.checker import check
 from memsr_compiler.compile import compile_to_plain
 from memsr_compiler.errors import CertificateError, ExportError, InvalidInput, MemsrError
@@ -28,7 +28,8 @@ from memsr_compiler.export import export_onnx
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.loading import load_teacher
 from memsr_compiler.plain import PlainLayer, PlainNet
-from memsr_compiler.storage import is_plain, load_plain, save_plain
+from memsr_compiler.plain_file import is_plain
+from memsr_compiler.storage import load_plain, save_plain
 from memsr_compiler.trace import trace
 
 MUTATIONS = 600
@@ -520,7 +521,7 @@ def test_sizes_are_checked_before_memory_is_taken(net: PlainNet, tmp_path: Path)
     """A header that is right in itself and declares terabytes."""
     manifest, _, _ = storage.describe(uncertified(net), "float32", certificate_inside=True)
     huge = tuple(replace(layer, weight=(*layer.weight[:2], 1 << 20 | 1, 1 << 20 | 1)) for layer in manifest.layers)
-    (tmp_path / "net.safetensors").write_bytes(storage._header(replace(manifest, layers=huge)) + bytes(100))
+    (tmp_path / "net.safetensors").write_bytes(plain_file.header(replace(manifest, layers=huge)) + bytes(100))
     with pytest.raises(InvalidInput, match="100 bytes of weights where"):
         load_plain(tmp_path / "net.safetensors")
 

@@ -167,6 +167,18 @@ def test_one_image_by_every_way(run: Run, net: PlainNet, model: Path, tmp_path: 
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.parametrize("name", ["plain.onnx", "plain.safetensors"])
+def test_plain_networks_need_no_torch(net: PlainNet, tmp_path: Path, name: str) -> None:
+    """It takes most of a process's memory, and of the time until it starts."""
+    (export_onnx if name.endswith("onnx") else save_plain)(net, tmp_path / name)
+    Image.fromarray(pixels(9, 12)).save(tmp_path / "small.png")
+    program = "import sys; sys.modules['torch'] = None; from memsr_compiler.cli import main; main()"
+    arguments = ["upscale", "small.png", "large.png", "--model", name, "--max-memory", "16MB"]
+    subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    with Image.open(tmp_path / "large.png") as large:
+        assert large.size == (24, 18)
+
+
 def test_deep_and_grey_images(run: Run, net: PlainNet, model: Path, tmp_path: Path) -> None:
     deep = pixels(20, 30, 3, np.uint16)
     write_16_bit(tmp_path / "deep.png", deep)

@@ -17,7 +17,7 @@ from memsr_compiler.commands.console import Talk
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images import crop_to_multiple, read_image, sample_photographs, to_image
 from memsr_compiler.metrics import Protocol, luma, psnr, srcnn_input
-from memsr_compiler.plain import PlainInfo
+from memsr_compiler.plain_info import PlainInfo
 from memsr_compiler.resize import resize
 from memsr_compiler.scoring import Network, TestImage
 from memsr_compiler.student.calibration import network_inputs

@@ -26,7 +26,8 @@ from memsr_compiler.costs import Cost, cost_of_graph, cost_of_layers
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.inspection import inspect
 from memsr_compiler.plain import PlainNet
-from memsr_compiler.storage import is_plain, load_plain
+from memsr_compiler.plain_file import is_plain
+from memsr_compiler.storage import load_plain
 from memsr_compiler.student.derive import shrink
 from memsr_compiler.student.memsr import paper_options
 from memsr_compiler.student.report import Mode

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from memsr_compiler.commands.console import Talk
 from memsr_compiler.commands.journal import Journal
-from memsr_compiler.commands.models import opened
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.enlarge import ByBands, Engine, WholeFrame, enlarge_file
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain_file import read_plain_file
 from memsr_compiler.rowfiles import EIGHT_BIT, OPAQUE, WRITTEN, RowFile
-from memsr_compiler.storage import load_plain
 from memsr_compiler.upscaler import Upscaler
 
 PATTERN = "*?["
@@ -134,21 +133,24 @@ def _engine(options: UpscaleOptions, talk: Talk) -> Engine:
     if options.tile == "off":
         if options.max_memory is not None:
             raise InvalidInput("--max-memory with --tile off: a whole frame takes what it takes; leave one of them out")
+        from memsr_compiler.commands.models import opened  # with torch, which bands do without
+
         model = opened(options.model, talk, provider="cpu", threads=options.threads)
         return WholeFrame(model.network, model.takes)
     try:
-        net = load_plain(path, require_certificate=False)
+        plain = read_plain_file(path, require_certificate=False)
     except InvalidInput as error:
         raise InvalidInput(
             f"{error} Only plain networks are run by bands, others hold values from far above; --tile off runs any "
             "network, on whole images."
         ) from None
-    if options.model.input_range not in (None, net.info.input_range):
-        low, high = net.info.input_range
+    expected = plain.manifest.info.input_range
+    if options.model.input_range not in (None, expected):
+        low, high = expected
         raise InvalidInput(f"{path}: takes values from {low:g} to {high:g}; leave --input-range out")
     columns = None if options.tile == "auto" else int(options.tile)
     folder = options.target if options.target.is_dir() else options.target.parent
-    return ByBands(Upscaler(net, max_memory=options.max_memory, columns=columns, threads=options.threads), folder)
+    return ByBands(Upscaler(plain, max_memory=options.max_memory, columns=columns, threads=options.threads), folder)
 
 
 def _scale(engine: Engine, told: int | None) -> int:

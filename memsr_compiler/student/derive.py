@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from memsr_compiler.costs import cost_of_graph
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.plain import PlainInfo, PlainLayer, PlainNet
+from memsr_compiler.plain import PlainLayer, PlainNet
+from memsr_compiler.plain_info import PlainInfo
 from memsr_compiler.student import calibration as calibrations
 from memsr_compiler.student.budget import Budget, chosen_widths, require_affordable, student_cost
 from memsr_compiler.student.data_aware import PREFERENCE, data_aware_student
