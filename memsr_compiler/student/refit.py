@@ -28,11 +28,12 @@ PROMISE = 0.05  # of the loss: steps are shorter where the gradient promises mor
 MOMENTUM = 0.9
 REACH = 2.0  # times as far as to this batch's minimum: there its loss is what it was
 DAMPING = 1e-3  # of either factor's diagonal
+RARE = 1e-6  # of the mean of what a layer reads, squared: else channels that hardly ever are on get huge weights
 FORGET = 0.8  # weight of the curvature so far when another batch's is added
 RENEW = 20  # steps after which that is done; and in every one of the first WARM_UP, which go nowhere yet
 WARM_UP = 5
-REVIEWS = 5  # times that the loss is looked at on the way
-WATCHED = 8  # batches on which that is done, at most
+REVIEWS = 10  # times that the loss is looked at on the way
+HELD_OUT = 8  # one batch in so many is never taken a step on: by those the steps are judged
 
 Direction = list[Tensor]  # a matrix (C_out, taps + 1) a layer
 
@@ -40,7 +41,7 @@ Direction = list[Tensor]  # a matrix (C_out, taps + 1) a layer
 @dataclass(frozen=True)
 class Refitted:
     """kernels   of every layer, the best that were seen
-    losses    mean squared difference to the teacher on some of the batches: before, on the way, in the end
+    losses    mean squared difference to the teacher on batches held out: before, on the way, in the end
     """
 
     kernels: tuple[Kernel, ...]
@@ -75,7 +76,7 @@ def refit(
     seed: int = 0,
     on_step: Callable[[str], None] | None = None,
 ) -> Refitted:
-    """Take `steps` steps; never ends worse than it began.
+    """Take `steps` steps; never ends worse than it began, on batches that no step has seen, if there are enough.
 
     kernels   of every layer, ReLU after all but the last
     batches   records {"image": (N, C, H, W), "output": (N, C', H, W)}, float32: what the teacher makes of it, before
@@ -83,12 +84,13 @@ def refit(
     seed      of their order
     """
     student = _Student(kernels)
-    watched = [batches[i] for i in range(0, len(batches), -(-len(batches) // WATCHED))]
+    taken, judges = _parted(len(batches))
+    watched = [batches[i] for i in judges]
     losses = [student.loss(watched)]
     best = losses[0], student.matrices
     curvature = _Curvature(student)
     velocity = [torch.zeros_like(m) for m in student.matrices]
-    order = _order(len(batches), seed)
+    order = _order(taken, seed)
     for step in range(-WARM_UP if steps else 0, steps):
         if on_step is not None and step >= 0:
             on_step(f"fitting all layers together, step {step + 1} of {steps}")
@@ -128,11 +130,17 @@ def _along(start: Direction, direction: Direction, share: float) -> Direction:
     return [s + share * d for s, d in zip(start, direction, strict=True)]
 
 
-def _order(count: int, seed: int) -> Iterator[int]:
+def _parted(count: int) -> tuple[Sequence[int], Sequence[int]]:
+    """The batches to take steps on, and those to judge by; the same where there are few."""
+    judges = range(HELD_OUT // 2, count, HELD_OUT) if count >= HELD_OUT else range(count)
+    return [i for i in range(count) if i not in judges or count < HELD_OUT], judges
+
+
+def _order(batches: Sequence[int], seed: int) -> Iterator[int]:
     """Every batch once, in a random order, then again in another."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield from torch.randperm(count, generator=generator).tolist()
+        yield from (batches[i] for i in torch.randperm(len(batches), generator=generator).tolist())
 
 
 def _dot(a: Direction, b: Direction) -> float:
@@ -193,7 +201,7 @@ class _Curvature:
         found = self._measured(batch, seed)
         pairs = zip(self._factors or found, found, strict=True)
         self._factors = [(FORGET * a + (1 - FORGET) * x, FORGET * b + (1 - FORGET) * y) for (a, b), (x, y) in pairs]
-        self._inverses = [(_inverse(made, DAMPING, 0.0), _inverse(read, 1e-9, DAMPING)) for made, read in self._factors]
+        self._inverses = [(_inverse(made, DAMPING, 0.0), _inverse(read, RARE, DAMPING)) for made, read in self._factors]
 
     def inverse_times(self, gradient: Direction) -> Direction:
         return [made @ g @ read for g, (made, read) in zip(gradient, self._inverses, strict=True)]
