@@ -105,6 +105,63 @@ Provider = Annotated[
 Threads = Annotated[int | None, typer.Option(help="Threads of the processor; default: the engine's choice", min=1)]
 
 
+def _settings(context: typer.Context, path: Path | None) -> Path | None:
+    """Options of a YAML file become defaults, before the others are read."""
+    if path is not None:
+        from memsr_compiler.commands.settings import read_settings
+
+        known = {option: p.name for p in context.command.params for option in (p.name, *p.opts) if option and p.name}
+        context.default_map = {**(context.default_map or {}), **read_settings(path, known)}
+    return path
+
+
+def _resumed(context: typer.Context, place: Path | None) -> Path | None:
+    """A run goes on with the options it began with."""
+    if place is not None:
+        folder = place.parent if place.is_file() else place
+        _settings(context, folder / "config.yaml")
+    return place
+
+
+Data = Annotated[
+    Path, typer.Option(help="High-resolution photographs; or a folder with one named ..HR, as DIV2K's", metavar="DIR")
+]
+RunFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the run and its result", metavar="RUN")]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="Options from a YAML file, name: value", metavar="RUN.yaml", is_eager=True, callback=_settings),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        help="Go on with a run, or from one of its checkpoints, with the options it began with",
+        metavar="RUN",
+        is_eager=True,
+        callback=_resumed,
+    ),
+]
+Validation = Annotated[
+    Path | None,
+    typer.Option("--val", help="Images to validate on, HR alone or HR and LR; default: those that ship", metavar="DIR"),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Where photographs made ready are kept; default: the user's cache folder", metavar="DIR"),
+]
+Steps = Annotated[int, typer.Option(help="Optimizer steps", min=1)]
+BatchSize = Annotated[int, typer.Option(help="Patches in a step, of all processes together", min=1)]
+Patch = Annotated[int, typer.Option(help="Side of a patch of the photograph, in pixels", min=1)]
+Rate = Annotated[float, typer.Option(help="Peak of the one-cycle learning rate")]
+WarmUp = Annotated[float, typer.Option(help="Part of the steps until the peak, 0 to 1")]
+Every = Annotated[int, typer.Option(help="Steps between validations, each with a checkpoint", min=1)]
+Clip = Annotated[float, typer.Option(help="Largest norm of the gradient, 0: any")]
+Average = Annotated[float, typer.Option("--ema", help="Decay of the moving average of weights, 0: none")]
+Mixed = Annotated[str, typer.Option("--precision", help="Mixed precision: no, bf16, fp16", metavar="NAME")]
+Compiled = Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile")]
+Workers = Annotated[int, typer.Option(help="Processes that cut patches, 0: this one", min=0)]
+TrainingSeed = Annotated[int, typer.Option("--seed", help="Of patches and new weights; MemSR's are 233 to 236", min=0)]
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False,
@@ -534,6 +591,133 @@ def quantize(
     from memsr_compiler.commands.quantize import QuantizeOptions, run
 
     run(QuantizeOptions(model, out, calibration, samples, seed, data, pixels, input_range), talk)
+
+
+@app.command(
+    epilog="Examples: memsrc distill student.safetensors --teacher teacher.pt --data DIV2K --out run/; "
+    "memsrc distill --resume run/"
+)
+def distill(
+    context: typer.Context,
+    student: Annotated[Path, typer.Argument(help="A plain student, as shrink wrote it", metavar="STUDENT")],
+    teacher: Annotated[Path, typer.Option(help="The trained network that it was derived from", metavar="TEACHER")],
+    data: Data,
+    out: RunFolder,
+    val: Validation = None,
+    scale: Annotated[int | None, typer.Option(help="Scale factor; default: the student's", min=1)] = None,
+    steps: Steps = 10_000,
+    batch: BatchSize = 16,
+    patch: Patch = 192,
+    rate: Rate = 2e-4,
+    warm_up: WarmUp = 0.3,
+    weight: Annotated[float, typer.Option("--lambda", help="Weight of the features' distance, Eq. 13; 0: none")] = 0.3,
+    epsilon: Annotated[float, typer.Option(help="What is left of that at the end, Eq. 14")] = 1e-5,
+    maps: Annotated[
+        str, typer.Option(help="The maps M_i at the start: initialised (least squares), or random", metavar="HOW")
+    ] = "initialised",
+    init: Annotated[
+        str, typer.Option(help="The student's weights at the start: as-is; or new ones, he or xavier", metavar="HOW")
+    ] = "as-is",
+    centred: Annotated[
+        bool, typer.Option("--centred/--as-published", help="Train kernels on features without their mean")
+    ] = True,
+    every: Every = 500,
+    clip: Clip = 0.0,
+    ema: Average = 0.0,
+    precision: Mixed = "no",
+    compiled: Compiled = False,
+    workers: Workers = 0,
+    seed: TrainingSeed = 233,
+    cache: Cache = None,
+    resume: Resume = None,
+    config: Config = None,
+    input_range: InputRange = None,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fine-tune a student on photographs, under its teacher (MemSR Eq. 12 to 14).
+
+    On several processes: torchrun --nproc-per-node 2 -m memsr_compiler distill ..., or accelerate launch -m.
+    """
+    how = _choice("maps", maps, "initialised", "random")
+    start = _choice("init", init, "as-is", "he", "xavier")
+    mixed = _choice("precision", precision, "no", "bf16", "fp16")
+    talk = _talk(as_json, quiet, verbose)
+    recipe = {
+        "steps": steps, "batch": batch, "rate": rate, "warm_up": warm_up, "every": every, "clip": clip, "average": ema,
+        "precision": mixed, "compiled": compiled, "workers": workers,
+    }  # fmt: skip
+    from memsr_compiler.commands.distill import DistillOptions, run
+    from memsr_compiler.commands.teachers import TeacherOptions
+    from memsr_compiler.commands.training import TrainingOptions
+
+    training = TrainingOptions(data, out, val, cache, patch, seed, recipe, resume, _given(context))
+    options = TeacherOptions(teacher, arch, tuple(arch_args or ()), None, input_range, allow_pickle)
+    run(DistillOptions(student, options, training, weight, epsilon, how, start, centred, scale), talk)
+
+
+@app.command(
+    epilog="Example: memsrc train --arch edsr --arch-args blocks=16,channels=64 --scale 2 --data DIV2K --out run/"
+)
+def train(
+    context: typer.Context,
+    scale: Annotated[int, typer.Option(help="Scale factor", min=2)],
+    data: Data,
+    out: RunFolder,
+    arch: Annotated[
+        str, typer.Option(help="teacher-s, -m, -l, plain-s, -m, -l (MemSR's), or a family such as edsr", metavar="NAME")
+    ] = "teacher-s",
+    arch_args: ArchArgs = None,
+    blocks: Annotated[int | None, typer.Option(help="Residual blocks, where the family has them", min=1)] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels, where the family has them", min=1)] = None,
+    val: Validation = None,
+    steps: Steps = 10_000,
+    batch: BatchSize = 16,
+    patch: Patch = 192,
+    rate: Rate = 2e-4,
+    warm_up: WarmUp = 0.3,
+    every: Every = 500,
+    clip: Clip = 0.0,
+    ema: Average = 0.0,
+    precision: Mixed = "no",
+    compiled: Compiled = False,
+    workers: Workers = 0,
+    seed: TrainingSeed = 233,
+    cache: Cache = None,
+    resume: Resume = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a network from new weights: a teacher, or a plain network for comparison.
+
+    On several processes: torchrun --nproc-per-node 2 -m memsr_compiler train ..., or accelerate launch -m.
+    """
+    mixed = _choice("precision", precision, "no", "bf16", "fp16")
+    talk = _talk(as_json, quiet, verbose)
+    recipe = {
+        "steps": steps, "batch": batch, "rate": rate, "warm_up": warm_up, "every": every, "clip": clip, "average": ema,
+        "precision": mixed, "compiled": compiled, "workers": workers,
+    }  # fmt: skip
+    from memsr_compiler.commands.teachers import parsed
+    from memsr_compiler.commands.train import TrainOptions, run
+    from memsr_compiler.commands.training import TrainingOptions
+
+    named = {name: value for name, value in (("blocks", blocks), ("channels", channels)) if value is not None}
+    training = TrainingOptions(data, out, val, cache, patch, seed, recipe, resume, _given(context))
+    run(TrainOptions(arch, {**parsed(arch_args or ()), **named}, scale, training), talk)
+
+
+def _given(context: typer.Context) -> dict[str, Any]:
+    """All options of a run, for its record; not how it talks, nor where options came from."""
+    left_out = ("resume", "config", "as_json", "quiet", "verbose")
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in context.params.items()}
+    return {name: value for name, value in values.items() if name not in left_out and value is not None}
 
 
 def main() -> None:

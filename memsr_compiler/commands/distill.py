@@ -1,0 +1,121 @@
+"""memsrc distill: a student fine-tuned on photographs, under its teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from memsr_compiler.commands.console import Talk
+from memsr_compiler.commands.teachers import TeacherOptions, describe, read
+from memsr_compiler.commands.training import (
+    TrainingOptions,
+    begin,
+    bench,
+    done_before,
+    is_first,
+    patches,
+    recipe,
+    shown,
+    silenced,
+    told,
+)
+from memsr_compiler.costs import cost_of_graph
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.export import export_onnx
+from memsr_compiler.modules import copied
+from memsr_compiler.plain import PlainNet
+from memsr_compiler.storage import load_plain, save_plain
+from memsr_compiler.student.calibration import batches, default_samples, sample_inputs
+from memsr_compiler.student.levels import Teacher
+from memsr_compiler.takes import Takes
+from memsr_compiler.training.objective import (
+    Distillation,
+    Start,
+    initial_maps,
+    input_means,
+    no_means,
+    random_maps,
+    restarted,
+)
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """As given on the command line.
+
+    weight, epsilon   lambda and epsilon of Eq. 13 and 14;   maps   "initialised" or "random"
+    start             the student's weights: as they are, or new ones;   centred  train them on centred features
+    scale             None: the student's
+    """
+
+    student: Path
+    teacher: TeacherOptions
+    training: TrainingOptions
+    weight: float
+    epsilon: float
+    maps: str
+    start: Start
+    centred: bool
+    scale: int | None
+
+
+def run(options: DistillOptions, talk: Talk) -> None:
+    """Read both, train, write the best."""
+    talk = silenced(talk)
+    training = options.training
+    how = recipe(training)
+    if not (options.weight >= 0 and 0 < options.epsilon <= 1):
+        raise InvalidInput(f"lambda {options.weight}, epsilon {options.epsilon}: want 0 or more, and (0, 1]")
+    student = load_plain(options.student, require_certificate=False).float()
+    student.certificate = None  # it speaks of these weights, and others will come
+    model, input_range = read(options.teacher, talk)
+    teacher = Teacher.of(model.module, input_range)
+    info = student.info
+    takes = Takes(info.scale, info.channels, info.input_range)
+    if options.scale not in (None, takes.scale):
+        raise InvalidInput(f"--scale {options.scale}: the student enlarges by {takes.scale}; leave --scale out")
+    if input_range != takes.input_range:
+        raise InvalidInput(f"the student takes values in {takes.input_range}, the teacher in {input_range}")
+    talk.say(f"teacher      {options.teacher.path}: {describe(model, input_range)}")
+    objective = _objective(student, teacher, default_samples(cost_of_graph(teacher.graph).macs_per_pixel), options)
+    source = patches(training, takes, talk)
+    judged = bench(training, takes, talk)
+    begin(training)
+    before = judged.score(load_plain(options.student, require_certificate=False).float())
+    from memsr_compiler.training.loop import run as train
+
+    with shown(talk, how.steps, done_before(training.resume)) as on_step:
+        outcome = train(
+            objective,
+            source,
+            how,
+            training.out,
+            validate=judged.psnr,
+            resume=training.resume,
+            on_step=on_step,
+        )
+    if not is_first():
+        return
+    written = [training.out / "student.safetensors", training.out / "student.onnx"]
+    save_plain(student, written[0])
+    export_onnx(student, written[1])
+    rows = {
+        "bicubic": judged.bicubic,
+        "teacher": judged.score(copied(model.module, torch.float32)),
+        "student before": before,
+        "student after": judged.score(student),
+    }
+    told(outcome, rows, judged.words, written, talk)
+
+
+def _objective(student: PlainNet, teacher: Teacher, samples: int, options: DistillOptions) -> Distillation:
+    info, seed = student.info, options.training.seed
+    images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
+    crops = batches(images, samples=samples, seed=0)
+    random = options.maps == "random"
+    maps = random_maps(teacher, student, seed) if random else initial_maps(teacher, student, crops)
+    restarted(student, options.start, seed)
+    means = input_means(student, crops) if options.centred else no_means(student)
+    return Distillation(student, teacher, maps, weight=options.weight, epsilon=options.epsilon, means=means)

@@ -1,0 +1,94 @@
+"""memsrc train: a network trained from new weights on photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from memsr_compiler.atomic import atomic_write
+from memsr_compiler.commands.console import Talk
+from memsr_compiler.commands.training import (
+    TrainingOptions,
+    begin,
+    bench,
+    done_before,
+    is_first,
+    patches,
+    recipe,
+    shown,
+    silenced,
+    told,
+)
+from memsr_compiler.compile import compile_to_plain
+from memsr_compiler.errors import MemsrError
+from memsr_compiler.export import export_onnx
+from memsr_compiler.plain import PlainNet
+from memsr_compiler.storage import save_plain
+from memsr_compiler.takes import Takes
+from memsr_compiler.training.models import new_network
+from memsr_compiler.training.objective import Supervised
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """As given on the command line."""
+
+    arch: str
+    arguments: Mapping[str, object]
+    scale: int
+    training: TrainingOptions
+
+
+def run(options: TrainOptions, talk: Talk) -> None:
+    """Build, train, write the best."""
+    talk = silenced(talk)
+    training = options.training
+    how = recipe(training)
+    network = new_network(options.arch, options.arguments, scale=options.scale, seed=training.seed)
+    takes = Takes(options.scale)
+    talk.say(f"network      {options.arch}, {sum(p.numel() for p in network.parameters()):,} parameters")
+    source = patches(training, takes, talk)
+    judged = bench(training, takes, talk)
+    begin(training)
+    before = judged.score(network.eval())
+    from memsr_compiler.training.loop import run as train
+
+    with shown(talk, how.steps, done_before(training.resume)) as on_step:
+        outcome = train(
+            Supervised(network),
+            source,
+            how,
+            training.out,
+            validate=judged.psnr,
+            resume=training.resume,
+            on_step=on_step,
+        )
+    if not is_first():
+        return
+    written = _written(network.eval(), training.out, talk)
+    rows = {
+        "bicubic": judged.bicubic,
+        "network before": before,
+        "network after": judged.score(network),
+    }
+    told(outcome, rows, judged.words, written, talk)
+
+
+def _written(network: nn.Module, out: Path, talk: Talk) -> list[Path]:
+    """The weights, and the network as a plain one."""
+    if isinstance(network, PlainNet):
+        save_plain(network, out / "network.safetensors")
+        export_onnx(network, out / "network.onnx")
+        return [out / "network.safetensors", out / "network.onnx"]
+    with atomic_write(out / "network.pt") as file:
+        torch.save(network.state_dict(), file)
+    try:
+        export_onnx(compile_to_plain(network), out / "plain.onnx")
+    except MemsrError as error:
+        talk.warn(f"no plain network was made of it: {error}")
+        return [out / "network.pt"]
+    return [out / "network.pt", out / "plain.onnx"]

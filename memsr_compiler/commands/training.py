@@ -1,0 +1,227 @@
+"""What `distill` and `train` have in common: options, patches, progress, and what is kept beside the result."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler.atomic import atomic_write
+from memsr_compiler.commands.console import Talk
+from memsr_compiler.commands.photographs import scored_images
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.scoring import Score, TestImage, evaluate, evaluate_bicubic, mean
+from memsr_compiler.takes import Takes
+from memsr_compiler.training import checkpoints
+from memsr_compiler.training.data import Patches, Photograph, prepared
+from memsr_compiler.version import VERSION
+
+if TYPE_CHECKING:
+    from memsr_compiler.training.loop import Outcome, Progress, Recipe
+
+CONFIG, VERSIONS = "config.yaml", "versions.yaml"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """As given on the command line.
+
+    patch     side of a patch of the photograph, in pixels;   cache  for photographs made ready
+    resume    a run, or a checkpoint of it, to go on from
+    flags     every option by its name on the command line, for the record
+    """
+
+    data: Path
+    out: Path
+    validation: Path | None
+    cache: Path | None
+    patch: int
+    seed: int
+    recipe: Mapping[str, Any]
+    resume: Path | None
+    flags: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What networks are validated on."""
+
+    images: Sequence[TestImage]
+    takes: Takes
+    words: str
+
+    def score(self, network: nn.Module) -> Score:
+        """The average, wherever the network is."""
+        device = next(network.parameters()).device
+
+        def run(x: Tensor) -> Tensor:
+            made: Tensor = network(x.to(device))
+            return made.cpu()
+
+        return mean(evaluate(run, self.takes, self.images, scale=self.takes.scale))
+
+    def psnr(self, network: nn.Module) -> float:
+        """In dB."""
+        return self.score(network).psnr
+
+    @property
+    def bicubic(self) -> Score:
+        return mean(evaluate_bicubic(self.images, scale=self.takes.scale))
+
+
+def is_first() -> bool:
+    """Of several processes the first one talks and writes; torchrun and accelerate say which it is."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def silenced(talk: Talk) -> Talk:
+    return talk if is_first() else Talk(quiet=True)
+
+
+def recipe(options: TrainingOptions) -> Recipe:
+    """Raises MemsrError where what training needs is not installed, InvalidInput for numbers that are not possible."""
+    try:
+        for name in ("accelerate", "tensorboard", "yaml"):
+            importlib.import_module(name)
+    except ImportError as error:
+        raise MemsrError(f"{error.name} is not installed; pip install 'memsr_compiler[train]'") from None
+    from memsr_compiler.training.loop import Recipe
+
+    return Recipe(**options.recipe)
+
+
+def bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:
+    """--val, or the photographs that ship."""
+    images = scored_images(options.validation, takes.scale, talk)
+    words = "the photographs that ship" if options.validation is None else str(options.validation)
+    return Bench(images, takes, f"{len(images)} images, {words}")
+
+
+def begin(options: TrainingOptions) -> None:
+    """Make the run's folder, and write into it how it was begun.  Raises InvalidInput where a run is there already."""
+    import yaml
+
+    out = options.out
+    if out.exists() and not out.is_dir():
+        raise InvalidInput(f"{out}: is a file; give a folder for the run")
+    if options.resume is None and out.is_dir() and checkpoints.steps(out):
+        raise InvalidInput(f"{out}: holds a run already; --resume {out} goes on with it, or choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{out}: cannot be made a folder ({error.strerror}); choose another place") from None
+    if not is_first():
+        return
+    checkpoints.tidy(out)
+    flags = {name: str(value) if isinstance(value, Path) else value for name, value in options.flags.items()}
+    for name, content in ((CONFIG, flags), (VERSIONS, versions())):
+        with atomic_write(out / name) as file:
+            file.write(yaml.safe_dump(content, sort_keys=False).encode())
+
+
+def versions() -> dict[str, str]:
+    """Of all that a result may depend on."""
+    from accelerate import __version__ as accelerate
+
+    return {
+        "memsr_compiler": VERSION,
+        "torch": str(torch.__version__),
+        "accelerate": accelerate,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
+    """Raises InvalidInput for photographs and patches that do not fit the network."""
+    if takes.channels != 3 or takes.scale == 1:
+        raise InvalidInput(
+            f"the network takes {takes.channels} channels and enlarges by {takes.scale}; training is for RGB, and a "
+            "network that enlarges"
+        )
+    if options.patch % takes.scale or options.patch < takes.scale:
+        raise InvalidInput(f"a patch of {options.patch} pixels is no multiple of the scale, {takes.scale}")
+    small = options.patch // takes.scale
+    with talk.progress() as step:
+
+        def on_image(name: str) -> None:
+            step(f"making {name} ready")
+
+        found: list[Photograph] = prepared(
+            options.data,
+            options.cache or default_cache(),
+            scale=takes.scale,
+            patch=small,
+            on_image=on_image,
+            warn=talk.warn,
+        )
+    talk.say(f"data         {len(found)} photographs in {options.data}")
+    return Patches(found, scale=takes.scale, patch=small, seed=options.seed, input_range=takes.input_range)
+
+
+def default_cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "memsr_compiler"
+
+
+@contextmanager
+def shown(talk: Talk, steps: int, done: int) -> Any:
+    """Yields on_step(Progress): a bar; where there is no terminal a line for each validation."""
+    last = done
+    seen = float("nan")
+    with talk.bar(steps) as bar:
+        bar(done, "resuming" if done else "starting")
+
+        def on_step(progress: Progress) -> None:
+            nonlocal last, seen
+            bar(progress.step - last, _words(progress))
+            last = progress.step
+            if progress.psnr != seen and not talk.silent and not talk.err.is_terminal:
+                talk.say(f"step {progress.step:>7}  {_words(progress)}, {progress.left:,.0f} s left")
+            seen = progress.psnr
+
+        yield on_step
+
+
+def _words(progress: Progress) -> str:
+    return (
+        f"loss {progress.loss:.5f}, {progress.psnr:.3f} dB, rate {progress.rate:.2e}, "
+        f"{progress.per_second:,.1f} patches/s, {progress.waiting:.0%} waiting"
+    )
+
+
+def told(outcome: Outcome, rows: Mapping[str, Score], words: str, written: Sequence[Path], talk: Talk) -> None:
+    """The table at the end."""
+    talk.json(
+        {
+            "psnr": {name: score.psnr for name, score in rows.items()},
+            "ssim": {name: score.ssim for name, score in rows.items()},
+            "scored_on": words,
+            "best_step": outcome.best_step,
+            "end": outcome.end,
+            "written": [str(path) for path in written],
+        }
+    )
+    cells = [(name, f"{score.psnr:.3f} dB", f"{score.ssim:.4f}") for name, score in rows.items()]
+    talk.table(f"On Y, {words}", ("", "PSNR", "SSIM"), cells)
+    talk.say(f"best         at step {outcome.best_step:,}; at the end {outcome.end:.3f} dB")
+    talk.say(f"written      {', '.join(map(str, written))}")
+
+
+def done_before(resume: Path | None) -> int:
+    """Steps that the run to be resumed has taken."""
+    if resume is None:
+        return 0
+    step = checkpoints.load(checkpoints.newest(resume))["step"]
+    assert isinstance(step, int)
+    return step

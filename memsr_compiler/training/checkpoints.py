@@ -1,0 +1,86 @@
+"""The state of a run in a file, whole or not at all, and known to be whole when it is read again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memsr_compiler.atomic import atomic_write
+from memsr_compiler.errors import InvalidInput
+
+KEPT = 2  # of the run's states
+_DIGEST = 64  # characters of SHA-256 at the start
+
+State = dict[str, Any]
+
+
+def save(state: State, path: Path) -> None:
+    """Raises ExportError where it cannot be written; what was there before stays then."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    with atomic_write(path) as file:
+        file.write(hashlib.sha256(content).hexdigest().encode())
+        file.write(content)
+
+
+def load(path: Path) -> State:
+    """Raises InvalidInput for a file that is not as it was written, and names the one before it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+    digest, body = content[:_DIGEST], memoryview(content)[_DIGEST:]
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise InvalidInput(f"{path}: is damaged or no checkpoint of ours, its SHA-256 differs{_way_out(path)}")
+    try:
+        state: State = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise InvalidInput(f"{path}: is no checkpoint ({str(error).splitlines()[0]}){_way_out(path)}") from None
+    return state
+
+
+def save_step(state: State, run: Path, step: int) -> None:
+    """Keep a run's state after a step; of those before it the newest stays."""
+    save(state, path_of(run, step))
+    for old in steps(run)[:-KEPT]:
+        path_of(run, old).unlink(missing_ok=True)
+
+
+def path_of(run: Path, step: int) -> Path:
+    return run / f"step-{step:08}.ckpt"
+
+
+def steps(run: Path) -> list[int]:
+    """Of which there are checkpoints, in order."""
+    names = [p.stem.removeprefix("step-") for p in run.glob("step-*.ckpt")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def newest(place: Path) -> Path:
+    """A run's newest checkpoint; a checkpoint itself.  Raises InvalidInput if there is none."""
+    if place.is_file():
+        return place
+    found = steps(place)
+    if not found:
+        raise InvalidInput(f"{place}: has no checkpoint; give the folder of a run that was begun, or start without it")
+    return path_of(place, found[-1])
+
+
+def tidy(run: Path) -> None:
+    """Remove what a killed run has left half written."""
+    for path in run.glob(".memsr-*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _way_out(path: Path) -> str:
+    name = path.stem.removeprefix("step-")
+    before = [step for step in steps(path.parent) if name.isdigit() and step < int(name)]
+    return f"; the one before it: --resume {path_of(path.parent, before[-1])}" if before else ""
