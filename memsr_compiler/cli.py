@@ -151,7 +151,7 @@ Cache = Annotated[
 Steps = Annotated[int, typer.Option(help="Optimizer steps", min=1)]
 BatchSize = Annotated[int, typer.Option(help="Patches in a step, of all processes together", min=1)]
 Patch = Annotated[int, typer.Option(help="Side of a patch of the photograph, in pixels", min=1)]
-Rate = Annotated[float, typer.Option(help="Peak of the one-cycle learning rate")]
+Rate = Annotated[float, typer.Option(help="Peak of the one-cycle learning rate; MemSR's is 2e-4")]
 WarmUp = Annotated[float, typer.Option(help="Part of the steps until the peak, 0 to 1")]
 Every = Annotated[int, typer.Option(help="Steps between validations, each with a checkpoint", min=1)]
 Clip = Annotated[float, typer.Option(help="Largest norm of the gradient, 0: any")]
@@ -608,7 +608,7 @@ def distill(
     steps: Steps = 10_000,
     batch: BatchSize = 16,
     patch: Patch = 192,
-    rate: Rate = 2e-4,
+    rate: Rate = 5e-5,
     warm_up: WarmUp = 0.3,
     weight: Annotated[float, typer.Option("--lambda", help="Weight of the features' distance, Eq. 13; 0: none")] = 0.3,
     epsilon: Annotated[float, typer.Option(help="What is left of that at the end, Eq. 14")] = 1e-5,
