@@ -112,7 +112,7 @@ def shrink(
         if budget.limit is None:
             chosen = chosen_widths(teacher, seen, budget, align)
         else:
-            chosen = best_widths(teacher, inputs, seen, budget, align, on_step=on_step)
+            chosen = best_widths(teacher, inputs, seen, budget, align, refitted=refit != 0, on_step=on_step)
             lap("widths")
         steps = _refit_steps(teacher, chosen, inputs) if refit is None else refit
         relus = preference(teacher, inputs, seen, chosen, on_step) if steps else PREFERENCE

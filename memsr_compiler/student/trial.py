@@ -15,7 +15,7 @@ from memsr_compiler.student.refit import refit_to_output
 from memsr_compiler.student.sharing import Widths, shares
 from memsr_compiler.student.survey import Survey
 
-SHARE = 4  # one in so many batches to derive from, and another to judge by
+SHARE = 4  # one in so many batches to derive from; by the others it is judged
 PREFERENCES = (PREFERENCE, PREFERENCE_REFIT)
 ENOUGH = 4  # times as many pixels as unknowns; else all batches, for both
 
@@ -27,11 +27,13 @@ def best_widths(
     budget: Budget,
     align: int,
     *,
+    refitted: bool = True,
     on_step: Callable[[str], None] | None = None,
 ) -> Widths:
     """The best way found of sharing out a limit, by the output's error of students derived layer by layer.
 
-    inputs   batches (N, C, H, W);   seen   the survey of them
+    inputs     batches (N, C, H, W);   seen   the survey of them
+    refitted   the student will be: then each way counts with the number of ReLUs that suits it best (`preference`)
 
     Raises InvalidInput for a limit below what the narrowest student costs, and as data_aware_student does.
     """
@@ -43,7 +45,8 @@ def best_widths(
     for number, widths in enumerate(ways, 1):
         if on_step is not None:
             on_step(f"trying widths, {number} of {len(ways)}")
-        losses.append(_loss(teacher, few, others, seen, widths, PREFERENCE))
+        tried = PREFERENCES if refitted else PREFERENCES[:1]
+        losses.append(min(_loss(teacher, few, others, seen, widths, each) for each in tried))
     return ways[min(range(len(ways)), key=losses.__getitem__)]
 
 
@@ -69,7 +72,7 @@ def _parts(teacher: Teacher, inputs: Sequence[Tensor], widths: Sequence[int]) ->
     """Some batches to derive from, and others to judge by."""
     levels = zip(widths, teacher.kernels[1:], strict=True)
     unknowns = max((width * kernel**2 for width, kernel in levels), default=1)
-    few, others = inputs[::SHARE], inputs[SHARE // 2 :: SHARE]
+    few, others = inputs[::SHARE], [batch for i, batch in enumerate(inputs) if i % SHARE]
     return (few, others) if others and sample_count(few) >= ENOUGH * unknowns else (inputs, inputs)
 
 
