@@ -215,6 +215,39 @@ def draw_tradeoff(
     )
 
 
+def draw_matrix(values: Sequence[Sequence[float]], *, rows: str, columns: str, label: str) -> str:
+    """Numbers 0..1 as shades, row 1 and column 1 in the lower left corner: an SVG file that needs no style sheet."""
+    cell = max(8, min(28, 700 // max(len(values), len(values[0]))))
+    wide, tall = cell * len(values[0]), cell * len(values)
+    left, top = 56, 56
+    every = 1 if cell >= 20 else 5
+    drawn = []
+    for i, row in enumerate(values):
+        y = top + tall - (i + 1) * cell
+        for j, value in enumerate(row):
+            red, green, blue = (round(253 + (dark - 253) * value**2) for dark in (18, 58, 110))
+            drawn.append(
+                f'<rect x="{left + j * cell}" y="{y}" width="{cell}" height="{cell}" fill="rgb({red},{green},{blue})">'
+                f"<title>layers {i + 1} and {j + 1}: {value:.4f}</title></rect>"
+            )
+        if (i + 1) % every == 0 or i == 0:
+            drawn.append(f'<text x="{left - 6}" y="{y + cell / 2 + 4}" text-anchor="end">{i + 1}</text>')
+    for j in (j for j in range(len(values[0])) if (j + 1) % every == 0 or j == 0):
+        drawn.append(f'<text x="{left + (j + 0.5) * cell}" y="{top + tall + 14}" text-anchor="middle">{j + 1}</text>')
+    width, height = max(left + wide + 24, 360), top + tall + 44
+    turned = f"rotate(-90 16 {top + tall / 2})"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'font-family="system-ui, sans-serif" font-size="11"><title>{escaped(label)}</title>'
+        f'<rect width="{width}" height="{height}" fill="#fdfdfc"/><g fill="#1d1f21">'
+        f'<text x="{left}" y="22" font-size="13" font-weight="600">{escaped(label)}</text>'
+        f'<text x="{left}" y="42">white: 0, blue: 1</text>'
+        f'<text x="{left + wide / 2}" y="{top + tall + 34}" text-anchor="middle">layers of {escaped(columns)}</text>'
+        f'<text x="16" y="{top + tall / 2}" text-anchor="middle" transform="{turned}">layers of {escaped(rows)}</text>'
+        f"{''.join(drawn)}</g></svg>\n"
+    )
+
+
 def _panel(frame: _Frame, name: str, each: float, students: Sequence[Point], costs: Sequence[float]) -> str:
     drawn = []
     lines = step(frame.y1 - frame.y0)

@@ -713,6 +713,33 @@ def train(
     run(TrainOptions(arch, {**parsed(arch_args or ()), **named}, scale, training), talk)
 
 
+@app.command(epilog="Example: memsrc similarity teacher.pt student.safetensors --data Set5/x2/HR --plot cka.svg")
+def similarity(
+    first: Annotated[Path, typer.Argument(help="A network: a teacher, or a plain one", metavar="A")],
+    second: Annotated[Path, typer.Argument(help="Another that takes the same images", metavar="B")],
+    data: Annotated[
+        Path | None, typer.Option(help="Photographs to compare on; default: those that ship", metavar="DIR")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Crops to take from them", min=1)] = 16,
+    csv: Annotated[Path | None, typer.Option(help="Also write all pairs of layers", metavar="FILE.csv")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw them", metavar="FILE.svg")] = None,
+    input_range: InputRange = None,
+    arch: Arch = None,
+    arch_args: ArchArgs = None,
+    allow_pickle: AllowPickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare what the layers of two networks hold: linear CKA, 0 to 1."""
+    talk = _talk(as_json, quiet, verbose)
+    from memsr_compiler.commands.similarity import SimilarityOptions, run
+    from memsr_compiler.commands.teachers import TeacherOptions
+
+    teacher = TeacherOptions(Path(), arch, tuple(arch_args or ()), None, input_range, allow_pickle)
+    run(SimilarityOptions((first, second), teacher, data, samples, csv, plot), talk)
+
+
 def _given(context: typer.Context) -> dict[str, Any]:
     """All options of a run, for its record; not how it talks, nor where options came from."""
     left_out = ("resume", "config", "as_json", "quiet", "verbose")

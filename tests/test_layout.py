@@ -21,7 +21,7 @@ LAYERS = (
     {"costs", "passes", "pipeline", "plain", "plain_file", "promise", "trace"},
     {"compile", "loading", "storing", "upscaler"},
     {"calibrate", "export", "inspection", "quantization", "report", "storage", "student"},
-    {"opening", "student_report", "training"},
+    {"opening", "similarity", "student_report", "training"},
     {"enlarge", "footprint"},
     {"bench"},
     {"commands"},
