@@ -56,13 +56,8 @@ def run(options: SimilarityOptions, talk: Talk) -> None:
         f"Linear CKA of the layers' features: {names[0]} and {names[1]}",
         ("layer", *(["the same of the other"] if together else []), "most like layer", "CKA"),
         [
-            (
-                f"{i + 1:>2}",
-                *([f"{values[i, i]:.4f}"] if together else []),
-                str(int(best) + 1),
-                f"{values[i, best]:.4f}",
-            )
-            for i, best in enumerate(nearest)
+            (f"{i + 1:>2}", *([f"{values[i, i]:.4f}"] if together else []), str(number), value)
+            for i, (number, value) in enumerate(best)
         ],
     )
     if together:
