@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 import memsr_compiler
-from memsr_compiler import compile_to_plain, load_teacher
-from memsr_compiler.images import sample_photographs, write_image
+from memsr_compiler.images import sample_photographs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -44,13 +43,3 @@ def test_demo_keeps_the_teachers_psnr_and_a_student_comes_close(
     assert (tmp_path / "out" / "plain.cert.json").exists()
     for name in ("plain", "student"):
         assert len(list((tmp_path / "out").glob(f"*_{name}.png"))) == len(sample_photographs())
-
-
-def test_anyone_can_train_a_teacher_and_convert_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    photographs = tmp_path / "photographs"
-    photographs.mkdir()
-    for i, image in enumerate(sample_photographs()[:2]):
-        write_image(photographs / f"{i}.png", image[:96, :96])
-    size = ("--blocks", 1, "--channels", 4, "--steps", 3, "--batch", 2, "--patch", 16, "--threads", 1)
-    run(monkeypatch, "train_teacher.py", photographs, "--output", tmp_path / "teacher.pt", *size)
-    assert compile_to_plain(load_teacher(tmp_path / "teacher.pt")).scale == 2
