@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -317,6 +320,22 @@ def test_networks_that_have_no_plain_form(run: Run, photographs: Path, tmp_path:
     imdn = family_named("imdn").build(scale=2, blocks=1, channels=16)
     torch.save(imdn.state_dict(), tmp_path / "imdn.pt")
     refused(run, tmp_path, shrink(tmp_path / "imdn.pt", photographs, "--width", "8"), "IMDB1.cca")
+
+
+@pytest.mark.parametrize("init", ["data-aware", "memsr"])
+def test_two_processes_derive_what_one_derives(teacher: Path, photographs: Path, tmp_path: Path, init: str) -> None:
+    given = [str(word) for word in shrink(teacher, photographs, "--width", 8, "--init", init)]
+    alone = [sys.executable, "-m", "memsr_compiler"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *alone[1:]]
+    found = []
+    for name, way in (("one.safetensors", alone), ("two.safetensors", launch)):
+        command = [*way, *given[:2], "--out", str(tmp_path / name), *given[4:]]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(load_plain(tmp_path / name))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one.weight, two.weight, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

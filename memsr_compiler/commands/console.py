@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -97,6 +98,15 @@ class Talk:
                 bar.update(task, description=description, advance=amount)
 
             yield done
+
+
+def is_first() -> bool:
+    """Of several processes the first one talks and writes; torchrun and accelerate say which it is."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def silenced(talk: Talk) -> Talk:
+    return talk if is_first() else Talk(quiet=True)
 
 
 def mebibytes(count: float) -> str:

@@ -7,18 +7,16 @@ from pathlib import Path
 
 import torch
 
-from memsr_compiler.commands.console import Talk
+from memsr_compiler.commands.console import Talk, is_first, silenced
 from memsr_compiler.commands.teachers import TeacherOptions, describe, read
 from memsr_compiler.commands.training import (
     TrainingOptions,
     begin,
     bench,
     done_before,
-    is_first,
     patches,
     recipe,
     shown,
-    silenced,
     told,
 )
 from memsr_compiler.costs import cost_of_graph

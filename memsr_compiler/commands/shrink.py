@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from memsr_compiler.atomic import atomic_write
-from memsr_compiler.commands.console import Talk, widths_text
+from memsr_compiler.commands.console import Talk, is_first, silenced, widths_text
 from memsr_compiler.commands.outputs import check_outputs
 from memsr_compiler.commands.photographs import Images, Samples, bicubic_psnr, finite, mean_psnr, outputs
 from memsr_compiler.commands.pictures import PICTURES, pictures
@@ -21,6 +21,7 @@ from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.modules import copied
 from memsr_compiler.plain import PlainNet
 from memsr_compiler.reorder import original
+from memsr_compiler.student.processes import joined
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 from memsr_compiler.student_report import Row, decibels, shrink_report
 
@@ -39,7 +40,8 @@ class ShrinkOptions:
 
 
 def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> None:
-    """Read, derive, score, write."""
+    """Read, derive, score, write.  Of several processes all derive, and the first one writes."""
+    talk = silenced(talk)
     if options.out.suffix not in (".onnx", ".safetensors"):
         raise InvalidInput(f"{options.out}: a student is written as .onnx or .safetensors; name it so")
     if options.save is not None and options.save.suffix != ".safetensors":
@@ -50,7 +52,10 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
     talk.say(f"{teacher_options.path}: {teacher.words}\n")
     given = material(options.student, teacher.shape, talk)
     with talk.progress() as step:
-        net = derive(teacher, options.student, options.budget, given, step)
+        with joined():
+            net = derive(teacher, options.student, options.budget, given, step)
+        if not is_first():
+            return
         samples = given.samples(teacher.shape)
         step("running both on photographs")
         name = "plain" if teacher.is_plain else "teacher"

@@ -10,17 +10,15 @@ import torch
 from torch import nn
 
 from memsr_compiler.atomic import atomic_write
-from memsr_compiler.commands.console import Talk
+from memsr_compiler.commands.console import Talk, is_first, silenced
 from memsr_compiler.commands.training import (
     TrainingOptions,
     begin,
     bench,
     done_before,
-    is_first,
     patches,
     recipe,
     shown,
-    silenced,
     told,
 )
 from memsr_compiler.compile import compile_to_plain

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.atomic import atomic_write
-from memsr_compiler.commands.console import Talk
+from memsr_compiler.commands.console import Talk, is_first
 from memsr_compiler.commands.photographs import scored_images
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.scoring import Score, TestImage, evaluate, evaluate_bicubic, mean
@@ -75,15 +75,6 @@ class Bench:
     @property
     def bicubic(self) -> Score:
         return mean(evaluate_bicubic(self.images, scale=self.takes.scale))
-
-
-def is_first() -> bool:
-    """Of several processes the first one talks and writes; torchrun and accelerate say which it is."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def silenced(talk: Talk) -> Talk:
-    return talk if is_first() else Talk(quiet=True)
 
 
 def recipe(options: TrainingOptions) -> Recipe:

@@ -20,6 +20,7 @@ from memsr_compiler.student.calibration import sample_count
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.levels import Level, Teacher
 from memsr_compiler.student.moments import Regression, pixels, taps
+from memsr_compiler.student.processes import regression, share, smallest
 from memsr_compiler.student.selection import choose
 from memsr_compiler.student.spool import Spool
 from memsr_compiler.student.survey import Survey, metric_root
@@ -62,13 +63,14 @@ def data_aware_student(
     kernels: list[Kernel] = []
     relus: list[int] = []
     with Spool() as batches, torch.no_grad():
-        for batch in inputs:
+        for batch in share(inputs):
             single = batch.float()
             batches.append({INPUT: single, **teacher.start(single)})
         for level in teacher.levels:
             if on_step is not None:
                 on_step(f"layer {level.number} of {len(teacher.levels)}")
-            below = _advance(teacher, level, batches)
+            width = len(kernels[-1][1]) if kernels else teacher.input.channels
+            below = _advance(teacher, level, batches, width)
             if level is teacher.levels[-1]:
                 kernels.append(below.kernel(below.before))
                 break
@@ -110,10 +112,10 @@ class _Below:
         return weight.contiguous(), rows[:, -1].clone()
 
 
-def _advance(teacher: Teacher, level: Level, batches: Spool) -> _Below:
-    """The teacher one level on, in every batch, and the regressions."""
+def _advance(teacher: Teacher, level: Level, batches: Spool, width: int) -> _Below:
+    """The teacher one level on, in every batch, and the regressions on the student's `width` channels below."""
     relus = level.relu.nonzero()[:, 0]  # only these differ before and after
-    unknowns = batches[0][INPUT].shape[1] * level.kernel**2 + 1
+    unknowns = width * level.kernel**2 + 1
     total = Regression.none(unknowns, level.channels + len(relus))
     for i, batch in enumerate(batches):
         own = batch.pop(INPUT)
@@ -121,7 +123,7 @@ def _advance(teacher: Teacher, level: Level, batches: Spool) -> _Below:
         targets = torch.cat([features.before, features.after[:, relus]], dim=1)
         total += Regression.of(taps(own, level.kernel), pixels(targets))
         batches[i] = {INPUT: own, **features.values}
-    rows = total.solve(RIDGE)
+    rows = regression(total).solve(RIDGE)
     before, after = rows[: level.channels], rows[: level.channels].clone()
     after[relus] = rows[level.channels :]
     return _Below(level.kernel, before, after)
@@ -148,6 +150,7 @@ def _rows(
         after = torch.cat([batch[name] for name in level.held], dim=1)
         candidates = torch.cat([predicted[:, : len(relus)].relu(), predicted, torch.ones_like(predicted[:, :1])], dim=1)
         total += Regression.of(pixels(candidates), pixels(after))
+    total = regression(total)
     covariance = total.inputs.covariance[:count, :count]
     target = total.covariance[:count] @ metric_root(sensitivity)
     choice = choose(covariance, len(relus), target, width, preference=preference)
@@ -163,6 +166,7 @@ def _shifted(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
         values = _convolved(kernel, batch[INPUT]).double()
         low = torch.minimum(low, values.amin(dim=(0, 2, 3)))
         high = torch.maximum(high, values.amax(dim=(0, 2, 3)))
+    low, high = smallest(low), -smallest(-high)
     sign = torch.where(high.abs() < low.abs(), -1.0, 1.0).double()  # the smaller shift: beyond the border there is 0
     lowest = torch.where(sign < 0, -high, low)
     largest = torch.maximum(low.abs(), high.abs())

@@ -11,6 +11,7 @@ from torch import Tensor
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.levels import Level, Teacher
 from memsr_compiler.student.moments import Moments, Regression, pixels, taps
+from memsr_compiler.student.processes import moments, regression, share
 from memsr_compiler.student.report import LayerShrunk
 from memsr_compiler.student.survey import lost, spectrum
 
@@ -30,7 +31,7 @@ def described(
     known = [Regression.none(w + 1, level.channels) for w, level in zip(widths, inner, strict=True)]
     theirs = [Moments.none(level.channels) for level in inner]
     with torch.no_grad():
-        for batch in inputs:
+        for batch in share(inputs):
             own = batch.float()
             values = teacher.start(own)
             for i, level in enumerate(teacher.levels[:-1]):
@@ -41,7 +42,7 @@ def described(
                 after = pixels(features.after)
                 known[i] += Regression.of(taps(own, 1), after)
                 theirs[i] += Moments.of(after)
-    parts = zip(inner, relus, known, theirs, strict=True)
+    parts = zip(inner, relus, map(regression, known), map(moments, theirs), strict=True)
     return tuple(_described(*part) for part in parts)
 
 

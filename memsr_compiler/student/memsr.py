@@ -21,6 +21,7 @@ from memsr_compiler.student.derived import Derived, Kernel
 from memsr_compiler.student.level_kernels import COLUMNS, features, level_kernel
 from memsr_compiler.student.levels import Level, Teacher
 from memsr_compiler.student.moments import Moments, pixels
+from memsr_compiler.student.processes import moments, share, smallest, summed
 from memsr_compiler.student.report import LayerShrunk
 from memsr_compiler.student.spool import Record, Spool
 
@@ -108,7 +109,7 @@ def memsr_student(
     lifted = torch.eye(teacher.input.channels + 1, dtype=torch.float64)
     ones = False
     with Spool() as spool:
-        for batch, followed in zip(inputs, _sample(inputs), strict=True):
+        for batch, followed in share(list(zip(inputs, _sample(inputs), strict=True))):
             spool.append({"teacher": batch.double(), "student": batch[followed].float(), "followed": followed})
         for i, level in enumerate(inner):
             if on_step is not None:
@@ -263,14 +264,12 @@ def _records(spool: Spool) -> Iterator[tuple[int, Record]]:
 
 def _advance(teacher: Teacher, level: Level, spool: Spool) -> Moments:
     """The teacher goes on by one level, on every batch."""
-    total: Moments | None = None
+    total = Moments.none(level.channels)
     for i, record in _records(spool):
         after = features(teacher, level, record["teacher"])
         spool[i] = {**record, "teacher": after}
-        moments = Moments.of(pixels(after))
-        total = moments if total is None else total + moments
-    assert total is not None, "there are inputs"
-    return total
+        total += Moments.of(pixels(after))
+    return moments(total)
 
 
 def _shift(basis: _Basis, level: Level, spool: Spool, mean_shift: float, options: PaperOptions) -> Tensor:
@@ -287,9 +286,10 @@ def _shift(basis: _Basis, level: Level, spool: Spool, mean_shift: float, options
             lowest = torch.minimum(lowest, negative.amin(1))
             samples += part.shape[1]
     if options.linear_levels == "free" and not level.relu.any():
-        return lowest.mul(-MARGIN)
-    averaged = count.clamp_min(1) if options.shift_over == "negative" else count.new_tensor(samples)
-    return total.mul(-mean_shift).div(averaged)
+        return smallest(lowest).mul(-MARGIN)
+    below = summed(count).clamp_min(1)
+    averaged = below if options.shift_over == "negative" else summed(count.new_tensor(samples))
+    return summed(total).mul(-mean_shift).div(averaged)
 
 
 def _sample(inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -319,6 +319,7 @@ def _follow(kernel: Kernel, mapping: Tensor, mean: Tensor, spool: Spool) -> floa
             energy += float((true - mean[:, None]).square().sum())
         if made:
             spool[i] = {**record, "student": torch.stack(made)}
+    error, energy = summed(torch.tensor([error, energy], dtype=torch.float64)).tolist()
     return math.sqrt(error / energy) if energy > 0 else 0.0
 
 

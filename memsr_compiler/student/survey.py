@@ -10,6 +10,7 @@ from torch import Tensor
 
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.moments import Moments, pixels
+from memsr_compiler.student.processes import moments, share
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ def survey(teacher: Teacher, inputs: Sequence[Tensor], on_step: Callable[[str], 
     inner = teacher.levels[:-1]
     features = [Moments.none(level.channels) for level in inner]
     gradients = [Moments.none(level.channels) for level in inner]
-    for number, batch in enumerate(inputs):
+    for number, batch in share(list(enumerate(inputs))):
         if on_step is not None:
             on_step(f"looking at the teacher's features, {number + 1} of {len(inputs)}")
         held, back = _forward_and_back(teacher, batch.float(), seed=number)
         for i in range(len(inner)):
             features[i] = features[i] + Moments.of(pixels(held[i]))
             gradients[i] = gradients[i] + Moments.of(pixels(back[i]))
-    return Survey(tuple(features), tuple(m.second for m in gradients))
+    return Survey(tuple(map(moments, features)), tuple(moments(m).second for m in gradients))
 
 
 def _forward_and_back(teacher: Teacher, batch: Tensor, seed: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -70,9 +71,9 @@ def metric_root(sensitivity: Tensor) -> Tensor:
     return root
 
 
-def spectrum(moments: Moments) -> Tensor:
+def spectrum(features: Moments) -> Tensor:
     """(C,) singular values of the centred features / sqrt(samples), largest first."""
-    values: Tensor = torch.linalg.eigvalsh(moments.covariance).clamp_min(0).sqrt().flip(0)
+    values: Tensor = torch.linalg.eigvalsh(features.covariance).clamp_min(0).sqrt().flip(0)
     return values
 
 
@@ -82,15 +83,15 @@ def lost(singular_values: Tensor, width: int) -> float:
     return float((energy[width:].sum() / energy.sum().clamp_min(1e-300)).sqrt())
 
 
-def relative_error(moments: Moments) -> Tensor:
+def relative_error(features: Moments) -> Tensor:
     """(C + 1,): `lost` by width."""
-    energy = spectrum(moments).square()
+    energy = spectrum(features).square()
     left = torch.cat([energy, energy.new_zeros(1)]).flip(0).cumsum(0).flip(0)
     return (left / left[0].clamp_min(1e-300)).sqrt()
 
 
-def output_error(moments: Moments, sensitivity: Tensor) -> Tensor:
+def output_error(features: Moments, sensitivity: Tensor) -> Tensor:
     """(C + 1,): what the output's mean squared error would be, about, if a level kept only its r best directions."""
     root = metric_root(sensitivity)
-    energy = torch.linalg.eigvalsh(root.T @ moments.covariance @ root).clamp_min(0)
+    energy = torch.linalg.eigvalsh(root.T @ features.covariance @ root).clamp_min(0)
     return torch.cat([energy.new_zeros(1), energy.cumsum(0)]).flip(0)
