@@ -14,7 +14,7 @@ from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.loading import LoadedTeacher, read_teacher
 from memsr_compiler.modules import copied
 from memsr_compiler.plain_file import is_plain
-from memsr_compiler.quantization import takes_of
+from memsr_compiler.quantization import cost_of_quantized, takes_of
 from memsr_compiler.runtime import OrtNetwork, Provider, Runner, TorchNetwork
 from memsr_compiler.scoring import Network
 from memsr_compiler.storage import load_plain
@@ -104,12 +104,16 @@ def counted(file: NetworkFile) -> tuple[int | None, Cost | None]:
     """Parameters, and what the network costs; None where they are not to be had.
 
     A network that no plain network can express (attention, say) has no count of its operations; if it is an ONNX file,
-    none of its parameters either.  Those of other ONNX files are weights and biases.
+    none of its parameters either.  Those of other ONNX files are weights and biases.  A network in 8 bits has the
+    counts of the one that it was made from, if that one had any.
     """
     if is_plain(file.path):
         net = load_plain(file.path, require_certificate=False)
         cost = cost_of_layers([(tuple(layer.weight.shape), layer.shuffle) for layer in net])
         return cost.parameters, cost
+    before = cost_of_quantized(file.path) if file.path.suffix == ".onnx" else None
+    if before is not None:
+        return before.parameters, before
     parameters: int | None = None
     try:
         module = file.teacher().module

@@ -14,7 +14,7 @@ Correction" (ICCV 2019), but with averages measured on images.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memsr_compiler.atomic import atomic_write_together
+from memsr_compiler.costs import Cost
 from memsr_compiler.digests import file_digest
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.keys import QUANTIZED_KEY
@@ -52,13 +53,16 @@ class Quantized:
     convolutions: int
 
 
-def quantize(source: str | Path, out: str | Path, images: Sequence[Tensor], *, takes: Takes) -> Quantized:
+def quantize(
+    source: str | Path, out: str | Path, images: Sequence[Tensor], *, takes: Takes, cost: Cost | None = None
+) -> Quantized:
     """Write an 8-bit network beside a float32 one; float32 images go in and come out as before.
 
     source   an .onnx file, one image in and one out
     images   (N, C, h, w) in the network's range, any sizes: what values come up is measured on them
     takes    kept in the file's metadata, with the hash of `source`; nothing else is: an 8-bit network is not plain any
              more, and no certificate speaks of it
+    cost     of `source`, kept there too if it is given
 
     The file appears whole or not at all.  Raises InvalidInput for a file that is not such a network, float16, or 8-bit
     already, and without images; ExportError where the file cannot be written; MemsrError without ONNX Runtime.
@@ -75,7 +79,7 @@ def quantize(source: str | Path, out: str | Path, images: Sequence[Tensor], *, t
         found = _loaded(staged[0])
         means = _input_means(model, arrays)
         inner = sum(_correct(node, model, found, means) for node in _convolutions(model))
-        _describe(found, takes, source)
+        _describe(found, takes, cost, source)
         staged[0].write_bytes(found.SerializeToString(deterministic=True))
         size = staged[0].stat().st_size
     return Quantized(out, size, source.stat().st_size, inner)
@@ -90,6 +94,14 @@ def takes_of(metadata: Mapping[str, str]) -> Takes | None:
         return Takes(int(metadata["scale"]), int(metadata["channels"]), (float(low), float(high)))
     except (KeyError, ValueError) as error:
         raise InvalidInput(f"its metadata are damaged ({error}); quantize again") from None
+
+
+def cost_of_quantized(path: str | Path) -> Cost | None:
+    """What the network costs that `quantize` made this file of; None where the file does not say, or is another's."""
+    metadata = {entry.key: entry.value for entry in _loaded(Path(path)).metadata_props}
+    numbers = [metadata.get(part.name, "") for part in fields(Cost)]
+    known = QUANTIZED_KEY in metadata and all(number.isdigit() for number in numbers)
+    return Cost(*map(int, numbers)) if known else None
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -265,7 +277,7 @@ def _correct(node: NodeProto, model: ModelProto, found: ModelProto, means: Mappi
     return True
 
 
-def _describe(found: ModelProto, takes: Takes, source: Path) -> None:
+def _describe(found: ModelProto, takes: Takes, cost: Cost | None, source: Path) -> None:
     """Metadata of its own: those of the plain network would say that this is one."""
     low, high = takes.input_range
     del found.metadata_props[:]
@@ -276,5 +288,6 @@ def _describe(found: ModelProto, takes: Takes, source: Path) -> None:
         "input_range": f"{low} {high}",
         "source_sha256": file_digest(source),
         "tool": f"memsr_compiler {VERSION}",
+        **({name: str(value) for name, value in asdict(cost).items()} if cost is not None else {}),
     }.items():
         found.metadata_props.add(key=key, value=value)

@@ -20,6 +20,7 @@ from torch import Tensor
 from memsr_compiler import compile_to_plain, export_onnx, quantization, quantize
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
+from memsr_compiler.opening import NetworkFile, counted
 from memsr_compiler.plain import PlainNet
 from memsr_compiler.plain_file import is_plain
 from memsr_compiler.runtime import OrtNetwork
@@ -230,6 +231,14 @@ def test_quantize_tells_what_it_costs(run: Run, folder: Path, tmp_path: Path) ->
     assert found["bytes"] == {"float32": (folder / "plain.onnx").stat().st_size, "int8": out.stat().st_size}
     assert found["time_ratio"] > 0 and found["size"] == [32, 24]
     assert run(*command, "--quiet") == (0, "", "")
+
+
+def test_a_quantised_network_costs_what_it_was_made_of_costs(run: Run, folder: Path, tmp_path: Path) -> None:
+    status, _, err = run("quantize", folder / "plain.onnx", "--out", tmp_path / "int8.onnx", "--size", "16x16")
+    assert status == 0, err
+    assert counted(NetworkFile(tmp_path / "int8.onnx")) == counted(NetworkFile(folder / "plain.onnx"))
+    quantize(folder / "plain.onnx", tmp_path / "bare.onnx", images(), takes=Takes(2))
+    assert counted(NetworkFile(tmp_path / "bare.onnx")) == (None, None)
 
 
 def test_eval_of_a_quantised_network_knows_its_range(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from memsr_compiler.commands.photographs import (
 )
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.opening import NetworkFile, counted
 from memsr_compiler.quantization import Quantized, quantize
 from memsr_compiler.runtime import OrtNetwork
 from memsr_compiler.scoring import Network
@@ -75,7 +76,7 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     )
     with talk.progress() as step:
         step("quantising")
-        written = quantize(options.model, options.out, images, takes=takes)
+        written = quantize(options.model, options.out, images, takes=takes, cost=counted(NetworkFile(options.model))[1])
         step("running both")
         pair = tuple(OrtNetwork(path, threads=1) for path in (options.model, options.out))
         costs = _compared(pair[0], pair[1], samples, shape, options.size)
