@@ -10,7 +10,7 @@ STEPS, WIDTH of the student, 1000 and 32 if not given
 The shipped teacher, x2.  All rows: the same seed, the same patches in the same order, batches of 8 patches of 96x96
 pixels, one thread.  The paper's rows as published (peak rate 2e-4, no centring), ours by the defaults of `distill`.
 PSNR on Y in dB: before, after the last step, and the lowest validation on the way (photographs that ship with
-scikit-image, 20 validations).  The curves are written to RUNS/curves.csv.
+scikit-image, 20 validations).  The curves, MemSR's Figure 6, are written to RUNS/curves.csv and RUNS/curves.svg.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from curves import Curve, drawn
 from machine import machine
 from pretrained import SHIPPED, rgb_psnr
 
@@ -99,11 +100,11 @@ def main(data: Path, benchmarks: Path, runs: Path, steps: int = 1000, width: int
 
     print(f"{steps} steps of 8 patches of 96x96, width {width}; {', '.join(SETS)}: before | after | lowest validation")
     print(f"{'teacher':30} {scores(load_teacher(SHIPPED))}")
-    curves = []
+    curves: list[Curve] = []
     for row in ROWS:
         run = trained(row, data, runs, steps, width)
         log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        curves += [(row.name, entry["step"], entry["psnr"]) for entry in log]
+        curves.append(Curve(row.name, tuple((entry["step"], entry["psnr"]) for entry in log)))
         done = run / "student.safetensors"
         fresh = "he" in row.distill or "xavier" in row.distill
         derived = runs / f"{'_'.join(part.strip('-') for part in row.shrink) or 'ours'}-{width}.safetensors"
@@ -113,7 +114,9 @@ def main(data: Path, benchmarks: Path, runs: Path, steps: int = 1000, width: int
     with open(runs / "curves.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["row", "step", "psnr_y_db"])
-        writer.writerows(curves)
+        writer.writerows((curve.name, step, psnr) for curve in curves for step, psnr in curve.points)
+    title = f"students of width {width} in training: PSNR on the photographs that ship"
+    (runs / "curves.svg").write_text(drawn(curves, title), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,28 +5,33 @@ processors without VNNI add two products in 16 bits, which 8-bit weights would o
 
 The first and the last convolution stay in float32, which costs little and gains 0.4 dB (docs/quantize.md).
 
-Rounded weights shift what a convolution gives on average by (W - W') * E[x]. A plain network feels that: its carried
-channels lie far above zero, so the shift is as large as the values themselves. It is known once the weights have been
-rounded, so the biases take it back; as in Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-Correction" (ICCV 2019), but with averages measured on images.
+ONNX Runtime rounds each weight to the nearest.  A student feels that: it carries the image through all of its layers,
+in channels that lie far above zero, so that the errors are as large as the values themselves.  Here the weights of
+each layer, from the first to the last, are rounded again (`rounding`), so that the layer gives on images what it gives
+in float32, from the inputs that it has in 8 bits.  The biases take back what is lost on average.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from memsr_compiler.atomic import atomic_write_together
+from memsr_compiler.conv_window import Window
 from memsr_compiler.costs import Cost
 from memsr_compiler.digests import file_digest
 from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.inner_values import InnerValues
 from memsr_compiler.keys import QUANTIZED_KEY
+from memsr_compiler.rounding import rounded
 from memsr_compiler.takes import Takes
 from memsr_compiler.version import VERSION
 
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 FORMAT = "memsr quantized network 1"
+WEIGHT_LIMIT = 64  # of the integers, as `reduce_range` has it
 _OPSET = 17  # for models older than 13, which have no quantisation per channel
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
@@ -77,8 +83,7 @@ def quantize(
     with atomic_write_together([out]) as staged:
         _run_static(model, staged[0], arrays, source)
         found = _loaded(staged[0])
-        means = _input_means(model, arrays)
-        inner = sum(_correct(node, model, found, means) for node in _convolutions(model))
+        inner = _round_again(model, found, arrays)
         _describe(found, takes, cost, source)
         staged[0].write_bytes(found.SerializeToString(deterministic=True))
         size = staged[0].stat().st_size
@@ -227,54 +232,66 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
         raise InvalidInput(f"{source}: ONNX Runtime cannot quantise it ({reason}); give a plain network") from error
 
 
-def _input_means(model: ModelProto, images: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
-    """The average of each channel (C,) that each convolution is given, over all pixels of all images."""
-    import onnxruntime as ort
-    from onnx import TensorProto, helper
+def _round_again(model: ModelProto, found: ModelProto, images: Sequence[NDArray[Any]]) -> int:
+    """Choose the integers of all convolutions that are in 8 bits; how many that are.
 
-    names = list(dict.fromkeys(node.input[0] for node in _convolutions(model)))
-    measured = _copied(model)
-    for i, name in enumerate(names):
-        measured.graph.node.append(helper.make_node("GlobalAveragePool", [name], [f"mean.{i}"], f"mean.{i}"))
-    del measured.graph.output[:]
-    measured.graph.output.extend(
-        helper.make_tensor_value_info(f"mean.{i}", TensorProto.FLOAT, None) for i in range(len(names))
-    )
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(measured.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    sums: list[Any] = [0.0] * len(names)
-    for image in images:
-        pixels = image.shape[2] * image.shape[3]
-        for i, mean in enumerate(session.run(None, {model.graph.input[0].name: image})):
-            sums[i] = sums[i] + mean.astype(np.float64).sum((0, 2, 3)) * pixels
-    count = sum(image.shape[0] * image.shape[2] * image.shape[3] for image in images)
-    return {name: np.asarray(total / count) for name, total in zip(names, sums, strict=True)}
-
-
-def _correct(node: NodeProto, model: ModelProto, found: ModelProto, means: Mapping[str, NDArray[np.float64]]) -> bool:
-    """Add (W - W') * E[x] to a convolution's bias; False for one that is not in 8 bits.
-
-    Not exact at the image's border, where zeros are read instead of E[x].
+    Weights or biases that several convolutions share stay as ONNX Runtime has rounded them.
     """
+    exact, integer = InnerValues(model, images), InnerValues(found, images)
+    twins = {node.name: node for node in found.graph.node}
+    makers = {node.output[0]: node for node in found.graph.node if node.op_type == "DequantizeLinear"}
+    inner = [node for node in _convolutions(model) if twins[node.name].input[1] in makers]
+    uses = Counter(name for node in _convolutions(model) for name in node.input[1:])
+    for node in inner:
+        if any(uses[name] > 1 for name in node.input[1:]):
+            continue
+        twin = twins[node.name]
+        pairs = zip(integer.of(twin.input[0]), exact.of(node.output[0]), strict=True)
+        weight, bias = (makers[name].input for name in twin.input[1:])
+        _choose(node, model, found, weight, bias, [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in pairs])
+    return len(inner)
+
+
+def _choose(
+    node: NodeProto,
+    model: ModelProto,
+    found: ModelProto,
+    weight: Sequence[str],
+    bias: Sequence[str],
+    pairs: Sequence[tuple[Tensor, Tensor]],
+) -> None:
+    """For one convolution.
+
+    weight, bias   names of their integers and of their steps
+    pairs          for each image what it reads in 8 bits, and what it gives in float32
+    """
+    exact, steps = _stored(model, node.input[1]).double(), _stored(found, weight[1]).double()
+    wanted = _stored(model, node.input[2]).double()
+    window = Window.of(node, exact.shape[2:])
+    groups = len(pairs[0][0][0]) // exact.shape[1]
+    integers, offsets = [], []
+    for i, (rows, offset) in enumerate(zip(exact.flatten(1).chunk(groups), wanted.chunk(groups), strict=True)):
+        lost = window.lost(rows, offset, [(x.chunk(groups, 1)[i], y.chunk(groups, 1)[i]) for x, y in pairs])
+        chosen, shift = rounded(rows, steps.chunk(groups)[i], WEIGHT_LIMIT, lost)
+        integers.append(chosen)
+        offsets.append(offset + shift)
+    limits = torch.iinfo(torch.int32)
+    scaled = (torch.cat(offsets) / _stored(found, bias[1]).double()).round().clamp(limits.min, limits.max)
+    _store(found, weight[0], torch.cat(integers).reshape(exact.shape).to(torch.int8))
+    _store(found, bias[0], scaled.to(torch.int32))
+
+
+def _stored(model: ModelProto, name: str) -> Tensor:
     from onnx import numpy_helper
 
-    stored = {tensor.name: tensor for tensor in found.graph.initializer}
-    makers = {other.output[0]: other for other in found.graph.node if other.op_type == "DequantizeLinear"}
-    twin = next(other for other in found.graph.node if other.name == node.name)
-    if twin.input[1] not in makers:
-        return False
-    weight, weight_scale, _ = (numpy_helper.to_array(stored[name]) for name in makers[twin.input[1]].input)
-    bias, bias_scale, _ = (numpy_helper.to_array(stored[name]) for name in makers[twin.input[2]].input)
-    exact = numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == node.input[1]))
-    lost = exact - weight.astype(np.float64) * weight_scale.reshape(-1, 1, 1, 1)  # zero points of weights are 0
-    groups = means[node.input[0]].reshape(-1, exact.shape[1])
-    of_group = groups.repeat(len(exact) // len(groups), 0)  # (C_out, C_in of its group)
-    corrected = bias + np.round(np.einsum("oikl,oi->o", lost, of_group) / bias_scale)
-    name = makers[twin.input[2]].input[0]
-    limits = np.iinfo(np.int32)
-    stored[name].CopyFrom(numpy_helper.from_array(corrected.clip(limits.min, limits.max).astype(np.int32), name))
-    return True
+    return torch.from_numpy(numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name)).copy())
+
+
+def _store(model: ModelProto, name: str, value: Tensor) -> None:
+    from onnx import numpy_helper
+
+    place = next(t for t in model.graph.initializer if t.name == name)
+    place.CopyFrom(numpy_helper.from_array(value.numpy(), name))
 
 
 def _describe(found: ModelProto, takes: Takes, cost: Cost | None, source: Path) -> None:

@@ -104,14 +104,26 @@ def test_any_size_goes_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_biases_take_back_what_rounding_shifts(groups: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_rounded_again_give_back_what_rounding_shifts(
+    groups: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = foreign(tmp_path / "net.onnx", groups=groups, offset=8.0)
     inputs = images(channels=1)
     quantize(source, tmp_path / "with.onnx", inputs, takes=Takes(2, 1))
-    monkeypatch.setattr(quantization, "_correct", lambda *_: True)
+    monkeypatch.setattr(quantization, "_round_again", lambda *_: 0)
     quantize(source, tmp_path / "without.onnx", inputs, takes=Takes(2, 1))
     shifts = [shift(source, tmp_path / name, inputs) for name in ("with.onnx", "without.onnx")]
     assert shifts[0] < shifts[1] / 5, shifts
+    deviations = [deviation(source, tmp_path / name, inputs) for name in ("with.onnx", "without.onnx")]
+    assert deviations[0] < deviations[1] / 2, deviations
+
+
+def test_what_convolutions_share_stays_as_it_was_rounded(tmp_path: Path) -> None:
+    model = onnx.load(str(foreign(tmp_path / "net.onnx")))
+    model.graph.node[4].input[1] = "w1"  # the third convolution reads the weights of the second
+    onnx.save(model, str(tmp_path / "shared.onnx"))
+    quantize(tmp_path / "shared.onnx", tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert 0 < deviation(tmp_path / "shared.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
 
 
 @pytest.mark.parametrize(("opset", "bias"), [(11, True), (17, False)])
