@@ -6,8 +6,10 @@ float32 in 0..1.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,17 +38,17 @@ def read_image(
 
     keep_grey    give a grey file as (H, W, 1) instead of three equal channels
     keep_alpha   give transparency, if there is any, as one channel more; else it is dropped
-    most_pixels  more are refused before they are decoded
+    most_pixels  more are refused before they are decoded; None: as many as make Pillow distrust a file, 179 million
 
     16-bit grey is scaled to 8 bits, and the orientation a camera noted is applied.
-    Raises InvalidInput for a file that is missing, damaged, no image, or so large that Pillow distrusts it.
+    Raises InvalidInput for a file that is missing, damaged, no image, or too large.
     """
     if np.dtype(dtype) not in (np.uint8, np.float32):
         raise InvalidInput(f"read_image: dtype {np.dtype(dtype)}. Choose uint8 (0..255) or float32 (0..1).")
     try:
-        with Image.open(path) as file:
-            if most_pixels is not None and file.width * file.height > most_pixels:
-                raise ValueError(f"{file.width:,} x {file.height:,} pixels are more than {most_pixels:,}")
+        with _at_most(most_pixels), Image.open(path) as file:
+            if most_pixels is not None:
+                require_pixels(path, file.width, file.height, most_pixels)
             alpha = "A" if keep_alpha and file.has_transparency_data else ""
             image = ImageOps.exif_transpose(file)
             grey = image.mode in ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B")
@@ -54,12 +56,34 @@ def read_image(
                 levels = np.asarray(image).astype(np.float64) / 257
                 image = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
             pixels = np.array(image.convert(("L" if grey and keep_grey else "RGB") + alpha))
+    except InvalidInput:
+        raise
     except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
         raise InvalidInput(
             f"{path}: not a readable image ({error}). Give a PNG, JPEG or another format of Pillow."
         ) from error
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     return pixels if np.dtype(dtype) == np.uint8 else (pixels / np.float32(255)).astype(np.float32)
+
+
+def require_pixels(path: str | os.PathLike[str], width: int, height: int, most: int) -> None:
+    """Raises InvalidInput where an image has more pixels than `most`."""
+    if width * height > most:
+        raise InvalidInput(
+            f"{path}: has {width:,} x {height:,} pixels, more than {most:,}: the limit guards against files that are "
+            "made to fill disks; if it is meant, allow more with --max-pixels"
+        )
+
+
+@contextlib.contextmanager
+def _at_most(pixels: int | None) -> Iterator[None]:
+    """Pillow's own limit, which is a global, stands aside where there is another."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = before if pixels is None else None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:

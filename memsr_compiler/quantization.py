@@ -3,8 +3,6 @@
 QDQ, unsigned activations by minimum and maximum, signed weights per output channel in 7 bits (`reduce_range`:
 processors without VNNI add two products in 16 bits, which 8-bit weights would overflow).
 
-The first and the last convolution stay in float32, which costs little and gains 0.4 dB (docs/quantize.md).
-
 ONNX Runtime rounds each weight to the nearest.  A student feels that: it carries the image through all of its layers,
 in channels that lie far above zero, so that the errors are as large as the values themselves.  Here the weights of
 each layer, from the first to the last, are rounded again (`rounding`), so that the layer gives on images what it gives
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 FORMAT = "memsr quantized network 1"
-WEIGHT_LIMIT = 64  # of the integers, as `reduce_range` has it
+_WEIGHT_LIMIT = 64  # of the integers, as `reduce_range` has it
 _OPSET = 17  # for models older than 13, which have no quantisation per channel
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
@@ -174,12 +172,6 @@ def _convolutions(model: ModelProto) -> Iterator[NodeProto]:
     yield from (node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in stored)
 
 
-def _ends(model: ModelProto) -> list[str]:
-    """The first convolution and the last, if there are others between them."""
-    names = [node.name for node in _convolutions(model)]
-    return [names[0], names[-1]] if len(names) > 2 else []
-
-
 def _give_biases(model: ModelProto) -> None:
     """Zeros where a convolution has none, so that there is something to correct."""
     from onnx import numpy_helper
@@ -225,7 +217,6 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
-            nodes_to_exclude=_ends(model),
         )
     except Exception as error:  # ONNX Runtime raises whatever its steps do
         reason = str(error).strip().partition("\n")[0]
@@ -265,14 +256,15 @@ def _choose(
     weight, bias   names of their integers and of their steps
     pairs          for each image what it reads in 8 bits, and what it gives in float32
     """
-    exact, steps = _stored(model, node.input[1]).double(), _stored(found, weight[1]).double()
+    exact = _stored(model, node.input[1]).double()
+    steps = _stored(found, weight[1]).double().reshape(-1).expand(len(exact))
     wanted = _stored(model, node.input[2]).double()
     window = Window.of(node, exact.shape[2:])
     groups = len(pairs[0][0][0]) // exact.shape[1]
     integers, offsets = [], []
     for i, (rows, offset) in enumerate(zip(exact.flatten(1).chunk(groups), wanted.chunk(groups), strict=True)):
         lost = window.lost(rows, offset, [(x.chunk(groups, 1)[i], y.chunk(groups, 1)[i]) for x, y in pairs])
-        chosen, shift = rounded(rows, steps.chunk(groups)[i], WEIGHT_LIMIT, lost)
+        chosen, shift = rounded(rows, steps.chunk(groups)[i], _WEIGHT_LIMIT, lost)
         integers.append(chosen)
         offsets.append(offset + shift)
     limits = torch.iinfo(torch.int32)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import ExportError, InvalidInput, MemsrError
-from memsr_compiler.images import read_image
+from memsr_compiler.images import read_image, require_pixels
 from memsr_compiler.resize import enlarge_rows
 
 Pixels = NDArray[Any]
@@ -63,6 +63,7 @@ class RowFile:
 
     channels  3 RGB, 1 grey; alpha comes on top;   dtype   uint8 or uint16
     pages     of the file, or frames; all but the first are left out
+    most_pixels   that were allowed
     """
 
     path: Path
@@ -72,16 +73,13 @@ class RowFile:
     alpha: bool
     dtype: type[np.uint8] | type[np.uint16]
     pages: int
+    most_pixels: int
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
         """Raises InvalidInput for what is no image, has too many pixels, or pixels of a kind that is not handled."""
         image = _opened(path, most_pixels)
-        if image.width * image.height > most_pixels:
-            raise InvalidInput(
-                f"{path}: has {image.width:,} x {image.height:,} pixels, more than {most_pixels:,}: the limit "
-                "guards against files that are made to fill disks; if it is meant, allow more with --max-pixels"
-            )
+        require_pixels(path, image.width, image.height, most_pixels)
         channels = COLOURS.get(image.interpretation)
         if channels is None or image.format not in PEAKS or image.bands not in (channels, channels + 1):
             raise InvalidInput(
@@ -89,7 +87,7 @@ class RowFile:
                 "bits is wanted, with or without alpha: convert it first"
             )
         alpha, dtype, pages = image.bands > channels, PEAKS[image.format], image.get_n_pages()
-        return RowFile(path, image.width, image.height, channels, alpha, dtype, pages)
+        return RowFile(path, image.width, image.height, channels, alpha, dtype, pages, most_pixels)
 
     def bands(self, rows: int) -> Iterator[Pixels]:
         """The colours, (h, width, channels), at most `rows` rows each.  Raises InvalidInput where it is damaged."""
@@ -97,7 +95,7 @@ class RowFile:
 
     def _read(self, first: int, count: int, rows: int) -> Iterator[Pixels]:
         vips = _vips()
-        image = _opened(self.path).extract_band(first, n=count)
+        image = _opened(self.path, self.most_pixels).extract_band(first, n=count)
         try:
             region = vips.Region.new(image)
             for top in range(0, image.height, rows):
@@ -156,7 +154,7 @@ class RowFile:
         source = vips.SourceCustom()
         source.on_read(pipe.read)
         image = vips.Image.pngload_source(source, access="sequential", fail_on="truncated", unlimited=True)
-        original = _opened(self.path)
+        original = _opened(self.path, self.most_pixels)
         image = image.copy(xres=original.xres, yres=original.yres)
         for name in original.get_fields():
             if name in KEPT or name.startswith("exif-"):
@@ -164,7 +162,7 @@ class RowFile:
         image.write_to_file(str(staged), **WRITTEN[suffix])
 
 
-def _opened(path: Path, most_pixels: int | None = None) -> Any:
+def _opened(path: Path, most_pixels: int) -> Any:
     """most_pixels   for what Pillow reads, which decodes it at once"""
     vips = _vips()
     try:

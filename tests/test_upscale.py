@@ -246,7 +246,7 @@ def test_what_only_pillow_reads_keeps_alpha_and_the_limit(tmp_path: Path) -> Non
     opened = RowFile.open(tmp_path / "x.tga")
     opened.save(tmp_path / "out.png", doubled(opened.bands(4)), 2)
     assert np.array_equal(read_back(tmp_path / "out.png"), image.repeat(2, axis=0).repeat(2, axis=1))
-    with pytest.raises(InvalidInput, match="6 pixels are more than 29"):
+    with pytest.raises(InvalidInput, match="5 x 6 pixels, more than 29"):
         RowFile.open(tmp_path / "x.tga", most_pixels=29)
 
 
@@ -322,6 +322,16 @@ def test_options_that_do_not_fit(run: Run, model: Path, tmp_path: Path, options:
     refused = run("upscale", tmp_path / "in.png", tmp_path / "out.png", "--model", model, *options)
     assert refused[0] == 2 and message in refused[2]
     assert not (tmp_path / "out.png").exists()
+
+
+def test_our_limit_not_pillows(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BMP is read by Pillow, which has a limit of its own that no option would lift."""
+    Image.fromarray(pixels(30, 30)).save(tmp_path / "in.bmp")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    command = ("upscale", tmp_path / "in.bmp", tmp_path / "out.png", "--model", model)
+    refused = run(*command, "--max-pixels", "800")
+    assert refused[0] == 2 and "30 x 30 pixels, more than 800" in refused[2] and "--max-pixels" in refused[2]
+    assert run(*command)[0] == 0 and Image.MAX_IMAGE_PIXELS == 100
 
 
 def test_places_that_do_not_fit(run: Run, model: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
     graph = trace(teacher.module, input_range=input_range).graph if options.report or not talk.quiet else None
     cost = cost_of_graph(graph) if graph is not None else None
     if options.report is not None and graph is not None and cost is not None:
-        _write_report(options.report, net, [("as read", graph), *steps], str(teacher_options.path), cost, measured)
+        _write_report(options.report, net, [("as read", graph), *steps], teacher_options.path.name, cost, measured)
         written.append(options.report)
     _tell(net, cost, passes, measured, written, options, talk)
 

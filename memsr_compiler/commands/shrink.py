@@ -107,7 +107,7 @@ def _page(
     step("drawing the report")
     return shrink_report(
         net,
-        teacher_name=str(path),
+        teacher_name=path.name,
         rows=rows,
         size=options.student.size,
         images=samples.words,
