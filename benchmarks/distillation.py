@@ -10,7 +10,8 @@ STEPS, WIDTH of the student, 1000 and 32 if not given
 The shipped teacher, x2.  All rows: the same seed, the same patches in the same order, batches of 8 patches of 96x96
 pixels, one thread.  The paper's rows as published (peak rate 2e-4, no centring), ours by the defaults of `distill`.
 PSNR on Y in dB: before, after the last step, and how far the lowest validation on the way (photographs that ship
-with scikit-image, 20 validations) was below the start.  The curves, MemSR's Figure 6, are written to RUNS/curves.csv and RUNS/curves.svg.
+with scikit-image, 20 validations) was below the start.  The curves, MemSR's Figure 6, are written to RUNS/curves.csv
+and RUNS/curves.svg.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def main(data: Path, benchmarks: Path, runs: Path, steps: int = 1000, width: int
     def scores(network: torch.nn.Module) -> str:
         return "  ".join(f"{rgb_psnr(network, benchmarks / name / 'x2', 2):7.3f}" for name in SETS)
 
-    print(f"{steps} steps of 8 patches of 96x96, width {width}; {', '.join(SETS)}: before | after | lowest validation, by the start")
+    print(f"{steps} steps of 8 patches of 96x96, width {width}")
+    print(f"{', '.join(SETS)}: before | after | the lowest validation, by the start")
     print(f"{'teacher':30} {scores(load_teacher(SHIPPED))}")
     curves: list[Curve] = []
     for row in ROWS:

@@ -111,15 +111,21 @@ def _settings(context: typer.Context, path: Path | None) -> Path | None:
         from memsr_compiler.commands.settings import read_settings
 
         known = {option: p.name for p in context.command.params for option in (p.name, *p.opts) if option and p.name}
-        context.default_map = {**(context.default_map or {}), **read_settings(path, known)}
+        found = read_settings(path, known, f"memsrc {context.info_name}")
+        context.default_map = {**(context.default_map or {}), **found}
     return path
 
 
 def _resumed(context: typer.Context, place: Path | None) -> Path | None:
-    """A run goes on with the options it began with."""
+    """A run goes on with the options it began with, where it is now."""
     if place is not None:
+        from memsr_compiler.errors import InvalidInput
+
+        if not place.exists():
+            raise InvalidInput(f"{place}: there is no such run; give a run's folder, or one of its checkpoints")
         folder = place.parent if place.is_file() else place
         _settings(context, folder / "config.yaml")
+        context.default_map = {**(context.default_map or {}), "out": str(folder)}
     return place
 
 
@@ -741,10 +747,11 @@ def similarity(
 
 
 def _given(context: typer.Context) -> dict[str, Any]:
-    """All options of a run, for its record; not how it talks, nor where options came from."""
+    """All options of a run by their names, for its record; not how it talks, nor where options came from."""
     left_out = ("resume", "config", "as_json", "quiet", "verbose")
-    values = {name: list(value) if isinstance(value, tuple) else value for name, value in context.params.items()}
-    return {name: value for name, value in values.items() if name not in left_out and value is not None}
+    names = {p.name: p.opts[0].lstrip("-") for p in context.command.params if p.name not in left_out}
+    values = {names[name]: value for name, value in context.params.items() if name in names and value is not None}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def main() -> None:

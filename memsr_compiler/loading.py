@@ -127,7 +127,7 @@ def _load(
         return content.float().eval(), None, {}
     check_tensors(content, len(data))
     if arch is not None and ":" in arch:
-        network = call(_imported(arch), options, arch)
+        network = call(imported(arch), options, arch)
         load_strictly(network, content, arch)
         return network.float().eval(), None, options
     only = None if arch is None else family_named(arch)
@@ -240,7 +240,8 @@ def _load_onnx(path: Path) -> nn.Module:
     return load_onnx(path).eval()
 
 
-def _imported(arch: str) -> Callable[..., object]:
+def imported(arch: str) -> Callable[..., object]:
+    """What `package.module:factory` names.  Raises InvalidInput where there is nothing to call."""
     module_name, _, attribute = arch.partition(":")
     try:
         factory: object = importlib.import_module(module_name)

@@ -12,6 +12,7 @@ import torch
 from conftest import Run
 from numpy.typing import NDArray
 from pairs import write_pairs
+from PIL import Image
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, save_plain
@@ -175,6 +176,15 @@ def test_hr_alone_is_made_smaller_as_lr_was(run: Run, models: Path) -> None:
 def test_without_data_the_photographs_that_ship(run: Run) -> None:
     status, out, err = run("eval", "bicubic", "--scale", "2")
     assert status == 0 and "the photographs" not in err and f"{len(sample_photographs())} images" in out
+
+
+def test_images_too_small_to_be_made_smaller_are_named(run: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    status, _, err = run("eval", "bicubic", "--scale", "2", "--data", tmp_path)
+    assert status == 2 and "dot.png" in err and "no image in it is large enough" in err
+    Image.new("RGB", (24, 24), "red").save(tmp_path / "red.png")
+    status, _, err = run("eval", "bicubic", "--scale", "2", "--data", tmp_path, "--json")
+    assert status == 0 and "dot.png: is smaller than 2x2 pixels, passed over" in " ".join(err.split())
 
 
 def test_wrong_input_to_eval(run: Run, models: Path, tmp_path: Path) -> None:

@@ -342,6 +342,11 @@ def test_a_loss_that_is_no_number_is_told_with_its_images(photographs: Path, tmp
         loop.run(objective, patches(photographs, tmp_path), recipe(), tmp_path / "run", validate=lambda _: 0.0)
 
 
+def test_weights_that_are_no_numbers_are_told(run: Run, distill: Command) -> None:
+    status, _, err = run(*distill("run", "--rate", "1e38", "--every", "1"))
+    assert status != 0 and "lower --rate" in err and "Traceback" not in err
+
+
 def test_overfitting_reaches_45_db(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     Image.fromarray(picture(32, 32, 0)).save(tmp_path / "one" / "0.png")
@@ -453,8 +458,12 @@ def test_options_come_from_a_file_and_the_command_line_is_stronger(run: Run, dis
     status, _, err = run(*distill("run", "--config", tmp_path / "some.yaml", "-q"))
     assert status == 0, err
     kept = (tmp_path / "run" / "config.yaml").read_text()
-    assert "steps: 6\n" in kept and "warm_up: 0.5\n" in kept and "weight: 0" in kept
-    for content, message in (("stepz: 4", "no option is called stepz"), ("- 3", "name: value"), ("a: [", "is no YAML")):
+    assert "steps: 6\n" in kept and "warm-up: 0.5\n" in kept and "lambda: 0" in kept
+    for content, message in (
+        ("stepz: 4", "no option of memsrc distill is called stepz"),
+        ("- 3", "name: value"),
+        ("a: [", "is no YAML"),
+    ):
         (tmp_path / "bad.yaml").write_text(content)
         status, _, err = run(*distill("other", "--config", tmp_path / "bad.yaml"))
         assert status == 2 and message in err
@@ -464,16 +473,142 @@ def test_options_come_from_a_file_and_the_command_line_is_stronger(run: Run, dis
     ("options", "message"),
     [
         (["--patch", "15"], "no multiple of the scale"),
-        (["--lambda", "-1"], "lambda -1.0"),
+        (["--lambda", "-1"], "--lambda -1.0: want"),
+        (["--lambda", "inf"], "--lambda inf: want"),
+        (["--epsilon", "0"], "--epsilon 0.0: want"),
+        (["--warm-up", "1"], "warm-up 1.0: want"),
+        (["--ema", "1"], "average (--ema) 1.0: want"),
+        (["--clip", "nan"], "clip nan: want"),
+        (["--data", "nowhere"], "nowhere: is no folder"),
+        (["--val", "nowhere"], "nowhere: is no folder"),
         (["--scale", "3"], "enlarges by 2"),
         (["--maps", "zeros"], "want one of initialised, random"),
-        (["--resume", "nowhere"], "cannot be read"),
+        (["--resume", "nowhere"], "there is no such run"),
         (["--rate", "0"], "learning rate of 0.0"),
     ],
 )
-def test_options_that_do_not_fit(run: Run, distill: Command, options: list[str], message: str) -> None:
+def test_options_that_do_not_fit(run: Run, distill: Command, tmp_path: Path, options: list[str], message: str) -> None:
     status, _, err = run(*distill("run", *options))
-    assert status == 2 and message in err
+    assert status == 2 and message in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_fp16_needs_a_gpu(run: Run, distill: Command) -> None:
+    status, _, err = run(*distill("run", "--precision", "fp16"))
+    assert status == 2 and "--precision fp16 is for GPUs" in err
+
+
+def test_a_run_replaces_nothing(run: Run, distill: Command, files: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    place.mkdir()
+    (place / "student.safetensors").write_bytes((files / "student.safetensors").read_bytes())
+    before = (place / "student.safetensors").read_bytes()
+    status, _, err = run(*distill("run"))
+    assert status == 2 and "holds student.safetensors already" in err
+    assert (place / "student.safetensors").read_bytes() == before and len(list(place.iterdir())) == 1
+    (tmp_path / "file").write_text("")
+    status, _, err = run(*distill("file"))
+    assert status == 2 and "is a file" in err
+
+
+def test_a_run_goes_on_as_it_began_wherever_it_is(
+    run: Run, distill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, err = run(*distill("run", "-q"))
+    assert status == 0, err
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    for wrong in (("--steps", 9), ("--rate", 1e-3), ("--batch", 4), ("--lambda", 0)):
+        status, _, err = run("distill", "--resume", tmp_path / "run", *wrong)
+        assert status == 2 and f"{wrong[0]} {wrong[1]}" in err and "leave it out" in err, err
+        assert (tmp_path / "run" / "config.yaml").read_text() == config
+    status, _, err = run("distill", "--resume", tmp_path / "run", "--out", tmp_path / "other")
+    assert status == 2 and "leave --out out" in err and not (tmp_path / "other").exists()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "step-00000006.ckpt").unlink()
+    (tmp_path / "moved" / "student.onnx").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    status, _, err = run("distill", "--resume", Path("..", "moved"), "--every", 1, "-q")
+    assert status == 0, err
+    assert (tmp_path / "moved" / "student.onnx").exists() and not (tmp_path / "run").exists()
+
+
+def test_a_best_network_that_was_lost_is_found_anew(run: Run, distill: Command, tmp_path: Path) -> None:
+    assert run(*distill("run", "-q"))[0] == 0
+    (tmp_path / "run" / "best.ckpt").write_bytes(b"x")
+    status, _, err = run("distill", "--resume", tmp_path / "run" / "best.ckpt")
+    assert status == 2 and "is no state of a run" in err
+    assert run("distill", "--resume", tmp_path / "run", "-q") == (0, "", "")
+    assert checkpoints.load(tmp_path / "run" / "best.ckpt")["step"] == 6
+
+
+def test_another_teacher_is_told_and_a_plain_one_will_do(
+    run: Run, distill: Command, files: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    torch.save(EDSR(scale=2, blocks=1, channels=8, tail="conv").state_dict(), tmp_path / "other.pt")
+    status, _, err = run(*distill("run", "--teacher", tmp_path / "other.pt"))
+    assert status == 0 and "was derived from another network" in " ".join(err.split())
+    save_plain(compile_to_plain(new_teacher()), tmp_path / "plain.safetensors")
+    status, _, err = run(*distill("second", "--teacher", tmp_path / "plain.safetensors"))
+    assert status == 0 and "another network" not in err
+
+
+def test_photographs_made_ready_are_made_again_where_they_are_damaged(photographs: Path, tmp_path: Path) -> None:
+    before = patches(photographs, tmp_path / "cache")[3]
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(path.read_bytes()[:-5])
+    after = patches(photographs, tmp_path / "cache")[3]
+    assert torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="choose another --cache"):
+        patches(photographs, tmp_path / "file")
+
+
+def test_batch_norm_learns_what_its_inputs_are(run: Run, photographs: Path, tmp_path: Path) -> None:
+    few = ["--steps", "3", "--batch", "2", "--patch", "32", "--every", "3", "--cache", tmp_path, "--val", photographs]
+    small = ["--arch", "srresnet", "--arch-args", "blocks=1,channels=8", "--scale", "2"]
+    status, _, err = run("train", *small, "--data", photographs, "--out", tmp_path / "run", *few)
+    assert status == 0, err
+    weights = torch.load(tmp_path / "run" / "network.pt", weights_only=True)
+    means = [value for name, value in weights.items() if name.endswith("running_mean")]
+    assert means and all(mean.abs().max() > 0 for mean in means)
+
+
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        (["--arch", "plain-s", "--blocks", "1"], "takes no arguments"),
+        (["--arch", "teacher-s", "--arch-args", "foo=1"], "--arch teacher-s: got an unexpected keyword"),
+        (["--arch", "teacher-s", "--arch-args", "blocks=abc"], "--arch teacher-s: does not build"),
+        (["--arch", "fsrcnn"], "does not take RGB"),
+        (["--arch", "vdsr"], "of the size that it is given"),
+        (["--arch", "edsr", "--arch-args", "scale=4,blocks=1,channels=4"], "which is not RGB enlarged by 2"),
+        (["--arch", "no.such:thing"], "cannot be imported"),
+        (["--arch", "resnet"], "no such family"),
+    ],
+)
+def test_networks_that_cannot_be_trained(
+    run: Run, photographs: Path, tmp_path: Path, arch: list[str], message: str
+) -> None:
+    status, _, err = run("train", *arch, "--scale", "2", "--data", photographs, "--out", tmp_path / "run")
+    assert status == 2 and message in err and err.count("\n") == 1, err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_ones_own_code_is_trained(
+    run: Run, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine_own.py").write_text(
+        "from memsr_compiler.families.edsr import EDSR\n\n\n"
+        "def small(scale, blocks=1):\n    return EDSR(scale=scale, blocks=blocks, channels=4)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    few = ["--steps", "2", "--batch", "2", "--patch", "32", "--every", "1", "--cache", tmp_path, "--val", photographs]
+    own = ["--arch", "mine_own:small", "--scale", "2"]
+    status, _, err = run("train", *own, "--data", photographs, "--out", tmp_path / "run", *few)
+    assert status == 0 and (tmp_path / "run" / "plain.onnx").exists(), err
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from memsr_compiler.commands.console import Talk, is_first, silenced
-from memsr_compiler.commands.teachers import TeacherOptions, describe, read
+from memsr_compiler.commands.students import source
+from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.commands.training import (
     TrainingOptions,
     begin,
     bench,
+    check,
     done_before,
     patches,
     recipe,
@@ -64,21 +67,30 @@ def run(options: DistillOptions, talk: Talk) -> None:
     talk = silenced(talk)
     training = options.training
     how = recipe(training)
-    if not (options.weight >= 0 and 0 < options.epsilon <= 1):
-        raise InvalidInput(f"lambda {options.weight}, epsilon {options.epsilon}: want 0 or more, and (0, 1]")
+    if not (math.isfinite(options.weight) and options.weight >= 0):
+        raise InvalidInput(f"--lambda {options.weight}: want a number from 0 on; 0.3 is the paper's")
+    if not 0 < options.epsilon <= 1:
+        raise InvalidInput(f"--epsilon {options.epsilon}: want a number above 0, at most 1; 1e-5 is the paper's")
+    check(training, how)
     student = load_plain(options.student, require_certificate=False).float()
     student.certificate = None  # it speaks of these weights, and others will come
-    model, input_range = read(options.teacher, talk)
-    teacher = Teacher.of(model.module, input_range)
+    model = source(options.teacher, 8, talk)
+    input_range = model.shape.input_range
+    teacher = Teacher.of(model.model, input_range)
     info = student.info
+    if info.teacher_sha256 != teacher.sha256:
+        talk.warn(
+            f"{options.student}: was derived from another network than {options.teacher.path} "
+            f"({info.teacher_sha256[:12]}, this one is {teacher.sha256[:12]})"
+        )
     takes = Takes(info.scale, info.channels, info.input_range)
     if options.scale not in (None, takes.scale):
         raise InvalidInput(f"--scale {options.scale}: the student enlarges by {takes.scale}; leave --scale out")
     if input_range != takes.input_range:
         raise InvalidInput(f"the student takes values in {takes.input_range}, the teacher in {input_range}")
-    talk.say(f"teacher      {options.teacher.path}: {describe(model, input_range)}")
+    talk.say(f"teacher      {options.teacher.path}: {model.words}")
     objective = _objective(student, teacher, default_samples(cost_of_graph(teacher.graph).macs_per_pixel), options)
-    source = patches(training, takes, talk)
+    cut = patches(training, takes, talk)
     judged = bench(training, takes, talk)
     begin(training)
     before = judged.score(load_plain(options.student, require_certificate=False).float())
@@ -87,7 +99,7 @@ def run(options: DistillOptions, talk: Talk) -> None:
     with shown(talk, how.steps, done_before(training.resume)) as on_step:
         outcome = train(
             objective,
-            source,
+            cut,
             how,
             training.out,
             validate=judged.psnr,
@@ -101,7 +113,7 @@ def run(options: DistillOptions, talk: Talk) -> None:
     export_onnx(student, written[1])
     rows = {
         "bicubic": judged.bicubic,
-        "teacher": judged.score(copied(model.module, torch.float32)),
+        "teacher": judged.score(copied(model.model, torch.float32)),
         "student before": before,
         "student after": judged.score(student),
     }

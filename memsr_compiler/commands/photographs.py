@@ -109,7 +109,7 @@ def scored_images(folder: Path | None, scale: int, talk: Talk, *, keep_grey: boo
     pairs = (folder / "HR").is_dir()
     high = read_photographs(folder / "HR" if pairs else folder, talk, keep_grey=keep_grey)
     if not (pairs and (folder / "LR").is_dir()):
-        return [TestImage.of(p.name, p.pixels, scale) for p in high]
+        return [TestImage.of(p.name, p.pixels, scale) for p in _large_enough(high, scale, folder, talk)]
     low = read_photographs(folder / "LR", talk, keep_grey=keep_grey)
     found = []
     for h, w in _matched(high, low, folder):
@@ -119,6 +119,19 @@ def scored_images(folder: Path | None, scale: int, talk: Talk, *, keep_grey: boo
             sizes = [f"{p.pixels.shape[1]}x{p.pixels.shape[0]}" for p in (h, w)]
             raise InvalidInput(f"{folder}: {h.name}: HR is {sizes[0]} and LR {sizes[1]}, which is not x{scale}")
         found.append(TestImage(h.name, cropped, w.pixels))
+    return found
+
+
+def _large_enough(photographs: Sequence[Photograph], scale: int, folder: Path, talk: Talk) -> list[Photograph]:
+    """Those of which a small version can be made; the others are named."""
+    found = [p for p in photographs if min(p.pixels.shape[:2]) >= scale]
+    for p in photographs:
+        if min(p.pixels.shape[:2]) < scale:
+            talk.warn(f"{folder / p.name}: is smaller than {scale}x{scale} pixels, passed over")
+    if not found:
+        raise InvalidInput(
+            f"{folder}: no image in it is large enough to be made {scale} times smaller; give larger ones"
+        )
     return found
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from memsr_compiler.errors import InvalidInput, MemsrError
 
 
-def read_settings(path: Path, known: Mapping[str, str]) -> dict[str, Any]:
+def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[str, Any]:
     """A YAML file, `name: value`, as parameters' defaults.
 
-    known   parameters by the names that may be used for them: warm_up and --warm-up are one
+    known     parameters by the names that may be used for them: warm_up and --warm-up are one
+    command   whose parameters these are: "memsrc train"
 
     Raises InvalidInput for a file that is none, and names that no option has; MemsrError without PyYAML.
     """
@@ -38,6 +39,6 @@ def read_settings(path: Path, known: Mapping[str, str]) -> dict[str, Any]:
             (known[n] for n in (str(name), f"--{name}", f"--{str(name).replace('_', '-')}") if n in known), None
         )
         if option is None:
-            raise InvalidInput(f"{path}: no option is called {name}")
+            raise InvalidInput(f"{path}: no option of {command} is called {name}")
         found[option] = value
     return found

@@ -16,6 +16,7 @@ from memsr_compiler.commands.outputs import check_outputs
 from memsr_compiler.commands.students import Source, StudentOptions, material, source
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain_file import is_plain
 from memsr_compiler.similarity import linear_cka
 from memsr_compiler.student.calibration import batches, sample_inputs
 from memsr_compiler.student.levels import Teacher
@@ -40,7 +41,7 @@ def run(options: SimilarityOptions, talk: Talk) -> None:
     files = [path for path in (options.csv, options.plot) if path is not None]
     for path in options.networks:
         check_outputs(path, files)
-    a, b = (source(replace(options.teacher, path=path), 8, talk) for path in options.networks)
+    a, b = (source(_own(options.teacher, path), 8, talk) for path in options.networks)
     values = linear_cka(_levels(a), _levels(b), _images(a, options, talk))
     names = [path.name for path in options.networks]
     if options.csv is not None:
@@ -54,16 +55,21 @@ def run(options: SimilarityOptions, talk: Talk) -> None:
     together = len(values) == values.shape[1]
     talk.table(
         f"Linear CKA of the layers' features: {names[0]} and {names[1]}",
-        ("layer", *(["the same of the other"] if together else []), "most like layer", "CKA"),
+        ("layer", *(["same layer, CKA"] if together else []), "most like layer", "its CKA"),
         [
             (f"{i + 1:>2}", *([f"{values[i, i]:.4f}"] if together else []), str(number), value)
             for i, (number, value) in enumerate(best)
         ],
     )
     if together:
-        talk.say(f"mean         {float(values.diagonal().mean()):.4f} over layers of one number")
+        talk.say(f"mean         {float(values.diagonal().mean()):.4f} over layers of the same number")
     if files:
         talk.say(f"written      {', '.join(map(str, files))}")
+
+
+def _own(options: TeacherOptions, path: Path) -> TeacherOptions:
+    """--arch is for what is not plain: a teacher of one's own code, beside its student."""
+    return TeacherOptions(path) if is_plain(path) else replace(options, path=path)
 
 
 def _levels(network: Source) -> Teacher:

@@ -15,6 +15,7 @@ from memsr_compiler.commands.training import (
     TrainingOptions,
     begin,
     bench,
+    check,
     done_before,
     patches,
     recipe,
@@ -46,8 +47,9 @@ def run(options: TrainOptions, talk: Talk) -> None:
     talk = silenced(talk)
     training = options.training
     how = recipe(training)
-    network = new_network(options.arch, options.arguments, scale=options.scale, seed=training.seed)
-    takes = Takes(options.scale)
+    check(training, how)
+    network, input_range = new_network(options.arch, options.arguments, scale=options.scale, seed=training.seed)
+    takes = Takes(options.scale, 3, input_range)
     talk.say(f"network      {options.arch}, {sum(p.numel() for p in network.parameters()):,} parameters")
     source = patches(training, takes, talk)
     judged = bench(training, takes, talk)
@@ -67,7 +69,7 @@ def run(options: TrainOptions, talk: Talk) -> None:
         )
     if not is_first():
         return
-    written = _written(network.eval(), training.out, talk)
+    written = _written(network.eval(), input_range, training.out, talk)
     rows = {
         "bicubic": judged.bicubic,
         "network before": before,
@@ -76,7 +78,7 @@ def run(options: TrainOptions, talk: Talk) -> None:
     told(outcome, rows, judged.words, written, talk)
 
 
-def _written(network: nn.Module, out: Path, talk: Talk) -> list[Path]:
+def _written(network: nn.Module, input_range: tuple[float, float], out: Path, talk: Talk) -> list[Path]:
     """The weights, and the network as a plain one."""
     if isinstance(network, PlainNet):
         save_plain(network, out / "network.safetensors")
@@ -85,7 +87,7 @@ def _written(network: nn.Module, out: Path, talk: Talk) -> list[Path]:
     with atomic_write(out / "network.pt") as file:
         torch.save(network.state_dict(), file)
     try:
-        export_onnx(compile_to_plain(network), out / "plain.onnx")
+        export_onnx(compile_to_plain(network, input_range=input_range), out / "plain.onnx")
     except MemsrError as error:
         talk.warn(f"no plain network was made of it: {error}")
         return [out / "network.pt"]

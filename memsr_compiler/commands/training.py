@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from memsr_compiler.training.loop import Outcome, Progress, Recipe
 
 CONFIG, VERSIONS = "config.yaml", "versions.yaml"
+OURS = (CONFIG, VERSIONS, "log.jsonl", "*.ckpt", "student.*", "network.*", "plain.onnx")  # what a run writes
+MAY_CHANGE = ("every", "workers", "cache", "out", "student", "teacher", "data", "val")  # while a run goes on
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,50 @@ def bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:
     return Bench(images, takes, f"{len(images)} images, {words}")
 
 
+def check(options: TrainingOptions, how: Recipe) -> None:
+    """What can be known before any work.  Raises InvalidInput for a run that cannot be begun, or gone on with."""
+    out, processes = options.out, int(os.environ.get("WORLD_SIZE", "1"))
+    for folder in (options.data, options.validation):
+        if folder is not None and not folder.is_dir():
+            raise InvalidInput(f"{folder}: is no folder; give one with photographs")
+    if how.batch % processes:
+        raise InvalidInput(f"a batch of {how.batch} patches cannot be shared by {processes} processes equally")
+    if how.precision == "fp16" and not torch.cuda.is_available():
+        raise InvalidInput("--precision fp16 is for GPUs, and there is none; use bf16, or leave it out")
+    if options.resume is not None:
+        _check_resumed(options, options.resume)
+        return
+    if out.exists() and not out.is_dir():
+        raise InvalidInput(f"{out}: is a file; give a folder for the run")
+    if out.is_dir() and checkpoints.steps(out):
+        raise InvalidInput(f"{out}: holds a run already; --resume {out} goes on with it, or choose another --out")
+    there = sorted(path.name for pattern in OURS for path in out.glob(pattern))
+    if there:
+        raise InvalidInput(f"{out}: holds {there[0]} already, which a run would replace; choose another --out")
+
+
+def _check_resumed(options: TrainingOptions, place: Path) -> None:
+    import yaml
+
+    run = place.parent if place.is_file() else place
+    if options.out.resolve() != run.resolve():
+        raise InvalidInput(f"--out {options.out}: a run goes on in its own folder, {run}; leave --out out")
+    checkpoints.load(checkpoints.newest(place))
+    recorded = yaml.safe_load((run / CONFIG).read_text("utf-8"))
+    now = _recordable(options.flags)
+    for name in (name for name in {**recorded, **now} if name not in MAY_CHANGE):
+        if now.get(name) != recorded.get(name):
+            raise InvalidInput(
+                f"--{name} {now.get(name)}: the run began with {recorded.get(name)}, and goes on with that; leave it "
+                "out, or begin another run"
+            )
+
+
 def begin(options: TrainingOptions) -> None:
-    """Make the run's folder, and write into it how it was begun.  Raises InvalidInput where a run is there already."""
+    """Make the run's folder, and write into it how it was begun.  Raises InvalidInput where that is not possible."""
     import yaml
 
     out = options.out
-    if out.exists() and not out.is_dir():
-        raise InvalidInput(f"{out}: is a file; give a folder for the run")
-    if options.resume is None and out.is_dir() and checkpoints.steps(out):
-        raise InvalidInput(f"{out}: holds a run already; --resume {out} goes on with it, or choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -112,10 +149,16 @@ def begin(options: TrainingOptions) -> None:
     if not is_first():
         return
     checkpoints.tidy(out)
-    flags = {name: str(value) if isinstance(value, Path) else value for name, value in options.flags.items()}
-    for name, content in ((CONFIG, flags), (VERSIONS, versions())):
+    if options.resume is not None:
+        return
+    for name, content in ((CONFIG, _recordable(options.flags)), (VERSIONS, versions())):
         with atomic_write(out / name) as file:
             file.write(yaml.safe_dump(content, sort_keys=False).encode())
+
+
+def _recordable(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Files by their whole paths, so that a run can go on from any folder."""
+    return {name: os.path.abspath(value) if isinstance(value, Path) else value for name, value in flags.items()}
 
 
 def versions() -> dict[str, str]:

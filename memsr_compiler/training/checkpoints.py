@@ -46,6 +46,15 @@ def load(path: Path) -> State:
     return state
 
 
+def is_whole(path: Path) -> bool:
+    """Whether it can be loaded."""
+    try:
+        load(path)
+    except InvalidInput:
+        return False
+    return True
+
+
 def save_step(state: State, run: Path, step: int) -> None:
     """Keep a run's state after a step; of those before it the newest stays."""
     save(state, path_of(run, step))
@@ -66,6 +75,8 @@ def steps(run: Path) -> list[int]:
 def newest(place: Path) -> Path:
     """A run's newest checkpoint; a checkpoint itself.  Raises InvalidInput if there is none."""
     if place.is_file():
+        if not place.name.startswith("step-"):
+            raise InvalidInput(f"{place}: is no state of a run; give one of its step-*.ckpt, or the run's folder")
         return place
     found = steps(place)
     if not found:
@@ -83,4 +94,6 @@ def tidy(run: Path) -> None:
 def _way_out(path: Path) -> str:
     name = path.stem.removeprefix("step-")
     before = [step for step in steps(path.parent) if name.isdigit() and step < int(name)]
-    return f"; the one before it: --resume {path_of(path.parent, before[-1])}" if before else ""
+    if not before:
+        return "; there is none before it: begin the run again"
+    return f"; the one before it: --resume {path_of(path.parent, before[-1])}"

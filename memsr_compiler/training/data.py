@@ -7,6 +7,7 @@ only what a patch needs is read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.images import crop_to_multiple, read_image
@@ -44,6 +45,11 @@ class Photograph:
     high: Path
     low: Path
     size: tuple[int, int]
+
+    def is_whole(self, scale: int) -> bool:
+        """Whether both files have as many bytes as they should."""
+        count = 3 * self.size[0] * self.size[1]
+        return self.high.stat().st_size == count and self.low.stat().st_size == count // scale**2
 
     def opened(self, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         height, width = self.size
@@ -80,12 +86,14 @@ def prepared(
     """
     source = image_folder(folder)
     found: list[Photograph] = []
+    unreadable = 0
     for path in sorted(p for p in source.iterdir() if p.is_file() and not p.name.startswith(".")):
         if on_image is not None:
             on_image(path.name)
         try:
             photograph = _prepared(path, cache, scale)
         except InvalidInput:
+            unreadable += 1
             if warn is not None:
                 warn(f"{path}: not a readable image, passed over")
             continue
@@ -94,7 +102,8 @@ def prepared(
         elif warn is not None:
             warn(f"{path}: smaller than a patch of {patch * scale} pixels, passed over")
     if not found:
-        raise InvalidInput(f"{source}: no photograph of at least {patch * scale}x{patch * scale} pixels in it")
+        told = f", and {unreadable} that cannot be read" if unreadable else ""
+        raise InvalidInput(f"{source}: no photograph of at least {patch * scale}x{patch * scale} pixels in it{told}")
     return found
 
 
@@ -105,7 +114,9 @@ def _prepared(path: Path, cache: Path, scale: int) -> Photograph:
     low = cache / f"{key}-low.raw"
     if there and low.exists():
         height, width = map(int, there[0].name.split("-")[1].split("x"))
-        return Photograph(path.name, there[0], low, (height, width))
+        known = Photograph(path.name, there[0], low, (height, width))
+        if known.is_whole(scale):
+            return known
     pixels = crop_to_multiple(read_image(path), scale)
     if min(pixels.shape[:2]) < scale:
         return Photograph(path.name, low, low, (0, 0))
@@ -123,7 +134,8 @@ def _keep(path: Path, pixels: NDArray[np.uint8]) -> None:
         staged.write_bytes(np.ascontiguousarray(pixels).tobytes())
         os.replace(staged, path)
     except OSError as error:
-        staged.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
         raise ExportError(f"{path}: cannot be written ({error.strerror}); choose another --cache") from None
 
 
@@ -169,17 +181,34 @@ def batches(
 
     workers   processes that cut patches; 0: this one
     """
-    share = size // processes
-    numbers = [list(range(step * size + rank * share, step * size + (rank + 1) * share)) for step in range(first, last)]
     loader = torch.utils.data.DataLoader(
         patches,
-        batch_sampler=numbers,
+        batch_sampler=_Numbers(first, last, size, rank * (size // processes), size // processes),
         num_workers=workers,
         collate_fn=_collated,
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
     yield from loader
+
+
+@dataclass(frozen=True)
+class _Numbers(Sampler[list[int]]):
+    """The patches of each step, first to last - 1: `count` of `size`, from `offset` on."""
+
+    first: int
+    last: int
+    size: int
+    offset: int
+    count: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first, self.last):
+            start = step * self.size + self.offset
+            yield list(range(start, start + self.count))
+
+    def __len__(self) -> int:
+        return self.last - self.first
 
 
 def _collated(parts: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:

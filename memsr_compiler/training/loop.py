@@ -56,8 +56,14 @@ class Recipe:
                 raise InvalidInput(f"{name} {getattr(self, name)}: want {low} or more")
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise InvalidInput(f"a learning rate of {self.rate} is not possible; 2e-4 is the paper's")
-        if not (0 < self.warm_up < 1 and 0 < self.start <= 1 and 0 <= self.average < 1 and self.clip >= 0):
-            raise InvalidInput("warm-up is between 0 and 1, start in (0, 1], average in [0, 1), clip 0 or more")
+        for name, value, fits, wanted in (
+            ("warm-up", self.warm_up, 0 < self.warm_up < 1, "between 0 and 1"),
+            ("first rate", self.start, 0 < self.start <= 1, "above 0, at most 1"),
+            ("average (--ema)", self.average, 0 <= self.average < 1, "from 0 to below 1"),
+            ("clip", self.clip, math.isfinite(self.clip) and self.clip >= 0, "from 0 on"),
+        ):
+            if not fits:
+                raise InvalidInput(f"{name} {value}: want a number {wanted}")
         if self.precision not in ("no", "bf16", "fp16"):
             raise InvalidInput(f"precision {self.precision!r}: want no, bf16 or fp16")
 
@@ -124,6 +130,9 @@ def run(
     state = _State(objective, optimizer, schedule, average)
     if resume is not None:
         state.restore(checkpoints.load(checkpoints.newest(resume)))
+        if not checkpoints.is_whole(out / BEST):
+            state.forget_best()
+    objective.train()
     model, ready = accelerator.prepare(objective, optimizer)
     state.after(accelerator)
     compiled = torch.compile(model) if recipe.compiled else model
@@ -134,6 +143,8 @@ def run(
         """Validate, keep the state; in the main process."""
         with state.averaged():
             network = objective.settled()
+            if state.step:
+                _require_finite(network, state.step)
             psnr = _validated(network, validate)
             state.seen(psnr)
             if state.best_step == state.step:
@@ -143,7 +154,7 @@ def run(
         checkpoints.save_step(state.content(), out, state.step)
 
     try:
-        if main and state.step == 0 and math.isnan(state.start):
+        if main and math.isnan(state.best):  # a new run, or one whose best network was lost
             review(None)
         numbers = {"size": recipe.batch, "rank": rank, "processes": processes, "workers": recipe.workers}
         source = batches(patches, first=state.step, last=recipe.steps, **numbers)
@@ -164,6 +175,8 @@ def run(
                 average.add(objective)
             ends = state.step % recipe.every == 0 or state.step == recipe.steps
             meter.add(loss, pixels, features)
+            if ends:
+                meter.share(accelerator)
             if main:
                 progress = meter.progress(state, float(schedule.get_last_lr()[0]), renew=ends)
                 if ends:
@@ -210,6 +223,11 @@ def _require_number(loss: torch.Tensor, batch: Batch, step: int, rate: float) ->
             f"the loss is {loss.item()} at step {step + 1}, learning rate {rate:.3g}, images {named}; start again "
             "with a lower --rate or with --clip 1"
         )
+
+
+def _require_finite(network: nn.Module, step: int) -> None:
+    if not all(bool(torch.isfinite(value).all()) for value in network.parameters()):
+        raise MemsrError(f"weights are no numbers after step {step}; start again with a lower --rate or with --clip 1")
 
 
 def _on_cpu(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -264,6 +282,9 @@ class _State:
             self.start = psnr
         if not psnr <= self.best:  # the first time too
             self.best, self.best_step = psnr, self.step
+
+    def forget_best(self) -> None:
+        self.best, self.best_step = math.nan, 0
 
     def averaged(self) -> _Averaged:
         return _Averaged(self._objective, self._average)
@@ -352,6 +373,11 @@ class _Meter:
         self._sums = [total + part.detach().item() for total, part in zip(self._sums, parts, strict=True)]
         self._count += 1
 
+    def share(self, accelerator: Accelerator) -> None:
+        """The sums become those of all processes, by their number."""
+        sums = torch.tensor(self._sums, device=accelerator.device)
+        self._sums = accelerator.reduce(sums, "mean").tolist()
+
     def progress(self, state: _State, rate: float, *, renew: bool) -> Progress:
         now = time.perf_counter()
         total, done = now - self._begun, state.step - self._first
@@ -379,7 +405,7 @@ class _Record:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = out / LOG
-        lines = self._path.read_text("utf-8").splitlines() if self._path.exists() and step else []
+        lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         self._path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
         self._board = SummaryWriter(str(out / CURVES), purge_step=step + 1 if step else None)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
-from memsr_compiler.families import FAMILIES, Family, family_named
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.families import family_named
 from memsr_compiler.families.edsr import EDSR
+from memsr_compiler.loading import imported
 from memsr_compiler.plain import PlainLayer, PlainNet
 from memsr_compiler.plain_info import PlainInfo
 from memsr_compiler.statedict import call
@@ -20,27 +23,62 @@ TEACHERS = {"teacher-s": (8, 64), "teacher-m": (16, 64), "teacher-l": (16, 100)}
 PLAIN = {"plain-s": (19, 64), "plain-m": (35, 64), "plain-l": (35, 100)}
 """Layers and channels.  Plain-X is what `shrink --theta` makes of Teacher-M."""
 
-NAMES = (*TEACHERS, *PLAIN, *(family.name for family in FAMILIES))
+SIDE = 48  # of the image that a new network is tried on; attention of RFDN's kind needs some pixels
 
 
-def new_network(arch: str, arguments: Mapping[str, object], *, scale: int, seed: int) -> nn.Module:
-    """A network with new weights, for RGB in 0..1.
+def new_network(
+    arch: str, arguments: Mapping[str, object], *, scale: int, seed: int
+) -> tuple[nn.Module, tuple[float, float]]:
+    """A network for RGB with new weights, and the range of values it takes.
 
-    arch       one of NAMES;   arguments   of the family, blocks=16 say; none for the named ones
+    arch       of TEACHERS or PLAIN, a family, or package.module:factory, which is given the scale if it takes one
+    arguments  of the family or factory, blocks=16 say; none for plain networks
 
-    Raises InvalidInput for an unknown name, and arguments that it does not take.
+    Raises InvalidInput for an unknown name, arguments that it does not take, and what does not enlarge RGB by `scale`.
     """
     torch.manual_seed(seed)
+    if arch in PLAIN:
+        if arguments:
+            layers, channels = PLAIN[arch]
+            raise InvalidInput(f"--arch {arch}: is {layers} layers of {channels} channels, and takes no arguments")
+        return new_plain(*PLAIN[arch], scale), (0.0, 1.0)
+    build, given, input_range = _builder(arch, arguments, scale)
+    network = call(build, given, arch)
+    _require_enlarges(network, arch, scale)
+    return network, input_range
+
+
+def _builder(
+    arch: str, arguments: Mapping[str, object], scale: int
+) -> tuple[Callable[..., object], dict[str, object], tuple[float, float]]:
     if arch in TEACHERS:
         blocks, channels = TEACHERS[arch]
-        return EDSR(**{"scale": scale, "blocks": blocks, "channels": channels, "tail": "conv", **arguments})  # type: ignore[arg-type]
-    if arch in PLAIN:
-        layers, channels = PLAIN[arch]
-        return new_plain(layers, channels, scale)
-    family: Family = family_named(arch)
-    network = call(family.build, {"scale": scale, **arguments}, f"--arch {arch}")
-    assert isinstance(network, nn.Module)
-    return network
+        return EDSR, {"scale": scale, "blocks": blocks, "channels": channels, "tail": "conv", **arguments}, (0.0, 1.0)
+    if ":" in arch:
+        factory = imported(arch)
+        given = {"scale": scale} if "scale" in inspect.signature(factory).parameters else {}
+        return factory, {**given, **arguments}, (0.0, 1.0)
+    family = family_named(arch)
+    if "scale" not in inspect.signature(family.build).parameters:
+        raise InvalidInput(
+            f"--arch {arch}: gives images of the size that it is given; train takes networks that enlarge"
+        )
+    return family.build, {"scale": scale, **arguments}, family.input_range
+
+
+def _require_enlarges(network: nn.Module, arch: str, scale: int) -> None:
+    """One small image decides: a mistake is told before anything is read or written."""
+    try:
+        with torch.no_grad():
+            made = network.eval()(torch.zeros(1, 3, SIDE, SIDE))
+    except Exception as error:  # a network may raise anything
+        reason = str(error).partition("\n")[0]
+        raise InvalidInput(f"--arch {arch}: does not take RGB images ({reason}); see --arch-args") from None
+    if not isinstance(made, torch.Tensor) or made.shape != (1, 3, SIDE * scale, SIDE * scale):
+        shape = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
+        raise InvalidInput(
+            f"--arch {arch}: makes {shape} of {(1, 3, SIDE, SIDE)}, which is not RGB enlarged by {scale}"
+        )
 
 
 def new_plain(layers: int, channels: int, scale: int) -> PlainNet:
