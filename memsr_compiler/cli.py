@@ -585,8 +585,13 @@ def quantize(
             help="Images to measure PSNR on, or folders HR and LR; default: calibration images", metavar="DIR"
         ),
     ] = None,
-    size: Size = "480x270",
-    input_range: InputRange = None,
+    size: Annotated[str, typer.Option(help="Input size that is timed", metavar="WxH")] = "480x270",
+    input_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Smallest and largest input value; for files that are not ours, default 0 1", metavar="LOW HIGH"
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -79,5 +79,6 @@ def test_the_command_has_a_table_a_file_and_a_plot(run: Run, tmp_path: Path) -> 
     assert len([e for e in root.iter() if e.tag.endswith("rect")]) == 1 + 24
     status, out, _ = run(*given)
     assert status == 0 and "most like layer" in out
+    assert run(*given, "--arch", "edsr", "--quiet") == (0, "", "")  # for the teacher; the plain file needs none
     status, _, err = run(*given, "--plot", tmp_path / "cka.pdf")
     assert status == 2 and ".svg" in err
