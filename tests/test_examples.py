@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import runpy
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import memsr_compiler
+from memsr_compiler import Takes, load_plain
 from memsr_compiler.images import sample_photographs
+from memsr_compiler.scoring import TestImage, evaluate, mean
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -22,6 +25,16 @@ def run(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: object) -> Non
     except SystemExit as stop:
         done = stop.code if isinstance(stop.code, int) else 0
     assert done == 0
+
+
+@pytest.mark.parametrize(("name", "least"), [("student_32_x2", 34.5), ("student_16_x2", 34.1)])
+def test_the_students_that_ship_are_those_of_the_model_card(name: str, least: float) -> None:
+    path = EXAMPLES / f"{name}.safetensors"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert f"{digest}  {path.name}" in (EXAMPLES / "MODELS.md").read_text("utf-8")
+    net = load_plain(path, require_certificate=False)
+    images = [TestImage.of(str(i), image, 2) for i, image in enumerate(sample_photographs())]
+    assert mean(evaluate(net, Takes(2), images, scale=2)).psnr > least  # bicubic has 31.99, the teacher 34.39
 
 
 def test_demo_keeps_the_teachers_psnr_and_a_student_comes_close(
