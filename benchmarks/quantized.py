@@ -29,8 +29,9 @@ from onnxruntime.quantization import CalibrationMethod
 from pretrained import rgb_psnr
 from torch import Tensor
 
-from memsr_compiler import quantization, quantize
+from memsr_compiler import quantize
 from memsr_compiler.commands.quantize import time_ratio
+from memsr_compiler.quantization import network as quantization
 from memsr_compiler.runtime import OrtNetwork
 from memsr_compiler.student.calibration import batches, sample_inputs
 from memsr_compiler.takes import Takes

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from memsr_compiler.inspection import inspect
     from memsr_compiler.loading import load_teacher
     from memsr_compiler.plain import PlainNet
-    from memsr_compiler.quantization import quantize
+    from memsr_compiler.quantization.network import quantize
     from memsr_compiler.scoring import TestImage, evaluate
     from memsr_compiler.storage import load_plain, save_plain
     from memsr_compiler.student.derive import shrink
@@ -48,7 +48,7 @@ _WHERE = {
     "inspect": "inspection",
     "load_plain": "storage",
     "load_teacher": "loading",
-    "quantize": "quantization",
+    "quantize": "quantization.network",
     "save_plain": "storage",
     "shrink": "student.derive",
 }

@@ -14,7 +14,7 @@ from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.loading import LoadedTeacher, read_teacher
 from memsr_compiler.modules import copied
 from memsr_compiler.plain_file import is_plain
-from memsr_compiler.quantization import cost_of_quantized, takes_of
+from memsr_compiler.quantization.network import cost_of_quantized, takes_of
 from memsr_compiler.runtime import OrtNetwork, Provider, Runner, TorchNetwork
 from memsr_compiler.scoring import Network
 from memsr_compiler.storage import load_plain

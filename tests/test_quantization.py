@@ -17,12 +17,13 @@ from onnx import TensorProto, helper, numpy_helper
 from pairs import write_pairs
 from torch import Tensor
 
-from memsr_compiler import compile_to_plain, export_onnx, quantization, quantize
+from memsr_compiler import compile_to_plain, export_onnx, quantize
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.opening import NetworkFile, counted
 from memsr_compiler.plain import PlainNet
 from memsr_compiler.plain_file import is_plain
+from memsr_compiler.quantization import network as quantization
 from memsr_compiler.runtime import OrtNetwork
 from memsr_compiler.takes import Takes
 

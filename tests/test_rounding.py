@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from memsr_compiler.conv_window import Window
-from memsr_compiler.inner_values import InnerValues
-from memsr_compiler.rounding import rounded
+from memsr_compiler.quantization.conv_window import Window
+from memsr_compiler.quantization.inner_values import InnerValues
+from memsr_compiler.quantization.rounding import rounded
 from memsr_compiler.student.moments import Regression
 
 
@@ -113,7 +113,7 @@ def test_parts_of_an_image_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     window = Window((3, 3), (2, 1), (1, 2), (1, 2, 0, 1))
     image = torch.rand(2, 3, 17, 9)
     whole = torch.cat(list(window.columns(image)), dim=1)
-    monkeypatch.setattr("memsr_compiler.conv_window._PIXELS", 20)
+    monkeypatch.setattr("memsr_compiler.quantization.conv_window._PIXELS", 20)
     parts = list(window.columns(image))
     assert len(parts) > 4 and torch.equal(torch.cat(parts, dim=1), whole)
 

@@ -28,7 +28,7 @@ from memsr_compiler.commands.photographs import (
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.opening import NetworkFile, counted
-from memsr_compiler.quantization import Quantized, quantize
+from memsr_compiler.quantization.network import Quantized, quantize
 from memsr_compiler.runtime import OrtNetwork
 from memsr_compiler.scoring import Network
 from memsr_compiler.student.calibration import batches, sample_inputs

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memsr_compiler.atomic import atomic_write_together
-from memsr_compiler.conv_window import Window
 from memsr_compiler.costs import Cost
 from memsr_compiler.digests import file_digest
 from memsr_compiler.errors import InvalidInput, MemsrError
-from memsr_compiler.inner_values import InnerValues
 from memsr_compiler.keys import QUANTIZED_KEY
-from memsr_compiler.rounding import rounded
+from memsr_compiler.quantization.conv_window import Window
+from memsr_compiler.quantization.inner_values import InnerValues
+from memsr_compiler.quantization.rounding import rounded
 from memsr_compiler.takes import Takes
 from memsr_compiler.version import VERSION
 

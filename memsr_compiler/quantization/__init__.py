@@ -1,0 +1,1 @@
+"""ONNX networks in 8-bit integers."""
