@@ -7,7 +7,7 @@ clips them; Eq. 11 is the kernel that computes them from the components below; E
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args, get_type_hints
 
@@ -18,12 +18,13 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.kernels import bias_rm, mix_inputs
 from memsr_compiler.student.calibration import sample_count
 from memsr_compiler.student.derived import Derived, Kernel
-from memsr_compiler.student.level_kernels import COLUMNS, features, level_kernel
+from memsr_compiler.student.features import advanced, columns, level_moments
+from memsr_compiler.student.level_kernels import level_kernel
 from memsr_compiler.student.levels import Level, Teacher
-from memsr_compiler.student.moments import Moments, pixels
+from memsr_compiler.student.moments import Moments
 from memsr_compiler.student.processes import moments, share, smallest, summed
 from memsr_compiler.student.report import LayerShrunk
-from memsr_compiler.student.spool import Record, Spool
+from memsr_compiler.student.spool import Spool
 
 MARGIN = 3.0  # how far beyond what was measured a shift must reach; DESIGN section 2
 FOLLOWED = 8  # images on which the student itself is looked at; the statistics are of all
@@ -108,24 +109,29 @@ def memsr_student(
     layers: list[LayerShrunk] = []
     lifted = torch.eye(teacher.input.channels + 1, dtype=torch.float64)
     ones = False
-    with Spool() as spool:
+    own = Moments.none(teacher.input.channels)
+    with Spool() as batches, Spool() as looked_at:
         for batch, followed in share(list(zip(inputs, _sample(inputs), strict=True))):
-            spool.append({"teacher": batch.double(), "student": batch[followed].float(), "followed": followed})
+            batches.append(dict(teacher.start(batch.double())))
+            looked_at.append({"student": batch[followed].float(), "followed": followed})
         for i, level in enumerate(inner):
             if on_step is not None:
                 on_step(f"level {i + 1} of {len(inner)}")
             read = ones
             narrow = widths is not None and widths[i] == 1
             ones = options.constant == "channel" and teacher.levels[i + 1].kernel > 1 and not narrow
-            spectrum = _Spectrum.of(_advance(teacher, level, spool), options)
+            for k, values in enumerate(batches):
+                batches[k] = dict(advanced(teacher, level, values))
+            own = level_moments(teacher, level, batches, own)
+            spectrum = _Spectrum.of(moments(own), options)
             if i >= len(inner) - options.kept:
                 basis = _kept(level, ones, align if theta is not None else 1)
             else:
                 width = widths[i] if widths is not None else spectrum.width(theta or 0.0, ones, align)
                 basis = spectrum.basis(width, ones)
-            basis = basis.shifted(_shift(basis, level, spool, mean_shift, options))
+            basis = basis.shifted(_shift(basis, level, batches, mean_shift, options))
             kernels.append(basis.student(level_kernel(teacher, level), lifted, read))
-            own_error = _follow(kernels[-1], basis.map, spectrum.mean, spool)
+            own_error = _follow(kernels[-1], level, basis.map, spectrum.mean, batches, looked_at)
             lifted = basis.lifted
             layers.append(
                 LayerShrunk(
@@ -258,27 +264,13 @@ def _kept(level: Level, ones: bool, align: int) -> _Basis:
     return _Basis(zeros, torch.eye(c, dtype=torch.float64), zeros, -(-(c + ones) // align) * align, ones)
 
 
-def _records(spool: Spool) -> Iterator[tuple[int, Record]]:
-    return ((i, spool[i]) for i in range(len(spool)))
-
-
-def _advance(teacher: Teacher, level: Level, spool: Spool) -> Moments:
-    """The teacher goes on by one level, on every batch."""
-    total = Moments.none(level.channels)
-    for i, record in _records(spool):
-        after = features(teacher, level, record["teacher"])
-        spool[i] = {**record, "teacher": after}
-        total += Moments.of(pixels(after))
-    return moments(total)
-
-
-def _shift(basis: _Basis, level: Level, spool: Spool, mean_shift: float, options: PaperOptions) -> Tensor:
+def _shift(basis: _Basis, level: Level, batches: Spool, mean_shift: float, options: PaperOptions) -> Tensor:
     """gamma = -beta * mean of the negative entries, for each direction (Algorithm 1)."""
     r = basis.directions.shape[1]
     total, count, lowest = (torch.zeros(r, dtype=torch.float64) for _ in range(3))
     samples = 0
-    for _, record in _records(spool):
-        for part in torch.split(pixels(record["teacher"]), COLUMNS, dim=1):
+    for values in batches:
+        for part in columns(level, values):
             components = basis.components(part)
             count += (components < 0).sum(1)
             negative = components.clamp_max_(0)
@@ -301,24 +293,24 @@ def _sample(inputs: Sequence[Tensor]) -> list[Tensor]:
     return [torch.tensor(sorted(j for _, at, j in chosen if at == i), dtype=torch.long) for i in range(len(inputs))]
 
 
-def _follow(kernel: Kernel, mapping: Tensor, mean: Tensor, spool: Spool) -> float:
+def _follow(kernel: Kernel, level: Level, mapping: Tensor, mean: Tensor, batches: Spool, looked_at: Spool) -> float:
     """The student goes on by one layer; the relative error of M * (what it computes), centred as in Eq. 15.
 
     In float32, as this is looked at and nothing is computed from it.
     """
     weight, bias = (part.float() for part in kernel)
-    matrix, constant = mapping[:, :-1].float(), mapping[:, -1:].float()
+    matrix, constant = mapping[:, :-1].float(), (mapping[:, -1:] - mean[:, None]).float()
     error = energy = 0.0
-    for i, record in _records(spool):
+    for i, (values, record) in enumerate(zip(batches, looked_at, strict=True)):
         made = []
-        teacher = record["teacher"][record["followed"]].flatten(2)
-        for below, true in zip(record["student"], teacher, strict=True):  # one by one: they fit in the cache
+        for below, image in zip(record["student"], record["followed"], strict=True):  # one by one fits in the cache
+            true = torch.cat([values[name][image] for name in level.held]).flatten(1).sub_(mean[:, None]).float()
             made.append(torch.nn.functional.conv2d(below, weight, bias, padding=weight.shape[-1] // 2).relu_())
             guess = torch.addmm(constant, matrix, made[-1].flatten(1))
-            error += float((guess - true).square().sum())
-            energy += float((true - mean[:, None]).square().sum())
+            error += float(torch.linalg.vector_norm(guess.sub_(true))) ** 2
+            energy += float(torch.linalg.vector_norm(true)) ** 2
         if made:
-            spool[i] = {**record, "student": torch.stack(made)}
+            looked_at[i] = {**record, "student": torch.stack(made)}
     error, energy = summed(torch.tensor([error, energy], dtype=torch.float64)).tolist()
     return math.sqrt(error / energy) if energy > 0 else 0.0
 

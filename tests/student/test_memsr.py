@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.families.edsr import EDSR
 from memsr_compiler.student import memsr
+from memsr_compiler.student.convolution import convolved
 from memsr_compiler.student.derived import Derived
-from memsr_compiler.student.level_kernels import convolved, features, level_kernel
+from memsr_compiler.student.features import advanced, columns, level_moments
+from memsr_compiler.student.level_kernels import level_kernel
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.memsr import AUTHORS, PAPER, PaperOptions, memsr_student, paper_options
+from memsr_compiler.student.moments import Moments
 from memsr_compiler.student.spool import Spool
 
 BETA = 3.0
@@ -71,13 +74,24 @@ def levels(teacher: Teacher, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 
 def check_kernels(teacher: Teacher, x: Tensor) -> None:
+    values, moments = teacher.start(x), Moments.none(teacher.input.channels)
     for level, (below, before, after) in zip(teacher.levels, levels(teacher, x), strict=True):
         kernel = level_kernel(teacher, level)
         ones = torch.ones_like(x[:, :1])
         got = F.conv2d(torch.cat([ones, below], 1), kernel, padding=kernel.shape[-1] // 2)
         # float64; the kernel sums in another order than the graph, over thousands of terms in random networks
         torch.testing.assert_close(got, before, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(features(teacher, level, below), after, rtol=1e-9, atol=1e-9)
+        made = advanced(teacher, level, values)
+        values = {name: part.detach() for name, part in made.items()}
+        torch.testing.assert_close(torch.cat([*values.values()], 1), after, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(torch.cat([*columns(level, values)], 1), pixels(after), rtol=1e-9, atol=1e-9)
+        # halves of the images, as there are several batches, and what the level below held is told
+        halves = [{name: part[rows] for name, part in values.items()} for rows in (slice(1), slice(1, None))]
+        moments = level_moments(teacher, level, halves, moments)
+        want = Moments.of(pixels(after))
+        assert moments.count == want.count
+        torch.testing.assert_close(moments.total, want.total, rtol=1e-9, atol=1e-7)
+        torch.testing.assert_close(moments.products, want.products, rtol=1e-9, atol=1e-7)
 
 
 @pytest.mark.parametrize("tail", ["conv", "edsr"])
@@ -100,12 +114,16 @@ def test_levels_of_random_networks_are_their_kernels() -> None:
     assert checked > 25
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 5), (40, 33)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 1030), (40, 33)])
+@pytest.mark.parametrize("channels", [(4, 5), (17, 16)])  # from 16 on by minimal filtering
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_convolutions_in_float64_are_torchs(k: int, size: tuple[int, int]) -> None:
-    x, weight = torch.rand(3, 4, *size, dtype=torch.float64), torch.rand(5, 4, k, k, dtype=torch.float64)
-    # float64, sums of at most 100 numbers below 1 in another order
-    torch.testing.assert_close(convolved(x, weight), F.conv2d(x, weight, padding=k // 2), rtol=1e-13, atol=1e-13)
+def test_convolutions_in_float64_are_torchs(k: int, channels: tuple[int, int], size: tuple[int, int]) -> None:
+    c, out = channels
+    for n in (1, 3):
+        x, weight = torch.randn(n, c, *size, dtype=torch.float64), torch.randn(out, c, k, k, dtype=torch.float64)
+        got, want = convolved(x, weight), F.conv2d(x, weight, padding=k // 2)
+        # float64, sums of at most 425 numbers of about 1 in another order, after some additions more where minimal
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
 # -- Algorithm 1 and Eq. 11 --------------------------------------------------------------------------------------
