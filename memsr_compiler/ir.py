@@ -383,6 +383,14 @@ class Graph:
     def scale(self) -> int:
         return self.type(self.output).scale
 
+    def like(self, x: Tensor) -> Graph:
+        """The same with its weights in the dtype and on the device of a tensor, so that no run has to move them."""
+        ops = []
+        for op in self.ops:
+            tensors = {f.name: getattr(op, f.name) for f in fields(op) if isinstance(getattr(op, f.name), Tensor)}
+            ops.append(replace(op, **{name: value.to(x) for name, value in tensors.items()}))
+        return Graph(tuple(ops), self.output)
+
     def text(self) -> str:
         """One line an op: name, op, facts, operands; for people, golden tests and diffs."""
         return "\n".join(_line(self, op) for op in self.ops) + f"\nreturn {self.output}\n"

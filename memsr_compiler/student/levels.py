@@ -7,7 +7,7 @@ features cost what they cost in the teacher.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -97,6 +97,10 @@ class Teacher:
     @property
     def kernels(self) -> tuple[int, ...]:
         return tuple(level.kernel for level in self.levels)
+
+    def like(self, x: Tensor) -> Teacher:
+        """The same with its weights in the dtype and on the device of a tensor."""
+        return replace(self, graph=self.graph.like(x))
 
     def start(self, images: Tensor) -> Values:
         """What level 1 starts from."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -156,15 +156,16 @@ def run(
     try:
         if main and math.isnan(state.best):  # a new run, or one whose best network was lost
             review(None)
-        numbers = {"size": recipe.batch, "rank": rank, "processes": processes, "workers": recipe.workers}
-        source = batches(patches, first=state.step, last=recipe.steps, **numbers)
+        shares = {"size": recipe.batch, "rank": rank, "processes": processes, "workers": recipe.workers}
+        source = batches(patches, first=state.step, last=recipe.steps, **shares)
         meter = _Meter(recipe, state.step)
         for batch in meter.waited(source):
             share = state.step / recipe.steps
             low, high = (x.to(accelerator.device, non_blocking=True) for x in (batch.low, batch.high))
-            loss, pixels, features = compiled(low, high, share)
-            _require_number(loss, batch, state.step, float(schedule.get_last_lr()[0]))
-            accelerator.backward(loss)
+            parts = compiled(low, high, share)
+            numbers = torch.stack(parts).tolist()  # a GPU is waited for once in a step
+            _require_number(numbers[0], batch, state.step, float(schedule.get_last_lr()[0]))
+            accelerator.backward(parts[0])
             if recipe.clip:
                 accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
             ready.step()
@@ -174,7 +175,7 @@ def run(
             if average is not None:
                 average.add(objective)
             ends = state.step % recipe.every == 0 or state.step == recipe.steps
-            meter.add(loss, pixels, features)
+            meter.add(numbers)
             if ends:
                 meter.share(accelerator)
             if main:
@@ -216,11 +217,11 @@ def _validated(network: nn.Module, validate: Callable[[nn.Module], float]) -> fl
         network.train(was)
 
 
-def _require_number(loss: torch.Tensor, batch: Batch, step: int, rate: float) -> None:
-    if not bool(torch.isfinite(loss)):
+def _require_number(loss: float, batch: Batch, step: int, rate: float) -> None:
+    if not math.isfinite(loss):
         named = ", ".join(dict.fromkeys(batch.names))
         raise MemsrError(
-            f"the loss is {loss.item()} at step {step + 1}, learning rate {rate:.3g}, images {named}; start again "
+            f"the loss is {loss} at step {step + 1}, learning rate {rate:.3g}, images {named}; start again "
             "with a lower --rate or with --clip 1"
         )
 
@@ -369,8 +370,8 @@ class _Meter:
                 return
             yield batch
 
-    def add(self, *parts: torch.Tensor) -> None:
-        self._sums = [total + part.detach().item() for total, part in zip(self._sums, parts, strict=True)]
+    def add(self, numbers: Sequence[float]) -> None:
+        self._sums = [total + number for total, number in zip(self._sums, numbers, strict=True)]
         self._count += 1
 
     def share(self, accelerator: Accelerator) -> None:

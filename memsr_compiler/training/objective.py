@@ -82,7 +82,8 @@ class Distillation(Objective):
             self.register_buffer(f"mean_{i}", mean.to(layer.weight))
             self.biases.append(nn.Parameter(layer.bias.detach() + self._along_mean(i).detach()))
             layer.bias.requires_grad_(False)
-        self._teacher = (teacher,)  # no module of ours: it has no parameters to be trained, moved or saved
+        self._teacher = teacher
+        self._placed: dict[tuple[torch.dtype, torch.device], Teacher] = {}
         self._weight, self._epsilon = weight, epsilon
         self.maps = nn.ParameterList(nn.Parameter(m.float()[:, :, None, None].clone()) for m in maps if weight)
 
@@ -107,8 +108,8 @@ class Distillation(Objective):
         return self.network
 
     def _along_mean(self, i: int) -> Tensor:
-        """W m, (C_out,)"""
-        return self.network[i].weight.sum(dim=(2, 3)) @ self.get_buffer(f"mean_{i}")
+        """W m, (C_out,); no matrix product, which mixed precision would round."""
+        return (self.network[i].weight.sum(dim=(2, 3)) * self.get_buffer(f"mean_{i}")).sum(dim=1)
 
     def _features(self, low: Tensor) -> tuple[list[Tensor], Tensor]:
         """After every layer but the last, and the output."""
@@ -126,7 +127,10 @@ class Distillation(Objective):
         return found[:-1], value
 
     def _theirs(self, low: Tensor) -> list[Tensor]:
-        (teacher,) = self._teacher
+        place = low.dtype, low.device
+        if place not in self._placed:
+            self._placed[place] = self._teacher.like(low)
+        teacher = self._placed[place]
         found = []
         with torch.no_grad():
             values = teacher.start(low)
