@@ -212,9 +212,9 @@ def test_the_choice_is_as_good_as_any_of_its_size_nearly(seed: int, width: int) 
         full = torch.cat([torch.zeros(3, directions.shape[1], dtype=torch.float64), directions])
         return explained(covariance, target, torch.cat([unit, full], dim=1))
 
-    best = max(
-        value(subset, width - k) for k in range(min(width, 3) + 1) for subset in itertools.combinations(range(3), k)
-    )
+    alive = [j for j in range(3) if covariance[j, j] > 0]
+    most = min(width, len(alive))
+    best = max(value(subset, width - k) for k in range(most + 1) for subset in itertools.combinations(alive, k))
     choice = choose(covariance, 3, target, width)
     full = torch.cat([torch.zeros(3, choice.directions.shape[1], dtype=torch.float64), choice.directions])
     unit = torch.eye(6, dtype=torch.float64)[:, list(choice.relus)]
