@@ -384,9 +384,30 @@ def test_recipes_that_are_none(wrong: dict[str, float]) -> None:
         recipe(**wrong)
 
 
-def test_half_precision_runs_and_the_average_is_what_is_validated(photographs: Path, tmp_path: Path) -> None:
-    trained(photographs, tmp_path / "half", recipe(precision="bf16", average=0.5, steps=2))
+def test_half_precision_runs(photographs: Path, tmp_path: Path) -> None:
+    trained(photographs, tmp_path / "half", recipe(precision="bf16", steps=2))
     assert (tmp_path / "half" / "best.ckpt").exists()
+
+
+def test_the_average_is_what_is_validated(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def weights(average: float) -> list[Tensor]:
+        seen: list[Tensor] = []
+
+        def validate(network: nn.Module) -> float:
+            seen.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+            return 0.0
+
+        monkeypatch.setitem(globals(), "score", validate)
+        trained(photographs, tmp_path / f"{average}", recipe(average=average, every=1, steps=5))
+        return seen
+
+    raw, averaged = weights(0.0), weights(0.3)
+    expected = raw[0]
+    for step, (now, found) in enumerate(zip(raw, averaged, strict=True)):
+        if step:
+            decay = min(0.3, (1 + step) / (10 + step))  # reaches 0.3 after step 3
+            expected = decay * expected + (1 - decay) * now
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
 # -- the commands --------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ class Recipe:
     start        the first learning rate, as a part of the peak
     every        steps from one validation to the next, each with a checkpoint
     clip         largest norm of the gradient; 0: none
-    average      decay of the exponential moving average of weights, which is then what is validated and kept; 0: none
+    average      decay of the exponential moving average of weights, which is then what is validated and kept; 0: none.
+                 After step t it is (1 + t) / (10 + t) at most
     precision    accelerate's mixed precision;  compiled  by torch.compile
     workers      processes that cut patches
     """
@@ -173,7 +174,7 @@ def run(
             schedule.step()
             state.step += 1
             if average is not None:
-                average.add(objective)
+                average.add(objective, state.step)
             ends = state.step % recipe.every == 0 or state.step == recipe.steps
             meter.add(numbers)
             if ends:
@@ -240,17 +241,19 @@ def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 class _Average:
-    """An exponential moving average of the weights."""
+    """An exponential moving average of the weights, over fewer steps at first: else it long remembers new weights."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
         self.values = {name: value.detach().clone() for name, value in _trained(module)}
 
-    def add(self, module: nn.Module) -> None:
+    def add(self, module: nn.Module, step: int) -> None:
+        """The weights after step 1, 2, ..."""
+        decay = min(self._decay, (1 + step) / (10 + step))
         with torch.no_grad():
             for name, value in _trained(module):
                 mine = self.values[name] = self.values[name].to(value.device)
-                mine.lerp_(value.detach(), 1 - self._decay)
+                mine.lerp_(value.detach(), 1 - decay)
 
     def swap(self, module: nn.Module) -> None:
         """The module gets the averages, and its own are kept here, until the next swap."""
