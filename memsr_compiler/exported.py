@@ -133,8 +133,7 @@ def load_exported(data: bytes) -> nn.Module:
     """
     try:
         with warnings.catch_warnings():
-            # torch calls a function of its own that it has deprecated.
-            warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated", FutureWarning)
+            warnings.simplefilter("ignore")  # which some versions of torch raise about themselves
             program = torch.export.load(io.BytesIO(data)).run_decompositions({})
             module: nn.Module = program.module(check_guards=False)
     except Exception as error:  # torch raises whatever the damage leads to

@@ -243,7 +243,8 @@ class _Generator:
     def batch_norm(self) -> None:
         x = self.operand()
         t = self.kinds[x]
-        norm = nn.BatchNorm2d(t.channels, eps=0.0 if self.exact else 1e-5, affine=self.rng.random() < 0.8)
+        eps = 1e-300 if self.exact else 1e-5  # nothing beside a variance; torch < 2.13 wants it positive
+        norm = nn.BatchNorm2d(t.channels, eps=eps, affine=self.rng.random() < 0.8)
         assert norm.running_mean is not None and norm.running_var is not None
         norm.running_mean.copy_(self.vector(t.channels))
         choices = [1.0, 4.0, 0.25]

@@ -119,7 +119,8 @@ ONCE = {  # what torch.export gives for another case already; an export takes mo
 @pytest.mark.parametrize("name", SAME)
 def test_same(name: str) -> None:
     between, channels = SAME[name]
-    same(Stem(between, channels), *(["symbolic"] if name in ONCE else []))
+    once = name in ONCE or (name == "x[:, mask]" and torch.__version__ < "2.13")  # which cannot export it
+    same(Stem(between, channels), *(["symbolic"] if once else []))
 
 
 @pytest.mark.parametrize("name", ["x -= c", "area"])
