@@ -98,8 +98,8 @@ def in_onnxruntime(nets: dict[str, nn.Module], dtype: torch.dtype, folder: Path)
     files = {}
     for i, (name, net) in enumerate(nets.items()):
         if isinstance(net, PlainNet) and name in IN_ONNX:
-            files[name] = folder / f"{i}-{dtype}.onnx".replace("torch.", "")
-            export_onnx(net, files[name], dtype="float16" if dtype == torch.float16 else "float32")
+            files[name] = folder / f"{i}-{name_of(dtype)}.onnx"
+            export_onnx(net, files[name], dtype=name_of(dtype))  # type: ignore[arg-type]
     runs = [OrtNetwork(file, provider="cuda").prepare(image) for file in files.values()]
     times = interleaved(runs, RUNS)
     rows = {}
@@ -116,13 +116,18 @@ def errors(net: PlainNet, folder: Path, image: Tensor) -> dict[str, float]:
     found = {}
     for dtype in DTYPES:
         got = copy.deepcopy(net).to("cuda", dtype)(image.to("cuda", dtype)).cpu()
-        found[f"torch {dtype}"] = float((got.double() - want).abs().max()) * 255
+        found[f"torch {name_of(dtype)}"] = float((got.double() - want).abs().max()) * 255
         if has_cuda():
-            file = folder / f"error-{dtype}.onnx".replace("torch.", "")
-            export_onnx(net, file, dtype="float16" if dtype == torch.float16 else "float32")
+            file = folder / f"error-{name_of(dtype)}.onnx"
+            export_onnx(net, file, dtype=name_of(dtype))  # type: ignore[arg-type]
             made = OrtNetwork(file, provider="cuda")(image)
-            found[f"ONNX Runtime {dtype}"] = float((made.double() - want).abs().max()) * 255
+            found[f"ONNX Runtime {name_of(dtype)}"] = float((made.double() - want).abs().max()) * 255
     return found
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """As ONNX and `export_onnx` call it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def has_cuda() -> bool:
@@ -130,7 +135,7 @@ def has_cuda() -> bool:
 
 
 def table(nets: dict[str, nn.Module], results: dict[str, dict[str, Row]]) -> None:
-    print("| |" + "".join(f" {kind} |" * 2 for kind in results))
+    print("| |" + "".join(f" {kind} | memory |" for kind in results))
     print("|---|" + "---|" * (2 * len(results)))
     for name in nets:
         cells = []
@@ -151,11 +156,9 @@ def main() -> None:
     print("and image.\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        results = {f"torch, {str(d).removeprefix('torch.')}": in_torch(nets, d) for d in DTYPES}
+        results = {f"torch, {name_of(d)}": in_torch(nets, d) for d in DTYPES}
         if has_cuda():
-            results |= {
-                f"ONNX Runtime, {str(d).removeprefix('torch.')}": in_onnxruntime(nets, d, folder) for d in DTYPES
-            }
+            results |= {f"ONNX Runtime, {name_of(d)}": in_onnxruntime(nets, d, folder) for d in DTYPES}
         table(nets, results)
         print("\nLargest difference to float64 on the CPU, of 255, on a 240x135 image of noise:\n")
         for label, net in nets.items():

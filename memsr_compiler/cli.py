@@ -21,6 +21,7 @@ from memsr_compiler.errors import CertificateError, ExportError, MemsrError, Not
 from memsr_compiler.version import VERSION
 
 INTERRUPTED = 130  # exit status, as shells have it
+SETTINGS = "memsr_compiler.settings"  # where a context remembers the YAML file of its options
 
 app = typer.Typer(
     name="memsrc",
@@ -113,6 +114,7 @@ def _settings(context: typer.Context, path: Path | None) -> Path | None:
         known = {option: p.name for p in context.command.params for option in (p.name, *p.opts) if option and p.name}
         found = read_settings(path, known, f"memsrc {context.info_name}")
         context.default_map = {**(context.default_map or {}), **found}
+        context.meta[SETTINGS] = path
     return path
 
 
@@ -789,7 +791,10 @@ def _usage(error: typer.TyperException) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
     if not message:  # no arguments at all: typer has printed the help
         sys.exit(2)
-    context = getattr(error, "ctx", None)
+    context, param = getattr(error, "ctx", None), getattr(error, "param", None)
+    source = context.get_parameter_source(param.name) if context and param else None
+    if source is not None and source.name == "DEFAULT_MAP":
+        message = f"{context.meta[SETTINGS]}: {message}"
     return f"{message}; see {context.command_path if context else 'memsrc'} --help"
 
 

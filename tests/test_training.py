@@ -484,10 +484,13 @@ def test_options_come_from_a_file_and_the_command_line_is_stronger(run: Run, dis
         ("stepz: 4", "no option of memsrc distill is called stepz"),
         ("- 3", "name: value"),
         ("a: [", "is no YAML"),
+        ("clip: much", "Invalid value for '--clip'"),
     ):
         (tmp_path / "bad.yaml").write_text(content)
         status, _, err = run(*distill("other", "--config", tmp_path / "bad.yaml"))
-        assert status == 2 and message in err
+        assert status == 2 and f"{tmp_path / 'bad.yaml'}: " in err and message in err
+    _, _, err = run(*distill("other", "--config", tmp_path / "some.yaml", "--clip", "much"))
+    assert "Invalid value for '--clip'" in err and "some.yaml" not in err
 
 
 @pytest.mark.parametrize(
