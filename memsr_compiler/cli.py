@@ -792,9 +792,10 @@ def _usage(error: typer.TyperException) -> str:
     if not message:  # no arguments at all: typer has printed the help
         sys.exit(2)
     context, param = getattr(error, "ctx", None), getattr(error, "param", None)
-    source = context.get_parameter_source(param.name) if context and param else None
-    if source is not None and source.name == "DEFAULT_MAP":
-        message = f"{context.meta[SETTINGS]}: {message}"
+    if context and param:
+        source = context.get_parameter_source(param.name)
+        if source is not None and source.name == "DEFAULT_MAP":
+            message = f"{context.meta[SETTINGS]}: {message}"
     return f"{message}; see {context.command_path if context else 'memsrc'} --help"
 
 
