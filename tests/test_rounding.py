@@ -47,7 +47,7 @@ def test_integers_stay_as_they_are(seed: int, inputs: int, outputs: int) -> None
 
 
 @given(seed=st.integers(0, 10**6), rank=st.sampled_from([2, 4, 16]))
-def test_never_worse_than_the_nearest_by_much_and_better_where_inputs_are_alike(seed: int, rank: int) -> None:
+def test_never_worse_than_the_nearest_and_better_where_inputs_are_alike(seed: int, rank: int) -> None:
     weight, steps = exact(4, 16, seed)
     x = samples(16, 2000, seed, rank=rank)
     found, bias = rounded(weight, steps, 64, Regression.of(x, torch.zeros(4, 2000)))
@@ -57,7 +57,7 @@ def test_never_worse_than_the_nearest_by_much_and_better_where_inputs_are_alike(
     ours, theirs = (
         (given_by(q, b, steps, x) - wanted).square().mean() for q, b in ((found, bias), (nearest, correction))
     )
-    assert ours <= theirs * (1.1 if rank == 16 else 0.6)
+    assert ours <= theirs * (1 + 1e-9 if rank == 16 else 0.6)
     assert found.abs().max() <= 64 and torch.equal(found, found.round())
     assert (given_by(found, bias, steps, x) - wanted).mean(1).abs().max() < 1e-9  # nothing is lost on average
 

@@ -31,9 +31,17 @@ def rounded(exact: Tensor, steps: Tensor, limit: int, lost: Regression) -> tuple
     floor = PRIOR * variance.mean() + 1e-300
     trusted = (1 - share) * covariance + torch.diag(share * variance + floor)
     wanted = exact + (1 - share) * torch.linalg.solve(trusted, lost.covariance[:-1]).T
+    nearest = (wanted / steps[:, None]).round().clamp(-limit, limit)
     integers = _one_by_one(wanted, steps, limit, trusted)
+    losses = [_loss(wanted - q * steps[:, None], trusted) for q in (integers, nearest)]
+    integers = torch.where((losses[0] <= losses[1])[:, None], integers, nearest)  # the former is greedy, not best
     mean = lost.inputs.mean[:-1]
     return integers, lost.total / lost.inputs.count + (exact - integers * steps[:, None]) @ mean
+
+
+def _loss(error: Tensor, covariance: Tensor) -> Tensor:
+    """(O,): what each row's errors (O, I) are in the output, mean square."""
+    return ((error @ covariance) * error).sum(1)
 
 
 def _one_by_one(wanted: Tensor, steps: Tensor, limit: int, covariance: Tensor) -> Tensor:
