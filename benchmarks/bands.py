@@ -22,7 +22,7 @@ from machine import machine
 from networks import plain
 
 from memsr_compiler import Upscaler, export_onnx, load_plain, save_plain
-from memsr_compiler.runtime import OrtNetwork
+from memsr_compiler.runtime.runners import OrtNetwork
 
 SIZES = ((960, 540), (480, 4000))
 WAYS = ("ort", "torch", "bands", "64MB", "32MB", "16MB")

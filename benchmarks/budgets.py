@@ -16,7 +16,7 @@ from machine import machine
 from pretrained import SHIPPED, rgb_psnr
 
 from memsr_compiler import load_teacher
-from memsr_compiler.student import shrink
+from memsr_compiler.student.shrink import shrink
 
 SIZE = (960, 540)
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memsr_compiler.charts import step
-from memsr_compiler.page import escaped
-from memsr_compiler.scatter import COLOURS, GRID, INK, PAPER
+from memsr_compiler.reports.charts import step
+from memsr_compiler.reports.html import escaped
+from memsr_compiler.reports.scatter import COLOURS, GRID, INK, PAPER
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, FLOOR = 740, 420, 52, 44, 520, 372
 LINES = (*COLOURS, "#1d1f21", "#d0559a")

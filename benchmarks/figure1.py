@@ -16,7 +16,7 @@ from machine import machine
 from table4 import write
 
 from memsr_compiler import benchmark, compile_to_plain, export_onnx, load_teacher, shrink
-from memsr_compiler.scatter import Dot, as_svg
+from memsr_compiler.reports.scatter import Dot, as_svg
 from memsr_compiler.threads import one_thread
 
 TEACHER = Path(__file__).parent.parent / "examples" / "edsr_8x32_x2.pt"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from memsr_compiler.images import read_image
-from memsr_compiler.resize import resize
+from memsr_compiler.images.files import read_image
+from memsr_compiler.images.resize import resize
 
 NUMBER, LEFT, TOP, SIZE = 1, 130, 70, 120  # chelsea's eye; in pixels of the photograph
 

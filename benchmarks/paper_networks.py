@@ -20,7 +20,7 @@ from machine import machine
 from pretrained import rgb_psnr
 
 from memsr_compiler import load_teacher
-from memsr_compiler.student import shrink
+from memsr_compiler.student.shrink import shrink
 
 STUDENTS: dict[str, tuple[str, dict[str, float]]] = {
     "Plain-S": ("teacher-s", {"width": 64}),

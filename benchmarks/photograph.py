@@ -23,7 +23,7 @@ import numpy as np
 import pyvips
 from machine import machine
 
-from memsr_compiler.images import sample_photographs
+from memsr_compiler.images.files import sample_photographs
 
 
 def mosaic(path: Path, width: int, height: int) -> None:

@@ -17,8 +17,8 @@ from machine import machine
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, load_teacher
-from memsr_compiler.images import sample_photographs, to_tensor
-from memsr_compiler.runtime import OrtNetwork
+from memsr_compiler.images.files import sample_photographs, to_tensor
+from memsr_compiler.runtime.runners import OrtNetwork
 
 TEACHER = Path(__file__).parent.parent / "examples" / "edsr_8x32_x2.pt"
 

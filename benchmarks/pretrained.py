@@ -18,9 +18,9 @@ from machine import machine
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, load_teacher
-from memsr_compiler.images import read_images, to_image, to_tensor
-from memsr_compiler.metrics import psnr, srcnn_input
-from memsr_compiler.runtime import OrtNetwork
+from memsr_compiler.images.files import read_images, to_image, to_tensor
+from memsr_compiler.images.metrics import psnr, srcnn_input
+from memsr_compiler.runtime.runners import OrtNetwork
 
 SHIPPED = Path(__file__).parent.parent / "examples" / "edsr_8x32_x2.pt"
 

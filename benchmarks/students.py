@@ -25,7 +25,7 @@ from pretrained import SHIPPED, luma_psnr, rgb_psnr
 from torch import nn
 
 from memsr_compiler import load_teacher
-from memsr_compiler.student import shrink
+from memsr_compiler.student.shrink import shrink
 
 WAYS = {"paper's": {"init": "memsr"}, "ours": {}, "layer by layer": {"refit": 0}}
 

@@ -26,14 +26,14 @@ from networks import plain
 from torch import nn
 
 from memsr_compiler import compile_to_plain, export_onnx
-from memsr_compiler.costs import cost_of_graph, published_macs
-from memsr_compiler.families.edsr import EDSR
-from memsr_compiler.families.fsrcnn import FSRCNN
-from memsr_compiler.families.imdn import IMDN
-from memsr_compiler.footprint import peak_memory
-from memsr_compiler.opening import NetworkFile
-from memsr_compiler.plain import PlainNet
-from memsr_compiler.trace import trace
+from memsr_compiler.analysis.cost import cost_of_graph, published_macs
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.fsrcnn import FSRCNN
+from memsr_compiler.teachers.families.imdn import IMDN
+from memsr_compiler.evaluation.memory import peak_memory
+from memsr_compiler.runtime.open import NetworkFile
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.trace.trace import trace
 
 PIXELS = 1920 * 1080
 PAPER = {("EDSR-baseline", 2): 712.8, ("EDSR-baseline", 4): 257.5, ("Plain-M", 2): 636.3, ("Plain-M", 4): 161.8}

@@ -19,14 +19,14 @@ from rich.progress import track
 from rich.table import Table
 
 from memsr_compiler import check_equivalence, compile_to_plain, export_onnx, load_plain, load_teacher, shrink
-from memsr_compiler.checker import check
-from memsr_compiler.costs import cost_of_graph
-from memsr_compiler.images import sample_photographs, to_image, to_tensor, write_image
-from memsr_compiler.metrics import psnr
-from memsr_compiler.resize import resize
-from memsr_compiler.runtime import OrtNetwork
+from memsr_compiler.proof.checker import check
+from memsr_compiler.analysis.cost import cost_of_graph
+from memsr_compiler.images.files import sample_photographs, to_image, to_tensor, write_image
+from memsr_compiler.images.metrics import psnr
+from memsr_compiler.images.resize import resize
+from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.threads import one_thread
-from memsr_compiler.trace import trace
+from memsr_compiler.trace.trace import trace
 
 HERE = Path(__file__).parent
 TEACHER = HERE / "edsr_8x32_x2.pt"

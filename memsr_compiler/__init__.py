@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 from memsr_compiler.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from memsr_compiler.bench import benchmark
-    from memsr_compiler.calibrate import calibrate
-    from memsr_compiler.certificate import Certificate
-    from memsr_compiler.compile import compile_to_plain
-    from memsr_compiler.equivalence import check_equivalence
+    from memsr_compiler.evaluation.bench import benchmark
+    from memsr_compiler.lowering.shift_constants import calibrate
+    from memsr_compiler.proof.certificate import Certificate
+    from memsr_compiler.lowering.compile import compile_to_plain
+    from memsr_compiler.proof.equivalence import check_equivalence
     from memsr_compiler.errors import MemsrError
-    from memsr_compiler.export import export_onnx
-    from memsr_compiler.inspection import inspect
-    from memsr_compiler.loading import load_teacher
-    from memsr_compiler.plain import PlainNet
-    from memsr_compiler.quantization.network import quantize
-    from memsr_compiler.scoring import TestImage, evaluate
-    from memsr_compiler.storage import load_plain, save_plain
-    from memsr_compiler.student.derive import shrink
-    from memsr_compiler.takes import Takes
-    from memsr_compiler.upscaler import Upscaler
+    from memsr_compiler.plain.write import export_onnx
+    from memsr_compiler.lowering.inspection import inspect
+    from memsr_compiler.teachers.load import load_teacher
+    from memsr_compiler.plain.network import PlainNet
+    from memsr_compiler.quantization.quantize import quantize
+    from memsr_compiler.evaluation.scores import TestImage, evaluate
+    from memsr_compiler.plain.load import load_plain, save_plain
+    from memsr_compiler.student.shrink import shrink
+    from memsr_compiler.plain.takes import Takes
+    from memsr_compiler.runtime.upscaler import Upscaler
 
 _WHERE = {
     "Certificate": "certificate",

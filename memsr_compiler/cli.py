@@ -109,7 +109,7 @@ Threads = Annotated[int | None, typer.Option(help="Threads of the processor; def
 def _settings(context: typer.Context, path: Path | None) -> Path | None:
     """Options of a YAML file become defaults, before the others are read."""
     if path is not None:
-        from memsr_compiler.commands.settings import read_settings
+        from memsr_compiler.commands.config_file import read_settings
 
         known = {option: p.name for p in context.command.params for option in (p.name, *p.opts) if option and p.name}
         found = read_settings(path, known, f"memsrc {context.info_name}")
@@ -183,7 +183,7 @@ def _root(
 
 
 def _talk(as_json: bool = False, quiet: bool = False, verbose: bool = False) -> Any:
-    from memsr_compiler.commands.console import Talk
+    from memsr_compiler.commands.output import Talk
 
     return Talk(quiet=quiet, verbose=verbose, as_json=as_json)
 
@@ -381,7 +381,7 @@ def shrink(
         }
     )  # fmt: skip
     from memsr_compiler.commands.shrink import ShrinkOptions, run
-    from memsr_compiler.commands.students import StudentOptions, parsed_budget
+    from memsr_compiler.commands.student_common import StudentOptions, parsed_budget
     from memsr_compiler.commands.teachers import TeacherOptions
 
     student = StudentOptions(mode, beta, tuple(paper or ()), calibration, samples, seed, refit, align, pixels)
@@ -429,7 +429,7 @@ def sweep(
     talk = _talk(as_json, quiet, verbose)
     pixels = _size(size)
     option, listed = _one_of({"theta": theta, "width": width})
-    from memsr_compiler.commands.students import StudentOptions, parsed_budgets
+    from memsr_compiler.commands.student_common import StudentOptions, parsed_budgets
     from memsr_compiler.commands.sweep import SweepOptions, run
     from memsr_compiler.commands.teachers import TeacherOptions
 
@@ -556,7 +556,7 @@ def upscale(
     A folder that was begun goes on where it stopped.
     """
     talk = _talk(as_json, quiet)
-    from memsr_compiler.commands.amounts import count, size_in_bytes
+    from memsr_compiler.commands.quantities import count, size_in_bytes
     from memsr_compiler.commands.teachers import TeacherOptions
     from memsr_compiler.commands.upscale import UpscaleOptions, run
     from memsr_compiler.errors import InvalidInput
@@ -666,7 +666,7 @@ def distill(
     }  # fmt: skip
     from memsr_compiler.commands.distill import DistillOptions, run
     from memsr_compiler.commands.teachers import TeacherOptions
-    from memsr_compiler.commands.training import TrainingOptions
+    from memsr_compiler.commands.training_common import TrainingOptions
 
     training = TrainingOptions(data, out, val, cache, patch, seed, recipe, resume, _given(context))
     options = TeacherOptions(teacher, arch, tuple(arch_args or ()), None, input_range, allow_pickle)
@@ -719,7 +719,7 @@ def train(
     }  # fmt: skip
     from memsr_compiler.commands.teachers import parsed
     from memsr_compiler.commands.train import TrainOptions, run
-    from memsr_compiler.commands.training import TrainingOptions
+    from memsr_compiler.commands.training_common import TrainingOptions
 
     named = {name: value for name, value in (("blocks", blocks), ("channels", channels)) if value is not None}
     training = TrainingOptions(data, out, val, cache, patch, seed, recipe, resume, _given(context))

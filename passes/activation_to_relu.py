@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.ir import Clamp, Conv2d, Graph, Maximum, Op, PRelu, Relu, Sum
-from memsr_compiler.rewrite import replace_ops, rewrite
+from memsr_compiler.ir.rewrite import replace_ops, rewrite
 
 
 @rewrite(source="max(x, y) = x + relu(y - x) and its consequences", removes=(PRelu, Clamp, Maximum))

@@ -3,7 +3,7 @@
 import torch
 
 from memsr_compiler.ir import Affine, Conv2d, Graph, Op
-from memsr_compiler.rewrite import replace_ops, rewrite
+from memsr_compiler.ir.rewrite import replace_ops, rewrite
 
 
 @rewrite(source="Ioffe & Szegedy 2015, inference form", removes=(Affine,))

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from memsr_compiler import kernels
+from memsr_compiler.ir import kernels
 from memsr_compiler.ir import Conv2d, Graph, Op
-from memsr_compiler.rewrite import replace_ops, rewrite
+from memsr_compiler.ir.rewrite import replace_ops, rewrite
 
 
 @rewrite(source="MemSR (ICML 2022), Sec. 3.2 knows dense convolutions only; a group is a block of a dense kernel")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir import Block, BlockConv2d, Graph, Input, Op, PixelShuffle, Relu
-from memsr_compiler.rewrite import rewrite
+from memsr_compiler.ir.rewrite import rewrite
 
 
 @rewrite(

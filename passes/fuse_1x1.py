@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from memsr_compiler import kernels
+from memsr_compiler.ir import kernels
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
-from memsr_compiler.rewrite import rewrite
+from memsr_compiler.ir.rewrite import rewrite
 
 
 @rewrite(source="MemSR (ICML 2022), Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PixelShuffle))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from memsr_compiler import kernels
+from memsr_compiler.ir import kernels
 from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Select, Sum
-from memsr_compiler.rewrite import rewrite, without_unused
+from memsr_compiler.ir.rewrite import rewrite, without_unused
 
 
 @rewrite(

@@ -4,7 +4,7 @@ import torch
 
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir import Block, BlockConv2d, Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum
-from memsr_compiler.rewrite import rewrite
+from memsr_compiler.ir.rewrite import rewrite
 
 
 @rewrite(

@@ -5,7 +5,7 @@ from typing import Literal
 
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.ir import Concat, Graph, Input, Op, PixelShuffle, PixelUnshuffle, Select
-from memsr_compiler.rewrite import without_unused
+from memsr_compiler.ir.rewrite import without_unused
 
 
 @dataclass(frozen=True)

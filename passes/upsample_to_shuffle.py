@@ -1,8 +1,8 @@
 """Transposed convolutions -> convolution + pixel shuffle."""
 
-from memsr_compiler import kernels
+from memsr_compiler.ir import kernels
 from memsr_compiler.ir import Conv2d, ConvTranspose2d, Graph, Op, PixelShuffle
-from memsr_compiler.rewrite import replace_ops, rewrite
+from memsr_compiler.ir.rewrite import replace_ops, rewrite
 
 
 @rewrite(

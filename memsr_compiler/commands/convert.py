@@ -11,22 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.commands.console import Talk, mebibytes, thousands, widths_text
-from memsr_compiler.commands.outputs import check_outputs
+from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
+from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.teachers import TeacherOptions, describe, read
-from memsr_compiler.compile import Report, Tail, compile_to_plain
-from memsr_compiler.costs import Cost, cost_of_graph
-from memsr_compiler.equivalence import Network, check_equivalence, probe_images
+from memsr_compiler.lowering.compile import Report, Tail, compile_to_plain
+from memsr_compiler.analysis.cost import Cost, cost_of_graph
+from memsr_compiler.proof.equivalence import Network, check_equivalence, probe_images
 from memsr_compiler.errors import InvalidInput, MemsrError
-from memsr_compiler.modules import copied
-from memsr_compiler.pipeline import PassReport
-from memsr_compiler.runtime import OrtNetwork
-from memsr_compiler.schedule import Carrying
+from memsr_compiler.torch_helpers import copied
+from memsr_compiler.ir.pipeline import PassReport
+from memsr_compiler.runtime.runners import OrtNetwork
+from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.threads import one_thread
-from memsr_compiler.trace import trace
+from memsr_compiler.trace.trace import trace
 
 if TYPE_CHECKING:
-    from memsr_compiler.plain import PlainNet
+    from memsr_compiler.plain.network import PlainNet
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _constants(
 ) -> dict[str, float] | float | None:
     if options.carry != "shift" or options.constant is not None:
         return options.constant
-    from memsr_compiler.calibrate import calibrate
+    from memsr_compiler.lowering.shift_constants import calibrate
 
     found = calibrate(
         model,
@@ -117,8 +117,8 @@ def _constants(
 
 
 def _calibration_images(model: nn.Module, folder: Path | None, input_range: tuple[float, float]) -> list[Tensor]:
-    from memsr_compiler.equivalence import input_channels
-    from memsr_compiler.images import read_images, sample_photographs, to_tensor
+    from memsr_compiler.proof.equivalence import input_channels
+    from memsr_compiler.images.files import read_images, sample_photographs, to_tensor
 
     photographs = read_images(folder) if folder is not None else sample_photographs()
     low, high = input_range
@@ -128,11 +128,11 @@ def _calibration_images(model: nn.Module, folder: Path | None, input_range: tupl
 
 def _write(net: PlainNet, options: ConvertOptions) -> list[Path]:
     if options.out.suffix == ".safetensors":
-        from memsr_compiler.storage import save_plain
+        from memsr_compiler.plain.load import save_plain
 
         save_plain(net, options.out)
         return [options.out]
-    from memsr_compiler.export import export_onnx
+    from memsr_compiler.plain.write import export_onnx
 
     return list(export_onnx(net, options.out, dtype=options.dtype).files)
 
@@ -176,8 +176,8 @@ def deviations(
 def _write_report(
     path: Path, net: PlainNet, steps: Sequence[tuple[str, ir.Graph]], name: str, cost: Cost, measured: dict[str, float]
 ) -> None:
-    from memsr_compiler.atomic import atomic_write
-    from memsr_compiler.report import convert_report
+    from memsr_compiler.files import atomic_write
+    from memsr_compiler.reports.conversion import convert_report
 
     rows = {f"deviation of the {k}": f"{v:.2e}" for k, v in measured.items()}
     text = convert_report(net, steps, teacher_name=name, teacher_cost=cost, measured=rows)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from memsr_compiler.commands.console import Talk
+from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.teachers import TeacherOptions, set_up, teacher_arguments
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.opening import Model, NetworkFile, open_model
-from memsr_compiler.runtime import Provider
+from memsr_compiler.runtime.open import Model, NetworkFile, open_model
+from memsr_compiler.runtime.runners import Provider
 
 
 def opened(options: TeacherOptions, talk: Talk, *, provider: Provider, threads: int | None) -> Model:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.commands.photographs import Images, Sample, Samples
-from memsr_compiler.images import to_uint8
-from memsr_compiler.metrics import luma
-from memsr_compiler.resize import resize
-from memsr_compiler.student_report import Picture
+from memsr_compiler.evaluation.photographs import Images, Sample, Samples
+from memsr_compiler.images.files import to_uint8
+from memsr_compiler.images.metrics import luma
+from memsr_compiler.images.resize import resize
+from memsr_compiler.reports.student import Picture
 
 PICTURES = 3
 CROP = 56  # pixels a side, shown three times enlarged

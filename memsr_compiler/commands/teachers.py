@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memsr_compiler.commands.console import Talk
+from memsr_compiler.commands.output import Talk
 from memsr_compiler.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from memsr_compiler.loading import LoadedTeacher
+    from memsr_compiler.teachers.load import LoadedTeacher
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TeacherOptions:
 
 def read(options: TeacherOptions, talk: Talk) -> tuple[LoadedTeacher, tuple[float, float]]:
     """The teacher and the range of its input values: as told, else what its family expects, else 0 to 1."""
-    from memsr_compiler.loading import read_teacher  # with torch, which upscale, say, does without
+    from memsr_compiler.teachers.load import read_teacher  # with torch, which upscale, say, does without
 
     set_up(options, talk)
     arguments = teacher_arguments(options)

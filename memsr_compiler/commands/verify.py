@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from memsr_compiler import checker
-from memsr_compiler.commands.console import Talk
+from memsr_compiler.proof import checker
+from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.teachers import TeacherOptions, read
-from memsr_compiler.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
+from memsr_compiler.proof.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
 from memsr_compiler.errors import CertificateError
-from memsr_compiler.modules import copied
-from memsr_compiler.plain import PlainNet
-from memsr_compiler.promise import carried, guarantee
-from memsr_compiler.storage import load_plain
+from memsr_compiler.torch_helpers import copied
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.proof.guarantee import carried, guarantee
+from memsr_compiler.plain.load import load_plain
 from memsr_compiler.threads import one_thread
-from memsr_compiler.trace import trace
+from memsr_compiler.trace.trace import trace
 
 
 def run(options: TeacherOptions, plain: Path, images: Path | None, talk: Talk) -> None:
@@ -110,7 +110,7 @@ def measure(
 
     network: Network = plain
     if path.suffix == ".onnx":
-        from memsr_compiler.runtime import OrtNetwork
+        from memsr_compiler.runtime.runners import OrtNetwork
 
         network = OrtNetwork(path)
     found = check_equivalence(teacher, network, images=inputs, tolerance=float("inf"))
@@ -123,7 +123,7 @@ def measure(
 def _photographs(folder: Path | None, net: PlainNet, input_range: tuple[float, float]) -> dict[str, Tensor]:
     if folder is None:
         return {}
-    from memsr_compiler.images import read_images, to_tensor
+    from memsr_compiler.images.files import read_images, to_tensor
 
     low, high = input_range
     found = {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from memsr_compiler.student.moments import Regression
+from memsr_compiler.student.statistics.moments import Regression
 
 if TYPE_CHECKING:
     from onnx import NodeProto

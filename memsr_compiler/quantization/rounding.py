@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from memsr_compiler.student.moments import Regression
+from memsr_compiler.student.statistics.moments import Regression
 
 PRIOR = 1e-4  # of the exact weights, in parts of an input's mean variance
 

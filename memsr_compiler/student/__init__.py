@@ -1,5 +1,5 @@
 """shrink: a trained network in, a much narrower plain network out, from a few images.  See docs/shrink.md."""
 
-from memsr_compiler.student.derive import shrink
+from memsr_compiler.student.shrink import shrink
 
 __all__ = ["shrink"]

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.calibration import sample_count
+from memsr_compiler.student.crops import sample_count
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.levels import Level, Teacher
-from memsr_compiler.student.moments import Regression, pixels, taps
-from memsr_compiler.student.processes import regression, share, smallest
+from memsr_compiler.student.statistics.moments import Regression, pixels, taps
+from memsr_compiler.student.statistics.distributed import regression, share, smallest
 from memsr_compiler.student.selection import choose
-from memsr_compiler.student.spool import Spool
-from memsr_compiler.student.survey import Survey, metric_root
+from memsr_compiler.student.statistics.spill import Spool
+from memsr_compiler.student.statistics.survey import Survey, metric_root
 
 RIDGE = 1e-6
 MARGIN = 1.0  # of a linear channel's range, below the smallest value met: unseen images go further

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.moments import Moments, pixels, taps
-from memsr_compiler.student.spool import Record, Spool
+from memsr_compiler.student.statistics.moments import Moments, pixels, taps
+from memsr_compiler.student.statistics.spill import Record, Spool
 
 LENGTH = 0.03  # of a step, at most, in units of the natural gradient; less from step to step, as half a cosine wave
 PROMISE = 0.05  # of the loss: steps are shorter where the gradient promises more, which a noisy batch easily does

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from memsr_compiler.costs import Cost
+from memsr_compiler.analysis.cost import Cost
 
 Mode = Literal["data-aware", "memsr"]
 

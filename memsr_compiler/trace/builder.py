@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
-from memsr_compiler.trace.values import BATCH, Factor, Unreadable, View
+from memsr_compiler.trace.views import BATCH, Factor, Unreadable, View
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Builder:
         return name
 
     def graph(self, output: View) -> ir.Graph:
-        from memsr_compiler.rewrite import without_unused
+        from memsr_compiler.ir.rewrite import without_unused
 
         result = self.feature(output)
         return without_unused(ir.Graph(tuple(self.ops.values()), result))

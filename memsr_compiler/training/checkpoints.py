@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from memsr_compiler.atomic import atomic_write
+from memsr_compiler.files import atomic_write
 from memsr_compiler.errors import InvalidInput
 
 KEPT = 2  # of the run's states

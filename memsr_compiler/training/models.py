@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.families import family_named
-from memsr_compiler.families.edsr import EDSR
-from memsr_compiler.loading import imported
-from memsr_compiler.plain import PlainLayer, PlainNet
-from memsr_compiler.plain_info import PlainInfo
-from memsr_compiler.statedict import call
+from memsr_compiler.teachers.families.registry import family_named
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.load import imported
+from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.teachers.state_dict import call
 from memsr_compiler.version import VERSION
 
 TEACHERS = {"teacher-s": (8, 64), "teacher-m": (16, 64), "teacher-l": (16, 100)}

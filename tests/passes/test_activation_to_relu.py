@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from graphs import apply, conv, graph, source
+from helpers.graphs import apply, conv, graph, source
 
 from memsr_compiler import ir
 from memsr_compiler.passes import activation_to_relu

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from graphs import apply, conv, graph, integers, source
+from helpers.graphs import apply, conv, graph, integers, source
 
 from memsr_compiler import ir
 from memsr_compiler.passes import affine_to_conv

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from graphs import apply, residual
+from helpers.graphs import apply, residual
 
 from memsr_compiler import ir
 from memsr_compiler.errors import PassError

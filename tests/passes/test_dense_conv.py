@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphs import apply, conv, graph, source
+from helpers.graphs import apply, conv, graph, source
 
 from memsr_compiler.passes import dense_conv
 

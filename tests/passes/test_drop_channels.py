@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from graphs import apply, conv, graph, integers, relu, source
+from helpers.graphs import apply, conv, graph, integers, relu, source
 from torch import Tensor
 
 from memsr_compiler import ir

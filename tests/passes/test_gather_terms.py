@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from graphs import add, apply, conv, graph, relu, source
+from helpers.graphs import add, apply, conv, graph, relu, source
 
 from memsr_compiler import ir
 from memsr_compiler.errors import PassError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graphs import add, apply, conv, graph, integers, relu, require_equal, residual, source
+from helpers.graphs import add, apply, conv, graph, integers, relu, require_equal, residual, source
 
 from memsr_compiler import ir
 from memsr_compiler.errors import PassError
-from memsr_compiler.interp import run
+from memsr_compiler.ir.interpreter import run
 from memsr_compiler.passes import insert_relu, skip_to_conv
 
 

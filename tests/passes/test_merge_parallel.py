@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graphs import apply, conv, graph, relu, residual, source
+from helpers.graphs import apply, conv, graph, relu, residual, source
 
 from memsr_compiler import ir
 from memsr_compiler.errors import PassError

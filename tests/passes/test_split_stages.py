@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graphs import SIZES, add, conv, graph, integers, relu, source
+from helpers.graphs import SIZES, add, conv, graph, integers, relu, source
 
 from memsr_compiler import ir
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.interp import run
+from memsr_compiler.ir.interpreter import run
 from memsr_compiler.passes.split_stages import split_stages
 
 

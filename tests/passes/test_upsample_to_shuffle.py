@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from graphs import apply, graph, integers, source
+from helpers.graphs import apply, graph, integers, source
 
 from memsr_compiler import ir
 from memsr_compiler.passes import upsample_to_shuffle

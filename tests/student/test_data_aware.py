@@ -9,24 +9,25 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import random_network
+from helpers.networks import random_network
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.families.edsr import EDSR
-from memsr_compiler.families.imdn import IMDNBaseline
-from memsr_compiler.student import shrink, trial
-from memsr_compiler.student.budget import full_widths
-from memsr_compiler.student.calibration import batches
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.imdn import IMDNBaseline
+from memsr_compiler.student.shrink import shrink
+from memsr_compiler.student.widths import trial
+from memsr_compiler.student.widths.budget import full_widths
+from memsr_compiler.student.crops import batches
 from memsr_compiler.student.data_aware import Student, data_aware_student
 from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.memsr import AUTHORS
+from memsr_compiler.student.paper.initialise import AUTHORS
 from memsr_compiler.student.refit import refit
 from memsr_compiler.student.report import ShrinkReport
-from memsr_compiler.student.spool import Spool
-from memsr_compiler.student.survey import survey
-from memsr_compiler.student.trial import PREFERENCES
+from memsr_compiler.student.statistics.spill import Spool
+from memsr_compiler.student.statistics.survey import survey
+from memsr_compiler.student.widths.trial import PREFERENCES
 
 
 def edsr(blocks: int = 2, channels: int = 8) -> EDSR:

@@ -1,0 +1,177 @@
+"""What `shrink` and `sweep` have in common: the options that say how a student is derived, and deriving it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from memsr_compiler.commands import amounts
+from memsr_compiler.commands.output import Talk, mebibytes, thousands
+from memsr_compiler.evaluation.photographs import Photograph, Samples, Shape, calibration_inputs, calibration_samples, read_photographs
+from memsr_compiler.commands.teachers import TeacherOptions, describe, read
+from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.lowering.inspection import inspect
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.read import is_plain
+from memsr_compiler.plain.load import load_plain
+from memsr_compiler.student.shrink import shrink
+from memsr_compiler.student.paper.initialise import paper_options
+from memsr_compiler.student.report import Mode
+from memsr_compiler.trace.trace import trace
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """As given on the command line; None: what the library does by itself."""
+
+    init: Mode = "data-aware"
+    mean_shift: float = 3.0
+    paper: tuple[str, ...] = ()
+    calibration: Path | None = None
+    samples: int | None = None
+    seed: int = 0
+    refit: int | None = None
+    align: int = 8
+    size: tuple[int, int] = (960, 540)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A teacher, or a plain network that was made of one, and what it is.
+
+    plain   cost of its plain form, predicted for a teacher;   cost   its own
+    """
+
+    model: nn.Module
+    shape: Shape
+    words: str
+    cost: Cost
+    plain: Cost | None
+
+    @property
+    def is_plain(self) -> bool:
+        return isinstance(self.model, PlainNet)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What students are derived from, and scored on."""
+
+    calibration: Sequence[Tensor] | None
+    photographs: Sequence[Photograph] | None
+
+    def samples(self, shape: Shape) -> Samples:
+        return calibration_samples(self.photographs, shape)
+
+
+def parsed_budget(option: str, given: Any) -> dict[str, Any]:
+    """("max-macs", "3G") -> {"max_macs": 3_000_000_000}.  Raises InvalidInput for what cannot be read."""
+    readers: dict[str, Callable[[str, str], object]] = {
+        "widths": amounts.whole_numbers,
+        "max-params": amounts.count,
+        "max-macs": amounts.count,
+        "max-memory": amounts.size_in_bytes,
+    }
+    return {option.replace("-", "_"): readers[option](option, given) if option in readers else given}
+
+
+def parsed_budgets(option: str, given: str) -> list[dict[str, Any]]:
+    """("width", "16,24") -> [{"width": 16}, {"width": 24}].  Raises InvalidInput for what cannot be read."""
+    numbers: Sequence[float] = (
+        amounts.fractions(option, given) if option == "theta" else amounts.whole_numbers(option, given)
+    )
+    return [{option: number} for number in numbers]
+
+
+def source(options: TeacherOptions, align: int, talk: Talk) -> Source:
+    """Read a teacher, or a plain network of ours."""
+    if is_plain(options.path):
+        return _plain_source(options, talk)
+    teacher, input_range = read(options, talk)
+    graph = trace(teacher.module, input_range=input_range).graph
+    found = inspect(teacher.module, input_range=input_range, align=align)
+    predicted = found.predictions[0].cost if found.predictions else None
+    shape = Shape(graph.scale, graph.input.channels, input_range)
+    return Source(teacher.module, shape, describe(teacher, input_range), cost_of_graph(graph), predicted)
+
+
+def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as `read` does
+    logging.basicConfig(level=logging.INFO if talk.verbose else logging.WARNING, format="%(message)s")
+    if options.arch is not None or options.arch_args or options.scale is not None:
+        raise InvalidInput(
+            f"{options.path}: is a plain network, which tells all about itself; leave --arch, --arch-args, --scale out"
+        )
+    net = load_plain(options.path, require_certificate=False)
+    if options.input_range not in (None, net.info.input_range):
+        low, high = net.info.input_range
+        raise InvalidInput(f"{options.path}: its input values are {low:g} to {high:g}; leave --input-range out")
+    cost = cost_of_layers([(tuple(layer.weight.shape), layer.shuffle) for layer in net])
+    words = f"a plain network of {len(net.layers)} layers, made by {net.info.tool}"
+    return Source(net, Shape.of(net.info), words, cost, cost)
+
+
+def material(options: StudentOptions, shape: Shape, talk: Talk) -> Material:
+    """The calibration images.  Raises InvalidInput if there are none, or the network does not work on photographs."""
+    if shape.channels not in (1, 3):
+        raise InvalidInput(
+            f"the network takes {shape.channels} channels, and photographs have 3, or 1 for Y; use shrink from Python, "
+            "with tensors"
+        )
+    if options.calibration is None:
+        return Material(None, None)
+    photographs = read_photographs(options.calibration, talk)
+    return Material(calibration_inputs(photographs, shape, options.calibration, talk), photographs)
+
+
+def derive(
+    teacher: Source,
+    options: StudentOptions,
+    budget: Mapping[str, Any],
+    given: Material,
+    on_step: Callable[[str], None] | None = None,
+) -> PlainNet:
+    """A student by `shrink`, with one budget: {"theta": 0.05}, say."""
+    chosen: dict[str, Any] = {"samples": options.samples, "refit": options.refit}
+    if options.paper and options.init != "memsr":
+        raise InvalidInput("--paper is for --init memsr; the default mode is not the paper's")
+    return shrink(
+        teacher.model,
+        **budget,
+        **{name: value for name, value in chosen.items() if value is not None},
+        size=options.size,
+        calibration=given.calibration,
+        init=options.init,
+        mean_shift=options.mean_shift,
+        paper=paper_options(options.paper),
+        seed=options.seed,
+        align=options.align,
+        input_range=teacher.shape.input_range,
+        on_step=on_step,
+    )
+
+
+def cost_cells(cost: Cost | None, size: tuple[int, int]) -> tuple[str, str, str]:
+    """Parameters, multiply-adds and feature maps for an input of `size` (width, height), for a table."""
+    if cost is None:
+        return "", "", ""
+    width, height = size
+    macs = cost.macs_per_pixel * width * height
+    return thousands(cost.parameters), f"{macs / 1e9:,.1f} G", mebibytes(cost.memory(height, width))
+
+
+def cost_data(cost: Cost, size: tuple[int, int]) -> dict[str, int]:
+    """The same for JSON."""
+    width, height = size
+    return {
+        **asdict(cost),
+        "macs": cost.macs_per_pixel * width * height,
+        "feature_map_bytes": cost.memory(height, width),
+    }

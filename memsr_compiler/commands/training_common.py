@@ -1,0 +1,261 @@
+"""What `distill` and `train` have in common: options, patches, progress, and what is kept beside the result."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler.files import atomic_write
+from memsr_compiler.commands.output import Talk, is_first
+from memsr_compiler.evaluation.photographs import scored_images
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.evaluation.scores import Score, TestImage, evaluate, evaluate_bicubic, mean
+from memsr_compiler.plain.takes import Takes
+from memsr_compiler.training import checkpoints
+from memsr_compiler.training.patches import Patches, Photograph, prepared
+from memsr_compiler.version import VERSION
+
+if TYPE_CHECKING:
+    from memsr_compiler.training.loop import Outcome, Progress, Recipe
+
+CONFIG, VERSIONS = "config.yaml", "versions.yaml"
+OURS = (CONFIG, VERSIONS, "log.jsonl", "*.ckpt", "student.*", "network.*", "plain.onnx")  # what a run writes
+MAY_CHANGE = ("every", "workers", "cache", "out", "student", "teacher", "data", "val")  # while a run goes on
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """As given on the command line.
+
+    patch     side of a patch of the photograph, in pixels;   cache  for photographs made ready
+    resume    a run, or a checkpoint of it, to go on from
+    flags     every option by its name on the command line, for the record
+    """
+
+    data: Path
+    out: Path
+    validation: Path | None
+    cache: Path | None
+    patch: int
+    seed: int
+    recipe: Mapping[str, Any]
+    resume: Path | None
+    flags: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What networks are validated on."""
+
+    images: Sequence[TestImage]
+    takes: Takes
+    words: str
+
+    def score(self, network: nn.Module) -> Score:
+        """The average, wherever the network is."""
+        device = next(network.parameters()).device
+
+        def run(x: Tensor) -> Tensor:
+            made: Tensor = network(x.to(device))
+            return made.cpu()
+
+        return mean(evaluate(run, self.takes, self.images, scale=self.takes.scale))
+
+    def psnr(self, network: nn.Module) -> float:
+        """In dB."""
+        return self.score(network).psnr
+
+    @property
+    def bicubic(self) -> Score:
+        return mean(evaluate_bicubic(self.images, scale=self.takes.scale))
+
+
+def recipe(options: TrainingOptions) -> Recipe:
+    """Raises MemsrError where what training needs is not installed, InvalidInput for numbers that are not possible."""
+    try:
+        for name in ("accelerate", "tensorboard", "yaml"):
+            importlib.import_module(name)
+    except ImportError as error:
+        raise MemsrError(f"{error.name} is not installed; pip install 'memsr_compiler[train]'") from None
+    from memsr_compiler.training.loop import Recipe
+
+    return Recipe(**options.recipe)
+
+
+def bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:
+    """--val, or the photographs that ship."""
+    images = scored_images(options.validation, takes.scale, talk)
+    words = "the photographs that ship" if options.validation is None else str(options.validation)
+    return Bench(images, takes, f"{len(images)} images, {words}")
+
+
+def check(options: TrainingOptions, how: Recipe) -> None:
+    """What can be known before any work.  Raises InvalidInput for a run that cannot be begun, or gone on with."""
+    out, processes = options.out, int(os.environ.get("WORLD_SIZE", "1"))
+    for folder in (options.data, options.validation):
+        if folder is not None and not folder.is_dir():
+            raise InvalidInput(f"{folder}: is no folder; give one with photographs")
+    if how.batch % processes:
+        raise InvalidInput(f"a batch of {how.batch} patches cannot be shared by {processes} processes equally")
+    if how.precision == "fp16" and not torch.cuda.is_available():
+        raise InvalidInput("--precision fp16 is for GPUs, and there is none; use bf16, or leave it out")
+    if options.resume is not None:
+        _check_resumed(options, options.resume)
+        return
+    if out.exists() and not out.is_dir():
+        raise InvalidInput(f"{out}: is a file; give a folder for the run")
+    if out.is_dir() and checkpoints.steps(out):
+        raise InvalidInput(f"{out}: holds a run already; --resume {out} goes on with it, or choose another --out")
+    there = sorted(path.name for pattern in OURS for path in out.glob(pattern))
+    if there:
+        raise InvalidInput(f"{out}: holds {there[0]} already, which a run would replace; choose another --out")
+
+
+def _check_resumed(options: TrainingOptions, place: Path) -> None:
+    import yaml
+
+    run = place.parent if place.is_file() else place
+    if options.out.resolve() != run.resolve():
+        raise InvalidInput(f"--out {options.out}: a run goes on in its own folder, {run}; leave --out out")
+    checkpoints.load(checkpoints.newest(place))
+    recorded = yaml.safe_load((run / CONFIG).read_text("utf-8"))
+    now = _recordable(options.flags)
+    for name in (name for name in {**recorded, **now} if name not in MAY_CHANGE):
+        if now.get(name) != recorded.get(name):
+            raise InvalidInput(
+                f"--{name} {now.get(name)}: the run began with {recorded.get(name)}, and goes on with that; leave it "
+                "out, or begin another run"
+            )
+
+
+def begin(options: TrainingOptions) -> None:
+    """Make the run's folder, and write into it how it was begun.  Raises InvalidInput where that is not possible."""
+    import yaml
+
+    out = options.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{out}: cannot be made a folder ({error.strerror}); choose another place") from None
+    if not is_first():
+        return
+    checkpoints.tidy(out)
+    if options.resume is not None:
+        return
+    for name, content in ((CONFIG, _recordable(options.flags)), (VERSIONS, versions())):
+        with atomic_write(out / name) as file:
+            file.write(yaml.safe_dump(content, sort_keys=False).encode())
+
+
+def _recordable(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Files by their whole paths, so that a run can go on from any folder."""
+    return {name: os.path.abspath(value) if isinstance(value, Path) else value for name, value in flags.items()}
+
+
+def versions() -> dict[str, str]:
+    """Of all that a result may depend on."""
+    from accelerate import __version__ as accelerate
+
+    return {
+        "memsr_compiler": VERSION,
+        "torch": str(torch.__version__),
+        "accelerate": accelerate,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
+    """Raises InvalidInput for photographs and patches that do not fit the network."""
+    if takes.channels != 3 or takes.scale == 1:
+        raise InvalidInput(
+            f"the network takes {takes.channels} channels and enlarges by {takes.scale}; training is for RGB, and a "
+            "network that enlarges"
+        )
+    if options.patch % takes.scale or options.patch < takes.scale:
+        raise InvalidInput(f"a patch of {options.patch} pixels is no multiple of the scale, {takes.scale}")
+    small = options.patch // takes.scale
+    with talk.progress() as step:
+
+        def on_image(name: str) -> None:
+            step(f"making {name} ready")
+
+        found: list[Photograph] = prepared(
+            options.data,
+            options.cache or default_cache(),
+            scale=takes.scale,
+            patch=small,
+            on_image=on_image,
+            warn=talk.warn,
+        )
+    talk.say(f"data         {len(found)} photographs in {options.data}")
+    return Patches(found, scale=takes.scale, patch=small, seed=options.seed, input_range=takes.input_range)
+
+
+def default_cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "memsr_compiler"
+
+
+@contextmanager
+def shown(talk: Talk, steps: int, done: int) -> Any:
+    """Yields on_step(Progress): a bar; where there is no terminal a line for each validation."""
+    last = done
+    seen = float("nan")
+    with talk.bar(steps) as bar:
+        bar(done, "resuming" if done else "starting")
+
+        def on_step(progress: Progress) -> None:
+            nonlocal last, seen
+            bar(progress.step - last, _words(progress))
+            last = progress.step
+            if progress.psnr != seen and not talk.silent and not talk.err.is_terminal:
+                talk.say(f"step {progress.step:>7}  {_words(progress)}, {progress.left:,.0f} s left")
+            seen = progress.psnr
+
+        yield on_step
+
+
+def _words(progress: Progress) -> str:
+    return (
+        f"loss {progress.loss:.5f}, {progress.psnr:.3f} dB, rate {progress.rate:.2e}, "
+        f"{progress.per_second:,.1f} patches/s, {progress.waiting:.0%} waiting"
+    )
+
+
+def told(outcome: Outcome, rows: Mapping[str, Score], words: str, written: Sequence[Path], talk: Talk) -> None:
+    """The table at the end."""
+    talk.json(
+        {
+            "psnr": {name: score.psnr for name, score in rows.items()},
+            "ssim": {name: score.ssim for name, score in rows.items()},
+            "scored_on": words,
+            "best_step": outcome.best_step,
+            "end": outcome.end,
+            "written": [str(path) for path in written],
+        }
+    )
+    cells = [(name, f"{score.psnr:.3f} dB", f"{score.ssim:.4f}") for name, score in rows.items()]
+    talk.table(f"On Y, {words}", ("", "PSNR", "SSIM"), cells)
+    talk.say(f"best         at step {outcome.best_step:,}; at the end {outcome.end:.3f} dB")
+    talk.say(f"written      {', '.join(map(str, written))}")
+
+
+def done_before(resume: Path | None) -> int:
+    """Steps that the run to be resumed has taken."""
+    if resume is None:
+        return 0
+    step = checkpoints.load(checkpoints.newest(resume))["step"]
+    assert isinstance(step, int)
+    return step

@@ -1,0 +1,280 @@
+"""Image files read and written by rows, so that a photograph never has to be in memory as a whole.
+
+libvips decodes and encodes.  Its writers ask for rows where ours come when they are ready, so the rows go through a
+pipe, as an uncompressed PNG that is never on disk, to a writer in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memsr_compiler.errors import ExportError, InvalidInput, MemsrError
+from memsr_compiler.images.files import read_image, require_pixels
+from memsr_compiler.images.resize import enlarge_rows
+
+Pixels = NDArray[Any]
+
+ROWS = 32  # that are read at a time where nobody says
+MOST_PIXELS = 1 << 28  # of an image that is read, unless more are allowed: 16,384 x 16,384
+WRITTEN: dict[str, dict[str, Any]] = {  # file name extensions, and how such files are written
+    ".png": {},
+    ".tif": {"compression": "deflate", "predictor": "horizontal", "bigtiff": True},
+    ".tiff": {"compression": "deflate", "predictor": "horizontal", "bigtiff": True},
+    ".jpg": {"Q": 95},
+    ".jpeg": {"Q": 95},
+    ".webp": {"Q": 95},
+}
+EIGHT_BIT = (".jpg", ".jpeg", ".webp")
+OPAQUE = (".jpg", ".jpeg")
+KEPT = ("icc-profile-data", "xmp-data", "iptc-data", "orientation")  # and whatever begins with exif-
+COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}
+PEAKS = {"uchar": np.uint8, "ushort": np.uint16}
+
+
+@cache
+def _vips() -> Any:
+    """The module.  Raises MemsrError if it is not installed."""
+    try:
+        import pyvips
+    except (ImportError, OSError):  # the second where the package is there and libvips is not
+        raise MemsrError(
+            "pyvips is not installed, which reads and writes images by rows; pip install 'memsr_compiler[images]'"
+        ) from None
+    pyvips.cache_set_max(0)  # it would hold files open that are done with
+    return pyvips
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """An image file, opened: its pixels can be had once, from the top.
+
+    channels  3 RGB, 1 grey; alpha comes on top;   dtype   uint8 or uint16
+    pages     of the file, or frames; all but the first are left out
+    most_pixels   that were allowed
+    """
+
+    path: Path
+    width: int
+    height: int
+    channels: int
+    alpha: bool
+    dtype: type[np.uint8] | type[np.uint16]
+    pages: int
+    most_pixels: int
+
+    @staticmethod
+    def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
+        """Raises InvalidInput for what is no image, has too many pixels, or pixels of a kind that is not handled."""
+        image = _opened(path, most_pixels)
+        require_pixels(path, image.width, image.height, most_pixels)
+        channels = COLOURS.get(image.interpretation)
+        if channels is None or image.format not in PEAKS or image.bands not in (channels, channels + 1):
+            raise InvalidInput(
+                f"{path}: has {image.bands} bands of {image.format} in {image.interpretation}; RGB or grey of 8 or 16 "
+                "bits is wanted, with or without alpha: convert it first"
+            )
+        alpha, dtype, pages = image.bands > channels, PEAKS[image.format], image.get_n_pages()
+        return RowFile(path, image.width, image.height, channels, alpha, dtype, pages, most_pixels)
+
+    def bands(self, rows: int) -> Iterator[Pixels]:
+        """The colours, (h, width, channels), at most `rows` rows each.  Raises InvalidInput where it is damaged."""
+        yield from self._read(0, self.channels, rows)
+
+    def _read(self, first: int, count: int, rows: int) -> Iterator[Pixels]:
+        vips = _vips()
+        image = _opened(self.path, self.most_pixels).extract_band(first, n=count)
+        try:
+            region = vips.Region.new(image)
+            for top in range(0, image.height, rows):
+                height = min(rows, image.height - top)
+                raw = np.frombuffer(region.fetch(0, top, image.width, height), self.dtype)
+                yield raw.reshape(height, image.width, count)
+        except vips.Error as error:
+            raise InvalidInput(f"{self.path}: is damaged ({_first_line(error)})") from None
+
+    def _alpha(self, scale: int) -> Iterator[Pixels]:
+        for rows in enlarge_rows(self._read(self.channels, 1, ROWS), scale):
+            yield np.rint(np.clip(rows, 0, np.iinfo(self.dtype).max)).astype(self.dtype)
+
+    def save(
+        self, path: Path, bands: Iterable[Pixels], scale: int, on_rows: Callable[[int], None] | None = None
+    ) -> None:
+        """Write what has become of this image, `scale` times as large, with its own alpha (enlarged by bicubic
+        interpolation), ICC profile, EXIF, XMP, IPTC, orientation and resolution.
+
+        bands    (h, scale * width, channels), in this image's dtype, from the top
+        on_rows  hears of each how many rows it has
+
+        The file appears whole or not at all.  Raises ExportError where it cannot be written.
+        """
+        pipe = _Pipe()
+        alpha = Taken(self._alpha(scale)) if self.alpha and path.suffix.lower() not in OPAQUE else None
+        png = _Png(self.width * scale, self.channels + (alpha is not None), self.dtype)
+        staged = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        writer = _Writer(lambda: self._encode(pipe, staged, path.suffix.lower()))
+        try:
+            with _vips_errors(path):
+                writer.start()
+                pipe.put(png.start(self.height * scale), writer)
+                for band in bands:
+                    pixels = band if alpha is None else np.concatenate([band, alpha.take(len(band))], axis=2)
+                    pipe.put(png.rows(pixels), writer)
+                    if on_rows is not None:
+                        on_rows(len(band))
+                pipe.put(png.end(), writer)
+                pipe.put(b"", writer)
+                writer.finish()
+            with open(staged, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(staged, path)
+        except OSError as error:
+            raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
+        finally:
+            pipe.abort()
+            writer.join()
+            with contextlib.suppress(OSError):
+                staged.unlink(missing_ok=True)
+
+    def _encode(self, pipe: _Pipe, staged: Path, suffix: str) -> None:
+        """In the writer's thread."""
+        vips = _vips()
+        source = vips.SourceCustom()
+        source.on_read(pipe.read)
+        image = vips.Image.pngload_source(source, access="sequential", fail_on="truncated", unlimited=True)
+        original = _opened(self.path, self.most_pixels)
+        image = image.copy(xres=original.xres, yres=original.yres)
+        for name in original.get_fields():
+            if name in KEPT or name.startswith("exif-"):
+                image.set_type(original.get_typeof(name), name, original.get(name))
+        image.write_to_file(str(staged), **WRITTEN[suffix])
+
+
+def _opened(path: Path, most_pixels: int) -> Any:
+    """most_pixels   for what Pillow reads, which decodes it at once"""
+    vips = _vips()
+    try:
+        return vips.Image.new_from_file(str(path), access="sequential", fail_on="truncated")
+    except vips.Error:  # BMP, say: what Pillow alone can read, it reads whole, upright and in 8 bits
+        pixels = read_image(path, keep_grey=True, keep_alpha=True, most_pixels=most_pixels)
+        height, width, bands = pixels.shape
+        image = vips.Image.new_from_memory(pixels.tobytes(), width, height, bands, "uchar")
+        return image.copy(interpretation="srgb" if bands > 2 else "b-w")
+
+
+class Taken:
+    """Rows that come in bands, to be had in any numbers."""
+
+    def __init__(self, bands: Iterator[Pixels]) -> None:
+        self._bands = bands
+        self._left: Pixels | None = None
+
+    def take(self, rows: int) -> Pixels:
+        left = self._left if self._left is not None else next(self._bands)
+        while len(left) < rows:
+            left = np.concatenate([left, next(self._bands)])
+        self._left = left[rows:]
+        return left[:rows]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(getattr(error, "detail", "") or error).splitlines() if line.strip()]
+    return lines[0] if lines else "no reason given"
+
+
+@contextlib.contextmanager
+def _vips_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _vips().Error as error:
+        raise ExportError(f"{path}: cannot be written ({_first_line(error)})") from None
+
+
+class _Writer(threading.Thread):
+    """Runs something; `finish` waits for it, and raises what it raised."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # raised again where it can be dealt with
+            self._error = error
+
+    def finish(self) -> None:
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+
+class _Png:
+    """A PNG file piece by piece, its pixels as they are: ISO/IEC 15948, deflate with stored blocks only."""
+
+    def __init__(self, width: int, channels: int, dtype: type[np.uint8] | type[np.uint16]) -> None:
+        self._width, self._channels, self._bits = width, channels, 8 * np.dtype(dtype).itemsize
+        self._deflate = zlib.compressobj(level=0)
+
+    def start(self, height: int) -> bytes:
+        colour = {1: 0, 2: 4, 3: 2, 4: 6}[self._channels]  # grey, grey and alpha, RGB, RGB and alpha
+        header = struct.pack(">2I5B", self._width, height, self._bits, colour, 0, 0, 0)
+        return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
+
+    def rows(self, band: Pixels) -> bytes:
+        """(h, width, channels), each row behind the number of its filter, 0: none."""
+        raw = np.ascontiguousarray(band.reshape(len(band), -1), dtype=f">u{self._bits // 8}").view(np.uint8)
+        return _chunk(b"IDAT", self._deflate.compress(np.pad(raw, ((0, 0), (1, 0))).tobytes()))
+
+    def end(self) -> bytes:
+        return _chunk(b"IDAT", self._deflate.flush()) + _chunk(b"IEND", b"")
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
+
+
+class _Pipe:
+    """Bytes from one thread to another, a piece in advance."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[bytes] = queue.Queue(maxsize=1)
+        self._left = memoryview(b"")
+        self._ended = threading.Event()
+
+    def put(self, piece: bytes, reader: _Writer) -> None:
+        """An empty one is the end.  Raises what the reader raised, if it is no longer there."""
+        while True:
+            try:
+                return self._queue.put(piece, timeout=0.2)
+            except queue.Full:
+                if not reader.is_alive():
+                    reader.finish()
+                    raise ExportError("the file was ended before all rows were written") from None
+
+    def abort(self) -> None:
+        """What has been put is of no use any more."""
+        self._ended.set()
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes, none at the end."""
+        while not len(self._left) and not self._ended.is_set():
+            with contextlib.suppress(queue.Empty):
+                self._left = memoryview(self._queue.get(timeout=0.2))
+                if not len(self._left):
+                    self._ended.set()
+        given, self._left = self._left[:size], self._left[size:]
+        return bytes(given)

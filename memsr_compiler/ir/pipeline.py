@@ -1,0 +1,86 @@
+"""Runs passes one after the other; each is checked by meaning right after it ran."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from memsr_compiler import ir
+from memsr_compiler.errors import NotEquivalent
+from memsr_compiler.ir.rewrite import Pass
+from memsr_compiler.ir.validate import Deviation, deviation, long_probe, outcome, probes
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What one pass did: ops and widest value before and after, seconds, largest deviation and its bound."""
+
+    name: str
+    ops_before: int
+    ops_after: int
+    channels_before: int
+    channels_after: int
+    seconds: float
+    validation_seconds: float
+    deviation: float
+    bound: float
+
+
+def run_passes(
+    graph: ir.Graph,
+    passes: Sequence[Pass],
+    *,
+    on_pass: Callable[[PassReport], None] | None = None,
+    on_graph: Callable[[str, ir.Graph], None] | None = None,
+) -> tuple[ir.Graph, list[PassReport]]:
+    """Run the passes in order.  `on_pass` hears of each when it is done, `on_graph` sees what each made.
+
+    Each pass is validated on tiny images, all of them together also on a strip longer than the receptive field.
+
+    Raises PassError (contract), InvalidGraph (types) and NotEquivalent (meaning), all naming the pass.
+    """
+    inputs, strip = probes(graph), long_probe(graph)
+    before, at_first = outcome(graph, inputs), outcome(graph, strip)
+    reports = []
+    for step in passes:
+        start = time.perf_counter()
+        result = step(graph)
+        done = time.perf_counter()
+        after = before if _unchanged(graph, result) else outcome(result, inputs, before)
+        found = _required(deviation(inputs, before, after), step.name)
+        report = PassReport(
+            name=step.name,
+            ops_before=len(graph.ops),
+            ops_after=len(result.ops),
+            channels_before=_widest(graph),
+            channels_after=_widest(result),
+            seconds=done - start,
+            validation_seconds=time.perf_counter() - done,
+            deviation=found.largest,
+            bound=found.bound,
+        )
+        reports.append(report)
+        if on_pass is not None:
+            on_pass(report)
+        if on_graph is not None:
+            on_graph(step.name, result)
+        graph, before = result, after
+    _required(deviation(strip, at_first, outcome(graph, strip)), "the passes together")
+    return graph, reports
+
+
+def _required(found: Deviation, name: str) -> Deviation:
+    if not found.largest <= found.bound:
+        raise NotEquivalent(f"{name} changed what the network computes by {found}")
+    return found
+
+
+def _unchanged(before: ir.Graph, after: ir.Graph) -> bool:
+    """Whether the pass gave back the very same ops."""
+    pairs = zip(before.ops, after.ops, strict=False)
+    return len(before.ops) == len(after.ops) and before.output == after.output and all(a is b for a, b in pairs)
+
+
+def _widest(graph: ir.Graph) -> int:
+    return max(graph.type(op.name).channels for op in graph)

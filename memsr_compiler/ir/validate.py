@@ -1,0 +1,180 @@
+"""Translation validation: a graph before and after a pass, run on probes in float64, border included.
+
+This finds a wrong rewrite where it happened.  It is not the proof (that is the certificate), it is the alarm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.errors import NotEquivalent
+from memsr_compiler.ir.interpreter import Convolve, convolved, run
+
+MOST_WEIGHTS = 1 << 22  # of a network for which two random images are too few and time is no object
+LONGEST = 4_000  # pixels; more than the receptive field of every network in the literature
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The largest difference found, in the network's own units, and where: probe, (image, channel, y, x)."""
+
+    largest: float
+    bound: float
+    probe: str
+    at: tuple[int, ...]
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        n, c, y, x = self.at
+        return (
+            f"{self.largest:.3g} (bound {self.bound:.3g}) on probe {self.probe}, image {n}, channel {c}, "
+            f"pixel ({y}, {x}): {self.before:.9g} became {self.after:.9g}"
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a graph gives on every probe, the largest magnitude it met on the way, its rounding steps in a row, and
+    the convolutions that it took."""
+
+    outputs: tuple[Tensor, ...]
+    peak: float
+    steps: int
+    products: _Products = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Product:
+    """kernel * x.  It holds on to the kernel, so that no other tensor gets its id."""
+
+    kernel: Tensor
+    x: Tensor
+    value: Tensor
+
+
+_Products = dict[tuple[int, ...], list[_Product]]
+
+
+def _sharing(known: _Products, found: _Products) -> Convolve:
+    """Convolves, but for what is known: the very tensor as kernel, not written to since, and the very same numbers in
+    x.  Most passes leave most kernels as they are; to validate one then takes as long as what it changed does."""
+
+    def convolve(x: Tensor, kernel: Tensor, groups: int, dilation: int) -> Tensor:
+        key = id(kernel), kernel._version, groups, dilation
+        same = next((p for p in (*found.get(key, ()), *known.get(key, ())) if torch.equal(p.x, x)), None)
+        product = same or _Product(kernel, x, convolved(x, kernel, groups, dilation))
+        found.setdefault(key, []).append(product)
+        return product.value
+
+    return convolve
+
+
+def receptive_field(graph: ir.Graph) -> int:
+    """How far, in input pixels, the farthest input that an output pixel depends on is from it."""
+    reach: dict[str, float] = {}
+    for op in graph:
+        inner = max((reach[i] for i in op.inputs), default=0.0)
+        scale = graph.type(op.inputs[0]).scale if op.inputs else 1
+        reach[op.name] = inner + _reach(op) / scale
+    return math.ceil(reach[graph.output])
+
+
+def _reach(op: ir.Op) -> int:
+    """How many pixels of its operand an op looks to each side."""
+    if isinstance(op, ir.Conv2d):
+        return op.weight.shape[-1] // 2 * op.dilation
+    if isinstance(op, ir.ConvTranspose2d):
+        return op.weight.shape[-1] // op.stride
+    return op.kernel_size // 2 if isinstance(op, ir.BlockConv2d) else 0
+
+
+def probes(graph: ir.Graph) -> dict[str, Tensor]:
+    """Inputs (N, C, H, W), float64, within the input's range, always the same ones: random, all low, all high, and
+    impulses in two corners; 1x1 and 3x5 pixels, where every pixel is at the border, and as many as it takes for the
+    corner of the largest kernel to read something.
+    """
+    low, high = _range(graph)
+    found = {}
+    side = 1 + max(_reach(op) for op in graph)
+    weights = sum(op.weight.numel() for op in graph if isinstance(op, ir.Conv2d))
+    count = min(max(MOST_WEIGHTS // max(weights, 1), 2), 8)
+    for height, width in ((1, 1), (3, 5), *([(side, side)] if side > 3 else [])):
+        shape = (graph.input.channels, height, width)
+        corners = torch.full(shape, low, dtype=torch.float64)
+        corners[:, 0, 0] = corners[:, -1, -1] = high
+        flat = [torch.full(shape, v, dtype=torch.float64) for v in (low, high)]
+        noise = _noise((count, *shape), low, high)
+        ends = noise[(5 * count) // 8 :]  # of the range only: they wake more ReLUs
+        ends.copy_(torch.where(ends > (low + high) / 2, high, low))
+        found[f"{height}x{width}"] = torch.stack([*noise, *flat, corners])
+    return found
+
+
+def long_probe(graph: ir.Graph) -> dict[str, Tensor]:
+    """Noise on a strip, two pixels wide, that is longer than the receptive field."""
+    length = min(2 * receptive_field(graph) + 3, LONGEST)
+    return {f"{length}x2": _noise((1, graph.input.channels, length, 2), *_range(graph))}
+
+
+def _range(graph: ir.Graph) -> tuple[float, float]:
+    low, high = graph.input.low, graph.input.high
+    return (low if math.isfinite(low) else -1.0), (high if math.isfinite(high) else 1.0)
+
+
+def _noise(shape: tuple[int, int, int, int], low: float, high: float) -> Tensor:
+    generator = torch.Generator().manual_seed(shape[2] * 7919 + shape[3])
+    return torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low
+
+
+def outcome(graph: ir.Graph, inputs: dict[str, Tensor], before: Outcome | None = None) -> Outcome:
+    """Run a graph on every probe.  `before`: of another graph, most of whose kernels it may still have."""
+    products: _Products = {}
+    convolve = _sharing(before.products if before else {}, products)
+    peak = 0.0
+
+    def watch(_: str, value: Tensor) -> None:
+        nonlocal peak
+        peak = max(peak, float(value.abs().max()))
+
+    outputs = tuple(run(graph, x, watch=watch, convolve=convolve) for x in inputs.values())
+    return Outcome(outputs, peak, _steps(graph), products)
+
+
+def _steps(graph: ir.Graph) -> int:
+    """Roundings one after the other on the longest way through the graph: terms of its dot products, and sums."""
+    steps: dict[str, int] = {}
+    for op in graph:
+        own = 1
+        if isinstance(op, ir.Conv2d):
+            own = op.weight[0].numel()
+        elif isinstance(op, ir.BlockConv2d):
+            own = op.channels_in * op.kernel_size**2
+        elif isinstance(op, ir.ConvTranspose2d):
+            own = op.weight[:, 0].numel()
+        steps[op.name] = own + max((steps[i] for i in op.inputs), default=0)
+    return steps[graph.output]
+
+
+def deviation(inputs: dict[str, Tensor], before: Outcome, after: Outcome) -> Deviation:
+    """The largest difference, beside its bound: eps(float64) * largest magnitude met * roundings in a row.
+
+    The bound is what rounding alone can do in one pass of dot products whose weights do not amplify; a wrong rewrite
+    is many orders of magnitude above it.
+    """
+    bound = torch.finfo(torch.float64).eps * max(before.peak, after.peak) * max(before.steps, after.steps)
+    worst: Deviation | None = None
+    for name, a, b in zip(inputs, before.outputs, after.outputs, strict=True):
+        if a.shape != b.shape:
+            raise NotEquivalent(f"on probe {name} the shape {tuple(a.shape)} became {tuple(b.shape)}")
+        difference = torch.nan_to_num((a - b).abs(), nan=math.inf)
+        where = tuple((difference == difference.max()).nonzero()[0].tolist())
+        found = Deviation(float(difference[where]), bound, name, where, float(a[where]), float(b[where]))
+        worst = found if worst is None or found.largest > worst.largest else worst
+    assert worst is not None, "no probe"
+    return worst

@@ -1,0 +1,133 @@
+"""What is in a teacher, and what its plain form would be, before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from memsr_compiler import ir, passes
+from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, predicted_widths
+from memsr_compiler.errors import MemsrError
+from memsr_compiler.passes.split_stages import stages
+from memsr_compiler.analysis.rematerialize import original, plan
+from memsr_compiler.analysis.schedule import Carrying
+from memsr_compiler.trace.trace import trace
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One op of the teacher: module path, what it is, its result's channels and resolution, what it reads."""
+
+    name: str
+    kind: str
+    channels: int
+    scale: int
+    parameters: int
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The plain form under one way of carrying: widths from input to output, and what it costs."""
+
+    carry: Carrying
+    widths: tuple[int, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found.  Where `convertible` is false, `reason` says why and what to do.
+
+    layers       op by op as read; for a network that cannot be read, its modules instead (channels 0)
+    teacher      its cost; None if it could not be read
+    predictions  for "auto" and "shift"
+    carries      the tensors that skip a ReLU, under "auto", and past how many
+    """
+
+    convertible: bool
+    reason: str
+    layers: tuple[LayerInfo, ...]
+    scale: int = 0
+    channels: int = 0
+    teacher: Cost | None = None
+    predictions: tuple[Prediction, ...] = ()
+    carries: tuple[tuple[str, int], ...] = ()
+
+
+def inspect(
+    model: nn.Module,
+    *,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    align: int = 8,
+    tail: Literal["fold", "keep"] = "fold",
+) -> Inspection:
+    """Read a network and predict its plain form.  Never raises for a network that cannot be converted: it says so.
+
+    input_range   of its input values;   align   widths are padded to a multiple of it;   tail   "fold" or "keep"
+    """
+    try:
+        traced = trace(model, input_range=input_range)
+    except MemsrError as error:
+        return Inspection(False, str(error), _modules(model))
+    graph = traced.graph
+    found = Inspection(
+        True, "", tuple(_layer(graph, op) for op in graph), graph.scale, graph.input.channels, cost_of_graph(graph)
+    )
+    reason = ""
+    if traced.image_skip is not None:
+        reason = (
+            f"only with --image-skip outside: the image is added, enlarged by {traced.image_skip.mode} interpolation"
+        )
+    try:
+        canonical = _canonical(graph, tail)
+        predictions = tuple(_predict(canonical, carry, align) for carry in ("auto", "shift"))
+    except MemsrError as error:
+        return Inspection(False, str(error), found.layers, found.scale, found.channels, found.teacher)
+    return Inspection(
+        not reason, reason, found.layers, found.scale, found.channels, found.teacher, predictions, _carries(canonical)
+    )
+
+
+def _canonical(graph: ir.Graph, tail: Literal["fold", "keep"]) -> list[ir.Graph]:
+    for step in passes.LOCAL:
+        graph = step(graph)
+    return [passes.gather_terms(passes.fold_shuffle(stage.graph)) for stage in stages(graph, tail)]
+
+
+def _predict(graphs: list[ir.Graph], carry: Carrying, align: int) -> Prediction:
+    widths: list[int] = []
+    layers: list[tuple[tuple[int, int, int, int], int]] = []
+    for graph in graphs:
+        here, kernels = predicted_widths(graph, carry, align)
+        shapes = [(after, before, k, k) for before, after, k in zip(here, here[1:], kernels, strict=False)]
+        layers += [(shape, graph.scale if i == len(shapes) - 1 else 1) for i, shape in enumerate(shapes)]
+        widths += here if not widths else here[1:]
+    return Prediction(carry, tuple(widths), cost_of_layers(layers))
+
+
+def _carries(graphs: list[ir.Graph]) -> tuple[tuple[str, int], ...]:
+    counts: dict[str, int] = {}
+    for graph in graphs:
+        _, found = plan(graph)
+        for boundary, names in enumerate(found.crossing):
+            for name in names:
+                if boundary and found.layer.get(name) != boundary:
+                    counts[original(name)] = counts.get(original(name), 0) + 1
+    return tuple(counts.items())
+
+
+def _layer(graph: ir.Graph, op: ir.Op) -> LayerInfo:
+    t = graph.type(op.name)
+    parameters = sum(v.numel() for v in vars(op).values() if hasattr(v, "numel"))
+    return LayerInfo(op.name, type(op).__name__, t.channels, t.scale, parameters, op.inputs)
+
+
+def _modules(model: nn.Module) -> tuple[LayerInfo, ...]:
+    leaves = [(name, m) for name, m in model.named_modules() if not list(m.children())]
+    return tuple(
+        LayerInfo(name or "(network)", type(m).__name__, 0, 0, sum(p.numel() for p in m.parameters()), ())
+        for name, m in leaves
+    )

@@ -1,0 +1,143 @@
+"""Constants for shift carries: measured on images, widened by a margin, then attacked.
+
+A measured C is a promise about images that nobody has seen yet.  DESIGN, section 2: 1.01 x the measured maximum fails
+on more than half of unseen inputs, 3 x failed on none; so the margin is 3 unless told, and `worst` says how far an
+adversarial search (gradient ascent on the input, inside its range) got: above 1 the constants are broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler import ir, passes
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.ir.interpreter import run
+from memsr_compiler.passes.split_stages import stages
+from memsr_compiler.analysis.rematerialize import original
+from memsr_compiler.trace.trace import trace
+
+MARGIN = 3.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """constants  C by tensor;  margin  C / largest magnitude measured;  images  how many were measured
+    worst        largest |t| / C that the adversarial search reached, and for which tensor
+    """
+
+    constants: Mapping[str, float]
+    margin: float
+    images: int
+    worst: float
+    worst_tensor: str
+
+    def __str__(self) -> str:
+        return (
+            f"constants from {self.images} images times {self.margin:g}; an adversarial search reached "
+            f"{self.worst:.2f} of C ({self.worst_tensor})" + ("" if self.worst <= 1 else ": they are broken")
+        )
+
+
+def calibrate(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    *,
+    margin: float = MARGIN,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    tail: Literal["fold", "keep"] = "fold",
+    steps: int = 40,
+    on_step: Callable[[], None] | None = None,
+) -> Calibration:
+    """Measure the constants that `compile_to_plain(carry="shift", constant=...)` takes.
+
+    images   (N, C, H, W) in `input_range`;   margin   at least 1;   steps   of the adversarial search
+    tail     as it will be compiled
+    Raises InvalidInput without images, or for a margin below 1.
+    """
+    if not images:
+        raise InvalidInput("there are no images to measure the constants on")
+    if margin < 1:
+        raise InvalidInput(f"margin {margin} is below 1: the measured images themselves would break it; take 3 or more")
+    graphs = _scheduled(model, input_range, tail)
+    largest: dict[str, float] = {}
+
+    def watch(tensor: str, value: Tensor) -> None:
+        largest[tensor] = max(largest.get(tensor, 0.0), float(value.abs().max()))
+
+    with torch.no_grad():
+        for x in images:
+            _run(graphs, x.double(), watch)
+    constants = {t: margin * max(v, 1e-6) for t, v in largest.items()}
+    worst, tensor = (
+        _attack(graphs, images, constants, input_range, steps, on_step) if constants else (0.0, "nothing carried")
+    )
+    return Calibration(constants, margin, sum(len(x) for x in images), worst, tensor)
+
+
+def _scheduled(model: nn.Module, input_range: tuple[float, float], tail: Literal["fold", "keep"]) -> list[ir.Graph]:
+    graph = trace(model, input_range=input_range).graph
+    for step in passes.LOCAL:
+        graph = step(graph)
+    folded = [passes.gather_terms(passes.fold_shuffle(stage.graph)) for stage in stages(graph, tail)]
+    return [passes.skip_to_conv(g, carry="shift") for g in folded]
+
+
+def _run(graphs: Sequence[ir.Graph], x: Tensor, watch: Callable[[str, Tensor], None]) -> None:
+    """Run stage after stage; `watch` sees every carried value under the name of its tensor."""
+    for graph in graphs:
+
+        def watch_op(name: str, value: Tensor, graph: ir.Graph = graph) -> None:
+            tensor = _carried_tensor(graph, name)
+            if tensor is not None:
+                watch(tensor, value)
+
+        x = run(graph, x, watch=watch_op)
+
+
+def _carried_tensor(graph: ir.Graph, name: str) -> str | None:
+    op = graph[name]
+    if not isinstance(op, ir.Carry):
+        return None
+    return op.part.tensor if op.part else original(name)
+
+
+def _attack(
+    graphs: Sequence[ir.Graph],
+    images: Sequence[Tensor],
+    constants: Mapping[str, float],
+    input_range: tuple[float, float],
+    steps: int,
+    on_step: Callable[[], None] | None,
+) -> tuple[float, str]:
+    """The largest |t| / C that signed gradient ascent finds, starting from a crop of an image and from noise."""
+    low, high = input_range
+    generator = torch.Generator().manual_seed(0)
+    crop = images[0][:1, :, :24, :24].double()
+    x = torch.cat([crop, torch.rand(crop.shape, generator=generator, dtype=torch.float64) * (high - low) + low])
+    best, best_tensor = 0.0, ""
+    for step in range(steps):
+        x = x.detach().requires_grad_()
+        ratios: dict[str, Tensor] = {}
+
+        def watch(tensor: str, value: Tensor, into: dict[str, Tensor] = ratios) -> None:
+            if tensor not in into:
+                into[tensor] = value.abs().amax(dim=(1, 2, 3)) / constants[tensor]
+
+        with torch.enable_grad():
+            _run(graphs, x, watch)
+            stacked = torch.stack(list(ratios.values()))
+            peak = stacked.amax(dim=0)
+            (slope,) = torch.autograd.grad(peak.sum(), x)
+        reached = stacked.detach().amax(dim=1)
+        if float(reached.max()) > best:
+            best, best_tensor = float(reached.max()), list(ratios)[int(reached.argmax())]
+        size = (high - low) * 0.1 * (1 - step / steps)
+        x = (x + size * slope.sign()).clamp(low, high)
+        if on_step is not None:
+            on_step()
+    return best, best_tensor

@@ -1,0 +1,193 @@
+"""What a file of ours says about the plain network in it: text, the same in every format.
+
+A manifest comes from a network that is about to be written, or from a file's metadata. In both cases it has
+been checked to be consistent in itself; whether the weights are those it names is checked as they are read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memsr_compiler.digests import numbers_sha256, stack_sha256
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.keys import PLAIN_FORMAT_KEY
+from memsr_compiler.plain.info import PlainInfo
+
+FORMAT = "memsr plain network 1"
+Numbers = NDArray[Any]
+Dtype = Literal["float32", "float16", "float64"]
+DTYPES: tuple[Dtype, ...] = ("float32", "float16", "float64")
+IMAGE_SKIPS = ("bilinear", "bicubic")
+"""Ways to enlarge the image beside the network that every writer knows: torch's, with align_corners=False."""
+REGAIN = "Get the file again where it came from, or convert the teacher again."
+
+_HASH = "sha256."  # prefix of the keys that hold a tensor's hash
+_INFO = (
+    "tool",
+    "scale",
+    "input_range",
+    "channels",
+    "carry",
+    "guarantee",
+    "teacher_sha256",
+    "receptive_field",
+    "image_skip",
+)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A layer without its numbers.  weight: the shape (C_out, C_in, k, k);  relu, shuffle: what follows."""
+
+    weight: tuple[int, int, int, int]
+    relu: bool
+    shuffle: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a file holds but the numbers, and their hashes.
+
+    dtype               in which the weights are stored
+    hashes              SHA-256 of each tensor (dtype, shape, bytes), by its name
+    plain_sha256        PlainNet.sha256() of the weights as stored
+    certificate_sha256  of the certificate's text, wherever it is; "" if there is none
+    certificate         that text, if it is inside the file; else ""
+    """
+
+    info: PlainInfo
+    dtype: Dtype
+    layers: tuple[Outline, ...]
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    plain_sha256: str = ""
+    certificate_sha256: str = ""
+    certificate: str = ""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The tensors by name, in the order in which they are stored."""
+        found: dict[str, tuple[int, ...]] = {}
+        for i, layer in enumerate(self.layers):
+            found |= {f"layers.{i}.weight": layer.weight, f"layers.{i}.bias": layer.weight[:1]}
+        return found
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each tensor."""
+        return {name: math.prod(shape) * np.dtype(self.dtype).itemsize for name, shape in self.shapes.items()}
+
+    def to_strings(self) -> dict[str, str]:
+        """For a file's metadata."""
+        info = self.info.to_strings()
+        layers = [{"weight": layer.weight, "relu": layer.relu, "shuffle": layer.shuffle} for layer in self.layers]
+        text = {PLAIN_FORMAT_KEY: FORMAT} | {key: info[key] for key in _INFO}
+        text |= {
+            "dtype": self.dtype,
+            "layers": json.dumps(layers, separators=(",", ":")),
+            "plain_sha256": self.plain_sha256,
+        }
+        text |= {_HASH + name: self.hashes[name] for name in self.shapes}
+        if self.certificate_sha256:
+            text["certificate_sha256"] = self.certificate_sha256
+        return text | ({"certificate": self.certificate} if self.certificate else {})
+
+    @staticmethod
+    def from_strings(text: Mapping[str, str]) -> Manifest:
+        """The inverse.  Raises InvalidInput unless this is exactly what to_strings writes of a network."""
+        stated = text.get(PLAIN_FORMAT_KEY)
+        if stated is None:
+            raise InvalidInput("is not a plain network of ours. Make one with memsrc convert.")
+        if stated != FORMAT:
+            raise InvalidInput(
+                f"is a '{stated}', and only '{FORMAT}' is read here. Update memsr_compiler, or convert again."
+            )
+        try:
+            dtype = text["dtype"]
+            if dtype not in DTYPES:
+                raise ValueError(f"dtype {dtype}")
+            found = Manifest(
+                info=PlainInfo.from_strings(text),
+                dtype=dtype,
+                layers=tuple(_outline(layer) for layer in json.loads(text["layers"])),
+                hashes={key.removeprefix(_HASH): value for key, value in text.items() if key.startswith(_HASH)},
+                plain_sha256=text["plain_sha256"],
+                certificate_sha256=text.get("certificate_sha256", ""),
+                certificate=text.get("certificate", ""),
+            )
+            canonical = found.to_strings() == dict(text)
+        except (KeyError, ValueError, TypeError, RecursionError, OverflowError) as error:
+            raise InvalidInput(f"its metadata are damaged ({type(error).__name__}: {error}). {REGAIN}") from None
+        if not canonical:
+            raise InvalidInput(f"its metadata are not as they were written. {REGAIN}")
+        found.check()
+        return found
+
+    def check(self) -> None:
+        """Raises InvalidInput unless the layers fit each other and the info."""
+        info = self.info
+        if not self.layers:
+            raise InvalidInput("has no layers.")
+        for i, layer in enumerate(self.layers):
+            rows, columns, k, k2 = layer.weight
+            if min(layer.weight) < 1 or k != k2 or k % 2 == 0:
+                raise InvalidInput(f"layers.{i}: the kernel {rows}x{columns}x{k}x{k2} is not odd and square.")
+            if layer.shuffle < 1 or rows % layer.shuffle**2:
+                raise InvalidInput(f"layers.{i}: a pixel shuffle by {layer.shuffle} does not fit {rows} channels.")
+        for i, (below, above) in enumerate(pairwise(self.layers), start=1):
+            made = below.weight[0] // below.shuffle**2
+            if above.weight[1] != made:
+                raise InvalidInput(f"layers.{i}: takes {above.weight[1]} channels, is given {made}.")
+        scale = math.prod(layer.shuffle for layer in self.layers)
+        if scale != info.scale:
+            raise InvalidInput(f"enlarges {scale} times, its info says {info.scale}.")
+        if self.layers[0].weight[1] != info.channels:
+            raise InvalidInput(f"takes {self.layers[0].weight[1]} channels, its info says {info.channels}.")
+        if not (all(map(math.isfinite, info.input_range)) and info.input_range[0] < info.input_range[1]):
+            raise InvalidInput(f"input range {info.input_range} is empty or infinite.")
+        if info.image_skip not in ("", *IMAGE_SKIPS):
+            raise InvalidInput(f"image skip '{info.image_skip}' is none of {', '.join(IMAGE_SKIPS)}.")
+        if info.image_skip and self.layers[-1].weight[0] != info.channels * self.layers[-1].shuffle ** 2:
+            raise InvalidInput("adds an image with other channels than its output's.")
+
+    def numbers(self, name: str, content: bytes | bytearray) -> Numbers:
+        """A tensor of these bytes, which it may go on using.
+
+        Raises InvalidInput unless they are the numbers that were written, and finite.
+        """
+        if numbers_sha256(self.dtype, self.shapes[name], memoryview(content)) != self.hashes[name]:
+            raise InvalidInput(f"{name}: is not as it was written, its SHA-256 differs. {REGAIN}")
+        stored = np.frombuffer(content, dtype=np.dtype(self.dtype).newbyteorder("<")).reshape(self.shapes[name])
+        found: Numbers = stored.astype(self.dtype, copy=False)
+        if not np.isfinite(found).all():
+            raise InvalidInput(f"{name}: holds NaN or infinite weights. {REGAIN}")
+        return found
+
+    def check_stack(self) -> None:
+        """Raises InvalidInput unless the tensors named are together the network named."""
+        layers = (
+            (self.hashes[f"layers.{i}.weight"], self.hashes[f"layers.{i}.bias"], layer.relu, layer.shuffle)
+            for i, layer in enumerate(self.layers)
+        )
+        if stack_sha256(layers) != self.plain_sha256:
+            raise InvalidInput(f"its weights are not those its metadata name, the SHA-256 differs. {REGAIN}")
+
+
+def certificate_path(path: str | Path) -> Path:
+    """Where the certificate of an .onnx file is, if it is beside it: plain.onnx has plain.cert.json."""
+    return Path(path).with_suffix(".cert.json")
+
+
+def _outline(data: Mapping[str, object]) -> Outline:
+    match data:
+        case {"weight": [int(a), int(b), int(c), int(d)], "relu": bool(relu), "shuffle": int(shuffle)}:
+            return Outline((a, b, c, d), relu, shuffle)
+    raise ValueError(f"layer {str(data)[:60]}")

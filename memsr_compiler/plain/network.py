@@ -1,0 +1,135 @@
+"""The result: a plain network, a straight stack of convolution + ReLU with pixel shuffle at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.proof.checker import Layer
+from memsr_compiler.digests import numbers_sha256, stack_sha256
+from memsr_compiler.ir import BlockConv2d
+from memsr_compiler.plain.info import PlainInfo
+
+if TYPE_CHECKING:
+    from memsr_compiler.lowering.compile import Report
+    from memsr_compiler.student.report import ShrinkReport
+
+
+class PlainLayer(nn.Conv2d):
+    """Convolution (zero padding, stride 1), then perhaps ReLU, then perhaps a pixel shuffle."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, *, relu: bool, shuffle: int = 1) -> None:
+        c_out, c_in, k, _ = weight.shape
+        super().__init__(c_in, c_out, k, padding=k // 2, device="meta")
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+        self.relu = relu
+        self.shuffle = shuffle
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if self.relu:
+            y = y.relu_() if not torch.is_grad_enabled() else y.relu()
+        return nn.functional.pixel_shuffle(y, self.shuffle) if self.shuffle > 1 else y
+
+    def extra_repr(self) -> str:
+        conv = str(super().extra_repr())  # type: ignore[no-untyped-call]
+        return conv + (", relu" if self.relu else "") + (f", shuffle={self.shuffle}" if self.shuffle > 1 else "")
+
+
+class PlainNet(nn.Module):
+    """(N, C, H, W) -> (N, C', scale * H, scale * W), any H and W from 1 up, values in `info.input_range`.
+
+    layers        `PlainLayer`s, each with .weight (C_out, C_in, k, k) and .bias (C_out,)
+    info          PlainInfo;   scale   the same as info.scale
+    certificate   what every channel means in the teacher, for these weights (it names them by hash), or None
+    report        what the compiler did, pass by pass, or for a student what `shrink` did; None if read from a file
+
+    `.double()` gives the weights that the compiler computed in float64, as long as they have not been changed since.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[PlainLayer],
+        info: PlainInfo,
+        certificate: Certificate | None = None,
+        report: Report | ShrinkReport | None = None,
+        exact: Sequence[BlockConv2d] = (),
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.info = info
+        self.certificate = certificate
+        self.report = report
+        self._exact = tuple(exact)
+
+    @property
+    def scale(self) -> int:
+        return self.info.scale
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels between the layers, the input's and the last convolution's included."""
+        first = self[0]
+        return [first.in_channels, *(layer.out_channels for layer in self)]
+
+    def __iter__(self) -> Iterator[PlainLayer]:
+        for layer in self.layers:
+            assert isinstance(layer, PlainLayer)
+            yield layer
+
+    def __getitem__(self, i: int) -> PlainLayer:
+        layer = self.layers[i]
+        assert isinstance(layer, PlainLayer)
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for layer in self:
+            y = layer(y)
+        if self.info.image_skip:
+            y = y + nn.functional.interpolate(
+                x, scale_factor=self.scale, mode=self.info.image_skip, align_corners=False
+            )
+        return y
+
+    def checkable(self) -> Iterator[Layer]:
+        """The layers as the certificate's checker wants them, one at a time."""
+        for layer in self:
+            assert layer.bias is not None
+            yield Layer(layer.weight.detach().cpu(), layer.bias.detach().cpu(), layer.relu, layer.shuffle)
+
+    def sha256(self) -> str:
+        """Hash of what the network computes: every weight as stored, ReLUs and shuffles."""
+        return layers_sha256(self.checkable())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PlainNet:
+        """torch's hook behind .to, .double, .cuda: float64 takes the exact weights, if these are still them."""
+        narrow = self[0].weight.dtype
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self[0].weight.dtype == torch.float64 and narrow != torch.float64 and not self[0].weight.is_meta:
+            with torch.no_grad():
+                for layer, exact in zip(self, self._exact, strict=False):
+                    assert layer.bias is not None
+                    for have, want in ((layer.weight, exact.dense()), (layer.bias, exact.bias)):
+                        if torch.equal(have.cpu(), want.to(narrow).double()):  # not changed since it was compiled
+                            have.copy_(want)
+        return self
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """Hash of a tensor's dtype, shape and bytes."""
+    raw = tensor.detach().cpu().contiguous()
+    if raw.numel() == 1:  # is contiguous whatever its strides are, but not for view
+        raw = raw.clone(memory_format=torch.contiguous_format)
+    name = str(raw.dtype).removeprefix("torch.")
+    return numbers_sha256(name, tuple(raw.shape), raw.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def layers_sha256(layers: Iterable[Layer]) -> str:
+    """Hash of what a stack of layers computes."""
+    return stack_sha256((tensor_sha256(x.weight), tensor_sha256(x.bias), x.relu, x.shuffle) for x in layers)

@@ -1,0 +1,124 @@
+"""The ONNX model of a plain network without its weights.
+
+It depends on the manifest and the opset alone, which is what lets `plain_file` read a model: it rebuilds it from what
+the metadata say and compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from memsr_compiler.plain.manifest import Manifest
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+OPSETS = range(13, 24)
+DIGEST_KEY = "file_sha256"
+"""The last metadata entry. Its value, 64 characters, ends the file: the SHA-256 of all that comes before."""
+
+NO_DIGEST = "0" * 64
+
+_IR_VERSIONS = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
+
+
+def skeleton(manifest: Manifest, opset: int, location: str) -> ModelProto:
+    """The model of the plain network with this manifest, without weights and with NO_DIGEST for a digest.
+
+    location  name of the file that the weights are in; "": they belong into raw_data
+    """
+    from onnx import TensorProto, helper
+
+    element = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE}[
+        manifest.dtype
+    ]
+    info, end = manifest.info, manifest.layers[-1]
+    nodes = list(_nodes(manifest))
+    nodes[-1].output[0] = "upscaled"
+    initializers = list(_tensors(manifest, element, location))
+    if info.image_skip:
+        scales = [1.0, 1.0, float(info.scale), float(info.scale)]
+        initializers.append(helper.make_tensor("image_skip.scales", TensorProto.FLOAT, [4], scales))
+    low, high = info.input_range
+    image = helper.make_tensor_value_info(
+        "image",
+        element,
+        ["batch", info.channels, "height", "width"],
+        f"NCHW, {manifest.dtype}, values {low} to {high}",
+    )
+    upscaled = helper.make_tensor_value_info(
+        "upscaled",
+        element,
+        ["batch", end.weight[0] // end.shuffle**2, f"height*{info.scale}", f"width*{info.scale}"],
+        f"NCHW, {manifest.dtype}, in the range of the image and not clipped to it",
+    )
+    tool, _, version = info.tool.partition(" ")
+    model: ModelProto = helper.make_model(
+        helper.make_graph(nodes, "plain_network", [image], [upscaled], initializers),
+        producer_name=tool,
+        producer_version=version,
+        ir_version=_IR_VERSIONS[opset],
+        opset_imports=[helper.make_opsetid("", opset)],
+    )
+    for key, text in (*manifest.to_strings().items(), (DIGEST_KEY, NO_DIGEST)):
+        model.metadata_props.add(key=key, value=text)
+    return model
+
+
+def _nodes(manifest: Manifest) -> Iterator[NodeProto]:
+    """In order, each called after the value that it makes."""
+    from onnx import helper
+
+    value = "image"
+    for i, layer in enumerate(manifest.layers):
+        k = layer.weight[-1]
+        inputs = [value, f"layers.{i}.weight", f"layers.{i}.bias"]
+        value = f"layers.{i}.conv"
+        yield helper.make_node("Conv", inputs, [value], value, kernel_shape=[k, k], pads=[k // 2] * 4)
+        if layer.relu:
+            inputs, value = [value], f"layers.{i}.relu"
+            yield helper.make_node("Relu", inputs, [value], value)
+        if layer.shuffle > 1:
+            inputs, value = [value], f"layers.{i}.shuffle"
+            yield helper.make_node("DepthToSpace", inputs, [value], value, blocksize=layer.shuffle, mode="CRD")
+    if manifest.info.image_skip:
+        yield _resize(manifest.info.image_skip)
+        yield helper.make_node("Add", [value, "image_skip.enlarged"], ["image_skip.sum"], "image_skip.sum")
+
+
+def _resize(mode: str) -> NodeProto:
+    """torch's interpolate(image, scale_factor=s, mode=mode, align_corners=False) for an integer s.
+
+    torch takes pixel x of the result from (x + 0.5) / s - 0.5 and repeats the border, for any size: that is
+    half_pixel. pytorch_half_pixel differs only where the result is one pixel wide; then s is 1 and both take
+    pixel 0.
+    """
+    from onnx import helper
+
+    node = helper.make_node(
+        "Resize",
+        ["image", "", "image_skip.scales"],
+        ["image_skip.enlarged"],
+        "image_skip.enlarged",
+        coordinate_transformation_mode="half_pixel",
+        mode={"bicubic": "cubic", "bilinear": "linear"}[mode],
+    )
+    if mode == "bicubic":
+        node.attribute.append(helper.make_attribute("cubic_coeff_a", -0.75))
+    return node
+
+
+def _tensors(manifest: Manifest, element: int, location: str) -> Iterator[TensorProto]:
+    """The weights' names, shapes and, for weights in a file, where in it they are."""
+    from onnx import TensorProto
+
+    offset, sizes = 0, manifest.sizes
+    for name, shape in manifest.shapes.items():
+        tensor = TensorProto(name=name, data_type=element, dims=shape)
+        if location:
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", location), ("offset", str(offset)), ("length", str(sizes[name]))):
+                tensor.external_data.add(key=key, value=value)
+            offset += sizes[name]
+        yield tensor

@@ -1,0 +1,162 @@
+"""A plain network as an ONNX model: Conv, Relu and DepthToSpace; Resize and Add for an outside image skip.
+
+The model is written node by node from the plain network, nothing is traced. Opset 17 by default: every
+operator here has had its meaning since opset 13, so any runtime of the last years reads it, and newer opsets
+would gain nothing. The graph is `skeleton`'s, the weights are put in here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from memsr_compiler.files import atomic_write_together
+from memsr_compiler.digests import file_digest
+from memsr_compiler.errors import ExportError
+from memsr_compiler.plain.manifest import DTYPES, Dtype, Manifest, certificate_path
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.onnx_model import NO_DIGEST, OPSETS, skeleton
+from memsr_compiler.plain.stored import Rounding, describe, named_tensors, raw, stored
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_INLINE_BYTES = (2 << 30) - (64 << 20)  # a protobuf message ends at 2 GiB; the rest is for the graph and metadata
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    path, bytes, sha256   the .onnx file
+    files                 all files: external weights and the certificate beside it, if any; the .onnx last
+    dtype                 of the weights, of the input and of the output
+    opset                 of the default ONNX domain
+    plain_sha256          of what the network computes, with the weights as stored
+    certificate           "beside", "inside", or "none" for a network that has none
+    rounding              what storing in this dtype did to the weights
+    """
+
+    path: Path
+    bytes: int
+    sha256: str
+    files: tuple[Path, ...]
+    dtype: Dtype
+    opset: int
+    plain_sha256: str
+    certificate: Literal["beside", "inside", "none"]
+    rounding: Rounding
+
+
+def export_onnx(
+    net: PlainNet,
+    path: str | Path,
+    *,
+    dtype: Dtype = "float32",
+    certificate: Literal["beside", "inside"] = "beside",
+    opset: int = 17,
+) -> ExportReport:
+    """Write an ONNX model of a plain network.
+
+    dtype        of the weights, of the input "image" (batch, C, height, width) and of the output "upscaled":
+                 there is no Cast, so a float16 model takes and gives float16. float64 is for storage and for
+                 reference evaluators; ONNX Runtime has no kernels for it on the CPU
+    certificate  "beside": in <stem>.cert.json; "inside": in the model's metadata. It names the weights as
+                 they are stored
+    opset        one of OPSETS
+
+    Weights beyond 2 GiB go to <stem>.onnx.data beside the model, layer by layer. All files appear, or none;
+    what is written has passed ONNX's own checker with strict shape inference, and was read back. Raises
+    ExportError where writing fails, and for weights that the dtype cannot hold or that the certificate is not
+    about.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ExportError(f"{path}: an ONNX model needs the extension .onnx. Give it.")
+    if dtype not in DTYPES:
+        raise ExportError(f"dtype '{dtype}' is none of {', '.join(DTYPES)}.")
+    if certificate not in ("beside", "inside"):
+        raise ExportError(f"certificate '{certificate}' is neither beside nor inside.")
+    if opset not in OPSETS:
+        raise ExportError(
+            f"opset {opset} is not within {OPSETS[0]} to {OPSETS[-1]}. Use 17 unless a runtime wants another."
+        )
+    manifest, proof, rounding = describe(net, dtype, certificate_inside=certificate == "inside")
+    external = sum(manifest.sizes.values()) + len(manifest.certificate) > _INLINE_BYTES
+    data, beside = path.with_name(path.name + ".data"), certificate_path(path)
+    files = (*([data] if external else []), *([beside] if proof and certificate == "beside" else []), path)
+    with atomic_write_together(files) as staged:
+        model = skeleton(manifest, opset, data.name if external else "")
+        if external:
+            _write_weights(net, manifest, staged[0])
+        else:
+            for tensor, content in zip(model.graph.initializer, _contents(net, manifest), strict=False):
+                tensor.raw_data = bytes(content)
+        if beside in files:
+            staged[files.index(beside)].write_bytes(proof.encode())
+        sha256 = _write_model(model, staged[-1])
+        del model
+        _check(staged[-1], path)
+        size = staged[-1].stat().st_size
+    return ExportReport(
+        path=path,
+        bytes=size,
+        sha256=sha256,
+        files=files,
+        dtype=dtype,
+        opset=opset,
+        plain_sha256=manifest.plain_sha256,
+        certificate=certificate if proof else "none",
+        rounding=rounding,
+    )
+
+
+def _contents(net: PlainNet, manifest: Manifest) -> Iterator[memoryview]:
+    """The weights' bytes, one tensor at a time, in the order of the manifest."""
+    for name, given in named_tensors(net):
+        yield raw(stored(name, given, manifest.dtype))
+
+
+def _write_weights(net: PlainNet, manifest: Manifest, path: Path) -> None:
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for content in _contents(net, manifest):
+            digest.update(content)
+            file.write(content)
+    _require_digest(path, digest.hexdigest())
+
+
+def _write_model(model: ModelProto, path: Path) -> str:
+    """Write it with its digest; the whole file's SHA-256."""
+    content = model.SerializeToString(deterministic=True)
+    body = memoryview(content)[: -len(NO_DIGEST)]
+    assert content.endswith(NO_DIGEST.encode()), "the last metadata entry ends the file"
+    digest = hashlib.sha256(body)
+    end = digest.hexdigest().encode()
+    digest.update(end)
+    with open(path, "wb") as file:
+        file.write(body)
+        file.write(end)
+    _require_digest(path, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def _require_digest(path: Path, sha256: str) -> None:
+    if file_digest(path) != sha256:
+        raise ExportError(
+            f"{path.name}: what was read back is not what was written. The disk is failing; write elsewhere."
+        )
+
+
+def _check(written: Path, path: Path) -> None:
+    """ONNX's own opinion of the file, shapes inferred strictly."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(written), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ExportError(f"{path}: ONNX's checker refuses the model ({reason}). Please report this.") from error

@@ -1,0 +1,79 @@
+"""For which inputs a plain network is its teacher: read off the certificate, so that nobody has to be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from memsr_compiler import ir
+from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.proof.checker import never_negative
+
+
+@dataclass(frozen=True)
+class Carried:
+    """One tensor taken past ReLUs: how many channels of it, in which form ("free", "split", "shift"), past how many.
+
+    constant   C of a shift, the smallest of them; 0 for the other forms
+    image      it is free only because images have no negative values
+    """
+
+    tensor: str
+    channels: int
+    form: str
+    layers: int
+    constant: float = 0.0
+    image: bool = False
+
+    @property
+    def guarantee(self) -> str:
+        """For which inputs the form is exact, in words."""
+        if self.form == "split":
+            return "exact for every value"
+        if self.form == "shift":
+            return f"exact while its magnitude is at most {self.constant:g}"
+        return "exact for images that are never negative" if self.image else "exact: it is never negative"
+
+
+_FORMS = {"value": "free", "positive": "split", "shifted": "shift"}
+
+
+def carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
+    """Which values cross more ReLUs than the one that made them, or cross one without being a ReLU's."""
+    always = never_negative(_for_any_image(teacher))
+    found: dict[tuple[str, str], Carried] = {}
+    for level in (level for stage in certificate.stages for level in stage.levels[1:-1]):
+        for m in level:
+            if m.kind not in _FORMS:
+                continue
+            name = m.tensor if m.part is None else f"part of {m.tensor}"
+            width = sum(p >= 0 for p in m.positions)
+            image = m.kind == "value" and "#" not in m.tensor and m.tensor not in always
+            before = found.get((name, m.kind), Carried(name, width, _FORMS[m.kind], 0, m.constant, image))
+            found[name, m.kind] = replace(
+                before,
+                channels=max(width, before.channels),
+                layers=before.layers + 1,
+                constant=min(m.constant, before.constant),
+            )
+    return [c for (name, _), c in found.items() if c.form != "free" or c.layers > 1 or not _is_relu(teacher, name)]
+
+
+def guarantee(tensors: Sequence[Carried]) -> str:
+    """For which inputs the plain network is the teacher, in one sentence."""
+    constants = sorted({t.constant for t in tensors if t.form == "shift"})
+    if constants:
+        each = f"{constants[0]:g}" if len(constants) == 1 else f"its own C, {constants[0]:.3g} to {constants[-1]:.3g}"
+        return f"exact while every carried value has a magnitude of at most {each}"
+    if any(t.image for t in tensors):
+        return "exact for every image without negative values"
+    return "exact for every image"
+
+
+def _is_relu(teacher: ir.Graph, name: str) -> bool:
+    return "#" in name or (name in teacher and isinstance(teacher[name], ir.Relu))
+
+
+def _for_any_image(teacher: ir.Graph) -> ir.Graph:
+    ops = tuple(replace(op, low=float("-inf")) if isinstance(op, ir.Input) else op for op in teacher)
+    return ir.Graph(ops, teacher.output)

@@ -1,0 +1,302 @@
+"""An ONNX network in 8-bit integers: ONNX Runtime's static quantisation, and biases corrected for it.
+
+QDQ, unsigned activations by minimum and maximum, signed weights per output channel in 7 bits (`reduce_range`:
+processors without VNNI add two products in 16 bits, which 8-bit weights would overflow).
+
+ONNX Runtime rounds each weight to the nearest.  A student feels that: it carries the image through all of its layers,
+in channels that lie far above zero, so that the errors are as large as the values themselves.  Here the weights of
+each layer, from the first to the last, are rounded again (`rounding`), so that the layer gives on images what it gives
+in float32, from the inputs that it has in 8 bits.  The biases take back what is lost on average.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from memsr_compiler.files import atomic_write_together
+from memsr_compiler.analysis.cost import Cost
+from memsr_compiler.digests import file_digest
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.plain.keys import QUANTIZED_KEY
+from memsr_compiler.quantization.conv_window import Window
+from memsr_compiler.quantization.inner_values import InnerValues
+from memsr_compiler.quantization.rounding import rounded
+from memsr_compiler.plain.takes import Takes
+from memsr_compiler.version import VERSION
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+FORMAT = "memsr quantized network 1"
+_WEIGHT_LIMIT = 64  # of the integers, as `reduce_range` has it
+_OPSET = 17  # for models older than 13, which have no quantisation per channel
+_READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
+_INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was written.
+
+    bytes, source_bytes   of the file, and of the one that it was made from
+    convolutions          that compute in 8 bits
+    """
+
+    path: Path
+    bytes: int
+    source_bytes: int
+    convolutions: int
+
+
+def quantize(
+    source: str | Path, out: str | Path, images: Sequence[Tensor], *, takes: Takes, cost: Cost | None = None
+) -> Quantized:
+    """Write an 8-bit network beside a float32 one; float32 images go in and come out as before.
+
+    source   an .onnx file, one image in and one out
+    images   (N, C, h, w) in the network's range, any sizes: what values come up is measured on them
+    takes    kept in the file's metadata, with the hash of `source`; nothing else is: an 8-bit network is not plain any
+             more, and no certificate speaks of it
+    cost     of `source`, kept there too if it is given
+
+    The file appears whole or not at all.  Raises InvalidInput for a file that is not such a network, float16, or 8-bit
+    already, and without images; ExportError where the file cannot be written; MemsrError without ONNX Runtime.
+    """
+    source, out = Path(source), Path(out)
+    if out.suffix != ".onnx":
+        raise InvalidInput(f"{out}: an ONNX model needs the extension .onnx; give it")
+    if not images:
+        raise InvalidInput("there are no calibration images; give some")
+    model = _read(source)
+    arrays = [image.detach().cpu().float().numpy() for image in images]
+    with atomic_write_together([out]) as staged:
+        _run_static(model, staged[0], arrays, source)
+        found = _loaded(staged[0])
+        inner = _round_again(model, found, arrays)
+        _describe(found, takes, cost, source)
+        staged[0].write_bytes(found.SerializeToString(deterministic=True))
+        size = staged[0].stat().st_size
+    return Quantized(out, size, source.stat().st_size, inner)
+
+
+def takes_of(metadata: Mapping[str, str]) -> Takes | None:
+    """What a network that `quantize` wrote says it takes; None for other files' metadata.  Raises InvalidInput."""
+    if QUANTIZED_KEY not in metadata:
+        return None
+    try:
+        low, high = metadata["input_range"].split()
+        return Takes(int(metadata["scale"]), int(metadata["channels"]), (float(low), float(high)))
+    except (KeyError, ValueError) as error:
+        raise InvalidInput(f"its metadata are damaged ({error}); quantize again") from None
+
+
+def cost_of_quantized(path: str | Path) -> Cost | None:
+    """What the network costs that `quantize` made this file of; None where the file does not say, or is another's."""
+    metadata = {entry.key: entry.value for entry in _loaded(Path(path)).metadata_props}
+    numbers = [metadata.get(part.name, "") for part in fields(Cost)]
+    known = QUANTIZED_KEY in metadata and all(number.isdigit() for number in numbers)
+    return Cost(*map(int, numbers)) if known else None
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> ModelProto:
+    """The model without metadata, every convolution with a bias; what cannot be quantised is refused."""
+    import onnx
+
+    model = _loaded(path)
+    nodes = model.graph.node
+    if any(node.op_type in _INTEGER_OPS for node in nodes):
+        raise InvalidInput(f"{path}: is quantised already; give the float32 network that it was made from")
+    if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
+        raise InvalidInput(f"{path}: is float16; give the float32 network, of which 8 bits lose less")
+    if not any(True for _ in _convolutions(model)):
+        raise InvalidInput(f"{path}: has no convolution with stored weights, so there is nothing to quantise")
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if opset < 13:
+        model = _converted(model, path)
+    del model.metadata_props[:]
+    model.metadata_props.add(key=_READY[0], value=_READY[1])
+    for i, node in enumerate(model.graph.node):  # ONNX Runtime names what it makes after them
+        node.name = node.name or f"node_{i}"
+    _give_biases(model)
+    return model
+
+
+def _copied(model: ModelProto) -> ModelProto:
+    copy = type(model)()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _loaded(path: Path) -> ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInput(f"{path}: is no ONNX model, or damaged ({reason}); export it again") from None
+    return model
+
+
+def _converted(model: ModelProto, path: Path) -> ModelProto:
+    from onnx import version_converter
+
+    try:
+        return version_converter.convert_version(model, _OPSET)
+    except Exception as error:  # the converter is C++ and has no exceptions of its own
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInput(
+            f"{path}: cannot be brought to opset {_OPSET} ({reason}); export it with 13 or later"
+        ) from None
+
+
+def _convolutions(model: ModelProto) -> Iterator[NodeProto]:
+    """Those with weights in the file."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    yield from (node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in stored)
+
+
+def _give_biases(model: ModelProto) -> None:
+    """Zeros where a convolution has none, so that there is something to correct."""
+    from onnx import numpy_helper
+
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    for node in _convolutions(model):
+        if len(node.input) < 3 or not node.input[2]:
+            name = f"{node.name}.zero_bias"
+            model.graph.initializer.append(
+                numpy_helper.from_array(np.zeros(shapes[node.input[1]][0], np.float32), name)
+            )
+            del node.input[2:]
+            node.input.append(name)
+
+
+# -- quantising ----------------------------------------------------------------------------------------------
+
+
+def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], source: Path) -> None:
+    """Given a model, not a file, ONNX Runtime keeps its temporary files in a temporary folder, not beside the file."""
+    try:
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    except ImportError:
+        raise MemsrError(
+            "ONNX Runtime is not installed; pip install 'memsr_compiler[cpu]' (or [gpu], never both)"
+        ) from None
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(images)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            image = next(self.left, None)
+            return None if image is None else {model.graph.input[0].name: image}
+
+    try:
+        quantize_static(
+            _copied(model),  # it moves the weights of what it is given into a temporary file
+            str(path),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+        )
+    except Exception as error:  # ONNX Runtime raises whatever its steps do
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidInput(f"{source}: ONNX Runtime cannot quantise it ({reason}); give a plain network") from error
+
+
+def _round_again(model: ModelProto, found: ModelProto, images: Sequence[NDArray[Any]]) -> int:
+    """Choose the integers of all convolutions that are in 8 bits; how many that are.
+
+    Weights or biases that several convolutions share stay as ONNX Runtime has rounded them.
+    """
+    exact, integer = InnerValues(model, images), InnerValues(found, images)
+    twins = {node.name: node for node in found.graph.node}
+    makers = {node.output[0]: node for node in found.graph.node if node.op_type == "DequantizeLinear"}
+    inner = [node for node in _convolutions(model) if twins[node.name].input[1] in makers]
+    uses = Counter(name for node in _convolutions(model) for name in node.input[1:])
+    for node in inner:
+        if any(uses[name] > 1 for name in node.input[1:]):
+            continue
+        twin = twins[node.name]
+        pairs = zip(integer.of(twin.input[0]), exact.of(node.output[0]), strict=True)
+        weight, bias = (makers[name].input for name in twin.input[1:])
+        _choose(node, model, found, weight, bias, [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in pairs])
+    return len(inner)
+
+
+def _choose(
+    node: NodeProto,
+    model: ModelProto,
+    found: ModelProto,
+    weight: Sequence[str],
+    bias: Sequence[str],
+    pairs: Sequence[tuple[Tensor, Tensor]],
+) -> None:
+    """For one convolution.
+
+    weight, bias   names of their integers and of their steps
+    pairs          for each image what it reads in 8 bits, and what it gives in float32
+    """
+    exact = _stored(model, node.input[1]).double()
+    steps = _stored(found, weight[1]).double().reshape(-1).expand(len(exact))
+    wanted = _stored(model, node.input[2]).double()
+    window = Window.of(node, exact.shape[2:])
+    groups = len(pairs[0][0][0]) // exact.shape[1]
+    integers, offsets = [], []
+    for i, (rows, offset) in enumerate(zip(exact.flatten(1).chunk(groups), wanted.chunk(groups), strict=True)):
+        lost = window.lost(rows, offset, [(x.chunk(groups, 1)[i], y.chunk(groups, 1)[i]) for x, y in pairs])
+        chosen, shift = rounded(rows, steps.chunk(groups)[i], _WEIGHT_LIMIT, lost)
+        integers.append(chosen)
+        offsets.append(offset + shift)
+    limits = torch.iinfo(torch.int32)
+    scaled = (torch.cat(offsets) / _stored(found, bias[1]).double()).round().clamp(limits.min, limits.max)
+    _store(found, weight[0], torch.cat(integers).reshape(exact.shape).to(torch.int8))
+    _store(found, bias[0], scaled.to(torch.int32))
+
+
+def _stored(model: ModelProto, name: str) -> Tensor:
+    from onnx import numpy_helper
+
+    return torch.from_numpy(numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name)).copy())
+
+
+def _store(model: ModelProto, name: str, value: Tensor) -> None:
+    from onnx import numpy_helper
+
+    place = next(t for t in model.graph.initializer if t.name == name)
+    place.CopyFrom(numpy_helper.from_array(value.numpy(), name))
+
+
+def _describe(found: ModelProto, takes: Takes, cost: Cost | None, source: Path) -> None:
+    """Metadata of its own: those of the plain network would say that this is one."""
+    low, high = takes.input_range
+    del found.metadata_props[:]
+    for key, value in {
+        QUANTIZED_KEY: FORMAT,
+        "scale": str(takes.scale),
+        "channels": str(takes.channels),
+        "input_range": f"{low} {high}",
+        "source_sha256": file_digest(source),
+        "tool": f"memsr_compiler {VERSION}",
+        **({name: str(value) for name, value in asdict(cost).items()} if cost is not None else {}),
+    }.items():
+        found.metadata_props.add(key=key, value=value)

@@ -1,0 +1,165 @@
+"""A plain network run by bands of rows: the whole-frame result, in memory that does not grow with the image's height.
+
+A convolution needs, of all rows above the next one, only the last k - 1.  So every layer keeps those of its input, and
+rows that come in at the top go through all layers at once, each a few rows later than the one before it.  Outside the
+image is zero for every layer, not just for the first, which is why zeros stand in each layer's rows at the start, and
+come in at the end, layer after layer, and never go through the layers below.
+
+Where a single row of all layers is too much, the image is cut into columns, with a halo as wide as the receptive field
+at the cuts and none at the true borders (`upscaler`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+from operator import mul
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memsr_compiler.runtime.ort_layers import Stage, inside
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.info import PlainInfo
+
+Rows = NDArray[Any]  # (C, h, W)
+
+
+class Engine(Protocol):
+    """What computes the layers: `engine.OrtLayers`."""
+
+    def __call__(self, number: int, read: Rows, made: Rows) -> None:
+        """Layer `number`, from 0: what it reads, and where its result goes."""
+
+    def reserve(self, numbers: int) -> None:
+        """No layer will need more than so many numbers beyond these two."""
+
+
+def require_local(info: PlainInfo) -> None:
+    """Raises InvalidInput for a network that needs the whole image at once."""
+    if info.image_skip:
+        raise InvalidInput(
+            f"the network adds a {info.image_skip} enlargement of the image, which is not done by bands; run it "
+            "whole, or convert it with --image-skip inside"
+        )
+
+
+class Stream:
+    """A plain network on an image that arrives band by band, from the top.  Every image needs a stream of its own.
+
+    All memory is taken at the start and used again and again: what is freed between two layers of different size, the C
+    library's allocator would keep, several times as much as is needed.
+    """
+
+    def __init__(self, layers: Sequence[Stage], engine: Engine, width: int, height: int) -> None:
+        """width   of the image, in pixels;   height   of the highest band"""
+        self._layers = layers
+        self._engine = engine
+        sizes = _sizes(layers, width, height)
+        engine.reserve(max(s.inside for s in sizes))
+        number = layers[0].weight.dtype
+        self._kept = [np.zeros(s.kept, number) for s in sizes]
+        self._rows = [layer.size // 2 for layer in layers]  # of what is kept, zeros above the image at first
+        self._read = np.empty(max(s.read for s in sizes), number)
+        self._made = np.empty(max(s.made for s in sizes), number)
+
+    def push(self, rows: Rows) -> Rows:
+        """The output rows (C', h', scale * W) that more input rows (C, h, W) make possible; h' may be 0.
+
+        They are to be used, or copied, before the next call.
+        """
+        return self._through(0, rows)
+
+    def finish(self) -> Iterator[Rows]:
+        """The rest, once there are no more input rows: layer after layer gets the zeros below the image."""
+        for i, layer in enumerate(self._layers):
+            channels, _, width = self._kept[i].shape
+            yield self._through(i, np.zeros((channels, layer.size // 2, width), self._read.dtype))
+
+    def _through(self, first: int, rows: Rows) -> Rows:
+        """More input for a layer and, what comes of it, for those above."""
+        for i in range(first, len(self._layers)):
+            rows = self._step(i, rows)
+        return rows
+
+    def _step(self, i: int, rows: Rows) -> Rows:
+        layer, kept, held = self._layers[i], self._kept[i], self._rows[i]
+        channels, most, width = kept.shape
+        total = held + rows.shape[1]
+        read = _view(self._read, channels, total, width)
+        read[:, :held], read[:, held:] = kept[:, :held], rows
+        self._rows[i] = left = min(total, most)
+        kept[:, :left] = read[:, total - left :]
+        s = layer.shuffle
+        made = _view(self._made, layer.made, max(total - most, 0) * s, width * s)
+        if made.size:
+            self._engine(i, read, made)
+        return made
+
+
+def run_bands(
+    layers: Sequence[Stage], engine: Engine, width: int, height: int, bands: Iterable[Rows]
+) -> Iterator[Rows]:
+    """The output, band by band, of an image that is given band by band, each (C, h, width) with h <= height.
+
+    Each is to be used, or copied, before the next is asked for.
+    """
+    stream = Stream(layers, engine, width, height)
+    for band in bands:
+        yield stream.push(band)
+    yield from stream.finish()
+
+
+def live_bytes(layers: Sequence[Stage], width: int, height: int) -> int:
+    """What is held at the worst moment, in bytes, for bands of `height` rows of `width` pixels, float32.
+
+    What every layer keeps; the largest that is read, and the largest that is made; what the engine takes in the layer
+    where that is most; the band itself and what becomes of it, as pixels and on the way there.
+    """
+    sizes = _sizes(layers, width, height)
+    kept = sum(prod(s.kept) for s in sizes)
+    read, made = max(s.read for s in sizes), max(s.made for s in sizes)
+    within = max(s.inside for s in sizes)
+    ends = 3 * (int(layers[0].weight.shape[1]) * width * height + sizes[-1].made)
+    return 4 * (kept + read + made + within + ends)
+
+
+def reach(layers: Sequence[Stage]) -> int:
+    """How many input pixels away from an output pixel may still change it."""
+    return sum(-(-(layer.size // 2) // scale) for layer, scale in zip(layers, _scales(layers), strict=False))
+
+
+@dataclass(frozen=True)
+class _Size:
+    """Of a layer, in numbers: the shape of what it keeps, the most that it reads, makes, and needs inside."""
+
+    kept: tuple[int, int, int]
+    read: int
+    made: int
+    inside: int
+
+
+def _sizes(layers: Sequence[Stage], width: int, height: int) -> list[_Size]:
+    found = []
+    down = 0
+    for layer, scale in zip(layers, _scales(layers), strict=False):
+        c_out, c_in = layer.weight.shape[:2]
+        across, down = width * scale, max(down, height * scale, layer.size // 2)  # zeros below may be more rows
+        reads = (down + layer.size - 1) * across
+        kept = (c_in, layer.size - 1, across)
+        found.append(_Size(kept, c_in * reads, c_out * down * across, inside(layer, reads, down * across)))
+        down *= layer.shuffle
+    return found
+
+
+def _view(flat: NDArray[Any], *shape: int) -> Rows:
+    view: Rows = flat[: shape[0] * shape[1] * shape[2]].reshape(shape)
+    return view
+
+
+def _scales(layers: Sequence[Stage]) -> list[int]:
+    """Of each layer's input, and of the output, relative to the image."""
+    return list(accumulate((layer.shuffle for layer in layers), mul, initial=1))

@@ -1,0 +1,163 @@
+"""Any network in a file, ready to run: a plain network, another ONNX file, a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.teachers.load import LoadedTeacher, read_teacher
+from memsr_compiler.torch_helpers import copied
+from memsr_compiler.plain.read import is_plain
+from memsr_compiler.quantization.quantize import cost_of_quantized, takes_of
+from memsr_compiler.runtime.runners import OrtNetwork, Provider, Runner, TorchNetwork
+from memsr_compiler.evaluation.scores import Network
+from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.takes import Takes
+from memsr_compiler.trace.trace import trace
+
+TRIED = 32  # pixels a side, of the image by which an unknown network shows its scale
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """A file, and how to read it if it holds a teacher: see `loading.read_teacher`.
+
+    input_range   of its input values; None: what its family expects, else 0 to 1
+    """
+
+    path: Path
+    arch: str | None = None
+    arch_args: Mapping[str, object] = field(default_factory=dict)
+    allow_pickle: bool = False
+    input_range: tuple[float, float] | None = None
+
+    def teacher(self) -> LoadedTeacher:
+        return read_teacher(self.path, arch=self.arch, arch_args=self.arch_args or None, allow_pickle=self.allow_pickle)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network, what it takes, and what to call it."""
+
+    name: str
+    network: Runner
+    takes: Takes
+
+
+def open_runner(file: NetworkFile, *, provider: Provider = "cpu", threads: int | None = None) -> Runner:
+    """.onnx runs in ONNX Runtime, all else in torch, in float32.
+
+    Raises InvalidInput for a file that is no network, and a provider that is not to be had.
+    """
+    if file.path.suffix == ".onnx":
+        return OrtNetwork(file.path, provider=provider, threads=threads)
+    plain = is_plain(file.path)
+    module = load_plain(file.path, require_certificate=False) if plain else file.teacher().module
+    return _in_torch(module, provider, threads)
+
+
+def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | None = None) -> Model:
+    """The same, and what the network takes.  Raises InvalidInput also for one that does not work on photographs."""
+    path = file.path
+    if is_plain(path):
+        info = load_plain(path, require_certificate=False).info
+        takes = _agreed(file, Takes(info.scale, info.channels, info.input_range))
+        return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
+    runner: Runner
+    if path.suffix == ".onnx":
+        runner, expected = OrtNetwork(path, provider=provider, threads=threads), None
+        told = _told(runner, path)
+        if told is not None:
+            return Model(path.name, runner, _agreed(file, told))
+    else:  # read once: a pickle that is allowed to be executed is executed once
+        teacher = file.teacher()
+        runner, expected = _in_torch(teacher.module, provider, threads), teacher.input_range
+    return Model(path.name, runner, _found_out(runner, path, file.input_range or expected or (0.0, 1.0)))
+
+
+def common_scale(models: Sequence[Model], told: int | None) -> int:
+    """What images are to be enlarged by, for all of them.
+
+    told   where no network has a scale of its own; None: the networks' own
+
+    Raises InvalidInput where they differ, or nobody says.
+    """
+    own = [(model.name, model.takes.scale) for model in models if model.takes.scale > 1]
+    if len({scale for _, scale in own}) > 1:
+        found = ", ".join(f"{name} x{scale}" for name, scale in own)
+        raise InvalidInput(f"the networks enlarge differently ({found}); compare those of one scale")
+    wanted = own[0][1] if own else told
+    if wanted is None:
+        raise InvalidInput("no network says by how much to enlarge; give --scale 2, 3 or 4")
+    if told is not None and told != wanted:
+        raise InvalidInput(f"--scale {told}: {own[0][0]} enlarges by {wanted}; leave --scale out")
+    return wanted
+
+
+def counted(file: NetworkFile) -> tuple[int | None, Cost | None]:
+    """Parameters, and what the network costs; None where they are not to be had.
+
+    A network that no plain network can express (attention, say) has no count of its operations; if it is an ONNX file,
+    none of its parameters either.  Those of other ONNX files are weights and biases.  A network in 8 bits has the
+    counts of the one that it was made from, if that one had any.
+    """
+    if is_plain(file.path):
+        net = load_plain(file.path, require_certificate=False)
+        cost = cost_of_layers([(tuple(layer.weight.shape), layer.shuffle) for layer in net])
+        return cost.parameters, cost
+    before = cost_of_quantized(file.path) if file.path.suffix == ".onnx" else None
+    if before is not None:
+        return before.parameters, before
+    parameters: int | None = None
+    try:
+        module = file.teacher().module
+        parameters = sum(p.numel() for p in module.parameters()) or None  # a module made of ONNX has constants
+        cost = cost_of_graph(trace(module).graph)
+    except UnsupportedModel:
+        return parameters, None
+    return parameters or cost.parameters, cost
+
+
+def _in_torch(module: nn.Module, provider: Provider, threads: int | None) -> TorchNetwork:
+    return TorchNetwork(copied(module, torch.float32), provider=provider, threads=threads)
+
+
+def _agreed(file: NetworkFile, takes: Takes) -> Takes:
+    """What the file says; InvalidInput if it was told otherwise."""
+    if file.input_range not in (None, takes.input_range):
+        low, high = takes.input_range
+        raise InvalidInput(f"{file.path}: takes values from {low:g} to {high:g}; leave --input-range out")
+    return takes
+
+
+def _told(network: OrtNetwork, path: Path) -> Takes | None:
+    """What a network in 8 bits says it takes; None if it does not."""
+    try:
+        return takes_of(network.metadata)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
+
+
+def _found_out(network: Network, path: Path, input_range: tuple[float, float]) -> Takes:
+    """By the channels that it accepts, and the size of what it makes of an image; it need not be convertible."""
+    for channels in (3, 1):
+        try:
+            output = network(torch.full((1, channels, TRIED, TRIED), sum(input_range) / 2))
+        except (InvalidInput, RuntimeError):  # torch's, for another number of channels
+            continue
+        scale, left = divmod(output.shape[-1], TRIED)
+        if (
+            output.ndim == 4
+            and output.shape[1] == channels
+            and output.shape[2] == output.shape[3]
+            and scale
+            and not left
+        ):
+            return Takes(scale, channels, input_range)
+    raise InvalidInput(f"{path}: does not enlarge images by a whole factor; a super-resolution network is wanted")

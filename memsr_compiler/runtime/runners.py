@@ -1,0 +1,224 @@
+"""Running networks: ONNX files in ONNX Runtime, modules in torch, on the processor or on a GPU.
+
+A request for a GPU is met or refused; neither engine falls back to the processor.  On NVIDIA's GPUs both use TF32 for
+convolutions in float32, which is their default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.runtime.ort import both_installed, onnxruntime
+from memsr_compiler.threads import some_threads
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),  # the second for what the first does not take
+}
+PROVIDERS = tuple(_PROVIDERS)
+_FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
+
+
+class Runner(Protocol):
+    """A network that can be run: tensors on the CPU, of any float dtype, in and out.
+
+    engine      who computes it, and where: "ONNX Runtime, cpu"
+    precision   in which it is computed
+    """
+
+    engine: str
+    precision: torch.dtype
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+    def prepare(self, x: Tensor, /) -> Callable[[], object]:
+        """One run on this image, as often as it is called.  Image and result stay where it is computed, so that time
+        is the network's own; it returns when all is done.
+        """
+
+
+class OrtNetwork:
+    """An ONNX file as a function (N, C, H, W) -> (N, C', s H, s W); tensors on the CPU of any float dtype in and out.
+
+    The file's own precision decides what is computed; `precision` says which, `provider` and `engine` where, `metadata`
+    what else the file says.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int | None = None, provider: Provider = "cpu") -> None:
+        """threads    of the processor; None: ONNX Runtime's choice
+        provider   "cpu", "cuda", or "tensorrt" with CUDA for what it does not take
+
+        Raises InvalidInput if the file is not a network with one image in and one out, or the provider is not to be
+        had, MemsrError if no ONNX Runtime is installed.
+        """
+        ort = onnxruntime()
+        _require_provider(ort, provider)
+        self.provider = provider
+        self.engine = f"ONNX Runtime, {provider}"
+        try:
+            self._session = ort.InferenceSession(
+                str(path), _options(ort, threads), providers=_requested(provider), enable_fallback=0
+            )
+        except Exception as error:  # ONNX Runtime raises its own types, one for each status code
+            raise InvalidInput(f"{path}: ONNX Runtime cannot load it: {_line(error)}") from None
+        _require_started(self._session.get_providers(), provider)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise InvalidInput(
+                f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one image in, one out is wanted"
+            )
+        if inputs[0].type not in _FLOATS:
+            raise InvalidInput(f"{path}: takes {inputs[0].type}, not floating-point images")
+        self._name = inputs[0].name
+        self.precision = _FLOATS[inputs[0].type]
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._bound = _Binding(ort, self._session, inputs[0].name, outputs[0].name, _device(provider))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with _explained(x):
+            if self.provider == "cpu":
+                (result,) = self._session.run(None, {self._name: self._array(x)})
+            else:
+                binding = self._bound.to(self._array(x))
+                self._bound.run(binding)
+                (result,) = binding.copy_outputs_to_cpu()
+        return torch.from_numpy(result).to(x.dtype)
+
+    def prepare(self, x: Tensor) -> Callable[[], object]:
+        binding = self._bound.to(self._array(x))
+
+        def once() -> None:
+            with _explained(x):
+                self._bound.run(binding)
+
+        return once
+
+    def _array(self, x: Tensor) -> Any:
+        return x.detach().cpu().to(self.precision).contiguous().numpy()
+
+
+class _Binding:
+    """Input and output of a session at places of our choice: the image is copied to a device once, the result stays."""
+
+    def __init__(self, ort: ModuleType, session: Any, image: str, result: str, device: str) -> None:
+        self._ort, self._session, self._device = ort, session, device
+        self._image, self._result = image, result
+
+    def to(self, array: Any) -> Any:
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(self._image, self._ort.OrtValue.ortvalue_from_numpy(array, self._device, 0))
+        binding.bind_output(self._result, self._device, 0)
+        return binding
+
+    def run(self, binding: Any) -> None:
+        binding.synchronize_inputs()
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+
+class TorchNetwork:
+    """A module as the same function, in float32; the module is moved to the device where it runs.
+
+    Raises InvalidInput if the device is not to be had.  Torch has no TensorRT.
+    """
+
+    def __init__(self, module: nn.Module, *, threads: int | None = None, provider: Provider = "cpu") -> None:
+        if provider == "tensorrt":
+            raise InvalidInput("--provider tensorrt runs ONNX files; export the network, or use --provider cuda")
+        if provider == "cuda" and not torch.cuda.is_available():
+            raise InvalidInput(
+                f"--provider cuda: torch {torch.__version__} finds no CUDA device; check nvidia-smi, or install a "
+                "build of torch with CUDA"
+            )
+        self.engine = f"torch, {provider}"
+        self.precision = torch.float32
+        self._device = _device(provider)
+        self._threads = threads
+        self._module = module.float().to(self._device).eval()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._run(x.to(self._device, self.precision)).cpu().to(x.dtype)
+
+    def prepare(self, x: Tensor) -> Callable[[], object]:
+        image = x.to(self._device, self.precision)
+
+        def once() -> None:
+            self._run(image)
+            if self._device == "cuda":
+                torch.cuda.synchronize()
+
+        return once
+
+    def _run(self, x: Tensor) -> Tensor:
+        with torch.no_grad(), some_threads(self._threads):
+            result: Tensor = self._module(x)
+        return result
+
+
+def _device(provider: Provider) -> str:
+    return "cpu" if provider == "cpu" else "cuda"
+
+
+def _options(ort: ModuleType, threads: int | None) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_mem_pattern = False  # with it, the second size takes twice the memory
+    options.enable_cpu_mem_arena = True  # without it glibc takes several times as much
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL  # a ReLU becomes part of its Conv
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # else threads spin on in another's turn
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _requested(provider: Provider) -> list[Any]:
+    """Providers with their options, in order of preference."""
+    options = {"CUDAExecutionProvider": {"arena_extend_strategy": "kSameAsRequested"}}  # else memory goes up in doubles
+    return [(name, options.get(name, {})) for name in _PROVIDERS[provider]]
+
+
+def _require_provider(ort: ModuleType, provider: Provider) -> None:
+    """Raises InvalidInput if this ONNX Runtime was built without the provider."""
+    if provider not in _PROVIDERS:
+        raise InvalidInput(f"provider {provider!r}: want one of {', '.join(PROVIDERS)}")
+    there = ort.get_available_providers()
+    missing = [name for name in _PROVIDERS[provider] if name not in there]
+    if missing:
+        raise InvalidInput(
+            f"--provider {provider}: the installed ONNX Runtime {ort.__version__} has no {missing[0]}, only "
+            f"{', '.join(there)}; pip uninstall it and pip install 'memsr_compiler[gpu]'{both_installed()}"
+        )
+
+
+def _require_started(running: Sequence[str], provider: Provider) -> None:
+    """Raises InvalidInput if the session went without a provider: ONNX Runtime does so with no more than a log line."""
+    missing = [name for name in _PROVIDERS[provider] if name not in running]
+    if missing:
+        raise InvalidInput(
+            f"--provider {provider}: ONNX Runtime could not start {missing[0]} and would use {', '.join(running)}; "
+            "check that nvidia-smi shows a GPU and that CUDA and cuDNN, and TensorRT for tensorrt, are where libraries "
+            f"are looked for{both_installed()}"
+        )
+
+
+@contextlib.contextmanager
+def _explained(x: Tensor) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's own types again
+        raise InvalidInput(f"an image of {tuple(x.shape)} does not fit the network: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0]

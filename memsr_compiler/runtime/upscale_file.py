@@ -1,0 +1,161 @@
+"""One image file made larger by a network, from file to file: by bands, by columns, or whole.
+
+Whatever the file has beside its colours (alpha, ICC profile, EXIF, ...) stays: `rowfiles`.  A network that takes Y gets
+Y of ITU-R BT.601, and what it makes of it replaces Y of the image that bicubic interpolation has enlarged.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.images.resize import enlarge_rows
+from memsr_compiler.images.streams import RowFile, Taken
+from memsr_compiler.plain.takes import Takes
+from memsr_compiler.runtime.upscaler import ROWS, Upscaler, given, pixels_of
+
+if TYPE_CHECKING:
+    from memsr_compiler.evaluation.scores import Network
+
+Pixels = NDArray[Any]
+
+LUMA = np.array([65.481, 128.553, 24.966], np.float32) / 255  # of ITU-R BT.601, studio range: Y = 16 / 255 + LUMA . RGB
+LUMA_RANGE = 219 / 255
+
+
+class Engine(Protocol):
+    """Runs a network on an image that comes by rows."""
+
+    @property
+    def takes(self) -> Takes:
+        """What the network takes."""
+
+    def rows(self, width: int, height: int) -> int:
+        """How many rows it wants at a time, at most."""
+
+    def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
+        """(h, width, C) each -> (h', scale * width, C), float32 in 0..1; the result may go beyond."""
+
+
+@dataclass(frozen=True)
+class ByBands:
+    """A plain network; an image too wide for the limit is written into `folder`, raw, to be cut into columns."""
+
+    upscaler: Upscaler
+    folder: Path
+
+    @property
+    def takes(self) -> Takes:
+        info = self.upscaler.info
+        return Takes(info.scale, info.channels, info.input_range)
+
+    def rows(self, width: int, height: int) -> int:
+        return self.upscaler.rows(width) if self.upscaler.streams(width) else ROWS
+
+    def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
+        if self.upscaler.streams(width):
+            yield from self.upscaler.stream(bands, width, np.float32)
+            return
+        scale, channels = self.takes.scale, self.takes.channels
+        with tempfile.TemporaryDirectory(prefix=".memsr-", dir=self.folder) as folder:
+            small = _on_disk(Path(folder) / "image", (height, width, channels))
+            top = 0
+            for band in bands:
+                small[top : top + len(band)] = band
+                top += len(band)
+            large = _on_disk(Path(folder) / "result", (height * scale, width * scale, channels))
+            self.upscaler(small, out=large)
+            yield from (np.array(large[row : row + ROWS]) for row in range(0, len(large), ROWS))
+
+
+def _on_disk(path: Path, shape: tuple[int, int, int]) -> Pixels:
+    """float32 numbers in a file.  Raises OSError where there is no room: later, the process would be killed for it."""
+    with open(path, "xb") as file:
+        zeros = bytes(4 * shape[1] * shape[2])
+        for _ in range(shape[0]):
+            file.write(zeros)
+    return np.memmap(path, np.float32, "r+", shape=shape)
+
+
+@dataclass(frozen=True)
+class WholeFrame:
+    """Any network, on the image as a whole."""
+
+    network: Network
+    takes: Takes
+
+    def rows(self, width: int, height: int) -> int:
+        return height
+
+    def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
+        import torch  # here, as plain networks run without it
+
+        for image in bands:
+            with torch.no_grad():
+                made = self.network(torch.from_numpy(given(image, self.takes.input_range))[None])
+            yield pixels_of(made[0].float().numpy(), self.takes.input_range, np.float32)
+
+
+def enlarge_file(
+    engine: Engine, image: RowFile, target: Path, scale: int, on_rows: Callable[[int], None] | None = None
+) -> None:
+    """Write `image`, `scale` times as large, to `target`, whole or not at all.
+
+    scale    the network's own; any for one that works on enlarged images (scale 1)
+    on_rows  hears how many rows of the result have been written
+
+    Raises InvalidInput for a damaged image and a limit that is too small, ExportError where it cannot be written.
+    """
+    if engine.takes.scale not in (1, scale):
+        raise InvalidInput(f"the network enlarges by {engine.takes.scale}, not by {scale}")
+    peak = np.iinfo(image.dtype).max
+    made = _by_luma(engine, image, scale) if engine.takes.channels == 1 else _by_colours(engine, image, scale)
+    rounded = (np.rint(np.clip(rows, 0, 1) * peak).astype(image.dtype) for rows in made)
+    image.save(target, rounded, scale, on_rows)
+
+
+def _by_colours(engine: Engine, image: RowFile, scale: int) -> Iterator[Pixels]:
+    """A grey image is given as three equal channels; their mean comes back."""
+    grey = image.channels == 1
+    for made in _run(engine, image, scale, lambda colours: colours.repeat(3, axis=2) if grey else colours):
+        yield made.mean(axis=2, keepdims=True) if grey else made
+
+
+def _by_luma(engine: Engine, image: RowFile, scale: int) -> Iterator[Pixels]:
+    """With its colour differences unchanged, a pixel whose Y rises by d has d / LUMA_RANGE more of every colour."""
+    bicubic = Taken(_colours(image, ROWS, scale))
+    for made in _run(engine, image, scale, _luma):
+        colours = bicubic.take(len(made))
+        yield colours + (made - _luma(colours)) / LUMA_RANGE
+
+
+def _run(engine: Engine, image: RowFile, scale: int, prepared: Callable[[Pixels], Pixels]) -> Iterator[Pixels]:
+    """A network of scale 1 is given the image that bicubic interpolation has enlarged."""
+    before = scale // engine.takes.scale
+    width, height = image.width * before, image.height * before
+    bands = _colours(image, max(engine.rows(width, height) // before, 1), before)
+    taken, wanted = Taken(bands), engine.rows(width, height)
+    cut = (taken.take(min(wanted, height - top)) for top in range(0, height, wanted))
+    return engine.run(map(prepared, cut), width, height)
+
+
+def _colours(image: RowFile, rows: int, scale: int) -> Iterator[Pixels]:
+    """Enlarged by bicubic interpolation: float32 in 0..1."""
+    bands = image.bands(rows)
+    peak = np.iinfo(image.dtype).max
+    for band in bands if scale == 1 else enlarge_rows(bands, scale):
+        yield (band / peak).astype(np.float32)
+
+
+def _luma(colours: Pixels) -> Pixels:
+    """(h, W, 3), or (h, W, 1) of grey -> (h, W, 1), float32 in 0..1 like the colours."""
+    y: Pixels = colours @ LUMA[:, None] if colours.shape[2] == 3 else colours * LUMA.sum()
+    y += np.float32(16 / 255)
+    return y

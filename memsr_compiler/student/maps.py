@@ -1,0 +1,66 @@
+"""A student beside its teacher, layer by layer: the maps M_i, and how far its features are from the teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from memsr_compiler.student.derived import Kernel
+from memsr_compiler.student.levels import Level, Teacher
+from memsr_compiler.student.statistics.moments import Moments, Regression, pixels, taps
+from memsr_compiler.student.statistics.distributed import moments, regression, share
+from memsr_compiler.student.report import LayerShrunk
+from memsr_compiler.student.statistics.survey import lost, spectrum
+
+RIDGE = 1e-6
+
+
+def described(
+    teacher: Teacher, kernels: Sequence[Kernel], relus: Sequence[int], inputs: Sequence[Tensor]
+) -> tuple[LayerShrunk, ...]:
+    """One for each layer but the last.
+
+    kernels   the student's, of every layer;  relus   how many channels of a layer are ReLUs of the teacher
+    inputs    batches (N, C, H, W)
+    """
+    inner = teacher.levels[:-1]
+    widths = [len(bias) for _, bias in kernels[:-1]]
+    known = [Regression.none(w + 1, level.channels) for w, level in zip(widths, inner, strict=True)]
+    theirs = [Moments.none(level.channels) for level in inner]
+    with torch.no_grad():
+        for batch in share(inputs):
+            own = batch.float()
+            values = teacher.start(own)
+            for i, level in enumerate(teacher.levels[:-1]):
+                features = teacher.advance(level, values)
+                values = features.values
+                weight, bias = (part.float() for part in kernels[i])
+                own = F.conv2d(own, weight, bias, padding=weight.shape[-1] // 2).relu()
+                after = pixels(features.after)
+                known[i] += Regression.of(taps(own, 1), after)
+                theirs[i] += Moments.of(after)
+    parts = zip(inner, relus, map(regression, known), map(moments, theirs), strict=True)
+    return tuple(_described(*part) for part in parts)
+
+
+def _described(level: Level, relus: int, known: Regression, theirs: Moments) -> LayerShrunk:
+    """known   the regression of the teacher's features on the student's and 1;  theirs   the teacher's alone"""
+    width = len(known.inputs.total) - 1
+    rows = known.solve(RIDGE)
+    left = theirs.second.trace() - 2 * (rows * known.cross.T).sum() / theirs.count
+    left = left + ((rows @ known.inputs.second) * rows).sum()
+    values = spectrum(theirs)
+    return LayerShrunk(
+        number=level.number,
+        holds=level.held,
+        teacher_width=level.channels,
+        width=width,
+        relus=relus,
+        singular_values=values,
+        lost=lost(values, min(width, level.channels)),
+        own_error=float((left.clamp_min(0) / values.square().sum().clamp_min(1e-300)).sqrt()),
+        map=rows,
+    )

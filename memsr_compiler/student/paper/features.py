@@ -1,0 +1,75 @@
+"""The teacher's features in float64, level by level, and their moments: what a carried value is, is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.ir.interpreter import evaluate
+from memsr_compiler.student.statistics.float64_conv import COLUMNS, convolved
+from memsr_compiler.student.levels import Level, Teacher, Values
+from memsr_compiler.student.statistics.moments import Moments, pixels
+
+
+def advanced(teacher: Teacher, level: Level, below: Values) -> Values:
+    """What the level holds, by name, each (N, C, H, W), from what the level below does: `Teacher.advance`, quicker."""
+    known = dict(below)
+    for op in map(teacher.graph.__getitem__, level.ops):
+        how = {"convolve": convolved} if isinstance(op, ir.Conv2d) else {}
+        known[op.name] = evaluate(op, *(known[name] for name in op.inputs), **how)
+    return {name: known[name] for name in level.held}
+
+
+def columns(level: Level, values: Values) -> Iterator[Tensor]:
+    """The level's features (C, pixels), some pixels at a time."""
+    parts = [torch.split(pixels(values[name]), COLUMNS, dim=1) for name in level.held]
+    return (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+
+
+def level_moments(teacher: Teacher, level: Level, batches: Iterable[Values], below: Moments) -> Moments:
+    """Of the level's features, over all batches.  below: of the level below, some of whose values may be held on."""
+    at = _places(teacher, level.held)
+    held_on = _held_on(teacher, level)
+    new = [name for name in level.held if name not in held_on]
+    total, products = below.total.new_zeros(level.channels), below.total.new_zeros(level.channels, level.channels)
+    count = 0
+    for values in batches:
+        features = {name: pixels(values[name]) for name in level.held}
+        count += features[level.held[0]].shape[1]
+        for i, name in enumerate(new):
+            total[at[name]] += features[name].sum(1)
+            for other in (*held_on, *new[i:]):
+                products[at[name], at[other]] += features[name] @ features[other].T
+    for name in new:
+        products[:, at[name]] = products[at[name]].T.clone()
+    if held_on:
+        was = _places(teacher, teacher.levels[level.number - 2].held)
+        here, there = _channels(at, held_on), _channels(was, held_on.values())
+        total[here] = below.total[there]
+        products[here[:, None], here] = below.products[there[:, None], there]
+    return Moments(count, total, products)
+
+
+def _held_on(teacher: Teacher, level: Level) -> Mapping[str, str]:
+    """Values of the level that are values of the level below, by its name for them."""
+    if level.number == 1:
+        return {}
+    below = teacher.levels[level.number - 2].held
+    ops = {name: teacher.graph[name] for name in level.held}
+    return {name: op.inputs[0] for name, op in ops.items() if isinstance(op, ir.Carry) and op.inputs[0] in below}
+
+
+def _places(teacher: Teacher, held: Iterable[str]) -> dict[str, slice]:
+    """Where among the level's channels each value lies."""
+    places, start = {}, 0
+    for name in held:
+        places[name] = slice(start, start + teacher.graph.type(name).channels)
+        start = places[name].stop
+    return places
+
+
+def _channels(places: Mapping[str, slice], names: Iterable[str]) -> Tensor:
+    return torch.cat([torch.arange(places[name].start, places[name].stop) for name in names])

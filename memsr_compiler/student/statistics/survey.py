@@ -1,0 +1,97 @@
+"""The teacher's features on the calibration images: how they vary, and how much of that the output notices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.statistics.moments import Moments, pixels
+from memsr_compiler.student.statistics.distributed import moments, share
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Of every level but the last, float64.
+
+    features      moments of the teacher's features after the ReLU
+    sensitivity   (C, C): mean over pixels of g g^T, g the gradient of a random projection of the output; a small
+                  change d of the features there changes the output's squared error by d^T sensitivity d
+    """
+
+    features: tuple[Moments, ...]
+    sensitivity: tuple[Tensor, ...]
+
+
+def survey(teacher: Teacher, inputs: Sequence[Tensor], on_step: Callable[[str], None] | None = None) -> Survey:
+    """One run of the teacher, forward and back, over batches (N, C, H, W)."""
+    inner = teacher.levels[:-1]
+    features = [Moments.none(level.channels) for level in inner]
+    gradients = [Moments.none(level.channels) for level in inner]
+    for number, batch in share(list(enumerate(inputs))):
+        if on_step is not None:
+            on_step(f"looking at the teacher's features, {number + 1} of {len(inputs)}")
+        held, back = _forward_and_back(teacher, batch.float(), seed=number)
+        for i in range(len(inner)):
+            features[i] = features[i] + Moments.of(pixels(held[i]))
+            gradients[i] = gradients[i] + Moments.of(pixels(back[i]))
+    return Survey(tuple(map(moments, features)), tuple(moments(m).second for m in gradients))
+
+
+def _forward_and_back(teacher: Teacher, batch: Tensor, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Features of every inner level, and the gradients of one random projection of the output by them.
+
+    The projection takes every number of the output with a random sign, so that the mean of g g^T is J^T J.
+    """
+    values = teacher.start(batch)
+    held: list[Tensor] = []
+    if len(teacher.levels) == 1:  # one convolution: there is nothing between input and output
+        return [], []
+    with torch.enable_grad():
+        for level in teacher.levels:
+            features = teacher.advance(level, values)
+            if level is not teacher.levels[-1]:
+                after = features.after if features.after.requires_grad else features.after.requires_grad_()
+                held.append(after)
+                values = teacher.resume(level, after)
+        generator = torch.Generator().manual_seed(seed)
+        signs = torch.randint(0, 2, features.after.shape, generator=generator).to(batch.dtype) * 2 - 1
+        gradients = torch.autograd.grad((features.after * signs).sum(), held)
+    return [h.detach() for h in held], list(gradients)
+
+
+def metric_root(sensitivity: Tensor) -> Tensor:
+    """B (C, C) with B B^T = sensitivity, slightly raised so that no direction counts for nothing."""
+    values, vectors = torch.linalg.eigh(sensitivity)
+    values = values.clamp_min(0)
+    root: Tensor = vectors * (values + 1e-6 * values.max()).sqrt()
+    return root
+
+
+def spectrum(features: Moments) -> Tensor:
+    """(C,) singular values of the centred features / sqrt(samples), largest first."""
+    values: Tensor = torch.linalg.eigvalsh(features.covariance).clamp_min(0).sqrt().flip(0)
+    return values
+
+
+def lost(singular_values: Tensor, width: int) -> float:
+    """MemSR Eq. 15 for the best features of a width: relative Frobenius error, of the centred features."""
+    energy = singular_values.square()
+    return float((energy[width:].sum() / energy.sum().clamp_min(1e-300)).sqrt())
+
+
+def relative_error(features: Moments) -> Tensor:
+    """(C + 1,): `lost` by width."""
+    energy = spectrum(features).square()
+    left = torch.cat([energy, energy.new_zeros(1)]).flip(0).cumsum(0).flip(0)
+    return (left / left[0].clamp_min(1e-300)).sqrt()
+
+
+def output_error(features: Moments, sensitivity: Tensor) -> Tensor:
+    """(C + 1,): what the output's mean squared error would be, about, if a level kept only its r best directions."""
+    root = metric_root(sensitivity)
+    energy = torch.linalg.eigvalsh(root.T @ features.covariance @ root).clamp_min(0)
+    return torch.cat([energy.new_zeros(1), energy.cumsum(0)]).flip(0)

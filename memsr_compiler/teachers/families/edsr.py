@@ -1,0 +1,180 @@
+"""EDSR: residual blocks without batch normalisation, one global skip, the authors' tail or a single conv.
+
+Module names follow the authors' PyTorch repository, so their state dicts load without renaming. The MemSR
+paper's own teachers are this network with `tail="conv"`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.families.base import Family
+
+Tail = Literal["edsr", "conv"]
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean R, G, B of the DIV2K training set in [0, 1], which the authors' networks subtract and add back."""
+
+
+class MeanShift(nn.Conv2d):
+    """x + sign * rgb_range * mean per channel, written as a frozen 1x1 convolution.
+
+    x (N, C, H, W) -> the same shape. It is a convolution because that is what the authors' state dicts hold.
+    """
+
+    def __init__(self, mean: Sequence[float], sign: int, rgb_range: float) -> None:
+        super().__init__(len(mean), len(mean), 1)
+        self.requires_grad_(False)
+        if self.weight.is_meta:  # only the shapes are wanted, and filling a meta tensor imports torch's compiler: 2 s
+            return
+        with torch.no_grad():
+            self.weight.copy_(torch.eye(len(mean))[:, :, None, None])
+            assert self.bias is not None, "nn.Conv2d has a bias unless told otherwise"
+            self.bias.copy_(sign * rgb_range * torch.tensor(mean))
+
+
+class ResBlock(nn.Module):
+    """x + res_scale * conv(relu(conv(x))), all 3x3: (N, channels, H, W) -> the same shape."""
+
+    def __init__(self, channels: int, res_scale: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_conv(channels, channels), nn.ReLU(True), _conv(channels, channels))
+        self.res_scale = res_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's output; see the class."""
+        residual: Tensor = self.body(x).mul(self.res_scale)
+        residual += x
+        return residual
+
+
+class EDSR(nn.Module):
+    """Super-resolution by `blocks` residual blocks: (N, colours, H, W) -> (N, colours, scale * H, scale * W).
+
+    scale      2^n or 3 for tail="edsr"; any positive integer for tail="conv"
+    mean       mean colour in [0, 1], subtracted first and added last; None: no mean shift, no such parameters
+    rgb_range  the largest value of a pixel, 1 or 255; it matters only to the mean shift
+    tail       "edsr": a conv and a pixel shuffle per factor of 2 (or 3), then a conv at high resolution;
+               "conv": one conv to colours * scale^2 channels and one pixel shuffle
+
+    Raises InvalidInput for options that describe no network.
+    Source: Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution" (CVPRW 2017); for
+    tail="conv": Wu, Lee, Ma, "MemSR" (ICML 2022).
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: int,
+        blocks: int = 16,
+        channels: int = 64,
+        colours: int = 3,
+        res_scale: float = 1.0,
+        mean: Sequence[float] | None = None,
+        rgb_range: float = 1.0,
+        tail: Tail = "edsr",
+    ) -> None:
+        super().__init__()
+        if min(scale, blocks, channels, colours) < 1:
+            sizes = f"scale={scale}, blocks={blocks}, channels={channels}, colours={colours}"
+            raise InvalidInput(f"EDSR: {sizes}. Each must be at least 1.")
+        if mean is not None and len(mean) != colours:
+            raise InvalidInput(f"EDSR: mean has {len(mean)} values, colours={colours}. Give one per colour.")
+        if rgb_range not in (1, 255):
+            raise InvalidInput(f"EDSR: rgb_range={rgb_range}. Give 1 or 255, the largest value of a pixel.")
+        if tail not in ("edsr", "conv"):
+            raise InvalidInput(f"EDSR: tail={tail!r}. Choose 'edsr' or 'conv'.")
+        self.sub_mean = nn.Identity() if mean is None else MeanShift(mean, -1, rgb_range)
+        self.add_mean = nn.Identity() if mean is None else MeanShift(mean, 1, rgb_range)
+        self.head = nn.Sequential(_conv(colours, channels))
+        self.body = nn.Sequential(*(ResBlock(channels, res_scale) for _ in range(blocks)), _conv(channels, channels))
+        if tail == "edsr":
+            self.tail = nn.Sequential(_upsampler(scale, channels), _conv(channels, colours))
+        else:
+            self.tail = nn.Sequential(_conv(channels, colours * scale**2), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image at `scale` times the size, in the range of the input and not clipped to it."""
+        x = self.head(self.sub_mean(x))
+        residual = self.body(x)
+        residual += x
+        result: Tensor = self.add_mean(self.tail(residual))
+        return result
+
+
+def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
+    """The arguments of EDSR for a state dict of these shapes; None if it is another network's.
+
+    `res_scale` and `rgb_range` leave no trace in shapes and keep their defaults. A mean shift is recognised,
+    but its values come with the weights; until they are loaded it holds DIV2K_MEAN.
+    """
+    head = shapes.get("head.0.weight", torch.Size())
+    if len(head) != 4 or min(head) < 1 or head[2:] != (3, 3):
+        return None
+    channels, colours = head[:2]
+    blocks = sum(re.fullmatch(r"body\.\d+\.body\.0\.weight", key) is not None for key in shapes)
+    if blocks < 1 or shapes.get(f"body.{blocks}.weight") != (channels, channels, 3, 3):
+        return None
+    mean = DIV2K_MEAN if "sub_mean.weight" in shapes else None
+    tail: Tail = "conv" if "tail.0.weight" in shapes else "edsr"
+    scale = _conv_scale(shapes, channels, colours) if tail == "conv" else _upsampler_scale(shapes, channels)
+    if scale is None or (mean is not None and colours != len(mean)):
+        return None
+    return {
+        "scale": scale,
+        "blocks": blocks,
+        "channels": channels,
+        "colours": colours,
+        "mean": mean,
+        "tail": tail,
+    }
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _factors(scale: int) -> list[int]:
+    """The pixel shuffles the authors' upsampler makes of a scale."""
+    if scale == 3:
+        return [3]
+    if scale < 2 or scale & (scale - 1):
+        raise InvalidInput(f"EDSR: scale={scale} with tail='edsr'. Choose 2, 3, 4 or 8, or use tail='conv'.")
+    return [2] * (scale.bit_length() - 1)
+
+
+def _upsampler(scale: int, channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for factor in _factors(scale):
+        layers += [_conv(channels, channels * factor**2), nn.PixelShuffle(factor)]
+    return nn.Sequential(*layers)
+
+
+def _conv_scale(shapes: Mapping[str, torch.Size], channels: int, colours: int) -> int | None:
+    weight = shapes["tail.0.weight"]
+    scale = math.isqrt(weight[0] // colours) if weight else 0
+    return scale if scale >= 1 and weight == (colours * scale**2, channels, 3, 3) else None
+
+
+def _upsampler_scale(shapes: Mapping[str, torch.Size], channels: int) -> int | None:
+    stages = sum(re.fullmatch(r"tail\.0\.\d+\.weight", key) is not None for key in shapes)
+    if stages == 1 and shapes.get("tail.0.0.weight") == (9 * channels, channels, 3, 3):
+        return 3
+    return 2**stages if stages else None
+
+
+FAMILY = Family(
+    name="edsr",
+    build=EDSR,
+    infer=infer,
+    source="Lim et al., Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPRW 2017",
+    input_range=(0.0, 1.0),
+    description="Residual blocks and a global skip; the authors' tail, or the one conv of MemSR's teachers.",
+)

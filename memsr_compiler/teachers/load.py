@@ -1,0 +1,260 @@
+"""Reading a teacher from a file, whatever tool wrote it, without trusting the file.
+
+What a file is, is decided by its content. Checkpoints and safetensors files hold weights alone and need a
+network to go with them: one of `families`, or the user's own code. Nothing in a file is executed unless
+allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import json
+import logging
+import pickle
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from memsr_compiler.teachers import pt2 as exported, pickle_scan as pickles
+from memsr_compiler.errors import InvalidInput, RefusedPickle
+from memsr_compiler.teachers.families.registry import Family, family_named
+from memsr_compiler.plain.keys import PLAIN_FORMAT_KEY
+from memsr_compiler.teachers.state_dict import StateDict, assemble, call, check_tensors, load_strictly, some, unwrap
+
+log = logging.getLogger(__name__)
+
+_MAX_COMPRESSION = 16  # trained weights hardly shrink at all; a zip bomb shrinks a thousandfold
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedTeacher:
+    """A teacher and where it came from.
+
+    module       on the CPU, in evaluation mode, in float32
+    family       the architecture it was recognised as; None for the user's code and for files that hold the
+                 network
+    hyper        the arguments it was built with
+    input_range  lowest and highest pixel value its authors' weights expect; None if unknown
+    sha256       of the file, in hexadecimal
+    """
+
+    module: nn.Module
+    family: Family | None
+    hyper: Mapping[str, object]
+    input_range: tuple[float, float] | None
+    sha256: str
+    path: Path
+
+
+def load_teacher(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, object] | None = None,
+    allow_pickle: bool = False,
+) -> nn.Module:
+    """The module of `read_teacher`, with the same arguments and errors."""
+    return read_teacher(path, arch=arch, arch_args=arch_args, allow_pickle=allow_pickle).module
+
+
+def read_teacher(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, object] | None = None,
+    allow_pickle: bool = False,
+) -> LoadedTeacher:
+    """The teacher in a .pt, .pth, .ckpt, .safetensors, .pt2 or .onnx file.
+
+    arch          the name of a family, or `package.module:factory` to call your code; None: recognise the
+                  keys
+    arch_args     keyword arguments for it; for a family they override what is read off the weights
+    allow_pickle  execute the code that a pickled module or a .pt2 archive asks for; what it imports is logged
+
+    Weights are loaded strictly. Raises InvalidInput, its subclass RefusedPickle if reading would execute
+    code, each saying what is wrong with the file and what to do; UnsupportedModel for an ONNX graph that
+    cannot be read.
+    """
+    path = Path(path)
+    try:
+        data = _read(path)
+        network, family, hyper = _load(path, data, arch, dict(arch_args or {}), allow_pickle)
+    except RefusedPickle as error:
+        raise RefusedPickle(f"{path}: {error}") from error
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error
+    return LoadedTeacher(
+        module=network,
+        family=family,
+        hyper=hyper,
+        input_range=family.input_range if family else None,
+        sha256=hashlib.sha256(data).hexdigest(),
+        path=path,
+    )
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise InvalidInput("is a directory. Give the file with the weights.")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"cannot be read ({error.strerror or error}). Check the path.") from error
+    if not data:
+        raise InvalidInput("is empty. Download or save it again.")
+    return data
+
+
+def _load(
+    path: Path, data: bytes, arch: str | None, options: dict[str, object], allow_pickle: bool
+) -> tuple[nn.Module, Family | None, dict[str, object]]:
+    kind = _kind(path, data)
+    if kind in ("pt2", "onnx"):
+        if arch is not None:
+            raise InvalidInput(f"is {kind}, which holds the network itself. Leave --arch out.")
+        return _load_pt2(data, allow_pickle) if kind == "pt2" else _load_onnx(path), None, {}
+    content = _safetensors(data) if kind == "safetensors" else unwrap(_checkpoint(data, allow_pickle))
+    if isinstance(content, nn.Module):
+        check_tensors(content.state_dict(), len(data))
+        return content.float().eval(), None, {}
+    check_tensors(content, len(data))
+    if arch is not None and ":" in arch:
+        network = call(imported(arch), options, arch)
+        load_strictly(network, content, arch)
+        return network.float().eval(), None, options
+    only = None if arch is None else family_named(arch)
+    network, family, hyper = assemble(content, only, options)
+    return network.float().eval(), family, hyper
+
+
+def _kind(path: Path, data: bytes) -> str:
+    """What the content is: torch, safetensors, pt2 or onnx; InvalidInput for anything else."""
+    if data.startswith(pickles.ZIP_MAGIC):
+        return _zip_kind(data)
+    if data.startswith(b"\x80"):
+        return "torch"
+    header = int.from_bytes(data[:8], "little")
+    if data[8:9] == b"{" or path.suffix == ".safetensors":
+        if len(data) < 8 or header > len(data) - 8:
+            raise InvalidInput("is a truncated or damaged safetensors file. Download it again.")
+        return "safetensors"
+    if data.startswith(b"\x08") or path.suffix == ".onnx":
+        return "onnx"
+    if data.startswith(b"version https://git-lfs"):
+        raise InvalidInput("is a Git LFS pointer, not the weights. Run `git lfs pull` where it came from.")
+    if data[:256].lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise InvalidInput("is a web page, not the weights. Download the file behind it.")
+    if data[257:262] == b"ustar":
+        raise InvalidInput(
+            "is a tar archive, as PyTorch before 0.2 wrote. Load and save it with a PyTorch from between."
+        )
+    raise InvalidInput(
+        "is in no format known here. Give a PyTorch checkpoint (.pt, .pth, .ckpt), a .safetensors, a .pt2 or "
+        "an .onnx file."
+    )
+
+
+def _zip_kind(data: bytes) -> str:
+    members = pickles.zip_members(data)
+    if sum(member.file_size for member in members) > _MAX_COMPRESSION * len(data):
+        raise InvalidInput("is a zip archive that unpacks to far more than weights ever do. It is damaged or hostile.")
+    names = [member.filename for member in members]
+    if "serialized_exported_program.json" in names:
+        raise InvalidInput("is a .pt2 archive of PyTorch 2.7 or older. Export the network again and save it.")
+    if any(name.endswith("/archive_format") for name in names):
+        return "pt2"
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        raise InvalidInput(
+            "is a TorchScript archive, which holds compiled code. Save the state_dict() of the network it "
+            "was made from, export that with torch.onnx, or pass the nn.Module from Python."
+        )
+    if any(name.endswith("/data.pkl") for name in names):
+        return "torch"
+    raise InvalidInput(f"is a zip archive of something else ({some(names)}). Give the checkpoint inside it.")
+
+
+def _checkpoint(data: bytes, allow_pickle: bool) -> object:
+    try:
+        foreign = pickles.foreign_imports(data)
+    except InvalidInput as error:
+        raise InvalidInput(f"is truncated or damaged: {error}. Download or save it again.") from error
+    if foreign and not allow_pickle:
+        raise RefusedPickle(
+            f"holds a pickle that would import {some(foreign)}, so reading it executes code. Save "
+            "network.state_dict() where it comes from, or use --allow-pickle if you trust it."
+        )
+    if foreign:
+        log.warning("executing a pickle that imports %s", ", ".join(foreign))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # said below if it matters
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=not allow_pickle)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInput(f"needs code that is not installed here ({error}). Put it on PYTHONPATH.") from error
+    except pickle.UnpicklingError as error:
+        raise RefusedPickle(
+            "PyTorch's reader of weights does not know its pickle: it is damaged, or of another protocol "
+            "than 2. Save it again without pickle_protocol, or use --allow-pickle if you trust it."
+        ) from error
+    except Exception as error:  # torch.load raises whatever the damage leads to
+        raise InvalidInput(f"is truncated or damaged ({_line(error)}). Download or save it again.") from error
+
+
+def _safetensors(data: bytes) -> StateDict:
+    length = int.from_bytes(data[:8], "little")
+    try:
+        state = safetensors.torch.load(data)  # checks that every tensor's bytes are there
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InvalidInput(f"is truncated or damaged ({_line(error)}). Download it again.") from error
+    if PLAIN_FORMAT_KEY in metadata:
+        raise InvalidInput("is a plain network, not a teacher. Give it where a plain network is asked for.")
+    return state
+
+
+def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:
+    reasons = exported.suspicions(data)
+    if reasons and not allow_pickle:
+        raise RefusedPickle(
+            f"loading this .pt2 archive could execute code: it {some(reasons, separator='; ')}. "
+            "Use --allow-pickle if you trust it."
+        )
+    if reasons:
+        log.warning("loading a .pt2 archive that %s", "; ".join(reasons))
+    network = exported.load_exported(data)
+    check_tensors(network.state_dict(), len(data))
+    return network
+
+
+def _load_onnx(path: Path) -> nn.Module:
+    from memsr_compiler.trace.onnx.reader import load_onnx
+
+    return load_onnx(path).eval()
+
+
+def imported(arch: str) -> Callable[..., object]:
+    """What `package.module:factory` names.  Raises InvalidInput where there is nothing to call."""
+    module_name, _, attribute = arch.partition(":")
+    try:
+        factory: object = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise InvalidInput(
+            f"--arch {arch}: cannot be imported ({type(error).__name__}: {error}). Check PYTHONPATH."
+        ) from error
+    if not callable(factory):
+        raise InvalidInput(f"--arch {arch}: is a {type(factory).__name__}, not something to call.")
+    return factory
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

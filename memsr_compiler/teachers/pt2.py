@@ -1,0 +1,201 @@
+"""Reading .pt2 files of torch.export without running what a hostile one asks for.
+
+torch's own loader trusts the archive. It unpickles weights, constants and sample inputs where the archive
+says so; it evaluates the text of symbolic sizes; it takes any attribute of the module `torch` (its import of
+`os` included) as the target of a node; it imports the modules that a pytree names; and it generates Python
+from the names of values. So an archive is read first, and loaded only if nothing in it goes beyond what
+exported networks of tensors need.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.pickle_scan import ZIP_MAGIC, foreign_imports, zip_members
+
+_RECORDS = re.compile(
+    r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
+    r"|data/weights/(model_weights_config\.json|weight_\d+)"
+    r"|data/constants/(model_constants_config\.json|tensor_\d+)|extra/.*"
+)
+_ATEN = re.compile(r"torch\.ops\.(aten|prims)\.(?!from_file\b|save\b|load\b)\w+\.\w+")
+_SIZE_ARITHMETIC = re.compile(
+    r"_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
+    r"|torch\.sym_\w+|math\.\w+"
+)
+# What torch < 2.11 found out about sizes, "3*L['x'].size()[2] <= 2147483647"; powers could take forever.
+_GUARD = re.compile(r"(L\['\w+'\]\.size\(\)\[\d+\]|\d+|[-+/%() ]|\*(?!\*)|[<>=!]=|[<>]|\b(and|or|not)\b)*")
+_PLAIN_TEXT = re.compile(r"[\w.:+-]*")
+_EXPRESSION_NODES = (
+    ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword,
+    ast.UnaryOp, ast.USub, ast.UAdd,
+    ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.Pow,
+)  # fmt: skip
+_EXPRESSION_FUNCTIONS = frozenset(
+    [
+        "Symbol",
+        "Integer",
+        "Rational",
+        "Float",
+        "Add",
+        "Mul",
+        "Pow",
+        "Mod",
+        "Max",
+        "Min",
+        "Abs",
+        "Eq",
+        "Ne",
+        "Lt",
+        "Le",
+        "Gt",
+        "Ge",
+        "And",
+        "Or",
+        "Not",
+        "Equality",
+        "Unequality",
+        "StrictLessThan",
+        "LessThan",
+        "StrictGreaterThan",
+        "GreaterThan",
+        "FloorDiv",
+        "CeilDiv",
+        "CleanDiv",
+        "ModularIndexing",
+        "PythonMod",
+        "IntTrueDiv",
+        "FloatTrueDiv",
+        "PowByNatural",
+        "CeilToInt",
+        "FloorToInt",
+        "TruncToInt",
+        "TruncToFloat",
+        "RoundToInt",
+        "ToFloat",
+        "Where",
+        "Identity",
+    ]
+)
+_CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
+
+
+def suspicions(data: bytes) -> list[str]:
+    """What loading this .pt2 archive would do beyond making a network of tensors, one phrase each.
+
+    data  the whole file
+
+    Nothing is executed. Raises InvalidInput if it is no such archive, is damaged, or declares tensors larger
+    than it stores.
+    """
+    try:
+        # The loader's own zip reader, because two readers can be made to disagree about an archive.
+        reader = torch._C.PyTorchFileReader(io.BytesIO(data))
+        records = reader.get_all_records()
+        contents = {name: reader.get_record(name) for name in records if not name.startswith("extra/")}
+    except (RuntimeError, ValueError) as error:
+        raise InvalidInput(f"damaged zip archive ({str(error).partition(chr(10))[0]})") from error
+    found = [f"holds {name!r}" for name in records if not _RECORDS.fullmatch(name)]
+    members = [member.filename for member in zip_members(data)]
+    # The loader turns to these when it fails on the rest, with another zip reader.
+    found += [f"holds {name!r}" for name in members if name == "version" or name.startswith("serialized_")]
+    if len(set(members)) != len(members):
+        found.append("holds two members of one name")
+    try:
+        for kind in ("weights", "constants"):
+            config = json.loads(contents[f"data/{kind}/model_{kind}_config.json"])["config"]
+            found += _payload_suspicions(config, f"data/{kind}/", contents)
+        found += _json_suspicions(json.loads(contents["models/model.json"]))
+        samples = contents["data/sample_inputs/model.pt"]
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"an incomplete archive of torch.export ({type(error).__name__}: {error})") from error
+    if samples:
+        # Any other format would be unpickled as well, by older code with more ways in.
+        imported = foreign_imports(samples) if samples.startswith(ZIP_MAGIC) else ["(not a zip archive)"]
+        found += [f"imports {name} in its sample inputs" for name in imported]
+    return list(dict.fromkeys(found))
+
+
+def load_exported(data: bytes) -> nn.Module:
+    """The network in a .pt2 archive as a module in functional ATen operations, in evaluation mode.
+
+    Executes whatever the archive asks for: call `suspicions` first. Raises InvalidInput if torch cannot load
+    it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # which some versions of torch raise about themselves
+            program = torch.export.load(io.BytesIO(data)).run_decompositions({})
+            module: nn.Module = program.module(check_guards=False)
+    except Exception as error:  # torch raises whatever the damage leads to
+        raise InvalidInput(f"torch.export cannot load it ({type(error).__name__}: {error})") from error
+    for part in module.modules():
+        part.training = False  # an exported module refuses eval(): its mode was fixed when it was exported
+    return module
+
+
+def _payload_suspicions(config: Mapping[str, Any], folder: str, contents: Mapping[str, bytes]) -> Iterator[str]:
+    for name, entry in config.items():
+        path = folder + entry["path_name"]
+        if entry["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
+            yield f"unpickles {name!r} from {path!r}"
+            continue
+        # Torch makes zeros of any declared size for an empty record.
+        size = prod(dimension["as_int"] for dimension in entry["tensor_meta"]["sizes"])
+        if size > len(contents[path]):
+            raise InvalidInput(f"{name}: declares {size} numbers, and the file stores {len(contents[path])} bytes")
+
+
+def _json_suspicions(node: Any, key: str = "") -> Iterator[str]:
+    """Every text in the program that the loader would evaluate, import or write into code as it stands."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            if name == "metadata" and all(isinstance(text, str) for text in value.values()):
+                continue  # of a node: stack traces and module paths, which stay text
+            yield from _json_suspicions(name)
+            yield from _json_suspicions(value, name)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _json_suspicions(value, key)
+    elif isinstance(node, str) and not _harmless_text(key, node):
+        yield f"{key or 'a key'} is {node[:60]!r}"
+
+
+def _harmless_text(key: str, text: str) -> bool:
+    if key in ("target", "as_operator"):
+        return bool(_ATEN.fullmatch(text) or _SIZE_ARITHMETIC.fullmatch(text))
+    if key == "guards_code":
+        return _GUARD.fullmatch(text) is not None
+    if key == "expr_str":
+        return _harmless_expression(text)
+    if key in ("in_spec", "out_spec"):
+        return _harmless_tree(json.loads(text)[1])
+    return _PLAIN_TEXT.fullmatch(text) is not None
+
+
+def _harmless_expression(text: str) -> bool:
+    try:
+        nodes = list(ast.walk(ast.parse(text, mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    return all(isinstance(node, _EXPRESSION_NODES) for node in nodes) and all(
+        isinstance(function, ast.Name) and function.id in _EXPRESSION_FUNCTIONS for function in calls
+    )
+
+
+def _harmless_tree(spec: Mapping[str, Any]) -> bool:
+    context = json.loads(spec["context"]) if spec["context"] else None
+    plain = context is None or (isinstance(context, list) and all(isinstance(item, str) for item in context))
+    return spec["type"] in _CONTAINERS and plain and all(_harmless_tree(child) for child in spec["children_spec"])

@@ -1,0 +1,157 @@
+"""ONNX files -> IR: the reader for networks that come without their PyTorch code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from memsr_compiler.errors import MemsrError, UnsupportedModel
+from memsr_compiler.trace.trace import GraphModule, ImageSkip
+from memsr_compiler.trace.builder import Builder, Resized
+from memsr_compiler.trace.onnx.constants import MISUSE, fold, reason
+from memsr_compiler.trace.onnx.file import Network, Node, read_network
+from memsr_compiler.trace.onnx.frame import Frame
+from memsr_compiler.trace.onnx.ops import COMPOUND, MAX_CHANNELS, MAX_SCALE, ONNX_WORDS, REFUSED, VIEWS, Context, Value
+from memsr_compiler.trace.views import Unreadable, View
+
+_TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "Dropout")
+
+
+def load_onnx(path: str | Path) -> GraphModule:
+    """The super-resolution network in an ONNX file, as a module (N, C, H, W) -> (N, C', s * H, s * W).
+
+    Opsets 11 to 21; weights become float64. A file made for one size of image is read as the network for all
+    sizes that it is at this size; a batch fixed at 1 becomes free too.
+
+    Raises InvalidInput for a file that is missing, damaged or hostile, and for weights that are NaN or
+    infinite, without repeating the path; UnsupportedModel naming the node, the operator, why it cannot be
+    plain and what to do.
+    """
+    network = read_network(Path(path))
+    return _Reader(network).read()
+
+
+class _Reader:
+    def __init__(self, network: Network) -> None:
+        batch, channels, height, width = network.shape
+        if batch not in (None, 1):
+            raise UnsupportedModel(
+                f"{network.input}: the batch is fixed at {batch}; export it with batch 1, or a dynamic one"
+            )
+        if (height is None) != (width is None) or 1 in (height, width):
+            raise UnsupportedModel(
+                f"{network.input}: the image is {height or 'any height'} by {width or 'any width'}; "
+                "export it with dynamic height and width"
+            )
+        self.network = network
+        self.builder = Builder(channels or _channels(network), float("-inf"), float("inf"))
+        self.context = Context(self.builder, Frame(batch, height, width), network.opset)
+        self.values: dict[str, Value] = {**network.constants, network.input: self.builder.input}
+        self.left = 64 * sum(a.size for a in network.constants.values()) + 2**26  # elements that may be computed
+
+    def read(self) -> GraphModule:
+        for node in self.network.nodes:
+            self._locate(node)
+            self._store(node, self._results(node))
+        return self._output()
+
+    def _locate(self, node: Node) -> None:
+        name = re.sub(r"[^\w.:-]", "-", node.name.strip("/").replace("/", "."))
+        self.builder.where, self.builder.last = name, node.op
+        self.builder.leaf = node.op not in COMPOUND
+
+    def _results(self, node: Node) -> Sequence[Value]:
+        operands = [self._value(name) for name in node.inputs]
+        if node.domain not in ("", "ai.onnx"):
+            self.builder.refuse(
+                f"an operator of {node.domain}, not of ONNX, is not read", "export with standard operators"
+            )
+        try:
+            return self._word(node, operands)
+        except MemsrError as error:
+            if not isinstance(error, Unreadable) or str(error).startswith(f"{self.builder.where}: "):
+                raise
+            self.builder.refuse(str(error), "simplify the file (onnxsim), or export it with another exporter")
+        except MISUSE as error:
+            self.builder.unknown(f"used in a way that is not read ({reason(error)}); export it with another exporter")
+
+    def _word(self, node: Node, operands: list[Value | None]) -> Sequence[Value]:
+        if node.op in REFUSED and REFUSED[node.op] == REFUSED["QuantizeLinear"]:
+            self.builder.refuse(*REFUSED[node.op])
+        known = [v for v in operands if v is None or isinstance(v, np.ndarray)]
+        if len(known) == len(operands):
+            return fold(node, known)
+        if node.op in REFUSED:
+            self.builder.refuse(*REFUSED[node.op])
+        if node.op not in ONNX_WORDS:
+            self.builder.unknown("this operator is not known; export the network without it")
+        if any(isinstance(v, Resized) for v in operands) and node.op not in _TAKES_RESIZED:
+            self.builder.refuse(
+                "the enlarged image is used for something else than one sum at the end",
+                "add it last, unscaled",
+            )
+        if node.op not in VIEWS:
+            self._settle(operands)
+        result = ONNX_WORDS[node.op](self.context, node, *operands)
+        return result if isinstance(result, tuple) else (result,)
+
+    def _settle(self, operands: list[Value | None]) -> None:
+        """Give pixel shuffles that were written as reshapes their own names, not that of the next layer."""
+        leaf, self.builder.leaf = self.builder.leaf, False
+        for value in operands:
+            if isinstance(value, View) and len(value.axes) == 4:
+                self.builder.feature(value)
+        self.builder.leaf = leaf
+
+    def _value(self, name: str) -> Value | None:
+        if not name:
+            return None
+        if name not in self.values:
+            self.builder.refuse(f"it uses '{name}', a result that is not read", "export the network without it")
+        return self.values[name]
+
+    def _store(self, node: Node, results: Sequence[Value]) -> None:
+        for name, value in zip(node.outputs, results, strict=False):
+            if isinstance(value, View):
+                self._bounded(value)
+            elif isinstance(value, np.ndarray):
+                self.left -= value.size
+                if self.left < 0:
+                    self.builder.refuse(
+                        "the file computes far more constants than it holds", "fold them first (onnxsim)"
+                    )
+            self.values[name] = value
+
+    def _bounded(self, view: View) -> None:
+        kind = self.builder.types[view.op]
+        self.context.room(kind.scale, MAX_SCALE, "an enlargement")
+        self.context.room(
+            kind.channels * kind.scale**2,
+            MAX_CHANNELS,
+            "a number of channels, folded to the input's resolution,",
+        )
+
+    def _output(self) -> GraphModule:
+        self.builder.where, self.builder.last, self.builder.leaf = self.network.output, "output", False
+        result = self._value(self.network.output)
+        if isinstance(result, Resized) and result.body is not None:
+            return GraphModule(self.builder.graph(result.body), ImageSkip(result.mode, result.factor))
+        if not isinstance(result, View):
+            what = "the enlarged image alone" if isinstance(result, Resized) else "a constant"
+            self.builder.refuse(
+                f"the network returns {what}", "convert a network that computes something from the image"
+            )
+        return GraphModule(self.builder.graph(result))
+
+
+def _channels(network: Network) -> int:
+    """The input's channels where the file leaves them free: what the first convolution of the image takes."""
+    for node in network.nodes:
+        if node.op == "Conv" and node.inputs[0] == network.input and node.inputs[1] in network.constants:
+            kernel = network.constants[node.inputs[1]]
+            if kernel.ndim == 4:
+                return int(kernel.shape[1]) * max(1, node.integer("group", 1))
+    raise UnsupportedModel(f"{network.input}: its number of channels is free; declare it, as in (N, 3, height, width)")

@@ -1,0 +1,216 @@
+"""Patches of photographs, by number: patch i of a seed is always the same one, whoever asks, in whichever order.
+
+So a run goes on where it stopped by knowing how many steps it has taken, and gives the same for any number of workers
+or processes.  Photographs and their small versions are decoded and made once, and kept on disk as raw pixels of which
+only what a patch needs is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.images.files import crop_to_multiple, read_image
+from memsr_compiler.images.resize import resize
+
+WAYS = 8  # in which a picture can be turned by right angles and mirrored
+
+
+@dataclass(frozen=True)
+class Batch:
+    """low (N, 3, p, p) and high (N, 3, s p, s p), float32 in the network's range; the photographs' names."""
+
+    low: Tensor
+    high: Tensor
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """Raw pixels on disk, uint8: high (H, W, 3), a multiple of the scale, and low (H / s, W / s, 3)."""
+
+    name: str
+    high: Path
+    low: Path
+    size: tuple[int, int]
+
+    def is_whole(self, scale: int) -> bool:
+        """Whether both files have as many bytes as they should."""
+        count = 3 * self.size[0] * self.size[1]
+        return self.high.stat().st_size == count and self.low.stat().st_size == count // scale**2
+
+    def opened(self, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        height, width = self.size
+        small = (height // scale, width // scale, 3)
+        return np.memmap(self.low, np.uint8, "r", shape=small), np.memmap(
+            self.high, np.uint8, "r", shape=(*self.size, 3)
+        )
+
+
+def image_folder(folder: Path) -> Path:
+    """The folder itself, or the one within it that holds HR images: HR, or a name that ends so, as DIV2K's do."""
+    if not folder.is_dir():
+        raise InvalidInput(f"{folder}: is no folder; give one with high-resolution photographs")
+    within = sorted(p for p in folder.iterdir() if p.is_dir() and p.name.endswith("HR"))
+    trained = [p for p in within if "valid" not in p.name]
+    return (trained or within or [folder])[0]
+
+
+def prepared(
+    folder: Path,
+    cache: Path,
+    *,
+    scale: int,
+    patch: int,
+    on_image: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> list[Photograph]:
+    """Every photograph in a folder that holds a patch, decoded and made smaller by MATLAB's bicubic, once.
+
+    cache     where that is kept, for other runs too; what is there already is taken
+    patch     side of a patch of the small image, in pixels;  warn  hears of what is not readable or too small
+
+    Raises InvalidInput if no photograph is left, ExportError where the cache cannot be written.
+    """
+    source = image_folder(folder)
+    found: list[Photograph] = []
+    unreadable = 0
+    for path in sorted(p for p in source.iterdir() if p.is_file() and not p.name.startswith(".")):
+        if on_image is not None:
+            on_image(path.name)
+        try:
+            photograph = _prepared(path, cache, scale)
+        except InvalidInput:
+            unreadable += 1
+            if warn is not None:
+                warn(f"{path}: not a readable image, passed over")
+            continue
+        if min(photograph.size) >= patch * scale:
+            found.append(photograph)
+        elif warn is not None:
+            warn(f"{path}: smaller than a patch of {patch * scale} pixels, passed over")
+    if not found:
+        told = f", and {unreadable} that cannot be read" if unreadable else ""
+        raise InvalidInput(f"{source}: no photograph of at least {patch * scale}x{patch * scale} pixels in it{told}")
+    return found
+
+
+def _prepared(path: Path, cache: Path, scale: int) -> Photograph:
+    state = path.stat()
+    key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns} x{scale}".encode()).hexdigest()[:32]
+    there = sorted(cache.glob(f"{key}-*-high.raw"))
+    low = cache / f"{key}-low.raw"
+    if there and low.exists():
+        height, width = map(int, there[0].name.split("-")[1].split("x"))
+        known = Photograph(path.name, there[0], low, (height, width))
+        if known.is_whole(scale):
+            return known
+    pixels = crop_to_multiple(read_image(path), scale)
+    if min(pixels.shape[:2]) < scale:
+        return Photograph(path.name, low, low, (0, 0))
+    high = cache / f"{key}-{pixels.shape[0]}x{pixels.shape[1]}-high.raw"
+    _keep(low, resize(pixels, 1 / scale))
+    _keep(high, pixels)
+    return Photograph(path.name, high, low, (pixels.shape[0], pixels.shape[1]))
+
+
+def _keep(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Several processes may do so at once: each writes its own, and the last name wins."""
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_bytes(np.ascontiguousarray(pixels).tobytes())
+        os.replace(staged, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise ExportError(f"{path}: cannot be written ({error.strerror}); choose another --cache") from None
+
+
+class Patches(Dataset[tuple[Tensor, Tensor, str]]):
+    """Patch i, i from 0 without end: low (3, p, p), high (3, s p, s p), the photograph's name.
+
+    Photograph, place and way of turning are drawn from (seed, i) alone.
+    """
+
+    def __init__(
+        self,
+        photographs: Sequence[Photograph],
+        *,
+        scale: int,
+        patch: int,
+        seed: int,
+        input_range: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        self._photographs = photographs
+        self._scale, self._patch, self._seed, self._range = scale, patch, seed, input_range
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, str]:
+        random = np.random.default_rng([self._seed, i])
+        photograph = self._photographs[int(random.integers(len(self._photographs)))]
+        low, high = photograph.opened(self._scale)
+        top, left = (int(random.integers(extent - self._patch + 1)) for extent in low.shape[:2])
+        way = int(random.integers(WAYS))
+        return self._cut(low, top, left, 1, way), self._cut(high, top, left, self._scale, way), photograph.name
+
+    def _cut(self, image: NDArray[np.uint8], top: int, left: int, factor: int, way: int) -> Tensor:
+        size = self._patch * factor
+        part = image[top * factor : top * factor + size, left * factor : left * factor + size]
+        turned = np.rot90(part, way % 4)
+        pixels = np.ascontiguousarray((turned[:, ::-1] if way >= 4 else turned).transpose(2, 0, 1))
+        low, high = self._range
+        return torch.from_numpy(pixels).float() * ((high - low) / 255) + low
+
+
+def batches(
+    patches: Patches, *, size: int, first: int, last: int, rank: int = 0, processes: int = 1, workers: int = 0
+) -> Iterator[Batch]:
+    """Batches number `first` to `last` - 1; of each the share of one process: size / processes patches.
+
+    workers   processes that cut patches; 0: this one
+    """
+    loader = torch.utils.data.DataLoader(
+        patches,
+        batch_sampler=_Numbers(first, last, size, rank * (size // processes), size // processes),
+        num_workers=workers,
+        collate_fn=_collated,
+        prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+    yield from loader
+
+
+@dataclass(frozen=True)
+class _Numbers(Sampler[list[int]]):
+    """The patches of each step, first to last - 1: `count` of `size`, from `offset` on."""
+
+    first: int
+    last: int
+    size: int
+    offset: int
+    count: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first, self.last):
+            start = step * self.size + self.offset
+            yield list(range(start, start + self.count))
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+
+def _collated(parts: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
+    low, high, names = zip(*parts, strict=True)
+    return Batch(torch.stack(low), torch.stack(high), names)

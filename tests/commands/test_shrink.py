@@ -1,0 +1,455 @@
+"""memsrc shrink and sweep as a person meets them: what they print and write, and what they say to wrong input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run
+from helpers.html_outline import outline
+from PIL import Image
+
+from memsr_compiler import load_plain
+from memsr_compiler.commands.quantities import count, size_in_bytes
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.vdsr import VDSR
+from memsr_compiler.images.files import sample_photographs, write_image
+from memsr_compiler.images.resize import resize
+
+QUICK = ("--samples", "4", "--refit", "0")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small ones."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for i, image in enumerate(sample_photographs()[:2]):
+        write_image(folder / f"{i}.png", image[100:220, 100:250])
+    return folder
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "teacher.pt"
+    torch.save(EDSR(scale=2, blocks=1, channels=8).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def grey_teacher(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "vdsr.pt"
+    torch.save(VDSR(blocks=2, channels=8).state_dict(), path)
+    return path
+
+
+def refused(run: Run, folder: Path, command: tuple[object, ...], *words: str) -> str:
+    """The command says no in one line with these words, exits with 2 and writes nothing."""
+    before = {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+    status, out, err = run(*command)
+    assert status == 2, (out, err)
+    assert out == "" or "input values" in out, out  # at most what it has read so far
+    message = err.strip()
+    assert message.startswith("memsrc: ") and "\n" not in message, message
+    for word in words:
+        assert word in message, message
+    assert {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")} == before
+    return message
+
+
+def shrink(teacher: Path, photographs: Path, *options: object, out: str = "student.onnx") -> tuple[object, ...]:
+    return ("shrink", teacher, "--out", teacher.parent / out, "--calibration", photographs, *QUICK, *options)
+
+
+def test_a_student_is_derived_and_written(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "student.safetensors"
+    status, out, err = run(*shrink(teacher, photographs, "--width", "8", "--save", saved))
+    assert status == 0 and err == "", err
+    lines = [line.split() for line in out.splitlines()]
+    assert any(line[:1] == ["1"] and "8" in line for line in lines), out
+    for name in ("bicubic", "teacher", "plain", "student"):
+        (row,) = [line for line in lines if line[:1] == [name]]
+        assert row[-1] == "dB"
+    scores = {line[0]: line[-2] for line in lines if line[:1] in (["teacher"], ["plain"])}
+    assert scores["teacher"] == scores["plain"]
+    assert "960x540" in out and "the calibration photographs" in out
+    student = load_plain(tmp_path / "student.onnx")
+    assert student.scale == 2 and student.widths[1:-1] == [8] * (len(student.widths) - 2)
+    assert load_plain(saved).sha256() == student.sha256()
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        ("--theta", "0.05"),
+        ("--width", "8", "--init", "memsr", "--beta", "1"),
+        ("--max-params", "9K"),
+        ("--max-macs", "8G"),
+        ("--max-memory", "100MiB"),
+        ("--max-macs", "1G", "--size", "100x50"),
+    ],
+)
+def test_every_way_to_say_how_narrow(
+    run: Run, teacher: Path, photographs: Path, tmp_path: Path, budget: tuple[str, ...]
+) -> None:
+    status, out, err = run(*shrink(teacher, photographs, *budget, "--json"))
+    assert status == 0, err
+    found = json.loads(out)
+    told = found["student"]
+    assert found["widths"] == load_plain(tmp_path / "student.onnx").widths
+    assert found["size"] == ([100, 50] if "--size" in budget else [960, 540])
+    if "--max-params" in budget:
+        assert told["parameters"] <= 9_000
+    if "--max-macs" in budget:
+        assert told["macs"] <= (1e9 if "--size" in budget else 8e9)
+    if "--max-memory" in budget:
+        assert told["feature_map_bytes"] <= 100 * 2**20
+
+
+def test_a_width_for_every_layer(run: Run, teacher: Path, photographs: Path) -> None:
+    status, out, err = run(*shrink(teacher, photographs, "--width", "8", "--json"))
+    layers = len(json.loads(out)["layers"])
+    wanted = [8 + 8 * (i % 2) for i in range(layers)]
+    teachers = [layer["teacher_width"] for layer in json.loads(out)["layers"]]
+    wanted = [min(w, -(-t // 8) * 8) for w, t in zip(wanted, teachers, strict=True)]
+    status, out, err = run(*shrink(teacher, photographs, "--widths", ",".join(map(str, wanted)), "--json"))
+    assert status == 0, err
+    assert [layer["width"] for layer in json.loads(out)["layers"]] == wanted
+
+
+def test_the_report_is_written(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    status, _, err = run(*shrink(teacher, photographs, "--width", "8", "--report", page, "--quiet"))
+    assert status == 0 and err == "", err
+    found = outline(page.read_text("utf-8"))
+    assert found.count("img") == 2 * 6
+    for name in ("original", "bicubic", "teacher", "plain", "student"):
+        assert found.text.count(f"{name} ") >= 2
+    assert f"A student of {teacher.name}" in found.text and str(teacher) not in found.text  # pages are sent to others
+
+
+def test_networks_on_luma_are_shrunk_too(run: Run, grey_teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    status, out, err = run(*shrink(grey_teacher, photographs, "--width", "8", "--report", page))
+    assert status == 0 and err == "", err
+    assert load_plain(tmp_path / "student.onnx").info.channels == 1
+    assert "student" in out
+    assert outline(page.read_text("utf-8")).count("img") == 2 * 6
+
+
+def test_a_plain_network_is_shrunk_too(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    for name in ("plain.onnx", "plain.safetensors"):
+        assert run("convert", teacher, "--out", tmp_path / name, "--quiet")[0] == 0
+        page = tmp_path / "report.html"
+        status, out, err = run(*shrink(tmp_path / name, photographs, "--width", "8", "--report", page))
+        assert status == 0, err
+        assert [line.split()[0] for line in out.splitlines() if line.endswith(" dB")] == ["bicubic", "plain", "student"]
+        assert outline(page.read_text("utf-8")).count("img") == 2 * 5
+    plain = tmp_path / "plain.onnx"
+    refused(run, tmp_path, shrink(plain, photographs, "--width", "8", "--arch", "edsr"), "--arch")
+    refused(run, tmp_path, shrink(plain, photographs, "--width", "8", "--input-range", "0", "255"), "--input-range")
+
+
+def test_the_same_seed_gives_the_same_student(run: Run, teacher: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    write_image(folder / "large.png", sample_photographs()[0][:400, :400])
+    hashes = []
+    for seed in ("1", "1", "2"):
+        assert run(*shrink(teacher, folder, "--width", "8", "--seed", seed, "--quiet"))[0] == 0
+        hashes.append(load_plain(tmp_path / "student.onnx").sha256())
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_budgets_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    for options, words in (
+        ((), ("none of them", "--theta", "--max-memory")),
+        (("--theta", "0.1", "--width", "8"), ("--theta and --width", "exactly one")),
+        (("--max-macs", "3G", "--max-params", "1M", "--width", "8"), ("--width and --max-params and --max-macs",)),
+        (("--theta", "0"), ("theta",)),
+        (("--theta", "1"), ("theta",)),
+        (("--theta", "-0.1"), ("theta",)),
+        (("--theta", "nan"), ("theta",)),
+        (("--width", "0"), ("width",)),
+        (("--width", "-8"), ("width",)),
+        (("--width", "100000"), ("width",)),
+        (("--widths", "8,8"), ("width",)),
+        (("--widths", "8,0,8"), ("width",)),
+        (("--widths", "8,,8"), ("--widths", "16,24,32")),
+        (("--widths", "8;8"), ("--widths", "16,24,32")),
+        (("--max-params", "many"), ("--max-params", "1.2M")),
+        (("--max-params", "-3"), ("--max-params",)),
+        (("--max-params", "0"), ("--max-params",)),
+        (("--max-macs", "3X"), ("--max-macs", "3G")),
+        (("--max-memory", "40Mb/s"), ("--max-memory", "40MB")),
+        (("--max-memory", "40 apples"), ("--max-memory", "40MB")),
+        (("--width", "8", "--init", "random"), ("--init", "data-aware, memsr")),
+        (("--width", "8", "--size", "big"), ("--size",)),
+        (("--width", "8", "--align", "0"), ("align",)),
+        (("--width", "8", "--samples", "0"), ("samples",)),
+        (("--width", "8", "--refit", "-1"), ("refit",)),
+        (("--width", "8", "--seed", "-1"), ("seed",)),
+        (("--width", "8", "--init", "memsr", "--beta", "nan"), ("mean shift of nan",)),
+        (
+            ("--width", "8", "--init", "memsr", "--paper", "figure"),
+            ("paper option 'figure'", "shift_over=negative|all"),
+        ),
+        (("--width", "8", "--paper", "code"), ("--paper is for --init memsr",)),
+        (("--max-params", "1M", "--init", "memsr", "--paper", "kept=1"), ("keep the teacher's width",)),
+    ):
+        refused(run, tmp_path, shrink(teacher, photographs, *options), *words)
+
+
+def test_a_budget_below_the_minimum_names_the_minimum(
+    run: Run, teacher: Path, photographs: Path, tmp_path: Path
+) -> None:
+    for option, text, unit in (("--max-params", "10", 1), ("--max-macs", "10K", 1), ("--max-memory", "1KB", 1)):
+        message = refused(run, tmp_path, shrink(teacher, photographs, option, text), "below", "takes")
+        assert any(character.isdigit() for character in message), (message, unit)
+
+
+def test_more_unknowns_than_samples(run: Run, teacher: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    write_image(folder / "tiny.png", sample_photographs()[0][:10, :10])
+    refused(run, tmp_path, shrink(teacher, folder, "--width", "8"), "more")
+
+
+def test_files_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    width = ("--width", "8")
+    refused(run, tmp_path, shrink(tmp_path / "absent.pt", photographs, *width), "absent.pt")
+    refused(run, tmp_path, shrink(teacher, photographs, *width, out="student.txt"), "student.txt", ".safetensors")
+    refused(run, tmp_path, shrink(teacher, photographs, *width, "--save", tmp_path / "a.onnx"), "a.onnx", "--save")
+    refused(run, tmp_path, shrink(teacher, photographs, *width, out="nowhere/s.onnx"), "nowhere", "does not exist")
+    same = tmp_path / "s.safetensors"
+    refused(run, tmp_path, shrink(teacher, photographs, *width, "--save", same, out=same.name), "twice")
+    plain = tmp_path / "plain.safetensors"
+    assert run("convert", teacher, "--out", plain, "--quiet")[0] == 0
+    refused(run, tmp_path, shrink(plain, photographs, *width, out=plain.name), "is the network that is read")
+
+
+def test_unreadable_images_are_named_and_passed_over(
+    run: Run, teacher: Path, photographs: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    refused(run, tmp_path, shrink(teacher, folder, "--width", "8"), "no readable image")
+    refused(run, tmp_path, shrink(teacher, tmp_path / "absent", "--width", "8"), "absent", "is no folder")
+    refused(run, tmp_path, shrink(teacher, teacher, "--width", "8"), "is no folder")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "cut.png").write_bytes((photographs / "0.png").read_bytes()[:500])
+    (folder / ".hidden").write_text("")
+    message = refused(
+        run, tmp_path, shrink(teacher, folder, "--width", "8"), "no readable image", "notes.txt", "cut.png"
+    )
+    assert ".hidden" not in message
+    (folder / "1x1.png").write_bytes(png_of(np.zeros((1, 1, 3), np.uint8)))
+    status, _, err = run(*shrink(teacher, folder, "--width", "8"))
+    assert status == 2 and "1x1" in err and "no image in it is large enough" in err
+    write_image(folder / "good.png", sample_photographs()[0][:128, :128])
+    status, _, err = run(*shrink(teacher, folder, "--width", "8"))
+    assert status == 0, err
+    for name in ("notes.txt", "cut.png", "1x1.png"):
+        assert err.replace("\n", "").count(name) == 1, err
+    assert "good.png" not in err
+
+
+def png_of(pixels: np.ndarray) -> bytes:  # type: ignore[type-arg]
+    from memsr_compiler.images.files import png
+
+    return png(pixels)
+
+
+def test_all_kinds_of_images_are_taken(run: Run, teacher: Path, grey_teacher: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    colour = sample_photographs()[0][:96, :130]
+    Image.fromarray(colour).convert("L").save(folder / "grey.png")
+    Image.fromarray(np.dstack([colour, colour[..., 0]])).save(folder / "rgba.png")
+    Image.fromarray(colour[..., 0].astype(np.uint16) * 257).save(folder / "16bit.png")
+    Image.fromarray(colour).save(folder / "photo.jpg")
+    Image.fromarray(colour[:5, :7]).save(folder / "small.png")
+    Image.fromarray(np.full((40, 40, 3), 128, np.uint8)).save(folder / "constant.png")
+    for network in (teacher, grey_teacher):
+        status, out, err = run(*shrink(network, folder, "--width", "8", "--samples", "12"))
+        assert status == 0, err
+        assert load_plain(tmp_path / "student.onnx").sha256()
+        assert "nan" not in out
+
+
+def test_constant_images_alone_have_nothing_to_tell(run: Run, teacher: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "constant"
+    folder.mkdir()
+    write_image(folder / "grey.png", np.full((200, 200, 3), 128, np.uint8))
+    status, out, err = run(*shrink(teacher, folder, "--width", "8", "--json"))
+    if status:
+        assert status == 2 and "memsrc:" in err and err.count("\n") == 1
+        assert not (tmp_path / "student.onnx").exists()
+    else:
+        assert all(torch.isfinite(layer.weight).all() for layer in load_plain(tmp_path / "student.onnx"))
+        assert "NaN" not in out and "Infinity" not in out
+
+
+def test_a_failed_disk_leaves_nothing(
+    run: Run, teacher: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    page = tmp_path / "report.html"
+    refused(run, tmp_path, shrink(teacher, photographs, "--width", "8", "--report", page), "No space left")
+
+
+def test_networks_that_have_no_plain_form(run: Run, photographs: Path, tmp_path: Path) -> None:
+    from memsr_compiler.teachers.families.registry import family_named
+
+    imdn = family_named("imdn").build(scale=2, blocks=1, channels=16)
+    torch.save(imdn.state_dict(), tmp_path / "imdn.pt")
+    refused(run, tmp_path, shrink(tmp_path / "imdn.pt", photographs, "--width", "8"), "IMDB1.cca")
+
+
+@pytest.mark.parametrize("init", ["data-aware", "memsr"])
+def test_two_processes_derive_what_one_derives(teacher: Path, photographs: Path, tmp_path: Path, init: str) -> None:
+    given = [str(word) for word in shrink(teacher, photographs, "--width", 8, "--init", init)]
+    alone = [sys.executable, "-m", "memsr_compiler"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *alone[1:]]
+    found = []
+    for name, way in (("one.safetensors", alone), ("two.safetensors", launch)):
+        command = [*way, *given[:2], "--out", str(tmp_path / name), *given[4:]]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(load_plain(tmp_path / name))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one.weight, two.weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"), [("800000", 800_000), ("1.2M", 1_200_000), ("3G", 3 * 10**9), ("5k", 5_000), ("1e6", 10**6)]
+)
+def test_counts(text: str, amount: int) -> None:
+    assert count("max-macs", text) == amount
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("40MB", 40_000_000), ("40 MiB", 40 << 20), ("1.5gb", 1_500_000_000), ("2GiB", 2 << 30), ("7KB", 7000), ("9", 9)],
+)
+def test_sizes(text: str, amount: int) -> None:
+    assert size_in_bytes("max-memory", text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "MB", "4 0MB", "-1MB", "inf", "nan", "1e400", "0x10", "٣MB", "1.2.3M", "0.1B"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(InvalidInput, match="--max-memory"):
+        size_in_bytes("max-memory", text)
+
+
+def test_a_sweep_is_a_table_a_file_and_a_plot(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    table, plot = tmp_path / "curve.csv", tmp_path / "curve.svg"
+    files = ("--csv", table, "--plot", plot)
+    status, out, err = run("sweep", teacher, "--width", "8,16", "--calibration", photographs, *QUICK, *files)
+    assert status == 0 and err == "", err
+    rows = list(csv.DictReader(table.open(encoding="utf-8", newline="")))
+    assert [row["network"] for row in rows] == ["bicubic", "width 8", "width 16", "teacher"]
+    for row in rows:
+        assert f"{float(row['psnr_y_db']):.3f} dB" in out
+    assert int(rows[1]["parameters"]) < int(rows[2]["parameters"])
+    assert rows[1]["widths"].startswith("3 8 ")
+    words = [node.text for node in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"width 8", "width 16", "teacher", "bicubic"} <= set(words)
+
+
+def test_a_sweep_is_scored_on_given_images(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("HR", "LR"):
+        (data / name).mkdir(parents=True)
+    for i, image in enumerate(sample_photographs()[:2]):
+        write_image(data / "HR" / f"{i}.png", image[:80, :60])
+        write_image(data / "LR" / f"{i}x2.png", resize(image[:80, :60], 0.5))
+    options = ("--theta", "0.2", "--calibration", photographs, *QUICK, "--json")
+    scores = []
+    for folder in (data, data / "HR"):
+        status, out, err = run("sweep", teacher, *options, "--data", folder)
+        assert status == 0, err
+        scores.append(json.loads(out)["students"][0]["psnr"])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-9)
+    write_image(data / "LR" / "1x2.png", resize(sample_photographs()[1][:90, :60], 1 / 3))
+    status, _, err = run("sweep", teacher, *options, "--data", data)
+    assert status == 2 and "1.png" in err and "60x80" in err and "20x30" in err
+    (data / "LR" / "1x2.png").unlink()
+    status, _, err = run("sweep", teacher, *options, "--data", data)
+    assert status == 2 and "the same images" in err
+
+
+def test_a_luma_network_is_scored_by_the_factor_of_lr(run: Run, grey_teacher: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("HR", "LR"):
+        (data / name).mkdir(parents=True)
+    image = sample_photographs()[0][:120, :120]
+    write_image(data / "HR" / "a.png", image)
+    write_image(data / "LR" / "a.png", resize(image, 1 / 3))
+    status, out, err = run("sweep", grey_teacher, "--width", "8", *QUICK, "--data", data, "--json")
+    assert status == 0, err
+    from memsr_compiler.images.metrics import psnr, srcnn_input
+
+    assert json.loads(out)["bicubic"]["psnr"] == pytest.approx(
+        psnr(srcnn_input(image, 3), image, scale=3, protocol="srcnn")
+    )
+
+
+def test_sweeps_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    for options, words in (
+        ((), ("none of them", "--theta, --width")),
+        (("--theta", "0.1", "--width", "8"), ("exactly one",)),
+        (("--theta", "0.1,2"), ("--theta 0.1,2", "between 0 and 1")),
+        (("--theta", "0.1,"), ("--theta",)),
+        (("--width", "8,0"), ("width",)),
+        (("--width", "8,x"), ("--width",)),
+        (("--width", "8", "--plot", tmp_path / "curve.png"), ("curve.png", ".svg")),
+        (("--width", "8", "--csv", tmp_path / "nowhere" / "a.csv"), ("does not exist",)),
+        (("--width", "8", "--csv", teacher), ("is the network that is read",)),
+        (("--width", "8", "--data", tmp_path / "absent"), ("absent", "is no folder")),
+    ):
+        refused(run, tmp_path, ("sweep", teacher, "--calibration", photographs, *QUICK, *options), *words)
+
+
+def test_help_has_examples(run: Run) -> None:
+    for command in ("shrink", "sweep"):
+        status, out, _ = run(command, "--help")
+        assert status == 0 and f"Example: memsrc {command}" in out
+
+
+FOUR_CHANNELS = """
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+"""
+
+
+def test_a_network_of_other_channels_says_what_it_needs(
+    run: Run, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "four.py").write_text(FOUR_CHANNELS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import four  # type: ignore[import-not-found]
+
+    torch.save(four.network().state_dict(), tmp_path / "four.pt")
+    command = shrink(tmp_path / "four.pt", photographs, "--width", "8", "--arch", "four:network")
+    status, _, err = run(*command)
+    assert status == 2 and "4 channels" in err and err.count("\n") == 1

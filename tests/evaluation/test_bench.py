@@ -1,0 +1,302 @@
+"""benchmark and memsrc bench: fair in time, honest about memory, the same numbers as elsewhere, wrong input is told."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from conftest import Run
+from helpers.image_pairs import write_pairs
+from PIL import Image
+from torch import Tensor, nn
+
+from memsr_compiler import benchmark, compile_to_plain, export_onnx, save_plain
+from memsr_compiler.evaluation import memory as footprint
+from memsr_compiler.evaluation.bench import interleaved
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.imdn import IMDN
+from memsr_compiler.teachers.families.vdsr import VDSR
+from memsr_compiler.images.files import sample_photographs
+from memsr_compiler.runtime.open import NetworkFile, counted
+from memsr_compiler.runtime.runners import TorchNetwork
+from memsr_compiler.reports.scatter import Dot, as_png, as_svg
+from memsr_compiler.evaluation.scores import TestImage
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small teacher, its plain network in all formats, others, and images."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(1)
+    teacher = EDSR(scale=2, blocks=1, channels=8).eval()
+    torch.save(teacher.state_dict(), folder / "teacher.pt")
+    net = compile_to_plain(teacher)
+    export_onnx(net, folder / "plain.onnx")
+    export_onnx(net, folder / "half.onnx", dtype="float16")
+    save_plain(net, folder / "plain.safetensors")
+    torch.save(VDSR(blocks=1, channels=8).state_dict(), folder / "vdsr.pt")
+    torch.save(IMDN(scale=2, blocks=1, channels=16).state_dict(), folder / "attention.pt")
+    torch.save(EDSR(scale=3, blocks=1, channels=8).state_dict(), folder / "x3.pt")
+    write_pairs(folder / "data")
+    return folder
+
+
+# -- time
+
+
+def test_networks_take_turns() -> None:
+    order: list[str] = []
+    now = iter(range(100))
+    seconds = interleaved([lambda: order.append("A"), lambda: order.append("B")], 3, clock=lambda: next(now))
+    assert "".join(order) == "ABABABAB"  # the first round does not count
+    assert seconds == [(1, 1, 1), (1, 1, 1)]
+
+
+# -- memory
+
+
+class Wide(nn.Module):
+    """Holds 64 numbers for every pixel at one moment, and leaves nothing behind."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x[:, :1].repeat(1, 64, 1, 1).amax()
+
+
+def test_memory_is_what_the_network_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = TorchNetwork(Wide())
+    expected = 64 * 500 * 600 * 4
+    found = footprint.taken(network, (3, 500, 600))
+    assert found is not None
+    if found.at_least:
+        pytest.skip("this system does not forget the highest amount of memory")
+    assert 0.98 * expected < found.bytes < 1.5 * expected + 4 * MIB
+    monkeypatch.setattr(footprint, "_CLEAR", Path("/nowhere/clear_refs"))
+    more = footprint.taken(network, (3, 1000, 1200))
+    assert more is not None and more.at_least
+    assert 2 * expected < more.bytes < 4 * 1.5 * expected + 4 * MIB  # part was reached before
+
+
+def test_memory_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr(footprint, "_CLEAR", Path("/nowhere/clear_refs"))
+    monkeypatch.setattr(footprint, "_STATUS", Path("/nowhere/status"))
+    monkeypatch.setattr(footprint.sys, "platform", "linux")
+    highest = iter([100, 350])  # KiB
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=next(highest)))
+    found = footprint.taken(TorchNetwork(nn.Identity()), (3, 8, 8))
+    assert found == footprint.Memory(250 << 10, at_least=True)
+
+
+def test_memory_of_a_gpu_is_what_the_device_has_less_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = iter([(900, 1000), (650, 1000)])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: next(free))
+    network = TorchNetwork(nn.Identity())
+    assert footprint.taken(network, (3, 8, 8), provider="cuda") == footprint.Memory(250)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert footprint.taken(network, (3, 8, 8), provider="cuda") is None
+
+
+def test_memory_of_a_process_of_its_own(models: Path) -> None:
+    file = NetworkFile(models / "plain.onnx")
+    small, large = (footprint.peak_memory(file, (3, side, side), threads=1) for side in (128, 512))
+    assert small is not None and large is not None
+    _, cost = counted(file)
+    assert cost is not None
+    assert 0.5 * cost.memory(512, 512) < large.bytes < 3 * cost.memory(512, 512)
+    assert small.bytes < large.bytes
+    (models / "broken.onnx").write_bytes(b"\x08no network")
+    with pytest.raises(MemsrError, match=r"broken\.onnx: the process that measures memory failed: .*cannot load"):
+        footprint.peak_memory(NetworkFile(models / "broken.onnx"), (3, 8, 8))
+
+
+def test_a_killed_process_is_explained(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footprint.sys, "executable", "/bin/sh")
+    real = footprint.subprocess.run
+    monkeypatch.setattr(
+        footprint.subprocess, "run", lambda command, **options: real(["/bin/sh", "-c", "kill -9 $$"], **options)
+    )
+    with pytest.raises(MemsrError, match=r"killed .* smaller --size"):
+        footprint.peak_memory(NetworkFile(models / "plain.onnx"), (3, 8, 8))
+
+
+# -- all together
+
+
+def test_the_same_network_four_times(models: Path) -> None:
+    names = ("teacher.pt", "plain.onnx", "plain.safetensors", "half.onnx")
+    images = [TestImage.of("a", sample_photographs()[0][:48, :60], 2)]
+    found = benchmark(
+        [models / name for name in names], size=(40, 30), repeats=3, threads=1, images=lambda scale: images
+    )
+    assert [m.engine for m in found] == ["torch, cpu", *["ONNX Runtime, cpu"] * 3]
+    assert [m.path.name for m in found] == list(names)
+    teacher, plain, stored, half = found
+    assert teacher.score and plain.score and half.score
+    assert plain.score.psnr == pytest.approx(teacher.score.psnr, abs=1e-3)
+    assert half.score.psnr == pytest.approx(teacher.score.psnr, abs=0.5)
+    assert stored.score == plain.score and stored.cost == plain.cost
+    assert teacher.ratio == 1.0 and all(len(m.seconds) == 3 and min(m.seconds) > 0 for m in found)
+    assert all(m.quartiles[0] <= m.median <= m.quartiles[1] for m in found)
+    assert plain.macs == plain.cost.macs_per_pixel * 1200 if plain.cost else False
+    assert half.feature_maps and half.feature_maps * 2 == plain.feature_maps
+    assert teacher.parameters == sum(p.numel() for p in EDSR(scale=2, blocks=1, channels=8).parameters())
+
+
+def test_networks_on_enlarged_images_get_them_enlarged(models: Path) -> None:
+    teacher, vdsr = benchmark(
+        [models / "teacher.pt", models / "vdsr.pt"], size=(16, 12), repeats=1, threads=1, images=None
+    )
+    assert (teacher.size, vdsr.size) == ((16, 12), (32, 24))
+    assert vdsr.score is None and vdsr.cost and vdsr.macs == vdsr.cost.macs_per_pixel * 32 * 24
+
+
+def test_what_cannot_be_counted_is_measured_all_the_same(models: Path) -> None:
+    (found,) = benchmark([models / "attention.pt"], size=(16, 12), repeats=1, threads=1, images=None)
+    assert found.cost is None and found.macs is None and found.feature_maps is None
+    assert found.parameters == sum(p.numel() for p in IMDN(scale=2, blocks=1, channels=16).parameters())
+    assert found.median > 0
+
+
+def test_nothing_to_measure(models: Path) -> None:
+    for arguments in ({"repeats": 0}, {"size": (0, 5)}, {"models": []}):
+        with pytest.raises(InvalidInput, match="want 1 or more of each"):
+            benchmark(**{"models": [models / "plain.onnx"], **arguments})  # type: ignore[arg-type]
+
+
+# -- the picture
+
+
+def dots() -> list[Dot]:
+    return [
+        Dot("teacher <1>.pt", 0.4, 34.2, 400 * MIB),
+        Dot("plain.onnx", 0.8, 34.2, 100 * MIB),
+        Dot("unknown", 0.1, 33.0, None),
+        Dot("nowhere", 0.1, float("nan"), 5),
+    ]
+
+
+def test_area_is_memory_and_place_is_time_and_quality() -> None:
+    root = ElementTree.fromstring(as_svg(dots(), "A & B"))
+    space = "{http://www.w3.org/2000/svg}"
+    circles = [{key: float(dot.get(key, "")) for key in ("cx", "cy", "r")} for dot in root.iter(f"{space}circle")]
+    assert len(circles) == 3
+    assert (circles[0]["r"] / circles[1]["r"]) ** 2 == pytest.approx(4, rel=0.01)
+    assert circles[0]["cy"] == circles[1]["cy"] < circles[2]["cy"]
+    left = circles[2]["cx"] - (circles[0]["cx"] - circles[2]["cx"]) / 3  # where time is 0
+    assert circles[1]["cx"] - left == pytest.approx(2 * (circles[0]["cx"] - left), abs=0.5)
+    words = [text.text for text in root.iter(f"{space}text")]
+    assert {"A & B", "teacher <1>.pt, 400 MiB", "plain.onnx, 100 MiB", "unknown"} <= set(words)
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    root = ElementTree.fromstring(as_svg([Dot(f"network {i}", 0.1, 33.0, MIB) for i in range(3)], ""))
+    space = "{http://www.w3.org/2000/svg}"
+    heights = [float(t.get("y", "")) for t in root.iter(f"{space}text") if (t.text or "").startswith("network")]
+    assert np.diff(sorted(heights)).min() >= 12
+
+
+def test_the_png_shows_the_same() -> None:
+    image = Image.open(io.BytesIO(as_png(dots(), "title"))).convert("RGB")
+    assert image.size == (1280, 840)
+    root = ElementTree.fromstring(as_svg(dots(), "title"))
+    for dot in root.iter("{http://www.w3.org/2000/svg}circle"):
+        red, green, blue = image.getpixel((2 * float(dot.get("cx", "")), 2 * float(dot.get("cy", ""))))  # type: ignore[misc]
+        assert max(red, green, blue) - min(red, green, blue) > 30, "paper, grid and ink are grey"
+
+
+@pytest.mark.parametrize("given", [[], [Dot("x", 0.0, 0.0, 0)], [Dot("x", 1e-7, float("inf"), 1)]])
+def test_any_networks_can_be_drawn(given: list[Dot]) -> None:
+    ElementTree.fromstring(as_svg(given, ""))
+    as_png(given, "")
+
+
+# -- the command
+
+
+def test_table_csv_and_plot(run: Run, models: Path, tmp_path: Path) -> None:
+    files = [models / "teacher.pt", models / "plain.onnx"]
+    common = ("--size", "24x16", "--threads", "1", "--repeats", "2")
+    status, out, err = run("bench", *files, *common, "--csv", tmp_path / "b.csv", "--plot", tmp_path / "b.svg")
+    assert status == 0, err
+    for words in ("teacher.pt", "torch, cpu", "ONNX Runtime, cpu", "multiply-adds", "MiB", "ratio", "dB", "b.svg"):
+        assert words in out
+    rows = list(csv.DictReader((tmp_path / "b.csv").open()))
+    assert [row["network"] for row in rows] == [str(file) for file in files]
+    assert float(rows[0]["ratio"]) == 1.0 and int(rows[1]["parameters"]) > 0
+    labels = ElementTree.parse(tmp_path / "b.svg").getroot().itertext()
+    assert any("plain.onnx" in text for text in labels)
+
+
+def test_json_and_png(run: Run, models: Path, tmp_path: Path) -> None:
+    status, out, err = run(
+        "bench", models / "plain.safetensors", "--size", "24x16", "--threads", "1", "--repeats", "2",
+        "--data", models / "data", "--plot", tmp_path / "b.png", "--json",
+    )  # fmt: skip
+    assert status == 0, err
+    told = json.loads(out)
+    (found,) = told["models"]
+    assert told["size"] == [24, 16] and told["provider"] == "cpu" and len(found["seconds"]) == 2
+    assert found["engine"] == "ONNX Runtime, cpu" and found["peak_memory_bytes"] >= 0
+    status, out, _ = run("eval", models / "plain.safetensors", "--data", models / "data", "--threads", 1, "--json")
+    (score,) = json.loads(out)["models"].values()
+    assert found["psnr_y_db"] == pytest.approx(score["average"]["psnr"], abs=1e-3)
+    assert Image.open(tmp_path / "b.png").size == (1280, 840)
+
+
+def test_a_teacher_in_code_of_the_user(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the process that measures memory has to find as well."""
+    (tmp_path / "bench_own_code.py").write_text(
+        "from torch import nn\n\ndef build(channels):\n"
+        "    return nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(), "
+        "nn.Conv2d(channels, 12, 3, padding=1), nn.PixelShuffle(2))\n"
+    )
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 3))
+    torch.save(net.state_dict(), tmp_path / "own.pt")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    status, out, err = run(
+        "bench", "own.pt", "--arch", "bench_own_code:build", "--arch-args", "channels=8", "--size", "16x12", "--json",
+        "--repeats", "1", "--threads", "1",
+    )  # fmt: skip
+    assert status == 0, err
+    (found,) = json.loads(out)["models"]
+    assert found["parameters"] == sum(p.numel() for p in net.parameters()) and found["peak_memory_bytes"] >= 0
+
+
+def test_wrong_input_to_bench(run: Run, models: Path, tmp_path: Path) -> None:
+    plain = models / "plain.onnx"
+    (tmp_path / "text.onnx").write_text("no network")
+    wrong: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
+        ((plain, models / "x3.pt"), ("enlarge differently", "x3.pt x3")),
+        ((plain, "--scale", "3"), ("--scale 3", "enlarges by 2")),
+        ((models / "vdsr.pt",), ("--scale",)),
+        ((plain, plain), ("twice",)),
+        ((tmp_path / "absent.onnx",), ("absent.onnx", "no such file")),
+        ((tmp_path / "text.onnx",), ("text.onnx",)),
+        ((plain, "--size", "big"), ("--size big",)),
+        ((plain, "--repeats", "0"), ("repeats",)),
+        ((plain, "--provider", "tpu"), ("--provider tpu", "cpu, cuda, tensorrt")),
+        ((plain, "--data", tmp_path / "absent"), ("absent", "is no folder")),
+        ((plain, "--plot", tmp_path / "b.pdf"), ("b.pdf", ".svg or .png")),
+        ((plain, "--csv", plain), ("plain.onnx",)),
+    ]
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        wrong.append(((plain, "--provider", "cuda"), ("CUDAExecutionProvider", "memsr_compiler[gpu]")))
+    for arguments, words in wrong:
+        status, out, err = run("bench", *arguments)
+        assert status == 2 and out == "" and err.count("\n") == 1, (arguments, err)
+        assert all(word in err for word in words), err

@@ -1,0 +1,213 @@
+"""evaluate and memsrc eval: scores are those of the metrics, published rows come out, wrong input is told."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run
+from numpy.typing import NDArray
+from helpers.image_pairs import write_pairs
+from PIL import Image
+from torch import Tensor, nn
+
+from memsr_compiler import compile_to_plain, export_onnx, save_plain
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.images.files import read_image, sample_photographs, to_image, to_tensor, write_image
+from memsr_compiler.images.metrics import luma, psnr, srcnn_input, ssim
+from memsr_compiler.images.resize import resize
+from memsr_compiler.evaluation.scores import TestImage, evaluate, evaluate_bicubic, mean
+from memsr_compiler.plain.takes import Takes
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT.parent / "shared" / "data" / "benchmarks"
+needs_benchmarks = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs the benchmark images in ../shared")
+
+
+def photograph(height: int = 60, width: int = 64) -> NDArray[np.uint8]:
+    return sample_photographs()[0][:height, :width]
+
+
+class Nearest(nn.Module):
+    """Every pixel `scale` times in both directions, in units of `peak`."""
+
+    def __init__(self, scale: int = 2) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
+
+
+def test_scores_are_those_of_the_metrics() -> None:
+    image = TestImage.of("a", photograph(61, 65), 2)
+    assert image.high.shape == (60, 64, 3) and image.low.shape == (30, 32, 3)
+    (score,) = evaluate(Nearest(), Takes(2), [image], scale=2)
+    output = to_image(Nearest()(to_tensor(image.low)))
+    assert score.psnr == pytest.approx(psnr(output, image.high, scale=2), abs=1e-9)
+    assert score.ssim == pytest.approx(ssim(output, image.high, scale=2), abs=1e-9)
+
+
+def test_the_input_range_changes_nothing() -> None:
+    images = [TestImage.of("a", photograph(), 2)]
+    one, other = (evaluate(Nearest(), Takes(2, 3, r), images, scale=2)[0] for r in ((0.0, 1.0), (0.0, 255.0)))
+    assert one.psnr == pytest.approx(other.psnr, abs=1e-4)
+
+
+def test_a_luma_network_gets_luma_by_either_protocol() -> None:
+    image = TestImage.of("a", photograph(), 2)
+    seen: list[Tensor] = []
+
+    def remember(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    score = {p: evaluate(remember, Takes(1, 1), [image], scale=2, protocol=p)[0].psnr for p in ("edsr", "srcnn")}  # type: ignore[arg-type]
+    enlarged = resize(luma(image.low) / 255, 2), srcnn_input(image.high, 2)
+    for x, expected in zip(seen, enlarged, strict=True):
+        assert x.shape == (1, 1, 60, 64)
+        np.testing.assert_allclose(x[0, 0].numpy(), expected, atol=1e-6)
+    (bicubic,) = evaluate_bicubic([image], scale=2, protocol="srcnn")
+    assert score["srcnn"] == pytest.approx(bicubic.psnr, abs=1e-3)  # the identity is bicubic here
+
+
+def test_a_luma_network_of_its_own_scale() -> None:
+    image = TestImage.of("a", photograph(), 3)
+    for protocol in ("edsr", "srcnn"):
+        (score,) = evaluate(Nearest(3), Takes(3, 1), [image], scale=3, protocol=protocol)  # type: ignore[arg-type]
+        assert 15 < score.psnr < 45
+
+
+def test_grey_images_are_y_for_luma_networks_and_three_channels_for_others() -> None:
+    grey = photograph()[..., :1]
+    image = TestImage.of("a", grey, 2)
+    (rgb,) = evaluate(Nearest(), Takes(2), [image], scale=2)
+    (same,) = evaluate(Nearest(), Takes(2), [TestImage.of("a", np.repeat(grey, 3, 2), 2)], scale=2)
+    assert rgb == same
+    (bicubic,) = evaluate_bicubic([image], scale=2, protocol="srcnn")
+    assert bicubic.psnr == pytest.approx(psnr(srcnn_input(grey, 2), grey, scale=2, protocol="srcnn"))
+
+
+def test_what_does_not_fit() -> None:
+    image = TestImage.of("a", photograph(), 2)
+    with pytest.raises(InvalidInput, match="enlarges by 3"):
+        evaluate(Nearest(3), Takes(3), [image], scale=2)
+    with pytest.raises(InvalidInput, match="makes 96x90 of 32x30, and HR is 64x60"):
+        evaluate(Nearest(3), Takes(2), [image], scale=2)
+    with pytest.raises(InvalidInput, match="4 channels"):
+        Takes(2, 4)
+    with pytest.raises(InvalidInput, match="no image"):
+        mean([])
+
+
+@needs_benchmarks
+@pytest.mark.parametrize(
+    ("data", "scale", "decibels", "similarity"),
+    [
+        ("Set5", 2, 33.661, 0.9299),
+        ("Set5", 3, 30.392, 0.8682),
+        ("Set5", 4, 28.421, 0.8104),
+        ("Set14", 2, 30.232, None),
+        ("Set14", 3, 27.541, None),
+        ("Set14", 4, 26.000, None),
+        ("B100", 4, 25.961, 0.6674),
+    ],
+)
+def test_bicubic_rows_of_the_papers(data: str, scale: int, decibels: float, similarity: float | None) -> None:
+    """VDSR's and EDSR's tables have them to two decimals; grey files are Y."""
+    files = sorted((BENCHMARKS / data / f"x{scale}" / "HR").iterdir())
+    images = [TestImage.of(f.name, read_image(f, keep_grey=True), scale) for f in files]
+    average = mean(evaluate_bicubic(images, scale=scale, protocol="srcnn"))
+    assert average.psnr == pytest.approx(decibels, abs=0.005)
+    assert similarity is None or average.ssim == pytest.approx(similarity, abs=0.0002)
+
+
+# -- the command
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small teacher, its plain network in both formats, and images: HR, LR."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(1)
+    teacher = EDSR(scale=2, blocks=1, channels=8).eval()
+    torch.save(teacher.state_dict(), folder / "teacher.pt")
+    net = compile_to_plain(teacher)
+    export_onnx(net, folder / "plain.onnx")
+    save_plain(net, folder / "plain.safetensors")
+    write_pairs(folder / "data")
+    return folder
+
+
+def test_teacher_and_plain_side_by_side(run: Run, models: Path, tmp_path: Path) -> None:
+    files = [models / name for name in ("teacher.pt", "plain.onnx", "plain.safetensors")]
+    out_csv = tmp_path / "scores.csv"
+    status, out, err = run("eval", "bicubic", *files, "--data", models / "data", "--csv", out_csv)
+    assert status == 0, err
+    assert all(word in out for word in ("x2", "2 images", "bicubic", "teacher.pt", "0.png", "average"))
+    status, out, _ = run("eval", "bicubic", *files, "--data", models / "data", "--json")
+    found = json.loads(out)
+    assert status == 0 and found["scale"] == 2 and found["protocol"] == "edsr"
+    averages = {name: told["average"] for name, told in found["models"].items()}
+    first = averages[str(files[0])]
+    for file in files[1:]:
+        assert averages[str(file)]["psnr"] == pytest.approx(first["psnr"], abs=1e-3)
+        assert averages[str(file)]["ssim"] == pytest.approx(first["ssim"], abs=1e-5)
+    rows = list(csv.DictReader(out_csv.open()))
+    assert len(rows) == 4 * 2
+    of_bicubic = [float(row["psnr_y_db"]) for row in rows if row["model"] == "bicubic"]
+    assert np.mean(of_bicubic) == pytest.approx(averages["bicubic"]["psnr"], abs=1e-3)
+
+
+def test_hr_alone_is_made_smaller_as_lr_was(run: Run, models: Path) -> None:
+    scores = []
+    for data in (models / "data", models / "data" / "HR"):
+        status, out, _ = run("eval", models / "plain.onnx", "--data", data, "--json")
+        assert status == 0
+        scores.append(json.loads(out)["models"][str(models / "plain.onnx")]["average"])
+    assert scores[0] == scores[1]
+
+
+def test_without_data_the_photographs_that_ship(run: Run) -> None:
+    status, out, err = run("eval", "bicubic", "--scale", "2")
+    assert status == 0 and "the photographs" not in err and f"{len(sample_photographs())} images" in out
+
+
+def test_images_too_small_to_be_made_smaller_are_named(run: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    status, _, err = run("eval", "bicubic", "--scale", "2", "--data", tmp_path)
+    assert status == 2 and "dot.png" in err and "no image in it is large enough" in err
+    Image.new("RGB", (24, 24), "red").save(tmp_path / "red.png")
+    status, _, err = run("eval", "bicubic", "--scale", "2", "--data", tmp_path, "--json")
+    assert status == 0 and "dot.png: is smaller than 2x2 pixels, passed over" in " ".join(err.split())
+
+
+def test_wrong_input_to_eval(run: Run, models: Path, tmp_path: Path) -> None:
+    other = EDSR(scale=3, blocks=1, channels=8)
+    torch.save(other.state_dict(), tmp_path / "x3.pt")
+    (tmp_path / "odd" / "HR").mkdir(parents=True)
+    (tmp_path / "odd" / "LR").mkdir()
+    write_image(tmp_path / "odd" / "HR" / "a.png", photograph(60, 60))
+    write_image(tmp_path / "odd" / "LR" / "a.png", photograph(20, 20))
+    (tmp_path / "text.onnx").write_text("no network")
+    plain = models / "plain.onnx"
+    for arguments, words in (
+        ((plain, tmp_path / "x3.pt"), ("enlarge differently", "x3.pt x3")),
+        ((plain, "--scale", "3"), ("--scale 3", "enlarges by 2")),
+        (("bicubic",), ("--scale",)),
+        ((plain, plain), ("twice",)),
+        ((plain, "--protocol", "best"), ("--protocol best", "edsr, srcnn")),
+        ((tmp_path / "absent.onnx",), ("absent.onnx", "no such file")),
+        ((tmp_path / "text.onnx",), ("text.onnx",)),
+        ((plain, "--data", tmp_path / "absent"), ("absent", "is no folder")),
+        ((plain, "--data", tmp_path / "odd"), ("a.png", "60x60", "20x20", "not x2")),
+        ((plain, "--csv", plain), ("plain.onnx",)),
+    ):
+        status, out, err = run("eval", *arguments)
+        assert status == 2 and out == "" and err.count("\n") == 1, (arguments, err)
+        assert all(word in err for word in words), err

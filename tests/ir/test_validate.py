@@ -1,0 +1,335 @@
+"""Validation finds a wrong rewrite right after the pass that made it: known mutants of every pass."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.networks import random_images, random_network
+from torch import Tensor, nn
+
+from memsr_compiler import ir, passes
+from memsr_compiler.errors import InvalidGraph, NotEquivalent, PassError
+from memsr_compiler.ir.interpreter import run
+from memsr_compiler.ir.pipeline import run_passes
+from memsr_compiler.ir.rewrite import Pass
+from memsr_compiler.trace.trace import trace
+from memsr_compiler.ir.validate import deviation, long_probe, outcome, probes, receptive_field
+
+NETWORKS = range(0, 60, 2)  # seeds of exact networks
+RECIPE = (*passes.CANONICAL, *passes.PLAIN)
+
+Mutation = Callable[[ir.Graph, random.Random], ir.Graph | None]
+
+
+def _chosen(graph: ir.Graph, rng: random.Random, *kinds: type[ir.Op]) -> ir.Op | None:
+    found = [op for op in graph if isinstance(op, kinds)]
+    return rng.choice(found) if found else None
+
+
+def _with(graph: ir.Graph, old: ir.Op, *new: ir.Op) -> ir.Graph:
+    return ir.Graph(tuple(n for op in graph for n in (new if op is old else (op,))), graph.output)
+
+
+def _nonzero(tensor: Tensor, rng: random.Random) -> tuple[int, ...] | None:
+    return tuple(rng.choice(tensor.nonzero().tolist())) if tensor.any() else None
+
+
+def wrong_sign(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    op = _chosen(graph, rng, ir.Conv2d)
+    at = _nonzero(op.weight, rng) if isinstance(op, ir.Conv2d) else None
+    if at is None or not isinstance(op, ir.Conv2d):
+        return None
+    weight = op.weight.clone()
+    weight[at] *= -1
+    return _with(graph, op, replace(op, weight=weight))
+
+
+def perturbed_weight(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    op = _chosen(graph, rng, ir.Conv2d)
+    if not isinstance(op, ir.Conv2d):
+        return None
+    weight = op.weight.clone()
+    weight.flatten()[rng.randrange(weight.numel())] += 2**-20
+    return _with(graph, op, replace(op, weight=weight))
+
+
+def perturbed_block(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    op = _chosen(graph, rng, ir.BlockConv2d)
+    if not isinstance(op, ir.BlockConv2d) or not op.blocks:
+        return None
+    i = rng.randrange(len(op.blocks))
+    kernel = op.blocks[i].kernel.clone()
+    kernel.flatten()[rng.randrange(kernel.numel())] += 2**-20
+    blocks = (*op.blocks[:i], replace(op.blocks[i], kernel=kernel), *op.blocks[i + 1 :])
+    return _with(graph, op, replace(op, blocks=blocks))
+
+
+def shifted_block(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    """A block one column to the left or right of its place: operands in the wrong order."""
+    op = _chosen(graph, rng, ir.BlockConv2d)
+    if not isinstance(op, ir.BlockConv2d) or not op.blocks:
+        return None
+    i = rng.randrange(len(op.blocks))
+    moved = replace(op.blocks[i], column=max(0, op.blocks[i].column + rng.choice([-1, 1])))
+    return _with(graph, op, replace(op, blocks=(*op.blocks[:i], moved, *op.blocks[i + 1 :])))
+
+
+def lost_bias(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    op = _chosen(graph, rng, ir.Conv2d, ir.BlockConv2d)
+    if not isinstance(op, (ir.Conv2d, ir.BlockConv2d)) or not op.bias.any():
+        return None
+    return _with(graph, op, replace(op, bias=torch.zeros_like(op.bias)))
+
+
+def dropped_channel(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    op = _chosen(graph, rng, ir.Conv2d)
+    if not isinstance(op, ir.Conv2d):
+        return None
+    weight, bias, row = op.weight.clone(), op.bias.clone(), rng.randrange(len(op.bias))
+    weight[row], bias[row] = 0, 0
+    return _with(graph, op, replace(op, weight=weight, bias=bias))
+
+
+def swapped_concat(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    op = _chosen(graph, rng, ir.Concat)
+    return _with(graph, op, replace(op, inputs=op.inputs[::-1])) if op else None
+
+
+def swapped_selection(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    op = _chosen(graph, rng, ir.Select)
+    return _with(graph, op, replace(op, index=op.index[::-1])) if isinstance(op, ir.Select) else None
+
+
+def carried_off_by_one(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    """A sum that reads an operand's own operand: a skip that starts one layer too early."""
+    op = _chosen(graph, rng, ir.Sum)
+    if op is None:
+        return None
+    i = rng.randrange(len(op.inputs))
+    earlier = graph[op.inputs[i]].inputs
+    if not earlier or graph.type(earlier[0]) != graph.type(op.inputs[i]):
+        return None
+    return _with(graph, op, replace(op, inputs=(*op.inputs[:i], earlier[0], *op.inputs[i + 1 :])))
+
+
+def lost_operand(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    op = _chosen(graph, rng, ir.Sum)
+    return _with(graph, op, replace(op, inputs=op.inputs[1:])) if op and len(op.inputs) > 1 else None
+
+
+def missing_relu(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    op = _chosen(graph, rng, ir.Relu)
+    return _with(graph, op, ir.Carry(name=op.name, inputs=op.inputs)) if op else None
+
+
+def depth_first_shuffle(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    """The channel order of ONNX's DepthToSpace in DCR mode."""
+    op = _chosen(graph, rng, ir.PixelShuffle)
+    if not isinstance(op, ir.PixelShuffle):
+        return None
+    channels = graph.type(op.inputs[0]).channels
+    index = torch.arange(channels).reshape(op.factor**2, -1).T.flatten().tolist()
+    mixed = ir.Select(name=f"{op.name}~dcr", inputs=op.inputs, index=tuple(index))
+    return _with(graph, op, mixed, replace(op, inputs=(mixed.name,)))
+
+
+def naive_bias(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    """A bias pushed through the next convolution as if its padding were the bias too."""
+    found = [op for op in graph if isinstance(op, ir.Conv2d) and not op.pointwise and op.groups == op.dilation == 1]
+    pairs = [(op, graph[op.inputs[0]]) for op in found]
+    biased = [
+        (op, below)
+        for op, below in pairs
+        if isinstance(below, (ir.Conv2d, ir.Affine)) and len(graph.users(below.name)) == 1
+    ]
+    if not biased:
+        return None
+    op, below = rng.choice(biased)
+    bias = below.bias if isinstance(below, ir.Conv2d) else below.shift
+    folded = replace(op, bias=op.bias + op.weight.sum(dim=(2, 3)) @ bias)
+    none = {"bias": 0 * bias} if isinstance(below, ir.Conv2d) else {"shift": 0 * bias}
+    return _with(_with(graph, op, folded), below, replace(below, **none))
+
+
+def lost_ones(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
+    """The channel of ones that one_pad made is never set to one."""
+    ones = [op for op in graph if op.name.startswith("~ones") and isinstance(op, ir.Conv2d)]
+    return _with(graph, ones[0], replace(ones[0], bias=0 * ones[0].bias)) if ones else None
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    wrong_sign, perturbed_weight, perturbed_block, shifted_block, lost_bias, dropped_channel, swapped_concat,
+    swapped_selection, carried_off_by_one, lost_operand, missing_relu, depth_first_shuffle, naive_bias, lost_ones,
+)  # fmt: skip
+
+
+def stages(seed: int) -> tuple[list[tuple[Pass, ir.Graph, ir.Graph]], list[Tensor]]:
+    """(pass, graph before, graph after) for each pass on a random network, and images for it."""
+    network = random_network(seed).double()
+    graph = trace(network, input_range=(-1.0, 1.0)).graph
+    found = []
+    for step in RECIPE:
+        after = step(graph)
+        found.append((step, graph, after))
+        graph = after
+    return found, random_images(network, (-1.0, 1.0))
+
+
+STAGES = {seed: stages(seed) for seed in NETWORKS}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.__name__)
+def test_every_wrong_pass_is_caught(mutation: Mutation) -> None:
+    """Each pass with the mutation behind it.  Exact networks have no rounding: a mutant is wrong or it is not."""
+    wrong = same = 0
+    for seed, (found, images) in STAGES.items():
+        for step, before, after in found:
+            try:
+                mutant = mutation(after, random.Random(seed))
+            except InvalidGraph:  # caught by the types already
+                wrong += 1
+                continue
+            if mutant is None:
+                continue
+            if not any(differs(run(after, x), run(mutant, x)) for x in images):
+                same += 1
+                continue
+            wrong += 1
+            bad = Pass(f"bad-{step.name}", "", lambda _, mutant=mutant: mutant, (ir.Op,), ())
+            with pytest.raises((NotEquivalent, PassError), match=f"bad-{step.name}|the passes together"):
+                run_passes(before, [bad])
+    assert wrong >= 10, f"{wrong} of {wrong + same} mutants are wrong"
+
+
+def differs(a: Tensor, b: Tensor) -> bool:
+    return a.shape != b.shape or not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("seed", NETWORKS)
+def test_right_passes_pass_and_are_exact(seed: int) -> None:
+    graph = STAGES[seed][0][0][1]
+    _, reports = run_passes(graph, RECIPE)
+    assert [r.name for r in reports] == [p.name for p in RECIPE]
+    flat = {r.name: r.deviation for r in reports if r.deviation > r.bound}
+    assert not flat
+
+
+# -- the parts -------------------------------------------------------------------------------------------------------
+
+
+def traced(*modules: nn.Module) -> ir.Graph:
+    return trace(nn.Sequential(*modules).double(), input_range=(0.0, 255.0)).graph
+
+
+def test_probes_are_in_range_at_the_border_and_always_the_same() -> None:
+    graph = traced(nn.Conv2d(3, 4, 5, padding=2), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    first, second = probes(graph) | long_probe(graph), probes(graph) | long_probe(graph)
+    assert list(first) == ["1x1", "3x5", "9x2"]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert min(float(x.min()) for x in first.values()) == 0
+    assert max(float(x.max()) for x in first.values()) == 255
+
+
+def test_an_unbounded_input_is_probed_on_both_sides_of_zero() -> None:
+    graph = ir.Graph((ir.Input(name="x", channels=1),), "x")
+    assert {float(v) for v in probes(graph)["1x1"].flatten()} >= {-1.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("modules", "reach"),
+    [
+        ([nn.Conv2d(1, 1, 1)], 0),
+        ([nn.Conv2d(1, 1, 7, padding=3)], 3),
+        ([nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 3, padding=1)], 2),
+        ([nn.Conv2d(1, 1, 3, padding=4, dilation=4)], 4),
+        ([nn.Conv2d(1, 4, 3, padding=1), nn.PixelShuffle(2), nn.Conv2d(1, 1, 5, padding=2)], 2),
+    ],
+)
+def test_receptive_field_is_what_an_impulse_reaches(modules: list[nn.Module], reach: int) -> None:
+    graph = traced(*modules)
+    assert receptive_field(graph) == reach
+    x = torch.zeros(1, 1, 2 * reach + 5, 2 * reach + 5, dtype=torch.float64)
+    moved = x.clone()
+    moved[0, 0, reach + 2, reach + 2] = 1
+    touched = (run(graph, moved) != run(graph, x)).any(dim=1)[0].nonzero() // graph.scale
+    assert int((touched - (reach + 2)).abs().max()) <= reach
+
+
+def test_a_deviation_says_where_it_is() -> None:
+    graph = traced(nn.Conv2d(1, 1, 3, padding=1))
+    conv = graph[graph.output]
+    assert isinstance(conv, ir.Conv2d)
+    wrong = _with(graph, conv, replace(conv, bias=conv.bias + 1))
+    inputs = probes(graph)
+    found = deviation(inputs, outcome(graph, inputs), outcome(wrong, inputs))
+    assert found.largest == pytest.approx(1, abs=1e-9)  # eps * the largest value on the way, 255 * 9
+    assert found.bound < 1e-9 and found.probe in ("1x1", "3x5")
+    assert str(found).startswith("1 (bound ") and "channel 0, pixel (" in str(found) and " became " in str(found)
+
+
+def test_what_two_graphs_have_in_common_is_computed_once_and_is_the_same() -> None:
+    graph = STAGES[NETWORKS[0]][0][0][1]
+    inputs = probes(graph)
+    before = outcome(graph, inputs)
+    assert before.products
+    again, alone = outcome(graph, inputs, before), outcome(graph, inputs)
+    assert all(torch.equal(a, b) for a, b in zip(again.outputs, alone.outputs, strict=True))
+    known = {id(p) for products in before.products.values() for p in products}
+    assert {id(p) for products in again.products.values() for p in products} <= known
+    assert not known & {id(p) for products in alone.products.values() for p in products}
+
+
+def test_a_kernel_that_was_written_to_is_another_kernel() -> None:
+    graph = traced(nn.Conv2d(1, 1, 3, padding=1))
+    conv = graph[graph.output]
+    assert isinstance(conv, ir.Conv2d)
+
+    def in_place(g: ir.Graph) -> ir.Graph:
+        conv.weight[0, 0, 1, 1] += 1
+        return _with(g, conv, replace(conv))
+
+    with pytest.raises(NotEquivalent, match="careless changed what the network computes"):
+        run_passes(graph, [Pass("careless", "", in_place, (ir.Op,), ())])
+
+
+def test_a_nan_is_a_deviation() -> None:
+    graph = traced(nn.Conv2d(1, 1, 1))
+    conv = graph[graph.output]
+    assert isinstance(conv, ir.Conv2d)
+    bad = Pass("not-a-number", "", lambda g: _with(g, conv, replace(conv, bias=conv.bias * math.nan)), (ir.Op,), ())
+    with pytest.raises(NotEquivalent, match="not-a-number changed what the network computes by inf"):
+        run_passes(graph, [bad])
+
+
+def test_another_shape_is_a_deviation() -> None:
+    graph = traced(nn.Conv2d(1, 4, 1))
+    bad = Pass("bigger", "", lambda g: _bigger(g), (ir.Op,), ())
+    with pytest.raises(NotEquivalent, match=r"the shape \(11, 4, 1, 1\) became \(11, 1, 2, 2\)"):
+        run_passes(graph, [bad])
+
+
+def _bigger(graph: ir.Graph) -> ir.Graph:
+    return ir.Graph((*graph.ops, ir.PixelShuffle(name="up", inputs=(graph.output,), factor=2)), "up")
+
+
+def test_a_pass_that_leaves_behind_what_it_should_remove_is_stopped() -> None:
+    graph = traced(nn.Conv2d(1, 1, 1), nn.ReLU())
+    with pytest.raises(PassError, match="lazy left a Relu behind"):
+        run_passes(graph, [Pass("lazy", "", lambda g: g, (ir.Op,), (ir.Relu,))])
+    with pytest.raises(PassError, match="choosy does not read Conv2d; run the passes before it"):
+        run_passes(graph, [Pass("choosy", "", lambda g: g, (ir.Input,), ())])
+
+
+def test_what_ran_is_told_while_it_runs() -> None:
+    graph = traced(nn.Conv2d(1, 4, 3, padding=1, groups=1), nn.PixelShuffle(2))
+    heard: list[str] = []
+    result, reports = run_passes(
+        graph, passes.CANONICAL, on_pass=lambda r: heard.append(r.name), on_graph=lambda name, _: heard.append(name)
+    )
+    assert heard == [name for p in passes.CANONICAL for name in (p.name, p.name)]
+    assert reports[-1].ops_after == len(result.ops)

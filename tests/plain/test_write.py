@@ -1,0 +1,463 @@
+"""The ONNX models that export writes: what they compute, what they hold, what is left when writing fails."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler.proof import checker
+from memsr_compiler.plain import write as export
+from memsr_compiler.files import atomic_write, atomic_write_together
+from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.idn import IDN
+from memsr_compiler.plain.manifest import certificate_path
+from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.load import load_plain, save_plain
+from memsr_compiler.trace.trace import trace
+
+SIZES = [(1, 1, 1), (2, 1, 4), (1, 5, 1), (2, 7, 9)]
+
+
+def edsr() -> EDSR:
+    torch.manual_seed(3)
+    return EDSR(scale=2, blocks=1, channels=8).eval()
+
+
+@pytest.fixture(scope="module")
+def plain() -> PlainNet:
+    return compile_to_plain(edsr())
+
+
+@pytest.fixture(scope="module")
+def kept() -> PlainNet:
+    torch.manual_seed(4)
+    return compile_to_plain(EDSR(scale=4, blocks=1, channels=4).eval(), tail="keep")
+
+
+@pytest.fixture(scope="module")
+def skipping() -> PlainNet:
+    torch.manual_seed(5)
+    teacher = IDN(scale=3, blocks=1, channels=8, kept=2, groups=1).eval()
+    return compile_to_plain(teacher, image_skip="outside")
+
+
+def tiny(skip: str = "", scale: int = 2) -> PlainNet:
+    """A plain network that is nobody's: two layers, grey, with an image skip or not."""
+    torch.manual_seed(6)
+    layers = [
+        PlainLayer(torch.randn(5, 1, 3, 3), torch.randn(5), relu=True),
+        PlainLayer(torch.randn(scale**2, 5, 1, 1), torch.randn(scale**2), relu=False, shuffle=scale),
+    ]
+    info = PlainInfo(scale, 1, (0.0, 255.0), "auto", "none", "", 1, skip, "memsr_compiler test")
+    return PlainNet(layers, info).eval()
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def run(path: Path, image: Tensor) -> Tensor:
+    (result,) = session(path).run(None, {"image": image.numpy()})
+    return torch.from_numpy(result)
+
+
+def deviation(path: Path, net: nn.Module, channels: int, dtype: torch.dtype = torch.float32) -> float:
+    """Largest difference between ONNX Runtime and torch, relative to the largest value, over all SIZES."""
+    worst = 0.0
+    opened = session(path)
+    for batch, height, width in SIZES:
+        image = torch.rand(batch, channels, height, width).to(dtype)
+        with torch.no_grad():
+            want = net(image.float()).double()
+        (result,) = opened.run(None, {"image": image.numpy()})
+        assert result.shape == want.shape
+        assert result.dtype == image.numpy().dtype
+        worst = max(worst, float((torch.from_numpy(result).double() - want).abs().max() / want.abs().max()))
+    return worst
+
+
+@pytest.mark.parametrize("certificate", ["beside", "inside"])
+@pytest.mark.parametrize("name", ["plain", "kept", "skipping"])
+def test_onnx_runtime_computes_the_plain_network(
+    name: str, certificate: Any, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    net: PlainNet = request.getfixturevalue(name)
+    export_onnx(net, tmp_path / "net.onnx", certificate=certificate)
+    assert deviation(tmp_path / "net.onnx", net, 3) < 1e-5
+
+
+def test_the_model_is_the_teacher(plain: PlainNet, tmp_path: Path) -> None:
+    export_onnx(plain, tmp_path / "net.onnx")
+    assert deviation(tmp_path / "net.onnx", edsr(), 3) < 1e-5
+
+
+@pytest.mark.parametrize("opset", export.OPSETS)
+def test_every_opset_gives_the_same(opset: int, tmp_path: Path) -> None:
+    net = tiny("bicubic")
+    report = export_onnx(net, tmp_path / "net.onnx", opset=opset)
+    model = onnx.load(tmp_path / "net.onnx")
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
+    assert report.opset == opset
+    assert deviation(tmp_path / "net.onnx", net, 1) < 1e-6
+    assert load_plain(tmp_path / "net.onnx").sha256() == net.sha256()
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_resize_is_torchs(mode: str, scale: int, tmp_path: Path) -> None:
+    net = tiny(mode, scale)
+    with torch.no_grad():
+        net[1].weight.zero_()
+        net[1].bias.zero_()
+    export_onnx(net, tmp_path / "net.onnx")
+    opened = session(tmp_path / "net.onnx")
+    for height, width in [(1, 1), (1, 2), (2, 1), (3, 2), (1, 9), (6, 5)]:
+        image = torch.rand(2, 1, height, width)
+        want = nn.functional.interpolate(image, scale_factor=scale, mode=mode, align_corners=False)
+        (got,) = opened.run(None, {"image": image.numpy()})
+        assert np.abs(got - want.numpy()).max() < 2e-6
+
+
+def test_only_what_every_runtime_has(plain: PlainNet, kept: PlainNet, skipping: PlainNet, tmp_path: Path) -> None:
+    for net, allowed in (
+        (plain, {"Conv", "Relu", "DepthToSpace"}),
+        (kept, {"Conv", "Relu", "DepthToSpace"}),
+        (skipping, {"Conv", "Relu", "DepthToSpace", "Resize", "Add"}),
+    ):
+        export_onnx(net, tmp_path / "net.onnx")
+        graph = onnx.load(tmp_path / "net.onnx").graph
+        assert {node.op_type for node in graph.node} == allowed
+        assert sum(node.op_type == "DepthToSpace" for node in graph.node) == sum(x.shuffle > 1 for x in net)
+
+
+def test_names_and_shapes(kept: PlainNet, tmp_path: Path) -> None:
+    export_onnx(kept, tmp_path / "net.onnx")
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    (image,), (upscaled,) = graph.input, graph.output
+    assert (image.name, upscaled.name) == ("image", "upscaled")
+    dims = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (image, upscaled)]
+    assert dims == [["batch", 3, "height", "width"], ["batch", 3, "height*4", "width*4"]]
+    assert [n.name for n in graph.node][:3] == ["layers.0.conv", "layers.0.relu", "layers.1.conv"]
+    assert [t.name for t in graph.initializer][:2] == ["layers.0.weight", "layers.0.bias"]
+
+
+def test_metadata_say_what_it_is(plain: PlainNet, tmp_path: Path) -> None:
+    report = export_onnx(plain, tmp_path / "net.onnx")
+    metadata = session(tmp_path / "net.onnx").get_modelmeta().custom_metadata_map
+    assert metadata["memsr_format"] == "memsr plain network 1"
+    assert PlainInfo.from_strings(metadata) == plain.info
+    assert metadata["plain_sha256"] == plain.sha256() == report.plain_sha256
+    content = (tmp_path / "net.onnx").read_bytes()
+    assert metadata["file_sha256"] == hashlib.sha256(content[:-64]).hexdigest() == content[-64:].decode()
+    assert report.sha256 == hashlib.sha256(content).hexdigest()
+    assert report.bytes == len(content)
+    assert {f"sha256.layers.{i}.{kind}" for i in range(6) for kind in ("weight", "bias")} <= set(metadata)
+
+
+def test_certificate_beside_or_inside(plain: PlainNet, tmp_path: Path) -> None:
+    beside = export_onnx(plain, tmp_path / "beside.onnx")
+    text = (tmp_path / "beside.cert.json").read_text()
+    assert beside.files == (tmp_path / "beside.cert.json", tmp_path / "beside.onnx")
+    assert certificate_path(tmp_path / "beside.onnx") == tmp_path / "beside.cert.json"
+    inside = export_onnx(plain, tmp_path / "inside.onnx", certificate="inside")
+    assert inside.files == (tmp_path / "inside.onnx",)
+    assert inside.certificate == "inside"
+    metadata = session(tmp_path / "inside.onnx").get_modelmeta().custom_metadata_map
+    assert metadata["certificate"] == text
+    assert Certificate.from_json(text) == plain.certificate
+    alone = export_onnx(tiny(), tmp_path / "alone.onnx")
+    assert alone.certificate == "none"
+    assert alone.files == (tmp_path / "alone.onnx",)
+
+
+# -- dtypes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["plain", "skipping"])
+def test_float16(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    net: PlainNet = request.getfixturevalue(name)
+    report = export_onnx(net, tmp_path / "half.onnx", dtype="float16")
+    assert 0 < report.rounding.relative < 2**-11
+    assert report.rounding.absolute < 1e-3
+    assert report.rounding.flushed <= 2  # of thousands
+    assert 0 < deviation(tmp_path / "half.onnx", net, 3, torch.float16) < 1e-2
+    read = load_plain(tmp_path / "half.onnx")
+    for here, there in zip(read, net, strict=True):
+        assert torch.equal(here.weight, there.weight.half())
+    assert deviation(tmp_path / "half.onnx", read.float(), 3, torch.float16) < 2e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_certificate_names_the_weights_as_stored_and_holds(dtype: Any, plain: PlainNet, tmp_path: Path) -> None:
+    export_onnx(plain, tmp_path / "net.onnx", dtype=dtype)
+    certificate = Certificate.from_json((tmp_path / "net.cert.json").read_text())
+    read = load_plain(tmp_path / "net.onnx")
+    assert certificate == read.certificate
+    assert certificate.plain_sha256 == read.sha256()
+    checker.check(trace(edsr()).graph, read.checkable(), certificate)
+
+
+def test_float64_is_stored_in_full(tmp_path: Path) -> None:
+    net = compile_to_plain(edsr().double())
+    report = export_onnx(net, tmp_path / "net.onnx", dtype="float64")
+    read = load_plain(tmp_path / "net.onnx")
+    assert report.rounding.absolute == 0
+    assert read.sha256() == net.sha256()
+    assert read.certificate == net.certificate
+
+
+def test_a_double_network_is_exported_narrower(plain: PlainNet, tmp_path: Path) -> None:
+    net = copy.deepcopy(plain).double()
+    assert export_onnx(net, tmp_path / "net.onnx").plain_sha256 == plain.sha256()
+    with pytest.raises(ExportError, match="proves the float32 weights"):
+        export_onnx(net, tmp_path / "net.onnx", dtype="float64")
+
+
+def test_weights_beyond_the_dtype_are_refused(tmp_path: Path) -> None:
+    net = tiny()
+    with torch.no_grad():
+        net[1].bias[2] = 7e4
+    with pytest.raises(ExportError, match=r"layers\.1\.bias: 70000 is beyond float16.*65504"):
+        export_onnx(net, tmp_path / "net.onnx", dtype="float16")
+    assert list(tmp_path.iterdir()) == []
+    export_onnx(net, tmp_path / "net.onnx")
+
+
+def test_vanishing_weights_are_counted(tmp_path: Path) -> None:
+    net = tiny()
+    with torch.no_grad():
+        net[0].bias[:3] = 1e-9
+    assert export_onnx(net, tmp_path / "net.onnx", dtype="float16").rounding.flushed == 3
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    net = tiny()
+    with torch.no_grad():
+        net[0].weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ExportError, match=r"layers\.0\.weight: holds NaN"):
+        export_onnx(net, tmp_path / "net.onnx")
+
+
+def test_a_certificate_of_other_weights_is_refused(plain: PlainNet, tmp_path: Path) -> None:
+    net = copy.deepcopy(plain)
+    with torch.no_grad():
+        net[2].weight[0, 0, 1, 1] += 1
+    with pytest.raises(ExportError, match="not of these weights"):
+        export_onnx(net, tmp_path / "net.onnx")
+    net.certificate = None
+    export_onnx(net, tmp_path / "net.onnx")
+
+
+def test_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    net = tiny()
+    for wrong, message in (
+        (replace(net.info, scale=3), "enlarges 2 times"),
+        (replace(net.info, channels=3), "takes 1 channels"),
+        (replace(net.info, image_skip="area"), "image skip"),
+        (replace(net.info, input_range=(0.0, float("inf"))), "input range"),
+    ):
+        net.info = wrong
+        with pytest.raises(ExportError, match=message):
+            export_onnx(net, tmp_path / "net.onnx")
+
+
+def test_options_are_checked(tmp_path: Path) -> None:
+    wrong: list[tuple[str, dict[str, Any], str]] = [
+        ("net.onnx", {"opset": 12}, "opset 12"),
+        ("net.onnx", {"dtype": "int8"}, "dtype 'int8'"),
+        ("net.onnx", {"certificate": "elsewhere"}, "neither beside nor inside"),
+        ("net.bin", {}, "extension"),
+    ]
+    for name, options, message in wrong:
+        with pytest.raises(ExportError, match=message):
+            export_onnx(tiny(), tmp_path / name, **options)
+
+
+# -- weights in a file of their own --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_external_weights(dtype: Any, plain: PlainNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_INLINE_BYTES", 1000)
+    report = export_onnx(plain, tmp_path / "net.onnx", dtype=dtype)
+    names = ["net.onnx.data", "net.cert.json", "net.onnx"]
+    assert [p.name for p in report.files] == names
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+    width = 4 if dtype == "float32" else 2
+    weights = sum(p.numel() for p in plain.parameters())
+    assert (tmp_path / "net.onnx.data").stat().st_size == width * weights
+    assert report.bytes < 10_000
+    bound = 1e-5 if dtype == "float32" else 1e-2
+    assert deviation(tmp_path / "net.onnx", plain, 3, getattr(torch, dtype)) < bound
+    read = load_plain(tmp_path / "net.onnx")
+    assert read.info == plain.info
+    assert read.sha256() == report.plain_sha256
+
+
+def test_external_weights_that_are_missing_or_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_INLINE_BYTES", 0)
+    (tmp_path / "models").mkdir()
+    path, data = tmp_path / "models" / "net.onnx", tmp_path / "models" / "net.onnx.data"
+    export_onnx(tiny(), path)
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(InvalidInput, match="missing beside it"):
+        load_plain(path)
+    data.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InvalidInput, match="not in a file beside it"):
+        load_plain(path)
+
+
+# -- all or nothing ------------------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("moves", [0, 1, 2])
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_all_files_appear_or_none(
+    failure: BaseException,
+    moves: int,
+    before: bool,
+    plain: PlainNet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(export, "_INLINE_BYTES", 0)
+    if before:
+        for name in ("net.onnx", "net.onnx.data", "net.cert.json"):
+            (tmp_path / name).write_text(f"old {name}")
+    was, real, done = contents(tmp_path), os.replace, 0
+
+    def replace_some(source: Path, target: Path) -> None:
+        nonlocal done
+        done += 1
+        if done == moves + 1:
+            raise failure
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_some)
+    with pytest.raises((ExportError, KeyboardInterrupt)) as caught:
+        export_onnx(plain, tmp_path / "net.onnx")
+    if isinstance(failure, OSError):
+        assert "No space left on device). Free some space" in str(caught.value)
+    assert contents(tmp_path) == was
+
+
+def test_where_hard_links_are_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "a").write_text("old")
+
+    def write() -> None:
+        with atomic_write_together([tmp_path / "a", tmp_path / "b"]) as (a, b):
+            a.write_text("new")
+            b.write_text("new")
+            (tmp_path / "b").mkdir()
+            (tmp_path / "b" / "full").touch()  # now b cannot take its name
+
+    with pytest.raises(ExportError):
+        write()
+    assert (tmp_path / "a").read_text() == "old"
+    with atomic_write_together([tmp_path / "a", tmp_path / "c"]) as (a, c):
+        a.write_text("new")
+        c.write_text("new")
+    assert (tmp_path / "a").read_text() == (tmp_path / "c").read_text() == "new"
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_single_file_appears_or_not(failure: BaseException, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    def write() -> None:
+        with atomic_write(tmp_path / "file") as file:
+            file.write(b"new")
+            raise failure
+
+    with pytest.raises((ExportError, KeyboardInterrupt)):
+        write()
+    assert contents(tmp_path) == {"file": b"old"}
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"new")
+    assert contents(tmp_path) == {"file": b"new"}
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "folder.onnx").mkdir()
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for name, message in (
+        ("file/net.onnx", "A part of the path is a file"),
+        ("nowhere/net.onnx", "Create the folder first"),
+        ("folder.onnx", "is a directory"),
+        ("pipe.onnx", "device or a pipe"),
+        ("x" * 300 + ".onnx", "shorter name"),
+    ):
+        with pytest.raises(ExportError, match=message) as caught:
+            export_onnx(tiny(), tmp_path / name)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ExportError, match=message), atomic_write(tmp_path / name):
+            pass
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.onnx", "pipe.onnx"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX can")
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_disk_that_fills_up_leaves_nothing(
+    inline: bool, plain: PlainNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    monkeypatch.setattr(export, "_INLINE_BYTES", export._INLINE_BYTES if inline else 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(ExportError, match="cannot be written"):
+            export_onnx(plain, tmp_path / "net.onnx")
+        with pytest.raises(ExportError, match="cannot be written"):
+            save_plain(plain, tmp_path / "net.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == []
+
+
+def test_files_have_ordinary_permissions(plain: PlainNet, tmp_path: Path) -> None:
+    export_onnx(plain, tmp_path / "net.onnx")
+    (tmp_path / "ordinary").touch()
+    modes = {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_exporting_twice_gives_the_same_bytes(plain: PlainNet, tmp_path: Path) -> None:
+    assert export_onnx(plain, tmp_path / "a.onnx").sha256 == export_onnx(plain, tmp_path / "b.onnx").sha256
+    assert json.loads((tmp_path / "a.cert.json").read_text())["plain_sha256"] == plain.sha256()
+
+
+def test_onnx_is_imported_when_it_is_needed() -> None:
+    code = "import sys, memsr_compiler.plain.write, memsr_compiler.plain.load; sys.exit('onnx' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,847 @@
+"""The certificate holds for what the compiler makes, and for nothing else.
+
+An oracle that shares nothing with the checker evaluates each claim on images.  With exact networks there is no
+rounding, so a claim is true or false; what is false, and what is not the teacher, the checker must refuse.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.networks import random_images, random_network
+from test_fuzz import shift_constant
+from torch import Tensor, nn
+
+from memsr_compiler.proof import checker
+from memsr_compiler import ir
+from memsr_compiler.proof.certificate import Certificate, Stage, numbers, runs
+from memsr_compiler.proof.checker import Layer, check
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.errors import CertificateError
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.ir.interpreter import evaluate
+from memsr_compiler.analysis.schedule import Carrying
+from memsr_compiler.trace.trace import trace
+
+NETWORKS = range(0, 120, 2)  # seeds of exact networks
+
+
+class Converted:
+    """A teacher, its plain layers, the certificate that links them, and images to tell networks apart."""
+
+    def __init__(
+        self, teacher: nn.Module, images: list[Tensor], carry: Carrying, constant: float | None = None
+    ) -> None:
+        low = min(float(x.min()) for x in images)
+        self.range = (0.0, 1.0) if low >= 0 else (-1.0, 1.0)
+        plain = compile_to_plain(teacher, carry=carry, constant=constant, align=1, input_range=self.range)
+        assert plain.certificate is not None
+        self.graph = trace(teacher, input_range=self.range).graph
+        self.layers, self.certificate, self.images = list(plain.checkable()), plain.certificate, images
+        self.outputs = [run_layers(self.layers, x)[-1] for x in images]
+
+    def changed(self, layers: Sequence[Layer]) -> bool:
+        """Whether other layers compute something else, exactly."""
+        return any(
+            not torch.equal(run_layers(layers, x)[-1], y) for x, y in zip(self.images, self.outputs, strict=True)
+        )
+
+    def refused(self, layers: Sequence[Layer], certificate: Certificate) -> bool:
+        try:
+            check(self.graph, layers, certificate)
+        except CertificateError:
+            return True
+        return False
+
+    def true(self, layers: Sequence[Layer], certificate: Certificate) -> bool:
+        """Whether every claim of the certificate's only stage holds on all images."""
+        return all(holds(self.graph, layers, certificate.stages[0], x) for x in self.images)
+
+
+@cache
+def converted(seed: int, carry: Carrying = "auto") -> Converted:
+    network = random_network(seed).double()
+    input_range = random.Random(seed).choice([(0.0, 1.0), (-1.0, 1.0)])
+    images = random_images(network, input_range)
+    constant = shift_constant(network, input_range, images) if carry == "shift" else None
+    return Converted(network, images, carry, constant)
+
+
+def small_edsr(carry: Carrying = "auto", constant: float | None = None) -> Converted:
+    """Two residual blocks, x2, weights of few bits; its input may be negative, so it is carried in two halves."""
+    teacher = EDSR(scale=2, blocks=2, channels=3, colours=1, tail="conv").double()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in teacher.parameters():
+            p.copy_((torch.randn(p.shape, generator=generator) * 2).round().clamp(-2, 2) / 2)
+    sizes = ((1, 1), (4, 5), (9, 7))
+    images = [torch.randint(-8, 9, (2, 1, h, w), generator=generator).double() / 8 for h, w in sizes]
+    return Converted(teacher, images, carry, constant)
+
+
+# -- the oracle ------------------------------------------------------------------------------------------------------
+
+
+def run_layers(layers: Sequence[Layer], x: Tensor) -> list[Tensor]:
+    """What each level holds, the input first."""
+    levels = [x]
+    for layer in layers:
+        y = F.conv2d(levels[-1], layer.weight, layer.bias, padding=layer.weight.shape[-1] // 2)
+        levels.append(F.pixel_shuffle(y.relu() if layer.relu else y, layer.shuffle))
+    return levels
+
+
+def holds(graph: ir.Graph, layers: Sequence[Layer], stage: Stage, x: Tensor) -> bool:
+    """Whether what the levels of a network hold for an image is what they are said to hold."""
+    levels = run_layers([replace(layer, shuffle=1) for layer in layers], x)
+    if len(levels) != len(stage.levels):
+        return False
+    real = Values(graph, x)
+    for z, meanings in zip(levels, stage.levels, strict=True):
+        for m in meanings:
+            try:
+                expected = {"one": torch.ones_like(z[:, :1]), "zero": 0 * z[:, :1]}.get(m.kind)
+                t = real.meant(m) if expected is None else expected.expand(-1, len(m.positions), -1, -1)
+                found = torch.stack([z[:, p] if p >= 0 else 0 * z[:, 0] for p in m.positions], dim=1)
+            except (IndexError, KeyError):
+                return False
+            if not torch.equal(t, found):
+                return False
+    return True
+
+
+class Values:
+    """Every tensor of a teacher for one image; with `leaves`, as those would make it."""
+
+    def __init__(self, graph: ir.Graph, x: Tensor, leaves: dict[str, Tensor] | None = None) -> None:
+        self.graph, self.x = graph, x
+        self.found = dict(leaves or {})
+        self.by_relus = leaves is not None
+
+    def value(self, name: str) -> Tensor:
+        if name not in self.found:
+            self.found[name] = self.relu(name) if "#" in name else self.defined(self.graph[name])
+        return self.found[name]
+
+    def defined(self, op: ir.Op) -> Tensor:
+        if isinstance(op, ir.Input):
+            return self.x
+        if self.by_relus and isinstance(op, ir.PRelu):
+            return self.value(f"{op.name}#0") - op.slope[:, None, None] * self.value(f"{op.name}#1")
+        if self.by_relus and isinstance(op, ir.Maximum):
+            return self.value(op.inputs[0]) + self.value(f"{op.name}#0")
+        if self.by_relus and isinstance(op, ir.Clamp):
+            if math.isinf(op.low):
+                return op.high - self.value(f"{op.name}#0")
+            above = op.low + self.value(f"{op.name}#0")
+            return above if math.isinf(op.high) else above - self.value(f"{op.name}#1")
+        return evaluate(op, *(self.value(i) for i in op.inputs))
+
+    def relu(self, name: str) -> Tensor:
+        op, k = self.graph[name.split("#")[0]], name.split("#")[1]
+        x = self.value(op.inputs[0])
+        if isinstance(op, ir.PRelu):
+            return (x if k == "0" else -x).relu()
+        if isinstance(op, ir.Maximum):
+            return (self.value(op.inputs[1]) - x).relu()
+        if isinstance(op, ir.Clamp):
+            return (op.high - x if math.isinf(op.low) else x - (op.low if k == "0" else op.high)).relu()
+        raise KeyError(name)
+
+    def meant(self, m: ir.Meaning) -> Tensor:
+        """What channels with this meaning hold."""
+        t = self.value(m.tensor) if m.part is None else self.part(m.part)
+        t = F.pixel_unshuffle(t, t.shape[-1] // self.x.shape[-1])[:, list(m.channels)]
+        return {"value": t, "positive": t.relu(), "negative": (-t).relu(), "shifted": t + m.constant}[m.kind]
+
+    def part(self, part: ir.Part) -> Tensor:
+        leaves = {name: self.value(name) for name in (*part.sources, *part.rest)}
+        only = {name: t if name in part.sources and name not in part.rest else 0 * t for name, t in leaves.items()}
+        constants = Values(self.graph, 0 * self.x, {name: 0 * t for name, t in leaves.items()})
+        return Values(self.graph, 0 * self.x, only).value(part.tensor) - constants.value(part.tensor)
+
+
+@pytest.mark.parametrize("carry", ["auto", "split", "shift"])
+def test_every_claim_is_true(carry: Carrying) -> None:
+    kinds, parts = set(), 0
+    for seed in NETWORKS:
+        c = converted(seed, carry)
+        assert c.true(c.layers, c.certificate), random_network(seed)
+        meanings = [m for stage in c.certificate.stages for level in stage.levels for m in level]
+        kinds |= {m.kind for m in meanings}
+        parts += sum(m.part is not None for m in meanings)
+    assert kinds >= {"value", "one"} | ({"shifted"} if carry == "shift" else {"positive", "negative"})
+    assert parts > 0
+
+
+# -- mutants of the layers -------------------------------------------------------------------------------------------
+
+Mutant = Callable[[list[Layer], random.Random], list[Layer] | None]
+
+
+def _nonzero(layers: list[Layer], rng: random.Random) -> tuple[int, tuple[int, ...]]:
+    number = rng.choice([i for i, layer in enumerate(layers) if layer.weight.any()])
+    return number, tuple(rng.choice(layers[number].weight.nonzero().tolist()))
+
+
+def _with(layers: list[Layer], number: int, **changes: object) -> list[Layer]:
+    return [replace(layer, **changes) if i == number else layer for i, layer in enumerate(layers)]  # type: ignore[arg-type]
+
+
+def wrong_sign(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    if not any(layer.weight.any() for layer in layers):
+        return None
+    number, at = _nonzero(layers, rng)
+    weight = layers[number].weight.clone()
+    weight[at] *= -1
+    return _with(layers, number, weight=weight)
+
+
+def perturbed_weight(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    """By a thousandth, be it zero or not."""
+    number = rng.randrange(len(layers))
+    weight = layers[number].weight.clone()
+    weight.flatten()[rng.randrange(weight.numel())] += 2**-10
+    return _with(layers, number, weight=weight)
+
+
+def perturbed_bias(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    number = rng.randrange(len(layers))
+    bias = layers[number].bias.clone()
+    bias[rng.randrange(len(bias))] += 2**-10
+    return _with(layers, number, bias=bias)
+
+
+def dropped_channel(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    number = rng.randrange(len(layers))
+    weight, bias = layers[number].weight.clone(), layers[number].bias.clone()
+    row = rng.randrange(len(bias))
+    weight[row], bias[row] = 0, 0
+    return _with(layers, number, weight=weight, bias=bias)
+
+
+def swapped_rows(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    """Concatenated in another order than the next layer reads."""
+    number = rng.randrange(len(layers))
+    if len(layers[number].bias) < 2:
+        return None
+    order = list(range(len(layers[number].bias)))
+    i, j = rng.sample(order, 2)
+    order[i], order[j] = order[j], order[i]
+    return _with(layers, number, weight=layers[number].weight[order], bias=layers[number].bias[order])
+
+
+def wrong_source(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    """One row reads a channel of the level below in place of another: a skip taken from the wrong place."""
+    number, at = _nonzero(layers, rng) if any(layer.weight.any() for layer in layers) else (0, (0, 0))
+    weight = layers[number].weight.clone()
+    if weight.shape[1] < 2:
+        return None
+    other = rng.choice([c for c in range(weight.shape[1]) if c != at[1]])
+    weight[at[0], [at[1], other]] = weight[at[0], [other, at[1]]]
+    return _with(layers, number, weight=weight)
+
+
+def depth_first_shuffle(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    """The channels of the last layer as TensorFlow's depth_to_space (ONNX's DCR mode) wants them."""
+    scale, last = layers[-1].shuffle, len(layers) - 1
+    if scale == 1:
+        return None
+    order = torch.arange(len(layers[-1].bias)).reshape(-1, scale**2).T.flatten()
+    return _with(layers, last, weight=layers[-1].weight[order], bias=layers[-1].bias[order])
+
+
+def missing_relu(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    return _with(layers, rng.randrange(len(layers) - 1), relu=False) if len(layers) > 1 else None
+
+
+def missing_layer(layers: list[Layer], rng: random.Random) -> list[Layer] | None:
+    """A carry one layer too short, where the widths allow it."""
+    fitting = [i for i, layer in enumerate(layers[:-1]) if layer.weight.shape[0] == layer.weight.shape[1]]
+    return [layer for i, layer in enumerate(layers) if i != rng.choice(fitting)] if fitting else None
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    wrong_sign,
+    perturbed_weight,
+    perturbed_bias,
+    dropped_channel,
+    swapped_rows,
+    wrong_source,
+    depth_first_shuffle,
+    missing_relu,
+    missing_layer,
+)
+
+
+def count_refused(mutant: Mutant, carry: Carrying) -> tuple[int, int]:
+    """How many mutants compute something else, all of them refused, and how many turn out to be the teacher."""
+    wrong = same = 0
+    for seed in NETWORKS:
+        c = converted(seed, carry)
+        for number in range(3):
+            layers = mutant(list(c.layers), random.Random(seed + number))
+            if layers is None:
+                continue
+            if c.changed(layers):
+                wrong += 1
+                assert c.refused(layers, c.certificate), random_network(seed)
+            else:
+                same += 1
+    return wrong, same
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("carry", ["auto", "shift"])
+def test_every_wrong_layer_is_refused(mutant: Mutant, carry: Carrying) -> None:
+    wrong, same = count_refused(mutant, carry)
+    assert wrong >= 20, f"{wrong} of {wrong + same} mutants are wrong"
+
+
+def the_one(c: Converted) -> list[tuple[int, int]]:
+    """(level, channel) of every channel of ones."""
+    levels = enumerate(c.certificate.stages[0].levels)
+    return [(i, m.positions[0]) for i, level in levels for m in level if m.kind == "one"]
+
+
+def test_a_bias_folded_as_if_there_were_no_border_is_refused() -> None:
+    """MemSR's Eq. 3 left out: the constant's taps all go to the bias, right inside the image, wrong at its border."""
+    found = 0
+    for seed in NETWORKS:
+        c = converted(seed)
+        for level, channel in the_one(c):
+            reader = c.layers[level]  # layer `level` reads level `level`, counted from 0
+            weight, bias = reader.weight.clone(), reader.bias + reader.weight[:, channel].sum(dim=(1, 2))
+            weight[:, channel] = 0
+            layers = _with(c.layers, level, weight=weight, bias=bias)
+            if c.changed(layers):
+                found += 1
+                assert c.refused(layers, c.certificate), random_network(seed)
+    assert found >= 5
+
+
+def test_a_lost_channel_of_ones_is_refused() -> None:
+    found = 0
+    for seed in NETWORKS:
+        c = converted(seed)
+        for level, channel in the_one(c):
+            bias = c.layers[level - 1].bias.clone()
+            bias[channel] = 0
+            layers = _with(c.layers, level - 1, bias=bias)
+            if c.changed(layers):
+                found += 1
+                assert c.refused(layers, c.certificate), random_network(seed)
+    assert found >= 5
+
+
+# -- forgeries of the certificate ------------------------------------------------------------------------------------
+
+Forgery = Callable[[ir.Meaning, random.Random], ir.Meaning]
+
+
+def swapped_channels(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    channels = list(m.channels)
+    rng.shuffle(channels)
+    return replace(m, channels=tuple(channels))
+
+
+def swapped_positions(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    positions = list(m.positions)
+    rng.shuffle(positions)
+    return replace(m, positions=tuple(positions))
+
+
+def moved_positions(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    return replace(m, positions=tuple(p + rng.choice([-1, 1]) for p in m.positions))
+
+
+def left_out(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    return replace(m, positions=(-1, *m.positions[1:]))
+
+
+def other_kind(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    kind = rng.choice([k for k in ("value", "positive", "negative") if k != m.kind])
+    return replace(m, kind=kind, constant=0.0)  # type: ignore[arg-type]
+
+
+def other_constant(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    return replace(m, kind="shifted", constant=rng.choice([m.constant / 2, 2 * m.constant, 1.0]))
+
+
+def anything_else(m: ir.Meaning, rng: random.Random) -> ir.Meaning:
+    return ir.Meaning(rng.choice(["one", "zero"]), m.positions)
+
+
+FORGERIES: tuple[Forgery, ...] = (
+    swapped_channels,
+    swapped_positions,
+    moved_positions,
+    left_out,
+    other_kind,
+    other_constant,
+    anything_else,
+)
+
+
+@pytest.mark.parametrize("forgery", FORGERIES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("carry", ["auto", "shift"])
+def test_every_false_claim_is_refused(forgery: Forgery, carry: Carrying) -> None:
+    """One meaning changed.  If the oracle finds it false on some image, the checker must refuse it."""
+    false = same = 0
+    for seed in NETWORKS:
+        c = converted(seed, carry)
+        levels = c.certificate.stages[0].levels
+        for number in range(4):
+            rng = random.Random(seed * 7 + number)
+            i = rng.randrange(1, len(levels))
+            meanings = list(levels[i])
+            j = rng.randrange(len(meanings))
+            meanings[j] = forgery(meanings[j], rng)
+            forged = with_level(c.certificate, i, meanings)
+            if c.true(c.layers, forged):
+                same += 1
+                continue
+            false += 1
+            assert c.refused(c.layers, forged), f"{random_network(seed)}\n{meanings[j]}"
+    assert false >= 40, f"{false} of {false + same} claims are false"
+
+
+def test_wrong_sources_of_a_part_are_refused() -> None:
+    false = 0
+    for seed in NETWORKS:
+        c = converted(seed)
+        for i, level in enumerate(c.certificate.stages[0].levels):
+            for j, m in enumerate(level):
+                if m.part is None:
+                    continue
+                sources, rest = m.part.sources, m.part.rest
+                for part in (
+                    replace(m.part, sources=rest, rest=sources),
+                    replace(m.part, sources=(*sources, rest[0])),
+                    replace(m.part, sources=(*sources, rest[0]), rest=rest[1:]),
+                    replace(m.part, sources=sources[1:]),
+                    None,
+                ):
+                    forged = with_level(c.certificate, i, (*level[:j], replace(m, part=part), *level[j + 1 :]))
+                    if not c.true(c.layers, forged):
+                        false += 1
+                        assert c.refused(c.layers, forged), f"{random_network(seed)}\n{part}"
+    assert false >= 10
+
+
+def with_level(certificate: Certificate, i: int, meanings: Sequence[ir.Meaning]) -> Certificate:
+    stage = certificate.stages[0]
+    levels = (*stage.levels[:i], tuple(meanings), *stage.levels[i + 1 :])
+    return replace(certificate, stages=(replace(stage, levels=levels),))
+
+
+def test_a_missing_level_or_stage_is_refused() -> None:
+    c = small_edsr()
+    stage = c.certificate.stages[0]
+    for i in range(len(stage.levels)):
+        shorter = replace(stage, levels=stage.levels[:i] + stage.levels[i + 1 :])
+        assert c.refused(c.layers, replace(c.certificate, stages=(shorter,)))
+    for levels in ((), stage.levels[:1], (stage.levels[0], ())):
+        assert c.refused(c.layers, replace(c.certificate, stages=(replace(stage, levels=levels),)))
+    assert c.refused(c.layers, replace(c.certificate, stages=()))
+    assert c.refused(c.layers, replace(c.certificate, stages=(stage, stage)))
+    assert c.refused(c.layers, replace(c.certificate, stages=(replace(stage, base=2),)))
+    assert c.refused(c.layers[:-1], c.certificate) and c.refused([*c.layers, c.layers[-1]], c.certificate)
+
+
+def test_a_live_channel_left_out_is_refused() -> None:
+    """Taken from the layers as well, so that all sizes fit."""
+    found = 0
+    for seed in NETWORKS:
+        c = converted(seed)
+        for i in range(1, len(c.layers)):
+            made, reader = c.layers[i - 1], c.layers[i]
+            for channel in range(len(made.bias)) if len(made.bias) > 1 else ():
+                kept = [p for p in range(len(made.bias)) if p != channel]
+                layers = _with(c.layers, i - 1, weight=made.weight[kept], bias=made.bias[kept])
+                layers = _with(layers, i, weight=reader.weight[:, kept])
+                to = {p: kept.index(p) for p in kept} | {channel: -1}
+                meanings = [m.moved(to) for m in c.certificate.stages[0].levels[i]]
+                if c.changed(layers):
+                    found += 1
+                    assert c.refused(layers, with_level(c.certificate, i, meanings)), random_network(seed)
+    assert found >= 100
+
+
+def test_a_channel_may_not_hide_behind_a_zero_that_was_left_out() -> None:
+    """Position -1 is no channel; taken for the last one it would make the checker blind for its weights."""
+    c = small_edsr()
+    levels = c.certificate.stages[0].levels
+    blind = with_level(c.certificate, 1, (*levels[1], ir.Meaning("zero", (-1,))))
+    weight = c.layers[1].weight.clone()
+    weight[:, -1] = 5
+    wrong = _with(c.layers, 1, weight=weight)
+    assert c.changed(wrong) and c.refused(wrong, blind)
+    assert not c.refused(c.layers, blind)  # a zero that is left out is a claim that is true
+
+
+def identity_network() -> tuple[ir.Graph, nn.Module]:
+    """y = relu(conv(x)), the convolution the identity."""
+    conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[0, 0, 1, 1] = 1
+    teacher = nn.Sequential(conv, nn.Identity(), nn.Conv2d(1, 1, 1)).double()
+    with torch.no_grad():
+        teacher[2].weight.fill_(1.0)
+        teacher[2].bias.zero_()
+    return trace(teacher, input_range=(0.0, 1.0)).graph, teacher
+
+
+def hand_made(
+    meanings: Sequence[ir.Meaning], rows: Sequence[float], columns: Sequence[float]
+) -> tuple[ir.Graph, list[Layer], Certificate]:
+    """y = conv(x) = x by two 1x1 layers with these weights, the level between them said to mean this."""
+    graph, _ = identity_network()
+    first = Layer(torch.tensor(rows).double()[:, None, None, None], torch.zeros(len(rows)).double(), True, 1)
+    second = Layer(torch.tensor(columns).double()[None, :, None, None], torch.zeros(1).double(), False, 1)
+    start, end = ir.Meaning("value", (0,), "input", (0,)), ir.Meaning("value", (0,), graph.output, (0,))
+    stage = Stage(1, ((start,), tuple(meanings), (end,)))
+    return graph, [first, second], Certificate("", "", (0.0, 1.0), (stage,))
+
+
+def test_what_is_held_twice_is_read_once() -> None:
+    once = ir.Meaning("value", (0,), "input", (0,))
+    again = ir.Meaning("value", (1,), "input", (0,))
+    check(*hand_made([once, again], [1, 1], [1, 0]))  # twice the same: either may be read
+    for columns in ([1, 1], [0.5, 1]):
+        with pytest.raises(CertificateError):
+            check(*hand_made([once, again], [1, 1], columns))
+    with pytest.raises(CertificateError, match="has a channel twice"):
+        check(*hand_made([replace(once, positions=(0, 1), channels=(0, 0))], [1, 1], [1, 1]))
+    half = ir.Meaning("positive", (0,), "input", (0,))
+    for order in ([half, again], [again, half]):
+        with pytest.raises(CertificateError):
+            check(*hand_made(order, [1, 1], [1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("meaning", "message"),
+    [
+        (ir.Meaning("value", (), "input", ()), "does not say which channel is where"),
+        (ir.Meaning("value", (0,), "input", ()), "does not say which channel is where"),
+        (ir.Meaning("one", ()), "does not say which channel is where"),
+        (ir.Meaning("value", (0,), "", ()), "means 'value'"),
+        (ir.Meaning("zero", (0,), "input", (0,)), "means 'zero'"),
+        (ir.Meaning("value", (0,), "nowhere", (0,)), "is not a tensor of the teacher"),
+        (ir.Meaning("value", (0,), "input", (1,)), "has no such channel"),
+        (ir.Meaning("value", (0,), "input", (-1,)), "has no such channel"),
+        (ir.Meaning("value", (0,), "input#0", (0,)), "needs input#0, which the level below does not hold"),
+        (ir.Meaning("shifted", (0,), "input", (0,), 0.0), "is shifted by 0.0, which no value allows"),
+        (ir.Meaning("shifted", (0,), "input", (0,), -1.0), "is shifted by -1.0"),
+        (ir.Meaning("shifted", (0,), "input", (0,), math.nan), "is shifted by nan"),
+        (ir.Meaning("value", (0,), "input", (0,), 0.0, ir.Part("0", ("input",), ())), "is a part of another tensor"),
+        (ir.Meaning("value", (0,), "0", (0,), 0.0, ir.Part("0", ("input",), ("input",))), "overlaps the rest of it"),
+        (ir.Meaning("value", (0,), "0", (0,), 0.0, ir.Part("0", ("x",), ())), "part of something that is not a tensor"),
+        (ir.Meaning("value", (1,), "input", (0,)), "do not fit the certificate"),
+        (ir.Meaning("value", (0.5,), "input", (0,)), "does not say which channel is where"),  # type: ignore[arg-type]
+    ],
+)
+def test_nonsense_is_refused(meaning: ir.Meaning, message: str) -> None:
+    with pytest.raises(CertificateError, match=message):
+        check(*hand_made([meaning], [1], [1]))
+
+
+def test_a_value_that_may_be_negative_may_not_pass_a_relu_as_it_is() -> None:
+    c = small_edsr()
+    level = c.certificate.stages[0].levels[1]
+    split = next(m for m in level if m.kind == "positive")
+    assert not c.true(
+        c.layers, with_level(c.certificate, 1, [replace(m, kind="value") if m is split else m for m in level])
+    )
+    with pytest.raises(CertificateError, match="goes through a ReLU as it is, though it may be negative"):
+        check(
+            c.graph,
+            c.layers,
+            with_level(c.certificate, 1, [replace(m, kind="value") if m is split else m for m in level]),
+        )
+
+
+def test_layers_that_are_no_plain_layers_are_refused() -> None:
+    graph, layers, certificate = hand_made([ir.Meaning("value", (0,), "input", (0,))], [1], [1])
+    check(graph, layers, certificate)
+    even = replace(layers[0], weight=F.pad(layers[0].weight, (0, 1, 0, 1)))
+    flat = replace(layers[0], weight=F.pad(layers[0].weight, (1, 1, 0, 0)))
+    short = replace(layers[0], bias=layers[0].bias[:0])
+    endless = replace(layers[0], bias=layers[0].bias + math.nan)
+    for wrong in (
+        even,
+        flat,
+        short,
+        endless,
+        replace(layers[0], shuffle=2),
+        replace(layers[0], weight=layers[0].weight[0]),
+    ):
+        with pytest.raises(CertificateError):
+            check(graph, [wrong, layers[1]], certificate)
+
+
+# -- layers and certificate forged together --------------------------------------------------------------------------
+
+INPUT = ir.Meaning("value", (0,), "input", (0,))
+BOTH = ir.Meaning("value", (0, 1), "act", (0, 1))
+
+
+class Centred(nn.Module):
+    """y = tail(relu(head(x - 1/2))): what the checker has to know of borders, in three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.act, self.tail = nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, 3, padding=1)
+        generator = torch.Generator().manual_seed(1)
+        for p in self.parameters():
+            p.data = torch.randint(-4, 5, p.shape, generator=generator) / 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.tail(self.act(self.head(x - 0.5)))
+        return y
+
+
+def forged(
+    levels: Sequence[Sequence[ir.Meaning]], *layers: tuple[Tensor, Tensor]
+) -> tuple[Sequence[Layer], Certificate]:
+    """Layers and certificate, both as the forger likes them, for `Centred`."""
+    last = len(layers) - 1
+    plain = [Layer(weight, bias, i != last, 1) for i, (weight, bias) in enumerate(layers)]
+    ends = ((INPUT,), *(tuple(level) for level in levels), (ir.Meaning("value", (0,), "tail", (0,)),))
+    return plain, Certificate("", "", (0.0, 1.0), (Stage(1, ends),))
+
+
+def centred() -> tuple[ir.Graph, Centred]:
+    teacher = Centred().double()
+    return trace(teacher, input_range=(0.0, 1.0)).graph, teacher
+
+
+def with_one(conv: nn.Conv2d, constant: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and bias of conv(z + constant) behind a level that holds z and `one`; `constant` is one for each z."""
+    weight, bias = conv.weight.detach(), conv.bias.detach().clone()  # type: ignore[union-attr]
+    taps = (weight * constant[:, None, None]).sum(1, keepdim=True)
+    bias += taps[:, 0, 1, 1]
+    taps[:, :, 1, 1] = 0
+    return torch.cat([weight, taps], 1), bias
+
+
+def first_layer(of: float = 1.0) -> tuple[Tensor, Tensor]:
+    """`input` (or `of` times it) and `one`."""
+    return torch.tensor([of, 0.0]).double()[:, None, None, None], torch.tensor([0.0, 1.0]).double()
+
+
+def second_level(teacher: Centred) -> tuple[Tensor, Tensor]:
+    """`act`, and `one` in a third channel."""
+    weight, bias = with_one(teacher.head, torch.tensor([-0.5]).double())
+    return torch.cat([weight, 0 * weight[:1]]), torch.cat([bias, torch.ones(1).double()])
+
+
+def layers_of(teacher: Centred) -> list[tuple[Tensor, Tensor]]:
+    return [first_layer(), second_level(teacher), with_one(teacher.tail, torch.zeros(2).double())]
+
+
+LEVELS = ((INPUT, ir.Meaning("one", (1,))), (BOTH, ir.Meaning("one", (2,))))
+
+
+def test_a_constant_that_no_relu_adds_is_refused() -> None:
+    """ "Holds relu(head), which is act less 7": the reader would take 7 off what has never been added."""
+    graph, teacher = centred()
+    check(graph, *forged(LEVELS, *layers_of(teacher)))
+    reader = with_one(teacher.tail, torch.full((2,), -7.0).double())
+    for kind in ("value", "positive"):
+        meaning = replace(BOTH, kind=kind, constant=7.0)  # type: ignore[arg-type]
+        layers, certificate = forged((LEVELS[0], (meaning, LEVELS[1][1])), *layers_of(teacher)[:2], reader)
+        with pytest.raises(CertificateError, match=f"means '{kind}' and has a constant"):
+            check(graph, layers, certificate)
+    text = forged(LEVELS)[1].to_json().replace('"tensor":"act"', '"constant":7.0,"tensor":"act"')
+    with pytest.raises(CertificateError, match="has a constant"):
+        Certificate.from_json(text)
+
+
+def test_parts_may_not_cancel_what_is_not_known() -> None:
+    """Of head(x - 1/2) nothing comes from x: true only if head(0 - 1/2), unknown without `one`, were the same."""
+    graph, teacher = centred()
+    part = ir.Part("head", ("input",), ())
+    halves = [ir.Meaning(kind, (-1, -1), "head", (0, 1), 0.0, part) for kind in ("positive", "negative")]  # type: ignore[arg-type]
+    weight, bias = with_one(teacher.head, torch.tensor([-0.5]).double())
+    layers, certificate = forged(
+        ((*halves, ir.Meaning("one", (0,))), (BOTH,)),
+        (torch.zeros(1, 1, 1, 1).double(), torch.ones(1).double()),
+        (weight[:, 1:], bias),
+        (teacher.tail.weight.detach(), teacher.tail.bias.detach()),  # type: ignore[union-attr]
+    )
+    with pytest.raises(CertificateError, match=r"head\[0\] needs head, which the level below does not hold"):
+        check(graph, layers, certificate)
+
+
+@pytest.mark.parametrize("wrong", [8.0, math.inf, math.nan])
+def test_a_large_bias_and_tap_do_not_widen_what_rounding_is_allowed(wrong: float) -> None:
+    graph, teacher = centred()
+    layers, certificate = forged(LEVELS, *((w.float(), b.float()) for w, b in layers_of(teacher)))
+    check(graph, layers, certificate)
+    weight, bias = layers[2].weight.clone(), torch.full_like(layers[2].bias, 1e8 + wrong)
+    weight[:, 2, 1, 1] = -1e8
+    with pytest.raises(CertificateError):
+        check(graph, _with(list(layers), 2, weight=weight, bias=bias), certificate)
+
+
+@pytest.mark.parametrize("endless", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("kind", ["one", "zero"])
+def test_an_endless_weight_is_refused_on_any_column(kind: str, endless: float) -> None:
+    graph, teacher = centred()
+    levels = (LEVELS[0], (BOTH, ir.Meaning(kind, (2,))))  # type: ignore[arg-type]
+    rows, (weight, bias) = layers_of(teacher)[:2], with_one(teacher.tail, torch.zeros(2).double())
+    rows[1][1][2] = float(kind == "one")
+    check(graph, *forged(levels, *rows, (weight, bias)))
+    for spot in ((0, 2, 1, 1), (0, 2, 0, 0)):
+        worse = weight.clone()
+        worse[spot] = endless
+        for wrong_bias in (bias, bias - endless):
+            with pytest.raises(CertificateError, match="NaN or infinite"):
+                check(graph, *forged(levels, *rows, (worse, wrong_bias)))
+
+
+def test_endless_weights_of_the_teacher_are_refused() -> None:
+    """Within eps / 2 of infinity is everything."""
+    for at in ("weight", "bias"):
+        graph, teacher = centred()
+        tail = replace(graph["tail"], **{at: torch.full_like(getattr(graph["tail"], at), math.inf)})  # type: ignore[arg-type]
+        graph = ir.Graph(tuple(tail if op.name == "tail" else op for op in graph), graph.output)
+        with pytest.raises(CertificateError, match="NaN, infinite or too large"):
+            check(graph, *forged(LEVELS, *layers_of(teacher)))
+
+
+def test_a_large_row_does_not_widen_what_is_allowed_in_another() -> None:
+    graph, teacher = centred()
+    head = graph["head"]
+    assert isinstance(head, ir.Conv2d)
+    huge = torch.tensor([1.0, 2.0**40])
+    head = replace(head, weight=head.weight * huge[:, None, None, None], bias=head.bias * huge)
+    graph = ir.Graph(tuple(head if op.name == "head" else op for op in graph), graph.output)
+    rows = layers_of(teacher)
+    scale = torch.tensor([1.0, 2.0**40, 1.0]).double()
+    rows[1] = (rows[1][0] * scale[:, None, None, None], rows[1][1] * scale)
+    check(graph, *forged(LEVELS, *rows))
+    rows[1][0][0, 0, 1, 1] += 1e-3
+    with pytest.raises(CertificateError, match="the teacher's is"):
+        check(graph, *forged(LEVELS, *rows))
+
+
+@pytest.mark.parametrize("wrong", [(-1.0, 1.0), (0.0, 2.0), (-math.inf, math.inf), (0.0, math.nan)])
+def test_another_range_of_images_is_refused(wrong: tuple[float, float]) -> None:
+    graph, teacher = centred()
+    layers, certificate = forged(LEVELS, *layers_of(teacher))
+    with pytest.raises(CertificateError, match="is for images within"):
+        check(graph, layers, replace(certificate, input_range=wrong))
+
+
+def test_a_certificate_that_claims_nothing_is_refused() -> None:
+    graph, teacher = centred()
+    layers, certificate = forged(LEVELS, *layers_of(teacher))
+    for given in ((), layers):
+        with pytest.raises(CertificateError, match="no stages"):
+            check(graph, given, replace(certificate, stages=()))
+
+
+def test_what_is_malformed_is_refused_and_raises_nothing_else() -> None:
+    graph, teacher = centred()
+    layers, certificate = forged(LEVELS, *layers_of(teacher))
+    always = Layer(torch.zeros(1, 1, 1, 1).double(), torch.ones(1).double(), False, 1)
+    ends = (ir.Meaning("one", (0,)), ir.Meaning("zero", (0,)), replace(INPUT, tensor="act#0"))
+    for end in ends:  # a stage that ends with no tensor of the teacher
+        one = always if end.kind == "one" else replace(always, bias=0 * always.bias)
+        with pytest.raises(CertificateError):
+            check(graph, [one], replace(certificate, stages=(Stage(1, ((INPUT,), (end,))),)))
+    with pytest.raises(CertificateError):
+        check(graph, [always], replace(certificate, stages=(Stage(0, ((INPUT,), (INPUT,))),)))
+    for number in (0, -1):  # a factor that no pixel shuffle has
+        with pytest.raises(CertificateError):
+            check(graph, _with(list(layers), 2, shuffle=number), certificate)
+    with pytest.raises(CertificateError, match="malformed"):
+        check(graph, _with(list(layers), 0, weight=layers[0].weight[0, 0, 0]), certificate)
+    part = replace(INPUT, tensor="head", part=ir.Part("head", (1,), ()))  # type: ignore[arg-type]
+    with pytest.raises(CertificateError, match="malformed"):
+        check(graph, layers, with_level(certificate, 1, [part]))
+
+
+# -- the file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("carry", ["auto", "split", "shift"])
+def test_json_and_back(carry: Carrying) -> None:
+    for seed in NETWORKS[:30]:
+        c = converted(seed, carry)
+        assert Certificate.from_json(c.certificate.to_json()) == c.certificate
+        assert c.certificate.teacher_sha256 == c.graph.sha256()
+        assert bool(c.certificate.shifts) == any(
+            m.kind == "shifted" for s in c.certificate.stages for v in s.levels for m in v
+        )
+
+
+def test_runs_and_numbers() -> None:
+    for values in ((), (0,), (3, 4, 5, 9), (5, 4, 3), (-1, -1, 0, 1), (-1, 0), (7, 7)):
+        assert numbers(runs(values)) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a certificate"),
+        ("[]", "not a certificate"),
+        ("{}", "not a certificate"),
+        ("null", "not a certificate"),
+        ('{"format": "other"}', "this is a 'other'"),
+        ("[" * 100_000, "not a certificate"),
+        ('{"format": "memsr certificate 1", "stages": [{"base": Infinity, "levels": []}]}', "not a certificate"),
+    ],
+)
+def test_other_files_are_refused(text: str, message: str) -> None:
+    with pytest.raises(CertificateError, match=message):
+        Certificate.from_json(text)
+
+
+def test_a_damaged_file_is_refused_or_says_what_is_true() -> None:
+    """One character changed, 1,500 times: never another exception, never a false claim that goes through."""
+    c = small_edsr()
+    text = c.certificate.to_json()
+    rng = random.Random(0)
+    accepted = 0
+    for _ in range(1500):
+        at = rng.randrange(text.index('"input_range"'), len(text))
+        damaged = text[:at] + rng.choice('0123456789,[]{}"-aevn') + text[at + 1 :]
+        try:
+            certificate = Certificate.from_json(damaged)
+            check(c.graph, c.layers, certificate)
+        except CertificateError:
+            continue
+        accepted += 1
+        assert c.true(c.layers, certificate)
+    assert accepted < 300  # digits replaced by themselves
+
+
+def test_the_checker_imports_nothing_that_it_checks() -> None:
+    """Its proof is worth something because no pass, schedule or kernel of the compiler has a part in it."""
+    tree = ast.parse(Path(checker.__file__).read_text(encoding="utf-8"))
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {name for name in imported if "memsr" in name or "passes" in name}
+    assert ours == {
+        "memsr_compiler.ir",
+        "memsr_compiler.proof.certificate.Certificate",
+        "memsr_compiler.errors.CertificateError",
+    }

@@ -1,0 +1,296 @@
+"""quantize and its command: close to the float32 network, honest about what the file is, silent, all or nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import Run
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from helpers.image_pairs import write_pairs
+from torch import Tensor
+
+from memsr_compiler import compile_to_plain, export_onnx, quantize
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.runtime.open import NetworkFile, counted
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.read import is_plain
+from memsr_compiler.quantization import network as quantization
+from memsr_compiler.runtime.runners import OrtNetwork
+from memsr_compiler.plain.takes import Takes
+
+SIZES = ((2, 24, 24), (1, 20, 28))  # N, h, w
+
+
+def images(top: float = 1.0, channels: int = 3) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(n, channels, h, w, generator=generator) * top for n, h, w in SIZES]
+
+
+def plain(top: float = 1.0) -> PlainNet:
+    torch.manual_seed(1)
+    return compile_to_plain(EDSR(scale=2, blocks=1, channels=8).eval(), input_range=(0.0, top))
+
+
+def foreign(path: Path, *, groups: int = 1, opset: int = 17, offset: float = 0.0, bias: bool = True) -> Path:
+    """Four nameless convolutions, from 4 channels on, `offset` above zero, and a pixel shuffle; not a file of ours."""
+    generator = np.random.default_rng(0)
+    shapes = [(8, 1, 1, 1), (8, 8 // groups, 3, 3), (8, 8, 3, 3), (4, 8, 3, 3)]
+    weights = [generator.normal(0, 0.3, shape).astype(np.float32) for shape in shapes]
+    tensors = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
+    nodes, value = [], "image"
+    for i, weight in enumerate(weights):
+        inputs = [value, f"w{i}"]
+        if bias:
+            level = offset * (1 - (weight.sum((1, 2, 3)) if i > 0 else np.zeros(len(weight))))
+            tensors.append(numpy_helper.from_array(level.astype(np.float32), f"b{i}"))
+            inputs.append(f"b{i}")
+        k = weight.shape[-1]
+        nodes.append(helper.make_node("Conv", inputs, [f"c{i}"], pads=[k // 2] * 4, group=groups if i == 1 else 1))
+        nodes.append(helper.make_node("Relu", [f"c{i}"], [f"r{i}"]))
+        value = f"r{i}" if i < 3 else f"c{i}"
+    nodes[-1] = helper.make_node("DepthToSpace", [value], ["y"], blocksize=2, mode="CRD")
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, f"{name}h", f"{name}w"])
+        for name in ("image", "y")
+    ]
+    graph = helper.make_graph(nodes, "foreign", ends[:1], ends[1:], tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7), str(path))
+    return path
+
+
+def deviation(one: Path, other: Path, inputs: list[Tensor]) -> float:
+    """Root mean square, in parts of the output's range."""
+    pairs = [(OrtNetwork(one)(x), OrtNetwork(other)(x)) for x in inputs]
+    error = torch.cat([(a - b).square().flatten() for a, b in pairs]).mean().sqrt()
+    return float(error / torch.cat([(a.max() - a.min())[None] for a, _ in pairs]).max())
+
+
+def shift(one: Path, other: Path, inputs: list[Tensor]) -> float:
+    """By how much the averages of the last convolution's channels differ, away from borders: root mean square."""
+    differences = [(OrtNetwork(one)(x) - OrtNetwork(other)(x))[..., 8:-8, 8:-8] for x in inputs]
+    channels = [torch.nn.functional.pixel_unshuffle(d, 2).mean((0, 2, 3)) for d in differences]
+    return float(torch.stack(channels).mean(0).square().mean().sqrt())
+
+
+def content(path: Path) -> dict[str, NDArray[np.generic]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(str(path)).graph.initializer}
+
+
+def test_a_plain_network_in_8_bits(tmp_path: Path) -> None:
+    source, out = tmp_path / "plain.onnx", tmp_path / "int8.onnx"
+    net = plain()
+    export_onnx(net, source)
+    report = quantize(source, out, images(), takes=Takes(2))
+    assert report.convolutions == len(net.widths) - 1  # all layers
+    assert (report.bytes, report.source_bytes) == (out.stat().st_size, source.stat().st_size)
+    assert 0 < deviation(source, out, images()) < 0.02
+    dtypes = {name: str(array.dtype) for name, array in content(out).items() if name.startswith("layers.")}
+    assert dtypes["layers.0.weight_quantized"] == dtypes["layers.1.weight_quantized"] == "int8"
+    assert np.abs(content(out)["layers.1.weight_quantized"].astype(int)).max() <= 64  # 7 bits
+
+
+def test_any_size_goes_in(tmp_path: Path) -> None:
+    export_onnx(plain(), tmp_path / "plain.onnx")
+    quantize(tmp_path / "plain.onnx", tmp_path / "int8.onnx", images(), takes=Takes(2))
+    assert OrtNetwork(tmp_path / "int8.onnx")(torch.rand(3, 3, 5, 40)).shape == (3, 3, 10, 80)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_layers_rounded_again_give_back_what_rounding_shifts(
+    groups: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = foreign(tmp_path / "net.onnx", groups=groups, offset=8.0)
+    inputs = images(channels=1)
+    quantize(source, tmp_path / "with.onnx", inputs, takes=Takes(2, 1))
+    monkeypatch.setattr(quantization, "_round_again", lambda *_: 0)
+    quantize(source, tmp_path / "without.onnx", inputs, takes=Takes(2, 1))
+    shifts = [shift(source, tmp_path / name, inputs) for name in ("with.onnx", "without.onnx")]
+    assert shifts[0] < shifts[1] / 5, shifts
+    deviations = [deviation(source, tmp_path / name, inputs) for name in ("with.onnx", "without.onnx")]
+    assert deviations[0] < deviations[1] / 2, deviations
+
+
+def test_what_convolutions_share_stays_as_it_was_rounded(tmp_path: Path) -> None:
+    model = onnx.load(str(foreign(tmp_path / "net.onnx")))
+    model.graph.node[4].input[1] = "w1"  # the third convolution reads the weights of the second
+    onnx.save(model, str(tmp_path / "shared.onnx"))
+    quantize(tmp_path / "shared.onnx", tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert 0 < deviation(tmp_path / "shared.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
+
+
+@pytest.mark.parametrize(("opset", "bias"), [(11, True), (17, False)])
+def test_old_files_and_convolutions_without_bias(opset: int, bias: bool, tmp_path: Path) -> None:
+    source = foreign(tmp_path / "net.onnx", opset=opset, bias=bias)
+    assert quantize(source, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1)).convolutions == 4
+    assert 0 < deviation(source, tmp_path / "int8.onnx", images(channels=1)) < 0.03
+
+
+def test_the_file_says_what_it_takes_and_no_more_that_it_is_plain(tmp_path: Path) -> None:
+    source, out = tmp_path / "plain.onnx", tmp_path / "int8.onnx"
+    report = export_onnx(plain(255.0), source)
+    takes = Takes(2, 3, (0.0, 255.0))
+    quantize(source, out, images(255.0), takes=takes)
+    metadata = OrtNetwork(out).metadata
+    assert quantization.takes_of(metadata) == takes
+    assert metadata["source_sha256"] == report.sha256
+    assert is_plain(source) and not is_plain(out)
+    assert quantization.takes_of(OrtNetwork(source).metadata) is None
+    with pytest.raises(InvalidInput, match="metadata are damaged"):
+        quantization.takes_of({**metadata, "input_range": "0"})
+
+
+def test_the_same_file_each_time(tmp_path: Path) -> None:
+    export_onnx(plain(), tmp_path / "plain.onnx")
+    files = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for file in files:
+        quantize(tmp_path / "plain.onnx", file, images(), takes=Takes(2))
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_nothing_is_said_and_nothing_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    source = foreign(tmp_path / "net.onnx")
+    before = source.read_bytes()
+    with caplog.at_level(logging.WARNING):
+        quantize(source, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert capfd.readouterr() == ("", "") and not caplog.records
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["int8.onnx", "net.onnx"]
+    assert source.read_bytes() == before
+    (tmp_path / "int8.onnx").unlink()
+    with pytest.raises(InvalidInput, match="cannot quantise it"):
+        quantize(source, tmp_path / "int8.onnx", images(channels=3), takes=Takes(2, 1))  # the network takes one
+    assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def half(path: Path) -> None:
+    export_onnx(plain(), path, dtype="float16")
+
+
+def text(path: Path) -> None:
+    path.write_text("no network")
+
+
+def without_convolution(path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, "h", "w"]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+
+
+def eight_bits(path: Path) -> None:
+    source = foreign(path.with_name("float32.onnx"))
+    quantize(source, path, images(channels=1), takes=Takes(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (half, "is float16"),
+        (text, "is no ONNX model"),
+        (without_convolution, "no convolution"),
+        (eight_bits, "quantised already"),
+        (lambda path: None, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_quantised(write: Callable[[Path], object], words: str, tmp_path: Path) -> None:
+    write(tmp_path / "net.onnx")
+    with pytest.raises(InvalidInput, match=rf"net\.onnx.*{words}"):
+        quantize(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(), takes=Takes(2))
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"extension \.onnx"):
+        quantize(tmp_path / "net.onnx", tmp_path / "int8.pt", images(), takes=Takes(2))
+    with pytest.raises(InvalidInput, match="no calibration images"):
+        quantize(tmp_path / "net.onnx", tmp_path / "int8.onnx", [], takes=Takes(2))
+
+
+# -- the command
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain network of values 0 to 255, its teacher, and images: HR, LR."""
+    folder = tmp_path_factory.mktemp("quantize")
+    torch.manual_seed(1)
+    torch.save(EDSR(scale=2, blocks=1, channels=8).state_dict(), folder / "teacher.pt")
+    export_onnx(plain(255.0), folder / "plain.onnx")
+    write_pairs(folder / "data")
+    return folder
+
+
+def test_quantize_tells_what_it_costs(run: Run, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "int8.onnx"
+    images = folder / "data" / "HR"
+    command = ("quantize", folder / "plain.onnx", "--out", out, "--calibration", images, "--size", "32x24")
+    status, told, err = run(*command, "--samples", "4", "--seed", "1", "--data", folder / "data")
+    assert (status, err) == (0, "")
+    assert all(word in told for word in ("float32", "int8", "PSNR on 2 images", "32x24", " kB", "written"))
+    status, told, err = run(*command, "--json")
+    found = json.loads(told)
+    assert (status, err) == (0, "") and found["psnr_on"] == "the calibration photographs"
+    assert found["bytes"] == {"float32": (folder / "plain.onnx").stat().st_size, "int8": out.stat().st_size}
+    assert found["time_ratio"] > 0 and found["size"] == [32, 24]
+    assert run(*command, "--quiet") == (0, "", "")
+
+
+def test_a_quantised_network_costs_what_it_was_made_of_costs(run: Run, folder: Path, tmp_path: Path) -> None:
+    status, _, err = run("quantize", folder / "plain.onnx", "--out", tmp_path / "int8.onnx", "--size", "16x16")
+    assert status == 0, err
+    assert counted(NetworkFile(tmp_path / "int8.onnx")) == counted(NetworkFile(folder / "plain.onnx"))
+    quantize(folder / "plain.onnx", tmp_path / "bare.onnx", images(), takes=Takes(2))
+    assert counted(NetworkFile(tmp_path / "bare.onnx")) == (None, None)
+
+
+def test_eval_of_a_quantised_network_knows_its_range(run: Run, folder: Path, tmp_path: Path) -> None:
+    out, source = tmp_path / "int8.onnx", folder / "plain.onnx"
+    assert run("quantize", source, "--out", out, "--calibration", folder / "data" / "HR", "-q")[0] == 0
+    status, told, err = run("eval", source, out, "--data", folder / "data", "--json")
+    assert status == 0, err
+    exact, integer = (json.loads(told)["models"][str(file)]["average"]["psnr"] for file in (source, out))
+    assert exact == pytest.approx(integer, abs=0.2) and exact != integer
+
+
+def test_without_calibration_the_photographs_that_ship(run: Run, folder: Path, tmp_path: Path) -> None:
+    command = ("quantize", folder / "plain.onnx", "--out", tmp_path / "int8.onnx", "--size", "16x16", "--json")
+    status, told, err = run(*command, "--data", folder / "data")
+    assert status == 0 and json.loads(told)["convolutions_in_8_bits"] >= 1, err
+
+
+def test_wrong_input_to_quantize(run: Run, folder: Path, tmp_path: Path) -> None:
+    source, out, data = folder / "plain.onnx", tmp_path / "out.onnx", folder / "data"
+    int8 = tmp_path / "int8.onnx"
+    quantize(source, int8, images(255.0), takes=Takes(2, 3, (0.0, 255.0)))
+    half(tmp_path / "half.onnx")
+    text(tmp_path / "text.onnx")
+    (tmp_path / "empty").mkdir()
+    for arguments, words in (
+        (("quantize", int8, "--out", out), ("int8.onnx", "quantised already")),
+        (("quantize", tmp_path / "half.onnx", "--out", out, "--calibration", data / "HR"), ("is float16",)),
+        (("quantize", tmp_path / "text.onnx", "--out", out), ("text.onnx", "cannot load it")),
+        (("quantize", tmp_path / "absent.onnx", "--out", out), ("absent.onnx", "no such file")),
+        (("quantize", folder / "teacher.pt", "--out", out), ("teacher.pt", "not named .onnx")),
+        (("quantize", source, "--out", tmp_path / "out.pt"), ("out.pt", "not named .onnx")),
+        (("quantize", source, "--out", source), ("is the network that is read",)),
+        (("quantize", source, "--out", out, "--calibration", tmp_path / "empty"), ("empty", "no readable image")),
+        (("quantize", source, "--out", out, "--data", tmp_path / "empty"), ("empty", "no readable image")),
+        (("quantize", source, "--out", out, "--size", "big"), ("--size big",)),
+        (("verify", folder / "teacher.pt", int8), ("int8.onnx", "in 8 bits", "no certificate")),
+        (("convert", int8, "--out", out), ("quantised",)),
+    ):
+        status, told, err = run(*arguments)
+        assert status == 2 and told == "" and err.count("\n") == 1, (arguments, told, err)
+        assert all(word in err for word in words), err
+        assert not out.exists()

@@ -1,0 +1,260 @@
+"""By bands and columns, every network gives what it gives for the whole image."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from memsr_compiler import Upscaler, compile_to_plain, save_plain
+from memsr_compiler.runtime.bands import Rows, live_bytes, reach, run_bands
+from memsr_compiler.runtime.ort_layers import OrtLayers, Stage
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.vdsr import VDSR
+from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.runtime.upscaler import SLACK, layers_of
+
+INFO = PlainInfo(1, 3, (0.0, 1.0), "", "", "", 0, "", "")
+
+
+def network(seed: int, kernels: list[int], shuffles: list[int]) -> PlainNet:
+    """A random plain network in float64; 3 channels in and out."""
+    generator = torch.Generator().manual_seed(seed)
+    layers, channels, scale = [], 3, 1
+    for i, (kernel, shuffle) in enumerate(zip(kernels, shuffles, strict=True)):
+        last = i == len(kernels) - 1
+        made = 3 if last else int(torch.randint(1, 5, (), generator=generator))
+        weight = torch.randn(made * shuffle**2, channels, kernel, kernel, generator=generator, dtype=torch.float64)
+        bias = torch.randn(made * shuffle**2, generator=generator, dtype=torch.float64)
+        layers.append(PlainLayer(weight / kernel, bias, relu=not last, shuffle=shuffle))
+        channels, scale = made, scale * shuffle
+    return PlainNet(layers, PlainInfo(**{**INFO.__dict__, "scale": scale}))
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> PlainNet:
+    depth = draw(st.integers(1, 5))
+    kernels = draw(st.lists(st.sampled_from([1, 3, 5]), min_size=depth, max_size=depth))
+    shuffles = draw(st.lists(st.sampled_from([1, 1, 2, 3]), min_size=depth, max_size=depth))
+    return network(draw(st.integers(0, 1000)), kernels, shuffles)
+
+
+def whole(net: PlainNet, image: Tensor) -> Tensor:
+    with torch.no_grad():
+        result: Tensor = net(image)
+    return result
+
+
+def image(height: int, width: int, channels: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(height * 100 + width)
+    return torch.randn(1, channels, height, width, generator=generator, dtype=torch.float64)
+
+
+class InFloat64:
+    """torch as the engine, so that nothing but the bands' own mistakes is above 1e-10."""
+
+    def __init__(self, layers: Sequence[Stage]) -> None:
+        self.layers = layers
+
+    def __call__(self, number: int, read: Rows, made: Rows) -> None:
+        layer = self.layers[number]
+        weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
+        y = F.conv2d(torch.from_numpy(read)[None], weight, bias, padding=(0, layer.size // 2))
+        made[:] = F.pixel_shuffle(y.relu() if layer.relu else y, layer.shuffle)[0].numpy()
+
+    def reserve(self, numbers: int) -> None:
+        assert numbers > 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(networks(), st.integers(1, 14), st.integers(1, 9), st.booleans(), st.data())
+def test_bands_of_any_height_give_the_whole(
+    net: PlainNet, height: int, width: int, turned: bool, data: st.DataObject
+) -> None:
+    x = image(height, width)
+    cuts = sorted(data.draw(st.sets(st.integers(1, height), max_size=6)) | {height})
+    bands = [x[0, :, top:end].numpy() for top, end in zip([0, *cuts], cuts, strict=False)]
+    highest = max(band.shape[1] for band in bands)
+    layers, expected = layers_of(net), whole(net, x)[0]
+    if turned:
+        layers = tuple(layer.turned() for layer in layers)
+        expected = whole(net, x.transpose(2, 3))[0].transpose(1, 2)
+    made = [rows.copy() for rows in run_bands(layers, InFloat64(layers), width, highest, bands)]
+    np.testing.assert_allclose(np.concatenate(made, axis=1), expected, rtol=1e-10, atol=1e-10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks(), st.integers(1, 20), st.integers(1, 20), st.floats(0, 1), st.none() | st.integers(1, 25))
+def test_any_limit_and_columns_give_the_whole(
+    net: PlainNet, height: int, width: int, share: float, columns: int | None
+) -> None:
+    single = net.float()
+    layers = layers_of(single)
+    least = live_bytes(layers, 2 * reach(layers) + 1, 1) + SLACK
+    limit = least + int(share * live_bytes(layers, max(height, width), max(height, width)))
+    pixels = image(height, width)[0].permute(1, 2, 0).float().numpy()
+    with Upscaler(single, max_memory=limit, columns=columns) as upscale:
+        made = upscale(pixels)
+    expected = whole(single, torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(made, expected, rtol=1e-3, atol=2e-4 * max(1.0, float(np.abs(expected).max())))
+
+
+PEAK = """
+import sys, numpy as np
+from pathlib import Path
+from memsr_compiler import Upscaler
+
+def status(key):
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key))
+    return int(line.split()[1]) << 10
+
+file, height, width, limit = sys.argv[1], *map(int, sys.argv[2:])
+upscale = Upscaler(file, max_memory=limit or None, threads=1)
+image = np.zeros((height, width, 3), np.uint8)
+upscale(np.zeros((2 * height // max(height, width) + 1, 2 * width // max(height, width) + 1, 3), np.uint8))
+result = np.ones((2 * height, 2 * width, 3), np.uint8)
+before = status("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+upscale(image, out=result)
+print(status("VmHWM") - before, upscale.needed(min(height, width), 32))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak memory")
+@pytest.mark.parametrize(
+    ("widths", "height", "width", "limit"),
+    [
+        ([48] * 9, 300, 500, 0),
+        ([48] * 9, 900, 301, 0),
+        ([40] * 9, 1200, 400, 12 << 20),
+        ([48] * 9, 300, 3000, 7 << 20),  # has to be cut into columns
+        ([24, 40, 72, 104, 72, 64, 256], 400, 500, 60 << 20),  # the arena has to serve all sizes
+    ],
+)
+def test_the_process_takes_no_more_than_was_said(
+    widths: list[int], height: int, width: int, limit: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    shapes = [*zip(widths, [3, *widths], strict=False), (12, widths[-1])]
+    layers = [
+        PlainLayer(torch.randn(o, i, 3, 3) / i, torch.zeros(o), relu=o > 12, shuffle=1 if o > 12 else 2)
+        for o, i in shapes
+    ]
+    save_plain(PlainNet(layers, PlainInfo(**{**INFO.__dict__, "scale": 2})), tmp_path / "net.safetensors")
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "net.safetensors"), str(height), str(width), str(limit)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    peak, said = int(told[0]), limit or int(told[1])
+    assert 0.25 * said < peak <= said
+
+
+GROWING = """
+upscale = Upscaler(file, max_memory=limit, threads=1)
+upscale(np.zeros((2, 2, 3), np.uint8))
+upscale(np.zeros((2, 3, 3), np.uint8))
+images = [np.zeros((side, side + 7 * (i % 3 - 1), 3), np.uint8) for i, side in enumerate(range(40, 321, 20))]
+results = [np.ones((2 * len(image), 2 * image.shape[1], 3), np.uint8) for image in images]
+before = status("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+for image, result in zip(images, results):
+    upscale(image, out=result)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak memory")
+def test_nor_do_images_that_grow_add_up(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_plain(compile_to_plain(EDSR(scale=2, blocks=4, channels=32).eval()), tmp_path / "net.safetensors")
+    limit = 40 << 20
+    code = PEAK.partition("upscale = ")[0] + GROWING
+    command = [sys.executable, "-c", code, str(tmp_path / "net.safetensors"), "0", "0", str(limit)]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert 0.25 * limit < peak <= limit
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_pixels_keep_their_dtype(dtype: type, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = compile_to_plain(EDSR(scale=2, blocks=1, channels=8).eval())
+    save_plain(net, tmp_path / "plain.safetensors")
+    peak = 1 if dtype is np.float32 else np.iinfo(dtype).max
+    pixels = (np.random.default_rng(0).random((30, 41, 3)) * peak).astype(dtype)
+    with Upscaler(tmp_path / "plain.safetensors") as upscale:
+        made = upscale(pixels)
+        together = np.concatenate(list(upscale.bands(pixels)))
+    assert made.dtype == dtype and made.shape == (60, 82, 3)
+    x = torch.from_numpy(pixels.astype(np.float32) / peak).permute(2, 0, 1)[None]
+    expected = whole(net, x)[0].permute(1, 2, 0).numpy()
+    expected = expected if dtype is np.float32 else np.clip(expected, 0, 1) * peak
+    tolerance = 1e-5 if dtype is np.float32 else 0.51 + 1e-5 * peak  # half a level, and rounding
+    assert np.abs(made.astype(np.float64) - expected).max() < tolerance
+    assert np.abs(together.astype(np.float64) - made.astype(np.float64)).max() <= max(2e-5 * peak, 1e-5)
+
+
+def test_the_network_that_is_given_stays_as_it_is() -> None:
+    net = network(0, [3, 3], [1, 2])
+    Upscaler(net)
+    assert net[0].weight.dtype == torch.float64
+
+
+def test_the_engine_is_torch_to_rounding() -> None:
+    net = network(5, [3, 1, 5, 3], [1, 1, 2, 1]).float()
+    layers = layers_of(net)
+    engine = OrtLayers(layers, threads=2)
+    for i, layer in enumerate(layers):
+        read = np.random.default_rng(i).standard_normal((layer.weight.shape[1], 7 + layer.size - 1, 11), np.float32)
+        made = [np.empty((layer.made, 7 * layer.shuffle, 11 * layer.shuffle), np.float32) for _ in range(2)]
+        engine(i, read, made[0])
+        InFloat64(layers)(i, read, made[1])
+        np.testing.assert_allclose(made[0], made[1], rtol=1e-5, atol=1e-4)
+
+
+def test_networks_on_luma_take_flat_images() -> None:
+    torch.manual_seed(0)
+    net = compile_to_plain(VDSR(blocks=2, channels=4).eval())
+    pixels = np.random.default_rng(0).random((9, 7)).astype(np.float32)
+    made = Upscaler(net)(pixels)
+    assert made.shape == (9, 7)
+    np.testing.assert_allclose(made, whole(net, torch.from_numpy(pixels)[None, None])[0, 0], atol=1e-5)
+
+
+def test_the_result_goes_where_it_is_wanted() -> None:
+    net, pixels = network(0, [3, 3], [1, 2]).float(), np.random.default_rng(0).random((9, 14, 3), np.float32)
+    expected = Upscaler(net)(pixels)
+    backwards = np.zeros_like(expected)[::-1]
+    assert Upscaler(net)(pixels, out=backwards) is backwards and np.array_equal(backwards, expected)
+
+
+def test_what_upscaler_refuses() -> None:
+    net = network(0, [3, 3], [1, 2]).float()
+    with pytest.raises(InvalidInput, match="too few: a column of one pixel and its halo take"):
+        Upscaler(net, max_memory=SLACK + 100)(np.zeros((50, 50, 3), np.uint8))
+    with pytest.raises(InvalidInput, match=r"rows of 50 pixels take .* bytes: give the whole image at once"):
+        list(Upscaler(net, max_memory=live_bytes(layers_of(net), 20, 1) + SLACK).bands(np.zeros((50, 50, 3), np.uint8)))
+    for wrong in (np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5)), np.zeros((0, 5, 3), np.uint8)):
+        with pytest.raises(InvalidInput, match=r"the network takes \(H, W, 3\)"):
+            Upscaler(net)(wrong)
+    with pytest.raises(InvalidInput, match="rows of 50 pixels are cut at 7"):
+        list(Upscaler(net, columns=7).bands(np.zeros((50, 50, 3), np.uint8)))
+    for wrong in ({"columns": 0}, {"columns": -5}, {"threads": 0}, {"max_memory": 1.5}):
+        with pytest.raises(InvalidInput, match="want a whole number from 1 up"):
+            Upscaler(net, **wrong)
+    for out in (np.zeros((20, 5, 3), np.uint8), np.zeros((10, 10, 3), np.float32), np.zeros((10, 10), np.uint8)):
+        with pytest.raises(InvalidInput, match=r"the result is uint8 \(10, 10, 3\)"):
+            Upscaler(net)(np.zeros((5, 5, 3), np.uint8), out=out)
+    with pytest.raises(InvalidInput, match="dtype int64"):
+        Upscaler(net)(np.zeros((5, 5, 3), np.int64))
+    skipping = PlainNet(list(net), PlainInfo(**{**net.info.__dict__, "image_skip": "bicubic"}))
+    with pytest.raises(InvalidInput, match="bicubic enlargement"):
+        Upscaler(skipping)

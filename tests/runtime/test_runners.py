@@ -1,0 +1,139 @@
+"""ONNX Runtime and torch: what runs where is what was asked for, or refused."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+
+from memsr_compiler import compile_to_plain, export_onnx
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.runtime.runners import PROVIDERS, OrtNetwork, Provider, TorchNetwork
+
+GPU: list[Provider] = ["cuda", "tensorrt"]
+no_gpu = pytest.mark.skipif(
+    torch.cuda.is_available() or "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+    reason="is about machines without a GPU",
+)
+
+
+@pytest.fixture(scope="module")
+def net() -> PlainNet:
+    torch.manual_seed(0)
+    return compile_to_plain(EDSR(scale=2, blocks=1, channels=8).eval())
+
+
+@pytest.fixture(scope="module")
+def path(net: PlainNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("runtime") / "net.onnx"
+    export_onnx(net, made)
+    return made
+
+
+def test_both_engines_compute_the_network(net: PlainNet, path: Path) -> None:
+    x = torch.rand(1, 3, 9, 7)
+    with torch.no_grad():
+        expected = net(x)
+    for network in (OrtNetwork(path, threads=1), TorchNetwork(net, threads=1)):
+        assert network.engine.endswith(", cpu") and network.precision == torch.float32
+        torch.testing.assert_close(network(x), expected, atol=1e-5, rtol=0)
+        assert network(x.double()).dtype == torch.float64
+    assert OrtNetwork(path).provider == "cpu"
+
+
+def test_bound_tensors_give_the_same(path: Path) -> None:
+    """Calls on a GPU bind image and result to it; here they are bound to the processor's memory."""
+    network, bound = OrtNetwork(path), OrtNetwork(path)
+    bound.provider = "cuda"
+    for shape in ((1, 3, 9, 7), (1, 3, 4, 5), (2, 3, 9, 7)):
+        x = torch.rand(shape)
+        assert torch.equal(bound(x), network(x))
+    with pytest.raises(InvalidInput, match=r"\(1, 4, 4, 5\) does not fit"):
+        bound(torch.rand(1, 4, 4, 5))
+
+
+def test_a_prepared_run_runs_as_often_as_wanted(net: PlainNet, path: Path) -> None:
+    x = torch.rand(1, 3, 9, 7)
+    for network in (OrtNetwork(path), TorchNetwork(net)):
+        once = network.prepare(x)
+        for _ in range(3):
+            once()
+    with pytest.raises(InvalidInput, match=r"\(1, 4, 4, 5\) does not fit"):
+        OrtNetwork(path).prepare(torch.rand(1, 4, 4, 5))()
+
+
+def test_torch_gets_its_threads_only_while_it_runs(net: PlainNet) -> None:
+    before = torch.get_num_threads()
+    seen = []
+    spied = torch.nn.Sequential(net)
+    spied.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    network = TorchNetwork(spied, threads=2)
+    network(torch.rand(1, 3, 8, 8))
+    network.prepare(torch.rand(1, 3, 8, 8))()
+    assert seen == [2, 2] and torch.get_num_threads() == before
+
+
+@no_gpu
+@pytest.mark.parametrize("provider", GPU)
+def test_a_provider_that_is_not_there_is_refused(path: Path, net: PlainNet, provider: Provider) -> None:
+    with pytest.raises(InvalidInput) as told:
+        OrtNetwork(path, provider=provider)
+    for words in (f"--provider {provider}", "CPUExecutionProvider", "memsr_compiler[gpu]"):
+        assert words in str(told.value)
+    with pytest.raises(InvalidInput, match=r"tensorrt runs ONNX files|finds no CUDA device"):
+        TorchNetwork(net, provider=provider)
+
+
+def test_an_unknown_provider(path: Path) -> None:
+    with pytest.raises(InvalidInput, match="cpu, cuda, tensorrt"):
+        OrtNetwork(path, provider="rocm")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("provider", GPU)
+def test_a_session_that_fell_back_is_refused(path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ONNX Runtime built for GPUs does on a machine without one: the session starts, on the processor."""
+    monkeypatch.setattr(
+        onnxruntime,
+        "get_available_providers",
+        lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    asked: list[Any] = []
+
+    def session(file: str, options: object, *, providers: list[Any], enable_fallback: int) -> object:
+        asked.append((providers, enable_fallback))
+        return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(InvalidInput, match=r"could not start .* would use CPUExecutionProvider; check that nvidia-smi"):
+        OrtNetwork(path, provider=provider)
+    ((providers, fallback),) = asked
+    names = {"cuda": ["CUDAExecutionProvider"], "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider"]}
+    assert [name for name, _ in providers] == names[provider] and fallback == 0
+
+
+@no_gpu
+@pytest.mark.parametrize("both", [True, False])
+def test_two_onnx_runtimes_are_told(path: Path, both: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def distribution(name: str) -> object:
+        if name in ("onnxruntime", "onnxruntime-gpu") and (both or name == "onnxruntime"):
+            return object()
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", distribution)
+    with pytest.raises(InvalidInput) as told:
+        OrtNetwork(path, provider="cuda")
+    assert ("share one module" in str(told.value)) == both
+    OrtNetwork(path)  # the processor is served by either
+
+
+def test_the_command_line_knows_the_providers() -> None:
+    from memsr_compiler import cli
+
+    assert cli.PROVIDERS == PROVIDERS

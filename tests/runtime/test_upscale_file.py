@@ -1,0 +1,357 @@
+"""memsrc upscale and what is behind it: image files by rows, networks on them, folders that go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+pytest.importorskip("pyvips", reason="image files by rows need the extra [images]")
+
+from memsr_compiler import Upscaler, compile_to_plain, export_onnx, save_plain
+from memsr_compiler.runtime import upscale_file as enlarge
+from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.vdsr import VDSR
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.images.streams import RowFile
+
+
+def pixels(height: int, width: int, channels: int = 3, dtype: type = np.uint8) -> NDArray[Any]:
+    generator = np.random.default_rng(height * 1000 + width)
+    return generator.integers(0, int(np.iinfo(dtype).max) + 1, (height, width, channels)).astype(dtype)
+
+
+def write_16_bit(path: Path, image: NDArray[np.uint16]) -> None:
+    """Pillow has no 16-bit RGB."""
+    height, width, channels = image.shape
+    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in image)
+    chunks = [
+        (b"IHDR", struct.pack(">2I5B", width, height, 16, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)),
+        (b"IDAT", zlib.compress(raw)),
+        (b"IEND", b""),
+    ]
+    packed = [struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+
+
+def read_back(path: Path) -> NDArray[Any]:
+    """By another library than the one that wrote it, where that reads 16 bits."""
+    image = RowFile.open(path)
+    if image.dtype == np.uint8:
+        with Image.open(path) as file:
+            return np.array(file)
+    return np.concatenate(list(image.bands(1000)))
+
+
+def doubled(bands: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    for band in bands:
+        yield band.repeat(2, axis=0).repeat(2, axis=1)
+
+
+@pytest.fixture(scope="module")
+def net() -> PlainNet:
+    torch.manual_seed(0)
+    return compile_to_plain(EDSR(scale=2, blocks=1, channels=8).eval())
+
+
+@pytest.fixture(scope="module")
+def model(net: PlainNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "plain.onnx"
+    export_onnx(net, path)
+    return path
+
+
+# -- files by rows
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]), st.booleans(), st.integers(1, 50))
+def test_pixels_come_back(
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, channels: int, deep: bool, rows: int
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    before = pixels(height, width, channels, np.uint16 if deep else np.uint8)
+    if deep:
+        write_16_bit(folder / "in.png", before)
+    else:
+        Image.fromarray(before[..., 0] if channels == 1 else before).save(folder / "in.png")
+    image = RowFile.open(folder / "in.png")
+    assert (image.height, image.width, image.channels, image.alpha, image.dtype) == (*before.shape, False, before.dtype)
+    assert np.array_equal(np.concatenate(list(image.bands(rows))), before)
+    for suffix in (".png", ".tif"):
+        image.save(folder / f"out{suffix}", doubled(image.bands(rows)), 2)
+        made = read_back(folder / f"out{suffix}").reshape(2 * height, 2 * width, channels)
+        assert np.array_equal(made, before.repeat(2, axis=0).repeat(2, axis=1))
+    assert not list(folder.glob(".*"))
+
+
+def test_what_a_file_has_beside_colours_stays(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"  # orientation: turned; maker
+    alpha = np.full((30, 20), 77, np.uint8)
+    image = np.dstack([pixels(30, 20), alpha])
+    Image.fromarray(image).save(tmp_path / "in.png", icc_profile=profile, exif=exif, dpi=(300, 300))
+    source = RowFile.open(tmp_path / "in.png")
+    assert source.alpha
+    for suffix in (".png", ".tif", ".webp", ".jpg"):
+        out = tmp_path / f"out{suffix}"
+        source.save(out, doubled(source.bands(8)), 2)
+        with Image.open(out) as made:
+            assert made.size == ((60, 40) if suffix == ".tif" else (40, 60))  # Pillow turns TIFFs as they are noted
+            assert made.info["icc_profile"] == profile
+            assert made.getexif()[0x0112] == 6
+            assert suffix == ".tif" or made.getexif()[0x010F] == "a camera"  # libvips writes no more into TIFF
+            if suffix != ".jpg":
+                assert made.mode == "RGBA" and (np.array(made)[..., 3] == 77).all()
+            if suffix == ".png":
+                assert round(made.info["dpi"][0]) == 300
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(pixels(200, 200)).save(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no image")
+    for name in ("empty.png", "text.png", "missing.png"):
+        with pytest.raises(InvalidInput, match="not a readable image"):
+            RowFile.open(tmp_path / name)
+    half = RowFile.open(tmp_path / "half.png")
+    with pytest.raises(InvalidInput, match=r"half\.png: is damaged"):
+        half.save(tmp_path / "out.png", doubled(half.bands(16)), 2)
+    with pytest.raises(InvalidInput, match="200 x 200 pixels, more than 39,999"):
+        RowFile.open(tmp_path / "whole.png", most_pixels=39_999)
+    Image.fromarray(pixels(4, 4)).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    with pytest.raises(InvalidInput, match="cmyk; RGB or grey"):
+        RowFile.open(tmp_path / "cmyk.jpg")
+    whole = RowFile.open(tmp_path / "whole.png")
+    with pytest.raises(ExportError, match="cannot be written"):
+        whole.save(tmp_path / "nowhere" / "out.png", doubled(whole.bands(16)), 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cmyk.jpg", "empty.png", "half.png", "text.png", "whole.png"]
+
+
+# -- the command
+
+
+def expected(net: PlainNet, image: NDArray[Any]) -> NDArray[Any]:
+    return Upscaler(net)(image)
+
+
+def test_one_image_by_every_way(run: Run, net: PlainNet, model: Path, tmp_path: Path) -> None:
+    image = pixels(90, 61)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    whole = expected(net, image)
+    ways = (["--tile", "off"], [], ["--tile", "16"], ["--max-memory", "4900kB"], ["--threads", "2"])
+    for i, options in enumerate(ways):
+        out = tmp_path / f"{i}.png"
+        assert run("upscale", tmp_path / "in.png", out, "--model", model, *options)[0] == 0
+        made = read_back(out)
+        assert made.shape == (180, 122, 3) and np.abs(made.astype(int) - whole).max() <= 1
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["plain.onnx", "plain.safetensors"])
+def test_plain_networks_need_no_torch(net: PlainNet, tmp_path: Path, name: str) -> None:
+    """It takes most of a process's memory, and of the time until it starts."""
+    (export_onnx if name.endswith("onnx") else save_plain)(net, tmp_path / name)
+    Image.fromarray(pixels(9, 12)).save(tmp_path / "small.png")
+    program = "import sys; sys.modules['torch'] = None; from memsr_compiler.cli import main; main()"
+    arguments = ["upscale", "small.png", "large.png", "--model", name, "--max-memory", "16MB"]
+    subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    with Image.open(tmp_path / "large.png") as large:
+        assert large.size == (24, 18)
+
+
+def test_deep_and_grey_images(run: Run, net: PlainNet, model: Path, tmp_path: Path) -> None:
+    deep = pixels(20, 30, 3, np.uint16)
+    write_16_bit(tmp_path / "deep.png", deep)
+    assert run("upscale", tmp_path / "deep.png", tmp_path / "out.png", "--model", model)[0] == 0
+    made = read_back(tmp_path / "out.png")
+    assert made.dtype == np.uint16 and np.abs(made.astype(int) - expected(net, deep)).max() <= 2
+    grey = pixels(20, 30, 1)
+    Image.fromarray(grey[..., 0]).save(tmp_path / "grey.png")
+    assert run("upscale", tmp_path / "grey.png", tmp_path / "grey2.png", "--model", model)[0] == 0
+    made = read_back(tmp_path / "grey2.png")
+    assert made.shape == (40, 60)
+    colours = expected(net, grey.repeat(3, axis=2).astype(np.float32) / 255)
+    assert np.abs(made - 255 * np.clip(colours.mean(axis=2), 0, 1)).max() <= 0.51
+
+
+def test_networks_on_luma_leave_colours_alone(run: Run, tmp_path: Path) -> None:
+    """A network that gives its input back leaves what bicubic interpolation makes."""
+    torch.manual_seed(0)
+    vdsr = VDSR(blocks=1, channels=4).eval()
+    with torch.no_grad():
+        for parameter in vdsr.parameters():
+            parameter.zero_()
+    save_plain(compile_to_plain(vdsr), tmp_path / "same.safetensors")
+    image = np.clip(pixels(24, 40), 60, 180)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    again = run("upscale", tmp_path / "in.png", tmp_path / "x.png", "--model", tmp_path / "same.safetensors")
+    assert again[0] == 2 and "give --scale" in again[2]
+    command = ("upscale", tmp_path / "in.png", tmp_path / "out.png", "--model", tmp_path / "same.safetensors")
+    assert run(*command, "--scale", "3")[0] == 0
+    from memsr_compiler.images.resize import resize
+
+    bicubic = resize(image, 3, rounding=False)
+    assert np.abs(read_back(tmp_path / "out.png") - np.clip(bicubic, 0, 255)).max() <= 1.5
+
+
+def test_a_folder_goes_on_where_it_stopped(run: Run, model: Path, tmp_path: Path) -> None:
+    photos, large = tmp_path / "photos", tmp_path / "large"
+    photos.mkdir()
+    for i in range(3):
+        Image.fromarray(pixels(10 + i, 12)).save(photos / f"{i}.png")
+    Image.fromarray(pixels(9, 9)).save(photos / "scan.bmp")
+    (photos / "notes.txt").write_text("no image")
+    first = run("upscale", photos, large, "--model", model)
+    assert first[0] == 2 and "1 of 5 images could not be enlarged: notes.txt" in first[2]
+    (photos / "notes.txt").unlink()
+    assert sorted(p.name for p in large.glob("*.png")) == ["0.png", "1.png", "2.png", "scan.png"]
+    (large / "1.png").unlink()
+    Image.fromarray(pixels(20, 20)).save(photos / "2.png")  # another image now
+    refused = run("upscale", photos, large, "--model", model)
+    assert refused[0] == 2 and "2.png: is there already" in refused[2]
+    (large / "2.png").unlink()
+    before = (large / "0.png").stat().st_mtime_ns
+    second = run("upscale", photos, large, "--model", model)
+    assert second[0] == 0 and "done before  2 of 4" in second[1]
+    assert (large / "0.png").stat().st_mtime_ns == before
+    assert read_back(large / "2.png").shape == (40, 40, 3)
+    assert run("upscale", f"{photos}/[01].png", large, "--model", model)[0] == 0
+    assert run("upscale", photos, large, "--model", model, "--overwrite")[0] == 0
+    assert (large / "0.png").stat().st_mtime_ns != before
+
+
+def test_what_only_pillow_reads_keeps_alpha_and_the_limit(tmp_path: Path) -> None:
+    image = np.dstack([pixels(6, 5), np.full((6, 5), 9, np.uint8)])
+    Image.fromarray(image).save(tmp_path / "x.tga")
+    opened = RowFile.open(tmp_path / "x.tga")
+    opened.save(tmp_path / "out.png", doubled(opened.bands(4)), 2)
+    assert np.array_equal(read_back(tmp_path / "out.png"), image.repeat(2, axis=0).repeat(2, axis=1))
+    with pytest.raises(InvalidInput, match="5 x 6 pixels, more than 29"):
+        RowFile.open(tmp_path / "x.tga", most_pixels=29)
+
+
+def test_further_frames_are_told_of(run: Run, model: Path, tmp_path: Path) -> None:
+    frames = [Image.fromarray(pixels(8, 8 + i)).crop((0, 0, 8, 8)) for i in range(3)]
+    frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:])
+    status, _, err = run("upscale", tmp_path / "in.gif", tmp_path / "out.png", "--model", model)
+    assert status == 0 and "has 3 pages or frames" in " ".join(err.split())
+
+
+def test_two_images_never_become_one(run: Run, model: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels(9, 9)).save(tmp_path / name / "x.png")
+    status, _, err = run("upscale", f"{tmp_path}/?/x.png", tmp_path / "large", "--model", model)
+    assert status == 2 and "would both become" in err and not list((tmp_path / "large").iterdir())
+
+
+def test_a_result_that_was_cut_off_is_not_done(run: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels(9, 9)).save(tmp_path / "in" / "x.png")
+    command = ("upscale", tmp_path / "in", tmp_path / "large", "--model", model)
+    assert run(*command)[0] == 0
+    (tmp_path / "large" / "x.png").write_bytes(b"")
+    status, _, err = run(*command)
+    assert status == 2 and "is there already" in err
+
+
+def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, net: PlainNet, tmp_path: Path) -> None:
+    """Before memory is mapped that the disk cannot hold."""
+    Image.fromarray(pixels(40, 40)).save(tmp_path / "in.png")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(enlarge, "_on_disk", full)
+    engine = enlarge.ByBands(Upscaler(net, columns=8), tmp_path)
+    with pytest.raises(ExportError, match="No space left"):
+        enlarge.enlarge_file(engine, RowFile.open(tmp_path / "in.png"), tmp_path / "out.png", 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing_half_written(model: Path, tmp_path: Path, number: int) -> None:
+    Image.fromarray(pixels(1500, 1500)).save(tmp_path / "in.png")
+    folder = tmp_path / "out"
+    command = [sys.executable, "-m", "memsr_compiler", "upscale", str(tmp_path), str(folder), "--model", str(model)]
+    process = subprocess.Popen([*command, "--threads", "1"], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not (folder.is_dir() and list(folder.glob(".in.*"))) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"interrupted" in told
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tile", "wide"], "want auto, off, or a number"),
+        (["--scale", "3"], "the network enlarges by 2"),
+        (["--max-memory", "1MB"], "are too few"),
+        (["--max-memory", "20MB", "--tile", "off"], "leave one of them out"),
+        (["--input-range", "0", "255"], "takes values from 0 to 1; leave --input-range out"),
+        (["--input-range", "0", "255", "--tile", "off"], "takes values from 0 to 1; leave --input-range out"),
+        (["--max-pixels", "50"], "allow more with --max-pixels"),
+    ],
+)
+def test_options_that_do_not_fit(run: Run, model: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    Image.fromarray(pixels(10, 10)).save(tmp_path / "in.png")
+    refused = run("upscale", tmp_path / "in.png", tmp_path / "out.png", "--model", model, *options)
+    assert refused[0] == 2 and message in refused[2]
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_our_limit_not_pillows(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BMP is read by Pillow, which has a limit of its own that no option would lift."""
+    Image.fromarray(pixels(30, 30)).save(tmp_path / "in.bmp")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    command = ("upscale", tmp_path / "in.bmp", tmp_path / "out.png", "--model", model)
+    refused = run(*command, "--max-pixels", "800")
+    assert refused[0] == 2 and "30 x 30 pixels, more than 800" in refused[2] and "--max-pixels" in refused[2]
+    assert run(*command)[0] == 0 and Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_places_that_do_not_fit(run: Run, model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.png"
+    Image.fromarray(pixels(10, 10)).save(source)
+    teacher = tmp_path / "teacher.pt"
+    torch.save(EDSR(scale=2, blocks=1, channels=8).state_dict(), teacher)
+    out = tmp_path / "out.png"
+    for arguments, message in (
+        ((source, source, "--model", model), "is the image itself"),
+        ((source, tmp_path / "out.bmp", "--model", model), "files of this kind are not written"),
+        ((source, tmp_path / "no" / "out.png", "--model", model), "does not exist; make it first"),
+        ((tmp_path / "none.png", out, "--model", model), "there is no such file or folder"),
+        ((source, out, "--model", tmp_path / "none.onnx"), "none.onnx"),
+        ((tmp_path, tmp_path / "large.png", "--model", model), "named like an image"),
+        ((tmp_path, source / "sub", "--model", model), "cannot be made a folder"),
+        ((source, out, "--model", teacher), "is no plain network of ours"),
+    ):
+        refused = run("upscale", *arguments)
+        assert refused[0] == 2 and message in refused[2], refused
+    assert run("upscale", source, out, "--model", teacher, "--tile", "off")[0] == 0
+    assert read_back(out).shape == (20, 20, 3)

@@ -1,0 +1,703 @@
+"""Files of every kind a teacher may come in, and of many it may not."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import pickle
+import sys
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from memsr_compiler.teachers import pt2 as exported, pickle_scan as pickles
+from memsr_compiler.errors import InvalidInput, RefusedPickle
+from memsr_compiler.teachers.families.registry import family_named
+from memsr_compiler.teachers.families.vdsr import VDSR
+from memsr_compiler.teachers.load import load_teacher, read_teacher
+
+
+def small() -> VDSR:
+    torch.manual_seed(1)
+    return VDSR(blocks=2, channels=4).eval()
+
+
+def same(left: nn.Module, right: nn.Module) -> bool:
+    image = torch.rand(1, 1, 7, 9)
+    with torch.no_grad():
+        return torch.equal(left(image), right(image))
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return exec, (f"open({str(self.trace)!r}, 'w').close()",)
+
+
+class UserNetwork(nn.Module):
+    """Stands for code of the user's that no family knows."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.only = nn.Conv2d(1, width, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The one convolution of x."""
+        result: torch.Tensor = self.only(x)
+        return result
+
+
+def not_a_network() -> int:
+    """What a factory should not return."""
+    return 3
+
+
+# --- state dicts
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_both_formats_of_torch_save(legacy: bool, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.bin"  # the content decides, not the suffix
+    state = small().state_dict()
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+    loaded = read_teacher(path)
+    assert same(loaded.module, small())
+    assert loaded.path == path
+    assert len(loaded.sha256) == 64
+    assert not loaded.module.training
+    assert loaded.hyper == {"blocks": 2, "channels": 4, "colours": 1}
+
+
+@pytest.mark.parametrize("key", ["params_ema", "params", "state_dict", "model", "net", "generator"])
+def test_wrapped_state_dicts(key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    torch.save({"epoch": 3, "optimizer": {"lr": 0.1}, key: small().state_dict()}, tmp_path / "a.pth")
+    assert same(load_teacher(tmp_path / "a.pth"), small())
+    assert f"under {key!r}" in caplog.text
+
+
+def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
+    zeros = {key: torch.zeros_like(value) for key, value in small().state_dict().items()}
+    torch.save({"params": zeros, "params_ema": small().state_dict()}, tmp_path / "a.pth")
+    assert same(load_teacher(tmp_path / "a.pth"), small())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module.generator."])
+def test_common_prefixes_are_stripped(prefix: str, tmp_path: Path) -> None:
+    torch.save({prefix + key: value for key, value in small().state_dict().items()}, tmp_path / "a.pth")
+    assert same(load_teacher(tmp_path / "a.pth"), small())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_other_floating_types_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.save({key: value.to(dtype) for key, value in small().state_dict().items()}, tmp_path / "a.pth")
+    assert {parameter.dtype for parameter in load_teacher(tmp_path / "a.pth").parameters()} == {torch.float32}
+
+
+def test_old_batch_normalisation_lacks_a_counter(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
+    state = {key: value for key, value in module.state_dict().items() if "num_batches" not in key}
+    torch.save(state, tmp_path / "a.pth")
+    assert load_teacher(tmp_path / "a.pth", arch="test_loading:with_norm").state_dict().keys() > state.keys()
+
+
+def with_norm() -> nn.Module:
+    """What test_old_batch_normalisation_lacks_a_counter loads into."""
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    save_file(small().state_dict(), tmp_path / "a.bin")
+    assert same(load_teacher(tmp_path / "a.bin"), small())
+
+
+def test_a_plain_network_is_no_teacher(tmp_path: Path) -> None:
+    save_file(small().state_dict(), tmp_path / "a.safetensors", metadata={"memsr_format": "1"})
+    with pytest.raises(InvalidInput, match="is a plain network, not a teacher"):
+        read_teacher(tmp_path / "a.safetensors")
+
+
+# --- the network that goes with them
+
+
+def test_a_family_can_be_named_and_its_arguments_overridden(tmp_path: Path) -> None:
+    torch.save(small().state_dict(), tmp_path / "a.pth")
+    assert same(load_teacher(tmp_path / "a.pth", arch="vdsr"), small())
+    with pytest.raises(InvalidInput, match=r"do not fit vdsr: missing residual_layer\.2\.conv\.weight\. Check"):
+        read_teacher(tmp_path / "a.pth", arch_args={"blocks": 3})
+    with pytest.raises(InvalidInput, match=r"not all, those of edsr\."):
+        read_teacher(tmp_path / "a.pth", arch="edsr")
+    with pytest.raises(InvalidInput, match=r"do not fit rdn: missing .* more\."):
+        read_teacher(tmp_path / "a.pth", arch="rdn", arch_args={"scale": 2})
+    with pytest.raises(InvalidInput, match="unexpected keyword argument 'depth'"):
+        read_teacher(tmp_path / "a.pth", arch_args={"depth": 3})
+
+
+def test_the_users_code_builds_the_network(tmp_path: Path) -> None:
+    network = UserNetwork(5).eval()
+    torch.save({"module." + key: value for key, value in network.state_dict().items()}, tmp_path / "a.pth")
+    loaded = read_teacher(tmp_path / "a.pth", arch="test_loading:UserNetwork", arch_args={"width": 5})
+    assert same(loaded.module, network)
+    assert (loaded.family, loaded.input_range, loaded.hyper) == (None, None, {"width": 5})
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "reason"),
+    [
+        ("no.such.package:factory", {}, "No module named 'no'"),
+        ("test_loading:missing", {}, "no attribute 'missing'"),
+        ("test_loading:__name__", {}, "is a str, not something to call"),
+        ("test_loading:not_a_network", {}, r"returned a int, not a torch\.nn\.Module"),
+        ("test_loading:UserNetwork", {"depth": 3}, "unexpected keyword argument 'depth'"),
+        ("test_loading:UserNetwork", {"width": "x"}, "does not build"),
+        (
+            "test_loading:UserNetwork",
+            {"width": 2},
+            r"only\.weight is \(5, 1, 3, 3\) in the file, \(2, 1, 3, 3\)",
+        ),
+        ("resnet", {}, "no such family"),
+    ],
+)
+def test_code_that_does_not_fit(arch: str, options: dict[str, object], reason: str, tmp_path: Path) -> None:
+    torch.save(UserNetwork(5).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match=reason):
+        read_teacher(tmp_path / "a.pth", arch=arch, arch_args=options)
+
+
+def test_unknown_keys_name_the_ways_out(tmp_path: Path) -> None:
+    torch.save(UserNetwork().state_dict(), tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match=r"only\.weight.*are not those of edsr.*package\.module:factory"):
+        read_teacher(tmp_path / "a.pth")
+
+
+def test_what_almost_fits_is_told_the_misfit(tmp_path: Path) -> None:
+    """Also where the key is missing by which a family is recognised."""
+    path = tmp_path / "a.pth"
+    edsr = family_named("edsr").build(scale=2, blocks=3, channels=4).state_dict()
+    carn = family_named("carn").build(scale=2, channels=4).state_dict()
+    for state, change, reason in (
+        (edsr, {"tail.1.bias": None}, r"do not fit edsr: missing tail\.1\.bias\. "),
+        (edsr, {"extra.weight": torch.ones(1)}, r"do not fit edsr: unexpected extra\.weight\. "),
+        (edsr, {"tail.1.weight": torch.ones(3, 5, 3, 3)}, r"tail\.1\.weight is \(3, 5, 3, 3\) in the file, \(3, 4"),
+        (edsr, {"head.0.weight": None}, r"nearest is edsr: missing head\.0\.weight\)"),
+        (carn, {"entry.weight": None, "more.bias": torch.ones(1)}, r"missing entry\.weight; unexpected more\.bias\)"),
+    ):
+        almost = {key: value for key, value in {**state, **change}.items() if value is not None}
+        torch.save({f"generator.{key}": value for key, value in almost.items()}, path)
+        with pytest.raises(InvalidInput, match=reason):
+            read_teacher(path)
+    with pytest.raises(InvalidInput, match=r"those of carn \(nearest is carn: missing entry\.weight; .*--arch-args"):
+        read_teacher(path, arch="carn")
+
+
+def test_quantised_integers_are_not_weights(tmp_path: Path) -> None:
+    torch.save({key: value.to(torch.int8) for key, value in small().state_dict().items()}, tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match=r"input\.weight is torch\.int8 in the file, torch\.float32"):
+        read_teacher(tmp_path / "a.pth")
+
+
+# --- weights that are not what they seem
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+    state = small().state_dict()
+    state["output.weight"][0, 0, 1, 1] = value
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match=r"output\.weight: holds NaN or infinite"):
+        read_teacher(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_small_file_that_declares_terabytes(legacy: bool, tmp_path: Path) -> None:
+    state = {**small().state_dict(), "output.weight": torch.zeros(1).expand(10**6, 10**6)}
+    torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    assert (tmp_path / "a.pth").stat().st_size < 10_000
+    with pytest.raises(InvalidInput, match=r"output\.weight: declares 4,000,000,000,000 bytes"):
+        read_teacher(tmp_path / "a.pth")
+
+
+def test_one_tensor_under_very_many_names(tmp_path: Path) -> None:
+    tensor = torch.rand(64, 64, 3, 3)
+    state = {f"residual_layer.{i}.conv.weight": tensor for i in range(1500)}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match=r"declares .* bytes"):
+        read_teacher(tmp_path / "a.pth")
+
+
+def test_weight_sharing_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    state = small().state_dict()
+    state["residual_layer.1.conv.weight"] = state["residual_layer.0.conv.weight"]
+    torch.save(state, tmp_path / "a.pth")
+    assert load_teacher(tmp_path / "a.pth").state_dict().keys() == state.keys()
+
+
+def test_a_zip_bomb(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}))
+        archive.writestr("a/data/0", bytes(5_000_000))
+    with pytest.raises(InvalidInput, match="unpacks to far more"):
+        read_teacher(tmp_path / "a.pth")
+
+
+def test_sparse_weights(tmp_path: Path) -> None:
+    torch.save({"a": torch.eye(3).to_sparse()}, tmp_path / "a.pth")
+    with pytest.raises(InvalidInput):
+        read_teacher(tmp_path / "a.pth")
+
+
+# --- pickles
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("key", ["state_dict", "epoch"])
+def test_a_malicious_pickle_is_not_executed(legacy: bool, protocol: int, key: str, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    torch.save(
+        {"params": small().state_dict(), key: Bomb(trace)},
+        tmp_path / "a.pth",
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=not legacy,
+    )
+    with pytest.raises(RefusedPickle, match=r"a\.pth: .*import (__builtin__|builtins)\.exec.*--allow-pickle"):
+        read_teacher(tmp_path / "a.pth")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4])
+def test_a_pickle_that_torch_did_not_write(protocol: int, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    (tmp_path / "a.pt").write_bytes(pickle.dumps(Bomb(trace), protocol=protocol))
+    with pytest.raises(InvalidInput):
+        read_teacher(tmp_path / "a.pt")
+    assert not trace.exists()
+
+
+def test_a_bomb_behind_harmless_pickles(tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    magic = pickle.dumps(pickles.LEGACY_MAGIC, protocol=2)
+    content = magic + pickle.dumps(1001, protocol=2) + pickle.dumps(Bomb(trace), protocol=2)
+    (tmp_path / "a.pt").write_bytes(content + pickle.dumps({}) + pickle.dumps([]))
+    with pytest.raises(RefusedPickle, match="exec"):
+        read_teacher(tmp_path / "a.pt")
+    assert not trace.exists()
+
+
+def test_a_whole_module_is_refused_and_loaded_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save({"model": nn.DataParallel(small())}, tmp_path / "a.pth")
+    with pytest.raises(RefusedPickle, match=r"memsr_compiler\.families\.vdsr\.ConvReLU"):
+        read_teacher(tmp_path / "a.pth")
+    loaded = read_teacher(tmp_path / "a.pth", allow_pickle=True)
+    assert same(loaded.module, small())
+    assert (loaded.family, loaded.input_range) == (None, None)
+    assert "executing a pickle that imports" in caplog.text
+    assert "memsr_compiler.teachers.families.vdsr.VDSR" in caplog.text
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_protocol_that_only_the_unsafe_reader_knows(legacy: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(small().state_dict(), path, pickle_protocol=4, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(RefusedPickle, match=r"another protocol than 2\. Save it again"):
+        read_teacher(path)
+    assert same(load_teacher(path, allow_pickle=True), small())
+
+
+def test_a_module_whose_class_is_missing(tmp_path: Path) -> None:
+    torch.save(small(), tmp_path / "a.pth", pickle_protocol=2, _use_new_zipfile_serialization=False)
+    content = (tmp_path / "a.pth").read_bytes().replace(b"families.vdsr\nVDSR", b"families.vdsr\nNONE")
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"needs code that is not installed.*NONE.*PYTHONPATH"):
+        read_teacher(tmp_path / "a.pth", allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        (b"cos\nsystem\n.", {"os.system"}),
+        (b"(S'ls'\nios\nsystem\n.", {"os.system"}),
+        (b"\x8c\x02os\x8c\x06system\x93.", {"os.system"}),
+        (b"\x8c\x02os\x94\x8c\x06system\x94h\x00h\x01\x93.", {"os.system"}),
+        (b"X\x02\x00\x00\x00osq\x05X\x06\x00\x00\x00systemq\x07h\x05h\x07\x93.", {"os.system"}),
+        # A name that other opcodes computed, or that a memo entry of unknown content stands for.
+        (b"\x8c\x0bcollections\x8c\x0bOrderedDict\x85\x94h\x00\x93.", {"OrderedDict.(computed)"}),
+        (b"\x8c\x02os\x8c\x06system\x8c\x01x0\x93.", {"(computed).(computed)"}),
+        (b"\x8c\x02os\x8c\x06systemN0\x93.", {"(computed).(computed)"}),
+        (b"\x82\x07.", {"(copyreg extension 7).(computed)"}),
+    ],
+)
+def test_imports_are_found_without_executing(program: bytes, expected: set[str]) -> None:
+    found = pickles.imports(io.BytesIO(program))
+    assert found == expected or (len(found) == 1 and "(computed)" in next(iter(found)))
+    assert not found & pickles.WEIGHTS
+
+
+NESTED = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(NESTED, st.integers(0, 5))
+def test_plain_data_imports_nothing(value: object, protocol: int) -> None:
+    stream = io.BytesIO(pickle.dumps(value, protocol=protocol) + b"rest")
+    # Protocols below 3 write bytes as a call of _codecs.encode.
+    assert pickles.imports(stream) <= {"_codecs.encode", "__builtin__.bytes"}
+    assert stream.read() == b"rest"
+
+
+@settings(max_examples=50, deadline=None)
+@given(NESTED, NESTED, st.integers(0, 5))
+def test_an_import_is_found_wherever_it_hides(before: object, after: object, protocol: int) -> None:
+    program = pickle.dumps([before, OrderedDict(), exec, after], protocol=protocol)
+    found = pickles.imports(io.BytesIO(program))
+    assert found & {"builtins.exec", "__builtin__.exec"}
+    assert "collections.OrderedDict" in found
+
+
+# --- files that are no teachers
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"some text, and more of it\n", "in no format known here"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "web page"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(64), "in no format known here"),
+        (b"\x80", "truncated or damaged"),
+        (b"\x80\x02}q\x00", "truncated or damaged"),
+        (b"PK\x03\x04 and nothing else", "truncated or damaged"),
+        (bytes(257) + b"ustar" + bytes(300), "tar archive"),
+        (b"\xff\x00\x00\x00\x00\x00\x00\x00{}", "truncated or damaged safetensors"),
+        (b"\x02\x00\x00\x00\x00\x00\x00\x00{", "truncated or damaged safetensors"),
+        (b"\x03\x00\x00\x00\x00\x00\x00\x00{]}", "truncated or damaged"),
+    ],
+)
+def test_files_that_are_no_teachers(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(InvalidInput, match=f"a.pt: .*{reason}") as caught:
+        read_teacher(tmp_path / "a.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="is a directory"):
+        read_teacher(tmp_path)
+    with pytest.raises(InvalidInput, match="No such file"):
+        read_teacher(tmp_path / "missing.pt")
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.ones(1)], torch.ones(1), {"model": {"lr": 0.1}}])
+def test_checkpoints_without_weights(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InvalidInput, match=r"Save network\.state_dict\(\)"):
+        read_teacher(tmp_path / "a.pt")
+
+
+def test_a_zip_of_something_else(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(InvalidInput, match=r"zip archive of something else \(readme\.txt\)"):
+        read_teacher(tmp_path / "a.pth")
+
+
+def test_an_archive_of_an_old_torch(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt2", "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+    with pytest.raises(InvalidInput, match=r"PyTorch 2\.7 or older\. Export the network again"):
+        read_teacher(tmp_path / "a.pt2")
+
+
+def test_onnx_is_left_to_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = ModuleType("memsr_compiler.trace.onnx.reader")
+    monkeypatch.setattr(reader, "load_onnx", lambda path: small().train(), raising=False)
+    monkeypatch.setitem(sys.modules, reader.__name__, reader)
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x08")
+    loaded = read_teacher(tmp_path / "a.onnx")
+    assert same(loaded.module, small())
+    assert not loaded.module.training
+    assert loaded.family is None
+
+
+def test_torchscript_names_the_way_out(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated, by a category that depends on the version
+        torch.jit.save(torch.jit.script(small()), tmp_path / "a.pt")
+    with pytest.raises(InvalidInput, match=r"TorchScript.*state_dict\(\).*torch\.onnx"):
+        read_teacher(tmp_path / "a.pt")
+
+
+def saved(write: Callable[[io.BytesIO], object]) -> bytes:
+    stream = io.BytesIO()
+    write(stream)
+    return stream.getvalue()
+
+
+CHECKPOINTS = [
+    saved(lambda stream: torch.save(small().state_dict(), stream)),
+    saved(lambda stream: torch.save(small().state_dict(), stream, _use_new_zipfile_serialization=False)),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(CHECKPOINTS), st.data())
+def test_damage_is_reported_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("damage") / "a.pt"
+    end = data.draw(st.integers(0, len(content)))
+    flips = data.draw(st.dictionaries(st.integers(0, len(content) - 1), st.integers(0, 255), max_size=3))
+    damaged = bytearray(content)
+    for index, value in flips.items():
+        damaged[index] = value
+    path.write_bytes(bytes(damaged[:end]) if data.draw(st.booleans()) else bytes(damaged))
+    try:
+        read_teacher(path)
+    except InvalidInput as error:
+        assert str(error).startswith(str(path))  # noqa: PT017
+
+
+# --- .pt2
+
+
+class Tiny(nn.Module):
+    """A skip, a nearest-neighbour enlargement, a buffer and a constant: what an archive can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.gain: torch.Tensor
+        self.register_buffer("gain", torch.full((1,), 2.0))
+        self.offset = torch.tensor([0.25])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x twice as large."""
+        enlarged = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        return enlarged + nn.functional.pixel_shuffle(self.conv(x), 2) * self.gain + self.offset
+
+
+@pytest.fixture(scope="module")
+def archive() -> bytes:
+    """Tiny, exported with free batch, height and width."""
+    torch.manual_seed(2)
+    free = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    program = torch.export.export(Tiny().eval(), (torch.rand(2, 1, 6, 7),), dynamic_shapes=(free,))
+    return saved(lambda stream: torch.export.save(program, stream))
+
+
+def edited(data: bytes, edit: Callable[[dict[str, bytes]], None]) -> bytes:
+    """The archive with its members changed by `edit`, by their names without the top folder."""
+    with zipfile.ZipFile(io.BytesIO(data)) as source:
+        members = {name.partition("/")[2]: source.read(name) for name in source.namelist()}
+    edit(members)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as target:
+        for name, content in members.items():
+            target.writestr(f"archive/{name}", content)
+    return stream.getvalue()
+
+
+def replaced(record: str, old: str, new: str) -> Callable[[dict[str, bytes]], None]:
+    """An edit of one JSON record as text; `old` has to be there."""
+
+    def edit(members: dict[str, bytes]) -> None:
+        text = members[record].decode()
+        assert old in text
+        members[record] = text.replace(old, new, 1).encode()
+
+    return edit
+
+
+def bomb(trace: Path) -> bytes:
+    return saved(lambda stream: torch.save((Bomb(trace),), stream))
+
+
+def code(trace: Path) -> str:
+    return f"exec(\\\"open('{trace}', 'w').close()\\\")"
+
+
+def test_an_exported_network_runs_at_any_size(archive: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pt2").write_bytes(archive)
+    loaded = read_teacher(tmp_path / "a.pt2")
+    torch.manual_seed(2)
+    teacher = Tiny().eval()
+    for shape in [(2, 1, 6, 7), (1, 1, 5, 4), (3, 1, 9, 3)]:
+        image = torch.rand(shape)
+        with torch.no_grad():
+            # float32 by other kernels of torch: a few roundings (6e-8 each) of values near 1
+            assert torch.allclose(loaded.module(image), teacher(image), atol=1e-6)
+    assert not any(part.training for part in loaded.module.modules())
+    with pytest.raises(InvalidInput, match=r"is pt2, which holds the network itself\. Leave --arch out"):
+        read_teacher(tmp_path / "a.pt2", arch="edsr")
+
+
+def test_rewriting_an_archive_alone_is_no_reason_to_refuse(archive: bytes) -> None:
+    assert exported.suspicions(edited(archive, lambda members: None)) == []
+
+
+def guarded(archive: bytes, guard: str) -> bytes:
+    """The archive with a condition on sizes, as torch 2.10 writes them."""
+
+    def edit(members: dict[str, bytes]) -> None:
+        program = json.loads(members["models/model.json"])
+        program["guards_code"] = [guard]
+        members["models/model.json"] = json.dumps(program).encode()
+
+    return edited(archive, edit)
+
+
+def test_conditions_on_sizes_are_no_reason_to_refuse(archive: bytes) -> None:
+    for guard in ("3*L['input'].size()[2]*L['input'].size()[3] <= 2147483647", "L['x'].size()[3] != 4 and not (1 > 2)"):
+        assert exported.suspicions(guarded(archive, guard)) == []
+    for guard in (
+        "__import__('os')",
+        "L['x'].data",
+        "L[f()].size()[2]",
+        "9**9**9 <= 1",
+        "L",
+        "L['x'].size()[2]; f",
+        "f(1)",
+    ):
+        assert exported.suspicions(guarded(archive, guard)) == [f"guards_code is {guard!r}"]
+
+
+Edit = Callable[[dict[str, bytes]], None]
+
+
+def hostile(trace: Path) -> Mapping[str, Edit]:
+    """Ways to have code run, or a file written, that torch.export.load or the loaded network would follow."""
+    weights, constants = (
+        "data/weights/model_weights_config.json",
+        "data/constants/model_constants_config.json",
+    )
+    model = "models/model.json"
+
+    def add(name: str, content: bytes) -> Edit:
+        return lambda members: members.update({name: content})
+
+    def both(first: Edit, second: Edit) -> Edit:
+        def edit(members: dict[str, bytes]) -> None:
+            first(members)
+            second(members)
+
+        return edit
+
+    pickled = replaced(weights, '"use_pickle": false', '"use_pickle": true')
+    opaque = both(
+        replaced(constants, '"tensor_0"', '"opaque_obj_0"'),
+        replaced(constants, '"use_pickle": false', '"use_pickle": true'),
+    )
+    return {
+        "sample inputs": add("data/sample_inputs/model.pt", bomb(trace)),
+        "legacy sample inputs": add("data/sample_inputs/model.pt", pickle.dumps(Bomb(trace))),
+        "pickled weight": both(pickled, add("data/weights/weight_0", bomb(trace))),
+        "pickled constant": both(opaque, add("data/constants/opaque_obj_0", pickle.dumps(Bomb(trace)))),
+        "legacy weights": add("data/weights/model.pt", bomb(trace)),
+        "compiled code": add("data/aotinductor/model/a.so", b"\x7fELF"),
+        "another model": add("models/other.json", b"{}"),
+        "size": replaced(model, "Symbol('", f"{code(trace)} or Symbol('"),
+        "attribute": replaced(model, "torch.ops.aten.add.Tensor", "torch.os.system"),
+        "operator": replaced(model, "torch.ops.aten.add.Tensor", "_operator.methodcaller"),
+        "file": replaced(model, "torch.ops.aten.add.Tensor", "torch.ops.aten.from_file.default"),
+        "name": replaced(model, '"name": "x"', f'"name": "x={code(trace)}"'),
+        "key": replaced(model, '"x": {', f'"x={code(trace)}": {{'),
+        "container": replaced(model, "builtins.dict", "collections.defaultdict"),
+        "enumeration": replaced(
+            model,
+            '\\"type\\": \\"builtins.tuple\\", \\"context\\": \\"null\\"',
+            '\\"type\\": \\"builtins.tuple\\", \\"context\\": \\"{\\\\\\"__enum__\\\\\\": true}\\"',
+        ),
+        "hidden in metadata": replaced(model, '"metadata": {', '"metadata": {"x": [{"expr_str": "exec()"}], '),
+    }
+
+
+@pytest.mark.parametrize("name", hostile(Path("trace")))
+def test_a_hostile_archive_is_refused(name: str, archive: bytes, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    (tmp_path / "a.pt2").write_bytes(edited(archive, hostile(trace)[name]))
+    with pytest.raises(RefusedPickle, match=r"a\.pt2: loading this .pt2 archive could execute.*--allow-pickle"):
+        read_teacher(tmp_path / "a.pt2")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sample inputs",
+        "pickled weight",
+        pytest.param(
+            "pickled constant", marks=pytest.mark.skipif(torch.__version__ < "2.13", reason="torch came to it later")
+        ),
+        "size",
+    ],
+)
+def test_torch_itself_would_have_executed_it(name: str, archive: bytes, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    (tmp_path / "a.pt2").write_bytes(edited(archive, hostile(trace)[name]))
+    with contextlib.suppress(InvalidInput):
+        read_teacher(tmp_path / "a.pt2", allow_pickle=True)
+    assert trace.exists()
+
+
+def test_an_archive_that_declares_more_than_it_stores(archive: bytes, tmp_path: Path) -> None:
+    content = edited(archive, lambda members: members.update({"data/weights/weight_0": b""}))
+    (tmp_path / "a.pt2").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"conv\.weight: declares 36 numbers, and the file stores 0 bytes"):
+        read_teacher(tmp_path / "a.pt2")
+
+
+@pytest.mark.parametrize("record", ["models/model.json", "data/weights/model_weights_config.json"])
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"config": 3}', b'{"config": {"a": {}}}'])
+def test_an_incomplete_archive(record: str, content: bytes | None, archive: bytes, tmp_path: Path) -> None:
+    def edit(members: dict[str, bytes]) -> None:
+        if content is None:
+            del members[record]
+        else:
+            members[record] = content
+
+    (tmp_path / "a.pt2").write_bytes(edited(archive, edit))
+    with pytest.raises(InvalidInput):
+        read_teacher(tmp_path / "a.pt2")
+
+
+def test_expressions_of_sizes() -> None:
+    def suspicious(text: str) -> bool:
+        return bool(list(exported._json_suspicions({"expr_str": text})))
+
+    harmless = [
+        "Symbol('s0', positive=True, integer=True)",
+        "Add(Mul(Integer(2), Symbol('s1')), Integer(-1))",
+        "s0",
+    ]
+    assert not any(map(suspicious, harmless))
+    hostile = [
+        "eval('1')",
+        "Symbol.__class__",
+        "(lambda: 1)()",
+        "[x for x in y]",
+        "Symbol('a')('b')",
+        "f(",
+        "x[0]",
+    ]
+    assert all(map(suspicious, hostile))

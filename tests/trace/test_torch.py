@@ -1,0 +1,209 @@
+"""The two readers of modules: small networks in float64, at odd sizes down to 1x1; and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler import ir
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.proof.equivalence import check_equivalence
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.ir.interpreter import run
+from memsr_compiler.trace.trace import trace
+from memsr_compiler.trace.builder import Builder
+from memsr_compiler.trace.fx_reader import exported, read, symbolic
+from memsr_compiler.trace.views import Unreadable, View
+
+BOUNDS = torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1)
+Between = Callable[[Tensor], Tensor]
+
+
+class Net(nn.Module):
+    """What is tested, on the image, before a convolution that takes whatever channels it gives."""
+
+    def __init__(self, between: Between, channels: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.between = between
+        self.conv = nn.Conv2d(channels, 2, 3, padding=1)
+        self.register_buffer("mean", torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.between(x))
+
+
+class Stem(Net):
+    """The same between two convolutions: feature maps of both signs."""
+
+    def __init__(self, between: Between, channels: int = 3) -> None:
+        super().__init__(between, channels)
+        self.stem = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.between(self.stem(x)))
+
+
+def by(reader: str, model: nn.Module) -> ir.Graph:
+    """The graph one of the readers gives."""
+    builder = Builder(3, 0.0, 1.0)
+    if reader == "symbolic":
+        view = read(symbolic(model), builder)
+    else:
+        module, constant = exported(model, 3)
+        view = read(module, builder, constant)
+    assert isinstance(view, View)
+    return builder.graph(view)
+
+
+def same(model: nn.Module, *readers: str) -> None:
+    """Each reader's graph, and the plain network, are the model."""
+    model.eval()
+    for reader in readers or ("symbolic", "exported"):
+        graph = by(reader, model)
+        check_equivalence(model, lambda x, g=graph: run(g, x), channels=3).require()
+    plain = compile_to_plain(model.double())
+    check_equivalence(model, plain, channels=3).require()
+
+
+def inplace_sub(x: Tensor) -> Tensor:
+    x -= 0.3
+    return x * 2 + x
+
+
+SAME: dict[str, tuple[Between, int]] = {
+    "x -= c": (inplace_sub, 3),
+    "x.sub_(c)": (lambda x: x.sub_(0.3), 3),
+    "x.sub_(c), x again": (lambda x: x.sub_(0.3) + x, 3),
+    "x.mul_(c).relu_()": (lambda x: x.sub_(0.5).relu_() + x, 3),
+    "mean of channels": (lambda x: x.mean(1, keepdim=True), 1),
+    "mean, by keyword": (lambda x: torch.mean(x, dim=[-3], keepdim=True), 1),
+    "mean without its axis": (lambda x: x.mean(1).unsqueeze(1), 1),
+    "sum of channels": (lambda x: torch.sum(x, (1,), True), 1),
+    "less the mean": (lambda x: F.relu(x - x.mean(1, keepdim=True)), 3),
+    "area": (lambda x: F.interpolate(x, scale_factor=2, mode="area"), 3),
+    "area x3": (lambda x: F.interpolate(x, scale_factor=3.0, mode="area"), 3),
+    "x[:, list]": (lambda x: x[:, [2, 1, 0]], 3),
+    "x[:, -1] of some": (lambda x: x[:, [-1, 0]], 2),
+    "x[:, mask]": (lambda x: x[:, torch.tensor([True, False, True])], 2),
+    "flip": (lambda x: x.flip(1), 3),
+    "flip, a list": (lambda x: torch.flip(x, [-3]), 3),
+    "stack": (lambda x: torch.stack([x[:, 2], x.select(1, 0), x[:, -1]], dim=1), 3),
+    "unbind": (lambda x: torch.stack(x.unbind(1)[:2], 1), 2),
+    "tile": (lambda x: x.tile(1, 2, 1, 1), 6),
+    "tile, fewer": (lambda x: torch.tile(x, (2, 1, 1)), 6),
+    "threshold": (lambda x: F.threshold(x, 0.25, 0.25), 3),
+    "clamp, per channel": (lambda x: torch.clamp(x, BOUNDS), 3),
+    "clamp, both": (lambda x: x.clamp(BOUNDS - 0.5, BOUNDS), 3),
+    "clamp, crossed": (lambda x: x.clamp(BOUNDS, 1 - BOUNDS), 3),
+    "maximum, per channel": (lambda x: torch.maximum(x, BOUNDS), 3),
+    "maximum, constant first": (lambda x: torch.maximum(BOUNDS, x), 3),
+    "minimum, per channel": (lambda x: torch.minimum(x, BOUNDS[0]), 3),
+    "max, one number": (lambda x: torch.max(x, torch.tensor(0.5)), 3),
+    "max of two": (lambda x: torch.max(x, other=x.flip(1)), 3),
+    "min of two": (lambda x: x.min(x.flip(1)), 3),
+    "maximum, one channel": (lambda x: torch.maximum(x, x[:, :1]), 3),
+}
+
+
+ONCE = {  # what torch.export gives for another case already; an export takes most of a test's time
+    "x.mul_(c).relu_()", "mean, by keyword", "area x3", "x[:, -1] of some", "flip, a list", "unbind", "tile, fewer",
+    "clamp, per channel", "clamp, crossed", "maximum, constant first", "min of two", "x.sub_(c)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_same(name: str) -> None:
+    between, channels = SAME[name]
+    once = name in ONCE or (name == "x[:, mask]" and torch.__version__ < "2.13")  # which cannot export it
+    same(Stem(between, channels), *(["symbolic"] if once else []))
+
+
+@pytest.mark.parametrize("name", ["x -= c", "area"])
+def test_same_on_the_image_itself(name: str) -> None:
+    same(Net(*SAME[name]))
+
+
+def test_only_one_reader() -> None:
+    """Indexing with None is left to torch.export."""
+    model = Net(lambda x: x[None][0])
+    with pytest.raises(Unreadable, match="None adds an axis"):
+        by("symbolic", model)
+    same(model, "exported")
+
+
+class MeanShift(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        x -= self.mean
+        return self.conv(x)
+
+
+def test_input_changed_in_place() -> None:
+    """A mean subtracted in place: by the model's own code, whose caller's image is not the compiler's to change."""
+    same(MeanShift(lambda x: x))
+    images = [torch.rand(1, 3, 5, 7, dtype=torch.float64)]
+    before = images[0].clone()
+    model = MeanShift(lambda x: x).double()
+    assert check_equivalence(model, model, images=images)
+    assert torch.equal(images[0], before)
+    module, _ = exported(model.float(), 3)
+    returned = next(n for n in module.graph.nodes if n.op == "output")
+    assert len(returned.args[0]) == 1
+
+
+CHANNELS = r"takes the {} over channels .*, which is not read; .*torch\.{} of two"
+PIXELS = r"takes the {} over pixels: every output pixel depends on the whole image"
+POOLING = r"every output pixel depends on the whole image.*; remove the pooling"
+REFUSED: dict[str, tuple[Between, str]] = {
+    "torch.max(x, 1)": (lambda x: torch.max(x, 1, keepdim=True)[0], CHANNELS.format("maximum", "maximum")),
+    "torch.max(x, dim=1)": (lambda x: torch.max(x, dim=1, keepdim=True)[0], CHANNELS.format("maximum", "maximum")),
+    "x.max(1)": (lambda x: x.max(1, True).values, CHANNELS.format("maximum", "maximum")),
+    "x.min(-3)": (lambda x: x.min(-3, keepdim=True)[0], CHANNELS.format("minimum", "minimum")),
+    "x.amax(1)": (lambda x: x.amax(1, keepdim=True), CHANNELS.format("maximum", "maximum")),
+    "x.amin": (lambda x: x - x.amin((2, 3), keepdim=True), PIXELS.format("minimum")),
+    "x.max(2)": (lambda x: x - x.max(2, keepdim=True)[0], PIXELS.format("maximum")),
+    "x.max()": (lambda x: x - x.max(), PIXELS.format("maximum")),
+    "x.mean()": (lambda x: x - x.mean(), POOLING),
+    "x.mean((2, 3))": (lambda x: x - x.mean((2, 3), keepdim=True), POOLING),
+    "x.sum((1, 2, 3))": (lambda x: x - x.sum((1, 2, 3), keepdim=True), POOLING),
+    "pooling": (lambda x: x - F.adaptive_avg_pool2d(x, 1), POOLING),
+    "flip of pixels": (lambda x: x.flip(3), "it mirrors the image"),
+    "x[:, :, 0]": (lambda x: x[:, :, 0:1] + x, "it takes part of axis 2"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    between, why = REFUSED[name]
+    channels = 1 if "channels" in why else 3
+    model = Net(between, channels)
+    again = ("torch.max(x, dim=1)", "x.min(-3)", "x.max(2)", "x.mean()", "x.sum((1, 2, 3))", "x[:, :, 0]")
+    for reader in ("symbolic",) if name in again else ("symbolic", "exported"):
+        with pytest.raises(UnsupportedModel, match=why) as error:
+            by(reader, model)
+        assert not isinstance(error.value, Unreadable)
+
+
+UNREADABLE: dict[str, tuple[Between, str]] = {
+    "in space": (lambda x: torch.maximum(x, torch.rand(1, 1, 1, 3)), r"bound of shape \(1, 1, 1, 3\) is not one"),
+    "infinite": (lambda x: torch.clamp(x, BOUNDS.log() / 0.0), "a bound is infinite or NaN for some channels"),
+    "groups": (lambda x: x.view(2, 1, 3, x.shape[2], x.shape[3]).mean(2), "its mean is over axes"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_real_cause(name: str) -> None:
+    between, why = UNREADABLE[name]
+    with pytest.raises(Unreadable, match=why):
+        by("symbolic", Net(between, 3))
+
+
+def test_the_reason_reaches_the_user() -> None:
+    with pytest.raises(UnsupportedModel, match="over channels"):
+        trace(Net(lambda x: torch.max(x, 1, keepdim=True)[0] * x))
+    with pytest.raises(UnsupportedModel, match="infinite or NaN"):
+        trace(Net(lambda x: torch.clamp(x, BOUNDS.log() / 0.0)))

@@ -1,0 +1,169 @@
+"""Random networks over everything that is accepted: the plain network is the teacher, as torch itself runs it.
+
+`pytest tests/whole/test_fuzz.py --networks 5000` tries more of them; `random_network(seed)` gives a failing one again.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from helpers.networks import RandomNetwork, networks, random_images, random_network
+from torch import Tensor
+
+from memsr_compiler.proof import checker
+from memsr_compiler import ir, passes
+from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.ir.interpreter import evaluate, run
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.analysis.schedule import Carrying
+from memsr_compiler.trace.trace import trace
+from memsr_compiler.ir.validate import long_probe, probes
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass
+class Options:
+    """How a network is compiled, drawn from its seed."""
+
+    rng: random.Random
+    carry: Carrying = field(init=False)
+    tail: Literal["fold", "keep"] = field(init=False)
+    align: int = field(init=False)
+    input_range: tuple[float, float] = field(init=False)
+    dtype: torch.dtype = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.carry = self.rng.choice(["auto", "auto", "split", "shift"])
+        self.tail = self.rng.choice(["fold", "fold", "keep"])
+        self.align = self.rng.choice([1, 8])
+        self.input_range = self.rng.choice([(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
+        self.dtype = self.rng.choice([torch.float32, torch.float32, torch.float64])
+
+
+def test_the_plain_network_is_the_teacher(network_seed: int) -> None:
+    check_equal(random_network(network_seed), Options(random.Random(network_seed)))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(networks(), st.randoms(use_true_random=False))
+def test_the_plain_network_is_the_teacher_shrunk_by_hypothesis(network: RandomNetwork, rng: random.Random) -> None:
+    check_equal(network, Options(rng))
+
+
+def check_equal(network: RandomNetwork, options: Options) -> None:
+    """Compile, and hold the result against torch's own run of the module, and against its certificate."""
+    network = network.to(options.dtype)
+    before = copy.deepcopy(network)
+    images = random_images(network, options.input_range)
+    plain = compiled(network, options, images)
+    check_unchanged(before, network)
+    assert plain.certificate is not None
+    graph = trace(network, input_range=options.input_range).graph
+    checker.check(graph, plain.checkable(), Certificate.from_json(plain.certificate.to_json()))
+    assert {layer.weight.dtype for layer in plain} == {options.dtype}
+    assert all(width % options.align == 0 for width in inner_widths(plain))
+    teacher, plain = before.double(), plain.double()
+    with torch.no_grad():
+        for x in images:
+            expected, found = teacher(x.clone()), plain(x)
+            assert expected.shape == found.shape, network
+            if network.exact:
+                assert torch.equal(expected, found), network
+            else:
+                assert bool(((expected - found).abs() <= rounding(graph, plain, x)).all()), network
+
+
+def inner_widths(plain: PlainNet) -> list[int]:
+    return [layer.out_channels for layer in plain if layer.relu]
+
+
+def check_unchanged(before: RandomNetwork, after: RandomNetwork) -> None:
+    state = after.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in before.state_dict().items())
+    assert [m.training for m in before.modules()] == [m.training for m in after.modules()]
+
+
+def compiled(network: RandomNetwork, options: Options, images: list[Tensor]) -> PlainNet:
+    constant = None
+    if options.carry == "shift":
+        constant = shift_constant(network, options.input_range, images)
+    choices: dict[str, Any] = {
+        "carry": options.carry,
+        "constant": constant,
+        "align": options.align,
+        "input_range": options.input_range,
+    }
+    try:
+        return compile_to_plain(network, tail=options.tail, **choices)
+    except UnsupportedModel as refusal:
+        if "stages cannot be kept; use --tail fold" not in str(refusal):
+            raise
+    return compile_to_plain(network, tail="fold", **choices)
+
+
+def shift_constant(network: RandomNetwork, input_range: tuple[float, float], images: list[Tensor]) -> float:
+    """A power of two, at least three times what is carried for these images and for those of validation."""
+    graph = trace(network, input_range=input_range).graph
+    for step in (*passes.CANONICAL, passes.skip_to_conv.bind(carry="shift")):
+        graph = step(graph)
+    largest = 1.0
+
+    def watch(name: str, value: Tensor) -> None:
+        nonlocal largest
+        if isinstance(graph[name], (ir.Carry, ir.Sum, ir.Conv2d)):
+            largest = max(largest, float(value.abs().max()))
+
+    for x in (*images, *probes(graph).values(), *long_probe(graph).values()):
+        run(graph, x, watch=watch)
+    return 2.0 ** torch.tensor(3 * largest).log2().ceil().item()
+
+
+def rounding(graph: ir.Graph, plain: PlainNet, x: Tensor) -> Tensor:
+    """How far apart two ways of computing the same in float64 may be, for each output value.
+
+    An output is a sum of products along all ways through the network.  However they are grouped, each product takes
+    at most as many roundings as there are terms one after the other, each of eps times its magnitude; so
+    eps * terms * the sum of the magnitudes bounds it (Higham 2002, sec. 3.1), once for each of the two networks.
+    """
+    terms = sum(op.weight[0].numel() for op in graph if isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)))
+    terms = max(terms + len(graph.ops), sum(layer.weight[0].numel() + 1 for layer in plain))
+    z = x.abs()
+    for layer in plain:
+        assert layer.bias is not None
+        z = F.conv2d(z, layer.weight.abs(), layer.bias.abs(), padding=layer.padding)
+        z = F.pixel_shuffle(z, layer.shuffle)
+    return EPS * terms * (magnitudes(graph, x) + z)
+
+
+def magnitudes(graph: ir.Graph, x: Tensor) -> Tensor:
+    """The output with every product on the way counted by its magnitude, so that nothing cancels."""
+    values: dict[str, Tensor] = {}
+    for op in graph:
+        operands = [values[i] for i in op.inputs]
+        if isinstance(op, ir.Input):
+            value = x.abs()
+        elif isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)):
+            value = evaluate(replace(op, weight=op.weight.abs(), bias=op.bias.abs()), *operands)
+        elif isinstance(op, ir.Affine):
+            value = evaluate(replace(op, scale=op.scale.abs(), shift=op.shift.abs()), *operands)
+        elif isinstance(op, ir.PRelu):
+            value = operands[0] * (1 + op.slope.abs()[:, None, None])
+        elif isinstance(op, ir.Clamp):
+            value = operands[0] + sum(abs(bound) for bound in (op.low, op.high) if math.isfinite(bound))
+        elif isinstance(op, ir.Maximum):
+            value = operands[0] + operands[1]
+        else:
+            value = evaluate(op, *operands)
+        values[op.name] = value
+    return values[graph.output]
