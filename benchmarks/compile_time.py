@@ -22,10 +22,10 @@ from unittest import mock
 import torch
 from machine import machine
 
-from memsr_compiler.lowering import compile as compiler
 from memsr_compiler import compile_to_plain, trace
-from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.lowering import compile as compiler
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.teachers.families.edsr import EDSR
 
 
 def edsr_baseline(scale: int) -> torch.nn.Module:

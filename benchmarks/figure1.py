@@ -17,7 +17,7 @@ from table4 import write
 
 from memsr_compiler import benchmark, compile_to_plain, export_onnx, load_teacher, shrink
 from memsr_compiler.reports.scatter import Dot, as_svg
-from memsr_compiler.threads import one_thread
+from memsr_compiler.torch_helpers import one_thread
 
 TEACHER = Path(__file__).parent.parent / "examples" / "edsr_8x32_x2.pt"
 SIZE = (480, 270)

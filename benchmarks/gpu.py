@@ -29,11 +29,11 @@ from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, load_plain, load_teacher
 from memsr_compiler.evaluation.bench import interleaved
-from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.evaluation.memory import peak_memory
-from memsr_compiler.runtime.open import NetworkFile
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.runtime.open import NetworkFile
 from memsr_compiler.runtime.runners import OrtNetwork
+from memsr_compiler.teachers.families.edsr import EDSR
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SIZE = (540, 960)

@@ -24,11 +24,11 @@ from machine import machine
 from torch import Tensor, nn
 
 from memsr_compiler import student
-from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.student.crops import batches, sample_inputs
-from memsr_compiler.student.paper.level_kernels import level_kernel
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.paper.initialise import PaperOptions, memsr_student
+from memsr_compiler.student.paper.level_kernels import level_kernel
+from memsr_compiler.teachers.families.edsr import EDSR
 
 PIXELS = 32768
 

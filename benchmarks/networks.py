@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.network import PlainLayer, PlainNet
 
 
 def plain(scale: int, *, layers: int = 35, channels: int = 64) -> PlainNet:

@@ -22,10 +22,10 @@ import torch
 from machine import machine
 
 from memsr_compiler import TestImage, evaluate, load_teacher
+from memsr_compiler.evaluation.scores import Score, evaluate_bicubic, mean
 from memsr_compiler.images.files import read_images
 from memsr_compiler.images.metrics import Protocol
-from memsr_compiler.evaluation.scores import Score, evaluate_bicubic, mean
-from memsr_compiler.plain.takes import Takes
+from memsr_compiler.plain.info import Takes
 
 TESTS = ("Set5", "Set14", "B100")
 Published = tuple[tuple[float, float], ...]  # PSNR in dB and SSIM, on each of TESTS

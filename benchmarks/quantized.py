@@ -31,10 +31,10 @@ from torch import Tensor
 
 from memsr_compiler import quantize
 from memsr_compiler.commands.quantize import time_ratio
-from memsr_compiler.quantization import network as quantization
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.quantization import quantize as quantization
 from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.student.crops import batches, sample_inputs
-from memsr_compiler.plain.takes import Takes
 
 TESTS = ("Set5", "Set14")
 CHANGES: dict[str, dict[str, Any]] = {

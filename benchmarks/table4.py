@@ -27,12 +27,12 @@ from torch import nn
 
 from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.analysis.cost import cost_of_graph, published_macs
+from memsr_compiler.evaluation.memory import peak_memory
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.runtime.open import NetworkFile
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.fsrcnn import FSRCNN
 from memsr_compiler.teachers.families.imdn import IMDN
-from memsr_compiler.evaluation.memory import peak_memory
-from memsr_compiler.runtime.open import NetworkFile
-from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.trace.trace import trace
 
 PIXELS = 1920 * 1080

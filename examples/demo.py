@@ -19,13 +19,13 @@ from rich.progress import track
 from rich.table import Table
 
 from memsr_compiler import check_equivalence, compile_to_plain, export_onnx, load_plain, load_teacher, shrink
-from memsr_compiler.proof.checker import check
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.images.files import sample_photographs, to_image, to_tensor, write_image
 from memsr_compiler.images.metrics import psnr
 from memsr_compiler.images.resize import resize
+from memsr_compiler.proof.checker import check
 from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.threads import one_thread
+from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import trace
 
 HERE = Path(__file__).parent

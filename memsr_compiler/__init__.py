@@ -15,42 +15,42 @@ from typing import TYPE_CHECKING, Any
 from memsr_compiler.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from memsr_compiler.evaluation.bench import benchmark
-    from memsr_compiler.lowering.shift_constants import calibrate
-    from memsr_compiler.proof.certificate import Certificate
-    from memsr_compiler.lowering.compile import compile_to_plain
-    from memsr_compiler.proof.equivalence import check_equivalence
     from memsr_compiler.errors import MemsrError
-    from memsr_compiler.plain.write import export_onnx
-    from memsr_compiler.lowering.inspection import inspect
-    from memsr_compiler.teachers.load import load_teacher
-    from memsr_compiler.plain.network import PlainNet
-    from memsr_compiler.quantization.quantize import quantize
+    from memsr_compiler.evaluation.bench import benchmark
     from memsr_compiler.evaluation.scores import TestImage, evaluate
+    from memsr_compiler.lowering.compile import compile_to_plain
+    from memsr_compiler.lowering.inspection import inspect
+    from memsr_compiler.lowering.shift_constants import calibrate
+    from memsr_compiler.plain.info import Takes
     from memsr_compiler.plain.load import load_plain, save_plain
-    from memsr_compiler.student.shrink import shrink
-    from memsr_compiler.plain.takes import Takes
+    from memsr_compiler.plain.network import PlainNet
+    from memsr_compiler.plain.write import export_onnx
+    from memsr_compiler.proof.certificate import Certificate
+    from memsr_compiler.proof.equivalence import check_equivalence
+    from memsr_compiler.quantization.quantize import quantize
     from memsr_compiler.runtime.upscaler import Upscaler
+    from memsr_compiler.student.shrink import shrink
+    from memsr_compiler.teachers.load import load_teacher
 
 _WHERE = {
-    "Certificate": "certificate",
+    "Certificate": "proof.certificate",
     "MemsrError": "errors",
-    "PlainNet": "plain",
-    "Takes": "takes",
-    "TestImage": "scoring",
-    "Upscaler": "upscaler",
-    "benchmark": "bench",
-    "calibrate": "calibrate",
-    "check_equivalence": "equivalence",
-    "compile_to_plain": "compile",
-    "evaluate": "scoring",
-    "export_onnx": "export",
-    "inspect": "inspection",
-    "load_plain": "storage",
-    "load_teacher": "loading",
-    "quantize": "quantization.network",
-    "save_plain": "storage",
-    "shrink": "student.derive",
+    "PlainNet": "plain.network",
+    "Takes": "plain.info",
+    "TestImage": "evaluation.scores",
+    "Upscaler": "runtime.upscaler",
+    "benchmark": "evaluation.bench",
+    "calibrate": "lowering.shift_constants",
+    "check_equivalence": "proof.equivalence",
+    "compile_to_plain": "lowering.compile",
+    "evaluate": "evaluation.scores",
+    "export_onnx": "plain.write",
+    "inspect": "lowering.inspection",
+    "load_plain": "plain.load",
+    "load_teacher": "teachers.load",
+    "quantize": "quantization.quantize",
+    "save_plain": "plain.load",
+    "shrink": "student.shrink",
 }
 __all__ = [
     "Certificate",

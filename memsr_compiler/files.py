@@ -1,19 +1,21 @@
-"""Writing files so that each appears whole or not at all, whatever goes wrong on the way."""
+"""Files and their contents: writing each whole or not at all, whatever goes wrong on the way; SHA-256."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from memsr_compiler.errors import ExportError
 
+_CHUNK = 1 << 22
 _WAYS_OUT = {
     errno.ENOSPC: "Free some space or write elsewhere.",
     errno.EDQUOT: "Free some space or write elsewhere.",
@@ -126,3 +128,27 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, read piece by piece."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(_CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def numbers_sha256(dtype: str, shape: tuple[int, ...], content: bytes | memoryview) -> str:
+    """Hash of numbers, little-endian and in C order, and of what they are: "float32", (C_out, C_in, k, k)."""
+    digest = hashlib.sha256(f"torch.{dtype}{shape}".encode())  # as torch prints the two: files are older than this
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def stack_sha256(layers: Iterable[tuple[str, str, bool, int]]) -> str:
+    """Hash of what layers compute: of each the hashes of weight and bias, ReLU or not, the pixel shuffle's factor."""
+    digest = hashlib.sha256()
+    for weight, bias, relu, shuffle in layers:
+        digest.update(f"{weight} {bias} {relu} {shuffle};".encode())
+    return digest.hexdigest()

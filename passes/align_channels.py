@@ -6,8 +6,8 @@ import torch
 
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir import BlockConv2d, Graph, Input, Meaning, PixelShuffle, Relu
-from memsr_compiler.passes.drop_channels import chain, rebuilt
 from memsr_compiler.ir.rewrite import rewrite
+from memsr_compiler.passes.drop_channels import chain, rebuilt
 
 
 @rewrite(

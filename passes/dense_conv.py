@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from memsr_compiler.ir import kernels
-from memsr_compiler.ir import Conv2d, Graph, Op
+from memsr_compiler.ir import Conv2d, Graph, Op, kernels
 from memsr_compiler.ir.rewrite import replace_ops, rewrite
 
 

@@ -2,8 +2,7 @@
 
 import torch
 
-from memsr_compiler.ir import kernels
-from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Op, PixelShuffle, PixelUnshuffle, Relu, Select, Sum
+from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Op, PixelShuffle, PixelUnshuffle, Relu, Select, Sum, kernels
 from memsr_compiler.ir.rewrite import replace_ops, rewrite
 
 READS = (Input, Conv2d, Sum, Concat, Select, Relu, PixelShuffle, PixelUnshuffle)

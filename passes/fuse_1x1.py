@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from memsr_compiler.ir import kernels
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, kernels
 from memsr_compiler.ir.rewrite import rewrite
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from memsr_compiler.ir import kernels
-from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Select, Sum
+from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Select, Sum, kernels
 from memsr_compiler.ir.rewrite import rewrite, without_unused
 
 

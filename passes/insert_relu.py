@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import torch
 
+from memsr_compiler.analysis.rematerialize import original
+from memsr_compiler.analysis.schedule import Carrying, nonnegative
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir import Carry, Conv2d, Graph, Meaning, Op, Relu
-from memsr_compiler.analysis.rematerialize import original
 from memsr_compiler.ir.rewrite import rewrite
-from memsr_compiler.analysis.schedule import Carrying, nonnegative
 
 Constants = Mapping[str, float]
 

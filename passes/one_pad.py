@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from memsr_compiler.analysis.schedule import is_pointwise
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir import Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum
 from memsr_compiler.ir.rewrite import rewrite, without_unused
-from memsr_compiler.analysis.schedule import is_pointwise
 
 
 @rewrite(source="MemSR (ICML 2022), Eq. 3 and 4, Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PixelShuffle))

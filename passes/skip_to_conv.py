@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
 from memsr_compiler.analysis.rematerialize import original, plan
-from memsr_compiler.ir.rewrite import rewrite
 from memsr_compiler.analysis.schedule import Carrying, Schedule, body_output, is_pointwise
+from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.ir.rewrite import rewrite
 
 
 @rewrite(

@@ -1,7 +1,6 @@
 """Transposed convolutions -> convolution + pixel shuffle."""
 
-from memsr_compiler.ir import kernels
-from memsr_compiler.ir import Conv2d, ConvTranspose2d, Graph, Op, PixelShuffle
+from memsr_compiler.ir import Conv2d, ConvTranspose2d, Graph, Op, PixelShuffle, kernels
 from memsr_compiler.ir.rewrite import replace_ops, rewrite
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import pytest
 import torch
+from helpers.command_line import Run
 
 from memsr_compiler import cli
-
-Run = Callable[..., tuple[int, str, str]]  # what the fixture `run` gives
 
 torch.set_num_threads(1)  # tiny convolutions: more threads only wait for each other
 

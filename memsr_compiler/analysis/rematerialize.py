@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import networkx as nx
 
-from memsr_compiler.ir import Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Sum
 from memsr_compiler.analysis.schedule import Carrying, Schedule, body_output, schedule
+from memsr_compiler.ir import Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Sum
 
 FAR = 3  # layers between a value and a user that make it worth looking at computing it again
 SHALLOW = 2  # how many layers deep a value may be to be computed again

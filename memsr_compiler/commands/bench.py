@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from memsr_compiler.files import atomic_write
-from memsr_compiler.evaluation.bench import Measured, benchmark
-from memsr_compiler.commands.output import Talk, mebibytes, thousands
-from memsr_compiler.commands.models import network_file
 from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.evaluation.photographs import finite, scored_images
+from memsr_compiler.commands.models import network_file
+from memsr_compiler.commands.output import Talk, mebibytes, thousands
+from memsr_compiler.commands.photographs import finite, scored_images
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.runtime.runners import Provider
+from memsr_compiler.evaluation.bench import Measured, benchmark
+from memsr_compiler.files import atomic_write
 from memsr_compiler.reports.scatter import Dot, as_png, as_svg
+from memsr_compiler.runtime.runners import Provider
 
 COLUMNS = (
     "network", "engine", "width", "height", "parameters", "multiply_adds", "median_ms", "lower_quartile_ms",

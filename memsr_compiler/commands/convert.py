@@ -11,18 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
-from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.commands.teachers import TeacherOptions, describe, read
-from memsr_compiler.lowering.compile import Report, Tail, compile_to_plain
 from memsr_compiler.analysis.cost import Cost, cost_of_graph
-from memsr_compiler.proof.equivalence import Network, check_equivalence, probe_images
-from memsr_compiler.errors import InvalidInput, MemsrError
-from memsr_compiler.torch_helpers import copied
-from memsr_compiler.ir.pipeline import PassReport
-from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.analysis.schedule import Carrying
-from memsr_compiler.threads import one_thread
+from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
+from memsr_compiler.commands.teachers import TeacherOptions, describe, read
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.ir.pipeline import PassReport
+from memsr_compiler.lowering.compile import Report, Tail, compile_to_plain
+from memsr_compiler.proof.equivalence import Network, check_equivalence, probe_images
+from memsr_compiler.runtime.runners import OrtNetwork
+from memsr_compiler.torch_helpers import copied, one_thread
 from memsr_compiler.trace.trace import trace
 
 if TYPE_CHECKING:
@@ -117,8 +116,8 @@ def _constants(
 
 
 def _calibration_images(model: nn.Module, folder: Path | None, input_range: tuple[float, float]) -> list[Tensor]:
-    from memsr_compiler.proof.equivalence import input_channels
     from memsr_compiler.images.files import read_images, sample_photographs, to_tensor
+    from memsr_compiler.proof.equivalence import input_channels
 
     photographs = read_images(folder) if folder is not None else sample_photographs()
     low, high = input_range

@@ -8,20 +8,38 @@ from pathlib import Path
 
 import torch
 
+from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.commands.output import Talk, is_first, silenced
 from memsr_compiler.commands.student_common import source
 from memsr_compiler.commands.teachers import TeacherOptions
-from memsr_compiler.commands.training_common import TrainingOptions, begin, bench, check, done_before, patches, recipe, shown, told
-from memsr_compiler.analysis.cost import cost_of_graph
+from memsr_compiler.commands.training_common import (
+    TrainingOptions,
+    begin,
+    bench,
+    check,
+    done_before,
+    patches,
+    recipe,
+    shown,
+    told,
+)
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.plain.write import export_onnx
-from memsr_compiler.torch_helpers import copied
-from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain, save_plain
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.student.crops import batches, default_samples, sample_inputs
 from memsr_compiler.student.levels import Teacher
-from memsr_compiler.plain.takes import Takes
-from memsr_compiler.training.losses import Distillation, Start, initial_maps, input_means, no_means, random_maps, restarted
+from memsr_compiler.torch_helpers import copied
+from memsr_compiler.training.losses import (
+    Distillation,
+    Start,
+    initial_maps,
+    input_means,
+    no_means,
+    random_maps,
+    restarted,
+)
 
 
 @dataclass(frozen=True)

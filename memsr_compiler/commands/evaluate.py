@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from memsr_compiler.files import atomic_write
-from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.models import opened
 from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.evaluation.photographs import finite, scored_images
+from memsr_compiler.commands.models import opened
+from memsr_compiler.commands.output import Talk
+from memsr_compiler.commands.photographs import finite, scored_images
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
+from memsr_compiler.files import atomic_write
 from memsr_compiler.images.metrics import Protocol
 from memsr_compiler.runtime.open import Model, common_scale
 from memsr_compiler.runtime.runners import Provider
-from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
 
 BICUBIC = "bicubic"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
 from memsr_compiler.commands.teachers import TeacherOptions, describe, read
 from memsr_compiler.lowering.compile import Tail
-from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.lowering.inspection import Inspection, inspect
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.evaluation.photographs import Images, Sample, Samples
+from memsr_compiler.commands.photographs import Images, Sample, Samples
 from memsr_compiler.images.files import to_uint8
 from memsr_compiler.images.metrics import luma
 from memsr_compiler.images.resize import resize

@@ -10,18 +10,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.models import opened
 from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.evaluation.photographs import Photograph, Samples, Shape, calibration_inputs, calibration_samples, data_samples, finite, mean_psnr, outputs, read_photographs
+from memsr_compiler.commands.models import opened
+from memsr_compiler.commands.output import Talk
+from memsr_compiler.commands.photographs import (
+    Photograph,
+    Samples,
+    Shape,
+    calibration_inputs,
+    calibration_samples,
+    data_samples,
+    finite,
+    mean_psnr,
+    outputs,
+    read_photographs,
+)
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.runtime.open import NetworkFile, counted
 from memsr_compiler.quantization.quantize import Quantized, quantize
-from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.evaluation.scores import Network
-from memsr_compiler.student.crops import batches, sample_inputs
 from memsr_compiler.reports.student import decibels
+from memsr_compiler.runtime.open import NetworkFile, counted
+from memsr_compiler.runtime.runners import Network, OrtNetwork
+from memsr_compiler.student.crops import batches, sample_inputs
 
 PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends on what else the machine does
 

@@ -9,21 +9,29 @@ from typing import Any
 
 import torch
 
-from memsr_compiler.files import atomic_write
-from memsr_compiler.commands.output import Talk, is_first, silenced, widths_text
-from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.evaluation.photographs import Images, Samples, bicubic_psnr, finite, mean_psnr, outputs
-from memsr_compiler.commands.pictures import PICTURES, pictures
-from memsr_compiler.commands.student_common import Source, StudentOptions, cost_cells, cost_data, derive, material, source
-from memsr_compiler.commands.teachers import TeacherOptions
-from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.errors import InvalidInput, MemsrError
-from memsr_compiler.torch_helpers import copied
-from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.analysis.rematerialize import original
-from memsr_compiler.student.statistics.distributed import joined
-from memsr_compiler.student.report import LayerShrunk, ShrinkReport
+from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.output import Talk, is_first, silenced, widths_text
+from memsr_compiler.commands.photographs import Images, Samples, bicubic_psnr, finite, mean_psnr, outputs
+from memsr_compiler.commands.pictures import PICTURES, pictures
+from memsr_compiler.commands.student_common import (
+    Source,
+    StudentOptions,
+    cost_cells,
+    cost_data,
+    derive,
+    material,
+    source,
+)
+from memsr_compiler.commands.teachers import TeacherOptions
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.files import atomic_write
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.reports.student import Row, decibels, shrink_report
+from memsr_compiler.student.report import LayerShrunk, ShrinkReport
+from memsr_compiler.student.statistics.distributed import joined
+from memsr_compiler.torch_helpers import copied
 
 BUILT = 256 << 20  # bytes of weights; a plain network with more is not built for the report's pictures
 
@@ -128,8 +136,8 @@ def _plain(teacher: Source, align: int, samples: Samples) -> dict[str, Images]:
 
 
 def _write(net: PlainNet, options: ShrinkOptions, page: str) -> None:
-    from memsr_compiler.plain.write import export_onnx
     from memsr_compiler.plain.load import save_plain
+    from memsr_compiler.plain.write import export_onnx
 
     if options.out.suffix == ".onnx":
         export_onnx(net, options.out)

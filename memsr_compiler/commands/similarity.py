@@ -9,15 +9,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from memsr_compiler.files import atomic_write
-from memsr_compiler.reports.charts import draw_matrix
-from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.student_common import Source, StudentOptions, material, source
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.plain.read import is_plain
 from memsr_compiler.evaluation.cka import linear_cka
+from memsr_compiler.files import atomic_write
+from memsr_compiler.plain.read import is_plain
+from memsr_compiler.reports.charts import draw_matrix
 from memsr_compiler.student.crops import batches, sample_inputs
 from memsr_compiler.student.levels import Teacher
 

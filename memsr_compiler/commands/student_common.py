@@ -11,19 +11,26 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from memsr_compiler.commands import amounts
-from memsr_compiler.commands.output import Talk, mebibytes, thousands
-from memsr_compiler.evaluation.photographs import Photograph, Samples, Shape, calibration_inputs, calibration_samples, read_photographs
-from memsr_compiler.commands.teachers import TeacherOptions, describe, read
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers
+from memsr_compiler.commands import quantities
+from memsr_compiler.commands.output import Talk, mebibytes, thousands
+from memsr_compiler.commands.photographs import (
+    Photograph,
+    Samples,
+    Shape,
+    calibration_inputs,
+    calibration_samples,
+    read_photographs,
+)
+from memsr_compiler.commands.teachers import TeacherOptions, describe, read
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.inspection import inspect
+from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
-from memsr_compiler.plain.load import load_plain
-from memsr_compiler.student.shrink import shrink
 from memsr_compiler.student.paper.initialise import paper_options
 from memsr_compiler.student.report import Mode
+from memsr_compiler.student.shrink import shrink
 from memsr_compiler.trace.trace import trace
 
 
@@ -74,10 +81,10 @@ class Material:
 def parsed_budget(option: str, given: Any) -> dict[str, Any]:
     """("max-macs", "3G") -> {"max_macs": 3_000_000_000}.  Raises InvalidInput for what cannot be read."""
     readers: dict[str, Callable[[str, str], object]] = {
-        "widths": amounts.whole_numbers,
-        "max-params": amounts.count,
-        "max-macs": amounts.count,
-        "max-memory": amounts.size_in_bytes,
+        "widths": quantities.whole_numbers,
+        "max-params": quantities.count,
+        "max-macs": quantities.count,
+        "max-memory": quantities.size_in_bytes,
     }
     return {option.replace("-", "_"): readers[option](option, given) if option in readers else given}
 
@@ -85,7 +92,7 @@ def parsed_budget(option: str, given: Any) -> dict[str, Any]:
 def parsed_budgets(option: str, given: str) -> list[dict[str, Any]]:
     """("width", "16,24") -> [{"width": 16}, {"width": 24}].  Raises InvalidInput for what cannot be read."""
     numbers: Sequence[float] = (
-        amounts.fractions(option, given) if option == "theta" else amounts.whole_numbers(option, given)
+        quantities.fractions(option, given) if option == "theta" else quantities.whole_numbers(option, given)
     )
     return [{option: number} for number in numbers]
 

@@ -13,18 +13,27 @@ from typing import Any
 import torch
 from torch import nn
 
+from memsr_compiler.analysis.cost import Cost
+from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.output import Talk, widths_text
+from memsr_compiler.commands.photographs import Samples, bicubic_psnr, data_samples, finite, mean_psnr, outputs
+from memsr_compiler.commands.student_common import (
+    Material,
+    Source,
+    StudentOptions,
+    cost_cells,
+    cost_data,
+    derive,
+    material,
+    source,
+)
+from memsr_compiler.commands.teachers import TeacherOptions
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import atomic_write
 from memsr_compiler.reports.charts import Point, draw_tradeoff
-from memsr_compiler.commands.output import Talk, widths_text
-from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.evaluation.photographs import Samples, bicubic_psnr, data_samples, finite, mean_psnr, outputs
-from memsr_compiler.commands.student_common import Material, Source, StudentOptions, cost_cells, cost_data, derive, material, source
-from memsr_compiler.commands.teachers import TeacherOptions
-from memsr_compiler.analysis.cost import Cost
-from memsr_compiler.errors import InvalidInput
-from memsr_compiler.torch_helpers import copied
-from memsr_compiler.student.report import ShrinkReport
 from memsr_compiler.reports.student import decibels
+from memsr_compiler.student.report import ShrinkReport
+from memsr_compiler.torch_helpers import copied
 
 
 @dataclass(frozen=True)

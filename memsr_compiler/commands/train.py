@@ -9,17 +9,27 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from memsr_compiler.files import atomic_write
 from memsr_compiler.commands.output import Talk, is_first, silenced
-from memsr_compiler.commands.training_common import TrainingOptions, begin, bench, check, done_before, patches, recipe, shown, told
-from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.commands.training_common import (
+    TrainingOptions,
+    begin,
+    bench,
+    check,
+    done_before,
+    patches,
+    recipe,
+    shown,
+    told,
+)
 from memsr_compiler.errors import MemsrError
-from memsr_compiler.plain.write import export_onnx
-from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.files import atomic_write
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import save_plain
-from memsr_compiler.plain.takes import Takes
-from memsr_compiler.training.models import new_network
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.training.losses import Supervised
+from memsr_compiler.training.models import new_network
 
 
 @dataclass(frozen=True)

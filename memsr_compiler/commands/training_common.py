@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.files import atomic_write
 from memsr_compiler.commands.output import Talk, is_first
-from memsr_compiler.evaluation.photographs import scored_images
+from memsr_compiler.commands.photographs import scored_images
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation.scores import Score, TestImage, evaluate, evaluate_bicubic, mean
-from memsr_compiler.plain.takes import Takes
+from memsr_compiler.files import atomic_write
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.patches import Patches, Photograph, prepared
 from memsr_compiler.version import VERSION

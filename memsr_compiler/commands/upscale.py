@@ -13,10 +13,10 @@ from pathlib import Path
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.resume import Journal
 from memsr_compiler.commands.teachers import TeacherOptions
-from memsr_compiler.runtime.upscale_file import ByBands, Engine, WholeFrame, enlarge_file
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.plain.read import read_plain_file
 from memsr_compiler.images.streams import EIGHT_BIT, OPAQUE, WRITTEN, RowFile
+from memsr_compiler.plain.read import read_plain_file
+from memsr_compiler.runtime.upscale_file import ByBands, Engine, WholeFrame, enlarge_file
 from memsr_compiler.runtime.upscaler import Upscaler
 
 PATTERN = "*?["

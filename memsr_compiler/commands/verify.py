@@ -8,16 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from memsr_compiler.proof import checker
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.teachers import TeacherOptions, read
-from memsr_compiler.proof.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
 from memsr_compiler.errors import CertificateError
-from memsr_compiler.torch_helpers import copied
-from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.proof.guarantee import carried, guarantee
 from memsr_compiler.plain.load import load_plain
-from memsr_compiler.threads import one_thread
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.proof import checker
+from memsr_compiler.proof.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
+from memsr_compiler.proof.guarantee import carried, guarantee
+from memsr_compiler.torch_helpers import copied, one_thread
 from memsr_compiler.trace.trace import trace
 
 

@@ -1,0 +1,1 @@
+"""How good networks are, what memory they take, how fast they are."""

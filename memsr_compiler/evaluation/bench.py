@@ -14,14 +14,14 @@ import torch
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.evaluation.memory import Memory, peak_memory
-from memsr_compiler.images.files import sample_photographs
-from memsr_compiler.runtime.open import Model, NetworkFile, common_scale, counted, open_model
-from memsr_compiler.plain.read import is_plain
-from memsr_compiler.runtime.runners import Provider
 from memsr_compiler.evaluation.scores import Score, TestImage, evaluate, mean
+from memsr_compiler.images.files import sample_photographs
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.read import is_plain
+from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.runtime.open import Model, NetworkFile, common_scale, counted, open_model
+from memsr_compiler.runtime.runners import Provider
 
 
 @dataclass(frozen=True)

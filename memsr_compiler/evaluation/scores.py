@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import crop_to_multiple
 from memsr_compiler.images.metrics import Protocol, luma, psnr, srcnn_input, ssim
 from memsr_compiler.images.resize import resize
-from memsr_compiler.plain.takes import Takes
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.runtime.runners import Network
 
-Network = Callable[[Tensor], Tensor]
 Pixels = NDArray[Any]
 
 

@@ -1,0 +1,1 @@
+"""Arrays and image files: reading, writing, by rows, resizing, metrics."""

@@ -1,0 +1,1 @@
+"""From a teacher to its plain network: the order of things."""

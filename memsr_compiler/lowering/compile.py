@@ -11,21 +11,21 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from memsr_compiler.proof import checker
 from memsr_compiler import ir, passes
-from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.analysis.cost import Cost, cost_of_layers, predicted_widths
-from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
-from memsr_compiler.passes.split_stages import StageGraph, stages
-from memsr_compiler.ir.pipeline import PassReport, run_passes
-from memsr_compiler.plain.network import PlainLayer, PlainNet
-from memsr_compiler.plain.info import PlainInfo
-from memsr_compiler.proof.guarantee import Carried, carried, guarantee
-from memsr_compiler.ir.rewrite import Pass
 from memsr_compiler.analysis.schedule import Carrying
-from memsr_compiler.threads import one_thread
-from memsr_compiler.trace.trace import Traced, trace
+from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
+from memsr_compiler.ir.pipeline import PassReport, run_passes
+from memsr_compiler.ir.rewrite import Pass
 from memsr_compiler.ir.validate import receptive_field
+from memsr_compiler.passes.split_stages import StageGraph, stages
+from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.proof import checker
+from memsr_compiler.proof.certificate import Certificate, Stage
+from memsr_compiler.proof.guarantee import Carried, carried, guarantee
+from memsr_compiler.torch_helpers import one_thread
+from memsr_compiler.trace.trace import Traced, trace
 from memsr_compiler.version import VERSION
 
 Tail = Literal["fold", "keep"]

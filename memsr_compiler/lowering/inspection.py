@@ -9,10 +9,10 @@ from torch import nn
 
 from memsr_compiler import ir, passes
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, predicted_widths
-from memsr_compiler.errors import MemsrError
-from memsr_compiler.passes.split_stages import stages
 from memsr_compiler.analysis.rematerialize import original, plan
 from memsr_compiler.analysis.schedule import Carrying
+from memsr_compiler.errors import MemsrError
+from memsr_compiler.passes.split_stages import stages
 from memsr_compiler.trace.trace import trace
 
 

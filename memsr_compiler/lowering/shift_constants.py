@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir, passes
+from memsr_compiler.analysis.rematerialize import original
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.passes.split_stages import stages
-from memsr_compiler.analysis.rematerialize import original
 from memsr_compiler.trace.trace import trace
 
 MARGIN = 3.0

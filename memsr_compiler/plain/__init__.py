@@ -1,0 +1,1 @@
+"""The plain network, its files, and how they are read back."""

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import torch
 
-from memsr_compiler.files import atomic_write
-from memsr_compiler.proof.certificate import Certificate
-from memsr_compiler.digests import file_digest
 from memsr_compiler.errors import CertificateError, ExportError
+from memsr_compiler.files import atomic_write, file_digest
 from memsr_compiler.plain.manifest import REGAIN, Manifest
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.plain.read import header, read_plain_file
 from memsr_compiler.plain.stored import TORCH, describe, named_tensors, raw, stored
+from memsr_compiler.proof.certificate import Certificate
 
 
 def save_plain(net: PlainNet, path: str | Path) -> None:

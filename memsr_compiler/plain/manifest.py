@@ -17,10 +17,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.digests import numbers_sha256, stack_sha256
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.plain.keys import PLAIN_FORMAT_KEY
+from memsr_compiler.files import numbers_sha256, stack_sha256
 from memsr_compiler.plain.info import PlainInfo
+
+PLAIN_FORMAT_KEY = "memsr_format"
+"""Metadata entry by which files of plain networks are known, .onnx and .safetensors."""
+
+QUANTIZED_KEY = "memsr_quantized"
+"""Metadata entry by which networks in 8-bit integers are known, .onnx."""
 
 FORMAT = "memsr plain network 1"
 Numbers = NDArray[Any]

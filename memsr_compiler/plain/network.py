@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.proof.certificate import Certificate
-from memsr_compiler.proof.checker import Layer
-from memsr_compiler.digests import numbers_sha256, stack_sha256
+from memsr_compiler.files import numbers_sha256, stack_sha256
 from memsr_compiler.ir import BlockConv2d
 from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.proof.checker import Layer
 
 if TYPE_CHECKING:
     from memsr_compiler.lowering.compile import Report

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from memsr_compiler.errors import CertificateError, InvalidInput
-from memsr_compiler.plain.keys import PLAIN_FORMAT_KEY, QUANTIZED_KEY
-from memsr_compiler.plain.manifest import REGAIN, Manifest, Numbers, certificate_path
+from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY, QUANTIZED_KEY, REGAIN, Manifest, Numbers, certificate_path
 from memsr_compiler.plain.onnx_model import DIGEST_KEY, NO_DIGEST, OPSETS, skeleton
 
 if TYPE_CHECKING:

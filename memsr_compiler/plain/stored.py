@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memsr_compiler.proof.checker import Layer
 from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.manifest import Dtype, Manifest, Outline
 from memsr_compiler.plain.network import PlainNet, layers_sha256, tensor_sha256
-from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.proof.checker import Layer
 
 TORCH: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "float64": torch.float64}
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from memsr_compiler.files import atomic_write_together
-from memsr_compiler.digests import file_digest
 from memsr_compiler.errors import ExportError
+from memsr_compiler.files import atomic_write_together, file_digest
 from memsr_compiler.plain.manifest import DTYPES, Dtype, Manifest, certificate_path
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.onnx_model import NO_DIGEST, OPSETS, skeleton

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.errors import CertificateError
+from memsr_compiler.proof.certificate import Certificate
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memsr_compiler.files import atomic_write_together
 from memsr_compiler.analysis.cost import Cost
-from memsr_compiler.digests import file_digest
 from memsr_compiler.errors import InvalidInput, MemsrError
-from memsr_compiler.plain.keys import QUANTIZED_KEY
+from memsr_compiler.files import atomic_write_together, file_digest
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.manifest import QUANTIZED_KEY
 from memsr_compiler.quantization.conv_window import Window
 from memsr_compiler.quantization.inner_values import InnerValues
 from memsr_compiler.quantization.rounding import rounded
-from memsr_compiler.plain.takes import Takes
 from memsr_compiler.version import VERSION
 
 if TYPE_CHECKING:

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from memsr_compiler import ir, passes
-from memsr_compiler.reports import html as page
-from memsr_compiler.proof.certificate import Certificate
-from memsr_compiler.lowering.compile import Report
 from memsr_compiler.analysis.cost import Cost
-from memsr_compiler.reports.graph_svg import DRAWN, HOLDS, KINDS, Bar, draw_graph, draw_widths, kind
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.ir import Meaning
-from memsr_compiler.reports.html import escaped
 from memsr_compiler.ir.pipeline import PassReport
+from memsr_compiler.lowering.compile import Report
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.reports import html as page
+from memsr_compiler.reports.graph_svg import DRAWN, HOLDS, KINDS, Bar, draw_graph, draw_widths, kind
+from memsr_compiler.reports.html import escaped
 
 WIDTH, HEIGHT = 480, 270  # of the input for which multiply-adds and memory are stated
 

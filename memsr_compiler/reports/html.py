@@ -16,7 +16,7 @@ def document(title: str, sections: Iterable[str], *, with_images: bool = False) 
 
     with_images   pictures may stand in it, as data: URIs
     """
-    style = (files("memsr_compiler") / "report.css").read_text("utf-8")
+    style = (files("memsr_compiler.reports") / "report.css").read_text("utf-8")
     csp = _CSP_WITH_IMAGES if with_images else _CSP
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

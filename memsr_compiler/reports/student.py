@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.reports import html as page
-from memsr_compiler.reports.charts import ERRORS, HOLDS, Pair, Spectrum, draw_errors, draw_pairs, draw_spectra, shades
 from memsr_compiler.analysis.cost import Cost
+from memsr_compiler.analysis.rematerialize import original
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import png
-from memsr_compiler.reports.html import escaped
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.analysis.rematerialize import original
+from memsr_compiler.reports import html as page
+from memsr_compiler.reports.charts import ERRORS, HOLDS, Pair, Spectrum, draw_errors, draw_pairs, draw_spectra, shades
+from memsr_compiler.reports.html import escaped
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 
 _MODES = {"data-aware": "data-aware initialisation", "memsr": "MemSR's initialisation (Algorithm 1)"}

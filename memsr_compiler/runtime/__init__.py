@@ -1,0 +1,1 @@
+"""Running networks: engines, whole frames and bands of rows."""

@@ -21,9 +21,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.runtime.ort_layers import Stage, inside
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.runtime.ort_layers import Stage, inside
 
 Rows = NDArray[Any]  # (C, h, W)
 

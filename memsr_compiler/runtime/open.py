@@ -11,14 +11,13 @@ from torch import nn
 
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
-from memsr_compiler.teachers.load import LoadedTeacher, read_teacher
-from memsr_compiler.torch_helpers import copied
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.quantization.quantize import cost_of_quantized, takes_of
-from memsr_compiler.runtime.runners import OrtNetwork, Provider, Runner, TorchNetwork
-from memsr_compiler.evaluation.scores import Network
-from memsr_compiler.plain.load import load_plain
-from memsr_compiler.plain.takes import Takes
+from memsr_compiler.runtime.runners import Network, OrtNetwork, Provider, Runner, TorchNetwork
+from memsr_compiler.teachers.load import LoadedTeacher, read_teacher
+from memsr_compiler.torch_helpers import copied
 from memsr_compiler.trace.trace import trace
 
 TRIED = 32  # pixels a side, of the image by which an unknown network shows its scale

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.runtime.ort import both_installed, onnxruntime
-from memsr_compiler.threads import some_threads
+from memsr_compiler.torch_helpers import some_threads
+
+Network = Callable[[Tensor], Tensor]
+"""Anything that makes (N, C', s H, s W) of (N, C, H, W)."""
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.resize import enlarge_rows
 from memsr_compiler.images.streams import RowFile, Taken
-from memsr_compiler.plain.takes import Takes
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.runtime.upscaler import ROWS, Upscaler, given, pixels_of
 
 if TYPE_CHECKING:
-    from memsr_compiler.evaluation.scores import Network
+    from memsr_compiler.runtime.runners import Network
 
 Pixels = NDArray[Any]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from memsr_compiler.runtime.bands import Rows, live_bytes, reach, require_local, run_bands
-from memsr_compiler.runtime.ort_layers import OrtLayers, Stage
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.read import PlainFile, read_plain_file
+from memsr_compiler.runtime.bands import Rows, live_bytes, reach, require_local, run_bands
+from memsr_compiler.runtime.ort_layers import OrtLayers, Stage
 
 if TYPE_CHECKING:  # a file is run without torch
     from memsr_compiler.plain.network import PlainNet

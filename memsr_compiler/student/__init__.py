@@ -1,5 +1,1 @@
-"""shrink: a trained network in, a much narrower plain network out, from a few images.  See docs/shrink.md."""
-
-from memsr_compiler.student.shrink import shrink
-
-__all__ = ["shrink"]
+"""From a teacher to a much narrower plain network, by a few images.  See docs/shrink.md."""

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.student.crops import sample_count
-from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.levels import Level, Teacher
-from memsr_compiler.student.statistics.moments import Regression, pixels, taps
-from memsr_compiler.student.statistics.distributed import regression, share, smallest
+from memsr_compiler.student.report import Kernel
 from memsr_compiler.student.selection import choose
+from memsr_compiler.student.statistics.distributed import regression, share, smallest
+from memsr_compiler.student.statistics.moments import Regression, pixels, taps
 from memsr_compiler.student.statistics.spill import Spool
 from memsr_compiler.student.statistics.survey import Survey, metric_root
 

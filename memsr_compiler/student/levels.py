@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir, passes
+from memsr_compiler.analysis.schedule import body_output
 from memsr_compiler.ir.interpreter import evaluate
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.analysis.schedule import body_output
 from memsr_compiler.student.merge_split_carries import merge_pairs
 from memsr_compiler.trace.trace import ImageSkip, trace
 

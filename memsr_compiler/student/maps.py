@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.levels import Level, Teacher
-from memsr_compiler.student.statistics.moments import Moments, Regression, pixels, taps
+from memsr_compiler.student.report import Kernel, LayerShrunk
 from memsr_compiler.student.statistics.distributed import moments, regression, share
-from memsr_compiler.student.report import LayerShrunk
+from memsr_compiler.student.statistics.moments import Moments, Regression, pixels, taps
 from memsr_compiler.student.statistics.survey import lost, spectrum
 
 RIDGE = 1e-6

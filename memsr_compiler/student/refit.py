@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memsr_compiler.student.derived import Kernel
 from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.report import Kernel
 from memsr_compiler.student.statistics.moments import Moments, pixels, taps
 from memsr_compiler.student.statistics.spill import Record, Spool
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from memsr_compiler.analysis.cost import Cost
 
 Mode = Literal["data-aware", "memsr"]
+Kernel = tuple[Tensor, Tensor]  # weight (C_out, C_in, k, k), bias (C_out,), float64
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class LayerShrunk:
     lost: float
     own_error: float
     map: Tensor
+
+
+@dataclass(frozen=True)
+class Derived:
+    """kernels   of every layer, the last without ReLU;  layers   one for each but the last"""
+
+    kernels: tuple[Kernel, ...]
+    layers: tuple[LayerShrunk, ...]
 
 
 @dataclass

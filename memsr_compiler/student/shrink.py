@@ -10,21 +10,20 @@ from torch import Tensor, nn
 
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.plain.info import PlainInfo
-from memsr_compiler.student import calibration as calibrations
-from memsr_compiler.student.widths.budget import Budget, chosen_widths, require_affordable, student_cost
+from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.student import crops as calibrations
 from memsr_compiler.student.data_aware import PREFERENCE, data_aware_student
-from memsr_compiler.student.derived import Kernel
-from memsr_compiler.student.maps import described
 from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.maps import described
 from memsr_compiler.student.paper.initialise import PAPER, PaperOptions, memsr_student
 from memsr_compiler.student.refit import refit_to_output
-from memsr_compiler.student.report import Mode, ShrinkReport
-from memsr_compiler.student.widths.share_limit import errors, stepwise
+from memsr_compiler.student.report import Kernel, Mode, ShrinkReport
 from memsr_compiler.student.statistics.survey import survey
+from memsr_compiler.student.widths.budget import Budget, chosen_widths, require_affordable, student_cost
+from memsr_compiler.student.widths.share_limit import errors, stepwise
 from memsr_compiler.student.widths.trial import best_widths, preference
-from memsr_compiler.threads import one_thread
+from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import trace
 from memsr_compiler.version import VERSION
 

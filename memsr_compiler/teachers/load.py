@@ -23,10 +23,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from memsr_compiler.teachers import pt2 as exported, pickle_scan as pickles
 from memsr_compiler.errors import InvalidInput, RefusedPickle
+from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
+from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import Family, family_named
-from memsr_compiler.plain.keys import PLAIN_FORMAT_KEY
 from memsr_compiler.teachers.state_dict import StateDict, assemble, call, check_tensors, load_strictly, some, unwrap
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def _load(
 
 def _kind(path: Path, data: bytes) -> str:
     """What the content is: torch, safetensors, pt2 or onnx; InvalidInput for anything else."""
-    if data.startswith(pickles.ZIP_MAGIC):
+    if data.startswith(pickle_scan.ZIP_MAGIC):
         return _zip_kind(data)
     if data.startswith(b"\x80"):
         return "torch"
@@ -163,7 +163,7 @@ def _kind(path: Path, data: bytes) -> str:
 
 
 def _zip_kind(data: bytes) -> str:
-    members = pickles.zip_members(data)
+    members = pickle_scan.zip_members(data)
     if sum(member.file_size for member in members) > _MAX_COMPRESSION * len(data):
         raise InvalidInput("is a zip archive that unpacks to far more than weights ever do. It is damaged or hostile.")
     names = [member.filename for member in members]
@@ -183,7 +183,7 @@ def _zip_kind(data: bytes) -> str:
 
 def _checkpoint(data: bytes, allow_pickle: bool) -> object:
     try:
-        foreign = pickles.foreign_imports(data)
+        foreign = pickle_scan.foreign_imports(data)
     except InvalidInput as error:
         raise InvalidInput(f"is truncated or damaged: {error}. Download or save it again.") from error
     if foreign and not allow_pickle:
@@ -221,7 +221,7 @@ def _safetensors(data: bytes) -> StateDict:
 
 
 def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:
-    reasons = exported.suspicions(data)
+    reasons = pt2.suspicions(data)
     if reasons and not allow_pickle:
         raise RefusedPickle(
             f"loading this .pt2 archive could execute code: it {some(reasons, separator='; ')}. "
@@ -229,7 +229,7 @@ def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:
         )
     if reasons:
         log.warning("loading a .pt2 archive that %s", "; ".join(reasons))
-    network = exported.load_exported(data)
+    network = pt2.load_exported(data)
     check_tensors(network.state_dict(), len(data))
     return network
 

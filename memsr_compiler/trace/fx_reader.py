@@ -17,8 +17,8 @@ from torch import Tensor, fx, nn
 
 from memsr_compiler.torch_helpers import copied
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.views import BATCH, Size, Unreadable, View
 from memsr_compiler.trace.torch_ops import IMPOSSIBLE, WORDS, batch_norm
+from memsr_compiler.trace.views import BATCH, Size, Unreadable, View
 
 HEIGHT, WIDTH = 997, 1009  # primes: what is a multiple of them is a height or a width
 _INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}

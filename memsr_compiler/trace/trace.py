@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel
 from memsr_compiler.ir.interpreter import run
-from memsr_compiler.torch_helpers import copied
-from memsr_compiler.threads import one_thread
+from memsr_compiler.torch_helpers import copied, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.fx_reader import exported, read, symbolic
 from memsr_compiler.trace.views import Unreadable

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from memsr_compiler.files import atomic_write
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.files import atomic_write
 
 KEPT = 2  # of the run's states
 _DIGEST = 64  # characters of SHA-256 at the start

@@ -16,8 +16,8 @@ from torch import nn
 
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.training import checkpoints
-from memsr_compiler.training.patches import Batch, Patches, batches
 from memsr_compiler.training.losses import Objective
+from memsr_compiler.training.patches import Batch, Patches, batches
 
 Precision = Literal["no", "bf16", "fp16"]
 LOG, BEST, CURVES = "log.jsonl", "best.ckpt", "tensorboard"

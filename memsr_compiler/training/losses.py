@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.student.maps import described
 from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.maps import described
 
 Start = Literal["as-is", "he", "xavier"]
 

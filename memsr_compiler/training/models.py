@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.registry import family_named
-from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.teachers.load import imported
-from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.registry import family_named
+from memsr_compiler.teachers.load import imported
 from memsr_compiler.teachers.state_dict import call
 from memsr_compiler.version import VERSION
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Run
+from helpers.command_line import Run
 from torch import Tensor, nn
 
 from memsr_compiler import load_plain, save_plain

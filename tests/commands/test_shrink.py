@@ -13,17 +13,17 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from conftest import Run
+from helpers.command_line import Run
 from helpers.html_outline import outline
 from PIL import Image
 
 from memsr_compiler import load_plain
 from memsr_compiler.commands.quantities import count, size_in_bytes
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.teachers.families.vdsr import VDSR
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.images.resize import resize
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.vdsr import VDSR
 
 QUICK = ("--samples", "4", "--refit", "0")
 

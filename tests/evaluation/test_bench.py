@@ -14,23 +14,23 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import Run
+from helpers.command_line import Run
 from helpers.image_pairs import write_pairs
 from PIL import Image
 from torch import Tensor, nn
 
 from memsr_compiler import benchmark, compile_to_plain, export_onnx, save_plain
+from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation import memory as footprint
 from memsr_compiler.evaluation.bench import interleaved
-from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.evaluation.scores import TestImage
+from memsr_compiler.images.files import sample_photographs
+from memsr_compiler.reports.scatter import Dot, as_png, as_svg
+from memsr_compiler.runtime.open import NetworkFile, counted
+from memsr_compiler.runtime.runners import TorchNetwork
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.imdn import IMDN
 from memsr_compiler.teachers.families.vdsr import VDSR
-from memsr_compiler.images.files import sample_photographs
-from memsr_compiler.runtime.open import NetworkFile, counted
-from memsr_compiler.runtime.runners import TorchNetwork
-from memsr_compiler.reports.scatter import Dot, as_png, as_svg
-from memsr_compiler.evaluation.scores import TestImage
 
 MIB = 2**20
 

@@ -9,15 +9,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from conftest import Run
+from helpers.command_line import Run
 from PIL import Image
 from torch import Tensor
 
 from memsr_compiler import compile_to_plain, save_plain
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.evaluation.cka import linear_cka
 from memsr_compiler.student.levels import Teacher
+from memsr_compiler.teachers.families.edsr import EDSR
 
 
 def network(seed: int, *, blocks: int = 1, channels: int = 6) -> EDSR:

@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run
-from numpy.typing import NDArray
+from helpers.command_line import Run
 from helpers.image_pairs import write_pairs
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, save_plain
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.evaluation.scores import TestImage, evaluate, evaluate_bicubic, mean
 from memsr_compiler.images.files import read_image, sample_photographs, to_image, to_tensor, write_image
 from memsr_compiler.images.metrics import luma, psnr, srcnn_input, ssim
 from memsr_compiler.images.resize import resize
-from memsr_compiler.evaluation.scores import TestImage, evaluate, evaluate_bicubic, mean
-from memsr_compiler.plain.takes import Takes
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.teachers.families.edsr import EDSR
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT.parent / "shared" / "data" / "benchmarks"
 needs_benchmarks = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs the benchmark images in ../shared")
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from memsr_compiler.analysis.cost import Cost
-from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.plain.info import PlainInfo
-from memsr_compiler.student.report import LayerShrunk, ShrinkReport
+from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.reports.student import Picture, Row, shrink_report
+from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 
 
 def student(widths: tuple[int, ...] = (3, 16, 24, 24, 8, 12), scale: int = 2) -> PlainNet:

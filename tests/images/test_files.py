@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.files import crop_to_multiple, read_image, sample_photographs, to_image, to_tensor, to_uint8, write_image
+from memsr_compiler.images.files import (
+    crop_to_multiple,
+    read_image,
+    sample_photographs,
+    to_image,
+    to_tensor,
+    to_uint8,
+    write_image,
+)
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 

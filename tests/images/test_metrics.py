@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.edsr import EDSR, infer
 from memsr_compiler.images.files import read_image, to_image, to_tensor
 from memsr_compiler.images.metrics import luma, psnr, srcnn_input, ssim
 from memsr_compiler.images.resize import resize
+from memsr_compiler.teachers.families.edsr import EDSR, infer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT.parent / "shared" / "data" / "benchmarks"
 needs_benchmarks = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="needs the benchmark images in ../shared")
 

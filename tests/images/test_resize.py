@@ -13,7 +13,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import read_image
 from memsr_compiler.images.resize import Border, resize
 
-BENCHMARKS = Path(__file__).parents[2] / "shared" / "data" / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "shared" / "data" / "benchmarks"
 SCALES = (2.0, 3.0, 4.0, 1 / 2, 1 / 3, 1 / 4)
 BORDERS: tuple[Border, ...] = ("replicate", "mirror")
 

@@ -17,8 +17,8 @@ from memsr_compiler.errors import InvalidGraph, NotEquivalent, PassError
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.ir.pipeline import run_passes
 from memsr_compiler.ir.rewrite import Pass
-from memsr_compiler.trace.trace import trace
 from memsr_compiler.ir.validate import deviation, long_probe, outcome, probes, receptive_field
+from memsr_compiler.trace.trace import trace
 
 NETWORKS = range(0, 60, 2)  # seeds of exact networks
 RECIPE = (*passes.CANONICAL, *passes.PLAIN)

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.bounds import rounding
 from helpers.networks import SIZES, random_network
-from test_fuzz import rounding
 from torch import Tensor, nn
 
 from memsr_compiler import ir, passes
-from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.errors import InvalidInput, PassError, UnsupportedModel
-from memsr_compiler.teachers.families.registry import family_named
-from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.analysis.rematerialize import plan
+from memsr_compiler.errors import InvalidInput, PassError, UnsupportedModel
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.registry import family_named
 from memsr_compiler.trace.trace import trace
 
 FAMILIES: list[tuple[str, dict[str, Any]]] = [

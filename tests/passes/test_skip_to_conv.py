@@ -6,9 +6,9 @@ import pytest
 from helpers.graphs import add, apply, conv, graph, relu, residual, source
 
 from memsr_compiler import ir
+from memsr_compiler.analysis.schedule import schedule
 from memsr_compiler.errors import PassError
 from memsr_compiler.passes import skip_to_conv
-from memsr_compiler.analysis.schedule import schedule
 
 
 def test_a_residual_block() -> None:

@@ -20,16 +20,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memsr_compiler.plain import write as export, read as plain_file, load as storage
-from memsr_compiler.proof.checker import check
-from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.errors import CertificateError, ExportError, InvalidInput, MemsrError
-from memsr_compiler.plain.write import export_onnx
-from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.teachers.load import load_teacher
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.plain import load as storage
+from memsr_compiler.plain import read as plain_file
+from memsr_compiler.plain import write as export
+from memsr_compiler.plain.load import load_plain, save_plain
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.plain.read import is_plain
-from memsr_compiler.plain.load import load_plain, save_plain
+from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.proof.checker import check
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.load import load_teacher
 from memsr_compiler.trace.trace import trace
 
 MUTATIONS = 600

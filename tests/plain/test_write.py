@@ -21,19 +21,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.proof import checker
-from memsr_compiler.plain import write as export
-from memsr_compiler.files import atomic_write, atomic_write_together
-from memsr_compiler.proof.certificate import Certificate
-from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.errors import ExportError, InvalidInput
-from memsr_compiler.plain.write import export_onnx
-from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.teachers.families.idn import IDN
-from memsr_compiler.plain.manifest import certificate_path
-from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.files import atomic_write, atomic_write_together
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.plain import write as export
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.load import load_plain, save_plain
+from memsr_compiler.plain.manifest import certificate_path
+from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.proof import checker
+from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.idn import IDN
 from memsr_compiler.trace.trace import trace
 
 SIZES = [(1, 1, 1), (2, 1, 4), (1, 5, 1), (2, 7, 9)]

@@ -17,19 +17,19 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.bounds import shift_constant
 from helpers.networks import random_images, random_network
-from test_fuzz import shift_constant
 from torch import Tensor, nn
 
-from memsr_compiler.proof import checker
 from memsr_compiler import ir
+from memsr_compiler.analysis.schedule import Carrying
+from memsr_compiler.errors import CertificateError
+from memsr_compiler.ir.interpreter import evaluate
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate, Stage, numbers, runs
 from memsr_compiler.proof.checker import Layer, check
-from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.errors import CertificateError
 from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.ir.interpreter import evaluate
-from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.trace.trace import trace
 
 NETWORKS = range(0, 120, 2)  # seeds of exact networks

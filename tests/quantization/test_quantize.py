@@ -11,21 +11,21 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Run
+from helpers.command_line import Run
+from helpers.image_pairs import write_pairs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from helpers.image_pairs import write_pairs
 from torch import Tensor
 
 from memsr_compiler import compile_to_plain, export_onnx, quantize
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.runtime.open import NetworkFile, counted
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
-from memsr_compiler.quantization import network as quantization
+from memsr_compiler.quantization import quantize as quantization
+from memsr_compiler.runtime.open import NetworkFile, counted
 from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.plain.takes import Takes
+from memsr_compiler.teachers.families.edsr import EDSR
 
 SIZES = ((2, 24, 24), (1, 20, 28))  # N, h, w
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.chromium import Browser, browser, needs_chromium
+from helpers.pages import Hostile, converted, page
 from helpers.students import picture, student, student_page
-from test_report import Hostile, converted, page
 
 from memsr_compiler.teachers.families.edsr import EDSR
 

@@ -8,7 +8,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from memsr_compiler.reports.charts import Pair, Point, Spectrum, draw_errors, draw_pairs, draw_spectra, draw_tradeoff, shades, step, tick
+from memsr_compiler.reports.charts import (
+    Pair,
+    Point,
+    Spectrum,
+    draw_errors,
+    draw_pairs,
+    draw_spectra,
+    draw_tradeoff,
+    shades,
+    step,
+    tick,
+)
 
 
 def test_grid_lines_are_round_and_about_five() -> None:

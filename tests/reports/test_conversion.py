@@ -7,41 +7,17 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-import torch
 from helpers.html_outline import outline
-from torch import nn
+from helpers.pages import Hostile, converted, page
 
 from memsr_compiler import ir
-from memsr_compiler.proof.certificate import Certificate, Stage
-from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.ir import Meaning
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.reports.conversion import bars_of, convert_report
-from memsr_compiler.trace.trace import trace
-
-
-def converted(model: nn.Module, **options: Any) -> tuple[PlainNet, list[tuple[str, ir.Graph]]]:
-    steps = [("as read", trace(model, input_range=(0.0, 1.0)).graph)]
-    net = compile_to_plain(model, on_graph=lambda name, graph: steps.append((name, graph)), **options)
-    return net, steps
-
-
-def page(net: PlainNet, steps: list[tuple[str, ir.Graph]], name: str = "teacher.pt", **measured: str) -> str:
-    return convert_report(net, steps, teacher_name=name, teacher_cost=cost_of_graph(steps[0][1]), measured=measured)
-
-
-class Hostile(nn.Module):
-    """A network whose module path is markup."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_module("<script>alert(1)</script>", nn.Conv2d(3, 3, 3, padding=1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.get_submodule("<script>alert(1)</script>")(x)) + x
+from memsr_compiler.proof.certificate import Certificate, Stage
+from memsr_compiler.reports.conversion import bars_of
+from memsr_compiler.teachers.families.edsr import EDSR
 
 
 @pytest.fixture(scope="module")

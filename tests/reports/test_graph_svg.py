@@ -9,10 +9,22 @@ import pytest
 import torch
 
 from memsr_compiler import ir
-from memsr_compiler.reports.graph_svg import DRAWN, HOLDS, LABELLED, Bar, arcs, beginning, columns, draw_graph, draw_widths, kind, lanes
+from memsr_compiler.ir import Carry, Concat, Conv2d, Graph, Input, PixelShuffle, Relu, Sum
+from memsr_compiler.reports.graph_svg import (
+    DRAWN,
+    HOLDS,
+    LABELLED,
+    Bar,
+    arcs,
+    beginning,
+    columns,
+    draw_graph,
+    draw_widths,
+    kind,
+    lanes,
+)
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.rdn import RDN
-from memsr_compiler.ir import Carry, Concat, Conv2d, Graph, Input, PixelShuffle, Relu, Sum
 from memsr_compiler.trace.trace import trace
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from helpers.html_outline import outline
-from PIL import Image
 from helpers.students import WHO, picture, student, student_page
+from PIL import Image
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import png
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.student.report import ShrinkReport
 from memsr_compiler.reports.student import Row, shrink_report
+from memsr_compiler.student.report import ShrinkReport
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memsr_compiler import Upscaler, compile_to_plain, save_plain
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.runtime.bands import Rows, live_bytes, reach, run_bands
 from memsr_compiler.runtime.ort_layers import OrtLayers, Stage
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.runtime.upscaler import SLACK, layers_of
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
-from memsr_compiler.plain.network import PlainLayer, PlainNet
-from memsr_compiler.plain.info import PlainInfo
-from memsr_compiler.runtime.upscaler import SLACK, layers_of
 
 INFO = PlainInfo(1, 3, (0.0, 1.0), "", "", "", 0, "", "")
 

@@ -13,9 +13,9 @@ import torch
 
 from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.runtime.runners import PROVIDERS, OrtNetwork, Provider, TorchNetwork
+from memsr_compiler.teachers.families.edsr import EDSR
 
 GPU: list[Provider] = ["cuda", "tensorrt"]
 no_gpu = pytest.mark.skipif(

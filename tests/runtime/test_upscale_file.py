@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Run
+from helpers.command_line import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -25,12 +25,12 @@ from PIL import Image, ImageCms
 pytest.importorskip("pyvips", reason="image files by rows need the extra [images]")
 
 from memsr_compiler import Upscaler, compile_to_plain, export_onnx, save_plain
-from memsr_compiler.runtime import upscale_file as enlarge
 from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.images.streams import RowFile
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.runtime import upscale_file
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
-from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.images.streams import RowFile
 
 
 def pixels(height: int, width: int, channels: int = 3, dtype: type = np.uint8) -> NDArray[Any]:
@@ -283,10 +283,10 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, net: PlainNet, tmp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(enlarge, "_on_disk", full)
-    engine = enlarge.ByBands(Upscaler(net, columns=8), tmp_path)
+    monkeypatch.setattr(upscale_file, "_on_disk", full)
+    engine = upscale_file.ByBands(Upscaler(net, columns=8), tmp_path)
     with pytest.raises(ExportError, match="No space left"):
-        enlarge.enlarge_file(engine, RowFile.open(tmp_path / "in.png"), tmp_path / "out.png", 2)
+        upscale_file.enlarge_file(engine, RowFile.open(tmp_path / "in.png"), tmp_path / "out.png", 2)
     assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
 
 

@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.teachers.families.imdn import IMDNBaseline
-from memsr_compiler.student.shrink import shrink
-from memsr_compiler.student.widths import trial
-from memsr_compiler.student.widths.budget import full_widths
 from memsr_compiler.student.crops import batches
 from memsr_compiler.student.data_aware import Student, data_aware_student
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.paper.initialise import AUTHORS
 from memsr_compiler.student.refit import refit
 from memsr_compiler.student.report import ShrinkReport
+from memsr_compiler.student.shrink import shrink
 from memsr_compiler.student.statistics.spill import Spool
 from memsr_compiler.student.statistics.survey import survey
+from memsr_compiler.student.widths import trial
+from memsr_compiler.student.widths.budget import full_widths
 from memsr_compiler.student.widths.trial import PREFERENCES
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.imdn import IMDNBaseline
 
 
 def edsr(blocks: int = 2, channels: int = 8) -> EDSR:

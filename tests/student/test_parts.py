@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.student.widths.budget import Budget, chosen_widths, full_widths, student_cost
 from memsr_compiler.student.crops import batches, network_inputs, sample_count
-from memsr_compiler.student.widths.forecast import forecast
 from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.statistics.moments import Moments, Regression, pixels, taps
 from memsr_compiler.student.selection import choose
-from memsr_compiler.student.widths.share_limit import errors, shares, stepwise
+from memsr_compiler.student.statistics.moments import Moments, Regression, pixels, taps
 from memsr_compiler.student.statistics.spill import Spool
 from memsr_compiler.student.statistics.survey import Survey, lost, output_error, spectrum, survey
+from memsr_compiler.student.widths.budget import Budget, chosen_widths, full_widths, student_cost
+from memsr_compiler.student.widths.forecast import forecast
+from memsr_compiler.student.widths.share_limit import errors, shares, stepwise
+from memsr_compiler.teachers.families.edsr import EDSR
 
 
 def teacher(blocks: int = 2, channels: int = 8) -> Teacher:

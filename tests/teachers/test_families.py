@@ -14,7 +14,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.teachers.families.registry import FAMILIES, family_named, recognise
 from memsr_compiler.teachers.load import read_teacher
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 # (family, arguments that describe a small network, those of them that the weights do not show)
 SMALL: list[tuple[str, dict[str, object], set[str]]] = [

@@ -17,13 +17,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from helpers.user_code import UserNetwork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from memsr_compiler.teachers import pt2 as exported, pickle_scan as pickles
 from memsr_compiler.errors import InvalidInput, RefusedPickle
+from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import family_named
 from memsr_compiler.teachers.families.vdsr import VDSR
 from memsr_compiler.teachers.load import load_teacher, read_teacher
@@ -48,24 +49,6 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return exec, (f"open({str(self.trace)!r}, 'w').close()",)
-
-
-class UserNetwork(nn.Module):
-    """Stands for code of the user's that no family knows."""
-
-    def __init__(self, width: int = 3) -> None:
-        super().__init__()
-        self.only = nn.Conv2d(1, width, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The one convolution of x."""
-        result: torch.Tensor = self.only(x)
-        return result
-
-
-def not_a_network() -> int:
-    """What a factory should not return."""
-    return 3
 
 
 # --- state dicts
@@ -114,12 +97,7 @@ def test_old_batch_normalisation_lacks_a_counter(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
     state = {key: value for key, value in module.state_dict().items() if "num_batches" not in key}
     torch.save(state, tmp_path / "a.pth")
-    assert load_teacher(tmp_path / "a.pth", arch="test_loading:with_norm").state_dict().keys() > state.keys()
-
-
-def with_norm() -> nn.Module:
-    """What test_old_batch_normalisation_lacks_a_counter loads into."""
-    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
+    assert load_teacher(tmp_path / "a.pth", arch="helpers.user_code:with_norm").state_dict().keys() > state.keys()
 
 
 def test_safetensors(tmp_path: Path) -> None:
@@ -152,7 +130,7 @@ def test_a_family_can_be_named_and_its_arguments_overridden(tmp_path: Path) -> N
 def test_the_users_code_builds_the_network(tmp_path: Path) -> None:
     network = UserNetwork(5).eval()
     torch.save({"module." + key: value for key, value in network.state_dict().items()}, tmp_path / "a.pth")
-    loaded = read_teacher(tmp_path / "a.pth", arch="test_loading:UserNetwork", arch_args={"width": 5})
+    loaded = read_teacher(tmp_path / "a.pth", arch="helpers.user_code:UserNetwork", arch_args={"width": 5})
     assert same(loaded.module, network)
     assert (loaded.family, loaded.input_range, loaded.hyper) == (None, None, {"width": 5})
 
@@ -161,13 +139,13 @@ def test_the_users_code_builds_the_network(tmp_path: Path) -> None:
     ("arch", "options", "reason"),
     [
         ("no.such.package:factory", {}, "No module named 'no'"),
-        ("test_loading:missing", {}, "no attribute 'missing'"),
-        ("test_loading:__name__", {}, "is a str, not something to call"),
-        ("test_loading:not_a_network", {}, r"returned a int, not a torch\.nn\.Module"),
-        ("test_loading:UserNetwork", {"depth": 3}, "unexpected keyword argument 'depth'"),
-        ("test_loading:UserNetwork", {"width": "x"}, "does not build"),
+        ("helpers.user_code:missing", {}, "no attribute 'missing'"),
+        ("helpers.user_code:__name__", {}, "is a str, not something to call"),
+        ("helpers.user_code:not_a_network", {}, r"returned a int, not a torch\.nn\.Module"),
+        ("helpers.user_code:UserNetwork", {"depth": 3}, "unexpected keyword argument 'depth'"),
+        ("helpers.user_code:UserNetwork", {"width": "x"}, "does not build"),
         (
-            "test_loading:UserNetwork",
+            "helpers.user_code:UserNetwork",
             {"width": 2},
             r"only\.weight is \(5, 1, 3, 3\) in the file, \(2, 1, 3, 3\)",
         ),
@@ -292,7 +270,7 @@ def test_a_pickle_that_torch_did_not_write(protocol: int, tmp_path: Path) -> Non
 
 def test_a_bomb_behind_harmless_pickles(tmp_path: Path) -> None:
     trace = tmp_path / "executed"
-    magic = pickle.dumps(pickles.LEGACY_MAGIC, protocol=2)
+    magic = pickle.dumps(pickle_scan.LEGACY_MAGIC, protocol=2)
     content = magic + pickle.dumps(1001, protocol=2) + pickle.dumps(Bomb(trace), protocol=2)
     (tmp_path / "a.pt").write_bytes(content + pickle.dumps({}) + pickle.dumps([]))
     with pytest.raises(RefusedPickle, match="exec"):
@@ -302,7 +280,7 @@ def test_a_bomb_behind_harmless_pickles(tmp_path: Path) -> None:
 
 def test_a_whole_module_is_refused_and_loaded_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save({"model": nn.DataParallel(small())}, tmp_path / "a.pth")
-    with pytest.raises(RefusedPickle, match=r"memsr_compiler\.families\.vdsr\.ConvReLU"):
+    with pytest.raises(RefusedPickle, match=r"memsr_compiler\.teachers\.families\.vdsr\.ConvReLU"):
         read_teacher(tmp_path / "a.pth")
     loaded = read_teacher(tmp_path / "a.pth", allow_pickle=True)
     assert same(loaded.module, small())
@@ -344,9 +322,9 @@ def test_a_module_whose_class_is_missing(tmp_path: Path) -> None:
     ],
 )
 def test_imports_are_found_without_executing(program: bytes, expected: set[str]) -> None:
-    found = pickles.imports(io.BytesIO(program))
+    found = pickle_scan.imports(io.BytesIO(program))
     assert found == expected or (len(found) == 1 and "(computed)" in next(iter(found)))
-    assert not found & pickles.WEIGHTS
+    assert not found & pickle_scan.WEIGHTS
 
 
 NESTED = st.recursive(
@@ -361,7 +339,7 @@ NESTED = st.recursive(
 def test_plain_data_imports_nothing(value: object, protocol: int) -> None:
     stream = io.BytesIO(pickle.dumps(value, protocol=protocol) + b"rest")
     # Protocols below 3 write bytes as a call of _codecs.encode.
-    assert pickles.imports(stream) <= {"_codecs.encode", "__builtin__.bytes"}
+    assert pickle_scan.imports(stream) <= {"_codecs.encode", "__builtin__.bytes"}
     assert stream.read() == b"rest"
 
 
@@ -369,7 +347,7 @@ def test_plain_data_imports_nothing(value: object, protocol: int) -> None:
 @given(NESTED, NESTED, st.integers(0, 5))
 def test_an_import_is_found_wherever_it_hides(before: object, after: object, protocol: int) -> None:
     program = pickle.dumps([before, OrderedDict(), exec, after], protocol=protocol)
-    found = pickles.imports(io.BytesIO(program))
+    found = pickle_scan.imports(io.BytesIO(program))
     assert found & {"builtins.exec", "__builtin__.exec"}
     assert "collections.OrderedDict" in found
 
@@ -553,7 +531,7 @@ def test_an_exported_network_runs_at_any_size(archive: bytes, tmp_path: Path) ->
 
 
 def test_rewriting_an_archive_alone_is_no_reason_to_refuse(archive: bytes) -> None:
-    assert exported.suspicions(edited(archive, lambda members: None)) == []
+    assert pt2.suspicions(edited(archive, lambda members: None)) == []
 
 
 def guarded(archive: bytes, guard: str) -> bytes:
@@ -569,7 +547,7 @@ def guarded(archive: bytes, guard: str) -> bytes:
 
 def test_conditions_on_sizes_are_no_reason_to_refuse(archive: bytes) -> None:
     for guard in ("3*L['input'].size()[2]*L['input'].size()[3] <= 2147483647", "L['x'].size()[3] != 4 and not (1 > 2)"):
-        assert exported.suspicions(guarded(archive, guard)) == []
+        assert pt2.suspicions(guarded(archive, guard)) == []
     for guard in (
         "__import__('os')",
         "L['x'].data",
@@ -579,7 +557,7 @@ def test_conditions_on_sizes_are_no_reason_to_refuse(archive: bytes) -> None:
         "L['x'].size()[2]; f",
         "f(1)",
     ):
-        assert exported.suspicions(guarded(archive, guard)) == [f"guards_code is {guard!r}"]
+        assert pt2.suspicions(guarded(archive, guard)) == [f"guards_code is {guard!r}"]
 
 
 Edit = Callable[[dict[str, bytes]], None]
@@ -683,7 +661,7 @@ def test_an_incomplete_archive(record: str, content: bytes | None, archive: byte
 
 def test_expressions_of_sizes() -> None:
     def suspicious(text: str) -> bool:
-        return bool(list(exported._json_suspicions({"expr_str": text})))
+        return bool(list(pt2._json_suspicions({"expr_str": text})))
 
     harmless = [
         "Symbol('s0', positive=True, integer=True)",

@@ -25,9 +25,9 @@ from torch import nn
 
 from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel
 from memsr_compiler.teachers.load import load_teacher
-from memsr_compiler.trace.trace import GraphModule, trace
-from memsr_compiler.trace.onnx.reader import load_onnx
 from memsr_compiler.trace.onnx.ops import repeats
+from memsr_compiler.trace.onnx.reader import load_onnx
+from memsr_compiler.trace.trace import GraphModule, trace
 
 SIZES = ((1, 1), (1, 3), (2, 2), (5, 4), (7, 9))
 FREE = ("n", 3, "h", "w")

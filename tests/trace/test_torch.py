@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.proof.equivalence import check_equivalence
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.ir.interpreter import run
-from memsr_compiler.trace.trace import trace
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.proof.equivalence import check_equivalence
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.fx_reader import exported, read, symbolic
+from memsr_compiler.trace.trace import trace
 from memsr_compiler.trace.views import Unreadable, View
 
 BOUNDS = torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Run
+from helpers.command_line import Run
 from PIL import Image
 from torch import Tensor, nn
 
@@ -25,16 +25,25 @@ from accelerate.state import AcceleratorState
 
 from memsr_compiler import compile_to_plain, save_plain, shrink
 from memsr_compiler.errors import ExportError, InvalidInput, MemsrError
-from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.images.files import read_image
-from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.levels import Teacher
+from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.training import checkpoints, loop
-from memsr_compiler.training.patches import Patches, batches, prepared
 from memsr_compiler.training.loop import Recipe
+from memsr_compiler.training.losses import (
+    Distillation,
+    Supervised,
+    feature_weight,
+    initial_maps,
+    input_means,
+    no_means,
+    random_maps,
+    restarted,
+)
 from memsr_compiler.training.models import new_plain
-from memsr_compiler.training.losses import Distillation, Supervised, feature_weight, initial_maps, input_means, no_means, random_maps, restarted
+from memsr_compiler.training.patches import Patches, batches, prepared
 
 
 def picture(height: int, width: int, seed: int) -> np.ndarray:

@@ -11,10 +11,10 @@ import pytest
 
 import memsr_compiler
 from memsr_compiler import Takes, load_plain
-from memsr_compiler.images.files import sample_photographs
 from memsr_compiler.evaluation.scores import TestImage, evaluate, mean
+from memsr_compiler.images.files import sample_photographs
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: object) -> None:

@@ -1,74 +1,60 @@
-"""Who imports whom, and what is installed: the layout, as tables."""
+"""Who imports whom, and what is installed: the layout, as CONTRIBUTING.md states it."""
 
 from __future__ import annotations
 
 import ast
 import configparser
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+import memsr_compiler
 
-# A unit (a module or a folder of the package) imports from lines above its own, and from itself.
-LAYERS = (
-    {"digests", "errors", "kernels", "keys", "page", "plain_info", "threads", "version"},
-    {"atomic", "charts", "families", "images", "ir", "modules", "ort", "pickles", "resize", "takes"},
-    {"certificate", "drawing", "engine", "equivalence", "exported", "interp", "manifest", "metrics", "rewrite"}
-    | {"rowfiles", "runtime", "scatter", "schedule", "statedict"},
-    {"bands", "checker", "reorder", "scoring", "skeleton", "validate"},
-    {"costs", "passes", "pipeline", "plain", "plain_file", "promise", "trace"},
-    {"compile", "loading", "storing", "upscaler"},
-    {"calibrate", "export", "inspection", "report", "storage", "student"},
-    {"quantization"},
-    {"opening", "similarity", "student_report", "training"},
-    {"enlarge", "footprint"},
-    {"bench"},
-    {"commands"},
-    {"cli"},
-    {"__main__"},
-)
+ROOT = Path(__file__).parents[2]
 
-# The units on which trust rests import no more than this of ours, whatever their line would allow.
-STRICT = {
-    "equivalence": {"errors", "modules"},
-    "modules": {"errors"},
+# What trust rests on uses no more of ours than this, whatever the order would allow.
+TRUSTED = {
     "ir": {"errors"},
-    "interp": {"ir", "kernels"},
-    "certificate": {"errors", "ir"},
-    "checker": {"certificate", "errors", "ir"},
-    "passes": {"errors", "ir", "kernels", "reorder", "rewrite", "schedule"},
-    "pipeline": {"errors", "ir", "rewrite", "validate"},
+    "proof": {"errors", "ir", "torch_helpers"},
+    "passes": {"errors", "ir", "analysis"},
 }
+CHECKER = {"errors", "ir", "proof.certificate", "proof.forms"}
 
-# The only units that import these, at their top or inside a function.
+# The only folders that import these, at their top or inside a function.
 ONLY = {
-    "memsr_compiler.passes": {"calibrate", "compile", "inspection", "passes", "report", "student"},
     "torch.fx": {"trace"},
-    "torch.export": {"trace", "exported"},
-    "onnx": {"engine", "export", "plain_file", "quantization", "skeleton", "trace"},
-    "onnxruntime": {"ort", "quantization"},
+    "torch.export": {"trace", "teachers"},
+    "onnx": {"plain", "quantization", "runtime", "trace"},
+    "onnxruntime": {"runtime", "quantization"},
+    "networkx": {"analysis", "ir"},
+    "PIL": {"images", "reports"},
+    "pyvips": {"images"},
     "accelerate": {"commands", "training"},
     "tensorboard": {"training"},
     "yaml": {"commands"},
-    "networkx": {"ir", "reorder", "rewrite", "schedule"},
-    "PIL": {"images", "scatter"},
-    "pyvips": {"rowfiles"},
     "rich": {"commands"},
-    "typer": {"cli"},
+    "typer": {"cli", "commands"},
 }
+
+
+def order() -> dict[str, int]:
+    """Every folder and file at the top of the package, by its line in CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    section = text.partition("## Where things are")[2].partition("\n## ")[0]
+    return {name: i for i, name in enumerate(re.findall(r"^ {4}(\w+)/? ", section, re.MULTILINE))}
 
 
 def sources() -> dict[str, Path]:
     """Every file of the package, by its module name; passes once, as memsr_compiler.passes."""
-    files = {p.relative_to(ROOT): p for p in ROOT.glob("memsr_compiler/**/*.py")}
+    files = {p.relative_to(ROOT): p for p in ROOT.glob("memsr_compiler/**/*.py") if "passes" not in p.parts}
     files |= {"memsr_compiler" / p.relative_to(ROOT): p for p in ROOT.glob("passes/*.py")}
     return {".".join(p.with_suffix("").parts).removesuffix(".__init__"): path for p, path in files.items()}
 
 
-def unit(module: str) -> str:
-    """memsr_compiler.trace.fx_reader -> trace;  memsr_compiler -> (nothing)"""
+def folder(module: str) -> str:
+    """memsr_compiler.trace.builder -> trace;  memsr_compiler -> (nothing)"""
     return module.partition(".")[2].partition(".")[0]
 
 
@@ -90,22 +76,26 @@ CODE = {module: ast.parse(path.read_text("utf-8")) for module, path in sources()
 IMPORTS = {module: sorted(set(imports(tree))) for module, tree in CODE.items()}
 
 
-def test_every_unit_has_its_place_and_only_one() -> None:
-    placed = [name for layer in LAYERS for name in layer]
-    assert sorted(placed) == sorted({unit(module) for module in CODE} - {""})
+def test_every_folder_has_its_line_in_contributing() -> None:
+    assert sorted(order()) == sorted({folder(module) for module in CODE} - {""})
 
 
-def test_imports_point_down() -> None:
-    allowed = {"": {"version"}}
-    for i, layer in enumerate(LAYERS):
-        allowed |= {here: STRICT.get(here, set().union(*LAYERS[:i])) | {here} for here in layer}
-    wrong = [
-        f"{module} imports {name}"
-        for module, names in IMPORTS.items()
-        for name in names
-        if name.startswith("memsr_compiler.") and unit(name) not in allowed[unit(module)]
-    ]
-    assert not wrong
+def test_folders_use_only_what_is_above_them() -> None:
+    line = order()
+    wrong = []
+    for module, names in IMPORTS.items():
+        here = folder(module)
+        for used in {folder(name) for name in names if name.startswith("memsr_compiler.")} - {here}:
+            fits = used in TRUSTED[here] if here in TRUSTED else line[used] < line[here] if here else used == "version"
+            if not fits:
+                wrong.append(f"{module} uses {used}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_checker_knows_only_the_claim_and_what_ops_mean() -> None:
+    for module in ("checker", "forms"):
+        ours = {n for n in IMPORTS.get(f"memsr_compiler.proof.{module}", ()) if n.startswith("memsr_compiler.")}
+        assert not {n for n in ours if not any(f"{n}.".startswith(f"memsr_compiler.{known}.") for known in CHECKER)}
 
 
 def test_who_may_import_what() -> None:
@@ -113,16 +103,22 @@ def test_who_may_import_what() -> None:
         f"{module} imports {name}"
         for module, names in IMPORTS.items()
         for name in names
-        for what, units in ONLY.items()
-        if f"{name}.".startswith(f"{what}.") and unit(module) not in units
+        for what, folders in ONLY.items()
+        if f"{name}.".startswith(f"{what}.") and folder(module) not in folders
     ]
-    assert not wrong
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_public_name_is_a_file_or_folder_of_the_package() -> None:
+    """Importing a submodule sets an attribute of the package: it would stand in place of the name."""
+    assert not {name for name in memsr_compiler.__all__ if (ROOT / "memsr_compiler" / name).exists()}
+    assert not {name for name in memsr_compiler.__all__ if (ROOT / "memsr_compiler" / f"{name}.py").exists()}
 
 
 def test_nothing_but_the_command_line_prints() -> None:
     calls = [(module, node) for module, tree in CODE.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    found = [f"{module}, line {call.lineno}" for module, call in calls if ast.unparse(call.func) == "print"]
-    assert not [place for place in found if not place.startswith("memsr_compiler.cli,")]
+    printing = [f"{module}, line {call.lineno}" for module, call in calls if ast.unparse(call.func) == "print"]
+    assert not [place for place in printing if not place.startswith("memsr_compiler.cli,")]
 
 
 def test_the_packages_of_setup_cfg_are_those_of_the_tree() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.ir.interpreter import evaluate
-from memsr_compiler.student.statistics.float64_conv import COLUMNS, convolved
 from memsr_compiler.student.levels import Level, Teacher, Values
+from memsr_compiler.student.statistics.float64_conv import COLUMNS, convolved
 from memsr_compiler.student.statistics.moments import Moments, pixels
 
 

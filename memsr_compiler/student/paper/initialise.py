@@ -17,13 +17,12 @@ from torch import Tensor
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.ir.kernels import bias_rm, mix_inputs
 from memsr_compiler.student.crops import sample_count
-from memsr_compiler.student.derived import Derived, Kernel
+from memsr_compiler.student.levels import Level, Teacher
 from memsr_compiler.student.paper.features import advanced, columns, level_moments
 from memsr_compiler.student.paper.level_kernels import level_kernel
-from memsr_compiler.student.levels import Level, Teacher
-from memsr_compiler.student.statistics.moments import Moments
+from memsr_compiler.student.report import Derived, Kernel, LayerShrunk
 from memsr_compiler.student.statistics.distributed import moments, share, smallest, summed
-from memsr_compiler.student.report import LayerShrunk
+from memsr_compiler.student.statistics.moments import Moments
 from memsr_compiler.student.statistics.spill import Spool
 
 MARGIN = 3.0  # how far beyond what was measured a shift must reach; DESIGN section 2

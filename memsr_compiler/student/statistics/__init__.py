@@ -1,0 +1,1 @@
+"""Sums over images and pixels, in float64 and bounded memory."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.statistics.moments import Moments, pixels
 from memsr_compiler.student.statistics.distributed import moments, share
+from memsr_compiler.student.statistics.moments import Moments, pixels
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How wide each level of a student is."""

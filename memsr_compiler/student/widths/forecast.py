@@ -15,8 +15,8 @@ from torch import Tensor
 
 from memsr_compiler.student.data_aware import PREFERENCE_REFIT
 from memsr_compiler.student.levels import Level, Teacher
-from memsr_compiler.student.statistics.moments import Regression, pixels, taps
 from memsr_compiler.student.selection import Choice, choose
+from memsr_compiler.student.statistics.moments import Regression, pixels, taps
 from memsr_compiler.student.statistics.spill import Spool
 from memsr_compiler.student.statistics.survey import Survey, metric_root
 

@@ -13,9 +13,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from memsr_compiler.student.widths.budget import Budget, full_widths, require_affordable, student_cost
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.statistics.survey import Survey, output_error, relative_error
+from memsr_compiler.student.widths.budget import Budget, full_widths, require_affordable, student_cost
 
 NOTHING = 1e-6  # of the output's variance: a level that loses less needs no more channels
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from memsr_compiler.student.widths.budget import Budget, full_widths
 from memsr_compiler.student.crops import sample_count
 from memsr_compiler.student.data_aware import PREFERENCE, PREFERENCE_REFIT, data_aware_student
-from memsr_compiler.student.widths.forecast import forecast
 from memsr_compiler.student.levels import Teacher
 from memsr_compiler.student.refit import refit_to_output
-from memsr_compiler.student.widths.share_limit import Widths, shares
 from memsr_compiler.student.statistics.survey import Survey
+from memsr_compiler.student.widths.budget import Budget, full_widths
+from memsr_compiler.student.widths.forecast import forecast
+from memsr_compiler.student.widths.share_limit import Widths, shares
 
 SHARE = 4  # one in so many batches to derive from; by the others it is judged
 PREFERENCES = (PREFERENCE, PREFERENCE_REFIT)

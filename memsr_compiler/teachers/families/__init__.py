@@ -1,0 +1,1 @@
+"""The networks whose published checkpoints are recognised by their keys, one file each."""

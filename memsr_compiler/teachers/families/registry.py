@@ -7,7 +7,20 @@ from collections.abc import Mapping
 import torch
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families import carn, compact, dncnn, edsr, fsrcnn, idn, imdn, rdn, rfdn, rrdb, srresnet, vdsr
+from memsr_compiler.teachers.families import (
+    carn,
+    compact,
+    dncnn,
+    edsr,
+    fsrcnn,
+    idn,
+    imdn,
+    rdn,
+    rfdn,
+    rrdb,
+    srresnet,
+    vdsr,
+)
 from memsr_compiler.teachers.families.base import Family
 
 __all__ = ["FAMILIES", "Family", "family_named", "recognise"]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.trace import vocabulary as torch_words
+from memsr_compiler.trace import torch_ops as torch_words
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.onnx.constants import listed, parted
 from memsr_compiler.trace.onnx.file import Array, Node

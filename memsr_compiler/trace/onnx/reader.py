@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from memsr_compiler.errors import MemsrError, UnsupportedModel
-from memsr_compiler.trace.trace import GraphModule, ImageSkip
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.onnx.constants import MISUSE, fold, reason
 from memsr_compiler.trace.onnx.file import Network, Node, read_network
 from memsr_compiler.trace.onnx.frame import Frame
 from memsr_compiler.trace.onnx.ops import COMPOUND, MAX_CHANNELS, MAX_SCALE, ONNX_WORDS, REFUSED, VIEWS, Context, Value
+from memsr_compiler.trace.trace import GraphModule, ImageSkip
 from memsr_compiler.trace.views import Unreadable, View
 
 _TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "Dropout")

@@ -13,16 +13,16 @@ from helpers.networks import random_images, random_network
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
-from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.student.paper import initialise as memsr
-from memsr_compiler.student.statistics.float64_conv import convolved
-from memsr_compiler.student.derived import Derived
-from memsr_compiler.student.paper.features import advanced, columns, level_moments
-from memsr_compiler.student.paper.level_kernels import level_kernel
 from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.paper import initialise as memsr
+from memsr_compiler.student.paper.features import advanced, columns, level_moments
 from memsr_compiler.student.paper.initialise import AUTHORS, PAPER, PaperOptions, memsr_student, paper_options
+from memsr_compiler.student.paper.level_kernels import level_kernel
+from memsr_compiler.student.report import Derived
+from memsr_compiler.student.statistics.float64_conv import convolved
 from memsr_compiler.student.statistics.moments import Moments
 from memsr_compiler.student.statistics.spill import Spool
+from memsr_compiler.teachers.families.edsr import EDSR
 
 BETA = 3.0
 

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.evaluation.scores import TestImage
 from memsr_compiler.images.files import crop_to_multiple, read_image, sample_photographs, to_image
 from memsr_compiler.images.metrics import Protocol, luma, psnr, srcnn_input
-from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.images.resize import resize
-from memsr_compiler.evaluation.scores import Network, TestImage
+from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.runtime.runners import Network
 from memsr_compiler.student.crops import network_inputs
 
 Images = Sequence[NDArray[np.uint8]]

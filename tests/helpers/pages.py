@@ -1,0 +1,36 @@
+"""Reports of conversions, for the tests that look at them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from memsr_compiler import ir
+from memsr_compiler.analysis.cost import cost_of_graph
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.reports.conversion import convert_report
+from memsr_compiler.trace.trace import trace
+
+
+def converted(model: nn.Module, **options: Any) -> tuple[PlainNet, list[tuple[str, ir.Graph]]]:
+    steps = [("as read", trace(model, input_range=(0.0, 1.0)).graph)]
+    net = compile_to_plain(model, on_graph=lambda name, graph: steps.append((name, graph)), **options)
+    return net, steps
+
+
+def page(net: PlainNet, steps: list[tuple[str, ir.Graph]], name: str = "teacher.pt", **measured: str) -> str:
+    return convert_report(net, steps, teacher_name=name, teacher_cost=cost_of_graph(steps[0][1]), measured=measured)
+
+
+class Hostile(nn.Module):
+    """A network whose module path is markup."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_module("<script>alert(1)</script>", nn.Conv2d(3, 3, 3, padding=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.get_submodule("<script>alert(1)</script>")(x)) + x

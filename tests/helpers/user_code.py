@@ -1,0 +1,29 @@
+"""Stands for a user's own code, as `--arch helpers.user_code:NAME` names it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class UserNetwork(nn.Module):
+    """A network that no family knows."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.only = nn.Conv2d(1, width, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The one convolution of x."""
+        result: torch.Tensor = self.only(x)
+        return result
+
+
+def not_a_network() -> int:
+    """What a factory should not return."""
+    return 3
+
+
+def with_norm() -> nn.Module:
+    """A network with batch normalisation."""
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
