@@ -50,3 +50,19 @@ def one_thread() -> Iterator[None]:
     """
     with some_threads(1):
         yield
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of this name, "cpu" or "cuda", "cuda:1".  Raises InvalidInput where it is not to be had."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InvalidInput(f"device {name!r}: want cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidInput(f"device {name!r}: want cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InvalidInput(
+            f"device {name}: torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; check "
+            "nvidia-smi, or install a build of torch with CUDA"
+        )
+    return device

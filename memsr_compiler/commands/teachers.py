@@ -16,7 +16,7 @@ from memsr_compiler.commands.output import Talk
 from memsr_compiler.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from memsr_compiler.teachers.load import LoadedTeacher
+    from memsr_compiler.teachers.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TeacherOptions:
     allow_pickle: bool = False
 
 
-def read(options: TeacherOptions, talk: Talk) -> tuple[LoadedTeacher, tuple[float, float]]:
+def read(options: TeacherOptions, talk: Talk) -> tuple[Teacher, tuple[float, float]]:
     """The teacher and the range of its input values: as told, else what its family expects, else 0 to 1."""
     from memsr_compiler.teachers.load import read_teacher  # with torch, which upscale, say, does without
 
@@ -40,8 +40,7 @@ def read(options: TeacherOptions, talk: Talk) -> tuple[LoadedTeacher, tuple[floa
     teacher = read_teacher(
         options.path, arch=options.arch, arch_args=arguments or None, allow_pickle=options.allow_pickle
     )
-    given = options.input_range or teacher.input_range or (0.0, 1.0)
-    return teacher, given
+    return teacher, options.input_range or teacher.input_range
 
 
 def set_up(options: TeacherOptions, talk: Talk) -> None:
@@ -86,8 +85,8 @@ def _split(group: str) -> list[str]:
     return parts
 
 
-def describe(teacher: LoadedTeacher, input_range: tuple[float, float]) -> str:
+def describe(teacher: Teacher, input_range: tuple[float, float]) -> str:
     """'edsr (scale=2, blocks=8), input 0 to 1'."""
     hyper = ", ".join(f"{k}={v}" for k, v in teacher.hyper.items())
-    name = teacher.family.name if teacher.family else type(teacher.module).__name__
+    name = teacher.family or type(teacher.module).__name__
     return f"{name}{f' ({hyper})' if hyper else ''}, input values {input_range[0]:g} to {input_range[1]:g}"

@@ -15,17 +15,16 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.quantization.quantize import cost_of_quantized, takes_of
-from memsr_compiler.runtime.runners import Network, OrtNetwork, Provider, Runner, TorchNetwork
-from memsr_compiler.teachers.load import LoadedTeacher, read_teacher
+from memsr_compiler.runtime.runners import OrtNetwork, Provider, Runner, TorchNetwork
+from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.teachers.teacher import Teacher, measure_takes
 from memsr_compiler.torch_helpers import copied
 from memsr_compiler.trace.trace import trace
-
-TRIED = 32  # pixels a side, of the image by which an unknown network shows its scale
 
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """A file, and how to read it if it holds a teacher: see `loading.read_teacher`.
+    """A file, and how to read it if it holds a teacher: see `read_teacher`.
 
     input_range   of its input values; None: what its family expects, else 0 to 1
     """
@@ -36,7 +35,7 @@ class NetworkFile:
     allow_pickle: bool = False
     input_range: tuple[float, float] | None = None
 
-    def teacher(self) -> LoadedTeacher:
+    def teacher(self) -> Teacher:
         return read_teacher(self.path, arch=self.arch, arch_args=self.arch_args or None, allow_pickle=self.allow_pickle)
 
 
@@ -70,14 +69,14 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
         return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
     runner: Runner
     if path.suffix == ".onnx":
-        runner, expected = OrtNetwork(path, provider=provider, threads=threads), None
+        runner, expected = OrtNetwork(path, provider=provider, threads=threads), (0.0, 1.0)
         told = _told(runner, path)
         if told is not None:
             return Model(path.name, runner, _agreed(file, told))
     else:  # read once: a pickle that is allowed to be executed is executed once
         teacher = file.teacher()
         runner, expected = _in_torch(teacher.module, provider, threads), teacher.input_range
-    return Model(path.name, runner, _found_out(runner, path, file.input_range or expected or (0.0, 1.0)))
+    return Model(path.name, runner, measure_takes(runner, file.input_range or expected, str(path)))
 
 
 def common_scale(models: Sequence[Model], told: int | None) -> int:
@@ -141,22 +140,3 @@ def _told(network: OrtNetwork, path: Path) -> Takes | None:
         return takes_of(network.metadata)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
-
-
-def _found_out(network: Network, path: Path, input_range: tuple[float, float]) -> Takes:
-    """By the channels that it accepts, and the size of what it makes of an image; it need not be convertible."""
-    for channels in (3, 1):
-        try:
-            output = network(torch.full((1, channels, TRIED, TRIED), sum(input_range) / 2))
-        except (InvalidInput, RuntimeError):  # torch's, for another number of channels
-            continue
-        scale, left = divmod(output.shape[-1], TRIED)
-        if (
-            output.ndim == 4
-            and output.shape[1] == channels
-            and output.shape[2] == output.shape[3]
-            and scale
-            and not left
-        ):
-            return Takes(scale, channels, input_range)
-    raise InvalidInput(f"{path}: does not enlarge images by a whole factor; a super-resolution network is wanted")

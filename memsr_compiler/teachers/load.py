@@ -15,7 +15,6 @@ import logging
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -28,30 +27,11 @@ from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import Family, family_named
 from memsr_compiler.teachers.state_dict import StateDict, assemble, call, check_tensors, load_strictly, some, unwrap
+from memsr_compiler.teachers.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
 _MAX_COMPRESSION = 16  # trained weights hardly shrink at all; a zip bomb shrinks a thousandfold
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedTeacher:
-    """A teacher and where it came from.
-
-    module       on the CPU, in evaluation mode, in float32
-    family       the architecture it was recognised as; None for the user's code and for files that hold the
-                 network
-    hyper        the arguments it was built with
-    input_range  lowest and highest pixel value its authors' weights expect; None if unknown
-    sha256       of the file, in hexadecimal
-    """
-
-    module: nn.Module
-    family: Family | None
-    hyper: Mapping[str, object]
-    input_range: tuple[float, float] | None
-    sha256: str
-    path: Path
 
 
 def load_teacher(
@@ -71,7 +51,7 @@ def read_teacher(
     arch: str | None = None,
     arch_args: Mapping[str, object] | None = None,
     allow_pickle: bool = False,
-) -> LoadedTeacher:
+) -> Teacher:
     """The teacher in a .pt, .pth, .ckpt, .safetensors, .pt2 or .onnx file.
 
     arch          the name of a family, or `package.module:factory` to call your code; None: recognise the
@@ -91,11 +71,13 @@ def read_teacher(
         raise RefusedPickle(f"{path}: {error}") from error
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
-    return LoadedTeacher(
+    known = family is not None and family.input_range is not None
+    return Teacher(
         module=network,
-        family=family,
+        input_range=family.input_range if family and family.input_range else (0.0, 1.0),
+        family=family.name if family else "",
         hyper=hyper,
-        input_range=family.input_range if family else None,
+        assumed=() if known else ("input values 0 to 1",),
         sha256=hashlib.sha256(data).hexdigest(),
         path=path,
     )

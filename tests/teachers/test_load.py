@@ -132,7 +132,7 @@ def test_the_users_code_builds_the_network(tmp_path: Path) -> None:
     torch.save({"module." + key: value for key, value in network.state_dict().items()}, tmp_path / "a.pth")
     loaded = read_teacher(tmp_path / "a.pth", arch="helpers.user_code:UserNetwork", arch_args={"width": 5})
     assert same(loaded.module, network)
-    assert (loaded.family, loaded.input_range, loaded.hyper) == (None, None, {"width": 5})
+    assert (loaded.family, loaded.input_range, loaded.hyper) == ("", (0.0, 1.0), {"width": 5})
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_a_whole_module_is_refused_and_loaded_on_request(tmp_path: Path, caplog:
         read_teacher(tmp_path / "a.pth")
     loaded = read_teacher(tmp_path / "a.pth", allow_pickle=True)
     assert same(loaded.module, small())
-    assert (loaded.family, loaded.input_range) == (None, None)
+    assert (loaded.family, loaded.assumed) == ("", ("input values 0 to 1",))
     assert "executing a pickle that imports" in caplog.text
     assert "memsr_compiler.teachers.families.vdsr.VDSR" in caplog.text
 
@@ -415,7 +415,7 @@ def test_onnx_is_left_to_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     loaded = read_teacher(tmp_path / "a.onnx")
     assert same(loaded.module, small())
     assert not loaded.module.training
-    assert loaded.family is None
+    assert loaded.family == ""
 
 
 def test_torchscript_names_the_way_out(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""A teacher: a trained network, and what has to be known to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.network import PlainNet
+
+Range: TypeAlias = tuple[float, float]
+
+_SIDE = 32  # pixels, of the image by which an unknown network shows its scale
+_ASSUMED_RANGE = "input values 0 to 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A trained network, and what has to be known to run it.
+
+    module       (N, C, H, W) -> (N, C', s H, s W); on the CPU, in evaluation mode, in float32 where it came from a file
+    input_range  lowest and highest input value, and so output value: (0, 1) or (0, 255)
+    family       the name of the architecture it was recognised as; "" for a user's own code
+    hyper        the arguments it was built with
+    assumed      what nothing in the file says, in words: "input values 0 to 1"
+    sha256       of the file, in hexadecimal; "" for a module
+    path         of the file; None for a module
+    """
+
+    module: nn.Module
+    input_range: Range = (0.0, 1.0)
+    family: str = ""
+    hyper: Mapping[str, object] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+    sha256: str = ""
+    path: Path | None = None
+
+    @property
+    def takes(self) -> Takes:
+        """What it takes and by how much it enlarges, as a run on a small image shows it.
+
+        Raises InvalidInput for a network that does not enlarge images by a whole factor.
+        """
+        parameter = next(self.module.parameters(), torch.empty(0))
+        name = str(self.path or type(self.module).__name__)
+        return measure_takes(lambda x: self.module(x.to(parameter)), self.input_range, name)
+
+    @property
+    def scale(self) -> int:
+        """Output size / input size; 1 for a network that works on enlarged images.  Raises InvalidInput as `takes`."""
+        return self.takes.scale
+
+
+TeacherLike: TypeAlias = "Teacher | nn.Module | str | PathLike[str]"
+"""What a function takes as a teacher: what `read_teacher` gives, a module, or a file's path."""
+
+
+def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: bool = False) -> Teacher:
+    """The teacher that a person means: a `Teacher`, a module of theirs, or a file.
+
+    input_range   replaces what the teacher says; None: that, or 0 to 1 for a module
+    plain         a plain network's file is taken too
+
+    Raises InvalidInput for anything else, and as `read_teacher` does for files.
+    """
+    teacher = _teacher(source, plain)
+    if input_range is None:
+        return teacher
+    assumed = tuple(words for words in teacher.assumed if words != _ASSUMED_RANGE)
+    return replace(teacher, input_range=input_range, assumed=assumed)
+
+
+def _teacher(source: TeacherLike, plain: bool) -> Teacher:
+    if isinstance(source, Teacher):
+        return source
+    if isinstance(source, PlainNet):
+        return Teacher(module=source, input_range=source.info.input_range)
+    if isinstance(source, nn.Module):
+        return Teacher(module=source, assumed=(_ASSUMED_RANGE,))
+    if not isinstance(source, (str, PathLike)):
+        raise InvalidInput(
+            f"a teacher is wanted: what read_teacher gives, a torch.nn.Module, or a file's path; "
+            f"not {type(source).__name__}"
+        )
+    from memsr_compiler.plain.load import load_plain
+    from memsr_compiler.plain.read import is_plain
+    from memsr_compiler.teachers.load import read_teacher  # which makes Teachers itself
+
+    path = Path(source)
+    if plain and is_plain(path):
+        net = load_plain(path, require_certificate=False)
+        return Teacher(module=net, input_range=net.info.input_range, path=path)
+    return read_teacher(path)
+
+
+def measure_takes(network: Callable[[Tensor], Tensor], input_range: Range, name: str) -> Takes:
+    """What a network takes, by the channels that it accepts and the size of what it makes of a grey image.
+
+    It need not be convertible.  Raises InvalidInput for one that does not enlarge images by a whole factor.
+    """
+    for channels in (3, 1):
+        image = torch.full((1, channels, _SIDE, _SIDE), sum(input_range) / 2)
+        try:
+            with torch.no_grad():
+                output = network(image)
+        except (InvalidInput, RuntimeError):  # torch's, for another number of channels
+            continue
+        scale, left = divmod(output.shape[-1], _SIDE)
+        if output.shape == (1, channels, scale * _SIDE, scale * _SIDE) and scale and not left:
+            return Takes(scale, channels, input_range)
+    raise InvalidInput(f"{name}: does not enlarge images by a whole factor; a super-resolution network is wanted")
