@@ -58,11 +58,11 @@ $(VENV)/.created:
 $(VENV)/.installed: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time torch is fetched, which takes a while"
 	@$(install) $(build_tools)
-	@$(install) --no-build-isolation --editable '.[cpu,images]'
+	@$(install) --no-build-isolation --editable '.[cpu]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time torch is fetched, which takes a while"
 	@$(install) $(build_tools)
-	@$(install) --no-build-isolation --editable '.[cpu,images,train,dev]'
+	@$(install) --no-build-isolation --editable '.[cpu,train,dev]'
 	@touch $(VENV)/.installed $@
