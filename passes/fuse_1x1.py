@@ -12,7 +12,7 @@ from memsr_compiler.ir.rewrite import rewrite
 
 @rewrite(source="MemSR (ICML 2022), Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PixelShuffle))
 def fuse_1x1(graph: Graph) -> Graph:
-    """Fold every linear 1x1 convolution into the convolutions around it.
+    """Fold every linear 1x1 convolution into the convolutions around it (MemSR, Lemma 3.1).
 
     Requires  no bias before a convolution with k > 1 (one_pad sees to it); no two such convolutions in a row.
     Ensures   the operand of every ReLU, and the output, is a convolution of ReLUs or the input, or a Sum of such.
@@ -78,12 +78,12 @@ def _bundle(graph: Graph, op: Op, bundles: dict[str, _Bundle]) -> _Bundle:
 
 
 def _without_ones(graph: Graph, bundle: _Bundle) -> _Bundle:
-    """The part of the channel of ones that the border does not cut, taken into the bias (bias_rm, Eq. 4)."""
+    """The part of the channel of ones that the border does not cut, taken into the bias (MemSR, Eq. 4)."""
     bias, terms = bundle.bias, dict(bundle.kernels)
     for name, kernel in bundle.kernels.items():
         source = graph[name]
         if isinstance(source, Relu) and any(m.kind == "one" for m in source.meaning):
-            terms[name], centre = kernels.bias_rm(kernel)
+            terms[name], centre = kernels.bias_from_ones(kernel)
             bias = bias + centre
     return _Bundle(terms, bias)
 

@@ -10,7 +10,7 @@ from memsr_compiler.ir.rewrite import rewrite, without_unused
 
 
 @rewrite(
-    source="MemSR, Eq. 2 read from right to left: conv([x; y]) = conv_1(x) + conv_2(y)",
+    source="MemSR (ICML 2022), x + y = [I I][x; y] of Prop. 3.6's proof, read from right to left",
     reads=(Input, Conv2d, Sum, Concat, Select, Relu, PixelShuffle),
     removes=(Concat, Select),
 )

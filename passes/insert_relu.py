@@ -16,7 +16,7 @@ Constants = Mapping[str, float]
 
 @rewrite(source="MemSR (ICML 2022), Prop. 3.6 (shift); free and split carries beyond it", removes=(Carry,))
 def insert_relu(graph: Graph, *, carry: Carrying = "auto", constant: float | Constants | None = None) -> Graph:
-    """Give every Carry the cheapest form that the ReLU leaves whole.
+    """Give every Carry the cheapest form that the ReLU leaves whole (MemSR, Prop. 3.6).
 
     never negative   relu(x) = x: free
     "auto", "split"  x = relu(x) - relu(-x): exact for every x, twice the channels

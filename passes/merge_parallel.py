@@ -8,12 +8,15 @@ from memsr_compiler.ir.rewrite import rewrite
 
 
 @rewrite(
-    source="MemSR (ICML 2022), Eq. 1 (same input: stack the outputs) and Eq. 2 (same output: stack the inputs)",
+    source="MemSR (ICML 2022), Eq. 1 (different inputs: diagonal kernels) and Eq. 2 (the same input: stacked outputs)",
     reads=(Input, Conv2d, Sum, Relu, PixelShuffle),
     removes=(Conv2d, Sum),
 )
 def merge_parallel(graph: Graph) -> Graph:
     """Put the ReLUs of a level side by side; what is between two levels is then one kernel, kept as its blocks.
+
+    Convolutions of different inputs stand on its diagonal (MemSR, Eq. 1), those of the same input below each other
+    (Eq. 2); those that are summed stand side by side, x + y = [I I][x; y] (Prop. 3.6, proof).
 
     Requires  the form that fuse_1x1 leaves.
     Ensures   a chain: the input, BlockConv2d, Relu, BlockConv2d, Relu, ..., BlockConv2d, perhaps PixelShuffle.

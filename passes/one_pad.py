@@ -7,14 +7,14 @@ from torch import Tensor
 
 from memsr_compiler.analysis.schedule import is_pointwise
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum, kernels
 from memsr_compiler.ir.rewrite import rewrite, without_unused
 
 
 @rewrite(source="MemSR (ICML 2022), Eq. 3 and 4, Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PixelShuffle))
 def one_pad(graph: Graph) -> Graph:
     """Where a pointwise value with a constant in it goes into a convolution with k > 1, take the constant from a
-    channel of ones, which is zero-padded as the convolution expects.
+    channel of ones, which is zero-padded as the convolution expects (MemSR, Eq. 3).
 
     The layer below makes that channel with a zero kernel and bias 1, as ReLU(1) = 1.  Only where it is needed.
     Requires  levels, as skip_to_conv leaves them.   Raises PassError if the input itself would need a constant.
@@ -54,10 +54,10 @@ class _OnePad:
         return torch.zeros(self.graph.type(op.name).channels, dtype=torch.float64)
 
     def _with_ones(self, name: str) -> str:
-        """The value with its constant taken from the channel of ones (one_pad, Eq. 3)."""
+        """The value with its constant taken from the channel of ones (MemSR, Eq. 3 and 4)."""
         padded = f"{name}~padded"
         if padded not in self.padded:
-            weight = self.constant[name][:, None, None, None]
+            weight = kernels.bias_rm(self.constant[name], 1)
             ones = self._channel_of_ones(self.level[name], name)
             none = torch.zeros(len(weight), dtype=torch.float64)
             self.ops.append(Conv2d(name=f"{name}~ones", inputs=(ones,), weight=weight, bias=none))
