@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, kernels
+from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, kernels, names
 from memsr_compiler.ir.rewrite import rewrite
 
 
@@ -24,7 +24,7 @@ def fuse_1x1(graph: Graph) -> Graph:
         if isinstance(op, Input):
             ops.append(op)
         elif isinstance(op, (Relu, PixelShuffle)):
-            name = op.inputs[0] if isinstance(op, PixelShuffle) else f"{op.name}~sum"
+            name = op.inputs[0] if isinstance(op, PixelShuffle) else names.internal(op.name, "sum")
             produced = _emit(name, _without_ones(graph, _operand(graph, op.inputs[0], bundles)))
             ops += [*produced, replace(op, inputs=(produced[-1].name,))]
         else:
@@ -98,7 +98,7 @@ def _emit(name: str, bundle: _Bundle) -> list[Op]:
     terms = {source: k for source, k in bundle.kernels.items() if k.any()} or dict([next(iter(bundle.kernels.items()))])
     bias, ops = bundle.bias, list[Op]()
     for source, k in terms.items():
-        ops.append(Conv2d(name=f"{name}~<{source}>", inputs=(source,), weight=k, bias=bias))
+        ops.append(Conv2d(name=names.term(name, source), inputs=(source,), weight=k, bias=bias))
         bias = torch.zeros_like(bias)
     if len(ops) == 1:
         return [replace(ops[0], name=name)]

@@ -3,7 +3,7 @@
 import torch
 
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Block, BlockConv2d, Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Block, BlockConv2d, Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum, names
 from memsr_compiler.ir.rewrite import rewrite
 
 
@@ -32,10 +32,9 @@ def merge_parallel(graph: Graph) -> Graph:
 
     chain: list[Op] = [graph.input]
     for depth in range(1, len(members)):
-        conv = _merge(
-            graph, f"~layer{depth}", chain[-1].name, [op.inputs[0] for op in members[depth]], members[depth - 1]
-        )
-        relu = Relu(name=f"~layer{depth}.relu", inputs=(conv.name,), meaning=_side_by_side(graph, members[depth]))
+        name, rows = names.internal("", f"layer{depth}"), [op.inputs[0] for op in members[depth]]
+        conv = _merge(graph, name, chain[-1].name, rows, members[depth - 1])
+        relu = Relu(name=f"{conv.name}.relu", inputs=(conv.name,), meaning=_side_by_side(graph, members[depth]))
         chain += [conv, relu]
     last = graph[graph.output]
     body = last.inputs[0] if isinstance(last, PixelShuffle) else last.name

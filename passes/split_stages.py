@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.ir import Concat, Graph, Input, Op, PixelShuffle, PixelUnshuffle, Select
+from memsr_compiler.ir import Concat, Graph, Input, Op, PixelShuffle, PixelUnshuffle, Select, names
 from memsr_compiler.ir.rewrite import without_unused
 
 
@@ -48,7 +48,7 @@ def split_stages(graph: Graph) -> list[StageGraph]:
         ops += [graph[name] for name in crossing]
         out = crossing[0]
         if len(crossing) > 1:
-            out = f"stage{len(stages)}~out"
+            out = names.internal(f"stage{len(stages)}", "out")
             ops.append(Concat(name=out, inputs=crossing))
         stages.append(StageGraph(without_unused(Graph(tuple(ops), out)), starts, crossing))
     return stages
@@ -73,7 +73,8 @@ def _rising(graph: Graph, here: int, above: int) -> tuple[str, ...]:
 
 def _start(graph: Graph, crossing: tuple[str, ...], here: int) -> list[Op]:
     widths = [graph.type(name).channels for name in crossing]
-    source = Input(name=crossing[0] if len(crossing) == 1 else f"stage~in{here}", channels=sum(widths))
+    name = crossing[0] if len(crossing) == 1 else names.internal("stage", f"in{here}")
+    source = Input(name=name, channels=sum(widths))
     if len(crossing) == 1:
         return [source]
     starts = [sum(widths[:i]) for i in range(len(widths))]

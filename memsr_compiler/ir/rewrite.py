@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any
 
 import networkx as nx
+import torch
+from torch import Tensor
 
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Graph, Op
+from memsr_compiler.ir import Conv2d, Graph, Op
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,13 @@ def rewrite(
 def replace_ops(graph: Graph, rule: Callable[[Op], Iterable[Op]]) -> Graph:
     """Each op replaced by the ops that the rule gives for it; the last of them takes over its name."""
     return Graph(tuple(new for op in graph for new in rule(op)), graph.output)
+
+
+def conv_1x1(name: str, operand: str, matrix: Tensor, bias: Tensor | None = None) -> Conv2d:
+    """The 1x1 convolution with this matrix (C_out, C_in) at every pixel, and this bias or none."""
+    if bias is None:
+        bias = torch.zeros(len(matrix), dtype=torch.float64)
+    return Conv2d(name=name, inputs=(operand,), weight=matrix[:, :, None, None], bias=bias)
 
 
 def without_unused(graph: Graph) -> Graph:
