@@ -86,6 +86,6 @@ def _side_by_side(graph: Graph, relus: list[Op]) -> tuple[Meaning, ...]:
         width = graph.type(op.name).channels
         here = {i: offset + i for i in range(width)}
         if isinstance(op, Relu):
-            meanings += [m.moved(here) for m in op.meaning]
+            meanings += [m.renumber(here) for m in op.meaning]
         offset += width
     return tuple(meanings)

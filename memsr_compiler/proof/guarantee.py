@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from memsr_compiler import ir
 from memsr_compiler.ir import names
 from memsr_compiler.proof.certificate import Certificate
-from memsr_compiler.proof.checker import never_negative
+from memsr_compiler.proof.forms import never_negative
 
 
 @dataclass(frozen=True)
