@@ -1,4 +1,9 @@
-"""The exceptions a user can meet.  Every message says what, where, why and what to do."""
+"""The exceptions a user can meet.  Every message says what, where, why and what to do.
+
+Messages are for people.  What a program may want to know is in the exception's type and attributes.
+"""
+
+import math
 
 
 class MemsrError(Exception):
@@ -17,16 +22,48 @@ class UnsupportedModel(MemsrError):
     """The teacher uses something that no plain network can express, or that we do not read."""
 
 
+class StagesCannotBeKept(UnsupportedModel):
+    """A teacher that cannot be cut where its resolution rises (`tail="keep"`); folding (`tail="fold"`) reads it."""
+
+
 class InvalidGraph(MemsrError):
     """An IR graph that does not type-check."""
 
 
 class PassError(MemsrError):
-    """A pass met, or left behind, something that its contract excludes."""
+    """A pass met, or left behind, something that its contract excludes.
+
+    pass_name   "fuse-1x1", once it is known which pass it was
+    """
+
+    pass_name: str = ""
 
 
 class NotEquivalent(MemsrError):
-    """Two networks that should compute the same do not."""
+    """Two networks that should compute the same do not.
+
+    deviation         by how much, where it is largest; infinite where the results differ in shape, or are no numbers
+    bound             by how much they may, rounding being what it is
+    probe, at         there: the name of the input, and (image, channel, y, x)
+    expected, found   there: the two values
+    pass_name         the pass after which it was noticed, "insert-relu"; "" if that is not known
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        deviation: float = math.inf,
+        bound: float = 0.0,
+        probe: str = "",
+        at: tuple[int, ...] = (),
+        expected: float = math.nan,
+        found: float = math.nan,
+        pass_name: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.deviation, self.bound, self.probe, self.at = deviation, bound, probe, at
+        self.expected, self.found, self.pass_name = expected, found, pass_name
 
 
 class CertificateError(MemsrError):

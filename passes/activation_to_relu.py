@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from memsr_compiler.ir import Clamp, Conv2d, Graph, Maximum, Op, PRelu, Relu, Sum
-from memsr_compiler.ir.rewrite import replace_ops, rewrite
+from memsr_compiler.ir import Clamp, Conv2d, Graph, Maximum, Op, PRelu, Relu, Sum, names
+from memsr_compiler.ir.rewrite import conv_1x1, replace_ops, rewrite
 
 
 @rewrite(source="max(x, y) = x + relu(y - x) and its consequences", removes=(PRelu, Clamp, Maximum))
@@ -32,48 +32,54 @@ def activation_to_relu(graph: Graph) -> Graph:
 
 
 def _diagonal(name: str, operand: str, scale: Tensor, shift: Tensor) -> Conv2d:
-    return Conv2d(name=name, inputs=(operand,), weight=torch.diag(scale)[:, :, None, None], bias=shift)
+    return conv_1x1(name, operand, torch.diag(scale), shift)
 
 
 def _prelu(op: PRelu, one: Tensor) -> list[Op]:
     n, (x,), zero = op.name, op.inputs, 0 * one
+    minus, slope = names.internal(n, "minus"), names.internal(n, "slope")
     return [
-        Relu(name=f"{n}#0", inputs=(x,)),
-        _diagonal(f"{n}~minus", x, -one, zero),
-        Relu(name=f"{n}#1", inputs=(f"{n}~minus",)),
-        _diagonal(f"{n}~slope", f"{n}#1", -op.slope, zero),
-        Sum(name=n, inputs=(f"{n}#0", f"{n}~slope")),
+        Relu(name=names.relu(n, 0), inputs=(x,)),
+        _diagonal(minus, x, -one, zero),
+        Relu(name=names.relu(n, 1), inputs=(minus,)),
+        _diagonal(slope, names.relu(n, 1), -op.slope, zero),
+        Sum(name=n, inputs=(names.relu(n, 0), slope)),
     ]
 
 
 def _clamp(op: Clamp, one: Tensor) -> list[Op]:
     n, (x,), zero = op.name, op.inputs, 0 * one
+    first, second = names.relu(n, 0), names.relu(n, 1)
     if math.isinf(op.low) and math.isinf(op.high):
         return [_diagonal(n, x, one, zero)]
     if math.isinf(op.low):
+        below = names.internal(n, "below")
         return [
-            _diagonal(f"{n}~below", x, -one, op.high * one),
-            Relu(name=f"{n}#0", inputs=(f"{n}~below",)),
-            _diagonal(n, f"{n}#0", -one, op.high * one),
+            _diagonal(below, x, -one, op.high * one),
+            Relu(name=first, inputs=(below,)),
+            _diagonal(n, first, -one, op.high * one),
         ]
-    above = [_diagonal(f"{n}~above", x, one, -op.low * one), Relu(name=f"{n}#0", inputs=(f"{n}~above",))]
+    above = names.internal(n, "above")
+    over_low: list[Op] = [_diagonal(above, x, one, -op.low * one), Relu(name=first, inputs=(above,))]
     if math.isinf(op.high):
-        return [*above, _diagonal(n, f"{n}#0", one, op.low * one)]
+        return [*over_low, _diagonal(n, first, one, op.low * one)]
+    beyond, less, steps = (names.internal(n, what) for what in ("beyond", "less", "steps"))
     return [
-        *above,
-        _diagonal(f"{n}~beyond", x, one, -op.high * one),
-        Relu(name=f"{n}#1", inputs=(f"{n}~beyond",)),
-        _diagonal(f"{n}~less", f"{n}#1", -one, zero),
-        Sum(name=f"{n}~steps", inputs=(f"{n}#0", f"{n}~less")),
-        _diagonal(n, f"{n}~steps", one, op.low * one),
+        *over_low,
+        _diagonal(beyond, x, one, -op.high * one),
+        Relu(name=second, inputs=(beyond,)),
+        _diagonal(less, second, -one, zero),
+        Sum(name=steps, inputs=(first, less)),
+        _diagonal(n, steps, one, op.low * one),
     ]
 
 
 def _maximum(op: Maximum, one: Tensor) -> list[Op]:
     n, (x, y), zero = op.name, op.inputs, 0 * one
+    minus, more = names.internal(n, "minus"), names.internal(n, "more")
     return [
-        _diagonal(f"{n}~minus", x, -one, zero),
-        Sum(name=f"{n}~more", inputs=(y, f"{n}~minus")),
-        Relu(name=f"{n}#0", inputs=(f"{n}~more",)),
-        Sum(name=n, inputs=(x, f"{n}#0")),
+        _diagonal(minus, x, -one, zero),
+        Sum(name=more, inputs=(y, minus)),
+        Relu(name=names.relu(n, 0), inputs=(more,)),
+        Sum(name=n, inputs=(x, names.relu(n, 0))),
     ]

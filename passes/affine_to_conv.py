@@ -2,8 +2,8 @@
 
 import torch
 
-from memsr_compiler.ir import Affine, Conv2d, Graph, Op
-from memsr_compiler.ir.rewrite import replace_ops, rewrite
+from memsr_compiler.ir import Affine, Graph, Op
+from memsr_compiler.ir.rewrite import conv_1x1, replace_ops, rewrite
 
 
 @rewrite(source="Ioffe & Szegedy 2015, inference form", removes=(Affine,))
@@ -13,7 +13,6 @@ def affine_to_conv(graph: Graph) -> Graph:
     def rule(op: Op) -> list[Op]:
         if not isinstance(op, Affine):
             return [op]
-        kernel = torch.diag(op.scale)[:, :, None, None]
-        return [Conv2d(name=op.name, inputs=op.inputs, weight=kernel, bias=op.shift)]
+        return [conv_1x1(op.name, op.inputs[0], torch.diag(op.scale), op.shift)]
 
     return replace_ops(graph, rule)

@@ -62,7 +62,7 @@ def _keep(
         return convs, relus
     position = {c: p for p, c in enumerate(kept)}
     moved = {c: position.get(stands_for[c], -1) for c in stands_for}
-    meaning = tuple(m for m in (m.moved(moved) for m in relus[i].meaning) if m.positions)
+    meaning = tuple(m for m in (m.renumber(moved) for m in relus[i].meaning) if m.positions)
     convs, relus = list(convs), list(relus)
     convs[i], convs[i + 1] = _with_rows(convs[i], position), _with_columns(convs[i + 1], moved, len(kept))
     relus[i] = replace(relus[i], meaning=meaning)

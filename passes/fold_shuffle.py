@@ -2,7 +2,20 @@
 
 import torch
 
-from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Op, PixelShuffle, PixelUnshuffle, Relu, Select, Sum, kernels
+from memsr_compiler.ir import (
+    Concat,
+    Conv2d,
+    Graph,
+    Input,
+    Op,
+    PixelShuffle,
+    PixelUnshuffle,
+    Relu,
+    Select,
+    Sum,
+    kernels,
+    names,
+)
 from memsr_compiler.ir.rewrite import replace_ops, rewrite
 
 READS = (Input, Conv2d, Sum, Concat, Select, Relu, PixelShuffle, PixelUnshuffle)
@@ -15,7 +28,7 @@ def fold_shuffle(graph: Graph) -> Graph:
     Ensures   at most one PixelShuffle, which is the output; no PixelUnshuffle; all else at the input's resolution.
               Names go on meaning the same tensors, folded as FeatureMap says.
     """
-    scale, pixels = graph.scale, f"{graph.output}~pixels"
+    scale, pixels = graph.scale, names.internal(graph.output, "pixels")
 
     def rule(op: Op) -> list[Op]:
         before = graph.type(op.inputs[0]) if op.inputs else None

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, kernels
+from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, kernels, names
 from memsr_compiler.ir.rewrite import rewrite
 
 
 @rewrite(source="MemSR (ICML 2022), Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PixelShuffle))
 def fuse_1x1(graph: Graph) -> Graph:
-    """Fold every linear 1x1 convolution into the convolutions around it.
+    """Fold every linear 1x1 convolution into the convolutions around it (MemSR, Lemma 3.1).
 
     Requires  no bias before a convolution with k > 1 (one_pad sees to it); no two such convolutions in a row.
     Ensures   the operand of every ReLU, and the output, is a convolution of ReLUs or the input, or a Sum of such.
@@ -24,7 +24,7 @@ def fuse_1x1(graph: Graph) -> Graph:
         if isinstance(op, Input):
             ops.append(op)
         elif isinstance(op, (Relu, PixelShuffle)):
-            name = op.inputs[0] if isinstance(op, PixelShuffle) else f"{op.name}~sum"
+            name = op.inputs[0] if isinstance(op, PixelShuffle) else names.internal(op.name, "sum")
             produced = _emit(name, _without_ones(graph, _operand(graph, op.inputs[0], bundles)))
             ops += [*produced, replace(op, inputs=(produced[-1].name,))]
         else:
@@ -78,12 +78,12 @@ def _bundle(graph: Graph, op: Op, bundles: dict[str, _Bundle]) -> _Bundle:
 
 
 def _without_ones(graph: Graph, bundle: _Bundle) -> _Bundle:
-    """The part of the channel of ones that the border does not cut, taken into the bias (bias_rm, Eq. 4)."""
+    """The part of the channel of ones that the border does not cut, taken into the bias (MemSR, Eq. 4)."""
     bias, terms = bundle.bias, dict(bundle.kernels)
     for name, kernel in bundle.kernels.items():
         source = graph[name]
         if isinstance(source, Relu) and any(m.kind == "one" for m in source.meaning):
-            terms[name], centre = kernels.bias_rm(kernel)
+            terms[name], centre = kernels.bias_from_ones(kernel)
             bias = bias + centre
     return _Bundle(terms, bias)
 
@@ -98,7 +98,7 @@ def _emit(name: str, bundle: _Bundle) -> list[Op]:
     terms = {source: k for source, k in bundle.kernels.items() if k.any()} or dict([next(iter(bundle.kernels.items()))])
     bias, ops = bundle.bias, list[Op]()
     for source, k in terms.items():
-        ops.append(Conv2d(name=f"{name}~<{source}>", inputs=(source,), weight=k, bias=bias))
+        ops.append(Conv2d(name=names.term(name, source), inputs=(source,), weight=k, bias=bias))
         bias = torch.zeros_like(bias)
     if len(ops) == 1:
         return [replace(ops[0], name=name)]

@@ -1,16 +1,16 @@
 """Concatenations, selections and chains of 1x1 convolutions -> sums of terms, the form that scheduling wants."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Select, Sum, kernels
-from memsr_compiler.ir.rewrite import rewrite, without_unused
+from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Select, Sum, kernels, names
+from memsr_compiler.ir.rewrite import conv_1x1, rewrite, without_unused
 
 
 @rewrite(
-    source="MemSR, Eq. 2 read from right to left: conv([x; y]) = conv_1(x) + conv_2(y)",
+    source="MemSR (ICML 2022), x + y = [I I][x; y] of Prop. 3.6's proof, read from right to left",
     reads=(Input, Conv2d, Sum, Concat, Select, Relu, PixelShuffle),
     removes=(Concat, Select),
 )
@@ -26,8 +26,7 @@ def gather_terms(graph: Graph) -> Graph:
     for op in graph:
         if isinstance(op, Select):
             matrix = kernels.selection(op.index, graph.type(op.inputs[0]).channels)
-            bias = torch.zeros(len(matrix), dtype=torch.float64)
-            op = Conv2d(name=op.name, inputs=op.inputs, weight=matrix[:, :, None, None], bias=bias)
+            op = conv_1x1(op.name, op.inputs[0], matrix)
         if isinstance(op, Conv2d) and op.pointwise and _narrows(graph, op):
             ops.append(_into_producer(op, graph[op.inputs[0]]))
         elif isinstance(op, (Sum, Concat)) or (isinstance(op, Conv2d) and op.pointwise):
@@ -48,7 +47,7 @@ class _Form:
     @property
     def named(self) -> bool:
         """Its leaves are tensors of the teacher, not several of them side by side as a stage's input is."""
-        return not any("~" in leaf for leaf in self.terms)
+        return not any(names.is_internal(leaf) for leaf in self.terms)
 
     @property
     def picks(self) -> bool:
@@ -105,23 +104,21 @@ def _form(graph: Graph, op: Op, forms: dict[str, _Form]) -> _Form:
 def _emit(name: str, form: _Form) -> list[Op]:
     leaves = tuple(form.terms)
     if len(leaves) == 1:
-        matrix = form.terms[leaves[0]]
-        return [Conv2d(name=name, inputs=leaves, weight=matrix[:, :, None, None], bias=form.bias)]
+        return [conv_1x1(name, leaves[0], form.terms[leaves[0]], form.bias)]
     ops: list[Op] = []
     operands = []
-    zero = torch.zeros_like(form.bias)
     for leaf, matrix in form.terms.items():
         if _is_identity(matrix):
             operands.append(leaf)
             continue
         part = Part(name, (leaf,), tuple(other for other in leaves if other != leaf))
-        operands.append(f"{name}~<{leaf}>")
-        ops.append(Conv2d(name=operands[-1], inputs=(leaf,), part=part, weight=matrix[:, :, None, None], bias=zero))
+        operands.append(names.term(name, leaf))
+        ops.append(replace(conv_1x1(operands[-1], leaf, matrix), part=part))
     if not form.bias.any():
         return [*ops, Sum(name=name, inputs=tuple(operands))]
-    identity = torch.eye(len(form.bias), dtype=torch.float64)[:, :, None, None]
-    total = Sum(name=f"{name}~~sum", inputs=tuple(operands), part=Part(name, leaves, ()))
-    return [*ops, total, Conv2d(name=name, inputs=(total.name,), weight=identity, bias=form.bias)]
+    identity = torch.eye(len(form.bias), dtype=torch.float64)
+    total = Sum(name=names.partial_sum(name, "sum"), inputs=tuple(operands), part=Part(name, leaves, ()))
+    return [*ops, total, conv_1x1(name, total.name, identity, form.bias)]
 
 
 def _is_identity(matrix: Tensor) -> bool:

@@ -3,17 +3,20 @@
 import torch
 
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Block, BlockConv2d, Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Block, BlockConv2d, Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum, names
 from memsr_compiler.ir.rewrite import rewrite
 
 
 @rewrite(
-    source="MemSR (ICML 2022), Eq. 1 (same input: stack the outputs) and Eq. 2 (same output: stack the inputs)",
+    source="MemSR (ICML 2022), Eq. 1 (different inputs: diagonal kernels) and Eq. 2 (the same input: stacked outputs)",
     reads=(Input, Conv2d, Sum, Relu, PixelShuffle),
     removes=(Conv2d, Sum),
 )
 def merge_parallel(graph: Graph) -> Graph:
     """Put the ReLUs of a level side by side; what is between two levels is then one kernel, kept as its blocks.
+
+    Convolutions of different inputs stand on its diagonal (MemSR, Eq. 1), those of the same input below each other
+    (Eq. 2); those that are summed stand side by side, x + y = [I I][x; y] (Prop. 3.6, proof).
 
     Requires  the form that fuse_1x1 leaves.
     Ensures   a chain: the input, BlockConv2d, Relu, BlockConv2d, Relu, ..., BlockConv2d, perhaps PixelShuffle.
@@ -29,10 +32,9 @@ def merge_parallel(graph: Graph) -> Graph:
 
     chain: list[Op] = [graph.input]
     for depth in range(1, len(members)):
-        conv = _merge(
-            graph, f"~layer{depth}", chain[-1].name, [op.inputs[0] for op in members[depth]], members[depth - 1]
-        )
-        relu = Relu(name=f"~layer{depth}.relu", inputs=(conv.name,), meaning=_side_by_side(graph, members[depth]))
+        name, rows = names.internal("", f"layer{depth}"), [op.inputs[0] for op in members[depth]]
+        conv = _merge(graph, name, chain[-1].name, rows, members[depth - 1])
+        relu = Relu(name=f"{conv.name}.relu", inputs=(conv.name,), meaning=_side_by_side(graph, members[depth]))
         chain += [conv, relu]
     last = graph[graph.output]
     body = last.inputs[0] if isinstance(last, PixelShuffle) else last.name
@@ -84,6 +86,6 @@ def _side_by_side(graph: Graph, relus: list[Op]) -> tuple[Meaning, ...]:
         width = graph.type(op.name).channels
         here = {i: offset + i for i in range(width)}
         if isinstance(op, Relu):
-            meanings += [m.moved(here) for m in op.meaning]
+            meanings += [m.renumber(here) for m in op.meaning]
         offset += width
     return tuple(meanings)

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from memsr_compiler.analysis.schedule import is_pointwise
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum, kernels, names
 from memsr_compiler.ir.rewrite import rewrite, without_unused
 
 
 @rewrite(source="MemSR (ICML 2022), Eq. 3 and 4, Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PixelShuffle))
 def one_pad(graph: Graph) -> Graph:
     """Where a pointwise value with a constant in it goes into a convolution with k > 1, take the constant from a
-    channel of ones, which is zero-padded as the convolution expects.
+    channel of ones, which is zero-padded as the convolution expects (MemSR, Eq. 3).
 
     The layer below makes that channel with a zero kernel and bias 1, as ReLU(1) = 1.  Only where it is needed.
     Requires  levels, as skip_to_conv leaves them.   Raises PassError if the input itself would need a constant.
@@ -54,15 +54,16 @@ class _OnePad:
         return torch.zeros(self.graph.type(op.name).channels, dtype=torch.float64)
 
     def _with_ones(self, name: str) -> str:
-        """The value with its constant taken from the channel of ones (one_pad, Eq. 3)."""
-        padded = f"{name}~padded"
+        """The value with its constant taken from the channel of ones (MemSR, Eq. 3 and 4)."""
+        padded = names.internal(name, "padded")
         if padded not in self.padded:
-            weight = self.constant[name][:, None, None, None]
+            weight = kernels.bias_rm(self.constant[name], 1)
             ones = self._channel_of_ones(self.level[name], name)
             none = torch.zeros(len(weight), dtype=torch.float64)
-            self.ops.append(Conv2d(name=f"{name}~ones", inputs=(ones,), weight=weight, bias=none))
+            constant = Conv2d(name=names.internal(name, "ones"), inputs=(ones,), weight=weight, bias=none)
+            self.ops.append(constant)
             bare = self._without_constant(name)
-            self.ops.append(Sum(name=padded, inputs=(f"{name}~ones", bare)))
+            self.ops.append(Sum(name=padded, inputs=(constant.name, bare)))
             self.padded.add(padded)
         return padded
 
@@ -71,7 +72,7 @@ class _OnePad:
         if not is_pointwise(op) or not self.constant[name].any():
             return name
         if name not in self.bare:
-            self.bare[name] = f"{name}~bare"
+            self.bare[name] = names.internal(name, "bare")
             op = replace(op, name=self.bare[name], inputs=tuple(self._without_constant(i) for i in op.inputs))
             self.ops.append(replace(op, bias=torch.zeros_like(op.bias)) if isinstance(op, Conv2d) else op)
         return self.bare[name]
@@ -85,8 +86,8 @@ class _OnePad:
             below = self.member[level - 1]
             weight = torch.zeros(1, self.graph.type(below).channels, 1, 1, dtype=torch.float64)
             one = torch.ones(1, dtype=torch.float64)
-            self.ones[level] = f"~ones{level}"
-            self.ops.append(Conv2d(name=f"~ones{level}~kernel", inputs=(below,), weight=weight, bias=one))
+            self.ones[level] = names.internal("", f"ones{level}")
+            kernel = Conv2d(name=names.internal(self.ones[level], "kernel"), inputs=(below,), weight=weight, bias=one)
             meaning = (Meaning("one", (0,)),)
-            self.ops.append(Relu(name=self.ones[level], inputs=(f"~ones{level}~kernel",), meaning=meaning))
+            self.ops += [kernel, Relu(name=self.ones[level], inputs=(kernel.name,), meaning=meaning)]
         return self.ones[level]

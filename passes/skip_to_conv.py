@@ -4,18 +4,19 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from memsr_compiler.analysis.rematerialize import original, plan
+from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying, Schedule, body_output, is_pointwise
-from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
-from memsr_compiler.ir.rewrite import rewrite
+from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, names
+from memsr_compiler.ir.rewrite import conv_1x1, rewrite
 
 
 @rewrite(
-    source="MemSR (ICML 2022), Sec. 3.3 and Fig. 3; schedule and liveness beyond it",
+    source="MemSR (ICML 2022), Sec. 3.2.3 and Fig. 3; schedule and liveness beyond it",
     reads=(Input, Conv2d, Sum, Relu, PixelShuffle),
 )
 def skip_to_conv(graph: Graph, *, carry: Carrying = "auto") -> Graph:
-    """Compute everything in its layer, from what crosses the boundary below; carry what later layers need.
+    """Compute everything in its layer, from what crosses the boundary below; carry what later layers need
+    (MemSR, Sec. 3.2.3, Fig. 3).
 
     Requires  Input, Conv2d, Sum, Relu at one resolution; perhaps a PixelShuffle at the end.
     Ensures   on every path from the input to an op there are equally many ReLUs and Carries.
@@ -38,8 +39,8 @@ class _Layers:
         self.at[source.name, 0] = source.name
         for boundary in range(1, self.plan.depth):
             for name in self.plan.crossing[boundary]:
-                if (original(name), boundary) not in self.at:
-                    self.at[original(name), boundary] = self._cross(name, boundary)
+                if (names.value(name), boundary) not in self.at:
+                    self.at[names.value(name), boundary] = self._cross(name, boundary)
         output = self.value(body_output(self.graph), self.plan.depth - 1)
         if not isinstance(self.ops[output], (Conv2d, Sum)):
             output = self._copy(output)
@@ -53,11 +54,12 @@ class _Layers:
         if isinstance(op, Relu) and self.plan.layer[name] == boundary:
             return self._add(replace(op, inputs=(self.value(op.inputs[0], boundary - 1),)), boundary)
         operand = self.value(name, boundary - 1)
-        return self._add(Carry(name=f"{original(name)}@{boundary}", inputs=(operand,), part=op.part), boundary)
+        carried = names.again(names.value(name), boundary)
+        return self._add(Carry(name=carried, inputs=(operand,), part=op.part), boundary)
 
     def value(self, name: str, boundary: int) -> str:
         """The op of the new graph that gives a value in the layer above a boundary; what crosses is not made again."""
-        key = original(name), boundary
+        key = names.value(name), boundary
         if key not in self.at:
             op = self.graph[name]
             here = is_pointwise(op) or (isinstance(op, Conv2d) and self.plan.layer[name] == boundary + 1)
@@ -69,12 +71,12 @@ class _Layers:
     def _copy(self, name: str) -> str:
         """The last layer has no ReLU: a network that ends with one, or does nothing, ends with a copy."""
         width = Graph(tuple(self.ops.values()), name).type(name).channels
-        eye, zero = torch.eye(width, dtype=torch.float64)[:, :, None, None], torch.zeros(width, dtype=torch.float64)
-        return self._add(Conv2d(name=f"{name}~copy", inputs=(name,), weight=eye, bias=zero), self.plan.depth)
+        copy = conv_1x1(names.internal(name, "copy"), name, torch.eye(width, dtype=torch.float64))
+        return self._add(copy, self.plan.depth)
 
     def _add(self, op: Op, layer: int) -> str:
         if op.name in self.ops:
-            op = replace(op, name=f"{op.name}@above{layer - 1}")
+            op = replace(op, name=names.above(op.name, layer - 1))
         assert op.name not in self.ops, f"{op.name} computed twice in one layer"
         self.ops[op.name] = op
         return op.name

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.ir import Concat, Graph, Input, Op, PixelShuffle, PixelUnshuffle, Select
+from memsr_compiler.errors import StagesCannotBeKept
+from memsr_compiler.ir import Concat, Graph, Input, Op, PixelShuffle, PixelUnshuffle, Select, names
 from memsr_compiler.ir.rewrite import without_unused
 
 
@@ -28,11 +28,11 @@ def split_stages(graph: Graph) -> list[StageGraph]:
     """Cut a graph where the resolution rises.
 
     Each stage ends with the tensors that the next one starts from; resolutions count from the stage's own input.
-    Raises UnsupportedModel where a value skips a resolution or comes back to a lower one.
+    Raises StagesCannotBeKept where a value skips a resolution or comes back to a lower one.
     """
     for op in graph:
         if isinstance(op, PixelUnshuffle):
-            raise UnsupportedModel(
+            raise StagesCannotBeKept(
                 f"{op.name}: goes back to a lower resolution, so stages cannot be kept; use --tail fold"
             )
     scales = sorted({graph.type(op.name).scale for op in graph})
@@ -48,7 +48,7 @@ def split_stages(graph: Graph) -> list[StageGraph]:
         ops += [graph[name] for name in crossing]
         out = crossing[0]
         if len(crossing) > 1:
-            out = f"stage{len(stages)}~out"
+            out = names.internal(f"stage{len(stages)}", "out")
             ops.append(Concat(name=out, inputs=crossing))
         stages.append(StageGraph(without_unused(Graph(tuple(ops), out)), starts, crossing))
     return stages
@@ -63,7 +63,7 @@ def _rising(graph: Graph, here: int, above: int) -> tuple[str, ...]:
         if not lower or graph.type(lower[0]).scale != here:
             continue
         if not isinstance(op, PixelShuffle) or scale != above:
-            raise UnsupportedModel(
+            raise StagesCannotBeKept(
                 f"{op.name}: rises from resolution {here} to {scale} while others stop at {above}, so stages cannot be "
                 "kept; use --tail fold"
             )
@@ -73,7 +73,8 @@ def _rising(graph: Graph, here: int, above: int) -> tuple[str, ...]:
 
 def _start(graph: Graph, crossing: tuple[str, ...], here: int) -> list[Op]:
     widths = [graph.type(name).channels for name in crossing]
-    source = Input(name=crossing[0] if len(crossing) == 1 else f"stage~in{here}", channels=sum(widths))
+    name = crossing[0] if len(crossing) == 1 else names.internal("stage", f"in{here}")
+    source = Input(name=name, channels=sum(widths))
     if len(crossing) == 1:
         return [source]
     starts = [sum(widths[:i]) for i in range(len(widths))]

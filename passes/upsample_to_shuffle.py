@@ -1,6 +1,6 @@
 """Transposed convolutions -> convolution + pixel shuffle."""
 
-from memsr_compiler.ir import Conv2d, ConvTranspose2d, Graph, Op, PixelShuffle, kernels
+from memsr_compiler.ir import Conv2d, ConvTranspose2d, Graph, Op, PixelShuffle, kernels, names
 from memsr_compiler.ir.rewrite import replace_ops, rewrite
 
 
@@ -18,7 +18,7 @@ def upsample_to_shuffle(graph: Graph) -> Graph:
         if not isinstance(op, ConvTranspose2d):
             return [op]
         conv = Conv2d(
-            name=f"{op.name}~phases",
+            name=names.internal(op.name, "phases"),
             inputs=op.inputs,
             weight=kernels.unfold_transposed(op.weight, op.stride, op.padding, op.groups),
             bias=op.bias.repeat_interleave(op.stride**2),

@@ -10,7 +10,7 @@ from dataclasses import replace
 import networkx as nx
 
 from memsr_compiler.analysis.schedule import Carrying, Schedule, body_output, schedule
-from memsr_compiler.ir import Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Sum, names
 
 FAR = 3  # layers between a value and a user that make it worth looking at computing it again
 SHALLOW = 2  # how many layers deep a value may be to be computed again
@@ -29,11 +29,6 @@ def plan(graph: Graph, carry: Carrying = "auto") -> tuple[Graph, Schedule]:
     if again is graph:
         return best
     return min(best, (again, schedule(again, carry)), key=lambda choice: choice[1].cost)
-
-
-def original(name: str) -> str:
-    """The value that an op computes: x for a second computation x@12, or a carried copy."""
-    return name.split("@")[0]
 
 
 def chain_sums(graph: Graph) -> Graph:
@@ -59,7 +54,7 @@ def _chain(graph: Graph, op: Sum, order: dict[str, int]) -> Iterator[Op]:
     for i, name in enumerate(operands[1:-1], start=1):
         taken += sources[i]
         part = Part(tensor, tuple(taken), tuple(s for s in everything if s not in taken))
-        step = Sum(name=f"{op.name}~~{i}", inputs=(total, name), part=part)
+        step = Sum(name=names.partial_sum(op.name, i), inputs=(total, name), part=part)
         order[step.name] = max(order[total], order[name])
         total = step.name
         yield step
@@ -82,7 +77,7 @@ def compute_again(graph: Graph, base: Schedule) -> Graph:
             return name
         if (name, layer) not in copies:
             operands = tuple(copied(i, layer) for i in op.inputs)
-            copies[name, layer] = f"{name}@{layer}"
+            copies[name, layer] = names.again(name, layer)
             ops.append(replace(op, name=copies[name, layer], inputs=operands))
         return copies[name, layer]
 

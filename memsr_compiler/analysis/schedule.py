@@ -16,7 +16,7 @@ from typing import Literal
 import networkx as nx
 from networkx.algorithms.flow import edmonds_karp
 
-from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, names
 
 Carrying = Literal["auto", "shift", "split"]
 
@@ -72,13 +72,13 @@ def nonnegative(graph: Graph) -> frozenset[str]:
 
 def schedule(graph: Graph, carry: Carrying = "auto") -> Schedule:
     """The cheapest schedule found, of least depth: everything as early, or as late as possible, or only second
-    computations (x@12, see `reorder`) late.
+    computations (x@12, see `rematerialize`) late.
 
     graph   Input, Conv2d, Sum, Relu, one resolution, perhaps a PixelShuffle at the end
     """
     regions = _Regions(graph, carry)
     early = _time(graph, None)
-    plans = (early, _later(graph, early, lambda name: True), _later(graph, early, lambda name: "@" in name))
+    plans = (early, _later(graph, early, lambda name: True), _later(graph, early, names.is_again))
     different = [p for i, p in enumerate(plans) if all(p.layer != q.layer for q in plans[:i])]
     return min((_allocate(regions, timing) for timing in different), key=lambda s: s.cost)
 
@@ -113,7 +113,7 @@ class _Regions:
     def channels(self, name: str) -> int:
         """How many channels it takes to carry a value; 0 if it must not be, having no meaning in the teacher."""
         op = self.graph[name]
-        nameless = "~" in (op.part.tensor if op.part else name)
+        nameless = names.is_internal(op.part.tensor if op.part else name)
         if nameless or (op.part is not None and not op.part.rest):  # all but the bias: carry the tensor itself
             return 0
         c = self.graph.type(name).channels
@@ -177,8 +177,8 @@ def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
     for boundary in range(1, timing.depth):
         crossing.append(_cut(regions, timing, [*crossing[-1], *by_layer[boundary]], boundary))
     width = tuple(
-        graph.type(crossing[0][0]).channels if not i else sum(regions.channels(n) for n in names)
-        for i, names in enumerate(crossing)
+        graph.type(crossing[0][0]).channels if not i else sum(regions.channels(n) for n in held)
+        for i, held in enumerate(crossing)
     )
     convs = [op for op in graph if isinstance(op, Conv2d) and not op.pointwise]
     sizes = [

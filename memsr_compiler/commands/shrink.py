@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from memsr_compiler.analysis.rematerialize import original
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.output import Talk, is_first, silenced, widths_text
 from memsr_compiler.commands.photographs import Images, Samples, bicubic_psnr, finite, mean_psnr, outputs
@@ -26,6 +25,7 @@ from memsr_compiler.commands.student_common import (
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.files import atomic_write
+from memsr_compiler.ir import names
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.reports.student import Row, decibels, shrink_report
@@ -202,7 +202,7 @@ def _seconds(report: ShrinkReport) -> str:
 def _layer_name(layer: LayerShrunk) -> str:
     """'3  body.0.relu and 2 more', the newest first"""
     more = f" and {len(layer.holds) - 1} more" if len(layer.holds) > 1 else ""
-    return f"{layer.number:>2}  {original(layer.holds[-1])}{more}"
+    return f"{layer.number:>2}  {names.value(layer.holds[-1])}{more}"
 
 
 def _layer_data(layer: LayerShrunk) -> dict[str, Any]:

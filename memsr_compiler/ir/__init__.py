@@ -1,6 +1,7 @@
 """What a network is while it is rewritten: its ops, its graph, what they mean, and how passes change them."""
 
-from memsr_compiler.ir.graph import (
+from memsr_compiler.ir.graph import Graph
+from memsr_compiler.ir.ops import (
     ROWS,
     Affine,
     Block,
@@ -11,7 +12,6 @@ from memsr_compiler.ir.graph import (
     Conv2d,
     ConvTranspose2d,
     FeatureMap,
-    Graph,
     Input,
     Maximum,
     Meaning,

@@ -25,7 +25,7 @@ def run(
 ) -> Tensor:
     """The graph's output for x (N, C, H, W), in x's dtype and on x's device; a value is dropped after its last use.
 
-    `watch(name, value)` sees every value once, as it is made; `convolve` is what to use instead of `convolved`.
+    `watch(name, value)` sees every value once, as it is made; `convolve` is what to use instead of `convolve_same`.
     """
     left = {op.name: len(graph.users(op.name)) for op in graph}
     left[graph.output] += 1
@@ -53,7 +53,7 @@ def _like(weight: Tensor, x: Tensor) -> Tensor:
     return weight.to(dtype=x.dtype, device=x.device)
 
 
-def convolved(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1) -> Tensor:
+def convolve_same(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1) -> Tensor:
     """Zero-padded convolution that keeps the size.
 
     On few pixels torch's own reads the weights once for every image; one matrix product reads them once for all,
@@ -68,12 +68,12 @@ def convolved(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1) -> 
 
 
 @evaluate.register
-def _(op: ir.Conv2d, x: Tensor, convolve: Convolve = convolved) -> Tensor:
+def _(op: ir.Conv2d, x: Tensor, convolve: Convolve = convolve_same) -> Tensor:
     return convolve(x, _like(op.weight, x), op.groups, op.dilation) + _like(op.bias, x)[None, :, None, None]
 
 
 @evaluate.register
-def _(op: ir.BlockConv2d, x: Tensor, convolve: Convolve = convolved) -> Tensor:
+def _(op: ir.BlockConv2d, x: Tensor, convolve: Convolve = convolve_same) -> Tensor:
     y = _like(op.bias, x)[None, :, None, None].repeat(len(x), 1, *x.shape[2:])
     for b in op.blocks:
         rows, columns = b.kernel.shape[:2]

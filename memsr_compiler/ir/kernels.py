@@ -54,10 +54,20 @@ def mix_inputs(kernel: Tensor, matrix: Tensor) -> Tensor:
     return taps.reshape(len(kernel), k, k, -1).permute(0, 3, 1, 2).contiguous()
 
 
-def bias_rm(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Kernel and bias that do the same to an input whose channel 0 is the constant 1 (MemSR, Eq. 4).
+def bias_rm(bias: Tensor, size: int) -> Tensor:
+    """Kernel that makes a bias out of a channel of ones (MemSR, Eq. 4): zeros, and the bias at the centre tap.
 
-    At every pixel the constant's centre tap reads 1: a bias.  Its other taps stay; beyond the border they read 0.
+    The centre tap reads the pixel itself, so it reads 1 up to the border.  (O,) -> (O, 1, size, size).
+    """
+    kernel, middle = bias.new_zeros(len(bias), 1, size, size), size // 2
+    kernel[:, 0, middle, middle] = bias
+    return kernel
+
+
+def bias_from_ones(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Kernel and bias that do what a kernel does to an input whose channel 0 is ones: Eq. 4 of MemSR the other way.
+
+    The ones' centre tap is a bias.  Its other taps stay; beyond the border they read 0.
     (O, 1 + I, k, k) -> kernel with that tap set to 0, bias (O,).
     """
     out, mid = kernel.clone(), kernel.shape[-1] // 2

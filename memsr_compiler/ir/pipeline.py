@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from memsr_compiler import ir
 from memsr_compiler.errors import NotEquivalent
 from memsr_compiler.ir.rewrite import Pass
-from memsr_compiler.ir.validate import Deviation, deviation, long_probe, outcome, probes
+from memsr_compiler.ir.validate import Deviation, ProbeRun, largest_deviation, long_probe, probes, run_on_probes
 
 
 @dataclass(frozen=True)
 class PassReport:
-    """What one pass did: ops and widest value before and after, seconds, largest deviation and its bound."""
+    """Report of one pass: ops and widest value before and after, seconds, largest deviation and its bound."""
 
     name: str
     ops_before: int
@@ -41,14 +43,14 @@ def run_passes(
     Raises PassError (contract), InvalidGraph (types) and NotEquivalent (meaning), all naming the pass.
     """
     inputs, strip = probes(graph), long_probe(graph)
-    before, at_first = outcome(graph, inputs), outcome(graph, strip)
+    before, at_first = run_on_probes(graph, inputs), run_on_probes(graph, strip)
     reports = []
     for step in passes:
         start = time.perf_counter()
         result = step(graph)
         done = time.perf_counter()
-        after = before if _unchanged(graph, result) else outcome(result, inputs, before)
-        found = _required(deviation(inputs, before, after), step.name)
+        after = before if _has_same_ops(graph, result) else run_on_probes(result, inputs, before)
+        deviation = _require_small(inputs, before, after, step.name)
         report = PassReport(
             name=step.name,
             ops_before=len(graph.ops),
@@ -57,8 +59,8 @@ def run_passes(
             channels_after=_widest(result),
             seconds=done - start,
             validation_seconds=time.perf_counter() - done,
-            deviation=found.largest,
-            bound=found.bound,
+            deviation=deviation.largest,
+            bound=deviation.bound,
         )
         reports.append(report)
         if on_pass is not None:
@@ -66,17 +68,28 @@ def run_passes(
         if on_graph is not None:
             on_graph(step.name, result)
         graph, before = result, after
-    _required(deviation(strip, at_first, outcome(graph, strip)), "the passes together")
+    _require_small(strip, at_first, run_on_probes(graph, strip), "")
     return graph, reports
 
 
-def _required(found: Deviation, name: str) -> Deviation:
-    if not found.largest <= found.bound:
-        raise NotEquivalent(f"{name} changed what the network computes by {found}")
-    return found
+def _require_small(inputs: dict[str, Tensor], before: ProbeRun, after: ProbeRun, pass_name: str) -> Deviation:
+    """The largest deviation, or NotEquivalent.  Without a name it is of all passes together."""
+    deviation = largest_deviation(inputs, before, after)
+    if not deviation.largest <= deviation.bound:
+        raise NotEquivalent(
+            f"{pass_name or 'the passes together'} changed what the network computes by {deviation}",
+            deviation=deviation.largest,
+            bound=deviation.bound,
+            probe=deviation.probe,
+            at=deviation.at,
+            expected=deviation.before,
+            found=deviation.after,
+            pass_name=pass_name,
+        )
+    return deviation
 
 
-def _unchanged(before: ir.Graph, after: ir.Graph) -> bool:
+def _has_same_ops(before: ir.Graph, after: ir.Graph) -> bool:
     """Whether the pass gave back the very same ops."""
     pairs = zip(before.ops, after.ops, strict=False)
     return len(before.ops) == len(after.ops) and before.output == after.output and all(a is b for a, b in pairs)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.errors import NotEquivalent
-from memsr_compiler.ir.interpreter import Convolve, convolved, run
+from memsr_compiler.ir.interpreter import Convolve, convolve_same, run
 
 MOST_WEIGHTS = 1 << 22  # of a network for which two random images are too few and time is no object
 LONGEST = 4_000  # pixels; more than the receptive field of every network in the literature
@@ -39,9 +39,13 @@ class Deviation:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a graph gives on every probe, the largest magnitude it met on the way, its rounding steps in a row, and
-    the convolutions that it took."""
+class ProbeRun:
+    """One run of a graph on every probe.
+
+    outputs, peak   its results, and the largest magnitude on the way to them
+    steps           roundings one after the other
+    products        the convolutions that it took
+    """
 
     outputs: tuple[Tensor, ...]
     peak: float
@@ -61,14 +65,17 @@ class _Product:
 _Products = dict[tuple[int, ...], list[_Product]]
 
 
-def _sharing(known: _Products, found: _Products) -> Convolve:
-    """Convolves, but for what is known: the very tensor as kernel, not written to since, and the very same numbers in
-    x.  Most passes leave most kernels as they are; to validate one then takes as long as what it changed does."""
+def _share(known: _Products, found: _Products) -> Convolve:
+    """A convolution that computes only what is not known yet.
+
+    Known is what had the very tensor as kernel, not written to since, and the very same numbers in x.  Most passes
+    leave most kernels as they are; to validate one then takes as long as what it changed does.
+    """
 
     def convolve(x: Tensor, kernel: Tensor, groups: int, dilation: int) -> Tensor:
         key = id(kernel), kernel._version, groups, dilation
         same = next((p for p in (*found.get(key, ()), *known.get(key, ())) if torch.equal(p.x, x)), None)
-        product = same or _Product(kernel, x, convolved(x, kernel, groups, dilation))
+        product = same or _Product(kernel, x, convolve_same(x, kernel, groups, dilation))
         found.setdefault(key, []).append(product)
         return product.value
 
@@ -76,7 +83,7 @@ def _sharing(known: _Products, found: _Products) -> Convolve:
 
 
 def receptive_field(graph: ir.Graph) -> int:
-    """How far, in input pixels, the farthest input that an output pixel depends on is from it."""
+    """Distance, in input pixels, from an output pixel to the farthest input pixel that it depends on."""
     reach: dict[str, float] = {}
     for op in graph:
         inner = max((reach[i] for i in op.inputs), default=0.0)
@@ -86,7 +93,7 @@ def receptive_field(graph: ir.Graph) -> int:
 
 
 def _reach(op: ir.Op) -> int:
-    """How many pixels of its operand an op looks to each side."""
+    """Pixels of its operand that an op looks to each side."""
     if isinstance(op, ir.Conv2d):
         return op.weight.shape[-1] // 2 * op.dilation
     if isinstance(op, ir.ConvTranspose2d):
@@ -95,12 +102,13 @@ def _reach(op: ir.Op) -> int:
 
 
 def probes(graph: ir.Graph) -> dict[str, Tensor]:
-    """Inputs (N, C, H, W), float64, within the input's range, always the same ones: random, all low, all high, and
-    impulses in two corners; 1x1 and 3x5 pixels, where every pixel is at the border, and as many as it takes for the
-    corner of the largest kernel to read something.
+    """Inputs (N, C, H, W) by name, float64, within the input's range, always the same ones.
+
+    Random, all low, all high, and impulses in two corners; 1x1 and 3x5 pixels, where every pixel is at the border, and
+    as many as it takes for the corner of the largest kernel to read something.
     """
     low, high = _range(graph)
-    found = {}
+    inputs = {}
     side = 1 + max(_reach(op) for op in graph)
     weights = sum(op.weight.numel() for op in graph if isinstance(op, ir.Conv2d))
     count = min(max(MOST_WEIGHTS // max(weights, 1), 2), 8)
@@ -112,8 +120,8 @@ def probes(graph: ir.Graph) -> dict[str, Tensor]:
         noise = _noise((count, *shape), low, high)
         ends = noise[(5 * count) // 8 :]  # of the range only: they wake more ReLUs
         ends.copy_(torch.where(ends > (low + high) / 2, high, low))
-        found[f"{height}x{width}"] = torch.stack([*noise, *flat, corners])
-    return found
+        inputs[f"{height}x{width}"] = torch.stack([*noise, *flat, corners])
+    return inputs
 
 
 def long_probe(graph: ir.Graph) -> dict[str, Tensor]:
@@ -132,10 +140,10 @@ def _noise(shape: tuple[int, int, int, int], low: float, high: float) -> Tensor:
     return torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low
 
 
-def outcome(graph: ir.Graph, inputs: dict[str, Tensor], before: Outcome | None = None) -> Outcome:
+def run_on_probes(graph: ir.Graph, inputs: dict[str, Tensor], before: ProbeRun | None = None) -> ProbeRun:
     """Run a graph on every probe.  `before`: of another graph, most of whose kernels it may still have."""
     products: _Products = {}
-    convolve = _sharing(before.products if before else {}, products)
+    convolve = _share(before.products if before else {}, products)
     peak = 0.0
 
     def watch(_: str, value: Tensor) -> None:
@@ -143,7 +151,7 @@ def outcome(graph: ir.Graph, inputs: dict[str, Tensor], before: Outcome | None =
         peak = max(peak, float(value.abs().max()))
 
     outputs = tuple(run(graph, x, watch=watch, convolve=convolve) for x in inputs.values())
-    return Outcome(outputs, peak, _steps(graph), products)
+    return ProbeRun(outputs, peak, _steps(graph), products)
 
 
 def _steps(graph: ir.Graph) -> int:
@@ -161,7 +169,7 @@ def _steps(graph: ir.Graph) -> int:
     return steps[graph.output]
 
 
-def deviation(inputs: dict[str, Tensor], before: Outcome, after: Outcome) -> Deviation:
+def largest_deviation(inputs: dict[str, Tensor], before: ProbeRun, after: ProbeRun) -> Deviation:
     """The largest difference, beside its bound: eps(float64) * largest magnitude met * roundings in a row.
 
     The bound is what rounding alone can do in one pass of dot products whose weights do not amplify; a wrong rewrite
@@ -171,7 +179,7 @@ def deviation(inputs: dict[str, Tensor], before: Outcome, after: Outcome) -> Dev
     worst: Deviation | None = None
     for name, a, b in zip(inputs, before.outputs, after.outputs, strict=True):
         if a.shape != b.shape:
-            raise NotEquivalent(f"on probe {name} the shape {tuple(a.shape)} became {tuple(b.shape)}")
+            raise NotEquivalent(f"on probe {name} the shape {tuple(a.shape)} became {tuple(b.shape)}", probe=name)
         difference = torch.nan_to_num((a - b).abs(), nan=math.inf)
         where = tuple((difference == difference.max()).nonzero()[0].tolist())
         found = Deviation(float(difference[where]), bound, name, where, float(a[where]), float(b[where]))

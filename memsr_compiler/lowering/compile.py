@@ -151,7 +151,7 @@ def lower(
         try:
             result, reports = run_passes(g, recipe, on_pass=on_pass, on_graph=made)
         except NotEquivalent as error:
-            if carry == "shift" and "insert-relu" in str(error):
+            if carry == "shift" and error.pass_name == "insert-relu":
                 raise InvalidInput(
                     f"C is too small: for inputs in {g.input.low:g} to {g.input.high:g} a carried value is larger "
                     f"({error}); raise --constant or --margin, or use --carry auto"

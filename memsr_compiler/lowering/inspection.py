@@ -9,9 +9,10 @@ from torch import nn
 
 from memsr_compiler import ir, passes
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, predicted_widths
-from memsr_compiler.analysis.rematerialize import original, plan
+from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import MemsrError
+from memsr_compiler.ir import names
 from memsr_compiler.passes.split_stages import stages
 from memsr_compiler.trace.trace import trace
 
@@ -112,10 +113,10 @@ def _carries(graphs: list[ir.Graph]) -> tuple[tuple[str, int], ...]:
     counts: dict[str, int] = {}
     for graph in graphs:
         _, found = plan(graph)
-        for boundary, names in enumerate(found.crossing):
-            for name in names:
+        for boundary, crossing in enumerate(found.crossing):
+            for name in crossing:
                 if boundary and found.layer.get(name) != boundary:
-                    counts[original(name)] = counts.get(original(name), 0) + 1
+                    counts[names.value(name)] = counts.get(names.value(name), 0) + 1
     return tuple(counts.items())
 
 

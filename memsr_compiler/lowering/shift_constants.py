@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir, passes
-from memsr_compiler.analysis.rematerialize import original
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.ir import names
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.passes.split_stages import stages
 from memsr_compiler.trace.trace import trace
@@ -103,7 +103,7 @@ def _carried_tensor(graph: ir.Graph, name: str) -> str | None:
     op = graph[name]
     if not isinstance(op, ir.Carry):
         return None
-    return op.part.tensor if op.part else original(name)
+    return op.part.tensor if op.part else names.value(name)
 
 
 def _attack(

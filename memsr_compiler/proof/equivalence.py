@@ -49,7 +49,15 @@ class Equivalence:
     def require(self) -> Equivalence:
         """Itself, or NotEquivalent with the worst place."""
         if not self.equivalent:
-            raise NotEquivalent(str(self))
+            raise NotEquivalent(
+                str(self),
+                deviation=self.deviation,
+                bound=self.bound,
+                probe=self.input,
+                at=self.at,
+                expected=self.expected,
+                found=self.found,
+            )
         return self
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from memsr_compiler import ir
+from memsr_compiler.ir import names
 from memsr_compiler.proof.certificate import Certificate
-from memsr_compiler.proof.checker import never_negative
+from memsr_compiler.proof.forms import never_negative
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
                 continue
             name = m.tensor if m.part is None else f"part of {m.tensor}"
             width = sum(p >= 0 for p in m.positions)
-            image = m.kind == "value" and "#" not in m.tensor and m.tensor not in always
+            image = m.kind == "value" and not names.is_relu(m.tensor) and m.tensor not in always
             before = found.get((name, m.kind), Carried(name, width, _FORMS[m.kind], 0, m.constant, image))
             found[name, m.kind] = replace(
                 before,
@@ -71,7 +72,7 @@ def guarantee(tensors: Sequence[Carried]) -> str:
 
 
 def _is_relu(teacher: ir.Graph, name: str) -> bool:
-    return "#" in name or (name in teacher and isinstance(teacher[name], ir.Relu))
+    return names.is_relu(name) or (name in teacher and isinstance(teacher[name], ir.Relu))
 
 
 def _for_any_image(teacher: ir.Graph) -> ir.Graph:

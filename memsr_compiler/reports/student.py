@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.analysis.cost import Cost
-from memsr_compiler.analysis.rematerialize import original
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import png
+from memsr_compiler.ir import names
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.reports import html as page
 from memsr_compiler.reports.charts import ERRORS, HOLDS, Pair, Spectrum, draw_errors, draw_pairs, draw_spectra, shades
@@ -216,11 +216,11 @@ def _spectra(layers: Sequence[LayerShrunk]) -> str:
     spectra = [Spectrum(str(a.number), a.singular_values.tolist(), a.width) for a in layers]
     if not spectra:
         return ""
-    names = shades(spectra)
+    colours = shades(spectra)
     return page.section(
         "Singular values of the teacher's features",
         page.scrolling(draw_spectra(spectra, label="singular values, layer by layer"), "singular values"),
-        page.legend("s", names, [name for name in names if name]),
+        page.legend("s", colours, [name for name in colours if name]),
         page.note(
             "Of the centred features of each layer, relative to the largest. A dot marks the student's width: what is "
             "right of it, no network of this width can hold linearly (Eq. 15)."
@@ -264,7 +264,7 @@ def _layers(layers: Sequence[LayerShrunk]) -> str:
             page.number(str(layer.relus)),
             page.number(_error(layer.lost)),
             page.number(_error(layer.own_error)),
-            page.cell(", ".join(map(original, layer.holds))),
+            page.cell(", ".join(map(names.value, layer.holds))),
         ]
         for layer in layers
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from memsr_compiler.ir import Conv2d, Graph, Op, Relu, Sum
+from memsr_compiler.ir import Conv2d, Graph, Op, Relu, Sum, names
 from memsr_compiler.ir.kernels import selection
 
 
@@ -84,11 +84,11 @@ def _merged(relu: Op, pairs: dict[int, int], channels: int) -> list[Op]:
     rest = [i for i in range(channels) if i not in pairs and i not in gone]
     source, t = relu.inputs[0], f"{relu.name}.carried"
     ops: list[Op] = [_pointwise(t, source, selection(carried, channels))]
-    back = [_pointwise(f"{t}~back", t, selection(carried, channels).T)]
+    back = [_pointwise(names.internal(t, "back"), t, selection(carried, channels).T)]
     if rest:
         before, after = f"{relu.name}.before", f"{relu.name}.rest"
         ops += [_pointwise(before, source, selection(rest, channels)), replace(relu, name=after, inputs=(before,))]
-        back.append(_pointwise(f"{after}~back", after, selection(rest, channels).T))
+        back.append(_pointwise(names.internal(after, "back"), after, selection(rest, channels).T))
     return [*ops, *back, Sum(name=relu.name, inputs=tuple(op.name for op in back))]
 
 

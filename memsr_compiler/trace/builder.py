@@ -10,6 +10,7 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
+from memsr_compiler.ir import names
 from memsr_compiler.trace.views import BATCH, Factor, Unreadable, View
 
 
@@ -48,13 +49,13 @@ class Builder:
     def name(self, kind: str) -> str:
         """A new name: the module path, with the op's kind where the module is not that op alone."""
         base = self.where if self.leaf and self.where else ".".join(p for p in (self.where, kind) if p)
-        return self._unique(base.replace("~", "-").replace("#", "-").replace("@", "-"))
+        return self._unique(names.escape(base))
 
     def _unique(self, base: str) -> str:
         name, i = base, 1
         while name in self.taken:
             i += 1
-            name = f"{base}:{i}"
+            name = names.number(base, i)
         self.taken.add(name)
         return name
 

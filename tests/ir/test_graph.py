@@ -128,9 +128,9 @@ def test_hash_knows_weights_and_wiring_but_no_names() -> None:
 
 def test_meanings_move_with_their_channels() -> None:
     meaning = ir.Meaning("value", (2, 3, -1), "t", (7, 8, 9))
-    assert meaning.moved({2: 0}) == ir.Meaning("value", (0, -1), "t", (7, 9))
-    assert meaning.moved({3: -1, 2: 5}) == ir.Meaning("value", (5, -1, -1), "t", (7, 8, 9))
-    assert ir.Meaning("one", (1,)).moved({1: 0}) == ir.Meaning("one", (0,))
+    assert meaning.renumber({2: 0}) == ir.Meaning("value", (0, -1), "t", (7, 9))
+    assert meaning.renumber({3: -1, 2: 5}) == ir.Meaning("value", (5, -1, -1), "t", (7, 8, 9))
+    assert ir.Meaning("one", (1,)).renumber({1: 0}) == ir.Meaning("one", (0,))
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -87,11 +87,29 @@ def test_a_constant_channel_folds_a_biased_1x1_right_up_to_the_border(
     padded = torch.cat([torch.ones(2, 1, *size, dtype=torch.float64), x], dim=1)
     first = torch.cat([a_bias[:, None], a[:, :, 0, 0]], dim=1)  # [1; x] -> a * x + a_bias
     folded = kernels.mix_inputs(b, first)
-    folded[:, 0, k // 2, k // 2] += b_bias
+    folded[:, :1] += kernels.bias_rm(b_bias, k)
     assert torch.equal(convolved(padded, folded), expected)
-    kernel, bias = kernels.bias_rm(folded)
+    kernel, bias = kernels.bias_from_ones(folded)
     assert torch.equal(convolved(padded, kernel, bias), expected)
     assert not kernel[:, 0, k // 2, k // 2].any()
+
+
+@fast
+@given(seeds, few, few, odd, sizes)
+def test_bias_rm_is_a_bias_and_bias_from_ones_takes_it_back(
+    seed: int, c_out: int, c_in: int, k: int, size: tuple[int, int]
+) -> None:
+    """MemSR, Eq. 4: [bias_rm(b), K] on [1; x] is K on x, plus b, up to the border."""
+    kernel, bias = integers(seed, c_out, c_in, k, k), integers(seed + 1, c_out)
+    x = integers(seed + 2, 2, c_in, *size)
+    removed = kernels.bias_rm(bias, k)
+    assert removed.shape == (c_out, 1, k, k)
+    both = torch.cat([removed, kernel], dim=1)
+    padded = torch.cat([torch.ones(2, 1, *size, dtype=torch.float64), x], dim=1)
+    assert torch.equal(convolved(padded, both), convolved(x, kernel, bias))
+    back, again = kernels.bias_from_ones(both)
+    assert torch.equal(again, bias) and torch.equal(back[:, 1:], kernel) and not back[:, 0].any()
+    assert torch.equal(both, torch.cat([removed, kernel], dim=1))  # what it was given is as it was
 
 
 @fast

@@ -17,7 +17,7 @@ from memsr_compiler.errors import InvalidGraph, NotEquivalent, PassError
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.ir.pipeline import run_passes
 from memsr_compiler.ir.rewrite import Pass
-from memsr_compiler.ir.validate import deviation, long_probe, outcome, probes, receptive_field
+from memsr_compiler.ir.validate import largest_deviation, long_probe, probes, receptive_field, run_on_probes
 from memsr_compiler.trace.trace import trace
 
 NETWORKS = range(0, 60, 2)  # seeds of exact networks
@@ -266,7 +266,7 @@ def test_a_deviation_says_where_it_is() -> None:
     assert isinstance(conv, ir.Conv2d)
     wrong = _with(graph, conv, replace(conv, bias=conv.bias + 1))
     inputs = probes(graph)
-    found = deviation(inputs, outcome(graph, inputs), outcome(wrong, inputs))
+    found = largest_deviation(inputs, run_on_probes(graph, inputs), run_on_probes(wrong, inputs))
     assert found.largest == pytest.approx(1, abs=1e-9)  # eps * the largest value on the way, 255 * 9
     assert found.bound < 1e-9 and found.probe in ("1x1", "3x5")
     assert str(found).startswith("1 (bound ") and "channel 0, pixel (" in str(found) and " became " in str(found)
@@ -275,9 +275,9 @@ def test_a_deviation_says_where_it_is() -> None:
 def test_what_two_graphs_have_in_common_is_computed_once_and_is_the_same() -> None:
     graph = STAGES[NETWORKS[0]][0][0][1]
     inputs = probes(graph)
-    before = outcome(graph, inputs)
+    before = run_on_probes(graph, inputs)
     assert before.products
-    again, alone = outcome(graph, inputs, before), outcome(graph, inputs)
+    again, alone = run_on_probes(graph, inputs, before), run_on_probes(graph, inputs)
     assert all(torch.equal(a, b) for a, b in zip(again.outputs, alone.outputs, strict=True))
     known = {id(p) for products in before.products.values() for p in products}
     assert {id(p) for products in again.products.values() for p in products} <= known
@@ -295,6 +295,36 @@ def test_a_kernel_that_was_written_to_is_another_kernel() -> None:
 
     with pytest.raises(NotEquivalent, match="careless changed what the network computes"):
         run_passes(graph, [Pass("careless", "", in_place, (ir.Op,), ())])
+
+
+def test_what_was_noticed_is_told_in_numbers_too() -> None:
+    graph = traced(nn.Conv2d(1, 2, 3, padding=1))
+    conv = graph[graph.output]
+    assert isinstance(conv, ir.Conv2d)
+    off = torch.tensor([0.0, 3.0])
+    bad = Pass("off-by-three", "", lambda g: _with(g, conv, replace(conv, bias=conv.bias + off)), (ir.Op,), ())
+    with pytest.raises(NotEquivalent) as caught:
+        run_passes(graph, [bad])
+    error = caught.value
+    assert error.pass_name == "off-by-three" and error.deviation == pytest.approx(3, abs=1e-9) and error.bound < 1e-9
+    assert error.probe in probes(graph) and error.at[1] == 1
+    assert error.found - error.expected == pytest.approx(3, abs=1e-9)
+
+
+def test_a_contract_that_is_broken_says_of_which_pass() -> None:
+    graph = traced(nn.Conv2d(1, 1, 1), nn.ReLU())
+
+    def refuse(g: ir.Graph) -> ir.Graph:
+        raise PassError(f"{g.output}: no")
+
+    for bad in (
+        Pass("lazy", "", lambda g: g, (ir.Op,), (ir.Relu,)),
+        Pass("choosy", "", lambda g: g, (ir.Input,), ()),
+        Pass("unwilling", "", refuse, (ir.Op,), ()),
+    ):
+        with pytest.raises(PassError) as caught:
+            bad(graph)
+        assert caught.value.pass_name == bad.name
 
 
 def test_a_nan_is_a_deviation() -> None:

@@ -7,7 +7,7 @@ import torch
 from helpers.graphs import SIZES, add, conv, graph, integers, relu, source
 
 from memsr_compiler import ir
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.errors import StagesCannotBeKept
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.passes.split_stages import split_stages
 
@@ -58,11 +58,11 @@ def test_without_a_shuffle_there_is_one() -> None:
 
 def test_refusals() -> None:
     down = ir.PixelUnshuffle(name="down", inputs=("u",), factor=2)
-    with pytest.raises(UnsupportedModel, match=r"down: goes back to a lower resolution.*use --tail fold"):
+    with pytest.raises(StagesCannotBeKept, match=r"down: goes back to a lower resolution.*use --tail fold"):
         split_stages(graph(source(), conv("a", "x", 8), up("u", "a"), down))
     skipping = graph(
         source(), conv("a", "x", 8), up("u", "a"), conv("b", "u", 8), up("v", "b"), conv("c", "x", 32), up("w", "c", 4),
         add("y", "v", "w"),
     )  # fmt: skip
-    with pytest.raises(UnsupportedModel, match=r"w: rises from resolution 1 to 4 while others stop at 2"):
+    with pytest.raises(StagesCannotBeKept, match=r"w: rises from resolution 1 to 4 while others stop at 2"):
         split_stages(skipping)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memsr_compiler.analysis.schedule import Carrying
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.errors import StagesCannotBeKept
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof import checker
@@ -100,7 +100,5 @@ def compiled(network: RandomNetwork, options: Options, images: list[Tensor]) -> 
     }
     try:
         return compile_to_plain(network, tail=options.tail, **choices)
-    except UnsupportedModel as refusal:
-        if "stages cannot be kept; use --tail fold" not in str(refusal):
-            raise
-    return compile_to_plain(network, tail="fold", **choices)
+    except StagesCannotBeKept:
+        return compile_to_plain(network, tail="fold", **choices)

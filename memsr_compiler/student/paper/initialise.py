@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.ir.kernels import bias_rm, mix_inputs
+from memsr_compiler.ir.kernels import bias_from_ones, mix_inputs
 from memsr_compiler.student.crops import sample_count
 from memsr_compiler.student.levels import Level, Teacher
 from memsr_compiler.student.paper.features import advanced, columns, level_moments
@@ -202,9 +202,9 @@ class _Basis:
 
 
 def _split(kernel: Tensor, ones: bool) -> Kernel:
-    """A kernel on [1; x] as one on x: the constant's centre tap is a bias (bias_rm, Eq. 4).  Its other taps go to
+    """A kernel on [1; x] as one on x: the constant's centre tap is a bias (Eq. 4).  Its other taps go to
     channel 0 of x, if that holds ones; else they are bias too, which is right inside the image only."""
-    weight, bias = bias_rm(kernel)
+    weight, bias = bias_from_ones(kernel)
     constant, weight = weight[:, 0], weight[:, 1:].clone()
     if ones:
         weight[:, 0] += constant

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.ir.kernels import center_pad, mix_inputs, mix_outputs, selection
+from memsr_compiler.ir.kernels import bias_rm, center_pad, mix_inputs, mix_outputs, selection
 from memsr_compiler.student.levels import Level, Teacher
 
 
@@ -35,14 +35,13 @@ def level_kernel(teacher: Teacher, level: Level) -> Tensor:
 
 
 def _after(conv: ir.Conv2d, kernel: Tensor) -> Tensor:
-    """Kernel of conv(kernel * x).  MemSR, Lemma 3.1."""
+    """Kernel of conv(kernel * x).  MemSR, Lemma 3.1 and Eq. 4."""
     assert conv.groups == conv.dilation == 1, f"{conv.name} should be dense by now"
     assert conv.pointwise or kernel.shape[-1] == 1, f"{conv.name} reads another convolution with no ReLU between"
     out = (
         mix_outputs(conv.weight[:, :, 0, 0], kernel) if conv.pointwise else mix_inputs(conv.weight, kernel[:, :, 0, 0])
     )
-    middle = out.shape[-1] // 2
-    out[:, 0, middle, middle] += conv.bias
+    out[:, :1] += bias_rm(conv.bias, out.shape[-1])
     return out
 
 

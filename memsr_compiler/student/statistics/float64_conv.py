@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from memsr_compiler.ir.interpreter import convolved as general
+from memsr_compiler.ir.interpreter import convolve_same as general
 
 COLUMNS = 1024  # pixels of one matrix product: what it reads and writes stays in the cache
 FEW_CHANNELS = 16  # below this the products are so small that the sums around them cost more

@@ -1,0 +1,440 @@
+"""The teacher's tensors written in terms of a level of the plain network: kernel * z + bias.
+
+If the level holds a tensor, it is read off (`HeldLevel.read`); else it is written by the teacher's definition of it,
+from its operands, which are written so in turn (`define`).  `HeldLevel.form` chooses.  What the level has no way to
+gets columns of its own, so that two of them may cancel, and a form that needs one is no proof.
+
+Nothing here is shared with the passes, their kernel algebra or their names: see `checker`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.errors import CertificateError
+
+
+def tensor_of(name: str) -> str:
+    """Activation n of "n#k", its k-th ReLU; any other name is a tensor's already.
+
+    The proof reads the mark by itself, though `ir.names` could: it shares nothing with what writes certificates.
+    """
+    return name.split("#")[0]
+
+
+def is_relu(name: str) -> bool:
+    """Whether a name is "n#k", a ReLU in the ReLU form of an activation."""
+    return "#" in name
+
+
+def never_negative(teacher: ir.Graph) -> frozenset[str]:
+    """Tensors of the teacher that are >= 0 for every image in the input range, by simple rules."""
+    found: set[str] = set()
+    for op in teacher:
+        operands = [i in found for i in op.inputs]
+        if isinstance(op, ir.Input):
+            holds = op.low >= 0
+        elif isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)):
+            holds = operands[0] and bool((op.weight >= 0).all() and (op.bias >= 0).all())
+        elif isinstance(op, ir.Affine):
+            holds = operands[0] and bool((op.scale >= 0).all() and (op.shift >= 0).all())
+        elif isinstance(op, ir.PRelu):
+            holds = bool((op.slope <= 0).all())
+        elif isinstance(op, ir.Clamp):
+            holds = op.low >= 0
+        elif isinstance(op, ir.Maximum):
+            holds = any(operands)
+        elif isinstance(op, (ir.Sum, ir.Concat, ir.Select, ir.PixelShuffle, ir.PixelUnshuffle)):
+            holds = all(operands)
+        else:
+            holds = isinstance(op, ir.Relu)
+        if holds:
+            found.add(op.name)
+    return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A teacher, and which of its tensors are never negative."""
+
+    teacher: ir.Graph
+    never_negative: frozenset[str]
+
+
+@dataclass(frozen=True)
+class LinearForm:
+    """A tensor in terms of a level's channels: kernel * z + bias.
+
+    kernel (C, width + ..., k, k)   bias (C,).  Columns from `width` on are what the level does not hold; a form that
+    needs none of them is known.  They may cancel: t - t is 0 where t is not held.
+    """
+
+    kernel: Tensor
+    bias: Tensor
+
+    def mix(self, matrix: Tensor, bias: Tensor | float = 0.0) -> LinearForm:
+        """matrix * self + bias."""
+        kernel = (matrix @ self.kernel.flatten(1)).reshape(len(matrix), *self.kernel.shape[1:])
+        return LinearForm(kernel, matrix @ self.bias + bias)
+
+    def pick(self, index: Sequence[int]) -> LinearForm:
+        """These rows, in this order."""
+        rows = torch.tensor(index)
+        return LinearForm(self.kernel.index_select(0, rows), self.bias[rows])
+
+    def scale(self, scale: Tensor | float, shift: Tensor | float = 0.0) -> LinearForm:
+        """scale * self + shift."""
+        s = torch.broadcast_to(torch.as_tensor(scale, dtype=torch.float64), self.bias.shape)
+        return LinearForm(self.kernel * s[:, None, None, None], self.bias * s + shift)
+
+    def __add__(self, other: LinearForm) -> LinearForm:
+        size, columns = _common([self, other])
+        return LinearForm(pad(self.kernel, size, columns) + pad(other.kernel, size, columns), self.bias + other.bias)
+
+
+Get = Callable[[str], LinearForm]
+
+
+class HeldLevel:
+    """What a level holds, and how the teacher's tensors are written in terms of it.
+
+    nonnegative   no channel of it is ever negative: it is behind a ReLU, or the image
+    """
+
+    def __init__(self, known: Known, base: int, meanings: Sequence[ir.Meaning], *, nonnegative: bool) -> None:
+        self.teacher, self.never_negative = known.teacher, known.never_negative
+        self.base, self.nonnegative = base, nonnegative
+        self.width = 1 + max(p for m in meanings for p in m.positions)
+        self.one = next((p for m in meanings if m.kind == "one" for p in m.positions if p >= 0), None)
+        self.zeros = [p for m in meanings if m.kind == "zero" for p in m.positions if p >= 0]
+        self.held: dict[tuple[str, ir.Part | None], list[ir.Meaning]] = {}
+        for m in meanings:
+            if m.tensor:
+                self.held.setdefault((m.tensor, m.part), []).append(m)
+        self.forms: dict[str | ir.Part, LinearForm] = {}
+        # the first column that stands for a tensor which is not held
+        self.absent: dict[tuple[str, ir.Part | None], int] = {}
+        self.columns = self.width
+
+    def unknown(self, name: str, part: ir.Part | None = None) -> LinearForm:
+        """A tensor that the level has no way to: columns of its own, beside the level's."""
+        c = self.channels(name)
+        if (name, part) not in self.absent:
+            self.absent[name, part], self.columns = self.columns, self.columns + c
+        start = self.absent[name, part]
+        kernel = torch.zeros(c, start + c, 1, 1, dtype=torch.float64)
+        kernel[:, start:, 0, 0] = torch.eye(c, dtype=torch.float64)
+        return LinearForm(kernel, torch.zeros(c, dtype=torch.float64))
+
+    def fresh(self, name: str) -> LinearForm:
+        """Columns that nothing else shares, so that they never cancel.
+
+        They stand not for the tensor itself but for what some leaves, set to zero, leave of it.  No certificate can
+        speak of this part: no tensor's name starts with "#".
+        """
+        return self.unknown(name, ir.Part(name, (f"#{self.columns}",), ()))
+
+    def missing(self, form: LinearForm) -> Tensor:
+        """(C,): the rows that need what the level does not hold."""
+        return (form.kernel[:, self.width :] != 0).flatten(1).any(1)
+
+    def lacking(self, form: LinearForm, row: int) -> str:
+        """The first tensor that a row needs and the level does not hold."""
+        column = self.width + int((form.kernel[row, self.width :] != 0).flatten(1).any(1).nonzero()[0])
+        return next(name for (name, _), start in self.absent.items() if start <= column < start + self.channels(name))
+
+    def at_least_zero(self, form: LinearForm) -> bool:
+        """Whether a form is plainly >= 0: nothing negative in it, nor below it."""
+        return self.nonnegative and bool((form.kernel >= 0).all() and (form.bias >= 0).all())
+
+    def channels(self, name: str) -> int:
+        """Folded channels of a tensor, or of an activation's ReLU."""
+        t = self.teacher.type(tensor_of(name))
+        if t.scale % self.base:
+            raise CertificateError(f"{name}: is at resolution {t.scale}, which {self.base} does not divide")
+        return t.channels * (t.scale // self.base) ** 2
+
+    def form(self, tensor: str | ir.Part) -> LinearForm:
+        """A tensor, or a part of one, in terms of this level."""
+        if tensor not in self.forms:
+            self.forms[tensor] = self._part(tensor) if isinstance(tensor, ir.Part) else self._whole(tensor)
+        return self.forms[tensor]
+
+    def _whole(self, name: str) -> LinearForm:
+        """Held, or in parts, or by definition."""
+        if (name, None) in self.held:
+            return self.read(name, None)
+        leaves = next((_leaves(part) for tensor, part in self.held if tensor == name and part is not None), None)
+        if leaves is None:
+            return define(self, name, self.form)
+        return self._from_parts(name, leaves, leaves)
+
+    def _part(self, part: ir.Part) -> LinearForm:
+        """The terms of part.tensor that come from part.sources, without constants."""
+        if (part.tensor, part) in self.held:
+            return self.read(part.tensor, part)
+        form = self._from_parts(part.tensor, _leaves(part), frozenset(part.sources))
+        nothing = self._along(dict.fromkeys(_leaves(part), True))
+        return form + define(self, part.tensor, nothing).scale(-1.0)  # constants cancel
+
+    def _from_parts(self, name: str, leaves: frozenset[str], sources: frozenset[str]) -> LinearForm:
+        """The terms of a tensor that come from `sources`, and its constants.
+
+        Of the parts that the level holds the larger first, none overlapping another, and by definition the rest.
+        """
+        parts = [p for t, p in self.held if t == name and p is not None and _leaves(p) == leaves]
+        done: set[str] = set()
+        held: list[LinearForm] = []
+        for p in sorted(parts, key=lambda p: -len(p.sources)):
+            if sources.issuperset(p.sources) and done.isdisjoint(p.sources):
+                done.update(p.sources)
+                held.append(self.read(name, p))
+        form = define(self, name, self._along({leaf: leaf in done or leaf not in sources for leaf in leaves}))
+        for other in held:
+            form = form + other
+        return form
+
+    def _along(self, leaves: dict[str, bool]) -> Get:
+        """Definitions followed down to the leaves; a leaf marked True counts as zero."""
+        found: dict[str, LinearForm] = {}
+
+        def get(name: str) -> LinearForm:
+            if name not in found:
+                if name not in leaves:
+                    found[name] = define(self, name, get)
+                else:
+                    found[name] = self.nothing(self.channels(name)) if leaves[name] else self.form(name)
+            return found[name]
+
+        return get
+
+    def nothing(self, channels: int) -> LinearForm:
+        """A form of zeros."""
+        kernel = torch.zeros(channels, self.width, 1, 1, dtype=torch.float64)
+        return LinearForm(kernel, torch.zeros(channels, dtype=torch.float64))
+
+    def read(self, name: str, part: ir.Part | None) -> LinearForm:
+        """A tensor that the level holds: z, z_p - z_m, or z - C, each channel in the first way that there is."""
+        held: dict[str, dict[int, tuple[int, float]]] = {k: {} for k in ("value", "shifted", "positive", "negative")}
+        for m in self.held[name, part]:
+            for channel, position in zip(m.channels, m.positions, strict=True):
+                held[m.kind].setdefault(channel, (position, m.constant))
+        form, unknown = self.nothing(self.channels(name)), []
+        kernel, bias = form.kernel.numpy(), form.bias.numpy()  # the same memory; single numbers are quicker to reach
+        for row in range(len(form.bias)):
+            if row in held["value"]:
+                signs = [(1.0, *held["value"][row])]
+            elif row in held["shifted"]:
+                signs = [(1.0, *held["shifted"][row])]
+            elif row in held["positive"] and row in held["negative"]:
+                signs = [(1.0, *held["positive"][row]), (-1.0, *held["negative"][row])]
+            else:
+                unknown.append(row)
+                continue
+            for sign, position, constant in signs:
+                bias[row] -= constant
+                if position >= 0:
+                    kernel[row, position, 0, 0] += sign
+        if not unknown:
+            return form
+        instead = self.unknown(name, part)
+        lost = torch.zeros(len(form.bias), dtype=torch.float64)
+        lost[unknown] = 1.0
+        return form + instead.scale(lost)
+
+
+def define(level: HeldLevel, name: str, get: Get) -> LinearForm:
+    """A tensor by the teacher's definition of it, operands as `get` gives them."""
+    if is_relu(name):
+        return level.unknown(name)
+    op = level.teacher[name]
+    operands = op.inputs
+    if any(level.teacher.type(i).scale % level.base for i in operands):
+        return level.unknown(name)
+    if isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)):
+        return _convolve(level, op, get)
+    if isinstance(op, ir.Affine):
+        fold = level.channels(name) // len(op.scale)
+        return get(operands[0]).scale(op.scale.repeat_interleave(fold), op.shift.repeat_interleave(fold))
+    if isinstance(op, ir.Sum):
+        total = get(operands[0])
+        for other in operands[1:]:
+            total = total + get(other)
+        return total
+    if isinstance(op, ir.Concat):
+        return stack([get(i) for i in operands])
+    if isinstance(op, ir.Select):
+        fold = level.channels(name) // len(op.index)
+        return get(operands[0]).pick([i * fold + phase for i in op.index for phase in range(fold)])
+    if isinstance(op, (ir.PixelShuffle, ir.PixelUnshuffle)):
+        return get(operands[0]).pick(_shuffle_index(level, op))
+    if isinstance(op, (ir.PRelu, ir.Clamp, ir.Maximum)):
+        return _activate(level, op, get)
+    return level.unknown(name)
+
+
+def _shuffle_index(level: HeldLevel, op: ir.PixelShuffle | ir.PixelUnshuffle) -> list[int]:
+    """Where channel i of the result is found: both sides are the same pixels of the same fine grid."""
+    fine, coarse = (op.name, op.inputs[0]) if isinstance(op, ir.PixelShuffle) else (op.inputs[0], op.name)
+    c, r, f = level.teacher.type(fine).channels, op.factor, level.teacher.type(coarse).scale // level.base
+    to_coarse = []
+    for channel in range(c):
+        for y in range(f * r):
+            for x in range(f * r):
+                to_coarse.append((((channel * r + y % r) * r + x % r) * f + y // r) * f + x // r)
+    if isinstance(op, ir.PixelShuffle):
+        return to_coarse
+    return torch.tensor(to_coarse).argsort().tolist()
+
+
+def _activate(level: HeldLevel, op: ir.Op, get: Get) -> LinearForm:
+    """Activation n from its ReLUs n#0, n#1 (whose own definitions are in `before_relu`)."""
+    if isinstance(op, ir.PRelu):
+        fold = level.channels(op.name) // len(op.slope)
+        return get(f"{op.name}#0") + get(f"{op.name}#1").scale(-op.slope.repeat_interleave(fold))
+    if isinstance(op, ir.Maximum):
+        return get(op.inputs[0]) + get(f"{op.name}#0")
+    assert isinstance(op, ir.Clamp)
+    if math.isinf(op.low) and math.isinf(op.high):
+        return get(op.inputs[0])
+    if math.isinf(op.low):
+        return get(f"{op.name}#0").scale(-1.0, op.high)
+    if math.isinf(op.high):
+        return get(f"{op.name}#0").scale(1.0, op.low)
+    return get(f"{op.name}#0").scale(1.0, op.low) + get(f"{op.name}#1").scale(-1.0)
+
+
+def before_relu(level: HeldLevel, name: str, channels: Sequence[int]) -> LinearForm | None:
+    """What goes into channels of ReLU `name` ("n#k", or a Relu of the teacher); None if the tensor is not one's."""
+    op, k = level.teacher[tensor_of(name)], name.partition("#")[2]
+    if not isinstance(op, (ir.Relu, ir.PRelu, ir.Clamp, ir.Maximum)):
+        return None
+    x = level.form(op.inputs[0]).pick(channels)
+    if isinstance(op, ir.Relu) and not k:
+        return x
+    if isinstance(op, ir.PRelu) and k in ("0", "1"):
+        return x.scale(1.0 if k == "0" else -1.0)
+    if isinstance(op, ir.Maximum) and k == "0":
+        return level.form(op.inputs[1]).pick(channels) + x.scale(-1.0)
+    if isinstance(op, ir.Clamp) and k == "0" and math.isinf(op.low):
+        return x.scale(-1.0, op.high)
+    if isinstance(op, ir.Clamp) and k in ("0", "1"):
+        return x.scale(1.0, -(op.low if k == "0" else op.high))
+    return None
+
+
+def _convolve(level: HeldLevel, op: ir.Conv2d | ir.ConvTranspose2d, get: Get) -> LinearForm:
+    """A convolution of its operand, pixels folded to the level's resolution."""
+    if not (is_finite(op.weight) and is_finite(op.bias)):
+        raise CertificateError(f"{op.name}: the teacher's weights are NaN, infinite or too large")
+    full = _without_groups(op)
+    fold = level.teacher.type(op.inputs[0]).scale // level.base
+    taps, out = _taps(op, fold), fold * (op.stride if isinstance(op, ir.ConvTranspose2d) else 1)
+    radius = max(abs(v // fold) for _, _, v in taps)
+    size = 2 * radius + 1
+    folded = torch.zeros(full.shape[0], out, out, full.shape[1], fold, fold, size, size, dtype=torch.float64)
+    for dy, i, y in taps:
+        for dx, j, x in taps:
+            folded[:, dy, dx, :, y % fold, x % fold, radius + y // fold, radius + x // fold] += full[:, :, i, j]
+    kernel = folded.reshape(full.shape[0] * out * out, -1, size, size)
+    shift = op.bias.double().repeat_interleave(out * out)
+    return _compose(level, op.name, kernel, shift, get(op.inputs[0]), real=get == level.form)
+
+
+def _without_groups(op: ir.Conv2d | ir.ConvTranspose2d) -> Tensor:
+    """The kernel (C_out, C_in, k, k) with the zeros that groups leave out."""
+    weight, k = op.weight, op.weight.shape[-1]
+    each = weight.shape[1]
+    groups = torch.arange(len(weight)).chunk(op.groups)
+    if isinstance(op, ir.Conv2d):
+        full = torch.zeros(len(weight), each * op.groups, k, k, dtype=torch.float64)
+        for g, rows in enumerate(groups):
+            full[rows, g * each : (g + 1) * each] = weight[rows].double()
+        return full
+    full = torch.zeros(each * op.groups, len(weight), k, k, dtype=torch.float64)
+    for g, columns in enumerate(groups):
+        full[g * each : (g + 1) * each, columns] = weight[columns].double().transpose(0, 1)
+    return full
+
+
+def _taps(op: ir.Conv2d | ir.ConvTranspose2d, fold: int) -> list[tuple[int, int, int]]:
+    """(D, i, v) in one direction: pixel D of a cell reads, through tap i, pixel v of the operand's grid.
+
+    v counts from the same cell, of `fold` pixels: v = D + i * dilation - reach, or for a transposed convolution
+    stride * v = D + padding - i.
+    """
+    k = op.weight.shape[-1]
+    if isinstance(op, ir.Conv2d):
+        return [(d, i, d + (i - k // 2) * op.dilation) for d in range(fold) for i in range(k)]
+    reads = [(d, i, d + op.padding - i) for d in range(fold * op.stride) for i in range(k)]
+    return [(d, i, v // op.stride) for d, i, v in reads if v % op.stride == 0]
+
+
+def _compose(level: HeldLevel, name: str, kernel: Tensor, bias: Tensor, inner: LinearForm, *, real: bool) -> LinearForm:
+    """kernel * inner + bias.
+
+    Only a pointwise form can go through a wider kernel; of its constant the centre tap reads all, the others what
+    `one` holds, which is 0 beyond the border.  Real: `inner` is the operand as it is, no leaf set to zero, so that
+    what cannot be composed is the tensor `name` itself.
+    """
+    size, mid = kernel.shape[-1], inner.kernel.shape[-1] // 2
+    if size == 1:
+        return inner.mix(kernel[:, :, 0, 0], bias)
+    matrix = inner.kernel[:, :, mid, mid]
+    wide = inner.kernel.count_nonzero((1, 2, 3)) > matrix.count_nonzero(1)
+    lost_rows = kernel[:, wide].flatten(1).any(1)
+    composed = _push_through(kernel, matrix)
+    constant = _push_through(kernel, inner.bias[:, None])[:, 0]
+    centre = constant[:, size // 2, size // 2].clone()
+    constant[:, size // 2, size // 2] = 0
+    if level.one is not None:
+        composed[:, level.one] += constant
+    else:
+        lost_rows |= constant.flatten(1).any(1)
+    form = LinearForm(composed, bias + centre)
+    if not lost_rows.any():
+        return form
+    gone = lost_rows.double()
+    instead = level.unknown(name) if real else level.fresh(name)
+    return form.scale(1.0 - gone) + instead.scale(gone)
+
+
+def _leaves(part: ir.Part) -> frozenset[str]:
+    return frozenset((*part.sources, *part.rest))
+
+
+def _push_through(kernel: Tensor, matrix: Tensor) -> Tensor:
+    """kernel * matrix; for a matrix that picks channels, as  z_p - z_m  does, without multiplying by zeros."""
+    used = matrix != 0
+    if int(used.sum(0).max()) <= 1:
+        row = used.to(torch.uint8).argmax(0)
+        return kernel.index_select(1, row).mul_(matrix.gather(0, row[None])[:, :, None, None])
+    taps = kernel.permute(0, 2, 3, 1).reshape(-1, kernel.shape[1]) @ matrix
+    return taps.reshape(len(kernel), *kernel.shape[2:], -1).permute(0, 3, 1, 2).contiguous()
+
+
+def pad(kernel: Tensor, size: int, columns: int = 0) -> Tensor:
+    """The same kernel with zeros all round up to (size, size), and for further columns up to `columns`."""
+    margin = (size - kernel.shape[-1]) // 2
+    if not margin and columns <= kernel.shape[1]:
+        return kernel
+    return torch.nn.functional.pad(kernel, (*((margin,) * 4), 0, max(0, columns - kernel.shape[1])))
+
+
+def _common(forms: Sequence[LinearForm]) -> tuple[int, int]:
+    return max(f.kernel.shape[-1] for f in forms), max(f.kernel.shape[1] for f in forms)
+
+
+def stack(forms: Sequence[LinearForm]) -> LinearForm:
+    size, columns = _common(forms)
+    return LinearForm(torch.cat([pad(f.kernel, size, columns) for f in forms]), torch.cat([f.bias for f in forms]))
+
+
+def is_finite(numbers: Tensor) -> bool:
+    return bool(torch.stack(numbers.aminmax()).isfinite().all())
