@@ -1,7 +1,6 @@
 """`tail="keep"`: one graph for each resolution, instead of folding all to the lowest."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from memsr_compiler.errors import StagesCannotBeKept
 from memsr_compiler.ir import Concat, Graph, Input, Op, PixelShuffle, PixelUnshuffle, Select, names
@@ -15,13 +14,6 @@ class StageGraph:
     graph: Graph
     starts: tuple[str, ...]
     ends: tuple[str, ...]
-
-
-def stages(graph: Graph, tail: Literal["fold", "keep"]) -> list[StageGraph]:
-    """The whole graph as one stage, or, to keep the tail, one for each resolution."""
-    if tail == "keep":
-        return split_stages(graph)
-    return [StageGraph(graph, (graph.input.name,), (graph.output,))]
 
 
 def split_stages(graph: Graph) -> list[StageGraph]:

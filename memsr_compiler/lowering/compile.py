@@ -18,7 +18,8 @@ from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
 from memsr_compiler.ir.pipeline import PassReport, run_passes
 from memsr_compiler.ir.rewrite import Pass
 from memsr_compiler.ir.validate import receptive_field
-from memsr_compiler.passes.split_stages import StageGraph, stages
+from memsr_compiler.lowering.canonical import Tail, canonical
+from memsr_compiler.passes.split_stages import StageGraph
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.proof import checker
@@ -28,7 +29,6 @@ from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
 from memsr_compiler.version import VERSION
 
-Tail = Literal["fold", "keep"]
 MAX_WEIGHTS = 4 << 30  # bytes in float32; beyond it the plain form is not built unless told
 
 
@@ -166,10 +166,7 @@ def lower(
         "align-channels": {"multiple": align},
     }
     plain = [p.bind(**options.get(p.name, {})) for p in passes.PLAIN]
-    if tail == "fold":  # one recipe: what one pass leaves is what the next starts from, also for the validation
-        return [replace(s, graph=run(s.graph, (*passes.CANONICAL, *plain))) for s in stages(graph, tail)]
-    local = run(graph, passes.LOCAL)
-    return [replace(s, graph=run(s.graph, (*passes.FOLD, *plain))) for s in stages(local, tail)]
+    return canonical(graph, tail, further=plain, apply=run)
 
 
 def _refuse_too_large(graph: ir.Graph, carry: Carrying, align: int, max_weights: int) -> None:

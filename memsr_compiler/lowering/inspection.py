@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
-from memsr_compiler import ir, passes
+from memsr_compiler import ir
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, predicted_widths
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import MemsrError
 from memsr_compiler.ir import names
-from memsr_compiler.passes.split_stages import stages
+from memsr_compiler.lowering.canonical import Tail, canonical
 from memsr_compiler.trace.trace import trace
 
 
@@ -63,7 +62,7 @@ def inspect(
     *,
     input_range: tuple[float, float] = (0.0, 1.0),
     align: int = 8,
-    tail: Literal["fold", "keep"] = "fold",
+    tail: Tail = "fold",
 ) -> Inspection:
     """Read a network and predict its plain form.  Never raises for a network that cannot be converted: it says so.
 
@@ -83,19 +82,13 @@ def inspect(
             f"only with --image-skip outside: the image is added, enlarged by {traced.image_skip.mode} interpolation"
         )
     try:
-        canonical = _canonical(graph, tail)
-        predictions = tuple(_predict(canonical, carry, align) for carry in ("auto", "shift"))
+        stages = [stage.graph for stage in canonical(graph, tail)]
+        predictions = tuple(_predict(stages, carry, align) for carry in ("auto", "shift"))
     except MemsrError as error:
         return Inspection(False, str(error), found.layers, found.scale, found.channels, found.teacher)
     return Inspection(
-        not reason, reason, found.layers, found.scale, found.channels, found.teacher, predictions, _carries(canonical)
+        not reason, reason, found.layers, found.scale, found.channels, found.teacher, predictions, _carries(stages)
     )
-
-
-def _canonical(graph: ir.Graph, tail: Literal["fold", "keep"]) -> list[ir.Graph]:
-    for step in passes.LOCAL:
-        graph = step(graph)
-    return [passes.gather_terms(passes.fold_shuffle(stage.graph)) for stage in stages(graph, tail)]
 
 
 def _predict(graphs: list[ir.Graph], carry: Carrying, align: int) -> Prediction:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from memsr_compiler import ir, passes
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.ir import names
 from memsr_compiler.ir.interpreter import run
-from memsr_compiler.passes.split_stages import stages
+from memsr_compiler.lowering.canonical import Tail, canonical
 from memsr_compiler.trace.trace import trace
 
 MARGIN = 3.0
@@ -49,7 +48,7 @@ def calibrate(
     *,
     margin: float = MARGIN,
     input_range: tuple[float, float] = (0.0, 1.0),
-    tail: Literal["fold", "keep"] = "fold",
+    tail: Tail = "fold",
     steps: int = 40,
     on_step: Callable[[], None] | None = None,
 ) -> Calibration:
@@ -79,12 +78,9 @@ def calibrate(
     return Calibration(constants, margin, sum(len(x) for x in images), worst, tensor)
 
 
-def _scheduled(model: nn.Module, input_range: tuple[float, float], tail: Literal["fold", "keep"]) -> list[ir.Graph]:
+def _scheduled(model: nn.Module, input_range: tuple[float, float], tail: Tail) -> list[ir.Graph]:
     graph = trace(model, input_range=input_range).graph
-    for step in passes.LOCAL:
-        graph = step(graph)
-    folded = [passes.gather_terms(passes.fold_shuffle(stage.graph)) for stage in stages(graph, tail)]
-    return [passes.skip_to_conv(g, carry="shift") for g in folded]
+    return [passes.skip_to_conv(stage.graph, carry="shift") for stage in canonical(graph, tail)]
 
 
 def _run(graphs: Sequence[ir.Graph], x: Tensor, watch: Callable[[str, Tensor], None]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from memsr_compiler import ir, passes
 from memsr_compiler.analysis.schedule import body_output
 from memsr_compiler.ir.interpreter import evaluate
+from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.merge_split_carries import merge_pairs
 from memsr_compiler.trace.trace import ImageSkip, trace
@@ -76,9 +77,7 @@ class Teacher:
     def of(model: nn.Module, input_range: tuple[float, float]) -> Teacher:
         """Read a network, or a plain network.  Raises UnsupportedModel where it has no plain form."""
         traced = trace(model, input_range=input_range)
-        graph = traced.graph
-        for step in passes.CANONICAL:
-            graph = step(graph)
+        graph = canonical(traced.graph, "fold")[0].graph
         if isinstance(model, PlainNet):
             graph = merge_pairs(graph)
         graph = passes.skip_to_conv(graph)

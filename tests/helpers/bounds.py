@@ -13,6 +13,7 @@ from torch import Tensor
 from memsr_compiler import ir, passes
 from memsr_compiler.ir.interpreter import evaluate, run
 from memsr_compiler.ir.validate import long_probe, probes
+from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.trace.trace import trace
 
@@ -21,9 +22,8 @@ EPS = torch.finfo(torch.float64).eps
 
 def shift_constant(network: RandomNetwork, input_range: tuple[float, float], images: list[Tensor]) -> float:
     """A power of two, at least three times what is carried for these images and for those of validation."""
-    graph = trace(network, input_range=input_range).graph
-    for step in (*passes.CANONICAL, passes.skip_to_conv.bind(carry="shift")):
-        graph = step(graph)
+    graph = canonical(trace(network, input_range=input_range).graph, "fold")[0].graph
+    graph = passes.skip_to_conv(graph, carry="shift")
     largest = 1.0
 
     def watch(name: str, value: Tensor) -> None:

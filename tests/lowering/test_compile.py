@@ -13,9 +13,10 @@ from helpers.bounds import rounding
 from helpers.networks import SIZES, random_network
 from torch import Tensor, nn
 
-from memsr_compiler import ir, passes
+from memsr_compiler import ir
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.errors import InvalidInput, PassError, UnsupportedModel
+from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.registry import family_named
@@ -124,10 +125,8 @@ def test_the_widths_of_the_paper() -> None:
     teacher = EDSR(scale=2, blocks=16, channels=64, tail="conv")
     for p in teacher.parameters():
         p.requires_grad_(False)
-    graph = trace(teacher).graph
-    for step in passes.CANONICAL:
-        graph = step(graph)
-    width = plan(graph, "shift")[1].width
+    (stage,) = canonical(trace(teacher).graph, "fold")
+    width = plan(stage.graph, "shift")[1].width
     assert list(width) == [3, 64, 128, 128, *[192, 128] * 15, 64]
 
 
