@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from memsr_compiler import student
 from memsr_compiler.student.crops import batches, sample_inputs
-from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.paper.initialise import PaperOptions, memsr_student
+from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.student.paper.initialise import PaperOptions, derive_memsr
 from memsr_compiler.student.paper.level_kernels import level_kernel
 from memsr_compiler.teachers.families.edsr import EDSR
 
@@ -51,7 +51,7 @@ class Obvious:
         self.ranks: list[int] = []
 
     @torch.no_grad()
-    def __call__(self, teacher: Teacher, images: Tensor, theta: float, beta: float = 3.0) -> None:
+    def __call__(self, teacher: LeveledTeacher, images: Tensor, theta: float, beta: float = 3.0) -> None:
         start = time.process_time()
         features, values = [], teacher.start(images)
         for level in teacher.levels[:-1]:
@@ -109,9 +109,9 @@ class Obvious:
 def paper_mode(theta: float) -> None:
     torch.set_num_threads(1)
     inputs = crops()
-    teacher = Teacher.of(edsr(), (0.0, 1.0))
+    teacher = LeveledTeacher.of(edsr(), (0.0, 1.0))
     start = time.process_time()
-    derived = memsr_student(teacher, inputs, theta=theta, align=1, options=PaperOptions(constant="bias"))
+    derived = derive_memsr(teacher, inputs, theta=theta, align=1, options=PaperOptions(constant="bias"))
     ours = time.process_time() - start
     ranks = [layer.width for layer in derived.layers]
     print(f"theta {theta}, {len(ranks)} layers of {min(ranks)} to {max(ranks)} channels: paper mode {ours:.1f} s CPU")

@@ -29,7 +29,7 @@ from memsr_compiler.plain.load import load_plain, save_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.student.crops import batches, default_samples, sample_inputs
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copied
 from memsr_compiler.training.losses import (
     Distillation,
@@ -76,7 +76,7 @@ def run(options: DistillOptions, talk: Talk) -> None:
     student.certificate = None  # it speaks of these weights, and others will come
     model = source(options.teacher, 8, talk)
     input_range = model.shape.input_range
-    teacher = Teacher.of(model.model, input_range)
+    teacher = LeveledTeacher.of(model.model, input_range)
     info = student.info
     if info.teacher_sha256 != teacher.sha256:
         talk.warn(
@@ -120,7 +120,7 @@ def run(options: DistillOptions, talk: Talk) -> None:
     told(outcome, rows, judged.words, written, talk)
 
 
-def _objective(student: PlainNet, teacher: Teacher, samples: int, options: DistillOptions) -> Distillation:
+def _objective(student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions) -> Distillation:
     info, seed = student.info, options.training.seed
     images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
     crops = batches(images, samples=samples, seed=0)

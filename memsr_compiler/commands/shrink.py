@@ -30,7 +30,7 @@ from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.reports.student import Row, decibels, shrink_report
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
-from memsr_compiler.student.statistics.distributed import joined
+from memsr_compiler.student.statistics.distributed import join_processes
 from memsr_compiler.torch_helpers import copied
 
 BUILT = 256 << 20  # bytes of weights; a plain network with more is not built for the report's pictures
@@ -60,7 +60,7 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
     talk.say(f"{teacher_options.path}: {teacher.words}\n")
     given = material(options.student, teacher.shape, talk)
     with talk.progress() as step:
-        with joined():
+        with join_processes():
             net = derive(teacher, options.student, options.budget, given, step)
         if not is_first():
             return

@@ -19,7 +19,7 @@ from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.reports.charts import draw_matrix
 from memsr_compiler.student.crops import batches, sample_inputs
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.levels import LeveledTeacher
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def _own(options: TeacherOptions, path: Path) -> TeacherOptions:
     return TeacherOptions(path) if is_plain(path) else replace(options, path=path)
 
 
-def _levels(network: Source) -> Teacher:
-    return Teacher.of(network.model, network.shape.input_range)
+def _levels(network: Source) -> LeveledTeacher:
+    return LeveledTeacher.of(network.model, network.shape.input_range)
 
 
 def _images(network: Source, options: SimilarityOptions, talk: Talk) -> list[Tensor]:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.moments import Moments, pixels
 
 PIXELS = 4096  # of each batch, at most, the same ones in all layers
 
 
-def linear_cka(a: Teacher, b: Teacher, inputs: Sequence[Tensor]) -> Tensor:
+def linear_cka(a: LeveledTeacher, b: LeveledTeacher, inputs: Sequence[Tensor]) -> Tensor:
     """(levels of a, levels of b), float64, in 0..1: of every pair of levels, the output's left out.
 
     inputs   batches (N, C, H, W), as both networks take them
@@ -54,7 +54,7 @@ def _ratio(shared: float, own: float) -> float:
     return min(shared / own, 1.0) if own > 0 else 0.0
 
 
-def _features(network: Teacher, images: Tensor, chosen: Tensor) -> Tensor:
+def _features(network: LeveledTeacher, images: Tensor, chosen: Tensor) -> Tensor:
     """Of all levels but the output, one after another: (channels, pixels)."""
     found = []
     with torch.no_grad():

@@ -53,7 +53,7 @@ def network_inputs(
     else:
         factors = FACTORS if every_factor else FACTORS[_content(photograph) % len(FACTORS) :][:1]
         images = [(crop_to_multiple(photograph, factor), factor) for factor in factors]
-        found = [srcnn_input(i, factor) if channels == 1 else _blurred(i, factor) for i, factor in images]
+        found = [srcnn_input(i, factor) if channels == 1 else _blur(i, factor) for i, factor in images]
     return [_tensor(pixels, input_range) for pixels in found]
 
 
@@ -64,7 +64,7 @@ def _tensor(pixels: NDArray[Any], input_range: tuple[float, float]) -> Tensor:
     return single[None].double() * (high - low) + low
 
 
-def _blurred(image: NDArray[np.uint8], factor: int) -> NDArray[Any]:
+def _blur(image: NDArray[np.uint8], factor: int) -> NDArray[Any]:
     return resize(resize(image, 1 / factor), factor, rounding=False) / 255
 
 
@@ -99,7 +99,7 @@ def batches(
     each, more = divmod(samples, len(single))
     ordered = sorted(single, key=_digest)
     cut = [
-        part for i, image in enumerate(ordered) for part in _crops(image, max(each + (i < more), 1), crop, seed, turned)
+        part for i, image in enumerate(ordered) for part in _cut(image, max(each + (i < more), 1), crop, seed, turned)
     ]
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for i in np.random.default_rng(seed).permutation(len(cut)):  # a batch is of several images: the refit goes by it
@@ -107,7 +107,7 @@ def batches(
     return [torch.cat(parts[i : i + BATCH]) for parts in by_shape.values() for i in range(0, len(parts), BATCH)]
 
 
-def _crops(image: Tensor, count: int, crop: int, seed: int, turned: bool) -> list[Tensor]:
+def _cut(image: Tensor, count: int, crop: int, seed: int, turned: bool) -> list[Tensor]:
     height, width = image.shape[2:]
     generator = np.random.default_rng([seed, int(_digest(image)[:8], 16)])
     tops = generator.integers(0, max(height - crop, 0) + 1, size=count)
@@ -115,10 +115,10 @@ def _crops(image: Tensor, count: int, crop: int, seed: int, turned: bool) -> lis
     places = sorted({(int(top), int(left)) for top, left in zip(tops, lefts, strict=True)})
     cut = [image[:, :, top : top + crop, left : left + crop] for top, left in places]
     ways = generator.integers(0, 8, size=len(cut)) if turned else [0] * len(cut)
-    return [_turned(part, int(way)) for part, way in zip(cut, ways, strict=True)]
+    return [_turn(part, int(way)) for part, way in zip(cut, ways, strict=True)]
 
 
-def _turned(image: Tensor, way: int) -> Tensor:
+def _turn(image: Tensor, way: int) -> Tensor:
     """One of the eight ways in which a picture can be turned by right angles and mirrored."""
     turned = torch.rot90(image, way % 4, (2, 3))
     return turned.flip(3) if way >= 4 else turned
@@ -138,6 +138,6 @@ def default_samples(macs_per_pixel: int) -> int:
     return min(max(round(PIXEL_MACS / (macs_per_pixel * CROP**2)), fewest), most)
 
 
-def sample_count(inputs: Sequence[Tensor]) -> int:
+def count_pixels(inputs: Sequence[Tensor]) -> int:
     """Pixels in batches."""
     return sum(x.shape[0] * x.shape[2] * x.shape[3] for x in inputs)

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.crops import sample_count
-from memsr_compiler.student.levels import Level, Teacher
+from memsr_compiler.student.crops import count_pixels
+from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.report import Kernel
 from memsr_compiler.student.selection import choose
-from memsr_compiler.student.statistics.distributed import regression, share, smallest
+from memsr_compiler.student.statistics.distributed import min_over_processes, share, sum_regression
 from memsr_compiler.student.statistics.moments import Regression, pixels, taps
 from memsr_compiler.student.statistics.spill import Spool
 from memsr_compiler.student.statistics.survey import Survey, metric_root
@@ -28,13 +28,15 @@ from memsr_compiler.student.statistics.survey import Survey, metric_root
 RIDGE = 1e-6
 MARGIN = 1.0  # of a linear channel's range, below the smallest value met: unseen images go further
 PREFERENCE = 2.0  # see `selection.choose`: the best that was found for a student that stays as it is
-PREFERENCE_REFIT = 4.0  # for one that will be refitted, where that is no worse before: `trial.preference`
+PREFERENCE_REFIT = 4.0  # for one that will be refitted, where that is no worse before: `trial.find_preference`
 INPUT = "student"  # the student's own features, among the teacher's values
 
 
 @dataclass(frozen=True)
 class Student:
-    """kernels   of every layer, the last without ReLU
+    """A chain of layers, and how many of their channels are the teacher's ReLUs.
+
+    kernels   of every layer, the last without ReLU
     relus     how many of each layer's channels, the first ones, are ReLUs of the teacher; not for the last
     """
 
@@ -42,8 +44,8 @@ class Student:
     relus: tuple[int, ...]
 
 
-def data_aware_student(
-    teacher: Teacher,
+def derive_data_aware(
+    teacher: LeveledTeacher,
     inputs: Sequence[Tensor],
     seen: Survey,
     widths: Sequence[int],
@@ -75,30 +77,30 @@ def data_aware_student(
                 kernels.append(below.kernel(below.before))
                 break
             i = level.number - 1
-            rows, chosen = _rows(level, below, batches, seen.sensitivity[i], widths[i], preference)
-            kernel = _shifted(below.kernel(rows), chosen, batches)
-            kernels.append(_completed(kernel, level, widths[i]))
+            rows, chosen = _choose_rows(level, below, batches, seen.sensitivity[i], widths[i], preference)
+            kernel = _raise_linear(below.kernel(rows), chosen, batches)
+            kernels.append(_fill_up(kernel, level, widths[i]))
             relus.append(chosen)
             _apply(kernels[-1], batches)
     return Student(tuple(kernels), tuple(relus))
 
 
-def require_samples(teacher: Teacher, inputs: Sequence[Tensor], widths: Sequence[int]) -> None:
-    """Raises InvalidInput unless there are more pixels than unknowns in every regression."""
-    pixels_given = sample_count(inputs)
+def require_samples(teacher: LeveledTeacher, inputs: Sequence[Tensor], widths: Sequence[int]) -> None:
+    """Raise InvalidInput unless there are at least as many pixels as unknowns in every regression."""
+    available = count_pixels(inputs)
     for level, below in zip(teacher.levels, (teacher.input.channels, *widths), strict=True):
         unknowns = below * level.kernel**2 + 1
-        if pixels_given < unknowns:
+        if available < unknowns:
             raise InvalidInput(
                 f"layer {level.number} has {unknowns} unknowns for each channel, and the calibration images have "
-                f"{pixels_given} pixels: {unknowns - pixels_given} more are needed; give more or larger images, or "
+                f"{available} pixels: {unknowns - available} more are needed; give more or larger images, or "
                 "raise --samples"
             )
 
 
 @dataclass(frozen=True)
 class _Below:
-    """The regressions of a level's values on the student's features below.
+    """Regressions of a level's values on the student's features below.
 
     before   (C, I) rows that predict the teacher's values before the ReLU;  after   (C, I) behind it
     """
@@ -112,8 +114,8 @@ class _Below:
         return weight.contiguous(), rows[:, -1].clone()
 
 
-def _advance(teacher: Teacher, level: Level, batches: Spool, width: int) -> _Below:
-    """The teacher one level on, in every batch, and the regressions on the student's `width` channels below."""
+def _advance(teacher: LeveledTeacher, level: Level, batches: Spool, width: int) -> _Below:
+    """Take the teacher one level on, in every batch, and regress that level on the student's `width` channels below."""
     relus = level.relu.nonzero()[:, 0]  # only these differ before and after
     unknowns = width * level.kernel**2 + 1
     total = Regression.none(unknowns, level.channels + len(relus))
@@ -123,21 +125,21 @@ def _advance(teacher: Teacher, level: Level, batches: Spool, width: int) -> _Bel
         targets = torch.cat([features.before, features.after[:, relus]], dim=1)
         total += Regression.of(taps(own, level.kernel), pixels(targets))
         batches[i] = {INPUT: own, **features.values}
-    rows = regression(total).solve(RIDGE)
+    rows = sum_regression(total).solve(RIDGE)
     before, after = rows[: level.channels], rows[: level.channels].clone()
     after[relus] = rows[level.channels :]
     return _Below(level.kernel, before, after)
 
 
-def _convolved(kernel: Kernel, features: Tensor) -> Tensor:
+def _convolve(kernel: Kernel, features: Tensor) -> Tensor:
     weight, bias = (part.to(features.dtype) for part in kernel)
     return F.conv2d(features, weight, bias, padding=weight.shape[-1] // 2)
 
 
-def _rows(
+def _choose_rows(
     level: Level, below: _Below, batches: Spool, sensitivity: Tensor, width: int, preference: float
 ) -> tuple[Tensor, int]:
-    """What the layer's channels are, as rows on the taps below: first ReLUs, then linear channels; how many ReLUs."""
+    """Choose the layer's channels, as rows on the taps below: first ReLUs, then linear channels; say how many ReLUs."""
     relus = level.relu.nonzero()[:, 0]
     if width >= level.channels:
         return torch.cat([below.before[relus], below.before[~level.relu]]), len(relus)
@@ -146,27 +148,27 @@ def _rows(
     count = len(relus) + len(linear)
     total = Regression.none(count + 1, level.channels)
     for batch in batches:
-        predicted = _convolved(together, batch[INPUT])
+        predicted = _convolve(together, batch[INPUT])
         after = torch.cat([batch[name] for name in level.held], dim=1)
         candidates = torch.cat([predicted[:, : len(relus)].relu(), predicted, torch.ones_like(predicted[:, :1])], dim=1)
         total += Regression.of(pixels(candidates), pixels(after))
-    total = regression(total)
+    total = sum_regression(total)
     covariance = total.inputs.covariance[:count, :count]
     target = total.covariance[:count] @ metric_root(sensitivity)
     choice = choose(covariance, len(relus), target, width, preference=preference)
     return torch.cat([below.before[relus[list(choice.relus)]], choice.directions.T @ linear]), len(choice.relus)
 
 
-def _shifted(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
-    """Linear channels (from `relus` on) in units of their range, the smaller end, by sign, raised above zero."""
+def _raise_linear(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
+    """Put linear channels (from `relus` on) in units of their range, and raise the smaller end, by sign, above zero."""
     weight, bias = kernel
     low = torch.full_like(bias, float("inf"))
     high = -low
     for batch in batches:
-        values = _convolved(kernel, batch[INPUT]).double()
+        values = _convolve(kernel, batch[INPUT]).double()
         low = torch.minimum(low, values.amin(dim=(0, 2, 3)))
         high = torch.maximum(high, values.amax(dim=(0, 2, 3)))
-    low, high = smallest(low), -smallest(-high)
+    low, high = min_over_processes(low), -min_over_processes(-high)
     sign = torch.where(high.abs() < low.abs(), -1.0, 1.0).double()  # the smaller shift: beyond the border there is 0
     lowest = torch.where(sign < 0, -high, low)
     largest = torch.maximum(low.abs(), high.abs())
@@ -177,8 +179,8 @@ def _shifted(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
     return weight * scale[:, None, None, None], bias * scale + shift
 
 
-def _completed(kernel: Kernel, level: Level, width: int) -> Kernel:
-    """Up to the full width with zeros, the first of them ones where the level is complete."""
+def _fill_up(kernel: Kernel, level: Level, width: int) -> Kernel:
+    """Fill a kernel up to the full width with zeros, the first of them ones where the level is complete."""
     weight, bias = kernel
     more = width - len(bias)
     if more <= 0:
@@ -189,6 +191,6 @@ def _completed(kernel: Kernel, level: Level, width: int) -> Kernel:
 
 
 def _apply(kernel: Kernel, batches: Spool) -> None:
-    """The layer done in every batch."""
+    """Apply the layer to the student's features in every batch."""
     for i, batch in enumerate(batches):
-        batches[i] = {**batch, INPUT: _convolved(kernel, batch[INPUT]).relu()}
+        batches[i] = {**batch, INPUT: _convolve(kernel, batch[INPUT]).relu()}

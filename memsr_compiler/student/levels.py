@@ -18,7 +18,7 @@ from memsr_compiler.analysis.schedule import body_output
 from memsr_compiler.ir.interpreter import evaluate
 from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.student.merge_split_carries import merge_pairs
+from memsr_compiler.student.merge_split_carries import merge_split_carries
 from memsr_compiler.trace.trace import ImageSkip, trace
 
 Values = Mapping[str, Tensor]
@@ -26,7 +26,7 @@ Values = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Level:
-    """What is held after layer `number` of the plain form, and how it comes from the level below.
+    """The values held after layer `number` of the plain form, and how they come from the level below.
 
     number    from 1; the last level is the network's output, folded to the input's resolution
     ops       names of the ops between the level below and this one, this level's included, in order
@@ -58,7 +58,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Teacher:
+class LeveledTeacher:
     """A network as levels.
 
     graph        Input, Conv2d, Sum, Relu, Carry at the input's resolution; its output before the pixel shuffle
@@ -74,15 +74,15 @@ class Teacher:
     image_skip: ImageSkip | None
 
     @staticmethod
-    def of(model: nn.Module, input_range: tuple[float, float]) -> Teacher:
+    def of(model: nn.Module, input_range: tuple[float, float]) -> LeveledTeacher:
         """Read a network, or a plain network.  Raises UnsupportedModel where it has no plain form."""
         traced = trace(model, input_range=input_range)
         graph = canonical(traced.graph, "fold")[0].graph
         if isinstance(model, PlainNet):
-            graph = merge_pairs(graph)
+            graph = merge_split_carries(graph)
         graph = passes.skip_to_conv(graph)
         sha256 = model.info.teacher_sha256 if isinstance(model, PlainNet) else traced.graph.sha256()
-        return Teacher(graph, _levels(graph), graph.scale, sha256, traced.image_skip)
+        return LeveledTeacher(graph, _find_levels(graph), graph.scale, sha256, traced.image_skip)
 
     @property
     def input(self) -> ir.Input:
@@ -97,16 +97,16 @@ class Teacher:
     def kernels(self) -> tuple[int, ...]:
         return tuple(level.kernel for level in self.levels)
 
-    def like(self, x: Tensor) -> Teacher:
-        """The same with its weights in the dtype and on the device of a tensor."""
+    def like(self, x: Tensor) -> LeveledTeacher:
+        """Convert its weights to the dtype and the device of a tensor."""
         return replace(self, graph=self.graph.like(x))
 
     def start(self, images: Tensor) -> Values:
-        """What level 1 starts from."""
+        """Values that level 1 starts from."""
         return {self.input.name: images}
 
     def advance(self, level: Level, values: Values) -> Features:
-        """A level's features from those of the level below (`Features.values`)."""
+        """Compute a level's features from those of the level below (`Features.values`)."""
         known = dict(values)
         for name in level.ops:
             op = self.graph[name]
@@ -116,12 +116,12 @@ class Teacher:
         return Features(before, after, {name: known[name] for name in level.held})
 
     def resume(self, level: Level, after: Tensor) -> Values:
-        """What the next level starts from, if this level's features were `after` (N, C, H, W)."""
+        """Values that the next level starts from, if this level's features were `after` (N, C, H, W)."""
         sizes = [self.graph.type(name).channels for name in level.held]
         return dict(zip(level.held, torch.split(after, sizes, dim=1), strict=True))
 
     def output(self, images: Tensor) -> Tensor:
-        """(N, C' * scale**2, H, W): before the pixel shuffle."""
+        """The network's output before the pixel shuffle, (N, C' * scale**2, H, W)."""
         values = self.start(images)
         for level in self.levels:
             features = self.advance(level, values)
@@ -129,7 +129,7 @@ class Teacher:
         return features.after
 
 
-def _levels(graph: ir.Graph) -> tuple[Level, ...]:
+def _find_levels(graph: ir.Graph) -> tuple[Level, ...]:
     output = body_output(graph)
     number: dict[str, int] = {}
     for op in graph:
@@ -147,10 +147,10 @@ def _levels(graph: ir.Graph) -> tuple[Level, ...]:
         if ends:
             held[at].append(op)
     held[-1] = [graph[output]]
-    return tuple(_level(graph, i + 1, ops[i], held[i]) for i in range(depth))
+    return tuple(_make_level(graph, i + 1, ops[i], held[i]) for i in range(depth))
 
 
-def _level(graph: ir.Graph, number: int, ops: Sequence[str], held: Sequence[ir.Op]) -> Level:
+def _make_level(graph: ir.Graph, number: int, ops: Sequence[str], held: Sequence[ir.Op]) -> Level:
     relu = [isinstance(op, ir.Relu) for op in held for _ in range(graph.type(op.name).channels)]
     convs = [op for op in map(graph.__getitem__, ops) if isinstance(op, ir.Conv2d)]
     ends = [isinstance(op, (ir.Relu, ir.Carry)) for op in held]

@@ -8,19 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memsr_compiler.student.levels import Level, Teacher
+from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.report import Kernel, LayerShrunk
-from memsr_compiler.student.statistics.distributed import moments, regression, share
+from memsr_compiler.student.statistics.distributed import share, sum_moments, sum_regression
 from memsr_compiler.student.statistics.moments import Moments, Regression, pixels, taps
 from memsr_compiler.student.statistics.survey import lost, spectrum
 
 RIDGE = 1e-6
 
 
-def described(
-    teacher: Teacher, kernels: Sequence[Kernel], relus: Sequence[int], inputs: Sequence[Tensor]
+def describe_layers(
+    teacher: LeveledTeacher, kernels: Sequence[Kernel], relus: Sequence[int], inputs: Sequence[Tensor]
 ) -> tuple[LayerShrunk, ...]:
-    """One for each layer but the last.
+    """Describe each layer but the last beside the teacher's level.
 
     kernels   the student's, of every layer;  relus   how many channels of a layer are ReLUs of the teacher
     inputs    batches (N, C, H, W)
@@ -41,12 +41,15 @@ def described(
                 after = pixels(features.after)
                 known[i] += Regression.of(taps(own, 1), after)
                 theirs[i] += Moments.of(after)
-    parts = zip(inner, relus, map(regression, known), map(moments, theirs), strict=True)
-    return tuple(_described(*part) for part in parts)
+    parts = zip(inner, relus, map(sum_regression, known), map(sum_moments, theirs), strict=True)
+    return tuple(_describe_layer(*part) for part in parts)
 
 
-def _described(level: Level, relus: int, known: Regression, theirs: Moments) -> LayerShrunk:
-    """known   the regression of the teacher's features on the student's and 1;  theirs   the teacher's alone"""
+def _describe_layer(level: Level, relus: int, known: Regression, theirs: Moments) -> LayerShrunk:
+    """One line of the report.
+
+    known   the regression of the teacher's features on the student's and 1;  theirs   moments of the teacher's alone
+    """
     width = len(known.inputs.total) - 1
     rows = known.solve(RIDGE)
     left = theirs.second.trace() - 2 * (rows * known.cross.T).sum() / theirs.count

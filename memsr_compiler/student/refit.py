@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.report import Kernel
 from memsr_compiler.student.statistics.moments import Moments, pixels, taps
 from memsr_compiler.student.statistics.spill import Record, Spool
@@ -40,7 +40,9 @@ Direction = list[Tensor]  # a matrix (C_out, taps + 1) a layer
 
 @dataclass(frozen=True)
 class Refitted:
-    """kernels   of every layer, the best that were seen
+    """A student after the joint refit.
+
+    kernels   of every layer, the best that were seen
     losses    mean squared difference to the teacher on batches held out: before, on the way, in the end
     """
 
@@ -49,7 +51,7 @@ class Refitted:
 
 
 def refit_to_output(
-    teacher: Teacher,
+    teacher: LeveledTeacher,
     kernels: Sequence[Kernel],
     inputs: Sequence[Tensor],
     steps: int,
@@ -57,7 +59,7 @@ def refit_to_output(
     seed: int = 0,
     on_step: Callable[[str], None] | None = None,
 ) -> Refitted:
-    """Refit a student to what its teacher makes of the inputs, batches (N, C, H, W).  See `refit`."""
+    """Refit a student to its teacher's output for the inputs, batches (N, C, H, W).  See `refit`."""
     with Spool() as batches, torch.no_grad():
         for number, batch in enumerate(inputs):
             if on_step is not None:
@@ -83,8 +85,8 @@ def refit(
               the pixel shuffle
     seed      of their order
     """
-    student = _Student(kernels)
-    taken, judges = _parted(len(batches))
+    student = _Chain(kernels)
+    taken, judges = _part(len(batches))
     watched = [batches[i] for i in judges]
     losses = [student.loss(watched)]
     best = losses[0], student.matrices
@@ -108,7 +110,7 @@ def refit(
     return Refitted(student.kernels(), tuple(losses))
 
 
-def _step(student: _Student, batch: Record, curvature: _Curvature, velocity: Direction, length: float) -> Direction:
+def _step(student: _Chain, batch: Record, curvature: _Curvature, velocity: Direction, length: float) -> Direction:
     """Move the student on, and return by how much: never so far that this batch's loss, as a parabola, would rise."""
     gradient, loss = student.gradient(batch)
     natural = curvature.inverse_times(gradient)
@@ -119,25 +121,25 @@ def _step(student: _Student, batch: Record, curvature: _Curvature, velocity: Dir
     if slope >= 0:  # what is left of former steps leads uphill
         direction, slope = [-length * n for n in natural], -length * promised
     start = student.matrices
-    student.matrices = _along(start, direction, 1.0)
+    student.matrices = _move(start, direction, 1.0)
     bend = student.loss([batch]) - loss - slope
     share = min(1.0, REACH * -slope / (2 * bend)) if bend > 0 else 1.0
-    student.matrices = _along(start, direction, share)
+    student.matrices = _move(start, direction, share)
     return [share * d for d in direction]
 
 
-def _along(start: Direction, direction: Direction, share: float) -> Direction:
+def _move(start: Direction, direction: Direction, share: float) -> Direction:
     return [s + share * d for s, d in zip(start, direction, strict=True)]
 
 
-def _parted(count: int) -> tuple[Sequence[int], Sequence[int]]:
-    """The batches to take steps on, and those to judge by; the same where there are few."""
+def _part(count: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Part the batches in those to take steps on and those to judge by; the same where there are few."""
     judges = range(HELD_OUT // 2, count, HELD_OUT) if count >= HELD_OUT else range(count)
     return [i for i in range(count) if i not in judges or count < HELD_OUT], judges
 
 
 def _order(batches: Sequence[int], seed: int) -> Iterator[int]:
-    """Every batch once, in a random order, then again in another."""
+    """Yield every batch once, in a random order, then again in another, for ever."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield from (batches[i] for i in torch.randperm(len(batches), generator=generator).tolist())
@@ -147,7 +149,7 @@ def _dot(a: Direction, b: Direction) -> float:
     return sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
 
 
-class _Student:
+class _Chain:
     """A chain of convolutions and ReLUs as matrices on taps, (C_out, C_in * k * k + 1) float64 each."""
 
     def __init__(self, kernels: Sequence[Kernel]) -> None:
@@ -161,13 +163,13 @@ class _Student:
     def single(self) -> list[Tensor]:
         return [m.float() for m in self.matrices]
 
-    def run(self, image: Tensor, weights: Sequence[Tensor], read: list[Tensor], made: list[Tensor]) -> Tensor:
-        """Forward in float32; `read` and `made` collect every layer's input and its result before the ReLU."""
+    def run(self, image: Tensor, weights: Sequence[Tensor], read: list[Tensor], results: list[Tensor]) -> Tensor:
+        """Run forward in float32; `read` and `results` collect every layer's input and its result before the ReLU."""
         value = image
         for i, (matrix, shape) in enumerate(zip(weights, self.shapes, strict=True)):
             read.append(value)
             value = F.conv2d(value, matrix[:, :-1].reshape(shape), matrix[:, -1], padding=shape[-1] // 2)
-            made.append(value)
+            results.append(value)
             value = value.relu() if i < len(weights) - 1 else value
         return value
 
@@ -182,38 +184,38 @@ class _Student:
         return total / count if math.isfinite(total) else math.inf
 
     def gradient(self, batch: Record) -> tuple[Direction, float]:
-        """Of the loss on a batch, and that loss."""
+        """Gradient of the loss on a batch, and that loss."""
         weights = [w.requires_grad_() for w in self.single()]
         loss = (self.run(batch["image"], weights, [], []) - batch["output"]).square().mean()
         return [g.double() for g in torch.autograd.grad(loss, weights)], loss.item()
 
 
 class _Curvature:
-    """For each layer two Kronecker factors, of what it makes and of what it reads, and their inverses."""
+    """Two Kronecker factors for each layer, of what it makes and of what it reads, and their inverses."""
 
-    def __init__(self, student: _Student) -> None:
+    def __init__(self, student: _Chain) -> None:
         self._student = student
         self._factors: list[tuple[Tensor, Tensor]] = []
         self._inverses: list[tuple[Tensor, Tensor]] = []
 
     def add(self, batch: Record, seed: int) -> None:
-        """Another batch's share."""
-        found = self._measured(batch, seed)
-        pairs = zip(self._factors or found, found, strict=True)
+        """Add another batch's share."""
+        factors = self._measure(batch, seed)
+        pairs = zip(self._factors or factors, factors, strict=True)
         self._factors = [(FORGET * a + (1 - FORGET) * x, FORGET * b + (1 - FORGET) * y) for (a, b), (x, y) in pairs]
-        self._inverses = [(_inverse(made, DAMPING, 0.0), _inverse(read, RARE, DAMPING)) for made, read in self._factors]
+        self._inverses = [(_invert(made, DAMPING, 0.0), _invert(read, RARE, DAMPING)) for made, read in self._factors]
 
     def inverse_times(self, gradient: Direction) -> Direction:
         return [made @ g @ read for g, (made, read) in zip(gradient, self._inverses, strict=True)]
 
-    def _measured(self, batch: Record, seed: int) -> list[tuple[Tensor, Tensor]]:
+    def _measure(self, batch: Record, seed: int) -> list[tuple[Tensor, Tensor]]:
         read: list[Tensor] = []
-        made: list[Tensor] = []
+        results: list[Tensor] = []
         weights = self._student.single()
-        output = self._student.run(batch["image"], [weights[0].requires_grad_(), *weights[1:]], read, made)
+        output = self._student.run(batch["image"], [weights[0].requires_grad_(), *weights[1:]], read, results)
         generator = torch.Generator().manual_seed(seed)
         signs = torch.randint(0, 2, output.shape, generator=generator).float() * 2 - 1
-        gradients = torch.autograd.grad((output * signs).sum(), made)
+        gradients = torch.autograd.grad((output * signs).sum(), results)
         return [
             (
                 Moments.of(pixels(g), exact=False).second,
@@ -223,8 +225,8 @@ class _Curvature:
         ]
 
 
-def _inverse(second: Tensor, of_mean: float, of_own: float) -> Tensor:
-    """Damped by a share of the mean of the diagonal, and of each entry of it."""
+def _invert(second: Tensor, of_mean: float, of_own: float) -> Tensor:
+    """Invert a matrix, damped by a share of the mean of its diagonal, and of each entry of it."""
     diagonal = second.diagonal()
     inverse: Tensor = torch.linalg.inv(second + torch.diag(of_own * diagonal + of_mean * diagonal.mean() + 1e-300))
     return inverse

@@ -1,4 +1,4 @@
-"""What deriving a student gave: numbers for tables and pictures, and the maps that distillation starts from."""
+"""The report on deriving a student: numbers for tables and pictures, and the maps that distillation starts from."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ class LayerShrunk:
 
 @dataclass(frozen=True)
 class Derived:
-    """kernels   of every layer, the last without ReLU;  layers   one for each but the last"""
+    """A student and what is to be told of it.
+
+    kernels   of every layer, the last without ReLU;  layers   one for each but the last
+    """
 
     kernels: tuple[Kernel, ...]
     layers: tuple[LayerShrunk, ...]
@@ -70,5 +73,5 @@ class ShrinkReport:
 
     @property
     def maps(self) -> tuple[Tensor, ...]:
-        """M_i of all layers but the last."""
+        """Maps M_i of all layers but the last."""
         return tuple(layer.map for layer in self.layers)

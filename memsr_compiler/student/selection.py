@@ -1,4 +1,4 @@
-"""Which channels a narrow layer should have: ReLUs of the teacher, or linear directions, chosen together.
+"""The choice of a narrow layer's channels: ReLUs of the teacher and linear directions, chosen together.
 
 Beyond MemSR, whose Algorithm 1 keeps principal components and takes ReLU for the identity.
 """
@@ -15,7 +15,9 @@ POWER_STEPS = 12
 
 @dataclass(frozen=True)
 class Choice:
-    """relus       indices of the chosen ReLU candidates
+    """Channels that were chosen.
+
+    relus       indices of the chosen ReLU candidates
     directions  (candidates, k): the linear channels, as combinations of the linear candidates
     """
 
@@ -24,7 +26,7 @@ class Choice:
 
 
 def choose(covariance: Tensor, relus: int, target: Tensor, width: int, *, preference: float = 1.0) -> Choice:
-    """The `width` channels from which the target can be had best by a linear map, chosen greedily.
+    """Choose the `width` channels from which the target can be had best by a linear map, greedily.
 
     covariance   (n, n) of the candidates: first `relus` single channels, then linear ones that may be combined
     target       (n, T) their covariance with the target, in coordinates in which all errors count alike
@@ -53,7 +55,7 @@ def choose(covariance: Tensor, relus: int, target: Tensor, width: int, *, prefer
 
 
 class _Greedy:
-    """What is left of candidates and target once what was taken has been regressed out.
+    """Candidates and target, what was taken regressed out of both.
 
     The linear candidates' inverse covariance follows ReLUs only: a direction that was taken is gone from the target,
     and with it from every later direction.
@@ -71,7 +73,7 @@ class _Greedy:
         self.nothing = 1e-12 * float(target.square().sum()) / max(float(self.power.max()), 1e-300)
 
     def relu_gains(self, taken: list[int]) -> Tensor:
-        """(relus,): how much of the target each explains."""
+        """Share of the target that each ReLU explains, (relus,)."""
         power = self.covariance.diagonal()[: self.relus]
         gains = self.target[: self.relus].square().sum(1) / power.clamp_min(1e-300)
         gains[power < 1e-6 * self.power[: self.relus]] = 0  # only rounding is left of it
@@ -79,7 +81,7 @@ class _Greedy:
         return gains
 
     def best_direction(self) -> tuple[float, Tensor]:
-        """The linear candidates' combination that explains most, by power iteration, and how much that is."""
+        """Find the linear candidates' combination that explains most, by power iteration, and how much that is."""
         cross = self.target[self.relus :]
         vector = self.guess
         gain = 0.0

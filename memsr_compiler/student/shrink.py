@@ -13,16 +13,16 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.student import crops as calibrations
-from memsr_compiler.student.data_aware import PREFERENCE, data_aware_student
-from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.maps import described
-from memsr_compiler.student.paper.initialise import PAPER, PaperOptions, memsr_student
+from memsr_compiler.student.data_aware import PREFERENCE, derive_data_aware
+from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.student.maps import describe_layers
+from memsr_compiler.student.paper.initialise import PAPER, PaperOptions, derive_memsr
 from memsr_compiler.student.refit import refit_to_output
 from memsr_compiler.student.report import Kernel, Mode, ShrinkReport
 from memsr_compiler.student.statistics.survey import survey
-from memsr_compiler.student.widths.budget import Budget, chosen_widths, require_affordable, student_cost
-from memsr_compiler.student.widths.share_limit import errors, stepwise
-from memsr_compiler.student.widths.trial import best_widths, preference
+from memsr_compiler.student.widths.budget import Budget, choose_widths, require_affordable, student_cost
+from memsr_compiler.student.widths.share_limit import narrow_stepwise, output_errors
+from memsr_compiler.student.widths.trial import find_best_widths, find_preference
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import trace
 from memsr_compiler.version import VERSION
@@ -92,7 +92,7 @@ def shrink(
         clock = now
 
     with one_thread():
-        teacher = Teacher.of(model, model.info.input_range if isinstance(model, PlainNet) else input_range)
+        teacher = LeveledTeacher.of(model, model.info.input_range if isinstance(model, PlainNet) else input_range)
         report.teacher_cost = cost_of_graph(trace(model, input_range=input_range).graph)
     if budget.limit is not None:
         require_affordable(teacher, budget, align)
@@ -101,7 +101,7 @@ def shrink(
     images = _images(teacher, calibration)
     count = calibrations.default_samples(report.teacher_cost.macs_per_pixel) if samples is None else samples
     inputs = calibrations.batches(images, samples=count, seed=seed)
-    report.images, report.pixels = sum(len(x) for x in inputs), calibrations.sample_count(inputs)
+    report.images, report.pixels = sum(len(x) for x in inputs), calibrations.count_pixels(inputs)
     lap("reading")
     if init == "memsr":
         kernels = _paper(teacher, inputs, budget, align, mean_shift, paper, report, on_step)
@@ -109,13 +109,13 @@ def shrink(
         seen = survey(teacher, inputs, on_step)
         lap("survey")
         if budget.limit is None:
-            chosen = chosen_widths(teacher, seen, budget, align)
+            chosen = choose_widths(teacher, seen, budget, align)
         else:
-            chosen = best_widths(teacher, inputs, seen, budget, align, refitted=refit != 0, on_step=on_step)
+            chosen = find_best_widths(teacher, inputs, seen, budget, align, refitted=refit != 0, on_step=on_step)
             lap("widths")
         steps = _refit_steps(teacher, chosen, inputs) if refit is None else refit
-        relus = preference(teacher, inputs, seen, chosen, on_step) if steps else PREFERENCE
-        student = data_aware_student(teacher, inputs, seen, chosen, preference=relus, on_step=on_step)
+        relus = find_preference(teacher, inputs, seen, chosen, on_step) if steps else PREFERENCE
+        student = derive_data_aware(teacher, inputs, seen, chosen, preference=relus, on_step=on_step)
         lap("layers")
         crops = calibrations.batches(images, samples=REFIT_SAMPLES * count, seed=seed, turned=True) if steps else inputs
         fitted = refit_to_output(teacher, student.kernels, crops, steps, seed=seed, on_step=on_step)
@@ -123,7 +123,7 @@ def shrink(
         peak = teacher.input.high - teacher.input.low
         report.fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
         lap("refit")
-        report.layers = described(teacher, kernels, student.relus, inputs)
+        report.layers = describe_layers(teacher, kernels, student.relus, inputs)
     lap("layers" if init == "memsr" else "maps")
     net = _network(teacher, kernels, report)
     report.cost = student_cost(teacher, net.widths[1:-1])
@@ -145,7 +145,7 @@ def _check_options(init: str, refit: int | None, mean_shift: float, samples: int
         raise InvalidInput(f"a mean shift of {mean_shift} is not possible; the paper's is 3")
 
 
-def _images(teacher: Teacher, calibration: Sequence[Tensor] | None) -> Sequence[Tensor]:
+def _images(teacher: LeveledTeacher, calibration: Sequence[Tensor] | None) -> Sequence[Tensor]:
     channels, image = teacher.input.channels, teacher.input
     if calibration is None:
         return calibrations.sample_inputs(scale=teacher.scale, channels=channels, input_range=(image.low, image.high))
@@ -156,7 +156,7 @@ def _images(teacher: Teacher, calibration: Sequence[Tensor] | None) -> Sequence[
 
 
 def _paper(
-    teacher: Teacher,
+    teacher: LeveledTeacher,
     inputs: Sequence[Tensor],
     budget: Budget,
     align: int,
@@ -171,10 +171,10 @@ def _paper(
             raise InvalidInput(
                 f"{paper.kept} levels keep the teacher's width, which no limit allows for; say the widths"
             )
-        widths = stepwise(teacher, errors(survey(teacher, inputs, on_step)), budget, align)
+        widths = narrow_stepwise(teacher, output_errors(survey(teacher, inputs, on_step)), budget, align)
     elif budget.theta is None:
-        widths = chosen_widths(teacher, None, budget, align)
-    derived = memsr_student(
+        widths = choose_widths(teacher, None, budget, align)
+    derived = derive_memsr(
         teacher,
         inputs,
         widths=widths,
@@ -188,16 +188,16 @@ def _paper(
     return derived.kernels
 
 
-def _refit_steps(teacher: Teacher, widths: Sequence[int], inputs: Sequence[Tensor]) -> int:
+def _refit_steps(teacher: LeveledTeacher, widths: Sequence[int], inputs: Sequence[Tensor]) -> int:
     """As many as the time allows; none for a student that is its teacher already."""
     if all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False)):
         return 0
-    batch = calibrations.sample_count(inputs) / len(inputs)
+    batch = calibrations.count_pixels(inputs) / len(inputs)
     steps = int(REFIT_MACS / (RUNS_PER_STEP * student_cost(teacher, widths).macs_per_pixel * batch))
     return 0 if steps < REFIT_LEAST else min(steps, REFIT_STEPS)
 
 
-def _network(teacher: Teacher, kernels: Sequence[Kernel], report: ShrinkReport) -> PlainNet:
+def _network(teacher: LeveledTeacher, kernels: Sequence[Kernel], report: ShrinkReport) -> PlainNet:
     layers = [
         PlainLayer(weight.float(), bias.float(), relu=i < len(kernels) - 1, shuffle=teacher.scale if last else 1)
         for i, (weight, bias) in enumerate(kernels)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.maps import described
+from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.student.maps import describe_layers
 
 Start = Literal["as-is", "he", "xavier"]
 
@@ -67,7 +67,7 @@ class Distillation(Objective):
     def __init__(
         self,
         network: PlainNet,
-        teacher: Teacher,
+        teacher: LeveledTeacher,
         maps: Sequence[Tensor],
         *,
         weight: float,
@@ -83,7 +83,7 @@ class Distillation(Objective):
             self.biases.append(nn.Parameter(layer.bias.detach() + self._along_mean(i).detach()))
             layer.bias.requires_grad_(False)
         self._teacher = teacher
-        self._placed: dict[tuple[torch.dtype, torch.device], Teacher] = {}
+        self._placed: dict[tuple[torch.dtype, torch.device], LeveledTeacher] = {}
         self._weight, self._epsilon = weight, epsilon
         self.maps = nn.ParameterList(nn.Parameter(m.float()[:, :, None, None].clone()) for m in maps if weight)
 
@@ -141,7 +141,7 @@ class Distillation(Objective):
         return found
 
 
-def initial_maps(teacher: Teacher, student: PlainNet, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def initial_maps(teacher: LeveledTeacher, student: PlainNet, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """M_i (C_i, r_i + 1) by least squares on images, as when the student was derived.
 
     inputs   batches (N, C, H, W)
@@ -150,10 +150,10 @@ def initial_maps(teacher: Teacher, student: PlainNet, inputs: Sequence[Tensor]) 
     """
     require_pair(teacher, student)
     kernels = tuple((layer.weight.double(), layer.bias.double()) for layer in student.checkable())
-    return tuple(layer.map for layer in described(teacher, kernels, [0] * (len(kernels) - 1), inputs))
+    return tuple(layer.map for layer in describe_layers(teacher, kernels, [0] * (len(kernels) - 1), inputs))
 
 
-def random_maps(teacher: Teacher, student: PlainNet, seed: int) -> tuple[Tensor, ...]:
+def random_maps(teacher: LeveledTeacher, student: PlainNet, seed: int) -> tuple[Tensor, ...]:
     """The same at random, normal with variance 1 / r_i.  Raises InvalidInput as initial_maps."""
     require_pair(teacher, student)
     generator = torch.Generator().manual_seed(seed)
@@ -182,7 +182,7 @@ def no_means(student: PlainNet) -> tuple[Tensor, ...]:
     return tuple(torch.zeros(layer.in_channels) for layer in student)
 
 
-def require_pair(teacher: Teacher, student: PlainNet) -> None:
+def require_pair(teacher: LeveledTeacher, student: PlainNet) -> None:
     """Raises InvalidInput unless every layer of the student has a level of the teacher that it stands for."""
     if len(student.layers) != len(teacher.levels):
         raise InvalidInput(

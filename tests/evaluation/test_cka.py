@@ -16,7 +16,7 @@ from torch import Tensor
 from memsr_compiler import compile_to_plain, save_plain
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.cka import linear_cka
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
 
 
@@ -25,7 +25,7 @@ def network(seed: int, *, blocks: int = 1, channels: int = 6) -> EDSR:
     return EDSR(scale=2, blocks=blocks, channels=channels, tail="conv").eval()
 
 
-def features(levels: Teacher, x: Tensor) -> list[Tensor]:
+def features(levels: LeveledTeacher, x: Tensor) -> list[Tensor]:
     found, values = [], levels.start(x)
     for level in levels.levels[:-1]:
         held = levels.advance(level, values)
@@ -35,12 +35,12 @@ def features(levels: Teacher, x: Tensor) -> list[Tensor]:
 
 
 def test_it_is_kornblith_s_formula_on_gram_matrices() -> None:
-    a, b = (Teacher.of(network(s, blocks=s), (0.0, 1.0)) for s in (1, 2))
+    a, b = (LeveledTeacher.of(network(s, blocks=s), (0.0, 1.0)) for s in (1, 2))
     x = torch.rand(2, 3, 8, 9)
     found = linear_cka(a, b, [x[:1], x[1:]])
     centring = torch.eye(144, dtype=torch.float64) - 1 / 144
 
-    def grams(levels: Teacher) -> list[Tensor]:
+    def grams(levels: LeveledTeacher) -> list[Tensor]:
         with torch.no_grad():
             return [centring @ (f.T @ f) @ centring for f in features(levels, x)]
 
@@ -51,7 +51,7 @@ def test_it_is_kornblith_s_formula_on_gram_matrices() -> None:
 
 def test_a_network_is_itself_and_its_plain_form() -> None:
     teacher = network(0)
-    levels, plain = Teacher.of(teacher, (0.0, 1.0)), Teacher.of(compile_to_plain(teacher), (0.0, 1.0))
+    levels, plain = LeveledTeacher.of(teacher, (0.0, 1.0)), LeveledTeacher.of(compile_to_plain(teacher), (0.0, 1.0))
     x = [torch.rand(1, 3, 20, 20)]
     torch.testing.assert_close(linear_cka(levels, levels, x).diagonal(), torch.ones(4, dtype=torch.float64))
     assert float(linear_cka(levels, plain, x).diagonal().min()) > 0.99
@@ -59,7 +59,7 @@ def test_a_network_is_itself_and_its_plain_form() -> None:
 
 def test_networks_that_take_other_images_are_refused() -> None:
     with pytest.raises(InvalidInput, match="another range"):
-        linear_cka(Teacher.of(network(0), (0.0, 1.0)), Teacher.of(network(0), (0.0, 255.0)), [])
+        linear_cka(LeveledTeacher.of(network(0), (0.0, 1.0)), LeveledTeacher.of(network(0), (0.0, 255.0)), [])
 
 
 def test_the_command_has_a_table_a_file_and_a_plot(run: Run, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.student.crops import batches
-from memsr_compiler.student.data_aware import Student, data_aware_student
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.data_aware import Student, derive_data_aware
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.paper.initialise import AUTHORS
 from memsr_compiler.student.refit import refit
 from memsr_compiler.student.report import ShrinkReport
@@ -102,7 +102,7 @@ def test_a_plain_network_is_a_teacher_too() -> None:
     assert through.info.teacher_sha256 == plain.info.teacher_sha256
     a, b = difference(direct, teacher, inputs), difference(through, teacher, inputs)
     assert b < 1.5 * a  # equal up to the ties that rounding breaks
-    carried = Teacher.of(plain, (0.0, 1.0))
+    carried = LeveledTeacher.of(plain, (0.0, 1.0))
     assert max(carried.widths[1:-2]) < max(plain.widths[1:-2])  # split carries are one channel again
 
 
@@ -130,7 +130,7 @@ def test_leaky_relus_become_relus_and_directions() -> None:
 @pytest.mark.parametrize("seed", range(1, 16, 2))
 def test_random_networks_at_full_width(seed: int) -> None:
     network = random_network(seed)
-    teacher = Teacher.of(network, (0.0, 1.0))
+    teacher = LeveledTeacher.of(network, (0.0, 1.0))
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.rand(1, network.channels, 48, 40, generator=generator, dtype=torch.float64) for _ in range(4)]
     net = shrink(network, widths=full_widths(teacher, 8), calibration=inputs)
@@ -222,10 +222,10 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("avoided", PREFERENCES)
 def test_as_many_relus_as_come_nearest(monkeypatch: pytest.MonkeyPatch, avoided: float) -> None:
     """Whichever way of choosing them gives the better student of some crops, on others."""
-    teacher = Teacher.of(edsr(), (0.0, 1.0))
+    teacher = LeveledTeacher.of(edsr(), (0.0, 1.0))
     inputs = batches(images(8), samples=32, crop=16)
     seen, widths = survey(teacher, inputs), (6,) * (len(teacher.levels) - 1)
-    derived = data_aware_student
+    derived = derive_data_aware
 
     def spoilt(*given: Any, preference: float) -> Student:
         """A student whose output is far off, where this is the way to be avoided."""
@@ -233,5 +233,5 @@ def test_as_many_relus_as_come_nearest(monkeypatch: pytest.MonkeyPatch, avoided:
         weight, bias = student.kernels[-1]
         return Student((*student.kernels[:-1], (weight, bias + 10 * (preference == avoided))), student.relus)
 
-    monkeypatch.setattr(trial, "data_aware_student", spoilt)
-    assert trial.preference(teacher, inputs, seen, widths) != avoided
+    monkeypatch.setattr(trial, "derive_data_aware", spoilt)
+    assert trial.find_preference(teacher, inputs, seen, widths) != avoided

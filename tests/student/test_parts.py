@@ -15,21 +15,21 @@ from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.crops import batches, network_inputs, sample_count
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.crops import batches, count_pixels, network_inputs
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.selection import choose
 from memsr_compiler.student.statistics.moments import Moments, Regression, pixels, taps
 from memsr_compiler.student.statistics.spill import Spool
 from memsr_compiler.student.statistics.survey import Survey, lost, output_error, spectrum, survey
-from memsr_compiler.student.widths.budget import Budget, chosen_widths, full_widths, student_cost
+from memsr_compiler.student.widths.budget import Budget, choose_widths, full_widths, student_cost
 from memsr_compiler.student.widths.forecast import forecast
-from memsr_compiler.student.widths.share_limit import errors, shares, stepwise
+from memsr_compiler.student.widths.share_limit import narrow_stepwise, output_errors, propose_widths
 from memsr_compiler.teachers.families.edsr import EDSR
 
 
-def teacher(blocks: int = 2, channels: int = 8) -> Teacher:
+def teacher(blocks: int = 2, channels: int = 8) -> LeveledTeacher:
     torch.manual_seed(4)
-    return Teacher.of(EDSR(scale=2, blocks=blocks, channels=channels).eval(), (0.0, 1.0))
+    return LeveledTeacher.of(EDSR(scale=2, blocks=blocks, channels=channels).eval(), (0.0, 1.0))
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -104,7 +104,7 @@ def test_batches_do_not_depend_on_order_or_on_how_images_are_stacked() -> None:
 
 def test_small_images_are_used_whole() -> None:
     assert [tuple(x.shape) for x in batches([noise(1, 1, 1, 1)], samples=5)] == [(1, 1, 1, 1)]
-    assert sample_count(batches([noise(1, 3, 2, 200)], samples=1, crop=96)) == 2 * 96
+    assert count_pixels(batches([noise(1, 3, 2, 200)], samples=1, crop=96)) == 2 * 96
 
 
 def test_what_batches_refuse() -> None:
@@ -138,7 +138,7 @@ def test_levels_compute_what_the_network_computes() -> None:
     torch.manual_seed(4)
     network = EDSR(scale=2, blocks=2, channels=8).double().eval()
     for source in (network, compile_to_plain(network)):
-        levels = Teacher.of(source, (0.0, 1.0))
+        levels = LeveledTeacher.of(source, (0.0, 1.0))
         for shape in ((1, 3, 1, 1), (2, 3, 5, 4)):
             x = noise(*shape)
             with torch.no_grad():
@@ -238,12 +238,12 @@ CALIBRATION = [noise(2, 3, 24, 24), noise(2, 3, 20, 20, seed=1)]
 
 
 @pytest.fixture(scope="module")
-def seen() -> tuple[Teacher, Survey]:
+def seen() -> tuple[LeveledTeacher, Survey]:
     levels = teacher()
     return levels, survey(levels, CALIBRATION)
 
 
-def test_a_limit_is_met_and_used(seen: tuple[Teacher, Survey]) -> None:
+def test_a_limit_is_met_and_used(seen: tuple[LeveledTeacher, Survey]) -> None:
     levels, features = seen
     expected = forecast(levels, CALIBRATION, features, 2)
     full = full_widths(levels, 2)
@@ -256,14 +256,14 @@ def test_a_limit_is_met_and_used(seen: tuple[Teacher, Survey]) -> None:
         )
         for name, limit in limits:
             budget = Budget(size=(10, 20), **{name: limit})  # type: ignore[arg-type]
-            for widths in shares(levels, features, expected, budget, 2):
-                assert budget.spent(student_cost(levels, widths)) <= limit
+            for widths in propose_widths(levels, features, expected, budget, 2):
+                assert budget.measure(student_cost(levels, widths)) <= limit
                 assert all(w % 2 == 0 and 2 <= w <= most for w, most in zip(widths, full, strict=True))
                 wider = [[*widths[:i], w + 2, *widths[i + 1 :]] for i, w in enumerate(widths)]
-                assert max(budget.spent(student_cost(levels, w)) for w in wider) > limit  # not all of it could be had
+                assert max(budget.measure(student_cost(levels, w)) for w in wider) > limit  # not all of it could be had
 
 
-def test_a_forecast_falls_to_nothing(seen: tuple[Teacher, Survey]) -> None:
+def test_a_forecast_falls_to_nothing(seen: tuple[LeveledTeacher, Survey]) -> None:
     levels, features = seen
     for level, curve in zip(levels.levels, forecast(levels, CALIBRATION, features, 2), strict=False):
         assert curve.shape == (level.channels + 1,) and float(curve[-1]) == 0
@@ -279,22 +279,22 @@ def test_a_forecast_knows_what_the_level_above_can_have_from_its_taps() -> None:
     last = nn.Conv2d(3, 3, 3, padding=1)
     with torch.no_grad():
         last.weight[:, 1] *= torch.eye(3)[1] * torch.eye(3)[1, :, None]  # of one of them the centre alone is read
-    levels = Teacher.of(nn.Sequential(first, nn.ReLU(), last), (0.0, 1.0))
+    levels = LeveledTeacher.of(nn.Sequential(first, nn.ReLU(), last), (0.0, 1.0))
     inputs = [noise(2, 3, 24, 24), noise(2, 3, 20, 20, seed=1)]
     (curve,) = forecast(levels, inputs, survey(levels, inputs), 1)
     assert float(curve[1]) > 0.1 * float(curve[0])
     assert float(curve[2]) < 0.03 * float(curve[0])
 
 
-def test_theta_is_the_smallest_width_below_the_error(seen: tuple[Teacher, Survey]) -> None:
+def test_theta_is_the_smallest_width_below_the_error(seen: tuple[LeveledTeacher, Survey]) -> None:
     levels, features = seen
-    widths = chosen_widths(levels, features, Budget(theta=0.1), 1)
+    widths = choose_widths(levels, features, Budget(theta=0.1), 1)
     for width, moments in zip(widths, features.features, strict=True):
         assert lost(spectrum(moments), width) < 0.1
         assert width == 1 or lost(spectrum(moments), width - 1) >= 0.1
 
 
-def test_errors_fall_with_the_width(seen: tuple[Teacher, Survey]) -> None:
+def test_errors_fall_with_the_width(seen: tuple[LeveledTeacher, Survey]) -> None:
     _, features = seen
     for moments, sensitivity in zip(features.features, features.sensitivity, strict=True):
         values = spectrum(moments)
@@ -329,11 +329,15 @@ def test_budgets_that_are_none(options: dict[str, object], message: str) -> None
         ({"max_memory": 10}, r"limit of 10 is below .*: [\d,]+"),
     ],
 )
-def test_budgets_that_cannot_be_met(seen: tuple[Teacher, Survey], options: dict[str, object], message: str) -> None:
+def test_budgets_that_cannot_be_met(
+    seen: tuple[LeveledTeacher, Survey], options: dict[str, object], message: str
+) -> None:
     levels, features = seen
     budget = Budget(**options)  # type: ignore[arg-type]
     told = budget.limit is None
-    widths = partial(chosen_widths, levels, features) if told else partial(stepwise, levels, errors(features))
+    widths = (
+        partial(choose_widths, levels, features) if told else partial(narrow_stepwise, levels, output_errors(features))
+    )
     with pytest.raises(InvalidInput, match=message):
         widths(budget, 8)
 

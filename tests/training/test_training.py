@@ -28,7 +28,7 @@ from memsr_compiler.errors import ExportError, InvalidInput, MemsrError
 from memsr_compiler.images.files import read_image
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.training import checkpoints, loop
 from memsr_compiler.training.loop import Recipe
@@ -100,7 +100,7 @@ def patches(folder: Path, cache: Path, *, patch: int = 8, seed: int = 0) -> Patc
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_loss_is_eq_12_to_14(teacher: EDSR, student: PlainNet, share: float) -> None:
-    levels = Teacher.of(teacher, (0.0, 1.0))
+    levels = LeveledTeacher.of(teacher, (0.0, 1.0))
     maps = random_maps(levels, student, seed=1)
     objective = Distillation(student, levels, maps, weight=0.3, epsilon=1e-5, means=no_means(student))
     low, high = torch.rand(2, 3, 7, 9), torch.rand(2, 3, 14, 18)
@@ -134,7 +134,7 @@ def test_gradients_are_those_of_finite_differences(teacher: EDSR, student: Plain
     generator = torch.Generator().manual_seed(2)
     low, high = (torch.rand(1, 3, s, s, generator=generator, dtype=torch.float64) for s in (4, 8))
     means = input_means(student, [low]) if centred else no_means(student)
-    levels, net = Teacher.of(teacher.double(), (0.0, 1.0)), student.double()
+    levels, net = LeveledTeacher.of(teacher.double(), (0.0, 1.0)), student.double()
     maps = random_maps(levels, net, 1)
     objective = Distillation(net, levels, maps, weight=0.3, epsilon=1e-2, means=means).double()
     objective(low, high, 0.5)[0].backward()
@@ -155,7 +155,7 @@ def test_gradients_are_those_of_finite_differences(teacher: EDSR, student: Plain
 
 
 def test_without_weight_the_teacher_is_not_asked(student: PlainNet, teacher: EDSR) -> None:
-    levels = Teacher.of(teacher, (0.0, 1.0))
+    levels = LeveledTeacher.of(teacher, (0.0, 1.0))
     objective = Distillation(
         student, levels, random_maps(levels, student, 0), weight=0, epsilon=1, means=no_means(student)
     )
@@ -165,7 +165,7 @@ def test_without_weight_the_teacher_is_not_asked(student: PlainNet, teacher: EDS
 
 
 def test_centred_training_begins_with_the_same_network(teacher: EDSR, student: PlainNet) -> None:
-    levels, x = Teacher.of(teacher, (0.0, 1.0)), torch.rand(1, 3, 1, 3)
+    levels, x = LeveledTeacher.of(teacher, (0.0, 1.0)), torch.rand(1, 3, 1, 3)
     means = input_means(student, [torch.rand(2, 3, 9, 9)])
     before = student(x)
     objective = Distillation(student, levels, random_maps(levels, student, 0), weight=0.3, epsilon=1e-5, means=means)
@@ -174,7 +174,7 @@ def test_centred_training_begins_with_the_same_network(teacher: EDSR, student: P
 
 
 def test_initial_maps_are_least_squares(teacher: EDSR, student: PlainNet) -> None:
-    levels = Teacher.of(teacher, (0.0, 1.0))
+    levels = LeveledTeacher.of(teacher, (0.0, 1.0))
     images = [torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(5))]
     found = initial_maps(levels, student, images)
 
@@ -187,7 +187,7 @@ def test_initial_maps_are_least_squares(teacher: EDSR, student: PlainNet) -> Non
 
 
 def test_a_student_of_another_teacher_is_refused(student: PlainNet) -> None:
-    other = Teacher.of(EDSR(scale=2, blocks=3, channels=8, tail="conv"), (0.0, 1.0))
+    other = LeveledTeacher.of(EDSR(scale=2, blocks=3, channels=8, tail="conv"), (0.0, 1.0))
     with pytest.raises(InvalidInput, match="another teacher"):
         random_maps(other, student, 0)
 

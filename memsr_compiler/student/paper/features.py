@@ -9,28 +9,34 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.ir.interpreter import evaluate
-from memsr_compiler.student.levels import Level, Teacher, Values
-from memsr_compiler.student.statistics.float64_conv import COLUMNS, convolved
+from memsr_compiler.student.levels import Level, LeveledTeacher, Values
+from memsr_compiler.student.statistics.float64_conv import COLUMNS, convolve
 from memsr_compiler.student.statistics.moments import Moments, pixels
 
 
-def advanced(teacher: Teacher, level: Level, below: Values) -> Values:
-    """What the level holds, by name, each (N, C, H, W), from what the level below does: `Teacher.advance`, quicker."""
+def advance(teacher: LeveledTeacher, level: Level, below: Values) -> Values:
+    """Compute the level's values, by name, each (N, C, H, W), from those of the level below.
+
+    As `LeveledTeacher.advance` does, several times quicker in float64.
+    """
     known = dict(below)
     for op in map(teacher.graph.__getitem__, level.ops):
-        how = {"convolve": convolved} if isinstance(op, ir.Conv2d) else {}
+        how = {"convolve": convolve} if isinstance(op, ir.Conv2d) else {}
         known[op.name] = evaluate(op, *(known[name] for name in op.inputs), **how)
     return {name: known[name] for name in level.held}
 
 
 def columns(level: Level, values: Values) -> Iterator[Tensor]:
-    """The level's features (C, pixels), some pixels at a time."""
+    """Yield the level's features (C, pixels), some pixels at a time."""
     parts = [torch.split(pixels(values[name]), COLUMNS, dim=1) for name in level.held]
     return (torch.cat(pieces) for pieces in zip(*parts, strict=True))
 
 
-def level_moments(teacher: Teacher, level: Level, batches: Iterable[Values], below: Moments) -> Moments:
-    """Of the level's features, over all batches.  below: of the level below, some of whose values may be held on."""
+def measure_moments(teacher: LeveledTeacher, level: Level, batches: Iterable[Values], below: Moments) -> Moments:
+    """Moments of the level's features over all batches.
+
+    below   moments of the level below, some of whose values may be held on: those are not multiplied out again
+    """
     at = _places(teacher, level.held)
     held_on = _held_on(teacher, level)
     new = [name for name in level.held if name not in held_on]
@@ -53,7 +59,7 @@ def level_moments(teacher: Teacher, level: Level, batches: Iterable[Values], bel
     return Moments(count, total, products)
 
 
-def _held_on(teacher: Teacher, level: Level) -> Mapping[str, str]:
+def _held_on(teacher: LeveledTeacher, level: Level) -> Mapping[str, str]:
     """Values of the level that are values of the level below, by its name for them."""
     if level.number == 1:
         return {}
@@ -62,8 +68,8 @@ def _held_on(teacher: Teacher, level: Level) -> Mapping[str, str]:
     return {name: op.inputs[0] for name, op in ops.items() if isinstance(op, ir.Carry) and op.inputs[0] in below}
 
 
-def _places(teacher: Teacher, held: Iterable[str]) -> dict[str, slice]:
-    """Where among the level's channels each value lies."""
+def _places(teacher: LeveledTeacher, held: Iterable[str]) -> dict[str, slice]:
+    """Place of each value among the level's channels."""
     places, start = {}, 0
     for name in held:
         places[name] = slice(start, start + teacher.graph.type(name).channels)

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.ir.kernels import bias_from_ones, mix_inputs
-from memsr_compiler.student.crops import sample_count
-from memsr_compiler.student.levels import Level, Teacher
-from memsr_compiler.student.paper.features import advanced, columns, level_moments
+from memsr_compiler.student.crops import count_pixels
+from memsr_compiler.student.levels import Level, LeveledTeacher
+from memsr_compiler.student.paper.features import advance, columns, measure_moments
 from memsr_compiler.student.paper.level_kernels import level_kernel
 from memsr_compiler.student.report import Derived, Kernel, LayerShrunk
-from memsr_compiler.student.statistics.distributed import moments, share, smallest, summed
+from memsr_compiler.student.statistics.distributed import min_over_processes, share, sum_moments, sum_over_processes
 from memsr_compiler.student.statistics.moments import Moments
 from memsr_compiler.student.statistics.spill import Spool
 
@@ -82,8 +82,8 @@ def paper_options(words: Sequence[str]) -> PaperOptions:
 
 
 @torch.no_grad()
-def memsr_student(
-    teacher: Teacher,
+def derive_memsr(
+    teacher: LeveledTeacher,
     inputs: Sequence[Tensor],
     *,
     widths: Sequence[int] | None = None,
@@ -120,9 +120,9 @@ def memsr_student(
             narrow = widths is not None and widths[i] == 1
             ones = options.constant == "channel" and teacher.levels[i + 1].kernel > 1 and not narrow
             for k, values in enumerate(batches):
-                batches[k] = dict(advanced(teacher, level, values))
-            own = level_moments(teacher, level, batches, own)
-            spectrum = _Spectrum.of(moments(own), options)
+                batches[k] = dict(advance(teacher, level, values))
+            own = measure_moments(teacher, level, batches, own)
+            spectrum = _Spectrum.of(sum_moments(own), options)
             if i >= len(inner) - options.kept:
                 basis = _kept(level, ones, align if theta is not None else 1)
             else:
@@ -277,10 +277,10 @@ def _shift(basis: _Basis, level: Level, batches: Spool, mean_shift: float, optio
             lowest = torch.minimum(lowest, negative.amin(1))
             samples += part.shape[1]
     if options.linear_levels == "free" and not level.relu.any():
-        return smallest(lowest).mul(-MARGIN)
-    below = summed(count).clamp_min(1)
-    averaged = below if options.shift_over == "negative" else summed(count.new_tensor(samples))
-    return summed(total).mul(-mean_shift).div(averaged)
+        return min_over_processes(lowest).mul(-MARGIN)
+    below = sum_over_processes(count).clamp_min(1)
+    averaged = below if options.shift_over == "negative" else sum_over_processes(count.new_tensor(samples))
+    return sum_over_processes(total).mul(-mean_shift).div(averaged)
 
 
 def _sample(inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -310,12 +310,12 @@ def _follow(kernel: Kernel, level: Level, mapping: Tensor, mean: Tensor, batches
             energy += float(torch.linalg.vector_norm(true)) ** 2
         if made:
             looked_at[i] = {**record, "student": torch.stack(made)}
-    error, energy = summed(torch.tensor([error, energy], dtype=torch.float64)).tolist()
+    error, energy = sum_over_processes(torch.tensor([error, energy], dtype=torch.float64)).tolist()
     return math.sqrt(error / energy) if energy > 0 else 0.0
 
 
 def _check(
-    teacher: Teacher,
+    teacher: LeveledTeacher,
     inputs: Sequence[Tensor],
     widths: Sequence[int] | None,
     theta: float | None,
@@ -334,7 +334,7 @@ def _check(
         raise InvalidInput("a width of 0 is no layer; give 1 or more")
     if not 0 <= options.kept <= inner:
         raise InvalidInput(f"kept={options.kept}: of {inner} levels below the output; give 0 to {inner}")
-    have, most = sample_count(inputs), max((level.channels for level in teacher.levels[:-1]), default=0)
+    have, most = count_pixels(inputs), max((level.channels for level in teacher.levels[:-1]), default=0)
     if have <= most:
         raise InvalidInput(
             f"{have} pixels say too little about {most} channels; give at least {most + 1 - have} more, larger images"

@@ -21,8 +21,8 @@ Item = TypeVar("Item")
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """While it lasts the processes that torchrun, or `accelerate launch`, has started know each other; one is alone."""
+def join_processes() -> Iterator[None]:
+    """Join the processes that torchrun, or `accelerate launch`, has started, while it lasts; one is alone."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
     if several:
         dist.init_process_group("gloo")
@@ -33,42 +33,42 @@ def joined() -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def _processes() -> int:
+def _count_processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
-    """Those that fall to this process."""
-    return items if _processes() == 1 else items[dist.get_rank() :: _processes()]
+    """Items that fall to this process."""
+    return items if _count_processes() == 1 else items[dist.get_rank() :: _count_processes()]
 
 
-def summed(value: Tensor) -> Tensor:
-    """Of all processes, on the CPU."""
-    return _reduced(value, dist.ReduceOp.SUM if dist.is_available() else None)
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Sum of every process's value, which is on the CPU."""
+    return _reduce(value, dist.ReduceOp.SUM if dist.is_available() else None)
 
 
-def smallest(value: Tensor) -> Tensor:
-    """Entry by entry."""
-    return _reduced(value, dist.ReduceOp.MIN if dist.is_available() else None)
+def min_over_processes(value: Tensor) -> Tensor:
+    """Smallest of the processes' values, entry by entry."""
+    return _reduce(value, dist.ReduceOp.MIN if dist.is_available() else None)
 
 
-def moments(own: Moments) -> Moments:
-    """Of the samples of all processes."""
-    if _processes() == 1:
+def sum_moments(own: Moments) -> Moments:
+    """Moments of the samples of all processes."""
+    if _count_processes() == 1:
         return own
-    count = int(summed(torch.tensor(own.count)))
-    return Moments(count, summed(own.total), summed(own.products))
+    count = int(sum_over_processes(torch.tensor(own.count)))
+    return Moments(count, sum_over_processes(own.total), sum_over_processes(own.products))
 
 
-def regression(own: Regression) -> Regression:
-    """Of the samples of all processes."""
-    if _processes() == 1:
+def sum_regression(own: Regression) -> Regression:
+    """Regression of the samples of all processes."""
+    if _count_processes() == 1:
         return own
-    return Regression(moments(own.inputs), summed(own.total), summed(own.cross))
+    return Regression(sum_moments(own.inputs), sum_over_processes(own.total), sum_over_processes(own.cross))
 
 
-def _reduced(value: Tensor, how: object) -> Tensor:
-    if _processes() == 1:
+def _reduce(value: Tensor, how: object) -> Tensor:
+    if _count_processes() == 1:
         return value
     total = value.detach().clone().contiguous()
     dist.all_reduce(total, op=how)

@@ -11,8 +11,8 @@ COLUMNS = 1024  # pixels of one matrix product: what it reads and writes stays i
 FEW_CHANNELS = 16  # below this the products are so small that the sums around them cost more
 
 
-def convolved(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1) -> Tensor:
-    """Zero-padded convolution that keeps the size, as `interp.convolved`; several times faster than torch's in float64.
+def convolve(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1) -> Tensor:
+    """Zero-padded convolution that keeps the size, several times faster than torch's in float64.
 
     The result lies in memory channel by channel, so that `moments.pixels` of it is no copy.
     """
@@ -24,7 +24,7 @@ def convolved(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1) -> 
 
 
 def _by_taps(x: Tensor, weight: Tensor) -> Tensor:
-    """One matrix product per tap on shifted pieces of the padded images laid end to end."""
+    """Convolve by one matrix product per tap, on shifted pieces of the padded images laid end to end."""
     n, c, height, width = x.shape
     size = weight.shape[-1]
     margin = size // 2
@@ -61,8 +61,9 @@ _G = (
 
 
 def _minimal(x: Tensor, weight: Tensor) -> Tensor:
-    """3x3 by F(4, 3) from row to row, tap by tap within a row: half the multiplications.  In float64 its larger
-    coefficients cost a digit of sixteen.
+    """Convolve with 3x3 kernels by F(4, 3) from row to row, tap by tap within a row: half the multiplications.
+
+    In float64 its larger coefficients cost a digit of sixteen.
 
     The images lie one below the other with a row of zeros between, and a column of zeros at their right, which is the
     left border of the next row.  Four rows are a line of work; row r of each line lies with the rows r of all lines.
@@ -88,13 +89,13 @@ def _minimal(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _images(stacked: Tensor, n: int, height: int) -> Tensor:
-    """The images (C, N, H, W) in what `_minimal` lays out."""
+    """View of the images (C, N, H, W) in what `_minimal` lays out."""
     c, _, columns = stacked.shape
     return stacked[:, : n * (height + 1)].view(c, n, height + 1, columns)[:, :, :height, : columns - 1]
 
 
 def _rows_in(d: list[Tensor], out: Tensor) -> None:
-    """B^T d: six rows, of which the last two are the next line's first."""
+    """Compute B^T d: six rows, of which the last two are the next line's first."""
     even, odd = torch.sub(d[4], d[2], alpha=4), torch.sub(d[3], d[1], alpha=4)
     torch.add(even, odd, out=out[1])
     torch.sub(even, odd, out=out[2])
@@ -106,7 +107,7 @@ def _rows_in(d: list[Tensor], out: Tensor) -> None:
 
 
 def _rows_out(m: Tensor, out: Tensor) -> None:
-    """A^T m: four rows."""
+    """Compute A^T m: four rows."""
     even, odd, even2, odd2 = m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]
     torch.add(m[0].add_(even), even2, out=out[:, :, 0])
     torch.add(odd, odd2, alpha=2, out=out[:, :, 1])

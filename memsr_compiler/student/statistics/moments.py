@@ -23,7 +23,7 @@ class Moments:
 
     @staticmethod
     def of(samples: Tensor, *, exact: bool = True) -> Moments:
-        """Of the columns of samples (C, N), in any dtype.
+        """Moments of the columns of samples (C, N), in any dtype.
 
         exact   False: the products of these samples are summed in their own dtype, which is twice as fast in float32
         """
@@ -32,31 +32,31 @@ class Moments:
 
     @staticmethod
     def none(size: int) -> Moments:
-        """Of no sample."""
+        """Moments of no sample."""
         return Moments(0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64))
 
     def __add__(self, other: Moments) -> Moments:
-        """Of both sets of samples together: over batches, over images, over processes."""
+        """Moments of both sets of samples together: over batches, over images, over processes."""
         return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
 
     @property
     def mean(self) -> Tensor:
-        """(C,)"""
+        """Mean vector, (C,)."""
         return self.total / self.count
 
     @property
     def second(self) -> Tensor:
-        """(C, C) mean outer product, not centred."""
+        """Mean outer product, not centred, (C, C)."""
         return self.products / self.count
 
     @property
     def covariance(self) -> Tensor:
-        """(C, C), divided by the count, not one less."""
+        """Covariance matrix, (C, C): divided by the count, not one less."""
         return self.second - torch.outer(self.mean, self.mean)
 
 
 def _products(x: Tensor, rows: int = 128) -> Tensor:
-    """x x^T, of which only one half has to be multiplied out."""
+    """Product x x^T, of which only one half has to be multiplied out."""
     out = x.new_empty(len(x), len(x))
     for start in range(0, len(x), rows):
         end = start + rows
@@ -78,13 +78,13 @@ class Regression:
 
     @staticmethod
     def of(x: Tensor, y: Tensor) -> Regression:
-        """Of samples in columns: x (I, N), its last row ones, and y (O, N)."""
+        """Sums over samples in columns: x (I, N), its last row ones, and y (O, N)."""
         x, y = x.double(), y.double()
         return Regression(Moments.of(x), y.sum(1), x @ y.T)
 
     @staticmethod
     def none(inputs: int, outputs: int) -> Regression:
-        """Of no sample."""
+        """Sums over no sample."""
         zeros = torch.zeros(inputs, outputs, dtype=torch.float64)
         return Regression(Moments.none(inputs), zeros.sum(0), zeros)
 
@@ -93,11 +93,11 @@ class Regression:
 
     @property
     def covariance(self) -> Tensor:
-        """(I, O) of x with y."""
+        """Covariance of x with y, (I, O)."""
         return self.cross / self.inputs.count - torch.outer(self.inputs.mean, self.total / self.inputs.count)
 
     def solve(self, strength: float) -> Tensor:
-        """W (O, I) that minimises  mean |W x - y|^2 + strength * sum of W^2 * var x.
+        """Solve for the W (O, I) that minimises  mean |W x - y|^2 + strength * sum of W^2 * var x.
 
         The penalty goes by variance, not by power: a feature that was shifted to be positive is not any surer for it,
         and the constant is free.
@@ -113,7 +113,7 @@ class Regression:
 
 
 def taps(image: Tensor, size: int) -> Tensor:
-    """What a zero-padded size x size convolution reads: (N, C, H, W) -> (C * size**2 + 1, N * H * W).
+    """Taps that a zero-padded size x size convolution reads: (N, C, H, W) -> (C * size**2 + 1, N * H * W).
 
     Rows in the order of a kernel (C_out, C, size, size) flattened; the last row is 1, for the bias.
     """
@@ -129,5 +129,5 @@ def taps(image: Tensor, size: int) -> Tensor:
 
 
 def pixels(image: Tensor) -> Tensor:
-    """(N, C, H, W) -> (C, N * H * W)."""
+    """Pixels of images, one a column: (N, C, H, W) -> (C, N * H * W)."""
     return image.transpose(0, 1).reshape(image.shape[1], image.shape[0] * image.shape[2] * image.shape[3])

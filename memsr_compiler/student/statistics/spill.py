@@ -1,4 +1,4 @@
-"""What every batch has to remember between two runs over the data: in memory while it is little, else on disk."""
+"""Records of every batch between two runs over the data: in memory while they are small, else on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The teacher's features on the calibration images: how they vary, and how much of that the output notices."""
+"""A survey of the teacher's features on the calibration images: how they vary, and what of that the output notices."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from memsr_compiler.student.levels import Teacher
-from memsr_compiler.student.statistics.distributed import moments, share
+from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.student.statistics.distributed import share, sum_moments
 from memsr_compiler.student.statistics.moments import Moments, pixels
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Of every level but the last, float64.
+    """Statistics of every level but the last, float64.
 
     features      moments of the teacher's features after the ReLU
     sensitivity   (C, C): mean over pixels of g g^T, g the gradient of a random projection of the output; a small
@@ -26,8 +26,8 @@ class Survey:
     sensitivity: tuple[Tensor, ...]
 
 
-def survey(teacher: Teacher, inputs: Sequence[Tensor], on_step: Callable[[str], None] | None = None) -> Survey:
-    """One run of the teacher, forward and back, over batches (N, C, H, W)."""
+def survey(teacher: LeveledTeacher, inputs: Sequence[Tensor], on_step: Callable[[str], None] | None = None) -> Survey:
+    """Survey a teacher: run it once, forward and back, over batches (N, C, H, W)."""
     inner = teacher.levels[:-1]
     features = [Moments.none(level.channels) for level in inner]
     gradients = [Moments.none(level.channels) for level in inner]
@@ -38,10 +38,10 @@ def survey(teacher: Teacher, inputs: Sequence[Tensor], on_step: Callable[[str], 
         for i in range(len(inner)):
             features[i] = features[i] + Moments.of(pixels(held[i]))
             gradients[i] = gradients[i] + Moments.of(pixels(back[i]))
-    return Survey(tuple(map(moments, features)), tuple(moments(m).second for m in gradients))
+    return Survey(tuple(map(sum_moments, features)), tuple(sum_moments(m).second for m in gradients))
 
 
-def _forward_and_back(teacher: Teacher, batch: Tensor, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+def _forward_and_back(teacher: LeveledTeacher, batch: Tensor, seed: int) -> tuple[list[Tensor], list[Tensor]]:
     """Features of every inner level, and the gradients of one random projection of the output by them.
 
     The projection takes every number of the output with a random sign, so that the mean of g g^T is J^T J.
@@ -64,7 +64,7 @@ def _forward_and_back(teacher: Teacher, batch: Tensor, seed: int) -> tuple[list[
 
 
 def metric_root(sensitivity: Tensor) -> Tensor:
-    """B (C, C) with B B^T = sensitivity, slightly raised so that no direction counts for nothing."""
+    """Root B (C, C) with B B^T = sensitivity, slightly raised so that no direction counts for nothing."""
     values, vectors = torch.linalg.eigh(sensitivity)
     values = values.clamp_min(0)
     root: Tensor = vectors * (values + 1e-6 * values.max()).sqrt()
@@ -72,7 +72,7 @@ def metric_root(sensitivity: Tensor) -> Tensor:
 
 
 def spectrum(features: Moments) -> Tensor:
-    """(C,) singular values of the centred features / sqrt(samples), largest first."""
+    """Singular values of the centred features / sqrt(samples), largest first, (C,)."""
     values: Tensor = torch.linalg.eigvalsh(features.covariance).clamp_min(0).sqrt().flip(0)
     return values
 
@@ -91,7 +91,7 @@ def relative_error(features: Moments) -> Tensor:
 
 
 def output_error(features: Moments, sensitivity: Tensor) -> Tensor:
-    """(C + 1,): what the output's mean squared error would be, about, if a level kept only its r best directions."""
+    """Mean squared error that the output would have, about, if a level kept only its r best directions, (C + 1,)."""
     root = metric_root(sensitivity)
     energy = torch.linalg.eigvalsh(root.T @ features.covariance @ root).clamp_min(0)
     return torch.cat([energy.new_zeros(1), energy.cumsum(0)]).flip(0)

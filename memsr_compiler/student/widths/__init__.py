@@ -1,1 +1,1 @@
-"""How wide each level of a student is."""
+"""The width of each level of a student."""

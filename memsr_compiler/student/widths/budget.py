@@ -1,4 +1,4 @@
-"""How wide each level of a student should be: as told, or by an error; and what a student costs."""
+"""Widths of a student's levels, as they are told or by an error (MemSR, Eq. 15); and what a student costs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost, cost_of_layers
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.survey import Survey, lost, spectrum
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Exactly one of these.  See `shrink`; `size` is the (width, height) that max_macs and max_memory are for."""
+    """One way to say how wide a student should be: exactly one of these.
+
+    See `shrink`; `size` is the (width, height) that max_macs and max_memory are for.
+    """
 
     theta: float | None = None
     width: int | None = None
@@ -26,12 +29,12 @@ class Budget:
     size: tuple[int, int] = (960, 540)
 
     def __post_init__(self) -> None:
-        """Raises InvalidInput."""
+        """Raise InvalidInput for a budget that says nothing, too much, or what cannot be."""
         names = ("theta", "width", "widths", "max_params", "max_macs", "max_memory")
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            told = " and ".join(given) or "nothing"
-            raise InvalidInput(f"say how wide the student should be in one way, not {told}: {', '.join(names)}")
+        said = [name for name in names if getattr(self, name) is not None]
+        if len(said) != 1:
+            ways = " and ".join(said) or "nothing"
+            raise InvalidInput(f"say how wide the student should be in one way, not {ways}: {', '.join(names)}")
         if self.theta is not None and not 0 < self.theta < 1:
             raise InvalidInput(f"theta is a relative error, between 0 and 1, not {self.theta:g}; 0.05 is usual")
         if min(self.size) < 1:
@@ -39,11 +42,11 @@ class Budget:
 
     @property
     def limit(self) -> int | None:
-        """What the student may cost, if that is how its widths are told."""
+        """Limit on what the student may cost, if that is how its widths are told."""
         return next((v for v in (self.max_params, self.max_macs, self.max_memory) if v is not None), None)
 
-    def spent(self, cost: Cost) -> int:
-        """What a student costs, in the units of `limit`."""
+    def measure(self, cost: Cost) -> int:
+        """Cost of a student in the units of `limit`."""
         width, height = self.size
         if self.max_params is not None:
             return cost.parameters
@@ -52,8 +55,8 @@ class Budget:
         return cost.memory(height, width)
 
 
-def chosen_widths(teacher: Teacher, seen: Survey | None, budget: Budget, align: int) -> tuple[int, ...]:
-    """A width for each level but the last, all multiples of `align`, for a budget that is no limit.
+def choose_widths(teacher: LeveledTeacher, seen: Survey | None, budget: Budget, align: int) -> tuple[int, ...]:
+    """Choose a width for each level but the last, all multiples of `align`, for a budget that is no limit.
 
     seen   needed for theta, else may be None
 
@@ -62,23 +65,23 @@ def chosen_widths(teacher: Teacher, seen: Survey | None, budget: Budget, align: 
     largest = full_widths(teacher, align)
     if budget.width is not None:
         _require_width(budget.width, max(largest, default=budget.width))
-        return tuple(min(_aligned(budget.width, align), most) for most in largest)
+        return tuple(min(_align_up(budget.width, align), most) for most in largest)
     if budget.widths is not None:
         if len(budget.widths) != len(largest):
             raise InvalidInput(
                 f"{len(budget.widths)} widths are given, and the student has {len(largest)} inner levels"
             )
-        for given, most in zip(budget.widths, largest, strict=True):
-            _require_width(given, most)
-        return tuple(min(_aligned(w, align), most) for w, most in zip(budget.widths, largest, strict=True))
-    assert seen is not None and budget.theta is not None, "a limit is shared out by `sharing`"
-    needed = [_for_error(spectrum(m), budget.theta) for m in seen.features]
-    return tuple(min(_aligned(w, align), most) for w, most in zip(needed, largest, strict=True))
+        for width, most in zip(budget.widths, largest, strict=True):
+            _require_width(width, most)
+        return tuple(min(_align_up(w, align), most) for w, most in zip(budget.widths, largest, strict=True))
+    assert seen is not None and budget.theta is not None, "a limit is shared out by `share_limit`"
+    needed = [_narrowest(spectrum(m), budget.theta) for m in seen.features]
+    return tuple(min(_align_up(w, align), most) for w, most in zip(needed, largest, strict=True))
 
 
-def require_affordable(teacher: Teacher, budget: Budget, align: int) -> None:
-    """Raises InvalidInput for a limit below what the narrowest student costs."""
-    narrowest = budget.spent(student_cost(teacher, [align] * (len(teacher.levels) - 1)))
+def require_affordable(teacher: LeveledTeacher, budget: Budget, align: int) -> None:
+    """Raise InvalidInput for a limit below what the narrowest student costs."""
+    narrowest = budget.measure(student_cost(teacher, [align] * (len(teacher.levels) - 1)))
     if budget.limit is not None and narrowest > budget.limit:
         raise InvalidInput(
             f"the limit of {budget.limit:,} is below what a student {align} wide everywhere takes: {narrowest:,}; "
@@ -86,19 +89,19 @@ def require_affordable(teacher: Teacher, budget: Budget, align: int) -> None:
         )
 
 
-def full_widths(teacher: Teacher, align: int) -> tuple[int, ...]:
-    """The widths that hold all of the teacher, and a channel of ones for the borders, aligned."""
-    return tuple(_aligned(level.channels + 1, align) for level in teacher.levels[:-1])
+def full_widths(teacher: LeveledTeacher, align: int) -> tuple[int, ...]:
+    """Widths that hold all of the teacher, and a channel of ones for the borders, aligned."""
+    return tuple(_align_up(level.channels + 1, align) for level in teacher.levels[:-1])
 
 
-def student_cost(teacher: Teacher, widths: Sequence[int]) -> Cost:
-    """Of a student with these inner widths."""
+def student_cost(teacher: LeveledTeacher, widths: Sequence[int]) -> Cost:
+    """Cost of a student with these inner widths."""
     every = (teacher.input.channels, *widths, teacher.levels[-1].channels)
     shapes = [(after, below, k, k) for below, after, k in zip(every, every[1:], teacher.kernels, strict=False)]
     return cost_of_layers([(s, teacher.scale if i == len(shapes) - 1 else 1) for i, s in enumerate(shapes)])
 
 
-def _aligned(width: int, align: int) -> int:
+def _align_up(width: int, align: int) -> int:
     return width + -width % align
 
 
@@ -107,6 +110,6 @@ def _require_width(width: int, most: int) -> None:
         raise InvalidInput(f"a width of {width} is not between 1 and the teacher's, {most}")
 
 
-def _for_error(singular_values: Tensor, theta: float) -> int:
-    """The smallest width of which Eq. 15 is below theta."""
+def _narrowest(singular_values: Tensor, theta: float) -> int:
+    """Smallest width of which MemSR's Eq. 15 is below theta (Sec. 3.5)."""
     return next(r for r in range(1, len(singular_values) + 1) if lost(singular_values, r) < theta)

@@ -1,8 +1,8 @@
-"""What a level would lose at each width, before any student is derived: from the teacher's own features alone.
+"""A forecast of what a level would lose at each width, from the teacher's features alone.
 
 The survey's spectra (`survey.output_error`) know linear directions only, and take a ReLU for one of them.  Here the
 channels are those that `selection.choose` takes, and what counts is what the level above can make of all their taps: a
-feature that was left out is often known from its neighbours.  The two are used together, see `sharing`.
+feature that was left out is often known from its neighbours.  The two are used together, see `share_limit`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.student.data_aware import PREFERENCE_REFIT
-from memsr_compiler.student.levels import Level, Teacher
+from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.selection import Choice, choose
 from memsr_compiler.student.statistics.moments import Regression, pixels, taps
 from memsr_compiler.student.statistics.spill import Spool
@@ -26,36 +26,36 @@ RIDGE = 1e-6
 
 
 def forecast(
-    teacher: Teacher,
+    teacher: LeveledTeacher,
     inputs: Sequence[Tensor],
     seen: Survey,
     align: int,
     on_step: Callable[[str], None] | None = None,
 ) -> tuple[Tensor, ...]:
-    """(C + 1,) for every level but the last: the output's mean squared error, about, by the level's width.
+    """Forecast the output's mean squared error by the width of each level but the last, (C + 1,) each.
 
     inputs   batches (N, C, H, W), a few;   seen   the survey;   align   of the widths that are tried
     """
-    found: list[Tensor] = []
+    curves: list[Tensor] = []
     stride = max(sum(x[:, 0].numel() for x in inputs) // PIXELS, 1)
     with Spool() as batches, torch.no_grad():
         for batch in inputs:
             batches.append(dict(teacher.start(batch.float())))
-        below: _Level | None = None
+        below: _CandidateLevel | None = None
         for level in teacher.levels:
             if on_step is not None:
                 on_step(f"what narrower layers would lose, {level.number} of {len(teacher.levels)}")
-            here, above = _advanced(teacher, level, below, batches, stride)
+            here, above = _advance(teacher, level, below, batches, stride)
             if below is not None:
                 last = level is teacher.levels[-1]
                 notices = torch.eye(level.channels).double() if last else seen.sensitivity[level.number - 1]
-                found.append(_losses(below, above, seen.sensitivity[level.number - 2], notices, align))
+                curves.append(_losses_by_width(below, above, seen.sensitivity[level.number - 2], notices, align))
             below = here
-    return tuple(found)
+    return tuple(curves)
 
 
 @dataclass(frozen=True)
-class _Level:
+class _CandidateLevel:
     """A level, and the regression of its values on its candidates: its ReLUs, then its values before them."""
 
     level: Level
@@ -66,10 +66,10 @@ class _Level:
         return int(self.level.relu.sum())
 
 
-def _advanced(
-    teacher: Teacher, level: Level, below: _Level | None, batches: Spool, stride: int
-) -> tuple[_Level, Regression]:
-    """The teacher one level on in every batch: this level, and its values regressed on the taps of the level below."""
+def _advance(
+    teacher: LeveledTeacher, level: Level, below: _CandidateLevel | None, batches: Spool, stride: int
+) -> tuple[_CandidateLevel, Regression]:
+    """Take the teacher one level on in every batch; regress its values on the taps of the level below."""
     relus = level.relu.nonzero()[:, 0]
     candidates = Regression.none(len(relus) + level.channels + 1, level.channels)
     above = Regression.none(below.level.channels * level.kernel**2 + 1 if below else 1, level.channels)
@@ -83,10 +83,12 @@ def _advanced(
             read = taps(held, level.kernel)[:, ::stride]
             above += Regression.of(read, pixels(features.before)[:, ::stride])
         batches[i] = dict(features.values)
-    return _Level(level, candidates), above
+    return _CandidateLevel(level, candidates), above
 
 
-def _losses(below: _Level, above: Regression, sensitivity: Tensor, notices: Tensor, align: int) -> Tensor:
+def _losses_by_width(
+    below: _CandidateLevel, above: Regression, sensitivity: Tensor, notices: Tensor, align: int
+) -> Tensor:
     channels, relus = below.level.channels, below.relus
     count = relus + channels
     covariance = below.candidates.inputs.covariance[:count, :count]
@@ -105,14 +107,14 @@ def _losses(below: _Level, above: Regression, sensitivity: Tensor, notices: Tens
         rows = as_values @ _as_matrix(
             choose(covariance, relus, target, width, preference=PREFERENCE_REFIT), relus, count
         )
-        left.append(_explained(rows / rows.norm(dim=0).clamp_min(1e-300), read, wanted))
+        left.append(_measure_explained(rows / rows.norm(dim=0).clamp_min(1e-300), read, wanted))
     whole = max(left)
     lost = torch.tensor([whole - x for x in left], dtype=torch.float64).clamp_min(1e-9 * whole + 1e-300)
-    return _between([0, *tried], torch.cat([lost.new_tensor([whole]), lost]), channels)
+    return _interpolate([0, *tried], torch.cat([lost.new_tensor([whole]), lost]), channels)
 
 
 def _covariance_after(cross: Tensor, level: Level) -> Tensor:
-    """(C, C) of the level's values: its ReLUs, and the rest, which is the same before and after."""
+    """Covariance of the level's values, (C, C): its ReLUs, and the rest, which is the same before and after."""
     order = torch.zeros(level.channels, dtype=torch.long)
     relus = level.relu.nonzero()[:, 0]
     order[relus] = torch.arange(len(relus))
@@ -121,7 +123,7 @@ def _covariance_after(cross: Tensor, level: Level) -> Tensor:
 
 
 def _as_matrix(choice: Choice, relus: int, count: int) -> Tensor:
-    """(count, width): a choice as combinations of all candidates."""
+    """A choice as combinations of all candidates, (count, width)."""
     chosen = choice.directions.new_zeros(count, len(choice.relus) + choice.directions.shape[1])
     for column, index in enumerate(choice.relus):
         chosen[index, column] = 1
@@ -129,8 +131,8 @@ def _as_matrix(choice: Choice, relus: int, count: int) -> Tensor:
     return chosen
 
 
-def _explained(rows: Tensor, read: Tensor, wanted: Tensor) -> float:
-    """How much of what is wanted the taps of some channels explain.
+def _measure_explained(rows: Tensor, read: Tensor, wanted: Tensor) -> float:
+    """Measure how much of what is wanted the taps of some channels explain.
 
     rows     (C, k) the channels, of the level's values
     read     (C, t, C, t) covariance of all taps;   wanted   (C, t, T) their covariance with what is wanted
@@ -142,8 +144,8 @@ def _explained(rows: Tensor, read: Tensor, wanted: Tensor) -> float:
     return float((cross * torch.linalg.solve(damped, cross)).sum())
 
 
-def _between(widths: Sequence[int], lost: Tensor, channels: int) -> Tensor:
-    """(channels + 1,) from the losses at some widths; none at the full width, and never more at a larger one."""
+def _interpolate(widths: Sequence[int], lost: Tensor, channels: int) -> Tensor:
+    """Losses at all widths from those at some, (channels + 1,): 0 at the full width, never more at a larger one."""
     falling = lost.cummin(0).values.log()
     at = torch.arange(channels + 1, dtype=torch.float64)
     known = torch.tensor(widths, dtype=torch.float64)

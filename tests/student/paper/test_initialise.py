@@ -13,13 +13,13 @@ from helpers.networks import random_images, random_network
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.paper import initialise as memsr
-from memsr_compiler.student.paper.features import advanced, columns, level_moments
-from memsr_compiler.student.paper.initialise import AUTHORS, PAPER, PaperOptions, memsr_student, paper_options
+from memsr_compiler.student.paper.features import advance, columns, measure_moments
+from memsr_compiler.student.paper.initialise import AUTHORS, PAPER, PaperOptions, derive_memsr, paper_options
 from memsr_compiler.student.paper.level_kernels import level_kernel
 from memsr_compiler.student.report import Derived
-from memsr_compiler.student.statistics.float64_conv import convolved
+from memsr_compiler.student.statistics.float64_conv import convolve
 from memsr_compiler.student.statistics.moments import Moments
 from memsr_compiler.student.statistics.spill import Spool
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -41,10 +41,10 @@ def chain(widths: Sequence[int] = (3, 6, 5, 4), kernels: Sequence[int] = (3, 3, 
     return nn.Sequential(*layers[:-1]).double()
 
 
-def edsr(blocks: int = 2, channels: int = 8, tail: str = "conv") -> Teacher:
+def edsr(blocks: int = 2, channels: int = 8, tail: str = "conv") -> LeveledTeacher:
     torch.manual_seed(4)
     net = EDSR(scale=2, blocks=blocks, channels=channels, mean=(0.4, 0.5, 0.6), tail=tail)  # type: ignore[arg-type]
-    return Teacher.of(net, (0.0, 1.0))
+    return LeveledTeacher.of(net, (0.0, 1.0))
 
 
 def pixels(x: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def run(derived: Derived, x: Tensor) -> list[Tensor]:
     return held[1:]
 
 
-def levels(teacher: Teacher, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+def levels(teacher: LeveledTeacher, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Of every level: the features below it, before and after its ReLUs."""
     found, below, values = [], x, teacher.start(x)
     for level in teacher.levels:
@@ -73,7 +73,7 @@ def levels(teacher: Teacher, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
 # -- levels as kernels -------------------------------------------------------------------------------------------
 
 
-def check_kernels(teacher: Teacher, x: Tensor) -> None:
+def check_kernels(teacher: LeveledTeacher, x: Tensor) -> None:
     values, moments = teacher.start(x), Moments.none(teacher.input.channels)
     for level, (below, before, after) in zip(teacher.levels, levels(teacher, x), strict=True):
         kernel = level_kernel(teacher, level)
@@ -81,13 +81,13 @@ def check_kernels(teacher: Teacher, x: Tensor) -> None:
         got = F.conv2d(torch.cat([ones, below], 1), kernel, padding=kernel.shape[-1] // 2)
         # float64; the kernel sums in another order than the graph, over thousands of terms in random networks
         torch.testing.assert_close(got, before, rtol=1e-9, atol=1e-9)
-        made = advanced(teacher, level, values)
+        made = advance(teacher, level, values)
         values = {name: part.detach() for name, part in made.items()}
         torch.testing.assert_close(torch.cat([*values.values()], 1), after, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(torch.cat([*columns(level, values)], 1), pixels(after), rtol=1e-9, atol=1e-9)
         # halves of the images, as there are several batches, and what the level below held is told
         halves = [{name: part[rows] for name, part in values.items()} for rows in (slice(1), slice(1, None))]
-        moments = level_moments(teacher, level, halves, moments)
+        moments = measure_moments(teacher, level, halves, moments)
         want = Moments.of(pixels(after))
         assert moments.count == want.count
         torch.testing.assert_close(moments.total, want.total, rtol=1e-9, atol=1e-7)
@@ -105,7 +105,7 @@ def test_levels_of_random_networks_are_their_kernels() -> None:
     for seed in range(40):
         network = random_network(seed)
         try:
-            teacher = Teacher.of(network, (0.0, 1.0))
+            teacher = LeveledTeacher.of(network, (0.0, 1.0))
         except UnsupportedModel:
             continue
         for x in random_images(network, (0.0, 1.0)):
@@ -121,7 +121,7 @@ def test_convolutions_in_float64_are_torchs(k: int, channels: tuple[int, int], s
     c, out = channels
     for n in (1, 3):
         x, weight = torch.randn(n, c, *size, dtype=torch.float64), torch.randn(out, c, k, k, dtype=torch.float64)
-        got, want = convolved(x, weight), F.conv2d(x, weight, padding=k // 2)
+        got, want = convolve(x, weight), F.conv2d(x, weight, padding=k // 2)
         # float64, sums of at most 425 numbers of about 1 in another order, after some additions more where minimal
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
@@ -143,7 +143,7 @@ def algorithm_1(feature: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_the_student_is_what_svd_and_least_squares_give(kernels: tuple[int, ...]) -> None:
     net, x = chain(kernels=kernels), images()
     widths = [5, 4]
-    derived = memsr_student(Teacher.of(net, (0.0, 1.0)), [x], widths=widths, mean_shift=BETA)
+    derived = derive_memsr(LeveledTeacher.of(net, (0.0, 1.0)), [x], widths=widths, mean_shift=BETA)
 
     convs, below = [m for m in net if isinstance(m, nn.Conv2d)], x
     m_below, constant_below = torch.eye(3, dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
@@ -178,7 +178,7 @@ def test_the_student_is_what_svd_and_least_squares_give(kernels: tuple[int, ...]
 
 def test_spectra_and_eq_15_are_those_of_the_features_with_skips_too() -> None:
     teacher, x = edsr(), images()
-    derived = memsr_student(teacher, [x], widths=[5] * (len(teacher.levels) - 1))
+    derived = derive_memsr(teacher, [x], widths=[5] * (len(teacher.levels) - 1))
     for layer, (_, _, after) in zip(derived.layers, levels(teacher, x), strict=False):
         f = pixels(after)
         f = f - f.mean(1, keepdim=True)
@@ -196,21 +196,21 @@ def test_where_no_relu_clips_a_student_of_full_width_is_the_teacher_up_to_the_bo
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.abs_()
-    teacher = Teacher.of(net, (0.0, 1.0))
+    teacher = LeveledTeacher.of(net, (0.0, 1.0))
     want = net(x).detach()
-    exact = memsr_student(teacher, [x], widths=[7, 6], mean_shift=50.0)
+    exact = derive_memsr(teacher, [x], widths=[7, 6], mean_shift=50.0)
     torch.testing.assert_close(run(exact, x)[-1], want, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(run(exact, x[:, :, :2, :1])[-1], net(x[:, :, :2, :1]).detach(), rtol=1e-9, atol=1e-9)
-    folded = memsr_student(teacher, [x], widths=[6, 5], mean_shift=50.0, options=replace(PAPER, constant="bias"))
+    folded = derive_memsr(teacher, [x], widths=[6, 5], mean_shift=50.0, options=replace(PAPER, constant="bias"))
     got = run(folded, x)[-1]
     torch.testing.assert_close(got[:, :, 2:-2, 2:-2], want[:, :, 2:-2, 2:-2], rtol=1e-9, atol=1e-9)
     assert float((got - want)[:, :, 0].abs().max()) > 0.1
 
 
 def test_a_width_above_the_teachers_is_padded_with_zeros() -> None:
-    teacher, x = Teacher.of(chain(), (0.0, 1.0)), images()
-    narrow = memsr_student(teacher, [x], widths=[7, 6])
-    wide = memsr_student(teacher, [x], widths=[16, 8])
+    teacher, x = LeveledTeacher.of(chain(), (0.0, 1.0)), images()
+    narrow = derive_memsr(teacher, [x], widths=[7, 6])
+    wide = derive_memsr(teacher, [x], widths=[16, 8])
     assert [layer.width for layer in wide.layers] == [16, 8]
     assert [len(bias) for _, bias in wide.kernels] == [16, 8, 4]
     torch.testing.assert_close(run(wide, x)[-1], run(narrow, x)[-1], rtol=1e-12, atol=1e-12)
@@ -219,21 +219,21 @@ def test_a_width_above_the_teachers_is_padded_with_zeros() -> None:
 
 def test_a_single_channel_is_a_direction_and_not_the_constant() -> None:
     teacher, x = edsr(), images()
-    derived = memsr_student(teacher, [x], widths=[1] * (len(teacher.levels) - 1))
+    derived = derive_memsr(teacher, [x], widths=[1] * (len(teacher.levels) - 1))
     assert all(layer.map[:, 0].norm() == pytest.approx(1) and layer.lost < 1 for layer in derived.layers)
 
 
 def test_constant_images_give_a_student_and_no_nan() -> None:
-    teacher = Teacher.of(chain(kernels=(1, 1, 1)), (0.0, 1.0))
+    teacher = LeveledTeacher.of(chain(kernels=(1, 1, 1)), (0.0, 1.0))
     x = torch.full((2, 3, 8, 8), 0.5, dtype=torch.float64)
-    derived = memsr_student(teacher, [x], widths=[3, 2])
+    derived = derive_memsr(teacher, [x], widths=[3, 2])
     torch.testing.assert_close(run(derived, x)[-1], teacher.output(x), rtol=1e-9, atol=1e-9)
     assert all(layer.lost == 0 and layer.own_error < 1e-3 for layer in derived.layers)
 
 
 def test_own_error_is_that_of_the_student_as_it_runs() -> None:
     teacher, x = edsr(blocks=1), images()
-    derived = memsr_student(teacher, [x[:2], x[2:]], widths=[6] * (len(teacher.levels) - 1))
+    derived = derive_memsr(teacher, [x[:2], x[2:]], widths=[6] * (len(teacher.levels) - 1))
     for layer, held, (_, _, after) in zip(derived.layers, run(derived, x), levels(teacher, x), strict=False):
         f, own = pixels(after), pixels(held)
         error = (layer.map[:, :-1] @ own + layer.map[:, -1:] - f).norm() / (f - f.mean(1, keepdim=True)).norm()
@@ -246,7 +246,7 @@ def test_own_error_is_that_of_the_student_as_it_runs() -> None:
 def test_eq_15_falls_as_the_width_grows() -> None:
     teacher, x = edsr(blocks=1), images()
     inner = len(teacher.levels) - 1
-    lost = [[layer.lost for layer in memsr_student(teacher, [x], widths=[w] * inner).layers] for w in (2, 4, 6, 9, 24)]
+    lost = [[layer.lost for layer in derive_memsr(teacher, [x], widths=[w] * inner).layers] for w in (2, 4, 6, 9, 24)]
     for narrow, wide in itertools.pairwise(lost):
         assert all(b <= a for a, b in zip(narrow, wide, strict=True))
     assert max(lost[-1]) < 1e-6 and min(lost[0]) > 0
@@ -255,8 +255,8 @@ def test_eq_15_falls_as_the_width_grows() -> None:
 def test_neither_batch_size_nor_order_matters() -> None:
     teacher, x = edsr(blocks=1), images()
     widths = [6] * (len(teacher.levels) - 1)
-    one = memsr_student(teacher, [x], widths=widths)
-    other = memsr_student(teacher, [x[3:5].flip(0), x[5:], x[:3]], widths=widths)
+    one = derive_memsr(teacher, [x], widths=widths)
+    other = derive_memsr(teacher, [x[3:5].flip(0), x[5:], x[:3]], widths=widths)
     for (weight, bias), (weight2, bias2) in zip(one.kernels, other.kernels, strict=True):
         torch.testing.assert_close(weight, weight2, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(bias, bias2, rtol=1e-9, atol=1e-9)
@@ -268,9 +268,9 @@ def test_features_that_are_kept_on_disk_are_the_same(monkeypatch: pytest.MonkeyP
     teacher, x = edsr(blocks=1), images()
     widths = [6] * (len(teacher.levels) - 1)
     batches = [x[:2], x[2:]]
-    in_memory = memsr_student(teacher, batches, widths=widths)
+    in_memory = derive_memsr(teacher, batches, widths=widths)
     monkeypatch.setattr(memsr, "Spool", lambda: Spool(in_memory=0))
-    on_disk = memsr_student(teacher, batches, widths=widths)
+    on_disk = derive_memsr(teacher, batches, widths=widths)
     for a, b in zip(in_memory.kernels, on_disk.kernels, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
@@ -279,20 +279,20 @@ def test_features_that_are_kept_on_disk_are_the_same(monkeypatch: pytest.MonkeyP
 def test_theta_gives_the_smallest_width(relative_to: str) -> None:
     teacher, x = edsr(blocks=1), images()
     options = PaperOptions(relative_to=relative_to)  # type: ignore[arg-type]
-    found = memsr_student(teacher, [x], theta=0.1, align=1, options=options)
+    found = derive_memsr(teacher, [x], theta=0.1, align=1, options=options)
     widths = [layer.width for layer in found.layers]
     assert all(layer.lost < 0.1 for layer in found.layers)
     for i, width in enumerate(widths):
         ones = int(teacher.levels[i + 1].kernel > 1)
         if width > 1 + ones:
-            less = memsr_student(teacher, [x], widths=[*widths[:i], width - 1, *widths[i + 1 :]], options=options)
+            less = derive_memsr(teacher, [x], widths=[*widths[:i], width - 1, *widths[i + 1 :]], options=options)
             assert less.layers[i].lost >= 0.1
 
 
 def test_finding_the_width_leaves_the_bias_as_it_is() -> None:
     teacher, x = edsr(blocks=1), images()
-    found = memsr_student(teacher, [x], theta=0.05, align=1)
-    given = memsr_student(teacher, [x], widths=[layer.width for layer in found.layers])
+    found = derive_memsr(teacher, [x], theta=0.05, align=1)
+    given = derive_memsr(teacher, [x], widths=[layer.width for layer in found.layers])
     for a, b in zip(found.kernels, given.kernels, strict=True):
         assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
@@ -300,14 +300,14 @@ def test_finding_the_width_leaves_the_bias_as_it_is() -> None:
 def test_widths_by_theta_are_aligned_and_end_at_the_teachers() -> None:
     teacher, x = edsr(), images()
     for theta in (1e-9, 0.1, 0.9):
-        for level, layer in zip(teacher.levels, memsr_student(teacher, [x], theta=theta).layers, strict=False):
+        for level, layer in zip(teacher.levels, derive_memsr(teacher, [x], theta=theta).layers, strict=False):
             assert layer.width % 8 == 0 and layer.width <= -(-(level.channels + 1) // 8) * 8
 
 
 def test_the_report_says_what_each_layer_stands_for() -> None:
     teacher, x = edsr(), images()
     steps: list[str] = []
-    derived = memsr_student(teacher, [x], widths=[6] * (len(teacher.levels) - 1), on_step=steps.append)
+    derived = derive_memsr(teacher, [x], widths=[6] * (len(teacher.levels) - 1), on_step=steps.append)
     assert len(steps) == len(derived.layers) == len(teacher.levels) - 1 and len(derived.kernels) == len(teacher.levels)
     for level, layer in zip(teacher.levels, derived.layers, strict=False):
         assert (layer.number, layer.holds, layer.teacher_width) == (level.number, level.held, level.channels)
@@ -318,8 +318,8 @@ def test_the_report_says_what_each_layer_stands_for() -> None:
 # -- options -----------------------------------------------------------------------------------------------------
 
 
-def student(teacher: Teacher, **options: object) -> Derived:
-    return memsr_student(
+def student(teacher: LeveledTeacher, **options: object) -> Derived:
+    return derive_memsr(
         teacher,
         [images()],
         widths=[6] * (len(teacher.levels) - 1),
@@ -335,14 +335,14 @@ def test_relative_to_what() -> None:
         ratio = float((f - f.mean(1, keepdim=True)).norm() / f.norm())
         assert b.lost == pytest.approx(a.lost * ratio, rel=1e-9)
     wide, narrow = (
-        memsr_student(teacher, [x], theta=0.1, align=1, options=options)
+        derive_memsr(teacher, [x], theta=0.1, align=1, options=options)
         for options in (PAPER, replace(PAPER, relative_to="uncentred"))
     )
     assert sum(layer.width for layer in narrow.layers) < sum(layer.width for layer in wide.layers)
 
 
 def test_shift_over_all_entries_is_smaller() -> None:
-    teacher = Teacher.of(chain(), (0.0, 1.0))
+    teacher = LeveledTeacher.of(chain(), (0.0, 1.0))
     negative, every = student(teacher), student(teacher, shift_over="all")
     held = pixels(levels(teacher, images())[0][2])
     m, gamma, _ = algorithm_1(held, 5)
@@ -372,13 +372,13 @@ def test_kept_levels_have_the_teachers_channels_and_its_tail() -> None:
     for level, (weight, _) in zip(teacher.levels[-2:], derived.kernels[-2:], strict=True):
         rows = weight[1:] if level is not teacher.levels[-1] else weight
         torch.testing.assert_close(rows[:, 1:], level_kernel(teacher, level)[:, 1:], rtol=1e-12, atol=1e-12)
-    aligned = memsr_student(teacher, [images()], theta=0.1, options=replace(PAPER, kept=1))
+    aligned = derive_memsr(teacher, [images()], theta=0.1, options=replace(PAPER, kept=1))
     assert aligned.layers[-1].width == 40
 
 
 def test_the_authors_choices_together() -> None:
     teacher, x = edsr(), images()
-    derived = memsr_student(teacher, [x], widths=[6] * (len(teacher.levels) - 1), options=AUTHORS)
+    derived = derive_memsr(teacher, [x], widths=[6] * (len(teacher.levels) - 1), options=AUTHORS)
     assert derived.layers[-1].width == 9
     assert bool(torch.isfinite(run(derived, x)[-1]).all())
 
@@ -390,19 +390,19 @@ def test_refusals() -> None:
     teacher, x = edsr(), images()
     inner = len(teacher.levels) - 1
     with pytest.raises(InvalidInput, match="one of the two"):
-        memsr_student(teacher, [x])
+        derive_memsr(teacher, [x])
     with pytest.raises(InvalidInput, match="one of the two"):
-        memsr_student(teacher, [x], widths=[6] * inner, theta=0.1)
+        derive_memsr(teacher, [x], widths=[6] * inner, theta=0.1)
     with pytest.raises(InvalidInput, match="between 0 and 1"):
-        memsr_student(teacher, [x], theta=1.0)
+        derive_memsr(teacher, [x], theta=1.0)
     with pytest.raises(InvalidInput, match=f"give {inner}, all but the last's"):
-        memsr_student(teacher, [x], widths=[6])
+        derive_memsr(teacher, [x], widths=[6])
     with pytest.raises(InvalidInput, match="a width of 0 is no layer"):
-        memsr_student(teacher, [x], widths=[0] * inner)
+        derive_memsr(teacher, [x], widths=[0] * inner)
     with pytest.raises(InvalidInput, match="give at least 11 more"):
-        memsr_student(teacher, [x[:1, :, :3, :3]], widths=[6] * inner)
+        derive_memsr(teacher, [x[:1, :, :3, :3]], widths=[6] * inner)
     with pytest.raises(InvalidInput, match="kept=-1"):
-        memsr_student(teacher, [x], theta=0.1, options=PaperOptions(kept=-1))
+        derive_memsr(teacher, [x], theta=0.1, options=PaperOptions(kept=-1))
 
 
 def test_options_in_words() -> None:
