@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import train_in_double
 from helpers.command_line import Run
 from PIL import Image
 from torch import Tensor, nn
@@ -458,20 +459,40 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(distill: Command, tmp_
     assert files[0] == files[1]
 
 
-def test_two_processes_give_what_one_gives(distill: Command, tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    subprocess.run(
-        [sys.executable, "-m", "memsr_compiler", *distill("one")], check=True, env=environment, capture_output=True
-    )
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "memsr_compiler"]
-    done = subprocess.run(
-        [sys.executable, *launch, *distill("two")], env=environment, capture_output=True, text=True, check=False
-    )
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def test_two_processes_give_what_one_gives(files: Path, photographs: Path, tmp_path: Path) -> None:
+    """Sums are taken in another order, so gradients differ by rounding, and by nothing else.
+
+    A gradient is a sum of fewer than 1e5 products that are each below 1 here, so that two orders differ by less than
+    1e5 * 2^-53 < 2e-11.  Adam divides by the gradient's size + 1e-8: a step of `rate` at most differs by
+    rate * 2e-11 / 1e-8 where the gradient is 0, and by less elsewhere.  A gradient of other patches, or of half the
+    batch, would turn steps by about `rate`.
+    """
+    train_in_double.train(files, photographs, tmp_path / "one")
+    script, tests = Path(train_in_double.__file__), Path(__file__).parents[1]
+    path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": path}
+    command = [*TORCHRUN, script, files, photographs, tmp_path / "two"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    ends = [checkpoints.load(checkpoints.newest(tmp_path / name))["objective"] for name in ("one", "two")]
-    for name, value in ends[0].items():
-        torch.testing.assert_close(value, ends[1][name], rtol=1e-4, atol=1e-6)
-    assert (tmp_path / "two" / "student.onnx").exists()
+    ends = [checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("one", "two")]
+    assert ends[0]["step"] == ends[1]["step"] == train_in_double.RECIPE.steps
+    bound = train_in_double.RECIPE.steps * train_in_double.RECIPE.rate * 2e-11 / 1e-8
+    for part in ("objective", "average"):
+        for name, value in ends[0][part].items():
+            assert value.dtype == torch.float64
+            torch.testing.assert_close(value, ends[1][part][name], rtol=0, atol=bound)
+
+
+def test_two_processes_distil(distill: Command, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [*TORCHRUN, "-m", "memsr_compiler", *distill("two", "--json")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["best_step"] in range(7)  # the first process speaks, and it alone
+    assert checkpoints.steps(tmp_path / "two") == [4, 6] and (tmp_path / "two" / "student.onnx").exists()
 
 
 def test_options_come_from_a_file_and_the_command_line_is_stronger(run: Run, distill: Command, tmp_path: Path) -> None:
