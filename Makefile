@@ -12,7 +12,7 @@ install := $(bin)/python -m pip install --quiet --disable-pip-version-check --co
 build_tools := setuptools pkgconfig cffi
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint types test fuzz wheel-check bench clean
+.PHONY: help demo check lint types docs test fuzz wheel-check bench clean
 .NOTPARALLEL:
 
 help:  ## This list
@@ -21,7 +21,7 @@ help:  ## This list
 demo: $(VENV)/.installed  ## Convert the shipped teacher, shrink it, upscale photographs; results in demo-output
 	$(bin)/python examples/demo.py
 
-check: lint types wheel-check test  ## All of the next four, as CI does
+check: lint types docs wheel-check test  ## All of the next five, as CI does
 
 lint: $(VENV)/.installed-dev  ## ruff: rules and format
 	$(bin)/ruff check .
@@ -29,6 +29,9 @@ lint: $(VENV)/.installed-dev  ## ruff: rules and format
 
 types: $(VENV)/.installed-dev  ## mypy, strict
 	$(bin)/mypy
+
+docs: $(VENV)/.installed-dev  ## The site, into build/docs; a link to nowhere or a page that nothing leads to is an error
+	$(bin)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs -d build/doctrees . build/docs
 
 wheel-check: $(VENV)/.installed-dev  ## Build sdist and wheel, install the wheel elsewhere, import and run it
 	rm -rf dist
@@ -64,5 +67,5 @@ $(VENV)/.installed: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time torch is fetched, which takes a while"
 	@$(install) $(build_tools)
-	@$(install) --no-build-isolation --editable '.[cpu,train,dev]'
+	@$(install) --no-build-isolation --editable '.[cpu,train,dev,docs]'
 	@touch $(VENV)/.installed $@
