@@ -7,7 +7,7 @@ import torch
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir import BlockConv2d, Graph, Input, Meaning, PixelShuffle, Relu
 from memsr_compiler.ir.rewrite import rewrite
-from memsr_compiler.passes.drop_channels import chain, rebuilt
+from memsr_compiler.passes.drop_channels import chain, rebuild
 
 
 @rewrite(
@@ -30,4 +30,4 @@ def align_channels(graph: Graph, *, multiple: int = 8) -> Graph:
         convs[i + 1] = replace(convs[i + 1], channels_in=width + extra)
         padding = Meaning("zero", tuple(range(width, width + extra)))
         relus[i] = replace(relu, meaning=(*relu.meaning, padding))
-    return rebuilt(graph, convs, relus)
+    return rebuild(graph, convs, relus)

@@ -27,7 +27,7 @@ def drop_channels(graph: Graph) -> Graph:
     for i in range(len(relus)):  # from the start: equal channels make equal channels
         convs, relus = _keep(convs, relus, i, _not_always_zero(convs[i]))
         convs, relus = _keep(convs, relus, i, _representatives(convs[i]))
-    return rebuilt(graph, convs, relus)
+    return rebuild(graph, convs, relus)
 
 
 def chain(graph: Graph) -> tuple[list[BlockConv2d], list[Relu]]:
@@ -39,8 +39,8 @@ def chain(graph: Graph) -> tuple[list[BlockConv2d], list[Relu]]:
     return convs, relus
 
 
-def rebuilt(graph: Graph, convs: Sequence[BlockConv2d], relus: Sequence[Relu]) -> Graph:
-    """The chain with other convolutions and ReLUs in place of its own."""
+def rebuild(graph: Graph, convs: Sequence[BlockConv2d], relus: Sequence[Relu]) -> Graph:
+    """The same chain with other convolutions and ReLUs in place of its own."""
     ops: list[Op] = [graph.input, convs[0]]
     for relu, conv in zip(relus, convs[1:], strict=True):
         ops += [relu, conv]
@@ -85,7 +85,7 @@ def _runs(where: dict[int, int], start: int, length: int) -> list[tuple[int, lis
 
 def _with_rows(conv: BlockConv2d, position: dict[int, int]) -> BlockConv2d:
     blocks = [
-        replace(b, row=row, kernel=_picked(b.kernel, 0, offsets))
+        replace(b, row=row, kernel=_pick(b.kernel, 0, offsets))
         for b in conv.blocks
         for row, offsets in _runs(position, b.row, len(b.kernel))
     ]
@@ -94,14 +94,14 @@ def _with_rows(conv: BlockConv2d, position: dict[int, int]) -> BlockConv2d:
 
 def _with_columns(conv: BlockConv2d, moved: dict[int, int], width: int) -> BlockConv2d:
     blocks = [
-        replace(b, column=column, kernel=_picked(b.kernel, 1, offsets))
+        replace(b, column=column, kernel=_pick(b.kernel, 1, offsets))
         for b in conv.blocks
         for column, offsets in _runs(moved, b.column, b.kernel.shape[1])
     ]
     return replace(conv, blocks=_nonzero(blocks), channels_in=width)
 
 
-def _picked(kernel: Tensor, dim: int, offsets: list[int]) -> Tensor:
+def _pick(kernel: Tensor, dim: int, offsets: list[int]) -> Tensor:
     return kernel if len(offsets) == kernel.shape[dim] else kernel.index_select(dim, torch.tensor(offsets))
 
 
@@ -110,6 +110,7 @@ def _nonzero(blocks: list[Block]) -> tuple[Block, ...]:
 
 
 def _read(conv: BlockConv2d) -> list[int]:
+    """The channels of its operand that a convolution reads."""
     read = torch.zeros(conv.channels_in, dtype=torch.bool)
     for b in conv.blocks:
         taps = b.kernel.flatten(1).any(0).reshape(b.kernel.shape[1], -1)

@@ -17,7 +17,7 @@ def fuse_1x1(graph: Graph) -> Graph:
     Requires  no bias before a convolution with k > 1 (one_pad sees to it); no two such convolutions in a row.
     Ensures   the operand of every ReLU, and the output, is a convolution of ReLUs or the input, or a Sum of such.
     """
-    bundles: dict[str, _Bundle] = {}
+    forms: dict[str, LinearForm] = {}
     unread = {op.name: len(graph.users(op.name)) for op in graph}
     ops: list[Op] = []
     for op in graph:
@@ -25,67 +25,67 @@ def fuse_1x1(graph: Graph) -> Graph:
             ops.append(op)
         elif isinstance(op, (Relu, PixelShuffle)):
             name = op.inputs[0] if isinstance(op, PixelShuffle) else names.internal(op.name, "sum")
-            produced = _emit(name, _without_ones(graph, _operand(graph, op.inputs[0], bundles)))
+            produced = _emit(name, _without_ones(graph, _operand(graph, op.inputs[0], forms)))
             ops += [*produced, replace(op, inputs=(produced[-1].name,))]
         else:
-            bundles[op.name] = _bundle(graph, op, bundles)
+            forms[op.name] = _linear_form(graph, op, forms)
         for name in set(op.inputs):
             unread[name] -= 1
             if not unread[name] and name != graph.output:
-                bundles.pop(name, None)
+                forms.pop(name, None)
     if not isinstance(graph[graph.output], (Input, Relu, PixelShuffle)):
-        ops += _emit(graph.output, _without_ones(graph, bundles[graph.output]))
+        ops += _emit(graph.output, _without_ones(graph, forms[graph.output]))
     return Graph(tuple(ops), graph.output)
 
 
 @dataclass(frozen=True)
-class _Bundle:
-    """sum of kernel * x over `kernels`, + bias: parallel convolutions of ReLUs or of the input."""
+class LinearForm:
+    """A linear value: the sum of kernel * x over `kernels`, + bias; each x a ReLU or the input."""
 
     kernels: dict[str, Tensor]
     bias: Tensor
 
 
-def _operand(graph: Graph, name: str, bundles: dict[str, _Bundle]) -> _Bundle:
-    """What a value is made of: of itself, if it is a ReLU's or the input."""
-    if name in bundles:
-        return bundles[name]
+def _operand(graph: Graph, name: str, forms: dict[str, LinearForm]) -> LinearForm:
+    """A value as a linear form: as itself, if it is a ReLU's or the input."""
+    if name in forms:
+        return forms[name]
     width = graph.type(name).channels
     identity = torch.eye(width, dtype=torch.float64)[:, :, None, None]
-    return _Bundle({name: identity}, torch.zeros(width, dtype=torch.float64))
+    return LinearForm({name: identity}, torch.zeros(width, dtype=torch.float64))
 
 
-def _bundle(graph: Graph, op: Op, bundles: dict[str, _Bundle]) -> _Bundle:
-    """The linear op as parallel convolutions."""
-    if isinstance(op, Conv2d) and op.inputs[0] not in bundles:
-        return _Bundle({op.inputs[0]: op.weight}, op.bias)
-    first, *others = (_operand(graph, i, bundles) for i in op.inputs)
+def _linear_form(graph: Graph, op: Op, forms: dict[str, LinearForm]) -> LinearForm:
+    """A linear op as the form that its operands' forms give."""
+    if isinstance(op, Conv2d) and op.inputs[0] not in forms:
+        return LinearForm({op.inputs[0]: op.weight}, op.bias)
+    first, *others = (_operand(graph, i, forms) for i in op.inputs)
     if isinstance(op, Conv2d) and op.pointwise:
         matrix = op.weight[:, :, 0, 0]
         mixed = {name: kernels.mix_outputs(matrix, k) for name, k in first.kernels.items()}
-        return _Bundle(mixed, matrix @ first.bias + op.bias)
+        return LinearForm(mixed, matrix @ first.bias + op.bias)
     if isinstance(op, Conv2d):
         if first.bias.any():
             raise PassError(f"{op.name}: reads a constant that zero padding would cut at the border; run one-pad first")
         if any(k.shape[-1] > 1 for k in first.kernels.values()):
             raise PassError(f"{op.name}: reads another {op.inputs[0]} with no ReLU between; run skip-to-conv first")
-        return _Bundle({n: kernels.mix_inputs(op.weight, k[:, :, 0, 0]) for n, k in first.kernels.items()}, op.bias)
+        return LinearForm({n: kernels.mix_inputs(op.weight, k[:, :, 0, 0]) for n, k in first.kernels.items()}, op.bias)
     total = dict(first.kernels)
     for other in others:
         for name, k in other.kernels.items():
             total[name] = _plus(total[name], k) if name in total else k
-    return _Bundle(total, torch.stack([first.bias, *(o.bias for o in others)]).sum(0))
+    return LinearForm(total, torch.stack([first.bias, *(o.bias for o in others)]).sum(0))
 
 
-def _without_ones(graph: Graph, bundle: _Bundle) -> _Bundle:
+def _without_ones(graph: Graph, form: LinearForm) -> LinearForm:
     """The part of the channel of ones that the border does not cut, taken into the bias (MemSR, Eq. 4)."""
-    bias, terms = bundle.bias, dict(bundle.kernels)
-    for name, kernel in bundle.kernels.items():
+    bias, terms = form.bias, dict(form.kernels)
+    for name, kernel in form.kernels.items():
         source = graph[name]
         if isinstance(source, Relu) and any(m.kind == "one" for m in source.meaning):
             terms[name], centre = kernels.bias_from_ones(kernel)
             bias = bias + centre
-    return _Bundle(terms, bias)
+    return LinearForm(terms, bias)
 
 
 def _plus(a: Tensor, b: Tensor) -> Tensor:
@@ -93,10 +93,10 @@ def _plus(a: Tensor, b: Tensor) -> Tensor:
     return kernels.center_pad(a, size) + kernels.center_pad(b, size)
 
 
-def _emit(name: str, bundle: _Bundle) -> list[Op]:
-    """The bundle as Conv2ds and a Sum; terms that are zero are left out, the bias goes into the first that is not."""
-    terms = {source: k for source, k in bundle.kernels.items() if k.any()} or dict([next(iter(bundle.kernels.items()))])
-    bias, ops = bundle.bias, list[Op]()
+def _emit(name: str, form: LinearForm) -> list[Op]:
+    """A linear form as Conv2ds and a Sum; terms that are zero are left out, the first other has the bias."""
+    terms = {source: k for source, k in form.kernels.items() if k.any()} or dict([next(iter(form.kernels.items()))])
+    bias, ops = form.bias, list[Op]()
     for source, k in terms.items():
         ops.append(Conv2d(name=names.term(name, source), inputs=(source,), weight=k, bias=bias))
         bias = torch.zeros_like(bias)

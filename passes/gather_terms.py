@@ -21,7 +21,7 @@ def gather_terms(graph: Graph) -> Graph:
     A leaf is the input, a ReLU, a convolution with k > 1, or a pointwise value that several ops share.
     Ensures   no Concat, no Select; a Sum's operands are leaves or `Part`s of the tensor it belongs to.
     """
-    forms: dict[str, _Form] = {}
+    forms: dict[str, LinearForm] = {}
     ops: list[Op] = []
     for op in graph:
         if isinstance(op, Select):
@@ -38,20 +38,20 @@ def gather_terms(graph: Graph) -> Graph:
 
 
 @dataclass(frozen=True)
-class _Form:
-    """sum of matrix * leaf over `terms`, + bias."""
+class LinearForm:
+    """A pointwise value: the sum of matrix * leaf over `terms`, + bias."""
 
     terms: dict[str, Tensor]
     bias: Tensor
 
     @property
-    def named(self) -> bool:
-        """Its leaves are tensors of the teacher, not several of them side by side as a stage's input is."""
+    def has_names(self) -> bool:
+        """Whether its leaves are tensors of the teacher, not several side by side as a stage's input is."""
         return not any(names.is_internal(leaf) for leaf in self.terms)
 
     @property
     def picks(self) -> bool:
-        """Each channel is a multiple of one channel of one leaf: a selection, a concatenation, a negation."""
+        """Whether each channel is a multiple of one channel of one leaf: a selection, a concatenation, a negation."""
         used = sum(((m != 0).sum(1) for m in self.terms.values()), torch.zeros(len(self.bias), dtype=torch.int64))
         return not self.bias.any() and int(used.max()) <= 1
 
@@ -83,25 +83,25 @@ def _matrices(graph: Graph, op: Op) -> tuple[list[tuple[str, Tensor]], Tensor]:
     return list(zip(op.inputs, torch.split(identity, widths, dim=1), strict=True)), zero
 
 
-def _form(graph: Graph, op: Op, forms: dict[str, _Form]) -> _Form:
+def _form(graph: Graph, op: Op, forms: dict[str, LinearForm]) -> LinearForm:
     terms: dict[str, Tensor] = {}
     own, bias = _matrices(graph, op)
     for name, matrix in own:
         inner = forms.get(name)
         shrinks = isinstance(op, Sum) or matrix.shape[0] <= matrix.shape[1]
-        if inner is not None and inner.named and (inner.picks or (shrinks and len(graph.users(name)) == 1)):
+        if inner is not None and inner.has_names and (inner.picks or (shrinks and len(graph.users(name)) == 1)):
             bias = bias + matrix @ inner.bias
-            found = {
+            linear = {
                 leaf: kernels.mix_outputs(matrix, m[:, :, None, None])[:, :, 0, 0] for leaf, m in inner.terms.items()
             }
         else:
-            found = {name: matrix}
-        for leaf, m in found.items():
+            linear = {name: matrix}
+        for leaf, m in linear.items():
             terms[leaf] = terms[leaf] + m if leaf in terms else m
-    return _Form({leaf: m for leaf, m in terms.items() if m.any()} or dict([next(iter(terms.items()))]), bias)
+    return LinearForm({leaf: m for leaf, m in terms.items() if m.any()} or dict([next(iter(terms.items()))]), bias)
 
 
-def _emit(name: str, form: _Form) -> list[Op]:
+def _emit(name: str, form: LinearForm) -> list[Op]:
     leaves = tuple(form.terms)
     if len(leaves) == 1:
         return [conv_1x1(name, leaves[0], form.terms[leaves[0]], form.bias)]

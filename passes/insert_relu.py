@@ -54,7 +54,7 @@ class _Rewriter:
         meaning = (replace(held, kind="positive"), replace(held, kind="negative", positions=second))
         both = conv_1x1(names.signs(op.name), op.inputs[0], torch.cat([_eye(width), -_eye(width)]))
         self.carried[op.name] = Relu(name=names.held(op.name), inputs=(both.name,), meaning=meaning)
-        return [both, self.carried[op.name], _without_signs(op, width)]
+        return [both, self.carried[op.name], _join_signs(op, width)]
 
     def _shift(self, op: Op, held: Meaning, width: int) -> list[Op]:
         c = self.constant.get(held.tensor) if isinstance(self.constant, Mapping) else self.constant
@@ -63,22 +63,22 @@ class _Rewriter:
         up = conv_1x1(names.raised(op.name), op.inputs[0], _eye(width), _constant(width, c))
         meaning = (replace(held, kind="shifted", constant=float(c)),)
         self.carried[op.name] = Relu(name=names.held(op.name), inputs=(up.name,), meaning=meaning)
-        return [up, self.carried[op.name], _lowered(op, width, c)]
+        return [up, self.carried[op.name], _lower(op, width, c)]
 
     def _again(self, op: Op, before: Relu, width: int) -> list[Op]:
         """Carried a layer before: what holds it is not negative, and is carried on as it is."""
         self.carried[op.name] = Relu(name=names.held(op.name), inputs=(before.name,), meaning=before.meaning)
         shifted = before.meaning[0].kind == "shifted"
-        back = _lowered(op, width, before.meaning[0].constant) if shifted else _without_signs(op, width)
+        back = _lower(op, width, before.meaning[0].constant) if shifted else _join_signs(op, width)
         return [self.carried[op.name], back]
 
 
-def _without_signs(op: Op, width: int) -> Conv2d:
+def _join_signs(op: Op, width: int) -> Conv2d:
     """x = relu(x) - relu(-x)"""
     return conv_1x1(op.name, names.held(op.name), torch.cat([_eye(width), -_eye(width)], dim=1))
 
 
-def _lowered(op: Op, width: int, constant: float) -> Conv2d:
+def _lower(op: Op, width: int, constant: float) -> Conv2d:
     """x = relu(x + C) - C"""
     return conv_1x1(op.name, names.held(op.name), _eye(width), _constant(width, -constant))
 

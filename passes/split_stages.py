@@ -9,7 +9,7 @@ from memsr_compiler.ir.rewrite import without_unused
 
 @dataclass(frozen=True)
 class StageGraph:
-    """What happens at one resolution.  `starts`, `ends`: the tensors, side by side, that it reads and makes."""
+    """The part of a graph at one resolution.  `starts`, `ends`: the tensors, side by side, that it reads and makes."""
 
     graph: Graph
     starts: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a network costs to run: parameters, multiply-adds, feature-map memory.  From shapes alone."""
+"""The cost of running a network: parameters, multiply-adds, feature-map memory.  From shapes alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from memsr_compiler.analysis.schedule import Carrying, body_output
 
 @dataclass(frozen=True)
 class Cost:
-    """parameters          weights and biases
+    """Cost of a network, for any size of image.
+
+    parameters          weights and biases
     macs_per_pixel      multiply-adds of all convolutions for one pixel of the input
     floats_per_pixel    numbers that must be held at once, for one pixel of the input, at the worst moment
     widest              channels of the widest feature map, folded to the input's resolution
@@ -71,7 +73,7 @@ def cost_of_graph(graph: ir.Graph) -> Cost:
 
 
 def published_macs(graph: ir.Graph) -> int:
-    """What MemSR's Table 4 calls FLOPs, for one pixel of the input; `cost_of_graph` has the multiply-adds there are.
+    """FLOPs as MemSR's Table 4 counts them, for one pixel of the input; the multiply-adds there are: `cost_of_graph`.
 
     For every number that a convolution gives, all weights of its kernel and one for the bias.  A transposed convolution
     is counted so too, stride^2 times what it computes.  One for every number that a leaky ReLU gives; none for a ReLU.

@@ -71,12 +71,12 @@ def compute_again(graph: Graph, base: Schedule) -> Graph:
     copies: dict[tuple[str, int], str] = {}
     ops: list[Op] = []
 
-    def copied(name: str, layer: int) -> str:
+    def copy(name: str, layer: int) -> str:
         op = graph[name]
         if isinstance(op, Input):
             return name
         if (name, layer) not in copies:
-            operands = tuple(copied(i, layer) for i in op.inputs)
+            operands = tuple(copy(i, layer) for i in op.inputs)
             copies[name, layer] = names.again(name, layer)
             ops.append(replace(op, name=copies[name, layer], inputs=operands))
         return copies[name, layer]
@@ -86,7 +86,7 @@ def compute_again(graph: Graph, base: Schedule) -> Graph:
         operands = []
         for name in op.inputs:
             far = 0 < depth[name] <= SHALLOW and layer - depth[name] > FAR and depth[op.name] > SHALLOW
-            operands.append(copied(name, layer) if far else name)
+            operands.append(copy(name, layer) if far else name)
         ops.append(op if isinstance(op, Input) else replace(op, inputs=tuple(operands)))
     if not copies:
         return graph
@@ -95,7 +95,7 @@ def compute_again(graph: Graph, base: Schedule) -> Graph:
 
 
 def _depths(graph: Graph) -> dict[str, int]:
-    """Convolutions with k > 1 on the longest way from the input."""
+    """Number of convolutions with k > 1 on the longest way from the input to each value."""
     depth: dict[str, int] = {}
     for op in graph:
         below = max((depth[i] for i in op.inputs), default=0)

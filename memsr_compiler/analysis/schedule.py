@@ -23,7 +23,9 @@ Carrying = Literal["auto", "shift", "split"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """layer[name]  of every ReLU and every convolution with k > 1, from 1;  the output's layer is `depth`.
+    """The layer of everything, and what is held between layers.
+
+    layer[name]  of every ReLU and every convolution with k > 1, from 1;  the output's layer is `depth`.
     crossing[l]  the values that cross boundary l, for l = 0 .. depth - 1
     width[l]     how many channels they take
     kernel[l]    the kernel size of layer l + 1
@@ -52,22 +54,23 @@ def body_output(graph: Graph) -> str:
 
 
 def is_pointwise(op: Op) -> bool:
+    """Whether an op is linear and looks at one pixel, so that it can be done in any layer."""
     return isinstance(op, Sum) or (isinstance(op, Conv2d) and op.pointwise)
 
 
 def nonnegative(graph: Graph) -> frozenset[str]:
     """Values that are never below zero, whatever the input (within its stated range).  A safe under-estimate."""
-    found: set[str] = set()
+    never_below: set[str] = set()
     for op in graph:
-        known = all(name in found for name in op.inputs)
+        known = all(name in never_below for name in op.inputs)
         if (
             isinstance(op, Relu)
             or (isinstance(op, Input) and op.low >= 0)
             or (isinstance(op, Conv2d) and known and float(op.weight.min()) >= 0 and float(op.bias.min()) >= 0)
             or (isinstance(op, (Sum, Carry)) and known)
         ):
-            found.add(op.name)
-    return frozenset(found)
+            never_below.add(op.name)
+    return frozenset(never_below)
 
 
 def schedule(graph: Graph, carry: Carrying = "auto") -> Schedule:
@@ -85,7 +88,9 @@ def schedule(graph: Graph, carry: Carrying = "auto") -> Schedule:
 
 @dataclass(frozen=True)
 class _Timing:
-    """layer     of every ReLU and convolution with k > 1
+    """When everything is computed.
+
+    layer     of every ReLU and convolution with k > 1
     ready     the boundary at which a value can first be had by pointwise ops alone
     computed  the layer whose pre-activation can first hold it
     depth     the layer of the output
@@ -99,6 +104,8 @@ class _Timing:
 
 @dataclass(frozen=True)
 class _Regions:
+    """A graph, and what it costs to hold its values."""
+
     graph: Graph
     carry: Carrying
 
@@ -111,7 +118,7 @@ class _Regions:
         return {op.name: i for i, op in enumerate(self.graph)}
 
     def channels(self, name: str) -> int:
-        """How many channels it takes to carry a value; 0 if it must not be, having no meaning in the teacher."""
+        """Channels that it takes to carry a value; 0 if it must not be, having no meaning in the teacher."""
         op = self.graph[name]
         nameless = names.is_internal(op.part.tensor if op.part else name)
         if nameless or (op.part is not None and not op.part.rest):  # all but the bias: carry the tensor itself
@@ -122,6 +129,7 @@ class _Regions:
 
 
 def _time(graph: Graph, layer_of: Mapping[str, int] | None) -> _Timing:
+    """Everything in these layers, or as early as possible."""
     layer: dict[str, int] = {}
     ready: dict[str, int] = {}
     computed: dict[str, int] = {}
@@ -169,6 +177,7 @@ def _later(graph: Graph, early: _Timing, movable: Callable[[str], bool]) -> _Tim
 
 
 def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
+    """The schedule with the fewest channels across each boundary, from the input on."""
     graph = regions.graph
     by_layer: list[list[str]] = [[] for _ in range(timing.depth + 1)]
     for name, layer in timing.layer.items():

@@ -1,4 +1,4 @@
-"""The certificate: what every channel of the plain network means in the teacher.  Data only; `checker` checks it."""
+"""Certificates: what every channel of a plain network means in the teacher.  Data only; `checker` checks it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Which teacher, which plain network (by hash of what they compute), and the meanings that link them.
+    """A claim: which teacher, which plain network (by hash of what they compute), and the meanings that link them.
 
     input_range   the promise holds for images within it; it must be the teacher's own
     """
@@ -47,7 +47,7 @@ class Certificate:
         return found
 
     def to_json(self) -> str:
-        stages = [{"base": s.base, "levels": [[_packed(m) for m in level] for level in s.levels]} for s in self.stages]
+        stages = [{"base": s.base, "levels": [[_pack(m) for m in level] for level in s.levels]} for s in self.stages]
         return json.dumps(
             {
                 "format": FORMAT,
@@ -67,7 +67,7 @@ class Certificate:
             if data["format"] != FORMAT:
                 raise CertificateError(f"this is a '{data['format']}', and only '{FORMAT}' is read; convert again")
             stages = tuple(
-                Stage(int(s["base"]), tuple(tuple(_unpacked(m) for m in level) for level in s["levels"]))
+                Stage(int(s["base"]), tuple(tuple(_unpack(m) for m in level) for level in s["levels"]))
                 for s in data["stages"]
             )
             low, high = (float(v) for v in data["input_range"])
@@ -76,7 +76,7 @@ class Certificate:
             raise CertificateError(f"not a certificate ({type(error).__name__}: {error}); convert again") from None
 
 
-def _packed(m: Meaning) -> dict[str, Any]:
+def _pack(m: Meaning) -> dict[str, Any]:
     packed: dict[str, Any] = {"kind": m.kind, "at": runs(m.positions)}
     if m.tensor:
         packed |= {"tensor": m.tensor, "channels": runs(m.channels)}
@@ -87,7 +87,7 @@ def _packed(m: Meaning) -> dict[str, Any]:
     return packed
 
 
-def _unpacked(data: dict[str, Any]) -> Meaning:
+def _unpack(data: dict[str, Any]) -> Meaning:
     if data["kind"] not in ("value", "positive", "negative", "shifted", "one", "zero"):
         raise CertificateError(f"a channel means '{data['kind']}', which is unknown; convert again")
     if data["kind"] != "shifted" and "constant" in data:

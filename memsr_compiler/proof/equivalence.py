@@ -16,7 +16,7 @@ Network = nn.Module | Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Equivalence:
-    """How far two networks are apart on the inputs that were tried.
+    """The distance of two networks on the inputs that were tried.
 
     deviation   largest absolute difference, in the networks' own units
     bound       what rounding can explain (see `rounding_bound`), or the tolerance that was asked for
@@ -103,7 +103,7 @@ def check_equivalence(
 
 
 def _badness(result: Equivalence) -> tuple[float, float]:
-    """How far beyond (or below) its bound; without a bound, how far at all."""
+    """Deviation in units of its bound, then by itself, for where there is no bound."""
     return result.deviation / max(result.bound, 1e-300), result.deviation
 
 
@@ -137,7 +137,7 @@ def _terms(network: nn.Module) -> int:
 
 
 def input_channels(network: Network) -> int | None:
-    """What the first convolution of a module takes; None if that cannot be seen."""
+    """Channels that the first convolution of a module takes; None if that cannot be seen."""
     if not isinstance(network, nn.Module):
         return None
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)

@@ -102,7 +102,7 @@ Get = Callable[[str], LinearForm]
 
 
 class HeldLevel:
-    """What a level holds, and how the teacher's tensors are written in terms of it.
+    """A level by what it holds, with the teacher's tensors written in terms of it.
 
     nonnegative   no channel of it is ever negative: it is behind a ReLU, or the image
     """
@@ -202,15 +202,15 @@ class HeldLevel:
 
     def _along(self, leaves: dict[str, bool]) -> Get:
         """Definitions followed down to the leaves; a leaf marked True counts as zero."""
-        found: dict[str, LinearForm] = {}
+        forms: dict[str, LinearForm] = {}
 
         def get(name: str) -> LinearForm:
-            if name not in found:
+            if name not in forms:
                 if name not in leaves:
-                    found[name] = define(self, name, get)
+                    forms[name] = define(self, name, get)
                 else:
-                    found[name] = self.nothing(self.channels(name)) if leaves[name] else self.form(name)
-            return found[name]
+                    forms[name] = self.nothing(self.channels(name)) if leaves[name] else self.form(name)
+            return forms[name]
 
         return get
 
@@ -311,7 +311,7 @@ def _activate(level: HeldLevel, op: ir.Op, get: Get) -> LinearForm:
 
 
 def before_relu(level: HeldLevel, name: str, channels: Sequence[int]) -> LinearForm | None:
-    """What goes into channels of ReLU `name` ("n#k", or a Relu of the teacher); None if the tensor is not one's."""
+    """The operand of channels of ReLU `name` ("n#k", or a Relu of the teacher); None if the tensor is not one's."""
     op, k = level.teacher[tensor_of(name)], name.partition("#")[2]
     if not isinstance(op, (ir.Relu, ir.PRelu, ir.Clamp, ir.Maximum)):
         return None
