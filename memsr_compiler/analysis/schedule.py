@@ -17,6 +17,7 @@ import networkx as nx
 from networkx.algorithms.flow import edmonds_karp
 
 from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, names
+from memsr_compiler.ir.rewrite import without_unused
 
 Carrying = Literal["auto", "shift", "split"]
 
@@ -79,6 +80,7 @@ def schedule(graph: Graph, carry: Carrying = "auto") -> Schedule:
 
     graph   Input, Conv2d, Sum, Relu, one resolution, perhaps a PixelShuffle at the end
     """
+    graph = without_unused(graph)
     regions = _Regions(graph, carry)
     early = _time(graph, None)
     plans = (early, _later(graph, early, lambda name: True), _later(graph, early, names.is_again))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from memsr_compiler import ir
@@ -76,3 +77,26 @@ def require_equal(before: ir.Graph, after: ir.Graph) -> None:
         x = integers(2, before.input.channels, height, width, seed=height * 31 + width)
         x = x.abs() if before.input.low >= 0 else x
         assert torch.equal(run(before, x), run(after, x))
+
+
+@st.composite
+def random_graphs(draw: st.DrawFn, most: int = 10) -> ir.Graph:
+    """Canonical graphs with skips of every kind: nested, crossing, dense, from the input; some ops may be unused."""
+    low = draw(st.sampled_from([0.0, -1.0]))
+    ops: list[ir.Op] = [source(draw(st.integers(1, 3)), low)]
+    width = {"x": ops[0].channels}  # type: ignore[attr-defined]
+    for i in range(draw(st.integers(1, most))):
+        name, operand = f"v{i}", draw(st.sampled_from(sorted(width)))
+        kind = draw(st.sampled_from(["conv", "conv", "relu", "relu", "mix", "sum", "sum"]))
+        if kind == "relu":
+            ops.append(relu(name, operand))
+        elif kind == "sum":
+            alike = sorted(n for n in width if width[n] == width[operand])
+            others = draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3))
+            ops.append(add(name, operand, *others))
+        else:
+            k, bias = 1 if kind == "mix" else draw(st.sampled_from([3, 5])), draw(st.booleans())
+            ops.append(conv(name, operand, draw(st.integers(1, 3)), width[operand], k, bias=bias))
+        op = ops[-1]
+        width[name] = len(op.bias) if isinstance(op, ir.Conv2d) else width[operand]
+    return graph(*ops)
