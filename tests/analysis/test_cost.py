@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -27,14 +29,14 @@ def plain_m(scale: int) -> nn.Sequential:
 
 def network(name: str, scale: int) -> nn.Module:
     torch.manual_seed(0)
-    made = {
+    families: dict[str, Callable[[], nn.Module]] = {
         "EDSR-baseline": lambda: EDSR(scale=scale, blocks=16, channels=64),
         "EDSR, one-conv tail": lambda: EDSR(scale=scale, blocks=16, channels=64, tail="conv"),
         "Plain-M": lambda: plain_m(scale),
         "FSRCNN": lambda: FSRCNN(scale=scale, colours=3),
         "IMDN": lambda: IMDN(scale=scale, attention=False),
     }
-    return made[name]().eval()
+    return families[name]().eval()
 
 
 @pytest.mark.parametrize("scale", [2, 4])

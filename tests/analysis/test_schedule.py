@@ -204,7 +204,7 @@ def test_what_is_no_tensor_of_the_teacher_is_not_carried() -> None:
 
 
 def test_a_part_is_never_free() -> None:
-    """It is a share of a tensor that may be negative, whatever its own terms are: x takes two channels, and so does it."""
+    """It is a share of a tensor that may be negative, whatever its terms are: its one channel takes two, as x does."""
     share = conv("y~<x>", "x", 1, 2, 1, bias=False)
     share.weight.abs_()
     before = graph(

@@ -152,8 +152,8 @@ def naive_bias(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
     op, below = rng.choice(biased)
     bias = below.bias if isinstance(below, ir.Conv2d) else below.shift
     folded = replace(op, bias=op.bias + op.weight.sum(dim=(2, 3)) @ bias)
-    none = {"bias": 0 * bias} if isinstance(below, ir.Conv2d) else {"shift": 0 * bias}
-    return _with(_with(graph, op, folded), below, replace(below, **none))
+    bare = replace(below, bias=0 * bias) if isinstance(below, ir.Conv2d) else replace(below, shift=0 * bias)
+    return _with(_with(graph, op, folded), below, bare)
 
 
 def lost_ones(graph: ir.Graph, rng: random.Random) -> ir.Graph | None:
