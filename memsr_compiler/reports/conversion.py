@@ -14,9 +14,20 @@ from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof.certificate import Certificate
-from memsr_compiler.reports import html as page
-from memsr_compiler.reports.graph_svg import DRAWN, HOLDS, KINDS, Bar, draw_graph, draw_widths, kind
-from memsr_compiler.reports.html import escaped
+from memsr_compiler.reports import page
+from memsr_compiler.reports.graph_svg import (
+    DRAWN,
+    HOLDS,
+    KINDS,
+    Bar,
+    beginning,
+    describe_op,
+    draw_graph,
+    draw_widths,
+    kind,
+    name_operands,
+)
+from memsr_compiler.reports.text import escape, format_seconds
 
 WIDTH, HEIGHT = 480, 270  # of the input for which multiply-adds and memory are stated
 
@@ -51,7 +62,7 @@ def convert_report(
         _carried(report),
         _seconds(report),
     )
-    return page.document(f"{teacher_name} as a plain network", sections)
+    return page.write_page(f"{teacher_name} as a plain network", sections)
 
 
 def _head(net: PlainNet, certificate: Certificate, teacher_name: str, measured: Mapping[str, str]) -> str:
@@ -63,14 +74,14 @@ def _head(net: PlainNet, certificate: Certificate, teacher_name: str, measured: 
         "receptive field": f"up to {info.receptive_field} input pixels away",
         "teacher": page.short_hash(certificate.teacher_sha256),
         "plain network": page.short_hash(certificate.plain_sha256),
-        "made by": escaped(info.tool),
+        "made by": escape(info.tool),
     }
     if info.image_skip:
-        facts["beside it"] = escaped(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
-    facts |= {escaped(what): escaped(how) for what, how in measured.items()}
-    sentence = escaped(info.guarantee[:1].upper() + info.guarantee[1:])
+        facts["beside it"] = escape(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
+    facts |= {escape(what): escape(how) for what, how in measured.items()}
+    sentence = escape(info.guarantee[:1].upper() + info.guarantee[1:])
     return (
-        f"<header>\n<h1>{escaped(teacher_name)} as a plain network of {len(net.layers)} layers</h1>\n"
+        f"<header>\n<h1>{escape(teacher_name)} as a plain network of {len(net.layers)} layers</h1>\n"
         f'<p class="guarantee">{sentence}.</p>\n<p class="note">Proved by a certificate: a checker that knows none of '
         "the passes has compared every kernel with what the channels on both its sides mean in the teacher.</p>\n"
         f"{page.facts(facts)}</header>\n"
@@ -126,10 +137,25 @@ def _widths(net: PlainNet, certificate: Certificate) -> str:
         page.scrolling(draw_widths(bars, label=label), "widths, layer by layer"),
         page.legend("h", HOLDS, [name for name in HOLDS if name in shown]),
         page.note(
-            "One bar for the channels between two layers; numbers below are layers. Point at a part to see the "
-            f"teacher's tensors in it.{staged}"
+            "One bar for the channels between two layers; numbers below are layers. The teacher's tensors in each "
+            f"part are in the table, and shown where you point.{staged}"
         ),
+        page.numbers("the channels of every level, as a table", _parts_table(bars)),
     )
+
+
+def _parts_table(bars: Sequence[Bar]) -> str:
+    rows = (
+        [
+            page.head_cell(bar.label),
+            page.cell(what),
+            page.number(str(channels)),
+            page.cell(", ".join(tensors.split("\n"))),
+        ]
+        for bar in bars
+        for what, channels, tensors in bar.parts
+    )
+    return page.table(["level", "holds", "channels", "tensors of the teacher (channels)"], rows, numeric=(2,))
 
 
 def bars_of(certificate: Certificate) -> list[Bar]:
@@ -198,7 +224,7 @@ def _passes(reports: Sequence[PassReport], steps: Sequence[tuple[str, ir.Graph]]
         page.note(
             "After each pass the network was run in float64, borders included, and compared with the one before; the "
             "bound is what rounding may do. One box is one tensor, with its channels in the second row; red arcs are "
-            "skips. Point at a box for its name in the teacher."
+            "skips. Each box's name in the teacher is in the table under its drawing, and shown where you point."
         ),
         page.legend("k", list(KINDS), [name for name in KINDS if name in shown]),
         *map(_detail, story),
@@ -223,7 +249,8 @@ def _story(reports: Sequence[PassReport], steps: Sequence[tuple[str, ir.Graph]])
 def _detail(step: _Step) -> str:
     opened = " open" if step.report is None else ""
     return (
-        f"<details{opened}>\n<summary><b>{escaped(step.title)}</b>{_numbers(step)}</summary>\n"
+        f'<details class="pass"{opened}>\n'
+        f"<summary><b>{escape(step.title)}</b>{_numbers(step)}</summary>\n"
         f"{_about(step.name)}{_drawings(step)}</details>\n"
     )
 
@@ -237,7 +264,7 @@ def _numbers(step: _Step) -> str:
         told = [
             f"{_change(p.ops_before, p.ops_after)} ops",
             f"widest {_change(p.channels_before, p.channels_after)}",
-            f"{page.time(p.seconds)}, check {page.time(p.validation_seconds)}",
+            f"{format_seconds(p.seconds)}, check {format_seconds(p.validation_seconds)}",
             f"deviation {_small(p.deviation)}, bound {_small(p.bound)}",
         ]
     return "".join(f"<span>{text}</span>" for text in told)
@@ -252,7 +279,7 @@ def _about(name: str) -> str:
     for p in (*passes.CANONICAL, *passes.PLAIN):
         if p.name == name:
             first = " ".join((p.__doc__ or "").split("\n\n")[0].split())
-            return f"<p>{escaped(first)}</p>\n{page.note(f'Source: {escaped(p.source)}')}"
+            return f"<p>{escape(first)}</p>\n{page.note(f'Source: {escape(p.source)}')}"
     return ""
 
 
@@ -271,7 +298,19 @@ def _drawings(step: _Step) -> str:
 def _drawing(graph: ir.Graph, label: str) -> str:
     count = len(graph.ops)
     cut = page.note(f"The first {DRAWN} of {count} ops.") if count > DRAWN else ""
-    return cut + page.scrolling(draw_graph(graph, label=label), f"drawing: {label}")
+    return (
+        cut
+        + page.scrolling(draw_graph(graph, label=label), f"drawing: {label}")
+        + page.numbers("its ops, as a table", _ops_table(beginning(graph, DRAWN)))
+    )
+
+
+def _ops_table(graph: ir.Graph) -> str:
+    rows = (
+        [page.head_cell(op.name), page.cell("; ".join(describe_op(graph, op))), page.cell(name_operands(op))]
+        for op in graph
+    )
+    return page.table(["name", "given by", "of"], rows, numeric=())
 
 
 def _carried(report: Report) -> str:
@@ -301,12 +340,12 @@ def _carried(report: Report) -> str:
 def _seconds(report: Report) -> str:
     order = ["trace", "passes", "validation", "build", "certificate"]
     stages = sorted(report.seconds, key=lambda name: order.index(name) if name in order else len(order))
-    rows = [[page.head_cell(name), page.number(page.time(report.seconds[name]))] for name in stages]
-    rows.append([page.head_cell("together"), page.number(page.time(sum(report.seconds.values())))])
+    rows = [[page.head_cell(name), page.number(format_seconds(report.seconds[name]))] for name in stages]
+    rows.append([page.head_cell("together"), page.number(format_seconds(sum(report.seconds.values())))])
     return page.section(
         "Seconds",
         page.table(["stage", "time"], rows, numeric=(1,)),
-        page.note(f"The teacher was read by {escaped(report.reader)}."),
+        page.note(f"The teacher was read by {escape(report.reader)}."),
     )
 
 

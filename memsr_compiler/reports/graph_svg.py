@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from memsr_compiler import ir
 from memsr_compiler.reports.charts import tick
-from memsr_compiler.reports.html import escaped
+from memsr_compiler.reports.drawing import Drawing
+from memsr_compiler.reports.text import escape
 
 DRAWN = 2000  # ops; of a longer network only the first are drawn
 LABELLED = 400  # ops; in a longer network they are too small for text
@@ -48,7 +49,7 @@ class Style:
     labelled: bool
 
 
-LARGE = Style((36, 24), 48, 34, labelled=True)
+LARGE = Style((46, 30), 60, 42, labelled=True)
 SMALL = Style((8, 8), 13, 12, labelled=False)
 
 
@@ -64,8 +65,8 @@ class Bar:
         return sum(channels for _, channels, _ in self.parts)
 
 
-def draw_graph(graph: ir.Graph, *, label: str) -> str:
-    """The network as one <svg>."""
+def draw_graph(graph: ir.Graph, *, label: str) -> Drawing:
+    """The network, from left to right."""
     graph = beginning(graph, DRAWN)
     style = LARGE if len(graph.ops) <= LABELLED else SMALL
     column = columns(graph)
@@ -80,11 +81,8 @@ def draw_graph(graph: ir.Graph, *, label: str) -> str:
     boxes = "".join(_box(graph, op, at[op.name], style) for op in graph)
     width = max(x for x, _ in at.values()) + style.box[0] + 8
     height = max(y for _, y in at.values()) + style.box[1] + 8
-    return (
-        f'<svg class="graph" role="img" aria-label="{escaped(label)}" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}"><path class="edge" d="{lines}"/>'
-        f'<path class="edge skip" d="{bows}"/>{boxes}</svg>\n'
-    )
+    content = f'<path class="edge" d="{lines}"/><path class="edge skip" d="{bows}"/>{boxes}'
+    return Drawing("graph", label, width, height, content)
 
 
 def beginning(graph: ir.Graph, count: int) -> ir.Graph:
@@ -148,9 +146,9 @@ def arcs(graph: ir.Graph, column: Mapping[str, int], lane: Mapping[str, int]) ->
     return {(a, b) for a, b in edges if any((c, lane[a]) in full for c in range(column[a] + 1, column[b]))}
 
 
-def draw_widths(bars: Sequence[Bar], *, label: str) -> str:
-    """Stacked bars, one a level, as one <svg>."""
-    pitch = max(24, min(72, 1100 // len(bars)))
+def draw_widths(bars: Sequence[Bar], *, label: str) -> Drawing:
+    """Stacked bars, one a level."""
+    pitch = max(32, min(72, 1100 // len(bars)))
     left, top, tall = 36, 18, 200
     step = tick(max(bar.width for bar in bars))
     highest = step * math.ceil(max(bar.width for bar in bars) / step)
@@ -160,25 +158,21 @@ def draw_widths(bars: Sequence[Bar], *, label: str) -> str:
     def y(channels: float) -> float:
         return round(floor - tall * channels / highest, 1)
 
-    drawn = []
-    for channels in range(0, highest + 1, step):
-        drawn.append(f'<path class="grid" d="M{left} {y(channels)}H{right}"/>')
-        drawn.append(f'<text class="tick" x="{left - 6}" y="{y(channels) + 3}">{channels}</text>')
+    lines = range(0, highest + 1, step)
+    axis = "".join(f'<text class="tick" x="{left - 6}" y="{y(n) + 4}">{n}</text>' for n in lines)
+    drawn = [*(f'<path class="grid" d="M{left} {y(n)}H{right}"/>' for n in lines), axis]
     for i, bar in enumerate(bars):
         x, below = left + i * pitch + 3, 0
         for kind, channels, tensors in bar.parts:
             size = round(y(below) - y(below + channels), 1)
-            title = escaped(f"{bar.label}: {channels} channels, {kind}" + (f"\n{tensors}" if tensors else ""))
+            title = escape(f"{bar.label}: {channels} channels, {kind}" + (f"\n{tensors}" if tensors else ""))
             place = f'x="{x}" y="{y(below + channels)}" width="{pitch - 6}" height="{size}"'
             drawn.append(f'<rect class="h{HOLDS.index(kind)}" {place}><title>{title}</title></rect>')
             below += channels
         middle = x + (pitch - 6) / 2
         drawn.append(f'<text x="{middle}" y="{y(below) - 4}">{bar.width}</text>')
-        drawn.append(f'<text class="name" x="{middle}" y="{floor + 14}">{escaped(bar.label.split()[-1])}</text>')
-    return (
-        f'<svg class="widths" role="img" aria-label="{escaped(label)}" width="{right + 4}" height="{floor + 20}" '
-        f'viewBox="0 0 {right + 4} {floor + 20}">{"".join(drawn)}</svg>\n'
-    )
+        drawn.append(f'<text class="name" x="{middle}" y="{floor + 15}">{escape(bar.label.split()[-1])}</text>')
+    return Drawing("widths", label, right + 4, floor + 20, "".join(drawn), (left - 2, axis))
 
 
 def kind(op: ir.Op) -> str:
@@ -213,7 +207,7 @@ def _arc(a: tuple[int, int], b: tuple[int, int], rise: int, style: Style) -> str
 def _box(graph: ir.Graph, op: ir.Op, at: tuple[int, int], style: Style) -> str:
     (x, y), (wide, high) = at, style.box
     number = list(KINDS).index(kind(op))
-    title = f"<title>{escaped(_title(graph, op))}</title>"
+    title = f"<title>{escape(_title(graph, op))}</title>"
     box = f'<path class="k{number}" d="M{x} {y}h{wide}v{high}h-{wide}z"'
     if not style.labelled:
         return f"{box}>{title}</path>"
@@ -222,7 +216,7 @@ def _box(graph: ir.Graph, op: ir.Op, at: tuple[int, int], style: Style) -> str:
     middle = x + wide // 2
     return (
         f"<g>{title}{box}/>"
-        f'<text x="{middle}" y="{y + 10}">{_short(op)}</text><text x="{middle}" y="{y + 20}">{width}</text></g>'
+        f'<text x="{middle}" y="{y + 13}">{_short(op)}</text><text x="{middle}" y="{y + 25}">{width}</text></g>'
     )
 
 
@@ -250,13 +244,21 @@ def _short(op: ir.Op) -> str:
 
 
 def _title(graph: ir.Graph, op: ir.Op) -> str:
+    operands = name_operands(op)
+    return "\n".join([op.name, *describe_op(graph, op), *([f"of {operands}"] if operands else [])])
+
+
+def name_operands(op: ir.Op) -> str:
+    """The first six tensors that an op reads, and how many more."""
+    more = f" and {len(op.inputs) - 6} more" if len(op.inputs) > 6 else ""
+    return f"{', '.join(op.inputs[:6])}{more}"
+
+
+def describe_op(graph: ir.Graph, op: ir.Op) -> list[str]:
+    """Lines on an op: its type, channels and size; then its kernel, or what the channels of a ReLU mean."""
     t = graph.type(op.name)
     where = f" at {t.scale} times the input's size" if t.scale > 1 else ""
-    lines = [op.name, f"{type(op).__name__}, {t.channels} channels{where}", *_details(op)]
-    if op.inputs:
-        more = f" and {len(op.inputs) - 6} more" if len(op.inputs) > 6 else ""
-        lines.append(f"of {', '.join(op.inputs[:6])}{more}")
-    return "\n".join(lines)
+    return [f"{type(op).__name__}, {t.channels} channels{where}", *_details(op)]
 
 
 def _details(op: ir.Op) -> Iterator[str]:

@@ -14,12 +14,12 @@ from typing import Literal, Protocol
 from PIL import Image, ImageDraw, ImageFont
 
 from memsr_compiler.reports.charts import step
-from memsr_compiler.reports.html import escaped
+from memsr_compiler.reports.text import escape
 
 WIDTH, HEIGHT = 640, 420
 LEFT, TOP, RIGHT, FLOOR = 64, 52, 616, 366  # of the plot, in pixels
 LARGEST, SMALLEST = 34.0, 3.0  # radius of a dot
-LINE, LETTER = 14, 6  # pixels from a label to the next below, and of a letter, about
+LINE, LETTER = 14, 6  # pixels from a line of text to the next, and of a letter, about
 GAP = 5  # pixels from a dot to its label
 COLOURS = ("#1f5fa8", "#b8452f", "#2f7d4f", "#8a5aa8", "#a87b1f", "#3f7f8c")
 INK, GRID, PAPER, SOFT = "#1d1f21", "#dcdedf", "#fdfdfc", "#5b6168"
@@ -55,7 +55,7 @@ def as_svg(dots: Sequence[Dot], title: str) -> str:
     _draw(canvas, dots, title)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'font-family="system-ui, sans-serif" font-size="11"><title>{escaped(title)}</title>'
+        f'font-family="system-ui, sans-serif" font-size="11"><title>{escape(title)}</title>'
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>{"".join(canvas.drawn)}</svg>\n'
     )
 
@@ -98,19 +98,22 @@ def _draw(canvas: Canvas, dots: Sequence[Dot], title: str) -> None:
         x, y = place(dot.seconds * 1000, dot.psnr)
         radius = max(SMALLEST, LARGEST * math.sqrt((dot.memory or 0) / most))
         words = dot.label if dot.memory is None else f"{dot.label}, {dot.memory / 2**20:,.0f} MiB"
-        canvas.dot(x, y, radius, COLOURS[i % len(COLOURS)], f"{words}: {dot.psnr:.2f} dB, {dot.seconds * 1000:,.1f} ms")
-        wanted.append((x, y, radius, words))
+        measured = f"{dot.psnr:.2f} dB, {dot.seconds * 1000:,.1f} ms"
+        canvas.dot(x, y, radius, COLOURS[i % len(COLOURS)], f"{words}: {measured}")
+        wanted.append((x, y, radius, words, measured))
     labels: list[tuple[float, float, float]] = []
-    for x, y, radius, words in wanted:  # above all dots
-        half = LETTER * len(words) / 2
+    for x, y, radius, words, measured in wanted:  # above all dots
+        half = LETTER * max(len(words), len(measured)) / 2
         beside = radius + GAP + half
-        labels.append(_free(labels, x + beside if x + beside + half <= RIGHT else x - beside, y + 4, half))
-        canvas.text(*labels[-1][:2], words, "middle")
+        labels.append(_free(labels, x + beside if x + beside + half <= RIGHT else x - beside, y - 3, half))
+        middle, base, _ = labels[-1]
+        canvas.text(middle, base, words, "middle")
+        canvas.text(middle, base + LINE - 1, measured, "middle", SOFT)
 
 
 def _free(taken: Sequence[tuple[float, float, float]], x: float, y: float, half: float) -> tuple[float, float, float]:
-    """Middle, base line and half the width of a label, lower than wanted where it would cover another."""
-    while any(abs(y - there) < LINE and abs(x - middle) < half + wide for middle, there, wide in taken):
+    """Middle, base line and half the width of a label of two lines, lower than wanted where it would cover another."""
+    while any(abs(y - there) < 2 * LINE and abs(x - middle) < half + wide for middle, there, wide in taken):
         y += 1
     return x, y, half
 
@@ -125,13 +128,13 @@ class _Svg:
     def dot(self, x: float, y: float, radius: float, colour: str, told: str) -> None:
         self.drawn.append(
             f'<circle cx="{x:g}" cy="{y:g}" r="{radius:.2f}" fill="{colour}" fill-opacity="0.55">'
-            f"<title>{escaped(told)}</title></circle>"
+            f"<title>{escape(told)}</title></circle>"
         )
 
     def text(self, x: float, y: float, words: str, anchor: Anchor, colour: str = INK, *, title: bool = False) -> None:
         bold = ' font-size="13" font-weight="600"' if title else ""
         self.drawn.append(
-            f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{colour}"{bold}>{escaped(words)}</text>'
+            f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{colour}"{bold}>{escape(words)}</text>'
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,9 +14,9 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import png
 from memsr_compiler.ir import names
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.reports import html as page
-from memsr_compiler.reports.charts import ERRORS, HOLDS, Pair, Spectrum, draw_errors, draw_pairs, draw_spectra, shades
-from memsr_compiler.reports.html import escaped
+from memsr_compiler.reports import page
+from memsr_compiler.reports.charts import ERRORS, HOLDS, Pair, Spectrum, draw_errors, draw_pairs, draw_spectra
+from memsr_compiler.reports.text import escape, format_decibels, format_error, format_seconds
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 
 _MODES = {"data-aware": "data-aware initialisation", "memsr": "MemSR's initialisation (Algorithm 1)"}
@@ -82,19 +81,14 @@ def shrink_report(
         _layers(report.layers),
         _seconds(report),
     )
-    return page.document(f"A student of {teacher_name}", sections, with_images=True)
-
-
-def decibels(value: float | None) -> str:
-    """'31.205 dB'; '' where nothing was measured."""
-    return "" if value is None else f"{value:.3f} dB"
+    return page.write_page(f"A student of {teacher_name}", sections, with_images=True)
 
 
 def _head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
     info = net.info
     low, high = info.input_range
     told = {
-        "made by": f"{escaped(info.tool)}, {escaped(_MODES[report.mode])}",
+        "made by": f"{escape(info.tool)}, {escape(_MODES[report.mode])}",
         "derived from": f"{report.images:,} crops, {report.pixels:,} input pixels",
         "scale": f"×{info.scale}, {info.channels} channels in",
         "input range": f"{low:g} to {high:g}",
@@ -103,11 +97,11 @@ def _head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
         "student": page.short_hash(net.sha256()),
     }
     if info.image_skip:
-        told["beside it"] = escaped(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
+        told["beside it"] = escape(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
     widest = max(net.widths[1:-1], default=0)
     before = max((layer.teacher_width for layer in report.layers), default=0)
     return (
-        f"<header>\n<h1>A student of {escaped(teacher_name)}: {len(net.layers)} layers, up to {widest} channels</h1>\n"
+        f"<header>\n<h1>A student of {escape(teacher_name)}: {len(net.layers)} layers, up to {widest} channels</h1>\n"
         f'<p class="guarantee">It approximates the teacher, whose layers need up to {before} channels; no training was '
         f"done.</p>\n{page.facts(told)}</header>\n"
     )
@@ -118,7 +112,7 @@ def _costs(rows: Sequence[Row], size: tuple[int, int], images: str) -> str:
     base = next((row.cost for row in rows if row.cost is not None), None)
     body = []
     for row in rows:
-        cells = [page.head_cell(row.name), page.number(decibels(row.psnr))]
+        cells = [page.head_cell(row.name), page.number(format_decibels(row.psnr))]
         if row.cost is None or base is None:
             cells += [page.number("")] * 6
         else:
@@ -140,7 +134,7 @@ def _costs(rows: Sequence[Row], size: tuple[int, int], images: str) -> str:
         page.note(
             f"Costs for an input of {width}×{height} pixels in float32, from shapes alone. Live feature maps: the most "
             "that must be held at once; in the teacher every value goes after its last use. The plain network is the "
-            f"teacher's equivalent, so its PSNR is the teacher's. PSNR on {escaped(images)}."
+            f"teacher's equivalent, so its PSNR is the teacher's. PSNR on {escape(images)}."
         ),
     )
 
@@ -170,14 +164,14 @@ def _picture(picture: Picture) -> str:
         f'width="{width}" height="{height}"/></svg>'
     )
     crops = "".join(
-        f"<figure>{_image(pixels, f'{picture.name}, {name}', 'crop')}<figcaption>{escaped(name)}"
-        f"<span>{decibels(psnr)}</span></figcaption></figure>\n"
+        f"<figure>{_image(pixels, f'{picture.name}, {name}', 'crop')}<figcaption>{escape(name)}"
+        f"<span>{format_decibels(psnr)}</span></figcaption></figure>\n"
         for name, pixels, psnr in picture.crops
     )
     whole = _image(picture.whole, picture.name, "whole")
     return (
         f'<div class="pictures">\n<figure class="whole"><div>{whole}{frame}</div>'
-        f"<figcaption>{escaped(picture.name)}</figcaption></figure>\n"
+        f"<figcaption>{escape(picture.name)}</figcaption></figure>\n"
         f'<div class="crops">\n{crops}</div>\n</div>\n'
     )
 
@@ -186,7 +180,7 @@ def _image(pixels: NDArray[np.uint8], label: str, kind: str) -> str:
     height, width = pixels.shape[:2]
     data = base64.b64encode(png(pixels)).decode()
     return (
-        f'<img class="{kind}" alt="{escaped(label)}" width="{width}" height="{height}" '
+        f'<img class="{kind}" alt="{escape(label)}" width="{width}" height="{height}" '
         f'src="data:image/png;base64,{data}">'
     )
 
@@ -203,9 +197,19 @@ def _widths(layers: Sequence[LayerShrunk]) -> str:
         page.legend("w", HOLDS, shown),
         page.note(
             "One bar for each layer but the last: behind, the channels that the teacher holds there; in front, the "
-            "student's. Point at a bar for what is in it."
+            "student's."
         ),
+        page.numbers("widths, as a table", _pairs_table(pairs)),
     )
+
+
+def _pairs_table(pairs: Sequence[Pair]) -> str:
+    rows = (
+        [page.head_cell(p.label), *(page.number(str(n)) for n in (p.teacher, p.student, p.relus, p.carried))]
+        for p in pairs
+    )
+    columns = ["layer", "teacher's channels", "student's", *HOLDS[1:]]
+    return page.table(columns, rows, numeric=range(1, 5))
 
 
 def _held(pairs: Sequence[Pair]) -> tuple[int, int, int]:
@@ -216,16 +220,37 @@ def _spectra(layers: Sequence[LayerShrunk]) -> str:
     spectra = [Spectrum(str(a.number), a.singular_values.tolist(), a.width) for a in layers]
     if not spectra:
         return ""
-    colours = shades(spectra)
     return page.section(
         "Singular values of the teacher's features",
         page.scrolling(draw_spectra(spectra, label="singular values, layer by layer"), "singular values"),
-        page.legend("s", colours, [name for name in colours if name]),
         page.note(
             "Of the centred features of each layer, relative to the largest. A dot marks the student's width: what is "
             "right of it, no network of this width can hold linearly (Eq. 15)."
         ),
+        page.numbers("singular values at the dots, as a table", _spectra_table(spectra)),
     )
+
+
+def _spectra_table(spectra: Sequence[Spectrum]) -> str:
+    rows = (
+        [
+            page.head_cell(spectrum.label),
+            page.number(str(spectrum.kept)),
+            page.number(str(len(spectrum.values))),
+            *(page.number(_relative(spectrum, place)) for place in (spectrum.kept - 1, spectrum.kept)),
+        ]
+        for spectrum in spectra
+    )
+    columns = ["layer", "kept", "of", "the last one kept", "the first one lost"]
+    return page.table(columns, rows, numeric=range(1, 5))
+
+
+def _relative(spectrum: Spectrum, place: int) -> str:
+    """A singular value by the largest; a dash where there is none."""
+    values = spectrum.values
+    if not 0 <= place < len(values) or not values[0] > 0:
+        return "–"
+    return f"{values[place] / values[0]:.1e}"
 
 
 def _errors(report: ShrinkReport) -> str:
@@ -240,8 +265,14 @@ def _errors(report: ShrinkReport) -> str:
             "How far the teacher's features are from what can be told of them, relative to their deviation from the "
             "mean: from the best features of the student's width, and from those that the student computes."
         ),
+        page.numbers("errors, as a table", _errors_table(rows)),
         _fidelity(report.fidelity),
     )
+
+
+def _errors_table(rows: Sequence[tuple[str, float, float]]) -> str:
+    body = ([page.head_cell(name), *(page.number(format_error(value)) for value in values)] for name, *values in rows)
+    return page.table(["layer", *ERRORS], body, numeric=(1, 2))
 
 
 def _fidelity(steps: Sequence[float]) -> str:
@@ -251,7 +282,9 @@ def _fidelity(steps: Sequence[float]) -> str:
         "as derived layer by layer",
         *(f"after {n / (len(steps) - 1):.0%} of the joint refit" for n in range(1, len(steps))),
     ]
-    rows = ([page.head_cell(name), page.number(decibels(value))] for name, value in zip(told, steps, strict=True))
+    rows = (
+        [page.head_cell(name), page.number(format_decibels(value))] for name, value in zip(told, steps, strict=True)
+    )
     return page.table(["student's output against the teacher's", "PSNR"], rows, numeric=(1,))
 
 
@@ -262,8 +295,8 @@ def _layers(layers: Sequence[LayerShrunk]) -> str:
             page.number(str(layer.teacher_width)),
             page.number(str(layer.width)),
             page.number(str(layer.relus)),
-            page.number(_error(layer.lost)),
-            page.number(_error(layer.own_error)),
+            page.number(format_error(layer.lost)),
+            page.number(format_error(layer.own_error)),
             page.cell(", ".join(map(names.value, layer.holds))),
         ]
         for layer in layers
@@ -272,11 +305,7 @@ def _layers(layers: Sequence[LayerShrunk]) -> str:
     return page.section("Layers", page.table(columns, rows, numeric=range(1, 6)))
 
 
-def _error(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "–"
-
-
 def _seconds(report: ShrinkReport) -> str:
-    rows = [[page.head_cell(name), page.number(page.time(value))] for name, value in report.seconds.items()]
-    rows.append([page.head_cell("together"), page.number(page.time(sum(report.seconds.values())))])
+    rows = [[page.head_cell(name), page.number(format_seconds(value))] for name, value in report.seconds.items()]
+    rows.append([page.head_cell("together"), page.number(format_seconds(sum(report.seconds.values())))])
     return page.section("Seconds", page.table(["stage", "time"], rows, numeric=(1,)))

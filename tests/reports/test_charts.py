@@ -16,7 +16,7 @@ from memsr_compiler.reports.charts import (
     draw_pairs,
     draw_spectra,
     draw_tradeoff,
-    shades,
+    name_shades,
     step,
     tick,
 )
@@ -31,7 +31,7 @@ def test_grid_lines_are_round_and_about_five() -> None:
 
 
 def test_the_student_stands_in_front_of_the_teacher() -> None:
-    root = ElementTree.fromstring(draw_pairs([Pair("1", 96, 12, 20), Pair("2", 48, 0, 40)], label="<widths>"))
+    root = ElementTree.fromstring(draw_pairs([Pair("1", 96, 12, 20), Pair("2", 48, 0, 40)], label="<widths>").svg())
     assert root.get("aria-label") == "<widths>"
     bars = [(rect.get("class"), float(rect.get("height", ""))) for rect in root.iter("rect")]
     assert [kind for kind, _ in bars] == ["w0", "w1", "w2", "w0", "w2"]
@@ -44,7 +44,7 @@ def test_the_student_stands_in_front_of_the_teacher() -> None:
 
 def test_spectra_fall_from_one_and_their_dot_is_the_width() -> None:
     values = [10.0, 1.0, 0.1, 0.01]
-    root = ElementTree.fromstring(draw_spectra([Spectrum("1", values, 2)], label="spectra"))
+    root = ElementTree.fromstring(draw_spectra([Spectrum("1", values, 2)], label="spectra").svg())
     (line,) = root.iter("polyline")
     places = [tuple(map(float, pair.split(","))) for pair in line.get("points", "").split()]
     drops = [b[1] - a[1] for a, b in pairwise(places)]
@@ -58,20 +58,20 @@ def test_spectra_fall_from_one_and_their_dot_is_the_width() -> None:
     [[], [0.0], [0.0, 0.0], [1.0], [1.0, 0.0], [5.0] * 3, [1.0, 1e-30], [math.nan, math.nan], [1.0, math.nan]],
 )
 def test_any_spectrum_can_be_drawn(values: list[float]) -> None:
-    root = ElementTree.fromstring(draw_spectra([Spectrum("1", values, 8)], label=""))
+    root = ElementTree.fromstring(draw_spectra([Spectrum("1", values, 8)], label="").svg())
     assert "nan" not in ElementTree.tostring(root, "unicode")
 
 
 def test_layers_share_six_shades() -> None:
     spectra = [Spectrum(str(n), [1.0], 1) for n in range(1, 14)]
-    assert shades(spectra)[0] == "layer 1 to 3"
-    assert shades(spectra)[-1] == "layer 12 to 13"
-    assert [name for name in shades(spectra[:2]) if name] == ["layer 1", "layer 2"]
+    assert name_shades(spectra)[0] == "1–3"
+    assert name_shades(spectra)[-1] == "12–13"
+    assert [name for name in name_shades(spectra[:2]) if name] == ["1", "2"]
 
 
 @pytest.mark.parametrize("rows", [[("1", 0.0, 0.0)], [("1", math.nan, math.inf)], [("1", 1e-9, 2e-9), ("2", 0.9, 1.0)]])
 def test_any_errors_can_be_drawn(rows: list[tuple[str, float, float]]) -> None:
-    root = ElementTree.fromstring(draw_errors(rows, label=""))
+    root = ElementTree.fromstring(draw_errors(rows, label="").svg())
     known = sum(math.isfinite(value) for _, *values in rows for value in values)
     assert len(list(root.iter("circle"))) == known
     assert all(0 <= float(dot.get("cy", "")) <= 200 for dot in root.iter("circle"))

@@ -47,7 +47,9 @@ def test_it_says_what_was_made_and_for_which_inputs(html: str, shifted: Any) -> 
     assert net.info.guarantee[1:] in text
     assert net.info.tool in text
     assert net.info.teacher_sha256[:12] in text
-    assert net.info.teacher_sha256 not in text
+    whole = f'<details class="hash"><summary><code title="SHA-256 {net.info.teacher_sha256}">'
+    assert whole in html
+    assert text.count(net.info.teacher_sha256) == 1  # folded away in those details
     assert net.certificate.plain_sha256[:12] in text
     assert "largest_difference 1e-7" in text
     assert "0 to 1" in text
@@ -66,11 +68,12 @@ def test_costs_stand_side_by_side(html: str, shifted: Any) -> None:
 def test_every_pass_is_told_with_its_numbers_and_drawn_where_it_changed_something(html: str, shifted: Any) -> None:
     net, steps = shifted
     found = outline(html)
-    assert found.count("details") == len(steps) == len(net.report.passes) + 1
+    folds = [attributes.get("class") for tag, attributes in found.seen if tag == "details"]
+    assert folds.count("pass") == len(steps) == len(net.report.passes) + 1
     changes = sum(a.text() != b.text() for (_, a), (_, b) in pairwise(steps))
-    assert found.count("svg") == 1 + 1 + 2 * changes  # the widths, the teacher, then before and after
-    labels = [dict(attributes)["aria-label"] for tag, attributes in found.seen if tag == "svg"]
-    assert all(labels)
+    pictures = [attributes for tag, attributes in found.seen if tag == "svg" and "aria-hidden" not in attributes]
+    assert len(pictures) == 1 + 1 + 2 * changes  # the widths, the teacher, then before and after
+    assert all(attributes["aria-label"] and attributes["role"] == "img" for attributes in pictures)
     for report in net.report.passes:
         if report.ops_before != report.ops_after:
             assert f"{report.name} {report.ops_before} → {report.ops_after} ops" in found.text

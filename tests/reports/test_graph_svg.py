@@ -90,7 +90,7 @@ def test_what_ends_a_layer_stands_in_one_column_and_a_carry_in_its_own_lane() ->
 
 
 def test_a_drawing_is_well_formed_and_names_every_op() -> None:
-    root = ElementTree.fromstring(draw_graph(SKIP, label="skip"))
+    root = ElementTree.fromstring(draw_graph(SKIP, label="skip").svg())
     titles = [title.text or "" for title in root.iter("title")]
     assert [title.split("\n")[0] for title in titles] == [op.name for op in SKIP]
     assert titles[1] == "a\nConv2d, 4 channels\nkernel 4×4×3×3\nof x"
@@ -102,7 +102,7 @@ def test_a_drawing_is_well_formed_and_names_every_op() -> None:
 def test_names_are_escaped() -> None:
     name = "<script>\"'&\ud800"
     graph = Graph((Input(name=name, channels=1), Relu(name="r", inputs=(name,))), "r")
-    root = ElementTree.fromstring(draw_graph(graph, label=name))
+    root = ElementTree.fromstring(draw_graph(graph, label=name).svg())
     assert next(root.iter("title")).text == "<script>\"'&?\nInput, 1 channels"
     assert root.get("aria-label") == "<script>\"'&?"
 
@@ -110,14 +110,14 @@ def test_names_are_escaped() -> None:
 def test_many_operands_are_counted() -> None:
     ops = [conv(f"c{i}", "x") for i in range(9)]
     graph = Graph((Input(name="x", channels=4), *ops, Concat(name="y", inputs=tuple(o.name for o in ops))), "y")
-    root = ElementTree.fromstring(draw_graph(graph, label=""))
+    root = ElementTree.fromstring(draw_graph(graph, label="").svg())
     assert [title.text for title in root.iter("title")][
         -1
     ] == "y\nConcat, 36 channels\nof c0, c1, c2, c3, c4, c5 and 3 more"
 
 
 def test_a_long_network_is_drawn_small_and_a_very_long_one_in_part() -> None:
-    small = ElementTree.fromstring(draw_graph(chain(LABELLED + 1), label=""))
+    small = ElementTree.fromstring(draw_graph(chain(LABELLED + 1), label="").svg())
     assert not list(small.iter("text"))
     assert len(list(small.iter("title"))) == LABELLED + 1
     assert len(beginning(chain(DRAWN + 5), DRAWN).ops) == DRAWN
@@ -139,7 +139,7 @@ def test_bars_are_as_tall_as_levels_are_wide() -> None:
         Bar("input", ((HOLDS[0], 3, "x"),)),
         Bar("after layer 1", (("ReLU output", 64, "a<b"), ("padding", 36, ""))),
     ]
-    root = ElementTree.fromstring(draw_widths(bars, label="widths"))
+    root = ElementTree.fromstring(draw_widths(bars, label="widths").svg())
     heights = [float(rect.get("height", "")) for rect in root.iter("rect")]
     assert [round(h / heights[1] * 64) for h in heights] == [3, 64, 36]
     titles = [title.text for title in root.iter("title")]
@@ -152,4 +152,4 @@ def test_bars_are_as_tall_as_levels_are_wide() -> None:
 
 @pytest.mark.parametrize("width", [1, 3, 4, 7, 99, 12345])
 def test_any_width_can_be_drawn(width: int) -> None:
-    ElementTree.fromstring(draw_widths([Bar("input", ((HOLDS[0], width, ""),))], label=""))
+    ElementTree.fromstring(draw_widths([Bar("input", ((HOLDS[0], width, ""),))], label="").svg())

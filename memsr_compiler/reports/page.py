@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+
+from memsr_compiler.reports.drawing import Drawing
+from memsr_compiler.reports.text import escape
 
 _NUMBER = ' class="number"'
 _CSP = "default-src 'none'; style-src 'unsafe-inline'"
 _CSP_WITH_IMAGES = f"{_CSP}; img-src data:"
 
 
-def document(title: str, sections: Iterable[str], *, with_images: bool = False) -> str:
+def write_page(title: str, sections: Iterable[str], *, with_images: bool = False) -> str:
     """A page of ready sections.
 
     with_images   pictures may stand in it, as data: URIs
@@ -20,21 +22,16 @@ def document(title: str, sections: Iterable[str], *, with_images: bool = False) 
     csp = _CSP_WITH_IMAGES if with_images else _CSP
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{escaped(csp)}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(csp)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f"<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
     )
 
 
-def escaped(text: str) -> str:
-    """Text for HTML, in an attribute too.  Names come from foreign files; half a surrogate pair is no UTF-8."""
-    return html.escape(text.encode("utf-8", "replace").decode())
-
-
 def section(title: str, *content: str) -> str:
     """Ready content under a heading."""
-    return f"<section>\n<h2>{escaped(title)}</h2>\n{''.join(content)}</section>\n"
+    return f"<section>\n<h2>{escape(title)}</h2>\n{''.join(content)}</section>\n"
 
 
 def note(text: str) -> str:
@@ -51,39 +48,48 @@ def facts(rows: Mapping[str, str]) -> str:
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[int]) -> str:
     """A table of ready cells under those headings, in a box that scrolls if it is too wide."""
     heads = "".join(
-        f'<th scope="col"{_NUMBER if i in numeric else ""}>{escaped(name)}</th>' for i, name in enumerate(columns)
+        f'<th scope="col"{_NUMBER if i in numeric else ""}>{escape(name)}</th>' for i, name in enumerate(columns)
     )
     body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
     whole = f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
     return f'<div class="scroll table" role="region" aria-label="table" tabindex="0">{whole}</div>\n'
 
 
-def scrolling(content: str, label: str) -> str:
-    """A box that scrolls sideways, with the keyboard too."""
-    return f'<div class="scroll" role="region" aria-label="{escaped(label)}" tabindex="0">{content}</div>\n'
+def scrolling(drawing: Drawing, label: str) -> str:
+    """A box that scrolls sideways, with the keyboard too; where it is too narrow for the drawing, a line says so."""
+    return (
+        f'<div class="drawing" style="--wide: {drawing.width:g}px">\n'
+        f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0"><div>{drawing.svg()}'
+        f'{drawing.axis_svg()}</div></div>\n<p class="hint" aria-hidden="true">← scrolls sideways →</p>\n</div>\n'
+    )
+
+
+def numbers(of: str, table: str) -> str:
+    """A table, folded away, of what the tooltips of a drawing say: for a keyboard, a touch screen, a voice."""
+    return f'<details class="numbers">\n<summary>{escape(of)}</summary>\n{table}</details>\n'
 
 
 def legend(prefix: str, names: Sequence[str], shown: Sequence[str]) -> str:
     """A list of those `names` that are `shown`, each with its colour."""
-    items = (f'<li><i class="{prefix}{i}"></i>{escaped(n)}</li>' for i, n in enumerate(names) if n in shown)
+    items = (f'<li><i class="{prefix}{i}"></i>{escape(n)}</li>' for i, n in enumerate(names) if n in shown)
     return f'<ul class="legend">{"".join(items)}</ul>\n'
 
 
 def head_cell(text: str) -> str:
-    return f'<th scope="row">{escaped(text)}</th>'
+    return f'<th scope="row">{escape(text)}</th>'
 
 
 def cell(text: str) -> str:
-    return f"<td>{escaped(text)}</td>"
+    return f"<td>{escape(text)}</td>"
 
 
 def number(text: str) -> str:
-    return f"<td{_NUMBER}>{escaped(text)}</td>"
+    return f"<td{_NUMBER}>{escape(text)}</td>"
 
 
 def short_hash(sha256: str) -> str:
-    return f'<code title="SHA-256 {escaped(sha256)}">{escaped(sha256[:12])}</code>'
-
-
-def time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1e3:.1f} ms"
+    """The first digits; unfolded, all of them."""
+    return (
+        f'<details class="hash"><summary><code title="SHA-256 {escape(sha256)}">{escape(sha256[:12])}</code></summary>'
+        f"<code>{escape(sha256)}</code></details>"
+    )
