@@ -28,7 +28,7 @@ from memsr_compiler.files import atomic_write
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.reports.student import Row, shrink_report
+from memsr_compiler.reports.student import Row, report_student
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 from memsr_compiler.student.statistics.distributed import joined
@@ -114,7 +114,7 @@ def _page(
         plain = _plain(teacher, options.student.align, shown)
         columns = {"teacher": columns["teacher"], **plain, "student": columns["student"]}
     step("drawing the report")
-    return shrink_report(
+    return report_student(
         net,
         teacher_name=path.name,
         rows=rows,

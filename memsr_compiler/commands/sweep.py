@@ -30,8 +30,8 @@ from memsr_compiler.commands.student_common import (
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import atomic_write
-from memsr_compiler.reports.charts import Point, draw_tradeoff
 from memsr_compiler.reports.text import format_decibels
+from memsr_compiler.reports.tradeoff import Point, draw_tradeoff
 from memsr_compiler.student.report import ShrinkReport
 from memsr_compiler.torch_helpers import copied
 

@@ -1,4 +1,4 @@
-"""The frame of the HTML reports: one self-contained page, no script, no font, nothing fetched; and its tables."""
+"""The page of an HTML report: self-contained, no script, no font, nothing fetched; its parts, named as tags are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CSP_WITH_IMAGES = f"{_CSP}; img-src data:"
 
 
 def write_page(title: str, sections: Iterable[str], *, with_images: bool = False) -> str:
-    """A page of ready sections.
+    """Text of a page of ready sections.
 
     with_images   pictures may stand in it, as data: URIs
     """
@@ -55,7 +55,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Seq
     return f'<div class="scroll table" role="region" aria-label="table" tabindex="0">{whole}</div>\n'
 
 
-def scrolling(drawing: Drawing, label: str) -> str:
+def picture(drawing: Drawing, label: str) -> str:
     """A box that scrolls sideways, with the keyboard too; where it is too narrow for the drawing, a line says so."""
     return (
         f'<div class="drawing" style="--wide: {drawing.width:g}px">\n'
@@ -64,9 +64,9 @@ def scrolling(drawing: Drawing, label: str) -> str:
     )
 
 
-def numbers(of: str, table: str) -> str:
-    """A table, folded away, of what the tooltips of a drawing say: for a keyboard, a touch screen, a voice."""
-    return f'<details class="numbers">\n<summary>{escape(of)}</summary>\n{table}</details>\n'
+def folded_table(summary: str, table: str) -> str:
+    """A table, folded away, that says what the tooltips of a drawing say: for a keyboard, a touch screen, a voice."""
+    return f'<details class="numbers">\n<summary>{escape(summary)}</summary>\n{table}</details>\n'
 
 
 def legend(prefix: str, names: Sequence[str], shown: Sequence[str]) -> str:
@@ -76,19 +76,22 @@ def legend(prefix: str, names: Sequence[str], shown: Sequence[str]) -> str:
 
 
 def head_cell(text: str) -> str:
+    """The cell that heads a row."""
     return f'<th scope="row">{escape(text)}</th>'
 
 
 def cell(text: str) -> str:
+    """A cell of text."""
     return f"<td>{escape(text)}</td>"
 
 
 def number(text: str) -> str:
+    """A cell of a number, right-aligned."""
     return f"<td{_NUMBER}>{escape(text)}</td>"
 
 
-def short_hash(sha256: str) -> str:
-    """The first digits; unfolded, all of them."""
+def folded_hash(sha256: str) -> str:
+    """The first digits of a hash; unfolded, all of them."""
     return (
         f'<details class="hash"><summary><code title="SHA-256 {escape(sha256)}">{escape(sha256[:12])}</code></summary>'
         f"<code>{escape(sha256)}</code></details>"

@@ -1,21 +1,17 @@
-"""What shrinking did, as one self-contained HTML page: no script, no font, nothing fetched; pictures are inside."""
+"""The report of a student, as one self-contained HTML page: no script, no font, pictures inside, nothing fetched."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.files import png
 from memsr_compiler.ir import names
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.reports import page
-from memsr_compiler.reports.charts import ERRORS, HOLDS, Pair, Spectrum, draw_errors, draw_pairs, draw_spectra
+from memsr_compiler.reports.side_by_side import Picture, write_pictures
+from memsr_compiler.reports.student_charts import write_errors, write_spectra, write_widths
 from memsr_compiler.reports.text import escape, format_decibels, format_error, format_seconds
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 
@@ -34,21 +30,7 @@ class Row:
     psnr: float | None = None
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One place in one photograph, made by several networks.
-
-    whole     the photograph, small;   place   (left, top, width, height) of the crop in it, as fractions of its size
-    crops     (by whom, pixels, PSNR of the whole image in dB or None), the original first; all of one size
-    """
-
-    name: str
-    whole: NDArray[np.uint8]
-    place: tuple[float, float, float, float]
-    crops: Sequence[tuple[str, NDArray[np.uint8], float | None]]
-
-
-def shrink_report(
+def report_student(
     net: PlainNet,
     *,
     teacher_name: str,
@@ -57,7 +39,7 @@ def shrink_report(
     images: str,
     pictures: Sequence[Picture] = (),
 ) -> str:
-    """The page.
+    """Page on a student.
 
     net      a student just derived
     rows     of the cost table, the teacher the first that has a cost, the student the last
@@ -72,19 +54,19 @@ def shrink_report(
             "this network was not just derived, so there is nothing to report; use memsrc shrink --report"
         )
     sections = (
-        _head(net, report, teacher_name),
-        _costs(rows, size, images),
-        _pictures(pictures),
-        _widths(report.layers),
-        _spectra(report.layers),
-        _errors(report),
-        _layers(report.layers),
-        _seconds(report),
+        _write_head(net, report, teacher_name),
+        _write_costs(rows, size, images),
+        write_pictures(pictures),
+        write_widths(report.layers),
+        write_spectra(report.layers),
+        write_errors(report),
+        _write_layers(report.layers),
+        _write_seconds(report),
     )
     return page.write_page(f"A student of {teacher_name}", sections, with_images=True)
 
 
-def _head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
+def _write_head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
     info = net.info
     low, high = info.input_range
     told = {
@@ -93,8 +75,8 @@ def _head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
         "scale": f"×{info.scale}, {info.channels} channels in",
         "input range": f"{low:g} to {high:g}",
         "receptive field": f"up to {info.receptive_field} input pixels away",
-        "teacher": page.short_hash(info.teacher_sha256),
-        "student": page.short_hash(net.sha256()),
+        "teacher": page.folded_hash(info.teacher_sha256),
+        "student": page.folded_hash(net.sha256()),
     }
     if info.image_skip:
         told["beside it"] = escape(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
@@ -107,7 +89,7 @@ def _head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
     )
 
 
-def _costs(rows: Sequence[Row], size: tuple[int, int], images: str) -> str:
+def _write_costs(rows: Sequence[Row], size: tuple[int, int], images: str) -> str:
     width, height = size
     base = next((row.cost for row in rows if row.cost is not None), None)
     body = []
@@ -119,11 +101,11 @@ def _costs(rows: Sequence[Row], size: tuple[int, int], images: str) -> str:
             macs, memory = row.cost.macs_per_pixel * width * height, row.cost.memory(height, width)
             cells += [
                 page.number(f"{row.cost.parameters / 1e3:,.1f}"),
-                page.number(_ratio(row.cost.parameters, base.parameters)),
+                page.number(_format_ratio(row.cost.parameters, base.parameters)),
                 page.number(f"{macs / 1e9:,.1f}"),
-                page.number(_ratio(row.cost.macs_per_pixel, base.macs_per_pixel)),
+                page.number(_format_ratio(row.cost.macs_per_pixel, base.macs_per_pixel)),
                 page.number(f"{memory / 2**20:,.1f}"),
-                page.number(_ratio(row.cost.floats_per_pixel, base.floats_per_pixel)),
+                page.number(_format_ratio(row.cost.floats_per_pixel, base.floats_per_pixel)),
             ]
         body.append(cells)
     costs = ("parameters, 10³", "multiply-adds, 10⁹", "live feature maps, MiB")
@@ -139,156 +121,11 @@ def _costs(rows: Sequence[Row], size: tuple[int, int], images: str) -> str:
     )
 
 
-def _ratio(value: float, base: float) -> str:
+def _format_ratio(value: float, base: float) -> str:
     return f"×{value / base:.2f}" if base else ""
 
 
-def _pictures(pictures: Sequence[Picture]) -> str:
-    if not pictures:
-        return ""
-    return page.section(
-        "Side by side",
-        page.note(
-            "Where enlarging is hardest: the part of each photograph that bicubic gets most wrong, with its pixels "
-            "enlarged. PSNR is that of the whole image."
-        ),
-        *map(_picture, pictures),
-    )
-
-
-def _picture(picture: Picture) -> str:
-    left, top, width, height = (f"{100 * part:.2f}%" for part in picture.place)
-    tall, wide = picture.whole.shape[:2]
-    frame = (
-        f'<svg class="place" viewBox="0 0 {wide} {tall}" aria-hidden="true"><rect x="{left}" y="{top}" '
-        f'width="{width}" height="{height}"/></svg>'
-    )
-    crops = "".join(
-        f"<figure>{_image(pixels, f'{picture.name}, {name}', 'crop')}<figcaption>{escape(name)}"
-        f"<span>{format_decibels(psnr)}</span></figcaption></figure>\n"
-        for name, pixels, psnr in picture.crops
-    )
-    whole = _image(picture.whole, picture.name, "whole")
-    return (
-        f'<div class="pictures">\n<figure class="whole"><div>{whole}{frame}</div>'
-        f"<figcaption>{escape(picture.name)}</figcaption></figure>\n"
-        f'<div class="crops">\n{crops}</div>\n</div>\n'
-    )
-
-
-def _image(pixels: NDArray[np.uint8], label: str, kind: str) -> str:
-    height, width = pixels.shape[:2]
-    data = base64.b64encode(png(pixels)).decode()
-    return (
-        f'<img class="{kind}" alt="{escape(label)}" width="{width}" height="{height}" '
-        f'src="data:image/png;base64,{data}">'
-    )
-
-
-def _widths(layers: Sequence[LayerShrunk]) -> str:
-    if not layers:
-        return ""
-    pairs = [Pair(str(a.number), a.teacher_width, a.relus, a.width - a.relus) for a in layers]
-    label = f"Widths of the student's layers: {', '.join(str(pair.student) for pair in pairs)}"
-    shown = [name for name, n in zip(HOLDS, _held(pairs), strict=True) if n]
-    return page.section(
-        "Widths, layer by layer",
-        page.scrolling(draw_pairs(pairs, label=label), "widths, layer by layer"),
-        page.legend("w", HOLDS, shown),
-        page.note(
-            "One bar for each layer but the last: behind, the channels that the teacher holds there; in front, the "
-            "student's."
-        ),
-        page.numbers("widths, as a table", _pairs_table(pairs)),
-    )
-
-
-def _pairs_table(pairs: Sequence[Pair]) -> str:
-    rows = (
-        [page.head_cell(p.label), *(page.number(str(n)) for n in (p.teacher, p.student, p.relus, p.carried))]
-        for p in pairs
-    )
-    columns = ["layer", "teacher's channels", "student's", *HOLDS[1:]]
-    return page.table(columns, rows, numeric=range(1, 5))
-
-
-def _held(pairs: Sequence[Pair]) -> tuple[int, int, int]:
-    return sum(p.teacher for p in pairs), sum(p.relus for p in pairs), sum(p.carried for p in pairs)
-
-
-def _spectra(layers: Sequence[LayerShrunk]) -> str:
-    spectra = [Spectrum(str(a.number), a.singular_values.tolist(), a.width) for a in layers]
-    if not spectra:
-        return ""
-    return page.section(
-        "Singular values of the teacher's features",
-        page.scrolling(draw_spectra(spectra, label="singular values, layer by layer"), "singular values"),
-        page.note(
-            "Of the centred features of each layer, relative to the largest. A dot marks the student's width: what is "
-            "right of it, no network of this width can hold linearly (Eq. 15)."
-        ),
-        page.numbers("singular values at the dots, as a table", _spectra_table(spectra)),
-    )
-
-
-def _spectra_table(spectra: Sequence[Spectrum]) -> str:
-    rows = (
-        [
-            page.head_cell(spectrum.label),
-            page.number(str(spectrum.kept)),
-            page.number(str(len(spectrum.values))),
-            *(page.number(_relative(spectrum, place)) for place in (spectrum.kept - 1, spectrum.kept)),
-        ]
-        for spectrum in spectra
-    )
-    columns = ["layer", "kept", "of", "the last one kept", "the first one lost"]
-    return page.table(columns, rows, numeric=range(1, 5))
-
-
-def _relative(spectrum: Spectrum, place: int) -> str:
-    """A singular value by the largest; a dash where there is none."""
-    values = spectrum.values
-    if not 0 <= place < len(values) or not values[0] > 0:
-        return "–"
-    return f"{values[place] / values[0]:.1e}"
-
-
-def _errors(report: ShrinkReport) -> str:
-    if not report.layers:
-        return ""
-    rows = [(str(layer.number), layer.lost, layer.own_error) for layer in report.layers]
-    return page.section(
-        "Error per layer",
-        page.scrolling(draw_errors(rows, label="relative errors, layer by layer"), "error per layer"),
-        page.legend("e", ERRORS, ERRORS),
-        page.note(
-            "How far the teacher's features are from what can be told of them, relative to their deviation from the "
-            "mean: from the best features of the student's width, and from those that the student computes."
-        ),
-        page.numbers("errors, as a table", _errors_table(rows)),
-        _fidelity(report.fidelity),
-    )
-
-
-def _errors_table(rows: Sequence[tuple[str, float, float]]) -> str:
-    body = ([page.head_cell(name), *(page.number(format_error(value)) for value in values)] for name, *values in rows)
-    return page.table(["layer", *ERRORS], body, numeric=(1, 2))
-
-
-def _fidelity(steps: Sequence[float]) -> str:
-    if not steps:
-        return ""
-    told = [
-        "as derived layer by layer",
-        *(f"after {n / (len(steps) - 1):.0%} of the joint refit" for n in range(1, len(steps))),
-    ]
-    rows = (
-        [page.head_cell(name), page.number(format_decibels(value))] for name, value in zip(told, steps, strict=True)
-    )
-    return page.table(["student's output against the teacher's", "PSNR"], rows, numeric=(1,))
-
-
-def _layers(layers: Sequence[LayerShrunk]) -> str:
+def _write_layers(layers: Sequence[LayerShrunk]) -> str:
     rows = (
         [
             page.head_cell(str(layer.number)),
@@ -305,7 +142,7 @@ def _layers(layers: Sequence[LayerShrunk]) -> str:
     return page.section("Layers", page.table(columns, rows, numeric=range(1, 6)))
 
 
-def _seconds(report: ShrinkReport) -> str:
+def _write_seconds(report: ShrinkReport) -> str:
     rows = [[page.head_cell(name), page.number(format_seconds(value))] for name, value in report.seconds.items()]
     rows.append([page.head_cell("together"), page.number(format_seconds(sum(report.seconds.values())))])
     return page.section("Seconds", page.table(["stage", "time"], rows, numeric=(1,)))

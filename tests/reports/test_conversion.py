@@ -13,10 +13,7 @@ from helpers.pages import Hostile, converted, page
 from memsr_compiler import ir
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.ir import Meaning
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.proof.certificate import Certificate, Stage
-from memsr_compiler.reports.conversion import bars_of
 from memsr_compiler.teachers.families.edsr import EDSR
 
 
@@ -122,31 +119,6 @@ def test_a_network_without_its_compilers_report_is_refused(shifted: Any) -> None
     bare = PlainNet(list(net), net.info, net.certificate)
     with pytest.raises(InvalidInput, match="just compiled"):
         page(bare, steps)
-
-
-def test_bars_count_every_channel_once(shifted: Any) -> None:
-    net, _ = shifted
-    assert [bar.width for bar in bars_of(net.certificate)] == net.widths
-
-
-def test_a_bar_tells_new_values_from_carried_ones() -> None:
-    held = Meaning("value", (0, 1), "a.relu", (0, 1))
-    below = (held, Meaning("zero", (2,)))
-    above = (
-        held,
-        Meaning("positive", (2,), "b", (0,)),
-        Meaning("negative", (3,), "b", (0,)),
-        Meaning("one", (4,)),
-    )
-    image = (Meaning("value", (0,), "x", (0,)),)
-    bars = bars_of(Certificate("", "", (0.0, 1.0), (Stage(1, (image, below, above, image)),)))
-    assert [bar.label for bar in bars] == ["input", "after layer 1", "after layer 2", "after layer 3"]
-    assert bars[1].parts == (("ReLU output", 2, "a.relu (2)"), ("padding", 1, ""))
-    assert bars[2].parts == (
-        ("carried free", 2, "a.relu (2)"),
-        ("carried split", 2, "b (2)"),
-        ("constant 1", 1, ""),
-    )
 
 
 @pytest.fixture(scope="module")

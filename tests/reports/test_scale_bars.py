@@ -7,8 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from memsr_compiler.reports.charts import Spectrum, draw_matrix, draw_spectra
-from memsr_compiler.reports.drawing import SCALE_HEIGHT, draw_scale_bar
+from memsr_compiler.reports.matrix import draw_matrix
+from memsr_compiler.reports.scale_bar import SCALE_HEIGHT, draw_scale_bar
+from memsr_compiler.reports.spectra import Spectrum, draw_spectra
 
 SVG = "{http://www.w3.org/2000/svg}"
 

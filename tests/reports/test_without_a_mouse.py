@@ -13,8 +13,9 @@ import torch
 from helpers.pages import Hostile, converted, page
 from helpers.students import student, student_page
 
-from memsr_compiler.reports.charts import Point, draw_matrix, draw_tradeoff
-from memsr_compiler.reports.scatter import Dot, as_svg
+from memsr_compiler.reports.matrix import draw_matrix
+from memsr_compiler.reports.scatter import Dot, draw_scatter_svg
+from memsr_compiler.reports.tradeoff import Point, draw_tradeoff
 from memsr_compiler.teachers.families.edsr import EDSR
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -91,7 +92,9 @@ def test_a_trade_off_has_its_numbers_under_it() -> None:
 
 
 def test_dots_of_the_scatter_are_labelled_with_what_their_tooltips_say() -> None:
-    root = ElementTree.fromstring(as_svg([Dot("net <1>", 0.4, 34.2, 5 << 20), Dot("other", 1.25, 33.0, None)], ""))
+    root = ElementTree.fromstring(
+        draw_scatter_svg([Dot("net <1>", 0.4, 34.2, 5 << 20), Dot("other", 1.25, 33.0, None)], "")
+    )
     words = [text.text for text in root.iter(f"{SVG}text")]
     for circle in root.iter(f"{SVG}circle"):
         name, measured = (circle[0].text or "").split(": ")
