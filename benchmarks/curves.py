@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memsr_compiler.reports.charts import step
-from memsr_compiler.reports.html import escaped
-from memsr_compiler.reports.scatter import COLOURS, GRID, INK, PAPER
+from memsr_compiler.reports.axes import choose_step
+from memsr_compiler.reports.colours import GRID, INK, PAPER, SERIES
+from memsr_compiler.reports.text import escape
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, FLOOR = 740, 420, 52, 44, 520, 372
-LINES = (*COLOURS, "#1d1f21", "#d0559a")
+LINES = (*SERIES, "#1d1f21", "#d0559a")
 LINE = 15  # pixels from a name to the next
 
 
@@ -27,7 +27,7 @@ def drawn(curves: Sequence[Curve], title: str, low: float = 28.0) -> str:
     """low   dB at the foot; what is below is cut off"""
     last = max(curve.points[-1][0] for curve in curves)
     high = math.ceil(max(psnr for curve in curves for _, psnr in curve.points))
-    each = step(last)
+    each = choose_step(last)
 
     def x(at: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * at / last, 1)
@@ -53,10 +53,10 @@ def drawn(curves: Sequence[Curve], title: str, low: float = 28.0) -> str:
         )
         end = curve.points[-1][1]
         beneath = max(min(y(end) + 4, FLOOR), beneath + LINE)
-        parts.append(f'<text x="{RIGHT + 8}" y="{beneath}" fill="{colour}">{escaped(curve.name)}: {end:.2f}</text>')
+        parts.append(f'<text x="{RIGHT + 8}" y="{beneath}" fill="{colour}">{escape(curve.name)}: {end:.2f}</text>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'font-family="system-ui, sans-serif" font-size="11"><title>{escaped(title)}</title>'
+        f'font-family="system-ui, sans-serif" font-size="11"><title>{escape(title)}</title>'
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/><g fill="{INK}">'
-        f'<text x="{LEFT}" y="20" font-size="13" font-weight="600">{escaped(title)}</text>{"".join(parts)}</g></svg>\n'
+        f'<text x="{LEFT}" y="20" font-size="13" font-weight="600">{escape(title)}</text>{"".join(parts)}</g></svg>\n'
     )

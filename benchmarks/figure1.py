@@ -16,7 +16,7 @@ from machine import machine
 from table4 import write
 
 from memsr_compiler import benchmark, compile_to_plain, export_onnx, load_teacher, shrink
-from memsr_compiler.reports.scatter import Dot, as_svg
+from memsr_compiler.reports.scatter import Dot, draw_scatter_svg
 from memsr_compiler.torch_helpers import one_thread
 
 TEACHER = Path(__file__).parent.parent / "examples" / "edsr_8x32_x2.pt"
@@ -45,7 +45,7 @@ def main(out: Path) -> None:
             f"{(m.feature_maps or 0) / 2**20:6.1f} MiB {m.score.psnr:.3f} dB"
         )
         dots.append(Dot(name, m.median, m.score.psnr, m.memory.bytes))
-    out.write_text(as_svg(dots, f"{TEACHER.name}, {SIZE[0]}x{SIZE[1]} input, ONNX Runtime on one thread"))
+    out.write_text(draw_scatter_svg(dots, f"{TEACHER.name}, {SIZE[0]}x{SIZE[1]} input, ONNX Runtime on one thread"))
 
 
 if __name__ == "__main__":

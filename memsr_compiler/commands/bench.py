@@ -18,7 +18,7 @@ from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.bench import Measured, benchmark
 from memsr_compiler.files import atomic_write
-from memsr_compiler.reports.scatter import Dot, as_png, as_svg
+from memsr_compiler.reports.scatter import Dot, draw_scatter_png, draw_scatter_svg
 from memsr_compiler.runtime.runners import Provider
 
 COLUMNS = (
@@ -70,7 +70,8 @@ def run(options: BenchOptions, talk: Talk) -> None:
     if options.plot is not None:
         with atomic_write(options.plot) as file:
             dots = [_dot(m) for m in found]
-            file.write(as_png(dots, title) if options.plot.suffix.lower() == ".png" else as_svg(dots, title).encode())
+            png = options.plot.suffix.lower() == ".png"
+            file.write(draw_scatter_png(dots, title) if png else draw_scatter_svg(dots, title).encode())
     talk.json(
         {
             "written": [str(path) for path in files],

@@ -177,10 +177,10 @@ def _write_report(
     path: Path, net: PlainNet, steps: Sequence[tuple[str, ir.Graph]], name: str, cost: Cost, measured: dict[str, float]
 ) -> None:
     from memsr_compiler.files import atomic_write
-    from memsr_compiler.reports.conversion import convert_report
+    from memsr_compiler.reports.conversion import report_conversion
 
     rows = {f"deviation of the {k}": f"{v:.2e}" for k, v in measured.items()}
-    text = convert_report(net, steps, teacher_name=name, teacher_cost=cost, measured=rows)
+    text = report_conversion(net, steps, teacher_name=name, teacher_cost=cost, measured=rows)
     with atomic_write(path) as temporary:
         temporary.write(text.encode())
 

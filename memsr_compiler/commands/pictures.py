@@ -12,7 +12,7 @@ from memsr_compiler.commands.photographs import Images, Sample, Samples
 from memsr_compiler.images.files import to_uint8
 from memsr_compiler.images.metrics import luma
 from memsr_compiler.images.resize import resize
-from memsr_compiler.reports.student import Picture
+from memsr_compiler.reports.side_by_side import Picture
 
 PICTURES = 3
 CROP = 56  # pixels a side, shown three times enlarged

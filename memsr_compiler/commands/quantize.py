@@ -28,7 +28,7 @@ from memsr_compiler.commands.photographs import (
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.quantization.quantize import Quantized, quantize
-from memsr_compiler.reports.student import decibels
+from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.runtime.open import NetworkFile, counted
 from memsr_compiler.runtime.runners import Network, OrtNetwork
 from memsr_compiler.student.crops import batches, sample_inputs
@@ -128,8 +128,13 @@ def _tell(
         f"PSNR on {samples.words}; one thread, a {width}x{height} input",
         ("", "PSNR-Y", "file", "time"),
         [
-            ("float32", decibels(costs.psnr[0]), _kilobytes(written.source_bytes), f"{costs.seconds * 1e3:.0f} ms"),
-            ("int8", decibels(costs.psnr[1]), _kilobytes(written.bytes), f"x {costs.ratio:.2f}"),
+            (
+                "float32",
+                format_decibels(costs.psnr[0]),
+                _kilobytes(written.source_bytes),
+                f"{costs.seconds * 1e3:.0f} ms",
+            ),
+            ("int8", format_decibels(costs.psnr[1]), _kilobytes(written.bytes), f"x {costs.ratio:.2f}"),
         ],
     )
     talk.say(f"8 bits       {written.convolutions} convolutions; ranges measured on {batches} batches of crops")

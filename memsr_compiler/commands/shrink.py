@@ -28,7 +28,8 @@ from memsr_compiler.files import atomic_write
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.reports.student import Row, decibels, shrink_report
+from memsr_compiler.reports.student import Row, report_student
+from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 from memsr_compiler.student.statistics.distributed import join_processes
 from memsr_compiler.torch_helpers import copied
@@ -113,7 +114,7 @@ def _page(
         plain = _plain(teacher, options.student.align, shown)
         columns = {"teacher": columns["teacher"], **plain, "student": columns["student"]}
     step("drawing the report")
-    return shrink_report(
+    return report_student(
         net,
         teacher_name=path.name,
         rows=rows,
@@ -181,7 +182,7 @@ def _tell(
     talk.table(
         f"Costs at a {width}x{height} input; PSNR on {samples.words}",
         ("", "parameters", "multiply-adds", "feature maps", "PSNR-Y"),
-        [(row.name, *cost_cells(row.cost, options.student.size), decibels(row.psnr)) for row in rows],
+        [(row.name, *cost_cells(row.cost, options.student.size), format_decibels(row.psnr)) for row in rows],
     )
     if talk.verbose:
         talk.table("Seconds", ("stage", "seconds"), [(k, f"{v:.2f}") for k, v in report.seconds.items()])

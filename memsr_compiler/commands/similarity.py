@@ -17,7 +17,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.cka import linear_cka
 from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.read import is_plain
-from memsr_compiler.reports.charts import draw_matrix
+from memsr_compiler.reports.matrix import draw_matrix
 from memsr_compiler.student.crops import batches, sample_inputs
 from memsr_compiler.student.levels import LeveledTeacher
 

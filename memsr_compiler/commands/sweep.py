@@ -30,8 +30,8 @@ from memsr_compiler.commands.student_common import (
 from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import atomic_write
-from memsr_compiler.reports.charts import Point, draw_tradeoff
-from memsr_compiler.reports.student import decibels
+from memsr_compiler.reports.text import format_decibels
+from memsr_compiler.reports.tradeoff import Point, draw_tradeoff
 from memsr_compiler.student.report import ShrinkReport
 from memsr_compiler.torch_helpers import copied
 
@@ -99,7 +99,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
         f"Costs at a {size[0]}x{size[1]} input; PSNR on {samples.words}",
         ("", "parameters", "multiply-adds", "feature maps", "PSNR-Y", "widths"),
         [
-            (entry.name, *cost_cells(entry.cost, size), decibels(entry.psnr), widths_text(entry.widths))
+            (entry.name, *cost_cells(entry.cost, size), format_decibels(entry.psnr), widths_text(entry.widths))
             for entry in (bicubic, *students, itself)
         ],
     )

@@ -1,27 +1,25 @@
-"""What a conversion did, as one self-contained HTML page: no script, no font, nothing fetched."""
+"""The report of a conversion, as one self-contained HTML page: no script, no font, nothing fetched."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from memsr_compiler import ir, passes
+from memsr_compiler import ir
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.ir import Meaning
-from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof.certificate import Certificate
-from memsr_compiler.reports import html as page
-from memsr_compiler.reports.graph_svg import DRAWN, HOLDS, KINDS, Bar, draw_graph, draw_widths, kind
-from memsr_compiler.reports.html import escaped
+from memsr_compiler.reports import page
+from memsr_compiler.reports.level_contents import HOLDS, Bar, list_bars
+from memsr_compiler.reports.level_widths import draw_widths
+from memsr_compiler.reports.pass_by_pass import write_passes
+from memsr_compiler.reports.text import escape, format_seconds
 
 WIDTH, HEIGHT = 480, 270  # of the input for which multiply-adds and memory are stated
 
 
-def convert_report(
+def report_conversion(
     net: PlainNet,
     steps: Sequence[tuple[str, ir.Graph]],
     *,
@@ -29,7 +27,7 @@ def convert_report(
     teacher_cost: Cost,
     measured: Mapping[str, str] = {},
 ) -> str:
-    """The page.  The same text for the same conversion, but for the seconds in it.
+    """Page on a conversion.  The same text for the same conversion, but for the seconds in it.
 
     steps      the teacher as read, then (name of a pass, graph after it) in order, as `on_graph` heard of them
     measured   further facts, (what, how much) in words
@@ -44,40 +42,40 @@ def convert_report(
     expected = [p.name for p in report.passes]
     assert [name for name, _ in steps[1:]] == expected, "steps are the teacher as read and one graph for each pass"
     sections = (
-        _head(net, net.certificate, teacher_name, measured),
-        _costs(net, report.cost, teacher_cost, steps[0][1]),
-        _widths(net, net.certificate),
-        _passes(report.passes, steps),
-        _carried(report),
-        _seconds(report),
+        _write_head(net, net.certificate, teacher_name, measured),
+        _write_costs(net, report.cost, teacher_cost, steps[0][1]),
+        _write_widths(net, net.certificate),
+        write_passes(report.passes, steps),
+        _write_carried(report),
+        _write_seconds(report),
     )
-    return page.document(f"{teacher_name} as a plain network", sections)
+    return page.write_page(f"{teacher_name} as a plain network", sections)
 
 
-def _head(net: PlainNet, certificate: Certificate, teacher_name: str, measured: Mapping[str, str]) -> str:
+def _write_head(net: PlainNet, certificate: Certificate, teacher_name: str, measured: Mapping[str, str]) -> str:
     info = net.info
     low, high = info.input_range
     facts = {
         "scale": f"×{info.scale}, {info.channels} channels in",
         "input range": f"{low:g} to {high:g}",
         "receptive field": f"up to {info.receptive_field} input pixels away",
-        "teacher": page.short_hash(certificate.teacher_sha256),
-        "plain network": page.short_hash(certificate.plain_sha256),
-        "made by": escaped(info.tool),
+        "teacher": page.folded_hash(certificate.teacher_sha256),
+        "plain network": page.folded_hash(certificate.plain_sha256),
+        "made by": escape(info.tool),
     }
     if info.image_skip:
-        facts["beside it"] = escaped(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
-    facts |= {escaped(what): escaped(how) for what, how in measured.items()}
-    sentence = escaped(info.guarantee[:1].upper() + info.guarantee[1:])
+        facts["beside it"] = escape(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
+    facts |= {escape(what): escape(how) for what, how in measured.items()}
+    sentence = escape(info.guarantee[:1].upper() + info.guarantee[1:])
     return (
-        f"<header>\n<h1>{escaped(teacher_name)} as a plain network of {len(net.layers)} layers</h1>\n"
+        f"<header>\n<h1>{escape(teacher_name)} as a plain network of {len(net.layers)} layers</h1>\n"
         f'<p class="guarantee">{sentence}.</p>\n<p class="note">Proved by a certificate: a checker that knows none of '
         "the passes has compared every kernel with what the channels on both its sides mean in the teacher.</p>\n"
         f"{page.facts(facts)}</header>\n"
     )
 
 
-def _costs(net: PlainNet, plain: Cost, teacher: Cost, read: ir.Graph) -> str:
+def _write_costs(net: PlainNet, plain: Cost, teacher: Cost, read: ir.Graph) -> str:
     convolutions = sum(isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)) for op in read)
     pixels = WIDTH * HEIGHT
     rows = [
@@ -89,7 +87,7 @@ def _costs(net: PlainNet, plain: Cost, teacher: Cost, read: ir.Graph) -> str:
             plain.macs_per_pixel * pixels / 1e9,
             "{:,.1f}",
         ),
-        ("live feature maps, MiB", _mebibytes(teacher), _mebibytes(plain), "{:,.1f}"),
+        ("live feature maps, MiB", _count_mebibytes(teacher), _count_mebibytes(plain), "{:,.1f}"),
         ("widest map, channels", teacher.widest, plain.widest, "{:,.0f}"),
     ]
     body = (
@@ -112,169 +110,42 @@ def _costs(net: PlainNet, plain: Cost, teacher: Cost, read: ir.Graph) -> str:
     )
 
 
-def _mebibytes(cost: Cost) -> float:
+def _count_mebibytes(cost: Cost) -> float:
     return cost.memory(HEIGHT, WIDTH) / 2**20
 
 
-def _widths(net: PlainNet, certificate: Certificate) -> str:
-    bars = bars_of(certificate)
+def _write_widths(net: PlainNet, certificate: Certificate) -> str:
+    bars = list_bars(certificate)
     shown = {what for bar in bars for what, _, _ in bar.parts}
     staged = " Every stage has its own resolution." if len(certificate.stages) > 1 else ""
     label = f"Widths from input to output: {', '.join(str(bar.width) for bar in bars)}"
     return page.section(
         "Widths, and what the channels hold",
-        page.scrolling(draw_widths(bars, label=label), "widths, layer by layer"),
+        page.picture(draw_widths(bars, label=label), "widths, layer by layer"),
         page.legend("h", HOLDS, [name for name in HOLDS if name in shown]),
         page.note(
-            "One bar for the channels between two layers; numbers below are layers. Point at a part to see the "
-            f"teacher's tensors in it.{staged}"
+            "One bar for the channels between two layers; numbers below are layers. The teacher's tensors in each "
+            f"part are in the table, and shown where you point.{staged}"
         ),
+        page.folded_table("the channels of every level, as a table", _tabulate_parts(bars)),
     )
 
 
-def bars_of(certificate: Certificate) -> list[Bar]:
-    """Every level of every stage as a bar."""
-    bars: list[Bar] = []
-    layer = 0
-    for stage in certificate.stages:
-        below: frozenset[str] = frozenset()
-        for i, level in enumerate(stage.levels):
-            ends = i in (0, len(stage.levels) - 1)
-            layer += i > 0
-            label = f"after layer {layer}" if layer else "input"
-            if not (ends and i == 0 and layer):
-                bars.append(Bar(label, _parts(level, below, ends)))
-            below = frozenset(m.tensor for m in level)
-    return bars
-
-
-def _parts(level: Sequence[Meaning], below: frozenset[str], ends: bool) -> tuple[tuple[str, int, str], ...]:
-    """What a level's channels hold, in the order of HOLDS; `below` are the tensors in the level before it."""
-    found: dict[str, Counter[str]] = {what: Counter() for what in HOLDS}
-    for m in level:
-        found[_holds(m, below, ends)][m.tensor] += len(m.positions)
-    return tuple(
-        (what, sum(tensors.values()), "\n".join(f"{name} ({n})" for name, n in tensors.items() if name))
-        for what, tensors in found.items()
-        if tensors
-    )
-
-
-def _holds(m: Meaning, below: frozenset[str], ends: bool) -> str:
-    if m.kind == "value":
-        return HOLDS[0] if ends else "carried free" if m.tensor in below else "ReLU output"
-    return {
-        "positive": "carried split",
-        "negative": "carried split",
-        "shifted": "carried shifted",
-        "one": "constant 1",
-        "zero": "padding",
-    }[m.kind]
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A graph and how it came about.
-
-    before      the graph that the pass was given; None if no step shows it
-    """
-
-    title: str
-    name: str
-    graph: ir.Graph
-    report: PassReport | None
-    before: ir.Graph | None
-
-    @property
-    def changed(self) -> bool:
-        return self.before is None or self.before.text() != self.graph.text()
-
-
-def _passes(reports: Sequence[PassReport], steps: Sequence[tuple[str, ir.Graph]]) -> str:
-    story = list(_story(reports, steps))
-    shown = {kind(op) for step in story for op in step.graph}
-    return page.section(
-        "Pass by pass",
-        page.note(
-            "After each pass the network was run in float64, borders included, and compared with the one before; the "
-            "bound is what rounding may do. One box is one tensor, with its channels in the second row; red arcs are "
-            "skips. Point at a box for its name in the teacher."
-        ),
-        page.legend("k", list(KINDS), [name for name in KINDS if name in shown]),
-        *map(_detail, story),
-    )
-
-
-def _story(reports: Sequence[PassReport], steps: Sequence[tuple[str, ir.Graph]]) -> Iterator[_Step]:
-    """The teacher, then every pass; a pass that ran once for each stage begins with a graph that no step shows."""
-    name, graph = steps[0]
-    yield _Step(name, name, graph, None, None)
-    total = Counter(report.name for report in reports)
-    seen: Counter[str] = Counter()
-    stage = 0
-    for report, (name, after) in zip(reports, steps[1:], strict=True):
-        seen[name] += 1
-        here = seen[name] if total[name] > 1 else 0
-        before = graph if here == stage else None
-        yield _Step(f"{name}, stage {here}" if here else name, name, after, report, before)
-        graph, stage = after, here
-
-
-def _detail(step: _Step) -> str:
-    opened = " open" if step.report is None else ""
-    return (
-        f"<details{opened}>\n<summary><b>{escaped(step.title)}</b>{_numbers(step)}</summary>\n"
-        f"{_about(step.name)}{_drawings(step)}</details>\n"
-    )
-
-
-def _numbers(step: _Step) -> str:
-    p = step.report
-    if p is None:
-        widest = max(step.graph.type(op.name).channels for op in step.graph)
-        told = [f"{len(step.graph.ops)} ops", f"widest {widest}"]
-    else:
-        told = [
-            f"{_change(p.ops_before, p.ops_after)} ops",
-            f"widest {_change(p.channels_before, p.channels_after)}",
-            f"{page.time(p.seconds)}, check {page.time(p.validation_seconds)}",
-            f"deviation {_small(p.deviation)}, bound {_small(p.bound)}",
+def _tabulate_parts(bars: Sequence[Bar]) -> str:
+    rows = (
+        [
+            page.head_cell(bar.label),
+            page.cell(what),
+            page.number(str(channels)),
+            page.cell(", ".join(tensors.split("\n"))),
         ]
-    return "".join(f"<span>{text}</span>" for text in told)
+        for bar in bars
+        for what, channels, tensors in bar.parts
+    )
+    return page.table(["level", "holds", "channels", "tensors of the teacher (channels)"], rows, numeric=(2,))
 
 
-def _change(before: int, after: int) -> str:
-    return f"{before} → {after}" if before != after else f"{after}"
-
-
-def _about(name: str) -> str:
-    """What the pass does and where it comes from, in its own words."""
-    for p in (*passes.CANONICAL, *passes.PLAIN):
-        if p.name == name:
-            first = " ".join((p.__doc__ or "").split("\n\n")[0].split())
-            return f"<p>{escaped(first)}</p>\n{page.note(f'Source: {escaped(p.source)}')}"
-    return ""
-
-
-def _drawings(step: _Step) -> str:
-    if not step.changed:
-        return page.note("Ops, widths and wiring are as they were before this pass.")
-    drawn = _drawing(step.graph, f"network, {step.title}")
-    if step.report is None:
-        return drawn
-    if step.before is None:
-        return f"<h3>after, this stage alone</h3>\n{drawn}"
-    before = _drawing(step.before, f"network before {step.title}")
-    return f"<h3>before</h3>\n{before}<h3>after</h3>\n{drawn}"
-
-
-def _drawing(graph: ir.Graph, label: str) -> str:
-    count = len(graph.ops)
-    cut = page.note(f"The first {DRAWN} of {count} ops.") if count > DRAWN else ""
-    return cut + page.scrolling(draw_graph(graph, label=label), f"drawing: {label}")
-
-
-def _carried(report: Report) -> str:
+def _write_carried(report: Report) -> str:
     if not report.carried:
         return page.section("Carried tensors", "<p>None: no value is needed past a layer.</p>\n")
     rows = (
@@ -298,17 +169,13 @@ def _carried(report: Report) -> str:
     )
 
 
-def _seconds(report: Report) -> str:
+def _write_seconds(report: Report) -> str:
     order = ["trace", "passes", "validation", "build", "certificate"]
     stages = sorted(report.seconds, key=lambda name: order.index(name) if name in order else len(order))
-    rows = [[page.head_cell(name), page.number(page.time(report.seconds[name]))] for name in stages]
-    rows.append([page.head_cell("together"), page.number(page.time(sum(report.seconds.values())))])
+    rows = [[page.head_cell(name), page.number(format_seconds(report.seconds[name]))] for name in stages]
+    rows.append([page.head_cell("together"), page.number(format_seconds(sum(report.seconds.values())))])
     return page.section(
         "Seconds",
         page.table(["stage", "time"], rows, numeric=(1,)),
-        page.note(f"The teacher was read by {escaped(report.reader)}."),
+        page.note(f"The teacher was read by {escape(report.reader)}."),
     )
-
-
-def _small(value: float) -> str:
-    return f"{value:.1e}" if value else "0"

@@ -1,23 +1,18 @@
-"""What shrinking did, as one self-contained HTML page: no script, no font, nothing fetched; pictures are inside."""
+"""The report of a student, as one self-contained HTML page: no script, no font, pictures inside, nothing fetched."""
 
 from __future__ import annotations
 
-import base64
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.files import png
 from memsr_compiler.ir import names
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.reports import html as page
-from memsr_compiler.reports.charts import ERRORS, HOLDS, Pair, Spectrum, draw_errors, draw_pairs, draw_spectra, shades
-from memsr_compiler.reports.html import escaped
+from memsr_compiler.reports import page
+from memsr_compiler.reports.side_by_side import Picture, write_pictures
+from memsr_compiler.reports.student_charts import write_errors, write_spectra, write_widths
+from memsr_compiler.reports.text import escape, format_decibels, format_error, format_seconds
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 
 _MODES = {"data-aware": "data-aware initialisation", "memsr": "MemSR's initialisation (Algorithm 1)"}
@@ -35,21 +30,7 @@ class Row:
     psnr: float | None = None
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One place in one photograph, made by several networks.
-
-    whole     the photograph, small;   place   (left, top, width, height) of the crop in it, as fractions of its size
-    crops     (by whom, pixels, PSNR of the whole image in dB or None), the original first; all of one size
-    """
-
-    name: str
-    whole: NDArray[np.uint8]
-    place: tuple[float, float, float, float]
-    crops: Sequence[tuple[str, NDArray[np.uint8], float | None]]
-
-
-def shrink_report(
+def report_student(
     net: PlainNet,
     *,
     teacher_name: str,
@@ -58,7 +39,7 @@ def shrink_report(
     images: str,
     pictures: Sequence[Picture] = (),
 ) -> str:
-    """The page.
+    """Page on a student.
 
     net      a student just derived
     rows     of the cost table, the teacher the first that has a cost, the student the last
@@ -73,63 +54,58 @@ def shrink_report(
             "this network was not just derived, so there is nothing to report; use memsrc shrink --report"
         )
     sections = (
-        _head(net, report, teacher_name),
-        _costs(rows, size, images),
-        _pictures(pictures),
-        _widths(report.layers),
-        _spectra(report.layers),
-        _errors(report),
-        _layers(report.layers),
-        _seconds(report),
+        _write_head(net, report, teacher_name),
+        _write_costs(rows, size, images),
+        write_pictures(pictures),
+        write_widths(report.layers),
+        write_spectra(report.layers),
+        write_errors(report),
+        _write_layers(report.layers),
+        _write_seconds(report),
     )
-    return page.document(f"A student of {teacher_name}", sections, with_images=True)
+    return page.write_page(f"A student of {teacher_name}", sections, with_images=True)
 
 
-def decibels(value: float | None) -> str:
-    """'31.205 dB'; '' where nothing was measured."""
-    return "" if value is None else f"{value:.3f} dB"
-
-
-def _head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
+def _write_head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
     info = net.info
     low, high = info.input_range
     told = {
-        "made by": f"{escaped(info.tool)}, {escaped(_MODES[report.mode])}",
+        "made by": f"{escape(info.tool)}, {escape(_MODES[report.mode])}",
         "derived from": f"{report.images:,} crops, {report.pixels:,} input pixels",
         "scale": f"×{info.scale}, {info.channels} channels in",
         "input range": f"{low:g} to {high:g}",
         "receptive field": f"up to {info.receptive_field} input pixels away",
-        "teacher": page.short_hash(info.teacher_sha256),
-        "student": page.short_hash(net.sha256()),
+        "teacher": page.folded_hash(info.teacher_sha256),
+        "student": page.folded_hash(net.sha256()),
     }
     if info.image_skip:
-        told["beside it"] = escaped(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
+        told["beside it"] = escape(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
     widest = max(net.widths[1:-1], default=0)
     before = max((layer.teacher_width for layer in report.layers), default=0)
     return (
-        f"<header>\n<h1>A student of {escaped(teacher_name)}: {len(net.layers)} layers, up to {widest} channels</h1>\n"
+        f"<header>\n<h1>A student of {escape(teacher_name)}: {len(net.layers)} layers, up to {widest} channels</h1>\n"
         f'<p class="guarantee">It approximates the teacher, whose layers need up to {before} channels; no training was '
         f"done.</p>\n{page.facts(told)}</header>\n"
     )
 
 
-def _costs(rows: Sequence[Row], size: tuple[int, int], images: str) -> str:
+def _write_costs(rows: Sequence[Row], size: tuple[int, int], images: str) -> str:
     width, height = size
     base = next((row.cost for row in rows if row.cost is not None), None)
     body = []
     for row in rows:
-        cells = [page.head_cell(row.name), page.number(decibels(row.psnr))]
+        cells = [page.head_cell(row.name), page.number(format_decibels(row.psnr))]
         if row.cost is None or base is None:
             cells += [page.number("")] * 6
         else:
             macs, memory = row.cost.macs_per_pixel * width * height, row.cost.memory(height, width)
             cells += [
                 page.number(f"{row.cost.parameters / 1e3:,.1f}"),
-                page.number(_ratio(row.cost.parameters, base.parameters)),
+                page.number(_format_ratio(row.cost.parameters, base.parameters)),
                 page.number(f"{macs / 1e9:,.1f}"),
-                page.number(_ratio(row.cost.macs_per_pixel, base.macs_per_pixel)),
+                page.number(_format_ratio(row.cost.macs_per_pixel, base.macs_per_pixel)),
                 page.number(f"{memory / 2**20:,.1f}"),
-                page.number(_ratio(row.cost.floats_per_pixel, base.floats_per_pixel)),
+                page.number(_format_ratio(row.cost.floats_per_pixel, base.floats_per_pixel)),
             ]
         body.append(cells)
     costs = ("parameters, 10³", "multiply-adds, 10⁹", "live feature maps, MiB")
@@ -140,130 +116,24 @@ def _costs(rows: Sequence[Row], size: tuple[int, int], images: str) -> str:
         page.note(
             f"Costs for an input of {width}×{height} pixels in float32, from shapes alone. Live feature maps: the most "
             "that must be held at once; in the teacher every value goes after its last use. The plain network is the "
-            f"teacher's equivalent, so its PSNR is the teacher's. PSNR on {escaped(images)}."
+            f"teacher's equivalent, so its PSNR is the teacher's. PSNR on {escape(images)}."
         ),
     )
 
 
-def _ratio(value: float, base: float) -> str:
+def _format_ratio(value: float, base: float) -> str:
     return f"×{value / base:.2f}" if base else ""
 
 
-def _pictures(pictures: Sequence[Picture]) -> str:
-    if not pictures:
-        return ""
-    return page.section(
-        "Side by side",
-        page.note(
-            "Where enlarging is hardest: the part of each photograph that bicubic gets most wrong, with its pixels "
-            "enlarged. PSNR is that of the whole image."
-        ),
-        *map(_picture, pictures),
-    )
-
-
-def _picture(picture: Picture) -> str:
-    left, top, width, height = (f"{100 * part:.2f}%" for part in picture.place)
-    tall, wide = picture.whole.shape[:2]
-    frame = (
-        f'<svg class="place" viewBox="0 0 {wide} {tall}" aria-hidden="true"><rect x="{left}" y="{top}" '
-        f'width="{width}" height="{height}"/></svg>'
-    )
-    crops = "".join(
-        f"<figure>{_image(pixels, f'{picture.name}, {name}', 'crop')}<figcaption>{escaped(name)}"
-        f"<span>{decibels(psnr)}</span></figcaption></figure>\n"
-        for name, pixels, psnr in picture.crops
-    )
-    whole = _image(picture.whole, picture.name, "whole")
-    return (
-        f'<div class="pictures">\n<figure class="whole"><div>{whole}{frame}</div>'
-        f"<figcaption>{escaped(picture.name)}</figcaption></figure>\n"
-        f'<div class="crops">\n{crops}</div>\n</div>\n'
-    )
-
-
-def _image(pixels: NDArray[np.uint8], label: str, kind: str) -> str:
-    height, width = pixels.shape[:2]
-    data = base64.b64encode(png(pixels)).decode()
-    return (
-        f'<img class="{kind}" alt="{escaped(label)}" width="{width}" height="{height}" '
-        f'src="data:image/png;base64,{data}">'
-    )
-
-
-def _widths(layers: Sequence[LayerShrunk]) -> str:
-    if not layers:
-        return ""
-    pairs = [Pair(str(a.number), a.teacher_width, a.relus, a.width - a.relus) for a in layers]
-    label = f"Widths of the student's layers: {', '.join(str(pair.student) for pair in pairs)}"
-    shown = [name for name, n in zip(HOLDS, _held(pairs), strict=True) if n]
-    return page.section(
-        "Widths, layer by layer",
-        page.scrolling(draw_pairs(pairs, label=label), "widths, layer by layer"),
-        page.legend("w", HOLDS, shown),
-        page.note(
-            "One bar for each layer but the last: behind, the channels that the teacher holds there; in front, the "
-            "student's. Point at a bar for what is in it."
-        ),
-    )
-
-
-def _held(pairs: Sequence[Pair]) -> tuple[int, int, int]:
-    return sum(p.teacher for p in pairs), sum(p.relus for p in pairs), sum(p.carried for p in pairs)
-
-
-def _spectra(layers: Sequence[LayerShrunk]) -> str:
-    spectra = [Spectrum(str(a.number), a.singular_values.tolist(), a.width) for a in layers]
-    if not spectra:
-        return ""
-    colours = shades(spectra)
-    return page.section(
-        "Singular values of the teacher's features",
-        page.scrolling(draw_spectra(spectra, label="singular values, layer by layer"), "singular values"),
-        page.legend("s", colours, [name for name in colours if name]),
-        page.note(
-            "Of the centred features of each layer, relative to the largest. A dot marks the student's width: what is "
-            "right of it, no network of this width can hold linearly (Eq. 15)."
-        ),
-    )
-
-
-def _errors(report: ShrinkReport) -> str:
-    if not report.layers:
-        return ""
-    rows = [(str(layer.number), layer.lost, layer.own_error) for layer in report.layers]
-    return page.section(
-        "Error per layer",
-        page.scrolling(draw_errors(rows, label="relative errors, layer by layer"), "error per layer"),
-        page.legend("e", ERRORS, ERRORS),
-        page.note(
-            "How far the teacher's features are from what can be told of them, relative to their deviation from the "
-            "mean: from the best features of the student's width, and from those that the student computes."
-        ),
-        _fidelity(report.fidelity),
-    )
-
-
-def _fidelity(steps: Sequence[float]) -> str:
-    if not steps:
-        return ""
-    told = [
-        "as derived layer by layer",
-        *(f"after {n / (len(steps) - 1):.0%} of the joint refit" for n in range(1, len(steps))),
-    ]
-    rows = ([page.head_cell(name), page.number(decibels(value))] for name, value in zip(told, steps, strict=True))
-    return page.table(["student's output against the teacher's", "PSNR"], rows, numeric=(1,))
-
-
-def _layers(layers: Sequence[LayerShrunk]) -> str:
+def _write_layers(layers: Sequence[LayerShrunk]) -> str:
     rows = (
         [
             page.head_cell(str(layer.number)),
             page.number(str(layer.teacher_width)),
             page.number(str(layer.width)),
             page.number(str(layer.relus)),
-            page.number(_error(layer.lost)),
-            page.number(_error(layer.own_error)),
+            page.number(format_error(layer.lost)),
+            page.number(format_error(layer.own_error)),
             page.cell(", ".join(map(names.value, layer.holds))),
         ]
         for layer in layers
@@ -272,11 +142,7 @@ def _layers(layers: Sequence[LayerShrunk]) -> str:
     return page.section("Layers", page.table(columns, rows, numeric=range(1, 6)))
 
 
-def _error(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "–"
-
-
-def _seconds(report: ShrinkReport) -> str:
-    rows = [[page.head_cell(name), page.number(page.time(value))] for name, value in report.seconds.items()]
-    rows.append([page.head_cell("together"), page.number(page.time(sum(report.seconds.values())))])
+def _write_seconds(report: ShrinkReport) -> str:
+    rows = [[page.head_cell(name), page.number(format_seconds(value))] for name, value in report.seconds.items()]
+    rows.append([page.head_cell("together"), page.number(format_seconds(sum(report.seconds.values())))])
     return page.section("Seconds", page.table(["stage", "time"], rows, numeric=(1,)))

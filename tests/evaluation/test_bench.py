@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
-import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -25,7 +23,6 @@ from memsr_compiler.evaluation import memory as footprint
 from memsr_compiler.evaluation.bench import interleaved
 from memsr_compiler.evaluation.scores import TestImage
 from memsr_compiler.images.files import sample_photographs
-from memsr_compiler.reports.scatter import Dot, as_png, as_svg
 from memsr_compiler.runtime.open import NetworkFile, counted
 from memsr_compiler.runtime.runners import TorchNetwork
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -175,53 +172,6 @@ def test_nothing_to_measure(models: Path) -> None:
     for arguments in ({"repeats": 0}, {"size": (0, 5)}, {"models": []}):
         with pytest.raises(InvalidInput, match="want 1 or more of each"):
             benchmark(**{"models": [models / "plain.onnx"], **arguments})  # type: ignore[arg-type]
-
-
-# -- the picture
-
-
-def dots() -> list[Dot]:
-    return [
-        Dot("teacher <1>.pt", 0.4, 34.2, 400 * MIB),
-        Dot("plain.onnx", 0.8, 34.2, 100 * MIB),
-        Dot("unknown", 0.1, 33.0, None),
-        Dot("nowhere", 0.1, float("nan"), 5),
-    ]
-
-
-def test_area_is_memory_and_place_is_time_and_quality() -> None:
-    root = ElementTree.fromstring(as_svg(dots(), "A & B"))
-    space = "{http://www.w3.org/2000/svg}"
-    circles = [{key: float(dot.get(key, "")) for key in ("cx", "cy", "r")} for dot in root.iter(f"{space}circle")]
-    assert len(circles) == 3
-    assert (circles[0]["r"] / circles[1]["r"]) ** 2 == pytest.approx(4, rel=0.01)
-    assert circles[0]["cy"] == circles[1]["cy"] < circles[2]["cy"]
-    left = circles[2]["cx"] - (circles[0]["cx"] - circles[2]["cx"]) / 3  # where time is 0
-    assert circles[1]["cx"] - left == pytest.approx(2 * (circles[0]["cx"] - left), abs=0.5)
-    words = [text.text for text in root.iter(f"{space}text")]
-    assert {"A & B", "teacher <1>.pt, 400 MiB", "plain.onnx, 100 MiB", "unknown"} <= set(words)
-
-
-def test_labels_do_not_cover_each_other() -> None:
-    root = ElementTree.fromstring(as_svg([Dot(f"network {i}", 0.1, 33.0, MIB) for i in range(3)], ""))
-    space = "{http://www.w3.org/2000/svg}"
-    heights = [float(t.get("y", "")) for t in root.iter(f"{space}text") if (t.text or "").startswith("network")]
-    assert np.diff(sorted(heights)).min() >= 12
-
-
-def test_the_png_shows_the_same() -> None:
-    image = Image.open(io.BytesIO(as_png(dots(), "title"))).convert("RGB")
-    assert image.size == (1280, 840)
-    root = ElementTree.fromstring(as_svg(dots(), "title"))
-    for dot in root.iter("{http://www.w3.org/2000/svg}circle"):
-        red, green, blue = image.getpixel((2 * float(dot.get("cx", "")), 2 * float(dot.get("cy", ""))))  # type: ignore[misc]
-        assert max(red, green, blue) - min(red, green, blue) > 30, "paper, grid and ink are grey"
-
-
-@pytest.mark.parametrize("given", [[], [Dot("x", 0.0, 0.0, 0)], [Dot("x", 1e-7, float("inf"), 1)]])
-def test_any_networks_can_be_drawn(given: list[Dot]) -> None:
-    ElementTree.fromstring(as_svg(given, ""))
-    as_png(given, "")
 
 
 # -- the command

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,18 @@ class Browser:
 
     def run(self, script: str) -> Any:
         return self.send("Runtime.evaluate", expression=script)["result"].get("value")
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """Press and release a key of that name and that virtual key code."""
+        for kind in ("keyDown", "keyUp"):
+            typed = {"text": text} if kind == "keyDown" and text else {}
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **typed)
+
+    def wait(self, condition: str, seconds: float = 10.0) -> None:
+        """Until a condition of the page holds: scrolling by keys is drawn out."""
+        end = time.monotonic() + seconds
+        while not self.run(condition):
+            assert time.monotonic() < end, f"not in {seconds} s: {condition}"
 
     def picture(self, *, whole: bool = False) -> Image.Image:
         data = self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]

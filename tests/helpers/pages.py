@@ -11,7 +11,7 @@ from memsr_compiler import ir
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.reports.conversion import convert_report
+from memsr_compiler.reports.conversion import report_conversion
 from memsr_compiler.trace.trace import trace
 
 
@@ -22,7 +22,7 @@ def converted(model: nn.Module, **options: Any) -> tuple[PlainNet, list[tuple[st
 
 
 def page(net: PlainNet, steps: list[tuple[str, ir.Graph]], name: str = "teacher.pt", **measured: str) -> str:
-    return convert_report(net, steps, teacher_name=name, teacher_cost=cost_of_graph(steps[0][1]), measured=measured)
+    return report_conversion(net, steps, teacher_name=name, teacher_cost=cost_of_graph(steps[0][1]), measured=measured)
 
 
 class Hostile(nn.Module):

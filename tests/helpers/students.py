@@ -11,7 +11,8 @@ import torch
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
-from memsr_compiler.reports.student import Picture, Row, shrink_report
+from memsr_compiler.reports.side_by_side import Picture
+from memsr_compiler.reports.student import Row, report_student
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 
 
@@ -75,7 +76,7 @@ def student_page(net: PlainNet | None = None, *, name: str = "teacher.pt", pictu
         Row("plain", Cost(900_000, 880_000, 500, 256), 34.25),
         Row("student", report.cost, 33.5),
     ]
-    return shrink_report(
+    return report_student(
         net,
         teacher_name=name,
         rows=rows,

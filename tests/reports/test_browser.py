@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,10 +72,99 @@ def test_it_opens_in_a_browser(made: object, tab: Browser, tmp_path: Path) -> No
 # Elements that begin or end outside the window, those in a box that scrolls excepted.
 STICKING_OUT = """
 [...document.querySelectorAll('main *')]
-  .filter(e => !e.closest('.scroll svg, .scroll table'))
+  .filter(e => !e.closest('.scroll > *'))
   .filter(e => e.getBoundingClientRect().right > innerWidth + 0.5 || e.getBoundingClientRect().left < -0.5)
   .map(e => e.outerHTML.slice(0, 80)).join('\\n')
 """
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A report of a conversion and one of a student of many layers."""
+    torch.manual_seed(0)
+    texts = {"conversion": small(), "student": student_page(student((3, *([64, 24] * 20), 12)))}
+    folder = tmp_path_factory.mktemp("reports")
+    for name, text in texts.items():
+        (folder / f"{name}.html").write_text(text, "utf-8")
+    return {name: folder / f"{name}.html" for name in texts}
+
+
+DRAWINGS = """
+[...document.querySelectorAll('.drawing')].filter(d => d.checkVisibility()).map(d => {
+  const box = d.querySelector('.scroll'), svg = d.querySelector('svg[role=img]');
+  return {
+    hidden: box.scrollWidth - box.clientWidth, bar: box.offsetHeight - box.clientHeight - 2,
+    hint: d.querySelector('.hint').getBoundingClientRect().height, says: d.querySelector('.hint').textContent,
+    shrunk: svg.getAttribute('width') - svg.getBoundingClientRect().width,
+    reached: box.tabIndex == 0 && box.getAttribute('role') == 'region' && box.getAttribute('aria-label') != '',
+    letters: Math.min(...[...d.querySelectorAll('svg text')].map(t => parseFloat(getComputedStyle(t).fontSize))),
+  }
+})
+"""
+
+
+@pytest.mark.parametrize("name", ["conversion", "student"])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_drawing_wider_than_the_window_keeps_its_size_and_shows_that_it_scrolls(
+    name: str, dark: bool, reports: dict[str, Path], tab: Browser
+) -> None:
+    tab.open(reports[name], 400, dark=dark)
+    drawings = json.loads(tab.run(f"JSON.stringify({DRAWINGS})"))
+    assert len(drawings) >= 2
+    for drawing in drawings:
+        assert drawing["hidden"] > 0
+        assert drawing["bar"] == 12  # of the style sheet; a bar of the system may hide
+        assert drawing["hint"] > 15
+        assert "scrolls sideways" in drawing["says"]
+        assert drawing["shrunk"] == 0
+        assert drawing["reached"]
+        assert drawing["letters"] >= 11
+    assert tab.run("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_a_drawing_that_fits_does_not_say_that_it_scrolls(reports: dict[str, Path], tab: Browser) -> None:
+    tab.open(reports["conversion"], 1400)
+    for drawing in json.loads(tab.run(f"JSON.stringify({DRAWINGS})")):
+        assert drawing["hidden"] == drawing["bar"] == drawing["hint"] == 0
+
+
+def test_the_side_where_there_is_more_lies_in_a_shadow(reports: dict[str, Path], tab: Browser) -> None:
+    for dark in (False, True):
+        tab.open(reports["conversion"], 400, dark=dark)
+        tab.run("drawn = document.querySelector('.pass .scroll'); drawn.scrollIntoView()")
+
+        def edges(to: str) -> tuple[float, float]:
+            """Brightness at both ends of the box, just under its upper edge."""
+            tab.run(f"drawn.scrollLeft = {to}")
+            left, top, right = (round(tab.run(f"drawn.getBoundingClientRect().{s}")) for s in ("left", "top", "right"))
+            row = np.asarray(tab.picture().convert("L"), dtype=float)[top + 4]
+            return row[left + 2 : left + 6].mean(), row[right - 6 : right - 2].mean()
+
+        start, middle, end = edges("0"), edges("100"), edges("drawn.scrollWidth")
+        assert start[0] > start[1] + 3
+        assert end[1] > end[0] + 3
+        assert middle == pytest.approx((end[0], start[1]), abs=2)
+
+
+def test_the_keyboard_scrolls_a_drawing_and_its_numbers_stay(reports: dict[str, Path], tab: Browser) -> None:
+    tab.open(reports["student"], 400)
+    tab.run("box = document.querySelector('.drawing .scroll'); box.scrollIntoView(); box.focus()")
+    assert tab.run("document.activeElement == box")
+    for _ in range(5):
+        tab.press("ArrowRight", 39)
+    tab.wait("box.scrollLeft >= 100")
+    lefts = "[box.querySelector('.axis').getBoundingClientRect().left - box.getBoundingClientRect().left - 1"
+    assert json.loads(tab.run(f"JSON.stringify({lefts}, box.scrollLeft > 0])")) == [0, True]
+    assert tab.run("box.querySelector('.axis').textContent.length") > 0
+
+
+def test_the_keyboard_unfolds_the_numbers_of_a_drawing(reports: dict[str, Path], tab: Browser) -> None:
+    tab.open(reports["student"], 400)
+    tab.run("fold = document.querySelector('.numbers'); fold.querySelector('summary').focus()")
+    assert not tab.run("fold.querySelector('table').checkVisibility()")
+    tab.press("Enter", 13, "\r")
+    assert tab.run("fold.open && fold.querySelector('table').checkVisibility()")
+    assert tab.run("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 def test_a_picture_is_enlarged_without_new_colours(tab: Browser, tmp_path: Path) -> None:

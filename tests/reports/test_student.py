@@ -17,7 +17,7 @@ from PIL import Image
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import png
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.reports.student import Row, shrink_report
+from memsr_compiler.reports.student import Row, report_student
 from memsr_compiler.student.report import ShrinkReport
 
 
@@ -99,7 +99,7 @@ def test_the_same_student_gives_the_same_page(html: str) -> None:
 def test_a_student_with_nothing_to_show_has_a_page() -> None:
     net: Any = student((3, 12))
     net.report = ShrinkReport(mode="memsr")
-    found = outline(shrink_report(net, teacher_name="t", rows=[Row("student")], size=(9, 5), images="nothing"))
+    found = outline(report_student(net, teacher_name="t", rows=[Row("student")], size=(9, 5), images="nothing"))
     assert found.count("svg") == found.count("img") == 0
     assert "MemSR" in found.text
 
@@ -119,4 +119,4 @@ def test_a_network_that_was_not_just_derived_is_refused() -> None:
     net = student()
     bare = PlainNet(list(net), net.info)
     with pytest.raises(InvalidInput, match="just derived"):
-        shrink_report(bare, teacher_name="t", rows=[], size=(1, 1), images="")
+        report_student(bare, teacher_name="t", rows=[], size=(1, 1), images="")
