@@ -92,7 +92,8 @@ def compile_to_plain(
     align         widths are padded to a multiple of it
     image_skip    "outside": an interpolated image added at the very end stays beside the plain network
     max_weights   bytes (float32); a plain form that would be larger is refused before it is built
-    on_pass       is called after each pass
+    on_pass       hears of each pass when it is done
+    on_graph      sees the name of each pass and the graph that it made
 
     Raises UnsupportedModel (module, op, reason, way out), InvalidInput for options that do not fit, NotEquivalent and
     CertificateError if this compiler made a mistake and noticed.

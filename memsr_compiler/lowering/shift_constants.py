@@ -56,7 +56,7 @@ def calibrate(
     """Measure the constants that `compile_to_plain(carry="shift", constant=...)` takes.
 
     images   (N, C, H, W) in `input_range`;   margin   at least 1;   steps   of the adversarial search
-    tail     as it will be compiled
+    tail     as it will be compiled;   on_step   is called after each step
     Raises InvalidInput without images, or for a margin below 1.
     """
     if not images:

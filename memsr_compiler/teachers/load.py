@@ -27,7 +27,7 @@ from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import Family, family_named
 from memsr_compiler.teachers.state_dict import StateDict, assemble, call, check_tensors, load_strictly, some, unwrap
-from memsr_compiler.teachers.teacher import Teacher
+from memsr_compiler.teachers.teacher import ASSUMED_RANGE, Teacher
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def read_teacher(
         input_range=family.input_range if family and family.input_range else (0.0, 1.0),
         family=family.name if family else "",
         hyper=hyper,
-        assumed=() if known else ("input values 0 to 1",),
+        assumed=() if known else (ASSUMED_RANGE,),
         sha256=hashlib.sha256(data).hexdigest(),
         path=path,
     )

@@ -18,7 +18,8 @@ from memsr_compiler.plain.network import PlainNet
 Range: TypeAlias = tuple[float, float]
 
 _SIDE = 32  # pixels, of the image by which an unknown network shows its scale
-_ASSUMED_RANGE = "input values 0 to 1"
+ASSUMED_RANGE = "input values 0 to 1"
+"""Stands in `Teacher.assumed` where nothing says in which range input values are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,13 @@ class Teacher:
     path: Path | None = None
 
     @property
+    def range_is_assumed(self) -> bool:
+        """Whether `input_range` is no more than the usual one."""
+        return ASSUMED_RANGE in self.assumed
+
+    @property
     def takes(self) -> Takes:
-        """What it takes and by how much it enlarges, as a run on a small image shows it.
+        """Channels that it takes and the factor by which it enlarges, as a run on a small image shows them.
 
         Raises InvalidInput for a network that does not enlarge images by a whole factor.
         """
@@ -59,7 +65,7 @@ class Teacher:
 
 
 TeacherLike: TypeAlias = "Teacher | nn.Module | str | PathLike[str]"
-"""What a function takes as a teacher: what `read_teacher` gives, a module, or a file's path."""
+"""Whatever a function takes as a teacher: what `read_teacher` gives, a module, or a file's path."""
 
 
 def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: bool = False) -> Teacher:
@@ -73,7 +79,7 @@ def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: 
     teacher = _teacher(source, plain)
     if input_range is None:
         return teacher
-    assumed = tuple(words for words in teacher.assumed if words != _ASSUMED_RANGE)
+    assumed = tuple(words for words in teacher.assumed if words != ASSUMED_RANGE)
     return replace(teacher, input_range=input_range, assumed=assumed)
 
 
@@ -83,7 +89,7 @@ def _teacher(source: TeacherLike, plain: bool) -> Teacher:
     if isinstance(source, PlainNet):
         return Teacher(module=source, input_range=source.info.input_range)
     if isinstance(source, nn.Module):
-        return Teacher(module=source, assumed=(_ASSUMED_RANGE,))
+        return Teacher(module=source, assumed=(ASSUMED_RANGE,))
     if not isinstance(source, (str, PathLike)):
         raise InvalidInput(
             f"a teacher is wanted: what read_teacher gives, a torch.nn.Module, or a file's path; "
@@ -101,7 +107,7 @@ def _teacher(source: TeacherLike, plain: bool) -> Teacher:
 
 
 def measure_takes(network: Callable[[Tensor], Tensor], input_range: Range, name: str) -> Takes:
-    """What a network takes, by the channels that it accepts and the size of what it makes of a grey image.
+    """Channels that a network accepts and its scale, by the size of what it makes of a grey image.
 
     It need not be convertible.  Raises InvalidInput for one that does not enlarge images by a whole factor.
     """
@@ -110,7 +116,7 @@ def measure_takes(network: Callable[[Tensor], Tensor], input_range: Range, name:
         try:
             with torch.no_grad():
                 output = network(image)
-        except (InvalidInput, RuntimeError):  # torch's, for another number of channels
+        except Exception:  # torch's, or of somebody's code, for another number of channels
             continue
         scale, left = divmod(output.shape[-1], _SIDE)
         if output.shape == (1, channels, scale * _SIDE, scale * _SIDE) and scale and not left:
