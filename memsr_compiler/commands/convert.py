@@ -18,7 +18,8 @@ from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_te
 from memsr_compiler.commands.teachers import TeacherOptions, describe, read
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.ir.pipeline import PassReport
-from memsr_compiler.lowering.compile import Report, Tail, compile_to_plain
+from memsr_compiler.lowering.canonical import Tail
+from memsr_compiler.lowering.compile import Report, compile_to_plain
 from memsr_compiler.lowering.equivalence import Network, check_equivalence, probe_images
 from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.torch_helpers import copy_module, one_thread

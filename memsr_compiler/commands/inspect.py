@@ -7,7 +7,7 @@ from dataclasses import asdict
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
 from memsr_compiler.commands.teachers import TeacherOptions, describe, read
-from memsr_compiler.lowering.compile import Tail
+from memsr_compiler.lowering.canonical import Tail
 from memsr_compiler.lowering.inspection import Inspection, inspect
 
 

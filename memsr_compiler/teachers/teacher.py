@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -43,6 +44,10 @@ class Teacher:
     sha256: str = ""
     path: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Raises InvalidInput for a range that is empty or infinite."""
+        _require_range(self.input_range)
+
     @property
     def range_is_assumed(self) -> bool:
         """Whether `input_range` is no more than the usual one."""
@@ -74,13 +79,21 @@ def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: 
     input_range   replaces what the teacher says; None: that, or 0 to 1 for a module
     plain         a plain network's file is taken too
 
-    Raises InvalidInput for anything else, and as `read_teacher` does for files.
+    Raises InvalidInput for anything else, for a range that is empty or infinite, and as `read_teacher` does for files.
     """
+    if input_range is not None:
+        _require_range(input_range)  # before a file is read
     teacher = _teacher(source, plain)
     if input_range is None:
         return teacher
     assumed = tuple(words for words in teacher.assumed if words != ASSUMED_RANGE)
     return replace(teacher, input_range=input_range, assumed=assumed)
+
+
+def _require_range(input_range: Range) -> None:
+    low, high = input_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InvalidInput(f"input range {low} {high} is empty or infinite; most networks take 0 1 or 0 255")
 
 
 def _teacher(source: TeacherLike, plain: bool) -> Teacher:
