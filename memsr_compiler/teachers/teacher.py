@@ -131,6 +131,8 @@ def measure_takes(network: Callable[[Tensor], Tensor], input_range: Range, name:
                 output = network(image)
         except Exception:  # torch's, or of somebody's code, for another number of channels
             continue
+        if not isinstance(output, Tensor):
+            continue
         scale, left = divmod(output.shape[-1], _SIDE)
         if output.shape == (1, channels, scale * _SIDE, scale * _SIDE) and scale and not left:
             return Takes(scale, channels, input_range)
