@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 
 import torch
 
@@ -37,7 +37,7 @@ class CertificateCheck:
 
 @one_thread()
 def check_certificate(
-    teacher: TeacherLike, plain: PlainNet | str | Path, *, input_range: Range | None = None
+    teacher: TeacherLike, plain: PlainNet | str | PathLike[str], *, input_range: Range | None = None
 ) -> CertificateCheck:
     """Check, by its certificate, that a plain network is this teacher.  Nothing is run, no compiler is believed.
 

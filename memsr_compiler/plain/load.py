@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os import PathLike
 
 import torch
 
@@ -13,7 +13,7 @@ from memsr_compiler.plain.read import read_plain_file
 from memsr_compiler.proof.certificate import Certificate
 
 
-def load_plain(path: str | Path, *, require_certificate: bool = True) -> PlainNet:
+def load_plain(path: str | PathLike[str], *, require_certificate: bool = True) -> PlainNet:
     """The plain network in a file of save_plain or export_onnx, in the dtype it is stored in, without report.
 
     require_certificate  False: an .onnx whose certificate beside it is missing is read without one

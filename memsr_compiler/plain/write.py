@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +53,7 @@ class ExportReport:
     rounding: Rounding
 
 
-def save_plain(net: PlainNet, path: str | Path) -> None:
+def save_plain(net: PlainNet, path: str | PathLike[str]) -> None:
     """Write a plain network, its info and its certificate to a .safetensors file, in the weights' own dtype.
 
     The file appears whole or not at all. Raises ExportError where it cannot be written, for weights that are
@@ -81,7 +82,7 @@ def save_plain(net: PlainNet, path: str | Path) -> None:
 
 def export_onnx(
     net: PlainNet,
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     dtype: Dtype = "float32",
     certificate: Literal["beside", "inside"] = "beside",

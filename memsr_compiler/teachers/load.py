@@ -15,6 +15,7 @@ import logging
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
 
 import safetensors.torch
@@ -35,7 +36,7 @@ _MAX_COMPRESSION = 16  # trained weights hardly shrink at all; a zip bomb shrink
 
 
 def load_teacher(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     arch: str | None = None,
     arch_args: Mapping[str, object] | None = None,
@@ -46,7 +47,7 @@ def load_teacher(
 
 
 def read_teacher(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     arch: str | None = None,
     arch_args: Mapping[str, object] | None = None,

@@ -119,7 +119,7 @@ def _teacher(source: TeacherLike, plain: bool) -> Teacher:
     return read_teacher(path)
 
 
-def measure_takes(network: Callable[[Tensor], Tensor], input_range: Range, name: str) -> Takes:
+def measure_takes(network: Callable[[Tensor], object], input_range: Range, name: str) -> Takes:
     """Channels that a network accepts and its scale, by the size of what it makes of a grey image.
 
     It need not be convertible.  Raises InvalidInput for one that does not enlarge images by a whole factor.

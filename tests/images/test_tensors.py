@@ -1,4 +1,4 @@
-"""Images as networks take them: tensors, pixels, files, one or several; in the network's range, on Y where it wants Y."""
+"""Images as networks take them: tensors, pixels, files; in the network's range, on Y where it wants Y."""
 
 from __future__ import annotations
 
