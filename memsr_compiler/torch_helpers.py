@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from memsr_compiler.errors import InvalidInput
 
 
-def copied(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def copy_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy on the CPU, its weights in `dtype`.  Raises InvalidInput for what is no module, or has no weights yet."""
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"a torch.nn.Module is wanted, not {type(model).__name__}; files are read by load_teacher")

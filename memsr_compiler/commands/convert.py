@@ -20,9 +20,9 @@ from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.canonical import Tail
 from memsr_compiler.lowering.compile import Report, compile_to_plain
-from memsr_compiler.proof.equivalence import Network, check_equivalence, probe_images
+from memsr_compiler.lowering.equivalence import Network, check_equivalence, probe_images
 from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.torch_helpers import copied, one_thread
+from memsr_compiler.torch_helpers import copy_module, one_thread
 from memsr_compiler.trace.trace import trace
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _constants(
 
 def _calibration_images(model: nn.Module, folder: Path | None, input_range: tuple[float, float]) -> list[Tensor]:
     from memsr_compiler.images.files import read_images, sample_photographs, to_tensor
-    from memsr_compiler.proof.equivalence import input_channels
+    from memsr_compiler.lowering.equivalence import input_channels
 
     photographs = read_images(folder) if folder is not None else sample_photographs()
     low, high = input_range
@@ -127,13 +127,11 @@ def _calibration_images(model: nn.Module, folder: Path | None, input_range: tupl
 
 
 def _write(net: PlainNet, options: ConvertOptions) -> list[Path]:
-    if options.out.suffix == ".safetensors":
-        from memsr_compiler.plain.load import save_plain
+    from memsr_compiler.plain.write import export_onnx, save_plain
 
+    if options.out.suffix == ".safetensors":
         save_plain(net, options.out)
         return [options.out]
-    from memsr_compiler.plain.write import export_onnx
-
     return list(export_onnx(net, options.out, dtype=options.dtype).files)
 
 
@@ -141,7 +139,7 @@ def deviations(
     model: nn.Module, net: PlainNet, options: ConvertOptions, input_range: tuple[float, float], talk: Talk
 ) -> dict[str, float]:
     """Largest deviation from the teacher in float64 on probes: its own in float32, the plain network's, the file's."""
-    exact = copied(model, torch.float64)
+    exact = copy_module(model, torch.float64)
     images = {name: x[:2] for name, x in probe_images(net.info.channels, input_range).items()}
     with torch.no_grad():
         known = {x.shape: exact(x.clone()) for x in images.values()}
@@ -151,7 +149,7 @@ def deviations(
         return y
 
     def in_float32(network: nn.Module) -> Network:
-        single = copied(network, torch.float32)
+        single = copy_module(network, torch.float32)
         return lambda x: single(x.float())
 
     others: dict[str, Network] = {"teacher in float32": in_float32(model), "plain in float32": in_float32(net)}

@@ -25,12 +25,12 @@ from memsr_compiler.commands.training_common import (
 )
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import Takes
-from memsr_compiler.plain.load import load_plain, save_plain
+from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.student.crops import batches, default_samples, sample_inputs
 from memsr_compiler.student.levels import LeveledTeacher
-from memsr_compiler.torch_helpers import copied
+from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.losses import (
     Distillation,
     Start,
@@ -113,7 +113,7 @@ def run(options: DistillOptions, talk: Talk) -> None:
     export_onnx(student, written[1])
     rows = {
         "bicubic": judged.bicubic,
-        "teacher": judged.score(copied(model.model, torch.float32)),
+        "teacher": judged.score(copy_module(model.model, torch.float32)),
         "student before": before,
         "student after": judged.score(student),
     }

@@ -32,7 +32,7 @@ from memsr_compiler.reports.student import Row, report_student
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 from memsr_compiler.student.statistics.distributed import join_processes
-from memsr_compiler.torch_helpers import copied
+from memsr_compiler.torch_helpers import copy_module
 
 BUILT = 256 << 20  # bytes of weights; a plain network with more is not built for the report's pictures
 
@@ -68,8 +68,8 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
         samples = given.samples(teacher.shape)
         step("running both on photographs")
         name = "plain" if teacher.is_plain else "teacher"
-        made = {name: outputs(copied(teacher.model, torch.float32), samples, teacher.shape.input_range)}
-        made["student"] = outputs(copied(net, torch.float32), samples, teacher.shape.input_range)
+        made = {name: outputs(copy_module(teacher.model, torch.float32), samples, teacher.shape.input_range)}
+        made["student"] = outputs(copy_module(net, torch.float32), samples, teacher.shape.input_range)
         rows = _rows(teacher, net, samples, made)
         page = ""
         if options.report is not None:
@@ -137,8 +137,7 @@ def _plain(teacher: Source, align: int, samples: Samples) -> dict[str, Images]:
 
 
 def _write(net: PlainNet, options: ShrinkOptions, page: str) -> None:
-    from memsr_compiler.plain.load import save_plain
-    from memsr_compiler.plain.write import export_onnx
+    from memsr_compiler.plain.write import export_onnx, save_plain
 
     if options.out.suffix == ".onnx":
         export_onnx(net, options.out)

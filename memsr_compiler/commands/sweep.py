@@ -33,7 +33,7 @@ from memsr_compiler.files import atomic_write
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.reports.tradeoff import Point, draw_tradeoff
 from memsr_compiler.student.report import ShrinkReport
-from memsr_compiler.torch_helpers import copied
+from memsr_compiler.torch_helpers import copy_module
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _student(
 
 
 def _psnr(network: nn.Module, samples: Samples, teacher: Source) -> float | None:
-    return mean_psnr(samples, outputs(copied(network, torch.float32), samples, teacher.shape.input_range))
+    return mean_psnr(samples, outputs(copy_module(network, torch.float32), samples, teacher.shape.input_range))
 
 
 def _data(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:

@@ -25,9 +25,8 @@ from memsr_compiler.errors import MemsrError
 from memsr_compiler.files import atomic_write
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.info import Takes
-from memsr_compiler.plain.load import save_plain
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.training.losses import Supervised
 from memsr_compiler.training.models import new_network
 

@@ -16,7 +16,7 @@ from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.streams import EIGHT_BIT, OPAQUE, WRITTEN, RowFile
 from memsr_compiler.plain.read import read_plain_file
-from memsr_compiler.runtime.upscale_file import ByBands, Engine, WholeFrame, enlarge_file
+from memsr_compiler.runtime.upscale_file import ByBands, RowEngine, WholeFrame, enlarge_file
 from memsr_compiler.runtime.upscaler import Upscaler
 
 PATTERN = "*?["
@@ -127,7 +127,7 @@ def _make_folder(path: Path) -> None:
         raise InvalidInput(f"{path}: cannot be made a folder ({error.strerror}); choose another place") from None
 
 
-def _engine(options: UpscaleOptions, talk: Talk) -> Engine:
+def _engine(options: UpscaleOptions, talk: Talk) -> RowEngine:
     """By bands where the network is plain and nothing else is asked for."""
     path = options.model.path
     if options.tile == "off":
@@ -153,7 +153,7 @@ def _engine(options: UpscaleOptions, talk: Talk) -> Engine:
     return ByBands(Upscaler(plain, max_memory=options.max_memory, columns=columns, threads=options.threads), folder)
 
 
-def _scale(engine: Engine, told: int | None) -> int:
+def _scale(engine: RowEngine, told: int | None) -> int:
     own = engine.takes.scale
     if own == 1:
         if told is None:

@@ -11,13 +11,11 @@ from torch import Tensor
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.teachers import TeacherOptions, read
 from memsr_compiler.errors import CertificateError
+from memsr_compiler.lowering.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
+from memsr_compiler.lowering.verify import check_certificate
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.proof import checker
-from memsr_compiler.proof.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
-from memsr_compiler.proof.guarantee import carried, guarantee
-from memsr_compiler.torch_helpers import copied, one_thread
-from memsr_compiler.trace.trace import trace
+from memsr_compiler.torch_helpers import copy_module
 
 
 def run(options: TeacherOptions, plain: Path, images: Path | None, talk: Talk) -> None:
@@ -30,16 +28,18 @@ def run(options: TeacherOptions, plain: Path, images: Path | None, talk: Talk) -
     with talk.progress() as step:
         step("checking the certificate")
         try:
-            rounding = prove(teacher.module, net, input_range, plain)
+            certified = check_certificate(teacher, net, input_range=input_range)
         except CertificateError as error:
-            raise CertificateError(f"{error}; {_how_far(teacher.module, net, plain, inputs, input_range)}") from None
+            raise CertificateError(
+                f"{plain}: {error}; {_how_far(teacher.module, net, plain, inputs, input_range)}"
+            ) from None
         step("running both")
         result = measure(teacher.module, net, plain, inputs, input_range)
     talk.json(
         {
             "equivalent": result.equivalent,
             "certificate": "valid",
-            "largest_rounding_in_half_ulps": rounding,
+            "largest_rounding_in_half_ulps": certified.rounding,
             "guarantee": net.info.guarantee,
             **asdict(result),
         }
@@ -60,36 +60,6 @@ def _how_far(
         return "the two cannot be run on the same images"
 
 
-def prove(model: torch.nn.Module, net: PlainNet, input_range: tuple[float, float], path: Path) -> float:
-    """Check the certificate, and what the file says of itself, against the teacher as it is read now.
-
-    Returns the largest rounding of a weight, in half units of its last place.
-    """
-    if net.certificate is None:
-        raise CertificateError(f"{path}: has no certificate (fine-tuned?); nothing ties it to a teacher")
-    traced = trace(model, input_range=input_range)
-    graph = traced.graph
-    if net.certificate.teacher_sha256 != graph.sha256():
-        raise CertificateError(
-            f"{path}: its certificate is for another teacher, or another --input-range "
-            f"({net.certificate.teacher_sha256[:12]}, this one is {graph.sha256()[:12]}); convert this teacher"
-        )
-    skip = traced.image_skip.mode if traced.image_skip else ""
-    facts = {
-        "scale": (net.info.scale, graph.scale),
-        "channels": (net.info.channels, graph.input.channels),
-        "image skip": (net.info.image_skip, skip),
-        "input range": (net.info.input_range, input_range),
-        "guarantee": (net.info.guarantee, guarantee(carried(net.certificate, graph))),
-    }
-    for name, (said, true) in facts.items():
-        if said != true:
-            raise CertificateError(f"{path}: says its {name} is '{said}', and it is '{true}'; convert again")
-    half_unit = torch.finfo(net[0].weight.dtype).eps / 2
-    with one_thread():
-        return checker.check(graph, net.checkable(), net.certificate) / half_unit
-
-
 def measure(
     model: torch.nn.Module, net: PlainNet, path: Path, inputs: dict[str, Tensor], input_range: tuple[float, float]
 ) -> Equivalence:
@@ -97,7 +67,7 @@ def measure(
 
     Large shift constants make rounding coarse; they excuse no more than half a grey level.
     """
-    exact = copied(model, torch.float64)
+    exact = copy_module(model, torch.float64)
 
     def teacher(x: Tensor) -> Tensor:
         y: Tensor = exact(x.double())

@@ -92,12 +92,14 @@ def benchmark(
 ) -> tuple[Measured, ...]:
     """Measure networks: .onnx and plain .safetensors in ONNX Runtime, teachers in torch.
 
-    models    files; `opening.NetworkFile` for a teacher that needs to be told how it is read
+    models    files; `runtime.open.NetworkFile` for a teacher that needs to be told how it is read
     size      width and height of the image to enlarge
     scale     where no network has one of its own (VDSR)
+    provider  "cpu", "cuda" or "tensorrt"
     threads   None: the engine's choice
     repeats   rounds, in each of which every network runs once, so that other work on the machine hits all alike
     images    what to score them on, by the scale factor; None: nothing
+    on_step   hears what is measured next
 
     Networks of scale 1 get the image as it is after interpolation, which is not measured.
 

@@ -56,6 +56,7 @@ def evaluate(
     """Score a network (float32 (1, C, h, w) -> (1, C, H, W)) on each image.
 
     scale      of the images; the network's own, or any for a network of scale 1
+    protocol   which pixels are compared: see `images.metrics`
 
     Raises InvalidInput if network and images do not fit together, or scikit-image is missing.
     """

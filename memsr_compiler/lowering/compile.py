@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from memsr_compiler import ir, passes
 from memsr_compiler.analysis.cost import Cost, cost_of_layers, predicted_widths
@@ -25,6 +24,7 @@ from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.guarantee import Carried, carried, guarantee
+from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
 from memsr_compiler.version import VERSION
@@ -32,9 +32,9 @@ from memsr_compiler.version import VERSION
 MAX_WEIGHTS = 4 << 30  # bytes in float32; beyond it the plain form is not built unless told
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """What compile_to_plain did.
+    """Account of one run of compile_to_plain.
 
     reader       which of torch's tracers read the network
     seconds      by stage of the work: trace, passes, validation, build, certificate
@@ -44,12 +44,39 @@ class Report:
     cost         parameters, multiply-adds and feature maps of the plain network
     """
 
-    reader: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
-    passes: list[PassReport] = field(default_factory=list)
-    carried: list[Carried] = field(default_factory=list)
-    rounding: float = 0.0
-    cost: Cost | None = None
+    reader: str
+    seconds: Mapping[str, float]
+    passes: tuple[PassReport, ...]
+    carried: tuple[Carried, ...]
+    rounding: float
+    cost: Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Choices that decide what the plain network looks like: see `compile_to_plain`."""
+
+    carry: Carrying
+    constant: float | Mapping[str, float] | None
+    tail: Tail
+    align: int
+    max_weights: int
+
+    def check(self) -> None:
+        """Raises InvalidInput for a choice that is none, or that does not fit another."""
+        carry, constant = self.carry, self.constant
+        if carry not in ("auto", "shift", "split"):
+            raise InvalidInput(f"carry '{carry}' is none of auto, shift, split")
+        if self.tail not in ("fold", "keep"):
+            raise InvalidInput(f"tail '{self.tail}' is neither fold nor keep")
+        if carry == "shift" and constant is None:
+            raise InvalidInput("carry 'shift' needs the constant C; give --constant, or measure it with --calibration")
+        if carry != "shift" and constant is not None:
+            raise InvalidInput(f"a constant is for carry 'shift'; carry is '{carry}'")
+        if isinstance(constant, (int, float)) and not (constant > 0 and math.isfinite(constant)):
+            raise InvalidInput(f"the constant {constant} is not a positive number")
+        if self.align < 1:
+            raise InvalidInput(f"widths cannot be aligned to {self.align}; take 1 or more")
 
 
 class _Clock:
@@ -67,12 +94,12 @@ class _Clock:
 
 @one_thread()
 def compile_to_plain(
-    model: nn.Module,
+    model: TeacherLike,
     *,
     carry: Carrying = "auto",
     constant: float | Mapping[str, float] | None = None,
     tail: Tail = "fold",
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: Range | None = None,
     align: int = 8,
     image_skip: Literal["refuse", "outside"] = "refuse",
     max_weights: int = MAX_WEIGHTS,
@@ -81,168 +108,151 @@ def compile_to_plain(
 ) -> PlainNet:
     """Compile a trained super-resolution network into an equivalent plain network.
 
-    model         (N, C, H, W) -> (N, C', s H, s W); in eval mode where that matters; never modified.  Its weights'
-                  dtype is the result's.
+    model         what `read_teacher` gives, a module (N, C, H, W) -> (N, C', s H, s W), or a file's path; in eval mode
+                  where that matters; never modified.  Its weights' dtype is the result's.
     carry         "auto": free where a value is never negative, else split, exact for every input in the range;
                   "split": split; "shift": x + C, exact only while |x| <= C (MemSR, Prop. 3.6)
     constant      C of the shift, in the units of the network's values; one for all, or one a tensor
     tail          "fold": everything at the input's resolution and one pixel shuffle at the end; "keep": a stack of
                   layers for each resolution, a pixel shuffle between
-    input_range   the smallest and largest input value: (0, 1) or (0, 255), say
+    input_range   the smallest and largest input value: (0, 1) or (0, 255), say; None: the teacher's own, (0, 1) of a
+                  module
     align         widths are padded to a multiple of it
     image_skip    "outside": an interpolated image added at the very end stays beside the plain network
     max_weights   bytes (float32); a plain form that would be larger is refused before it is built
-    on_pass       is called after each pass
+    on_pass       hears of each pass when it is done
+    on_graph      sees the name of each pass and the graph that it made
 
-    Raises UnsupportedModel (module, op, reason, way out), InvalidInput for options that do not fit, NotEquivalent and
-    CertificateError if this compiler made a mistake and noticed.
+    Raises UnsupportedModel (module, op, reason, way out), InvalidInput for options that do not fit and files that
+    cannot be read, NotEquivalent and CertificateError if this compiler made a mistake and noticed.
     Source: MemSR (Wu, Lee, Ma, ICML 2022); level scheduling, split carries, folded tails and certificate beyond it.
     """
-    _check_options(carry, constant, tail, input_range, align)
-    report, clock = Report(), _Clock()
-    traced = trace(model, input_range=input_range)
+    options = Options(carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights)
+    options.check()
+    teacher = as_teacher(model, input_range=input_range)
+    clock = _Clock()
+    traced = trace(teacher.module, input_range=teacher.input_range)
     if traced.image_skip is not None and image_skip == "refuse":
         raise UnsupportedModel(
             f"the image, enlarged by {traced.image_skip.mode} interpolation, is added at the end; a plain network "
             "cannot clamp at the edge as it does; keep it beside the plain network with --image-skip outside"
         )
-    report.reader = traced.reader
     clock.lap("trace")
-    chains = lower(traced.graph, carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights,
-                   report=report, on_pass=on_pass, on_graph=on_graph)  # fmt: skip
-    report.seconds |= {
-        "passes": sum(p.seconds for p in report.passes),
-        "validation": sum(p.validation_seconds for p in report.passes),
-    }
+    stages, reports = lower(traced.graph, options, on_pass=on_pass, on_graph=on_graph)
     clock.lap("lower")
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    net = _build(chains, traced, carry, input_range, dtype, report)
+    dtype = next((p.dtype for p in teacher.module.parameters() if p.is_floating_point()), torch.float32)
+    certificate = _claim(stages, traced.graph, teacher.input_range)
+    tensors = tuple(carried(certificate, traced.graph))
+    layers, exact = _layers(stages, dtype)
+    net = PlainNet(layers, _info(traced, certificate, carry, tensors), exact=exact).eval()
+    net.certificate = certificate = replace(certificate, plain_sha256=net.sha256())
     clock.lap("build")
-    assert net.certificate is not None
-    half_ulp = torch.finfo(dtype).eps / 2
-    report.rounding = checker.check(traced.graph, net.checkable(), net.certificate) / half_ulp
+    rounding = checker.check(traced.graph, net.checkable(), certificate) / (torch.finfo(dtype).eps / 2)
     clock.lap("certificate")
-    report.seconds |= {k: v for k, v in clock.laps.items() if k != "lower"}
-    report.cost = cost_of_layers([(layer.weight.shape, layer.shuffle) for layer in net])
+    net.report = Report(
+        reader=traced.reader,
+        seconds={
+            "trace": clock.laps["trace"],
+            "passes": sum(p.seconds for p in reports),
+            "validation": sum(p.validation_seconds for p in reports),
+            "build": clock.laps["build"],
+            "certificate": clock.laps["certificate"],
+        },
+        passes=tuple(reports),
+        carried=tensors,
+        rounding=rounding,
+        cost=cost_of_layers([(layer.weight.shape, layer.shuffle) for layer in net]),
+    )
     return net
 
 
 def lower(
     graph: ir.Graph,
+    options: Options,
     *,
-    carry: Carrying,
-    constant: float | Mapping[str, float] | None,
-    tail: Tail,
-    align: int,
-    max_weights: int,
-    report: Report,
     on_pass: Callable[[PassReport], None] | None = None,
     on_graph: Callable[[str, ir.Graph], None] | None = None,
-) -> list[StageGraph]:
-    """A traced graph -> one chain of convolutions and ReLUs for each stage, every pass checked."""
+) -> tuple[list[StageGraph], list[PassReport]]:
+    """A traced graph -> one chain of convolutions and ReLUs for each stage, every pass checked and reported."""
+    reports: list[PassReport] = []
 
-    def made(name: str, g: ir.Graph) -> None:  # before the next pass, the first that could take much memory
+    def see(name: str, made: ir.Graph) -> None:  # before the next pass, the first that could take much memory
         if name == passes.CANONICAL[-1].name:
-            _refuse_too_large(g, carry, align, max_weights)
+            _refuse_too_large(made, options)
         if on_graph is not None:
-            on_graph(name, g)
+            on_graph(name, made)
 
-    def run(g: ir.Graph, recipe: Sequence[Pass]) -> ir.Graph:
+    def apply(before: ir.Graph, recipe: Sequence[Pass]) -> ir.Graph:
         try:
-            result, reports = run_passes(g, recipe, on_pass=on_pass, on_graph=made)
+            after, done = run_passes(before, recipe, on_pass=on_pass, on_graph=see)
         except NotEquivalent as error:
-            if carry == "shift" and error.pass_name == "insert-relu":
+            if options.carry == "shift" and error.pass_name == "insert-relu":
                 raise InvalidInput(
-                    f"C is too small: for inputs in {g.input.low:g} to {g.input.high:g} a carried value is larger "
-                    f"({error}); raise --constant or --margin, or use --carry auto"
+                    f"C is too small: for inputs in {before.input.low:g} to {before.input.high:g} a carried value is "
+                    f"larger ({error}); raise --constant or --margin, or use --carry auto"
                 ) from None
             raise
-        report.passes += reports
-        return result
+        reports.extend(done)
+        return after
 
-    options: dict[str, dict[str, Any]] = {
-        "skip-to-conv": {"carry": carry},
-        "insert-relu": {"carry": carry, "constant": constant},
-        "align-channels": {"multiple": align},
+    bound: dict[str, dict[str, Any]] = {
+        "skip-to-conv": {"carry": options.carry},
+        "insert-relu": {"carry": options.carry, "constant": options.constant},
+        "align-channels": {"multiple": options.align},
     }
-    plain = [p.bind(**options.get(p.name, {})) for p in passes.PLAIN]
-    return canonical(graph, tail, further=plain, apply=run)
+    plain = [step.bind(**bound.get(step.name, {})) for step in passes.PLAIN]
+    return canonical(graph, options.tail, further=plain, apply=apply), reports
 
 
-def _refuse_too_large(graph: ir.Graph, carry: Carrying, align: int, max_weights: int) -> None:
-    widths, kernels = predicted_widths(graph, carry, align)
+def _refuse_too_large(graph: ir.Graph, options: Options) -> None:
+    widths, kernels = predicted_widths(graph, options.carry, options.align)
     size = 4 * sum(a * b * k * k for a, b, k in zip(widths, widths[1:], kernels, strict=False))
-    if size > max_weights:
+    if size > options.max_weights:
         raise UnsupportedModel(
             f"the plain form would be up to {max(widths)} channels wide and take {size / 2**30:.1f} GiB of weights, "
-            f"over the limit of {max_weights / 2**30:.1f} GiB; raise --max-weights"
+            f"over the limit of {options.max_weights / 2**30:.1f} GiB; raise --max-weights"
         )
 
 
-def _check_options(
-    carry: Carrying,
-    constant: float | Mapping[str, float] | None,
-    tail: Tail,
-    input_range: tuple[float, float],
-    align: int,
-) -> None:
-    if carry not in ("auto", "shift", "split"):
-        raise InvalidInput(f"carry '{carry}' is none of auto, shift, split")
-    if tail not in ("fold", "keep"):
-        raise InvalidInput(f"tail '{tail}' is neither fold nor keep")
-    if carry == "shift" and constant is None:
-        raise InvalidInput("carry 'shift' needs the constant C; give --constant, or measure it with --calibration")
-    if carry != "shift" and constant is not None:
-        raise InvalidInput(f"a constant is for carry 'shift'; carry is '{carry}'")
-    if isinstance(constant, (int, float)) and not (constant > 0 and math.isfinite(constant)):
-        raise InvalidInput(f"the constant {constant} is not a positive number")
-    low, high = input_range
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InvalidInput(f"input range {low} {high} is empty or infinite; most networks take 0 1 or 0 255")
-    if align < 1:
-        raise InvalidInput(f"widths cannot be aligned to {align}; take 1 or more")
-
-
-def _build(
-    chains: Sequence[StageGraph],
-    traced: Traced,
-    carry: Carrying,
-    input_range: tuple[float, float],
-    dtype: torch.dtype,
-    report: Report,
-) -> PlainNet:
+def _layers(stages: Sequence[StageGraph], dtype: torch.dtype) -> tuple[list[PlainLayer], list[ir.BlockConv2d]]:
+    """The layers in this dtype, and the convolutions of which they are the rounded numbers."""
     layers: list[PlainLayer] = []
     exact: list[ir.BlockConv2d] = []
-    proved: list[Stage] = []
-    base = 1
-    for stage in chains:
+    for stage in stages:
         convs = [op for op in stage.graph if isinstance(op, ir.BlockConv2d)]
-        relus = [op for op in stage.graph if isinstance(op, ir.Relu)]
         for conv in convs:
             last = conv is convs[-1]
             shuffle = stage.graph.scale if last else 1
             layers.append(PlainLayer(conv.dense(dtype), conv.bias.to(dtype), relu=not last, shuffle=shuffle))
-        start = _side_by_side(traced.graph, stage.starts, 1)
-        end = _side_by_side(traced.graph, stage.ends, stage.graph.scale)
-        proved.append(Stage(base, (start, *(r.meaning for r in relus), end)))
         exact += convs
+    return layers, exact
+
+
+def _claim(stages: Sequence[StageGraph], teacher: ir.Graph, input_range: Range) -> Certificate:
+    """The certificate of these stages, before the weights have a hash that it could name."""
+    proved: list[Stage] = []
+    base = 1
+    for stage in stages:
+        relus = [op for op in stage.graph if isinstance(op, ir.Relu)]
+        start = _side_by_side(teacher, stage.starts, 1)
+        end = _side_by_side(teacher, stage.ends, stage.graph.scale)
+        proved.append(Stage(base, (start, *(r.meaning for r in relus), end)))
         base *= stage.graph.scale
-    certificate = Certificate(traced.graph.sha256(), "", input_range, tuple(proved))
-    report.carried = carried(certificate, traced.graph)
-    info = PlainInfo(
+    return Certificate(teacher.sha256(), "", input_range, tuple(proved))
+
+
+def _info(traced: Traced, certificate: Certificate, carry: Carrying, tensors: Sequence[Carried]) -> PlainInfo:
+    return PlainInfo(
         scale=traced.graph.scale,
         channels=traced.graph.input.channels,
-        input_range=input_range,
+        input_range=certificate.input_range,
         carry=carry,
-        guarantee=guarantee(report.carried),
+        guarantee=guarantee(tensors),
         teacher_sha256=certificate.teacher_sha256,
         receptive_field=receptive_field(traced.graph),
         image_skip=traced.image_skip.mode if traced.image_skip else "",
         tool=f"memsr_compiler {VERSION}",
     )
-    net = PlainNet(layers, info, None, report, exact).eval()
-    net.certificate = replace(certificate, plain_sha256=net.sha256())
-    return net
 
 
 def _side_by_side(teacher: ir.Graph, tensors: Sequence[str], shuffle: int) -> tuple[ir.Meaning, ...]:

@@ -13,6 +13,7 @@ from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import MemsrError
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.canonical import Tail, canonical
+from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.trace.trace import trace
 
 
@@ -58,20 +59,25 @@ class Inspection:
 
 
 def inspect(
-    model: nn.Module,
+    model: TeacherLike,
     *,
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: Range | None = None,
     align: int = 8,
     tail: Tail = "fold",
 ) -> Inspection:
     """Read a network and predict its plain form.  Never raises for a network that cannot be converted: it says so.
 
-    input_range   of its input values;   align   widths are padded to a multiple of it;   tail   "fold" or "keep"
+    model         what `read_teacher` gives, a module, or a file's path
+    input_range   of its input values; None: the teacher's own
+    align         widths are padded to a multiple of it;   tail   "fold" or "keep"
+
+    Raises InvalidInput for a file that cannot be read.
     """
+    teacher = as_teacher(model, input_range=input_range)
     try:
-        traced = trace(model, input_range=input_range)
+        traced = trace(teacher.module, input_range=teacher.input_range)
     except MemsrError as error:
-        return Inspection(False, str(error), _modules(model))
+        return Inspection(False, str(error), _modules(teacher.module))
     graph = traced.graph
     found = Inspection(
         True, "", tuple(_layer(graph, op) for op in graph), graph.scale, graph.input.channels, cost_of_graph(graph)

@@ -11,22 +11,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from memsr_compiler import ir, passes
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.images.tensors import Images, image_tensors
 from memsr_compiler.ir import names
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.lowering.canonical import Tail, canonical
+from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
+from memsr_compiler.torch_helpers import torch_device
 from memsr_compiler.trace.trace import trace
 
 MARGIN = 3.0
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """constants  C by tensor;  margin  C / largest magnitude measured;  images  how many were measured
-    worst        largest |t| / C that the adversarial search reached, and for which tensor
+class ShiftConstants:
+    """Constants for `compile_to_plain(carry="shift", constant=...)`, and how far they were put to the test.
+
+    constants     C by tensor
+    margin        C / largest magnitude measured
+    images        how many were measured
+    worst         largest |t| / C that the adversarial search reached, and for which tensor
     """
 
     constants: Mapping[str, float]
@@ -43,42 +50,53 @@ class Calibration:
 
 
 def calibrate(
-    model: nn.Module,
-    images: Sequence[Tensor],
+    model: TeacherLike,
+    images: Images,
     *,
     margin: float = MARGIN,
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: Range | None = None,
     tail: Tail = "fold",
     steps: int = 40,
+    device: str = "cpu",
     on_step: Callable[[], None] | None = None,
-) -> Calibration:
+) -> ShiftConstants:
     """Measure the constants that `compile_to_plain(carry="shift", constant=...)` takes.
 
-    images   (N, C, H, W) in `input_range`;   margin   at least 1;   steps   of the adversarial search
-    tail     as it will be compiled
-    Raises InvalidInput without images, or for a margin below 1.
+    model        what `read_teacher` gives, a module, or a file's path
+    images       one or several: tensors (N, C, H, W) in the input range, pixels (H, W, C), files; or a folder
+    margin       at least 1
+    input_range  None: the teacher's own, 0 to 1 for a module
+    tail         as it will be compiled
+    steps        of the adversarial search
+    device       where the network runs, "cpu" or "cuda"
+    on_step      is called after each step
+
+    Raises InvalidInput without images, for a margin below 1, and for a device that is not to be had.
     """
-    if not images:
-        raise InvalidInput("there are no images to measure the constants on")
     if margin < 1:
         raise InvalidInput(f"margin {margin} is below 1: the measured images themselves would break it; take 3 or more")
-    graphs = _scheduled(model, input_range, tail)
+    where = torch_device(device)
+    teacher = as_teacher(model, input_range=input_range)
+    graphs = _scheduled(teacher.module, teacher.input_range, tail)
+    tensors = image_tensors(images, channels=graphs[0].input.channels, input_range=teacher.input_range)
     largest: dict[str, float] = {}
 
     def watch(tensor: str, value: Tensor) -> None:
         largest[tensor] = max(largest.get(tensor, 0.0), float(value.abs().max()))
 
     with torch.no_grad():
-        for x in images:
-            _run(graphs, x.double(), watch)
+        for x in tensors:
+            _run(graphs, x.to(where, torch.float64), watch)
     constants = {t: margin * max(v, 1e-6) for t, v in largest.items()}
-    worst, tensor = (
-        _attack(graphs, images, constants, input_range, steps, on_step) if constants else (0.0, "nothing carried")
-    )
-    return Calibration(constants, margin, sum(len(x) for x in images), worst, tensor)
+    count = sum(len(x) for x in tensors)
+    if not constants:
+        return ShiftConstants(constants, margin, count, 0.0, "nothing carried")
+    crop = tensors[0][:1, :, :24, :24].to(where, torch.float64)
+    worst, tensor = _attack(graphs, crop, constants, teacher.input_range, steps, on_step)
+    return ShiftConstants(constants, margin, count, worst, tensor)
 
 
-def _scheduled(model: nn.Module, input_range: tuple[float, float], tail: Tail) -> list[ir.Graph]:
+def _scheduled(model: torch.nn.Module, input_range: Range, tail: Tail) -> list[ir.Graph]:
     graph = trace(model, input_range=input_range).graph
     return [passes.skip_to_conv(stage.graph, carry="shift") for stage in canonical(graph, tail)]
 
@@ -104,17 +122,16 @@ def _carried_tensor(graph: ir.Graph, name: str) -> str | None:
 
 def _attack(
     graphs: Sequence[ir.Graph],
-    images: Sequence[Tensor],
+    crop: Tensor,
     constants: Mapping[str, float],
-    input_range: tuple[float, float],
+    input_range: Range,
     steps: int,
     on_step: Callable[[], None] | None,
 ) -> tuple[float, str]:
     """The largest |t| / C that signed gradient ascent finds, starting from a crop of an image and from noise."""
     low, high = input_range
-    generator = torch.Generator().manual_seed(0)
-    crop = images[0][:1, :, :24, :24].double()
-    x = torch.cat([crop, torch.rand(crop.shape, generator=generator, dtype=torch.float64) * (high - low) + low])
+    noise = torch.rand(crop.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * (high - low) + low
+    x = torch.cat([crop, noise.to(crop.device)])
     best, best_tensor = 0.0, ""
     for step in range(steps):
         x = x.detach().requires_grad_()

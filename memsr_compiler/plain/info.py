@@ -1,4 +1,4 @@
-"""What networks take and give, and what a plain network's file says about it besides its numbers."""
+"""Facts about networks: images in and out, and what a plain network's file says about it besides its numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from memsr_compiler.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Takes:
-    """What a network is given and gives back.
+    """The images that a network is given and gives back.
 
     scale        1: it works on an image that bicubic interpolation has enlarged already (SRCNN, VDSR)
     channels     3: RGB; 1: Y of ITU-R BT.601, studio range
@@ -30,7 +30,7 @@ class Takes:
 
 @dataclass(frozen=True)
 class PlainInfo:
-    """What a plain network's file says about it.
+    """Facts that a plain network's file states about it.
 
     scale            output size / input size
     channels         of the input: 3 for RGB, 1 for Y

@@ -1,49 +1,19 @@
-"""Plain networks in files: written as .safetensors, read from that and from the .onnx files of `export`."""
+"""A plain network read from its file, .safetensors or .onnx, as a module for torch."""
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+from os import PathLike
 
 import torch
 
-from memsr_compiler.errors import CertificateError, ExportError
-from memsr_compiler.files import atomic_write, file_digest
+from memsr_compiler.errors import CertificateError
 from memsr_compiler.plain.manifest import REGAIN, Manifest
 from memsr_compiler.plain.network import PlainLayer, PlainNet
-from memsr_compiler.plain.read import header, read_plain_file
-from memsr_compiler.plain.stored import TORCH, describe, named_tensors, raw, stored
+from memsr_compiler.plain.read import read_plain_file
 from memsr_compiler.proof.certificate import Certificate
 
 
-def save_plain(net: PlainNet, path: str | Path) -> None:
-    """Write a plain network, its info and its certificate to a .safetensors file, in the weights' own dtype.
-
-    The file appears whole or not at all. Raises ExportError where it cannot be written, for weights that are
-    not finite or not in float16, float32 or float64, and for a certificate of other weights.
-    """
-    path = Path(path)
-    own = net[0].weight.dtype
-    dtype = next((name for name, known in TORCH.items() if known == own), None)
-    if dtype is None:
-        raise ExportError(f"{path}: weights of {own} are not stored, only {', '.join(TORCH)}. Use net.float().")
-    manifest, _, _ = describe(net, dtype, certificate_inside=True)
-    start = header(manifest)
-    digest = hashlib.sha256(start)
-    with atomic_write(path) as file:
-        file.write(start)
-        for name, given in named_tensors(net):
-            content = raw(stored(name, given, dtype))
-            digest.update(content)
-            file.write(content)
-        file.flush()
-        if file_digest(Path(file.name)) != digest.hexdigest():
-            raise ExportError(
-                f"{path}: what was read back is not what was written. The disk is failing; write elsewhere."
-            )
-
-
-def load_plain(path: str | Path, *, require_certificate: bool = True) -> PlainNet:
+def load_plain(path: str | PathLike[str], *, require_certificate: bool = True) -> PlainNet:
     """The plain network in a file of save_plain or export_onnx, in the dtype it is stored in, without report.
 
     require_certificate  False: an .onnx whose certificate beside it is missing is read without one

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -186,7 +187,7 @@ class Manifest:
             raise InvalidInput(f"its weights are not those its metadata name, the SHA-256 differs. {REGAIN}")
 
 
-def certificate_path(path: str | Path) -> Path:
+def certificate_path(path: str | PathLike[str]) -> Path:
     """Where the certificate of an .onnx file is, if it is beside it: plain.onnx has plain.cert.json."""
     return Path(path).with_suffix(".cert.json")
 

@@ -16,6 +16,7 @@ import mmap
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -45,7 +46,7 @@ class PlainFile:
     certificate: str | None
 
 
-def read_plain_file(path: str | Path, *, require_certificate: bool = True) -> PlainFile:
+def read_plain_file(path: str | PathLike[str], *, require_certificate: bool = True) -> PlainFile:
     """See `storage.load_plain`."""
     path = Path(path)
     try:
@@ -67,7 +68,7 @@ def _check_certificate(file: PlainFile) -> None:
         raise CertificateError(f"its certificate was changed or damaged, its SHA-256 differs. {REGAIN}")
 
 
-def is_plain(path: str | Path) -> bool:
+def is_plain(path: str | PathLike[str]) -> bool:
     """Whether a file claims to be a plain network of ours; load_plain tells if that is true. Never raises."""
     key = PLAIN_FORMAT_KEY.encode()
     with contextlib.suppress(OSError, ValueError, InvalidInput), _opened(Path(path)) as file:

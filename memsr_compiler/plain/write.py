@@ -1,8 +1,9 @@
-"""A plain network as an ONNX model: Conv, Relu and DepthToSpace; Resize and Add for an outside image skip.
+"""Writing a plain network: as .safetensors, or as an ONNX model.
 
-The model is written node by node from the plain network, nothing is traced. Opset 17 by default: every
-operator here has had its meaning since opset 13, so any runtime of the last years reads it, and newer opsets
-would gain nothing. The graph is `skeleton`'s, the weights are put in here.
+The ONNX model is written node by node from the plain network, nothing is traced: Conv, Relu and DepthToSpace; Resize
+and Add for an outside image skip. Opset 17 by default: every operator here has had its meaning since opset 13, so any
+runtime of the last years reads it, and newer opsets would gain nothing. The graph is `onnx_model.skeleton`'s, the
+weights are put in here.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from memsr_compiler.errors import ExportError
-from memsr_compiler.files import atomic_write_together, file_digest
+from memsr_compiler.files import atomic_write, atomic_write_together, file_digest
 from memsr_compiler.plain.manifest import DTYPES, Dtype, Manifest, certificate_path
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.onnx_model import NO_DIGEST, OPSETS, skeleton
-from memsr_compiler.plain.stored import Rounding, describe, named_tensors, raw, stored
+from memsr_compiler.plain.read import header
+from memsr_compiler.plain.stored import TORCH, Rounding, describe, named_tensors, raw, stored
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -50,9 +53,36 @@ class ExportReport:
     rounding: Rounding
 
 
+def save_plain(net: PlainNet, path: str | PathLike[str]) -> None:
+    """Write a plain network, its info and its certificate to a .safetensors file, in the weights' own dtype.
+
+    The file appears whole or not at all. Raises ExportError where it cannot be written, for weights that are
+    not finite or not in float16, float32 or float64, and for a certificate of other weights.
+    """
+    path = Path(path)
+    own = net[0].weight.dtype
+    dtype = next((name for name, known in TORCH.items() if known == own), None)
+    if dtype is None:
+        raise ExportError(f"{path}: weights of {own} are not stored, only {', '.join(TORCH)}. Use net.float().")
+    manifest, _, _ = describe(net, dtype, certificate_inside=True)
+    start = header(manifest)
+    digest = hashlib.sha256(start)
+    with atomic_write(path) as file:
+        file.write(start)
+        for name, given in named_tensors(net):
+            content = raw(stored(name, given, dtype))
+            digest.update(content)
+            file.write(content)
+        file.flush()
+        if file_digest(Path(file.name)) != digest.hexdigest():
+            raise ExportError(
+                f"{path}: what was read back is not what was written. The disk is failing; write elsewhere."
+            )
+
+
 def export_onnx(
     net: PlainNet,
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     dtype: Dtype = "float32",
     certificate: Literal["beside", "inside"] = "beside",

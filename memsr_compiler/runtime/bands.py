@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import PlainInfo
-from memsr_compiler.runtime.ort_layers import Stage, inside
+from memsr_compiler.runtime.ort_layers import Layer, count_inside
 
 Rows = NDArray[Any]  # (C, h, W)
 
 
-class Engine(Protocol):
-    """What computes the layers: `engine.OrtLayers`."""
+class LayerEngine(Protocol):
+    """A way to compute the layers: `ort_layers.OrtLayers`."""
 
     def __call__(self, number: int, read: Rows, made: Rows) -> None:
         """Layer `number`, from 0: what it reads, and where its result goes."""
@@ -54,7 +54,7 @@ class Stream:
     library's allocator would keep, several times as much as is needed.
     """
 
-    def __init__(self, layers: Sequence[Stage], engine: Engine, width: int, height: int) -> None:
+    def __init__(self, layers: Sequence[Layer], engine: LayerEngine, width: int, height: int) -> None:
         """width   of the image, in pixels;   height   of the highest band"""
         self._layers = layers
         self._engine = engine
@@ -62,7 +62,7 @@ class Stream:
         engine.reserve(max(s.inside for s in sizes))
         number = layers[0].weight.dtype
         self._kept = [np.zeros(s.kept, number) for s in sizes]
-        self._rows = [layer.size // 2 for layer in layers]  # of what is kept, zeros above the image at first
+        self._rows = [layer.kernel_size // 2 for layer in layers]  # of what is kept, zeros above the image at first
         self._read = np.empty(max(s.read for s in sizes), number)
         self._made = np.empty(max(s.made for s in sizes), number)
 
@@ -77,7 +77,7 @@ class Stream:
         """The rest, once there are no more input rows: layer after layer gets the zeros below the image."""
         for i, layer in enumerate(self._layers):
             channels, _, width = self._kept[i].shape
-            yield self._through(i, np.zeros((channels, layer.size // 2, width), self._read.dtype))
+            yield self._through(i, np.zeros((channels, layer.kernel_size // 2, width), self._read.dtype))
 
     def _through(self, first: int, rows: Rows) -> Rows:
         """More input for a layer and, what comes of it, for those above."""
@@ -94,14 +94,14 @@ class Stream:
         self._rows[i] = left = min(total, most)
         kept[:, :left] = read[:, total - left :]
         s = layer.shuffle
-        made = _view(self._made, layer.made, max(total - most, 0) * s, width * s)
+        made = _view(self._made, layer.out_channels, max(total - most, 0) * s, width * s)
         if made.size:
             self._engine(i, read, made)
         return made
 
 
 def run_bands(
-    layers: Sequence[Stage], engine: Engine, width: int, height: int, bands: Iterable[Rows]
+    layers: Sequence[Layer], engine: LayerEngine, width: int, height: int, bands: Iterable[Rows]
 ) -> Iterator[Rows]:
     """The output, band by band, of an image that is given band by band, each (C, h, width) with h <= height.
 
@@ -113,8 +113,8 @@ def run_bands(
     yield from stream.finish()
 
 
-def live_bytes(layers: Sequence[Stage], width: int, height: int) -> int:
-    """What is held at the worst moment, in bytes, for bands of `height` rows of `width` pixels, float32.
+def live_bytes(layers: Sequence[Layer], width: int, height: int) -> int:
+    """Bytes held at the worst moment, for bands of `height` rows of `width` pixels, float32.
 
     What every layer keeps; the largest that is read, and the largest that is made; what the engine takes in the layer
     where that is most; the band itself and what becomes of it, as pixels and on the way there.
@@ -127,14 +127,14 @@ def live_bytes(layers: Sequence[Stage], width: int, height: int) -> int:
     return 4 * (kept + read + made + within + ends)
 
 
-def reach(layers: Sequence[Stage]) -> int:
-    """How many input pixels away from an output pixel may still change it."""
-    return sum(-(-(layer.size // 2) // scale) for layer, scale in zip(layers, _scales(layers), strict=False))
+def reach(layers: Sequence[Layer]) -> int:
+    """The distance, in input pixels, from which a pixel may still change an output pixel."""
+    return sum(-(-(layer.kernel_size // 2) // scale) for layer, scale in zip(layers, _scales(layers), strict=False))
 
 
 @dataclass(frozen=True)
 class _Size:
-    """Of a layer, in numbers: the shape of what it keeps, the most that it reads, makes, and needs inside."""
+    """Memory of a layer, in numbers: the shape of what it keeps, the most that it reads, makes, and needs inside."""
 
     kept: tuple[int, int, int]
     read: int
@@ -142,17 +142,17 @@ class _Size:
     inside: int
 
 
-def _sizes(layers: Sequence[Stage], width: int, height: int) -> list[_Size]:
-    found = []
+def _sizes(layers: Sequence[Layer], width: int, height: int) -> list[_Size]:
+    sizes = []
     down = 0
     for layer, scale in zip(layers, _scales(layers), strict=False):
         c_out, c_in = layer.weight.shape[:2]
-        across, down = width * scale, max(down, height * scale, layer.size // 2)  # zeros below may be more rows
-        reads = (down + layer.size - 1) * across
-        kept = (c_in, layer.size - 1, across)
-        found.append(_Size(kept, c_in * reads, c_out * down * across, inside(layer, reads, down * across)))
+        across, down = width * scale, max(down, height * scale, layer.kernel_size // 2)  # zeros below may be more rows
+        reads = (down + layer.kernel_size - 1) * across
+        kept = (c_in, layer.kernel_size - 1, across)
+        sizes.append(_Size(kept, c_in * reads, c_out * down * across, count_inside(layer, reads, down * across)))
         down *= layer.shuffle
-    return found
+    return sizes
 
 
 def _view(flat: NDArray[Any], *shape: int) -> Rows:
@@ -160,6 +160,6 @@ def _view(flat: NDArray[Any], *shape: int) -> Rows:
     return view
 
 
-def _scales(layers: Sequence[Stage]) -> list[int]:
-    """Of each layer's input, and of the output, relative to the image."""
+def _scales(layers: Sequence[Layer]) -> list[int]:
+    """Scales of each layer's input, and of the output, relative to the image."""
     return list(accumulate((layer.shuffle for layer in layers), mul, initial=1))

@@ -18,7 +18,7 @@ from memsr_compiler.quantization.quantize import cost_of_quantized, takes_of
 from memsr_compiler.runtime.runners import OrtNetwork, Provider, Runner, TorchNetwork
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.teachers.teacher import Teacher, measure_takes
-from memsr_compiler.torch_helpers import copied
+from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.trace import trace
 
 
@@ -123,7 +123,7 @@ def counted(file: NetworkFile) -> tuple[int | None, Cost | None]:
 
 
 def _in_torch(module: nn.Module, provider: Provider, threads: int | None) -> TorchNetwork:
-    return TorchNetwork(copied(module, torch.float32), provider=provider, threads=threads)
+    return TorchNetwork(copy_module(module, torch.float32), provider=provider, threads=threads)
 
 
 def _agreed(file: NetworkFile, takes: Takes) -> Takes:

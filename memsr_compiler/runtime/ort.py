@@ -1,11 +1,26 @@
-"""ONNX Runtime as it is installed here."""
+"""ONNX Runtime as it is installed here: the module, and sessions on the processor or a GPU.
+
+A request for a GPU is met or refused, never answered by the processor.
+"""
 
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
+from typing import Any, Literal
 
-from memsr_compiler.errors import MemsrError
+from memsr_compiler.errors import InvalidInput, MemsrError
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+
+_PROVIDERS: dict[str, tuple[str, ...]] = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),  # the second for what the first does not take
+}
+PROVIDERS = tuple(_PROVIDERS)
+_OPTIONS = {"CUDAExecutionProvider": {"arena_extend_strategy": "kSameAsRequested"}}  # else memory goes up in doubles
 
 
 def onnxruntime() -> ModuleType:
@@ -20,7 +35,7 @@ def onnxruntime() -> ModuleType:
 
 
 def both_installed() -> str:
-    """What to add to a message where onnxruntime and onnxruntime-gpu are both there; '' where they are not."""
+    """A remark for messages where onnxruntime and onnxruntime-gpu are both there; '' where they are not."""
     for name in ("onnxruntime", "onnxruntime-gpu"):
         try:
             metadata.distribution(name)
@@ -30,3 +45,42 @@ def both_installed() -> str:
         ". onnxruntime and onnxruntime-gpu are both installed: they share one module, in which each overwrites the "
         "other; pip uninstall both, then install one"
     )
+
+
+def require_provider(provider: Provider) -> None:
+    """Raises InvalidInput if this ONNX Runtime was built without the provider, MemsrError if there is none."""
+    if provider not in _PROVIDERS:
+        raise InvalidInput(f"provider {provider!r}: want one of {', '.join(PROVIDERS)}")
+    ort = onnxruntime()
+    available = ort.get_available_providers()
+    missing = [name for name in _PROVIDERS[provider] if name not in available]
+    if missing:
+        raise InvalidInput(
+            f"--provider {provider}: the installed ONNX Runtime {ort.__version__} has no {missing[0]}, only "
+            f"{', '.join(available)}; pip uninstall it and pip install 'memsr_compiler[gpu]'{both_installed()}"
+        )
+
+
+def start_session(model: Path | bytes, options: Any, provider: Provider) -> Any:
+    """A session of ONNX Runtime that runs on the provider and on no other.
+
+    Raises InvalidInput as `require_provider`, and where the provider does not start; for a model that cannot be loaded,
+    ONNX Runtime's own errors, one type for each status code.
+    """
+    require_provider(provider)
+    wanted = _PROVIDERS[provider]
+    session = onnxruntime().InferenceSession(
+        model if isinstance(model, bytes) else str(model),
+        options,
+        providers=[(name, _OPTIONS.get(name, {})) for name in wanted],
+        enable_fallback=0,
+    )
+    running = session.get_providers()
+    missing = [name for name in wanted if name not in running]
+    if missing:  # ONNX Runtime goes without it and says so in no more than a log line
+        raise InvalidInput(
+            f"--provider {provider}: ONNX Runtime could not start {missing[0]} and would use {', '.join(running)}; "
+            "check that nvidia-smi shows a GPU and that CUDA and cuDNN, and TensorRT for tensorrt, are where libraries "
+            f"are looked for{both_installed()}"
+        )
+    return session

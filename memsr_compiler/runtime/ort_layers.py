@@ -1,7 +1,8 @@
 """Single layers in ONNX Runtime, for `bands`: from one piece of memory that the caller holds into another.
 
-Each layer is a session of its own.  They take the memory that they need on the way from one common arena, which grows
-by what is asked for and no more: with an arena each, all would keep as much as the largest layer ever needed.
+Each layer is a session of its own.  On the processor they take the memory that they need on the way from one common
+arena, which grows by what is asked for and no more: with an arena each, all would keep as much as the largest layer
+ever needed.  On a GPU each has its own arena there, and what is read and made is copied.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.runtime.ort import onnxruntime
+from memsr_compiler.runtime.ort import Provider, onnxruntime, start_session
 
 THREADS = 8  # at most, unless told: every layer has its own, and a few rows are not worth more
 BLOCK = 16  # channels that ONNX Runtime's fast convolutions work on together; 8 on processors without AVX-512
 
 
 @dataclass(frozen=True)
-class Stage:
+class Layer:
     """A layer: weight (C_out, C_in, k, k), bias (C_out,), ReLU or not, the factor of the pixel shuffle after it."""
 
     weight: NDArray[Any]
@@ -33,45 +34,45 @@ class Stage:
     shuffle: int
 
     @property
-    def size(self) -> int:
+    def kernel_size(self) -> int:
         return int(self.weight.shape[-1])
 
     @property
-    def made(self) -> int:
-        """Channels of the result."""
+    def out_channels(self) -> int:
+        """Channels of the result, after the pixel shuffle."""
         return len(self.bias) // self.shuffle**2
 
-    def single(self) -> Stage:
+    def to_float32(self) -> Layer:
         """A copy in float32."""
-        return Stage(self.weight.astype(np.float32), self.bias.astype(np.float32), self.relu, self.shuffle)
+        return Layer(self.weight.astype(np.float32), self.bias.astype(np.float32), self.relu, self.shuffle)
 
-    def turned(self) -> Stage:
+    def transpose(self) -> Layer:
         """The same for images whose height and width are exchanged."""
         weight, bias, s = self.weight.swapaxes(2, 3), self.bias, self.shuffle
         if s > 1:  # the shuffle's channels are (c, row, column)
             order = np.arange(len(bias)).reshape(-1, s, s).swapaxes(1, 2).flatten()
             weight, bias = weight[order], bias[order]
-        return Stage(np.ascontiguousarray(weight), bias, self.relu, s)
+        return Layer(np.ascontiguousarray(weight), bias, self.relu, s)
 
 
 class OrtLayers:
     """The layers of a plain network, float32, zeros only to the left and right of the image."""
 
-    def __init__(self, layers: Sequence[Stage], *, threads: int | None = None) -> None:
-        """Raises MemsrError if no ONNX Runtime is installed."""
+    def __init__(self, layers: Sequence[Layer], *, threads: int | None = None, provider: Provider = "cpu") -> None:
+        """Raises MemsrError if no ONNX Runtime is installed, InvalidInput for a provider that is not to be had."""
         ort = onnxruntime()
-        _arena()
+        self._on_gpu = provider != "cpu"
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.enable_mem_pattern = False
         options.intra_op_num_threads = threads or min(os.cpu_count() or 1, THREADS)
-        options.add_session_config_entry("session.use_env_allocators", "1")
         # Threads that wait actively would do so in all layers but the one at work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._reserver, *self._sessions = (
-            ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-            for model in (_reserver(), *map(_model, layers))
-        )
+        if not self._on_gpu:
+            _arena()
+            options.add_session_config_entry("session.use_env_allocators", "1")
+            self._reserver = start_session(_reserver(), options, provider)
+        self._sessions = [start_session(_model(layer), options, provider) for layer in layers]
 
     def __call__(self, number: int, read: NDArray[Any], made: NDArray[Any]) -> None:
         """Layer `number`, from 0: read (C, h + k - 1, W) -> made (C', s * h, s * W), both contiguous float32."""
@@ -79,7 +80,11 @@ class OrtLayers:
         binding = session.io_binding()
         binding.bind_input("read", "cpu", 0, np.float32, (1, *read.shape), read.ctypes.data)
         binding.bind_output("made", "cpu", 0, np.float32, (1, *made.shape), made.ctypes.data)
+        if self._on_gpu:
+            binding.synchronize_inputs()
         session.run_with_iobinding(binding)
+        if self._on_gpu:
+            binding.synchronize_outputs()
 
     def reserve(self, numbers: int) -> None:
         """Have the arena hold so many float32 numbers in one piece, which is then split among whatever is asked for.
@@ -87,6 +92,8 @@ class OrtLayers:
         Layers differ in size: left alone, it takes another piece for each that is larger than those before, and keeps
         them all.  For the same reason a piece that has become too small is given back first.
         """
+        if self._on_gpu:  # there nothing comes out of this arena
+            return
         arena = _arena()
         if numbers <= arena.reserved:
             return
@@ -98,8 +105,8 @@ class OrtLayers:
         arena.reserved = numbers
 
 
-def inside(layer: Stage, read: int, made: int) -> int:
-    """How many numbers the engine holds within a layer, at most, `read` and `made` being pixels per channel.
+def count_inside(layer: Layer, read: int, made: int) -> int:
+    """The most numbers that the engine holds within a layer, `read` and `made` being pixels per channel.
 
     What is read and what is made are copied, with channels in whole blocks; before a pixel shuffle there is one copy
     more.
@@ -115,7 +122,7 @@ def _whole_blocks(channels: int) -> int:
 
 @dataclass
 class _Arena:
-    """What all layers of a process take memory from.   reserved   float32 numbers in its largest piece"""
+    """The memory of all layers of a process.   reserved   float32 numbers in its largest piece"""
 
     reserved: int = 0
 
@@ -147,10 +154,10 @@ def _reserver() -> bytes:
     ]
     size = helper.make_tensor_value_info("size", TensorProto.INT64, [1])
     number = helper.make_tensor_value_info("number", TensorProto.FLOAT, [])
-    return _serialised(nodes, size, number, [numpy_helper.from_array(np.array(0, np.int64), "first")])
+    return _serialise(nodes, size, number, [numpy_helper.from_array(np.array(0, np.int64), "first")])
 
 
-def _model(layer: Stage) -> bytes:
+def _model(layer: Layer) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
     c_out, c_in, k, _ = layer.weight.shape
@@ -166,12 +173,12 @@ def _model(layer: Stage) -> bytes:
     read = helper.make_tensor_value_info("read", TensorProto.FLOAT, [1, c_in, "rows", "columns"])
     made = helper.make_tensor_value_info("made", TensorProto.FLOAT, [1, c_out // s**2, "rows made", "columns made"])
     weights = [numpy_helper.from_array(layer.weight, "weight"), numpy_helper.from_array(layer.bias, "bias")]
-    return _serialised(nodes, read, made, weights)
+    return _serialise(nodes, read, made, weights)
 
 
-def _serialised(nodes: Sequence[Any], given: Any, result: Any, constants: Sequence[Any]) -> bytes:
+def _serialise(nodes: Sequence[Any], image: Any, result: Any, constants: Sequence[Any]) -> bytes:
     from onnx import helper
 
-    graph = helper.make_graph(nodes, "layer", [given], [result], constants)
+    graph = helper.make_graph(nodes, "layer", [image], [result], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())

@@ -7,29 +7,23 @@ convolutions in float32, which is their default.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.errors import InvalidInput
-from memsr_compiler.runtime.ort import both_installed, onnxruntime
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
+from memsr_compiler.runtime.ort import Provider as Provider
+from memsr_compiler.runtime.ort import onnxruntime, start_session
 from memsr_compiler.torch_helpers import some_threads
 
 Network = Callable[[Tensor], Tensor]
 """Anything that makes (N, C', s H, s W) of (N, C, H, W)."""
 
-Provider = Literal["cpu", "cuda", "tensorrt"]
-
-_PROVIDERS = {
-    "cpu": ("CPUExecutionProvider",),
-    "cuda": ("CUDAExecutionProvider",),
-    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),  # the second for what the first does not take
-}
-PROVIDERS = tuple(_PROVIDERS)
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 
 
@@ -66,16 +60,14 @@ class OrtNetwork:
         had, MemsrError if no ONNX Runtime is installed.
         """
         ort = onnxruntime()
-        _require_provider(ort, provider)
         self.provider = provider
         self.engine = f"ONNX Runtime, {provider}"
         try:
-            self._session = ort.InferenceSession(
-                str(path), _options(ort, threads), providers=_requested(provider), enable_fallback=0
-            )
+            self._session = start_session(Path(path), _options(ort, threads), provider)
+        except MemsrError:
+            raise
         except Exception as error:  # ONNX Runtime raises its own types, one for each status code
             raise InvalidInput(f"{path}: ONNX Runtime cannot load it: {_line(error)}") from None
-        _require_started(self._session.get_providers(), provider)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise InvalidInput(
@@ -183,36 +175,6 @@ def _options(ort: ModuleType, threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
-
-
-def _requested(provider: Provider) -> list[Any]:
-    """Providers with their options, in order of preference."""
-    options = {"CUDAExecutionProvider": {"arena_extend_strategy": "kSameAsRequested"}}  # else memory goes up in doubles
-    return [(name, options.get(name, {})) for name in _PROVIDERS[provider]]
-
-
-def _require_provider(ort: ModuleType, provider: Provider) -> None:
-    """Raises InvalidInput if this ONNX Runtime was built without the provider."""
-    if provider not in _PROVIDERS:
-        raise InvalidInput(f"provider {provider!r}: want one of {', '.join(PROVIDERS)}")
-    there = ort.get_available_providers()
-    missing = [name for name in _PROVIDERS[provider] if name not in there]
-    if missing:
-        raise InvalidInput(
-            f"--provider {provider}: the installed ONNX Runtime {ort.__version__} has no {missing[0]}, only "
-            f"{', '.join(there)}; pip uninstall it and pip install 'memsr_compiler[gpu]'{both_installed()}"
-        )
-
-
-def _require_started(running: Sequence[str], provider: Provider) -> None:
-    """Raises InvalidInput if the session went without a provider: ONNX Runtime does so with no more than a log line."""
-    missing = [name for name in _PROVIDERS[provider] if name not in running]
-    if missing:
-        raise InvalidInput(
-            f"--provider {provider}: ONNX Runtime could not start {missing[0]} and would use {', '.join(running)}; "
-            "check that nvidia-smi shows a GPU and that CUDA and cuDNN, and TensorRT for tensorrt, are where libraries "
-            f"are looked for{both_installed()}"
-        )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """One image file made larger by a network, from file to file: by bands, by columns, or whole.
 
-Whatever the file has beside its colours (alpha, ICC profile, EXIF, ...) stays: `rowfiles`.  A network that takes Y gets
-Y of ITU-R BT.601, and what it makes of it replaces Y of the image that bicubic interpolation has enlarged.
+Whatever the file has beside its colours (alpha, ICC profile, EXIF, ...) stays: `images.streams`.  A network that takes
+Y gets Y of ITU-R BT.601, and what it makes of it replaces Y of the image that bicubic interpolation has enlarged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.resize import enlarge_rows
 from memsr_compiler.images.streams import RowFile, Taken
 from memsr_compiler.plain.info import Takes
-from memsr_compiler.runtime.upscaler import ROWS, Upscaler, given, pixels_of
+from memsr_compiler.runtime.upscaler import ROWS, Upscaler, to_pixels, to_rows
 
 if TYPE_CHECKING:
     from memsr_compiler.runtime.runners import Network
@@ -30,15 +30,15 @@ LUMA = np.array([65.481, 128.553, 24.966], np.float32) / 255  # of ITU-R BT.601,
 LUMA_RANGE = 219 / 255
 
 
-class Engine(Protocol):
-    """Runs a network on an image that comes by rows."""
+class RowEngine(Protocol):
+    """A way to run a network on an image that comes by rows."""
 
     @property
     def takes(self) -> Takes:
-        """What the network takes."""
+        """The images that the network takes."""
 
     def rows(self, width: int, height: int) -> int:
-        """How many rows it wants at a time, at most."""
+        """The most rows that it wants at a time."""
 
     def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
         """(h, width, C) each -> (h', scale * width, C), float32 in 0..1; the result may go beyond."""
@@ -76,7 +76,10 @@ class ByBands:
 
 
 def _on_disk(path: Path, shape: tuple[int, int, int]) -> Pixels:
-    """float32 numbers in a file.  Raises OSError where there is no room: later, the process would be killed for it."""
+    """An array of float32 numbers in a file.
+
+    Raises OSError where there is no room: later, the process would be killed for it.
+    """
     with open(path, "xb") as file:
         zeros = bytes(4 * shape[1] * shape[2])
         for _ in range(shape[0]):
@@ -99,12 +102,12 @@ class WholeFrame:
 
         for image in bands:
             with torch.no_grad():
-                made = self.network(torch.from_numpy(given(image, self.takes.input_range))[None])
-            yield pixels_of(made[0].float().numpy(), self.takes.input_range, np.float32)
+                made = self.network(torch.from_numpy(to_rows(image, self.takes.input_range))[None])
+            yield to_pixels(made[0].float().numpy(), self.takes.input_range, np.float32)
 
 
 def enlarge_file(
-    engine: Engine, image: RowFile, target: Path, scale: int, on_rows: Callable[[int], None] | None = None
+    engine: RowEngine, image: RowFile, target: Path, scale: int, on_rows: Callable[[int], None] | None = None
 ) -> None:
     """Write `image`, `scale` times as large, to `target`, whole or not at all.
 
@@ -121,23 +124,26 @@ def enlarge_file(
     image.save(target, rounded, scale, on_rows)
 
 
-def _by_colours(engine: Engine, image: RowFile, scale: int) -> Iterator[Pixels]:
-    """A grey image is given as three equal channels; their mean comes back."""
+def _by_colours(engine: RowEngine, image: RowFile, scale: int) -> Iterator[Pixels]:
+    """Enlarge by a network on RGB: a grey image is given as three equal channels, their mean comes back."""
     grey = image.channels == 1
     for made in _run(engine, image, scale, lambda colours: colours.repeat(3, axis=2) if grey else colours):
         yield made.mean(axis=2, keepdims=True) if grey else made
 
 
-def _by_luma(engine: Engine, image: RowFile, scale: int) -> Iterator[Pixels]:
-    """With its colour differences unchanged, a pixel whose Y rises by d has d / LUMA_RANGE more of every colour."""
+def _by_luma(engine: RowEngine, image: RowFile, scale: int) -> Iterator[Pixels]:
+    """Enlarge by a network on Y, the rest by bicubic interpolation.
+
+    With its colour differences unchanged, a pixel whose Y rises by d has d / LUMA_RANGE more of every colour.
+    """
     bicubic = Taken(_colours(image, ROWS, scale))
     for made in _run(engine, image, scale, _luma):
         colours = bicubic.take(len(made))
         yield colours + (made - _luma(colours)) / LUMA_RANGE
 
 
-def _run(engine: Engine, image: RowFile, scale: int, prepared: Callable[[Pixels], Pixels]) -> Iterator[Pixels]:
-    """A network of scale 1 is given the image that bicubic interpolation has enlarged."""
+def _run(engine: RowEngine, image: RowFile, scale: int, prepared: Callable[[Pixels], Pixels]) -> Iterator[Pixels]:
+    """Run the network on the prepared image; one of scale 1 is given what bicubic interpolation has enlarged."""
     before = scale // engine.takes.scale
     width, height = image.width * before, image.height * before
     bands = _colours(image, max(engine.rows(width, height) // before, 1), before)
@@ -147,7 +153,7 @@ def _run(engine: Engine, image: RowFile, scale: int, prepared: Callable[[Pixels]
 
 
 def _colours(image: RowFile, rows: int, scale: int) -> Iterator[Pixels]:
-    """Enlarged by bicubic interpolation: float32 in 0..1."""
+    """The image's bands, enlarged by bicubic interpolation: float32 in 0..1."""
     bands = image.bands(rows)
     peak = np.iinfo(image.dtype).max
     for band in bands if scale == 1 else enlarge_rows(bands, scale):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.read import PlainFile, read_plain_file
+from memsr_compiler.quantities import Amount, count, size_in_bytes
 from memsr_compiler.runtime.bands import Rows, live_bytes, reach, require_local, run_bands
-from memsr_compiler.runtime.ort_layers import OrtLayers, Stage
+from memsr_compiler.runtime.ort import Provider, require_provider
+from memsr_compiler.runtime.ort_layers import Layer, OrtLayers
 
 if TYPE_CHECKING:  # a file is run without torch
     from memsr_compiler.plain.network import PlainNet
@@ -27,52 +30,50 @@ Pixels = NDArray[Any]
 
 @dataclass(frozen=True)
 class Cut:
-    """How an image goes through: bands of `rows` rows, columns of `columns` pixels, both before the halo."""
+    """The pieces in which an image goes through: bands of `rows` rows, columns of `columns` pixels, before the halo."""
 
     rows: int
     columns: int
 
 
 class Upscaler:
-    """A plain network for images of any size, in ONNX Runtime on the CPU, with a limit on the memory that it takes.
+    """A plain network for images of any size, in ONNX Runtime, with a limit on the memory that it takes.
 
-        with Upscaler("student.onnx", max_memory=64 << 20) as upscale:
+        with Upscaler("student.onnx", max_memory="64MB") as upscale:
             large = upscale(small)  # (H, W, 3) -> (scale * H, scale * W, 3), in the dtype that is given
 
     The result is the whole-frame one, to rounding.  The limit is about what an image takes beyond the loaded network,
-    the image and the result; `needed` says how much that is.
+    the image and the result; `needed` says how much that is.  On a GPU, layers hold most of it there.
     """
 
     def __init__(
         self,
-        model: PlainNet | PlainFile | str | Path,
+        model: PlainNet | PlainFile | str | PathLike[str],
         *,
-        max_memory: int | None = None,
+        max_memory: Amount | None = None,
         columns: int | None = None,
         threads: int | None = None,
+        provider: Provider = "cpu",
     ) -> None:
         """model        a plain network, its file, or what has been read of that
-        max_memory   bytes; None: as bands of 32 rows take
+        max_memory   bytes, or "64MB"; None: as bands of 32 rows take
         columns      pixels that are processed side by side, at most, the halo not counted; None: as the limit has it
-        threads      None: one for each core, at most 8
+        threads      of the processor; None: one for each core, at most 8
+        provider     "cpu", "cuda", or "tensorrt" with CUDA for what it does not take
 
-        Raises InvalidInput for a file that is no plain network, one that cannot be run by bands, and numbers below 1;
-        MemsrError if no ONNX Runtime is installed.
+        Raises InvalidInput for what is no plain network, one that cannot be run by bands, numbers below 1, and a
+        provider that is not to be had; MemsrError if no ONNX Runtime is installed.
         """
-        for name, number in (("max_memory", max_memory), ("columns", columns), ("threads", threads)):
-            if number is not None and (number < 1 or number != int(number)):
-                raise InvalidInput(f"{name} {number!r}: want a whole number from 1 up, or None")
-        if isinstance(model, (str, Path)):
-            model = read_plain_file(model, require_certificate=False)
-        if isinstance(model, PlainFile):
-            self.info, layers = model.manifest.info, _layers_in(model)
-        else:
-            self.info, layers = model.info, layers_of(model)
+        self._max_memory = None if max_memory is None else size_in_bytes("max_memory", max_memory)
+        self._columns = None if columns is None else count("columns", columns)
+        self._threads = None if threads is None else count("threads", threads)
+        self.info, layers = _open(model)
         require_local(self.info)
-        self._max_memory, self._columns, self._threads = max_memory, columns, threads
-        self._layers = tuple(layer.single() for layer in layers)  # copies: the network may be changed afterwards
+        require_provider(provider)
+        self._provider: Provider = provider
+        self._layers = tuple(layer.to_float32() for layer in layers)  # copies: the network may be changed afterwards
         self._upright: OrtLayers | None = None
-        self._turned: tuple[tuple[Stage, ...], OrtLayers] | None = None
+        self._turned: tuple[tuple[Layer, ...], OrtLayers] | None = None
 
     def __enter__(self) -> Upscaler:
         return self
@@ -81,29 +82,34 @@ class Upscaler:
         """Lets the layers go; what the arena holds stays for the next Upscaler of this process."""
         self._upright = self._turned = None
 
-    def __call__(self, image: Pixels, *, out: Pixels | None = None) -> Pixels:
-        """uint8, uint16 or floating 0..1; (H, W, 3), or for networks on Y (H, W) or (H, W, 1).
+    def __call__(self, image: ArrayLike, *, out: Pixels | None = None) -> Pixels:
+        """Enlarge an image, (H, W, 3), or for networks on Y (H, W) or (H, W, 1); uint8, uint16 or floating 0..1.
 
-        out   where the result goes, of its shape and dtype; say, a memory-mapped file
+        image  an array, or what numpy makes one of: an image of Pillow, lists of numbers 0..1
+        out    where the result goes, of its shape and dtype; say, a memory-mapped file
 
         Raises InvalidInput for another shape or dtype, and where the limit is below what a single pixel takes.
         """
-        pixels = self._checked(image)
+        array = _as_array(image, self.info.channels)
+        pixels = array[..., None] if array.ndim == 2 else array
         height, width, channels = pixels.shape
-        shape = (height * self.info.scale, width * self.info.scale, channels)[: image.ndim]
-        if out is not None and (out.shape != shape or out.dtype != image.dtype):
-            raise InvalidInput(f"out is {out.dtype} {out.shape}; the result is {image.dtype} {shape}")
+        shape = (height * self.info.scale, width * self.info.scale, channels)[: array.ndim]
+        if out is not None and not isinstance(out, np.ndarray):
+            raise InvalidInput(f"out is a {type(out).__name__}; want an array for the result, {array.dtype} {shape}")
+        if out is not None and (out.shape != shape or out.dtype != array.dtype):
+            raise InvalidInput(f"out is {out.dtype} {out.shape}; the result is {array.dtype} {shape}")
         result = np.empty(shape, pixels.dtype) if out is None else out
-        result = result[..., None] if image.ndim == 2 else result  # a view, so what is written is in `out`
+        result = result[..., None] if array.ndim == 2 else result  # a view, so what is written is in `out`
         if height >= width:  # bands go along the longer axis
             self._whole(pixels, result, self._layers, self._engine())
         else:
             self._whole(pixels.swapaxes(0, 1), result.swapaxes(0, 1), *self._engine_turned())
-        return result if image.ndim == 3 else result[..., 0]
+        return result if array.ndim == 3 else result[..., 0]
 
-    def bands(self, image: Pixels) -> Iterator[Pixels]:
+    def bands(self, image: ArrayLike) -> Iterator[Pixels]:
         """The result from the top, some rows at a time.  Raises InvalidInput as a call, or if columns are needed."""
-        pixels = self._checked(image)
+        array = _as_array(image, self.info.channels)
+        pixels = array[..., None] if array.ndim == 2 else array
         rows = self.rows(pixels.shape[1])
         each = (pixels[top : top + rows] for top in range(0, len(pixels), rows))
         yield from self.stream(each, pixels.shape[1], pixels.dtype)
@@ -115,16 +121,16 @@ class Upscaler:
             self._engine(),
             width,
             self.rows(width),
-            (given(band, self.info.input_range) for band in bands),
+            (to_rows(band, self.info.input_range) for band in bands),
         )
-        yield from (pixels_of(rows, self.info.input_range, dtype) for rows in made if rows.size)
+        yield from (to_pixels(rows, self.info.input_range, dtype) for rows in made if rows.size)
 
     def streams(self, width: int) -> bool:
         """Whether an image that wide goes through in one piece, without columns.  Raises InvalidInput as a call."""
         return self._cut(ROWS, width).columns >= width
 
     def rows(self, width: int) -> int:
-        """Of a band, for an image that wide.  Raises InvalidInput where it has to be cut into columns."""
+        """The height of a band, for an image that wide.  Raises InvalidInput where it has to be cut into columns."""
         if not self.streams(width):
             why = f"take {self.needed(width, 1):,} bytes" if self._columns is None else f"are cut at {self._columns}"
             raise InvalidInput(f"rows of {width:,} pixels {why}: give the whole image at once, or allow more")
@@ -153,7 +159,7 @@ class Upscaler:
             raise InvalidInput(f"{limit:,} bytes are too few: a column of one pixel and its halo take {least:,}")
         return Cut(1, columns)
 
-    def _whole(self, pixels: Pixels, result: Pixels, layers: tuple[Stage, ...], engine: OrtLayers) -> None:
+    def _whole(self, pixels: Pixels, result: Pixels, layers: tuple[Layer, ...], engine: OrtLayers) -> None:
         """Column by column, each with its halo where it is cut, band by band."""
         height, width, _ = pixels.shape
         scale, halo = self.info.scale, reach(layers)
@@ -162,52 +168,79 @@ class Upscaler:
             right = min(left + cut.columns, width)
             start, end = max(left - halo, 0), min(right + halo, width)
             bands = (
-                given(pixels[top : top + cut.rows, start:end], self.info.input_range)
+                to_rows(pixels[top : top + cut.rows, start:end], self.info.input_range)
                 for top in range(0, height, cut.rows)
             )
             row = 0
             for made in run_bands(layers, engine, end - start, cut.rows, bands):
                 inner = made[..., (left - start) * scale : (right - start) * scale]
                 below = row + inner.shape[1]
-                result[row:below, left * scale : right * scale] = pixels_of(inner, self.info.input_range, pixels.dtype)
+                result[row:below, left * scale : right * scale] = to_pixels(inner, self.info.input_range, pixels.dtype)
                 row = below
 
     def _engine(self) -> OrtLayers:
         if self._upright is None:
-            self._upright = OrtLayers(self._layers, threads=self._threads)
+            self._upright = OrtLayers(self._layers, threads=self._threads, provider=self._provider)
         return self._upright
 
-    def _engine_turned(self) -> tuple[tuple[Stage, ...], OrtLayers]:
+    def _engine_turned(self) -> tuple[tuple[Layer, ...], OrtLayers]:
         if self._turned is None:
-            layers = tuple(layer.turned() for layer in self._layers)
-            self._turned = layers, OrtLayers(layers, threads=self._threads)
+            layers = tuple(layer.transpose() for layer in self._layers)
+            self._turned = layers, OrtLayers(layers, threads=self._threads, provider=self._provider)
         return self._turned
 
-    def _checked(self, image: Pixels) -> Pixels:
-        """(H, W, C)"""
-        channels = self.info.channels
-        if image.dtype.name not in PEAKS and not np.issubdtype(image.dtype, np.floating):
-            raise InvalidInput(f"image of dtype {image.dtype}; give uint8, uint16, or floating 0..1")
-        pixels = image[..., None] if image.ndim == 2 else image
-        if pixels.ndim != 3 or pixels.shape[2] != channels or pixels.size == 0:
-            raise InvalidInput(f"image of shape {image.shape}; the network takes (H, W, {channels})")
-        return pixels
+
+def _open(model: PlainNet | PlainFile | str | PathLike[str]) -> tuple[PlainInfo, tuple[Layer, ...]]:
+    """The network's info and layers.  Raises InvalidInput for what is no plain network."""
+    if isinstance(model, (str, PathLike)):
+        model = read_plain_file(model, require_certificate=False)
+    if isinstance(model, PlainFile):
+        return model.manifest.info, _layers_in(model)
+    from memsr_compiler.plain.network import PlainNet  # with torch, which a file is run without
+
+    if not isinstance(model, PlainNet):
+        raise InvalidInput(
+            f"a plain network is wanted, or its file, not {type(model).__name__}; make one with compile_to_plain or "
+            "shrink"
+        )
+    return model.info, layers_of(model)
 
 
-def layers_of(net: PlainNet) -> tuple[Stage, ...]:
+def _as_array(image: object, channels: int) -> Pixels:
+    """The image as an array that a network of so many channels takes.  Raises InvalidInput if it is none."""
+    shape = f"(H, W, {channels})" if channels > 1 else "(H, W) or (H, W, 1)"
+    wanted = f"give an array {shape} of uint8, uint16, or floating 0..1"
+    if type(image).__module__.partition(".")[0] == "torch":
+        raise InvalidInput(f"the image is a torch tensor; {wanted}: x[0].permute(1, 2, 0).cpu().numpy()")
+    if image is None or isinstance(image, (str, bytes, PathLike)):
+        raise InvalidInput(f"the image is a {type(image).__name__}; {wanted}")
+    try:
+        array = np.asarray(image)
+    except (TypeError, ValueError) as error:  # numpy's, for lists of different lengths
+        raise InvalidInput(f"the image is no array ({error}); {wanted}") from None
+    if array.dtype.name not in PEAKS and not np.issubdtype(array.dtype, np.floating):
+        raise InvalidInput(f"image of dtype {array.dtype}; {wanted}")
+    planes = array[..., None] if array.ndim == 2 else array
+    if planes.ndim != 3 or planes.shape[2] != channels or planes.size == 0:
+        turn = "; its channels come first: image.transpose(1, 2, 0)" if array.shape[:-2] == (channels,) else ""
+        raise InvalidInput(f"image of shape {array.shape}; the network takes {shape}{turn}")
+    return array
+
+
+def layers_of(net: PlainNet) -> tuple[Layer, ...]:
     """The layers of a network, in its dtype."""
-    return tuple(Stage(x.weight.numpy(), x.bias.numpy(), x.relu, x.shuffle) for x in net.checkable())
+    return tuple(Layer(x.weight.numpy(), x.bias.numpy(), x.relu, x.shuffle) for x in net.checkable())
 
 
-def _layers_in(file: PlainFile) -> tuple[Stage, ...]:
+def _layers_in(file: PlainFile) -> tuple[Layer, ...]:
     numbers = file.tensors
     return tuple(
-        Stage(numbers[f"layers.{i}.weight"], numbers[f"layers.{i}.bias"], layer.relu, layer.shuffle)
+        Layer(numbers[f"layers.{i}.weight"], numbers[f"layers.{i}.bias"], layer.relu, layer.shuffle)
         for i, layer in enumerate(file.manifest.layers)
     )
 
 
-def given(band: Pixels, input_range: tuple[float, float]) -> Rows:
+def to_rows(band: Pixels, input_range: tuple[float, float]) -> Rows:
     """Pixels (h, W, C), uint8, uint16 or floating 0..1, as a network takes them: float32 (C, h, W)."""
     low, high = input_range
     rows: Rows = np.array(band.transpose(2, 0, 1), dtype=np.float32, order="C")
@@ -216,7 +249,7 @@ def given(band: Pixels, input_range: tuple[float, float]) -> Rows:
     return rows
 
 
-def pixels_of(made: Rows, input_range: tuple[float, float], dtype: DTypeLike) -> Pixels:
+def to_pixels(made: Rows, input_range: tuple[float, float], dtype: DTypeLike) -> Pixels:
     """(C, h, W) -> (h, W, C) in that dtype, clipped and rounded where it is of whole numbers."""
     low, high = input_range
     kind = np.dtype(dtype).name

@@ -15,6 +15,7 @@ import logging
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
 
 import safetensors.torch
@@ -27,7 +28,7 @@ from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import Family, family_named
 from memsr_compiler.teachers.state_dict import StateDict, assemble, call, check_tensors, load_strictly, some, unwrap
-from memsr_compiler.teachers.teacher import Teacher
+from memsr_compiler.teachers.teacher import ASSUMED_RANGE, Teacher
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ _MAX_COMPRESSION = 16  # trained weights hardly shrink at all; a zip bomb shrink
 
 
 def load_teacher(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     arch: str | None = None,
     arch_args: Mapping[str, object] | None = None,
@@ -46,7 +47,7 @@ def load_teacher(
 
 
 def read_teacher(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     arch: str | None = None,
     arch_args: Mapping[str, object] | None = None,
@@ -77,7 +78,7 @@ def read_teacher(
         input_range=family.input_range if family and family.input_range else (0.0, 1.0),
         family=family.name if family else "",
         hyper=hyper,
-        assumed=() if known else ("input values 0 to 1",),
+        assumed=() if known else (ASSUMED_RANGE,),
         sha256=hashlib.sha256(data).hexdigest(),
         path=path,
     )

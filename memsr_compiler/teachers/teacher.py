@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -18,7 +19,8 @@ from memsr_compiler.plain.network import PlainNet
 Range: TypeAlias = tuple[float, float]
 
 _SIDE = 32  # pixels, of the image by which an unknown network shows its scale
-_ASSUMED_RANGE = "input values 0 to 1"
+ASSUMED_RANGE = "input values 0 to 1"
+"""Stands in `Teacher.assumed` where nothing says in which range input values are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,18 @@ class Teacher:
     sha256: str = ""
     path: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Raises InvalidInput for a range that is empty or infinite."""
+        _require_range(self.input_range)
+
+    @property
+    def range_is_assumed(self) -> bool:
+        """Whether `input_range` is no more than the usual one."""
+        return ASSUMED_RANGE in self.assumed
+
     @property
     def takes(self) -> Takes:
-        """What it takes and by how much it enlarges, as a run on a small image shows it.
+        """Channels that it takes and the factor by which it enlarges, as a run on a small image shows them.
 
         Raises InvalidInput for a network that does not enlarge images by a whole factor.
         """
@@ -59,7 +70,7 @@ class Teacher:
 
 
 TeacherLike: TypeAlias = "Teacher | nn.Module | str | PathLike[str]"
-"""What a function takes as a teacher: what `read_teacher` gives, a module, or a file's path."""
+"""Whatever a function takes as a teacher: what `read_teacher` gives, a module, or a file's path."""
 
 
 def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: bool = False) -> Teacher:
@@ -68,13 +79,21 @@ def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: 
     input_range   replaces what the teacher says; None: that, or 0 to 1 for a module
     plain         a plain network's file is taken too
 
-    Raises InvalidInput for anything else, and as `read_teacher` does for files.
+    Raises InvalidInput for anything else, for a range that is empty or infinite, and as `read_teacher` does for files.
     """
+    if input_range is not None:
+        _require_range(input_range)  # before a file is read
     teacher = _teacher(source, plain)
     if input_range is None:
         return teacher
-    assumed = tuple(words for words in teacher.assumed if words != _ASSUMED_RANGE)
+    assumed = tuple(words for words in teacher.assumed if words != ASSUMED_RANGE)
     return replace(teacher, input_range=input_range, assumed=assumed)
+
+
+def _require_range(input_range: Range) -> None:
+    low, high = input_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InvalidInput(f"input range {low} {high} is empty or infinite; most networks take 0 1 or 0 255")
 
 
 def _teacher(source: TeacherLike, plain: bool) -> Teacher:
@@ -83,7 +102,7 @@ def _teacher(source: TeacherLike, plain: bool) -> Teacher:
     if isinstance(source, PlainNet):
         return Teacher(module=source, input_range=source.info.input_range)
     if isinstance(source, nn.Module):
-        return Teacher(module=source, assumed=(_ASSUMED_RANGE,))
+        return Teacher(module=source, assumed=(ASSUMED_RANGE,))
     if not isinstance(source, (str, PathLike)):
         raise InvalidInput(
             f"a teacher is wanted: what read_teacher gives, a torch.nn.Module, or a file's path; "
@@ -100,8 +119,8 @@ def _teacher(source: TeacherLike, plain: bool) -> Teacher:
     return read_teacher(path)
 
 
-def measure_takes(network: Callable[[Tensor], Tensor], input_range: Range, name: str) -> Takes:
-    """What a network takes, by the channels that it accepts and the size of what it makes of a grey image.
+def measure_takes(network: Callable[[Tensor], object], input_range: Range, name: str) -> Takes:
+    """Channels that a network accepts and its scale, by the size of what it makes of a grey image.
 
     It need not be convertible.  Raises InvalidInput for one that does not enlarge images by a whole factor.
     """
@@ -110,7 +129,9 @@ def measure_takes(network: Callable[[Tensor], Tensor], input_range: Range, name:
         try:
             with torch.no_grad():
                 output = network(image)
-        except (InvalidInput, RuntimeError):  # torch's, for another number of channels
+        except Exception:  # torch's, or of somebody's code, for another number of channels
+            continue
+        if not isinstance(output, Tensor):
             continue
         scale, left = divmod(output.shape[-1], _SIDE)
         if output.shape == (1, channels, scale * _SIDE, scale * _SIDE) and scale and not left:

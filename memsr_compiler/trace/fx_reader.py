@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from memsr_compiler.torch_helpers import copied
+from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.torch_ops import IMPOSSIBLE, WORDS, batch_norm
 from memsr_compiler.trace.views import BATCH, Size, Unreadable, View
@@ -44,7 +44,7 @@ _ALIASES = (
 
 def symbolic(model: nn.Module) -> fx.GraphModule:
     """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises."""
-    traced = copied(model, torch.float64)  # a tracer may leave proxies behind in what it traces
+    traced = copy_module(model, torch.float64)  # a tracer may leave proxies behind in what it traces
     tracer = _Tracer()
     return fx.GraphModule(tracer.root if hasattr(tracer, "root") else traced, tracer.trace(traced))
 
@@ -64,7 +64,7 @@ def exported(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[
         dims = free.pop(0)
         shapes = None if dims is None else (dims,)
         try:
-            program = _quietly(partial(export, copied(model, torch.float32), (example,), dynamic_shapes=shapes))
+            program = _quietly(partial(export, copy_module(model, torch.float32), (example,), dynamic_shapes=shapes))
             break
         except Exception:
             if not free:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel
 from memsr_compiler.ir.interpreter import run
-from memsr_compiler.torch_helpers import copied, one_thread
+from memsr_compiler.torch_helpers import copy_module, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.fx_reader import exported, read, symbolic
 from memsr_compiler.trace.views import Unreadable
@@ -67,7 +67,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     Raises UnsupportedModel naming the module, the operation, why it cannot be plain and what to do; InvalidInput for
     weights that are NaN or infinite, and for a network in train mode.
     """
-    model = copied(model, torch.float64)  # weights that are computed from others are then computed exactly
+    model = copy_module(model, torch.float64)  # weights that are computed from others are then computed exactly
     _check(model)
     if isinstance(model, GraphModule):
         ops = tuple(_with_range(op, input_range) for op in model.graph)
@@ -142,7 +142,7 @@ def _possible_channels(model: nn.Module) -> list[int]:
 
 def _compare(traced: Traced, model: nn.Module, channels: int, reader: str) -> None:
     """The graph must give what the model gives, in float64: an in-place op misread shows here."""
-    reference = copied(model, torch.float64)  # it may keep something of what it sees
+    reference = copy_module(model, torch.float64)  # it may keep something of what it sees
     read_back = GraphModule(traced.graph, traced.image_skip)
     low, high = traced.graph.input.low, traced.graph.input.high
     low, high = (low, high) if math.isfinite(low) and math.isfinite(high) else (0.0, 1.0)

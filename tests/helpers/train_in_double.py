@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from memsr_compiler.plain.load import load_plain
-from memsr_compiler.student.levels import Teacher
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.training import loop
 from memsr_compiler.training.loop import Recipe
@@ -33,7 +33,7 @@ def train(networks: Path, photographs: Path, out: Path) -> None:
     """Train as RECIPE says; checkpoints are left in `out`."""
     out.mkdir(exist_ok=True)
     student = load_plain(networks / "student.safetensors", require_certificate=False)
-    teacher = Teacher.of(read_teacher(networks / "teacher.pt").module, (0.0, 1.0))
+    teacher = LeveledTeacher.of(read_teacher(networks / "teacher.pt").module, (0.0, 1.0))
     maps = random_maps(teacher, student, seed=0)
     objective = InDouble(student, teacher, maps, weight=0.3, epsilon=1e-5, means=no_means(student)).double()
     patches = Patches(prepared(photographs, out / "cache", scale=2, patch=8), scale=2, patch=8, seed=0)

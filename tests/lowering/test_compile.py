@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.errors import InvalidInput, PassError, UnsupportedModel
 from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.lowering.inspection import inspect
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.registry import family_named
+from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.trace.trace import trace
 
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
@@ -188,6 +191,21 @@ def test_double_keeps_weights_that_were_changed() -> None:
         plain[1].weight[0, 0, 0, 0] += 0.5
     changed = plain[1].weight.detach().clone()
     assert torch.equal(plain.double()[1].weight, changed.double())
+
+
+def test_a_teacher_a_module_or_a_path(tmp_path: Path) -> None:
+    """The same network, and the range that goes with it."""
+    network = made("edsr", scale=2, blocks=1, channels=4, rgb_range=255)
+    expected = compile_to_plain(network, input_range=(0.0, 255.0))
+    torch.save(network.state_dict(), tmp_path / "teacher.pt")
+    for teacher in (Teacher(module=network, input_range=(0.0, 255.0)), tmp_path / "teacher.pt"):
+        plain = compile_to_plain(teacher, input_range=None if isinstance(teacher, Teacher) else (0.0, 255.0))
+        assert plain.info.input_range == (0.0, 255.0) and plain.sha256() == expected.sha256()
+    assert compile_to_plain(network).info.input_range == (0.0, 1.0)
+    assert inspect(str(tmp_path / "teacher.pt")).predictions == inspect(network).predictions
+    for wrong in (None, 3, [network]):
+        with pytest.raises(InvalidInput, match=r"a teacher is wanted: .* not (NoneType|int|list)"):
+            compile_to_plain(wrong)  # type: ignore[arg-type]
 
 
 def test_the_report_is_complete() -> None:

@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 
 from memsr_compiler.errors import CertificateError, ExportError, InvalidInput, MemsrError
 from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.plain import load as storage
-from memsr_compiler.plain import read as plain_file
 from memsr_compiler.plain import write as export
-from memsr_compiler.plain.load import load_plain, save_plain
+from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.manifest import Manifest
 from memsr_compiler.plain.network import PlainLayer, PlainNet
-from memsr_compiler.plain.read import is_plain
-from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.plain.read import header, is_plain
+from memsr_compiler.plain.stored import describe
+from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.proof.checker import check
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import load_teacher
@@ -521,9 +521,9 @@ def test_an_edited_header_is_refused(case: int, net: PlainNet, tmp_path: Path) -
 
 def test_sizes_are_checked_before_memory_is_taken(net: PlainNet, tmp_path: Path) -> None:
     """A header that is right in itself and declares terabytes."""
-    manifest, _, _ = storage.describe(uncertified(net), "float32", certificate_inside=True)
+    manifest, _, _ = describe(uncertified(net), "float32", certificate_inside=True)
     huge = tuple(replace(layer, weight=(*layer.weight[:2], 1 << 20 | 1, 1 << 20 | 1)) for layer in manifest.layers)
-    (tmp_path / "net.safetensors").write_bytes(plain_file.header(replace(manifest, layers=huge)) + bytes(100))
+    (tmp_path / "net.safetensors").write_bytes(header(replace(manifest, layers=huge)) + bytes(100))
     with pytest.raises(InvalidInput, match="100 bytes of weights where"):
         load_plain(tmp_path / "net.safetensors")
 
@@ -551,7 +551,7 @@ def test_layers_must_fit_each_other(net: PlainNet, tmp_path: Path, monkeypatch: 
     ):
         save_plain(net, tmp_path / "net.safetensors")
     with monkeypatch.context() as patched:
-        patched.setattr(storage.Manifest, "check", lambda self: None)
+        patched.setattr(Manifest, "check", lambda self: None)
         save_plain(net, tmp_path / "net.safetensors")
     with pytest.raises(InvalidInput, match=r"layers\.1: takes"):
         load_plain(tmp_path / "net.safetensors")

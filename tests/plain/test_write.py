@@ -26,10 +26,10 @@ from memsr_compiler.files import atomic_write, atomic_write_together
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain import write as export
 from memsr_compiler.plain.info import PlainInfo
-from memsr_compiler.plain.load import load_plain, save_plain
+from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import certificate_path
 from memsr_compiler.plain.network import PlainLayer, PlainNet
-from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.teachers.families.edsr import EDSR

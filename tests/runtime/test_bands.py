@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from memsr_compiler import Upscaler, compile_to_plain, save_plain
@@ -20,7 +22,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.runtime.bands import Rows, live_bytes, reach, run_bands
-from memsr_compiler.runtime.ort_layers import OrtLayers, Stage
+from memsr_compiler.runtime.ort_layers import Layer, OrtLayers
 from memsr_compiler.runtime.upscaler import SLACK, layers_of
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
@@ -64,13 +66,13 @@ def image(height: int, width: int, channels: int = 3) -> Tensor:
 class InFloat64:
     """torch as the engine, so that nothing but the bands' own mistakes is above 1e-10."""
 
-    def __init__(self, layers: Sequence[Stage]) -> None:
+    def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = layers
 
     def __call__(self, number: int, read: Rows, made: Rows) -> None:
         layer = self.layers[number]
         weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
-        y = F.conv2d(torch.from_numpy(read)[None], weight, bias, padding=(0, layer.size // 2))
+        y = F.conv2d(torch.from_numpy(read)[None], weight, bias, padding=(0, layer.kernel_size // 2))
         made[:] = F.pixel_shuffle(y.relu() if layer.relu else y, layer.shuffle)[0].numpy()
 
     def reserve(self, numbers: int) -> None:
@@ -88,7 +90,7 @@ def test_bands_of_any_height_give_the_whole(
     highest = max(band.shape[1] for band in bands)
     layers, expected = layers_of(net), whole(net, x)[0]
     if turned:
-        layers = tuple(layer.turned() for layer in layers)
+        layers = tuple(layer.transpose() for layer in layers)
         expected = whole(net, x.transpose(2, 3))[0].transpose(1, 2)
     made = [rows.copy() for rows in run_bands(layers, InFloat64(layers), width, highest, bands)]
     np.testing.assert_allclose(np.concatenate(made, axis=1), expected, rtol=1e-10, atol=1e-10)
@@ -213,8 +215,10 @@ def test_the_engine_is_torch_to_rounding() -> None:
     layers = layers_of(net)
     engine = OrtLayers(layers, threads=2)
     for i, layer in enumerate(layers):
-        read = np.random.default_rng(i).standard_normal((layer.weight.shape[1], 7 + layer.size - 1, 11), np.float32)
-        made = [np.empty((layer.made, 7 * layer.shuffle, 11 * layer.shuffle), np.float32) for _ in range(2)]
+        read = np.random.default_rng(i).standard_normal(
+            (layer.weight.shape[1], 7 + layer.kernel_size - 1, 11), np.float32
+        )
+        made = [np.empty((layer.out_channels, 7 * layer.shuffle, 11 * layer.shuffle), np.float32) for _ in range(2)]
         engine(i, read, made[0])
         InFloat64(layers)(i, read, made[1])
         np.testing.assert_allclose(made[0], made[1], rtol=1e-5, atol=1e-4)
@@ -258,3 +262,67 @@ def test_what_upscaler_refuses() -> None:
     skipping = PlainNet(list(net), PlainInfo(**{**net.info.__dict__, "image_skip": "bicubic"}))
     with pytest.raises(InvalidInput, match="bicubic enlargement"):
         Upscaler(skipping)
+
+
+def test_images_as_people_have_them() -> None:
+    net = network(0, [3, 3], [1, 2]).float()
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    upscale = Upscaler(net)
+    expected = upscale(pixels)
+    assert np.array_equal(upscale(Image.fromarray(pixels)), expected)
+    lists = upscale((pixels / 255).tolist())
+    assert lists.dtype == np.float64 and np.array_equal(lists, upscale(pixels / 255))
+    assert upscale((pixels / 255).astype(np.float16)).dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (None, r"the image is a NoneType; give an array \(H, W, 3\) of uint8, uint16, or floating 0\.\.1"),
+        ("photograph.png", "the image is a str; give an array"),
+        (torch.zeros(1, 3, 4, 4), r"a torch tensor; give an array .*: x\[0\]\.permute\(1, 2, 0\)\.cpu\(\)\.numpy\(\)"),
+        ([[1.0, 2.0], [3.0]], "the image is no array"),
+        (object(), "image of dtype object; give an array"),
+        (np.zeros((5, 5, 3), bool), "image of dtype bool; give an array"),
+        (
+            np.zeros((3, 8, 9)),
+            r"shape \(3, 8, 9\); the network takes \(H, W, 3\); its channels come first: image\.trans",
+        ),
+        (np.zeros((1, 3, 8, 9)), r"image of shape \(1, 3, 8, 9\); the network takes \(H, W, 3\)$"),
+        (0.5, r"image of shape \(\); the network takes \(H, W, 3\)$"),
+    ],
+)
+def test_what_is_no_image(wrong: Any, message: str) -> None:
+    upscale = Upscaler(network(0, [3, 3], [1, 2]).float())
+    with pytest.raises(InvalidInput, match=message):
+        upscale(wrong)
+    with pytest.raises(InvalidInput, match=message):
+        list(upscale.bands(wrong))
+
+
+def test_networks_on_luma_say_which_shapes_they_take() -> None:
+    torch.manual_seed(0)
+    upscale = Upscaler(compile_to_plain(VDSR(blocks=1, channels=4).eval()))
+    with pytest.raises(InvalidInput, match=r"image of shape \(5, 5, 3\); the network takes \(H, W\) or \(H, W, 1\)"):
+        upscale(np.zeros((5, 5, 3)))
+
+
+def test_a_limit_as_people_write_it(tmp_path: Path) -> None:
+    net = network(0, [3, 3], [1, 2]).float()
+    pixels = np.zeros((6, 5, 3), np.uint8)
+    assert np.array_equal(Upscaler(net, max_memory="24MB")(pixels), Upscaler(net)(pixels))
+    with pytest.raises(InvalidInput, match=r"^4,194,404 bytes are too few"):
+        Upscaler(net, max_memory=f"{SLACK + 100}B")(np.zeros((50, 50, 3), np.uint8))
+    with pytest.raises(InvalidInput, match=r"max_memory '24XB': want a whole number from 1 up, or a size such as 40MB"):
+        Upscaler(net, max_memory="24XB")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, torch.nn.Identity()])
+def test_what_is_no_plain_network(wrong: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"a plain network is wanted, or its file, not {type(wrong).__name__}"):
+        Upscaler(wrong)
+
+
+def test_the_result_has_to_fit_into_an_array() -> None:
+    with pytest.raises(InvalidInput, match="out is a list; want an array for the result"):
+        Upscaler(network(0, [3, 3], [1, 2]).float())(np.zeros((5, 5, 3), np.uint8), out=[])  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from memsr_compiler import ir
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.proof.equivalence import check_equivalence
+from memsr_compiler.lowering.equivalence import check_equivalence
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.fx_reader import exported, read, symbolic
 from memsr_compiler.trace.trace import trace

@@ -1,0 +1,81 @@
+"""Images as networks take them: whatever a person has, as tensors in a network's range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.images.files import read_image, read_images, to_tensor
+from memsr_compiler.images.metrics import luma
+
+if TYPE_CHECKING:  # images are read and written without torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+Image: TypeAlias = "Tensor | NDArray[Any] | str | PathLike[str]"
+Images: TypeAlias = "Image | Sequence[Image]"
+"""What a function takes as images: see `image_tensors`."""
+
+_WANTED = (
+    "want tensors (N, C, H, W) in the network's range, arrays of pixels (H, W, C), uint8 or floating 0..1, "
+    "image files, or a folder of them"
+)
+
+
+def image_tensors(images: Images, *, channels: int | None, input_range: tuple[float, float]) -> list[Tensor]:
+    """The images that a person means, each (N, channels, H, W) in a network's range.
+
+    images    one or a list: tensors and arrays (N, C, H, W), which are in that range already; pixels (H, W, C) or
+              (H, W), uint8 or floating 0..1, and files, which are taken to it, and to Y of ITU-R BT.601 for a network
+              of one channel; a folder of image files
+    channels  of the network, 3 or 1; None: tensors may have any number, pixels keep theirs
+
+    Raises InvalidInput for anything else, for files that are no images, and where there is no image.
+    """
+    if isinstance(images, (str, PathLike)):
+        path = Path(images)
+        several: Sequence[Image] = read_images(path) if path.is_dir() else [read_image(path)]
+    elif isinstance(images, (list, tuple)):
+        several = images
+    else:
+        several = [images]  # type: ignore[list-item]
+    if not several:
+        raise InvalidInput(f"there are no images; {_WANTED}")
+    return [_tensor(image, i, channels, input_range) for i, image in enumerate(several)]
+
+
+def _tensor(image: object, i: int, channels: int | None, input_range: tuple[float, float]) -> Tensor:
+    import torch
+
+    if isinstance(image, (str, PathLike)):
+        image = read_image(image)
+    if isinstance(image, np.ndarray) and image.ndim == 4:
+        image = torch.from_numpy(image)
+    if isinstance(image, np.ndarray):
+        return _from_pixels(image, i, channels, input_range)
+    if not isinstance(image, torch.Tensor):
+        raise InvalidInput(f"image {i}: is a {type(image).__name__}; {_WANTED}")
+    fits = image.ndim == 4 and image.numel() > 0 and image.shape[1] == (channels or image.shape[1])
+    if not fits or not image.is_floating_point():
+        raise InvalidInput(
+            f"image {i}: {image.dtype} of shape {tuple(image.shape)}; give floating (N, {channels or 'C'}, H, W)"
+        )
+    return image.detach()
+
+
+def _from_pixels(pixels: NDArray[Any], i: int, channels: int | None, input_range: tuple[float, float]) -> Tensor:
+    if pixels.dtype != np.uint8 and not np.issubdtype(pixels.dtype, np.floating):
+        raise InvalidInput(f"image {i}: pixels of dtype {pixels.dtype}; give uint8 in 0..255 or floating in 0..1")
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    if planes.ndim != 3 or planes.shape[2] not in (1, 3) or planes.size == 0:
+        raise InvalidInput(f"image {i}: pixels of shape {pixels.shape}; give (H, W, 3), (H, W, 1) or (H, W)")
+    if channels == 1 and planes.shape[2] == 3:
+        planes = luma(planes)[..., None] / 255
+    low, high = input_range
+    x = to_tensor(planes.repeat(3, axis=2) if channels == 3 and planes.shape[2] == 1 else planes)
+    return x * (high - low) + low

@@ -1,0 +1,91 @@
+"""Whether a plain network is its teacher, by its certificate: what `memsrc verify` checks before it runs both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+
+import torch
+
+from memsr_compiler import ir
+from memsr_compiler.errors import CertificateError
+from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.proof import checker
+from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.proof.guarantee import Carried, carried, guarantee
+from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
+from memsr_compiler.torch_helpers import one_thread
+from memsr_compiler.trace.trace import Traced, trace
+
+
+@dataclass(frozen=True)
+class CertificateCheck:
+    """What a valid certificate says.
+
+    guarantee    for which inputs the plain network is the teacher, in words
+    input_range  of these inputs' values
+    carried      every tensor that passes ReLUs on its way to a later layer
+    rounding     largest rounding of a weight, in half units of its last place: at most about 1
+    """
+
+    guarantee: str
+    input_range: Range
+    carried: tuple[Carried, ...]
+    rounding: float
+
+
+@one_thread()
+def check_certificate(
+    teacher: TeacherLike, plain: PlainNet | str | PathLike[str], *, input_range: Range | None = None
+) -> CertificateCheck:
+    """Check, by its certificate, that a plain network is this teacher.  Nothing is run, no compiler is believed.
+
+    teacher      what `read_teacher` gives, a module, or a file's path
+    plain        the network, or its file
+    input_range  of the teacher's values; None: the plain network's, for which it was made
+
+    Raises CertificateError where the network has no certificate, or the proof does not go through; InvalidInput for
+    files that cannot be read, and UnsupportedModel for a teacher that no plain network can express.
+    """
+    net = plain if isinstance(plain, PlainNet) else load_plain(plain)
+    source = as_teacher(teacher, input_range=input_range or net.info.input_range)
+    try:
+        return _checked(trace(source.module, input_range=source.input_range), net, source.input_range)
+    except CertificateError as error:
+        raise CertificateError(str(error) if isinstance(plain, PlainNet) else f"{plain}: {error}") from None
+
+
+def _checked(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateCheck:
+    certificate = _certificate_for(net, teacher.graph)
+    tensors = tuple(carried(certificate, teacher.graph))
+    _require_facts(net, teacher, input_range, guarantee(tensors))
+    half_unit = torch.finfo(net[0].weight.dtype).eps / 2
+    rounding = checker.check(teacher.graph, net.checkable(), certificate) / half_unit
+    return CertificateCheck(net.info.guarantee, input_range, tensors, rounding)
+
+
+def _certificate_for(net: PlainNet, teacher: ir.Graph) -> Certificate:
+    if net.certificate is None:
+        raise CertificateError("has no certificate (fine-tuned?); nothing ties it to a teacher")
+    if net.certificate.teacher_sha256 != teacher.sha256():
+        raise CertificateError(
+            "its certificate is for another teacher, or another --input-range "
+            f"({net.certificate.teacher_sha256[:12]}, this one is {teacher.sha256()[:12]}); convert this teacher"
+        )
+    return net.certificate
+
+
+def _require_facts(net: PlainNet, teacher: Traced, input_range: Range, proved: str) -> None:
+    """Raises CertificateError unless what the network says of itself is true of this teacher."""
+    skip = teacher.image_skip.mode if teacher.image_skip else ""
+    facts = {
+        "scale": (net.info.scale, teacher.graph.scale),
+        "channels": (net.info.channels, teacher.graph.input.channels),
+        "image skip": (net.info.image_skip, skip),
+        "input range": (net.info.input_range, input_range),
+        "guarantee": (net.info.guarantee, proved),
+    }
+    for name, (said, true) in facts.items():
+        if said != true:
+            raise CertificateError(f"says its {name} is '{said}', and it is '{true}'; convert again")

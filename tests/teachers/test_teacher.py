@@ -1,0 +1,93 @@
+"""Teachers: what a file, a module or a plain network is taken for, and what is assumed of it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler import compile_to_plain, export_onnx, load_teacher, read_teacher
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.vdsr import VDSR
+from memsr_compiler.teachers.teacher import ASSUMED_RANGE, Teacher, as_teacher, measure_takes
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    torch.save(EDSR(scale=3, blocks=1, channels=4).state_dict(), tmp_path / "teacher.pt")
+    return tmp_path / "teacher.pt"
+
+
+def test_a_teacher_says_what_has_to_be_known(file: Path) -> None:
+    teacher = read_teacher(file)
+    assert (teacher.family, teacher.scale, teacher.path) == ("edsr", 3, file)
+    assert teacher.takes == Takes(3, 3, teacher.input_range)
+    assert teacher.hyper["blocks"] == 1 and not teacher.module.training
+    assert teacher.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    for a, b in zip(teacher.module.parameters(), load_teacher(file).parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_a_person_means(file: Path, tmp_path: Path) -> None:
+    module = nn.Conv2d(3, 3, 1)
+    teacher = Teacher(module=module, input_range=(0.0, 255.0))
+    assert as_teacher(teacher) is teacher
+    assert as_teacher(module).module is module and as_teacher(module).range_is_assumed
+    assert as_teacher(module).input_range == (0.0, 1.0)
+    assert as_teacher(str(file)).sha256 == read_teacher(file).sha256
+    net = compile_to_plain(module, input_range=(-1.0, 1.0))
+    export_onnx(net, tmp_path / "plain.onnx")
+    assert as_teacher(net).input_range == (-1.0, 1.0)
+    plain = as_teacher(tmp_path / "plain.onnx", plain=True)
+    assert isinstance(plain.module, PlainNet) and plain.input_range == (-1.0, 1.0) and not plain.range_is_assumed
+
+
+def test_a_range_that_is_told_is_not_assumed() -> None:
+    told = as_teacher(nn.Conv2d(3, 3, 1), input_range=(0.0, 255.0))
+    assert told.input_range == (0.0, 255.0) and not told.range_is_assumed
+    assert as_teacher(Teacher(module=nn.Identity(), assumed=("a", ASSUMED_RANGE)), input_range=(0, 1)).assumed == ("a",)
+
+
+@pytest.mark.parametrize("wrong", [(1.0, 0.0), (0.0, 0.0), (0.0, float("inf")), (float("nan"), 1.0)])
+def test_a_range_that_is_none(wrong: tuple[float, float]) -> None:
+    with pytest.raises(InvalidInput, match=r"is empty or infinite; most networks take 0 1 or 0 255"):
+        as_teacher("nowhere.pt", input_range=wrong)  # before the file is looked for
+    with pytest.raises(InvalidInput, match="is empty or infinite"):
+        Teacher(module=nn.Identity(), input_range=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, [nn.Identity()], torch.zeros(1), nn.Identity])
+def test_what_is_no_teacher(wrong: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"a teacher is wanted: .* not {type(wrong).__name__}"):
+        as_teacher(wrong)
+
+
+class Fussy(nn.Module):
+    """Takes one channel, and says so with an error that is not torch's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != 1:
+            raise ValueError("grey images only")
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+class Two(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+def test_what_a_network_takes_is_measured() -> None:
+    assert Teacher(module=VDSR(blocks=1, channels=2)).takes == Takes(1, 1, (0.0, 1.0))
+    assert Teacher(module=Fussy()).takes == Takes(2, 1, (0.0, 1.0))
+    assert measure_takes(nn.PixelShuffle(1), (0.0, 255.0), "it") == Takes(1, 3, (0.0, 255.0))
+    for wrong in (nn.Flatten(), Two(), nn.MaxPool2d(2)):
+        with pytest.raises(InvalidInput, match=f"{type(wrong).__name__}: does not enlarge images by a whole factor"):
+            Teacher(module=wrong).scale  # noqa: B018
