@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from memsr_compiler import student
 from memsr_compiler.student.crops import batches, sample_inputs
 from memsr_compiler.student.levels import LeveledTeacher
-from memsr_compiler.student.paper.initialise import PaperOptions, derive_memsr
+from memsr_compiler.student.paper.initialise import derive_memsr
 from memsr_compiler.student.paper.level_kernels import level_kernel
+from memsr_compiler.student.paper.options import PaperOptions
 from memsr_compiler.teachers.families.edsr import EDSR
 
 PIXELS = 32768

@@ -28,7 +28,7 @@ from memsr_compiler.lowering.inspection import inspect
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
-from memsr_compiler.student.paper.initialise import paper_options
+from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.report import Mode
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.trace.trace import trace
@@ -157,7 +157,7 @@ def derive(
         calibration=given.calibration,
         init=options.init,
         mean_shift=options.mean_shift,
-        paper=paper_options(options.paper),
+        paper=parse_paper_options(options.paper),
         seed=options.seed,
         align=options.align,
         input_range=teacher.shape.input_range,

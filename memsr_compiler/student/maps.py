@@ -12,7 +12,7 @@ from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.report import Kernel, LayerShrunk
 from memsr_compiler.student.statistics.distributed import share, sum_moments, sum_regression
 from memsr_compiler.student.statistics.moments import Moments, Regression, pixels, taps
-from memsr_compiler.student.statistics.survey import lost, spectrum
+from memsr_compiler.student.statistics.survey import eq15_error, spectrum
 
 RIDGE = 1e-6
 
@@ -62,7 +62,7 @@ def _describe_layer(level: Level, relus: int, known: Regression, theirs: Moments
         width=width,
         relus=relus,
         singular_values=values,
-        lost=lost(values, min(width, level.channels)),
+        lost=eq15_error(values.square(), min(width, level.channels)),
         own_error=float((left.clamp_min(0) / values.square().sum().clamp_min(1e-300)).sqrt()),
         map=rows,
     )

@@ -16,7 +16,8 @@ from memsr_compiler.student import crops as calibrations
 from memsr_compiler.student.data_aware import PREFERENCE, derive_data_aware
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.maps import describe_layers
-from memsr_compiler.student.paper.initialise import PAPER, PaperOptions, derive_memsr
+from memsr_compiler.student.paper.initialise import derive_memsr
+from memsr_compiler.student.paper.options import PAPER, PaperOptions
 from memsr_compiler.student.refit import refit_to_output
 from memsr_compiler.student.report import Kernel, Mode, ShrinkReport
 from memsr_compiler.student.statistics.survey import survey

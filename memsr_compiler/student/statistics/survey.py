@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -77,17 +78,20 @@ def spectrum(features: Moments) -> Tensor:
     return values
 
 
-def lost(singular_values: Tensor, width: int) -> float:
-    """MemSR Eq. 15 for the best features of a width: relative Frobenius error, of the centred features."""
-    energy = singular_values.square()
-    return float((energy[width:].sum() / energy.sum().clamp_min(1e-300)).sqrt())
+def eq15_error(energy: Tensor, width: int, against: float | None = None) -> float:
+    """Relative Frobenius error of the best features of a width: MemSR, Eq. 15.
+
+    energy   (C,) squares of the features' singular values, largest first
+    against  what the error is relative to, squared; None: all of that energy
+    """
+    whole = float(energy.sum()) if against is None else against
+    return math.sqrt(float(energy[width:].sum()) / max(whole, 1e-300))
 
 
 def relative_error(features: Moments) -> Tensor:
-    """(C + 1,): `lost` by width."""
+    """Relative error of the centred features by width, (C + 1,): MemSR, Eq. 15."""
     energy = spectrum(features).square()
-    left = torch.cat([energy, energy.new_zeros(1)]).flip(0).cumsum(0).flip(0)
-    return (left / left[0].clamp_min(1e-300)).sqrt()
+    return energy.new_tensor([eq15_error(energy, width) for width in range(len(energy) + 1)])
 
 
 def output_error(features: Moments, sensitivity: Tensor) -> Tensor:

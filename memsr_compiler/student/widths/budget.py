@@ -10,7 +10,7 @@ from torch import Tensor
 from memsr_compiler.analysis.cost import Cost, cost_of_layers
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.student.levels import LeveledTeacher
-from memsr_compiler.student.statistics.survey import Survey, lost, spectrum
+from memsr_compiler.student.statistics.survey import Survey, eq15_error, spectrum
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def choose_widths(teacher: LeveledTeacher, seen: Survey | None, budget: Budget, 
     largest = full_widths(teacher, align)
     if budget.width is not None:
         _require_width(budget.width, max(largest, default=budget.width))
-        return tuple(min(_align_up(budget.width, align), most) for most in largest)
+        return tuple(min(align_up(budget.width, align), most) for most in largest)
     if budget.widths is not None:
         if len(budget.widths) != len(largest):
             raise InvalidInput(
@@ -73,10 +73,10 @@ def choose_widths(teacher: LeveledTeacher, seen: Survey | None, budget: Budget, 
             )
         for width, most in zip(budget.widths, largest, strict=True):
             _require_width(width, most)
-        return tuple(min(_align_up(w, align), most) for w, most in zip(budget.widths, largest, strict=True))
+        return tuple(min(align_up(w, align), most) for w, most in zip(budget.widths, largest, strict=True))
     assert seen is not None and budget.theta is not None, "a limit is shared out by `share_limit`"
-    needed = [_narrowest(spectrum(m), budget.theta) for m in seen.features]
-    return tuple(min(_align_up(w, align), most) for w, most in zip(needed, largest, strict=True))
+    needed = [_narrowest(spectrum(m).square(), budget.theta) for m in seen.features]
+    return tuple(min(align_up(w, align), most) for w, most in zip(needed, largest, strict=True))
 
 
 def require_affordable(teacher: LeveledTeacher, budget: Budget, align: int) -> None:
@@ -91,7 +91,7 @@ def require_affordable(teacher: LeveledTeacher, budget: Budget, align: int) -> N
 
 def full_widths(teacher: LeveledTeacher, align: int) -> tuple[int, ...]:
     """Widths that hold all of the teacher, and a channel of ones for the borders, aligned."""
-    return tuple(_align_up(level.channels + 1, align) for level in teacher.levels[:-1])
+    return tuple(align_up(level.channels + 1, align) for level in teacher.levels[:-1])
 
 
 def student_cost(teacher: LeveledTeacher, widths: Sequence[int]) -> Cost:
@@ -101,7 +101,8 @@ def student_cost(teacher: LeveledTeacher, widths: Sequence[int]) -> Cost:
     return cost_of_layers([(s, teacher.scale if i == len(shapes) - 1 else 1) for i, s in enumerate(shapes)])
 
 
-def _align_up(width: int, align: int) -> int:
+def align_up(width: int, align: int) -> int:
+    """Smallest multiple of `align` that is at least the width."""
     return width + -width % align
 
 
@@ -110,6 +111,6 @@ def _require_width(width: int, most: int) -> None:
         raise InvalidInput(f"a width of {width} is not between 1 and the teacher's, {most}")
 
 
-def _narrowest(singular_values: Tensor, theta: float) -> int:
+def _narrowest(energy: Tensor, theta: float) -> int:
     """Smallest width of which MemSR's Eq. 15 is below theta (Sec. 3.5)."""
-    return next(r for r in range(1, len(singular_values) + 1) if lost(singular_values, r) < theta)
+    return next(r for r in range(1, len(energy) + 1) if eq15_error(energy, r) < theta)

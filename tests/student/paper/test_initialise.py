@@ -3,52 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.networks import random_images, random_network
+from helpers.levels import chain, features, image_batch, paper_teacher
 from torch import Tensor, nn
 
-from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.student.levels import LeveledTeacher
-from memsr_compiler.student.paper import initialise as memsr
-from memsr_compiler.student.paper.features import advance, columns, measure_moments
-from memsr_compiler.student.paper.initialise import AUTHORS, PAPER, PaperOptions, derive_memsr, paper_options
+from memsr_compiler.student.paper import initialise
+from memsr_compiler.student.paper.initialise import derive_memsr
 from memsr_compiler.student.paper.level_kernels import level_kernel
+from memsr_compiler.student.paper.options import AUTHORS, PAPER, PaperOptions
 from memsr_compiler.student.report import Derived
-from memsr_compiler.student.statistics.float64_conv import convolve
-from memsr_compiler.student.statistics.moments import Moments
+from memsr_compiler.student.statistics.moments import pixels
 from memsr_compiler.student.statistics.spill import Spool
-from memsr_compiler.teachers.families.edsr import EDSR
 
 BETA = 3.0
-
-
-def images(count: int = 6, size: int = 12, channels: int = 3) -> Tensor:
-    generator = torch.Generator().manual_seed(5)
-    return torch.rand(count, channels, size, size + 1, generator=generator, dtype=torch.float64)
-
-
-def chain(widths: Sequence[int] = (3, 6, 5, 4), kernels: Sequence[int] = (3, 3, 3)) -> nn.Sequential:
-    """Convolutions with ReLUs between, whose levels and kernels need no compiler to be known."""
-    torch.manual_seed(3)
-    layers: list[nn.Module] = []
-    for below, above, k in zip(widths[:-1], widths[1:], kernels, strict=True):
-        layers += [nn.Conv2d(below, above, k, padding=k // 2), nn.ReLU()]
-    return nn.Sequential(*layers[:-1]).double()
-
-
-def edsr(blocks: int = 2, channels: int = 8, tail: str = "conv") -> LeveledTeacher:
-    torch.manual_seed(4)
-    net = EDSR(scale=2, blocks=blocks, channels=channels, mean=(0.4, 0.5, 0.6), tail=tail)  # type: ignore[arg-type]
-    return LeveledTeacher.of(net, (0.0, 1.0))
-
-
-def pixels(x: Tensor) -> Tensor:
-    return x.transpose(0, 1).flatten(1)
 
 
 def run(derived: Derived, x: Tensor) -> list[Tensor]:
@@ -58,75 +31,6 @@ def run(derived: Derived, x: Tensor) -> list[Tensor]:
         y = F.conv2d(held[-1], weight, bias, padding=weight.shape[-1] // 2)
         held.append(y if i == len(derived.kernels) - 1 else y.relu())
     return held[1:]
-
-
-def levels(teacher: LeveledTeacher, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Of every level: the features below it, before and after its ReLUs."""
-    found, below, values = [], x, teacher.start(x)
-    for level in teacher.levels:
-        held = teacher.advance(level, values)
-        found.append((below, held.before, held.after))
-        below, values = held.after, held.values
-    return found
-
-
-# -- levels as kernels -------------------------------------------------------------------------------------------
-
-
-def check_kernels(teacher: LeveledTeacher, x: Tensor) -> None:
-    values, moments = teacher.start(x), Moments.none(teacher.input.channels)
-    for level, (below, before, after) in zip(teacher.levels, levels(teacher, x), strict=True):
-        kernel = level_kernel(teacher, level)
-        ones = torch.ones_like(x[:, :1])
-        got = F.conv2d(torch.cat([ones, below], 1), kernel, padding=kernel.shape[-1] // 2)
-        # float64; the kernel sums in another order than the graph, over thousands of terms in random networks
-        torch.testing.assert_close(got, before, rtol=1e-9, atol=1e-9)
-        made = advance(teacher, level, values)
-        values = {name: part.detach() for name, part in made.items()}
-        torch.testing.assert_close(torch.cat([*values.values()], 1), after, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(torch.cat([*columns(level, values)], 1), pixels(after), rtol=1e-9, atol=1e-9)
-        # halves of the images, as there are several batches, and what the level below held is told
-        halves = [{name: part[rows] for name, part in values.items()} for rows in (slice(1), slice(1, None))]
-        moments = measure_moments(teacher, level, halves, moments)
-        want = Moments.of(pixels(after))
-        assert moments.count == want.count
-        torch.testing.assert_close(moments.total, want.total, rtol=1e-9, atol=1e-7)
-        torch.testing.assert_close(moments.products, want.products, rtol=1e-9, atol=1e-7)
-
-
-@pytest.mark.parametrize("tail", ["conv", "edsr"])
-def test_a_level_is_its_kernel_on_the_level_below_and_the_constant(tail: str) -> None:
-    for size in (1, 2, 9):
-        check_kernels(edsr(tail=tail), images(2, size))
-
-
-def test_levels_of_random_networks_are_their_kernels() -> None:
-    checked = 0
-    for seed in range(40):
-        network = random_network(seed)
-        try:
-            teacher = LeveledTeacher.of(network, (0.0, 1.0))
-        except UnsupportedModel:
-            continue
-        for x in random_images(network, (0.0, 1.0)):
-            check_kernels(teacher, x)
-        checked += 1
-    assert checked > 25
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 1030), (40, 33)])
-@pytest.mark.parametrize("channels", [(4, 5), (17, 16)])  # from 16 on by minimal filtering
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_convolutions_in_float64_are_torchs(k: int, channels: tuple[int, int], size: tuple[int, int]) -> None:
-    c, out = channels
-    for n in (1, 3):
-        x, weight = torch.randn(n, c, *size, dtype=torch.float64), torch.randn(out, c, k, k, dtype=torch.float64)
-        got, want = convolve(x, weight), F.conv2d(x, weight, padding=k // 2)
-        # float64, sums of at most 425 numbers of about 1 in another order, after some additions more where minimal
-        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
-
-
-# -- Algorithm 1 and Eq. 11 --------------------------------------------------------------------------------------
 
 
 def algorithm_1(feature: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,7 +45,7 @@ def algorithm_1(feature: Tensor, r: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("kernels", [(3, 3, 3), (5, 1, 3), (1, 3, 1)])
 def test_the_student_is_what_svd_and_least_squares_give(kernels: tuple[int, ...]) -> None:
-    net, x = chain(kernels=kernels), images()
+    net, x = chain(kernels=kernels), image_batch()
     widths = [5, 4]
     derived = derive_memsr(LeveledTeacher.of(net, (0.0, 1.0)), [x], widths=widths, mean_shift=BETA)
 
@@ -177,9 +81,9 @@ def test_the_student_is_what_svd_and_least_squares_give(kernels: tuple[int, ...]
 
 
 def test_spectra_and_eq_15_are_those_of_the_features_with_skips_too() -> None:
-    teacher, x = edsr(), images()
+    teacher, x = paper_teacher(), image_batch()
     derived = derive_memsr(teacher, [x], widths=[5] * (len(teacher.levels) - 1))
-    for layer, (_, _, after) in zip(derived.layers, levels(teacher, x), strict=False):
+    for layer, (_, _, after) in zip(derived.layers, features(teacher, x), strict=False):
         f = pixels(after)
         f = f - f.mean(1, keepdim=True)
         _, s, _ = torch.linalg.svd(f, full_matrices=False)
@@ -192,7 +96,7 @@ def test_spectra_and_eq_15_are_those_of_the_features_with_skips_too() -> None:
 
 
 def test_where_no_relu_clips_a_student_of_full_width_is_the_teacher_up_to_the_border() -> None:
-    net, x = chain(), images()
+    net, x = chain(), image_batch()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.abs_()
@@ -208,7 +112,7 @@ def test_where_no_relu_clips_a_student_of_full_width_is_the_teacher_up_to_the_bo
 
 
 def test_a_width_above_the_teachers_is_padded_with_zeros() -> None:
-    teacher, x = LeveledTeacher.of(chain(), (0.0, 1.0)), images()
+    teacher, x = LeveledTeacher.of(chain(), (0.0, 1.0)), image_batch()
     narrow = derive_memsr(teacher, [x], widths=[7, 6])
     wide = derive_memsr(teacher, [x], widths=[16, 8])
     assert [layer.width for layer in wide.layers] == [16, 8]
@@ -218,7 +122,7 @@ def test_a_width_above_the_teachers_is_padded_with_zeros() -> None:
 
 
 def test_a_single_channel_is_a_direction_and_not_the_constant() -> None:
-    teacher, x = edsr(), images()
+    teacher, x = paper_teacher(), image_batch()
     derived = derive_memsr(teacher, [x], widths=[1] * (len(teacher.levels) - 1))
     assert all(layer.map[:, 0].norm() == pytest.approx(1) and layer.lost < 1 for layer in derived.layers)
 
@@ -232,19 +136,16 @@ def test_constant_images_give_a_student_and_no_nan() -> None:
 
 
 def test_own_error_is_that_of_the_student_as_it_runs() -> None:
-    teacher, x = edsr(blocks=1), images()
+    teacher, x = paper_teacher(blocks=1), image_batch()
     derived = derive_memsr(teacher, [x[:2], x[2:]], widths=[6] * (len(teacher.levels) - 1))
-    for layer, held, (_, _, after) in zip(derived.layers, run(derived, x), levels(teacher, x), strict=False):
+    for layer, held, (_, _, after) in zip(derived.layers, run(derived, x), features(teacher, x), strict=False):
         f, own = pixels(after), pixels(held)
         error = (layer.map[:, :-1] @ own + layer.map[:, -1:] - f).norm() / (f - f.mean(1, keepdim=True)).norm()
         assert layer.own_error == pytest.approx(float(error), rel=1e-3, abs=1e-5)
 
 
-# -- invariants --------------------------------------------------------------------------------------------------
-
-
 def test_eq_15_falls_as_the_width_grows() -> None:
-    teacher, x = edsr(blocks=1), images()
+    teacher, x = paper_teacher(blocks=1), image_batch()
     inner = len(teacher.levels) - 1
     lost = [[layer.lost for layer in derive_memsr(teacher, [x], widths=[w] * inner).layers] for w in (2, 4, 6, 9, 24)]
     for narrow, wide in itertools.pairwise(lost):
@@ -253,7 +154,7 @@ def test_eq_15_falls_as_the_width_grows() -> None:
 
 
 def test_neither_batch_size_nor_order_matters() -> None:
-    teacher, x = edsr(blocks=1), images()
+    teacher, x = paper_teacher(blocks=1), image_batch()
     widths = [6] * (len(teacher.levels) - 1)
     one = derive_memsr(teacher, [x], widths=widths)
     other = derive_memsr(teacher, [x[3:5].flip(0), x[5:], x[:3]], widths=widths)
@@ -265,11 +166,11 @@ def test_neither_batch_size_nor_order_matters() -> None:
 
 
 def test_features_that_are_kept_on_disk_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    teacher, x = edsr(blocks=1), images()
+    teacher, x = paper_teacher(blocks=1), image_batch()
     widths = [6] * (len(teacher.levels) - 1)
     batches = [x[:2], x[2:]]
     in_memory = derive_memsr(teacher, batches, widths=widths)
-    monkeypatch.setattr(memsr, "Spool", lambda: Spool(in_memory=0))
+    monkeypatch.setattr(initialise, "Spool", lambda: Spool(in_memory=0))
     on_disk = derive_memsr(teacher, batches, widths=widths)
     for a, b in zip(in_memory.kernels, on_disk.kernels, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
@@ -277,7 +178,7 @@ def test_features_that_are_kept_on_disk_are_the_same(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("relative_to", ["centred", "uncentred"])
 def test_theta_gives_the_smallest_width(relative_to: str) -> None:
-    teacher, x = edsr(blocks=1), images()
+    teacher, x = paper_teacher(blocks=1), image_batch()
     options = PaperOptions(relative_to=relative_to)  # type: ignore[arg-type]
     found = derive_memsr(teacher, [x], theta=0.1, align=1, options=options)
     widths = [layer.width for layer in found.layers]
@@ -290,7 +191,7 @@ def test_theta_gives_the_smallest_width(relative_to: str) -> None:
 
 
 def test_finding_the_width_leaves_the_bias_as_it_is() -> None:
-    teacher, x = edsr(blocks=1), images()
+    teacher, x = paper_teacher(blocks=1), image_batch()
     found = derive_memsr(teacher, [x], theta=0.05, align=1)
     given = derive_memsr(teacher, [x], widths=[layer.width for layer in found.layers])
     for a, b in zip(found.kernels, given.kernels, strict=True):
@@ -298,14 +199,14 @@ def test_finding_the_width_leaves_the_bias_as_it_is() -> None:
 
 
 def test_widths_by_theta_are_aligned_and_end_at_the_teachers() -> None:
-    teacher, x = edsr(), images()
+    teacher, x = paper_teacher(), image_batch()
     for theta in (1e-9, 0.1, 0.9):
         for level, layer in zip(teacher.levels, derive_memsr(teacher, [x], theta=theta).layers, strict=False):
             assert layer.width % 8 == 0 and layer.width <= -(-(level.channels + 1) // 8) * 8
 
 
 def test_the_report_says_what_each_layer_stands_for() -> None:
-    teacher, x = edsr(), images()
+    teacher, x = paper_teacher(), image_batch()
     steps: list[str] = []
     derived = derive_memsr(teacher, [x], widths=[6] * (len(teacher.levels) - 1), on_step=steps.append)
     assert len(steps) == len(derived.layers) == len(teacher.levels) - 1 and len(derived.kernels) == len(teacher.levels)
@@ -315,22 +216,19 @@ def test_the_report_says_what_each_layer_stands_for() -> None:
         assert layer.singular_values.shape == (level.channels,)
 
 
-# -- options -----------------------------------------------------------------------------------------------------
-
-
 def student(teacher: LeveledTeacher, **options: object) -> Derived:
     return derive_memsr(
         teacher,
-        [images()],
+        [image_batch()],
         widths=[6] * (len(teacher.levels) - 1),
         options=replace(PAPER, **options),  # type: ignore[arg-type]
     )
 
 
 def test_relative_to_what() -> None:
-    teacher, x = edsr(), images()
+    teacher, x = paper_teacher(), image_batch()
     centred, uncentred = student(teacher), student(teacher, relative_to="uncentred")
-    for a, b, (_, _, after) in zip(centred.layers, uncentred.layers, levels(teacher, x), strict=False):
+    for a, b, (_, _, after) in zip(centred.layers, uncentred.layers, features(teacher, x), strict=False):
         f = pixels(after)
         ratio = float((f - f.mean(1, keepdim=True)).norm() / f.norm())
         assert b.lost == pytest.approx(a.lost * ratio, rel=1e-9)
@@ -344,7 +242,7 @@ def test_relative_to_what() -> None:
 def test_shift_over_all_entries_is_smaller() -> None:
     teacher = LeveledTeacher.of(chain(), (0.0, 1.0))
     negative, every = student(teacher), student(teacher, shift_over="all")
-    held = pixels(levels(teacher, images())[0][2])
+    held = pixels(features(teacher, image_batch())[0][2])
     m, gamma, _ = algorithm_1(held, 5)
     own = m.T @ (held - held.mean(1, keepdim=True))
     difference = negative.kernels[0][1][1:] - every.kernels[0][1][1:]
@@ -353,7 +251,7 @@ def test_shift_over_all_entries_is_smaller() -> None:
 
 
 def test_linear_levels_are_free_of_clipping_if_asked() -> None:
-    teacher, x = edsr(), images()
+    teacher, x = paper_teacher(), image_batch()
     clipped, free = student(teacher), student(teacher, linear_levels="free")
     for level, a, b in zip(teacher.levels, clipped.layers, free.layers, strict=False):
         if not level.relu.any():
@@ -363,7 +261,7 @@ def test_linear_levels_are_free_of_clipping_if_asked() -> None:
 
 
 def test_kept_levels_have_the_teachers_channels_and_its_tail() -> None:
-    teacher = edsr(tail="edsr")
+    teacher = paper_teacher(tail="edsr")
     derived = student(teacher, kept=2)
     assert [layer.width for layer in derived.layers[-3:]] == [6, 9, 33]
     for layer, level in zip(derived.layers[-2:], teacher.levels[-3:-1], strict=True):
@@ -372,22 +270,19 @@ def test_kept_levels_have_the_teachers_channels_and_its_tail() -> None:
     for level, (weight, _) in zip(teacher.levels[-2:], derived.kernels[-2:], strict=True):
         rows = weight[1:] if level is not teacher.levels[-1] else weight
         torch.testing.assert_close(rows[:, 1:], level_kernel(teacher, level)[:, 1:], rtol=1e-12, atol=1e-12)
-    aligned = derive_memsr(teacher, [images()], theta=0.1, options=replace(PAPER, kept=1))
+    aligned = derive_memsr(teacher, [image_batch()], theta=0.1, options=replace(PAPER, kept=1))
     assert aligned.layers[-1].width == 40
 
 
 def test_the_authors_choices_together() -> None:
-    teacher, x = edsr(), images()
+    teacher, x = paper_teacher(), image_batch()
     derived = derive_memsr(teacher, [x], widths=[6] * (len(teacher.levels) - 1), options=AUTHORS)
     assert derived.layers[-1].width == 9
     assert bool(torch.isfinite(run(derived, x)[-1]).all())
 
 
-# -- what it cannot do -------------------------------------------------------------------------------------------
-
-
 def test_refusals() -> None:
-    teacher, x = edsr(), images()
+    teacher, x = paper_teacher(), image_batch()
     inner = len(teacher.levels) - 1
     with pytest.raises(InvalidInput, match="one of the two"):
         derive_memsr(teacher, [x])
@@ -403,11 +298,3 @@ def test_refusals() -> None:
         derive_memsr(teacher, [x[:1, :, :3, :3]], widths=[6] * inner)
     with pytest.raises(InvalidInput, match="kept=-1"):
         derive_memsr(teacher, [x], theta=0.1, options=PaperOptions(kept=-1))
-
-
-def test_options_in_words() -> None:
-    assert paper_options(()) == paper_options(("text",)) == PAPER and paper_options(("code",)) == AUTHORS
-    assert paper_options(("code", "kept=2", "constant=bias")) == replace(AUTHORS, kept=2, constant="bias")
-    for word in ("kept", "kept=x", "constant=1", "relative_to=", "name=value", "="):
-        with pytest.raises(InvalidInput, match="paper option"):
-            paper_options((word,))

@@ -1,0 +1,89 @@
+"""shrink: from a teacher, as a person would pass it, to a student and its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.levels import difference, edsr, reported, smooth_images
+from torch import nn
+
+from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.student.paper.options import AUTHORS
+from memsr_compiler.student.shrink import shrink
+
+
+def test_the_teacher_is_not_changed() -> None:
+    teacher = edsr()
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    shrink(teacher, width=4, align=1, calibration=smooth_images(), refit=1)
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_plain_network_is_a_teacher_too() -> None:
+    teacher, inputs = edsr(), smooth_images()
+    plain = compile_to_plain(teacher)
+    direct = shrink(teacher, width=8, calibration=inputs, refit=0)
+    through = shrink(plain, width=8, calibration=inputs, refit=0)
+    assert through.info.teacher_sha256 == plain.info.teacher_sha256
+    a, b = difference(direct, teacher, inputs), difference(through, teacher, inputs)
+    assert b < 1.5 * a  # equal up to the ties that rounding breaks
+    carried = LeveledTeacher.of(plain, (0.0, 1.0))
+    assert max(carried.widths[1:-2]) < max(plain.widths[1:-2])  # split carries are one channel again
+
+
+def test_a_student_is_written_and_read_again(tmp_path: Path) -> None:
+    net = shrink(edsr(), width=8, calibration=smooth_images(), refit=0)
+    save_plain(net, tmp_path / "student.safetensors")
+    export_onnx(net, tmp_path / "student.onnx")
+    for name in ("student.safetensors", "student.onnx"):
+        again = load_plain(tmp_path / name)
+        assert again.info == net.info and again.certificate is None
+        assert all(
+            torch.equal(a, b) for a, b in zip(again.state_dict().values(), net.state_dict().values(), strict=True)
+        )
+
+
+def test_limits_where_there_is_little_to_share_out() -> None:
+    """A single convolution, a narrow network, and images on which nothing varies."""
+    flat = [torch.full((1, 3, 40, 40), v, dtype=torch.float64) for v in (0.2, 0.7)]
+    single = nn.Conv2d(3, 3, 3, padding=1)
+    assert shrink(single, max_params=100, calibration=smooth_images()).widths == [3, 3]
+    with pytest.raises(InvalidInput, match="below what a student"):
+        shrink(single, max_params=10, calibration=smooth_images())
+    narrow = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    assert shrink(narrow, max_macs=10**9, calibration=smooth_images(), refit=0).widths == [3, 8, 3]
+    for inputs in (flat, smooth_images()):
+        net = shrink(edsr(), max_params=6000, calibration=inputs, refit=2)
+        assert reported(net).cost is not None and reported(net).cost.parameters <= 6000  # type: ignore[union-attr]
+
+
+def test_paper_mode_and_the_authors_choices_through_shrink() -> None:
+    teacher, inputs = edsr(), smooth_images()
+    text = shrink(teacher, width=8, init="memsr", calibration=inputs)
+    code = shrink(teacher, width=8, init="memsr", calibration=inputs, paper=AUTHORS)
+    assert reported(text).mode == "memsr" and text.widths != code.widths  # the code keeps the last level's width
+    data_aware = shrink(teacher, width=8, calibration=inputs, refit=0)
+    assert difference(data_aware, teacher, inputs) < difference(text, teacher, inputs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"init": "random"}, "neither data-aware nor memsr"),
+        ({"refit": -1}, "-1 steps"),
+        ({"samples": 0}, "0 samples"),
+        ({"seed": -1}, "seed of -1"),
+        ({"align": 0}, "aligned to 0"),
+        ({"mean_shift": float("nan")}, "mean shift of nan"),
+        ({"calibration": [torch.rand(1, 1, 40, 40)]}, "takes 3 channels, the calibration images have 1"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        shrink(edsr(), width=8, **{"calibration": smooth_images(1), **options})
