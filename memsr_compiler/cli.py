@@ -623,7 +623,7 @@ def distill(
     patch: Patch = 192,
     rate: Rate = 5e-5,
     warm_up: WarmUp = 0.3,
-    weight: Annotated[float, typer.Option("--lambda", help="Weight of the features' distance, Eq. 13; 0: none")] = 0.3,
+    weight: Annotated[float, typer.Option("--lambda", help="Weight of the features' distance, Eq. 14; 0: none")] = 0.3,
     epsilon: Annotated[float, typer.Option(help="What is left of that at the end, Eq. 14")] = 1e-5,
     maps: Annotated[
         str, typer.Option(help="The maps M_i at the start: initialised (least squares), or random", metavar="HOW")

@@ -31,22 +31,15 @@ from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.student.crops import batches, default_samples, sample_inputs
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
-from memsr_compiler.training.losses import (
-    Distillation,
-    Start,
-    initial_maps,
-    input_means,
-    no_means,
-    random_maps,
-    restarted,
-)
+from memsr_compiler.training.losses import Distillation
+from memsr_compiler.training.starts import Start, initial_maps, input_means, no_means, random_maps, restart
 
 
 @dataclass(frozen=True)
 class DistillOptions:
     """As given on the command line.
 
-    weight, epsilon   lambda and epsilon of Eq. 13 and 14;   maps   "initialised" or "random"
+    weight, epsilon   lambda and epsilon of Eq. 14;   maps   "initialised" or "random"
     start             the student's weights: as they are, or new ones;   centred  train them on centred features
     scale             None: the student's
     """
@@ -126,6 +119,6 @@ def _objective(student: PlainNet, teacher: LeveledTeacher, samples: int, options
     crops = batches(images, samples=samples, seed=0)
     random = options.maps == "random"
     maps = random_maps(teacher, student, seed) if random else initial_maps(teacher, student, crops)
-    restarted(student, options.start, seed)
+    restart(student, options.start, seed)
     means = input_means(student, crops) if options.centred else no_means(student)
     return Distillation(student, teacher, maps, weight=options.weight, epsilon=options.epsilon, means=means)

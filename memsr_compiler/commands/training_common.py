@@ -21,11 +21,13 @@ from memsr_compiler.evaluation.scores import Score, TestImage, evaluate, evaluat
 from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.training import checkpoints
-from memsr_compiler.training.patches import Patches, Photograph, prepared
+from memsr_compiler.training.patches import Patches, prepare_photographs
 from memsr_compiler.version import VERSION
 
 if TYPE_CHECKING:
-    from memsr_compiler.training.loop import Outcome, Progress, Recipe
+    from memsr_compiler.training.loop import Outcome
+    from memsr_compiler.training.progress import Progress
+    from memsr_compiler.training.recipe import Recipe
 
 CONFIG, VERSIONS = "config.yaml", "versions.yaml"
 OURS = (CONFIG, VERSIONS, "log.jsonl", "*.ckpt", "student.*", "network.*", "plain.onnx")  # what a run writes
@@ -86,7 +88,7 @@ def recipe(options: TrainingOptions) -> Recipe:
             importlib.import_module(name)
     except ImportError as error:
         raise MemsrError(f"{error.name} is not installed; pip install 'memsr_compiler[train]'") from None
-    from memsr_compiler.training.loop import Recipe
+    from memsr_compiler.training.recipe import Recipe
 
     return Recipe(**options.recipe)
 
@@ -104,8 +106,7 @@ def check(options: TrainingOptions, how: Recipe) -> None:
     for folder in (options.data, options.validation):
         if folder is not None and not folder.is_dir():
             raise InvalidInput(f"{folder}: is no folder; give one with photographs")
-    if how.batch % processes:
-        raise InvalidInput(f"a batch of {how.batch} patches cannot be shared by {processes} processes equally")
+    how.share_of(processes)
     if how.precision == "fp16" and not torch.cuda.is_available():
         raise InvalidInput("--precision fp16 is for GPUs, and there is none; use bf16, or leave it out")
     if options.resume is not None:
@@ -191,7 +192,7 @@ def patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
         def on_image(name: str) -> None:
             step(f"making {name} ready")
 
-        found: list[Photograph] = prepared(
+        photographs = prepare_photographs(
             options.data,
             options.cache or default_cache(),
             scale=takes.scale,
@@ -199,8 +200,8 @@ def patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
             on_image=on_image,
             warn=talk.warn,
         )
-    talk.say(f"data         {len(found)} photographs in {options.data}")
-    return Patches(found, scale=takes.scale, patch=small, seed=options.seed, input_range=takes.input_range)
+    talk.say(f"data         {len(photographs)} photographs in {options.data}")
+    return Patches(photographs, scale=takes.scale, patch=small, seed=options.seed, input_range=takes.input_range)
 
 
 def default_cache() -> Path:

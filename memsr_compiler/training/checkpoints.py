@@ -21,7 +21,7 @@ State = dict[str, Any]
 
 
 def save(state: State, path: Path) -> None:
-    """Raises ExportError where it cannot be written; what was there before stays then."""
+    """Write a state with its SHA-256.  Raises ExportError where that fails; what was there before stays then."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -31,7 +31,7 @@ def save(state: State, path: Path) -> None:
 
 
 def load(path: Path) -> State:
-    """Raises InvalidInput for a file that is not as it was written, and names the one before it."""
+    """Read a state.  Raises InvalidInput for a file that is not as it was written, and names the one before it."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -47,7 +47,7 @@ def load(path: Path) -> State:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether it can be loaded."""
+    """Whether the file can be loaded."""
     try:
         load(path)
     except InvalidInput:
@@ -63,11 +63,12 @@ def save_step(state: State, run: Path, step: int) -> None:
 
 
 def path_of(run: Path, step: int) -> Path:
+    """The file of a run's state after a step."""
     return run / f"step-{step:08}.ckpt"
 
 
 def steps(run: Path) -> list[int]:
-    """Of which there are checkpoints, in order."""
+    """The steps of which a run has checkpoints, in order."""
     names = [p.stem.removeprefix("step-") for p in run.glob("step-*.ckpt")]
     return sorted(int(name) for name in names if name.isdigit())
 
@@ -78,10 +79,10 @@ def newest(place: Path) -> Path:
         if not place.name.startswith("step-"):
             raise InvalidInput(f"{place}: is no state of a run; give one of its step-*.ckpt, or the run's folder")
         return place
-    found = steps(place)
-    if not found:
+    known = steps(place)
+    if not known:
         raise InvalidInput(f"{place}: has no checkpoint; give the folder of a run that was begun, or start without it")
-    return path_of(place, found[-1])
+    return path_of(place, known[-1])
 
 
 def tidy(run: Path) -> None:

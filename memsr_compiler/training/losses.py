@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.levels import LeveledTeacher
-from memsr_compiler.student.maps import describe_layers
 
-Start = Literal["as-is", "he", "xavier"]
+
+def feature_distance(student: Sequence[Tensor], maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Mean over the layers of MSE(M_i F_i^S, F_i), MemSR Eq. 12.
+
+    student  F_i^S, each (N, r_i, H, W);   teacher  F_i, each (N, C_i, H, W)
+    maps     M_i, each (C_i, r_i + 1, 1, 1): the last column meets the constant 1
+    """
+    return torch.stack(
+        [
+            F.mse_loss(F.conv2d(mine, m[:, :-1], m[:, -1, 0, 0]), theirs)
+            for mine, m, theirs in zip(student, maps, teacher, strict=True)
+        ]
+    ).mean()
+
+
+def pixel_loss(output: Tensor, high: Tensor) -> Tensor:
+    """L1 of the output to the photograph, MemSR Eq. 13."""
+    return F.l1_loss(output, high)
+
+
+def distillation_loss(pixels: Tensor, features: Tensor, share: float, *, weight: float, epsilon: float) -> Tensor:
+    """L1 + lambda * epsilon^alpha * the features' distance, MemSR Eq. 14.
+
+    share   alpha, the part of the run that is done, 0..1;   weight  lambda
+    """
+    return pixels + feature_weight(share, weight=weight, epsilon=epsilon) * features
 
 
 def feature_weight(share: float, *, weight: float, epsilon: float) -> float:
-    """lambda * epsilon^alpha of Eq. 13 and 14: full at the start, `epsilon` of it at the end.
+    """lambda * epsilon^alpha of MemSR Eq. 14: full at the start, `epsilon` of it at the end.
 
-    share   alpha, the part of the run that is done, 0..1
+    share   alpha, the part of the run that is done, 0..1;   weight  lambda
     """
     return float(weight * epsilon**share)
 
@@ -33,8 +55,8 @@ class Objective(nn.Module):
 
     network: nn.Module
 
-    def settled(self) -> nn.Module:
-        """The network as it is now, for use."""
+    def settle(self) -> nn.Module:
+        """Bring the network up to date with what is trained, and return it, for use."""
         return self.network
 
 
@@ -46,14 +68,14 @@ class Supervised(Objective):
         self.network = network
 
     def forward(self, low: Tensor, high: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
-        pixels = F.l1_loss(self.network(low), high)
+        pixels = pixel_loss(self.network(low), high)
         return pixels, pixels, torch.zeros_like(pixels)
 
 
 class Distillation(Objective):
     """A plain student beside its teacher; the maps M_i are trained too.
 
-    network  the student;   maps  M_i, each (C_i, r_i + 1, 1, 1): a 1x1 convolution of the student's features and 1
+    network  the student;   maps  M_i, each (C_i, r_i + 1), which are trained as 1x1 convolutions
     means    what each layer reads on average, (C_in,)
     weight   lambda;   epsilon   of Eq. 14.  With weight 0 the teacher is not run.
 
@@ -89,18 +111,15 @@ class Distillation(Objective):
 
     def forward(self, low: Tensor, high: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
         own, output = self._features(low)
-        pixels = F.l1_loss(output, high)
+        pixels = pixel_loss(output, high)
         if not self.maps:
             return pixels, pixels, torch.zeros_like(pixels)
-        distances = [
-            F.mse_loss(F.conv2d(mine, m[:, :-1], m[:, -1, 0, 0]), theirs)
-            for mine, m, theirs in zip(own, self.maps, self._theirs(low), strict=True)
-        ]
-        features = torch.stack(distances).mean()
-        factor = feature_weight(share, weight=self._weight, epsilon=self._epsilon)
-        return pixels + factor * features, pixels, features
+        features = feature_distance(own, list(self.maps), self._teacher_features(low))
+        loss = distillation_loss(pixels, features, share, weight=self._weight, epsilon=self._epsilon)
+        return loss, pixels, features
 
-    def settled(self) -> PlainNet:
+    def settle(self) -> PlainNet:
+        """Write the biases that belong to the trained ones into the network, and return it."""
         with torch.no_grad():
             for i, layer in enumerate(self.network):
                 assert layer.bias is not None
@@ -112,97 +131,31 @@ class Distillation(Objective):
         return (self.network[i].weight.sum(dim=(2, 3)) * self.get_buffer(f"mean_{i}")).sum(dim=1)
 
     def _features(self, low: Tensor) -> tuple[list[Tensor], Tensor]:
-        """After every layer but the last, and the output."""
-        found, value = [], low
+        """The student's features after every layer but the last, and its output."""
+        features, value = [], low
         for i, layer in enumerate(self.network):
             bias = self.biases[i] - self._along_mean(i)
             value = F.conv2d(value, layer.weight, bias, padding=layer.weight.shape[-1] // 2)
             value = value.relu() if layer.relu else value
             value = F.pixel_shuffle(value, layer.shuffle) if layer.shuffle > 1 else value
-            found.append(value)
+            features.append(value)
         skip = self.network.info.image_skip
         if skip:
             scale = self.network.scale
             value = value + F.interpolate(low, scale_factor=scale, mode=skip, align_corners=False)
-        return found[:-1], value
+        return features[:-1], value
 
-    def _theirs(self, low: Tensor) -> list[Tensor]:
+    def _teacher_features(self, low: Tensor) -> list[Tensor]:
+        """The teacher's features after every level but the last."""
         place = low.dtype, low.device
         if place not in self._placed:
             self._placed[place] = self._teacher.like(low)
         teacher = self._placed[place]
-        found = []
+        features = []
         with torch.no_grad():
             values = teacher.start(low)
             for level in teacher.levels[:-1]:
-                features = teacher.advance(level, values)
-                values = features.values
-                found.append(features.after)
-        return found
-
-
-def initial_maps(teacher: LeveledTeacher, student: PlainNet, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """M_i (C_i, r_i + 1) by least squares on images, as when the student was derived.
-
-    inputs   batches (N, C, H, W)
-
-    Raises InvalidInput for a student that is not of this teacher's depth.
-    """
-    require_pair(teacher, student)
-    kernels = tuple((layer.weight.double(), layer.bias.double()) for layer in student.checkable())
-    return tuple(layer.map for layer in describe_layers(teacher, kernels, [0] * (len(kernels) - 1), inputs))
-
-
-def random_maps(teacher: LeveledTeacher, student: PlainNet, seed: int) -> tuple[Tensor, ...]:
-    """The same at random, normal with variance 1 / r_i.  Raises InvalidInput as initial_maps."""
-    require_pair(teacher, student)
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(
-        torch.cat([torch.randn(c, r, generator=generator) * (1 / r) ** 0.5, torch.zeros(c, 1)], dim=1)
-        for c, r in zip(teacher.widths[1:-1], student.widths[1:-1], strict=True)
-    )
-
-
-def input_means(student: PlainNet, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """What each layer reads on average, (C_in,), on batches (N, C, H, W)."""
-    totals = [torch.zeros(layer.in_channels, dtype=torch.float64) for layer in student]
-    count = 0
-    with torch.no_grad():
-        for batch in inputs:
-            value = batch.float()
-            count += value[:, 0].numel()
-            for i, layer in enumerate(student):
-                totals[i] += value.double().sum(dim=(0, 2, 3)) * (batch[:, 0].numel() / value[:, 0].numel())
-                value = layer(value)
-    return tuple(total / count for total in totals)
-
-
-def no_means(student: PlainNet) -> tuple[Tensor, ...]:
-    """Zeros: kernels and biases are trained as they are."""
-    return tuple(torch.zeros(layer.in_channels) for layer in student)
-
-
-def require_pair(teacher: LeveledTeacher, student: PlainNet) -> None:
-    """Raises InvalidInput unless every layer of the student has a level of the teacher that it stands for."""
-    if len(student.layers) != len(teacher.levels):
-        raise InvalidInput(
-            f"the student has {len(student.layers)} layers, the teacher's plain form {len(teacher.levels)}: it was "
-            "derived from another teacher"
-        )
-    if student.scale != teacher.scale:
-        raise InvalidInput(f"the student enlarges by {student.scale}, the teacher by {teacher.scale}")
-
-
-def restarted(student: PlainNet, start: Start, seed: int) -> None:
-    """New weights, in place: "he" or "xavier" (normal, biases zero); "as-is" keeps those there are."""
-    if start == "as-is":
-        return
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for layer in student:
-            if start == "he":
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-            else:
-                nn.init.xavier_normal_(layer.weight, generator=generator)
-            assert layer.bias is not None
-            layer.bias.zero_()
+                held = teacher.advance(level, values)
+                values = held.values
+                features.append(held.after)
+        return features

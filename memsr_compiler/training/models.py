@@ -42,8 +42,8 @@ def new_network(
             layers, channels = PLAIN[arch]
             raise InvalidInput(f"--arch {arch}: is {layers} layers of {channels} channels, and takes no arguments")
         return new_plain(*PLAIN[arch], scale), (0.0, 1.0)
-    build, given, input_range = _builder(arch, arguments, scale)
-    network = call(build, given, arch)
+    build, settings, input_range = _builder(arch, arguments, scale)
+    network = call(build, settings, arch)
     _require_enlarges(network, arch, scale)
     return network, input_range
 
@@ -67,15 +67,15 @@ def _builder(
 
 
 def _require_enlarges(network: nn.Module, arch: str, scale: int) -> None:
-    """One small image decides: a mistake is told before anything is read or written."""
+    """Raise InvalidInput unless one small image is enlarged: a mistake is told before anything is read or written."""
     try:
         with torch.no_grad():
-            made = network.eval()(torch.zeros(1, 3, SIDE, SIDE))
+            output = network.eval()(torch.zeros(1, 3, SIDE, SIDE))
     except Exception as error:  # a network may raise anything
         reason = str(error).partition("\n")[0]
         raise InvalidInput(f"--arch {arch}: does not take RGB images ({reason}); see --arch-args") from None
-    if not isinstance(made, torch.Tensor) or made.shape != (1, 3, SIDE * scale, SIDE * scale):
-        shape = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
+    if not isinstance(output, torch.Tensor) or output.shape != (1, 3, SIDE * scale, SIDE * scale):
+        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise InvalidInput(
             f"--arch {arch}: makes {shape} of {(1, 3, SIDE, SIDE)}, which is not RGB enlarged by {scale}"
         )

@@ -30,7 +30,7 @@ WAYS = 8  # in which a picture can be turned by right angles and mirrored
 
 @dataclass(frozen=True)
 class Batch:
-    """low (N, 3, p, p) and high (N, 3, s p, s p), float32 in the network's range; the photographs' names."""
+    """Patches low (N, 3, p, p) and high (N, 3, s p, s p), float32 in the network's range; the photographs' names."""
 
     low: Tensor
     high: Tensor
@@ -38,8 +38,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Photograph:
-    """Raw pixels on disk, uint8: high (H, W, 3), a multiple of the scale, and low (H / s, W / s, 3)."""
+class RawPhotograph:
+    """A photograph as raw pixels on disk, uint8: high (H, W, 3), a multiple of the scale, and low (H / s, W / s, 3)."""
 
     name: str
     high: Path
@@ -51,7 +51,8 @@ class Photograph:
         count = 3 * self.size[0] * self.size[1]
         return self.high.stat().st_size == count and self.low.stat().st_size == count // scale**2
 
-    def opened(self, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def open(self, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Low and high, of which only what is looked at is read."""
         height, width = self.size
         small = (height // scale, width // scale, 3)
         return np.memmap(self.low, np.uint8, "r", shape=small), np.memmap(
@@ -59,7 +60,7 @@ class Photograph:
         )
 
 
-def image_folder(folder: Path) -> Path:
+def find_image_folder(folder: Path) -> Path:
     """The folder itself, or the one within it that holds HR images: HR, or a name that ends so, as DIV2K's do."""
     if not folder.is_dir():
         raise InvalidInput(f"{folder}: is no folder; give one with high-resolution photographs")
@@ -68,7 +69,7 @@ def image_folder(folder: Path) -> Path:
     return (trained or within or [folder])[0]
 
 
-def prepared(
+def prepare_photographs(
     folder: Path,
     cache: Path,
     *,
@@ -76,58 +77,58 @@ def prepared(
     patch: int,
     on_image: Callable[[str], None] | None = None,
     warn: Callable[[str], None] | None = None,
-) -> list[Photograph]:
-    """Every photograph in a folder that holds a patch, decoded and made smaller by MATLAB's bicubic, once.
+) -> list[RawPhotograph]:
+    """Read every photograph in a folder that holds a patch: decoded and made smaller by MATLAB's bicubic, once.
 
     cache     where that is kept, for other runs too; what is there already is taken
     patch     side of a patch of the small image, in pixels;  warn  hears of what is not readable or too small
 
     Raises InvalidInput if no photograph is left, ExportError where the cache cannot be written.
     """
-    source = image_folder(folder)
-    found: list[Photograph] = []
+    source = find_image_folder(folder)
+    photographs: list[RawPhotograph] = []
     unreadable = 0
     for path in sorted(p for p in source.iterdir() if p.is_file() and not p.name.startswith(".")):
         if on_image is not None:
             on_image(path.name)
         try:
-            photograph = _prepared(path, cache, scale)
+            photograph = _prepare(path, cache, scale)
         except InvalidInput:
             unreadable += 1
             if warn is not None:
                 warn(f"{path}: not a readable image, passed over")
             continue
         if min(photograph.size) >= patch * scale:
-            found.append(photograph)
+            photographs.append(photograph)
         elif warn is not None:
             warn(f"{path}: smaller than a patch of {patch * scale} pixels, passed over")
-    if not found:
+    if not photographs:
         told = f", and {unreadable} that cannot be read" if unreadable else ""
         raise InvalidInput(f"{source}: no photograph of at least {patch * scale}x{patch * scale} pixels in it{told}")
-    return found
+    return photographs
 
 
-def _prepared(path: Path, cache: Path, scale: int) -> Photograph:
+def _prepare(path: Path, cache: Path, scale: int) -> RawPhotograph:
     state = path.stat()
     key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns} x{scale}".encode()).hexdigest()[:32]
     there = sorted(cache.glob(f"{key}-*-high.raw"))
     low = cache / f"{key}-low.raw"
     if there and low.exists():
         height, width = map(int, there[0].name.split("-")[1].split("x"))
-        known = Photograph(path.name, there[0], low, (height, width))
+        known = RawPhotograph(path.name, there[0], low, (height, width))
         if known.is_whole(scale):
             return known
     pixels = crop_to_multiple(read_image(path), scale)
     if min(pixels.shape[:2]) < scale:
-        return Photograph(path.name, low, low, (0, 0))
+        return RawPhotograph(path.name, low, low, (0, 0))
     high = cache / f"{key}-{pixels.shape[0]}x{pixels.shape[1]}-high.raw"
-    _keep(low, resize(pixels, 1 / scale))
-    _keep(high, pixels)
-    return Photograph(path.name, high, low, (pixels.shape[0], pixels.shape[1]))
+    _write_raw(low, resize(pixels, 1 / scale))
+    _write_raw(high, pixels)
+    return RawPhotograph(path.name, high, low, (pixels.shape[0], pixels.shape[1]))
 
 
-def _keep(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Several processes may do so at once: each writes its own, and the last name wins."""
+def _write_raw(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write pixels; several processes may at once: each writes its own, and the last name wins."""
     staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,14 +141,14 @@ def _keep(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 class Patches(Dataset[tuple[Tensor, Tensor, str]]):
-    """Patch i, i from 0 without end: low (3, p, p), high (3, s p, s p), the photograph's name.
+    """Patches by number, from 0 without end: low (3, p, p), high (3, s p, s p), the photograph's name.
 
     Photograph, place and way of turning are drawn from (seed, i) alone.
     """
 
     def __init__(
         self,
-        photographs: Sequence[Photograph],
+        photographs: Sequence[RawPhotograph],
         *,
         scale: int,
         patch: int,
@@ -160,7 +161,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, str]]):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, str]:
         random = np.random.default_rng([self._seed, i])
         photograph = self._photographs[int(random.integers(len(self._photographs)))]
-        low, high = photograph.opened(self._scale)
+        low, high = photograph.open(self._scale)
         top, left = (int(random.integers(extent - self._patch + 1)) for extent in low.shape[:2])
         way = int(random.integers(WAYS))
         return self._cut(low, top, left, 1, way), self._cut(high, top, left, self._scale, way), photograph.name
@@ -185,7 +186,7 @@ def batches(
         patches,
         batch_sampler=_Numbers(first, last, size, rank * (size // processes), size // processes),
         num_workers=workers,
-        collate_fn=_collated,
+        collate_fn=_collate,
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
@@ -194,7 +195,7 @@ def batches(
 
 @dataclass(frozen=True)
 class _Numbers(Sampler[list[int]]):
-    """The patches of each step, first to last - 1: `count` of `size`, from `offset` on."""
+    """Numbers of the patches of each step, first to last - 1: `count` of `size`, from `offset` on."""
 
     first: int
     last: int
@@ -211,6 +212,6 @@ class _Numbers(Sampler[list[int]]):
         return self.last - self.first
 
 
-def _collated(parts: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
+def _collate(parts: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
     low, high, names = zip(*parts, strict=True)
     return Batch(torch.stack(low), torch.stack(high), names)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from helpers.training import cut_patches
 from torch import Tensor
 
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.training import loop
-from memsr_compiler.training.loop import Recipe
-from memsr_compiler.training.losses import Distillation, no_means, random_maps
-from memsr_compiler.training.patches import Patches, prepared
+from memsr_compiler.training.losses import Distillation
+from memsr_compiler.training.recipe import Recipe
+from memsr_compiler.training.starts import no_means, random_maps
 
 RECIPE = Recipe(steps=6, batch=2, every=3, rate=1e-3, clip=0.5, average=0.9)
 
@@ -36,8 +37,7 @@ def train(networks: Path, photographs: Path, out: Path) -> None:
     teacher = LeveledTeacher.of(read_teacher(networks / "teacher.pt").module, (0.0, 1.0))
     maps = random_maps(teacher, student, seed=0)
     objective = InDouble(student, teacher, maps, weight=0.3, epsilon=1e-5, means=no_means(student)).double()
-    patches = Patches(prepared(photographs, out / "cache", scale=2, patch=8), scale=2, patch=8, seed=0)
-    loop.run(objective, patches, RECIPE, out, validate=lambda _: 0.0)
+    loop.run(objective, cut_patches(photographs, out / "cache"), RECIPE, out, validate=lambda _: 0.0)
 
 
 if __name__ == "__main__":

@@ -183,4 +183,3 @@ def split_constant(kernel: Tensor, ones: bool) -> Kernel:
         weight[:, 0] += constant
         return weight, bias
     return weight, bias + constant.sum((1, 2))
-

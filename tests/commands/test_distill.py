@@ -1,0 +1,205 @@
+"""memsrc distill: what it writes, runs that go on, options that do not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.command_line import Run
+from helpers.training import derive_student, forget_accelerator, new_teacher, write_networks, write_photographs
+
+from memsr_compiler import compile_to_plain, save_plain
+from memsr_compiler.plain.load import load_plain
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.training import checkpoints
+
+pytest.importorskip("accelerate", reason="needs memsr_compiler[train]")
+
+Command = Callable[..., list[str]]
+
+
+@pytest.fixture(autouse=True)
+def another_process() -> None:
+    forget_accelerator()
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with teacher.pt and student.safetensors."""
+    return write_networks(derive_student(), tmp_path_factory.mktemp("networks"))
+
+
+@pytest.fixture
+def distill(files: Path, photographs: Path, tmp_path: Path) -> Command:
+    def command(out: str, *more: object) -> list[str]:
+        given = ["distill", files / "student.safetensors", "--teacher", files / "teacher.pt", "--data", photographs]
+        few = ["--steps", 6, "--batch", 2, "--patch", 16, "--every", 2, "--cache", tmp_path / "cache"]
+        return [*map(str, [*given, "--out", tmp_path / out, "--val", photographs, *few, *more])]
+
+    return command
+
+
+def test_a_student_is_distilled_and_written(run: Run, distill: Command, tmp_path: Path) -> None:
+    status, out, err = run(*distill("run", "--json"))
+    assert status == 0, err
+    told = json.loads(out)
+    assert set(told["psnr"]) == {"bicubic", "teacher", "student before", "student after"}
+    assert told["psnr"]["student after"] >= told["psnr"]["student before"]
+    assert {p.name for p in (tmp_path / "run").iterdir()} >= {
+        "best.ckpt", "config.yaml", "log.jsonl", "student.onnx", "student.safetensors", "tensorboard", "versions.yaml",
+    }  # fmt: skip
+    assert load_plain(tmp_path / "run" / "student.safetensors").widths == [3, 8, 8, 8, 8, 12]
+    status, _, err = run(*distill("run"))
+    assert status == 2 and "holds a run already" in err
+
+
+def test_weights_that_are_no_numbers_are_told(run: Run, distill: Command) -> None:
+    status, _, err = run(*distill("run", "--rate", "1e38", "--every", "1"))
+    assert status != 0 and "lower --rate" in err and "Traceback" not in err
+
+
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(distill: Command, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "memsr_compiler"]
+    longer = ("--steps", 60, "--every", 10)
+    subprocess.run([*command, *distill("whole", *longer)], check=True, env=environment, capture_output=True)
+    process = subprocess.Popen([*command, *distill("killed", *longer)], env=environment, stdout=subprocess.DEVNULL)
+    while not list((tmp_path / "killed").glob("step-*.ckpt")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = [*command, "distill", "--resume", str(tmp_path / "killed")]
+    subprocess.run(resumed, check=True, env=environment, capture_output=True)
+    ends = [checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("whole", "killed")]
+    assert ends[0]["step"] == ends[1]["step"] == 60
+    assert all(torch.equal(value, ends[1]["objective"][name]) for name, value in ends[0]["objective"].items())
+    files = [(tmp_path / name / "student.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert files[0] == files[1]
+
+
+def test_two_processes_distil(distill: Command, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "memsr_compiler"]
+    command = [sys.executable, *launch, *distill("two", "--json")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["best_step"] in range(7)  # the first process speaks, and it alone
+    assert checkpoints.steps(tmp_path / "two") == [4, 6] and (tmp_path / "two" / "student.onnx").exists()
+
+
+def test_options_come_from_a_file_and_the_command_line_is_stronger(run: Run, distill: Command, tmp_path: Path) -> None:
+    (tmp_path / "some.yaml").write_text("steps: 4\nwarm-up: 0.5\nlambda: 0\n")
+    status, _, err = run(*distill("run", "--config", tmp_path / "some.yaml", "-q"))
+    assert status == 0, err
+    kept = (tmp_path / "run" / "config.yaml").read_text()
+    assert "steps: 6\n" in kept and "warm-up: 0.5\n" in kept and "lambda: 0" in kept
+    for content, message in (
+        ("stepz: 4", "no option of memsrc distill is called stepz"),
+        ("- 3", "name: value"),
+        ("a: [", "is no YAML"),
+        ("clip: much", "Invalid value for '--clip'"),
+    ):
+        (tmp_path / "bad.yaml").write_text(content)
+        status, _, err = run(*distill("other", "--config", tmp_path / "bad.yaml"))
+        assert status == 2 and f"{tmp_path / 'bad.yaml'}: " in err and message in err
+    _, _, err = run(*distill("other", "--config", tmp_path / "some.yaml", "--clip", "much"))
+    assert "Invalid value for '--clip'" in err and "some.yaml" not in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--patch", "15"], "no multiple of the scale"),
+        (["--lambda", "-1"], "--lambda -1.0: want"),
+        (["--lambda", "inf"], "--lambda inf: want"),
+        (["--epsilon", "0"], "--epsilon 0.0: want"),
+        (["--warm-up", "1"], "warm-up 1.0: want"),
+        (["--ema", "1"], "average (--ema) 1.0: want"),
+        (["--clip", "nan"], "clip nan: want"),
+        (["--data", "nowhere"], "nowhere: is no folder"),
+        (["--val", "nowhere"], "nowhere: is no folder"),
+        (["--scale", "3"], "enlarges by 2"),
+        (["--maps", "zeros"], "want one of initialised, random"),
+        (["--resume", "nowhere"], "there is no such run"),
+        (["--rate", "0"], "learning rate of 0.0"),
+    ],
+)
+def test_options_that_do_not_fit(run: Run, distill: Command, tmp_path: Path, options: list[str], message: str) -> None:
+    status, _, err = run(*distill("run", *options))
+    assert status == 2 and message in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_fp16_needs_a_gpu(run: Run, distill: Command) -> None:
+    status, _, err = run(*distill("run", "--precision", "fp16"))
+    assert status == 2 and "--precision fp16 is for GPUs" in err
+
+
+def test_a_run_replaces_nothing(run: Run, distill: Command, files: Path, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    place.mkdir()
+    (place / "student.safetensors").write_bytes((files / "student.safetensors").read_bytes())
+    before = (place / "student.safetensors").read_bytes()
+    status, _, err = run(*distill("run"))
+    assert status == 2 and "holds student.safetensors already" in err
+    assert (place / "student.safetensors").read_bytes() == before and len(list(place.iterdir())) == 1
+    (tmp_path / "file").write_text("")
+    status, _, err = run(*distill("file"))
+    assert status == 2 and "is a file" in err
+
+
+def test_a_run_goes_on_as_it_began_wherever_it_is(
+    run: Run, distill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, err = run(*distill("run", "-q"))
+    assert status == 0, err
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    for wrong in (("--steps", 9), ("--rate", 1e-3), ("--batch", 4), ("--lambda", 0)):
+        status, _, err = run("distill", "--resume", tmp_path / "run", *wrong)
+        assert status == 2 and f"{wrong[0]} {wrong[1]}" in err and "leave it out" in err, err
+        assert (tmp_path / "run" / "config.yaml").read_text() == config
+    status, _, err = run("distill", "--resume", tmp_path / "run", "--out", tmp_path / "other")
+    assert status == 2 and "leave --out out" in err and not (tmp_path / "other").exists()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "step-00000006.ckpt").unlink()
+    (tmp_path / "moved" / "student.onnx").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    status, _, err = run("distill", "--resume", Path("..", "moved"), "--every", 1, "-q")
+    assert status == 0, err
+    assert (tmp_path / "moved" / "student.onnx").exists() and not (tmp_path / "run").exists()
+
+
+def test_a_best_network_that_was_lost_is_found_anew(run: Run, distill: Command, tmp_path: Path) -> None:
+    assert run(*distill("run", "-q"))[0] == 0
+    (tmp_path / "run" / "best.ckpt").write_bytes(b"x")
+    status, _, err = run("distill", "--resume", tmp_path / "run" / "best.ckpt")
+    assert status == 2 and "is no state of a run" in err
+    assert run("distill", "--resume", tmp_path / "run", "-q") == (0, "", "")
+    assert checkpoints.load(tmp_path / "run" / "best.ckpt")["step"] == 6
+
+
+def test_another_teacher_is_told_and_a_plain_one_will_do(
+    run: Run, distill: Command, files: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    torch.save(EDSR(scale=2, blocks=1, channels=8, tail="conv").state_dict(), tmp_path / "other.pt")
+    status, _, err = run(*distill("run", "--teacher", tmp_path / "other.pt"))
+    assert status == 0 and "was derived from another network" in " ".join(err.split())
+    save_plain(compile_to_plain(new_teacher()), tmp_path / "plain.safetensors")
+    status, _, err = run(*distill("second", "--teacher", tmp_path / "plain.safetensors"))
+    assert status == 0 and "another network" not in err

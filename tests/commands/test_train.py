@@ -1,0 +1,86 @@
+"""memsrc train: networks by name, of families, of one's own code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.command_line import Run
+from helpers.training import forget_accelerator, write_photographs
+
+pytest.importorskip("accelerate", reason="needs memsr_compiler[train]")
+
+
+@pytest.fixture(autouse=True)
+def another_process() -> None:
+    forget_accelerator()
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+def test_batch_norm_learns_what_its_inputs_are(run: Run, photographs: Path, tmp_path: Path) -> None:
+    few = ["--steps", "3", "--batch", "2", "--patch", "32", "--every", "3", "--cache", tmp_path, "--val", photographs]
+    small = ["--arch", "srresnet", "--arch-args", "blocks=1,channels=8", "--scale", "2"]
+    status, _, err = run("train", *small, "--data", photographs, "--out", tmp_path / "run", *few)
+    assert status == 0, err
+    weights = torch.load(tmp_path / "run" / "network.pt", weights_only=True)
+    means = [value for name, value in weights.items() if name.endswith("running_mean")]
+    assert means and all(mean.abs().max() > 0 for mean in means)
+
+
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        (["--arch", "plain-s", "--blocks", "1"], "takes no arguments"),
+        (["--arch", "teacher-s", "--arch-args", "foo=1"], "--arch teacher-s: got an unexpected keyword"),
+        (["--arch", "teacher-s", "--arch-args", "blocks=abc"], "--arch teacher-s: does not build"),
+        (["--arch", "fsrcnn"], "does not take RGB"),
+        (["--arch", "vdsr"], "of the size that it is given"),
+        (["--arch", "edsr", "--arch-args", "scale=4,blocks=1,channels=4"], "which is not RGB enlarged by 2"),
+        (["--arch", "no.such:thing"], "cannot be imported"),
+        (["--arch", "resnet"], "no such family"),
+    ],
+)
+def test_networks_that_cannot_be_trained(
+    run: Run, photographs: Path, tmp_path: Path, arch: list[str], message: str
+) -> None:
+    status, _, err = run("train", *arch, "--scale", "2", "--data", photographs, "--out", tmp_path / "run")
+    assert status == 2 and message in err and err.count("\n") == 1, err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_ones_own_code_is_trained(
+    run: Run, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine_own.py").write_text(
+        "from memsr_compiler.teachers.families.edsr import EDSR\n\n\n"
+        "def small(scale, blocks=1):\n    return EDSR(scale=scale, blocks=blocks, channels=4)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    few = ["--steps", "2", "--batch", "2", "--patch", "32", "--every", "1", "--cache", tmp_path, "--val", photographs]
+    own = ["--arch", "mine_own:small", "--scale", "2"]
+    status, _, err = run("train", *own, "--data", photographs, "--out", tmp_path / "run", *few)
+    assert status == 0 and (tmp_path / "run" / "plain.onnx").exists(), err
+
+
+@pytest.mark.parametrize(
+    ("arch", "written"),
+    [
+        (["--arch", "edsr", "--blocks", "1", "--channels", "4"], {"network.pt", "plain.onnx"}),
+        (["--arch", "plain-s"], {"network.safetensors", "network.onnx"}),
+        (["--arch", "rfdn", "--arch-args", "channels=16,blocks=1"], {"network.pt"}),
+    ],
+)
+def test_networks_are_trained(run: Run, photographs: Path, tmp_path: Path, arch: list[str], written: set[str]) -> None:
+    few = ["--steps", "2", "--batch", "2", "--patch", "32", "--every", "1", "--cache", tmp_path, "--val", photographs]
+    status, out, err = run(
+        "train", *arch, "--scale", "2", "--data", photographs, "--out", tmp_path / "run", *few, "--json"
+    )
+    assert status == 0, err
+    assert {Path(name).name for name in json.loads(out)["written"]} == written
+    assert all((tmp_path / "run" / name).exists() for name in written)

@@ -1,0 +1,66 @@
+"""Small photographs, a teacher and a student for tests of training, and a run on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from memsr_compiler import save_plain, shrink
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.training.patches import Patches, prepare_photographs
+
+
+def forget_accelerator() -> None:
+    """Forget device and precision, which accelerate keeps for a process's life: every test stands for a process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+
+
+def draw_picture(height: int, width: int, seed: int) -> np.ndarray:
+    """Draw a smooth picture, uint8 (height, width, 3), which a small network can learn."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [127 + 100 * np.sin(0.05 * (seed + 1) * x + c) * np.cos(0.07 * y + seed) for c in range(3)]
+    return np.stack(channels, axis=2).astype(np.uint8)
+
+
+def write_photographs(folder: Path) -> Path:
+    """Write three of them, 0.png to 2.png."""
+    for i in range(3):
+        Image.fromarray(draw_picture(40 + 4 * i, 50, i)).save(folder / f"{i}.png")
+    return folder
+
+
+def new_teacher() -> EDSR:
+    """A teacher of one block and 8 channels, the same each time."""
+    torch.manual_seed(0)
+    return EDSR(scale=2, blocks=1, channels=8, tail="conv").eval()
+
+
+def derive_student() -> PlainNet:
+    """A student of that teacher, 8 channels wide."""
+    images = [torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    return shrink(new_teacher(), width=8, calibration=images, refit=0)
+
+
+def write_networks(student: PlainNet, folder: Path) -> Path:
+    """Write teacher.pt and student.safetensors."""
+    torch.save(new_teacher().state_dict(), folder / "teacher.pt")
+    save_plain(student, folder / "student.safetensors")
+    return folder
+
+
+def cut_patches(folder: Path, cache: Path, *, patch: int = 8) -> Patches:
+    """Patches of the photographs in a folder, `patch` pixels a side in the small image."""
+    return Patches(prepare_photographs(folder, cache, scale=2, patch=patch), scale=2, patch=patch, seed=0)
+
+
+def score(network: nn.Module) -> float:
+    """Minus the mean error on a grey image, as if it were a PSNR."""
+    with torch.no_grad():
+        return -float(network(torch.full((1, 3, 4, 4), 0.5)).sub(0.5).abs().mean())

@@ -1,0 +1,191 @@
+"""The loop: runs that are stopped and go on, checkpoints, averages, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import train_in_double
+from helpers.training import cut_patches, draw_picture, score
+from PIL import Image
+from torch import Tensor, nn
+
+from memsr_compiler.errors import ExportError, InvalidInput, MemsrError
+from memsr_compiler.training import checkpoints, loop
+from memsr_compiler.training.losses import Supervised
+from memsr_compiler.training.models import new_plain
+from memsr_compiler.training.recipe import Recipe
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def recipe(**changes: object) -> Recipe:
+    return Recipe(**{"steps": 8, "batch": 2, "every": 2, "rate": 1e-3, **changes})  # type: ignore[arg-type]
+
+
+def trained(
+    photographs: Path, place: Path, how: Recipe, *, resume: Path | None = None, width: int = 6
+) -> dict[str, Tensor]:
+    torch.manual_seed(3)
+    objective = Supervised(new_plain(3, width, 2))
+    place.mkdir(exist_ok=True)
+    loop.run(objective, cut_patches(photographs, place.parent / "cache"), how, place, validate=score, resume=resume)
+    return checkpoints.load(checkpoints.newest(place))["objective"]
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("at", [2, 6])
+def test_a_run_goes_on_bit_for_bit(photographs: Path, tmp_path: Path, at: int, average: float) -> None:
+    how = recipe(average=average, clip=0.5)
+    whole = trained(photographs, tmp_path / "whole", how)
+    kept = checkpoints.save_step
+    with pytest.MonkeyPatch.context() as patched:
+
+        def stop(state: checkpoints.State, run: Path, step: int) -> None:
+            kept(state, run, step)
+            if step == at:
+                raise KeyboardInterrupt
+
+        patched.setattr(checkpoints, "save_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained(photographs, tmp_path / "parts", how)
+    parts = trained(photographs, tmp_path / "parts", how, resume=tmp_path / "parts")
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    assert [json.loads(line)["psnr"] for line in logs[0]] == [json.loads(line)["psnr"] for line in logs[1]]
+    best = [checkpoints.load(tmp_path / n / "best.ckpt") for n in ("whole", "parts")]
+    assert best[0]["step"] == best[1]["step"] and best[0]["psnr"] == best[1]["psnr"]
+
+
+def test_two_checkpoints_are_kept_and_a_damaged_one_names_the_other(photographs: Path, tmp_path: Path) -> None:
+    trained(photographs, tmp_path / "run", recipe())
+    assert checkpoints.steps(tmp_path / "run") == [6, 8]
+    newest = checkpoints.newest(tmp_path / "run")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"step-00000008.ckpt: is damaged.*--resume .*step-00000006.ckpt"):
+        trained(photographs, tmp_path / "run", recipe(), resume=tmp_path / "run")
+    trained(photographs, tmp_path / "run", recipe(), resume=tmp_path / "run" / "step-00000006.ckpt")
+    with pytest.raises(InvalidInput, match="of a run of 8 steps"):
+        trained(photographs, tmp_path / "run", recipe(steps=9), resume=tmp_path / "run")
+    with pytest.raises(InvalidInput, match="does not fit this run"):
+        trained(photographs, tmp_path / "run", recipe(), resume=tmp_path / "run", width=7)
+
+
+def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+
+    def replace(a: str, b: str) -> None:
+        if Path(b).name == "step-00000004.ckpt":
+            raise OSError(28, "No space left on device")
+        real(a, b)
+
+    monkeypatch.setattr("os.replace", replace)
+    with pytest.raises(ExportError, match="Free some space"):
+        trained(photographs, tmp_path / "run", recipe())
+    assert checkpoints.load(checkpoints.newest(tmp_path / "run"))["step"] == 2
+    assert not list((tmp_path / "run").glob(".memsr-*"))
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_images(photographs: Path, tmp_path: Path) -> None:
+    objective = Supervised(new_plain(3, 6, 2))
+    with torch.no_grad():
+        objective.network[0].weight.fill_(torch.nan)  # type: ignore[index]
+    (tmp_path / "run").mkdir()
+    with pytest.raises(MemsrError, match=r"the loss is nan at step 1, learning rate 4e-05, images \d.png"):
+        loop.run(objective, cut_patches(photographs, tmp_path), recipe(), tmp_path / "run", validate=lambda _: 0.0)
+
+
+def test_overfitting_reaches_45_db(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    Image.fromarray(draw_picture(32, 32, 0)).save(tmp_path / "one" / "0.png")
+    source = cut_patches(tmp_path / "one", tmp_path, patch=16)
+    low, high = (torch.stack([source[i][k] for i in range(8)]) for k in (0, 1))
+
+    def psnr(network: nn.Module) -> float:
+        with torch.no_grad():
+            return float(-10 * torch.log10(F.mse_loss(network(low), high)))
+
+    torch.manual_seed(0)
+    (tmp_path / "run").mkdir()
+    how = recipe(steps=1500, batch=8, every=500, rate=6e-3, warm_up=0.1)
+    outcome = loop.run(Supervised(new_plain(4, 32, 2)), source, how, tmp_path / "run", validate=psnr)
+    assert outcome.start < 20 < 45 < outcome.best
+
+
+def test_the_best_weights_are_what_is_left(photographs: Path, tmp_path: Path) -> None:
+    scores = iter([1.0, 5.0, 2.0, 3.0, 4.0])
+    torch.manual_seed(3)
+    objective = Supervised(new_plain(3, 6, 2))
+    run = tmp_path / "run"
+    run.mkdir()
+    outcome = loop.run(objective, cut_patches(photographs, tmp_path), recipe(), run, validate=lambda _: next(scores))
+    assert (outcome.start, outcome.best, outcome.best_step, outcome.end) == (1, 5, 2, 4)
+    best = checkpoints.load(run / "best.ckpt")
+    assert all(torch.equal(value, best["network"][name]) for name, value in objective.network.state_dict().items())
+
+
+def test_half_precision_runs(photographs: Path, tmp_path: Path) -> None:
+    trained(photographs, tmp_path / "half", recipe(precision="bf16", steps=2))
+    assert (tmp_path / "half" / "best.ckpt").exists()
+
+
+def test_the_average_is_what_is_validated(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def weights(average: float) -> list[Tensor]:
+        seen: list[Tensor] = []
+
+        def validate(network: nn.Module) -> float:
+            seen.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+            return 0.0
+
+        monkeypatch.setitem(globals(), "score", validate)
+        trained(photographs, tmp_path / f"{average}", recipe(average=average, every=1, steps=5))
+        return seen
+
+    raw, averaged = weights(0.0), weights(0.3)
+    expected = raw[0]
+    for step, (now, found) in enumerate(zip(raw, averaged, strict=True)):
+        if step:
+            decay = min(0.3, (1 + step) / (10 + step))  # reaches 0.3 after step 3
+            expected = decay * expected + (1 - decay) * now
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_two_processes_give_what_one_gives(networks: Path, photographs: Path, tmp_path: Path) -> None:
+    """Sums are taken in another order, so gradients differ by rounding, and by nothing else.
+
+    A gradient is a sum of fewer than 1e5 products that are each below 1 here, so that two orders differ by less than
+    1e5 * 2^-53 < 2e-11.  Adam divides by the gradient's size + 1e-8: a step of `rate` at most differs by
+    rate * 2e-11 / 1e-8 where the gradient is 0, and by less elsewhere.  A gradient of other patches, or of half the
+    batch, would turn steps by about `rate`.
+    """
+    train_in_double.train(networks, photographs, tmp_path / "one")
+    script, tests = Path(train_in_double.__file__), Path(__file__).parents[1]
+    path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": path}
+    command = [*TORCHRUN, script, networks, photographs, tmp_path / "two"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ends = [checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("one", "two")]
+    assert ends[0]["step"] == ends[1]["step"] == train_in_double.RECIPE.steps
+    bound = train_in_double.RECIPE.steps * train_in_double.RECIPE.rate * 2e-11 / 1e-8
+    for part in ("objective", "average"):
+        for name, value in ends[0][part].items():
+            assert value.dtype == torch.float64
+            torch.testing.assert_close(value, ends[1][part][name], rtol=0, atol=bound)
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    for one, two in zip(*logs, strict=True):
+        for key in one.keys() & {"loss", "l1", "features"}:  # means of both processes, and of no step before
+            assert one[key] == pytest.approx(two[key], rel=2e-6), key  # they are averaged in float32

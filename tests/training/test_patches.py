@@ -1,0 +1,69 @@
+"""Patches by number: the same for whoever asks, and parts of photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.training import cut_patches, draw_picture
+from PIL import Image
+
+from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.images.files import read_image
+from memsr_compiler.training.patches import batches, prepare_photographs
+
+
+def test_patches_are_the_same_for_any_workers_processes_and_first_step(photographs: Path, tmp_path: Path) -> None:
+    source = cut_patches(photographs, tmp_path)
+    whole = list(batches(source, size=4, first=0, last=3))
+    working = list(batches(source, size=4, first=1, last=3, workers=2))
+    halves = [list(batches(source, size=4, first=0, last=3, rank=r, processes=2)) for r in (0, 1)]
+    for a, b in zip(whole[1:], working, strict=True):
+        assert torch.equal(a.low, b.low) and torch.equal(a.high, b.high) and a.names == b.names
+    for i, batch in enumerate(whole):
+        assert torch.equal(batch.high, torch.cat([halves[0][i].high, halves[1][i].high]))
+
+
+def test_a_patch_is_a_turned_part_of_photograph_and_small_image(photographs: Path, tmp_path: Path) -> None:
+    source = cut_patches(photographs, tmp_path)
+    seen = set()
+    for i in range(30):
+        low, high, name = source[i]
+        assert low.shape == (3, 8, 8) and high.shape == (3, 16, 16) and 0 <= float(high.min()) <= float(high.max()) <= 1
+        whole, part = torch.from_numpy(read_image(photographs / name)).permute(2, 0, 1), (high * 255).round().byte()
+        turned = [torch.rot90(part.flip(2) if flip else part, k, (1, 2)) for k in range(4) for flip in (False, True)]
+        windows = whole.unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+        assert any(bool((windows == t).flatten(1).all(1).any()) for t in turned)
+        assert float((F.avg_pool2d(high[None], 2)[0] - low).abs().mean()) < 0.02
+        seen.add(name)
+    assert len(seen) == 3
+
+
+def test_what_is_ready_is_not_made_again_and_bad_files_are_named(photographs: Path, tmp_path: Path) -> None:
+    folder, cache, told = tmp_path / "data" / "DIV2K_train_HR", tmp_path / "cache", []
+    folder.mkdir(parents=True)
+    Image.fromarray(draw_picture(40, 40, 0)).save(folder / "good.png")
+    Image.fromarray(draw_picture(9, 9, 0)).save(folder / "small.png")
+    (folder / "notes.txt").write_text("no image")
+    (folder.parent / "DIV2K_valid_HR").mkdir()
+    found = prepare_photographs(folder.parent, cache, scale=2, patch=8, warn=told.append)
+    assert [p.name for p in found] == ["good.png"]
+    assert "notes.txt: not a readable image" in told[0] and "small.png: smaller than a patch" in told[1]
+    times = {p: p.stat().st_mtime_ns for p in cache.iterdir()}
+    prepare_photographs(folder.parent, cache, scale=2, patch=8)
+    assert {p: p.stat().st_mtime_ns for p in cache.iterdir()} == times
+    with pytest.raises(InvalidInput, match="no photograph of at least 200x200"):
+        prepare_photographs(folder, cache, scale=2, patch=100)
+
+
+def test_photographs_made_ready_are_made_again_where_they_are_damaged(photographs: Path, tmp_path: Path) -> None:
+    before = cut_patches(photographs, tmp_path / "cache")[3]
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(path.read_bytes()[:-5])
+    after = cut_patches(photographs, tmp_path / "cache")[3]
+    assert torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="choose another --cache"):
+        cut_patches(photographs, tmp_path / "file")

@@ -1,0 +1,44 @@
+"""Where a distillation starts: maps, and new weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.training.losses import Distillation
+from memsr_compiler.training.models import new_plain
+from memsr_compiler.training.starts import initial_maps, no_means, random_maps, restart
+
+
+def test_initial_maps_are_least_squares(teacher: EDSR, student: PlainNet) -> None:
+    levels = LeveledTeacher.of(teacher, (0.0, 1.0))
+    images = [torch.rand(2, 3, 20, 20, generator=torch.Generator().manual_seed(5))]
+    found = initial_maps(levels, student, images)
+
+    def distance(maps: tuple[Tensor, ...]) -> float:
+        objective = Distillation(student, levels, maps, weight=1, epsilon=1, means=no_means(student))
+        return float(objective(images[0], torch.zeros(2, 3, 40, 40), 0.0)[2].detach())
+
+    best = distance(found)
+    assert all(distance(tuple(m + 0.01 * torch.randn(m.shape) for m in found)) > best for _ in range(5))
+
+
+def test_a_student_of_another_teacher_is_refused(student: PlainNet) -> None:
+    other = LeveledTeacher.of(EDSR(scale=2, blocks=3, channels=8, tail="conv"), (0.0, 1.0))
+    with pytest.raises(InvalidInput, match="another teacher"):
+        random_maps(other, student, 0)
+
+
+@pytest.mark.parametrize("start", ["he", "xavier"])
+def test_new_weights_have_the_variance_of_their_name(start: str) -> None:
+    net = new_plain(3, 64, 2)
+    restart(net, start, seed=0)  # type: ignore[arg-type]
+    fan_in, fan_out = 64 * 9, 12 * 9
+    expected = 2 / fan_in if start == "he" else 2 / (fan_in + fan_out)
+    assert float(net[2].weight.detach().var()) == pytest.approx(expected, rel=0.1)
+    assert not any(bool(layer.bias.any()) for layer in net if layer.bias is not None)
