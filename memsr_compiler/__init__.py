@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from memsr_compiler.proof.certificate import Certificate as Certificate
     from memsr_compiler.quantization.quantize import quantize as quantize
     from memsr_compiler.runtime.upscaler import Upscaler as Upscaler
-    from memsr_compiler.student.paper.initialise import PaperOptions as PaperOptions
+    from memsr_compiler.student.paper.options import PaperOptions as PaperOptions
     from memsr_compiler.student.shrink import shrink as shrink
     from memsr_compiler.teachers.load import load_teacher as load_teacher
     from memsr_compiler.teachers.load import read_teacher as read_teacher
@@ -65,7 +65,7 @@ _HOME = {
     "export_onnx": "plain.write",
     # narrower, smaller
     "shrink": "student.shrink",
-    "PaperOptions": "student.paper.initialise",
+    "PaperOptions": "student.paper.options",
     "quantize": "quantization.quantize",
     # run, measure
     "Upscaler": "runtime.upscaler",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.rematerialize import plan
-from memsr_compiler.analysis.schedule import Carrying, body_output
+from memsr_compiler.analysis.schedule import Carrying, Schedule, body_output
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,11 @@ def predicted_widths(graph: ir.Graph, carry: Carrying, align: int) -> tuple[list
     graph   as the canonical passes leave it.  An upper bound: where a channel of ones may be needed it is counted,
             and equal or dead channels found later make it narrower.
     """
-    graph, scheduled = plan(graph, carry)
+    return planned_widths(*plan(graph, carry), carry, align)
+
+
+def planned_widths(graph: ir.Graph, scheduled: Schedule, carry: Carrying, align: int) -> tuple[list[int], list[int]]:
+    """Widths and kernel sizes, as `predicted_widths` gives them, of a graph that `plan` has scheduled."""
     end = graph.type(body_output(graph)).channels
     ones = int(carry == "shift" or _constant_before_a_border(graph))
     inner = [w + ones + (-(w + ones) % align) for w in scheduled.width[1:]]

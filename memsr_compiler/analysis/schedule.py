@@ -185,8 +185,10 @@ def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
     for name, layer in timing.layer.items():
         by_layer[layer].append(name)
     crossing: list[tuple[str, ...]] = [(graph.input.name,)]
+    wanted = _read_later(graph, timing)
     for boundary in range(1, timing.depth):
-        crossing.append(_cut(regions, timing, [*crossing[-1], *by_layer[boundary]], boundary))
+        sources = [*crossing[-1], *by_layer[boundary]]
+        crossing.append(_cut(regions, timing, sources, wanted[boundary], boundary))
     width = tuple(
         graph.type(crossing[0][0]).channels if not i else sum(regions.channels(n) for n in held)
         for i, held in enumerate(crossing)
@@ -199,16 +201,27 @@ def _allocate(regions: _Regions, timing: _Timing) -> Schedule:
     return Schedule(timing.layer, tuple(crossing), width, tuple(sizes))
 
 
-def _cut(regions: _Regions, timing: _Timing, sources: list[str], boundary: int) -> tuple[str, ...]:
+def _read_later(graph: Graph, timing: _Timing) -> list[list[str]]:
+    """At each boundary the values that can be had there by pointwise ops alone, and that a later layer reads."""
+    output = body_output(graph)
+    values: list[list[str]] = [[] for _ in range(timing.depth)]
+    for op in graph:
+        last = max((timing.ready.get(user.name, 0) for user in graph.users(op.name)), default=0)
+        for boundary in range(timing.ready[op.name], timing.depth if op.name == output else last):
+            values[boundary].append(op.name)
+    return values
+
+
+def _cut(regions: _Regions, timing: _Timing, sources: list[str], wanted: list[str], boundary: int) -> tuple[str, ...]:
     """Fewest channels from which all that later layers read can be had: a minimum vertex cut.
 
     What is pointwise in a ReLU of this very layer cannot be held yet, only the ReLU can.  Of equal cuts the one
     nearest to the sources, so that what is there already is kept as it is.
     """
-    graph, ready = regions.graph, timing.ready
-    output = body_output(graph)
+    graph, held = regions.graph, set(sources)
     network: nx.DiGraph = nx.DiGraph()
-    stack, seen = [s for s in sources if ready[s] <= boundary], set()
+    stack, seen = list(wanted), set()
+    network.add_edges_from(("sink", (name, "out")) for name in wanted)
     while stack:
         name = stack.pop()
         if name in seen:
@@ -218,16 +231,12 @@ def _cut(regions: _Regions, timing: _Timing, sources: list[str], boundary: int) 
         capacity = regions.channels(name) if made_here else 0
         # Without a capacity an edge cannot be cut: what has no meaning in the teacher, or is not made yet, is not held.
         network.add_edge((name, "out"), (name, "in"), **({"capacity": capacity} if capacity else {}))
-        if name in sources:
+        if name in held:
             network.add_edge((name, "in"), "source")
-        if name == output:
-            network.add_edge("sink", (name, "out"))
-        for user in graph.users(name):
-            if ready[user.name] > boundary:
-                network.add_edge("sink", (name, "out"))
-            elif is_pointwise(user):
-                network.add_edge((user.name, "in"), (name, "out"))
-                stack.append(user.name)
+        elif is_pointwise(graph[name]):
+            operands = graph[name].inputs
+            network.add_edges_from(((name, "in"), (operand, "out")) for operand in operands)
+            stack.extend(operands)
     if "sink" not in network:
         return ()
     # All edges point from users to operands: networkx then gives the cut nearest to the operands.

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from memsr_compiler import ir
-from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, predicted_widths
+from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, planned_widths
 from memsr_compiler.analysis.rematerialize import plan
-from memsr_compiler.analysis.schedule import Carrying
+from memsr_compiler.analysis.schedule import Carrying, Schedule
 from memsr_compiler.errors import MemsrError
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.canonical import Tail, canonical
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.trace.trace import trace
+
+CARRYING: tuple[Carrying, ...] = ("auto", "shift")  # ways of carrying that are predicted
+Plan = tuple[ir.Graph, Schedule]
 
 
 @dataclass(frozen=True)
@@ -78,43 +82,44 @@ def inspect(
         traced = trace(teacher.module, input_range=teacher.input_range)
     except MemsrError as error:
         return Inspection(False, str(error), _modules(teacher.module))
-    graph = traced.graph
-    found = Inspection(
-        True, "", tuple(_layer(graph, op) for op in graph), graph.scale, graph.input.channels, cost_of_graph(graph)
+    graph, skip = traced.graph, traced.image_skip
+    reason = (
+        f"only with --image-skip outside: the image is added, enlarged by {skip.mode} interpolation" if skip else ""
     )
-    reason = ""
-    if traced.image_skip is not None:
-        reason = (
-            f"only with --image-skip outside: the image is added, enlarged by {traced.image_skip.mode} interpolation"
-        )
+    found = Inspection(
+        convertible=not reason,
+        reason=reason,
+        layers=tuple(_layer(graph, op) for op in graph),
+        scale=graph.scale,
+        channels=graph.input.channels,
+        teacher=cost_of_graph(graph),
+    )
     try:
         stages = [stage.graph for stage in canonical(graph, tail)]
-        predictions = tuple(_predict(stages, carry, align) for carry in ("auto", "shift"))
+        plans = {carry: [plan(stage, carry) for stage in stages] for carry in CARRYING}
     except MemsrError as error:
-        return Inspection(False, str(error), found.layers, found.scale, found.channels, found.teacher)
-    return Inspection(
-        not reason, reason, found.layers, found.scale, found.channels, found.teacher, predictions, _carries(stages)
-    )
+        return replace(found, convertible=False, reason=str(error))
+    predictions = tuple(_predict(planned, carry, align) for carry, planned in plans.items())
+    return replace(found, predictions=predictions, carries=_carries(plans["auto"]))
 
 
-def _predict(graphs: list[ir.Graph], carry: Carrying, align: int) -> Prediction:
+def _predict(planned: Sequence[Plan], carry: Carrying, align: int) -> Prediction:
     widths: list[int] = []
     layers: list[tuple[tuple[int, int, int, int], int]] = []
-    for graph in graphs:
-        here, kernels = predicted_widths(graph, carry, align)
+    for graph, scheduled in planned:
+        here, kernels = planned_widths(graph, scheduled, carry, align)
         shapes = [(after, before, k, k) for before, after, k in zip(here, here[1:], kernels, strict=False)]
         layers += [(shape, graph.scale if i == len(shapes) - 1 else 1) for i, shape in enumerate(shapes)]
         widths += here if not widths else here[1:]
     return Prediction(carry, tuple(widths), cost_of_layers(layers))
 
 
-def _carries(graphs: list[ir.Graph]) -> tuple[tuple[str, int], ...]:
+def _carries(planned: Sequence[Plan]) -> tuple[tuple[str, int], ...]:
     counts: dict[str, int] = {}
-    for graph in graphs:
-        _, found = plan(graph)
-        for boundary, crossing in enumerate(found.crossing):
+    for _, scheduled in planned:
+        for boundary, crossing in enumerate(scheduled.crossing):
             for name in crossing:
-                if boundary and found.layer.get(name) != boundary:
+                if boundary and scheduled.layer.get(name) != boundary:
                     counts[names.value(name)] = counts.get(names.value(name), 0) + 1
     return tuple(counts.items())
 
