@@ -522,14 +522,14 @@ def test_options_come_from_a_file_and_the_command_line_is_stronger(run: Run, dis
         (["--lambda", "inf"], "--lambda inf: want"),
         (["--epsilon", "0"], "--epsilon 0.0: want"),
         (["--warm-up", "1"], "warm-up 1.0: want"),
-        (["--ema", "1"], "average (--ema) 1.0: want"),
+        (["--ema", "1"], "--ema 1.0: want"),
         (["--clip", "nan"], "clip nan: want"),
         (["--data", "nowhere"], "nowhere: is no folder"),
         (["--val", "nowhere"], "nowhere: is no folder"),
         (["--scale", "3"], "enlarges by 2"),
         (["--maps", "zeros"], "want one of initialised, random"),
         (["--resume", "nowhere"], "there is no such run"),
-        (["--rate", "0"], "learning rate of 0.0"),
+        (["--rate", "0"], "--rate 0.0: want a learning rate"),
     ],
 )
 def test_options_that_do_not_fit(run: Run, distill: Command, tmp_path: Path, options: list[str], message: str) -> None:
