@@ -6,20 +6,18 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.models import network_file
+from memsr_compiler.commands.options import BenchOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands
 from memsr_compiler.commands.photographs import finite, scored_images
-from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.bench import Measured, benchmark
 from memsr_compiler.files import atomic_write
 from memsr_compiler.reports.scatter import Dot, draw_scatter_png, draw_scatter_svg
-from memsr_compiler.runtime.runners import Provider
 
 COLUMNS = (
     "network", "engine", "width", "height", "parameters", "multiply_adds", "median_ms", "lower_quartile_ms",
@@ -27,30 +25,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """As given on the command line.
-
-    teacher   how to read those that are teachers, its path is of no meaning;   size  width and height
-    data      images to score on; None: the photographs that ship;   csv, plot  where to write to
-    """
-
-    models: Sequence[Path]
-    teacher: TeacherOptions
-    size: tuple[int, int]
-    provider: Provider
-    threads: int | None
-    repeats: int
-    data: Path | None
-    scale: int | None
-    csv: Path | None
-    plot: Path | None
-
-
-def run(options: BenchOptions, talk: Talk) -> None:
+def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Measure, show, write."""
     files = _checked(options)
-    networks = [network_file(replace(options.teacher, path=path), talk) for path in options.models]
+    networks = [network_file(reading.of(path), talk) for path in options.model]
     with talk.progress() as step:
         found = benchmark(
             networks,
@@ -104,12 +82,12 @@ def as_csv(found: Sequence[Measured]) -> str:
 
 def _checked(options: BenchOptions) -> list[Path]:
     """What will be written.  Raises InvalidInput."""
-    if len(set(options.models)) < len(options.models):
+    if len(set(options.model)) < len(options.model):
         raise InvalidInput("a network is named twice; name each once")
     if options.plot is not None and options.plot.suffix.lower() not in (".svg", ".png"):
         raise InvalidInput(f"{options.plot}: a plot is written as .svg or .png; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
-    for path in options.models:
+    for path in options.model:
         check_outputs(path, files)
     return files
 

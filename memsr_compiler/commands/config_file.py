@@ -1,4 +1,4 @@
-"""Options from a YAML file."""
+"""Options from a YAML file, and those that a run began with."""
 
 from __future__ import annotations
 
@@ -6,11 +6,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from memsr_compiler.errors import InvalidInput, MemsrError
+
+SOURCE = "memsr_compiler.config_file"  # where a context remembers the YAML file of its options
+
+
+def use_config_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the options of a YAML file the defaults, before the others are read."""
+    if path is not None:
+        known = {option: p.name for p in context.command.params for option in (p.name, *p.opts) if option and p.name}
+        values = read_settings(path, known, f"memsrc {context.info_name}")
+        context.default_map = {**(context.default_map or {}), **values}
+        context.meta[SOURCE] = path
+    return path
+
+
+def resume_run(context: typer.Context, place: Path | None) -> Path | None:
+    """Make the options that a run began with the defaults, its folder being where it is now."""
+    if place is not None:
+        if not place.exists():
+            raise InvalidInput(f"{place}: there is no such run; give a run's folder, or one of its checkpoints")
+        folder = place.parent if place.is_file() else place
+        use_config_file(context, folder / "config.yaml")
+        context.default_map = {**(context.default_map or {}), "out": str(folder)}
+    return place
 
 
 def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[str, Any]:
-    """A YAML file, `name: value`, as parameters' defaults.
+    """Read a YAML file, `name: value`, as parameters' defaults.
 
     known     parameters by the names that may be used for them: warm_up and --warm-up are one
     command   whose parameters these are: "memsrc train"
@@ -33,12 +58,12 @@ def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[st
         content = {}
     if not isinstance(content, dict):
         raise InvalidInput(f"{path}: want lines of name: value")
-    found = {}
+    values = {}
     for name, value in content.items():
         option = next(
             (known[n] for n in (str(name), f"--{name}", f"--{str(name).replace('_', '-')}") if n in known), None
         )
         if option is None:
             raise InvalidInput(f"{path}: no option of {command} is called {name}")
-        found[option] = value
-    return found
+        values[option] = value
+    return values

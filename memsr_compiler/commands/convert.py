@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.cost import Cost, cost_of_graph
-from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.options import ConvertOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
-from memsr_compiler.commands.teachers import TeacherOptions, describe, read
+from memsr_compiler.commands.teachers import describe, read
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.ir.pipeline import PassReport
-from memsr_compiler.lowering.canonical import Tail
 from memsr_compiler.lowering.compile import Report, compile_to_plain
 from memsr_compiler.lowering.equivalence import Network, check_equivalence, probe_images
 from memsr_compiler.runtime.runners import OrtNetwork
@@ -29,24 +28,6 @@ if TYPE_CHECKING:
     from memsr_compiler.plain.network import PlainNet
 
 
-@dataclass(frozen=True)
-class ConvertOptions:
-    """As given on the command line.  `size`: (width, height) of the input for which feature maps are counted."""
-
-    out: Path
-    carry: Carrying = "auto"
-    constant: float | None = None
-    calibration: Path | None = None
-    margin: float = 3.0
-    tail: Tail = "fold"
-    align: int = 8
-    dtype: Literal["float32", "float16"] = "float32"
-    image_skip: Literal["refuse", "outside"] = "refuse"
-    max_weights: int = 4 << 30
-    report: Path | None = None
-    size: tuple[int, int] = (480, 270)
-
-
 @one_thread()
 def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) -> None:
     """Read, compile, write, and run what was written beside the teacher."""
@@ -55,9 +36,9 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
     if options.out.suffix == ".safetensors" and options.dtype != "float32":
         raise InvalidInput(f"--dtype {options.dtype} is for .onnx files; .safetensors keep the teacher's own precision")
     beside = options.out.with_suffix(".cert.json")
-    check_outputs(teacher_options.path, [options.out, beside, *([options.report] if options.report else [])])
+    check_outputs(teacher_options.teacher, [options.out, beside, *([options.report] if options.report else [])])
     teacher, input_range = read(teacher_options, talk)
-    talk.say(f"{teacher_options.path}: {describe(teacher, input_range)}")
+    talk.say(f"{teacher_options.teacher}: {describe(teacher, input_range)}")
     steps: list[tuple[str, ir.Graph]] = []
     passes: list[PassReport] = []
     with talk.progress() as step:
@@ -76,7 +57,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
             input_range=input_range,
             align=options.align,
             image_skip=options.image_skip,
-            max_weights=options.max_weights,
+            max_weights=int(options.max_weights * 2**30),
             on_pass=on_pass,
             on_graph=(lambda name, graph: steps.append((name, graph))) if options.report else None,
         )
@@ -87,7 +68,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
     graph = trace(teacher.module, input_range=input_range).graph if options.report or not talk.quiet else None
     cost = cost_of_graph(graph) if graph is not None else None
     if options.report is not None and graph is not None and cost is not None:
-        _write_report(options.report, net, [("as read", graph), *steps], teacher_options.path.name, cost, measured)
+        _write_report(options.report, net, [("as read", graph), *steps], teacher_options.teacher.name, cost, measured)
         written.append(options.report)
     _tell(net, cost, passes, measured, written, options, talk)
 

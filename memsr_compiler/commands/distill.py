@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 
 from memsr_compiler.analysis.cost import cost_of_graph
+from memsr_compiler.commands.options import DistillOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first, silenced
 from memsr_compiler.commands.student_common import source
-from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.commands.training_common import (
-    TrainingOptions,
     begin,
-    bench,
     check,
     done_before,
-    patches,
+    read_bench,
+    read_patches,
     recipe,
-    shown,
-    told,
+    record_of,
+    show_progress,
+    tell,
 )
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import Takes
@@ -32,48 +28,24 @@ from memsr_compiler.student.crops import batches, default_samples, sample_inputs
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.losses import Distillation
-from memsr_compiler.training.starts import Start, initial_maps, input_means, no_means, random_maps, restart
+from memsr_compiler.training.starts import initial_maps, input_means, no_means, random_maps, restart
 
 
-@dataclass(frozen=True)
-class DistillOptions:
-    """As given on the command line.
-
-    weight, epsilon   lambda and epsilon of Eq. 14;   maps   "initialised" or "random"
-    start             the student's weights: as they are, or new ones;   centred  train them on centred features
-    scale             None: the student's
-    """
-
-    student: Path
-    teacher: TeacherOptions
-    training: TrainingOptions
-    weight: float
-    epsilon: float
-    maps: str
-    start: Start
-    centred: bool
-    scale: int | None
-
-
-def run(options: DistillOptions, talk: Talk) -> None:
+def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Read both, train, write the best."""
     talk = silenced(talk)
-    training = options.training
-    how = recipe(training)
-    if not (math.isfinite(options.weight) and options.weight >= 0):
-        raise InvalidInput(f"--lambda {options.weight}: want a number from 0 on; 0.3 is the paper's")
-    if not 0 < options.epsilon <= 1:
-        raise InvalidInput(f"--epsilon {options.epsilon}: want a number above 0, at most 1; 1e-5 is the paper's")
-    check(training, how)
+    how = recipe(options)
+    record = record_of(options, reading)
+    check(options, how, record)
     student = load_plain(options.student, require_certificate=False).float()
     student.certificate = None  # it speaks of these weights, and others will come
-    model = source(options.teacher, 8, talk)
+    model = source(reading.of(options.teacher), 8, talk)
     input_range = model.shape.input_range
     teacher = LeveledTeacher.of(model.model, input_range)
     info = student.info
     if info.teacher_sha256 != teacher.sha256:
         talk.warn(
-            f"{options.student}: was derived from another network than {options.teacher.path} "
+            f"{options.student}: was derived from another network than {options.teacher} "
             f"({info.teacher_sha256[:12]}, this one is {teacher.sha256[:12]})"
         )
     takes = Takes(info.scale, info.channels, info.input_range)
@@ -81,27 +53,27 @@ def run(options: DistillOptions, talk: Talk) -> None:
         raise InvalidInput(f"--scale {options.scale}: the student enlarges by {takes.scale}; leave --scale out")
     if input_range != takes.input_range:
         raise InvalidInput(f"the student takes values in {takes.input_range}, the teacher in {input_range}")
-    talk.say(f"teacher      {options.teacher.path}: {model.words}")
+    talk.say(f"teacher      {options.teacher}: {model.words}")
     objective = _objective(student, teacher, default_samples(cost_of_graph(teacher.graph).macs_per_pixel), options)
-    cut = patches(training, takes, talk)
-    judged = bench(training, takes, talk)
-    begin(training)
+    cut = read_patches(options, takes, talk)
+    judged = read_bench(options, takes, talk)
+    begin(options, record)
     before = judged.score(load_plain(options.student, require_certificate=False).float())
     from memsr_compiler.training.loop import run as train
 
-    with shown(talk, how.steps, done_before(training.resume)) as on_step:
+    with show_progress(talk, how.steps, done_before(options.resume)) as on_step:
         outcome = train(
             objective,
             cut,
             how,
-            training.out,
+            options.out,
             validate=judged.psnr,
-            resume=training.resume,
+            resume=options.resume,
             on_step=on_step,
         )
     if not is_first():
         return
-    written = [training.out / "student.safetensors", training.out / "student.onnx"]
+    written = [options.out / "student.safetensors", options.out / "student.onnx"]
     save_plain(student, written[0])
     export_onnx(student, written[1])
     rows = {
@@ -110,15 +82,15 @@ def run(options: DistillOptions, talk: Talk) -> None:
         "student before": before,
         "student after": judged.score(student),
     }
-    told(outcome, rows, judged.words, written, talk)
+    tell(outcome, rows, judged.words, written, talk)
 
 
 def _objective(student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions) -> Distillation:
-    info, seed = student.info, options.training.seed
+    info, seed = student.info, options.seed
     images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
     crops = batches(images, samples=samples, seed=0)
     random = options.maps == "random"
     maps = random_maps(teacher, student, seed) if random else initial_maps(teacher, student, crops)
-    restart(student, options.start, seed)
+    restart(student, options.init, seed)
     means = input_means(student, crops) if options.centred else no_means(student)
     return Distillation(student, teacher, maps, weight=options.weight, epsilon=options.epsilon, means=means)

@@ -5,50 +5,29 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.commands.models import opened
+from memsr_compiler.commands.models import open_network
+from memsr_compiler.commands.options import EvalOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.photographs import finite, scored_images
-from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
 from memsr_compiler.files import atomic_write
-from memsr_compiler.images.metrics import Protocol
 from memsr_compiler.runtime.open import Model, common_scale
-from memsr_compiler.runtime.runners import Provider
 
 BICUBIC = "bicubic"
 
 
-@dataclass(frozen=True)
-class EvalOptions:
-    """As given on the command line.
-
-    models   files, or "bicubic";   teacher  how to read those that are teachers, its path is of no meaning
-    data     a folder; None: the photographs that ship;   scale  None: the models' own
-    """
-
-    models: Sequence[str]
-    teacher: TeacherOptions
-    data: Path | None = None
-    scale: int | None = None
-    protocol: Protocol = "edsr"
-    csv: Path | None = None
-    provider: Provider = "cpu"
-    threads: int | None = None
-
-
-def run(options: EvalOptions, talk: Talk) -> None:
+def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Open, read, score, show."""
     if options.csv is not None:
-        for name in options.models:
+        for name in options.model:
             check_outputs(Path(name), [options.csv])
-    models = {name: None if name == BICUBIC else _opened(name, options, talk) for name in options.models}
-    if len(models) < len(options.models):
+    models = {name: None if name == BICUBIC else _open(name, options, reading, talk) for name in options.model}
+    if len(models) < len(options.model):
         raise InvalidInput("a model is named twice; name each once")
     scale = common_scale([model for model in models.values() if model is not None], options.scale)
     images = scored_images(options.data, scale, talk, keep_grey=options.protocol == "srcnn")
@@ -96,9 +75,8 @@ def as_csv(scores: Mapping[str, Sequence[Score]]) -> str:
     return text.getvalue()
 
 
-def _opened(name: str, options: EvalOptions, talk: Talk) -> Model:
-    file = replace(options.teacher, path=Path(name))
-    return opened(file, talk, provider=options.provider, threads=options.threads)
+def _open(name: str, options: EvalOptions, reading: ReadingOptions, talk: Talk) -> Model:
+    return open_network(reading.of(Path(name)), talk, provider=options.provider, threads=options.threads)
 
 
 def _cell(score: Score) -> str:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from memsr_compiler.analysis.cost import Cost
+from memsr_compiler.commands.options import InspectOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
-from memsr_compiler.commands.teachers import TeacherOptions, describe, read
-from memsr_compiler.lowering.canonical import Tail
+from memsr_compiler.commands.teachers import describe, read
 from memsr_compiler.lowering.inspection import Inspection, inspect
 
 
-def run(options: TeacherOptions, *, tail: Tail, align: int, size: tuple[int, int], talk: Talk) -> None:
-    """size   (width, height) of the input for which feature maps are counted"""
-    teacher, input_range = read(options, talk)
+def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) -> None:
+    """Read, predict, show."""
+    path, size = teacher_options.teacher, options.size
+    teacher, input_range = read(teacher_options, talk)
     with talk.progress() as step:
         step("reading the network")
-        found = inspect(teacher.module, input_range=input_range, align=align, tail=tail)
-    talk.json({"teacher": str(options.path), "sha256": teacher.sha256, "size": size, **_plain_data(found, size)})
-    talk.say(f"{options.path}: {describe(teacher, input_range)}\n")
+        found = inspect(teacher.module, input_range=input_range, align=options.align, tail=options.tail)
+    talk.json({"teacher": str(path), "sha256": teacher.sha256, "size": size, **_plain_data(found, size)})
+    talk.say(f"{path}: {describe(teacher, input_range)}\n")
     rows = [
         (
             layer.name,

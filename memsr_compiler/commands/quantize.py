@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.commands.models import opened
+from memsr_compiler.commands.models import open_network
+from memsr_compiler.commands.options import QuantizeOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.photographs import (
     Photograph,
@@ -25,7 +25,6 @@ from memsr_compiler.commands.photographs import (
     outputs,
     read_photographs,
 )
-from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.reports.text import format_decibels
@@ -34,20 +33,6 @@ from memsr_compiler.runtime.runners import Network, OrtNetwork
 from memsr_compiler.student.crops import batches, sample_inputs
 
 PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends on what else the machine does
-
-
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """As given on the command line.  size: width and height of the input that is timed."""
-
-    model: Path
-    out: Path
-    calibration: Path | None
-    samples: int
-    seed: int
-    data: Path | None
-    size: tuple[int, int]
-    input_range: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,8 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         if path.suffix != ".onnx":
             raise InvalidInput(f"{path}: is not named .onnx; quantize reads and writes ONNX files")
     check_outputs(options.model, [options.out])
-    model = opened(TeacherOptions(options.model, input_range=options.input_range), talk, provider="cpu", threads=None)
+    network = TeacherOptions(teacher=options.model, input_range=options.input_range)
+    model = open_network(network, talk, provider="cpu", threads=None)
     takes = model.takes
     shape = Shape(takes.scale, takes.channels, takes.input_range)
     photographs = None if options.calibration is None else read_photographs(options.calibration, talk)

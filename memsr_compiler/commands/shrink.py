@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.options import ShrinkOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, is_first, silenced, widths_text
 from memsr_compiler.commands.photographs import Images, Samples, bicubic_psnr, finite, mean_psnr, outputs
 from memsr_compiler.commands.pictures import PICTURES, pictures
 from memsr_compiler.commands.student_common import (
     Source,
-    StudentOptions,
     cost_cells,
     cost_data,
     derive,
     material,
     source,
 )
-from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.files import atomic_write
 from memsr_compiler.ir import names
@@ -37,17 +36,6 @@ from memsr_compiler.torch_helpers import copy_module
 BUILT = 256 << 20  # bytes of weights; a plain network with more is not built for the report's pictures
 
 
-@dataclass(frozen=True)
-class ShrinkOptions:
-    """As given on the command line.  `budget`: one argument of `shrink` with its value."""
-
-    out: Path
-    budget: Mapping[str, Any]
-    student: StudentOptions
-    save: Path | None = None
-    report: Path | None = None
-
-
 def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> None:
     """Read, derive, score, write.  Of several processes all derive, and the first one writes."""
     talk = silenced(talk)
@@ -56,13 +44,13 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
     if options.save is not None and options.save.suffix != ".safetensors":
         raise InvalidInput(f"{options.save}: --save writes .safetensors; name it so")
     files = [path for path in (options.out, options.save, options.report) if path is not None]
-    check_outputs(teacher_options.path, files)
-    teacher = source(teacher_options, options.student.align, talk)
-    talk.say(f"{teacher_options.path}: {teacher.words}\n")
-    given = material(options.student, teacher.shape, talk)
+    check_outputs(teacher_options.teacher, files)
+    teacher = source(teacher_options, options.align, talk)
+    talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
+    given = material(options, teacher.shape, talk)
     with talk.progress() as step:
         with join_processes():
-            net = derive(teacher, options.student, options.budget, given, step)
+            net = derive(teacher, options, options.budget, given, step)
         if not is_first():
             return
         samples = given.samples(teacher.shape)
@@ -73,7 +61,7 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
         rows = _rows(teacher, net, samples, made)
         page = ""
         if options.report is not None:
-            page = _page(teacher_options.path, options, teacher, net, rows, samples, made, step)
+            page = _page(teacher_options.teacher, options, teacher, net, rows, samples, made, step)
         step("writing")
         _write(net, options, page)
     _tell(net, rows, samples, files, options, talk)
@@ -111,14 +99,14 @@ def _page(
     columns = {name: images[:PICTURES] for name, images in made.items()}
     if not teacher.is_plain:
         step("building the plain network")
-        plain = _plain(teacher, options.student.align, shown)
+        plain = _plain(teacher, options.align, shown)
         columns = {"teacher": columns["teacher"], **plain, "student": columns["student"]}
     step("drawing the report")
     return report_student(
         net,
         teacher_name=path.name,
         rows=rows,
-        size=options.student.size,
+        size=options.size,
         images=samples.words,
         pictures=pictures(shown, columns),
     )
@@ -154,7 +142,7 @@ def _tell(
     net: PlainNet, rows: Sequence[Row], samples: Samples, files: Sequence[Path], options: ShrinkOptions, talk: Talk
 ) -> None:
     report = _report(net)
-    width, height = options.student.size
+    width, height = options.size
     talk.json(
         {
             "written": [str(path) for path in files],
@@ -163,7 +151,7 @@ def _tell(
             "mode": report.mode,
             "layers": [_layer_data(layer) for layer in report.layers],
             "size": [width, height],
-            **{row.name: cost_data(row.cost, options.student.size) for row in rows if row.cost is not None},
+            **{row.name: cost_data(row.cost, options.size) for row in rows if row.cost is not None},
             "psnr": {row.name: finite(row.psnr) for row in rows},
             "psnr_on": samples.words,
             "fidelity": [finite(value) for value in report.fidelity],
@@ -181,7 +169,7 @@ def _tell(
     talk.table(
         f"Costs at a {width}x{height} input; PSNR on {samples.words}",
         ("", "parameters", "multiply-adds", "feature maps", "PSNR-Y"),
-        [(row.name, *cost_cells(row.cost, options.student.size), format_decibels(row.psnr)) for row in rows],
+        [(row.name, *cost_cells(row.cost, options.size), format_decibels(row.psnr)) for row in rows],
     )
     if talk.verbose:
         talk.table("Seconds", ("stage", "seconds"), [(k, f"{v:.2f}") for k, v in report.seconds.items()])
@@ -190,7 +178,7 @@ def _tell(
     if report.fidelity:
         talk.say(f"fidelity     {' -> '.join(f'{value:.2f}' for value in report.fidelity)} dB to the teacher's output")
     narrower = any(layer.width < layer.teacher_width for layer in report.layers)
-    if report.mode == "data-aware" and options.student.refit is None and len(report.fidelity) == 1 and narrower:
+    if report.mode == "data-aware" and options.refit is None and len(report.fidelity) == 1 and narrower:
         talk.say("refit        none: so large a student would take long; --refit 50 adds a joint refit")
     talk.say(f"written      {', '.join(map(str, files))}")
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.options import ReadingOptions, SimilarityOptions, StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.student_common import Source, StudentOptions, material, source
-from memsr_compiler.commands.teachers import TeacherOptions
+from memsr_compiler.commands.student_common import Source, material, source
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.cka import linear_cka
 from memsr_compiler.files import atomic_write
@@ -22,28 +21,17 @@ from memsr_compiler.student.crops import batches, sample_inputs
 from memsr_compiler.student.levels import LeveledTeacher
 
 
-@dataclass(frozen=True)
-class SimilarityOptions:
-    """As given on the command line.  data: images; None: the photographs that ship."""
-
-    networks: tuple[Path, Path]
-    teacher: TeacherOptions
-    data: Path | None
-    samples: int
-    csv: Path | None
-    plot: Path | None
-
-
-def run(options: SimilarityOptions, talk: Talk) -> None:
+def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Read both, compare, show."""
     if options.plot is not None and options.plot.suffix != ".svg":
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
-    for path in options.networks:
+    networks = (options.first, options.second)
+    for path in networks:
         check_outputs(path, files)
-    a, b = (source(_own(options.teacher, path), 8, talk) for path in options.networks)
+    a, b = (source(_own(reading, path), 8, talk) for path in networks)
     values = linear_cka(_levels(a), _levels(b), _images(a, options, talk))
-    names = [path.name for path in options.networks]
+    names = [path.name for path in networks]
     if options.csv is not None:
         with atomic_write(options.csv) as file:
             file.write(_table(values).encode())
@@ -67,9 +55,9 @@ def run(options: SimilarityOptions, talk: Talk) -> None:
         talk.say(f"written      {', '.join(map(str, files))}")
 
 
-def _own(options: TeacherOptions, path: Path) -> TeacherOptions:
-    """--arch is for what is not plain: a teacher of one's own code, beside its student."""
-    return TeacherOptions(path) if is_plain(path) else replace(options, path=path)
+def _own(reading: ReadingOptions, path: Path) -> TeacherOptions:
+    """How one of them is read: --arch is for what is not plain, a teacher of one's own code beside its student."""
+    return TeacherOptions(teacher=path) if is_plain(path) else reading.of(path)
 
 
 def _levels(network: Source) -> LeveledTeacher:

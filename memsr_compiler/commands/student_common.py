@@ -1,4 +1,4 @@
-"""What `shrink` and `sweep` have in common: the options that say how a student is derived, and deriving it."""
+"""Deriving a student as its options say, for `shrink` and `sweep`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers
-from memsr_compiler.commands import quantities
+from memsr_compiler.commands.options import StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands
 from memsr_compiler.commands.photographs import (
     Photograph,
@@ -22,31 +21,15 @@ from memsr_compiler.commands.photographs import (
     calibration_samples,
     read_photographs,
 )
-from memsr_compiler.commands.teachers import TeacherOptions, describe, read
+from memsr_compiler.commands.teachers import describe, read
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.inspection import inspect
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.student.paper.options import parse_paper_options
-from memsr_compiler.student.report import Mode
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.trace.trace import trace
-
-
-@dataclass(frozen=True)
-class StudentOptions:
-    """As given on the command line; None: what the library does by itself."""
-
-    init: Mode = "data-aware"
-    mean_shift: float = 3.0
-    paper: tuple[str, ...] = ()
-    calibration: Path | None = None
-    samples: int | None = None
-    seed: int = 0
-    refit: int | None = None
-    align: int = 8
-    size: tuple[int, int] = (960, 540)
 
 
 @dataclass(frozen=True)
@@ -78,28 +61,9 @@ class Material:
         return calibration_samples(self.photographs, shape)
 
 
-def parsed_budget(option: str, given: Any) -> dict[str, Any]:
-    """("max-macs", "3G") -> {"max_macs": 3_000_000_000}.  Raises InvalidInput for what cannot be read."""
-    readers: dict[str, Callable[[str, str], object]] = {
-        "widths": quantities.whole_numbers,
-        "max-params": quantities.count,
-        "max-macs": quantities.count,
-        "max-memory": quantities.size_in_bytes,
-    }
-    return {option.replace("-", "_"): readers[option](option, given) if option in readers else given}
-
-
-def parsed_budgets(option: str, given: str) -> list[dict[str, Any]]:
-    """("width", "16,24") -> [{"width": 16}, {"width": 24}].  Raises InvalidInput for what cannot be read."""
-    numbers: Sequence[float] = (
-        quantities.fractions(option, given) if option == "theta" else quantities.whole_numbers(option, given)
-    )
-    return [{option: number} for number in numbers]
-
-
 def source(options: TeacherOptions, align: int, talk: Talk) -> Source:
     """Read a teacher, or a plain network of ours."""
-    if is_plain(options.path):
+    if is_plain(options.teacher):
         return _plain_source(options, talk)
     teacher, input_range = read(options, talk)
     graph = trace(teacher.module, input_range=input_range).graph
@@ -114,12 +78,13 @@ def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
     logging.basicConfig(level=logging.INFO if talk.verbose else logging.WARNING, format="%(message)s")
     if options.arch is not None or options.arch_args or options.scale is not None:
         raise InvalidInput(
-            f"{options.path}: is a plain network, which tells all about itself; leave --arch, --arch-args, --scale out"
+            f"{options.teacher}: is a plain network, which tells all about itself; leave --arch, --arch-args, --scale "
+            "out"
         )
-    net = load_plain(options.path, require_certificate=False)
+    net = load_plain(options.teacher, require_certificate=False)
     if options.input_range not in (None, net.info.input_range):
         low, high = net.info.input_range
-        raise InvalidInput(f"{options.path}: its input values are {low:g} to {high:g}; leave --input-range out")
+        raise InvalidInput(f"{options.teacher}: its input values are {low:g} to {high:g}; leave --input-range out")
     cost = cost_of_layers([(tuple(layer.weight.shape), layer.shuffle) for layer in net])
     words = f"a plain network of {len(net.layers)} layers, made by {net.info.tool}"
     return Source(net, Shape.of(net.info), words, cost, cost)
@@ -157,7 +122,7 @@ def derive(
         calibration=given.calibration,
         init=options.init,
         mean_shift=options.mean_shift,
-        paper=parse_paper_options(options.paper),
+        paper=parse_paper_options(options.paper or ()),
         seed=options.seed,
         align=options.align,
         input_range=teacher.shape.input_range,

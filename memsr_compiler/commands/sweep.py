@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,40 +14,24 @@ from torch import nn
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.options import StudentOptions, SweepOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, widths_text
 from memsr_compiler.commands.photographs import Samples, bicubic_psnr, data_samples, finite, mean_psnr, outputs
 from memsr_compiler.commands.student_common import (
     Material,
     Source,
-    StudentOptions,
     cost_cells,
     cost_data,
     derive,
     material,
     source,
 )
-from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import atomic_write
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.reports.tradeoff import Point, draw_tradeoff
 from memsr_compiler.student.report import ShrinkReport
 from memsr_compiler.torch_helpers import copy_module
-
-
-@dataclass(frozen=True)
-class SweepOptions:
-    """As given on the command line.
-
-    budgets   one student each: arguments of `shrink`;   data   images to score on; None: the calibration images
-    csv, plot where to write the curve to
-    """
-
-    budgets: Sequence[Mapping[str, Any]]
-    student: StudentOptions
-    data: Path | None = None
-    csv: Path | None = None
-    plot: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,22 +49,22 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
     if options.plot is not None and options.plot.suffix != ".svg":
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
-    check_outputs(teacher_options.path, files)
-    teacher = source(teacher_options, options.student.align, talk)
-    talk.say(f"{teacher_options.path}: {teacher.words}\n")
-    given = material(options.student, teacher.shape, talk)
+    check_outputs(teacher_options.teacher, files)
+    teacher = source(teacher_options, options.align, talk)
+    talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
+    given = material(options, teacher.shape, talk)
     samples = data_samples(options.data, teacher.shape, talk) if options.data else given.samples(teacher.shape)
     with talk.progress() as step:
         step("running the teacher")
         itself = Entry("plain" if teacher.is_plain else "teacher", _psnr(teacher.model, samples, teacher), teacher.cost)
-        students = [_student(teacher, options.student, budget, given, samples, step) for budget in options.budgets]
+        students = [_student(teacher, options, budget, given, samples, step) for budget in options.budgets]
     bicubic = Entry("bicubic", bicubic_psnr(samples))
-    size = options.student.size
+    size = options.size
     if options.csv is not None:
         with atomic_write(options.csv) as file:
             file.write(table([bicubic, *students, itself], size).encode())
     if options.plot is not None:
-        title = f"{teacher_options.path.name}: {options.student.init} students, PSNR on {samples.words}"
+        title = f"{teacher_options.teacher.name}: {options.init} students, PSNR on {samples.words}"
         with atomic_write(options.plot) as file:
             file.write(_plot(students, itself, bicubic, size, title).encode())
     talk.json(
@@ -89,7 +72,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
             "written": [str(path) for path in files],
             "psnr_on": samples.words,
             "size": list(size),
-            "mode": options.student.init,
+            "mode": options.init,
             "bicubic": _data(bicubic, size),
             itself.name: _data(itself, size),
             "students": [{"name": entry.name, **_data(entry, size)} for entry in students],

@@ -1,4 +1,4 @@
-"""The options that say how to read a teacher, and reading it."""
+"""Reading a teacher as its options say."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memsr_compiler.commands.options import TeacherOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.errors import InvalidInput
 
@@ -19,32 +18,20 @@ if TYPE_CHECKING:
     from memsr_compiler.teachers.teacher import Teacher
 
 
-@dataclass(frozen=True)
-class TeacherOptions:
-    """As given on the command line."""
-
-    path: Path
-    arch: str | None = None
-    arch_args: Sequence[str] = ()
-    scale: int | None = None
-    input_range: tuple[float, float] | None = None
-    allow_pickle: bool = False
-
-
 def read(options: TeacherOptions, talk: Talk) -> tuple[Teacher, tuple[float, float]]:
-    """The teacher and the range of its input values: as told, else what its family expects, else 0 to 1."""
+    """Read a teacher, and the range of its input values: as told, else what its family expects, else 0 to 1."""
     from memsr_compiler.teachers.load import read_teacher  # with torch, which upscale, say, does without
 
     set_up(options, talk)
     arguments = teacher_arguments(options)
     teacher = read_teacher(
-        options.path, arch=options.arch, arch_args=arguments or None, allow_pickle=options.allow_pickle
+        options.teacher, arch=options.arch, arch_args=arguments or None, allow_pickle=options.allow_pickle
     )
     return teacher, options.input_range or teacher.input_range
 
 
 def set_up(options: TeacherOptions, talk: Talk) -> None:
-    """What this process needs before it reads a teacher: interrupts, messages, and where the user's modules are."""
+    """Prepare this process for reading a teacher: interrupts, messages, and where the user's modules are."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # everything is imported: from here on Ctrl-C tidies up
     logging.basicConfig(level=logging.INFO if talk.verbose else logging.WARNING, format="%(message)s")
     if options.arch is not None and ":" in options.arch and os.getcwd() not in sys.path:
@@ -52,29 +39,29 @@ def set_up(options: TeacherOptions, talk: Talk) -> None:
 
 
 def teacher_arguments(options: TeacherOptions) -> dict[str, object]:
-    """What the architecture is called with.  Raises InvalidInput."""
-    arguments = parsed(options.arch_args)
+    """The arguments that the architecture is called with.  Raises InvalidInput."""
+    arguments = parse_arguments(options.arch_args or ())
     if options.scale is not None:
         arguments["scale"] = options.scale
     return arguments
 
 
-def parsed(pairs: Sequence[str]) -> dict[str, object]:
+def parse_arguments(pairs: Sequence[str]) -> dict[str, object]:
     """["blocks=8,channels=32", "mean=None"] -> values; what is no Python literal is text.  Raises InvalidInput."""
-    found: dict[str, object] = {}
+    arguments: dict[str, object] = {}
     for pair in (p for group in pairs for p in _split(group)):
         key, equals, value = pair.partition("=")
         if not equals or not key.strip().isidentifier():
             raise InvalidInput(f"--arch-args {pair}: want NAME=VALUE, as in --arch-args blocks=8")
         try:
-            found[key.strip()] = ast.literal_eval(value)
+            arguments[key.strip()] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            found[key.strip()] = value
-    return found
+            arguments[key.strip()] = value
+    return arguments
 
 
 def _split(group: str) -> list[str]:
-    """At commas, but not inside brackets or before anything that is no NAME=."""
+    """Split at commas, but not inside brackets or before anything that is no NAME=."""
     parts: list[str] = []
     for piece in group.split(","):
         name = piece.partition("=")[0].strip()

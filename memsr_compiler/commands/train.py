@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from memsr_compiler.commands.options import TrainOptions
 from memsr_compiler.commands.output import Talk, is_first, silenced
+from memsr_compiler.commands.teachers import parse_arguments
 from memsr_compiler.commands.training_common import (
-    TrainingOptions,
     begin,
-    bench,
     check,
     done_before,
-    patches,
+    read_bench,
+    read_patches,
     recipe,
-    shown,
-    told,
+    record_of,
+    show_progress,
+    tell,
 )
 from memsr_compiler.errors import MemsrError
 from memsr_compiler.files import atomic_write
@@ -31,54 +31,50 @@ from memsr_compiler.training.losses import Supervised
 from memsr_compiler.training.models import new_network
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """As given on the command line."""
-
-    arch: str
-    arguments: Mapping[str, object]
-    scale: int
-    training: TrainingOptions
-
-
 def run(options: TrainOptions, talk: Talk) -> None:
     """Build, train, write the best."""
     talk = silenced(talk)
-    training = options.training
-    how = recipe(training)
-    check(training, how)
-    network, input_range = new_network(options.arch, options.arguments, scale=options.scale, seed=training.seed)
+    how = recipe(options)
+    record = record_of(options)
+    check(options, how, record)
+    network, input_range = new_network(options.arch, _arguments(options), scale=options.scale, seed=options.seed)
     takes = Takes(options.scale, 3, input_range)
     talk.say(f"network      {options.arch}, {sum(p.numel() for p in network.parameters()):,} parameters")
-    source = patches(training, takes, talk)
-    judged = bench(training, takes, talk)
-    begin(training)
+    source = read_patches(options, takes, talk)
+    judged = read_bench(options, takes, talk)
+    begin(options, record)
     before = judged.score(network.eval())
     from memsr_compiler.training.loop import run as train
 
-    with shown(talk, how.steps, done_before(training.resume)) as on_step:
+    with show_progress(talk, how.steps, done_before(options.resume)) as on_step:
         outcome = train(
             Supervised(network),
             source,
             how,
-            training.out,
+            options.out,
             validate=judged.psnr,
-            resume=training.resume,
+            resume=options.resume,
             on_step=on_step,
         )
     if not is_first():
         return
-    written = _written(network.eval(), input_range, training.out, talk)
+    written = _write(network.eval(), input_range, options.out, talk)
     rows = {
         "bicubic": judged.bicubic,
         "network before": before,
         "network after": judged.score(network),
     }
-    told(outcome, rows, judged.words, written, talk)
+    tell(outcome, rows, judged.words, written, talk)
 
 
-def _written(network: nn.Module, input_range: tuple[float, float], out: Path, talk: Talk) -> list[Path]:
-    """The weights, and the network as a plain one."""
+def _arguments(options: TrainOptions) -> dict[str, object]:
+    """The arguments that the architecture is called with."""
+    sizes = {"blocks": options.blocks, "channels": options.channels}
+    return parse_arguments(options.arch_args or ()) | {k: v for k, v in sizes.items() if v is not None}
+
+
+def _write(network: nn.Module, input_range: tuple[float, float], out: Path, talk: Talk) -> list[Path]:
+    """Write the weights, and the network as a plain one."""
     if isinstance(network, PlainNet):
         save_plain(network, out / "network.safetensors")
         export_onnx(network, out / "network.onnx")

@@ -1,4 +1,4 @@
-"""What `distill` and `train` have in common: options, patches, progress, and what is kept beside the result."""
+"""The common part of `distill` and `train`: patches, progress, and what is kept beside the result."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from memsr_compiler.commands.command import option_values
+from memsr_compiler.commands.options import TrainingOptions
 from memsr_compiler.commands.output import Talk, is_first
 from memsr_compiler.commands.photographs import scored_images
 from memsr_compiler.errors import InvalidInput, MemsrError
@@ -35,35 +37,15 @@ MAY_CHANGE = ("every", "workers", "cache", "out", "student", "teacher", "data", 
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """As given on the command line.
-
-    patch     side of a patch of the photograph, in pixels;   cache  for photographs made ready
-    resume    a run, or a checkpoint of it, to go on from
-    flags     every option by its name on the command line, for the record
-    """
-
-    data: Path
-    out: Path
-    validation: Path | None
-    cache: Path | None
-    patch: int
-    seed: int
-    recipe: Mapping[str, Any]
-    resume: Path | None
-    flags: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Bench:
-    """What networks are validated on."""
+    """The images that networks are validated on."""
 
     images: Sequence[TestImage]
     takes: Takes
     words: str
 
     def score(self, network: nn.Module) -> Score:
-        """The average, wherever the network is."""
+        """The average score of a network, wherever it is."""
         device = next(network.parameters()).device
 
         def run(x: Tensor) -> Tensor:
@@ -73,16 +55,20 @@ class Bench:
         return mean(evaluate(run, self.takes, self.images, scale=self.takes.scale))
 
     def psnr(self, network: nn.Module) -> float:
-        """In dB."""
+        """PSNR of a network in dB."""
         return self.score(network).psnr
 
     @property
     def bicubic(self) -> Score:
+        """The average score of bicubic interpolation."""
         return mean(evaluate_bicubic(self.images, scale=self.takes.scale))
 
 
 def recipe(options: TrainingOptions) -> Recipe:
-    """Raises MemsrError where what training needs is not installed, InvalidInput for numbers that are not possible."""
+    """The loop's part of the options.
+
+    Raises MemsrError where what training needs is not installed, InvalidInput for numbers that are not possible.
+    """
     try:
         for name in ("accelerate", "tensorboard", "yaml"):
             importlib.import_module(name)
@@ -90,27 +76,38 @@ def recipe(options: TrainingOptions) -> Recipe:
         raise MemsrError(f"{error.name} is not installed; pip install 'memsr_compiler[train]'") from None
     from memsr_compiler.training.recipe import Recipe
 
-    return Recipe(**options.recipe)
+    return Recipe(
+        steps=options.steps,
+        batch=options.batch,
+        rate=options.rate,
+        warm_up=options.warm_up,
+        every=options.every,
+        clip=options.clip,
+        average=options.ema,
+        precision=options.precision,
+        compiled=options.compiled,
+        workers=options.workers,
+    )
 
 
-def bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:
-    """--val, or the photographs that ship."""
-    images = scored_images(options.validation, takes.scale, talk)
-    words = "the photographs that ship" if options.validation is None else str(options.validation)
+def read_bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:
+    """Read the images of --val, or the photographs that ship."""
+    images = scored_images(options.val, takes.scale, talk)
+    words = "the photographs that ship" if options.val is None else str(options.val)
     return Bench(images, takes, f"{len(images)} images, {words}")
 
 
-def check(options: TrainingOptions, how: Recipe) -> None:
-    """What can be known before any work.  Raises InvalidInput for a run that cannot be begun, or gone on with."""
+def check(options: TrainingOptions, how: Recipe, record: Mapping[str, Any]) -> None:
+    """Check what can be known before any work.  Raises InvalidInput for a run that cannot be begun, or gone on with."""
     out, processes = options.out, int(os.environ.get("WORLD_SIZE", "1"))
-    for folder in (options.data, options.validation):
+    for folder in (options.data, options.val):
         if folder is not None and not folder.is_dir():
             raise InvalidInput(f"{folder}: is no folder; give one with photographs")
     how.share_of(processes)
     if how.precision == "fp16" and not torch.cuda.is_available():
         raise InvalidInput("--precision fp16 is for GPUs, and there is none; use bf16, or leave it out")
     if options.resume is not None:
-        _check_resumed(options, options.resume)
+        _check_resumed(options, options.resume, record)
         return
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"{out}: is a file; give a folder for the run")
@@ -121,7 +118,7 @@ def check(options: TrainingOptions, how: Recipe) -> None:
         raise InvalidInput(f"{out}: holds {there[0]} already, which a run would replace; choose another --out")
 
 
-def _check_resumed(options: TrainingOptions, place: Path) -> None:
+def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]) -> None:
     import yaml
 
     run = place.parent if place.is_file() else place
@@ -129,7 +126,6 @@ def _check_resumed(options: TrainingOptions, place: Path) -> None:
         raise InvalidInput(f"--out {options.out}: a run goes on in its own folder, {run}; leave --out out")
     checkpoints.load(checkpoints.newest(place))
     recorded = yaml.safe_load((run / CONFIG).read_text("utf-8"))
-    now = _recordable(options.flags)
     for name in (name for name in {**recorded, **now} if name not in MAY_CHANGE):
         if now.get(name) != recorded.get(name):
             raise InvalidInput(
@@ -138,7 +134,7 @@ def _check_resumed(options: TrainingOptions, place: Path) -> None:
             )
 
 
-def begin(options: TrainingOptions) -> None:
+def begin(options: TrainingOptions, record: Mapping[str, Any]) -> None:
     """Make the run's folder, and write into it how it was begun.  Raises InvalidInput where that is not possible."""
     import yaml
 
@@ -152,18 +148,26 @@ def begin(options: TrainingOptions) -> None:
     checkpoints.tidy(out)
     if options.resume is not None:
         return
-    for name, content in ((CONFIG, _recordable(options.flags)), (VERSIONS, versions())):
+    for name, content in ((CONFIG, record), (VERSIONS, versions())):
         with atomic_write(out / name) as file:
             file.write(yaml.safe_dump(content, sort_keys=False).encode())
 
 
-def _recordable(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Files by their whole paths, so that a run can go on from any folder."""
-    return {name: os.path.abspath(value) if isinstance(value, Path) else value for name, value in flags.items()}
+def record_of(*options: object) -> dict[str, Any]:
+    """All options of a run by their names, not where they came from.
+
+    Files by their whole paths, so that a run can go on from any folder.
+    """
+    values = {name: value for group in options for name, value in option_values(group).items()}
+    return {
+        name: os.path.abspath(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None and name not in ("resume", "config")
+    }
 
 
 def versions() -> dict[str, str]:
-    """Of all that a result may depend on."""
+    """The version of everything that a result may depend on."""
     from accelerate import __version__ as accelerate
 
     return {
@@ -177,8 +181,11 @@ def versions() -> dict[str, str]:
     }
 
 
-def patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
-    """Raises InvalidInput for photographs and patches that do not fit the network."""
+def read_patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
+    """Read the photographs to be cut into patches.
+
+    Raises InvalidInput for photographs and patches that do not fit the network.
+    """
     if takes.channels != 3 or takes.scale == 1:
         raise InvalidInput(
             f"the network takes {takes.channels} channels and enlarges by {takes.scale}; training is for RGB, and a "
@@ -205,13 +212,14 @@ def patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
 
 
 def default_cache() -> Path:
+    """The folder for photographs made ready, unless told."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "memsr_compiler"
 
 
 @contextmanager
-def shown(talk: Talk, steps: int, done: int) -> Any:
-    """Yields on_step(Progress): a bar; where there is no terminal a line for each validation."""
+def show_progress(talk: Talk, steps: int, done: int) -> Any:
+    """Yield on_step(Progress): a bar; where there is no terminal a line for each validation."""
     last = done
     seen = float("nan")
     with talk.bar(steps) as bar:
@@ -235,8 +243,8 @@ def _words(progress: Progress) -> str:
     )
 
 
-def told(outcome: Outcome, rows: Mapping[str, Score], words: str, written: Sequence[Path], talk: Talk) -> None:
-    """The table at the end."""
+def tell(outcome: Outcome, rows: Mapping[str, Score], words: str, written: Sequence[Path], talk: Talk) -> None:
+    """Print the table at the end."""
     talk.json(
         {
             "psnr": {name: score.psnr for name, score in rows.items()},
@@ -254,7 +262,7 @@ def told(outcome: Outcome, rows: Mapping[str, Score], words: str, written: Seque
 
 
 def done_before(resume: Path | None) -> int:
-    """Steps that the run to be resumed has taken."""
+    """The number of steps that the run to be resumed has taken."""
     if resume is None:
         return 0
     step = checkpoints.load(checkpoints.newest(resume))["step"]

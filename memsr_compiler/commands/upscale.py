@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.resume import Journal
-from memsr_compiler.commands.teachers import TeacherOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.streams import EIGHT_BIT, OPAQUE, WRITTEN, RowFile
 from memsr_compiler.plain.read import read_plain_file
@@ -23,27 +23,6 @@ PATTERN = "*?["
 
 
 @dataclass(frozen=True)
-class UpscaleOptions:
-    """As given on the command line.
-
-    source   a file, a folder, or a pattern such as photos/*.jpg;   target   a file, or a folder for several
-    model    its path is the network's
-    tile     "auto": by bands, by columns where that is needed; "off": whole; or the columns' width in pixels
-    scale    of a network that works on enlarged images;   max_memory  bytes
-    """
-
-    source: str
-    target: Path
-    model: TeacherOptions
-    tile: str
-    max_memory: int | None
-    scale: int | None
-    most_pixels: int
-    threads: int | None
-    overwrite: bool
-
-
-@dataclass(frozen=True)
 class Job:
     """An image file and what is to become of it."""
 
@@ -51,16 +30,16 @@ class Job:
     target: Path
 
 
-def run(options: UpscaleOptions, talk: Talk) -> None:
+def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Find, check, enlarge one after the other."""
     for number in (signal.SIGINT, signal.SIGTERM):  # everything is imported: from here on either tidies up
         signal.signal(number, signal.default_int_handler)
     sources, several = _sources(options.source)
     if several:
         _make_folder(options.target)
-    engine = _engine(options, talk)
+    engine = _engine(options, reading, talk)
     scale = _scale(engine, options.scale)
-    journal = Journal.of(options.target, _work(options, scale)) if several else None
+    journal = Journal.of(options.target, _work(options, reading, scale)) if several else None
     jobs, kept, failed = _jobs(sources, options, journal, talk)
     seconds = time.perf_counter()
     made = []
@@ -127,15 +106,15 @@ def _make_folder(path: Path) -> None:
         raise InvalidInput(f"{path}: cannot be made a folder ({error.strerror}); choose another place") from None
 
 
-def _engine(options: UpscaleOptions, talk: Talk) -> RowEngine:
+def _engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> RowEngine:
     """By bands where the network is plain and nothing else is asked for."""
-    path = options.model.path
+    path = options.model
     if options.tile == "off":
         if options.max_memory is not None:
             raise InvalidInput("--max-memory with --tile off: a whole frame takes what it takes; leave one of them out")
-        from memsr_compiler.commands.models import opened  # with torch, which bands do without
+        from memsr_compiler.commands.models import open_network  # with torch, which bands do without
 
-        model = opened(options.model, talk, provider="cpu", threads=options.threads)
+        model = open_network(reading.of(path), talk, provider="cpu", threads=options.threads)
         return WholeFrame(model.network, model.takes)
     try:
         plain = read_plain_file(path, require_certificate=False)
@@ -145,7 +124,7 @@ def _engine(options: UpscaleOptions, talk: Talk) -> RowEngine:
             "network, on whole images."
         ) from None
     expected = plain.manifest.info.input_range
-    if options.model.input_range not in (None, expected):
+    if reading.input_range not in (None, expected):
         low, high = expected
         raise InvalidInput(f"{path}: takes values from {low:g} to {high:g}; leave --input-range out")
     columns = None if options.tile == "auto" else int(options.tile)
@@ -181,7 +160,7 @@ def _jobs(
             kept.append(target)
             continue
         try:
-            image = RowFile.open(source, most_pixels=options.most_pixels)
+            image = RowFile.open(source, most_pixels=options.max_pixels)
         except InvalidInput as error:
             if journal is None:
                 raise
@@ -227,8 +206,7 @@ def _warn(image: RowFile, target: Path, talk: Talk) -> None:
         talk.warn(f"{target}: {suffix} has 8 bits, the image 16; write PNG or TIFF to keep them")
 
 
-def _work(options: UpscaleOptions, scale: int) -> str:
-    """What results depend on, besides the image."""
-    model = options.model
-    told = (model.input_range, model.arch, *model.arch_args)
-    return f"x{scale}, network {hashlib.sha256(model.path.read_bytes()).hexdigest()}, {told}"
+def _work(options: UpscaleOptions, reading: ReadingOptions, scale: int) -> str:
+    """All that results depend on, besides the image."""
+    told = (reading.input_range, reading.arch, *(reading.arch_args or ()))
+    return f"x{scale}, network {hashlib.sha256(options.model.read_bytes()).hexdigest()}, {told}"

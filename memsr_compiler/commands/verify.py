@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from memsr_compiler.commands.options import TeacherOptions, VerifyOptions
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.teachers import TeacherOptions, read
+from memsr_compiler.commands.teachers import read
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.lowering.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
 from memsr_compiler.lowering.verify import check_certificate
@@ -18,13 +19,14 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.torch_helpers import copy_module
 
 
-def run(options: TeacherOptions, plain: Path, images: Path | None, talk: Talk) -> None:
+def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> None:
     """Check the certificate, then run both.  Raises CertificateError or NotEquivalent if it is not the teacher."""
+    plain = options.plain
     net = load_plain(plain)
-    if options.input_range is None:
-        options = TeacherOptions(**{**options.__dict__, "input_range": net.info.input_range})
-    teacher, input_range = read(options, talk)
-    inputs = probe_images(net.info.channels, input_range) | _photographs(images, net, input_range)
+    if teacher_options.input_range is None:
+        teacher_options = replace(teacher_options, input_range=net.info.input_range)
+    teacher, input_range = read(teacher_options, talk)
+    inputs = probe_images(net.info.channels, input_range) | _photographs(options.images, net, input_range)
     with talk.progress() as step:
         step("checking the certificate")
         try:

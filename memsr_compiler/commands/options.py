@@ -1,0 +1,716 @@
+"""Every option of every command, once: its name, help, type, default, and the panel of --help that it stands in.
+
+A dataclass here is both the declaration (`command` makes parameters of its fields) and what the command is given.
+Nothing here waits for torch, so --help does not either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from memsr_compiler.commands.command import (
+    CONVERSION,
+    ENGINE,
+    IMAGES,
+    MESSAGES,
+    NETWORK,
+    OUTPUT,
+    READING,
+    RUN,
+    STUDENT,
+    TRAINING,
+    WIDTHS,
+    option,
+)
+from memsr_compiler.commands.config_file import resume_run, use_config_file
+from memsr_compiler.commands.quantities import (
+    Size,
+    check_number,
+    check_range,
+    parse_bytes,
+    parse_count,
+    parse_fractions,
+    parse_size,
+    parse_tile,
+    parse_whole_numbers,
+)
+from memsr_compiler.errors import InvalidInput
+
+SMALL, MIDDLE = Size(480, 270), Size(960, 540)
+_SEED = check_number("a number below 2^63", lambda x: x < 2**63)  # torch's generators take no larger one
+
+# -- single options that several commands have --------------------------------------------------------------------
+
+Device = Annotated[Literal["cpu", "cuda"], option("What torch runs the teacher on", panel=ENGINE)]
+Provider = Annotated[
+    Literal["cpu", "cuda", "tensorrt"],
+    option("What ONNX Runtime runs on; refused where it is not to be had", panel=ENGINE),
+]
+Threads = Annotated[
+    int | None,
+    option("Threads of the processor; default: the engine's choice", panel=ENGINE, metavar="N", min=1, max=1024),
+]
+CostSize = Annotated[
+    Size, option("Input size for which costs are counted", panel=OUTPUT, metavar="WxH", parser=parse_size)
+]
+Tail = Annotated[
+    Literal["fold", "keep"],
+    option("Layers above the input's resolution: fold them down, or keep them as stages", panel=CONVERSION),
+]
+Align = Annotated[
+    int,
+    option(
+        "Round widths up to a multiple of this; engines run multiples of 8 at full speed",
+        panel=CONVERSION,
+        metavar="N",
+        min=1,
+        max=1024,
+    ),
+]
+Seed = Annotated[int, option("For the places of the crops", panel=IMAGES, metavar="N", min=0, callback=_SEED)]
+Report = Annotated[Path | None, option("Also write an HTML report", panel=OUTPUT, metavar="FILE.html")]
+ScoredData = Annotated[
+    Path | None,
+    option("Images to score on: HR, or folders HR and LR; default: those that ship", panel=IMAGES, metavar="DIR"),
+]
+CommonScale = Annotated[
+    int | None,
+    option(
+        "Scale factor, where no network has one of its own (VDSR, bicubic)", panel=IMAGES, metavar="N", min=1, max=16
+    ),
+]
+Csv = Annotated[Path | None, option("Also write the numbers as a table", panel=OUTPUT, metavar="FILE.csv")]
+PlotSvg = Annotated[Path | None, option("Also draw them", panel=OUTPUT, metavar="FILE.svg")]
+
+
+# -- what is printed ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TalkOptions:
+    """How a command talks."""
+
+    as_json: Annotated[bool, option("Print one JSON object instead of tables", "--json", panel=MESSAGES)] = False
+    quiet: Annotated[bool, option("Print errors only", "--quiet", "-q", panel=MESSAGES)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerboseOptions(TalkOptions):
+    """How a command talks that has more to tell."""
+
+    verbose: Annotated[bool, option("Also print what each step did", "--verbose", "-v", panel=MESSAGES)] = False
+
+
+# -- how files of networks are read -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How to read those of the files that are teachers."""
+
+    input_range: Annotated[
+        tuple[float, float] | None,
+        option(
+            "Smallest and largest input value: 0 1 or 0 255; default: what the family expects",
+            panel=READING,
+            metavar="LOW HIGH",
+            callback=check_range,
+        ),
+    ] = None
+    arch: Annotated[
+        str | None,
+        option(
+            "Architecture: a known name (edsr), or package.module:factory for your own code; default: by the keys",
+            panel=READING,
+            metavar="NAME",
+        ),
+    ] = None
+    arch_args: Annotated[
+        list[str] | None,
+        option("Arguments for it, NAME=VALUE, may be repeated", panel=READING, metavar="NAME=VALUE"),
+    ] = None
+    allow_pickle: Annotated[
+        bool, option("Execute what the file asks for; only for files you trust", "--allow-pickle", panel=READING)
+    ] = False
+
+    def of(self, path: Path) -> TeacherOptions:
+        """The same for one file."""
+        return TeacherOptions(
+            teacher=path,
+            input_range=self.input_range,
+            arch=self.arch,
+            arch_args=self.arch_args,
+            allow_pickle=self.allow_pickle,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions(ReadingOptions):
+    """A teacher's file, and how to read it."""
+
+    teacher: Annotated[
+        Path,
+        typer.Argument(help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2", metavar="TEACHER"),
+    ]
+    scale: Annotated[
+        int | None,
+        option("Scale factor, where the file does not tell (FSRCNN, IDN)", panel=READING, metavar="N", min=1, max=16),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainOrTeacherOptions(TeacherOptions):
+    """The same, or a plain network."""
+
+    teacher: Annotated[
+        Path,
+        typer.Argument(
+            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2; or a plain one that convert wrote",
+            metavar="TEACHER",
+        ),
+    ]
+
+
+# -- a command each -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """What `convert` makes, and how.  constant: C, in the network's own units;  max_weights: GiB."""
+
+    out: Annotated[
+        Path,
+        option(
+            "What to write: .onnx (and .cert.json beside it) or .safetensors",
+            "--out",
+            "-o",
+            panel=OUTPUT,
+            metavar="FILE",
+        ),
+    ]
+    report: Report = None
+    dtype: Annotated[Literal["float32", "float16"], option("Precision of the ONNX file", panel=OUTPUT)] = "float32"
+    carry: Annotated[
+        Literal["auto", "shift", "split"],
+        option("How values pass ReLUs: auto (free, else split), split, or shift (x + C)", panel=CONVERSION),
+    ] = "auto"
+    constant: Annotated[
+        float | None,
+        option(
+            "C for --carry shift, in the network's own units (paper: 1000)",
+            panel=CONVERSION,
+            metavar="C",
+            callback=check_number("a positive number; 1000 is the paper's", lambda x: x > 0),
+        ),
+    ] = None
+    calibration: Annotated[
+        Path | None,
+        option(
+            "Images to measure C on, without --constant; default: sample photographs", panel=CONVERSION, metavar="DIR"
+        ),
+    ] = None
+    margin: Annotated[
+        float,
+        option(
+            "Measured constants are widened by this",
+            panel=CONVERSION,
+            metavar="FACTOR",
+            min=1.0,
+            callback=check_number("a finite number from 1 on"),
+        ),
+    ] = 3.0
+    tail: Tail = "fold"
+    align: Align = 8
+    image_skip: Annotated[
+        Literal["refuse", "outside"],
+        option(
+            "An interpolated image added at the end: refuse it, or keep it outside the plain network", panel=CONVERSION
+        ),
+    ] = "refuse"
+    max_weights: Annotated[
+        float,
+        option(
+            "Refuse plain networks with more weights than this, in GiB of float32",
+            panel=CONVERSION,
+            metavar="GIB",
+            callback=check_number("a positive number of GiB", lambda x: x > 0),
+        ),
+    ] = 4.0
+    size: CostSize = SMALL
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions:
+    """What `inspect` predicts."""
+
+    tail: Tail = "fold"
+    align: Align = 8
+    size: CostSize = SMALL
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """What `verify` compares the teacher with."""
+
+    plain: Annotated[
+        Path, typer.Argument(help="The plain network: .onnx or .safetensors, as convert wrote it", metavar="PLAIN")
+    ]
+    images: Annotated[
+        Path | None, option("Also run both on the images in this folder", panel=IMAGES, metavar="DIR")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentOptions:
+    """How `shrink` and `sweep` derive a student; None: what the library does by itself."""
+
+    calibration: Annotated[
+        Path | None,
+        option("Images to derive from, any photographs; default: those that ship", panel=IMAGES, metavar="DIR"),
+    ] = None
+    samples: Annotated[
+        int | None,
+        option("Crops to take from them; more take longer", panel=IMAGES, metavar="N", min=1),
+    ] = None
+    seed: Seed = 0
+    init: Annotated[
+        Literal["data-aware", "memsr"],
+        option("How it is derived: data-aware, or memsr (the paper's Algorithm 1)", panel=STUDENT),
+    ] = "data-aware"
+    refit: Annotated[
+        int | None,
+        option(
+            "Steps of the joint refit, 0: none; default: 2-3 minutes' worth, 40 to 200 or none",
+            panel=STUDENT,
+            metavar="N",
+            min=0,
+        ),
+    ] = None
+    align: Annotated[
+        int,
+        option(
+            "Round widths up to a multiple of this; engines run multiples of 8 at full speed",
+            panel=STUDENT,
+            metavar="N",
+            min=1,
+            max=1024,
+        ),
+    ] = 8
+    mean_shift: Annotated[
+        float,
+        option(
+            "Mean shift of --init memsr, the paper's beta",
+            "--beta",
+            panel=STUDENT,
+            metavar="BETA",
+            callback=check_number("a finite number, since a mean shift of nan or inf is none; 3 is the paper's"),
+        ),
+    ] = 3.0
+    paper: Annotated[
+        list[str] | None,
+        option(
+            "For --init memsr, where the paper's text and its authors' code part: text (default), code, or one choice "
+            "such as kept=1, see docs/paper_mode.md; may be given again",
+            panel=STUDENT,
+            metavar="CHOICE",
+        ),
+    ] = None
+    size: CostSize = MIDDLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkOptions(StudentOptions):
+    """One student: how narrow, and where to."""
+
+    theta: Annotated[
+        float | None,
+        option(
+            "The error that each layer may have: MemSR Eq. 15; 0.05 and 0.14 are the paper's main values",
+            panel=WIDTHS,
+            metavar="ERROR",
+            callback=check_number("a number between 0 and 1, as in 0.05", lambda x: 0 < x < 1),
+        ),
+    ] = None
+    width: Annotated[int | None, option("One width for all layers but the last", panel=WIDTHS, metavar="R", min=1)] = (
+        None
+    )
+    widths: Annotated[
+        Sequence[int] | None,
+        option("A width for every layer but the last", panel=WIDTHS, metavar="R1,R2,...", parser=parse_whole_numbers),
+    ] = None
+    max_params: Annotated[
+        int | None,
+        option(
+            "The best widths with at most so many parameters, say 400K", panel=WIDTHS, metavar="N", parser=parse_count
+        ),
+    ] = None
+    max_macs: Annotated[
+        int | None,
+        option(
+            "The same for multiply-adds at an input of --size, say 30G", panel=WIDTHS, metavar="N", parser=parse_count
+        ),
+    ] = None
+    max_memory: Annotated[
+        int | None,
+        option(
+            "The same for feature maps in float32 at --size, say 40MB",
+            panel=WIDTHS,
+            metavar="SIZE",
+            parser=parse_bytes,
+        ),
+    ] = None
+    out: Annotated[Path, option("What to write: .onnx or .safetensors", "--out", "-o", panel=OUTPUT, metavar="FILE")]
+    save: Annotated[
+        Path | None, option("Also write the student as .safetensors", panel=OUTPUT, metavar="FILE.safetensors")
+    ] = None
+    report: Report = None
+
+    def __post_init__(self) -> None:
+        require_one(self._budgets)
+
+    @property
+    def _budgets(self) -> dict[str, Any]:
+        names = ("theta", "width", "widths", "max_params", "max_macs", "max_memory")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """The one that was given, as an argument of `shrink`."""
+        return {name: value for name, value in self._budgets.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(StudentOptions):
+    """Several students: how narrow each, and where the curve goes to."""
+
+    theta: Annotated[
+        Sequence[float] | None,
+        option("A student for each theta, as in shrink", panel=WIDTHS, metavar="T1,T2,...", parser=parse_fractions),
+    ] = None
+    width: Annotated[
+        Sequence[int] | None,
+        option("A student for each width, as in shrink", panel=WIDTHS, metavar="R1,R2,...", parser=parse_whole_numbers),
+    ] = None
+    data: Annotated[
+        Path | None,
+        option(
+            "Images to measure PSNR on, or folders HR and LR; default: calibration images", panel=IMAGES, metavar="DIR"
+        ),
+    ] = None
+    csv: Csv = None
+    plot: PlotSvg = None
+
+    def __post_init__(self) -> None:
+        require_one({"theta": self.theta, "width": self.width})
+
+    @property
+    def budgets(self) -> list[dict[str, float]]:
+        """An argument of `shrink` for each student."""
+        return [
+            {name: value} for name, values in (("theta", self.theta), ("width", self.width)) for value in values or ()
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Which networks are scored, and on what.  model: files, or "bicubic";  scale: None: the networks' own."""
+
+    model: Annotated[
+        list[str],
+        typer.Argument(help="Networks: .onnx, plain .safetensors, a teacher; or the word bicubic", metavar="MODEL..."),
+    ]
+    data: ScoredData = None
+    scale: CommonScale = None
+    protocol: Annotated[
+        Literal["edsr", "srcnn"],
+        option("edsr: 8-bit RGB in and out; srcnn: Y alone, made smaller without rounding", panel=IMAGES),
+    ] = "edsr"
+    provider: Provider = "cpu"
+    threads: Threads = None
+    csv: Csv = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """Which networks are measured, and on what."""
+
+    model: Annotated[
+        list[Path], typer.Argument(help="Networks: .onnx, plain .safetensors, a teacher", metavar="MODEL...")
+    ]
+    size: Annotated[Size, option("Size of the image to enlarge", panel=IMAGES, metavar="WxH", parser=parse_size)] = (
+        MIDDLE
+    )
+    data: ScoredData = None
+    scale: CommonScale = None
+    provider: Provider = "cpu"
+    threads: Threads = None
+    repeats: Annotated[int, option("Rounds; in each one every network runs once", panel=ENGINE, metavar="N", min=1)] = 5
+    csv: Csv = None
+    plot: Annotated[
+        Path | None,
+        option("Also draw it: PSNR, latency, memory as area", panel=OUTPUT, metavar="FILE.svg|FILE.png"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleOptions:
+    """Which images `upscale` enlarges, where to, and in how much memory.  max_memory: bytes."""
+
+    source: Annotated[
+        str, typer.Argument(help="An image, a folder, or a pattern in quotes: 'photos/*.jpg'", metavar="IN")
+    ]
+    target: Annotated[Path, typer.Argument(help="The result: a file, or a folder for several", metavar="OUT")]
+    model: Annotated[
+        Path,
+        option("The network: a plain one, .onnx or .safetensors; any with --tile off", panel=NETWORK, metavar="FILE"),
+    ]
+    overwrite: Annotated[bool, option("Replace results that are there already", "--overwrite", panel=OUTPUT)] = False
+    scale: Annotated[
+        int | None,
+        option("Scale factor, where the network has none of its own (VDSR)", panel=NETWORK, metavar="N", min=2, max=16),
+    ] = None
+    max_pixels: Annotated[
+        int, option("Refuse images with more pixels than this", panel=OUTPUT, metavar="N", parser=parse_count)
+    ] = 1 << 28
+    max_memory: Annotated[
+        int | None,
+        option(
+            "What an image may take beyond network, decoder and encoder: 256MB",
+            panel=ENGINE,
+            metavar="SIZE",
+            parser=parse_bytes,
+        ),
+    ] = None
+    tile: Annotated[
+        str,
+        option(
+            "auto: bands of rows, and columns only where those are too wide; off: whole; N: columns of N pixels",
+            panel=ENGINE,
+            metavar="auto|off|N",
+            parser=parse_tile,
+        ),
+    ] = "auto"
+    threads: Annotated[
+        int | None, option("Default: one for each core, at most 8", panel=ENGINE, metavar="N", min=1, max=1024)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """Which network becomes one of 8 bits, and what it is measured on."""
+
+    model: Annotated[
+        Path,
+        typer.Argument(help="A float32 network: .onnx, plain or any that enlarges images", metavar="MODEL.onnx"),
+    ]
+    out: Annotated[Path, option("What to write: .onnx", "--out", "-o", panel=OUTPUT, metavar="FILE")]
+    calibration: Annotated[
+        Path | None,
+        option("Images to measure ranges on, any photographs; default: those that ship", panel=IMAGES, metavar="DIR"),
+    ] = None
+    samples: Annotated[int, option("Crops to take from them", panel=IMAGES, metavar="N", min=1)] = 36
+    seed: Seed = 0
+    data: Annotated[
+        Path | None,
+        option(
+            "Images to measure PSNR on, or folders HR and LR; default: calibration images", panel=IMAGES, metavar="DIR"
+        ),
+    ] = None
+    size: Annotated[Size, option("Input size that is timed", panel=IMAGES, metavar="WxH", parser=parse_size)] = SMALL
+    input_range: Annotated[
+        tuple[float, float] | None,
+        option(
+            "Smallest and largest input value; for files that are not ours, default 0 1",
+            panel=READING,
+            metavar="LOW HIGH",
+            callback=check_range,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityOptions:
+    """Which networks are compared, and on what."""
+
+    first: Annotated[Path, typer.Argument(help="A network: a teacher, or a plain one", metavar="A")]
+    second: Annotated[Path, typer.Argument(help="Another that takes the same images", metavar="B")]
+    data: Annotated[
+        Path | None, option("Photographs to compare on; default: those that ship", panel=IMAGES, metavar="DIR")
+    ] = None
+    samples: Annotated[int, option("Crops to take from them", panel=IMAGES, metavar="N", min=1)] = 16
+    csv: Annotated[Path | None, option("Also write all pairs of layers", panel=OUTPUT, metavar="FILE.csv")] = None
+    plot: PlotSvg = None
+
+
+# -- training -----------------------------------------------------------------------------------------------------
+
+Rate = Annotated[
+    float,
+    option(
+        "Peak of the one-cycle learning rate; MemSR's is 2e-4",
+        panel=TRAINING,
+        metavar="RATE",
+        callback=check_number("a learning rate above 0; 2e-4 is MemSR's", lambda x: x > 0),
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """A run on photographs, for `train` and `distill`."""
+
+    data: Annotated[
+        Path,
+        option("High-resolution photographs; or a folder with one named ..HR, as DIV2K's", panel=RUN, metavar="DIR"),
+    ]
+    out: Annotated[Path, option("Folder for the run and its result", "--out", "-o", panel=RUN, metavar="RUN")]
+    val: Annotated[
+        Path | None,
+        option("Images to validate on, HR alone or HR and LR; default: those that ship", panel=RUN, metavar="DIR"),
+    ] = None
+    cache: Annotated[
+        Path | None,
+        option("Where photographs made ready are kept; default: the user's cache folder", panel=RUN, metavar="DIR"),
+    ] = None
+    resume: Annotated[
+        Path | None,
+        option(
+            "Go on with a run, or from one of its checkpoints, with the options it began with",
+            panel=RUN,
+            metavar="RUN",
+            is_eager=True,
+            callback=resume_run,
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        option(
+            "Options from a YAML file, name: value",
+            panel=RUN,
+            metavar="RUN.yaml",
+            is_eager=True,
+            callback=use_config_file,
+        ),
+    ] = None
+    steps: Annotated[int, option("Optimizer steps", panel=TRAINING, metavar="N", min=1)] = 10_000
+    batch: Annotated[
+        int, option("Patches in a step, of all processes together", panel=TRAINING, metavar="N", min=1)
+    ] = 16
+    patch: Annotated[
+        int, option("Side of a patch of the photograph, in pixels", panel=TRAINING, metavar="N", min=1)
+    ] = 192
+    rate: Rate = 2e-4
+    warm_up: Annotated[
+        float,
+        option(
+            "Part of the steps until the peak, 0 to 1",
+            panel=TRAINING,
+            metavar="PART",
+            callback=check_number("a number between 0 and 1", lambda x: 0 < x < 1),
+        ),
+    ] = 0.3
+    every: Annotated[
+        int, option("Steps between validations, each with a checkpoint", panel=TRAINING, metavar="N", min=1)
+    ] = 500
+    clip: Annotated[
+        float,
+        option(
+            "Largest norm of the gradient, 0: any",
+            panel=TRAINING,
+            metavar="NORM",
+            callback=check_number("a number from 0 on", lambda x: x >= 0),
+        ),
+    ] = 0.0
+    ema: Annotated[
+        float,
+        option(
+            "Decay of the moving average of weights, 0: none",
+            panel=TRAINING,
+            metavar="DECAY",
+            callback=check_number("a number from 0 to below 1", lambda x: 0 <= x < 1),
+        ),
+    ] = 0.0
+    precision: Annotated[Literal["no", "bf16", "fp16"], option("Mixed precision", panel=TRAINING)] = "no"
+    compiled: Annotated[bool, option("Use torch.compile", "--compile/--no-compile", panel=TRAINING)] = False
+    workers: Annotated[
+        int, option("Processes that cut patches, 0: this one", panel=TRAINING, metavar="N", min=0, max=1024)
+    ] = 0
+    seed: Annotated[
+        int,
+        option(
+            "Of patches and new weights; MemSR's are 233 to 236", panel=TRAINING, metavar="N", min=0, callback=_SEED
+        ),
+    ] = 233
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(TrainingOptions):
+    """A student, its teacher, and how much the teacher's features count.  scale: None: the student's."""
+
+    student: Annotated[Path, typer.Argument(help="A plain student, as shrink wrote it", metavar="STUDENT")]
+    teacher: Annotated[Path, option("The trained network that it was derived from", panel=RUN, metavar="TEACHER")]
+    scale: Annotated[
+        int | None, option("Scale factor; default: the student's", panel=RUN, metavar="N", min=1, max=16)
+    ] = None
+    rate: Rate = 5e-5
+    weight: Annotated[
+        float,
+        option(
+            "Weight of the features' distance, lambda of Eq. 14; 0: none",
+            "--lambda",
+            panel=TRAINING,
+            metavar="WEIGHT",
+            callback=check_number("a number from 0 on; 0.3 is the paper's", lambda x: x >= 0),
+        ),
+    ] = 0.3
+    epsilon: Annotated[
+        float,
+        option(
+            "What is left of that at the end, Eq. 14",
+            panel=TRAINING,
+            metavar="PART",
+            callback=check_number("a number above 0, at most 1; 1e-5 is the paper's", lambda x: 0 < x <= 1),
+        ),
+    ] = 1e-5
+    maps: Annotated[
+        Literal["initialised", "random"],
+        option("The maps M_i at the start: initialised (least squares), or random", panel=TRAINING),
+    ] = "initialised"
+    init: Annotated[
+        Literal["as-is", "he", "xavier"],
+        option("The student's weights at the start: as-is; or new ones, he or xavier", panel=TRAINING),
+    ] = "as-is"
+    centred: Annotated[
+        bool, option("Train kernels on features without their mean", "--centred/--as-published", panel=TRAINING)
+    ] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(TrainingOptions):
+    """A network from new weights."""
+
+    scale: Annotated[int, option("Scale factor", panel=RUN, metavar="N", min=2, max=16)]
+    arch: Annotated[
+        str,
+        option("teacher-s, -m, -l, plain-s, -m, -l (MemSR's), or a family such as edsr", panel=RUN, metavar="NAME"),
+    ] = "teacher-s"
+    arch_args: Annotated[
+        list[str] | None, option("Arguments for it, NAME=VALUE, may be repeated", panel=RUN, metavar="NAME=VALUE")
+    ] = None
+    blocks: Annotated[
+        int | None, option("Residual blocks, where the family has them", panel=RUN, metavar="N", min=1)
+    ] = None
+    channels: Annotated[int | None, option("Channels, where the family has them", panel=RUN, metavar="N", min=1)] = None
+
+
+def require_one(values: dict[str, Any]) -> None:
+    """Raises InvalidInput unless exactly one of them was given."""
+    options = {f"--{name.replace('_', '-')}": value for name, value in values.items()}
+    told = [name for name, value in options.items() if value is not None]
+    if len(told) != 1:
+        raise InvalidInput(f"{' and '.join(told) or 'none of them'}: want exactly one of {', '.join(options)}")
