@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -100,3 +102,50 @@ def random_graphs(draw: st.DrawFn, most: int = 10) -> ir.Graph:
         op = ops[-1]
         width[name] = len(op.bias) if isinstance(op, ir.Conv2d) else width[operand]
     return graph(*ops)
+
+
+def random_chain(seed: int) -> ir.Graph:
+    """A chain as merge_parallel leaves it, kernels in blocks, with dead, zero and equal channels planted."""
+    rng = random.Random(seed)
+    widths = [2, *(rng.randint(2, 6) for _ in range(rng.randint(1, 3))), 1]
+    ops: list[ir.Op] = [source()]
+    for level, (c_in, c_out) in enumerate(pairwise(widths), start=1):
+        last, k = level == len(widths) - 1, rng.choice([1, 3])
+        weight = integers(c_out, c_in, k, k, seed=rng.randrange(999)).abs() + 1  # positive: nothing cancels
+        bias = integers(c_out, seed=rng.randrange(999))
+        for _ in range(rng.randint(0, 3)) if level > 1 else ():
+            weight[:, rng.randrange(c_in)] = 0  # what is below is dead
+        for _ in range(rng.randint(0, 3)) if not last else ():
+            row, other = rng.randrange(c_out), rng.randrange(c_out)
+            kind = rng.choice(["zero", "constant", "equal"])
+            weight[row] = weight[other] if kind == "equal" else 0
+            bias[row] = {"zero": -1.0 * rng.randint(0, 1), "constant": 2.0, "equal": float(bias[other])}[kind]
+        name = "y" if last else f"l{level}"
+        ops.append(
+            ir.BlockConv2d(
+                name=name, inputs=(ops[-1].name,), channels_in=c_in, kernel_size=k, blocks=_blocks(weight, rng),
+                bias=bias,
+            )
+        )  # fmt: skip
+        if not last:
+            half = rng.randint(1, c_out - 1)
+            meaning = tuple(
+                ir.Meaning("value", tuple(part), f"t{level}", tuple(part)) for part in (range(half), range(half, c_out))
+            )
+            ops.append(ir.Relu(name=f"l{level}.relu", inputs=(name,), meaning=meaning))
+    return graph(*ops)
+
+
+def _blocks(weight: Tensor, rng: random.Random) -> tuple[ir.Block, ...]:
+    """A kernel in four blocks or less, and its centre taps, for the most part, in further ones."""
+    weight, (rows, columns, k, _) = weight.clone(), weight.shape
+    row, column, middle = rng.randint(0, rows), rng.randint(0, columns), k // 2
+    centre = weight[:, :, middle : middle + 1, middle : middle + 1] // 2
+    weight[:, :, middle : middle + 1, middle : middle + 1] -= centre
+    return tuple(
+        ir.Block(top, left, kernel[top:bottom, left:right].contiguous())
+        for kernel in (weight, centre)
+        for top, bottom in ((0, row), (row, rows))
+        for left, right in ((0, column), (column, columns))
+        if top < bottom and left < right
+    )

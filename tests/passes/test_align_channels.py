@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from helpers.graphs import apply, residual
+import torch
+from helpers.graphs import apply, random_chain, residual
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memsr_compiler import ir
 from memsr_compiler.errors import PassError
 from memsr_compiler.passes import PLAIN, align_channels
+from memsr_compiler.passes.drop_channels import chain
 
 
-def chain() -> ir.Graph:
+def narrow() -> ir.Graph:
     graph = residual()
     for step in PLAIN[:-1]:
         graph = step(graph)
@@ -19,7 +23,7 @@ def chain() -> ir.Graph:
 
 @pytest.mark.parametrize(("multiple", "width"), [(1, 4), (4, 4), (3, 6), (8, 8), (16, 16)])
 def test_widths(multiple: int, width: int) -> None:
-    after = apply(align_channels, chain(), multiple=multiple)
+    after = apply(align_channels, narrow(), multiple=multiple)
     assert {after.type(op.name).channels for op in after if isinstance(op, ir.Relu)} == {width}
     relu = next(op for op in after if isinstance(op, ir.Relu))
     zeros = [m.positions for m in relu.meaning if m.kind == "zero"]
@@ -28,7 +32,7 @@ def test_widths(multiple: int, width: int) -> None:
 
 def test_text() -> None:
     assert (
-        align_channels(chain()).text()
+        align_channels(narrow()).text()
         == """\
 x: 2x1 = Input(channels=2, low=0.0, high=1.0)
 ~layer1: 8x1 = BlockConv2d(x, channels_in=2, kernel_size=3, 1 blocks, bias=8)
@@ -41,6 +45,21 @@ return z
     )
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 2**31), st.sampled_from([1, 2, 3, 4, 8]))
+def test_each_level_is_padded_by_its_own_width_with_zeros_that_nobody_reads(seed: int, multiple: int) -> None:
+    before = random_chain(seed)
+    after = apply(align_channels, before, multiple=multiple)
+    old_convs, wide = (chain(g)[0] for g in (before, after))
+    for old, new, reader in zip(old_convs, wide, wide[1:], strict=False):
+        width = len(old.bias)
+        assert len(new.bias) == -(-width // multiple) * multiple
+        assert not new.dense()[width:].any() and not new.bias[width:].any()
+        assert not reader.dense()[:, width:].any()
+        assert torch.equal(new.bias[:width], old.bias)
+    assert len(wide[-1].bias) == len(old_convs[-1].bias)
+
+
 def test_refusal() -> None:
     with pytest.raises(PassError, match="widths cannot be aligned to 0; take a multiple of 1 or more"):
-        align_channels(chain(), multiple=0)
+        align_channels(narrow(), multiple=0)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
-from helpers.graphs import apply, conv, graph, integers, relu, source
+import torch
+from helpers.graphs import apply, conv, graph, integers, random_chain, relu, source
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.errors import PassError
+from memsr_compiler.ir.interpreter import run
 from memsr_compiler.passes import drop_channels
+from memsr_compiler.passes.drop_channels import chain
 
 
 def dense(name: str, operand: str, weight: Tensor, bias: Tensor) -> ir.BlockConv2d:
@@ -87,18 +94,76 @@ def test_one_channel_stays_if_all_could_go() -> None:
 
 
 def test_a_reader_that_goes_takes_what_only_it_read_along() -> None:
-    first, bias, second = weights(3)
-    third = integers(1, 1, 1, 1) * 0
-    every = ir.Meaning("value", (0,), "s", (0,))
+    """Of the second level nobody reads channel 1, and only that reads channel 2 of the first."""
+    first, bias, _ = weights(3)
+    second, third = integers(2, 3, 3, 3, seed=8) * 2 + 1, integers(1, 2, 1, 1, seed=9) * 2 + 1
+    second[0, 2], third[0, 1] = 0, 0
+    every = ir.Meaning("value", (0, 1), "s", (0, 1))
     before = graph(
-        *two_layers(first, bias, second).ops[:-1], dense("l2", "l1.relu", second, integers(1)),
+        *two_layers(first, bias, second[:1]).ops[:-1], dense("l2", "l1.relu", second, integers(2)),
         ir.Relu(name="l2.relu", inputs=("l2",), meaning=(every,)), dense("y", "l2.relu", third, integers(1)),
     )  # fmt: skip
-    assert apply(drop_channels, before).type("l2").channels == 1
+    after = apply(drop_channels, before)
+    assert (after.type("l1").channels, after.type("l2").channels) == (2, 1)
+
+
+def test_equal_channels_make_equal_channels() -> None:
+    """The second level's rows differ only in which of two equal channels they read."""
+    first, bias, _ = weights(2)
+    first[1], bias[1] = first[0], bias[0]
+    second, third = torch.zeros(2, 2, 3, 3).double(), integers(1, 2, 1, 1, seed=9) * 2 + 1
+    second[0, 0] = second[1, 1] = integers(3, 3, seed=4)
+    every = ir.Meaning("value", (0, 1), "s", (0, 1))
+    before = graph(
+        *two_layers(first, bias, second[:1]).ops[:-1], dense("l2", "l1.relu", second, torch.ones(2).double()),
+        ir.Relu(name="l2.relu", inputs=("l2",), meaning=(every,)), dense("y", "l2.relu", third, integers(1)),
+    )  # fmt: skip
+    after = apply(drop_channels, before)
+    assert (after.type("l1").channels, after.type("l2").channels) == (1, 1)
+
+
+def test_rows_that_are_close_but_not_equal_stay() -> None:
+    """Beside a bias of 10^12 the marks of the others are as good as equal."""
+    first, bias, second = weights(4)
+    bias[0] = 1e12
+    after = apply(drop_channels, two_layers(first, bias, second))
+    assert meaning(after).positions == (0, 1, 2, 3)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(0, 2**31))
+def test_what_is_left_is_read_differs_and_lives(seed: int) -> None:
+    """On chains with dead, zero and equal channels planted, their kernels in several blocks."""
+    before = random_chain(seed)
+    after = apply(drop_channels, before)
+    convs, relus = chain(after)
+    for made, reader in pairwise(convs):
+        rows = torch.cat([made.dense().flatten(1), made.bias[:, None]], dim=1)
+        if len(rows) > 1:
+            assert len(torch.unique(rows, dim=0)) == len(rows)
+            assert reader.dense().transpose(0, 1).flatten(1).any(1).all()
+            assert (made.dense().flatten(1).any(1) | (made.bias > 0)).all()
+        assert all(b.kernel.any() for b in (*made.blocks, *reader.blocks))
+    values: dict[str, Tensor] = {}
+    x = integers(2, before.input.channels, 4, 3, seed=seed % 100)
+    run(before, x, watch=lambda name, value: values.update({f"before {name}": value}))
+    run(after, x, watch=lambda name, value: values.update({f"after {name}": value}))
+    for op in relus:
+        was, now = values[f"before {op.name}"], values[f"after {op.name}"]
+        for m in op.meaning:
+            for position, channel in zip(m.positions, m.channels, strict=True):
+                held = now[:, position] if position >= 0 else 0 * now[:, 0]
+                assert torch.equal(held, was[:, channel])
 
 
 def test_refusals() -> None:
     with pytest.raises(PassError, match="y: drop-channels does not read Conv2d; run the passes before it"):
         drop_channels(graph(source(), conv("y", "x")))
+    fork = (
+        dense("a", "x", integers(1, 2, 1, 1), integers(1)), relu("r", "a"), relu("s", "a"),
+        dense("c", "s", integers(1, 1, 1, 1), integers(1)), dense("b", "r", integers(1, 1, 1, 1), integers(1)),
+    )  # fmt: skip
+    with pytest.raises(PassError, match="b: not a chain of convolution and ReLU; run merge-parallel first"):
+        drop_channels(graph(source(), *fork))
     with pytest.raises(PassError, match="r: not a chain of convolution and ReLU; run merge-parallel first"):
         drop_channels(graph(source(), dense("a", "x", integers(1, 2, 1, 1), integers(1)), relu("r", "a")))

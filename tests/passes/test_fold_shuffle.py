@@ -43,6 +43,19 @@ def test_two_stages_and_back() -> None:
     assert [type(op) for op in after].count(ir.PixelShuffle) == 1
 
 
+def test_resolutions_by_different_factors() -> None:
+    """By 2, by 3, and back by 3: a convolution, a selection and a shuffle at each resolution."""
+    down = ir.PixelUnshuffle(name="down", inputs=("c",), factor=3)
+    rise = (
+        source(), conv("a", "x", 8), up("u", "a"), conv("b", "u", 18), up("v", "b", 3), conv("c", "v", 2, 2, 5),
+    )  # fmt: skip
+    fall = (*rise, down, ir.Select(name="s", inputs=("down",), index=(17, 0, 5)), conv("d", "s", 2, 3))
+    for before, scale in ((graph(*rise), 6), (graph(*fall), 2)):
+        after = apply(fold_shuffle, before, idempotent=False)
+        assert after.scale == scale and after.type("v") == ir.FeatureMap(2 * 36)
+        assert all(after.type(op.name).scale == 1 for op in after if op.name != after.output)
+
+
 def test_without_a_shuffle_nothing_changes() -> None:
     before = graph(source(), conv("a", "x"), relu("r", "a"))
     assert apply(fold_shuffle, before).text() == before.text()

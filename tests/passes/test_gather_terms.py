@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from helpers.graphs import add, apply, conv, graph, relu, source
 
 from memsr_compiler import ir
@@ -37,6 +38,87 @@ return c
 def test_a_narrow_1x1_joins_the_convolution_below() -> None:
     before = graph(source(), conv("a", "x", 6), conv("b", "a", 3, 6, 1), relu("r", "b"))
     assert [op.name for op in apply(gather_terms, before)] == ["x", "b", "r"]
+
+
+def test_a_convolution_that_others_read_stays_as_it_is() -> None:
+    """Joined, it would be computed twice: in b, and for r."""
+    before = graph(
+        source(), conv("a", "x", 6), conv("b", "a", 3, 6, 1), relu("r", "a"), conv("c", "r", 3, 6), add("y", "b", "c")
+    )
+    after = apply(gather_terms, before, idempotent=False)
+    assert [(op.name, op.inputs) for op in after][1:3] == [("a", ("x",)), ("r", ("a",))]
+    assert after["y~<a>"].inputs == ("a",)
+
+
+def test_a_sum_that_others_read_is_a_leaf() -> None:
+    before = graph(
+        source(), conv("a", "x"), relu("r", "a"), add("y", "r", "x"), conv("b", "y"), relu("s", "b"),
+        add("z", "s", "y"), conv("c", "z"),
+    )  # fmt: skip
+    assert apply(gather_terms, before)["z"].inputs == ("s", "y")
+
+
+def test_a_sum_that_one_sum_reads_is_taken_apart() -> None:
+    before = graph(
+        source(), conv("a", "x"), relu("r", "a"), conv("b", "r"), relu("s", "b"), add("y", "r", "x"),
+        add("z", "s", "y"), conv("c", "z"),
+    )  # fmt: skip
+    after = apply(gather_terms, before)
+    assert after["z"].inputs == ("s", "r", "x") and "y" not in after
+
+
+def test_a_selection_is_looked_through_whoever_reads_it() -> None:
+    """Its channels are multiples of a leaf's: as cheap to read there."""
+    swap = ir.Select(name="p", inputs=("r",), index=(1, 0))
+    before = graph(
+        source(), conv("a", "x"), relu("r", "a"), swap, conv("b", "p"), relu("s", "b"), add("y", "s", "p"),
+        conv("c", "y"),
+    )  # fmt: skip
+    after = apply(gather_terms, before, idempotent=False)
+    assert after["y~<r>"].inputs == ("r",) and after["p"].inputs == ("r",)
+
+
+def test_what_mixes_channels_is_no_selection() -> None:
+    """One row picks, the other mixes, and two read it: it stays a value of its own."""
+    mix = conv("p", "r", k=1, bias=False)
+    mix.weight[:, :, 0, 0] = torch.tensor([[1.0, 0.0], [2.0, 3.0]])
+    before = graph(
+        source(), conv("a", "x"), relu("r", "a"), mix, conv("b", "p"), relu("s", "b"), add("y", "s", "p"),
+        conv("c", "y"),
+    )  # fmt: skip
+    assert apply(gather_terms, before)["y"].inputs == ("s", "p")
+
+
+def test_a_mixture_is_not_taken_into_one_that_widens() -> None:
+    """Six channels of p = M r + N x: as terms they would be six of r and six of x; p itself has two."""
+    before = graph(
+        source(), conv("a", "x"), relu("r", "a"), conv("m", "r", k=1), conv("n", "x", k=1), add("p", "m", "n"),
+        conv("wide", "p", 6, 2, 1), relu("s", "wide"), conv("c", "s", 2, 6),
+    )  # fmt: skip
+    after = apply(gather_terms, before, idempotent=False)
+    assert after["wide"].inputs == ("p",)
+
+
+def test_a_bias_inside_is_mixed_by_what_reads_it() -> None:
+    before = graph(
+        source(), conv("a", "x"), relu("r", "a"), conv("m", "r", k=1), add("p", "m", "x"), conv("q", "p", k=1),
+        relu("s", "q"),
+    )  # fmt: skip
+    after = apply(gather_terms, before, idempotent=False)
+    assert "p" not in after and "m" not in after
+    mixed, outer = before["m"], before["q"]
+    assert isinstance(mixed, ir.Conv2d) and isinstance(outer, ir.Conv2d) and mixed.bias.any()
+    last = after["q"]
+    assert isinstance(last, ir.Conv2d) and torch.equal(last.bias, outer.weight[:, :, 0, 0] @ mixed.bias + outer.bias)
+
+
+def test_a_term_that_cancels_is_gone() -> None:
+    """y = x + r - x."""
+    minus = conv("m", "x", k=1, bias=False)
+    minus.weight[:, :, 0, 0] = -torch.eye(2)
+    before = graph(source(), conv("a", "x"), relu("r", "a"), minus, add("y", "x", "r", "m"), conv("c", "y"))
+    after = apply(gather_terms, before)
+    assert after["y"].inputs == ("r",)
 
 
 def test_what_cancels_leaves_no_term() -> None:

@@ -7,6 +7,7 @@ import torch
 from helpers.graphs import add, apply, conv, graph, integers, relu, require_equal, residual, source
 
 from memsr_compiler import ir
+from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.passes import insert_relu, skip_to_conv
@@ -63,6 +64,44 @@ def test_shift() -> None:
     each = insert_relu(before, carry="shift", constant={"a": 512.0, "y": 2048.0})
     require_equal(before, each)
     assert [m.constant for name in ("a@1+", "y@2+") for m in meanings(each, name)] == [512.0, 2048.0]
+
+
+def a_part() -> tuple[ir.Op, ...]:
+    """One term of y, never negative itself, carried."""
+    part = ir.Part("y", ("x",), ("b",))
+    return (
+        source(2, 0.0), conv("a", "x"), relu("r", "a"), conv("b", "r"),
+        ir.Carry(name="y~<x>@1", inputs=("x",), part=part), add("y", "b", "y~<x>@1"),
+    )  # fmt: skip
+
+
+def test_a_part_is_carried_in_two_halves_whatever_it_is() -> None:
+    """What a certificate says of it is only that it is a share of y, which may be negative."""
+    after = apply(insert_relu, graph(*a_part()), idempotent=False)
+    held = meanings(after, "y~<x>@1+")
+    assert [(m.kind, m.tensor, m.positions) for m in held] == [("positive", "y", (0, 1)), ("negative", "y", (2, 3))]
+    assert {m.part for m in held} == {ir.Part("y", ("x",), ("b",))}
+
+
+def test_a_part_has_the_constant_of_its_tensor() -> None:
+    after = insert_relu(graph(*a_part()), carry="shift", constant={"y": 64.0})
+    assert meanings(after, "y~<x>@1+") == (
+        ir.Meaning("shifted", (0, 1), "y", (0, 1), 64.0, ir.Part("y", ("x",), ("b",))),
+    )
+    require_equal(graph(*a_part()), after)
+
+
+@pytest.mark.parametrize("carry", ["split", "shift"])
+def test_carried_past_three_relus_it_is_copied_twice(carry: Carrying) -> None:
+    ops: list[ir.Op] = [source(2, -1.0), conv("a", "x"), ir.Carry(name="a@1", inputs=("a",))]
+    for i in (2, 3):
+        ops.append(ir.Carry(name=f"a@{i}", inputs=(f"a@{i - 1}",)))
+    before = graph(*ops, conv("y", "a@3"))
+    after = insert_relu(before, carry=carry, constant=512.0 if carry == "shift" else None)
+    require_equal(before, after)
+    held = [after[f"a@{i}+"] for i in (1, 2, 3)]
+    assert [op.inputs[0] for op in held[1:]] == ["a@1+", "a@2+"]
+    assert all(op.meaning == held[0].meaning for op in held if isinstance(op, ir.Relu) and isinstance(held[0], ir.Relu))
 
 
 def test_too_small_a_shift_is_wrong_which_is_why_it_is_no_default() -> None:

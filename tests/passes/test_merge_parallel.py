@@ -58,6 +58,23 @@ def test_the_dense_kernel_is_eq_1_and_2() -> None:
     assert torch.equal(kernel[2:, :2, 1:4, 1:4], before["d"].weight) and not kernel[2:, 2:].any()  # type: ignore[attr-defined]
 
 
+def test_the_same_input_stacks_outputs() -> None:
+    """MemSR, Eq. 2: rows below each other, of kernels of different sizes, their biases too."""
+    before = graph(
+        source(), conv("a", "x", 1), conv("b", "x", 3, k=5), relu("r", "a"), relu("s", "b"), conv("c", "r", 2, 1),
+        conv("d", "s", 2, 3), ir.Sum(name="y", inputs=("c", "d")),
+    )  # fmt: skip
+    after = apply(merge_parallel, before, idempotent=False)
+    first, a, b = after["~layer1"], before["a"], before["b"]
+    assert isinstance(first, ir.BlockConv2d) and isinstance(a, ir.Conv2d) and isinstance(b, ir.Conv2d)
+    assert torch.equal(first.dense()[:1, :, 1:4, 1:4], a.weight) and torch.equal(first.dense()[1:], b.weight)
+    assert torch.equal(first.bias, torch.cat([a.bias, b.bias]))
+    last, c, d = after["y"], before["c"], before["d"]
+    assert isinstance(last, ir.BlockConv2d) and isinstance(c, ir.Conv2d) and isinstance(d, ir.Conv2d)
+    assert torch.equal(last.dense(), torch.cat([c.weight, d.weight], dim=1))  # x + y = [I I][x; y]
+    assert torch.equal(last.bias, c.bias + d.bias)
+
+
 def test_refusals() -> None:
     two = graph(
         source(),
@@ -71,5 +88,8 @@ def test_refusals() -> None:
     )
     with pytest.raises(PassError, match="y: reads r past a ReLU; run skip-to-conv first"):
         merge_parallel(two)
+    uneven = (*two.ops[:-3], conv("c", "r"), conv("d", "s"), ir.Sum(name="y", inputs=("c", "d")), relu("t", "y"))
+    with pytest.raises(PassError, match="y: reads r past a ReLU; run skip-to-conv first"):
+        merge_parallel(graph(*uneven, conv("e", "t")))
     with pytest.raises(PassError, match="x: is not a sum of convolutions; run fuse-1x1 first"):
         merge_parallel(graph(source(), relu("s", "x"), relu("t", "s"), conv("y", "t")))

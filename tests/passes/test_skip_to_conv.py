@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from helpers.graphs import add, apply, conv, graph, relu, residual, source
 
@@ -81,6 +83,53 @@ def test_what_is_never_negative_is_carried_in_preference() -> None:
         add("z", "t", "p"),
     )
     assert schedule(before, "auto").crossing[1:] == (("r",), ("r", "s"), ("r", "t"))
+
+
+def test_a_relu_that_is_needed_later_is_carried_not_made_again() -> None:
+    before = graph(
+        source(), conv("a", "x"), relu("r", "a"), conv("b", "r"), relu("s", "b"), conv("c", "s"), relu("t", "c"),
+        conv("d", "t"), add("y", "d", "r"),
+    )  # fmt: skip
+    after = apply(skip_to_conv, before, idempotent=False)
+    assert [(op.name, type(op)) for op in after if op.name.startswith("r")] == [
+        ("r", ir.Relu),
+        ("r@2", ir.Carry),
+        ("r@3", ir.Carry),
+    ]
+
+
+def test_a_part_that_is_carried_stays_one() -> None:
+    """Four channels of x, of which y reads one: the term is carried, and says of what it is a part."""
+    part = ir.Part("y", ("x",), ("c",))
+    term = replace(conv("y~<x>", "x", 1, 4, 1, bias=False), part=part)
+    before = graph(
+        source(4), conv("a", "x", 1, 4), relu("r", "a"), conv("b", "r", 1, 1), relu("s", "b"), conv("c", "s", 1, 1),
+        term, add("y", "c", "y~<x>"),
+    )  # fmt: skip
+    after = apply(skip_to_conv, before, idempotent=False)
+    assert {op.name: op.part for op in after if isinstance(op, ir.Carry)} == {"y~<x>@1": part, "y~<x>@2": part}
+
+
+def test_a_shuffle_stays_at_the_end() -> None:
+    up = ir.PixelShuffle(name="up", inputs=("b",), factor=2)
+    after = apply(
+        skip_to_conv, graph(source(), conv("a", "x"), relu("r", "a"), conv("b", "r", 4), up), idempotent=False
+    )
+    assert after.output == "up" and after["up"].inputs == ("b",)
+
+
+def test_what_is_carried_depends_on_how() -> None:
+    """The image, from which the head is computed again; MemSR's construction carries the head itself."""
+    before = graph(
+        source(1, 0.0), conv("head", "x", 4, 1), relu("r0", "head"), conv("b0", "r0", 4, 4), relu("r1", "b0"),
+        conv("b1", "r1", 4, 4), relu("r2", "b1"), conv("b2", "r2", 4, 4), relu("r3", "b2"), conv("b3", "r3", 4, 4),
+        relu("r4", "b3"), conv("b4", "r4", 4, 4), add("y", "b4", "head"),
+    )  # fmt: skip
+    carried = {
+        carry: {op.name.partition("@")[0] for op in skip_to_conv(before, carry=carry) if isinstance(op, ir.Carry)}
+        for carry in ("auto", "shift")
+    }
+    assert carried == {"auto": {"x"}, "shift": {"head"}}
 
 
 @pytest.mark.parametrize("low", [0.0, -1.0])
