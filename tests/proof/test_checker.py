@@ -33,6 +33,209 @@ from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.trace.trace import trace
 
 
+# -- by hand: what each rule of the checker is for -------------------------------------------------------------------
+
+
+def layer(weight: Tensor, bias: Tensor, *, relu: bool = True) -> Layer:
+    return Layer(weight, bias, relu, 1)
+
+
+def copies(*rows: Sequence[float]) -> Tensor:
+    """A 1x1 kernel with these rows."""
+    return torch.tensor(rows).double()[:, :, None, None]
+
+
+def whole(tensor: str, channels: int) -> ir.Meaning:
+    return ir.Meaning("value", tuple(range(channels)), tensor, tuple(range(channels)))
+
+
+def claim(graph: ir.Graph, *levels: Sequence[ir.Meaning], base: int = 1) -> Certificate:
+    return Certificate("", "", (graph.input.low, graph.input.high), (Stage(base, tuple(map(tuple, levels))),))
+
+
+def weights_of(graph: ir.Graph, name: str) -> tuple[Tensor, Tensor]:
+    op = graph[name]
+    assert isinstance(op, ir.Conv2d)
+    return op.weight, op.bias
+
+
+def two_convolutions() -> ir.Graph:
+    return graphs.graph(graphs.source(2, 0.0), graphs.conv("a", "x"), graphs.relu("r", "a"), graphs.conv("b", "r"))
+
+
+def layers_of_two(graph: ir.Graph) -> list[Layer]:
+    return [layer(*weights_of(graph, "a")), layer(*weights_of(graph, "b"), relu=False)]
+
+
+def test_a_network_starts_from_the_image_and_ends_with_the_output() -> None:
+    graph = two_convolutions()
+    layers, levels = layers_of_two(graph), ([whole("x", 2)], [whole("r", 2)], [whole("b", 2)])
+    check(graph, layers, claim(graph, *levels))
+    nothing = layer(copies([1, 0], [0, 1]), torch.zeros(2).double(), relu=False)
+    with pytest.raises(CertificateError, match="a stage does not start from what the one before it made"):
+        check(graph, [nothing], claim(graph, [whole("b", 2)], [whole("b", 2)]))
+    half = [layer(*weights_of(graph, "a"), relu=False)]
+    with pytest.raises(CertificateError, match="the last stage does not end with the teacher's output"):
+        check(graph, half, claim(graph, levels[0], [whole("a", 2)]))
+
+
+@pytest.mark.parametrize("turned", ["positions", "channels"])
+def test_the_output_is_in_its_own_order(turned: str) -> None:
+    """The rows of the last layer the other way round, and the certificate says so."""
+    graph = two_convolutions()
+    first, last = layers_of_two(graph)
+    swapped = replace(last, weight=last.weight.flip(0), bias=last.bias.flip(0))
+    end = replace(whole("b", 2), **{turned: (1, 0)})  # type: ignore[arg-type]
+    with pytest.raises(CertificateError, match=r"not where the next stage expects it|must end with whole tensors"):
+        check(graph, [first, swapped], claim(graph, [whole("x", 2)], [whole("r", 2)], [end]))
+
+
+def test_a_stage_is_at_the_resolution_that_is_due() -> None:
+    teacher = EDSR(scale=4, blocks=1, channels=2, colours=1).double()
+    plain = compile_to_plain(teacher, tail="keep", align=1)
+    assert plain.certificate is not None
+    for base in (1, 4):
+        first, second, *others = plain.certificate.stages
+        wrong = replace(plain.certificate, stages=(first, replace(second, base=base), *others))
+        with pytest.raises(CertificateError, match=f"stage 1 is at resolution {base}, where 2 is due"):
+            check(trace(teacher).graph, plain.checkable(), wrong)
+
+
+def test_a_row_that_no_meaning_speaks_of_is_refused() -> None:
+    here, there = ir.Meaning("value", (0,), "input", (0,)), ir.Meaning("value", (2,), "input", (0,))
+    with pytest.raises(CertificateError, match="3 x 1 channels do not fit the certificate"):
+        check(*hand_made([here, there], [1, 5, 1], [1, 0, 0]))
+
+
+@pytest.mark.parametrize("what", ["weight", "bias"])
+def test_numbers_that_are_none_are_refused(what: str) -> None:
+    graph = two_convolutions()
+    layers = layers_of_two(graph)
+    endless = replace(layers[1], **{what: getattr(layers[1], what) * math.nan})
+    with pytest.raises(CertificateError, match="layer 2: NaN or infinite weights"):
+        check(graph, [layers[0], endless], claim(graph, [whole("x", 2)], [whole("r", 2)], [whole("b", 2)]))
+
+
+def test_what_reads_a_channel_of_zeros_may_weigh_it_as_it_likes() -> None:
+    graph = two_convolutions()
+    first, last = layers_of_two(graph)
+    wider = layer(torch.cat([first.weight, 0 * first.weight[:1]]), torch.cat([first.bias, torch.zeros(1).double()]))
+    reader = layer(torch.cat([last.weight, 7 + last.weight[:, :1]], dim=1), last.bias, relu=False)
+    levels = ([whole("x", 2)], [whole("r", 2), ir.Meaning("zero", (2,))], [whole("b", 2)])
+    check(graph, [wider, reader], claim(graph, *levels))
+
+
+def test_every_row_is_looked_at_however_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker, "PIECE", 1)
+    graph = two_convolutions()
+    layers, certificate = layers_of_two(graph), claim(graph, [whole("x", 2)], [whole("r", 2)], [whole("b", 2)])
+    check(graph, layers, certificate)
+    for number in range(2):
+        for row in range(2):
+            bias = layers[number].bias.clone()
+            bias[row] += 1
+            with pytest.raises(CertificateError, match="the teacher's is"):
+                check(graph, _with(layers, number, bias=bias), certificate)
+
+
+def test_a_stored_number_is_the_exact_one_rounded_and_no_further_off() -> None:
+    """Two units in the last place of float32 are too many."""
+    graph = two_convolutions()
+    third = replace(graph["a"], weight=weights_of(graph, "a")[0] / 3)  # type: ignore[call-arg]
+    graph = ir.Graph(tuple(third if op.name == "a" else op for op in graph), graph.output)
+    layers = [replace(v, weight=v.weight.float(), bias=v.bias.float()) for v in layers_of_two(graph)]
+    certificate = claim(graph, [whole("x", 2)], [whole("r", 2)], [whole("b", 2)])
+    assert 0 < check(graph, layers, certificate) <= torch.finfo(torch.float32).eps / 2
+    at = tuple(layers[0].weight.nonzero()[0].tolist())
+    off = layers[0].weight.clone()
+    for _ in range(2):
+        off[at] = torch.nextafter(off[at], torch.tensor(math.copysign(math.inf, float(off[at]))))
+    with pytest.raises(CertificateError, match="the teacher's is"):
+        check(graph, _with(layers, 0, weight=off), certificate)
+
+
+def test_two_larger_kernels_in_a_row_are_not_one() -> None:
+    """b(a(x)) cuts a(x) at the border; no single kernel does, whatever its size."""
+    graph = graphs.graph(graphs.source(1, 0.0), graphs.conv("a", "x", 1, 1), graphs.conv("b", "a", 2, 1))
+    (a, a_bias), (b, b_bias) = weights_of(graph, "a"), weights_of(graph, "b")
+    full = torch.stack([F.conv2d(F.pad(a, (2, 2, 2, 2)), row.flip(1, 2)[None])[0] for row in b])
+    for kernel in (b * a[0, 0, 1, 1], full.flip(2, 3), full):
+        one = layer(kernel, b_bias + (b.sum((2, 3)) @ a_bias), relu=False)
+        with pytest.raises(CertificateError, match=r"b\[0\] needs b, which the level below does not hold"):
+            check(graph, [one], claim(graph, [whole("x", 1)], [whole("b", 2)]))
+
+
+def test_two_tensors_that_are_not_held_do_not_cancel() -> None:
+    """y = r - s, of a level that holds neither: said to be nothing at all."""
+    minus = ir.Affine(name="m", inputs=("s",), scale=-torch.ones(1).double(), shift=torch.zeros(1).double())
+    graph = graphs.graph(
+        graphs.source(1, 0.0), graphs.conv("a", "x", 1, 1), graphs.relu("r", "a"), graphs.conv("b", "x", 1, 1),
+        graphs.relu("s", "b"), minus, graphs.add("y", "r", "m"),
+    )  # fmt: skip
+    ones = layer(copies([0]), torch.ones(1).double())
+    nothing = layer(copies([0]), torch.zeros(1).double(), relu=False)
+    with pytest.raises(CertificateError, match=r"y\[0\] needs r, which the level below does not hold"):
+        check(graph, [ones, nothing], claim(graph, [whole("x", 1)], [ir.Meaning("one", (0,))], [whole("y", 1)]))
+
+
+def test_of_several_channels_each_must_be_known() -> None:
+    """y = [x; s] where s is not held: its first channel is known, its second not."""
+    both = ir.Concat(name="y", inputs=("x", "s"))
+    graph = graphs.graph(graphs.source(1, 0.0), graphs.conv("a", "x", 1, 1), graphs.relu("s", "a"), both)
+    carried = layer(copies([1]), torch.zeros(1).double())
+    last = layer(copies([1], [0]), torch.zeros(2).double(), relu=False)
+    with pytest.raises(CertificateError, match=r"y\[1\] needs s, which the level below does not hold"):
+        check(graph, [carried, last], claim(graph, [whole("x", 1)], [whole("x", 1)], [whole("y", 2)]))
+
+
+@pytest.mark.parametrize(("low", "shift", "right"), [(0.0, 0.0, True), (-1.0, 0.0, False), (0.0, -0.5, False)])
+def test_what_passes_a_relu_as_it_is_is_plainly_not_negative(low: float, shift: float, right: bool) -> None:
+    """An image that may be negative, and one less a half."""
+    less = ir.Affine(name="t", inputs=("x",), scale=torch.ones(1).double(), shift=torch.full((1,), shift).double())
+    graph = graphs.graph(graphs.source(1, low), less, graphs.conv("y", "t", 1, 1, 1))
+    through = layer(copies([1]), torch.full((1,), shift).double())
+    last = layer(*weights_of(graph, "y"), relu=False)
+    certificate = claim(graph, [whole("x", 1)], [whole("t", 1)], [whole("y", 1)])
+    if right:
+        check(graph, [through, last], certificate)
+        return
+    with pytest.raises(CertificateError, match="t: goes through a ReLU as it is, though it may be negative"):
+        check(graph, [through, last], certificate)
+
+
+def test_what_is_never_negative() -> None:
+    def affine(name: str, operand: str, scale: float, shift: float) -> ir.Affine:
+        return ir.Affine(
+            name=name, inputs=(operand,), scale=torch.full((4,), scale).double(), shift=torch.full((4,), shift).double()
+        )
+
+    def prelu(name: str, slope: float) -> ir.PRelu:
+        return ir.PRelu(name=name, inputs=("c",), slope=torch.full((4,), slope).double())
+
+    positive = graphs.conv("p", "x", 4, 4, 1)
+    positive = replace(positive, weight=positive.weight.abs(), bias=positive.bias.abs())
+    ops = (
+        graphs.source(4, 0.0), graphs.conv("c", "x", 4, 4), positive,
+        replace(positive, name="less", bias=positive.bias - 9), replace(positive, name="of c", inputs=("c",)),
+        graphs.relu("r", "c"), affine("up", "r", 2, 1),
+        affine("down", "r", 2, -1), affine("turned", "r", -2, 1), affine("up c", "c", 2, 1), prelu("abs", -1.0),
+        prelu("leaky", 0.1), ir.Clamp(name="0..1", inputs=("c",), low=0.0, high=1.0),
+        ir.Clamp(name="-1..1", inputs=("c",), low=-1.0, high=1.0), ir.Maximum(name="more", inputs=("c", "r")),
+        ir.Maximum(name="most", inputs=("c", "up c")), graphs.add("r + p", "r", "p"), graphs.add("r + c", "r", "c"),
+        ir.Concat(name="r, c", inputs=("r", "c")), ir.Select(name="some r", inputs=("r",), index=(2, 0)),
+        ir.PixelShuffle(name="large r", inputs=("r",), factor=2),
+        ir.PixelShuffle(name="large c", inputs=("c",), factor=2),
+    )  # fmt: skip
+    graph = graphs.graph(*ops)
+    sure = {"x", "p", "r", "up", "abs", "0..1", "more", "r + p", "some r", "large r"}
+    assert forms.never_negative(graph) == sure
+    signed = graphs.graph(graphs.source(4, -1.0), *ops[1:])
+    assert forms.never_negative(signed) == sure - {"x", "p", "r + p"}
+
+
+# -- random networks -------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("carry", ["auto", "split", "shift"])
 def test_every_claim_is_true(carry: Carrying) -> None:
     kinds, parts = set(), 0
@@ -635,205 +838,6 @@ def test_what_is_malformed_is_refused_and_raises_nothing_else() -> None:
     part = replace(INPUT, tensor="head", part=ir.Part("head", (1,), ()))  # type: ignore[arg-type]
     with pytest.raises(CertificateError, match="malformed"):
         check(graph, layers, with_level(certificate, 1, [part]))
-
-
-# -- by hand: what each rule of the checker is for -------------------------------------------------------------------
-
-
-def layer(weight: Tensor, bias: Tensor, *, relu: bool = True) -> Layer:
-    return Layer(weight, bias, relu, 1)
-
-
-def copies(*rows: Sequence[float]) -> Tensor:
-    """A 1x1 kernel with these rows."""
-    return torch.tensor(rows).double()[:, :, None, None]
-
-
-def whole(tensor: str, channels: int) -> ir.Meaning:
-    return ir.Meaning("value", tuple(range(channels)), tensor, tuple(range(channels)))
-
-
-def claim(graph: ir.Graph, *levels: Sequence[ir.Meaning], base: int = 1) -> Certificate:
-    return Certificate("", "", (graph.input.low, graph.input.high), (Stage(base, tuple(map(tuple, levels))),))
-
-
-def weights_of(graph: ir.Graph, name: str) -> tuple[Tensor, Tensor]:
-    op = graph[name]
-    assert isinstance(op, ir.Conv2d)
-    return op.weight, op.bias
-
-
-def two_convolutions() -> ir.Graph:
-    return graphs.graph(graphs.source(2, 0.0), graphs.conv("a", "x"), graphs.relu("r", "a"), graphs.conv("b", "r"))
-
-
-def layers_of_two(graph: ir.Graph) -> list[Layer]:
-    return [layer(*weights_of(graph, "a")), layer(*weights_of(graph, "b"), relu=False)]
-
-
-def test_a_network_starts_from_the_image_and_ends_with_the_output() -> None:
-    graph = two_convolutions()
-    layers, levels = layers_of_two(graph), ([whole("x", 2)], [whole("r", 2)], [whole("b", 2)])
-    check(graph, layers, claim(graph, *levels))
-    nothing = layer(copies([1, 0], [0, 1]), torch.zeros(2).double(), relu=False)
-    with pytest.raises(CertificateError, match="a stage does not start from what the one before it made"):
-        check(graph, [nothing], claim(graph, [whole("b", 2)], [whole("b", 2)]))
-    half = [layer(*weights_of(graph, "a"), relu=False)]
-    with pytest.raises(CertificateError, match="the last stage does not end with the teacher's output"):
-        check(graph, half, claim(graph, levels[0], [whole("a", 2)]))
-
-
-@pytest.mark.parametrize("turned", ["positions", "channels"])
-def test_the_output_is_in_its_own_order(turned: str) -> None:
-    """The rows of the last layer the other way round, and the certificate says so."""
-    graph = two_convolutions()
-    first, last = layers_of_two(graph)
-    swapped = replace(last, weight=last.weight.flip(0), bias=last.bias.flip(0))
-    end = replace(whole("b", 2), **{turned: (1, 0)})  # type: ignore[arg-type]
-    with pytest.raises(CertificateError, match=r"is not where the next stage expects it|must end with whole tensors at"):
-        check(graph, [first, swapped], claim(graph, [whole("x", 2)], [whole("r", 2)], [end]))
-
-
-def test_a_stage_is_at_the_resolution_that_is_due() -> None:
-    teacher = EDSR(scale=4, blocks=1, channels=2, colours=1).double()
-    plain = compile_to_plain(teacher, tail="keep", align=1)
-    assert plain.certificate is not None
-    for base in (1, 4):
-        first, second, *others = plain.certificate.stages
-        wrong = replace(plain.certificate, stages=(first, replace(second, base=base), *others))
-        with pytest.raises(CertificateError, match=f"stage 1 is at resolution {base}, where 2 is due"):
-            check(trace(teacher).graph, plain.checkable(), wrong)
-
-
-def test_a_row_that_no_meaning_speaks_of_is_refused() -> None:
-    here, there = ir.Meaning("value", (0,), "input", (0,)), ir.Meaning("value", (2,), "input", (0,))
-    with pytest.raises(CertificateError, match="3 x 1 channels do not fit the certificate"):
-        check(*hand_made([here, there], [1, 5, 1], [1, 0, 0]))
-
-
-@pytest.mark.parametrize("what", ["weight", "bias"])
-def test_numbers_that_are_none_are_refused(what: str) -> None:
-    graph = two_convolutions()
-    layers = layers_of_two(graph)
-    endless = replace(layers[1], **{what: getattr(layers[1], what) * math.nan})
-    with pytest.raises(CertificateError, match="layer 2: NaN or infinite weights"):
-        check(graph, [layers[0], endless], claim(graph, [whole("x", 2)], [whole("r", 2)], [whole("b", 2)]))
-
-
-def test_what_reads_a_channel_of_zeros_may_weigh_it_as_it_likes() -> None:
-    graph = two_convolutions()
-    first, last = layers_of_two(graph)
-    wider = layer(torch.cat([first.weight, 0 * first.weight[:1]]), torch.cat([first.bias, torch.zeros(1).double()]))
-    reader = layer(torch.cat([last.weight, 7 + last.weight[:, :1]], dim=1), last.bias, relu=False)
-    levels = ([whole("x", 2)], [whole("r", 2), ir.Meaning("zero", (2,))], [whole("b", 2)])
-    check(graph, [wider, reader], claim(graph, *levels))
-
-
-def test_every_row_is_looked_at_however_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checker, "PIECE", 1)
-    graph = two_convolutions()
-    layers, certificate = layers_of_two(graph), claim(graph, [whole("x", 2)], [whole("r", 2)], [whole("b", 2)])
-    check(graph, layers, certificate)
-    for number in range(2):
-        for row in range(2):
-            bias = layers[number].bias.clone()
-            bias[row] += 1
-            with pytest.raises(CertificateError, match="the teacher's is"):
-                check(graph, _with(layers, number, bias=bias), certificate)
-
-
-def test_a_stored_number_is_the_exact_one_rounded_and_no_further_off() -> None:
-    """Two units in the last place of float32 are too many."""
-    graph = two_convolutions()
-    third = replace(graph["a"], weight=weights_of(graph, "a")[0] / 3)  # type: ignore[call-arg]
-    graph = ir.Graph(tuple(third if op.name == "a" else op for op in graph), graph.output)
-    layers = [replace(v, weight=v.weight.float(), bias=v.bias.float()) for v in layers_of_two(graph)]
-    certificate = claim(graph, [whole("x", 2)], [whole("r", 2)], [whole("b", 2)])
-    assert 0 < check(graph, layers, certificate) <= torch.finfo(torch.float32).eps / 2
-    at = tuple(layers[0].weight.nonzero()[0].tolist())
-    off = layers[0].weight.clone()
-    for _ in range(2):
-        off[at] = torch.nextafter(off[at], torch.tensor(math.copysign(math.inf, float(off[at]))))
-    with pytest.raises(CertificateError, match="the teacher's is"):
-        check(graph, _with(layers, 0, weight=off), certificate)
-
-
-def test_two_larger_kernels_in_a_row_are_not_one() -> None:
-    """b(a(x)) cuts a(x) at the border; no single kernel does, whatever its size."""
-    graph = graphs.graph(graphs.source(1, 0.0), graphs.conv("a", "x", 1, 1), graphs.conv("b", "a", 2, 1))
-    (a, a_bias), (b, b_bias) = weights_of(graph, "a"), weights_of(graph, "b")
-    full = torch.stack([F.conv2d(F.pad(a, (2, 2, 2, 2)), row.flip(1, 2)[None])[0] for row in b])
-    for kernel in (b * a[0, 0, 1, 1], full.flip(2, 3), full):
-        one = layer(kernel, b_bias + (b.sum((2, 3)) @ a_bias), relu=False)
-        with pytest.raises(CertificateError, match=r"b\[0\] needs b, which the level below does not hold"):
-            check(graph, [one], claim(graph, [whole("x", 1)], [whole("b", 2)]))
-
-
-def test_two_tensors_that_are_not_held_do_not_cancel() -> None:
-    """y = r - s, of a level that holds neither: said to be nothing at all."""
-    minus = ir.Affine(name="m", inputs=("s",), scale=-torch.ones(1).double(), shift=torch.zeros(1).double())
-    graph = graphs.graph(
-        graphs.source(1, 0.0), graphs.conv("a", "x", 1, 1), graphs.relu("r", "a"), graphs.conv("b", "x", 1, 1),
-        graphs.relu("s", "b"), minus, graphs.add("y", "r", "m"),
-    )  # fmt: skip
-    ones = layer(copies([0]), torch.ones(1).double())
-    nothing = layer(copies([0]), torch.zeros(1).double(), relu=False)
-    with pytest.raises(CertificateError, match=r"y\[0\] needs r, which the level below does not hold"):
-        check(graph, [ones, nothing], claim(graph, [whole("x", 1)], [ir.Meaning("one", (0,))], [whole("y", 1)]))
-
-
-def test_of_several_channels_each_must_be_known() -> None:
-    """y = [x; s] where s is not held: its first channel is known, its second not."""
-    both = ir.Concat(name="y", inputs=("x", "s"))
-    graph = graphs.graph(graphs.source(1, 0.0), graphs.conv("a", "x", 1, 1), graphs.relu("s", "a"), both)
-    carried = layer(copies([1]), torch.zeros(1).double())
-    last = layer(copies([1], [0]), torch.zeros(2).double(), relu=False)
-    with pytest.raises(CertificateError, match=r"y\[1\] needs s, which the level below does not hold"):
-        check(graph, [carried, last], claim(graph, [whole("x", 1)], [whole("x", 1)], [whole("y", 2)]))
-
-
-@pytest.mark.parametrize(("low", "shift", "right"), [(0.0, 0.0, True), (-1.0, 0.0, False), (0.0, -0.5, False)])
-def test_what_passes_a_relu_as_it_is_is_plainly_not_negative(low: float, shift: float, right: bool) -> None:
-    """An image that may be negative, and one less a half."""
-    less = ir.Affine(name="t", inputs=("x",), scale=torch.ones(1).double(), shift=torch.full((1,), shift).double())
-    graph = graphs.graph(graphs.source(1, low), less, graphs.conv("y", "t", 1, 1, 1))
-    through = layer(copies([1]), torch.full((1,), shift).double())
-    last = layer(*weights_of(graph, "y"), relu=False)
-    certificate = claim(graph, [whole("x", 1)], [whole("t", 1)], [whole("y", 1)])
-    if right:
-        check(graph, [through, last], certificate)
-        return
-    with pytest.raises(CertificateError, match="t: goes through a ReLU as it is, though it may be negative"):
-        check(graph, [through, last], certificate)
-
-
-def test_what_is_never_negative() -> None:
-    def affine(name: str, operand: str, scale: float, shift: float) -> ir.Affine:
-        return ir.Affine(
-            name=name, inputs=(operand,), scale=torch.full((4,), scale).double(), shift=torch.full((4,), shift).double()
-        )
-
-    def prelu(name: str, slope: float) -> ir.PRelu:
-        return ir.PRelu(name=name, inputs=("c",), slope=torch.full((4,), slope).double())
-
-    positive = graphs.conv("p", "x", 4, 4, 1)
-    positive = replace(positive, weight=positive.weight.abs(), bias=positive.bias.abs())
-    ops = (
-        graphs.source(4, 0.0), graphs.conv("c", "x", 4, 4), positive,
-        replace(positive, name="less", bias=positive.bias - 9), replace(positive, name="of c", inputs=("c",)), graphs.relu("r", "c"), affine("up", "r", 2, 1),
-        affine("down", "r", 2, -1), affine("turned", "r", -2, 1), affine("up c", "c", 2, 1), prelu("abs", -1.0),
-        prelu("leaky", 0.1), ir.Clamp(name="0..1", inputs=("c",), low=0.0, high=1.0),
-        ir.Clamp(name="-1..1", inputs=("c",), low=-1.0, high=1.0), ir.Maximum(name="more", inputs=("c", "r")),
-        ir.Maximum(name="most", inputs=("c", "up c")), graphs.add("r + p", "r", "p"), graphs.add("r + c", "r", "c"),
-        ir.Concat(name="r, c", inputs=("r", "c")), ir.Select(name="some r", inputs=("r",), index=(2, 0)),
-        ir.PixelShuffle(name="large r", inputs=("r",), factor=2),
-        ir.PixelShuffle(name="large c", inputs=("c",), factor=2),
-    )  # fmt: skip
-    graph = graphs.graph(*ops)
-    sure = {"x", "p", "r", "up", "abs", "0..1", "more", "r + p", "some r", "large r"}
-    assert forms.never_negative(graph) == sure
-    signed = graphs.graph(graphs.source(4, -1.0), *ops[1:])
-    assert forms.never_negative(signed) == sure - {"x", "p", "r + p"}
 
 
 @pytest.mark.parametrize("module", [checker, forms])
