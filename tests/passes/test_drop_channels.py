@@ -85,6 +85,14 @@ def test_equal() -> None:
     assert meaning(after) == ir.Meaning("value", (0, 1, 2, 1, 1), "r", (0, 1, 2, 3, 4))
 
 
+def test_of_equal_constants_one_stays() -> None:
+    """Their marks are equal to the last bit, as those of kernels, which are rounded, need not be."""
+    first, bias, second = weights(5)
+    first[[1, 3, 4]], bias[[1, 3, 4]] = 0, 2.0
+    after = apply(drop_channels, two_layers(first, bias, second))
+    assert meaning(after) == ir.Meaning("value", (0, 1, 2, 1, 1), "r", (0, 1, 2, 3, 4))
+
+
 def test_one_channel_stays_if_all_could_go() -> None:
     first, bias, second = weights(3)
     after = apply(drop_channels, two_layers(first, bias, 0 * second))

@@ -32,7 +32,6 @@ from memsr_compiler.proof.checker import Layer, check
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.trace.trace import trace
 
-
 # -- by hand: what each rule of the checker is for -------------------------------------------------------------------
 
 
