@@ -55,7 +55,7 @@ class Outcome:
         return {PASSED: "SURVIVED", FAILED: "killed"}.get(self.status, "NOT RUN")
 
 
-def tests_of(file: str) -> str:
+def file_of_tests(file: str) -> str:
     """passes/one_pad.py -> tests/passes/test_one_pad.py; forms are tested through the checker."""
     folder, _, name = file.removeprefix("memsr_compiler/").rpartition("/")
     return f"tests/{folder}/test_{'checker.py' if name == 'forms.py' else name}"
@@ -137,7 +137,7 @@ def main() -> int:
     for name in LOADED:  # a mutant's process then starts with them
         __import__(name)
     sys.path.remove(str(ROOT / "tests"))
-    files = list(dict.fromkeys(tests_of(m.file) for m in chosen))
+    files = list(dict.fromkeys(file_of_tests(m.file) for m in chosen))
     with multiprocessing.get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
         for file, outcome in zip(files, pool.starmap(run_tests, [(None, f) for f in files], chunksize=1), strict=True):
             print(f"{outcome.seconds:6.1f} s  {'pass' if outcome.status == PASSED else 'FAIL'}      {file}", flush=True)
@@ -153,7 +153,7 @@ def main() -> int:
 
 
 def _run(mutant: Mutant) -> Outcome:
-    return run_tests(mutant, tests_of(mutant.file))
+    return run_tests(mutant, file_of_tests(mutant.file))
 
 
 if __name__ == "__main__":
