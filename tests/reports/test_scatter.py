@@ -55,7 +55,9 @@ def test_the_png_shows_the_same() -> None:
     assert image.size == (1280, 840)
     root = ElementTree.fromstring(draw_scatter_svg(dots(), "title"))
     for dot in root.iter("{http://www.w3.org/2000/svg}circle"):
-        red, green, blue = image.getpixel((2 * float(dot.get("cx", "")), 2 * float(dot.get("cy", ""))))  # type: ignore[misc]
+        pixel = image.getpixel((round(2 * float(dot.get("cx", ""))), round(2 * float(dot.get("cy", "")))))
+        assert isinstance(pixel, tuple)
+        red, green, blue = pixel
         assert max(red, green, blue) - min(red, green, blue) > 30, "paper, grid and ink are grey"
 
 
