@@ -80,7 +80,7 @@ def _draw_dots(canvas: Canvas, frame: Frame, dots: Sequence[Dot]) -> None:
         canvas.dot(x, y, radius, SERIES[i % len(SERIES)], f"{words}: {measured}")
         wanted.append((x, y, radius, words, measured))
     labels: list[tuple[float, float, float]] = []
-    for x, y, radius, words, measured in wanted:
+    for x, y, radius, words, measured in sorted(wanted, key=lambda dot: dot[1]):  # labels in the order of their dots
         half = LETTER * max(len(words), len(measured)) / 2
         beside = radius + GAP + half
         labels.append(_find_place(labels, x + beside if x + beside + half <= RIGHT else x - beside, y - 3, half))

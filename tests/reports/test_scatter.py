@@ -43,12 +43,21 @@ def test_labels_do_not_cover_each_other() -> None:
     assert np.diff(sorted(heights)).min() >= 12
 
 
+def test_labels_stand_in_the_order_of_their_dots() -> None:
+    scores = {"low": 33.0, "high": 33.02, "middle": 33.01}
+    root = ElementTree.fromstring(draw_scatter_svg([Dot(name, 0.1, psnr, MIB) for name, psnr in scores.items()], ""))
+    heights = {t.text: float(t.get("y", "")) for t in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert heights["high, 1 MiB"] < heights["middle, 1 MiB"] < heights["low, 1 MiB"]
+
+
 def test_the_png_shows_the_same() -> None:
     image = Image.open(io.BytesIO(draw_scatter_png(dots(), "title"))).convert("RGB")
     assert image.size == (1280, 840)
     root = ElementTree.fromstring(draw_scatter_svg(dots(), "title"))
     for dot in root.iter("{http://www.w3.org/2000/svg}circle"):
-        red, green, blue = image.getpixel((2 * float(dot.get("cx", "")), 2 * float(dot.get("cy", ""))))  # type: ignore[misc]
+        pixel = image.getpixel((round(2 * float(dot.get("cx", ""))), round(2 * float(dot.get("cy", "")))))
+        assert isinstance(pixel, tuple)
+        red, green, blue = pixel
         assert max(red, green, blue) - min(red, green, blue) > 30, "paper, grid and ink are grey"
 
 
