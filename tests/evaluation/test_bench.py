@@ -21,7 +21,7 @@ from memsr_compiler import benchmark, compile_to_plain, export_onnx, save_plain
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation import memory as footprint
 from memsr_compiler.evaluation.bench import interleaved
-from memsr_compiler.evaluation.scores import TestImage
+from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.images.files import sample_photographs
 from memsr_compiler.runtime.open import NetworkFile, counted
 from memsr_compiler.runtime.runners import TorchNetwork
@@ -74,13 +74,13 @@ class Wide(nn.Module):
 def test_memory_is_what_the_network_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     network = TorchNetwork(Wide())
     expected = 64 * 500 * 600 * 4
-    found = footprint.taken(network, (3, 500, 600))
+    found = footprint.measure_run(network, (3, 500, 600))
     assert found is not None
     if found.at_least:
         pytest.skip("this system does not forget the highest amount of memory")
     assert 0.98 * expected < found.bytes < 1.5 * expected + 4 * MIB
     monkeypatch.setattr(footprint, "_CLEAR", Path("/nowhere/clear_refs"))
-    more = footprint.taken(network, (3, 1000, 1200))
+    more = footprint.measure_run(network, (3, 1000, 1200))
     assert more is not None and more.at_least
     assert 2 * expected < more.bytes < 4 * 1.5 * expected + 4 * MIB  # part was reached before
 
@@ -93,7 +93,7 @@ def test_memory_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(footprint.sys, "platform", "linux")
     highest = iter([100, 350])  # KiB
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=next(highest)))
-    found = footprint.taken(TorchNetwork(nn.Identity()), (3, 8, 8))
+    found = footprint.measure_run(TorchNetwork(nn.Identity()), (3, 8, 8))
     assert found == footprint.Memory(250 << 10, at_least=True)
 
 
@@ -102,9 +102,9 @@ def test_memory_of_a_gpu_is_what_the_device_has_less_of(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: next(free))
     network = TorchNetwork(nn.Identity())
-    assert footprint.taken(network, (3, 8, 8), provider="cuda") == footprint.Memory(250)
+    assert footprint.measure_run(network, (3, 8, 8), provider="cuda") == footprint.Memory(250)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert footprint.taken(network, (3, 8, 8), provider="cuda") is None
+    assert footprint.measure_run(network, (3, 8, 8), provider="cuda") is None
 
 
 def test_memory_of_a_process_of_its_own(models: Path) -> None:

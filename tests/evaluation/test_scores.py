@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, save_plain
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.evaluation.scores import TestImage, evaluate, evaluate_bicubic, mean
+from memsr_compiler.evaluation.image_sets import TestImage
+from memsr_compiler.evaluation.scores import evaluate, evaluate_bicubic, mean
 from memsr_compiler.images.files import read_image, sample_photographs, to_image, to_tensor, write_image
 from memsr_compiler.images.metrics import luma, psnr, srcnn_input, ssim
 from memsr_compiler.images.resize import resize
