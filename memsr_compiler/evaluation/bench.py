@@ -130,7 +130,8 @@ def benchmark(
             scores.append(mean(each) if each else None)
         step("time")
         seconds = interleaved([c.entry.model.network.prepare(c.image()) for c in contenders], repeats)
-    return tuple(_conclude(*each, first=seconds[0]) for each in zip(contenders, memories, scores, seconds, strict=True))
+        measured = zip(contenders, memories, scores, seconds, strict=True)
+        return tuple(_conclude(*each, first=seconds[0]) for each in measured)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -32,11 +32,35 @@ class Score:
     ssim: float
 
 
+@overload
 def evaluate(
     network: Network | TeacherLike,
-    takes: Takes | TestImages = None,
     images: TestImages = None,
     *,
+    takes: Takes | None = None,
+    scale: int | None = None,
+    protocol: Protocol = "edsr",
+    device: str = "cpu",
+) -> list[Score]: ...
+
+
+@overload
+def evaluate(
+    network: Network | TeacherLike,
+    takes: Takes,
+    images: TestImages = None,
+    *,
+    scale: int | None = None,
+    protocol: Protocol = "edsr",
+    device: str = "cpu",
+) -> list[Score]: ...
+
+
+def evaluate(
+    network: Network | TeacherLike,
+    *arguments: Takes | TestImages,
+    takes: Takes | None = None,
+    images: TestImages = None,
     scale: int | None = None,
     protocol: Protocol = "edsr",
     device: str = "cpu",
@@ -44,7 +68,7 @@ def evaluate(
     """Score a network on each image: `evaluate("plain.onnx", "Set5/x2")`.
 
     network   what `read_teacher` gives, a module, a file, or a function float32 (1, C, h, w) -> (1, C, H, W)
-    takes     what a function takes, and what replaces what a module tells; else it may be left out, images come second
+    takes     what a function takes, or instead of what a module shows; before the images, or by name
     images    TestImages, a folder with HR and LR or with HR images, or a list of files or arrays; None: the photographs
               that ship
     scale     by which the images are to be enlarged; None: the network's own, and for a network that works on enlarged
@@ -55,10 +79,7 @@ def evaluate(
     Raises InvalidInput for what is no network or no image, if network and images do not fit together, the device is not
     to be had, or scikit-image is missing.
     """
-    if takes is not None and not isinstance(takes, Takes):
-        if images is not None:
-            raise InvalidInput(f"takes: a {type(takes).__name__}; want memsr_compiler.Takes, which says the scale")
-        takes, images = None, takes
+    takes, images = _sort(arguments, takes, images)
     if protocol not in ("edsr", "srcnn"):
         raise InvalidInput(f"protocol {protocol!r}: want edsr or srcnn")
     run, takes = _open(network, takes, device)
@@ -67,6 +88,25 @@ def evaluate(
     factor = takes.scale if scale is None else scale
     tests = read_test_images(images, factor, keep_grey=protocol == "srcnn")
     return [_score(image, enlarge(run, takes, image, protocol=protocol), protocol) for image in tests]
+
+
+def _sort(
+    arguments: Sequence[Takes | TestImages], takes: Takes | None, images: TestImages
+) -> tuple[Takes | None, TestImages]:
+    """What is taken, and the images, of arguments that may be either."""
+    for argument in arguments:
+        if isinstance(argument, Takes) and takes is None:
+            takes = argument
+        elif images is None and not isinstance(argument, Takes):
+            images = argument
+        else:
+            raise InvalidInput(
+                f"{type(argument).__name__}: is one argument too many; evaluate(network, images) or "
+                "evaluate(network, Takes(scale), images)"
+            )
+    if takes is not None and not isinstance(takes, Takes):
+        raise InvalidInput(f"takes: a {type(takes).__name__}; want memsr_compiler.Takes, which says the scale")
+    return takes, images
 
 
 def evaluate_bicubic(images: TestImages, *, scale: int, protocol: Protocol = "edsr") -> list[Score]:

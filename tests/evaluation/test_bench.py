@@ -23,11 +23,13 @@ from memsr_compiler.evaluation import memory as footprint
 from memsr_compiler.evaluation.bench import interleaved
 from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.images.files import sample_photographs
+from memsr_compiler.plain.load import load_plain
 from memsr_compiler.runtime.open import NetworkFile, counted
 from memsr_compiler.runtime.runners import TorchNetwork
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.imdn import IMDN
 from memsr_compiler.teachers.families.vdsr import VDSR
+from memsr_compiler.teachers.load import read_teacher
 
 MIB = 2**20
 
@@ -225,6 +227,33 @@ def test_a_teacher_in_code_of_the_user(run: Run, tmp_path: Path, monkeypatch: py
     assert status == 0, err
     (found,) = json.loads(out)["models"]
     assert found["parameters"] == sum(p.numel() for p in net.parameters()) and found["peak_memory_bytes"] >= 0
+
+
+def test_teachers_modules_and_files_are_measured_alike(models: Path) -> None:
+    teacher = read_teacher(models / "teacher.pt")
+    net = load_plain(models / "plain.safetensors")
+    few = {"size": (24, 16), "repeats": 1, "threads": 1}
+    found = benchmark(
+        [models / "teacher.pt", teacher, teacher.module, net],
+        images=models / "data",
+        **few,  # type: ignore[arg-type]
+    )
+    assert [m.name for m in found] == ["teacher.pt", "teacher.pt", "EDSR", "PlainNet"]
+    assert [m.path for m in found] == [models / "teacher.pt", models / "teacher.pt", None, None]
+    assert len({m.parameters for m in found[:3]}) == 1 and len({m.cost for m in found[:3]}) == 1
+    assert [m.engine for m in found] == ["torch, cpu"] * 3 + ["ONNX Runtime, cpu"]
+    for m in found:
+        assert m.score is not None and found[0].score is not None and m.memory is not None and m.parameters
+        assert m.score.psnr == pytest.approx(found[0].score.psnr, abs=1e-3)
+    assert found[1].memory is not None and found[1].memory.at_least  # in this process
+    assert net[0].weight.dtype == load_plain(models / "plain.safetensors")[0].weight.dtype
+    (bare,) = benchmark([net], images=None, **few)  # type: ignore[arg-type]
+    assert bare.score is None
+    for wrong in (net, "a.onnx", models / "plain.onnx"):
+        with pytest.raises(InvalidInput, match="give a list of networks"):
+            benchmark(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="a teacher is wanted"):
+        benchmark([3])  # type: ignore[list-item]
 
 
 def test_wrong_input_to_bench(run: Run, models: Path, tmp_path: Path) -> None:

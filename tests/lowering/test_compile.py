@@ -151,9 +151,9 @@ def test_the_widths_of_the_paper_after_all_passes() -> None:
 def test_float32_is_as_good_as_the_teachers(name: str, high: float) -> None:
     """Both err by their own roundings, of which the plain one has more in a row, by the processor's order of summing.
 
-    edsr, within three bits: it adds a skip term by term in the same dot product.  compact has an activation's two halves
-    in the dot product of n terms that reads them: n partial sums are rounded where the teacher rounds one value, and
-    independent roundings add to sqrt(n) of one.  (4.7 to 5.7 times on AVX512, 8.4 on SSE4.1; n is 216, its root 14.7.)
+    edsr, within three bits: it adds a skip term by term in the same dot product.  compact has an activation's two
+    halves in the dot product of n terms that reads them: n partial sums are rounded where the teacher rounds one value,
+    and independent roundings add to sqrt(n) of one.  (4.7 to 5.7 times on AVX512, 8.4 on SSE4.1; sqrt(n) is 14.7.)
     """
     teacher = made(name, scale=2, blocks=4, channels=8)
     plain = compile_to_plain(teacher, input_range=(0.0, high))
