@@ -12,7 +12,7 @@ install := $(bin)/python -m pip install --quiet --disable-pip-version-check --co
 build_tools := setuptools pkgconfig cffi
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint types docs test fuzz mutants wheel-check bench clean
+.PHONY: help demo check lint types docs test test-processors fuzz mutants wheel-check bench clean
 .NOTPARALLEL:
 
 help:  ## This list
@@ -40,6 +40,11 @@ wheel-check: $(VENV)/.installed-dev  ## Build sdist and wheel, install the wheel
 
 test: $(VENV)/.installed-dev  ## The tests; one file: .venv/bin/pytest tests/whole/test_layout.py
 	$(bin)/python -m pytest --numprocesses $(JOBS)
+
+test-processors: $(VENV)/.installed-dev  ## The tests as processors without AVX512 and without AVX round, and without oneDNN
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(bin)/python -m pytest --numprocesses $(JOBS)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(bin)/python -m pytest --numprocesses $(JOBS)
+	$(bin)/python -m pytest --numprocesses $(JOBS) --without-mkldnn
 
 fuzz: $(VENV)/.installed-dev  ## Compile 5,000 random networks and compare (NETWORKS=n for another number)
 	$(bin)/python -m pytest --numprocesses $(JOBS) tests/whole/test_fuzz.py --networks $(NETWORKS)

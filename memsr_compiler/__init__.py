@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from memsr_compiler.errors import RefusedPickle as RefusedPickle
     from memsr_compiler.errors import UnsupportedModel as UnsupportedModel
     from memsr_compiler.evaluation.bench import benchmark as benchmark
-    from memsr_compiler.evaluation.scores import TestImage as TestImage
+    from memsr_compiler.evaluation.image_sets import TestImage as TestImage
     from memsr_compiler.evaluation.scores import evaluate as evaluate
     from memsr_compiler.lowering.compile import compile_to_plain as compile_to_plain
     from memsr_compiler.lowering.equivalence import check_equivalence as check_equivalence
@@ -71,7 +71,7 @@ _HOME = {
     "Upscaler": "runtime.upscaler",
     "Takes": "plain.info",
     "evaluate": "evaluation.scores",
-    "TestImage": "evaluation.scores",
+    "TestImage": "evaluation.image_sets",
     "benchmark": "evaluation.bench",
     # what may be raised
     "MemsrError": "errors",

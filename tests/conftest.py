@@ -1,4 +1,4 @@
-"""What all tests share: one thread, the command line as a function, and `--networks N` for the fuzz tests."""
+"""What all tests share: one thread, the command line as a function, `--networks N` for the fuzz tests, `--without-mkldnn`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ torch.set_num_threads(1)  # tiny convolutions: more threads only wait for each o
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--networks", type=int, default=200, help="how many random networks test_fuzz compiles")
+    parser.addoption("--without-mkldnn", action="store_true", help="convolve in torch's own way, not in oneDNN's")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--without-mkldnn"):
+        torch.backends.mkldnn.enabled = False
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.models import network_file
 from memsr_compiler.commands.options import BenchOptions, ReadingOptions
-from memsr_compiler.commands.output import Talk, mebibytes, thousands
-from memsr_compiler.commands.photographs import finite, scored_images
+from memsr_compiler.commands.output import Talk, finite, mebibytes, thousands
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.bench import Measured, benchmark
+from memsr_compiler.evaluation.image_sets import read_test_images
 from memsr_compiler.files import atomic_write
 from memsr_compiler.reports.scatter import Dot, draw_scatter_png, draw_scatter_svg
 
@@ -37,11 +37,11 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
             provider=options.provider,
             threads=options.threads,
             repeats=options.repeats,
-            images=lambda scale: scored_images(options.data, scale, talk),
+            images=lambda scale: read_test_images(options.data, scale, warn=talk.warn),
             on_step=step,
         )
     where = str(options.data) if options.data else "the photographs that ship"
-    title = f"{options.size[0]}x{options.size[1]} input, {options.provider}; PSNR on {where}"
+    title = f"{options.size[0]}x{options.size[1]} input, {options.provider}; PSNR on {where}, protocol edsr"
     if options.csv is not None:
         with atomic_write(options.csv) as file:
             file.write(as_csv(found).encode())
@@ -58,6 +58,7 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
             "threads": options.threads,
             "repeats": options.repeats,
             "data": where,
+            "protocol": "edsr",
             "models": [{**_values(m), "seconds": list(m.seconds)} for m in found],
         }
     )
@@ -96,7 +97,7 @@ def _values(m: Measured) -> dict[str, Any]:
     """For CSV and JSON."""
     lower, upper = m.quartiles
     return {
-        "network": str(m.path),
+        "network": str(m.path or m.name),
         "engine": m.engine,
         "width": m.size[0],
         "height": m.size[1],
@@ -117,7 +118,7 @@ def _values(m: Measured) -> dict[str, Any]:
 def _row(m: Measured) -> tuple[str, ...]:
     lower, upper = m.quartiles
     return (
-        m.path.name,
+        m.name,
         m.engine,
         "" if m.parameters is None else thousands(m.parameters),
         "" if m.macs is None else f"{m.macs / 1e9:,.1f} G",
@@ -132,7 +133,7 @@ def _row(m: Measured) -> tuple[str, ...]:
 
 def _dot(m: Measured) -> Dot:
     return Dot(
-        m.path.name,
+        m.name,
         m.median,
         math.nan if m.score is None else m.score.psnr,
         None if m.memory is None else m.memory.bytes,

@@ -40,7 +40,7 @@ def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     student = load_plain(options.student, require_certificate=False).float()
     student.certificate = None  # it speaks of these weights, and others will come
     model = source(reading.of(options.teacher), 8, talk)
-    input_range = model.shape.input_range
+    input_range = model.takes.input_range
     teacher = LeveledTeacher.of(model.model, input_range)
     info = student.info
     if info.teacher_sha256 != teacher.sha256:

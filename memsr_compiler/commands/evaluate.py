@@ -11,9 +11,9 @@ from typing import Any
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.models import open_network
 from memsr_compiler.commands.options import EvalOptions, ReadingOptions
-from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.photographs import finite, scored_images
+from memsr_compiler.commands.output import Talk, finite
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.evaluation.image_sets import find_scale, read_test_images
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
 from memsr_compiler.files import atomic_write
 from memsr_compiler.runtime.open import Model, common_scale
@@ -29,8 +29,8 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     models = {name: None if name == BICUBIC else _open(name, options, reading, talk) for name in options.model}
     if len(models) < len(options.model):
         raise InvalidInput("a model is named twice; name each once")
-    scale = common_scale([model for model in models.values() if model is not None], options.scale)
-    images = scored_images(options.data, scale, talk, keep_grey=options.protocol == "srcnn")
+    scale = _scale([model for model in models.values() if model is not None], options)
+    images = read_test_images(options.data, scale, keep_grey=options.protocol == "srcnn", warn=talk.warn)
     scores: dict[str, list[Score]] = {}
     with talk.progress(len(models)) as step:
         for name, model in models.items():
@@ -63,6 +63,14 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     )
     if options.csv is not None:
         talk.say(f"written      {options.csv}")
+
+
+def _scale(models: Sequence[Model], options: EvalOptions) -> int:
+    """The models' own scale, the one that is told, or what HR and LR show."""
+    told = options.scale
+    if told is None and all(model.takes.scale == 1 for model in models):
+        told = find_scale(options.data)
+    return common_scale(models, told)
 
 
 def as_csv(scores: Mapping[str, Sequence[Score]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -107,6 +108,11 @@ def is_first() -> bool:
 
 def silenced(talk: Talk) -> Talk:
     return talk if is_first() else Talk(quiet=True)
+
+
+def finite(value: float | None) -> float | None:
+    """The value for JSON, which has no infinity."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def mebibytes(count: float) -> str:

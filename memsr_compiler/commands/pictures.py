@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.commands.photographs import Images, Sample, Samples
+from memsr_compiler.evaluation.image_sets import TestImage
+from memsr_compiler.evaluation.scores import enlarge_bicubic, image_psnr
 from memsr_compiler.images.files import to_uint8
 from memsr_compiler.images.metrics import luma
 from memsr_compiler.images.resize import resize
 from memsr_compiler.reports.side_by_side import Picture
+
+Images = Sequence[NDArray[np.uint8]]
 
 PICTURES = 3
 CROP = 56  # pixels a side, shown three times enlarged
 WHOLE = 256  # pixels; the longer side of a whole photograph
 
 
-def pictures(samples: Samples, made: Mapping[str, Images]) -> list[Picture]:
-    """One for each sample: the original, bicubic, and what the networks made of it, by name."""
-    return [
-        _picture(sample, {name: images[i] for name, images in made.items()}) for i, sample in enumerate(samples.images)
-    ]
+def pictures(tests: Sequence[TestImage], outputs: Mapping[str, Images], *, grey: bool) -> list[Picture]:
+    """One for each image: the original, bicubic, and what the networks made of it, by name.
+
+    grey   the networks work on Y, which is what is shown
+    """
+    return [_picture(test, {name: images[i] for name, images in outputs.items()}, grey) for i, test in enumerate(tests)]
 
 
-def _picture(sample: Sample, made: Mapping[str, NDArray[np.uint8]]) -> Picture:
-    grey = sample.input.shape[1] == 1
-    original = luma(sample.high).round().astype(np.uint8) if grey else sample.high
-    tall, wide = sample.high.shape[:2]
-    top, left = hardest(sample)
+def _picture(test: TestImage, outputs: Mapping[str, NDArray[np.uint8]], grey: bool) -> Picture:
+    original = luma(test.high).round().astype(np.uint8) if grey else test.high
+    bicubic = enlarge_bicubic(test)
+    tall, wide = test.high.shape[:2]
+    top, left = find_hardest(test, bicubic)
     here = slice(top, top + CROP), slice(left, left + CROP)
     crops: list[tuple[str, NDArray[np.uint8], float | None]] = [("original", original[here], None)]
-    for name, image in {"bicubic": sample.bicubic, **made}.items():
-        crops.append((name, to_uint8(image[here]), sample.score(image)))
+    shown = (luma(bicubic) / 255)[..., None] if grey else bicubic
+    crops.append(("bicubic", to_uint8(shown[here]), image_psnr(test, bicubic)))
+    crops += [(name, to_uint8(image[here]), image_psnr(test, image)) for name, image in outputs.items()]
     place = left / wide, top / tall, min(CROP, wide) / wide, min(CROP, tall) / tall
     whole = resize(original, min(1.0, WHOLE / max(tall, wide)))
-    return Picture(sample.name, to_uint8(whole), place, crops)
+    return Picture(test.name, to_uint8(whole), place, crops)
 
 
-def hardest(sample: Sample) -> tuple[int, int]:
+def find_hardest(test: TestImage, bicubic: NDArray[Any]) -> tuple[int, int]:
     """Top and left of the crop in which bicubic is furthest from the original."""
-    error = np.square(luma(sample.bicubic) - luma(sample.high))
+    error = np.square(luma(bicubic) - luma(test.high))
     tall, wide = error.shape
     sums = np.pad(error.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    tops, lefts = _starts(tall, sample.shave), _starts(wide, sample.shave)
+    tops, lefts = _starts(tall, test.scale), _starts(wide, test.scale)
     bottoms, rights = np.minimum(tops + CROP, tall), np.minimum(lefts + CROP, wide)
     total: NDArray[Any] = (
         sums[np.ix_(bottoms, rights)]

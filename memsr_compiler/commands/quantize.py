@@ -12,25 +12,17 @@ from torch import Tensor
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.models import open_network
 from memsr_compiler.commands.options import QuantizeOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.photographs import (
-    Photograph,
-    Samples,
-    Shape,
-    calibration_inputs,
-    calibration_samples,
-    data_samples,
-    finite,
-    mean_psnr,
-    outputs,
-    read_photographs,
-)
+from memsr_compiler.commands.output import Talk, finite
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.evaluation.image_sets import ImageSet, calibration_image_set, read_image_set
+from memsr_compiler.evaluation.scores import enlarge, mean_psnr
+from memsr_compiler.images.files import NamedImage, read_folder
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.runtime.open import NetworkFile, counted
 from memsr_compiler.runtime.runners import Network, OrtNetwork
-from memsr_compiler.student.crops import batches, sample_inputs
+from memsr_compiler.student.crops import batches, calibration_inputs, sample_inputs
 
 PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends on what else the machine does
 
@@ -53,32 +45,35 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     network = TeacherOptions(teacher=options.model, input_range=options.input_range)
     model = open_network(network, talk, provider="cpu", threads=None)
     takes = model.takes
-    shape = Shape(takes.scale, takes.channels, takes.input_range)
-    photographs = None if options.calibration is None else read_photographs(options.calibration, talk)
-    images = batches(_inputs(photographs, shape, options, talk), samples=options.samples, seed=options.seed)
-    samples = (
-        calibration_samples(photographs, shape) if options.data is None else data_samples(options.data, shape, talk)
-    )
+    photographs = None if options.calibration is None else read_folder(options.calibration, warn=talk.warn)
+    images = batches(_inputs(photographs, takes, options, talk), samples=options.samples, seed=options.seed)
+    if options.data is None:
+        tests = calibration_image_set(photographs, takes.scale)
+    else:
+        tests = read_image_set(options.data, takes.scale, warn=talk.warn)
     with talk.progress() as step:
         step("quantising")
         written = quantize(options.model, options.out, images, takes=takes, cost=counted(NetworkFile(options.model))[1])
         step("running both")
         pair = tuple(OrtNetwork(path, threads=1) for path in (options.model, options.out))
-        costs = _compared(pair[0], pair[1], samples, shape, options.size)
-    _tell(written, costs, samples, len(images), options, talk)
+        costs = _compared(pair[0], pair[1], tests, takes, options.size)
+    _tell(written, costs, tests, len(images), options, talk)
 
 
-def _inputs(photographs: list[Photograph] | None, shape: Shape, options: QuantizeOptions, talk: Talk) -> list[Tensor]:
+def _inputs(photographs: list[NamedImage] | None, takes: Takes, options: QuantizeOptions, talk: Talk) -> list[Tensor]:
     if photographs is None or options.calibration is None:
-        return sample_inputs(scale=shape.scale, channels=shape.channels, input_range=shape.input_range)
-    return calibration_inputs(photographs, shape, options.calibration, talk)
+        return sample_inputs(scale=takes.scale, channels=takes.channels, input_range=takes.input_range)
+    return calibration_inputs(photographs, takes, options.calibration, warn=talk.warn)
 
 
-def _compared(exact: Network, integer: Network, samples: Samples, shape: Shape, size: tuple[int, int]) -> Costs:
-    scores = [mean_psnr(samples, outputs(network, samples, shape.input_range)) for network in (exact, integer)]
-    low, high = shape.input_range
+def _compared(exact: Network, integer: Network, tests: ImageSet, takes: Takes, size: tuple[int, int]) -> Costs:
+    scores = [
+        mean_psnr(tests.images, (enlarge(network, takes, image) for image in tests.images))
+        for network in (exact, integer)
+    ]
+    low, high = takes.input_range
     width, height = size
-    image = torch.rand(1, shape.channels, height, width, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, takes.channels, height, width, generator=torch.Generator().manual_seed(0))
     return Costs((scores[0], scores[1]), *time_ratio(exact, integer, image * (high - low) + low))
 
 
@@ -95,7 +90,7 @@ def _seconds(network: Network, image: Tensor) -> float:
 
 
 def _tell(
-    written: Quantized, costs: Costs, samples: Samples, batches: int, options: QuantizeOptions, talk: Talk
+    written: Quantized, costs: Costs, tests: ImageSet, batches: int, options: QuantizeOptions, talk: Talk
 ) -> None:
     width, height = options.size
     talk.json(
@@ -104,14 +99,15 @@ def _tell(
             "convolutions_in_8_bits": written.convolutions,
             "bytes": {"float32": written.source_bytes, "int8": written.bytes},
             "psnr": {"float32": finite(costs.psnr[0]), "int8": finite(costs.psnr[1])},
-            "psnr_on": samples.words,
+            "psnr_on": tests.words,
+            "protocol": "edsr",
             "size": [width, height],
             "seconds": {"float32": costs.seconds, "int8": costs.seconds * costs.ratio},
             "time_ratio": costs.ratio,
         }
     )
     talk.table(
-        f"PSNR on {samples.words}; one thread, a {width}x{height} input",
+        f"PSNR on {tests.words}, protocol edsr; one thread, a {width}x{height} input",
         ("", "PSNR-Y", "file", "time"),
         [
             (

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.options import ShrinkOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk, is_first, silenced, widths_text
-from memsr_compiler.commands.photographs import Images, Samples, bicubic_psnr, finite, mean_psnr, outputs
-from memsr_compiler.commands.pictures import PICTURES, pictures
+from memsr_compiler.commands.output import Talk, finite, is_first, silenced, widths_text
+from memsr_compiler.commands.pictures import PICTURES, Images, pictures
 from memsr_compiler.commands.student_common import (
     Source,
     cost_cells,
@@ -23,9 +23,13 @@ from memsr_compiler.commands.student_common import (
     source,
 )
 from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.evaluation.image_sets import ImageSet, TestImage
+from memsr_compiler.evaluation.scores import enlarge, enlarge_bicubic, mean_psnr
 from memsr_compiler.files import atomic_write
+from memsr_compiler.images.files import to_uint8
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.reports.student import Row, report_student
 from memsr_compiler.reports.text import format_decibels
@@ -47,36 +51,44 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
     check_outputs(teacher_options.teacher, files)
     teacher = source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
-    given = material(options, teacher.shape, talk)
+    given = material(options, teacher.takes, talk)
     with talk.progress() as step:
         with join_processes():
             net = derive(teacher, options, options.budget, given, step)
         if not is_first():
             return
-        samples = given.samples(teacher.shape)
+        tests = given.tests(teacher.takes)
         step("running both on photographs")
         name = "plain" if teacher.is_plain else "teacher"
-        made = {name: outputs(copy_module(teacher.model, torch.float32), samples, teacher.shape.input_range)}
-        made["student"] = outputs(copy_module(net, torch.float32), samples, teacher.shape.input_range)
-        rows = _rows(teacher, net, samples, made)
+        outputs = {
+            name: _outputs(teacher.model, teacher.takes, tests.images),
+            "student": _outputs(net, teacher.takes, tests.images),
+        }
+        rows = _rows(teacher, net, tests, outputs)
         page = ""
         if options.report is not None:
-            page = _page(teacher_options.teacher, options, teacher, net, rows, samples, made, step)
+            page = _page(teacher_options.teacher, options, teacher, net, rows, tests, outputs, step)
         step("writing")
         _write(net, options, page)
-    _tell(net, rows, samples, files, options, talk)
+    _tell(net, rows, tests, files, options, talk)
 
 
-def _rows(teacher: Source, net: PlainNet, samples: Samples, made: Mapping[str, Images]) -> list[Row]:
+def _outputs(network: nn.Module, takes: Takes, tests: Sequence[TestImage]) -> Images:
+    """What a network makes of each image, rounded to 8 bits, as it is scored."""
+    single = copy_module(network, torch.float32)
+    return [to_uint8(enlarge(single, takes, image)) for image in tests]
+
+
+def _rows(teacher: Source, net: PlainNet, tests: ImageSet, outputs: Mapping[str, Images]) -> list[Row]:
     """For the table of costs.  The plain network is the teacher's equivalent, so its PSNR is the teacher's."""
     report = _report(net)
-    own = mean_psnr(samples, made["plain" if teacher.is_plain else "teacher"])
-    rows = [Row("bicubic", None, bicubic_psnr(samples))]
+    own = mean_psnr(tests.images, outputs["plain" if teacher.is_plain else "teacher"])
+    rows = [Row("bicubic", None, mean_psnr(tests.images, map(enlarge_bicubic, tests.images)))]
     if not teacher.is_plain:
         rows.append(Row("teacher", report.teacher_cost or teacher.cost, own))
     if teacher.plain is not None:
         rows.append(Row("plain", teacher.plain, own))
-    return [*rows, Row("student", report.cost or teacher.cost, mean_psnr(samples, made["student"]))]
+    return [*rows, Row("student", report.cost or teacher.cost, mean_psnr(tests.images, outputs["student"]))]
 
 
 def _report(net: PlainNet) -> ShrinkReport:
@@ -91,12 +103,12 @@ def _page(
     teacher: Source,
     net: PlainNet,
     rows: Sequence[Row],
-    samples: Samples,
-    made: Mapping[str, Images],
+    tests: ImageSet,
+    outputs: Mapping[str, Images],
     step: Callable[[str], None],
 ) -> str:
-    shown = replace(samples, images=samples.images[:PICTURES])
-    columns = {name: images[:PICTURES] for name, images in made.items()}
+    shown = tests.images[:PICTURES]
+    columns = {name: images[:PICTURES] for name, images in outputs.items()}
     if not teacher.is_plain:
         step("building the plain network")
         plain = _plain(teacher, options.align, shown)
@@ -107,21 +119,21 @@ def _page(
         teacher_name=path.name,
         rows=rows,
         size=options.size,
-        images=samples.words,
-        pictures=pictures(shown, columns),
+        images=f"{tests.words}, protocol edsr",
+        pictures=pictures(shown, columns, grey=teacher.takes.channels == 1),
     )
 
 
-def _plain(teacher: Source, align: int, samples: Samples) -> dict[str, Images]:
+def _plain(teacher: Source, align: int, tests: Sequence[TestImage]) -> dict[str, Images]:
     """The plain network's pictures; none where it is too large to be built for them."""
-    input_range = teacher.shape.input_range
+    input_range = teacher.takes.input_range
     try:
         net = compile_to_plain(
             teacher.model, input_range=input_range, align=align, image_skip="outside", max_weights=BUILT
         )
     except MemsrError:
         return {}
-    return {"plain": outputs(net, samples, input_range)}
+    return {"plain": _outputs(net, teacher.takes, tests)}
 
 
 def _write(net: PlainNet, options: ShrinkOptions, page: str) -> None:
@@ -139,7 +151,7 @@ def _write(net: PlainNet, options: ShrinkOptions, page: str) -> None:
 
 
 def _tell(
-    net: PlainNet, rows: Sequence[Row], samples: Samples, files: Sequence[Path], options: ShrinkOptions, talk: Talk
+    net: PlainNet, rows: Sequence[Row], tests: ImageSet, files: Sequence[Path], options: ShrinkOptions, talk: Talk
 ) -> None:
     report = _report(net)
     width, height = options.size
@@ -153,7 +165,8 @@ def _tell(
             "size": [width, height],
             **{row.name: cost_data(row.cost, options.size) for row in rows if row.cost is not None},
             "psnr": {row.name: finite(row.psnr) for row in rows},
-            "psnr_on": samples.words,
+            "psnr_on": tests.words,
+            "protocol": "edsr",
             "fidelity": [finite(value) for value in report.fidelity],
             "seconds": report.seconds,
         }
@@ -167,7 +180,7 @@ def _tell(
         ],
     )
     talk.table(
-        f"Costs at a {width}x{height} input; PSNR on {samples.words}",
+        f"Costs at a {width}x{height} input; PSNR on {tests.words}, protocol edsr",
         ("", "parameters", "multiply-adds", "feature maps", "PSNR-Y"),
         [(row.name, *cost_cells(row.cost, options.size), format_decibels(row.psnr)) for row in rows],
     )

@@ -61,13 +61,13 @@ def _own(reading: ReadingOptions, path: Path) -> TeacherOptions:
 
 
 def _levels(network: Source) -> LeveledTeacher:
-    return LeveledTeacher.of(network.model, network.shape.input_range)
+    return LeveledTeacher.of(network.model, network.takes.input_range)
 
 
 def _images(network: Source, options: SimilarityOptions, talk: Talk) -> list[Tensor]:
-    shape = network.shape
-    given = material(StudentOptions(calibration=options.data), shape, talk).calibration
-    images = given or sample_inputs(scale=shape.scale, channels=shape.channels, input_range=shape.input_range)
+    takes = network.takes
+    given = material(StudentOptions(calibration=options.data), takes, talk).calibration
+    images = given or sample_inputs(scale=takes.scale, channels=takes.channels, input_range=takes.input_range)
     return batches(images, samples=options.samples)
 
 

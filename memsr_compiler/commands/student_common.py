@@ -13,20 +13,16 @@ from torch import Tensor, nn
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers
 from memsr_compiler.commands.options import StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands
-from memsr_compiler.commands.photographs import (
-    Photograph,
-    Samples,
-    Shape,
-    calibration_inputs,
-    calibration_samples,
-    read_photographs,
-)
 from memsr_compiler.commands.teachers import describe, read
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.evaluation.image_sets import ImageSet, calibration_image_set
+from memsr_compiler.images.files import NamedImage, read_folder
 from memsr_compiler.lowering.inspection import inspect
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
+from memsr_compiler.student.crops import calibration_inputs
 from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.trace.trace import trace
@@ -40,7 +36,7 @@ class Source:
     """
 
     model: nn.Module
-    shape: Shape
+    takes: Takes
     words: str
     cost: Cost
     plain: Cost | None
@@ -55,10 +51,11 @@ class Material:
     """What students are derived from, and scored on."""
 
     calibration: Sequence[Tensor] | None
-    photographs: Sequence[Photograph] | None
+    photographs: Sequence[NamedImage] | None
 
-    def samples(self, shape: Shape) -> Samples:
-        return calibration_samples(self.photographs, shape)
+    def tests(self, takes: Takes) -> ImageSet:
+        """The middles of the first photographs."""
+        return calibration_image_set(self.photographs, takes.scale)
 
 
 def source(options: TeacherOptions, align: int, talk: Talk) -> Source:
@@ -69,8 +66,14 @@ def source(options: TeacherOptions, align: int, talk: Talk) -> Source:
     graph = trace(teacher.module, input_range=input_range).graph
     found = inspect(teacher.module, input_range=input_range, align=align)
     predicted = found.predictions[0].cost if found.predictions else None
-    shape = Shape(graph.scale, graph.input.channels, input_range)
-    return Source(teacher.module, shape, describe(teacher, input_range), cost_of_graph(graph), predicted)
+    channels = graph.input.channels
+    if channels not in (1, 3):
+        raise InvalidInput(
+            f"the network takes {channels} channels, and photographs have 3, or 1 for Y; use shrink from Python, "
+            "with tensors"
+        )
+    takes = Takes(graph.scale, channels, input_range)
+    return Source(teacher.module, takes, describe(teacher, input_range), cost_of_graph(graph), predicted)
 
 
 def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
@@ -87,20 +90,16 @@ def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
         raise InvalidInput(f"{options.teacher}: its input values are {low:g} to {high:g}; leave --input-range out")
     cost = cost_of_layers([(tuple(layer.weight.shape), layer.shuffle) for layer in net])
     words = f"a plain network of {len(net.layers)} layers, made by {net.info.tool}"
-    return Source(net, Shape.of(net.info), words, cost, cost)
+    takes = Takes(net.info.scale, net.info.channels, net.info.input_range)
+    return Source(net, takes, words, cost, cost)
 
 
-def material(options: StudentOptions, shape: Shape, talk: Talk) -> Material:
-    """The calibration images.  Raises InvalidInput if there are none, or the network does not work on photographs."""
-    if shape.channels not in (1, 3):
-        raise InvalidInput(
-            f"the network takes {shape.channels} channels, and photographs have 3, or 1 for Y; use shrink from Python, "
-            "with tensors"
-        )
+def material(options: StudentOptions, takes: Takes, talk: Talk) -> Material:
+    """The calibration images.  Raises InvalidInput if there are none."""
     if options.calibration is None:
         return Material(None, None)
-    photographs = read_photographs(options.calibration, talk)
-    return Material(calibration_inputs(photographs, shape, options.calibration, talk), photographs)
+    photographs = read_folder(options.calibration, warn=talk.warn)
+    return Material(calibration_inputs(photographs, takes, options.calibration, warn=talk.warn), photographs)
 
 
 def derive(
@@ -125,7 +124,7 @@ def derive(
         paper=parse_paper_options(options.paper or ()),
         seed=options.seed,
         align=options.align,
-        input_range=teacher.shape.input_range,
+        input_range=teacher.takes.input_range,
         on_step=on_step,
     )
 

@@ -15,8 +15,7 @@ from torch import nn
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.options import StudentOptions, SweepOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk, widths_text
-from memsr_compiler.commands.photographs import Samples, bicubic_psnr, data_samples, finite, mean_psnr, outputs
+from memsr_compiler.commands.output import Talk, finite, widths_text
 from memsr_compiler.commands.student_common import (
     Material,
     Source,
@@ -27,6 +26,8 @@ from memsr_compiler.commands.student_common import (
     source,
 )
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
+from memsr_compiler.evaluation.scores import enlarge, enlarge_bicubic, mean_psnr
 from memsr_compiler.files import atomic_write
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.reports.tradeoff import Point, draw_tradeoff
@@ -52,25 +53,29 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
     check_outputs(teacher_options.teacher, files)
     teacher = source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
-    given = material(options, teacher.shape, talk)
-    samples = data_samples(options.data, teacher.shape, talk) if options.data else given.samples(teacher.shape)
+    given = material(options, teacher.takes, talk)
+    if options.data is None:
+        tests = given.tests(teacher.takes)
+    else:
+        tests = read_image_set(options.data, teacher.takes.scale, warn=talk.warn)
     with talk.progress() as step:
         step("running the teacher")
-        itself = Entry("plain" if teacher.is_plain else "teacher", _psnr(teacher.model, samples, teacher), teacher.cost)
-        students = [_student(teacher, options, budget, given, samples, step) for budget in options.budgets]
-    bicubic = Entry("bicubic", bicubic_psnr(samples))
+        itself = Entry("plain" if teacher.is_plain else "teacher", _psnr(teacher.model, tests, teacher), teacher.cost)
+        students = [_student(teacher, options, budget, given, tests, step) for budget in options.budgets]
+    bicubic = Entry("bicubic", mean_psnr(tests.images, map(enlarge_bicubic, tests.images)))
     size = options.size
     if options.csv is not None:
         with atomic_write(options.csv) as file:
             file.write(table([bicubic, *students, itself], size).encode())
     if options.plot is not None:
-        title = f"{teacher_options.teacher.name}: {options.init} students, PSNR on {samples.words}"
+        title = f"{teacher_options.teacher.name}: {options.init} students, PSNR on {tests.words}, protocol edsr"
         with atomic_write(options.plot) as file:
             file.write(_plot(students, itself, bicubic, size, title).encode())
     talk.json(
         {
             "written": [str(path) for path in files],
-            "psnr_on": samples.words,
+            "psnr_on": tests.words,
+            "protocol": "edsr",
             "size": list(size),
             "mode": options.init,
             "bicubic": _data(bicubic, size),
@@ -79,7 +84,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
         }
     )
     talk.table(
-        f"Costs at a {size[0]}x{size[1]} input; PSNR on {samples.words}",
+        f"Costs at a {size[0]}x{size[1]} input; PSNR on {tests.words}, protocol edsr",
         ("", "parameters", "multiply-adds", "feature maps", "PSNR-Y", "widths"),
         [
             (entry.name, *cost_cells(entry.cost, size), format_decibels(entry.psnr), widths_text(entry.widths))
@@ -95,7 +100,7 @@ def _student(
     options: StudentOptions,
     budget: Mapping[str, Any],
     given: Material,
-    samples: Samples,
+    tests: ImageSet,
     step: Callable[[str], None],
 ) -> Entry:
     name = " ".join(f"{key} {value}" for key, value in budget.items())
@@ -103,11 +108,12 @@ def _student(
     step(f"{name}: running it")
     report: object = net.report
     assert isinstance(report, ShrinkReport), "shrink leaves its report with the student"
-    return Entry(name, _psnr(net, samples, teacher), report.cost, net.widths)
+    return Entry(name, _psnr(net, tests, teacher), report.cost, net.widths)
 
 
-def _psnr(network: nn.Module, samples: Samples, teacher: Source) -> float | None:
-    return mean_psnr(samples, outputs(copy_module(network, torch.float32), samples, teacher.shape.input_range))
+def _psnr(network: nn.Module, tests: ImageSet, teacher: Source) -> float | None:
+    single = copy_module(network, torch.float32)
+    return mean_psnr(tests.images, (enlarge(single, teacher.takes, image) for image in tests.images))
 
 
 def _data(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from memsr_compiler.commands.command import option_values
 from memsr_compiler.commands.options import TrainingOptions
 from memsr_compiler.commands.output import Talk, is_first
-from memsr_compiler.commands.photographs import scored_images
 from memsr_compiler.errors import InvalidInput, MemsrError
-from memsr_compiler.evaluation.scores import Score, TestImage, evaluate, evaluate_bicubic, mean
+from memsr_compiler.evaluation.image_sets import TestImage, read_test_images
+from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
 from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.training import checkpoints
@@ -92,7 +92,7 @@ def recipe(options: TrainingOptions) -> Recipe:
 
 def read_bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:
     """Read the images of --val, or the photographs that ship."""
-    images = scored_images(options.val, takes.scale, talk)
+    images = read_test_images(options.val, takes.scale, warn=talk.warn)
     words = "the photographs that ship" if options.val is None else str(options.val)
     return Bench(images, takes, f"{len(images)} images, {words}")
 
@@ -250,13 +250,14 @@ def tell(outcome: Outcome, rows: Mapping[str, Score], words: str, written: Seque
             "psnr": {name: score.psnr for name, score in rows.items()},
             "ssim": {name: score.ssim for name, score in rows.items()},
             "scored_on": words,
+            "protocol": "edsr",
             "best_step": outcome.best_step,
             "end": outcome.end,
             "written": [str(path) for path in written],
         }
     )
     cells = [(name, f"{score.psnr:.3f} dB", f"{score.ssim:.4f}") for name, score in rows.items()]
-    talk.table(f"On Y, {words}", ("", "PSNR", "SSIM"), cells)
+    talk.table(f"On Y, {words}, protocol edsr", ("", "PSNR", "SSIM"), cells)
     talk.say(f"best         at step {outcome.best_step:,}; at the end {outcome.end:.3f} dB")
     talk.say(f"written      {', '.join(map(str, written))}")
 

@@ -7,28 +7,35 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.evaluation.memory import Memory, peak_memory
-from memsr_compiler.evaluation.scores import Score, TestImage, evaluate, mean
-from memsr_compiler.images.files import sample_photographs
+from memsr_compiler.evaluation.image_sets import TestImage, TestImages, read_test_images, sample_test_images
+from memsr_compiler.evaluation.memory import Memory, measure_run, peak_memory
+from memsr_compiler.evaluation.scores import Score, evaluate, mean
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.plain.write import export_onnx
-from memsr_compiler.runtime.open import Model, NetworkFile, common_scale, counted, open_model
-from memsr_compiler.runtime.runners import Provider
+from memsr_compiler.runtime.open import Model, NetworkFile, common_scale, count_module, counted, open_model
+from memsr_compiler.runtime.runners import Provider, TorchNetwork
+from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
+from memsr_compiler.torch_helpers import copy_module
 
 
 @dataclass(frozen=True)
 class Measured:
     """One network among those that were compared.
 
-    path         as given;   engine  who computed it, and where
+    path         as given, None for a module;   name  the file's, or the module's class
+    engine       who computed it, and where
     size         width and height of what it was given: `size`, or the enlarged image for networks of scale 1
     parameters   None where the file does not tell
     cost         None for a network that no plain network can express
@@ -39,7 +46,8 @@ class Measured:
     score        PSNR-Y and SSIM, averages; None without images
     """
 
-    path: Path
+    path: Path | None
+    name: str
     engine: str
     size: tuple[int, int]
     parameters: int | None
@@ -52,7 +60,7 @@ class Measured:
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Median of the seconds."""
         return statistics.median(self.seconds)
 
     @property
@@ -63,7 +71,7 @@ class Measured:
 
     @property
     def macs(self) -> int | None:
-        """Multiply-adds for the image."""
+        """Multiply-adds that the image takes."""
         width, height = self.size
         return None if self.cost is None else self.cost.macs_per_pixel * width * height
 
@@ -74,31 +82,27 @@ class Measured:
         return None if self.cost is None else self.cost.memory(height, width, self.precision)
 
 
-def photographs(scale: int) -> list[TestImage]:
-    """Those that ship.  Raises InvalidInput if scikit-image, which brings them, is missing."""
-    return [TestImage.of(f"photograph {i}", image, scale) for i, image in enumerate(sample_photographs(), 1)]
-
-
 def benchmark(
-    models: Sequence[str | Path | NetworkFile],
+    models: Sequence[TeacherLike | NetworkFile],
     *,
     size: tuple[int, int] = (960, 540),
     scale: int | None = None,
     provider: Provider = "cpu",
     threads: int | None = None,
     repeats: int = 5,
-    images: Callable[[int], Sequence[TestImage]] | None = photographs,
+    images: Callable[[int], Sequence[TestImage]] | TestImages = sample_test_images,
     on_step: Callable[[str], None] | None = None,
 ) -> tuple[Measured, ...]:
-    """Measure networks: .onnx and plain .safetensors in ONNX Runtime, teachers in torch.
+    """Measure networks side by side: .onnx and plain networks in ONNX Runtime, teachers in torch.
 
-    models    files; `runtime.open.NetworkFile` for a teacher that needs to be told how it is read
+    models    files, what `read_teacher` gives, or modules; `runtime.open.NetworkFile` for a file that needs to be told
+              how it is read.  Memory of modules is measured in this process, where it may have been more
     size      width and height of the image to enlarge
     scale     where no network has one of its own (VDSR)
     provider  "cpu", "cuda" or "tensorrt"
     threads   None: the engine's choice
     repeats   rounds, in each of which every network runs once, so that other work on the machine hits all alike
-    images    what to score them on, by the scale factor; None: nothing
+    images    what to score them on, as for `evaluate`, or a function that gives them by the scale factor; None: nothing
     on_step   hears what is measured next
 
     Networks of scale 1 get the image as it is after interpolation, which is not measured.
@@ -106,70 +110,97 @@ def benchmark(
     Raises InvalidInput for what is no network, networks of different scales, a provider that is not to be had;
     MemsrError where memory is not enough.
     """
-    files = [model if isinstance(model, NetworkFile) else NetworkFile(Path(model)) for model in models]
-    if min(repeats, *size) < 1 or not files:
-        raise InvalidInput(f"{len(files)} networks, {repeats} repeats, size {size}: want 1 or more of each")
+    if isinstance(models, (str, PathLike, NetworkFile, Teacher, nn.Module)):
+        raise InvalidInput(f"models: one {type(models).__name__}; give a list of networks")
+    if min(repeats, *size) < 1 or not models:
+        raise InvalidInput(f"{len(models)} networks, {repeats} repeats, size {size}: want 1 or more of each")
     step = on_step or (lambda what: None)
     with tempfile.TemporaryDirectory() as folder:
-        factor, contenders = _contenders(files, Path(folder), size, scale, provider, threads)
-        chosen = images(factor) if images is not None else ()
+        entries = [_enter(model, Path(folder) / str(i), provider, threads) for i, model in enumerate(models)]
+        factor = common_scale([entry.model for entry in entries], scale)
+        contenders = [_Contender(entry, _shape(entry.model, size, factor)) for entry in entries]
+        tests = images(factor) if callable(images) else () if images is None else read_test_images(images, factor)
         memories, scores = [], []
         for c in contenders:
-            step(f"memory of {c.model.name}")
-            memories.append(peak_memory(c.file, c.shape, provider=provider, threads=threads))
+            step(f"memory of {c.entry.model.name}")
+            memories.append(_memory(c, provider, threads))
         for c in contenders:
-            step(f"quality of {c.model.name}")
-            found = evaluate(c.model.network, c.model.takes, chosen, scale=factor)
-            scores.append(mean(found) if found else None)
+            step(f"quality of {c.entry.model.name}")
+            each = evaluate(c.entry.model.network, c.entry.model.takes, tests, scale=factor) if tests else ()
+            scores.append(mean(each) if each else None)
         step("time")
-        seconds = interleaved([c.model.network.prepare(c.image()) for c in contenders], repeats)
-    return tuple(_measured(*each, first=seconds[0]) for each in zip(contenders, memories, scores, seconds, strict=True))
+        seconds = interleaved([c.entry.model.network.prepare(c.image()) for c in contenders], repeats)
+        measured = zip(contenders, memories, scores, seconds, strict=True)
+        return tuple(_conclude(*each, first=seconds[0]) for each in measured)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A network, ready to run.
+
+    path    of the file that was named, None for a module;   file  the one that runs, None for a module
+    count   tells its parameters and cost
+    """
+
+    path: Path | None
+    file: NetworkFile | None
+    model: Model
+    count: Callable[[], tuple[int | None, Cost | None]]
 
 
 @dataclass(frozen=True)
 class _Contender:
-    """given   the file that was named;   file   the one that runs;   shape   channels, height and width of its image"""
+    """A network and the image that it is measured on: channels, height and width."""
 
-    given: NetworkFile
-    file: NetworkFile
-    model: Model
+    entry: _Entry
     shape: tuple[int, int, int]
 
     def image(self) -> torch.Tensor:
-        low, high = self.model.takes.input_range
+        low, high = self.entry.model.takes.input_range
         return torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0)) * (high - low) + low
 
 
-def _contenders(
-    files: Sequence[NetworkFile],
-    folder: Path,
-    size: tuple[int, int],
-    scale: int | None,
-    provider: Provider,
-    threads: int | None,
-) -> tuple[int, list[_Contender]]:
-    """What all of them enlarge by, and they, ready to run."""
-    ready = [_in_onnx(file, folder / f"{i}.{file.path.name}.onnx") for i, file in enumerate(files)]
-    models = [
-        replace(open_model(file, provider=provider, threads=threads), name=given.path.name)
-        for given, file in zip(files, ready, strict=True)
-    ]
-    factor = common_scale(models, scale)
-    shapes = [_shape(model, size, factor) for model in models]
-    return factor, [_Contender(*each) for each in zip(files, ready, models, shapes, strict=True)]
+def _enter(source: TeacherLike | NetworkFile, place: Path, provider: Provider, threads: int | None) -> _Entry:
+    """Open a network; a plain one is written to `place` as .onnx, so that all plain networks run in one engine."""
+    if isinstance(source, (str, PathLike)):
+        source = NetworkFile(Path(source))
+    if isinstance(source, NetworkFile):
+        ready = _in_onnx(source, place.with_suffix(f".{source.path.name}.onnx"))
+        model = open_model(ready, provider=provider, threads=threads)
+        return _Entry(source.path, ready, replace(model, name=source.path.name), partial(counted, source))
+    teacher = as_teacher(source)
+    name = teacher.path.name if teacher.path else type(teacher.module).__name__
+    single = copy_module(teacher.module, torch.float32)
+    if isinstance(single, PlainNet):
+        ready = NetworkFile(place.with_suffix(".onnx"))
+        export_onnx(single, ready.path)
+        model = open_model(ready, provider=provider, threads=threads)
+        return _Entry(teacher.path, ready, replace(model, name=name), partial(counted, ready))
+    model = Model(name, TorchNetwork(single, provider=provider, threads=threads), teacher.takes)
+    return _Entry(teacher.path, None, model, partial(count_module, teacher.module))
 
 
-def _measured(
+def _memory(c: _Contender, provider: Provider, threads: int | None) -> Memory | None:
+    """In a process of its own for a file; a module cannot be taken there."""
+    if c.entry.file is not None:
+        return peak_memory(c.entry.file, c.shape, provider=provider, threads=threads)
+    memory = measure_run(c.entry.model.network, c.shape, provider=provider)
+    return memory and replace(memory, at_least=True)
+
+
+def _conclude(
     c: _Contender, memory: Memory | None, score: Score | None, seconds: tuple[float, ...], *, first: tuple[float, ...]
 ) -> Measured:
-    parameters, cost = counted(c.given)
+    parameters, cost = c.entry.count()
+    network = c.entry.model.network
     return Measured(
-        path=c.given.path,
-        engine=c.model.network.engine,
+        path=c.entry.path,
+        name=c.entry.model.name,
+        engine=network.engine,
         size=(c.shape[2], c.shape[1]),
         parameters=parameters,
         cost=cost,
-        precision=c.model.network.precision.itemsize,
+        precision=network.precision.itemsize,
         seconds=seconds,
         ratio=statistics.median(mine / other for mine, other in zip(seconds, first, strict=True)),
         memory=memory,
@@ -201,6 +232,6 @@ def _in_onnx(file: NetworkFile, path: Path) -> NetworkFile:
 
 
 def _shape(model: Model, size: tuple[int, int], scale: int) -> tuple[int, int, int]:
-    """Channels, height and width of what the network is given."""
+    """Channels, height and width of the image that a network is given."""
     factor = scale if model.takes.scale == 1 else 1
     return model.takes.channels, size[1] * factor, size[0] * factor

@@ -34,7 +34,10 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Memory:
-    """bytes      that a run took;   at_least   it may have been more, this system does not tell"""
+    """Memory of a run.
+
+    bytes      that it took;   at_least   it may have been more, this system does not tell
+    """
 
     bytes: int
     at_least: bool = False
@@ -47,7 +50,7 @@ def peak_memory(
     provider: Provider = "cpu",
     threads: int | None = None,
 ) -> Memory | None:
-    """Of one run on an image of random values; None on a GPU that torch does not find.
+    """Memory of one run on an image of random values, in its own process; None on a GPU that torch does not find.
 
     shape   of the image: channels, height, width
 
@@ -78,20 +81,20 @@ def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
     return f"the process that measures memory failed: {''.join(last)}"
 
 
-def taken(network: Runner, shape: tuple[int, int, int], *, provider: Provider = "cpu") -> Memory | None:
-    """By one run in this process."""
+def measure_run(network: Runner, shape: tuple[int, int, int], *, provider: Provider = "cpu") -> Memory | None:
+    """Memory that one run in this process takes."""
     channels, height, width = shape
     image = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0), dtype=network.precision)
     network(torch.zeros(1, channels, TINY, TINY, dtype=network.precision))
     if provider != "cpu":
-        return _taken_on_gpu(network, image)
+        return _measure_on_gpu(network, image)
     exact = _forget_highest()
     before = _status("VmRSS") if exact else _highest()
     network(image)
     return Memory(max(_highest() - before, 0), at_least=not exact)
 
 
-def _taken_on_gpu(network: Runner, image: torch.Tensor) -> Memory | None:
+def _measure_on_gpu(network: Runner, image: torch.Tensor) -> Memory | None:
     if not torch.cuda.is_available():
         return None
     once = network.prepare(image)
@@ -102,7 +105,7 @@ def _taken_on_gpu(network: Runner, image: torch.Tensor) -> Memory | None:
 
 
 def _forget_highest() -> bool:
-    """Whether the system lets the highest amount count from now on."""
+    """Let the highest amount count from now on; False where the system does not allow it."""
     try:
         _CLEAR.write_text("5")
     except OSError:
@@ -111,7 +114,7 @@ def _forget_highest() -> bool:
 
 
 def _highest() -> int:
-    """Bytes of this process at most, so far."""
+    """Bytes that this process had at most so far."""
     if _STATUS.exists():  # getrusage would count the process that started this one, too
         return _status("VmHWM")
     import resource  # which Windows has not
@@ -127,8 +130,8 @@ def _status(key: str) -> int:
 
 def _main(folder: Path) -> None:
     file, shape, provider, threads = pickle.load(sys.stdin.buffer)
-    found = taken(open_runner(file, provider=provider, threads=threads), shape, provider=provider)
-    (folder / RESULT).write_text(json.dumps(found and asdict(found)))
+    memory = measure_run(open_runner(file, provider=provider, threads=threads), shape, provider=provider)
+    (folder / RESULT).write_text(json.dumps(memory and asdict(memory)))
 
 
 if __name__ == "__main__":

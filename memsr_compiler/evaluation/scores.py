@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.files import crop_to_multiple
+from memsr_compiler.evaluation.image_sets import Pixels, TestImage, TestImages, read_test_images
 from memsr_compiler.images.metrics import Protocol, luma, psnr, srcnn_input, ssim
 from memsr_compiler.images.resize import resize
 from memsr_compiler.plain.info import Takes
+from memsr_compiler.runtime.open import NetworkFile, open_model
 from memsr_compiler.runtime.runners import Network
-
-Pixels = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class TestImage:
-    """An image pair, uint8 (H, W, 3), or (H, W, 1) where it is grey.
-
-    high   what outputs are compared with, a multiple of the scale high and wide
-    low    `high` made smaller by the scale; protocol "srcnn" makes its own, without rounding, and does not look at it
-    """
-
-    __test__ = False  # pytest: not a test
-
-    name: str
-    high: NDArray[np.uint8]
-    low: NDArray[np.uint8]
-
-    @staticmethod
-    def of(name: str, high: NDArray[np.uint8], scale: int) -> TestImage:
-        """From the HR image alone: cropped to a multiple of the scale, made smaller by MATLAB's bicubic."""
-        high = crop_to_multiple(high, scale)
-        return TestImage(name, high, resize(high, 1 / scale))
+from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
+from memsr_compiler.torch_helpers import copy_module, torch_device
 
 
 @dataclass(frozen=True)
@@ -50,24 +32,90 @@ class Score:
     ssim: float
 
 
+@overload
 def evaluate(
-    network: Network, takes: Takes, images: Sequence[TestImage], *, scale: int, protocol: Protocol = "edsr"
+    network: Network | TeacherLike,
+    images: TestImages = None,
+    *,
+    takes: Takes | None = None,
+    scale: int | None = None,
+    protocol: Protocol = "edsr",
+    device: str = "cpu",
+) -> list[Score]: ...
+
+
+@overload
+def evaluate(
+    network: Network | TeacherLike,
+    takes: Takes,
+    images: TestImages = None,
+    *,
+    scale: int | None = None,
+    protocol: Protocol = "edsr",
+    device: str = "cpu",
+) -> list[Score]: ...
+
+
+def evaluate(
+    network: Network | TeacherLike,
+    *arguments: Takes | TestImages,
+    takes: Takes | None = None,
+    images: TestImages = None,
+    scale: int | None = None,
+    protocol: Protocol = "edsr",
+    device: str = "cpu",
 ) -> list[Score]:
-    """Score a network (float32 (1, C, h, w) -> (1, C, H, W)) on each image.
+    """Score a network on each image: `evaluate("plain.onnx", "Set5/x2")`.
 
-    scale      of the images; the network's own, or any for a network of scale 1
-    protocol   which pixels are compared: see `images.metrics`
+    network   what `read_teacher` gives, a module, a file, or a function float32 (1, C, h, w) -> (1, C, H, W)
+    takes     what a function takes, or instead of what a module shows; before the images, or by name
+    images    TestImages, a folder with HR and LR or with HR images, or a list of files or arrays; None: the photographs
+              that ship
+    scale     by which the images are to be enlarged; None: the network's own, and for a network that works on enlarged
+              images what LR shows, else 2, 3 and 4 in turn
+    protocol  which pixels are compared: see `images.metrics`
+    device    "cpu" or "cuda", for all but functions
 
-    Raises InvalidInput if network and images do not fit together, or scikit-image is missing.
+    Raises InvalidInput for what is no network or no image, if network and images do not fit together, the device is not
+    to be had, or scikit-image is missing.
     """
-    if takes.scale not in (1, scale):
+    takes, images = _sort(arguments, takes, images)
+    if protocol not in ("edsr", "srcnn"):
+        raise InvalidInput(f"protocol {protocol!r}: want edsr or srcnn")
+    run, takes = _open(network, takes, device)
+    if scale is not None and takes.scale not in (1, scale):
         raise InvalidInput(f"the network enlarges by {takes.scale}, the images are to be enlarged by {scale}")
-    return [_score(image, _enlarged(network, takes, image, scale, protocol), scale, protocol) for image in images]
+    factor = takes.scale if scale is None else scale
+    tests = read_test_images(images, factor, keep_grey=protocol == "srcnn")
+    return [_score(image, enlarge(run, takes, image, protocol=protocol), protocol) for image in tests]
 
 
-def evaluate_bicubic(images: Sequence[TestImage], *, scale: int, protocol: Protocol = "edsr") -> list[Score]:
-    """The same for bicubic interpolation, the first row of every table."""
-    return [_score(image, _bicubic(image, scale, protocol), scale, protocol) for image in images]
+def _sort(
+    arguments: Sequence[Takes | TestImages], takes: Takes | None, images: TestImages
+) -> tuple[Takes | None, TestImages]:
+    """What is taken, and the images, of arguments that may be either."""
+    for argument in arguments:
+        if isinstance(argument, Takes) and takes is None:
+            takes = argument
+        elif images is None and not isinstance(argument, Takes):
+            images = argument
+        else:
+            raise InvalidInput(
+                f"{type(argument).__name__}: is one argument too many; evaluate(network, images) or "
+                "evaluate(network, Takes(scale), images)"
+            )
+    if takes is not None and not isinstance(takes, Takes):
+        raise InvalidInput(f"takes: a {type(takes).__name__}; want memsr_compiler.Takes, which says the scale")
+    return takes, images
+
+
+def evaluate_bicubic(images: TestImages, *, scale: int, protocol: Protocol = "edsr") -> list[Score]:
+    """Score bicubic interpolation, the first row of every table.
+
+    images, scale   as for `evaluate`;   scale 1: what LR shows, else 2, 3 and 4 in turn
+    """
+    tests = read_test_images(images, scale, keep_grey=protocol == "srcnn")
+    return [_score(image, enlarge_bicubic(image, protocol=protocol), protocol) for image in tests]
 
 
 def mean(scores: Sequence[Score]) -> Score:
@@ -77,33 +125,83 @@ def mean(scores: Sequence[Score]) -> Score:
     return Score("average", float(np.mean([s.psnr for s in scores])), float(np.mean([s.ssim for s in scores])))
 
 
-def _score(image: TestImage, output: Pixels, scale: int, protocol: Protocol) -> Score:
-    high = image.high
-    if output.shape[2:] == (3,) and high.shape[2] == 1:  # a grey image is Y itself, three equal channels are not
-        high = np.broadcast_to(high, (*high.shape[:2], 3))
-    return Score(
-        image.name,
-        psnr(output, high, scale=scale, protocol=protocol),
-        ssim(output, high, scale=scale, protocol=protocol),
-    )
+def mean_psnr(images: Sequence[TestImage], outputs: Iterable[Pixels], *, protocol: Protocol = "edsr") -> float | None:
+    """Average PSNR on Y in dB of what was made of test images; None where there is none.
+
+    outputs   one for each image, as `enlarge` gives them, or rounded to 8 bits
+    """
+    scores = [image_psnr(image, output, protocol=protocol) for image, output in zip(images, outputs, strict=True)]
+    return sum(scores) / len(scores) if scores else None
 
 
-def _enlarged(network: Network, takes: Takes, image: TestImage, scale: int, protocol: Protocol) -> Pixels:
-    """The network's output, floating (H, W, C), 0..1."""
+def image_psnr(image: TestImage, output: Pixels, *, protocol: Protocol = "edsr") -> float:
+    """PSNR on Y in dB of what was made of a test image."""
+    return psnr(output, _reference(image, output), scale=image.scale, protocol=protocol)
+
+
+def enlarge(network: Network, takes: Takes, image: TestImage, *, protocol: Protocol = "edsr") -> Pixels:
+    """The test image enlarged by a network, floating (H, W, C), 0..1.
+
+    Raises InvalidInput where that is of another size than HR.
+    """
+    if takes.scale not in (1, image.scale):
+        raise InvalidInput(f"the network enlarges by {takes.scale}, {image.name} is to be enlarged by {image.scale}")
     low, high = takes.input_range
-    pixels = _given(takes, image, scale, protocol)
+    pixels = _network_input(takes, image, protocol)
     tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
     with torch.no_grad():
-        output = network((tensor * (high - low) + low).float())
-    made: Pixels = ((output.double() - low) / (high - low))[0].permute(1, 2, 0).numpy()
-    if made.shape[:2] != image.high.shape[:2]:
-        sizes = [f"{p.shape[1]}x{p.shape[0]}" for p in (pixels, made, image.high)]
+        result = network((tensor * (high - low) + low).float())
+    output: Pixels = ((result.double() - low) / (high - low))[0].permute(1, 2, 0).numpy()
+    if output.shape[:2] != image.high.shape[:2]:
+        sizes = [f"{p.shape[1]}x{p.shape[0]}" for p in (pixels, output, image.high)]
         raise InvalidInput(f"{image.name}: the network makes {sizes[1]} of {sizes[0]}, and HR is {sizes[2]}")
-    return made
+    return output
 
 
-def _given(takes: Takes, image: TestImage, scale: int, protocol: Protocol) -> Pixels:
-    """What the network is given, float64 (h, w, C), 0..1."""
+def enlarge_bicubic(image: TestImage, *, protocol: Protocol = "edsr") -> Pixels:
+    """The test image enlarged by bicubic interpolation, floating, about 0..1: (H, W, C), or (H, W) by "srcnn"."""
+    if protocol == "srcnn":
+        return srcnn_input(image.high, image.scale)
+    return resize(image.low, image.scale, rounding=False) / 255
+
+
+def _open(network: Any, takes: Takes | None, device: str) -> tuple[Network, Takes]:
+    """A network as a function on the CPU's tensors, and what it takes."""
+    place = torch_device(device)
+    if isinstance(network, (str, PathLike)) and Path(network).suffix == ".onnx":
+        model = open_model(NetworkFile(Path(network)), provider="cpu" if place.type == "cpu" else "cuda")
+        return model.network, takes or model.takes
+    if isinstance(network, (str, PathLike, Teacher, nn.Module)):
+        teacher = as_teacher(network, plain=True)
+        module = copy_module(teacher.module, torch.float32).to(place).eval()
+        return lambda x: module(x.to(place)).cpu(), takes or teacher.takes
+    if not callable(network):
+        raise InvalidInput(
+            f"a network is wanted: what read_teacher gives, a torch.nn.Module, a file or a function; "
+            f"not {type(network).__name__}"
+        )
+    if takes is None:
+        raise InvalidInput("a function does not say what it takes; give takes=Takes(scale) with it")
+    if place.type != "cpu":
+        raise InvalidInput(f"device {device}: a function runs where it runs; leave device out, or give the module")
+    return network, takes
+
+
+def _score(image: TestImage, output: Pixels, protocol: Protocol) -> Score:
+    similarity = ssim(output, _reference(image, output), scale=image.scale, protocol=protocol)
+    return Score(image.name, image_psnr(image, output, protocol=protocol), similarity)
+
+
+def _reference(image: TestImage, output: Pixels) -> Pixels:
+    """HR as the output is compared with it: a grey image is Y itself, three equal channels are not."""
+    high = image.high
+    three = output.shape[2:] == (3,) and high.shape[2] == 1
+    return np.broadcast_to(high, (*high.shape[:2], 3)) if three else high
+
+
+def _network_input(takes: Takes, image: TestImage, protocol: Protocol) -> Pixels:
+    """The image as the network is given it, float64 (h, w, C), 0..1."""
+    scale = image.scale
     if takes.channels == 1 and protocol == "srcnn":
         if takes.scale == 1:
             return srcnn_input(image.high, scale)[..., None]
@@ -114,9 +212,3 @@ def _given(takes: Takes, image: TestImage, scale: int, protocol: Protocol) -> Pi
         return y if takes.scale > 1 else resize(y, scale)
     low = image.low / 255 if takes.scale > 1 else resize(image.low, scale, rounding=False) / 255
     return np.broadcast_to(low, (*low.shape[:2], 3))
-
-
-def _bicubic(image: TestImage, scale: int, protocol: Protocol) -> Pixels:
-    if protocol == "srcnn":
-        return srcnn_input(image.high, scale)
-    return resize(image.low, scale, rounding=False) / 255

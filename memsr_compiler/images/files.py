@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,18 +175,41 @@ def crop_to_multiple(image: NDArray[Any], scale: int) -> NDArray[Any]:
     return image[:height, :width]
 
 
-def read_images(folder: str | os.PathLike[str], *, keep_grey: bool = False) -> list[NDArray[Any]]:
-    """Every image in a folder, in order of name, as `read_image` gives it; files that are no images are passed over.
+@dataclass(frozen=True)
+class NamedImage:
+    """An image (H, W, C) and what to call it."""
+
+    name: str
+    pixels: NDArray[Any]
+
+
+def read_folder(
+    folder: str | os.PathLike[str], *, keep_grey: bool = False, warn: Callable[[str], None] | None = None
+) -> list[NamedImage]:
+    """Every image in a folder, in order of name, as `read_image` gives it; what is no image is passed over.
+
+    warn   hears of each file that is passed over
 
     Raises InvalidInput if the folder does not exist or holds no readable image.
     """
-    files = sorted(p for p in Path(folder).glob("*") if p.is_file()) if Path(folder).is_dir() else []
-    images = []
-    for path in files:
+    place = Path(folder)
+    if not place.is_dir():
+        raise InvalidInput(f"{place}: is no folder; give one with PNG or JPEG files")
+    images, unreadable = [], []
+    for path in sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith(".")):
         try:
-            images.append(read_image(path, keep_grey=keep_grey))
+            images.append(NamedImage(path.name, read_image(path, keep_grey=keep_grey)))
         except InvalidInput:
-            continue
+            unreadable.append(path.name)
     if not images:
-        raise InvalidInput(f"{folder}: no readable image in it; give a folder of PNG or JPEG files")
+        named = f" ({', '.join(unreadable[:5])}{', ...' if len(unreadable) > 5 else ''})" if unreadable else ""
+        raise InvalidInput(f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files")
+    if warn is not None:
+        for name in unreadable:
+            warn(f"{place / name}: not a readable image, passed over")
     return images
+
+
+def read_images(folder: str | os.PathLike[str], *, keep_grey: bool = False) -> list[NDArray[Any]]:
+    """The pixels of every image in a folder: see `read_folder`."""
+    return [image.pixels for image in read_folder(folder, keep_grey=keep_grey)]

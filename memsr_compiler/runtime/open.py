@@ -112,10 +112,16 @@ def counted(file: NetworkFile) -> tuple[int | None, Cost | None]:
     before = cost_of_quantized(file.path) if file.path.suffix == ".onnx" else None
     if before is not None:
         return before.parameters, before
-    parameters: int | None = None
     try:
-        module = file.teacher().module
-        parameters = sum(p.numel() for p in module.parameters()) or None  # a module made of ONNX has constants
+        return count_module(file.teacher().module)
+    except UnsupportedModel:
+        return None, None
+
+
+def count_module(module: nn.Module) -> tuple[int | None, Cost | None]:
+    """The same of a teacher's module."""
+    parameters = sum(p.numel() for p in module.parameters()) or None  # a module made of ONNX has constants
+    try:
         cost = cost_of_graph(trace(module).graph)
     except UnsupportedModel:
         return parameters, None

@@ -6,7 +6,8 @@ What is chosen depends on the images' content and the seed alone, not on their o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.files import crop_to_multiple, sample_photographs
+from memsr_compiler.images.files import NamedImage, crop_to_multiple, sample_photographs
 from memsr_compiler.images.metrics import luma, srcnn_input
 from memsr_compiler.images.resize import resize
+from memsr_compiler.plain.info import Takes
 
 CROP = 96  # pixels a side
 SAMPLES = (12, 36)  # crops: for large networks, and for small ones
 PIXEL_MACS = 1.4e11  # multiply-adds of one run of the teacher over all crops, between these two
 FACTORS = (2, 3, 4)  # by which images are enlarged for networks that work on enlarged ones
+FEW = 24  # photographs: up to so many are used by every factor, where a network works on enlarged images
 BATCH = 4  # crops that go through the networks together
 
 
@@ -55,6 +58,33 @@ def network_inputs(
         images = [(crop_to_multiple(photograph, factor), factor) for factor in factors]
         found = [srcnn_input(i, factor) if channels == 1 else _blur(i, factor) for i, factor in images]
     return [_tensor(pixels, input_range) for pixels in found]
+
+
+def calibration_inputs(
+    photographs: Sequence[NamedImage], takes: Takes, folder: Path, *, warn: Callable[[str], None] | None = None
+) -> list[Tensor]:
+    """A folder's photographs as a network is given them: see `network_inputs`; what is too small is passed over.
+
+    warn   hears of each that is passed over
+
+    Raises InvalidInput if none is left.
+    """
+    inputs = []
+    for photograph in photographs:
+        try:
+            inputs += network_inputs(
+                photograph.pixels,
+                scale=takes.scale,
+                channels=takes.channels,
+                input_range=takes.input_range,
+                every_factor=len(photographs) <= FEW,
+            )
+        except InvalidInput as error:
+            if warn is not None:
+                warn(f"{folder / photograph.name}: {error}; passed over")
+    if not inputs:
+        raise InvalidInput(f"{folder}: no image in it is large enough; give photographs of 64x64 pixels or more")
+    return inputs
 
 
 def _tensor(pixels: NDArray[Any], input_range: tuple[float, float]) -> Tensor:

@@ -404,11 +404,13 @@ def test_a_luma_network_is_scored_by_the_factor_of_lr(run: Run, grey_teacher: Pa
     write_image(data / "LR" / "a.png", resize(image, 1 / 3))
     status, out, err = run("sweep", grey_teacher, "--width", "8", *QUICK, "--data", data, "--json")
     assert status == 0, err
-    from memsr_compiler.images.metrics import psnr, srcnn_input
+    from memsr_compiler.images.metrics import psnr
 
+    low = resize(image, 1 / 3)
     assert json.loads(out)["bicubic"]["psnr"] == pytest.approx(
-        psnr(srcnn_input(image, 3), image, scale=3, protocol="srcnn")
+        psnr(resize(low, 3, rounding=False) / 255, image, scale=3)
     )
+    assert json.loads(out)["protocol"] == "edsr"
 
 
 def test_sweeps_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:

@@ -21,13 +21,15 @@ from memsr_compiler import benchmark, compile_to_plain, export_onnx, save_plain
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation import memory as footprint
 from memsr_compiler.evaluation.bench import interleaved
-from memsr_compiler.evaluation.scores import TestImage
+from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.images.files import sample_photographs
+from memsr_compiler.plain.load import load_plain
 from memsr_compiler.runtime.open import NetworkFile, counted
 from memsr_compiler.runtime.runners import TorchNetwork
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.imdn import IMDN
 from memsr_compiler.teachers.families.vdsr import VDSR
+from memsr_compiler.teachers.load import read_teacher
 
 MIB = 2**20
 
@@ -74,13 +76,13 @@ class Wide(nn.Module):
 def test_memory_is_what_the_network_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     network = TorchNetwork(Wide())
     expected = 64 * 500 * 600 * 4
-    found = footprint.taken(network, (3, 500, 600))
+    found = footprint.measure_run(network, (3, 500, 600))
     assert found is not None
     if found.at_least:
         pytest.skip("this system does not forget the highest amount of memory")
     assert 0.98 * expected < found.bytes < 1.5 * expected + 4 * MIB
     monkeypatch.setattr(footprint, "_CLEAR", Path("/nowhere/clear_refs"))
-    more = footprint.taken(network, (3, 1000, 1200))
+    more = footprint.measure_run(network, (3, 1000, 1200))
     assert more is not None and more.at_least
     assert 2 * expected < more.bytes < 4 * 1.5 * expected + 4 * MIB  # part was reached before
 
@@ -93,7 +95,7 @@ def test_memory_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(footprint.sys, "platform", "linux")
     highest = iter([100, 350])  # KiB
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=next(highest)))
-    found = footprint.taken(TorchNetwork(nn.Identity()), (3, 8, 8))
+    found = footprint.measure_run(TorchNetwork(nn.Identity()), (3, 8, 8))
     assert found == footprint.Memory(250 << 10, at_least=True)
 
 
@@ -102,9 +104,9 @@ def test_memory_of_a_gpu_is_what_the_device_has_less_of(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: next(free))
     network = TorchNetwork(nn.Identity())
-    assert footprint.taken(network, (3, 8, 8), provider="cuda") == footprint.Memory(250)
+    assert footprint.measure_run(network, (3, 8, 8), provider="cuda") == footprint.Memory(250)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert footprint.taken(network, (3, 8, 8), provider="cuda") is None
+    assert footprint.measure_run(network, (3, 8, 8), provider="cuda") is None
 
 
 def test_memory_of_a_process_of_its_own(models: Path) -> None:
@@ -225,6 +227,33 @@ def test_a_teacher_in_code_of_the_user(run: Run, tmp_path: Path, monkeypatch: py
     assert status == 0, err
     (found,) = json.loads(out)["models"]
     assert found["parameters"] == sum(p.numel() for p in net.parameters()) and found["peak_memory_bytes"] >= 0
+
+
+def test_teachers_modules_and_files_are_measured_alike(models: Path) -> None:
+    teacher = read_teacher(models / "teacher.pt")
+    net = load_plain(models / "plain.safetensors")
+    few = {"size": (24, 16), "repeats": 1, "threads": 1}
+    found = benchmark(
+        [models / "teacher.pt", teacher, teacher.module, net],
+        images=models / "data",
+        **few,  # type: ignore[arg-type]
+    )
+    assert [m.name for m in found] == ["teacher.pt", "teacher.pt", "EDSR", "PlainNet"]
+    assert [m.path for m in found] == [models / "teacher.pt", models / "teacher.pt", None, None]
+    assert len({m.parameters for m in found[:3]}) == 1 and len({m.cost for m in found[:3]}) == 1
+    assert [m.engine for m in found] == ["torch, cpu"] * 3 + ["ONNX Runtime, cpu"]
+    for m in found:
+        assert m.score is not None and found[0].score is not None and m.memory is not None and m.parameters
+        assert m.score.psnr == pytest.approx(found[0].score.psnr, abs=1e-3)
+    assert found[1].memory is not None and found[1].memory.at_least  # in this process
+    assert net[0].weight.dtype == load_plain(models / "plain.safetensors")[0].weight.dtype
+    (bare,) = benchmark([net], images=None, **few)  # type: ignore[arg-type]
+    assert bare.score is None
+    for wrong in (net, "a.onnx", models / "plain.onnx"):
+        with pytest.raises(InvalidInput, match="give a list of networks"):
+            benchmark(wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="a teacher is wanted"):
+        benchmark([3])  # type: ignore[list-item]
 
 
 def test_wrong_input_to_bench(run: Run, models: Path, tmp_path: Path) -> None:

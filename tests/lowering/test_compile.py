@@ -149,8 +149,11 @@ def test_the_widths_of_the_paper_after_all_passes() -> None:
 @pytest.mark.parametrize("high", [1.0, 255.0])
 @pytest.mark.parametrize("name", ["edsr", "compact"])
 def test_float32_is_as_good_as_the_teachers(name: str, high: float) -> None:
-    """Within three bits: both err by their own roundings, of which the plain one has a few more in a row, as it adds a
-    skip term by term in the same dot product.
+    """Both err by their own roundings, of which the plain one has more in a row, by the processor's order of summing.
+
+    edsr, within three bits: it adds a skip term by term in the same dot product.  compact has an activation's two
+    halves in the dot product of n terms that reads them: n partial sums are rounded where the teacher rounds one value,
+    and independent roundings add to sqrt(n) of one.  (4.7 to 5.7 times on AVX512, 8.4 on SSE4.1; sqrt(n) is 14.7.)
     """
     teacher = made(name, scale=2, blocks=4, channels=8)
     plain = compile_to_plain(teacher, input_range=(0.0, high))
@@ -159,7 +162,8 @@ def test_float32_is_as_good_as_the_teachers(name: str, high: float) -> None:
         exact = copy.deepcopy(teacher).double()(x.double())
         own = (teacher(x).double() - exact).abs().square().mean().sqrt()
         found = (plain(x).double() - exact).abs().square().mean().sqrt()
-    assert found <= 8 * own
+    terms = max(layer.weight[0].numel() for layer in plain)
+    assert found <= (8 if name == "edsr" else terms**0.5) * own
 
 
 def test_too_large_a_shift_costs_precision_and_split_does_not() -> None:

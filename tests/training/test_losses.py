@@ -16,13 +16,14 @@ from memsr_compiler.training.starts import input_means, no_means, random_maps
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_loss_is_eq_12_to_14(teacher: EDSR, student: PlainNet, share: float) -> None:
+    """In float64, where two orders of summing differ by far less than assert_close allows."""
     levels = LeveledTeacher.of(teacher, (0.0, 1.0))
     maps = random_maps(levels, student, seed=1)
-    objective = Distillation(student, levels, maps, weight=0.3, epsilon=1e-5, means=no_means(student))
-    low, high = torch.rand(2, 3, 7, 9), torch.rand(2, 3, 14, 18)
+    objective = Distillation(student, levels, maps, weight=0.3, epsilon=1e-5, means=no_means(student)).double()
+    low, high = torch.rand(2, 3, 7, 9, dtype=torch.float64), torch.rand(2, 3, 14, 18, dtype=torch.float64)
     total, pixels, features = objective(low, high, share)
 
-    plain = compile_to_plain(teacher)
+    plain = compile_to_plain(teacher).double()
     own, values, theirs, known = low, [], [], levels.start(low)
     for layer, level in zip(list(student)[:-1], levels.levels, strict=False):
         own = layer(own)
@@ -31,12 +32,13 @@ def test_the_loss_is_eq_12_to_14(teacher: EDSR, student: PlainNet, share: float)
         theirs.append(held.after)
         known = held.values
     expected = [
-        torch.mean((torch.einsum("or,nrhw->nohw", m[:, :-1].float(), v) + m[:, -1, None, None] - t) ** 2)
+        torch.mean((torch.einsum("or,nrhw->nohw", m[:, :-1].double(), v) + m[:, -1, None, None] - t) ** 2)
         for m, v, t in zip(maps, values, theirs, strict=True)
     ]
     torch.testing.assert_close(features, sum(expected) / len(expected))
     torch.testing.assert_close(pixels, (student(low) - high).abs().mean())
     torch.testing.assert_close(total, pixels + 0.3 * (1e-5**share) * features)
+    # The plain network's weights are rounded to float32, levels' are not: layers add up to 2^-24 of their values each.
     torch.testing.assert_close(F.pixel_shuffle(levels.output(low), 2), plain(low), rtol=1e-4, atol=1e-5)
 
 
@@ -81,9 +83,10 @@ def test_without_weight_the_teacher_is_not_asked(student: PlainNet, teacher: EDS
 
 
 def test_centred_training_begins_with_the_same_network(teacher: EDSR, student: PlainNet) -> None:
-    levels, x = LeveledTeacher.of(teacher, (0.0, 1.0)), torch.rand(1, 3, 1, 3)
+    levels, x = LeveledTeacher.of(teacher, (0.0, 1.0)), torch.rand(1, 3, 1, 3, dtype=torch.float64)
     means = input_means(student, [torch.rand(2, 3, 9, 9)])
-    before = student(x)
-    objective = Distillation(student, levels, random_maps(levels, student, 0), weight=0.3, epsilon=1e-5, means=means)
-    torch.testing.assert_close(objective.settle()(x), before, rtol=1e-5, atol=1e-6)
+    before = student.double()(x)
+    maps = random_maps(levels, student, 0)
+    objective = Distillation(student, levels, maps, weight=0.3, epsilon=1e-5, means=means).double()
+    torch.testing.assert_close(objective.settle()(x), before)
     assert objective(x, x.repeat_interleave(2, 2).repeat_interleave(2, 3), 0.0)[1] >= 0

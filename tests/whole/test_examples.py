@@ -11,7 +11,8 @@ import pytest
 
 import memsr_compiler
 from memsr_compiler import Takes, load_plain
-from memsr_compiler.evaluation.scores import TestImage, evaluate, mean
+from memsr_compiler.evaluation.image_sets import TestImage
+from memsr_compiler.evaluation.scores import evaluate, mean
 from memsr_compiler.images.files import sample_photographs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
