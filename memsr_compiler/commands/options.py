@@ -28,6 +28,7 @@ from memsr_compiler.commands.command import (
     option,
 )
 from memsr_compiler.commands.config_file import resume_run, use_config_file
+from memsr_compiler.commands.example import Incomplete
 from memsr_compiler.commands.quantities import (
     Size,
     check_number,
@@ -73,6 +74,10 @@ Align = Annotated[
     ),
 ]
 Seed = Annotated[int, option("For the places of the crops", panel=IMAGES, metavar="N", min=0, callback=_SEED)]
+Overwrite = Annotated[
+    bool,
+    option("Also replace files that memsrc did not write; its own it always does", "--overwrite", panel=OUTPUT),
+]
 Report = Annotated[Path | None, option("Also write an HTML report", panel=OUTPUT, metavar="FILE.html")]
 ScoredData = Annotated[
     Path | None,
@@ -176,6 +181,20 @@ class PlainOrTeacherOptions(TeacherOptions):
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShrinkSource(PlainOrTeacherOptions):
+    """The same, by default the only plain network in this folder."""
+
+    teacher: Annotated[
+        Path,
+        typer.Argument(
+            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2; or a plain one that convert wrote",
+            metavar="TEACHER",
+            show_default="the only plain network in this folder",
+        ),
+    ] = Path()
+
+
 # -- a command each -----------------------------------------------------------------------------------------------
 
 
@@ -184,15 +203,17 @@ class ConvertOptions:
     """What `convert` makes, and how.  constant: C, in the network's own units;  max_weights: GiB."""
 
     out: Annotated[
-        Path,
+        Path | None,
         option(
-            "What to write: .onnx (and .cert.json beside it) or .safetensors",
+            "What to write: .onnx (and .cert.json beside it) or .safetensors; default: beside the input, "
+            "teacher.plain.onnx",
             "--out",
             "-o",
             panel=OUTPUT,
             metavar="FILE",
         ),
-    ]
+    ] = None
+    overwrite: Overwrite = False
     report: Report = None
     dtype: Annotated[Literal["float32", "float16"], option("Precision of the ONNX file", panel=OUTPUT)] = "float32"
     carry: Annotated[
@@ -364,7 +385,17 @@ class ShrinkOptions(StudentOptions):
             parser=parse_bytes,
         ),
     ] = None
-    out: Annotated[Path, option("What to write: .onnx or .safetensors", "--out", "-o", panel=OUTPUT, metavar="FILE")]
+    out: Annotated[
+        Path | None,
+        option(
+            "What to write: .onnx or .safetensors; default: beside the input, teacher.student.onnx",
+            "--out",
+            "-o",
+            panel=OUTPUT,
+            metavar="FILE",
+        ),
+    ] = None
+    overwrite: Overwrite = False
     save: Annotated[
         Path | None, option("Also write the student as .safetensors", panel=OUTPUT, metavar="FILE.safetensors")
     ] = None
@@ -403,6 +434,7 @@ class SweepOptions(StudentOptions):
         ),
     ] = None
     csv: Csv = None
+    overwrite: Overwrite = False
     plot: PlotSvg = None
 
     def __post_init__(self) -> None:
@@ -433,6 +465,7 @@ class EvalOptions:
     provider: Provider = "cpu"
     threads: Threads = None
     csv: Csv = None
+    overwrite: Overwrite = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -451,6 +484,7 @@ class BenchOptions:
     threads: Threads = None
     repeats: Annotated[int, option("Rounds; in each one every network runs once", panel=ENGINE, metavar="N", min=1)] = 5
     csv: Csv = None
+    overwrite: Overwrite = False
     plot: Annotated[
         Path | None,
         option("Also draw it: PSNR, latency, memory as area", panel=OUTPUT, metavar="FILE.svg|FILE.png"),
@@ -469,7 +503,9 @@ class UpscaleOptions:
         Path,
         option("The network: a plain one, .onnx or .safetensors; any with --tile off", panel=NETWORK, metavar="FILE"),
     ]
-    overwrite: Annotated[bool, option("Replace results that are there already", "--overwrite", panel=OUTPUT)] = False
+    overwrite: Annotated[bool, option("Also replace images that are there already", "--overwrite", panel=OUTPUT)] = (
+        False
+    )
     scale: Annotated[
         int | None,
         option("Scale factor, where the network has none of its own (VDSR)", panel=NETWORK, metavar="N", min=2, max=16),
@@ -509,6 +545,7 @@ class QuantizeOptions:
         typer.Argument(help="A float32 network: .onnx, plain or any that enlarges images", metavar="MODEL.onnx"),
     ]
     out: Annotated[Path, option("What to write: .onnx", "--out", "-o", panel=OUTPUT, metavar="FILE")]
+    overwrite: Overwrite = False
     calibration: Annotated[
         Path | None,
         option("Images to measure ranges on, any photographs; default: those that ship", panel=IMAGES, metavar="DIR"),
@@ -544,6 +581,7 @@ class SimilarityOptions:
     ] = None
     samples: Annotated[int, option("Crops to take from them", panel=IMAGES, metavar="N", min=1)] = 16
     csv: Annotated[Path | None, option("Also write all pairs of layers", panel=OUTPUT, metavar="FILE.csv")] = None
+    overwrite: Overwrite = False
     plot: PlotSvg = None
 
 
@@ -569,6 +607,9 @@ class TrainingOptions:
         option("High-resolution photographs; or a folder with one named ..HR, as DIV2K's", panel=RUN, metavar="DIR"),
     ]
     out: Annotated[Path, option("Folder for the run and its result", "--out", "-o", panel=RUN, metavar="RUN")]
+    overwrite: Annotated[
+        bool, option("Begin anew in a folder that holds a run, which is lost", "--overwrite", panel=RUN)
+    ] = False
     val: Annotated[
         Path | None,
         option("Images to validate on, HR alone or HR and LR; default: those that ship", panel=RUN, metavar="DIR"),
@@ -712,5 +753,8 @@ def require_one(values: dict[str, Any]) -> None:
     """Raises InvalidInput unless exactly one of them was given."""
     options = {f"--{name.replace('_', '-')}": value for name, value in values.items()}
     told = [name for name, value in options.items() if value is not None]
-    if len(told) != 1:
-        raise InvalidInput(f"{' and '.join(told) or 'none of them'}: want exactly one of {', '.join(options)}")
+    message = f"{' and '.join(told) or 'none of them'}: want exactly one of {', '.join(options)}"
+    if not told:
+        raise Incomplete(message, options=["--theta", "0.05"])
+    if len(told) > 1:
+        raise InvalidInput(message)

@@ -41,7 +41,7 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     for path in (options.model, options.out):
         if path.suffix != ".onnx":
             raise InvalidInput(f"{path}: is not named .onnx; quantize reads and writes ONNX files")
-    check_outputs(options.model, [options.out])
+    check_outputs([options.out], reads=[options.model], overwrite=options.overwrite)
     network = TeacherOptions(teacher=options.model, input_range=options.input_range)
     model = open_network(network, talk, provider="cpu", threads=None)
     takes = model.takes

@@ -234,7 +234,7 @@ def test_options_that_contradict_each_other(run: Run, teacher: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("convert", "t.pt"), ("'--out'", "memsrc convert --help")),
+        (("quantize", "n.onnx"), ("'--out'", "memsrc quantize --help")),
         (("convert", "t.pt", "--out", "p.onnx", "--nope"), ("--nope", "memsrc convert --help")),
         (("convert", "t.pt", "--out", "p.onnx", "--align", "zero"), ("'--align'", "integer")),
         (("convert", "t.pt", "--out", "p.onnx", "--margin", "0.5"), ("'--margin'", "1")),
