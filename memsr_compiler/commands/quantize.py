@@ -51,7 +51,7 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         tests = calibration_image_set(photographs, takes.scale)
     else:
         tests = read_image_set(options.data, takes.scale, warn=talk.warn)
-    with talk.progress() as step:
+    with talk.progress(2) as step:
         step("quantising")
         written = quantize(options.model, options.out, images, takes=takes, cost=counted(NetworkFile(options.model))[1])
         step("running both")

@@ -13,7 +13,7 @@ from torch import nn
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.find_network import HERE, find_plain_network, name_beside
 from memsr_compiler.commands.options import ShrinkOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk, finite, is_first, silenced, widths_text
+from memsr_compiler.commands.output import Talk, finite, is_first, silence_others, widths_text
 from memsr_compiler.commands.pictures import PICTURES, Images, pictures
 from memsr_compiler.commands.student_common import (
     Source,
@@ -42,7 +42,7 @@ BUILT = 256 << 20  # bytes of weights; a plain network with more is not built fo
 
 def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> None:
     """Read, derive, score, write.  Of several processes all derive, and the first one writes."""
-    talk = silenced(talk)
+    talk = silence_others(talk)
     if teacher_options.teacher == HERE:
         teacher_options = replace(teacher_options, teacher=find_plain_network())
         talk.say(f"{teacher_options.teacher}: the only plain network in this folder")
