@@ -22,7 +22,7 @@ from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report, compile_to_plain
 from memsr_compiler.lowering.equivalence import Network, check_equivalence, probe_images
 from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.torch_helpers import copy_module, one_thread
+from memsr_compiler.torch_helpers import copy_module, one_thread, torch_device
 from memsr_compiler.trace.trace import trace
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         raise InvalidInput(f"{out}: a plain network is written as .onnx or .safetensors; name it so")
     if out.suffix == ".safetensors" and options.dtype != "float32":
         raise InvalidInput(f"--dtype {options.dtype} is for .onnx files; .safetensors keep the teacher's own precision")
+    torch_device(options.device)
     files = [out, out.with_suffix(".cert.json"), *([options.report] if options.report else [])]
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     teacher, input_range = read(teacher_options, talk)
@@ -88,6 +89,7 @@ def _constants(
         margin=options.margin,
         input_range=input_range,
         tail=options.tail,
+        device=options.device,
         on_step=lambda: step("searching for an input that breaks the constants"),
     )
     talk.say(f"shift: {found}")
@@ -122,18 +124,19 @@ def deviations(
     model: nn.Module, net: PlainNet, out: Path, options: ConvertOptions, input_range: tuple[float, float], talk: Talk
 ) -> dict[str, float]:
     """The largest deviations from the teacher in float64 on probes: its own in float32, the network's, the file's."""
-    exact = copy_module(model, torch.float64)
+    place = torch_device(options.device)
+    exact = copy_module(model, torch.float64).to(place)
     images = {name: x[:2] for name, x in probe_images(net.info.channels, input_range).items()}
     with torch.no_grad():
-        known = {x.shape: exact(x.clone()) for x in images.values()}
+        known = {x.shape: exact(x.to(place, copy=True)).cpu() for x in images.values()}
 
     def exactly(x: Tensor) -> Tensor:
         y: Tensor = known[x.shape]
         return y
 
     def in_float32(network: nn.Module) -> Network:
-        single = copy_module(network, torch.float32)
-        return lambda x: single(x.float())
+        single = copy_module(network, torch.float32).to(place)
+        return lambda x: single(x.float().to(place)).cpu()
 
     others: dict[str, Network] = {"teacher in float32": in_float32(model), "plain in float32": in_float32(net)}
     if out.suffix == ".onnx":

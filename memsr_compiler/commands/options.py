@@ -47,7 +47,9 @@ _SEED = check_number("a number below 2^63", lambda x: x < 2**63)  # torch's gene
 
 # -- single options that several commands have --------------------------------------------------------------------
 
-Device = Annotated[Literal["cpu", "cuda"], option("What torch runs the teacher on", panel=ENGINE)]
+Device = Annotated[
+    Literal["cpu", "cuda"], option("What torch runs networks on; refused where it is not to be had", panel=ENGINE)
+]
 Provider = Annotated[
     Literal["cpu", "cuda", "tensorrt"],
     option("What ONNX Runtime runs on; refused where it is not to be had", panel=ENGINE),
@@ -253,6 +255,7 @@ class ConvertOptions:
             "An interpolated image added at the end: refuse it, or keep it outside the plain network", panel=CONVERSION
         ),
     ] = "refuse"
+    device: Device = "cpu"
     max_weights: Annotated[
         float,
         option(
@@ -284,6 +287,7 @@ class VerifyOptions:
     images: Annotated[
         Path | None, option("Also run both on the images in this folder", panel=IMAGES, metavar="DIR")
     ] = None
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,6 +346,7 @@ class StudentOptions:
         ),
     ] = None
     size: CostSize = MIDDLE
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -463,6 +468,10 @@ class EvalOptions:
         option("edsr: 8-bit RGB in and out; srcnn: Y alone, made smaller without rounding", panel=IMAGES),
     ] = "edsr"
     provider: Provider = "cpu"
+    device: Annotated[
+        Literal["cpu", "cuda"] | None,
+        option("What torch runs teachers and .safetensors on; default: as --provider", panel=ENGINE),
+    ] = None
     threads: Threads = None
     csv: Csv = None
     overwrite: Overwrite = False
@@ -531,6 +540,7 @@ class UpscaleOptions:
             parser=parse_tile,
         ),
     ] = "auto"
+    provider: Provider = "cpu"
     threads: Annotated[
         int | None, option("Default: one for each core, at most 8", panel=ENGINE, metavar="N", min=1, max=1024)
     ] = None
@@ -580,6 +590,7 @@ class SimilarityOptions:
         Path | None, option("Photographs to compare on; default: those that ship", panel=IMAGES, metavar="DIR")
     ] = None
     samples: Annotated[int, option("Crops to take from them", panel=IMAGES, metavar="N", min=1)] = 16
+    device: Device = "cpu"
     csv: Annotated[Path | None, option("Also write all pairs of layers", panel=OUTPUT, metavar="FILE.csv")] = None
     overwrite: Overwrite = False
     plot: PlotSvg = None
