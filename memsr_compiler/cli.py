@@ -20,6 +20,7 @@ import typer
 
 from memsr_compiler.commands.command import command
 from memsr_compiler.commands.config_file import SOURCE
+from memsr_compiler.commands.example import Incomplete, complete, suggest
 from memsr_compiler.commands.options import (
     BenchOptions,
     ConvertOptions,
@@ -30,6 +31,7 @@ from memsr_compiler.commands.options import (
     QuantizeOptions,
     ReadingOptions,
     ShrinkOptions,
+    ShrinkSource,
     SimilarityOptions,
     SweepOptions,
     TalkOptions,
@@ -51,7 +53,9 @@ CHOICE = re.compile(r"Invalid value for '(.*)': Value error, '(.*)' is not one o
 app = typer.Typer(
     name="memsrc",
     help="Turn a trained super-resolution network into an equivalent plain one: convolution, ReLU, one pixel shuffle.",
-    epilog="Exit status: 0 done, 1 not equivalent (verify), 2 wrong input or not convertible, 130 interrupted.",
+    epilog="Networks, reports, tables and charts that memsrc wrote are written anew; another file that is there "
+    "already is refused, unless --overwrite; a file that is read is never replaced.\n\n"
+    "Exit status: 0 done, 1 not equivalent (verify), 2 wrong input or not convertible, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -75,7 +79,7 @@ def _root(
     TeacherOptions,
     ConvertOptions,
     VerboseOptions,
-    epilog="Example: memsrc convert teacher.pt --out plain.onnx --report report.html",
+    epilog="Example: memsrc convert teacher.pt --report report.html",
 )
 def convert(teacher: TeacherOptions, options: ConvertOptions, talk: VerboseOptions) -> None:
     """Compile a trained network into an equivalent plain network, with a certificate."""
@@ -102,12 +106,12 @@ def verify(teacher: TeacherOptions, options: VerifyOptions, talk: VerboseOptions
 
 @command(
     app,
-    PlainOrTeacherOptions,
+    ShrinkSource,
     ShrinkOptions,
     VerboseOptions,
-    epilog="Example: memsrc shrink teacher.pt --theta 0.05 --out student.onnx --report report.html",
+    epilog="Example: memsrc shrink teacher.pt --theta 0.05 --report report.html",
 )
-def shrink(teacher: PlainOrTeacherOptions, options: ShrinkOptions, talk: VerboseOptions) -> None:
+def shrink(teacher: ShrinkSource, options: ShrinkOptions, talk: VerboseOptions) -> None:
     """Derive a much narrower plain student from a few images, untrained.  Give one of --theta to --max-memory."""
     from memsr_compiler.commands.shrink import run
 
@@ -258,6 +262,8 @@ def main() -> None:
         _fail("interrupted", INTERRUPTED)
     except (NotEquivalent, CertificateError) as error:
         _fail(str(error), 1)
+    except Incomplete as error:
+        _fail(f"{error}; for example: {complete(_typed(), error.arguments, error.options)}", 2)
     except MemsrError as error:
         _fail(str(error), 2)
     except OSError as error:
@@ -277,7 +283,28 @@ def _usage(error: typer.TyperException) -> str:
         source = context.get_parameter_source(param.name)
         if source is not None and source.name == "DEFAULT_MAP":
             message = f"{context.meta[SOURCE]}: {message}"
-    return f"{message}; see {context.command_path if context else 'memsrc'} --help"
+    message += f"; see memsrc {context.info_name if context and context.parent else ''}".rstrip() + " --help"
+    if context and context.parent and type(error).__name__ == "MissingParameter":
+        message += f"; for example: {_example(context)}"
+    return message
+
+
+def _example(context: typer.Context) -> str:
+    """What was typed, with what is missing."""
+    command, *rest = _typed()
+    values = {**context.command.make_parser(context).parse_args(list(rest))[0], **(context.default_map or {})}
+    missing = [p for p in context.command.params if p.required and not values.get(str(p.name))]
+    pieces: dict[bool, list[str]] = {False: [], True: []}
+    for p in missing:
+        is_option = p.param_type_name == "option"
+        pieces[is_option] += [*([p.opts[0]] if is_option else []), suggest(command, str(p.name), values)]
+    return complete([command, *rest], pieces[False], pieces[True])
+
+
+def _typed() -> list[str]:
+    """The command and what follows it."""
+    words = sys.argv[1:]
+    return words[next(i for i, word in enumerate(words) if not word.startswith("-")) :]
 
 
 def _fail(message: str, status: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from helpers.command_line import Run
 
 from memsr_compiler import cli
+from memsr_compiler.commands import output
 
 torch.set_num_threads(1)  # tiny convolutions: more threads only wait for each other
 
@@ -33,6 +35,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """run("convert", ...) is memsrc with these arguments -> exit status, standard output, standard error."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(output, "EVERY", math.inf)  # however slow the machine: no lines of progress
         monkeypatch.setattr(sys, "argv", ["memsrc", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             cli.main()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.models import network_file
 from memsr_compiler.commands.options import BenchOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, finite, mebibytes, thousands
@@ -46,10 +46,7 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
         with atomic_write(options.csv) as file:
             file.write(as_csv(found).encode())
     if options.plot is not None:
-        with atomic_write(options.plot) as file:
-            dots = [_dot(m) for m in found]
-            png = options.plot.suffix.lower() == ".png"
-            file.write(draw_scatter_png(dots, title) if png else draw_scatter_svg(dots, title).encode())
+        _write_plot(options.plot, [_dot(m) for m in found], title)
     talk.json(
         {
             "written": [str(path) for path in files],
@@ -72,6 +69,14 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
         talk.say(f"written      {', '.join(map(str, files))}")
 
 
+def _write_plot(path: Path, dots: Sequence[Dot], title: str) -> None:
+    if path.suffix.lower() == ".svg":
+        write_page(path, draw_scatter_svg(dots, title))
+        return
+    with atomic_write(path) as file:
+        file.write(draw_scatter_png(dots, title))
+
+
 def as_csv(found: Sequence[Measured]) -> str:
     """One line for each network; what is not known is empty."""
     text = io.StringIO()
@@ -88,8 +93,7 @@ def _checked(options: BenchOptions) -> list[Path]:
     if options.plot is not None and options.plot.suffix.lower() not in (".svg", ".png"):
         raise InvalidInput(f"{options.plot}: a plot is written as .svg or .png; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
-    for path in options.model:
-        check_outputs(path, files)
+    check_outputs(files, reads=options.model, overwrite=options.overwrite)
     return files
 
 

@@ -1,22 +1,66 @@
-"""Files that a command is to write: what cannot be written, or would be overwritten, is found before the work."""
+"""Files that a command is to write: what cannot be written, or must not be replaced, is found before the work.
+
+One rule for all commands: a network, certificate, report, table or chart that memsrc wrote is replaced; any other file
+that is there already is refused, unless --overwrite; a file that is read is never replaced.
+"""
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.files import atomic_write
+
+MARK = b"<!-- written by memsr_compiler -->\n"  # ends pages and drawings
+
+_KEYS = {  # what is somewhere in files of ours
+    ".onnx": (b"memsr_format", b"memsr_quantized"),
+    ".safetensors": (b"memsr_format",),
+    ".json": (b"memsr certificate",),
+    ".html": (MARK,),
+    ".svg": (MARK,),
+    ".png": (b"Software\0memsr_compiler",),
+}
+_HEADERS = (  # what tables of ours begin with
+    b"model,image,psnr_y_db,",
+    b"network,engine,width,height,",
+    b"network,parameters,multiply_adds,",
+    b"layer,1,",
+)
 
 
-def check_outputs(source: Path, outputs: Sequence[Path]) -> None:
-    """Raises InvalidInput for a place that cannot be written, the file that is read, and one file named twice."""
+def check_outputs(outputs: Sequence[Path], *, reads: Sequence[Path], overwrite: bool) -> None:
+    """Raises InvalidInput for a place that cannot be written, and what the rule above does not allow."""
+    read = {path.resolve() for path in reads}
     for i, path in enumerate(outputs):
         _check_writable(path)
-        if path.resolve() == source.resolve():
+        if path.resolve() in read:
             raise InvalidInput(f"{path}: is the network that is read; write somewhere else")
         if path.resolve() in (other.resolve() for other in outputs[:i]):
             raise InvalidInput(f"{path}: is to be written twice; give every file a name of its own")
+        if path.exists() and not overwrite and not is_ours(path):
+            raise InvalidInput(
+                f"{path}: is there already, and not as memsrc writes it; choose another place, or give --overwrite"
+            )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is one that memsrc wrote, as far as can be told from it."""
+    if not path.stat().st_size:
+        return False
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if path.suffix == ".csv":
+            return content[:100].startswith(_HEADERS)
+        return any(content.rfind(key) >= 0 for key in _KEYS.get(path.suffix.lower(), ()))
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write HTML or SVG, with the mark by which it is known again."""
+    with atomic_write(path) as file:
+        file.write(text.encode() + MARK)
 
 
 def _check_writable(path: Path) -> None:

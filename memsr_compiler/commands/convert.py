@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.cost import Cost, cost_of_graph
-from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.check_outputs import check_outputs, write_page
+from memsr_compiler.commands.find_network import name_beside
 from memsr_compiler.commands.options import ConvertOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
 from memsr_compiler.commands.teachers import describe, read
@@ -21,7 +22,7 @@ from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report, compile_to_plain
 from memsr_compiler.lowering.equivalence import Network, check_equivalence, probe_images
 from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.torch_helpers import copy_module, one_thread
+from memsr_compiler.torch_helpers import copy_module, one_thread, torch_device
 from memsr_compiler.trace.trace import trace
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
 @one_thread()
 def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) -> None:
     """Read, compile, write, and run what was written beside the teacher."""
-    if options.out.suffix not in (".onnx", ".safetensors"):
-        raise InvalidInput(f"{options.out}: a plain network is written as .onnx or .safetensors; name it so")
-    if options.out.suffix == ".safetensors" and options.dtype != "float32":
+    out = options.out or name_beside(teacher_options.teacher, ".plain.onnx")
+    if out.suffix not in (".onnx", ".safetensors"):
+        raise InvalidInput(f"{out}: a plain network is written as .onnx or .safetensors; name it so")
+    if out.suffix == ".safetensors" and options.dtype != "float32":
         raise InvalidInput(f"--dtype {options.dtype} is for .onnx files; .safetensors keep the teacher's own precision")
-    beside = options.out.with_suffix(".cert.json")
-    check_outputs(teacher_options.teacher, [options.out, beside, *([options.report] if options.report else [])])
+    torch_device(options.device)
+    files = [out, out.with_suffix(".cert.json"), *([options.report] if options.report else [])]
+    check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     teacher, input_range = read(teacher_options, talk)
     talk.say(f"{teacher_options.teacher}: {describe(teacher, input_range)}")
     steps: list[tuple[str, ir.Graph]] = []
@@ -61,10 +64,10 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
             on_pass=on_pass,
             on_graph=(lambda name, graph: steps.append((name, graph))) if options.report else None,
         )
-        step(f"writing {options.out}")
-        written = _write(net, options)
+        step(f"writing {out}")
+        written = _write(net, out, options)
         step("running it beside the teacher")
-        measured = deviations(teacher.module, net, options, input_range, talk)
+        measured = deviations(teacher.module, net, out, options, input_range, talk)
     graph = trace(teacher.module, input_range=input_range).graph if options.report or not talk.quiet else None
     cost = cost_of_graph(graph) if graph is not None else None
     if options.report is not None and graph is not None and cost is not None:
@@ -86,6 +89,7 @@ def _constants(
         margin=options.margin,
         input_range=input_range,
         tail=options.tail,
+        device=options.device,
         on_step=lambda: step("searching for an input that breaks the constants"),
     )
     talk.say(f"shift: {found}")
@@ -107,38 +111,39 @@ def _calibration_images(model: nn.Module, folder: Path | None, input_range: tupl
     return [x.mean(1, keepdim=True) if input_channels(model) == 1 else x for x in crops]
 
 
-def _write(net: PlainNet, options: ConvertOptions) -> list[Path]:
+def _write(net: PlainNet, out: Path, options: ConvertOptions) -> list[Path]:
     from memsr_compiler.plain.write import export_onnx, save_plain
 
-    if options.out.suffix == ".safetensors":
-        save_plain(net, options.out)
-        return [options.out]
-    return list(export_onnx(net, options.out, dtype=options.dtype).files)
+    if out.suffix == ".safetensors":
+        save_plain(net, out)
+        return [out]
+    return list(export_onnx(net, out, dtype=options.dtype).files)
 
 
 def deviations(
-    model: nn.Module, net: PlainNet, options: ConvertOptions, input_range: tuple[float, float], talk: Talk
+    model: nn.Module, net: PlainNet, out: Path, options: ConvertOptions, input_range: tuple[float, float], talk: Talk
 ) -> dict[str, float]:
-    """Largest deviation from the teacher in float64 on probes: its own in float32, the plain network's, the file's."""
-    exact = copy_module(model, torch.float64)
+    """The largest deviations from the teacher in float64 on probes: its own in float32, the network's, the file's."""
+    place = torch_device(options.device)
+    exact = copy_module(model, torch.float64).to(place)
     images = {name: x[:2] for name, x in probe_images(net.info.channels, input_range).items()}
     with torch.no_grad():
-        known = {x.shape: exact(x.clone()) for x in images.values()}
+        known = {x.shape: exact(x.to(place, copy=True)).cpu() for x in images.values()}
 
     def exactly(x: Tensor) -> Tensor:
         y: Tensor = known[x.shape]
         return y
 
     def in_float32(network: nn.Module) -> Network:
-        single = copy_module(network, torch.float32)
-        return lambda x: single(x.float())
+        single = copy_module(network, torch.float32).to(place)
+        return lambda x: single(x.float().to(place)).cpu()
 
     others: dict[str, Network] = {"teacher in float32": in_float32(model), "plain in float32": in_float32(net)}
-    if options.out.suffix == ".onnx":
+    if out.suffix == ".onnx":
         try:
-            others[f"{options.out.name} in ONNX Runtime ({options.dtype})"] = OrtNetwork(options.out)
+            others[f"{out.name} in ONNX Runtime ({options.dtype})"] = OrtNetwork(out)
         except MemsrError as error:
-            talk.warn(f"{options.out.name} was not run: {error}")
+            talk.warn(f"{out.name} was not run: {error}")
     found = {
         name: check_equivalence(exactly, other, images=images, tolerance=float("inf")).deviation
         for name, other in others.items()
@@ -155,13 +160,11 @@ def deviations(
 def _write_report(
     path: Path, net: PlainNet, steps: Sequence[tuple[str, ir.Graph]], name: str, cost: Cost, measured: dict[str, float]
 ) -> None:
-    from memsr_compiler.files import atomic_write
     from memsr_compiler.reports.conversion import report_conversion
 
     rows = {f"deviation of the {k}": f"{v:.2e}" for k, v in measured.items()}
     text = report_conversion(net, steps, teacher_name=name, teacher_cost=cost, measured=rows)
-    with atomic_write(path) as temporary:
-        temporary.write(text.encode())
+    write_page(path, text)
 
 
 def _tell(

@@ -6,7 +6,7 @@ import torch
 
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.commands.options import DistillOptions, ReadingOptions
-from memsr_compiler.commands.output import Talk, is_first, silenced
+from memsr_compiler.commands.output import Talk, is_first, silence_others
 from memsr_compiler.commands.student_common import source
 from memsr_compiler.commands.training_common import (
     begin,
@@ -33,7 +33,7 @@ from memsr_compiler.training.starts import initial_maps, input_means, no_means, 
 
 def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Read both, train, write the best."""
-    talk = silenced(talk)
+    talk = silence_others(talk)
     how = recipe(options)
     record = record_of(options, reading)
     check(options, how, record)

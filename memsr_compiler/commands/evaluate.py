@@ -24,8 +24,7 @@ BICUBIC = "bicubic"
 def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Open, read, score, show."""
     if options.csv is not None:
-        for name in options.model:
-            check_outputs(Path(name), [options.csv])
+        check_outputs([options.csv], reads=[Path(name) for name in options.model], overwrite=options.overwrite)
     models = {name: None if name == BICUBIC else _open(name, options, reading, talk) for name in options.model}
     if len(models) < len(options.model):
         raise InvalidInput("a model is named twice; name each once")

@@ -28,6 +28,7 @@ from memsr_compiler.commands.command import (
     option,
 )
 from memsr_compiler.commands.config_file import resume_run, use_config_file
+from memsr_compiler.commands.example import Incomplete
 from memsr_compiler.commands.quantities import (
     Size,
     check_number,
@@ -46,7 +47,9 @@ _SEED = check_number("a number below 2^63", lambda x: x < 2**63)  # torch's gene
 
 # -- single options that several commands have --------------------------------------------------------------------
 
-Device = Annotated[Literal["cpu", "cuda"], option("What torch runs the teacher on", panel=ENGINE)]
+Device = Annotated[
+    Literal["cpu", "cuda"], option("What torch runs networks on; refused where it is not to be had", panel=ENGINE)
+]
 Provider = Annotated[
     Literal["cpu", "cuda", "tensorrt"],
     option("What ONNX Runtime runs on; refused where it is not to be had", panel=ENGINE),
@@ -73,6 +76,10 @@ Align = Annotated[
     ),
 ]
 Seed = Annotated[int, option("For the places of the crops", panel=IMAGES, metavar="N", min=0, callback=_SEED)]
+Overwrite = Annotated[
+    bool,
+    option("Also replace files that memsrc did not write; its own it always does", "--overwrite", panel=OUTPUT),
+]
 Report = Annotated[Path | None, option("Also write an HTML report", panel=OUTPUT, metavar="FILE.html")]
 ScoredData = Annotated[
     Path | None,
@@ -176,6 +183,20 @@ class PlainOrTeacherOptions(TeacherOptions):
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShrinkSource(PlainOrTeacherOptions):
+    """The same, by default the only plain network in this folder."""
+
+    teacher: Annotated[
+        Path,
+        typer.Argument(
+            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2; or a plain one that convert wrote",
+            metavar="TEACHER",
+            show_default="the only plain network in this folder",
+        ),
+    ] = Path()
+
+
 # -- a command each -----------------------------------------------------------------------------------------------
 
 
@@ -184,15 +205,17 @@ class ConvertOptions:
     """What `convert` makes, and how.  constant: C, in the network's own units;  max_weights: GiB."""
 
     out: Annotated[
-        Path,
+        Path | None,
         option(
-            "What to write: .onnx (and .cert.json beside it) or .safetensors",
+            "What to write: .onnx (and .cert.json beside it) or .safetensors; default: beside the input, "
+            "teacher.plain.onnx",
             "--out",
             "-o",
             panel=OUTPUT,
             metavar="FILE",
         ),
-    ]
+    ] = None
+    overwrite: Overwrite = False
     report: Report = None
     dtype: Annotated[Literal["float32", "float16"], option("Precision of the ONNX file", panel=OUTPUT)] = "float32"
     carry: Annotated[
@@ -232,6 +255,7 @@ class ConvertOptions:
             "An interpolated image added at the end: refuse it, or keep it outside the plain network", panel=CONVERSION
         ),
     ] = "refuse"
+    device: Device = "cpu"
     max_weights: Annotated[
         float,
         option(
@@ -263,6 +287,7 @@ class VerifyOptions:
     images: Annotated[
         Path | None, option("Also run both on the images in this folder", panel=IMAGES, metavar="DIR")
     ] = None
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,6 +346,7 @@ class StudentOptions:
         ),
     ] = None
     size: CostSize = MIDDLE
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,7 +390,17 @@ class ShrinkOptions(StudentOptions):
             parser=parse_bytes,
         ),
     ] = None
-    out: Annotated[Path, option("What to write: .onnx or .safetensors", "--out", "-o", panel=OUTPUT, metavar="FILE")]
+    out: Annotated[
+        Path | None,
+        option(
+            "What to write: .onnx or .safetensors; default: beside the input, teacher.student.onnx",
+            "--out",
+            "-o",
+            panel=OUTPUT,
+            metavar="FILE",
+        ),
+    ] = None
+    overwrite: Overwrite = False
     save: Annotated[
         Path | None, option("Also write the student as .safetensors", panel=OUTPUT, metavar="FILE.safetensors")
     ] = None
@@ -403,6 +439,7 @@ class SweepOptions(StudentOptions):
         ),
     ] = None
     csv: Csv = None
+    overwrite: Overwrite = False
     plot: PlotSvg = None
 
     def __post_init__(self) -> None:
@@ -431,8 +468,13 @@ class EvalOptions:
         option("edsr: 8-bit RGB in and out; srcnn: Y alone, made smaller without rounding", panel=IMAGES),
     ] = "edsr"
     provider: Provider = "cpu"
+    device: Annotated[
+        Literal["cpu", "cuda"] | None,
+        option("What torch runs teachers and .safetensors on; default: as --provider", panel=ENGINE),
+    ] = None
     threads: Threads = None
     csv: Csv = None
+    overwrite: Overwrite = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -451,6 +493,7 @@ class BenchOptions:
     threads: Threads = None
     repeats: Annotated[int, option("Rounds; in each one every network runs once", panel=ENGINE, metavar="N", min=1)] = 5
     csv: Csv = None
+    overwrite: Overwrite = False
     plot: Annotated[
         Path | None,
         option("Also draw it: PSNR, latency, memory as area", panel=OUTPUT, metavar="FILE.svg|FILE.png"),
@@ -469,7 +512,9 @@ class UpscaleOptions:
         Path,
         option("The network: a plain one, .onnx or .safetensors; any with --tile off", panel=NETWORK, metavar="FILE"),
     ]
-    overwrite: Annotated[bool, option("Replace results that are there already", "--overwrite", panel=OUTPUT)] = False
+    overwrite: Annotated[bool, option("Also replace images that are there already", "--overwrite", panel=OUTPUT)] = (
+        False
+    )
     scale: Annotated[
         int | None,
         option("Scale factor, where the network has none of its own (VDSR)", panel=NETWORK, metavar="N", min=2, max=16),
@@ -495,6 +540,7 @@ class UpscaleOptions:
             parser=parse_tile,
         ),
     ] = "auto"
+    provider: Provider = "cpu"
     threads: Annotated[
         int | None, option("Default: one for each core, at most 8", panel=ENGINE, metavar="N", min=1, max=1024)
     ] = None
@@ -509,6 +555,7 @@ class QuantizeOptions:
         typer.Argument(help="A float32 network: .onnx, plain or any that enlarges images", metavar="MODEL.onnx"),
     ]
     out: Annotated[Path, option("What to write: .onnx", "--out", "-o", panel=OUTPUT, metavar="FILE")]
+    overwrite: Overwrite = False
     calibration: Annotated[
         Path | None,
         option("Images to measure ranges on, any photographs; default: those that ship", panel=IMAGES, metavar="DIR"),
@@ -543,7 +590,9 @@ class SimilarityOptions:
         Path | None, option("Photographs to compare on; default: those that ship", panel=IMAGES, metavar="DIR")
     ] = None
     samples: Annotated[int, option("Crops to take from them", panel=IMAGES, metavar="N", min=1)] = 16
+    device: Device = "cpu"
     csv: Annotated[Path | None, option("Also write all pairs of layers", panel=OUTPUT, metavar="FILE.csv")] = None
+    overwrite: Overwrite = False
     plot: PlotSvg = None
 
 
@@ -569,6 +618,9 @@ class TrainingOptions:
         option("High-resolution photographs; or a folder with one named ..HR, as DIV2K's", panel=RUN, metavar="DIR"),
     ]
     out: Annotated[Path, option("Folder for the run and its result", "--out", "-o", panel=RUN, metavar="RUN")]
+    overwrite: Annotated[
+        bool, option("Begin anew in a folder that holds a run, which is lost", "--overwrite", panel=RUN)
+    ] = False
     val: Annotated[
         Path | None,
         option("Images to validate on, HR alone or HR and LR; default: those that ship", panel=RUN, metavar="DIR"),
@@ -712,5 +764,8 @@ def require_one(values: dict[str, Any]) -> None:
     """Raises InvalidInput unless exactly one of them was given."""
     options = {f"--{name.replace('_', '-')}": value for name, value in values.items()}
     told = [name for name, value in options.items() if value is not None]
-    if len(told) != 1:
-        raise InvalidInput(f"{' and '.join(told) or 'none of them'}: want exactly one of {', '.join(options)}")
+    message = f"{' and '.join(told) or 'none of them'}: want exactly one of {', '.join(options)}"
+    if not told:
+        raise Incomplete(message, options=["--theta", "0.05"])
+    if len(told) > 1:
+        raise InvalidInput(message)

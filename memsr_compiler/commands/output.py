@@ -1,11 +1,17 @@
-"""How the commands talk: tables and messages on standard output, progress on standard error."""
+"""What commands print: tables and messages on standard output, progress on standard error.
+
+Progress is a bar in a terminal, and elsewhere a line every ten seconds.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,16 +28,71 @@ from rich.progress import (
 )
 from rich.table import Table
 
+EVERY = 10.0  # seconds between two lines of progress
+
+Step = Callable[[str], None]
+Done = Callable[[float, str], None]
+
+
+class ProgressLines:
+    """Progress where there is no terminal: what is being done, how far, and since how many seconds.
+
+    total   of whatever is counted; None: nobody knows
+    """
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float], total: float | None) -> None:
+        self._write, self._clock, self._total = write, clock, total
+        self._begun = self._last = clock()
+        self._done = 0.0
+        self._description = "starting"
+        self._lock = threading.Lock()
+
+    def update(self, done: float, description: str) -> None:
+        """Note how much is done now, and what comes next."""
+        with self._lock:
+            self._done, self._description = done, description
+        self.tick()
+
+    def tick(self) -> None:
+        """Write a line if ten seconds have passed since the last."""
+        with self._lock:
+            now = self._clock()
+            if now - self._last >= EVERY:
+                self._last = now
+                far = f"{self._done / self._total:4.0%}  " if self._total else ""
+                self._write(f"{now - self._begun:5.0f} s  {far}{self._description}")
+
+    @contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Tick by itself while it lasts: a step may take minutes."""
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(1):
+                self.tick()
+
+        thread = threading.Thread(target=watch, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
 
 @dataclass
 class Talk:
-    """quiet: errors only;  verbose: also what each pass did;  as_json: one JSON object and nothing else."""
+    """How a command prints.
+
+    quiet: errors only;  verbose: also what each pass did;  as_json: one JSON object and nothing else;  clock: seconds
+    """
 
     quiet: bool = False
     verbose: bool = False
     as_json: bool = False
     out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         if not self.out.is_terminal:
@@ -39,18 +100,21 @@ class Talk:
 
     @property
     def silent(self) -> bool:
+        """Whether nothing is printed but the result."""
         return self.quiet or self.as_json
 
     def say(self, text: str) -> None:
+        """Print a line."""
         if not self.silent:
             self.out.print(text, markup=False)
 
     def warn(self, text: str) -> None:
+        """Print a warning on standard error."""
         if not self.quiet:
             self.err.print(f"warning: {text}", style="yellow", markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """The first column is text, the others are numbers."""
+        """Print a table: the first column is text, the others are numbers."""
         if self.silent:
             return
         table = Table(
@@ -67,14 +131,20 @@ class Talk:
         self.out.print()
 
     def json(self, data: dict[str, Any]) -> None:
+        """Print the result as JSON, where that was asked for."""
         if self.as_json:
             self.out.file.write(json.dumps(data, indent=2) + "\n")
 
     @contextmanager
-    def progress(self, total: int | None = None) -> Iterator[Any]:
-        """Yields step(description): shows what is going on until the next step."""
-        if self.silent or not self.err.is_terminal:
+    def progress(self, total: int | None = None) -> Iterator[Step]:
+        """Yield step(description), which shows what is going on until the next step.  total: steps."""
+        if self.silent:
             yield lambda description: None
+            return
+        if not self.err.is_terminal:
+            lines, begun = self._lines(total), itertools.count()
+            with lines.ticking():
+                yield lambda description: lines.update(next(begun), description)
             return
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.err, transient=True) as bar:
@@ -86,10 +156,19 @@ class Talk:
             yield step
 
     @contextmanager
-    def bar(self, total: float) -> Iterator[Any]:
-        """Yields done(amount, description): how much of the total has been done since the last time; time left."""
-        if self.silent or not self.err.is_terminal:
+    def bar(self, total: float) -> Iterator[Done]:
+        """Yield done(amount, description): how much of the total has been done since the last time; time left."""
+        if self.silent:
             yield lambda amount, description: None
+            return
+        if not self.err.is_terminal:
+            lines, amounts = self._lines(total), [0.0]
+
+            def add(amount: float, description: str) -> None:
+                amounts[0] += amount
+                lines.update(amounts[0], description)
+
+            yield add
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.err, transient=True) as bar:
@@ -100,13 +179,17 @@ class Talk:
 
             yield done
 
+    def _lines(self, total: float | None) -> ProgressLines:
+        return ProgressLines(lambda line: self.err.print(line, markup=False, soft_wrap=True), self.clock, total)
+
 
 def is_first() -> bool:
-    """Of several processes the first one talks and writes; torchrun and accelerate say which it is."""
+    """Whether this is the first of several processes, which talks and writes; torchrun and accelerate say so."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def silenced(talk: Talk) -> Talk:
+def silence_others(talk: Talk) -> Talk:
+    """The same, but silent in all processes but the first."""
     return talk if is_first() else Talk(quiet=True)
 
 
@@ -116,6 +199,7 @@ def finite(value: float | None) -> float | None:
 
 
 def mebibytes(count: float) -> str:
+    """1572864 -> '1.5 MiB'."""
     return f"{count / 2**20:,.1f} MiB"
 
 

@@ -41,7 +41,7 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     for path in (options.model, options.out):
         if path.suffix != ".onnx":
             raise InvalidInput(f"{path}: is not named .onnx; quantize reads and writes ONNX files")
-    check_outputs(options.model, [options.out])
+    check_outputs([options.out], reads=[options.model], overwrite=options.overwrite)
     network = TeacherOptions(teacher=options.model, input_range=options.input_range)
     model = open_network(network, talk, provider="cpu", threads=None)
     takes = model.takes
@@ -51,7 +51,7 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         tests = calibration_image_set(photographs, takes.scale)
     else:
         tests = read_image_set(options.data, takes.scale, warn=talk.warn)
-    with talk.progress() as step:
+    with talk.progress(2) as step:
         step("quantising")
         written = quantize(options.model, options.out, images, takes=takes, cost=counted(NetworkFile(options.model))[1])
         step("running both")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.check_outputs import check_outputs, write_page
+from memsr_compiler.commands.find_network import HERE, find_plain_network, name_beside
 from memsr_compiler.commands.options import ShrinkOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk, finite, is_first, silenced, widths_text
+from memsr_compiler.commands.output import Talk, finite, is_first, silence_others, widths_text
 from memsr_compiler.commands.pictures import PICTURES, Images, pictures
 from memsr_compiler.commands.student_common import (
     Source,
@@ -25,7 +26,6 @@ from memsr_compiler.commands.student_common import (
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation.image_sets import ImageSet, TestImage
 from memsr_compiler.evaluation.scores import enlarge, enlarge_bicubic, mean_psnr
-from memsr_compiler.files import atomic_write
 from memsr_compiler.images.files import to_uint8
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.compile import compile_to_plain
@@ -42,13 +42,17 @@ BUILT = 256 << 20  # bytes of weights; a plain network with more is not built fo
 
 def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> None:
     """Read, derive, score, write.  Of several processes all derive, and the first one writes."""
-    talk = silenced(talk)
-    if options.out.suffix not in (".onnx", ".safetensors"):
-        raise InvalidInput(f"{options.out}: a student is written as .onnx or .safetensors; name it so")
+    talk = silence_others(talk)
+    if teacher_options.teacher == HERE:
+        teacher_options = replace(teacher_options, teacher=find_plain_network())
+        talk.say(f"{teacher_options.teacher}: the only plain network in this folder")
+    out = options.out or name_beside(teacher_options.teacher, ".student.onnx")
+    if out.suffix not in (".onnx", ".safetensors"):
+        raise InvalidInput(f"{out}: a student is written as .onnx or .safetensors; name it so")
     if options.save is not None and options.save.suffix != ".safetensors":
         raise InvalidInput(f"{options.save}: --save writes .safetensors; name it so")
-    files = [path for path in (options.out, options.save, options.report) if path is not None]
-    check_outputs(teacher_options.teacher, files)
+    files = [path for path in (out, options.save, options.report) if path is not None]
+    check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     teacher = source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
     given = material(options, teacher.takes, talk)
@@ -69,7 +73,7 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
         if options.report is not None:
             page = _page(teacher_options.teacher, options, teacher, net, rows, tests, outputs, step)
         step("writing")
-        _write(net, options, page)
+        _write(net, out, options, page)
     _tell(net, rows, tests, files, options, talk)
 
 
@@ -136,18 +140,17 @@ def _plain(teacher: Source, align: int, tests: Sequence[TestImage]) -> dict[str,
     return {"plain": _outputs(net, teacher.takes, tests)}
 
 
-def _write(net: PlainNet, options: ShrinkOptions, page: str) -> None:
+def _write(net: PlainNet, out: Path, options: ShrinkOptions, page: str) -> None:
     from memsr_compiler.plain.write import export_onnx, save_plain
 
-    if options.out.suffix == ".onnx":
-        export_onnx(net, options.out)
+    if out.suffix == ".onnx":
+        export_onnx(net, out)
     else:
-        save_plain(net, options.out)
+        save_plain(net, out)
     if options.save is not None:
         save_plain(net, options.save)
     if options.report is not None:
-        with atomic_write(options.report) as file:
-            file.write(page.encode())
+        write_page(options.report, page)
 
 
 def _tell(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.options import ReadingOptions, SimilarityOptions, StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.student_common import Source, material, source
@@ -27,8 +27,7 @@ def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
     networks = (options.first, options.second)
-    for path in networks:
-        check_outputs(path, files)
+    check_outputs(files, reads=networks, overwrite=options.overwrite)
     a, b = (source(_own(reading, path), 8, talk) for path in networks)
     values = linear_cka(_levels(a), _levels(b), _images(a, options, talk))
     names = [path.name for path in networks]
@@ -36,8 +35,8 @@ def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None
         with atomic_write(options.csv) as file:
             file.write(_table(values).encode())
     if options.plot is not None:
-        with atomic_write(options.plot) as file:
-            file.write(draw_matrix(values.tolist(), rows=names[0], columns=names[1], label="Linear CKA").encode())
+        picture = draw_matrix(values.tolist(), rows=names[0], columns=names[1], label="Linear CKA")
+        write_page(options.plot, picture)
     talk.json({"networks": names, "cka": values.tolist(), "written": [str(path) for path in files]})
     best = [(int(row.argmax()) + 1, f"{float(row.max()):.4f}") for row in values]
     together = len(values) == values.shape[1]

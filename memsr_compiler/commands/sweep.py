@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from memsr_compiler.analysis.cost import Cost
-from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.options import StudentOptions, SweepOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, finite, widths_text
 from memsr_compiler.commands.student_common import (
@@ -50,7 +50,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
     if options.plot is not None and options.plot.suffix != ".svg":
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
-    check_outputs(teacher_options.teacher, files)
+    check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     teacher = source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
     given = material(options, teacher.takes, talk)
@@ -69,8 +69,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
             file.write(table([bicubic, *students, itself], size).encode())
     if options.plot is not None:
         title = f"{teacher_options.teacher.name}: {options.init} students, PSNR on {tests.words}, protocol edsr"
-        with atomic_write(options.plot) as file:
-            file.write(_plot(students, itself, bicubic, size, title).encode())
+        write_page(options.plot, _plot(students, itself, bicubic, size, title))
     talk.json(
         {
             "written": [str(path) for path in files],

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from memsr_compiler.commands.options import TrainOptions
-from memsr_compiler.commands.output import Talk, is_first, silenced
+from memsr_compiler.commands.output import Talk, is_first, silence_others
 from memsr_compiler.commands.teachers import parse_arguments
 from memsr_compiler.commands.training_common import (
     begin,
@@ -33,7 +33,7 @@ from memsr_compiler.training.models import new_network
 
 def run(options: TrainOptions, talk: Talk) -> None:
     """Build, train, write the best."""
-    talk = silenced(talk)
+    talk = silence_others(talk)
     how = recipe(options)
     record = record_of(options)
     check(options, how, record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.patches import Patches, prepare_photographs
+from memsr_compiler.training.progress import CURVES, LOG
 from memsr_compiler.version import VERSION
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from memsr_compiler.training.recipe import Recipe
 
 CONFIG, VERSIONS = "config.yaml", "versions.yaml"
-OURS = (CONFIG, VERSIONS, "log.jsonl", "*.ckpt", "student.*", "network.*", "plain.onnx")  # what a run writes
+STATE = (CONFIG, VERSIONS, LOG, "*.ckpt")  # of a run, besides its curves
+OURS = (*STATE, "student.*", "network.*", "plain.onnx")  # what a run writes
 MAY_CHANGE = ("every", "workers", "cache", "out", "student", "teacher", "data", "val")  # while a run goes on
 
 
@@ -109,13 +112,17 @@ def check(options: TrainingOptions, how: Recipe, record: Mapping[str, Any]) -> N
     if options.resume is not None:
         _check_resumed(options, options.resume, record)
         return
+    if options.overwrite:
+        return
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"{out}: is a file; give a folder for the run")
     if out.is_dir() and checkpoints.steps(out):
-        raise InvalidInput(f"{out}: holds a run already; --resume {out} goes on with it, or choose another --out")
+        raise InvalidInput(f"{out}: holds a run already; --resume {out} goes on with it, --overwrite begins anew")
     there = sorted(path.name for pattern in OURS for path in out.glob(pattern))
     if there:
-        raise InvalidInput(f"{out}: holds {there[0]} already, which a run would replace; choose another --out")
+        raise InvalidInput(
+            f"{out}: holds {there[0]} already, which a run would replace; choose another --out or --overwrite"
+        )
 
 
 def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]) -> None:
@@ -148,9 +155,18 @@ def begin(options: TrainingOptions, record: Mapping[str, Any]) -> None:
     checkpoints.tidy(out)
     if options.resume is not None:
         return
+    if options.overwrite:
+        _remove_run(out)
     for name, content in ((CONFIG, record), (VERSIONS, versions())):
         with atomic_write(out / name) as file:
             file.write(yaml.safe_dump(content, sort_keys=False).encode())
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove the state of a run, so that another can begin; its results stay until the other one ends."""
+    for path in [path for pattern in STATE for path in folder.glob(pattern)]:
+        path.unlink()
+    shutil.rmtree(folder / CURVES, ignore_errors=True)
 
 
 def record_of(*options: object) -> dict[str, Any]:
@@ -162,7 +178,7 @@ def record_of(*options: object) -> dict[str, Any]:
     return {
         name: os.path.abspath(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         for name, value in values.items()
-        if value is not None and name not in ("resume", "config")
+        if value is not None and name not in ("resume", "config", "overwrite")
     }
 
 

@@ -114,7 +114,7 @@ def _engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> Row
             raise InvalidInput("--max-memory with --tile off: a whole frame takes what it takes; leave one of them out")
         from memsr_compiler.commands.models import open_network  # with torch, which bands do without
 
-        model = open_network(reading.of(path), talk, provider="cpu", threads=options.threads)
+        model = open_network(reading.of(path), talk, provider=options.provider, threads=options.threads)
         return WholeFrame(model.network, model.takes)
     try:
         plain = read_plain_file(path, require_certificate=False)
@@ -129,7 +129,14 @@ def _engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> Row
         raise InvalidInput(f"{path}: takes values from {low:g} to {high:g}; leave --input-range out")
     columns = None if options.tile == "auto" else int(options.tile)
     folder = options.target if options.target.is_dir() else options.target.parent
-    return ByBands(Upscaler(plain, max_memory=options.max_memory, columns=columns, threads=options.threads), folder)
+    upscaler = Upscaler(
+        plain,
+        max_memory=options.max_memory,
+        columns=columns,
+        threads=options.threads,
+        provider=options.provider,
+    )
+    return ByBands(upscaler, folder)
 
 
 def _scale(engine: RowEngine, told: int | None) -> int:

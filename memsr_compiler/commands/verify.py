@@ -16,12 +16,12 @@ from memsr_compiler.lowering.equivalence import Equivalence, Network, check_equi
 from memsr_compiler.lowering.verify import check_certificate
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, torch_device
 
 
 def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> None:
     """Check the certificate, then run both.  Raises CertificateError or NotEquivalent if it is not the teacher."""
-    plain = options.plain
+    plain, place = options.plain, torch_device(options.device)
     net = load_plain(plain)
     if teacher_options.input_range is None:
         teacher_options = replace(teacher_options, input_range=net.info.input_range)
@@ -33,10 +33,10 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
             certified = check_certificate(teacher, net, input_range=input_range)
         except CertificateError as error:
             raise CertificateError(
-                f"{plain}: {error}; {_how_far(teacher.module, net, plain, inputs, input_range)}"
+                f"{plain}: {error}; {_how_far(teacher.module, net, plain, inputs, input_range, place)}"
             ) from None
         step("running both")
-        result = measure(teacher.module, net, plain, inputs, input_range)
+        result = measure(teacher.module, net, plain, inputs, input_range, place)
     talk.json(
         {
             "equivalent": result.equivalent,
@@ -53,27 +53,37 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
 
 
 def _how_far(
-    model: torch.nn.Module, net: PlainNet, path: Path, inputs: dict[str, Tensor], input_range: tuple[float, float]
+    model: torch.nn.Module,
+    net: PlainNet,
+    path: Path,
+    inputs: dict[str, Tensor],
+    input_range: tuple[float, float],
+    place: torch.device,
 ) -> str:
-    """What running both shows, if both can be run on the same images."""
+    """The difference that running both shows, if both can be run on the same images."""
     try:
-        return str(measure(model, net, path, inputs, input_range))
+        return str(measure(model, net, path, inputs, input_range, place))
     except Exception:  # the teacher is somebody else's code, and need not fit these inputs
         return "the two cannot be run on the same images"
 
 
 def measure(
-    model: torch.nn.Module, net: PlainNet, path: Path, inputs: dict[str, Tensor], input_range: tuple[float, float]
+    model: torch.nn.Module,
+    net: PlainNet,
+    path: Path,
+    inputs: dict[str, Tensor],
+    input_range: tuple[float, float],
+    place: torch.device,
 ) -> Equivalence:
-    """The file in its own runtime and precision, against the teacher in float64.
+    """Compare the file, in its own runtime and precision, with the teacher in float64 at some place.
 
     Large shift constants make rounding coarse; they excuse no more than half a grey level.
     """
-    exact = copy_module(model, torch.float64)
+    exact = copy_module(model, torch.float64).to(place)
 
     def teacher(x: Tensor) -> Tensor:
-        y: Tensor = exact(x.double())
-        return y
+        y: Tensor = exact(x.double().to(place))
+        return y.cpu()
 
     def plain(x: Tensor) -> Tensor:
         y: Tensor = net(x.to(net[0].weight.dtype))

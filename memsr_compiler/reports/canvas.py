@@ -6,6 +6,7 @@ import io
 from typing import Literal, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from memsr_compiler.reports.colours import GRID, INK, PAPER
 from memsr_compiler.reports.text import escape
@@ -84,5 +85,8 @@ class PngCanvas:
     def finish(self) -> bytes:
         """The file."""
         file = io.BytesIO()
-        self._image.resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.LANCZOS).save(file, "PNG", optimize=True)
+        tool = PngInfo()
+        tool.add_text("Software", "memsr_compiler")  # by which it may be known again, and replaced
+        image = self._image.resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.LANCZOS)
+        image.save(file, "PNG", optimize=True, pnginfo=tool)
         return file.getvalue()

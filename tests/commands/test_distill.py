@@ -162,6 +162,16 @@ def test_a_run_replaces_nothing(run: Run, distill: Command, files: Path, tmp_pat
     assert status == 2 and "is a file" in err
 
 
+def test_a_run_is_begun_anew_only_on_request(run: Run, distill: Command, tmp_path: Path) -> None:
+    assert run(*distill("run", "-q"))[0] == 0
+    status, _, err = run(*distill("run", "--steps", "2"))
+    assert status == 2 and "holds a run already" in err and "--overwrite" in err
+    status, _, err = run(*distill("run", "--steps", "2", "--overwrite", "-q"))
+    assert status == 0, err
+    assert "steps: 2\n" in (tmp_path / "run" / "config.yaml").read_text()
+    assert [path.name for path in (tmp_path / "run").glob("step-*.ckpt")] == ["step-00000002.ckpt"]
+
+
 def test_a_run_goes_on_as_it_began_wherever_it_is(
     run: Run, distill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,35 @@
+"""Files that a command takes or writes where none is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from memsr_compiler.commands.example import Incomplete, find_teacher
+from memsr_compiler.errors import MemsrError
+from memsr_compiler.plain.read import is_plain, read_plain_file
+
+HERE = Path()
+
+
+def name_beside(path: Path, suffix: str) -> Path:
+    """teacher.pt, .plain.onnx -> teacher.plain.onnx;  teacher.plain.onnx, .student.onnx -> teacher.student.onnx"""
+    return path.with_name(path.stem.removesuffix(".plain") + suffix)
+
+
+def find_plain_network() -> Path:
+    """The only plain network in this folder that `convert` left.  Raises Incomplete for none, and for several."""
+    found = [path for path in sorted(HERE.iterdir()) if is_plain(path) and _is_converted(path)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(map(str, found))
+        raise Incomplete(f"there are several plain networks here, {names}; name one", arguments=[str(found[0])])
+    raise Incomplete("no plain network of convert's is here; name a network", arguments=[find_teacher()])
+
+
+def _is_converted(path: Path) -> bool:
+    """Whether it is equivalent to a teacher: students have no certificate."""
+    try:
+        return read_plain_file(path, require_certificate=False).manifest.certificate_sha256 != ""
+    except MemsrError:
+        return False

@@ -1,0 +1,186 @@
+"""memsrc convert as a person meets it: what it writes, and what it says to wrong input."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.command_line import Run
+from torch import nn
+
+
+def refused(run: Run, tmp_path: Path, source: Path, *words: str, options: tuple[str, ...] = ()) -> None:
+    """convert says no in one line with these words, exits with 2 and writes nothing."""
+    before = sorted(tmp_path.iterdir())
+    status, out, err = run("convert", source, "--out", tmp_path / "plain.onnx", *options)
+    assert status == 2, (out, err)
+    assert out == "" or "input values" in out  # at most what it has read so far
+    message = err.strip()
+    assert "\n" not in message, message
+    for word in words:
+        assert word in message, message
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_converts_and_verifies(run: Run, teacher: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.onnx"
+    status, out, _ = run("convert", teacher, "--out", plain, "--verbose")
+    assert status == 0
+    assert "certificate" in out and "fuse-1x1" in out and "exact for every image" in out
+    assert plain.exists() and (tmp_path / "plain.cert.json").exists()
+    status, out, _ = run("verify", teacher, plain)
+    assert status == 0 and "equivalent" in out
+
+
+def test_every_way_of_carrying_and_both_tails(run: Run, teacher: Path, tmp_path: Path) -> None:
+    for options in (
+        ("--carry", "split"),
+        ("--carry", "shift", "--constant", "1000"),
+        ("--carry", "shift", "--margin", "4"),
+        ("--tail", "keep", "--align", "1"),
+        ("--dtype", "float16"),
+    ):
+        status, out, err = run("convert", teacher, "--out", tmp_path / "plain.onnx", *options)
+        assert status == 0, (options, err)
+        status, out, err = run("verify", teacher, tmp_path / "plain.onnx")
+        assert status == 0, (options, out, err)
+
+
+def test_report_is_written(run: Run, teacher: Path, tmp_path: Path) -> None:
+    status, _, _ = run("convert", teacher, "--out", tmp_path / "plain.onnx", "--report", tmp_path / "report.html")
+    assert status == 0 and "<svg" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_missing_truncated_and_text_files(run: Run, teacher: Path, tmp_path: Path) -> None:
+    refused(run, tmp_path, tmp_path / "absent.pt", "absent.pt")
+    short = tmp_path / "short.pt"
+    short.write_bytes(teacher.read_bytes()[:1000])
+    refused(run, tmp_path, short, "short.pt")
+    text = tmp_path / "text.pt"
+    text.write_text("these are no weights")
+    refused(run, tmp_path, text, "text.pt")
+
+
+class _Runs:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_pickle_that_would_run_code_does_not(run: Run, tmp_path: Path) -> None:
+    mark, bad = tmp_path / "it_ran", tmp_path / "bad.pt"
+    with bad.open("wb") as file:
+        pickle.dump(_Runs(mark), file)
+    refused(run, tmp_path, bad, "mkdir", "--allow-pickle")
+    torch.save(_Runs(mark), bad)
+    refused(run, tmp_path, bad, "mkdir", "--allow-pickle")
+    assert not mark.exists()
+
+
+def test_weights_that_do_not_fit_or_are_no_numbers(run: Run, teacher: Path, tmp_path: Path) -> None:
+    weights = torch.load(teacher, weights_only=True)
+    torch.save({k: v for k, v in weights.items() if k != "tail.1.bias"}, tmp_path / "less.pt")
+    refused(run, tmp_path, tmp_path / "less.pt", "less.pt", "--arch-args", options=("--arch", "edsr"))
+    size = ("--arch", "edsr", "--arch-args", "scale=2,blocks=1,channels=4")
+    refused(run, tmp_path, tmp_path / "less.pt", "tail.1.bias", options=size)
+    for value in (float("nan"), float("inf")):
+        weights["head.0.weight"][0, 0, 0, 0] = value
+        torch.save(weights, tmp_path / "bad.pt")
+        refused(run, tmp_path, tmp_path / "bad.pt", "head.0.weight")
+
+
+OWN_CODE = """
+import torch
+from torch import nn
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+    def forward(self, x, y):
+        return self.conv(x) + y
+
+class NoConvolution(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+    def forward(self, x):
+        return self.linear(x)
+
+class Decides(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+    def forward(self, x):
+        if x.mean() > 0.5:
+            return self.conv(x)
+        return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [("TwoInputs", ("more than one input",)), ("NoConvolution", ("linear",)), ("Decides", ("if x.mean() > 0.5",))],
+)
+def test_networks_that_cannot_be_plain(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "own_code.py").write_text(OWN_CODE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import own_code  # type: ignore[import-not-found]
+
+    torch.save(getattr(own_code, factory)().state_dict(), tmp_path / "own.pt")
+    refused(run, tmp_path, tmp_path / "own.pt", *words, options=("--arch", f"own_code:{factory}"))
+    sys.modules.pop("own_code")
+
+
+def test_a_network_in_train_mode_is_refused_where_it_matters() -> None:
+    from memsr_compiler import compile_to_plain
+    from memsr_compiler.errors import InvalidInput
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    with pytest.raises(InvalidInput, match=r"model\.eval\(\)"):
+        compile_to_plain(model)
+    assert compile_to_plain(model.eval()).scale == 1
+
+
+def test_outputs_that_cannot_be_written(
+    run: Run, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, err = run("convert", teacher, "--out", tmp_path / "nowhere" / "plain.onnx")
+    assert status == 2 and "does not exist" in err
+    status, _, err = run("convert", teacher, "--out", tmp_path / "plain.txt")
+    assert status == 2 and ".onnx or .safetensors" in err
+    before = sorted(tmp_path.iterdir())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = run("convert", teacher, "--out", tmp_path / "plain.onnx")
+    assert status == 2 and "No space left" in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_options_that_contradict_each_other(run: Run, teacher: Path, tmp_path: Path) -> None:
+    for options, word in (
+        (("--carry", "never"), "auto, shift, split"),
+        (("--constant", "10"), "shift"),
+        (("--carry", "shift", "--constant", "-1"), "positive"),
+        (("--carry", "shift", "--constant", "0.001"), "C is too small"),
+        (("--tail", "cut"), "fold, keep"),
+        (("--dtype", "int3"), "float16"),
+        (("--input-range", "1", "0"), "input range"),
+        (("--size", "big"), "480x270"),
+        (("--arch-args", "blocks"), "NAME=VALUE"),
+    ):
+        refused(run, tmp_path, teacher, word, options=options)

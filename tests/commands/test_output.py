@@ -1,0 +1,85 @@
+"""What commands print: progress where there is no terminal, and when there is none."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from memsr_compiler.commands import output
+from memsr_compiler.commands.output import ProgressLines, Talk, widths_text
+
+
+class Clock:
+    """Seconds, as the test says."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def talk(clock: Clock, **how: bool) -> tuple[Talk, io.StringIO]:
+    """A talk that is no terminal's, and what it writes to standard error."""
+    err = io.StringIO()
+    return Talk(**how, err=Console(file=err, width=40), clock=clock), err
+
+
+def test_a_line_every_ten_seconds(clock: Clock) -> None:
+    written: list[str] = []
+    lines = ProgressLines(written.append, clock, total=4)
+    for done, name in enumerate(("reading", "running a teacher", "writing", "telling")):
+        lines.update(done, name)
+        clock.now += 4
+    assert written == ["   12 s   75%  telling"]
+
+
+def test_a_step_of_minutes_is_told_without_another_step(clock: Clock) -> None:
+    speaker, err = talk(clock)
+    with speaker.progress() as step:
+        step("a long one")
+        clock.now += 61
+        deadline = time.monotonic() + 20
+        while not err.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert err.getvalue() == "   61 s  a long one\n"
+
+
+def test_how_much_of_a_total_is_done(clock: Clock) -> None:
+    speaker, err = talk(clock)
+    with speaker.bar(200) as done:
+        for _ in range(10):
+            clock.now += 3
+            done(15, "a.png")
+    assert err.getvalue().splitlines() == ["   12 s   30%  a.png", "   24 s   60%  a.png"]
+
+
+@pytest.mark.parametrize("how", [{"quiet": True}, {"as_json": True}])
+def test_no_progress_where_only_the_result_is_wanted(clock: Clock, how: dict[str, bool]) -> None:
+    speaker, err = talk(clock, **how)
+    with speaker.progress() as step, speaker.bar(10) as done:
+        clock.now += 1000
+        step("a")
+        done(5, "b")
+    assert err.getvalue() == ""
+
+
+def test_what_is_quick_says_nothing(clock: Clock) -> None:
+    speaker, err = talk(clock)
+    with speaker.progress() as step:
+        step("a")
+        clock.now += output.EVERY - 0.5
+        step("b")
+    assert err.getvalue() == ""
+
+
+def test_repeats_of_widths_are_counted() -> None:
+    assert widths_text([3, 8, 8, 8, 12]) == "3, 8 x 3, 12"
+    assert widths_text([3, 9, 5, 9, 5, 9, 5, 12]) == "3, (9, 5) x 3, 12"
