@@ -21,12 +21,11 @@ from memsr_compiler.images.metrics import Protocol, luma, psnr, srcnn_input
 from memsr_compiler.images.resize import resize
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.runtime.runners import Network
-from memsr_compiler.student.crops import network_inputs
+from memsr_compiler.student.calibration_images import photographs_as_inputs
 
 Images = Sequence[NDArray[np.uint8]]
 
 SCORED = 20  # photographs, at most: more tell hardly more, and take their time
-FEW = 24  # photographs: up to so many are used by every factor, where a network works on enlarged images
 SIDE = 512  # pixels; of larger photographs the middle is scored
 
 
@@ -141,21 +140,14 @@ def calibration_inputs(photographs: Sequence[Photograph], shape: Shape, folder: 
 
     Raises InvalidInput if none is left.
     """
-    inputs = []
-    for p in photographs:
-        try:
-            inputs += network_inputs(
-                p.pixels,
-                scale=shape.scale,
-                channels=shape.channels,
-                input_range=shape.input_range,
-                every_factor=len(photographs) <= FEW,
-            )
-        except InvalidInput as error:
-            talk.warn(f"{folder / p.name}: {error}; passed over")
-    if not inputs:
-        raise InvalidInput(f"{folder}: no image in it is large enough; give photographs of 64x64 pixels or more")
-    return inputs
+    return photographs_as_inputs(
+        [(p.name, p.pixels) for p in photographs],
+        str(folder),
+        scale=shape.scale,
+        channels=shape.channels,
+        input_range=shape.input_range,
+        on_skip=talk.warn,
+    )
 
 
 def calibration_samples(photographs: Sequence[Photograph] | None, shape: Shape) -> Samples:

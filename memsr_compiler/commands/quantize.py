@@ -31,7 +31,8 @@ from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.runtime.open import NetworkFile, counted
 from memsr_compiler.runtime.runners import Network, OrtNetwork
-from memsr_compiler.student.crops import batches, sample_inputs
+from memsr_compiler.student.calibration_images import sample_inputs
+from memsr_compiler.student.crops import batches
 
 PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends on what else the machine does
 

@@ -85,10 +85,10 @@ def _rows(teacher: Source, net: PlainNet, samples: Samples, made: Mapping[str, I
     own = mean_psnr(samples, made["plain" if teacher.is_plain else "teacher"])
     rows = [Row("bicubic", None, bicubic_psnr(samples))]
     if not teacher.is_plain:
-        rows.append(Row("teacher", report.teacher_cost or teacher.cost, own))
+        rows.append(Row("teacher", report.teacher_cost, own))
     if teacher.plain is not None:
         rows.append(Row("plain", teacher.plain, own))
-    return [*rows, Row("student", report.cost or teacher.cost, mean_psnr(samples, made["student"]))]
+    return [*rows, Row("student", report.cost, mean_psnr(samples, made["student"]))]
 
 
 def _report(net: PlainNet) -> ShrinkReport:

@@ -67,5 +67,6 @@ def require_paper_options(options: object) -> None:
     for name, values in CHOICES.items():
         if getattr(options, name) not in values:
             raise InvalidInput(f"PaperOptions({name}={getattr(options, name)!r}): want {' or '.join(values)}")
-    if not isinstance(options.kept, int) or options.kept < 0:
-        raise InvalidInput(f"PaperOptions(kept={options.kept!r}): want how many levels keep their width, 0 or more")
+    kept: object = options.kept
+    if not isinstance(kept, int) or kept < 0:
+        raise InvalidInput(f"PaperOptions(kept={kept!r}): want how many levels keep their width, 0 or more")
