@@ -4,8 +4,8 @@ Layer by layer, a student is the best that each layer can do for itself; what th
 loss is the squared difference of the two networks' outputs on crops of the calibration images, nothing else is known of
 them.  Every step takes one batch.  The Gauss-Newton matrix of a layer is taken to be a Kronecker product, of the
 moments of what it reads and of the output's sensitivity to what it makes (Martens and Grosse 2015, "Optimizing Neural
-Networks with Kronecker-factored Approximate Curvature", Eq. 1 and 23), both running means over batches; its inverse
-preconditions gradient descent with momentum.
+Networks with Kronecker-factored Approximate Curvature", equations 1 and 23), both running means over batches; its
+inverse preconditions gradient descent with momentum.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Widths of a student's levels, as they are told or by an error (MemSR, Eq. 15); and what a student costs."""
+"""Widths of a student's levels, as they are told or by an error (MemSR, Eq. 15, Sec. 3.5); what a student costs."""
 
 from __future__ import annotations
 
