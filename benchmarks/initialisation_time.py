@@ -24,7 +24,8 @@ from machine import machine
 from torch import Tensor, nn
 
 from memsr_compiler import student
-from memsr_compiler.student.crops import batches, sample_inputs
+from memsr_compiler.student.calibration_images import sample_inputs
+from memsr_compiler.student.crops import batches
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.paper.initialise import derive_memsr
 from memsr_compiler.student.paper.level_kernels import level_kernel

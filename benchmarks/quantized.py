@@ -34,7 +34,8 @@ from memsr_compiler.commands.quantize import time_ratio
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantization import quantize as quantization
 from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.student.crops import batches, sample_inputs
+from memsr_compiler.student.calibration_images import sample_inputs
+from memsr_compiler.student.crops import batches
 
 TESTS = ("Set5", "Set14")
 CHANGES: dict[str, dict[str, Any]] = {

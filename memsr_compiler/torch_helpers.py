@@ -66,3 +66,13 @@ def torch_device(name: str) -> torch.device:
             "nvidia-smi, or install a build of torch with CUDA"
         )
     return device
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """While it lasts cuDNN computes float32 as such, not in TF32's 10 bits, and the same way every time."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, the command line as a function, `--networks N` for the fuzz tests, `--without-mkldnn`."""
+"""What all tests share: one thread, memsrc as a function, `--networks N` for the fuzz tests, `--without-mkldnn`."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx, save_plain
-from memsr_compiler.student.crops import batches, default_samples, sample_inputs
+from memsr_compiler.student.calibration_images import sample_inputs
+from memsr_compiler.student.crops import batches, default_samples
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.losses import Distillation

@@ -22,7 +22,8 @@ from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.runtime.open import NetworkFile, counted
 from memsr_compiler.runtime.runners import Network, OrtNetwork
-from memsr_compiler.student.crops import batches, calibration_inputs, sample_inputs
+from memsr_compiler.student.calibration_images import photographs_as_inputs, sample_inputs
+from memsr_compiler.student.crops import batches
 
 PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends on what else the machine does
 
@@ -63,7 +64,14 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
 def _inputs(photographs: list[NamedImage] | None, takes: Takes, options: QuantizeOptions, talk: Talk) -> list[Tensor]:
     if photographs is None or options.calibration is None:
         return sample_inputs(scale=takes.scale, channels=takes.channels, input_range=takes.input_range)
-    return calibration_inputs(photographs, takes, options.calibration, warn=talk.warn)
+    return photographs_as_inputs(
+        [(p.name, p.pixels) for p in photographs],
+        str(options.calibration),
+        scale=takes.scale,
+        channels=takes.channels,
+        input_range=takes.input_range,
+        on_skip=talk.warn,
+    )
 
 
 def _compared(exact: Network, integer: Network, tests: ImageSet, takes: Takes, size: tuple[int, int]) -> Costs:

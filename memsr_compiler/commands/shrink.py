@@ -89,10 +89,10 @@ def _rows(teacher: Source, net: PlainNet, tests: ImageSet, outputs: Mapping[str,
     own = mean_psnr(tests.images, outputs["plain" if teacher.is_plain else "teacher"])
     rows = [Row("bicubic", None, mean_psnr(tests.images, map(enlarge_bicubic, tests.images)))]
     if not teacher.is_plain:
-        rows.append(Row("teacher", report.teacher_cost or teacher.cost, own))
+        rows.append(Row("teacher", report.teacher_cost, own))
     if teacher.plain is not None:
         rows.append(Row("plain", teacher.plain, own))
-    return [*rows, Row("student", report.cost or teacher.cost, mean_psnr(tests.images, outputs["student"]))]
+    return [*rows, Row("student", report.cost, mean_psnr(tests.images, outputs["student"]))]
 
 
 def _report(net: PlainNet) -> ShrinkReport:

@@ -17,7 +17,8 @@ from memsr_compiler.evaluation.cka import linear_cka
 from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.reports.matrix import draw_matrix
-from memsr_compiler.student.crops import batches, sample_inputs
+from memsr_compiler.student.calibration_images import sample_inputs
+from memsr_compiler.student.crops import batches
 from memsr_compiler.student.levels import LeveledTeacher
 
 

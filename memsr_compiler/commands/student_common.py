@@ -22,7 +22,7 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
-from memsr_compiler.student.crops import calibration_inputs
+from memsr_compiler.student.calibration_images import photographs_as_inputs
 from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.trace.trace import trace
@@ -99,7 +99,15 @@ def material(options: StudentOptions, takes: Takes, talk: Talk) -> Material:
     if options.calibration is None:
         return Material(None, None)
     photographs = read_folder(options.calibration, warn=talk.warn)
-    return Material(calibration_inputs(photographs, takes, options.calibration, warn=talk.warn), photographs)
+    inputs = photographs_as_inputs(
+        [(p.name, p.pixels) for p in photographs],
+        str(options.calibration),
+        scale=takes.scale,
+        channels=takes.channels,
+        input_range=takes.input_range,
+        on_skip=talk.warn,
+    )
+    return Material(inputs, photographs)
 
 
 def derive(

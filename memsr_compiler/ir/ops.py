@@ -211,7 +211,7 @@ class Maximum(Op):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PixelShuffle(Op):
-    """`factor` times the resolution from factor**2 times the channels (Shi et al. 2016, Eq. 4)."""
+    """`factor` times the resolution from factor**2 times the channels (Shi et al. 2016, equation 4)."""
 
     factor: int
 

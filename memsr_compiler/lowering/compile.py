@@ -125,7 +125,7 @@ def compile_to_plain(
 
     Raises UnsupportedModel (module, op, reason, way out), InvalidInput for options that do not fit and files that
     cannot be read, NotEquivalent and CertificateError if this compiler made a mistake and noticed.
-    Source: MemSR (Wu, Lee, Ma, ICML 2022); level scheduling, split carries, folded tails and certificate beyond it.
+    Source: MemSR (Wu, Lee, Ma, ICML 2022), Sec. 3.2; schedule, split carries, folded tails and certificate beyond it.
     """
     options = Options(carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights)
     options.check()

@@ -132,7 +132,7 @@ def _advance(teacher: LeveledTeacher, level: Level, batches: Spool, width: int) 
 
 
 def _convolve(kernel: Kernel, features: Tensor) -> Tensor:
-    weight, bias = (part.to(features.dtype) for part in kernel)
+    weight, bias = (part.to(features) for part in kernel)
     return F.conv2d(features, weight, bias, padding=weight.shape[-1] // 2)
 
 
@@ -166,8 +166,8 @@ def _raise_linear(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
     high = -low
     for batch in batches:
         values = _convolve(kernel, batch[INPUT]).double()
-        low = torch.minimum(low, values.amin(dim=(0, 2, 3)))
-        high = torch.maximum(high, values.amax(dim=(0, 2, 3)))
+        low = torch.minimum(low, values.amin(dim=(0, 2, 3)).cpu())
+        high = torch.maximum(high, values.amax(dim=(0, 2, 3)).cpu())
     low, high = min_over_processes(low), -min_over_processes(-high)
     sign = torch.where(high.abs() < low.abs(), -1.0, 1.0).double()  # the smaller shift: beyond the border there is 0
     lowest = torch.where(sign < 0, -high, low)

@@ -36,7 +36,7 @@ def describe_layers(
             for i, level in enumerate(teacher.levels[:-1]):
                 features = teacher.advance(level, values)
                 values = features.values
-                weight, bias = (part.float() for part in kernels[i])
+                weight, bias = (part.to(own) for part in kernels[i])
                 own = F.conv2d(own, weight, bias, padding=weight.shape[-1] // 2).relu()
                 after = pixels(features.after)
                 known[i] += Regression.of(taps(own, 1), after)

@@ -4,8 +4,8 @@ Layer by layer, a student is the best that each layer can do for itself; what th
 loss is the squared difference of the two networks' outputs on crops of the calibration images, nothing else is known of
 them.  Every step takes one batch.  The Gauss-Newton matrix of a layer is taken to be a Kronecker product, of the
 moments of what it reads and of the output's sensitivity to what it makes (Martens and Grosse 2015, "Optimizing Neural
-Networks with Kronecker-factored Approximate Curvature", Eq. 1 and 23), both running means over batches; its inverse
-preconditions gradient descent with momentum.
+Networks with Kronecker-factored Approximate Curvature", equations 1 and 23), both running means over batches; its
+inverse preconditions gradient descent with momentum.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.report import Kernel
-from memsr_compiler.student.statistics.moments import Moments, pixels, taps
+from memsr_compiler.student.statistics.moments import pixels, products, taps
 from memsr_compiler.student.statistics.spill import Record, Spool
 
 LENGTH = 0.03  # of a step, at most, in units of the natural gradient; less from step to step, as half a cosine wave
@@ -81,13 +81,13 @@ def refit(
     """Take `steps` steps; never ends worse than it began, on batches that no step has seen, if there are enough.
 
     kernels   of every layer, ReLU after all but the last
-    batches   records {"image": (N, C, H, W), "output": (N, C', H, W)}, float32: what the teacher makes of it, before
-              the pixel shuffle
+    batches   records {"image": (N, C, H, W), "output": (N, C', H, W)}, float32: the teacher's output for it, before the
+              pixel shuffle; where they are, the work is done
     seed      of their order
     """
-    student = _Chain(kernels)
     taken, judges = _part(len(batches))
     watched = [batches[i] for i in judges]
+    student = _Chain(kernels, watched[0]["image"].device)
     losses = [student.loss(watched)]
     best = losses[0], student.matrices
     curvature = _Curvature(student)
@@ -150,14 +150,16 @@ def _dot(a: Direction, b: Direction) -> float:
 
 
 class _Chain:
-    """A chain of convolutions and ReLUs as matrices on taps, (C_out, C_in * k * k + 1) float64 each."""
+    """A chain of convolutions and ReLUs as matrices on taps, (C_out, C_in * k * k + 1) float64 each, on a device."""
 
-    def __init__(self, kernels: Sequence[Kernel]) -> None:
+    def __init__(self, kernels: Sequence[Kernel], device: torch.device) -> None:
         self.shapes = [weight.shape for weight, _ in kernels]
-        self.matrices: Direction = [torch.cat([w.flatten(1), b[:, None]], dim=1).double() for w, b in kernels]
+        matrices = (torch.cat([w.flatten(1), b[:, None]], dim=1) for w, b in kernels)
+        self.matrices: Direction = [matrix.double().to(device) for matrix in matrices]
 
     def kernels(self) -> tuple[Kernel, ...]:
-        parts = zip(self.matrices, self.shapes, strict=True)
+        """Weights and biases, on the CPU."""
+        parts = zip((matrix.cpu() for matrix in self.matrices), self.shapes, strict=True)
         return tuple((m[:, :-1].reshape(shape).contiguous(), m[:, -1].clone()) for m, shape in parts)
 
     def single(self) -> list[Tensor]:
@@ -214,15 +216,17 @@ class _Curvature:
         weights = self._student.single()
         output = self._student.run(batch["image"], [weights[0].requires_grad_(), *weights[1:]], read, results)
         generator = torch.Generator().manual_seed(seed)
-        signs = torch.randint(0, 2, output.shape, generator=generator).float() * 2 - 1
+        signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
         gradients = torch.autograd.grad((output * signs).sum(), results)
         return [
-            (
-                Moments.of(pixels(g), exact=False).second,
-                Moments.of(taps(r.detach(), shape[-1]), exact=False).second,
-            )
+            (_mean_product(pixels(g)), _mean_product(taps(r.detach(), shape[-1])))
             for g, r, shape in zip(gradients, read, self._student.shapes, strict=True)
         ]
+
+
+def _mean_product(samples: Tensor) -> Tensor:
+    """Mean outer product of columns, float64; they are multiplied in float32, which is twice as fast."""
+    return products(samples).double() / samples.shape[1]
 
 
 def _invert(second: Tensor, of_mean: float, of_own: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,16 +43,19 @@ class LayerShrunk:
 class Derived:
     """A student and what is to be told of it.
 
-    kernels   of every layer, the last without ReLU;  layers   one for each but the last
+    kernels    of every layer, the last without ReLU;  layers   one for each but the last
+    fidelity, seconds   as ShrinkReport has them
     """
 
     kernels: tuple[Kernel, ...]
     layers: tuple[LayerShrunk, ...]
+    fidelity: tuple[float, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class ShrinkReport:
-    """What `shrink` did.
+    """The report on what `shrink` did.
 
     mode         "data-aware" or "memsr"
     layers       all but the last
@@ -63,13 +67,13 @@ class ShrinkReport:
     """
 
     mode: Mode
-    layers: tuple[LayerShrunk, ...] = ()
-    pixels: int = 0
-    images: int = 0
-    fidelity: tuple[float, ...] = ()
-    cost: Cost | None = None
-    teacher_cost: Cost | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    layers: tuple[LayerShrunk, ...]
+    pixels: int
+    images: int
+    fidelity: tuple[float, ...]
+    cost: Cost
+    teacher_cost: Cost
+    seconds: Mapping[str, float]
 
     @property
     def maps(self) -> tuple[Tensor, ...]:

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from memsr_compiler.analysis.cost import cost_of_graph
+from memsr_compiler.analysis.cost import Cost, cost_of_graph
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
-from memsr_compiler.student import crops as calibrations
+from memsr_compiler.student.calibration_images import (
+    CalibrationImages,
+    calibration_inputs,
+    require_images,
+    sample_inputs,
+)
+from memsr_compiler.student.checks import require_range, require_whole
+from memsr_compiler.student.crops import batches, count_pixels, default_samples
 from memsr_compiler.student.data_aware import PREFERENCE, derive_data_aware
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.maps import describe_layers
 from memsr_compiler.student.paper.initialise import derive_memsr
-from memsr_compiler.student.paper.options import PAPER, PaperOptions
+from memsr_compiler.student.paper.options import PAPER, PaperOptions, require_paper_options
 from memsr_compiler.student.refit import refit_to_output
-from memsr_compiler.student.report import Kernel, Mode, ShrinkReport
+from memsr_compiler.student.report import Derived, Mode, ShrinkReport
 from memsr_compiler.student.statistics.survey import survey
 from memsr_compiler.student.widths.budget import Budget, choose_widths, require_affordable, student_cost
 from memsr_compiler.student.widths.share_limit import narrow_stepwise, output_errors
 from memsr_compiler.student.widths.trial import find_best_widths, find_preference
-from memsr_compiler.torch_helpers import one_thread
+from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
+from memsr_compiler.torch_helpers import full_float32, one_thread, torch_device
 from memsr_compiler.trace.trace import trace
 from memsr_compiler.version import VERSION
 
@@ -34,9 +44,11 @@ REFIT_LEAST = 40  # steps: where there is time for fewer, the student is left as
 RUNS_PER_STEP = 4  # of the student: forward, twice as much back, and forward again to see how far to go
 REFIT_SAMPLES = 4  # times as many crops as for the layers: a step needs only a few of them
 
+OnStep = Callable[[str], None]
+
 
 def shrink(
-    model: nn.Module,
+    model: TeacherLike,
     *,
     theta: float | None = None,
     width: int | None = None,
@@ -45,7 +57,7 @@ def shrink(
     max_macs: int | None = None,
     max_memory: int | None = None,
     size: tuple[int, int] = (960, 540),
-    calibration: Sequence[Tensor] | None = None,
+    calibration: CalibrationImages | None = None,
     init: Mode = "data-aware",
     refit: int | None = None,
     mean_shift: float = 3.0,
@@ -53,125 +65,162 @@ def shrink(
     samples: int | None = None,
     seed: int = 0,
     align: int = 8,
-    input_range: tuple[float, float] = (0.0, 1.0),
-    on_step: Callable[[str], None] | None = None,
+    input_range: tuple[float, float] | None = None,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
 ) -> PlainNet:
     """Derive a narrow plain student from a teacher and a few images; it works before any training.
 
-    model         a trained network as for compile_to_plain, or a plain network; never modified
+    model         a Teacher, a module as for compile_to_plain, a plain network, or the file of one of these; never
+                  modified
     theta         each level as narrow as keeps MemSR's Eq. 15, the relative error of its features, below this (0..1)
     width         the same width everywhere (where the teacher has as many);   widths   one for each inner level
     max_params, max_macs, max_memory
                   the best widths found with at most so many parameters, multiply-adds, bytes of live feature maps, the
                   last two for an input of `size` (width, height) pixels; give exactly one of these six
-    calibration   images as the network is given them, each (N, C, H, W) in `input_range`; None: the photographs that
-                  come with scikit-image, made smaller
+    calibration   images: tensors (N, C, H, W) as the network is given them, in `input_range`; photographs, as uint8
+                  arrays (H, W, 3), files or a folder, which are made smaller first; None: the photographs that come
+                  with scikit-image
     init          "data-aware", or "memsr": Algorithm 1 of the paper
     refit         steps of the joint refit to the teacher's output, each on four crops; None: as many as take two or
                   three minutes of one core, at most 200, none if that is less than 40; for "memsr" none
     mean_shift    beta of the paper's mode;   paper   where its text and its authors' code part, which to follow
     samples       crops that are cut from the images; None: 12 to 36, by the teacher's size;   seed   of where
     align         all widths are rounded up to a multiple of it
+    input_range   lowest and highest input value; None: what the teacher says, 0 to 1 for a module
+    device        "cpu" or "cuda": where teacher and student run; the student is on the CPU in the end
     on_step       hears what is being done
 
     Returns a PlainNet in float32 with `.report`, a ShrinkReport: per layer widths, singular values, errors and the maps
     M_i.  It has no certificate: it is not equivalent to its teacher.
 
     Raises UnsupportedModel as compile_to_plain does; InvalidInput for options that do not fit, too few pixels.
-    Source: MemSR (Wu, Lee, Ma, ICML 2022), Sec. 3.4; the data-aware mode beyond it.
+    Source: MemSR (Wu, Lee, Ma, ICML 2022), Sec. 3.3 and 3.5; the data-aware mode beyond it.
     """
-    told = tuple(widths) if widths is not None else None
-    budget = Budget(theta, width, told, max_params, max_macs, max_memory, size)
-    _check_options(init, refit, mean_shift, samples, seed, align)
-    report = ShrinkReport(init)
-    clock = time.perf_counter()
-
-    def lap(name: str) -> None:
-        nonlocal clock
-        now = time.perf_counter()
-        report.seconds[name] = now - clock
-        clock = now
-
+    each = tuple(widths) if isinstance(widths, Iterable) else widths
+    budget = Budget(theta, width, each, max_params, max_macs, max_memory, size)
+    _check_options(init, refit, mean_shift, samples, seed, align, input_range)
+    require_paper_options(paper)
+    if calibration is not None:
+        require_images(calibration)
+    place = torch_device(device)
+    watch = _Stopwatch()
+    teacher = as_teacher(model, input_range=input_range, plain=True)
     with one_thread():
-        teacher = LeveledTeacher.of(model, model.info.input_range if isinstance(model, PlainNet) else input_range)
-        report.teacher_cost = cost_of_graph(trace(model, input_range=input_range).graph)
-    if budget.limit is not None:
-        require_affordable(teacher, budget, align)
+        leveled, teacher_cost = _read(teacher)
+    _check_widths(leveled, budget, align, paper if init == "memsr" else PAPER)
     if on_step is not None:
         on_step("reading the calibration images")
-    images = _images(teacher, calibration)
-    count = calibrations.default_samples(report.teacher_cost.macs_per_pixel) if samples is None else samples
-    inputs = calibrations.batches(images, samples=count, seed=seed)
-    report.images, report.pixels = sum(len(x) for x in inputs), calibrations.count_pixels(inputs)
-    lap("reading")
-    if init == "memsr":
-        kernels = _paper(teacher, inputs, budget, align, mean_shift, paper, report, on_step)
-    else:
-        seen = survey(teacher, inputs, on_step)
-        lap("survey")
-        if budget.limit is None:
-            chosen = choose_widths(teacher, seen, budget, align)
+    images = _read_images(leveled, calibration)
+    count = default_samples(teacher_cost.macs_per_pixel) if samples is None else samples
+    crops = _Crops(tuple(images), count, seed, place)
+    inputs = crops.cut()
+    watch.lap("reading")
+    with full_float32(place):
+        if init == "memsr":
+            derived = _derive_memsr(leveled, inputs, budget, align, mean_shift, paper, on_step)
         else:
-            chosen = find_best_widths(teacher, inputs, seen, budget, align, refitted=refit != 0, on_step=on_step)
-            lap("widths")
-        steps = _refit_steps(teacher, chosen, inputs) if refit is None else refit
-        relus = find_preference(teacher, inputs, seen, chosen, on_step) if steps else PREFERENCE
-        student = derive_data_aware(teacher, inputs, seen, chosen, preference=relus, on_step=on_step)
-        lap("layers")
-        crops = calibrations.batches(images, samples=REFIT_SAMPLES * count, seed=seed, turned=True) if steps else inputs
-        fitted = refit_to_output(teacher, student.kernels, crops, steps, seed=seed, on_step=on_step)
-        kernels = fitted.kernels
-        peak = teacher.input.high - teacher.input.low
-        report.fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
-        lap("refit")
-        report.layers = describe_layers(teacher, kernels, student.relus, inputs)
-    lap("layers" if init == "memsr" else "maps")
-    net = _network(teacher, kernels, report)
-    report.cost = student_cost(teacher, net.widths[1:-1])
-    return net
+            derived = _derive_data_aware(leveled, inputs, crops, budget, align, refit, on_step)
+    layers = [
+        PlainLayer(weight.float(), bias.float(), relu=i < len(leveled.levels) - 1, shuffle=leveled.scale if last else 1)
+        for i, (weight, bias) in enumerate(derived.kernels)
+        for last in [i == len(derived.kernels) - 1]
+    ]
+    report = ShrinkReport(
+        mode=init,
+        layers=derived.layers,
+        pixels=count_pixels(inputs),
+        images=sum(len(x) for x in inputs),
+        fidelity=derived.fidelity,
+        cost=student_cost(leveled, [len(bias) for _, bias in derived.kernels[:-1]]),
+        teacher_cost=teacher_cost,
+        seconds={**watch.seconds, **derived.seconds},
+    )
+    return PlainNet(layers, _describe(leveled, init), None, report).eval()
 
 
-def _check_options(init: str, refit: int | None, mean_shift: float, samples: int | None, seed: int, align: int) -> None:
+class _Stopwatch:
+    """Seconds by stage of the work."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """Where crops are cut from, and put."""
+
+    images: Sequence[Tensor]
+    count: int
+    seed: int
+    device: torch.device
+
+    def cut(self, *, times: int = 1, turned: bool = False) -> list[Tensor]:
+        cut = batches(self.images, samples=times * self.count, seed=self.seed, turned=turned)
+        return [batch.to(self.device) for batch in cut]
+
+
+def _check_options(
+    init: object, refit: object, mean_shift: object, samples: object, seed: object, align: object, input_range: object
+) -> None:
     if init not in ("data-aware", "memsr"):
         raise InvalidInput(f"init '{init}' is neither data-aware nor memsr")
-    if refit is not None and refit < 0:
-        raise InvalidInput(f"{refit} steps of refit are not possible; 0 is none")
-    if samples is not None and samples < 1:
-        raise InvalidInput(f"{samples} samples are none; 30 is usual")
-    if seed < 0:
-        raise InvalidInput(f"a seed of {seed} is negative; 0 is usual")
-    if align < 1:
-        raise InvalidInput(f"widths cannot be aligned to {align}; take 1 or more")
-    if not (math.isfinite(mean_shift) and mean_shift >= 0):
+    if refit is not None:
+        require_whole("refit", refit, 0, f"{refit} steps of refit are not possible; 0 is none")
+    if samples is not None:
+        require_whole("samples", samples, 1, f"{samples} samples are none; 30 is usual")
+    require_whole("seed", seed, 0, f"a seed of {seed} is negative; 0 is usual")
+    require_whole("align", align, 1, f"widths cannot be aligned to {align}; take 1 or more")
+    if not isinstance(mean_shift, (int, float)) or not (math.isfinite(mean_shift) and mean_shift >= 0):
         raise InvalidInput(f"a mean shift of {mean_shift} is not possible; the paper's is 3")
+    if input_range is not None:
+        require_range("input_range", input_range)
 
 
-def _images(teacher: LeveledTeacher, calibration: Sequence[Tensor] | None) -> Sequence[Tensor]:
-    channels, image = teacher.input.channels, teacher.input
+def _read(teacher: Teacher) -> tuple[LeveledTeacher, Cost]:
+    """Teacher as levels, and what it costs as it is."""
+    leveled = LeveledTeacher.of(teacher.module, teacher.input_range)
+    return leveled, cost_of_graph(trace(teacher.module, input_range=teacher.input_range).graph)
+
+
+def _check_widths(teacher: LeveledTeacher, budget: Budget, align: int, paper: PaperOptions) -> None:
+    """Raise InvalidInput for widths that this teacher cannot have, before anything is computed."""
+    if budget.limit is not None:
+        require_affordable(teacher, budget, align)
+        if paper.kept:
+            raise InvalidInput(
+                f"{paper.kept} levels keep the teacher's width, which no limit allows for; say the widths"
+            )
+    elif budget.theta is None:
+        choose_widths(teacher, None, budget, align)
+
+
+def _read_images(teacher: LeveledTeacher, calibration: CalibrationImages | None) -> list[Tensor]:
+    channels, input_range = teacher.input.channels, (teacher.input.low, teacher.input.high)
     if calibration is None:
-        return calibrations.sample_inputs(scale=teacher.scale, channels=channels, input_range=(image.low, image.high))
-    wrong = next((x.shape[1] for x in calibration if x.shape[1] != channels), None)
-    if wrong is not None:
-        raise InvalidInput(f"the network takes {channels} channels, the calibration images have {wrong}")
-    return calibration
+        return sample_inputs(scale=teacher.scale, channels=channels, input_range=input_range)
+    return calibration_inputs(calibration, scale=teacher.scale, channels=channels, input_range=input_range)
 
 
-def _paper(
+def _derive_memsr(
     teacher: LeveledTeacher,
     inputs: Sequence[Tensor],
     budget: Budget,
     align: int,
     mean_shift: float,
     paper: PaperOptions,
-    report: ShrinkReport,
-    on_step: Callable[[str], None] | None,
-) -> tuple[Kernel, ...]:
+    on_step: OnStep | None,
+) -> Derived:
+    """Derive a student in the paper's way."""
+    watch = _Stopwatch()
     widths = None
     if budget.limit is not None:
-        if paper.kept:
-            raise InvalidInput(
-                f"{paper.kept} levels keep the teacher's width, which no limit allows for; say the widths"
-            )
         widths = narrow_stepwise(teacher, output_errors(survey(teacher, inputs, on_step)), budget, align)
     elif budget.theta is None:
         widths = choose_widths(teacher, None, budget, align)
@@ -185,34 +234,61 @@ def _paper(
         options=paper,
         on_step=on_step,
     )
-    report.layers = derived.layers
-    return derived.kernels
+    watch.lap("layers")
+    return Derived(derived.kernels, derived.layers, seconds=watch.seconds)
+
+
+def _derive_data_aware(
+    teacher: LeveledTeacher,
+    inputs: Sequence[Tensor],
+    crops: _Crops,
+    budget: Budget,
+    align: int,
+    refit: int | None,
+    on_step: OnStep | None,
+) -> Derived:
+    """Derive a student layer by layer from what it computes itself, and refit all layers together."""
+    watch = _Stopwatch()
+    seen = survey(teacher, inputs, on_step)
+    watch.lap("survey")
+    if budget.limit is None:
+        widths = choose_widths(teacher, seen, budget, align)
+    else:
+        widths = find_best_widths(teacher, inputs, seen, budget, align, refitted=refit != 0, on_step=on_step)
+        watch.lap("widths")
+    steps = _refit_steps(teacher, widths, inputs) if refit is None else refit
+    relus = find_preference(teacher, inputs, seen, widths, on_step) if steps else PREFERENCE
+    student = derive_data_aware(teacher, inputs, seen, widths, preference=relus, on_step=on_step)
+    watch.lap("layers")
+    others = crops.cut(times=REFIT_SAMPLES, turned=True) if steps else inputs
+    fitted = refit_to_output(teacher, student.kernels, others, steps, seed=crops.seed, on_step=on_step)
+    peak = teacher.input.high - teacher.input.low
+    fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
+    watch.lap("refit")
+    layers = describe_layers(teacher, fitted.kernels, student.relus, inputs)
+    watch.lap("maps")
+    return Derived(fitted.kernels, layers, fidelity, watch.seconds)
 
 
 def _refit_steps(teacher: LeveledTeacher, widths: Sequence[int], inputs: Sequence[Tensor]) -> int:
-    """As many as the time allows; none for a student that is its teacher already."""
+    """Steps that the time allows; none for a student that is its teacher already."""
     if all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False)):
         return 0
-    batch = calibrations.count_pixels(inputs) / len(inputs)
+    batch = count_pixels(inputs) / len(inputs)
     steps = int(REFIT_MACS / (RUNS_PER_STEP * student_cost(teacher, widths).macs_per_pixel * batch))
     return 0 if steps < REFIT_LEAST else min(steps, REFIT_STEPS)
 
 
-def _network(teacher: LeveledTeacher, kernels: Sequence[Kernel], report: ShrinkReport) -> PlainNet:
-    layers = [
-        PlainLayer(weight.float(), bias.float(), relu=i < len(kernels) - 1, shuffle=teacher.scale if last else 1)
-        for i, (weight, bias) in enumerate(kernels)
-        for last in [i == len(kernels) - 1]
-    ]
-    info = PlainInfo(
+def _describe(teacher: LeveledTeacher, mode: Mode) -> PlainInfo:
+    """Description of a student, for its file."""
+    return PlainInfo(
         scale=teacher.scale,
         channels=teacher.input.channels,
         input_range=(teacher.input.low, teacher.input.high),
-        carry=report.mode,
+        carry=mode,
         guarantee="a student, narrower than its teacher and not equivalent to it",
         teacher_sha256=teacher.sha256,
         receptive_field=sum(kernel // 2 for kernel in teacher.kernels),
         image_skip=teacher.image_skip.mode if teacher.image_skip else "",
         tool=f"memsr_compiler {VERSION}",
     )
-    return PlainNet(layers, info, None, report).eval()

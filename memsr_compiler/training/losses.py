@@ -1,4 +1,4 @@
-"""What is minimised: L1 to the photograph and, under a teacher, the features' distance (MemSR Eq. 12 to 14)."""
+"""The loss: L1 to the photograph and, under a teacher, the features' distance (MemSR Sec. 3.4, Eq. 12 to 14)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks to train: MemSR's own by name, and every known family."""
+"""Networks to train: MemSR's own by name (Sec. 4.1), and every known family."""
 
 from __future__ import annotations
 

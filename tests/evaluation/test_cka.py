@@ -62,6 +62,20 @@ def test_networks_that_take_other_images_are_refused() -> None:
         linear_cka(LeveledTeacher.of(network(0), (0.0, 1.0)), LeveledTeacher.of(network(0), (0.0, 255.0)), [])
 
 
+def test_a_device_that_is_not_there_is_refused() -> None:
+    levels = LeveledTeacher.of(network(0), (0.0, 1.0))
+    with pytest.raises(InvalidInput, match="want cpu or cuda"):
+        linear_cka(levels, levels, [], device="tpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_the_processor_gives() -> None:
+    a, b = (LeveledTeacher.of(network(s), (0.0, 1.0)) for s in (1, 2))
+    x = [torch.rand(2, 3, 20, 20)]
+    # features in float32, a few dozen terms a sum: some 1e-6 of themselves apart
+    torch.testing.assert_close(linear_cka(a, b, x, device="cuda"), linear_cka(a, b, x), rtol=0, atol=1e-4)
+
+
 def test_the_command_has_a_table_a_file_and_a_plot(run: Run, tmp_path: Path) -> None:
     torch.save(network(0).state_dict(), tmp_path / "a.pt")
     save_plain(compile_to_plain(network(1, blocks=2)), tmp_path / "b.safetensors")

@@ -1,14 +1,13 @@
-"""Calibration images: photographs as networks are given them, cut into crops."""
+"""Crops in batches: the same whatever the order of images."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from helpers.levels import noise
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.crops import batches, count_pixels, network_inputs
+from memsr_compiler.student.crops import batches, count_pixels
 
 
 def test_batches_do_not_depend_on_order_or_on_how_images_are_stacked() -> None:
@@ -35,18 +34,3 @@ def test_what_batches_refuse() -> None:
         batches([noise(1, 3, 4, 4), noise(1, 1, 4, 4)], samples=1)
     with pytest.raises(InvalidInput, match="NaN"):
         batches([noise(1, 3, 4, 4) * float("nan")], samples=1)
-
-
-def test_photographs_as_networks_are_given_them() -> None:
-    photograph = (noise(24, 36, 3).numpy() * 255).astype(np.uint8)
-    (rgb,) = network_inputs(photograph, scale=2, channels=3, input_range=(0.0, 255.0))
-    assert rgb.shape == (1, 3, 12, 18) and 1 < float(rgb.max()) <= 255
-    enlarged = network_inputs(photograph, scale=1, channels=1, input_range=(0.0, 1.0))
-    assert [tuple(x.shape) for x in enlarged] == [(1, 1, 24, 36)] * 3
-    assert not torch.equal(enlarged[0], enlarged[2])
-    (one,) = network_inputs(photograph, scale=1, channels=1, input_range=(0.0, 1.0), every_factor=False)
-    assert any(torch.equal(one, x) for x in enlarged)
-    with pytest.raises(InvalidInput, match="takes 5 channels"):
-        network_inputs(photograph, scale=2, channels=5, input_range=(0.0, 1.0))
-    with pytest.raises(InvalidInput, match="too small"):
-        network_inputs(photograph[:1], scale=2, channels=3, input_range=(0.0, 1.0))

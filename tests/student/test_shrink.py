@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from helpers.levels import difference, edsr, reported, smooth_images
+from helpers.levels import difference, edsr, noise, reported, smooth_images
+from PIL import Image
 from torch import nn
 
 from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.student import shrink as shrink_module
 from memsr_compiler.student.levels import LeveledTeacher
-from memsr_compiler.student.paper.options import AUTHORS
+from memsr_compiler.student.paper.options import AUTHORS, PaperOptions
 from memsr_compiler.student.shrink import shrink
+from memsr_compiler.teachers.teacher import Teacher
 
 
 def test_the_teacher_is_not_changed() -> None:
@@ -77,6 +82,20 @@ def test_paper_mode_and_the_authors_choices_through_shrink() -> None:
     [
         ({"init": "random"}, "neither data-aware nor memsr"),
         ({"refit": -1}, "-1 steps"),
+        ({"refit": 2.5}, "refit=2.5: want a whole number"),
+        ({"width": 0}, "a width of 0 is no layer"),
+        ({"width": 1000}, "a width of 1000 is not between 1 and the teacher's"),
+        ({"width": None, "widths": [8, 8]}, "2 widths are given"),
+        ({"width": None, "max_macs": -1}, "leaves room for no student"),
+        ({"samples": "many"}, "samples='many': want a whole number"),
+        ({"paper": "code"}, "want PaperOptions, not str"),
+        ({"paper": PaperOptions(kept=-1)}, "kept=-1"),
+        ({"paper": PaperOptions(shift_over="some")}, "shift_over='some'"),
+        ({"init": "memsr", "width": None, "max_params": 9000, "paper": AUTHORS}, "1 levels keep the teacher's width"),
+        ({"input_range": (1.0, 0.0)}, "want the lowest and the highest value"),
+        ({"input_range": 255}, "want the lowest and the highest value"),
+        ({"device": "tpu"}, "want cpu or cuda"),
+        ({"calibration": "missing"}, "missing: is no image file"),
         ({"samples": 0}, "0 samples"),
         ({"seed": -1}, "seed of -1"),
         ({"align": 0}, "aligned to 0"),
@@ -84,6 +103,52 @@ def test_paper_mode_and_the_authors_choices_through_shrink() -> None:
         ({"calibration": [torch.rand(1, 1, 40, 40)]}, "takes 3 channels, the calibration images have 1"),
     ],
 )
-def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+def test_options_that_do_not_fit(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str) -> None:
+    """Refused before any work begins: no image is cut, no teacher run."""
+
+    def too_late(*_: Any, **__: Any) -> Any:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(shrink_module, "batches", too_late)
     with pytest.raises(InvalidInput, match=message):
-        shrink(edsr(), width=8, **{"calibration": smooth_images(1), **options})
+        shrink(edsr(), **{"width": 8, "calibration": smooth_images(1), **options})
+
+
+def test_a_teacher_as_a_person_would_pass_it(tmp_path: Path) -> None:
+    """A module, a Teacher, a file, a plain network and its file; and the range is the teacher's own."""
+    images = smooth_images(2)
+    torch.save(edsr().state_dict(), tmp_path / "teacher.pt")
+    want = shrink(edsr(), width=8, calibration=images, refit=0)
+    for teacher in (Teacher(module=edsr()), tmp_path / "teacher.pt", str(tmp_path / "teacher.pt")):
+        net = shrink(teacher, width=8, calibration=images, refit=0)
+        assert all(
+            torch.equal(a, b) for a, b in zip(net.state_dict().values(), want.state_dict().values(), strict=True)
+        )
+    wide = Teacher(module=edsr(), input_range=(0.0, 255.0))
+    assert shrink(wide, width=8, calibration=images, refit=0).info.input_range == (0.0, 255.0)
+    assert shrink(wide, width=8, calibration=images, refit=0, input_range=(0, 1)).info.input_range == (0, 1)
+    plain = compile_to_plain(edsr())
+    save_plain(plain, tmp_path / "plain.safetensors")
+    nets = [shrink(p, width=8, calibration=images, refit=0) for p in (plain, tmp_path / "plain.safetensors")]
+    assert all(torch.equal(a, b) for a, b in zip(*(n.state_dict().values() for n in nets), strict=True))
+    with pytest.raises(InvalidInput, match="a teacher is wanted"):
+        shrink(None, width=8)  # type: ignore[arg-type]
+
+
+def test_calibration_images_as_a_person_would_pass_them(tmp_path: Path) -> None:
+    """One tensor or a list of its images; pixels or a folder of their files."""
+    images = smooth_images(3)
+    pixels = [(noise(90, 100, 3, seed=i).numpy() * 255).astype(np.uint8) for i in range(2)]
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    for one, other in ((torch.cat(images), images), (pixels, tmp_path)):
+        a, b = (shrink(edsr(), width=8, calibration=given, refit=0) for given in (one, other))
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_the_report_is_made_at_the_end() -> None:
+    report = reported(shrink(edsr(), width=8, calibration=smooth_images(2), refit=1))
+    assert list(report.seconds) == ["reading", "survey", "layers", "refit", "maps"]
+    assert report.images == 2 and report.pixels == 2 * 40 * 40  # smaller than a crop, so they are used whole
+    with pytest.raises(FrozenInstanceError):
+        report.images = 0  # type: ignore[misc]

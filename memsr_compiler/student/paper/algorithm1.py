@@ -116,7 +116,8 @@ class Basis:
 
     def components(self, samples: Tensor) -> Tensor:
         """Components of features along the directions, before the shift: (C, N) -> (r, N)."""
-        return self.directions.T @ samples - (self.directions.T @ self.mean)[:, None]
+        towards = self.directions.T.to(samples)
+        return towards @ samples - (self.directions.T @ self.mean)[:, None].to(samples)
 
     def solve_kernel(self, kernel: Tensor, lifted: Tensor, ones: bool) -> Kernel:
         """Solve for the student's kernel (MemSR, Eq. 8 to 11): for each tap the K^S with  M K^S ~ K M_below.
@@ -159,7 +160,7 @@ class NegativeEntries:
         """Sums over components (r, N), which are overwritten."""
         count = (components < 0).sum(1).double()
         negative = components.clamp_max_(0)
-        return NegativeEntries(negative.sum(1), count, negative.amin(1), negative.shape[1])
+        return NegativeEntries(negative.sum(1).cpu(), count.cpu(), negative.amin(1).cpu(), negative.shape[1])
 
     def __add__(self, other: NegativeEntries) -> NegativeEntries:
         lowest = torch.minimum(self.lowest, other.lowest)

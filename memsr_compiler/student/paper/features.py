@@ -46,9 +46,9 @@ def measure_moments(teacher: LeveledTeacher, level: Level, batches: Iterable[Val
         features = {name: pixels(values[name]) for name in level.held}
         count += features[level.held[0]].shape[1]
         for i, name in enumerate(new):
-            total[at[name]] += features[name].sum(1)
+            total[at[name]] += features[name].sum(1).cpu()
             for other in (*held_on, *new[i:]):
-                products[at[name], at[other]] += features[name] @ features[other].T
+                products[at[name], at[other]] += (features[name] @ features[other].T).cpu()
     for name in new:
         products[:, at[name]] = products[at[name]].T.clone()
     if held_on:

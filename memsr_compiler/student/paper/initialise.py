@@ -131,13 +131,15 @@ def _follow(kernel: Kernel, level: Level, mapping: Tensor, mean: Tensor, batches
 
     In float32, as this is looked at and nothing is computed from it.
     """
-    weight, bias = (part.float() for part in kernel)
-    matrix, constant = mapping[:, :-1].float(), (mapping[:, -1:] - mean[:, None]).float()
     error = energy = 0.0
     for i, (values, record) in enumerate(zip(batches, looked_at, strict=True)):
+        weight, bias = (part.to(record["student"]) for part in kernel)
+        matrix = mapping[:, :-1].to(record["student"])
+        constant = (mapping[:, -1:] - mean[:, None]).to(record["student"])
+        centre = mean[:, None].to(record["student"].device)
         features = []
         for below, image in zip(record["student"], record["followed"], strict=True):  # one by one fits in the cache
-            true = torch.cat([values[name][image] for name in level.held]).flatten(1).sub_(mean[:, None]).float()
+            true = torch.cat([values[name][image] for name in level.held]).flatten(1).sub_(centre).float()
             features.append(torch.nn.functional.conv2d(below, weight, bias, padding=weight.shape[-1] // 2).relu_())
             guess = torch.addmm(constant, matrix, features[-1].flatten(1))
             error += float(torch.linalg.vector_norm(guess.sub_(true))) ** 2

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Moments:
-    """First and second moments of vectors with C entries, all float64.
+    """First and second moments of vectors with C entries, all float64 and on the CPU.
 
     count      how many vectors
     total      (C,) their sum
@@ -22,13 +22,10 @@ class Moments:
     products: Tensor
 
     @staticmethod
-    def of(samples: Tensor, *, exact: bool = True) -> Moments:
-        """Moments of the columns of samples (C, N), in any dtype.
-
-        exact   False: the products of these samples are summed in their own dtype, which is twice as fast in float32
-        """
-        x = samples.double() if exact else samples
-        return Moments(x.shape[1], x.sum(1).double(), _products(x).double())
+    def of(samples: Tensor) -> Moments:
+        """Moments of the columns of samples (C, N), in any dtype and on any device, where they are multiplied out."""
+        x = samples.double()
+        return Moments(x.shape[1], x.sum(1).cpu(), products(x).cpu())
 
     @staticmethod
     def none(size: int) -> Moments:
@@ -55,8 +52,8 @@ class Moments:
         return self.second - torch.outer(self.mean, self.mean)
 
 
-def _products(x: Tensor, rows: int = 128) -> Tensor:
-    """Product x x^T, of which only one half has to be multiplied out."""
+def products(x: Tensor, rows: int = 128) -> Tensor:
+    """Product x x^T in x's dtype and on its device, of which only one half has to be multiplied out."""
     out = x.new_empty(len(x), len(x))
     for start in range(0, len(x), rows):
         end = start + rows
@@ -67,7 +64,7 @@ def _products(x: Tensor, rows: int = 128) -> Tensor:
 
 @dataclass(frozen=True)
 class Regression:
-    """Streamed sums for the least squares of y on x, float64.  x ends with the constant 1.
+    """Streamed sums for the least squares of y on x, float64 and on the CPU.  x ends with the constant 1.
 
     inputs   moments of x (I,);   total  (O,) sum of y;   cross  (I, O) sum of x y^T
     """
@@ -80,7 +77,7 @@ class Regression:
     def of(x: Tensor, y: Tensor) -> Regression:
         """Sums over samples in columns: x (I, N), its last row ones, and y (O, N)."""
         x, y = x.double(), y.double()
-        return Regression(Moments.of(x), y.sum(1), x @ y.T)
+        return Regression(Moments.of(x), y.sum(1).cpu(), (x @ y.T).cpu())
 
     @staticmethod
     def none(inputs: int, outputs: int) -> Regression:

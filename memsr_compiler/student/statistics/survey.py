@@ -59,7 +59,7 @@ def _forward_and_back(teacher: LeveledTeacher, batch: Tensor, seed: int) -> tupl
                 held.append(after)
                 values = teacher.resume(level, after)
         generator = torch.Generator().manual_seed(seed)
-        signs = torch.randint(0, 2, features.after.shape, generator=generator).to(batch.dtype) * 2 - 1
+        signs = torch.randint(0, 2, features.after.shape, generator=generator).to(batch) * 2 - 1
         gradients = torch.autograd.grad((features.after * signs).sum(), held)
     return [h.detach() for h in held], list(gradients)
 

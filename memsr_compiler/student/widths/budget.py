@@ -1,4 +1,4 @@
-"""Widths of a student's levels, as they are told or by an error (MemSR, Eq. 15); and what a student costs."""
+"""Widths of a student's levels, as they are told or by an error (MemSR, Eq. 15, Sec. 3.5); what a student costs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost, cost_of_layers
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.student.checks import require_number, require_whole
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.survey import Survey, eq15_error, spectrum
 
@@ -35,10 +36,32 @@ class Budget:
         if len(said) != 1:
             ways = " and ".join(said) or "nothing"
             raise InvalidInput(f"say how wide the student should be in one way, not {ways}: {', '.join(names)}")
-        if self.theta is not None and not 0 < self.theta < 1:
-            raise InvalidInput(f"theta is a relative error, between 0 and 1, not {self.theta:g}; 0.05 is usual")
-        if min(self.size) < 1:
-            raise InvalidInput(f"an image of {self.size[0]}x{self.size[1]} pixels has no pixel")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        if self.theta is not None:
+            require_number("theta", self.theta)
+            if not 0 < self.theta < 1:
+                raise InvalidInput(f"theta is a relative error, between 0 and 1, not {self.theta:g}; 0.05 is usual")
+        widths: object = self.widths
+        if widths is not None and not isinstance(widths, tuple):
+            raise InvalidInput(f"widths={widths!r}: want a list, one width for each inner level")
+        named = [("width", self.width), *(("widths", width) for width in self.widths or ())]
+        for name, width in named:
+            if width is not None:
+                require_whole(name, width, 1, f"a width of {width} is no layer; give 1 or more, 32 say")
+        for name, limit in (
+            ("max_params", self.max_params),
+            ("max_macs", self.max_macs),
+            ("max_memory", self.max_memory),
+        ):
+            if limit is not None:
+                require_whole(name, limit, 1, f"{name}={limit}: a limit below 1 leaves room for no student")
+        size: object = self.size
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise InvalidInput(f"size={size!r}: want (width, height) in pixels, (960, 540) say")
+        for side in size:
+            require_whole("size", side, 1, f"an image of {size[0]}x{size[1]} pixels has no pixel")
 
     @property
     def limit(self) -> int | None:
@@ -65,7 +88,7 @@ def choose_widths(teacher: LeveledTeacher, seen: Survey | None, budget: Budget, 
     largest = full_widths(teacher, align)
     if budget.width is not None:
         _require_width(budget.width, max(largest, default=budget.width))
-        return tuple(min(align_up(budget.width, align), most) for most in largest)
+        return tuple(int(min(align_up(budget.width, align), most)) for most in largest)
     if budget.widths is not None:
         if len(budget.widths) != len(largest):
             raise InvalidInput(
@@ -73,7 +96,7 @@ def choose_widths(teacher: LeveledTeacher, seen: Survey | None, budget: Budget, 
             )
         for width, most in zip(budget.widths, largest, strict=True):
             _require_width(width, most)
-        return tuple(min(align_up(w, align), most) for w, most in zip(budget.widths, largest, strict=True))
+        return tuple(int(min(align_up(w, align), most)) for w, most in zip(budget.widths, largest, strict=True))
     assert seen is not None and budget.theta is not None, "a limit is shared out by `share_limit`"
     needed = [_narrowest(spectrum(m).square(), budget.theta) for m in seen.features]
     return tuple(min(align_up(w, align), most) for w, most in zip(needed, largest, strict=True))

@@ -29,6 +29,16 @@ def test_theta_is_the_smallest_width_below_the_error(seen: tuple[LeveledTeacher,
         ({"theta": 0.0}, "between 0 and 1"),
         ({"theta": 1.0}, "between 0 and 1"),
         ({"width": 8, "size": (0, 5)}, "has no pixel"),
+        ({"width": 8, "size": 5}, r"want \(width, height\)"),
+        ({"width": 0}, "a width of 0 is no layer"),
+        ({"width": 8.0}, "width=8.0: want a whole number, not float"),
+        ({"width": True}, "want a whole number"),
+        ({"widths": (8, -1)}, "a width of -1 is no layer"),
+        ({"widths": 8}, "widths=8: want a list"),
+        ({"theta": "0.1"}, "theta='0.1': want a number"),
+        ({"theta": float("nan")}, "want a number"),
+        ({"max_params": -1}, "leaves room for no student"),
+        ({"max_memory": 1e6}, "want a whole number"),
     ],
 )
 def test_budgets_that_are_none(options: dict[str, object], message: str) -> None:
@@ -39,7 +49,6 @@ def test_budgets_that_are_none(options: dict[str, object], message: str) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, "a width of 0 is not between 1 and"),
         ({"width": 1000}, "a width of 1000 is not between 1 and"),
         ({"widths": (8, 8)}, "2 widths are given, and the student has 7"),
         ({"max_params": 10}, r"limit of 10 is below .*: [\d,]+"),
