@@ -11,7 +11,7 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir import names
-from memsr_compiler.trace.views import BATCH, Factor, Unreadable, View
+from memsr_compiler.trace.views import BATCH, Factor, Unreadable, View, WrongChannels
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,15 @@ class Builder:
         try:
             self.types[op.name] = op.infer(*(self.types[i] for i in op.inputs))
         except InvalidGraph as error:
-            raise UnsupportedModel(str(error)) from None
+            kind = WrongChannels if self._has_wrong_channels(op) else UnsupportedModel
+            raise kind(str(error)) from None
         self.ops[op.name] = op
         return View.of(op.name, self.types[op.name].channels, self.types[op.name].scale)
+
+    def _has_wrong_channels(self, op: ir.Op) -> bool:
+        if isinstance(op, ir.Conv2d):
+            return op.weight.shape[1] * op.groups != self.types[op.inputs[0]].channels
+        return isinstance(op, ir.ConvTranspose2d) and len(op.weight) != self.types[op.inputs[0]].channels
 
     def name(self, kind: str) -> str:
         """A new name: the module path, with the op's kind where the module is not that op alone."""
@@ -176,4 +182,4 @@ class Builder:
         raise UnsupportedModel(f"{self.where or 'the network'}: {self.last}: {reason}; {way_out}")
 
     def unknown(self, what: str) -> NoReturn:
-        raise Unreadable(f"{self.where or 'the network'}: {self.last}: {what}")
+        raise Unreadable(f"{self.where or 'the network'}: {self.last}: {what}", located=True)

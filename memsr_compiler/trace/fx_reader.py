@@ -9,12 +9,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.torch_ops import IMPOSSIBLE, WORDS, batch_norm
@@ -22,6 +22,7 @@ from memsr_compiler.trace.views import BATCH, Size, Unreadable, View
 
 HEIGHT, WIDTH = 997, 1009  # primes: what is a multiple of them is a height or a width
 _INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
+_SHAPES = ("getattr", "size", "dim", "sym_size")  # ask for a tensor's shape, not for its values
 _ALIASES = (
     "slice",
     "chunk",
@@ -45,35 +46,27 @@ _ALIASES = (
 def symbolic(model: nn.Module) -> fx.GraphModule:
     """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises."""
     traced = copy_module(model, torch.float64)  # a tracer may leave proxies behind in what it traces
-    tracer = _Tracer()
-    return fx.GraphModule(tracer.root if hasattr(tracer, "root") else traced, tracer.trace(traced))
+    return fx.GraphModule(traced, _Tracer(traced).trace(traced))
 
 
 def exported(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[[fx.Node], Any]]:
     """The network as torch.export sees it, functional, with a way to find the constants among its inputs.
 
-    Height and width are free; if the network does not allow that, found out automatically; else fixed, at sizes by
-    which they are recognised.  Raises what export raises.
+    Height and width are fixed, at sizes by which they are recognised: an export with free ones takes several times as
+    long, and of a network that asks for them it says no more.  Raises what export and `refuse_impossible` raise.
     """
-    from torch.export import Dim, export
+    from torch.export import export
     from torch.export.graph_signature import OutputKind
 
     example = torch.empty(BATCH, channels, HEIGHT, WIDTH)  # no pixel is computed
-    free: list[Any] = [{2: Dim("height", min=2), 3: Dim("width", min=2)}, {2: Dim.AUTO, 3: Dim.AUTO}, None]
-    while True:
-        dims = free.pop(0)
-        shapes = None if dims is None else (dims,)
-        try:
-            program = _quietly(partial(export, copy_module(model, torch.float32), (example,), dynamic_shapes=shapes))
-            break
-        except Exception:
-            if not free:
-                raise
+    program = _quietly(lambda: export(copy_module(model, torch.float32), (example,)))
+    refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
     program = _quietly(lambda: program.run_decompositions({}))
     signature = program.graph_signature
     returned = next(node for node in program.graph.nodes if node.op == "output")
     kinds = [spec.kind for spec in signature.output_specs]  # an input changed in place is an output too
     returned.args = (tuple(a for a, k in zip(returned.args[0], kinds, strict=True) if k is OutputKind.USER_OUTPUT),)
+    model = copy_module(model, torch.float64)  # weights that are computed from others are then computed exactly
     exact = dict(model.named_parameters()) | dict(model.named_buffers())
     inputs = {
         **signature.inputs_to_parameters,
@@ -120,6 +113,19 @@ for _name in _INPLACE:
 class _Tracer(fx.Tracer):
     """Looks into torch's own modules too, except those whose forward asks what cannot be asked of a proxy."""
 
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.paths = {id(parameter): (path, parameter) for path, parameter in model.named_parameters()}
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """The same as torch.fx gives, which searches all parameters for each that is read."""
+        path, _ = self.paths.get(id(attr_val), ("", None))
+        if not path:
+            return super().getattr(attr, attr_val, parameter_proxy_cache)
+        if path not in parameter_proxy_cache:
+            parameter_proxy_cache[path] = self.create_proxy("get_attr", path, (), {})
+        return parameter_proxy_cache[path]
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, nn.modules.batchnorm._NormBase)
 
@@ -140,7 +146,32 @@ def read(module: fx.GraphModule, builder: Builder, constant: Callable[[fx.Node],
     return _Reader(module, builder, constant).read()
 
 
+def refuse_impossible(graph: fx.Graph, images: frozenset[str]) -> None:
+    """Refuse what can never be plain before the rest is understood, since reading large networks takes long.
+
+    That is an operation of `IMPOSSIBLE` for which there is no word either, on the way from the image to the result.
+    images   names of the inputs that are images
+    Raises UnsupportedModel.
+    """
+    needed: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op == "output" or node in needed:
+            needed.update(node.all_input_nodes)
+    pixels: set[fx.Node] = set()  # what depends on the values of the image, not on its shape alone
+    for node in graph.nodes:
+        name = _word(node)
+        if node.name in images:
+            pixels.add(node)
+        elif name not in _SHAPES and not pixels.isdisjoint(node.all_input_nodes):
+            pixels.add(node)
+            if node in needed and name in IMPOSSIBLE and name not in WORDS:
+                reason, way_out = IMPOSSIBLE[name]
+                raise UnsupportedModel(f"{_module_of(node)[0] or 'the network'}: {name}: {reason}; {way_out}")
+
+
 class _Reader:
+    """Walks over a torch.fx graph, node by node, and has the builder build what each says."""
+
     def __init__(self, module: fx.GraphModule, builder: Builder, constant: Callable[[fx.Node], Any] | None) -> None:
         self.module, self.builder, self.constant = module, builder, constant
         self.env: dict[fx.Node, _Cell] = {}
@@ -150,7 +181,9 @@ class _Reader:
         for node in self.module.graph.nodes:
             if node.op == "output":
                 return self._output(node)
-            self._locate(node)
+            path, kind = _module_of(node)
+            self.builder.where, self.builder.last = path, _word(node)
+            self.builder.leaf = "torch.nn.modules." in kind
             self.env[node] = self._node(node)
         raise Unreadable("the traced network returns nothing")
 
@@ -166,13 +199,6 @@ class _Reader:
                 f"the network returns {_kind(result)}, not one image", "wrap it in a module that returns the image only"
             )
         return result
-
-    def _locate(self, node: fx.Node) -> None:
-        stack = [entry for entry in node.meta.get("nn_module_stack", {}).values() if "." in str(entry) or entry[0]]
-        path, kind = (stack[-1][0], str(stack[-1][1])) if stack else ("", "")
-        self.builder.where = str(path).removeprefix("L['self'].").removeprefix("L__self___")
-        self.builder.leaf = "torch.nn.modules." in kind
-        self.builder.last = _word(node)
 
     def _node(self, node: fx.Node) -> _Cell:
         if node.op == "placeholder":
@@ -263,6 +289,13 @@ class _Reader:
         if isinstance(argument, slice):
             return slice(self._value(argument.start), self._value(argument.stop), self._value(argument.step))
         return argument
+
+
+def _module_of(node: fx.Node) -> tuple[str, str]:
+    """Path and type of the module whose code calls a node."""
+    stack = [entry for entry in node.meta.get("nn_module_stack", {}).values() if "." in str(entry) or entry[0]]
+    path, kind = (str(stack[-1][0]), str(stack[-1][1])) if stack else ("", "")
+    return path.removeprefix("L['self'].").removeprefix("L__self___"), kind
 
 
 def _recognised(number: int) -> int | Size:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +17,13 @@ from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.fx_reader import exported, read, symbolic
-from memsr_compiler.trace.views import Unreadable
+from memsr_compiler.trace.fx_reader import exported, read, refuse_impossible, symbolic
+from memsr_compiler.trace.views import Unreadable, WrongChannels
 
 log = logging.getLogger(__name__)
+
+SYMBOLIC, EXPORT = "torch.fx.symbolic_trace", "torch.export"  # the readers, the quicker first
+SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,13 @@ class Traced:
     graph: ir.Graph
     reader: str
     image_skip: ImageSkip | None = None
+
+
+class Sample(NamedTuple):
+    """An image (1, C, H, W) in float64, and what the network gives for it."""
+
+    image: Tensor
+    result: Any
 
 
 class GraphModule(nn.Module):
@@ -67,37 +79,62 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     Raises UnsupportedModel naming the module, the operation, why it cannot be plain and what to do; InvalidInput for
     weights that are NaN or infinite, and for a network in train mode.
     """
-    model = copy_module(model, torch.float64)  # weights that are computed from others are then computed exactly
-    _check(model)
     if isinstance(model, GraphModule):
         ops = tuple(_with_range(op, input_range) for op in model.graph)
         return _with_convolution(Traced(ir.Graph(ops, model.graph.output), "onnx", model.image_skip))
-    problems: list[tuple[str, Exception]] = []
-    for reader in ("torch.fx.symbolic_trace", "torch.export"):
-        failures: list[Exception] = []
-        for channels in _possible_channels(model):
-            try:
-                traced = _read(model, reader, channels, input_range)
-                _compare(traced, model, channels, reader)
-                return _with_convolution(traced)
-            except UnsupportedModel as error:
-                if not isinstance(error, Unreadable) and "channels, is given" not in str(error):
-                    raise
-                failures.append(error)
-            except Exception as error:  # whatever the model's own code, or the tracer, raises
-                failures.append(error)
-        problems.append((reader, failures[0]))
-        log.info("%s does not read it: %s", *problems[-1])
-    raise UnsupportedModel(_why(model, problems))
+    reference = copy_module(model, torch.float64)
+    _check(reference)
+    samples, errors = _run(reference, input_range)
+    del reference  # each reader makes a copy of its own, and networks are large
+    if not samples:
+        _attempt(model, SYMBOLIC, dict.fromkeys(errors, ()), input_range)  # its refusal, if there is one, says more
+        channels, error = next(iter(errors.items()))
+        raise UnsupportedModel(
+            f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {error}; "
+            "give the module that takes one image, whatever its height and width"
+        )
+    problems = {}
+    for reader in (SYMBOLIC, EXPORT):
+        outcome = _attempt(model, reader, samples, input_range)
+        if isinstance(outcome, Traced):
+            return _with_convolution(outcome)
+        problems[reader] = outcome
+        log.info("%s does not read it: %s", reader, outcome)
+    raise UnsupportedModel(_why_unread(model, problems))
+
+
+def _attempt(
+    model: nn.Module, reader: str, samples: Mapping[int, Sequence[Sample]], input_range: tuple[float, float]
+) -> Traced | Exception:
+    """The network as this reader sees it, for the first number of channels for which it is what the samples say; else
+    what stopped it for the first.  Raises UnsupportedModel where no reader can help."""
+    failures: list[Exception] = []
+    for channels, expected in samples.items():
+        try:
+            traced = _read(model, reader, channels, input_range)
+            _compare(traced, expected)
+            return traced
+        except (Unreadable, WrongChannels) as error:
+            failures.append(error)
+        except UnsupportedModel:
+            raise
+        except Exception as error:  # whatever the model's own code, or the tracer, raises
+            failures.append(error)
+    return failures[0]
 
 
 def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float, float]) -> Traced:
     builder = Builder(channels, *input_range)
-    if reader == "torch.export":
+    if reader == EXPORT:
         module, constant = exported(model, channels)
         result = read(module, builder, constant)
     else:
-        result = read(symbolic(model), builder)
+        module = symbolic(model)
+        try:
+            result = read(module, builder)
+        except Unreadable:
+            refuse_impossible(module.graph, frozenset(n.name for n in module.graph.nodes if n.op == "placeholder"))
+            raise
     if not isinstance(result, Resized):
         return Traced(builder.graph(result), reader)
     assert result.body is not None
@@ -140,44 +177,54 @@ def _possible_channels(model: nn.Module) -> list[int]:
     return list(dict.fromkeys([*candidates, 3, 1]))
 
 
-def _compare(traced: Traced, model: nn.Module, channels: int, reader: str) -> None:
-    """The graph must give what the model gives, in float64: an in-place op misread shows here."""
-    reference = copy_module(model, torch.float64)  # it may keep something of what it sees
-    read_back = GraphModule(traced.graph, traced.image_skip)
-    low, high = traced.graph.input.low, traced.graph.input.high
-    low, high = (low, high) if math.isfinite(low) and math.isfinite(high) else (0.0, 1.0)
+def _run(model: nn.Module, input_range: tuple[float, float]) -> tuple[dict[int, tuple[Sample, ...]], dict[int, str]]:
+    """Samples for each number of channels that the network takes; for the others what it raises, and where."""
+    samples: dict[int, tuple[Sample, ...]] = {}
+    errors: dict[int, str] = {}
+    for channels in _possible_channels(model):
+        try:
+            samples[channels] = tuple(_samples(model, channels, input_range))
+        except Exception as error:  # whatever the model's own code raises
+            errors[channels] = f"{_first_line(error)}{_line_of(model, error)}"
+    return samples, errors
+
+
+def _samples(model: nn.Module, channels: int, input_range: tuple[float, float]) -> Iterator[Sample]:
+    low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
     generator = torch.Generator().manual_seed(0)
-    for size in ((6, 10), (7, 5)):
-        x = torch.rand(1, channels, *size, generator=generator, dtype=torch.float64) * (high - low) + low
-        with torch.no_grad():
-            try:
-                expected = reference(x.clone())  # it may change its input in place
-            except Exception as error:
-                if size == (6, 10):
-                    raise
-                log.info("the network itself does not take an image of %s: %s", size, error)
-                continue
-            found = read_back(x)
-        if expected.shape != found.shape:
-            raise Unreadable(f"read by {reader} it gives {tuple(found.shape)}, the network {tuple(expected.shape)}")
+    for size in SIZES:
+        image = torch.rand(1, channels, *size, generator=generator, dtype=torch.float64) * (high - low) + low
+        try:
+            yield Sample(image, model(image.clone()))  # it may change its input in place
+        except Exception as error:
+            if size == SIZES[0]:
+                raise
+            log.info("the network itself does not take an image of %s: %s", size, error)
+
+
+def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
+    """The graph must give what the model gives, in float64: an in-place op misread shows here."""
+    module = GraphModule(traced.graph, traced.image_skip)
+    for image, expected in samples:
+        result = module(image)
+        if expected.shape != result.shape:
+            raise Unreadable(
+                f"read by {traced.reader} it gives {tuple(result.shape)}, the network {tuple(expected.shape)}"
+            )
         peak = float(expected.abs().max()) + 1.0
-        difference = float((expected - found).abs().max())
+        difference = float((expected - result).abs().max())
         if not difference <= 1e-9 * peak:
-            raise Unreadable(f"read by {reader} it differs from the network by {difference:.3g}")
+            raise Unreadable(f"read by {traced.reader} it differs from the network by {difference:.3g}")
 
 
-def _why(model: nn.Module, problems: list[tuple[str, Exception]]) -> str:
-    """What stopped the last reader, and on which line of the model's code."""
-    for _, error in reversed(problems):
-        if isinstance(error, UnsupportedModel) and not isinstance(error, Unreadable):
-            return str(error)
-    reader, error = problems[-1]
-    first = problems[0][1]
-    if isinstance(error, MemsrError):
-        return f"{error} ({reader}); torch.fx.symbolic_trace: {_first_line(first)}"
+def _why_unread(model: nn.Module, problems: Mapping[str, Exception]) -> str:
+    """What stopped the readers, and on which line of the model's code."""
+    first, last = problems[SYMBOLIC], problems[EXPORT]
+    if isinstance(last, MemsrError):
+        return f"{last} ({EXPORT}); {SYMBOLIC}: {_first_line(first)}"
     return (
-        f"neither torch.fx.symbolic_trace nor torch.export can read {type(model).__name__}; "
-        f"{_first_line(first)}{_line_of(model, first)}; {_first_line(error)}{_line_of(model, error)}; "
+        f"neither {SYMBOLIC} nor {EXPORT} can read {type(model).__name__}; "
+        f"{_first_line(first)}{_line_of(model, first)}; {_first_line(last)}{_line_of(model, last)}; "
         "rewrite that line without decisions that depend on the image"
     )
 

@@ -17,7 +17,18 @@ BATCH = 2  # networks are read with this batch size; whatever they do with it, t
 
 
 class Unreadable(UnsupportedModel):
-    """This way of reading the network does not understand it; another may."""
+    """This way of reading the network does not understand it; another may.
+
+    located   whether the message begins with the module and the operation
+    """
+
+    def __init__(self, message: str, *, located: bool = False) -> None:
+        super().__init__(message)
+        self.located = located
+
+
+class WrongChannels(UnsupportedModel):
+    """A convolution takes another number of channels than it is given; the network may take another kind of image."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class _Reader:
         try:
             return self._word(node, operands)
         except MemsrError as error:
-            if not isinstance(error, Unreadable) or str(error).startswith(f"{self.builder.where}: "):
+            if not isinstance(error, Unreadable) or error.located:
                 raise
             self.builder.refuse(str(error), "simplify the file (onnxsim), or export it with another exporter")
         except MISUSE as error:
