@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from memsr_compiler.errors import NotEquivalent as NotEquivalent
     from memsr_compiler.errors import PassError as PassError
     from memsr_compiler.errors import RefusedPickle as RefusedPickle
+    from memsr_compiler.errors import StagesCannotBeKept as StagesCannotBeKept
     from memsr_compiler.errors import UnsupportedModel as UnsupportedModel
     from memsr_compiler.evaluation.bench import benchmark as benchmark
     from memsr_compiler.evaluation.scores import TestImage as TestImage
@@ -84,6 +85,7 @@ _HOME = {
     "InvalidInput": "errors",
     "RefusedPickle": "errors",
     "UnsupportedModel": "errors",
+    "StagesCannotBeKept": "errors",
     "NotEquivalent": "errors",
     "CertificateError": "errors",
     "ExportError": "errors",

@@ -28,7 +28,7 @@ from memsr_compiler.commands.photographs import (
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.reports.text import format_decibels
-from memsr_compiler.runtime.open import NetworkFile, counted
+from memsr_compiler.runtime.open import NetworkFile, count_cost
 from memsr_compiler.runtime.runners import Network, OrtNetwork
 from memsr_compiler.student.crops import batches, sample_inputs
 
@@ -61,7 +61,9 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     )
     with talk.progress() as step:
         step("quantising")
-        written = quantize(options.model, options.out, images, takes=takes, cost=counted(NetworkFile(options.model))[1])
+        written = quantize(
+            options.model, options.out, images, takes=takes, cost=count_cost(NetworkFile(options.model))[1]
+        )
         step("running both")
         pair = tuple(OrtNetwork(path, threads=1) for path in (options.model, options.out))
         costs = _compared(pair[0], pair[1], samples, shape, options.size)

@@ -20,7 +20,7 @@ from memsr_compiler.images.files import sample_photographs
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.plain.write import export_onnx
-from memsr_compiler.runtime.open import Model, NetworkFile, common_scale, counted, open_model
+from memsr_compiler.runtime.open import Model, NetworkFile, common_scale, count_cost, open_model
 from memsr_compiler.runtime.runners import Provider
 
 
@@ -162,7 +162,7 @@ def _contenders(
 def _measured(
     c: _Contender, memory: Memory | None, score: Score | None, seconds: tuple[float, ...], *, first: tuple[float, ...]
 ) -> Measured:
-    parameters, cost = counted(c.given)
+    parameters, cost = count_cost(c.given)
     return Measured(
         path=c.given.path,
         engine=c.model.network.engine,

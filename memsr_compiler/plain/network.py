@@ -42,7 +42,7 @@ class PlainLayer(nn.Conv2d):
 
 
 class PlainNet(nn.Module):
-    """(N, C, H, W) -> (N, C', scale * H, scale * W), any H and W from 1 up, values in `info.input_range`.
+    """A plain network, (N, C, H, W) -> (N, C', scale * H, scale * W), H and W from 1 up, values in `info.input_range`.
 
     layers        `PlainLayer`s, each with .weight (C_out, C_in, k, k) and .bias (C_out,)
     info          PlainInfo;   scale   the same as info.scale

@@ -80,7 +80,7 @@ class Stream:
             yield self._through(i, np.zeros((channels, layer.kernel_size // 2, width), self._read.dtype))
 
     def _through(self, first: int, rows: Rows) -> Rows:
-        """More input for a layer and, what comes of it, for those above."""
+        """Give a layer more input and, what comes of it, to those above."""
         for i in range(first, len(self._layers)):
             rows = self._step(i, rows)
         return rows

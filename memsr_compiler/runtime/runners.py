@@ -81,7 +81,7 @@ class OrtNetwork:
         self._bound = _Binding(ort, self._session, inputs[0].name, outputs[0].name, _device(provider))
 
     def __call__(self, x: Tensor) -> Tensor:
-        with _explained(x):
+        with _explain_misfit(x):
             if self.provider == "cpu":
                 (result,) = self._session.run(None, {self._name: self._array(x)})
             else:
@@ -94,7 +94,7 @@ class OrtNetwork:
         binding = self._bound.to(self._array(x))
 
         def once() -> None:
-            with _explained(x):
+            with _explain_misfit(x):
                 self._bound.run(binding)
 
         return once
@@ -178,7 +178,7 @@ def _options(ort: ModuleType, threads: int | None) -> Any:
 
 
 @contextlib.contextmanager
-def _explained(x: Tensor) -> Iterator[None]:
+def _explain_misfit(x: Tensor) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # ONNX Runtime's own types again

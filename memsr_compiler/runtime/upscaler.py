@@ -115,7 +115,7 @@ class Upscaler:
         yield from self.stream(each, pixels.shape[1], pixels.dtype)
 
     def stream(self, bands: Iterable[Pixels], width: int, dtype: DTypeLike) -> Iterator[Pixels]:
-        """The same for an image that comes by bands itself, (h, width, C) each, of at most `rows(width)` rows."""
+        """The result from the top, of an image that comes by bands (h, width, C) itself, h at most `rows(width)`."""
         made = run_bands(
             self._layers,
             self._engine(),
@@ -160,7 +160,7 @@ class Upscaler:
         return Cut(1, columns)
 
     def _whole(self, pixels: Pixels, result: Pixels, layers: tuple[Layer, ...], engine: OrtLayers) -> None:
-        """Column by column, each with its halo where it is cut, band by band."""
+        """Enlarge column by column, each with its halo where it is cut, band by band."""
         height, width, _ = pixels.shape
         scale, halo = self.info.scale, reach(layers)
         cut = self._cut(height, width)
