@@ -56,7 +56,7 @@ def test_the_safetensors_library_reads_it(net: PlainNet, tmp_path: Path) -> None
     assert {**safetensors.torch.load_file(tmp_path / "net.safetensors")}.keys() == net.state_dict().keys()
     for key, value in safetensors.torch.load_file(tmp_path / "net.safetensors").items():
         assert torch.equal(value, net.state_dict()[key])
-    with safetensors.safe_open(tmp_path / "net.safetensors", "pt") as file:  # type: ignore[no-untyped-call]
+    with safetensors.safe_open(tmp_path / "net.safetensors", "pt") as file:
         assert file.metadata()["memsr_format"] == "memsr plain network 1"
 
 

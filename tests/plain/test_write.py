@@ -28,6 +28,7 @@ from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import certificate_path
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.onnx_model import OPSETS
 from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
@@ -100,7 +101,7 @@ def test_the_model_is_the_teacher(plain: PlainNet, tmp_path: Path) -> None:
     assert deviation(tmp_path / "net.onnx", edsr(), 3) < 1e-5
 
 
-@pytest.mark.parametrize("opset", export.OPSETS)
+@pytest.mark.parametrize("opset", OPSETS)
 def test_every_opset_gives_the_same(opset: int, tmp_path: Path) -> None:
     net = tiny("bicubic")
     report = export_onnx(net, tmp_path / "net.onnx", opset=opset)
