@@ -40,8 +40,9 @@ class Runner(Protocol):
     def __call__(self, x: Tensor, /) -> Tensor: ...
 
     def prepare(self, x: Tensor, /) -> Callable[[], object]:
-        """One run on this image, as often as it is called.  Image and result stay where it is computed, so that time
-        is the network's own; it returns when all is done.
+        """A function that runs the network on this image, as often as it is called.
+
+        Image and result stay where it is computed, so that time is the network's own; it returns when all is done.
         """
 
 
@@ -53,7 +54,9 @@ class OrtNetwork:
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None, provider: Provider = "cpu") -> None:
-        """threads    of the processor; None: ONNX Runtime's choice
+        """Load a file.
+
+        threads    of the processor; None: ONNX Runtime's choice
         provider   "cpu", "cuda", or "tensorrt" with CUDA for what it does not take
 
         Raises InvalidInput if the file is not a network with one image in and one out, or the provider is not to be

@@ -55,7 +55,9 @@ class Upscaler:
         threads: int | None = None,
         provider: Provider = "cpu",
     ) -> None:
-        """model        a plain network, its file, or what has been read of that
+        """Take a network, and say in how much memory and where it runs.
+
+        model        a plain network, its file, or what has been read of that
         max_memory   bytes, or "64MB"; None: as bands of 32 rows take
         columns      pixels that are processed side by side, at most, the halo not counted; None: as the limit has it
         threads      of the processor; None: one for each core, at most 8
@@ -79,7 +81,7 @@ class Upscaler:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Lets the layers go; what the arena holds stays for the next Upscaler of this process."""
+        """Let the layers go; what the arena holds stays for the next Upscaler of this process."""
         self._upright = self._turned = None
 
     def __call__(self, image: ArrayLike, *, out: Pixels | None = None) -> Pixels:
