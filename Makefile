@@ -28,6 +28,7 @@ lint: $(VENV)/.installed-dev  ## ruff: rules and format
 	$(bin)/ruff format --check .
 
 types: $(VENV)/.installed-dev  ## mypy, strict
+	@test -d memsr_compiler/passes || { echo "memsr_compiler/passes is no symbolic link here, which mypy needs: git config core.symlinks true && git checkout -- memsr_compiler/passes"; exit 1; }
 	$(bin)/mypy
 
 docs: $(VENV)/.installed-dev  ## The site, into build/docs; a link to nowhere or a page that nothing leads to is an error

@@ -10,9 +10,15 @@ The names below are the public interface; everything else may change.
 from __future__ import annotations
 
 from importlib import import_module
+from os.path import dirname, isdir, join
 from typing import TYPE_CHECKING, Any
 
 from memsr_compiler.version import VERSION as __version__
+
+if not isdir(join(__path__[0], "passes")):
+    # Git on Windows and some unpackers of zip files make a text file of the link to ../passes. Python then looks for
+    # memsr_compiler.passes where the link would lead.
+    __path__.append(dirname(__path__[0]))
 
 if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from memsr_compiler.errors import CertificateError as CertificateError
@@ -23,6 +29,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from memsr_compiler.errors import NotEquivalent as NotEquivalent
     from memsr_compiler.errors import PassError as PassError
     from memsr_compiler.errors import RefusedPickle as RefusedPickle
+    from memsr_compiler.errors import StagesCannotBeKept as StagesCannotBeKept
     from memsr_compiler.errors import UnsupportedModel as UnsupportedModel
     from memsr_compiler.evaluation.bench import benchmark as benchmark
     from memsr_compiler.evaluation.image_sets import TestImage as TestImage
@@ -78,6 +85,7 @@ _HOME = {
     "InvalidInput": "errors",
     "RefusedPickle": "errors",
     "UnsupportedModel": "errors",
+    "StagesCannotBeKept": "errors",
     "NotEquivalent": "errors",
     "CertificateError": "errors",
     "ExportError": "errors",

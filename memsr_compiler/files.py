@@ -34,7 +34,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     ExportError where the folder, the disk or what is there already does not allow it.
     """
     target = Path(path)
-    with _explained(target):
+    with _explain_errors(target):
         _require_writable(target)
         staged = target.parent / f".memsr-{secrets.token_hex(8)}.tmp"
         try:
@@ -51,7 +51,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def atomic_write_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """For files of one folder that belong together: where to write each; all take their names, or none does.
+    """Paths at which to write files of one folder that belong together; then all take their names, or none does.
 
     They are written in a temporary folder under their final names, so that they can refer to each other. They
     move in the order given, the one that refers to the others last; what was there before comes back if a
@@ -61,7 +61,7 @@ def atomic_write_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
     folder = paths[0].parent
     assert len({p.name for p in paths}) == len(paths), "files written together need different names"
     assert all(p.parent == folder for p in paths), "files written together share a folder"
-    with _explained(paths[-1]):
+    with _explain_errors(paths[-1]):
         for path in paths:
             _require_writable(path)
         staging = Path(tempfile.mkdtemp(prefix=".memsr-", suffix=".tmp", dir=folder))
@@ -78,6 +78,7 @@ def atomic_write_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _move_in(staged: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Give the files their names; where that fails, what was there before comes back."""
     before = [s.with_name(f"{i}.before") for i, s in enumerate(staged)]
     begun = 0
     try:
@@ -97,7 +98,7 @@ def _move_in(staged: Sequence[Path], targets: Sequence[Path]) -> None:
 
 
 def _keep(target: Path, old: Path) -> None:
-    """A second name for the file, so that it is never missing; its only one where there are no hard links."""
+    """Give the file a second name, so that it is never missing; its only one where there are no hard links."""
     try:
         os.link(target, old, follow_symlinks=False)
     except (OSError, NotImplementedError):  # the second is os.link's where follow_symlinks is not to be had
@@ -112,7 +113,7 @@ def _require_writable(target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def _explain_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -31,7 +31,7 @@ def copy_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 @contextmanager
 def some_threads(count: int | None) -> Iterator[None]:
-    """So many while it lasts; None: as many as there are."""
+    """Let so many of torch's threads work while it lasts; None: as many as do now."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)
     try:
@@ -42,7 +42,7 @@ def some_threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One while it lasts, or while what it decorates runs.
+    """Let one of torch's threads work while it lasts, or while what it decorates runs.
 
     Reading, compiling and checking are very many operations on few numbers each.  More threads gain nothing there,
     and where the processor has other work too, each operation waits until the last of them has had its turn: minutes

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import typer
 
-_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BYTES = {"": 1, "b": 1} | {
-    f"{letter}{unit}": base**power
-    for power, letter in enumerate("kmgt", 1)
-    for unit, base in (("b", 1000), ("ib", 1024))
-}
-_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]*)?(?:e\+?[0-9]{1,2})?|\.[0-9]+) ?([a-z]*)", re.IGNORECASE)
+from memsr_compiler.quantities import A_COUNT, A_SIZE, BYTES, COUNTS, parse_amount
+
 _SIDE = 10**6  # pixels; no image is wider or higher
 
 
@@ -50,12 +44,12 @@ def parse_size(text: object) -> Size:
 
 def parse_count(text: object) -> int:
     """'1.2M' -> 1_200_000.  Raises WrongValue."""
-    return _parse_amount(text, _COUNTS, "a number such as 800000, 1.2M or 3G")
+    return _parse_amount(text, COUNTS, A_COUNT)
 
 
 def parse_bytes(text: object) -> int:
     """'40MB' -> 40_000_000, '40MiB' -> 41_943_040.  Raises WrongValue."""
-    return _parse_amount(text, _BYTES, "a size such as 40MB, 1.5GB or 64MiB")
+    return _parse_amount(text, BYTES, A_SIZE)
 
 
 def parse_whole_numbers(text: object) -> tuple[int, ...]:
@@ -108,10 +102,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _parse_amount(text: object, units: Mapping[str, int], wanted: str) -> int:
-    amount = _AMOUNT.fullmatch(str(text).strip())
-    if amount is None or amount[2].lower() not in units:
-        raise WrongValue(text, wanted)
-    whole = round(float(amount[1]) * units[amount[2].lower()])
-    if whole < 1:
-        raise WrongValue(text, f"more than nothing, {wanted}")
-    return whole
+    try:
+        return parse_amount(str(text), units)
+    except ValueError:
+        raise WrongValue(text, wanted) from None

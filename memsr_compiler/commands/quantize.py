@@ -20,7 +20,7 @@ from memsr_compiler.images.files import NamedImage, read_folder
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.reports.text import format_decibels
-from memsr_compiler.runtime.open import NetworkFile, counted
+from memsr_compiler.runtime.open import NetworkFile, count_cost
 from memsr_compiler.runtime.runners import Network, OrtNetwork
 from memsr_compiler.student.calibration_images import photographs_as_inputs, sample_inputs
 from memsr_compiler.student.crops import batches
@@ -54,7 +54,9 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         tests = read_image_set(options.data, takes.scale, warn=talk.warn)
     with talk.progress(2) as step:
         step("quantising")
-        written = quantize(options.model, options.out, images, takes=takes, cost=counted(NetworkFile(options.model))[1])
+        written = quantize(
+            options.model, options.out, images, takes=takes, cost=count_cost(NetworkFile(options.model))[1]
+        )
         step("running both")
         pair = tuple(OrtNetwork(path, threads=1) for path in (options.model, options.out))
         costs = _compared(pair[0], pair[1], tests, takes, options.size)

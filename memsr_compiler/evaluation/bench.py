@@ -24,7 +24,7 @@ from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.plain.write import export_onnx
-from memsr_compiler.runtime.open import Model, NetworkFile, common_scale, count_module, counted, open_model
+from memsr_compiler.runtime.open import Model, NetworkFile, common_scale, count_cost, count_module, open_model
 from memsr_compiler.runtime.runners import Provider, TorchNetwork
 from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import copy_module
@@ -167,7 +167,7 @@ def _enter(source: TeacherLike | NetworkFile, place: Path, provider: Provider, t
     if isinstance(source, NetworkFile):
         ready = _in_onnx(source, place.with_suffix(f".{source.path.name}.onnx"))
         model = open_model(ready, provider=provider, threads=threads)
-        return _Entry(source.path, ready, replace(model, name=source.path.name), partial(counted, source))
+        return _Entry(source.path, ready, replace(model, name=source.path.name), partial(count_cost, source))
     teacher = as_teacher(source)
     name = teacher.path.name if teacher.path else type(teacher.module).__name__
     single = copy_module(teacher.module, torch.float32)
@@ -175,7 +175,7 @@ def _enter(source: TeacherLike | NetworkFile, place: Path, provider: Provider, t
         ready = NetworkFile(place.with_suffix(".onnx"))
         export_onnx(single, ready.path)
         model = open_model(ready, provider=provider, threads=threads)
-        return _Entry(teacher.path, ready, replace(model, name=name), partial(counted, ready))
+        return _Entry(teacher.path, ready, replace(model, name=name), partial(count_cost, ready))
     model = Model(name, TorchNetwork(single, provider=provider, threads=threads), teacher.takes)
     return _Entry(teacher.path, None, model, partial(count_module, teacher.module))
 

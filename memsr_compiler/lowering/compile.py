@@ -23,7 +23,7 @@ from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate, Stage
-from memsr_compiler.proof.guarantee import Carried, carried, guarantee
+from memsr_compiler.proof.guarantee import Carried, list_carried, state_guarantee
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
@@ -142,7 +142,7 @@ def compile_to_plain(
     clock.lap("lower")
     dtype = next((p.dtype for p in teacher.module.parameters() if p.is_floating_point()), torch.float32)
     certificate = _claim(stages, traced.graph, teacher.input_range)
-    tensors = tuple(carried(certificate, traced.graph))
+    tensors = tuple(list_carried(certificate, traced.graph))
     layers, exact = _layers(stages, dtype)
     net = PlainNet(layers, _info(traced, certificate, carry, tensors), exact=exact).eval()
     net.certificate = certificate = replace(certificate, plain_sha256=net.sha256())
@@ -247,7 +247,7 @@ def _info(traced: Traced, certificate: Certificate, carry: Carrying, tensors: Se
         channels=traced.graph.input.channels,
         input_range=certificate.input_range,
         carry=carry,
-        guarantee=guarantee(tensors),
+        guarantee=state_guarantee(tensors),
         teacher_sha256=certificate.teacher_sha256,
         receptive_field=receptive_field(traced.graph),
         image_skip=traced.image_skip.mode if traced.image_skip else "",
@@ -256,7 +256,7 @@ def _info(traced: Traced, certificate: Certificate, carry: Carrying, tensors: Se
 
 
 def _side_by_side(teacher: ir.Graph, tensors: Sequence[str], shuffle: int) -> tuple[ir.Meaning, ...]:
-    """Whole tensors, folded by the pixel shuffle that follows."""
+    """The meanings of whole tensors, folded by the pixel shuffle that follows."""
     meanings, start = [], 0
     for name in tensors:
         width = teacher.type(name).channels * shuffle**2

@@ -22,7 +22,7 @@ Network: TypeAlias = "TeacherLike | Function"
 
 @dataclass(frozen=True)
 class Equivalence:
-    """How far two networks are apart on the inputs that were tried.
+    """The distance of two networks on the inputs that were tried.
 
     deviation   largest absolute difference, in the networks' own units
     bound       what rounding can explain (see `rounding_bound`), or the tolerance that was asked for
@@ -193,7 +193,7 @@ def _runnable(network: Teacher | Function, dtype: torch.dtype, device: torch.dev
 
 
 def _badness(result: Equivalence) -> tuple[float, float]:
-    """How far beyond (or below) its bound; without a bound, how far at all."""
+    """Deviation in units of its bound, then by itself, for where there is no bound."""
     return result.deviation / max(result.bound, 1e-300), result.deviation
 
 

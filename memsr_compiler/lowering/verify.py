@@ -1,4 +1,4 @@
-"""Whether a plain network is its teacher, by its certificate: what `memsrc verify` checks before it runs both."""
+"""A plain network is its teacher, by its certificate: the check that `memsrc verify` does before it runs both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
-from memsr_compiler.proof.guarantee import Carried, carried, guarantee
+from memsr_compiler.proof.guarantee import Carried, list_carried, state_guarantee
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
@@ -21,7 +21,7 @@ from memsr_compiler.trace.trace import Traced, trace
 
 @dataclass(frozen=True)
 class CertificateCheck:
-    """What a valid certificate says.
+    """Statement of a valid certificate.
 
     guarantee    for which inputs the plain network is the teacher, in words
     input_range  of these inputs' values
@@ -51,15 +51,15 @@ def check_certificate(
     net = plain if isinstance(plain, PlainNet) else load_plain(plain)
     source = as_teacher(teacher, input_range=input_range or net.info.input_range)
     try:
-        return _checked(trace(source.module, input_range=source.input_range), net, source.input_range)
+        return _check(trace(source.module, input_range=source.input_range), net, source.input_range)
     except CertificateError as error:
         raise CertificateError(str(error) if isinstance(plain, PlainNet) else f"{plain}: {error}") from None
 
 
-def _checked(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateCheck:
+def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateCheck:
     certificate = _certificate_for(net, teacher.graph)
-    tensors = tuple(carried(certificate, teacher.graph))
-    _require_facts(net, teacher, input_range, guarantee(tensors))
+    tensors = tuple(list_carried(certificate, teacher.graph))
+    _require_facts(net, teacher, input_range, state_guarantee(tensors))
     half_unit = torch.finfo(net[0].weight.dtype).eps / 2
     rounding = checker.check(teacher.graph, net.checkable(), certificate) / half_unit
     return CertificateCheck(net.info.guarantee, input_range, tensors, rounding)

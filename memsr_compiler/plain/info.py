@@ -53,13 +53,13 @@ class PlainInfo:
     tool: str
 
     def to_strings(self) -> dict[str, str]:
-        """For file metadata, which holds text only."""
+        """The same as text, which is all that file metadata hold."""
         low, high = self.input_range
         return {k: f"{low} {high}" if k == "input_range" else str(v) for k, v in asdict(self).items()}
 
     @staticmethod
     def from_strings(text: Mapping[str, str]) -> PlainInfo:
-        """The inverse.  Raises KeyError or ValueError."""
+        """The info in text of `to_strings`.  Raises KeyError or ValueError."""
         low, high = text["input_range"].split()
         values: dict[str, Any] = {k: int(text[k]) for k in ("scale", "channels", "receptive_field")}
         values |= {k: text[k] for k in ("carry", "guarantee", "teacher_sha256", "image_skip", "tool")}

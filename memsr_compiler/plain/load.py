@@ -14,7 +14,7 @@ from memsr_compiler.proof.certificate import Certificate
 
 
 def load_plain(path: str | PathLike[str], *, require_certificate: bool = True) -> PlainNet:
-    """The plain network in a file of save_plain or export_onnx, in the dtype it is stored in, without report.
+    """Read the plain network in a file of save_plain or export_onnx, in the dtype it is stored in, without report.
 
     require_certificate  False: an .onnx whose certificate beside it is missing is read without one
 
@@ -24,7 +24,7 @@ def load_plain(path: str | PathLike[str], *, require_certificate: bool = True) -
     """
     file = read_plain_file(path, require_certificate=require_certificate)
     try:
-        certificate = None if file.certificate is None else _certified(file.manifest, file.certificate)
+        certificate = None if file.certificate is None else _read_certificate(file.manifest, file.certificate)
     except CertificateError as error:
         raise CertificateError(f"{path}: {error}") from error
     layers = [
@@ -39,7 +39,7 @@ def load_plain(path: str | PathLike[str], *, require_certificate: bool = True) -
     return PlainNet(layers, file.manifest.info, certificate).eval()
 
 
-def _certified(manifest: Manifest, text: str) -> Certificate:
+def _read_certificate(manifest: Manifest, text: str) -> Certificate:
     """The certificate in its text.  Raises CertificateError unless it is this network's."""
     try:
         certificate = Certificate.from_json(text)

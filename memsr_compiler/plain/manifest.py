@@ -1,4 +1,4 @@
-"""What a file of ours says about the plain network in it: text, the same in every format.
+"""Manifests: what a file of ours says about the plain network in it, text, the same in every format.
 
 A manifest comes from a network that is about to be written, or from a file's metadata. In both cases it has
 been checked to be consistent in itself; whether the weights are those it names is checked as they are read.
@@ -51,7 +51,7 @@ _INFO = (
 
 
 @dataclass(frozen=True)
-class Outline:
+class LayerShape:
     """A layer without its numbers.  weight: the shape (C_out, C_in, k, k);  relu, shuffle: what follows."""
 
     weight: tuple[int, int, int, int]
@@ -72,7 +72,7 @@ class Manifest:
 
     info: PlainInfo
     dtype: Dtype
-    layers: tuple[Outline, ...]
+    layers: tuple[LayerShape, ...]
     hashes: Mapping[str, str] = field(default_factory=dict)
     plain_sha256: str = ""
     certificate_sha256: str = ""
@@ -81,10 +81,10 @@ class Manifest:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The tensors by name, in the order in which they are stored."""
-        found: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for i, layer in enumerate(self.layers):
-            found |= {f"layers.{i}.weight": layer.weight, f"layers.{i}.bias": layer.weight[:1]}
-        return found
+            shapes |= {f"layers.{i}.weight": layer.weight, f"layers.{i}.bias": layer.weight[:1]}
+        return shapes
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -92,7 +92,7 @@ class Manifest:
         return {name: math.prod(shape) * np.dtype(self.dtype).itemsize for name, shape in self.shapes.items()}
 
     def to_strings(self) -> dict[str, str]:
-        """For a file's metadata."""
+        """The manifest as text, for a file's metadata."""
         info = self.info.to_strings()
         layers = [{"weight": layer.weight, "relu": layer.relu, "shuffle": layer.shuffle} for layer in self.layers]
         text = {PLAIN_FORMAT_KEY: FORMAT} | {key: info[key] for key in _INFO}
@@ -108,7 +108,7 @@ class Manifest:
 
     @staticmethod
     def from_strings(text: Mapping[str, str]) -> Manifest:
-        """The inverse.  Raises InvalidInput unless this is exactly what to_strings writes of a network."""
+        """The manifest in a file's metadata.  Raises InvalidInput unless they are exactly what to_strings writes."""
         stated = text.get(PLAIN_FORMAT_KEY)
         if stated is None:
             raise InvalidInput("is not a plain network of ours. Make one with memsrc convert.")
@@ -120,22 +120,22 @@ class Manifest:
             dtype = text["dtype"]
             if dtype not in DTYPES:
                 raise ValueError(f"dtype {dtype}")
-            found = Manifest(
+            manifest = Manifest(
                 info=PlainInfo.from_strings(text),
                 dtype=dtype,
-                layers=tuple(_outline(layer) for layer in json.loads(text["layers"])),
+                layers=tuple(_parse_layer(layer) for layer in json.loads(text["layers"])),
                 hashes={key.removeprefix(_HASH): value for key, value in text.items() if key.startswith(_HASH)},
                 plain_sha256=text["plain_sha256"],
                 certificate_sha256=text.get("certificate_sha256", ""),
                 certificate=text.get("certificate", ""),
             )
-            canonical = found.to_strings() == dict(text)
+            canonical = manifest.to_strings() == dict(text)
         except (KeyError, ValueError, TypeError, RecursionError, OverflowError) as error:
             raise InvalidInput(f"its metadata are damaged ({type(error).__name__}: {error}). {REGAIN}") from None
         if not canonical:
             raise InvalidInput(f"its metadata are not as they were written. {REGAIN}")
-        found.check()
-        return found
+        manifest.check()
+        return manifest
 
     def check(self) -> None:
         """Raises InvalidInput unless the layers fit each other and the info."""
@@ -149,9 +149,9 @@ class Manifest:
             if layer.shuffle < 1 or rows % layer.shuffle**2:
                 raise InvalidInput(f"layers.{i}: a pixel shuffle by {layer.shuffle} does not fit {rows} channels.")
         for i, (below, above) in enumerate(pairwise(self.layers), start=1):
-            made = below.weight[0] // below.shuffle**2
-            if above.weight[1] != made:
-                raise InvalidInput(f"layers.{i}: takes {above.weight[1]} channels, is given {made}.")
+            channels = below.weight[0] // below.shuffle**2
+            if above.weight[1] != channels:
+                raise InvalidInput(f"layers.{i}: takes {above.weight[1]} channels, is given {channels}.")
         scale = math.prod(layer.shuffle for layer in self.layers)
         if scale != info.scale:
             raise InvalidInput(f"enlarges {scale} times, its info says {info.scale}.")
@@ -172,10 +172,10 @@ class Manifest:
         if numbers_sha256(self.dtype, self.shapes[name], memoryview(content)) != self.hashes[name]:
             raise InvalidInput(f"{name}: is not as it was written, its SHA-256 differs. {REGAIN}")
         stored = np.frombuffer(content, dtype=np.dtype(self.dtype).newbyteorder("<")).reshape(self.shapes[name])
-        found: Numbers = stored.astype(self.dtype, copy=False)
-        if not np.isfinite(found).all():
+        tensor: Numbers = stored.astype(self.dtype, copy=False)
+        if not np.isfinite(tensor).all():
             raise InvalidInput(f"{name}: holds NaN or infinite weights. {REGAIN}")
-        return found
+        return tensor
 
     def check_stack(self) -> None:
         """Raises InvalidInput unless the tensors named are together the network named."""
@@ -188,12 +188,12 @@ class Manifest:
 
 
 def certificate_path(path: str | PathLike[str]) -> Path:
-    """Where the certificate of an .onnx file is, if it is beside it: plain.onnx has plain.cert.json."""
+    """Path of the certificate of an .onnx file, if it is beside it: plain.onnx has plain.cert.json."""
     return Path(path).with_suffix(".cert.json")
 
 
-def _outline(data: Mapping[str, object]) -> Outline:
+def _parse_layer(data: Mapping[str, object]) -> LayerShape:
     match data:
         case {"weight": [int(a), int(b), int(c), int(d)], "relu": bool(relu), "shuffle": int(shuffle)}:
-            return Outline((a, b, c, d), relu, shuffle)
+            return LayerShape((a, b, c, d), relu, shuffle)
     raise ValueError(f"layer {str(data)[:60]}")

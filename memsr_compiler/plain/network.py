@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class PlainLayer(nn.Conv2d):
     """Convolution (zero padding, stride 1), then perhaps ReLU, then perhaps a pixel shuffle."""
 
+    bias: nn.Parameter  # there always is one
+
     def __init__(self, weight: Tensor, bias: Tensor, *, relu: bool, shuffle: int = 1) -> None:
         c_out, c_in, k, _ = weight.shape
         super().__init__(c_in, c_out, k, padding=k // 2, device="meta")
@@ -42,7 +44,7 @@ class PlainLayer(nn.Conv2d):
 
 
 class PlainNet(nn.Module):
-    """(N, C, H, W) -> (N, C', scale * H, scale * W), any H and W from 1 up, values in `info.input_range`.
+    """A plain network, (N, C, H, W) -> (N, C', scale * H, scale * W), H and W from 1 up, values in `info.input_range`.
 
     layers        `PlainLayer`s, each with .weight (C_out, C_in, k, k) and .bias (C_out,)
     info          PlainInfo;   scale   the same as info.scale
@@ -100,7 +102,6 @@ class PlainNet(nn.Module):
     def checkable(self) -> Iterator[Layer]:
         """The layers as the certificate's checker wants them, one at a time."""
         for layer in self:
-            assert layer.bias is not None
             yield Layer(layer.weight.detach().cpu(), layer.bias.detach().cpu(), layer.relu, layer.shuffle)
 
     def sha256(self) -> str:
@@ -114,7 +115,6 @@ class PlainNet(nn.Module):
         if self[0].weight.dtype == torch.float64 and narrow != torch.float64 and not self[0].weight.is_meta:
             with torch.no_grad():
                 for layer, exact in zip(self, self._exact, strict=False):
-                    assert layer.bias is not None
                     for have, want in ((layer.weight, exact.dense()), (layer.bias, exact.bias)):
                         if torch.equal(have.cpu(), want.to(narrow).double()):  # not changed since it was compiled
                             have.copy_(want)

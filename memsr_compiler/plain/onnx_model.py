@@ -1,6 +1,6 @@
 """The ONNX model of a plain network without its weights.
 
-It depends on the manifest and the opset alone, which is what lets `plain_file` read a model: it rebuilds it from what
+It depends on the manifest and the opset alone, which is what lets `plain/read` read a model: it rebuilds it from what
 the metadata say and compares.
 """
 
@@ -23,7 +23,7 @@ NO_DIGEST = "0" * 64
 _IR_VERSIONS = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
 
 
-def skeleton(manifest: Manifest, opset: int, location: str) -> ModelProto:
+def build_skeleton(manifest: Manifest, opset: int, location: str) -> ModelProto:
     """The model of the plain network with this manifest, without weights and with NO_DIGEST for a digest.
 
     location  name of the file that the weights are in; "": they belong into raw_data
@@ -67,7 +67,7 @@ def skeleton(manifest: Manifest, opset: int, location: str) -> ModelProto:
 
 
 def _nodes(manifest: Manifest) -> Iterator[NodeProto]:
-    """In order, each called after the value that it makes."""
+    """The nodes in order, each called after the value that it makes."""
     from onnx import helper
 
     value = "image"

@@ -3,7 +3,7 @@
 No format protects weights by itself: half of all damage to a file loads without complaint and computes
 something else. So every byte counts here. A .safetensors file is a header, which must be the one that its own
 metadata lead to and holds a hash of itself, and tensors with a hash each. An .onnx file ends with a hash of
-all before it, and its graph must be the one that `skeleton` builds from its metadata, so nothing in it
+all before it, and its graph must be the one that `build_skeleton` builds from its metadata, so nothing in it
 is interpreted. Hashes show damage and later changes; they are no signature.
 """
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from memsr_compiler.errors import CertificateError, InvalidInput
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY, QUANTIZED_KEY, REGAIN, Manifest, Numbers, certificate_path
-from memsr_compiler.plain.onnx_model import DIGEST_KEY, NO_DIGEST, OPSETS, skeleton
+from memsr_compiler.plain.onnx_model import DIGEST_KEY, NO_DIGEST, OPSETS, build_skeleton
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -35,7 +35,7 @@ _CHANGED = f"was changed or damaged after it was written, its SHA-256 differs. {
 
 @dataclass(frozen=True)
 class PlainFile:
-    """What is in a file of ours, each tensor as it was written.
+    """Content of a file of ours, each tensor as it was written.
 
     tensors       by the names of Manifest.shapes, in the dtype they are stored in
     certificate   its text, as it was written; None if there is none
@@ -47,19 +47,19 @@ class PlainFile:
 
 
 def read_plain_file(path: str | PathLike[str], *, require_certificate: bool = True) -> PlainFile:
-    """See `storage.load_plain`."""
+    """Read a plain network from its file, as numbers: see `load.load_plain`."""
     path = Path(path)
     try:
-        with _opened(path) as file:
+        with _open_file(path) as file:
             start = file.read(9)
             file.seek(0)
-            found = _read_safetensors(file) if _looks_like_safetensors(start) else None
-        found = found or _read_onnx(path, require_certificate)
-        found.manifest.check_stack()
-        _check_certificate(found)
+            content = _read_safetensors(file) if _looks_like_safetensors(start) else None
+        content = content or _read_onnx(path, require_certificate)
+        content.manifest.check_stack()
+        _check_certificate(content)
     except (InvalidInput, CertificateError) as error:
         raise type(error)(f"{path}: {error}") from error
-    return found
+    return content
 
 
 def _check_certificate(file: PlainFile) -> None:
@@ -71,7 +71,7 @@ def _check_certificate(file: PlainFile) -> None:
 def is_plain(path: str | PathLike[str]) -> bool:
     """Whether a file claims to be a plain network of ours; load_plain tells if that is true. Never raises."""
     key = PLAIN_FORMAT_KEY.encode()
-    with contextlib.suppress(OSError, ValueError, InvalidInput), _opened(Path(path)) as file:
+    with contextlib.suppress(OSError, ValueError, InvalidInput), _open_file(Path(path)) as file:
         start = file.read(9)
         if _looks_like_safetensors(start):
             return key in file.read(min(_MAX_HEADER, int.from_bytes(start[:8], "little")))
@@ -81,7 +81,7 @@ def is_plain(path: str | PathLike[str]) -> bool:
     return False
 
 
-def header(manifest: Manifest) -> bytes:
+def build_header(manifest: Manifest) -> bytes:
     """All that comes before the weights, the header's length included; the hash of the header is inside."""
     names: dict[str, object] = {"__metadata__": manifest.to_strings() | {"header_sha256": NO_DIGEST}}
     offset, sizes = 0, manifest.sizes
@@ -102,7 +102,7 @@ def header(manifest: Manifest) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _open_file(path: Path) -> Iterator[BinaryIO]:
     try:
         if path.is_dir():
             raise InvalidInput("is a directory. Give the file with the network.")
@@ -143,7 +143,7 @@ def _read_safetensors(file: BinaryIO) -> PlainFile:
         raise InvalidInput("is no plain network of ours; perhaps it is a teacher. Make one of it with memsrc convert.")
     metadata.pop("header_sha256", None)
     manifest = Manifest.from_strings(metadata)
-    if header(manifest) != length.to_bytes(8, "little") + text:
+    if build_header(manifest) != length.to_bytes(8, "little") + text:
         raise InvalidInput(f"its header {_CHANGED}")
     held, due = size - 8 - length, sum(manifest.sizes.values())
     if held != due:
@@ -168,13 +168,13 @@ def _read_tensors(file: BinaryIO, manifest: Manifest) -> dict[str, Numbers]:
 
 
 def _read_onnx(path: Path, require_certificate: bool) -> PlainFile:
-    model = _parsed(path)
+    model = _parse_model(path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     metadata.pop(DIGEST_KEY, None)
     manifest = Manifest.from_strings(metadata)
     weights = model.graph.initializer[: len(manifest.shapes)]
     location = next((e.value for t in weights for e in t.external_data if e.key == "location"), "")
-    contents = [] if location else [_taken_out(t) for t in weights]
+    contents = [] if location else [_take_out(t) for t in weights]
     _require_skeleton(model, manifest, location)
     del model
     tensors = _read_beside(path, location, manifest) if location else _from_contents(contents, manifest)
@@ -183,9 +183,9 @@ def _read_onnx(path: Path, require_certificate: bool) -> PlainFile:
     )
 
 
-def _parsed(path: Path) -> ModelProto:
+def _parse_model(path: Path) -> ModelProto:
     """The model in a file that is as it was written; others are not even parsed."""
-    with _opened(path) as file:
+    with _open_file(path) as file:
         content = file.read()
     if not content:
         raise InvalidInput(f"is empty. {REGAIN}")
@@ -210,7 +210,7 @@ def _parsed(path: Path) -> ModelProto:
     return model
 
 
-def _taken_out(tensor: TensorProto) -> bytes:
+def _take_out(tensor: TensorProto) -> bytes:
     content = tensor.raw_data
     tensor.ClearField("raw_data")
     return content
@@ -222,7 +222,7 @@ def _require_skeleton(model: ModelProto, manifest: Manifest, location: str) -> N
     same = opset in OPSETS and model.metadata_props[-1].key == DIGEST_KEY
     if same:
         model.metadata_props[-1].value = NO_DIGEST
-        written = skeleton(manifest, opset, location)
+        written = build_skeleton(manifest, opset, location)
         same = model.SerializeToString(deterministic=True) == written.SerializeToString(deterministic=True)
     if not same:
         raise InvalidInput(f"its graph is not the one that its metadata describe. {REGAIN}")
@@ -249,7 +249,7 @@ def _read_beside(path: Path, location: str, manifest: Manifest) -> dict[str, Num
         )
     if not beside.exists():
         raise InvalidInput(f"its weights, {location}, are missing beside it. Copy them along, or export again.")
-    with _opened(beside) as file:
+    with _open_file(beside) as file:
         held, due = _size(file), sum(manifest.sizes.values())
         if held != due:
             raise InvalidInput(f"{location} is cut off or damaged: {held:,} bytes where {due:,} are due. {REGAIN}")
@@ -267,7 +267,7 @@ def _certificate_beside(path: Path, manifest: Manifest, required: bool) -> str |
             "certificate inside."
         )
     try:
-        with _opened(beside) as file:
+        with _open_file(beside) as file:
             if _size(file) > _MAX_CERTIFICATE:
                 raise CertificateError(f"{beside.name}: {_size(file):,} bytes are too many for a certificate. {REGAIN}")
             return file.read().decode()

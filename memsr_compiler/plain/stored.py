@@ -1,4 +1,4 @@
-"""What of a network goes into a file: its numbers in a dtype, and the manifest that names them."""
+"""A network as it goes into a file: its numbers in a dtype, and the manifest that names them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.plain.info import PlainInfo
-from memsr_compiler.plain.manifest import Dtype, Manifest, Outline
+from memsr_compiler.plain.manifest import Dtype, LayerShape, Manifest
 from memsr_compiler.plain.network import PlainNet, layers_sha256, tensor_sha256
 from memsr_compiler.proof.checker import Layer
 
@@ -21,9 +21,9 @@ TORCH: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float16": torch.fl
 
 @dataclass(frozen=True)
 class Rounding:
-    """What storing the weights in another dtype did to them.
+    """Change of the weights by storing them in another dtype.
 
-    relative  largest |stored - given| of a weight or bias, relative to the largest magnitude in its tensor
+    relative  largest |stored - own| of a weight or bias, relative to the largest magnitude in its tensor
     absolute  the same, not divided
     flushed   how many became 0 that were not
     """
@@ -39,17 +39,17 @@ def describe(net: PlainNet, dtype: Dtype, *, certificate_inside: bool) -> tuple[
     The certificate names the weights as stored. Raises ExportError for weights that are not finite or not
     within range of the dtype, for layers that do not fit each other, and for a certificate of other weights.
     """
-    layers = tuple(Outline(_four(layer.weight), layer.relu, layer.shuffle) for layer in net)
+    layers = tuple(LayerShape(_four(layer.weight), layer.relu, layer.shuffle) for layer in net)
     manifest = Manifest(PlainInfo.from_strings(net.info.to_strings()), dtype, layers)
     try:
         manifest.check()
     except InvalidInput as error:
         raise ExportError(f"the network cannot be stored: {error}") from None
     hashes, rounding = {}, Rounding()
-    for name, given in named_tensors(net):
-        kept = stored(name, given, dtype)
+    for name, tensor in named_tensors(net):
+        kept = round_to(name, tensor, dtype)
         hashes[name] = tensor_sha256(kept)
-        rounding = _worse(rounding, given, kept)
+        rounding = _worse(rounding, tensor, kept)
     manifest = replace(manifest, hashes=hashes, plain_sha256=_sha256_in(net, TORCH[dtype]))
     text = _certificate_for(net, manifest)
     digest = hashlib.sha256(text.encode()).hexdigest() if text else ""
@@ -64,20 +64,20 @@ def named_tensors(net: PlainNet) -> Iterator[tuple[str, Tensor]]:
         yield f"layers.{i}.bias", layer.bias
 
 
-def stored(name: str, given: Tensor, dtype: Dtype) -> Tensor:
-    """The tensor in the dtype, rounded to nearest.  Raises ExportError if not finite or out of range."""
-    if not torch.isfinite(given).all():
+def round_to(name: str, tensor: Tensor, dtype: Dtype) -> Tensor:
+    """Round a tensor to the nearest numbers of a dtype.  Raises ExportError if not finite or out of range."""
+    if not torch.isfinite(tensor).all():
         raise ExportError(f"{name}: holds NaN or infinite weights. Train again from an earlier checkpoint.")
     limit = torch.finfo(TORCH[dtype]).max
-    peak = float(given.abs().max())
+    peak = float(tensor.abs().max())
     if peak > limit:
         raise ExportError(
             f"{name}: {peak:.6g} is beyond {dtype}, whose largest value is {limit:.6g}. Use a wider dtype."
         )
-    return given.to(TORCH[dtype]).contiguous()
+    return tensor.to(TORCH[dtype]).contiguous()
 
 
-def raw(tensor: Tensor) -> memoryview:
+def raw_bytes(tensor: Tensor) -> memoryview:
     """A CPU tensor's bytes, little-endian, in C order; no copy where that is how they are in memory."""
     numbers = tensor.contiguous().numpy()
     little = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
@@ -119,15 +119,15 @@ def _certificate_for(net: PlainNet, manifest: Manifest) -> str:
     return replace(net.certificate, plain_sha256=manifest.plain_sha256).to_json()
 
 
-def _worse(so_far: Rounding, given: Tensor, kept: Tensor) -> Rounding:
-    if given.dtype == kept.dtype:
+def _worse(so_far: Rounding, tensor: Tensor, kept: Tensor) -> Rounding:
+    if tensor.dtype == kept.dtype:
         return so_far
-    difference = float((kept.double() - given.double()).abs().max())
-    peak = float(given.abs().max())
+    difference = float((kept.double() - tensor.double()).abs().max())
+    peak = float(tensor.abs().max())
     return Rounding(
         max(so_far.relative, difference / peak if peak else 0.0),
         max(so_far.absolute, difference),
-        so_far.flushed + int(((kept == 0) & (given != 0)).sum()),
+        so_far.flushed + int(((kept == 0) & (tensor != 0)).sum()),
     )
 
 

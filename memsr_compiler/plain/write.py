@@ -2,7 +2,7 @@
 
 The ONNX model is written node by node from the plain network, nothing is traced: Conv, Relu and DepthToSpace; Resize
 and Add for an outside image skip. Opset 17 by default: every operator here has had its meaning since opset 13, so any
-runtime of the last years reads it, and newer opsets would gain nothing. The graph is `onnx_model.skeleton`'s, the
+runtime of the last years reads it, and newer opsets would gain nothing. The graph is `onnx_model.build_skeleton`'s, the
 weights are put in here.
 """
 
@@ -19,9 +19,9 @@ from memsr_compiler.errors import ExportError
 from memsr_compiler.files import atomic_write, atomic_write_together, file_digest
 from memsr_compiler.plain.manifest import DTYPES, Dtype, Manifest, certificate_path
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.plain.onnx_model import NO_DIGEST, OPSETS, skeleton
-from memsr_compiler.plain.read import header
-from memsr_compiler.plain.stored import TORCH, Rounding, describe, named_tensors, raw, stored
+from memsr_compiler.plain.onnx_model import NO_DIGEST, OPSETS, build_skeleton
+from memsr_compiler.plain.read import build_header
+from memsr_compiler.plain.stored import TORCH, Rounding, describe, named_tensors, raw_bytes, round_to
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -31,7 +31,7 @@ _INLINE_BYTES = (2 << 30) - (64 << 20)  # a protobuf message ends at 2 GiB; the 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """Account of what was written.
 
     path, bytes, sha256   the .onnx file
     files                 all files: external weights and the certificate beside it, if any; the .onnx last
@@ -65,12 +65,12 @@ def save_plain(net: PlainNet, path: str | PathLike[str]) -> None:
     if dtype is None:
         raise ExportError(f"{path}: weights of {own} are not stored, only {', '.join(TORCH)}. Use net.float().")
     manifest, _, _ = describe(net, dtype, certificate_inside=True)
-    start = header(manifest)
+    start = build_header(manifest)
     digest = hashlib.sha256(start)
     with atomic_write(path) as file:
         file.write(start)
-        for name, given in named_tensors(net):
-            content = raw(stored(name, given, dtype))
+        for name, tensor in named_tensors(net):
+            content = raw_bytes(round_to(name, tensor, dtype))
             digest.update(content)
             file.write(content)
         file.flush()
@@ -118,7 +118,7 @@ def export_onnx(
     data, beside = path.with_name(path.name + ".data"), certificate_path(path)
     files = (*([data] if external else []), *([beside] if proof and certificate == "beside" else []), path)
     with atomic_write_together(files) as staged:
-        model = skeleton(manifest, opset, data.name if external else "")
+        model = build_skeleton(manifest, opset, data.name if external else "")
         if external:
             _write_weights(net, manifest, staged[0])
         else:
@@ -145,8 +145,8 @@ def export_onnx(
 
 def _contents(net: PlainNet, manifest: Manifest) -> Iterator[memoryview]:
     """The weights' bytes, one tensor at a time, in the order of the manifest."""
-    for name, given in named_tensors(net):
-        yield raw(stored(name, given, manifest.dtype))
+    for name, tensor in named_tensors(net):
+        yield raw_bytes(round_to(name, tensor, manifest.dtype))
 
 
 def _write_weights(net: PlainNet, manifest: Manifest, path: Path) -> None:

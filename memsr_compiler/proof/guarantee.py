@@ -1,4 +1,4 @@
-"""For which inputs a plain network is its teacher: read off the certificate, so that nobody has to be believed."""
+"""Inputs for which a plain network is its teacher: read off the certificate, so that nobody has to be believed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memsr_compiler.proof.forms import never_negative
 
 @dataclass(frozen=True)
 class Carried:
-    """One tensor taken past ReLUs: how many channels of it, in which form ("free", "split", "shift"), past how many.
+    """A tensor taken past ReLUs: so many channels of it, in one form ("free", "split", "shift"), past so many layers.
 
     constant   C of a shift, the smallest of them; 0 for the other forms
     image      it is free only because images have no negative values
@@ -28,7 +28,7 @@ class Carried:
 
     @property
     def guarantee(self) -> str:
-        """For which inputs the form is exact, in words."""
+        """Inputs for which the form is exact, in words."""
         if self.form == "split":
             return "exact for every value"
         if self.form == "shift":
@@ -39,10 +39,10 @@ class Carried:
 _FORMS = {"value": "free", "positive": "split", "shifted": "shift"}
 
 
-def carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
-    """Which values cross more ReLUs than the one that made them, or cross one without being a ReLU's."""
+def list_carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
+    """Values that cross more ReLUs than the one that made them, or cross one without being a ReLU's."""
     always = never_negative(_for_any_image(teacher))
-    found: dict[tuple[str, str], Carried] = {}
+    tensors: dict[tuple[str, str], Carried] = {}
     for level in (level for stage in certificate.stages for level in stage.levels[1:-1]):
         for m in level:
             if m.kind not in _FORMS:
@@ -50,18 +50,18 @@ def carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
             name = m.tensor if m.part is None else f"part of {m.tensor}"
             width = sum(p >= 0 for p in m.positions)
             image = m.kind == "value" and not names.is_relu(m.tensor) and m.tensor not in always
-            before = found.get((name, m.kind), Carried(name, width, _FORMS[m.kind], 0, m.constant, image))
-            found[name, m.kind] = replace(
+            before = tensors.get((name, m.kind), Carried(name, width, _FORMS[m.kind], 0, m.constant, image))
+            tensors[name, m.kind] = replace(
                 before,
                 channels=max(width, before.channels),
                 layers=before.layers + 1,
                 constant=min(m.constant, before.constant),
             )
-    return [c for (name, _), c in found.items() if c.form != "free" or c.layers > 1 or not _is_relu(teacher, name)]
+    return [c for (name, _), c in tensors.items() if c.form != "free" or c.layers > 1 or not _is_relu(teacher, name)]
 
 
-def guarantee(tensors: Sequence[Carried]) -> str:
-    """For which inputs the plain network is the teacher, in one sentence."""
+def state_guarantee(tensors: Sequence[Carried]) -> str:
+    """The inputs for which the plain network is the teacher, in one sentence."""
     constants = sorted({t.constant for t in tensors if t.form == "shift"})
     if constants:
         each = f"{constants[0]:g}" if len(constants) == 1 else f"its own C, {constants[0]:.3g} to {constants[-1]:.3g}"

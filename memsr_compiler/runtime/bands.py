@@ -32,10 +32,10 @@ class LayerEngine(Protocol):
     """A way to compute the layers: `ort_layers.OrtLayers`."""
 
     def __call__(self, number: int, read: Rows, made: Rows) -> None:
-        """Layer `number`, from 0: what it reads, and where its result goes."""
+        """Run layer `number`, from 0: what it reads, and where its result goes."""
 
     def reserve(self, numbers: int) -> None:
-        """No layer will need more than so many numbers beyond these two."""
+        """Make room for so many numbers, the most that a layer needs beyond these two."""
 
 
 def require_local(info: PlainInfo) -> None:
@@ -55,7 +55,7 @@ class Stream:
     """
 
     def __init__(self, layers: Sequence[Layer], engine: LayerEngine, width: int, height: int) -> None:
-        """width   of the image, in pixels;   height   of the highest band"""
+        """Take the memory for bands of at most `height` rows of `width` pixels."""
         self._layers = layers
         self._engine = engine
         sizes = _sizes(layers, width, height)
@@ -80,7 +80,7 @@ class Stream:
             yield self._through(i, np.zeros((channels, layer.kernel_size // 2, width), self._read.dtype))
 
     def _through(self, first: int, rows: Rows) -> Rows:
-        """More input for a layer and, what comes of it, for those above."""
+        """Give a layer more input and, what comes of it, to those above."""
         for i in range(first, len(self._layers)):
             rows = self._step(i, rows)
         return rows

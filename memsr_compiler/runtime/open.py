@@ -49,7 +49,7 @@ class Model:
 
 
 def open_runner(file: NetworkFile, *, provider: Provider = "cpu", threads: int | None = None) -> Runner:
-    """.onnx runs in ONNX Runtime, all else in torch, in float32.
+    """Open a network to run it: .onnx runs in ONNX Runtime, all else in torch, in float32.
 
     Raises InvalidInput for a file that is no network, and a provider that is not to be had.
     """
@@ -61,18 +61,21 @@ def open_runner(file: NetworkFile, *, provider: Provider = "cpu", threads: int |
 
 
 def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | None = None) -> Model:
-    """The same, and what the network takes.  Raises InvalidInput also for one that does not work on photographs."""
+    """Open a network to run it, and find out what it takes.
+
+    Raises InvalidInput as `open_runner`, and for a network that does not work on photographs.
+    """
     path = file.path
     if is_plain(path):
         info = load_plain(path, require_certificate=False).info
-        takes = _agreed(file, Takes(info.scale, info.channels, info.input_range))
+        takes = _require_agreement(file, Takes(info.scale, info.channels, info.input_range))
         return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
     runner: Runner
     if path.suffix == ".onnx":
         runner, expected = OrtNetwork(path, provider=provider, threads=threads), (0.0, 1.0)
-        told = _told(runner, path)
-        if told is not None:
-            return Model(path.name, runner, _agreed(file, told))
+        stated = _stated_takes(runner, path)
+        if stated is not None:
+            return Model(path.name, runner, _require_agreement(file, stated))
     else:  # read once: a pickle that is allowed to be executed is executed once
         teacher = file.teacher()
         runner, expected = _in_torch(teacher.module, provider, threads), teacher.input_range
@@ -80,7 +83,7 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
 
 
 def common_scale(models: Sequence[Model], told: int | None) -> int:
-    """What images are to be enlarged by, for all of them.
+    """The factor by which images are to be enlarged, for all models.
 
     told   where no network has a scale of its own; None: the networks' own
 
@@ -98,8 +101,8 @@ def common_scale(models: Sequence[Model], told: int | None) -> int:
     return wanted
 
 
-def counted(file: NetworkFile) -> tuple[int | None, Cost | None]:
-    """Parameters, and what the network costs; None where they are not to be had.
+def count_cost(file: NetworkFile) -> tuple[int | None, Cost | None]:
+    """Count parameters, and what the network costs; None where they are not to be had.
 
     A network that no plain network can express (attention, say) has no count of its operations; if it is an ONNX file,
     none of its parameters either.  Those of other ONNX files are weights and biases.  A network in 8 bits has the
@@ -132,16 +135,16 @@ def _in_torch(module: nn.Module, provider: Provider, threads: int | None) -> Tor
     return TorchNetwork(copy_module(module, torch.float32), provider=provider, threads=threads)
 
 
-def _agreed(file: NetworkFile, takes: Takes) -> Takes:
-    """What the file says; InvalidInput if it was told otherwise."""
+def _require_agreement(file: NetworkFile, takes: Takes) -> Takes:
+    """The same `takes`.  Raises InvalidInput if the file was given with another range."""
     if file.input_range not in (None, takes.input_range):
         low, high = takes.input_range
         raise InvalidInput(f"{file.path}: takes values from {low:g} to {high:g}; leave --input-range out")
     return takes
 
 
-def _told(network: OrtNetwork, path: Path) -> Takes | None:
-    """What a network in 8 bits says it takes; None if it does not."""
+def _stated_takes(network: OrtNetwork, path: Path) -> Takes | None:
+    """The images that a network in 8 bits says it takes; None if it does not say."""
     try:
         return takes_of(network.metadata)
     except InvalidInput as error:

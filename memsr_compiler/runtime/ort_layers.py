@@ -59,7 +59,10 @@ class OrtLayers:
     """The layers of a plain network, float32, zeros only to the left and right of the image."""
 
     def __init__(self, layers: Sequence[Layer], *, threads: int | None = None, provider: Provider = "cpu") -> None:
-        """Raises MemsrError if no ONNX Runtime is installed, InvalidInput for a provider that is not to be had."""
+        """Start a session for each layer.
+
+        Raises MemsrError if no ONNX Runtime is installed, InvalidInput for a provider that is not to be had.
+        """
         ort = onnxruntime()
         self._on_gpu = provider != "cpu"
         options = ort.SessionOptions()
@@ -75,7 +78,7 @@ class OrtLayers:
         self._sessions = [start_session(_model(layer), options, provider) for layer in layers]
 
     def __call__(self, number: int, read: NDArray[Any], made: NDArray[Any]) -> None:
-        """Layer `number`, from 0: read (C, h + k - 1, W) -> made (C', s * h, s * W), both contiguous float32."""
+        """Run layer `number`, from 0: read (C, h + k - 1, W) -> made (C', s * h, s * W), both contiguous float32."""
         session = self._sessions[number]
         binding = session.io_binding()
         binding.bind_input("read", "cpu", 0, np.float32, (1, *read.shape), read.ctypes.data)

@@ -40,8 +40,9 @@ class Runner(Protocol):
     def __call__(self, x: Tensor, /) -> Tensor: ...
 
     def prepare(self, x: Tensor, /) -> Callable[[], object]:
-        """One run on this image, as often as it is called.  Image and result stay where it is computed, so that time
-        is the network's own; it returns when all is done.
+        """A function that runs the network on this image, as often as it is called.
+
+        Image and result stay where it is computed, so that time is the network's own; it returns when all is done.
         """
 
 
@@ -53,7 +54,9 @@ class OrtNetwork:
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None, provider: Provider = "cpu") -> None:
-        """threads    of the processor; None: ONNX Runtime's choice
+        """Load a file.
+
+        threads    of the processor; None: ONNX Runtime's choice
         provider   "cpu", "cuda", or "tensorrt" with CUDA for what it does not take
 
         Raises InvalidInput if the file is not a network with one image in and one out, or the provider is not to be
@@ -81,7 +84,7 @@ class OrtNetwork:
         self._bound = _Binding(ort, self._session, inputs[0].name, outputs[0].name, _device(provider))
 
     def __call__(self, x: Tensor) -> Tensor:
-        with _explained(x):
+        with _explain_misfit(x):
             if self.provider == "cpu":
                 (result,) = self._session.run(None, {self._name: self._array(x)})
             else:
@@ -94,7 +97,7 @@ class OrtNetwork:
         binding = self._bound.to(self._array(x))
 
         def once() -> None:
-            with _explained(x):
+            with _explain_misfit(x):
                 self._bound.run(binding)
 
         return once
@@ -178,7 +181,7 @@ def _options(ort: ModuleType, threads: int | None) -> Any:
 
 
 @contextlib.contextmanager
-def _explained(x: Tensor) -> Iterator[None]:
+def _explain_misfit(x: Tensor) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # ONNX Runtime's own types again

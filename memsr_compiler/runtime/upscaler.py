@@ -55,7 +55,9 @@ class Upscaler:
         threads: int | None = None,
         provider: Provider = "cpu",
     ) -> None:
-        """model        a plain network, its file, or what has been read of that
+        """Take a network, and say in how much memory and where it runs.
+
+        model        a plain network, its file, or what has been read of that
         max_memory   bytes, or "64MB"; None: as bands of 32 rows take
         columns      pixels that are processed side by side, at most, the halo not counted; None: as the limit has it
         threads      of the processor; None: one for each core, at most 8
@@ -79,7 +81,7 @@ class Upscaler:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Lets the layers go; what the arena holds stays for the next Upscaler of this process."""
+        """Let the layers go; what the arena holds stays for the next Upscaler of this process."""
         self._upright = self._turned = None
 
     def __call__(self, image: ArrayLike, *, out: Pixels | None = None) -> Pixels:
@@ -115,7 +117,7 @@ class Upscaler:
         yield from self.stream(each, pixels.shape[1], pixels.dtype)
 
     def stream(self, bands: Iterable[Pixels], width: int, dtype: DTypeLike) -> Iterator[Pixels]:
-        """The same for an image that comes by bands itself, (h, width, C) each, of at most `rows(width)` rows."""
+        """The result from the top, of an image that comes by bands (h, width, C) itself, h at most `rows(width)`."""
         made = run_bands(
             self._layers,
             self._engine(),
@@ -160,7 +162,7 @@ class Upscaler:
         return Cut(1, columns)
 
     def _whole(self, pixels: Pixels, result: Pixels, layers: tuple[Layer, ...], engine: OrtLayers) -> None:
-        """Column by column, each with its halo where it is cut, band by band."""
+        """Enlarge column by column, each with its halo where it is cut, band by band."""
         height, width, _ = pixels.shape
         scale, halo = self.info.scale, reach(layers)
         cut = self._cut(height, width)

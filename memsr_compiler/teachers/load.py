@@ -110,7 +110,7 @@ def _load(
         return content.float().eval(), None, {}
     check_tensors(content, len(data))
     if arch is not None and ":" in arch:
-        network = call(imported(arch), options, arch)
+        network = call(import_factory(arch), options, arch)
         load_strictly(network, content, arch)
         return network.float().eval(), None, options
     only = None if arch is None else family_named(arch)
@@ -119,7 +119,7 @@ def _load(
 
 
 def _kind(path: Path, data: bytes) -> str:
-    """What the content is: torch, safetensors, pt2 or onnx; InvalidInput for anything else."""
+    """Kind of content: torch, safetensors, pt2 or onnx.  Raises InvalidInput for anything else."""
     if data.startswith(pickle_scan.ZIP_MAGIC):
         return _zip_kind(data)
     if data.startswith(b"\x80"):
@@ -223,8 +223,8 @@ def _load_onnx(path: Path) -> nn.Module:
     return load_onnx(path).eval()
 
 
-def imported(arch: str) -> Callable[..., object]:
-    """What `package.module:factory` names.  Raises InvalidInput where there is nothing to call."""
+def import_factory(arch: str) -> Callable[..., object]:
+    """Import `package.module:factory`.  Raises InvalidInput where there is nothing to call."""
     module_name, _, attribute = arch.partition(":")
     try:
         factory: object = importlib.import_module(module_name)

@@ -13,7 +13,7 @@ from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.registry import family_named
-from memsr_compiler.teachers.load import imported
+from memsr_compiler.teachers.load import import_factory
 from memsr_compiler.teachers.state_dict import call
 from memsr_compiler.version import VERSION
 
@@ -55,7 +55,7 @@ def _builder(
         blocks, channels = TEACHERS[arch]
         return EDSR, {"scale": scale, "blocks": blocks, "channels": channels, "tail": "conv", **arguments}, (0.0, 1.0)
     if ":" in arch:
-        factory = imported(arch)
+        factory = import_factory(arch)
         given = {"scale": scale} if "scale" in inspect.signature(factory).parameters else {}
         return factory, {**given, **arguments}, (0.0, 1.0)
     family = family_named(arch)

@@ -24,7 +24,7 @@ from memsr_compiler.evaluation.bench import interleaved
 from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.images.files import sample_photographs
 from memsr_compiler.plain.load import load_plain
-from memsr_compiler.runtime.open import NetworkFile, counted
+from memsr_compiler.runtime.open import NetworkFile, count_cost
 from memsr_compiler.runtime.runners import TorchNetwork
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.imdn import IMDN
@@ -113,7 +113,7 @@ def test_memory_of_a_process_of_its_own(models: Path) -> None:
     file = NetworkFile(models / "plain.onnx")
     small, large = (footprint.peak_memory(file, (3, side, side), threads=1) for side in (128, 512))
     assert small is not None and large is not None
-    _, cost = counted(file)
+    _, cost = count_cost(file)
     assert cost is not None
     assert 0.5 * cost.memory(512, 512) < large.bytes < 3 * cost.memory(512, 512)
     assert small.bytes < large.bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ PIXELS = np.random.default_rng(3).integers(0, 256, (5, 4, 3), np.uint8)
 def test_tensors_are_in_the_range_already() -> None:
     x = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     (same,) = image_tensors(x, channels=3, input_range=(0.0, 255.0))
-    assert same is not None and torch.equal(same, x) and same.dtype == torch.float64
+    assert torch.equal(same, x) and same.dtype == torch.float64
     assert torch.equal(image_tensors(x.numpy(), channels=3, input_range=(0.0, 255.0))[0], x)
 
 
@@ -45,7 +46,7 @@ def test_a_list_may_mix_and_a_folder_is_in_order_of_name(tmp_path: Path) -> None
     write_image(tmp_path / "a.png", PIXELS[:2])
     (tmp_path / "notes.txt").write_text("no image")
     assert [x.shape[2] for x in image_tensors(tmp_path, channels=3, input_range=(0.0, 1.0))] == [2, 5]
-    mixed = [PIXELS, str(tmp_path / "a.png"), torch.zeros(1, 3, 7, 7)]
+    mixed: list[Any] = [PIXELS, str(tmp_path / "a.png"), torch.zeros(1, 3, 7, 7)]
     assert [x.shape[2] for x in image_tensors(mixed, channels=3, input_range=(0.0, 1.0))] == [5, 2, 7]
 
 

@@ -18,7 +18,7 @@ from memsr_compiler import ir
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.errors import InvalidInput, PassError, UnsupportedModel
 from memsr_compiler.lowering.canonical import canonical
-from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.lowering.compile import Report, compile_to_plain
 from memsr_compiler.lowering.inspection import inspect
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.registry import family_named
@@ -216,7 +216,7 @@ def test_the_report_is_complete() -> None:
     heard: list[str] = []
     plain = compile_to_plain(made("edsr", scale=2, blocks=2, channels=4), on_pass=lambda r: heard.append(r.name))
     report = plain.report
-    assert report is not None and report.cost is not None
+    assert isinstance(report, Report)
     assert [p.name for p in report.passes] == heard
     assert report.rounding <= 1.01  # a stored weight is within half a unit in the last place of the exact one
     assert set(report.seconds) == {"trace", "passes", "validation", "build", "certificate"}
@@ -274,7 +274,7 @@ def test_train_mode_is_refused_where_it_matters() -> None:
 def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
     teacher = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1))
     with torch.no_grad():
-        teacher[0].weight[1, 0, 2, 2] = value
+        next(teacher.parameters())[1, 0, 2, 2] = value
     with pytest.raises(InvalidInput, match=r"0.weight: has NaN or infinite values"):
         compile_to_plain(teacher)
 
@@ -296,7 +296,8 @@ class TwoInputs(nn.Module):
         self.conv = nn.Conv2d(3, 3, 1)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.conv(x) + y
+        result: Tensor = self.conv(x) + y
+        return result
 
 
 def test_two_inputs_are_refused() -> None:
@@ -407,7 +408,7 @@ def test_views_that_are_changed_in_place_are_read_by_export() -> None:
 
     teacher = Lambda(function)
     plain = compile_to_plain(teacher)
-    assert plain.report is not None and plain.report.reader == "torch.export"
+    assert isinstance(plain.report, Report) and plain.report.reader == "torch.export"
     require_equal(teacher, plain, trace(teacher).graph)
 
 
@@ -422,7 +423,8 @@ def test_modules_may_be_called_what_the_passes_call_theirs(names: tuple[str, str
         def forward(self, x: Tensor) -> Tensor:
             a, b, c = (self.get_submodule(name)(x) for name in names)
             y = 0.5 * a + 0.25 * b + 2 * torch.relu(c) + 1
-            return torch.maximum(torch.relu(y) + a, b).clamp(-1, 3) + y
+            result: Tensor = torch.maximum(torch.relu(y) + a, b).clamp(-1, 3) + y
+            return result
 
     torch.manual_seed(0)
     teacher = Named()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
 import hashlib
 import json
 import os
@@ -19,17 +18,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers.plain_files import tiny
 from torch import Tensor, nn
 
 from memsr_compiler.errors import ExportError, InvalidInput
-from memsr_compiler.files import atomic_write, atomic_write_together
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain import write as export
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import certificate_path
-from memsr_compiler.plain.network import PlainLayer, PlainNet
-from memsr_compiler.plain.write import export_onnx, save_plain
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.onnx_model import OPSETS
+from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -60,17 +60,6 @@ def skipping() -> PlainNet:
     torch.manual_seed(5)
     teacher = IDN(scale=3, blocks=1, channels=8, kept=2, groups=1).eval()
     return compile_to_plain(teacher, image_skip="outside")
-
-
-def tiny(skip: str = "", scale: int = 2) -> PlainNet:
-    """A plain network that is nobody's: two layers, grey, with an image skip or not."""
-    torch.manual_seed(6)
-    layers = [
-        PlainLayer(torch.randn(5, 1, 3, 3), torch.randn(5), relu=True),
-        PlainLayer(torch.randn(scale**2, 5, 1, 1), torch.randn(scale**2), relu=False, shuffle=scale),
-    ]
-    info = PlainInfo(scale, 1, (0.0, 255.0), "auto", "none", "", 1, skip, "memsr_compiler test")
-    return PlainNet(layers, info).eval()
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -112,7 +101,7 @@ def test_the_model_is_the_teacher(plain: PlainNet, tmp_path: Path) -> None:
     assert deviation(tmp_path / "net.onnx", edsr(), 3) < 1e-5
 
 
-@pytest.mark.parametrize("opset", export.OPSETS)
+@pytest.mark.parametrize("opset", OPSETS)
 def test_every_opset_gives_the_same(opset: int, tmp_path: Path) -> None:
     net = tiny("bicubic")
     report = export_onnx(net, tmp_path / "net.onnx", opset=opset)
@@ -326,124 +315,6 @@ def test_external_weights_that_are_missing_or_a_link(tmp_path: Path, monkeypatch
     data.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InvalidInput, match="not in a file beside it"):
         load_plain(path)
-
-
-# -- all or nothing ------------------------------------------------------------------------------------------
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
-
-
-@pytest.mark.parametrize("before", [False, True])
-@pytest.mark.parametrize("moves", [0, 1, 2])
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_all_files_appear_or_none(
-    failure: BaseException,
-    moves: int,
-    before: bool,
-    plain: PlainNet,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(export, "_INLINE_BYTES", 0)
-    if before:
-        for name in ("net.onnx", "net.onnx.data", "net.cert.json"):
-            (tmp_path / name).write_text(f"old {name}")
-    was, real, done = contents(tmp_path), os.replace, 0
-
-    def replace_some(source: Path, target: Path) -> None:
-        nonlocal done
-        done += 1
-        if done == moves + 1:
-            raise failure
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", replace_some)
-    with pytest.raises((ExportError, KeyboardInterrupt)) as caught:
-        export_onnx(plain, tmp_path / "net.onnx")
-    if isinstance(failure, OSError):
-        assert "No space left on device). Free some space" in str(caught.value)
-    assert contents(tmp_path) == was
-
-
-def test_where_hard_links_are_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    (tmp_path / "a").write_text("old")
-
-    def write() -> None:
-        with atomic_write_together([tmp_path / "a", tmp_path / "b"]) as (a, b):
-            a.write_text("new")
-            b.write_text("new")
-            (tmp_path / "b").mkdir()
-            (tmp_path / "b" / "full").touch()  # now b cannot take its name
-
-    with pytest.raises(ExportError):
-        write()
-    assert (tmp_path / "a").read_text() == "old"
-    with atomic_write_together([tmp_path / "a", tmp_path / "c"]) as (a, c):
-        a.write_text("new")
-        c.write_text("new")
-    assert (tmp_path / "a").read_text() == (tmp_path / "c").read_text() == "new"
-
-
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_a_single_file_appears_or_not(failure: BaseException, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"old")
-
-    def write() -> None:
-        with atomic_write(tmp_path / "file") as file:
-            file.write(b"new")
-            raise failure
-
-    with pytest.raises((ExportError, KeyboardInterrupt)):
-        write()
-    assert contents(tmp_path) == {"file": b"old"}
-    with atomic_write(tmp_path / "file") as file:
-        file.write(b"new")
-    assert contents(tmp_path) == {"file": b"new"}
-
-
-def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    (tmp_path / "folder.onnx").mkdir()
-    os.mkfifo(tmp_path / "pipe.onnx")
-    for name, message in (
-        ("file/net.onnx", "A part of the path is a file"),
-        ("nowhere/net.onnx", "Create the folder first"),
-        ("folder.onnx", "is a directory"),
-        ("pipe.onnx", "device or a pipe"),
-        ("x" * 300 + ".onnx", "shorter name"),
-    ):
-        with pytest.raises(ExportError, match=message) as caught:
-            export_onnx(tiny(), tmp_path / name)
-        assert "\n" not in str(caught.value)
-        with pytest.raises(ExportError, match=message), atomic_write(tmp_path / name):
-            pass
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder.onnx", "pipe.onnx"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX can")
-@pytest.mark.parametrize("inline", [True, False])
-def test_a_disk_that_fills_up_leaves_nothing(
-    inline: bool, plain: PlainNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import resource
-
-    monkeypatch.setattr(export, "_INLINE_BYTES", export._INLINE_BYTES if inline else 0)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(ExportError, match="cannot be written"):
-            export_onnx(plain, tmp_path / "net.onnx")
-        with pytest.raises(ExportError, match="cannot be written"):
-            save_plain(plain, tmp_path / "net.safetensors")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert os.listdir(tmp_path) == []
 
 
 def test_files_have_ordinary_permissions(plain: PlainNet, tmp_path: Path) -> None:

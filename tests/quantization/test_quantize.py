@@ -23,7 +23,7 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.quantization import quantize as quantization
-from memsr_compiler.runtime.open import NetworkFile, counted
+from memsr_compiler.runtime.open import NetworkFile, count_cost
 from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.teachers.families.edsr import EDSR
 
@@ -249,9 +249,9 @@ def test_quantize_tells_what_it_costs(run: Run, folder: Path, tmp_path: Path) ->
 def test_a_quantised_network_costs_what_it_was_made_of_costs(run: Run, folder: Path, tmp_path: Path) -> None:
     status, _, err = run("quantize", folder / "plain.onnx", "--out", tmp_path / "int8.onnx", "--size", "16x16")
     assert status == 0, err
-    assert counted(NetworkFile(tmp_path / "int8.onnx")) == counted(NetworkFile(folder / "plain.onnx"))
+    assert count_cost(NetworkFile(tmp_path / "int8.onnx")) == count_cost(NetworkFile(folder / "plain.onnx"))
     quantize(folder / "plain.onnx", tmp_path / "bare.onnx", images(), takes=Takes(2))
-    assert counted(NetworkFile(tmp_path / "bare.onnx")) == (None, None)
+    assert count_cost(NetworkFile(tmp_path / "bare.onnx")) == (None, None)
 
 
 def test_eval_of_a_quantised_network_knows_its_range(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_pixels_keep_their_dtype(dtype: type, tmp_path: Path) -> None:
     net = compile_to_plain(EDSR(scale=2, blocks=1, channels=8).eval())
     save_plain(net, tmp_path / "plain.safetensors")
     peak = 1 if dtype is np.float32 else np.iinfo(dtype).max
-    pixels = (np.random.default_rng(0).random((30, 41, 3)) * peak).astype(dtype)
+    pixels: Any = (np.random.default_rng(0).random((30, 41, 3)) * peak).astype(dtype)
     with Upscaler(tmp_path / "plain.safetensors") as upscale:
         made = upscale(pixels)
         together = np.concatenate(list(upscale.bands(pixels)))
@@ -251,9 +251,10 @@ def test_what_upscaler_refuses() -> None:
             Upscaler(net)(wrong)
     with pytest.raises(InvalidInput, match="rows of 50 pixels are cut at 7"):
         list(Upscaler(net, columns=7).bands(np.zeros((50, 50, 3), np.uint8)))
-    for wrong in ({"columns": 0}, {"columns": -5}, {"threads": 0}, {"max_memory": 1.5}):
+    options: list[dict[str, Any]] = [{"columns": 0}, {"columns": -5}, {"threads": 0}, {"max_memory": 1.5}]
+    for option in options:
         with pytest.raises(InvalidInput, match="want a whole number from 1 up"):
-            Upscaler(net, **wrong)
+            Upscaler(net, **option)
     for out in (np.zeros((20, 5, 3), np.uint8), np.zeros((10, 10, 3), np.float32), np.zeros((10, 10), np.uint8)):
         with pytest.raises(InvalidInput, match=r"the result is uint8 \(10, 10, 3\)"):
             Upscaler(net)(np.zeros((5, 5, 3), np.uint8), out=out)
@@ -267,9 +268,10 @@ def test_what_upscaler_refuses() -> None:
 def test_images_as_people_have_them() -> None:
     net = network(0, [3, 3], [1, 2]).float()
     pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    picture: Any = Image.fromarray(pixels)
     upscale = Upscaler(net)
     expected = upscale(pixels)
-    assert np.array_equal(upscale(Image.fromarray(pixels)), expected)
+    assert np.array_equal(upscale(picture), expected)
     lists = upscale((pixels / 255).tolist())
     assert lists.dtype == np.float64 and np.array_equal(lists, upscale(pixels / 255))
     assert upscale((pixels / 255).astype(np.float16)).dtype == np.float16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import onnxruntime
 import pytest
@@ -134,6 +134,7 @@ def test_two_onnx_runtimes_are_told(path: Path, both: bool, monkeypatch: pytest.
 
 
 def test_the_command_line_knows_the_providers() -> None:
-    from memsr_compiler import cli
+    from memsr_compiler.commands import options
 
-    assert cli.PROVIDERS == PROVIDERS
+    choices, *_ = get_args(options.Provider)
+    assert get_args(choices) == PROVIDERS == get_args(Provider)

@@ -159,7 +159,7 @@ def test_one_image_by_every_way(run: Run, net: PlainNet, model: Path, tmp_path: 
     image = pixels(90, 61)
     Image.fromarray(image).save(tmp_path / "in.png")
     whole = expected(net, image)
-    ways = (["--tile", "off"], [], ["--tile", "16"], ["--max-memory", "4900kB"], ["--threads", "2"])
+    ways: list[list[str]] = [["--tile", "off"], [], ["--tile", "16"], ["--max-memory", "4900kB"], ["--threads", "2"]]
     for i, options in enumerate(ways):
         out = tmp_path / f"{i}.png"
         assert run("upscale", tmp_path / "in.png", out, "--model", model, *options)[0] == 0

@@ -131,9 +131,8 @@ def test_the_packages_of_setup_cfg_are_those_of_the_tree() -> None:
 
 
 def test_passes_have_one_name() -> None:
-    link = ROOT / "memsr_compiler" / "passes"
-    assert link.is_symlink()
-    assert link.readlink() == Path("../passes")
+    link = ROOT / "memsr_compiler" / "passes"  # or what Git makes of it where there are no symbolic links
+    assert (link.readlink() if link.is_symlink() else Path(link.read_text("utf-8"))) == Path("../passes")
     loaded = modules_after("import memsr_compiler.passes, memsr_compiler.lowering.compile")
     assert "memsr_compiler.passes.fuse_1x1" in loaded
     assert not [name for name in loaded if name.split(".")[0] == "passes"]
