@@ -113,9 +113,8 @@ def test_a_photograph_larger_than_its_limit_goes_through_without_seams(
     run(monkeypatch, "large_photograph.py", tmp_path, 1600, 1200, 5)
     first, second = capsys.readouterr().out.splitlines()
     assert first == "5.5 MiB became 22.0 MiB, within 5.0 MiB"
-    assert (
-        int(second.split("differs by ")[1].split()[0]) <= 1
-    )  # of 255: values that lie between two are rounded either way
+    difference = int(second.split("differs by ")[1].split()[0])
+    assert difference <= 1  # of 255: a value between two is rounded either way
     assert np.load(tmp_path / "result.npy", mmap_mode="r").shape == (2400, 3200, 3)
 
 
@@ -124,11 +123,7 @@ def test_two_processes_train_a_network(
 ) -> None:
     run(monkeypatch, "train_two_processes.py", tmp_path, 4)
     out = capfd.readouterr().out
-    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("step ")] == [
-        "step 0",
-        "step 2",
-        "step 4",
-    ]
+    assert re.findall(r"^step (\d+): [\d.]+ dB$", out, re.MULTILINE) == ["0", "2", "4"]
     assert load_plain(tmp_path / "run" / "plain.onnx").scale == 2
 
 
