@@ -33,10 +33,10 @@ def main(folder: Path, width: int = 3000, height: int = 2000, megabytes: float =
             there[:] = tile[: there.shape[0], : there.shape[1]]
 
     result = on_disk(folder / "result.npy", 2 * height, 2 * width)
-    with Upscaler(MODEL, max_memory=int(megabytes * 2**20)) as upscale:
+    with Upscaler(MODEL, max_memory=f"{megabytes}MB") as upscale:
         upscale(photograph, out=result)
         sizes = f"{photograph.nbytes / 2**20:.1f} MiB became {result.nbytes / 2**20:.1f} MiB"
-        print(f"{sizes}, within {megabytes:.1f} MiB")
+        print(f"{sizes}, within {megabytes} MB")
 
         # No seams: a strip from the middle, with more around it than the network looks at, comes out the same.
         middle, around = height // 2, 48
