@@ -40,4 +40,5 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_extra_path = ["root"]
 html_copy_source = False
+html_show_copyright = False
 highlight_language = "text"

@@ -59,10 +59,15 @@ def _command(name: str, command: Any) -> Iterator[str]:
         heading, _, examples = command.epilog.partition(": ")
         lines = "\n".join(f"    {example}" for example in examples.split("; "))
         yield f"{heading}:\n\n{lines}\n"
+    panel = None
     for param in command.params:
         record = param.get_help_record(context)
-        if record is not None and record[0] != "--help":
-            yield f"`{' '.join(record[0].split())}`\n: {_markdown(record[1])}\n"
+        if record is None or record[0] == "--help":
+            continue
+        if param.rich_help_panel not in (panel, None):
+            panel = param.rich_help_panel
+            yield f"**{panel}**\n"
+        yield f"`{' '.join(record[0].split())}`\n: {_markdown(record[1])}\n"
 
 
 def _markdown(text: str) -> str:
@@ -85,8 +90,7 @@ def names() -> str:
 
 @cache
 def _public() -> list[str]:
-    listed = getattr(memsr_compiler, "__all__", dir(memsr_compiler))
-    return [name for name in listed if not name.startswith("_")]
+    return [name for name in dir(memsr_compiler) if not name.startswith("_")]
 
 
 @cache

@@ -112,6 +112,8 @@ def check(options: TrainingOptions, how: Recipe, record: Mapping[str, Any]) -> N
     if options.resume is not None:
         _check_resumed(options, options.resume, record)
         return
+    if not is_first():
+        return  # the first process may have begun the run by now, and its files are no other run's
     if options.overwrite:
         return
     if out.exists() and not out.is_dir():
