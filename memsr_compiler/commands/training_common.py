@@ -114,10 +114,10 @@ def check(options: TrainingOptions, how: Recipe, record: Mapping[str, Any]) -> N
         return
     if not is_first():
         return  # the first process may have begun the run by now, and its files are no other run's
-    if options.overwrite:
-        return
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"{out}: is a file; give a folder for the run")
+    if options.overwrite:
+        return
     if out.is_dir() and checkpoints.steps(out):
         raise InvalidInput(f"{out}: holds a run already; --resume {out} goes on with it, --overwrite begins anew")
     there = sorted(path.name for pattern in OURS for path in out.glob(pattern))
