@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--without-mkldnn"):
-        torch.backends.mkldnn.enabled = False
+        torch.backends.mkldnn.set_flags(_enabled=False)  # type: ignore[no-untyped-call]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -29,7 +29,7 @@ class FarDevice(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if func == Tensor.device.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.device.__get__:
             return FAR if isinstance(args[0], Far) else func(*args)
         given = list(_tensors([*args, *kwargs.values()]))
         far = any(isinstance(x, Far) for x in given)
@@ -62,7 +62,7 @@ def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
 
 def _near(value: Any) -> Any:
     if isinstance(value, Far):
-        return value.as_subclass(Tensor)  # type: ignore[arg-type]
+        return value.as_subclass(Tensor)
     if isinstance(value, (list, tuple)):
         return type(value)(_near(x) for x in value)
     return value
@@ -70,7 +70,7 @@ def _near(value: Any) -> Any:
 
 def _put(value: Any, far: bool) -> Any:
     if isinstance(value, Tensor):
-        return value.as_subclass(Far) if far else value  # type: ignore[arg-type]
+        return value.as_subclass(Far) if far else value
     if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size) and far:
         parts = [_put(x, far) for x in value]
         return parts if isinstance(value, list) else tuple(parts)

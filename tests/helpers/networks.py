@@ -14,7 +14,7 @@ import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -357,13 +357,13 @@ class _Generator:
             (f"x + {alpha} * y", lambda _, v, w: v + alpha * w),
         ]
         if t.owned:
-            options.append(("x += y", lambda _, v, w: operator.iadd(v, w)))
+            options.append(("x += y", lambda _, v, w: operator.iadd(v, w)))  # type: ignore[no-untyped-call]
         if self.rng.random() < 0.1:
             narrow = [i for i, u in enumerate(self.kinds) if (u.channels, u.scale) == (1, t.scale)]
             y = narrow[0] if narrow else y
         if self.rng.random() < 0.2:
             z = self.matching(x)
-            self.step("sum([x, y, z])", (x, y, z), kind, lambda _, u, v, w: sum([u, v, w]))
+            self.step("sum([x, y, z])", (x, y, z), kind, lambda _, u, v, w: cast("Tensor", sum([u, v, w])))
             return
         text, function = self.rng.choice(options)
         self.step(text, (x, y), kind, function)
@@ -399,7 +399,7 @@ class _Generator:
         order = self.rng.sample(range(c), self.rng.randrange(1, c + 1))
 
         def shuffled(_: RandomNetwork, v: Tensor) -> Tensor:
-            n, _, h, w = v.size()
+            n, h, w = v.size(0), v.size(2), v.size(3)
             return v.view(n, g, c // g, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
 
         text, channels, function = self.rng.choice([
@@ -455,7 +455,7 @@ class _Generator:
 
     def shuffle(self, x: int, channels: int, scale: int, r: int) -> None:
         def by_reshapes(_: RandomNetwork, v: Tensor) -> Tensor:
-            n, _, h, w = v.shape
+            n, h, w = v.shape[0], v.shape[2], v.shape[3]
             return v.view(n, channels, r, r, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, channels, h * r, w * r)
 
         kind = Kind(channels, scale * r, owned=True)

@@ -63,11 +63,11 @@ def export_half(net: PlainNet, folder: Path) -> Path:
 
 def export_external(net: PlainNet, folder: Path) -> Path:
     before = export._INLINE_BYTES
-    export._INLINE_BYTES = 0  # type: ignore[misc]
+    export._INLINE_BYTES = 0
     try:
         return export_beside(net, folder)
     finally:
-        export._INLINE_BYTES = before  # type: ignore[misc]
+        export._INLINE_BYTES = before
 
 
 def reseal(content: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,10 @@ def test_the_same_student_gives_the_same_page(html: str) -> None:
 
 def test_a_student_with_nothing_to_show_has_a_page() -> None:
     net: Any = student((3, 12))
-    net.report = ShrinkReport(mode="memsr")
+    cost = net.report.cost
+    net.report = ShrinkReport(
+        mode="memsr", layers=(), pixels=0, images=0, fidelity=(), cost=cost, teacher_cost=cost, seconds={}
+    )
     found = outline(report_student(net, teacher_name="t", rows=[Row("student")], size=(9, 5), images="nothing"))
     assert found.count("svg") == found.count("img") == 0
     assert "MemSR" in found.text
@@ -109,7 +113,7 @@ def test_numbers_that_are_none_are_no_numbers_on_the_page() -> None:
     zero = torch.zeros(5, dtype=torch.float64)
     first = net.report.layers[0]
     fields = {**vars(first), "singular_values": zero, "lost": float("nan"), "own_error": float("nan")}
-    net.report.layers = (type(first)(**fields), *net.report.layers[1:])
+    net.report = replace(net.report, layers=(type(first)(**fields), *net.report.layers[1:]))
     found = outline(student_page(net))
     assert "1 48 16 5 – – body.1.relu" in found.text
     assert "nan" not in student_page(net, pictures=0)
