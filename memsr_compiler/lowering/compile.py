@@ -23,7 +23,7 @@ from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate, Stage
-from memsr_compiler.proof.guarantee import Carried, carried, guarantee
+from memsr_compiler.proof.guarantee import Carried, find_carried, guarantee
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
@@ -142,7 +142,7 @@ def compile_to_plain(
     clock.lap("lower")
     dtype = next((p.dtype for p in teacher.module.parameters() if p.is_floating_point()), torch.float32)
     certificate = _claim(stages, traced.graph, teacher.input_range)
-    tensors = tuple(carried(certificate, traced.graph))
+    tensors = tuple(find_carried(certificate, traced.graph))
     layers, exact = _layers(stages, dtype)
     net = PlainNet(layers, _info(traced, certificate, carry, tensors), exact=exact).eval()
     net.certificate = certificate = replace(certificate, plain_sha256=net.sha256())

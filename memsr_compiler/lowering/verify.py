@@ -13,7 +13,7 @@ from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
-from memsr_compiler.proof.guarantee import Carried, carried, guarantee
+from memsr_compiler.proof.guarantee import Carried, find_carried, guarantee
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
@@ -58,7 +58,7 @@ def check_certificate(
 
 def _checked(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateCheck:
     certificate = _certificate_for(net, teacher.graph)
-    tensors = tuple(carried(certificate, teacher.graph))
+    tensors = tuple(find_carried(certificate, teacher.graph))
     _require_facts(net, teacher, input_range, guarantee(tensors))
     half_unit = torch.finfo(net[0].weight.dtype).eps / 2
     rounding = checker.check(teacher.graph, net.checkable(), certificate) / half_unit

@@ -39,8 +39,8 @@ class Carried:
 _FORMS = {"value": "free", "positive": "split", "shifted": "shift"}
 
 
-def carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
-    """Which values cross more ReLUs than the one that made them, or cross one without being a ReLU's."""
+def find_carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
+    """Values that cross more ReLUs than the one that made them, or cross one without being a ReLU's."""
     always = never_negative(_for_any_image(teacher))
     found: dict[tuple[str, str], Carried] = {}
     for level in (level for stage in certificate.stages for level in stage.levels[1:-1]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mutants import ROOT, Mutant, read_mutants, file_of_tests
+from mutants import ROOT, Mutant, file_of_tests, read_mutants
 
 
 @pytest.mark.parametrize("mutant", read_mutants(), ids=lambda m: f"{m.file}: {m.mistake}")
