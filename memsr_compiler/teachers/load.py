@@ -29,6 +29,7 @@ from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import Family, family_named
 from memsr_compiler.teachers.state_dict import StateDict, assemble, call, check_tensors, load_strictly, some, unwrap
 from memsr_compiler.teachers.teacher import ASSUMED_RANGE, Teacher
+from memsr_compiler.torch_helpers import one_thread
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
+@one_thread()
 def _load(
     path: Path, data: bytes, arch: str | None, options: dict[str, object], allow_pickle: bool
 ) -> tuple[nn.Module, Family | None, dict[str, object]]:

@@ -39,6 +39,7 @@ WRAPPERS = (
 
 _MAX_SHARING = 64  # a recursive network may list one tensor under many names; a hostile file under millions
 _SHOWN = 4
+_ALIGNMENT = 64  # bytes: torch's own, by which its kernels are chosen, and with them the last bits of results
 _NUMBER = re.compile(r"\d+")
 
 log = logging.getLogger(__name__)
@@ -112,12 +113,13 @@ def assemble(
     network's.
     """
     fitted, family, hyper = _recognised(state, only, options)
-    # First without memory: sizes that come out of a file are believed only when its tensors have them.
+    # Built without memory, then given the file's own tensors: sizes that come out of a file are believed only when its
+    # tensors have them, and no weights are drawn at random to be overwritten.
     with torch.device("meta"):
-        outline = call(family.build, hyper, family.name)
-    fitted = _fit(fitted, outline.state_dict(), family.name)
-    network = call(family.build, hyper, family.name)
-    network.load_state_dict(fitted, strict=True)
+        network = call(family.build, hyper, family.name)
+    fitted = _fit(fitted, network.state_dict(), family.name)
+    network.load_state_dict(_separate(fitted), strict=True, assign=True)
+    assert not any(t.is_meta for t in (*network.parameters(), *network.buffers())), "a family's tensors are all saved"
     return network, family, hyper
 
 
@@ -210,6 +212,20 @@ def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDi
             "Check --arch and --arch-args, and that the file holds all of the network."
         )
     return best
+
+
+def _separate(state: StateDict) -> StateDict:
+    """The same tensors, each alone in its memory and aligned as torch's own are; most are so already."""
+    separate: StateDict = {}
+    storages: set[int] = set()
+    for key, tensor in state.items():
+        storage = tensor.untyped_storage()
+        address = storage.data_ptr()
+        whole = tensor.is_contiguous() and storage.nbytes() == tensor.numel() * tensor.element_size()
+        alone = whole and address not in storages and address % _ALIGNMENT == 0
+        separate[key] = tensor.detach() if alone else tensor.detach().clone(memory_format=torch.contiguous_format)
+        storages.add(address)
+    return separate
 
 
 def _without_prefixes(state: StateDict) -> Iterator[StateDict]:
