@@ -8,10 +8,13 @@ import sys
 import pytest
 import torch
 from helpers.command_line import Run
+from hypothesis import settings
 
 from memsr_compiler import cli
 from memsr_compiler.commands import output
 
+settings.register_profile("any machine", deadline=None)  # how long an example takes is no part of what it shows
+settings.load_profile("any machine")
 torch.set_num_threads(1)  # tiny convolutions: more threads only wait for each other
 
 

@@ -68,7 +68,7 @@ def read_image(
 
 
 def require_pixels(path: str | os.PathLike[str], width: int, height: int, most: int) -> None:
-    """Raises InvalidInput where an image has more pixels than `most`."""
+    """Raise InvalidInput where an image has more pixels than `most`."""
     if width * height > most:
         raise InvalidInput(
             f"{path}: has {width:,} x {height:,} pixels, more than {most:,}: the limit guards against files that are "
@@ -78,7 +78,7 @@ def require_pixels(path: str | os.PathLike[str], width: int, height: int, most: 
 
 @contextlib.contextmanager
 def _at_most(pixels: int | None) -> Iterator[None]:
-    """Pillow's own limit, which is a global, stands aside where there is another."""
+    """Make Pillow's own limit, which is a global, stand aside where there is another."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = before if pixels is None else None
     try:
@@ -132,7 +132,7 @@ def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def to_tensor(image: NDArray[Any]) -> Tensor:
-    """(H, W, C) or (H, W), uint8 or floating in 0..1 -> float32 (1, C, H, W) in 0..1, sharing no memory."""
+    """The image as a tensor: (H, W, C) or (H, W), uint8 or 0..1 -> float32 (1, C, H, W) in 0..1, sharing no memory."""
     import torch  # here, as image files are enlarged without it
 
     pixels = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1)[None]
@@ -142,7 +142,7 @@ def to_tensor(image: NDArray[Any]) -> Tensor:
 
 
 def to_image(tensor: Tensor) -> NDArray[np.uint8]:
-    """(1, C, H, W) or (C, H, W) in 0..1 -> uint8 (H, W, C), clipped and rounded: what is stored and scored.
+    """The tensor as an image, as it is stored and scored: (1, C, H, W) or (C, H, W) in 0..1 -> uint8 (H, W, C).
 
     Raises InvalidInput for a batch of several images or another rank, and for NaN.
     """

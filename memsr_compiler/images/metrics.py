@@ -51,7 +51,7 @@ def psnr(output: NDArray[Any], reference: NDArray[Any], *, scale: int, protocol:
 
     Raises InvalidInput if the sizes differ, or nothing is left after shaving.
     """
-    y, y_reference = _scored(output, reference, scale, protocol)
+    y, y_reference = _compared_luma(output, reference, scale, protocol)
     error = float(np.mean((y - y_reference) ** 2))
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
@@ -66,7 +66,7 @@ def ssim(output: NDArray[Any], reference: NDArray[Any], *, scale: int, protocol:
         from skimage.metrics import structural_similarity
     except ImportError as error:
         raise InvalidInput("SSIM: install scikit-image, which computes it") from error
-    y, y_reference = _scored(output, reference, scale, protocol)
+    y, y_reference = _compared_luma(output, reference, scale, protocol)
     if min(y.shape) < 11:
         raise InvalidInput(f"SSIM: {y.shape} pixels left after shaving {scale}. Give images with 11x11 or more.")
     similarity = structural_similarity(  # type: ignore[no-untyped-call]
@@ -76,7 +76,7 @@ def ssim(output: NDArray[Any], reference: NDArray[Any], *, scale: int, protocol:
 
 
 def srcnn_input(reference: NDArray[Any], scale: int) -> NDArray[np.float64]:
-    """What SRCNN and VDSR are given, and the bicubic row of their tables: HR's Y shrunk and enlarged again.
+    """HR's Y shrunk and enlarged again: the input of SRCNN and VDSR, and the bicubic row of their tables.
 
     reference  the HR image, cropped here to multiples of `scale`
     returns    float64 (H, W), about 0..1, neither rounded nor clipped; `psnr` takes it as an output
@@ -85,7 +85,7 @@ def srcnn_input(reference: NDArray[Any], scale: int) -> NDArray[np.float64]:
     return resize(resize(y, 1 / scale, border="mirror"), scale, border="mirror")
 
 
-def _scored(
+def _compared_luma(
     output: NDArray[Any], reference: NDArray[Any], scale: int, protocol: Protocol
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both images' Y as the protocol compares them, shaved."""

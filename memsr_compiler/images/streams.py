@@ -46,7 +46,7 @@ PEAKS = {"uchar": np.uint8, "ushort": np.uint16}
 
 @cache
 def _vips() -> Any:
-    """The module.  Raises MemsrError if it is not installed."""
+    """Import pyvips.  Raises MemsrError if it is not installed."""
     try:
         import pyvips
     except (ImportError, OSError):  # the second where the package is there and libvips is not
@@ -77,8 +77,11 @@ class RowFile:
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
-        """Raises InvalidInput for what is no image, has too many pixels, or pixels of a kind that is not handled."""
-        image = _opened(path, most_pixels)
+        """Open an image file.
+
+        Raises InvalidInput for what is no image, has too many pixels, or pixels of a kind that is not handled.
+        """
+        image = _open(path, most_pixels)
         require_pixels(path, image.width, image.height, most_pixels)
         channels = COLOURS.get(image.interpretation)
         if channels is None or image.format not in PEAKS or image.bands not in (channels, channels + 1):
@@ -95,7 +98,7 @@ class RowFile:
 
     def _read(self, first: int, count: int, rows: int) -> Iterator[Pixels]:
         vips = _vips()
-        image = _opened(self.path, self.most_pixels).extract_band(first, n=count)
+        image = _open(self.path, self.most_pixels).extract_band(first, n=count)
         try:
             region = vips.Region.new(image)
             for top in range(0, image.height, rows):
@@ -121,7 +124,7 @@ class RowFile:
         The file appears whole or not at all.  Raises ExportError where it cannot be written.
         """
         pipe = _Pipe()
-        alpha = Taken(self._alpha(scale)) if self.alpha and path.suffix.lower() not in OPAQUE else None
+        alpha = RowBuffer(self._alpha(scale)) if self.alpha and path.suffix.lower() not in OPAQUE else None
         png = _Png(self.width * scale, self.channels + (alpha is not None), self.dtype)
         staged = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
         writer = _Writer(lambda: self._encode(pipe, staged, path.suffix.lower()))
@@ -149,12 +152,12 @@ class RowFile:
                 staged.unlink(missing_ok=True)
 
     def _encode(self, pipe: _Pipe, staged: Path, suffix: str) -> None:
-        """In the writer's thread."""
+        """Encode and write the file, in the writer's thread."""
         vips = _vips()
         source = vips.SourceCustom()
         source.on_read(pipe.read)
         image = vips.Image.pngload_source(source, access="sequential", fail_on="truncated", unlimited=True)
-        original = _opened(self.path, self.most_pixels)
+        original = _open(self.path, self.most_pixels)
         image = image.copy(xres=original.xres, yres=original.yres)
         for name in original.get_fields():
             if name in KEPT or name.startswith("exif-"):
@@ -162,8 +165,11 @@ class RowFile:
         image.write_to_file(str(staged), **WRITTEN[suffix])
 
 
-def _opened(path: Path, most_pixels: int) -> Any:
-    """most_pixels   for what Pillow reads, which decodes it at once"""
+def _open(path: Path, most_pixels: int) -> Any:
+    """Open a file as libvips does.
+
+    most_pixels   for what Pillow reads, which decodes it at once
+    """
     vips = _vips()
     try:
         return vips.Image.new_from_file(str(path), access="sequential", fail_on="truncated")
@@ -174,7 +180,7 @@ def _opened(path: Path, most_pixels: int) -> Any:
         return image.copy(interpretation="srgb" if bands > 2 else "b-w")
 
 
-class Taken:
+class RowBuffer:
     """Rows that come in bands, to be had in any numbers."""
 
     def __init__(self, bands: Iterator[Pixels]) -> None:
@@ -235,7 +241,7 @@ class _Png:
         return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
 
     def rows(self, band: Pixels) -> bytes:
-        """(h, width, channels), each row behind the number of its filter, 0: none."""
+        """Encode a band (h, width, channels), each row behind the number of its filter, 0: none."""
         raw = np.ascontiguousarray(band.reshape(len(band), -1), dtype=f">u{self._bits // 8}").view(np.uint8)
         return _chunk(b"IDAT", self._deflate.compress(np.pad(raw, ((0, 0), (1, 0))).tobytes()))
 
@@ -256,7 +262,7 @@ class _Pipe:
         self._ended = threading.Event()
 
     def put(self, piece: bytes, reader: _Writer) -> None:
-        """An empty one is the end.  Raises what the reader raised, if it is no longer there."""
+        """Hand on a piece; an empty one is the end.  Raises what the reader raised, if it is no longer there."""
         while True:
             try:
                 return self._queue.put(piece, timeout=0.2)
@@ -266,11 +272,11 @@ class _Pipe:
                     raise ExportError("the file was ended before all rows were written") from None
 
     def abort(self) -> None:
-        """What has been put is of no use any more."""
+        """Tell the other side that what was put is of no use any more."""
         self._ended.set()
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end."""
+        """Read at most `size` bytes, none at the end."""
         while not len(self._left) and not self._ended.is_set():
             with contextlib.suppress(queue.Empty):
                 self._left = memoryview(self._queue.get(timeout=0.2))

@@ -1,4 +1,4 @@
-"""What an ONNX convolution reads for each pixel that it gives, whatever its stride, dilation and padding."""
+"""The window that an ONNX convolution reads for each pixel of its result, whatever stride, dilation and padding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PIXELS = 1 << 15  # at once: 3x3 windows of 64 channels are 75 MB then, in floa
 
 @dataclass(frozen=True)
 class Window:
-    """Of (height, width): kernel, strides, dilations.
+    """A convolution's window, by (height, width): kernel, strides, dilations.
 
     pads        above, left, below, right; None: as many as give an output pixel for each stride of the image
     odd_below   of an odd number of these, one more goes below and right, not above and left
@@ -34,7 +34,7 @@ class Window:
 
     @staticmethod
     def of(node: NodeProto, kernel: Sequence[int]) -> Window:
-        """Of a Conv node whose kernel has that size."""
+        """The window of a Conv node whose kernel has that size."""
         from onnx import helper
 
         found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -50,7 +50,10 @@ class Window:
         )
 
     def columns(self, image: Tensor) -> Iterator[Tensor]:
-        """(N, C, H, W) -> parts of (C * kh * kw, N * h * w), pixels in order, image by image and row by row."""
+        """The pixels that windows read: (N, C, H, W) -> parts of (C * kh * kw, N * h * w).
+
+        Pixels are in order, image by image and row by row.
+        """
         size = [self._extent(i) for i in (0, 1)]
         above, left, below, right = self.pads or self._same(image.shape[2:])
         for padded in torch.split(torch.nn.functional.pad(image, (left, right, above, below)), 1):
@@ -63,8 +66,8 @@ class Window:
                 part = padded[:, :, first : first + (rows - 1) * self.strides[0] + size[0]]
                 yield torch.nn.functional.unfold(part, self.kernel, self.dilations, 0, self.strides)[0]
 
-    def lost(self, weight: Tensor, bias: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Regression:
-        """How what (O, C * kh * kw) and (O,) give differs from what they should, for (image read, image wanted).
+    def measure_loss(self, weight: Tensor, bias: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> Regression:
+        """Regression of what weights (O, C * kh * kw) and biases (O,) miss, over pairs (image read, image wanted).
 
         At pixels drawn by a fixed seed, `SAMPLES` for each weight of a row, or all if there are not so many.
         """

@@ -1,4 +1,4 @@
-"""What comes up inside an ONNX network, as ONNX Runtime computes it."""
+"""Values inside an ONNX network, as ONNX Runtime computes them."""
 
 from __future__ import annotations
 

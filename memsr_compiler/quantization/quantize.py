@@ -29,7 +29,7 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.manifest import QUANTIZED_KEY
 from memsr_compiler.quantization.conv_window import Window
 from memsr_compiler.quantization.inner_values import InnerValues
-from memsr_compiler.quantization.rounding import rounded
+from memsr_compiler.quantization.rounding import round_weights
 from memsr_compiler.version import VERSION
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvIntege
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was written.
+    """The file that was written.
 
     bytes, source_bytes   of the file, and of the one that it was made from
     convolutions          that compute in 8 bits
@@ -79,16 +79,16 @@ def quantize(
     arrays = [image.detach().cpu().float().numpy() for image in images]
     with atomic_write_together([out]) as staged:
         _run_static(model, staged[0], arrays, source)
-        found = _loaded(staged[0])
-        inner = _round_again(model, found, arrays)
-        _describe(found, takes, cost, source)
-        staged[0].write_bytes(found.SerializeToString(deterministic=True))
+        integer_model = _load(staged[0])
+        inner = _round_again(model, integer_model, arrays)
+        _describe(integer_model, takes, cost, source)
+        staged[0].write_bytes(integer_model.SerializeToString(deterministic=True))
         size = staged[0].stat().st_size
     return Quantized(out, size, source.stat().st_size, inner)
 
 
 def takes_of(metadata: Mapping[str, str]) -> Takes | None:
-    """What a network that `quantize` wrote says it takes; None for other files' metadata.  Raises InvalidInput."""
+    """Images that a network written by `quantize` says it takes; None for other metadata.  Raises InvalidInput."""
     if QUANTIZED_KEY not in metadata:
         return None
     try:
@@ -99,8 +99,8 @@ def takes_of(metadata: Mapping[str, str]) -> Takes | None:
 
 
 def cost_of_quantized(path: str | Path) -> Cost | None:
-    """What the network costs that `quantize` made this file of; None where the file does not say, or is another's."""
-    metadata = {entry.key: entry.value for entry in _loaded(Path(path)).metadata_props}
+    """Cost of the network that `quantize` made this file of; None where the file does not say, or is another's."""
+    metadata = {entry.key: entry.value for entry in _load(Path(path)).metadata_props}
     numbers = [metadata.get(part.name, "") for part in fields(Cost)]
     known = QUANTIZED_KEY in metadata and all(number.isdigit() for number in numbers)
     return Cost(*map(int, numbers)) if known else None
@@ -113,7 +113,7 @@ def _read(path: Path) -> ModelProto:
     """The model without metadata, every convolution with a bias; what cannot be quantised is refused."""
     import onnx
 
-    model = _loaded(path)
+    model = _load(path)
     nodes = model.graph.node
     if any(node.op_type in _INTEGER_OPS for node in nodes):
         raise InvalidInput(f"{path}: is quantised already; give the float32 network that it was made from")
@@ -123,7 +123,7 @@ def _read(path: Path) -> ModelProto:
         raise InvalidInput(f"{path}: has no convolution with stored weights, so there is nothing to quantise")
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < 13:
-        model = _converted(model, path)
+        model = _convert_opset(model, path)
     del model.metadata_props[:]
     model.metadata_props.add(key=_READY[0], value=_READY[1])
     for i, node in enumerate(model.graph.node):  # ONNX Runtime names what it makes after them
@@ -132,13 +132,13 @@ def _read(path: Path) -> ModelProto:
     return model
 
 
-def _copied(model: ModelProto) -> ModelProto:
+def _copy(model: ModelProto) -> ModelProto:
     copy = type(model)()
     copy.CopyFrom(model)
     return copy
 
 
-def _loaded(path: Path) -> ModelProto:
+def _load(path: Path) -> ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -153,7 +153,7 @@ def _loaded(path: Path) -> ModelProto:
     return model
 
 
-def _converted(model: ModelProto, path: Path) -> ModelProto:
+def _convert_opset(model: ModelProto, path: Path) -> ModelProto:
     from onnx import version_converter
 
     try:
@@ -166,13 +166,13 @@ def _converted(model: ModelProto, path: Path) -> ModelProto:
 
 
 def _convolutions(model: ModelProto) -> Iterator[NodeProto]:
-    """Those with weights in the file."""
+    """The convolutions with weights in the file."""
     stored = {tensor.name for tensor in model.graph.initializer}
     yield from (node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in stored)
 
 
 def _give_biases(model: ModelProto) -> None:
-    """Zeros where a convolution has none, so that there is something to correct."""
+    """Add biases of zero where a convolution has none, so that there is something to correct."""
     from onnx import numpy_helper
 
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
@@ -190,7 +190,10 @@ def _give_biases(model: ModelProto) -> None:
 
 
 def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], source: Path) -> None:
-    """Given a model, not a file, ONNX Runtime keeps its temporary files in a temporary folder, not beside the file."""
+    """Run ONNX Runtime's static quantisation.
+
+    Given a model, not a file, it keeps its temporary files in a temporary folder, not beside the file.
+    """
     try:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     except ImportError:
@@ -208,7 +211,7 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
 
     try:
         quantize_static(
-            _copied(model),  # it moves the weights of what it is given into a temporary file
+            _copy(model),  # it moves the weights of what it is given into a temporary file
             str(path),
             Reader(),
             quant_format=QuantFormat.QDQ,
@@ -222,14 +225,14 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
         raise InvalidInput(f"{source}: ONNX Runtime cannot quantise it ({reason}); give a plain network") from error
 
 
-def _round_again(model: ModelProto, found: ModelProto, images: Sequence[NDArray[Any]]) -> int:
-    """Choose the integers of all convolutions that are in 8 bits; how many that are.
+def _round_again(model: ModelProto, integer_model: ModelProto, images: Sequence[NDArray[Any]]) -> int:
+    """Choose the integers of all convolutions that are in 8 bits, and return how many that are.
 
     Weights or biases that several convolutions share stay as ONNX Runtime has rounded them.
     """
-    exact, integer = InnerValues(model, images), InnerValues(found, images)
-    twins = {node.name: node for node in found.graph.node}
-    makers = {node.output[0]: node for node in found.graph.node if node.op_type == "DequantizeLinear"}
+    exact, integer = InnerValues(model, images), InnerValues(integer_model, images)
+    twins = {node.name: node for node in integer_model.graph.node}
+    makers = {node.output[0]: node for node in integer_model.graph.node if node.op_type == "DequantizeLinear"}
     inner = [node for node in _convolutions(model) if twins[node.name].input[1] in makers]
     uses = Counter(name for node in _convolutions(model) for name in node.input[1:])
     for node in inner:
@@ -238,57 +241,61 @@ def _round_again(model: ModelProto, found: ModelProto, images: Sequence[NDArray[
         twin = twins[node.name]
         pairs = zip(integer.of(twin.input[0]), exact.of(node.output[0]), strict=True)
         weight, bias = (makers[name].input for name in twin.input[1:])
-        _choose(node, model, found, weight, bias, [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in pairs])
+        _choose(
+            node, model, integer_model, weight, bias, [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in pairs]
+        )
     return len(inner)
 
 
 def _choose(
     node: NodeProto,
     model: ModelProto,
-    found: ModelProto,
+    integer_model: ModelProto,
     weight: Sequence[str],
     bias: Sequence[str],
     pairs: Sequence[tuple[Tensor, Tensor]],
 ) -> None:
-    """For one convolution.
+    """Choose the integers of one convolution.
 
     weight, bias   names of their integers and of their steps
     pairs          for each image what it reads in 8 bits, and what it gives in float32
     """
-    exact = _stored(model, node.input[1]).double()
-    steps = _stored(found, weight[1]).double().reshape(-1).expand(len(exact))
-    wanted = _stored(model, node.input[2]).double()
+    exact = _read_constant(model, node.input[1]).double()
+    steps = _read_constant(integer_model, weight[1]).double().reshape(-1).expand(len(exact))
+    wanted = _read_constant(model, node.input[2]).double()
     window = Window.of(node, exact.shape[2:])
     groups = len(pairs[0][0][0]) // exact.shape[1]
     integers, offsets = [], []
     for i, (rows, offset) in enumerate(zip(exact.flatten(1).chunk(groups), wanted.chunk(groups), strict=True)):
-        lost = window.lost(rows, offset, [(x.chunk(groups, 1)[i], y.chunk(groups, 1)[i]) for x, y in pairs])
-        chosen, shift = rounded(rows, steps.chunk(groups)[i], _WEIGHT_LIMIT, lost)
+        lost = window.measure_loss(rows, offset, [(x.chunk(groups, 1)[i], y.chunk(groups, 1)[i]) for x, y in pairs])
+        chosen, shift = round_weights(rows, steps.chunk(groups)[i], _WEIGHT_LIMIT, lost)
         integers.append(chosen)
         offsets.append(offset + shift)
     limits = torch.iinfo(torch.int32)
-    scaled = (torch.cat(offsets) / _stored(found, bias[1]).double()).round().clamp(limits.min, limits.max)
-    _store(found, weight[0], torch.cat(integers).reshape(exact.shape).to(torch.int8))
-    _store(found, bias[0], scaled.to(torch.int32))
+    scaled = (
+        (torch.cat(offsets) / _read_constant(integer_model, bias[1]).double()).round().clamp(limits.min, limits.max)
+    )
+    _write_constant(integer_model, weight[0], torch.cat(integers).reshape(exact.shape).to(torch.int8))
+    _write_constant(integer_model, bias[0], scaled.to(torch.int32))
 
 
-def _stored(model: ModelProto, name: str) -> Tensor:
+def _read_constant(model: ModelProto, name: str) -> Tensor:
     from onnx import numpy_helper
 
     return torch.from_numpy(numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name)).copy())
 
 
-def _store(model: ModelProto, name: str, value: Tensor) -> None:
+def _write_constant(model: ModelProto, name: str, value: Tensor) -> None:
     from onnx import numpy_helper
 
     place = next(t for t in model.graph.initializer if t.name == name)
     place.CopyFrom(numpy_helper.from_array(value.numpy(), name))
 
 
-def _describe(found: ModelProto, takes: Takes, cost: Cost | None, source: Path) -> None:
-    """Metadata of its own: those of the plain network would say that this is one."""
+def _describe(integer_model: ModelProto, takes: Takes, cost: Cost | None, source: Path) -> None:
+    """Give the 8-bit network metadata of its own: those of the plain network would say that this is one."""
     low, high = takes.input_range
-    del found.metadata_props[:]
+    del integer_model.metadata_props[:]
     for key, value in {
         QUANTIZED_KEY: FORMAT,
         "scale": str(takes.scale),
@@ -298,4 +305,4 @@ def _describe(found: ModelProto, takes: Takes, cost: Cost | None, source: Path) 
         "tool": f"memsr_compiler {VERSION}",
         **({name: str(value) for name, value in asdict(cost).items()} if cost is not None else {}),
     }.items():
-        found.metadata_props.add(key=key, value=value)
+        integer_model.metadata_props.add(key=key, value=value)

@@ -14,7 +14,7 @@ from memsr_compiler.student.statistics.moments import Regression
 PRIOR = 1e-4  # of the exact weights, in parts of an input's mean variance
 
 
-def rounded(exact: Tensor, steps: Tensor, limit: int, lost: Regression) -> tuple[Tensor, Tensor]:
+def round_weights(exact: Tensor, steps: Tensor, limit: int, lost: Regression) -> tuple[Tensor, Tensor]:
     """Integers q (O, I), and biases (O,) to add to the exact ones, float64, for which steps * q reads its inputs best.
 
     exact   (O, I) weights;   steps   (O,), what 1 means in each row;   limit   q lies in [-limit, limit]
@@ -40,13 +40,14 @@ def rounded(exact: Tensor, steps: Tensor, limit: int, lost: Regression) -> tuple
 
 
 def _loss(error: Tensor, covariance: Tensor) -> Tensor:
-    """(O,): what each row's errors (O, I) are in the output, mean square."""
+    """Mean square (O,) of what each row's errors (O, I) are in the output."""
     return ((error @ covariance) * error).sum(1)
 
 
 def _one_by_one(wanted: Tensor, steps: Tensor, limit: int, covariance: Tensor) -> Tensor:
-    """Columns in the order of falling variance; what rounding one loses, those after it take over, as far as they are
-    correlated with it: the Cholesky factor of the inverse says how far."""
+    """Round columns in the order of falling variance; those after one take over what rounding it loses, as far as they
+    are correlated with it: the Cholesky factor of the inverse says how far.
+    """
     order = covariance.diagonal().argsort(descending=True)
     inverse = torch.linalg.inv(covariance[order][:, order])
     factor = torch.linalg.cholesky((inverse + inverse.T) / 2, upper=True)

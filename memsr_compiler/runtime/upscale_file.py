@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.resize import enlarge_rows
-from memsr_compiler.images.streams import RowFile, Taken
+from memsr_compiler.images.streams import RowBuffer, RowFile
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.runtime.upscaler import ROWS, Upscaler, to_pixels, to_rows
 
@@ -136,7 +136,7 @@ def _by_luma(engine: RowEngine, image: RowFile, scale: int) -> Iterator[Pixels]:
 
     With its colour differences unchanged, a pixel whose Y rises by d has d / LUMA_RANGE more of every colour.
     """
-    bicubic = Taken(_colours(image, ROWS, scale))
+    bicubic = RowBuffer(_colours(image, ROWS, scale))
     for made in _run(engine, image, scale, _luma):
         colours = bicubic.take(len(made))
         yield colours + (made - _luma(colours)) / LUMA_RANGE
@@ -147,7 +147,7 @@ def _run(engine: RowEngine, image: RowFile, scale: int, prepared: Callable[[Pixe
     before = scale // engine.takes.scale
     width, height = image.width * before, image.height * before
     bands = _colours(image, max(engine.rows(width, height) // before, 1), before)
-    taken, wanted = Taken(bands), engine.rows(width, height)
+    taken, wanted = RowBuffer(bands), engine.rows(width, height)
     cut = (taken.take(min(wanted, height - top)) for top in range(0, height, wanted))
     return engine.run(map(prepared, cut), width, height)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from memsr_compiler.quantization.conv_window import Window
 from memsr_compiler.quantization.inner_values import InnerValues
-from memsr_compiler.quantization.rounding import rounded
+from memsr_compiler.quantization.rounding import round_weights
 from memsr_compiler.student.statistics.moments import Regression
 
 
@@ -43,7 +43,9 @@ def test_integers_stay_as_they_are(seed: int, inputs: int, outputs: int) -> None
     _, steps = exact(outputs, inputs, seed)
     integers = torch.randint(-64, 65, (outputs, inputs), generator=torch.Generator().manual_seed(seed)).double()
     x = samples(inputs, 40 * inputs, seed)
-    found, bias = rounded(integers * steps[:, None], steps, 64, Regression.of(x, torch.zeros(outputs, x.shape[1])))
+    found, bias = round_weights(
+        integers * steps[:, None], steps, 64, Regression.of(x, torch.zeros(outputs, x.shape[1]))
+    )
     assert torch.equal(found, integers)
     assert bias.abs().max() < 1e-9
 
@@ -52,7 +54,7 @@ def test_integers_stay_as_they_are(seed: int, inputs: int, outputs: int) -> None
 def test_never_worse_than_the_nearest_and_better_where_inputs_are_alike(seed: int, rank: int) -> None:
     weight, steps = exact(4, 16, seed)
     x = samples(16, 2000, seed, rank=rank)
-    found, bias = rounded(weight, steps, 64, Regression.of(x, torch.zeros(4, 2000)))
+    found, bias = round_weights(weight, steps, 64, Regression.of(x, torch.zeros(4, 2000)))
     nearest = (weight / steps[:, None]).round()
     correction = (weight - nearest * steps[:, None]) @ x[:-1].mean(1)
     wanted = weight @ x[:-1]
@@ -71,13 +73,13 @@ def test_what_the_inputs_have_lost_is_given_back() -> None:
     true = true.double()
     x = true * torch.tensor([[0.5], [1.0], [1.0]])
     lost = weight @ true[:-1] - weight @ x[:-1]
-    found, bias = rounded(weight, steps, 64, Regression.of(x, lost))
+    found, bias = round_weights(weight, steps, 64, Regression.of(x, lost))
     assert found.tolist() == [[40.0, -30.0]] and bias.abs().max() < 0.05
 
 
 def test_with_hardly_a_sample_the_nearest() -> None:
     weight, steps = exact(3, 200, 0)
-    found, _ = rounded(weight, steps, 64, Regression.of(samples(200, 2, 0), torch.zeros(3, 2)))
+    found, _ = round_weights(weight, steps, 64, Regression.of(samples(200, 2, 0), torch.zeros(3, 2)))
     assert (found - (weight / steps[:, None]).round()).abs().mean() < 0.2
 
 
