@@ -20,10 +20,12 @@ from memsr_compiler.reports.matrix import draw_matrix
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import batches
 from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.torch_helpers import torch_device
 
 
 def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Read both, compare, show."""
+    torch_device(options.device)  # raises where it is not to be had
     if options.plot is not None and options.plot.suffix != ".svg":
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
