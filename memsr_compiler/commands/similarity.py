@@ -32,7 +32,7 @@ def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None
     networks = (options.first, options.second)
     check_outputs(files, reads=networks, overwrite=options.overwrite)
     a, b = (source(_own(reading, path), 8, talk) for path in networks)
-    values = linear_cka(_levels(a), _levels(b), _images(a, options, talk))
+    values = linear_cka(_levels(a), _levels(b), _images(a, options, talk), device=options.device)
     names = [path.name for path in networks]
     if options.csv is not None:
         with atomic_write(options.csv) as file:
