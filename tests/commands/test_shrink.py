@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers.command_line import Run, must_refuse
 from helpers.html_outline import outline
+from numpy.typing import NDArray
 from PIL import Image
 
 from memsr_compiler import load_plain
@@ -218,7 +219,7 @@ def test_unreadable_images_are_named_and_passed_over(
     assert "good.png" not in err
 
 
-def png_of(pixels: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def png_of(pixels: NDArray[np.uint8]) -> bytes:
     from memsr_compiler.images.files import png
 
     return png(pixels)
