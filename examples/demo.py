@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from memsr_compiler import check_equivalence, compile_to_plain, export_onnx, load_plain, load_teacher, shrink
 from memsr_compiler.analysis.cost import cost_of_graph
+from memsr_compiler.commands.output import Talk
 from memsr_compiler.images.files import sample_photographs, to_image, to_tensor, write_image
 from memsr_compiler.images.metrics import psnr
 from memsr_compiler.images.resize import resize
@@ -53,8 +53,8 @@ def main(folder: Path) -> None:
     say.print(f"certificate checked; float64 deviation on probes {exact.deviation:.1e} (bound {exact.bound:.1e})")
 
     start = time.perf_counter()
-    with one_thread():  # others may be at work here too
-        student = shrink(teacher, width=WIDTH, samples=SAMPLES, refit=REFIT)
+    with one_thread(), Talk().progress() as step:  # one: others may be at work here too
+        student = shrink(teacher, width=WIDTH, samples=SAMPLES, refit=REFIT, on_step=step)
     export_onnx(student, folder / "student.onnx")
     say.print(f"derived a student of {WIDTH} channels in {time.perf_counter() - start:.1f} s, without training")
 
@@ -83,17 +83,20 @@ def upscale_photographs(networks: dict[str, Network], folder: Path) -> tuple[dic
     """PSNR-Y of bicubic and of each network for each photograph; the largest difference of plain to teacher."""
     scores: dict[str, list[float]] = {name: [] for name in ("bicubic", *networks)}
     worst = 0.0
-    for i, high in enumerate(track(sample_photographs(scale=2), "upscaling", transient=True)):
-        low = resize(high, 0.5)
-        with torch.no_grad():
-            outputs = {name: network(to_tensor(low)) for name, network in networks.items()}
-        worst = max(worst, float((outputs["teacher"] - outputs["plain"]).abs().max()))
-        scores["bicubic"].append(psnr(resize(low, 2, rounding=False) / 255, high, scale=2))
-        write_image(folder / f"{i}_low.png", low)
-        write_image(folder / f"{i}_high.png", high)
-        for name, output in outputs.items():
-            scores[name].append(psnr(to_image(output), high, scale=2))
-            write_image(folder / f"{i}_{name}.png", to_image(output))
+    photographs = sample_photographs(scale=2)
+    with Talk().progress(len(photographs)) as step:
+        for i, high in enumerate(photographs):
+            step(f"upscaling photograph {i + 1}")
+            low = resize(high, 0.5)
+            with torch.no_grad():
+                outputs = {name: network(to_tensor(low)) for name, network in networks.items()}
+            worst = max(worst, float((outputs["teacher"] - outputs["plain"]).abs().max()))
+            scores["bicubic"].append(psnr(resize(low, 2, rounding=False) / 255, high, scale=2))
+            write_image(folder / f"{i}_low.png", low)
+            write_image(folder / f"{i}_high.png", high)
+            for name, output in outputs.items():
+                scores[name].append(psnr(to_image(output), high, scale=2))
+                write_image(folder / f"{i}_{name}.png", to_image(output))
     return scores, worst
 
 

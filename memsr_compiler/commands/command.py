@@ -19,13 +19,14 @@ NETWORK = "Network"
 RUN = "The run"
 CONVERSION = "Conversion"
 OUTPUT = "Output"
+COSTS = "Costs"
 IMAGES = "Images"
 TRAINING = "Training"
 STUDENT = "How the student is made"
 ENGINE = "Where it runs"
 READING = "How a network's file is read"
 MESSAGES = "Messages"
-PANELS = (WIDTHS, NETWORK, RUN, CONVERSION, OUTPUT, IMAGES, TRAINING, STUDENT, ENGINE, READING, MESSAGES)
+PANELS = (WIDTHS, NETWORK, RUN, CONVERSION, OUTPUT, COSTS, IMAGES, TRAINING, STUDENT, ENGINE, READING, MESSAGES)
 
 
 def option(help: str, *names: str, panel: str, **settings: Any) -> Any:

@@ -22,7 +22,7 @@ from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report, compile_to_plain
 from memsr_compiler.lowering.equivalence import Network, check_equivalence, probe_images
 from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.torch_helpers import copy_module, one_thread, torch_device
+from memsr_compiler.torch_helpers import copy_module, full_float32, one_thread, torch_device
 from memsr_compiler.trace.trace import trace
 
 if TYPE_CHECKING:
@@ -144,10 +144,11 @@ def deviations(
             others[f"{out.name} in ONNX Runtime ({options.dtype})"] = OrtNetwork(out)
         except MemsrError as error:
             talk.warn(f"{out.name} was not run: {error}")
-    found = {
-        name: check_equivalence(exactly, other, images=images, tolerance=float("inf")).deviation
-        for name, other in others.items()
-    }
+    with full_float32(place):
+        found = {
+            name: check_equivalence(exactly, other, images=images, tolerance=float("inf")).deviation
+            for name, other in others.items()
+        }
     half = (input_range[1] - input_range[0]) / 510
     for name, value in found.items():
         if not value <= half:

@@ -17,12 +17,15 @@ from memsr_compiler.evaluation.image_sets import find_scale, read_test_images
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
 from memsr_compiler.files import atomic_write
 from memsr_compiler.runtime.open import Model, common_scale
+from memsr_compiler.torch_helpers import torch_device
 
 BICUBIC = "bicubic"
 
 
 def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Open, read, score, show."""
+    if options.device is not None:
+        torch_device(options.device)  # raises where it is not to be had
     if options.csv is not None:
         check_outputs([options.csv], reads=[Path(name) for name in options.model], overwrite=options.overwrite)
     models = {name: None if name == BICUBIC else _open(name, options, reading, talk) for name in options.model}
@@ -83,7 +86,9 @@ def as_csv(scores: Mapping[str, Sequence[Score]]) -> str:
 
 
 def _open(name: str, options: EvalOptions, reading: ReadingOptions, talk: Talk) -> Model:
-    return open_network(reading.of(Path(name)), talk, provider=options.provider, threads=options.threads)
+    in_torch = Path(name).suffix != ".onnx"
+    provider = options.device or options.provider if in_torch else options.provider
+    return open_network(reading.of(Path(name)), talk, provider=provider, threads=options.threads)
 
 
 def _cell(score: Score) -> str:

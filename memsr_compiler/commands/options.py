@@ -15,6 +15,7 @@ import typer
 
 from memsr_compiler.commands.command import (
     CONVERSION,
+    COSTS,
     ENGINE,
     IMAGES,
     MESSAGES,
@@ -59,7 +60,7 @@ Threads = Annotated[
     option("Threads of the processor; default: the engine's choice", panel=ENGINE, metavar="N", min=1, max=1024),
 ]
 CostSize = Annotated[
-    Size, option("Input size for which costs are counted", panel=OUTPUT, metavar="WxH", parser=parse_size)
+    Size, option("Input size for which costs are counted", panel=COSTS, metavar="WxH", parser=parse_size)
 ]
 Tail = Annotated[
     Literal["fold", "keep"],
@@ -705,9 +706,9 @@ class DistillOptions(TrainingOptions):
     """A student, its teacher, and how much the teacher's features count.  scale: None: the student's."""
 
     student: Annotated[Path, typer.Argument(help="A plain student, as shrink wrote it", metavar="STUDENT")]
-    teacher: Annotated[Path, option("The trained network that it was derived from", panel=RUN, metavar="TEACHER")]
+    teacher: Annotated[Path, option("The trained network that it was derived from", panel=NETWORK, metavar="TEACHER")]
     scale: Annotated[
-        int | None, option("Scale factor; default: the student's", panel=RUN, metavar="N", min=1, max=16)
+        int | None, option("Scale factor; default: the student's", panel=NETWORK, metavar="N", min=1, max=16)
     ] = None
     rate: Rate = 5e-5
     weight: Annotated[
@@ -746,18 +747,20 @@ class DistillOptions(TrainingOptions):
 class TrainOptions(TrainingOptions):
     """A network from new weights."""
 
-    scale: Annotated[int, option("Scale factor", panel=RUN, metavar="N", min=2, max=16)]
+    scale: Annotated[int, option("Scale factor", panel=NETWORK, metavar="N", min=2, max=16)]
     arch: Annotated[
         str,
-        option("teacher-s, -m, -l, plain-s, -m, -l (MemSR's), or a family such as edsr", panel=RUN, metavar="NAME"),
+        option("teacher-s, -m, -l, plain-s, -m, -l (MemSR's), or a family such as edsr", panel=NETWORK, metavar="NAME"),
     ] = "teacher-s"
     arch_args: Annotated[
-        list[str] | None, option("Arguments for it, NAME=VALUE, may be repeated", panel=RUN, metavar="NAME=VALUE")
+        list[str] | None, option("Arguments for it, NAME=VALUE, may be repeated", panel=NETWORK, metavar="NAME=VALUE")
     ] = None
     blocks: Annotated[
-        int | None, option("Residual blocks, where the family has them", panel=RUN, metavar="N", min=1)
+        int | None, option("Residual blocks, where the family has them", panel=NETWORK, metavar="N", min=1)
     ] = None
-    channels: Annotated[int | None, option("Channels, where the family has them", panel=RUN, metavar="N", min=1)] = None
+    channels: Annotated[
+        int | None, option("Channels, where the family has them", panel=NETWORK, metavar="N", min=1)
+    ] = None
 
 
 def require_one(values: dict[str, Any]) -> None:

@@ -33,9 +33,10 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.reports.student import Row, report_student
 from memsr_compiler.reports.text import format_decibels
+from memsr_compiler.runtime.runners import Provider, TorchNetwork
 from memsr_compiler.student.report import LayerShrunk, ShrinkReport
 from memsr_compiler.student.statistics.distributed import join_processes
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, torch_device
 
 BUILT = 256 << 20  # bytes of weights; a plain network with more is not built for the report's pictures
 
@@ -43,6 +44,7 @@ BUILT = 256 << 20  # bytes of weights; a plain network with more is not built fo
 def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> None:
     """Read, derive, score, write.  Of several processes all derive, and the first one writes."""
     talk = silence_others(talk)
+    torch_device(options.device)  # raises where it is not to be had
     if teacher_options.teacher == HERE:
         teacher_options = replace(teacher_options, teacher=find_plain_network())
         talk.say(f"{teacher_options.teacher}: the only plain network in this folder")
@@ -65,8 +67,8 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
         step("running both on photographs")
         name = "plain" if teacher.is_plain else "teacher"
         outputs = {
-            name: _outputs(teacher.model, teacher.takes, tests.images),
-            "student": _outputs(net, teacher.takes, tests.images),
+            name: _outputs(teacher.model, teacher.takes, tests.images, options.device),
+            "student": _outputs(net, teacher.takes, tests.images, options.device),
         }
         rows = _rows(teacher, net, tests, outputs)
         page = ""
@@ -77,9 +79,9 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
     _tell(net, rows, tests, files, options, talk)
 
 
-def _outputs(network: nn.Module, takes: Takes, tests: Sequence[TestImage]) -> Images:
+def _outputs(network: nn.Module, takes: Takes, tests: Sequence[TestImage], device: Provider) -> Images:
     """What a network makes of each image, rounded to 8 bits, as it is scored."""
-    single = copy_module(network, torch.float32)
+    single = TorchNetwork(copy_module(network, torch.float32), provider=device)
     return [to_uint8(enlarge(single, takes, image)) for image in tests]
 
 
@@ -115,7 +117,7 @@ def _page(
     columns = {name: images[:PICTURES] for name, images in outputs.items()}
     if not teacher.is_plain:
         step("building the plain network")
-        plain = _plain(teacher, options.align, shown)
+        plain = _plain(teacher, options, shown)
         columns = {"teacher": columns["teacher"], **plain, "student": columns["student"]}
     step("drawing the report")
     return report_student(
@@ -128,16 +130,16 @@ def _page(
     )
 
 
-def _plain(teacher: Source, align: int, tests: Sequence[TestImage]) -> dict[str, Images]:
+def _plain(teacher: Source, options: ShrinkOptions, tests: Sequence[TestImage]) -> dict[str, Images]:
     """The plain network's pictures; none where it is too large to be built for them."""
     input_range = teacher.takes.input_range
     try:
         net = compile_to_plain(
-            teacher.model, input_range=input_range, align=align, image_skip="outside", max_weights=BUILT
+            teacher.model, input_range=input_range, align=options.align, image_skip="outside", max_weights=BUILT
         )
     except MemsrError:
         return {}
-    return {"plain": _outputs(net, teacher.takes, tests)}
+    return {"plain": _outputs(net, teacher.takes, tests, options.device)}
 
 
 def _write(net: PlainNet, out: Path, options: ShrinkOptions, page: str) -> None:

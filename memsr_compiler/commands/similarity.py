@@ -20,17 +20,19 @@ from memsr_compiler.reports.matrix import draw_matrix
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import batches
 from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.torch_helpers import torch_device
 
 
 def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Read both, compare, show."""
+    torch_device(options.device)  # raises where it is not to be had
     if options.plot is not None and options.plot.suffix != ".svg":
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
     networks = (options.first, options.second)
     check_outputs(files, reads=networks, overwrite=options.overwrite)
     a, b = (source(_own(reading, path), 8, talk) for path in networks)
-    values = linear_cka(_levels(a), _levels(b), _images(a, options, talk))
+    values = linear_cka(_levels(a), _levels(b), _images(a, options, talk), device=options.device)
     names = [path.name for path in networks]
     if options.csv is not None:
         with atomic_write(options.csv) as file:

@@ -133,6 +133,7 @@ def derive(
         seed=options.seed,
         align=options.align,
         input_range=teacher.takes.input_range,
+        device=options.device,
         on_step=on_step,
     )
 

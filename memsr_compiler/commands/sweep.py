@@ -31,8 +31,9 @@ from memsr_compiler.evaluation.scores import enlarge, enlarge_bicubic, mean_psnr
 from memsr_compiler.files import atomic_write
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.reports.tradeoff import Point, draw_tradeoff
+from memsr_compiler.runtime.runners import Provider, TorchNetwork
 from memsr_compiler.student.report import ShrinkReport
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, torch_device
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Entry:
 
 def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> None:
     """Derive a student for every budget, score it, and show the curve."""
+    torch_device(options.device)  # raises where it is not to be had
     if options.plot is not None and options.plot.suffix != ".svg":
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
@@ -60,7 +62,11 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
         tests = read_image_set(options.data, teacher.takes.scale, warn=talk.warn)
     with talk.progress() as step:
         step("running the teacher")
-        itself = Entry("plain" if teacher.is_plain else "teacher", _psnr(teacher.model, tests, teacher), teacher.cost)
+        itself = Entry(
+            "plain" if teacher.is_plain else "teacher",
+            _psnr(teacher.model, tests, teacher, options.device),
+            teacher.cost,
+        )
         students = [_student(teacher, options, budget, given, tests, step) for budget in options.budgets]
     bicubic = Entry("bicubic", mean_psnr(tests.images, map(enlarge_bicubic, tests.images)))
     size = options.size
@@ -107,11 +113,11 @@ def _student(
     step(f"{name}: running it")
     report: object = net.report
     assert isinstance(report, ShrinkReport), "shrink leaves its report with the student"
-    return Entry(name, _psnr(net, tests, teacher), report.cost, net.widths)
+    return Entry(name, _psnr(net, tests, teacher, options.device), report.cost, net.widths)
 
 
-def _psnr(network: nn.Module, tests: ImageSet, teacher: Source) -> float | None:
-    single = copy_module(network, torch.float32)
+def _psnr(network: nn.Module, tests: ImageSet, teacher: Source, device: Provider) -> float | None:
+    single = TorchNetwork(copy_module(network, torch.float32), provider=device)
     return mean_psnr(tests.images, (enlarge(single, teacher.takes, image) for image in tests.images))
 
 

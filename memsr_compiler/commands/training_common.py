@@ -134,7 +134,7 @@ def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]
     if options.out.resolve() != run.resolve():
         raise InvalidInput(f"--out {options.out}: a run goes on in its own folder, {run}; leave --out out")
     checkpoints.load(checkpoints.newest(place))
-    recorded = yaml.safe_load((run / CONFIG).read_text("utf-8"))
+    recorded = {k: v for k, v in yaml.safe_load((run / CONFIG).read_text("utf-8")).items() if v != []}
     for name in (name for name in {**recorded, **now} if name not in MAY_CHANGE):
         if now.get(name) != recorded.get(name):
             raise InvalidInput(
@@ -180,7 +180,7 @@ def record_of(*options: object) -> dict[str, Any]:
     return {
         name: os.path.abspath(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         for name, value in values.items()
-        if value is not None and name not in ("resume", "config", "overwrite")
+        if value not in (None, []) and name not in ("resume", "config", "overwrite")
     }
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.vdsr import VDSR
 
 
 @pytest.fixture
@@ -15,5 +17,23 @@ def teacher(tmp_path: Path) -> Path:
     """The file of a small trained network."""
     torch.manual_seed(0)
     path = tmp_path / "teacher.pt"
-    torch.save(EDSR(scale=2, blocks=1, channels=4).state_dict(), path)
+    torch.save(EDSR(scale=2, blocks=1, channels=8).state_dict(), path)
     return path
+
+
+@pytest.fixture
+def grey_teacher(tmp_path: Path) -> Path:
+    """The file of a small trained network on Y."""
+    torch.manual_seed(0)
+    path = tmp_path / "vdsr.pt"
+    torch.save(VDSR(blocks=2, channels=8).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small ones."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for i, image in enumerate(sample_photographs()[:2]):
+        write_image(folder / f"{i}.png", image[100:220, 100:250])
+    return folder

@@ -90,7 +90,7 @@ def test_weights_that_do_not_fit_or_are_no_numbers(run: Run, teacher: Path, tmp_
     weights = torch.load(teacher, weights_only=True)
     torch.save({k: v for k, v in weights.items() if k != "tail.1.bias"}, tmp_path / "less.pt")
     refused(run, tmp_path, tmp_path / "less.pt", "less.pt", "--arch-args", options=("--arch", "edsr"))
-    size = ("--arch", "edsr", "--arch-args", "scale=2,blocks=1,channels=4")
+    size = ("--arch", "edsr", "--arch-args", "scale=2,blocks=1,channels=8")
     refused(run, tmp_path, tmp_path / "less.pt", "tail.1.bias", options=size)
     for value in (float("nan"), float("inf")):
         weights["head.0.weight"][0, 0, 0, 0] = value

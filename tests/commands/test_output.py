@@ -26,10 +26,10 @@ def clock() -> Clock:
     return Clock()
 
 
-def talk(clock: Clock, **how: bool) -> tuple[Talk, io.StringIO]:
+def talk(clock: Clock, *, quiet: bool = False, as_json: bool = False) -> tuple[Talk, io.StringIO]:
     """A talk that is no terminal's, and what it writes to standard error."""
     err = io.StringIO()
-    return Talk(**how, err=Console(file=err, width=40), clock=clock), err
+    return Talk(quiet=quiet, as_json=as_json, err=Console(file=err, width=40), clock=clock), err
 
 
 def test_a_line_every_ten_seconds(clock: Clock) -> None:

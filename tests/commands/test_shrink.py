@@ -1,69 +1,25 @@
-"""memsrc shrink and sweep as a person meets them: what they print and write, and what they say to wrong input."""
+"""memsrc shrink as a person meets it: what it prints and writes, and what it says to wrong input."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
-from helpers.command_line import Run
+from helpers.command_line import Run, must_refuse
 from helpers.html_outline import outline
+from numpy.typing import NDArray
 from PIL import Image
 
 from memsr_compiler import load_plain
-from memsr_compiler.commands.quantities import WrongValue, parse_bytes, parse_count
 from memsr_compiler.images.files import sample_photographs, write_image
-from memsr_compiler.images.resize import resize
-from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.teachers.families.vdsr import VDSR
 
 QUICK = ("--samples", "4", "--refit", "0")
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two small ones."""
-    folder = tmp_path_factory.mktemp("photographs")
-    for i, image in enumerate(sample_photographs()[:2]):
-        write_image(folder / f"{i}.png", image[100:220, 100:250])
-    return folder
-
-
-@pytest.fixture
-def teacher(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path / "teacher.pt"
-    torch.save(EDSR(scale=2, blocks=1, channels=8).state_dict(), path)
-    return path
-
-
-@pytest.fixture
-def grey_teacher(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path / "vdsr.pt"
-    torch.save(VDSR(blocks=2, channels=8).state_dict(), path)
-    return path
-
-
-def refused(run: Run, folder: Path, command: tuple[object, ...], *words: str) -> str:
-    """The command says no in one line with these words, exits with 2 and writes nothing."""
-    before = {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
-    status, out, err = run(*command)
-    assert status == 2, (out, err)
-    assert out == "" or "input values" in out, out  # at most what it has read so far
-    message = err.strip()
-    assert message.startswith("memsrc: ") and "\n" not in message, message
-    for word in words:
-        assert word in message, message
-    assert {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")} == before
-    return message
 
 
 def shrink(teacher: Path, photographs: Path, *options: object, out: str = "student.onnx") -> tuple[object, ...]:
@@ -155,8 +111,8 @@ def test_a_plain_network_is_shrunk_too(run: Run, teacher: Path, photographs: Pat
         assert [line.split()[0] for line in out.splitlines() if line.endswith(" dB")] == ["bicubic", "plain", "student"]
         assert outline(page.read_text("utf-8")).count("img") == 2 * 5
     plain = tmp_path / "plain.onnx"
-    refused(run, tmp_path, shrink(plain, photographs, "--width", "8", "--arch", "edsr"), "--arch")
-    refused(run, tmp_path, shrink(plain, photographs, "--width", "8", "--input-range", "0", "255"), "--input-range")
+    must_refuse(run, tmp_path, shrink(plain, photographs, "--width", "8", "--arch", "edsr"), "--arch")
+    must_refuse(run, tmp_path, shrink(plain, photographs, "--width", "8", "--input-range", "0", "255"), "--input-range")
 
 
 def test_the_same_seed_gives_the_same_student(run: Run, teacher: Path, tmp_path: Path) -> None:
@@ -206,14 +162,14 @@ def test_budgets_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_p
         (("--width", "8", "--paper", "code"), ("--paper is for --init memsr",)),
         (("--max-params", "1M", "--init", "memsr", "--paper", "kept=1"), ("keep the teacher's width",)),
     ):
-        refused(run, tmp_path, shrink(teacher, photographs, *options), *words)
+        must_refuse(run, tmp_path, shrink(teacher, photographs, *options), *words)
 
 
 def test_a_budget_below_the_minimum_names_the_minimum(
     run: Run, teacher: Path, photographs: Path, tmp_path: Path
 ) -> None:
     for option, text, unit in (("--max-params", "10", 1), ("--max-macs", "10K", 1), ("--max-memory", "1KB", 1)):
-        message = refused(run, tmp_path, shrink(teacher, photographs, option, text), "below", "takes")
+        message = must_refuse(run, tmp_path, shrink(teacher, photographs, option, text), "below", "takes")
         assert any(character.isdigit() for character in message), (message, unit)
 
 
@@ -221,20 +177,20 @@ def test_more_unknowns_than_samples(run: Run, teacher: Path, tmp_path: Path) -> 
     folder = tmp_path / "tiny"
     folder.mkdir()
     write_image(folder / "tiny.png", sample_photographs()[0][:10, :10])
-    refused(run, tmp_path, shrink(teacher, folder, "--width", "8"), "more")
+    must_refuse(run, tmp_path, shrink(teacher, folder, "--width", "8"), "more")
 
 
 def test_files_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
     width = ("--width", "8")
-    refused(run, tmp_path, shrink(tmp_path / "absent.pt", photographs, *width), "absent.pt")
-    refused(run, tmp_path, shrink(teacher, photographs, *width, out="student.txt"), "student.txt", ".safetensors")
-    refused(run, tmp_path, shrink(teacher, photographs, *width, "--save", tmp_path / "a.onnx"), "a.onnx", "--save")
-    refused(run, tmp_path, shrink(teacher, photographs, *width, out="nowhere/s.onnx"), "nowhere", "does not exist")
+    must_refuse(run, tmp_path, shrink(tmp_path / "absent.pt", photographs, *width), "absent.pt")
+    must_refuse(run, tmp_path, shrink(teacher, photographs, *width, out="student.txt"), "student.txt", ".safetensors")
+    must_refuse(run, tmp_path, shrink(teacher, photographs, *width, "--save", tmp_path / "a.onnx"), "a.onnx", "--save")
+    must_refuse(run, tmp_path, shrink(teacher, photographs, *width, out="nowhere/s.onnx"), "nowhere", "does not exist")
     same = tmp_path / "s.safetensors"
-    refused(run, tmp_path, shrink(teacher, photographs, *width, "--save", same, out=same.name), "twice")
+    must_refuse(run, tmp_path, shrink(teacher, photographs, *width, "--save", same, out=same.name), "twice")
     plain = tmp_path / "plain.safetensors"
     assert run("convert", teacher, "--out", plain, "--quiet")[0] == 0
-    refused(run, tmp_path, shrink(plain, photographs, *width, out=plain.name), "is the network that is read")
+    must_refuse(run, tmp_path, shrink(plain, photographs, *width, out=plain.name), "is the network that is read")
 
 
 def test_unreadable_images_are_named_and_passed_over(
@@ -242,13 +198,13 @@ def test_unreadable_images_are_named_and_passed_over(
 ) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
-    refused(run, tmp_path, shrink(teacher, folder, "--width", "8"), "no readable image")
-    refused(run, tmp_path, shrink(teacher, tmp_path / "absent", "--width", "8"), "absent", "is no folder")
-    refused(run, tmp_path, shrink(teacher, teacher, "--width", "8"), "is no folder")
+    must_refuse(run, tmp_path, shrink(teacher, folder, "--width", "8"), "no readable image")
+    must_refuse(run, tmp_path, shrink(teacher, tmp_path / "absent", "--width", "8"), "absent", "is no folder")
+    must_refuse(run, tmp_path, shrink(teacher, teacher, "--width", "8"), "is no folder")
     (folder / "notes.txt").write_text("no image")
     (folder / "cut.png").write_bytes((photographs / "0.png").read_bytes()[:500])
     (folder / ".hidden").write_text("")
-    message = refused(
+    message = must_refuse(
         run, tmp_path, shrink(teacher, folder, "--width", "8"), "no readable image", "notes.txt", "cut.png"
     )
     assert ".hidden" not in message
@@ -263,7 +219,7 @@ def test_unreadable_images_are_named_and_passed_over(
     assert "good.png" not in err
 
 
-def png_of(pixels: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def png_of(pixels: NDArray[np.uint8]) -> bytes:
     from memsr_compiler.images.files import png
 
     return png(pixels)
@@ -310,7 +266,7 @@ def test_a_failed_disk_leaves_nothing(
 
     monkeypatch.setattr(os, "fsync", full)
     page = tmp_path / "report.html"
-    refused(run, tmp_path, shrink(teacher, photographs, "--width", "8", "--report", page), "No space left")
+    must_refuse(run, tmp_path, shrink(teacher, photographs, "--width", "8", "--report", page), "No space left")
 
 
 def test_networks_that_have_no_plain_form(run: Run, photographs: Path, tmp_path: Path) -> None:
@@ -318,7 +274,7 @@ def test_networks_that_have_no_plain_form(run: Run, photographs: Path, tmp_path:
 
     imdn = family_named("imdn").build(scale=2, blocks=1, channels=16)
     torch.save(imdn.state_dict(), tmp_path / "imdn.pt")
-    refused(run, tmp_path, shrink(tmp_path / "imdn.pt", photographs, "--width", "8"), "IMDB1.cca")
+    must_refuse(run, tmp_path, shrink(tmp_path / "imdn.pt", photographs, "--width", "8"), "IMDB1.cca")
 
 
 @pytest.mark.parametrize("init", ["data-aware", "memsr"])
@@ -335,98 +291,6 @@ def test_two_processes_derive_what_one_derives(teacher: Path, photographs: Path,
         found.append(load_plain(tmp_path / name))
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(one.weight, two.weight, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("text", "amount"), [("800000", 800_000), ("1.2M", 1_200_000), ("3G", 3 * 10**9), ("5k", 5_000), ("1e6", 10**6)]
-)
-def test_counts(text: str, amount: int) -> None:
-    assert parse_count(text) == amount
-
-
-@pytest.mark.parametrize(
-    ("text", "amount"),
-    [("40MB", 40_000_000), ("40 MiB", 40 << 20), ("1.5gb", 1_500_000_000), ("2GiB", 2 << 30), ("7KB", 7000), ("9", 9)],
-)
-def test_sizes(text: str, amount: int) -> None:
-    assert parse_bytes(text) == amount
-
-
-@pytest.mark.parametrize("text", ["", "MB", "4 0MB", "-1MB", "inf", "nan", "1e400", "0x10", "٣MB", "1.2.3M", "0.1B"])
-def test_sizes_that_are_none(text: str) -> None:
-    with pytest.raises(WrongValue, match="a size such as 40MB"):
-        parse_bytes(text)
-
-
-def test_a_sweep_is_a_table_a_file_and_a_plot(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
-    table, plot = tmp_path / "curve.csv", tmp_path / "curve.svg"
-    files = ("--csv", table, "--plot", plot)
-    status, out, err = run("sweep", teacher, "--width", "8,16", "--calibration", photographs, *QUICK, *files)
-    assert status == 0 and err == "", err
-    rows = list(csv.DictReader(table.open(encoding="utf-8", newline="")))
-    assert [row["network"] for row in rows] == ["bicubic", "width 8", "width 16", "teacher"]
-    for row in rows:
-        assert f"{float(row['psnr_y_db']):.3f} dB" in out
-    assert int(rows[1]["parameters"]) < int(rows[2]["parameters"])
-    assert rows[1]["widths"].startswith("3 8 ")
-    words = [node.text for node in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}text")]
-    assert {"width 8", "width 16", "teacher", "bicubic"} <= set(words)
-
-
-def test_a_sweep_is_scored_on_given_images(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    for name in ("HR", "LR"):
-        (data / name).mkdir(parents=True)
-    for i, image in enumerate(sample_photographs()[:2]):
-        write_image(data / "HR" / f"{i}.png", image[:80, :60])
-        write_image(data / "LR" / f"{i}x2.png", resize(image[:80, :60], 0.5))
-    options = ("--theta", "0.2", "--calibration", photographs, *QUICK, "--json")
-    scores = []
-    for folder in (data, data / "HR"):
-        status, out, err = run("sweep", teacher, *options, "--data", folder)
-        assert status == 0, err
-        scores.append(json.loads(out)["students"][0]["psnr"])
-    assert scores[0] == pytest.approx(scores[1], abs=1e-9)
-    write_image(data / "LR" / "1x2.png", resize(sample_photographs()[1][:90, :60], 1 / 3))
-    status, _, err = run("sweep", teacher, *options, "--data", data)
-    assert status == 2 and "1.png" in err and "60x80" in err and "20x30" in err
-    (data / "LR" / "1x2.png").unlink()
-    status, _, err = run("sweep", teacher, *options, "--data", data)
-    assert status == 2 and "the same images" in err
-
-
-def test_a_luma_network_is_scored_by_the_factor_of_lr(run: Run, grey_teacher: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    for name in ("HR", "LR"):
-        (data / name).mkdir(parents=True)
-    image = sample_photographs()[0][:120, :120]
-    write_image(data / "HR" / "a.png", image)
-    write_image(data / "LR" / "a.png", resize(image, 1 / 3))
-    status, out, err = run("sweep", grey_teacher, "--width", "8", *QUICK, "--data", data, "--json")
-    assert status == 0, err
-    from memsr_compiler.images.metrics import psnr
-
-    low = resize(image, 1 / 3)
-    assert json.loads(out)["bicubic"]["psnr"] == pytest.approx(
-        psnr(resize(low, 3, rounding=False) / 255, image, scale=3)
-    )
-    assert json.loads(out)["protocol"] == "edsr"
-
-
-def test_sweeps_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
-    for options, words in (
-        ((), ("none of them", "--theta, --width")),
-        (("--theta", "0.1", "--width", "8"), ("exactly one",)),
-        (("--theta", "0.1,2"), ("--theta 0.1,2", "between 0 and 1")),
-        (("--theta", "0.1,"), ("--theta",)),
-        (("--width", "8,0"), ("width",)),
-        (("--width", "8,x"), ("--width",)),
-        (("--width", "8", "--plot", tmp_path / "curve.png"), ("curve.png", ".svg")),
-        (("--width", "8", "--csv", tmp_path / "nowhere" / "a.csv"), ("does not exist",)),
-        (("--width", "8", "--csv", teacher), ("is the network that is read",)),
-        (("--width", "8", "--data", tmp_path / "absent"), ("absent", "is no folder")),
-    ):
-        refused(run, tmp_path, ("sweep", teacher, "--calibration", photographs, *QUICK, *options), *words)
 
 
 def test_help_has_examples(run: Run) -> None:

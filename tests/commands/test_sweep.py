@@ -1,0 +1,87 @@
+"""memsrc sweep as a person meets it: table, file and plot, and what it says to wrong input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from helpers.command_line import Run, must_refuse
+
+from memsr_compiler.images.files import sample_photographs, write_image
+from memsr_compiler.images.resize import resize
+
+QUICK = ("--samples", "4", "--refit", "0")
+
+
+def test_a_sweep_is_a_table_a_file_and_a_plot(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    table, plot = tmp_path / "curve.csv", tmp_path / "curve.svg"
+    files = ("--csv", table, "--plot", plot)
+    status, out, err = run("sweep", teacher, "--width", "8,16", "--calibration", photographs, *QUICK, *files)
+    assert status == 0 and err == "", err
+    rows = list(csv.DictReader(table.open(encoding="utf-8", newline="")))
+    assert [row["network"] for row in rows] == ["bicubic", "width 8", "width 16", "teacher"]
+    for row in rows:
+        assert f"{float(row['psnr_y_db']):.3f} dB" in out
+    assert int(rows[1]["parameters"]) < int(rows[2]["parameters"])
+    assert rows[1]["widths"].startswith("3 8 ")
+    words = [node.text for node in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"width 8", "width 16", "teacher", "bicubic"} <= set(words)
+
+
+def test_a_sweep_is_scored_on_given_images(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("HR", "LR"):
+        (data / name).mkdir(parents=True)
+    for i, image in enumerate(sample_photographs()[:2]):
+        write_image(data / "HR" / f"{i}.png", image[:80, :60])
+        write_image(data / "LR" / f"{i}x2.png", resize(image[:80, :60], 0.5))
+    options = ("--theta", "0.2", "--calibration", photographs, *QUICK, "--json")
+    scores = []
+    for folder in (data, data / "HR"):
+        status, out, err = run("sweep", teacher, *options, "--data", folder)
+        assert status == 0, err
+        scores.append(json.loads(out)["students"][0]["psnr"])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-9)
+    write_image(data / "LR" / "1x2.png", resize(sample_photographs()[1][:90, :60], 1 / 3))
+    status, _, err = run("sweep", teacher, *options, "--data", data)
+    assert status == 2 and "1.png" in err and "60x80" in err and "20x30" in err
+    (data / "LR" / "1x2.png").unlink()
+    status, _, err = run("sweep", teacher, *options, "--data", data)
+    assert status == 2 and "the same images" in err
+
+
+def test_a_luma_network_is_scored_by_the_factor_of_lr(run: Run, grey_teacher: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for name in ("HR", "LR"):
+        (data / name).mkdir(parents=True)
+    image = sample_photographs()[0][:120, :120]
+    write_image(data / "HR" / "a.png", image)
+    write_image(data / "LR" / "a.png", resize(image, 1 / 3))
+    status, out, err = run("sweep", grey_teacher, "--width", "8", *QUICK, "--data", data, "--json")
+    assert status == 0, err
+    from memsr_compiler.images.metrics import psnr
+
+    low = resize(image, 1 / 3)
+    assert json.loads(out)["bicubic"]["psnr"] == pytest.approx(
+        psnr(resize(low, 3, rounding=False) / 255, image, scale=3)
+    )
+    assert json.loads(out)["protocol"] == "edsr"
+
+
+def test_sweeps_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    for options, words in (
+        ((), ("none of them", "--theta, --width")),
+        (("--theta", "0.1", "--width", "8"), ("exactly one",)),
+        (("--theta", "0.1,2"), ("--theta 0.1,2", "between 0 and 1")),
+        (("--theta", "0.1,"), ("--theta",)),
+        (("--width", "8,0"), ("width",)),
+        (("--width", "8,x"), ("--width",)),
+        (("--width", "8", "--plot", tmp_path / "curve.png"), ("curve.png", ".svg")),
+        (("--width", "8", "--csv", tmp_path / "nowhere" / "a.csv"), ("does not exist",)),
+        (("--width", "8", "--csv", teacher), ("is the network that is read",)),
+        (("--width", "8", "--data", tmp_path / "absent"), ("absent", "is no folder")),
+    ):
+        must_refuse(run, tmp_path, ("sweep", teacher, "--calibration", photographs, *QUICK, *options), *words)
