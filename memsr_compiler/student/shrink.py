@@ -14,6 +14,7 @@ from memsr_compiler.analysis.cost import Cost, cost_of_graph
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.quantities import Amount, count, size_in_bytes
 from memsr_compiler.student.calibration_images import (
     CalibrationImages,
     calibration_inputs,
@@ -53,9 +54,9 @@ def shrink(
     theta: float | None = None,
     width: int | None = None,
     widths: Sequence[int] | None = None,
-    max_params: int | None = None,
-    max_macs: int | None = None,
-    max_memory: int | None = None,
+    max_params: Amount | None = None,
+    max_macs: Amount | None = None,
+    max_memory: Amount | None = None,
     size: tuple[int, int] = (960, 540),
     calibration: CalibrationImages | None = None,
     init: Mode = "data-aware",
@@ -76,8 +77,9 @@ def shrink(
     theta         each level as narrow as keeps MemSR's Eq. 15, the relative error of its features, below this (0..1)
     width         the same width everywhere (where the teacher has as many);   widths   one for each inner level
     max_params, max_macs, max_memory
-                  the best widths found with at most so many parameters, multiply-adds, bytes of live feature maps, the
-                  last two for an input of `size` (width, height) pixels; give exactly one of these six
+                  the best widths found with at most so many parameters, multiply-adds, bytes of live feature maps
+                  (numbers, or "1.2M", "40MB"), the last two for an input of `size` (width, height) pixels; give exactly
+                  one of these six
     calibration   images: tensors (N, C, H, W) as the network is given them, in `input_range`; photographs, as uint8
                   arrays (H, W, 3), files or a folder, which are made smaller first; None: the photographs that come
                   with scikit-image
@@ -98,7 +100,12 @@ def shrink(
     Source: MemSR (Wu, Lee, Ma, ICML 2022), Sec. 3.3 and 3.5; the data-aware mode beyond it.
     """
     each = tuple(widths) if isinstance(widths, Iterable) else widths
-    budget = Budget(theta, width, each, max_params, max_macs, max_memory, size)
+    limits = (
+        max_params if not isinstance(max_params, str) else count("max_params", max_params),
+        max_macs if not isinstance(max_macs, str) else count("max_macs", max_macs),
+        max_memory if not isinstance(max_memory, str) else size_in_bytes("max_memory", max_memory),
+    )
+    budget = Budget(theta, width, each, *limits, size)
     _check_options(init, refit, mean_shift, samples, seed, align, input_range)
     require_paper_options(paper)
     if calibration is not None:
@@ -112,8 +119,8 @@ def shrink(
     if on_step is not None:
         on_step("reading the calibration images")
     images = _read_images(leveled, calibration)
-    count = default_samples(teacher_cost.macs_per_pixel) if samples is None else samples
-    crops = _Crops(tuple(images), count, seed, place)
+    number = default_samples(teacher_cost.macs_per_pixel) if samples is None else samples
+    crops = _Crops(tuple(images), number, seed, place)
     inputs = crops.cut()
     watch.lap("reading")
     with full_float32(place):

@@ -68,6 +68,27 @@ def test_limits_where_there_is_little_to_share_out() -> None:
         assert reported(net).cost is not None and reported(net).cost.parameters <= 6000  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [({"max_params": "6k"}, 6000), ({"max_macs": "1.2M"}, 1_200_000), ({"max_memory": "24MB"}, 24e6)],
+)
+def test_limits_as_people_write_them(text: dict[str, Any], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[Any] = []
+
+    def keep(*values: Any) -> None:
+        budgets.append(
+            dict(zip(("theta", "width", "widths", "max_params", "max_macs", "max_memory"), values, strict=False))
+        )
+        raise InvalidInput("seen")
+
+    monkeypatch.setattr(shrink_module, "Budget", keep)
+    with pytest.raises(InvalidInput, match="seen"):
+        shrink("nowhere.pt", **text)
+    assert {name: value for name, value in budgets[0].items() if value is not None} == dict.fromkeys(text, number)
+    with pytest.raises(InvalidInput, match="want a whole number from 1 up, or a"):
+        shrink("nowhere.pt", **dict.fromkeys(text, "much"))
+
+
 def test_paper_mode_and_the_authors_choices_through_shrink() -> None:
     teacher, inputs = edsr(), smooth_images()
     text = shrink(teacher, width=8, init="memsr", calibration=inputs)
