@@ -29,7 +29,6 @@ nitpicky = True  # a reference to nothing is an error
 nitpick_ignore_regex = [("py:.*", ".*")]  # but the types in signatures are not all ours
 
 smartquotes = False  # "fold" is what one types
-default_role = "code"  # docstrings: `name`
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True

@@ -121,13 +121,14 @@ def restructured(lines: Iterable[str]) -> list[str]:
             state = "" if state != "code" else state
             out.append("")
         elif entry or NAMES_ALONE.fullmatch(line):
-            rows = SECOND_ENTRY.split(line)
-            for row in rows:
-                name, _, text = row.partition("  ")
-                out += ["", *_entry(name, text.strip())]
+            for row in SECOND_ENTRY.split(line):
+                out += _entry(row)
             state = "entry"
         elif line.startswith(" ") and state == "entry":
-            out.append(f"   {_escaped(line.strip())}")
+            text, *rows = SECOND_ENTRY.split(line.strip())
+            out.append(f"   {_escaped(text)}")
+            for row in rows:
+                out += _entry(row)
         elif line.startswith(" ") and state != "text":
             out += [*(["::", ""] if state != "code" else []), line]
             state = "code"
@@ -137,10 +138,11 @@ def restructured(lines: Iterable[str]) -> list[str]:
     return [*out, ""]
 
 
-def _entry(names: str, text: str) -> list[str]:
-    """``names`` as a term, the text as its definition."""
+def _entry(row: str) -> list[str]:
+    """`name   text` as a term and its definition, which may follow."""
+    names, _, text = row.partition("  ")
     term = ", ".join(f"``{name}``" for name in names.split(", "))
-    return [term, *([f"   {_escaped(text)}"] if text else [])]
+    return ["", term, *([f"   {_escaped(text.strip())}"] if text else [])]
 
 
 def _escaped(text: str) -> str:
