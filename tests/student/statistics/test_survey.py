@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.levels import leveled, noise
+from torch import nn
 
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.survey import Survey, eq15_error, output_error, spectrum, survey
@@ -38,3 +39,18 @@ def test_errors_fall_with_the_width(seen: tuple[LeveledTeacher, Survey]) -> None
         assert errors == sorted(errors, reverse=True) and errors[-1] == 0 and errors[0] == pytest.approx(1)
         output = output_error(moments, sensitivity)
         assert bool((output.diff() <= 0).all()) and float(output[-1]) == 0
+
+
+def test_features_do_not_depend_on_batches_or_their_order() -> None:
+    """Small integers: float32 features and float64 sums are exact, so any batches give the same bits."""
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randint(-3, 4, parameter.shape, generator=generator))
+    levels = LeveledTeacher.of(network, (0.0, 1.0))
+    images = torch.randint(0, 5, (6, 3, 30, 20), generator=generator).double()
+    want = survey(levels, [images]).features
+    for batches in (list(images.split(1)), list(images.split(4))[::-1], [images.flip(0)]):
+        for a, b in zip(survey(levels, batches).features, want, strict=True):
+            assert a.count == b.count and torch.equal(a.total, b.total) and torch.equal(a.products, b.products)
