@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.far_device import FAR, Far, FarDevice
-from helpers.levels import difference, edsr, leveled, smooth_images
+from helpers.levels import difference, edsr, leveled, reported, smooth_images
 
 from memsr_compiler.evaluation import cka
 from memsr_compiler.student import shrink as shrink_module
@@ -36,9 +36,7 @@ def test_a_student_comes_back_from_its_device(monkeypatch: pytest.MonkeyPatch, o
     monkeypatch.setattr(shrink_module, "torch_device", lambda _: FAR)
     with FarDevice():
         net = shrink(teacher, calibration=images, **options)
-    report = net.report
-    assert report is not None
-    held = [*net.state_dict().values(), *(x for a in report.layers for x in (a.map, a.singular_values))]
+    held = [*net.state_dict().values(), *(x for a in reported(net).layers for x in (a.map, a.singular_values))]
     assert not any(isinstance(x, Far) for x in held)
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), want.state_dict().values(), strict=True))
 

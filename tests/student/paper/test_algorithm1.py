@@ -20,9 +20,10 @@ BETA = 3.0
 def correlated(channels: int, samples: int, seed: int) -> Tensor:
     """Features (C, N) whose singular values fall by half from one to the next, with a mean."""
     generator = torch.Generator().manual_seed(seed)
-    left, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator, dtype=torch.float64))
+    left: Tensor = torch.linalg.qr(torch.randn(channels, channels, generator=generator, dtype=torch.float64))[0]
     right = torch.randn(channels, samples, generator=generator, dtype=torch.float64)
-    return left @ (0.5 ** torch.arange(channels, dtype=torch.float64)[:, None] * right) + noise(channels, 1, seed=seed)
+    falling = torch.full((channels, 1), 0.5, dtype=torch.float64).pow(torch.arange(channels)[:, None])
+    return left @ (falling * right) + noise(channels, 1, seed=seed)
 
 
 @settings(max_examples=20, deadline=None)

@@ -53,6 +53,7 @@ def test_the_student_is_what_svd_and_least_squares_give(kernels: tuple[int, ...]
     m_below, constant_below = torch.eye(3, dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
     ones_below = 0
     for i, conv in enumerate(convs):
+        assert conv.bias is not None
         k, bias, middle = conv.weight.detach(), conv.bias.detach(), kernels[i] // 2
         target = torch.einsum("omij,mr->orij", k, torch.cat([constant_below, m_below], 1))  # K * [constant, M]
         target[:, 0, middle, middle] += bias

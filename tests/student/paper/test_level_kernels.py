@@ -14,6 +14,7 @@ from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.paper.features import advance, columns, measure_moments
 from memsr_compiler.student.paper.level_kernels import level_kernel
 from memsr_compiler.student.statistics.moments import Moments, pixels
+from memsr_compiler.teachers.families.edsr import Tail
 
 
 def check_kernels(teacher: LeveledTeacher, x: Tensor) -> None:
@@ -38,7 +39,7 @@ def check_kernels(teacher: LeveledTeacher, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("tail", ["conv", "edsr"])
-def test_a_level_is_its_kernel_on_the_level_below_and_the_constant(tail: str) -> None:
+def test_a_level_is_its_kernel_on_the_level_below_and_the_constant(tail: Tail) -> None:
     for size in (1, 2, 9):
         check_kernels(paper_teacher(tail=tail), image_batch(2, size))
 

@@ -41,7 +41,7 @@ def test_two_processes_sum_what_one_sums(tmp_path: Path) -> None:
     torch.save(x, tmp_path / "x.pt")
     (tmp_path / "program.py").write_text(PROGRAM)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, tmp_path / "program.py", tmp_path / "x.pt", tmp_path / "rank"]
+    command = [*launch, *(str(tmp_path / name) for name in ("program.py", "x.pt", "rank"))]
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
     )

@@ -23,7 +23,7 @@ def test_the_survey_is_the_jacobian_of_the_levels_above() -> None:
         for level in levels.levels[:-1]:
             after = levels.advance(level, values)
             values = after.values
-        jacobian = torch.autograd.functional.jacobian(
+        jacobian = torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
             lambda f: levels.advance(levels.levels[-1], levels.resume(last, f)).after.flatten(), after.after
         )[:, 0, :, 0, 0]
         exact = jacobian.T @ jacobian  # the last level is linear: the same for every input
@@ -51,6 +51,6 @@ def test_features_do_not_depend_on_batches_or_their_order() -> None:
     levels = LeveledTeacher.of(network, (0.0, 1.0))
     images = torch.randint(0, 5, (6, 3, 30, 20), generator=generator).double()
     want = survey(levels, [images]).features
-    for batches in (list(images.split(1)), list(images.split(4))[::-1], [images.flip(0)]):
+    for batches in (list(torch.split(images, 1)), list(torch.split(images, 4))[::-1], [images.flip(0)]):
         for a, b in zip(survey(levels, batches).features, want, strict=True):
             assert a.count == b.count and torch.equal(a.total, b.total) and torch.equal(a.products, b.products)
