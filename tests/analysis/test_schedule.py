@@ -221,6 +221,41 @@ def test_a_shuffle_at_the_end_is_in_no_layer() -> None:
     assert body_output(before) == "y" and crossing(before) == (("x",), ("x", "r"))
 
 
+def body(layers: int) -> list[ir.Op]:
+    """The image, never negative and one channel; four channels of features, and as many convolutions of them."""
+    ops: list[ir.Op] = [source(1, 0.0), conv("head", "x", 4, 1), relu("r0", "head")]
+    for i in range(layers):
+        ops += [conv(f"b{i}", f"r{i}", 4, 4), relu(f"r{i + 1}", f"b{i}")]
+    return ops
+
+
+def test_what_grows_is_computed_late() -> None:
+    """Four channels of the image that only the end reads: until then the image is carried."""
+    before = graph(*body(4), conv("far", "x", 4, 1), conv("b", "r4", 4, 4), add("y", "b", "far"))
+    plan = schedule(before)
+    assert plan.layer["far"] == plan.depth and all(held[0] == "x" for held in plan.crossing)
+
+
+def test_what_shrinks_is_computed_early() -> None:
+    before = graph(*body(4), conv("n", "r0", 1, 4), relu("p", "n"), conv("b", "r4", 1, 4), add("y", "b", "p"))
+    plan = schedule(before)
+    assert plan.layer["p"] == 2 and all("p" in held for held in plan.crossing[2:])
+
+
+def test_of_both_in_one_network_only_second_computations_wait() -> None:
+    before = graph(
+        *body(4), conv("n", "r0", 1, 4), relu("p", "n"), conv("q", "p", 4, 1, 1, bias=False), conv("head@6", "x", 4, 1),
+        conv("b", "r4", 4, 4), add("y", "b", "q", "head@6"),
+    )  # fmt: skip
+    plan = schedule(before)
+    assert (plan.layer["p"], plan.layer["head@6"], plan.depth) == (2, 6, 6)
+
+
+def test_cost_counts_the_taps_of_each_layer_but_the_last() -> None:
+    plan = Schedule({}, (("x",), ("a",), ("b",)), (3, 8, 5), (5, 3, 1))
+    assert plan.depth == 3 and plan.cost == 3 * 8 * 25 + 8 * 5 * 9
+
+
 def test_a_constant_beside_the_input_waits_a_layer() -> None:
     shifted = graph(source(2, -1.0), conv("shift", "x", 2, 2, 1), conv("a", "shift"))
     assert schedule(shifted).layer == {"a": 2} and schedule(shifted).depth == 2
