@@ -1,6 +1,8 @@
 """Concatenations, selections and chains of 1x1 convolutions -> sums of terms, the form that scheduling wants."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ def gather_terms(graph: Graph) -> Graph:
     """
     forms: dict[str, LinearForm] = {}
     ops: list[Op] = []
+    identity = cache(partial(torch.eye, dtype=torch.float64))  # one of each size, of which the terms are views
     for op in graph:
         if isinstance(op, Select):
             matrix = kernels.selection(op.index, graph.type(op.inputs[0]).channels)
@@ -30,11 +33,14 @@ def gather_terms(graph: Graph) -> Graph:
         if isinstance(op, Conv2d) and op.pointwise and _narrows(graph, op):
             ops.append(_into_producer(op, graph[op.inputs[0]]))
         elif isinstance(op, (Sum, Concat)) or (isinstance(op, Conv2d) and op.pointwise):
-            forms[op.name] = _form(graph, op, forms)
-            ops.extend(_emit(op.name, forms[op.name]))
+            forms[op.name] = _form(graph, op, forms, identity)
+            ops.extend(_emit(op.name, forms[op.name], identity))
         else:
             ops.append(op)
     return without_unused(Graph(tuple(ops), graph.output))
+
+
+Identity = Callable[[int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,22 +76,21 @@ def _into_producer(op: Conv2d, producer: Op) -> Conv2d:
     return Conv2d(name=op.name, inputs=producer.inputs, weight=weight, bias=matrix @ producer.bias + op.bias)
 
 
-def _matrices(graph: Graph, op: Op) -> tuple[list[tuple[str, Tensor]], Tensor]:
+def _matrices(graph: Graph, op: Op, identity: Identity) -> tuple[list[tuple[str, Tensor]], Tensor]:
     """An op's own terms, before any of its operands is looked into, and its bias."""
     width = graph.type(op.name).channels
     zero = torch.zeros(width, dtype=torch.float64)
     if isinstance(op, Conv2d):
         return [(op.inputs[0], op.weight[:, :, 0, 0])], op.bias
-    identity = torch.eye(width, dtype=torch.float64)
     if isinstance(op, Sum):
-        return [(name, identity) for name in op.inputs], zero
+        return [(name, identity(width)) for name in op.inputs], zero
     widths = [graph.type(name).channels for name in op.inputs]
-    return list(zip(op.inputs, torch.split(identity, widths, dim=1), strict=True)), zero
+    return list(zip(op.inputs, torch.split(identity(width), widths, dim=1), strict=True)), zero
 
 
-def _form(graph: Graph, op: Op, forms: dict[str, LinearForm]) -> LinearForm:
+def _form(graph: Graph, op: Op, forms: dict[str, LinearForm], identity: Identity) -> LinearForm:
     terms: dict[str, Tensor] = {}
-    own, bias = _matrices(graph, op)
+    own, bias = _matrices(graph, op, identity)
     for name, matrix in own:
         inner = forms.get(name)
         shrinks = isinstance(op, Sum) or matrix.shape[0] <= matrix.shape[1]
@@ -101,14 +106,14 @@ def _form(graph: Graph, op: Op, forms: dict[str, LinearForm]) -> LinearForm:
     return LinearForm({leaf: m for leaf, m in terms.items() if m.any()} or dict([next(iter(terms.items()))]), bias)
 
 
-def _emit(name: str, form: LinearForm) -> list[Op]:
+def _emit(name: str, form: LinearForm, identity: Identity) -> list[Op]:
     leaves = tuple(form.terms)
     if len(leaves) == 1:
         return [conv_1x1(name, leaves[0], form.terms[leaves[0]], form.bias)]
     ops: list[Op] = []
     operands = []
     for leaf, matrix in form.terms.items():
-        if _is_identity(matrix):
+        if matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, identity(len(matrix))):
             operands.append(leaf)
             continue
         part = Part(name, (leaf,), tuple(other for other in leaves if other != leaf))
@@ -116,10 +121,5 @@ def _emit(name: str, form: LinearForm) -> list[Op]:
         ops.append(replace(conv_1x1(operands[-1], leaf, matrix), part=part))
     if not form.bias.any():
         return [*ops, Sum(name=name, inputs=tuple(operands))]
-    identity = torch.eye(len(form.bias), dtype=torch.float64)
     total = Sum(name=names.partial_sum(name, "sum"), inputs=tuple(operands), part=Part(name, leaves, ()))
-    return [*ops, total, conv_1x1(name, total.name, identity, form.bias)]
-
-
-def _is_identity(matrix: Tensor) -> bool:
-    return matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix), dtype=matrix.dtype))
+    return [*ops, total, conv_1x1(name, total.name, identity(len(form.bias)), form.bias)]

@@ -3,46 +3,51 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.commands.options import InspectOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
 from memsr_compiler.commands.teachers import describe, read
-from memsr_compiler.lowering.inspection import Inspection, inspect
+
+if TYPE_CHECKING:
+    from memsr_compiler.analysis.cost import Cost
+    from memsr_compiler.lowering.inspection import Inspection, LayerInfo
 
 
 def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) -> None:
-    """Read, predict, show."""
+    """Read, predict, show: whether it can be converted, the costs, then the layers."""
     path, size = teacher_options.teacher, options.size
     teacher, input_range = read(teacher_options, talk)
+    from memsr_compiler.lowering.inspection import inspect  # not before the file is one that can be read
+
     with talk.progress() as step:
         step("reading the network")
-        found = inspect(teacher.module, input_range=input_range, align=options.align, tail=options.tail)
-    talk.json({"teacher": str(path), "sha256": teacher.sha256, "size": size, **_plain_data(found, size)})
-    talk.say(f"{path}: {describe(teacher, input_range)}\n")
-    rows = [
-        (
-            layer.name,
-            layer.kind,
-            f"{layer.channels} x{layer.scale}" if layer.channels else "",
-            f"{layer.parameters:,}",
-            ", ".join(layer.reads),
-        )
-        for layer in found.layers
-    ]
-    talk.table("Layers", ("module", "op", "channels, resolution", "parameters", "reads"), rows)
-    if found.reason:
-        talk.say(f"Not convertible: {found.reason}")
-    if found.teacher is not None and found.predictions:
-        costs = [("teacher", found.teacher, "")]
-        costs += [(f"plain, --carry {p.carry}", p.cost, widths_text(p.widths)) for p in found.predictions]
-        talk.table(
-            f"Cost at a {size[0]}x{size[1]} input (predicted)", COLUMNS, [(*_row(n, c, size), w) for n, c, w in costs]
-        )
-        talk.say(f"Convertible: {found.reason or 'yes'}.  Values carried past ReLUs: {len(found.carries)}")
+        inspection = inspect(teacher, input_range=input_range, align=options.align, tail=options.tail)
+    talk.json({"teacher": str(path), "sha256": teacher.sha256, "size": size, **_plain_data(inspection, size)})
+    talk.say(f"{path}: {describe(teacher, input_range)}")
+    if not inspection.reason:
+        talk.say(f"Convertible: yes.  Values carried past ReLUs: {len(inspection.carries)}\n")
+    elif inspection.predictions:
+        talk.say(f"Convertible: {inspection.reason}.  Values carried past ReLUs: {len(inspection.carries)}\n")
+    else:
+        talk.say(f"Not convertible: {inspection.reason}\n")
+    if inspection.teacher is not None and inspection.predictions:
+        rows = [_row("teacher", inspection.teacher, size)]
+        rows += [_row(f"plain, --carry {p.carry}", p.cost, size) for p in inspection.predictions]
+        talk.table(f"Cost at a {size[0]}x{size[1]} input (predicted)", COLUMNS, rows)
+        for p in inspection.predictions:
+            talk.say(f"widths, --carry {p.carry}: {widths_text(p.widths)}")
+        talk.say("")
+    talk.table("Layers", LAYER_COLUMNS, [_layer_row(layer) for layer in inspection.layers])
 
 
-COLUMNS = ("", "parameters", "multiply-adds", "feature maps", "widest", "widths")
+LAYER_COLUMNS = ("module", "op", "channels, resolution", "parameters", "reads")
+COLUMNS = ("", "parameters", "multiply-adds", "feature maps", "widest")
+
+
+def _layer_row(layer: LayerInfo) -> tuple[str, ...]:
+    channels = f"{layer.channels} x{layer.scale}" if layer.channels else ""
+    return layer.name, layer.kind, channels, f"{layer.parameters:,}", ", ".join(layer.reads)
 
 
 def _row(name: str, cost: Cost, size: tuple[int, int]) -> tuple[str, ...]:
@@ -57,8 +62,8 @@ def _row(name: str, cost: Cost, size: tuple[int, int]) -> tuple[str, ...]:
     )
 
 
-def _plain_data(found: Inspection, size: tuple[int, int]) -> dict[str, object]:
-    data = asdict(found)
+def _plain_data(inspection: Inspection, size: tuple[int, int]) -> dict[str, object]:
+    data = asdict(inspection)
     for cost in [data["teacher"], *(p["cost"] for p in data["predictions"])]:
         if cost is not None:
             cost["macs"] = cost["macs_per_pixel"] * size[0] * size[1]

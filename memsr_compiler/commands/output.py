@@ -209,21 +209,27 @@ def thousands(count: float) -> str:
 
 
 def widths_text(widths: Sequence[int]) -> str:
-    """'3, 128, (192, 256) x 15, 12': repeats of one, two or four numbers are counted."""
+    """'3, 128, (192, 256) x 15, 12': numbers that come several times one after the other, or groups of them, once."""
     parts: list[str] = []
-    i = 0
-    while i < len(widths):
-        for period in (1, 2, 4):
-            unit = tuple(widths[i : i + period])
-            times = 1
-            while tuple(widths[i + times * period : i + (times + 1) * period]) == unit:
-                times += 1
-            if times > 2:
-                text = ", ".join(map(str, unit))
-                parts.append(f"{f'({text})' if period > 1 else text} x {times}")
-                i += times * period
-                break
-        else:
-            parts.append(str(widths[i]))
-            i += 1
+    start = 0
+    while start < len(widths):
+        period, times = repeated_group(widths, start)
+        group = widths_text(widths[start : start + period]) if times > 1 else str(widths[start])
+        parts.append(f"{f'({group})' if period > 1 else group} x {times}" if times > 1 else group)
+        start += period * times
     return ", ".join(parts)
+
+
+def repeated_group(numbers: Sequence[int], start: int) -> tuple[int, int]:
+    """Length of the group that begins at `start`, and how often it comes: of all groups the one that covers most.
+
+    (1, 1) where no group saves two numbers; of groups that cover as much the shortest.
+    """
+    best = (1, 1)
+    for period in range(1, (len(numbers) - start) // 2 + 1):
+        times = 1
+        while numbers[start : start + period] == numbers[start + times * period : start + (times + 1) * period]:
+            times += 1
+        if period * (times - 1) >= 2 and period * times > best[0] * best[1]:
+            best = period, times
+    return best

@@ -1,7 +1,8 @@
 """Kernel algebra: tensors in, tensors out.  Knows nothing of graphs.
 
 All kernels are (C_out, C_in, k, k) with odd k and act with zero padding (k - 1) / 2; matrices are (C_out, C_in).
-Everything is exact: sums and products of the entries, no approximation, any dtype (the compiler uses float64).
+Everything is exact: sums and products of the entries, no approximation, any dtype, mixed ones
+as the wider (the compiler uses float64).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def dense(kernel: Tensor, groups: int = 1, dilation: int = 1) -> Tensor:
 
 def mix_outputs(matrix: Tensor, kernel: Tensor) -> Tensor:
     """Kernel of  matrix * (kernel * x)  (MemSR, Lemma 3.1).  (O, M), (M, I, k, k) -> (O, I, k, k)."""
+    kernel = kernel.to(torch.promote_types(kernel.dtype, matrix.dtype))
     used = matrix != 0
     if matrix.numel() and int(used.sum(1).max()) <= 1:
         row = used.to(torch.uint8).argmax(1)
@@ -45,6 +47,7 @@ def mix_inputs(kernel: Tensor, matrix: Tensor) -> Tensor:
 
     Holds up to the border, because zero padding goes through a matrix without bias unchanged.
     """
+    kernel = kernel.to(torch.promote_types(kernel.dtype, matrix.dtype))
     used = matrix != 0
     if matrix.numel() and int(used.sum(0).max()) <= 1:
         column = used.to(torch.uint8).argmax(0)

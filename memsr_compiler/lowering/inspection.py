@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from memsr_compiler import ir
@@ -15,7 +16,7 @@ from memsr_compiler.errors import MemsrError
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.canonical import Tail, canonical
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
-from memsr_compiler.trace.trace import trace
+from memsr_compiler.trace.trace import Traced, trace
 
 CARRYING: tuple[Carrying, ...] = ("auto", "shift")  # ways of carrying that are predicted
 Plan = tuple[ir.Graph, Schedule]
@@ -82,11 +83,25 @@ def inspect(
         traced = trace(teacher.module, input_range=teacher.input_range)
     except MemsrError as error:
         return Inspection(False, str(error), _modules(teacher.module))
+    inspection = _inspection(traced)
+    graph = _with_small_kernels(traced.graph)
+    del traced  # its kernels are twice as large
+    try:
+        stages = [stage.graph for stage in canonical(graph, tail)]
+        plans = {carry: [plan(stage, carry) for stage in stages] for carry in CARRYING}
+    except MemsrError as error:
+        return replace(inspection, convertible=False, reason=str(error))
+    predictions = tuple(_predict(planned, carry, align) for carry, planned in plans.items())
+    return replace(inspection, predictions=predictions, carries=_carries(plans["auto"]))
+
+
+def _inspection(traced: Traced) -> Inspection:
+    """What the traced graph alone says."""
     graph, skip = traced.graph, traced.image_skip
     reason = (
         f"only with --image-skip outside: the image is added, enlarged by {skip.mode} interpolation" if skip else ""
     )
-    found = Inspection(
+    return Inspection(
         convertible=not reason,
         reason=reason,
         layers=tuple(_layer(graph, op) for op in graph),
@@ -94,13 +109,17 @@ def inspect(
         channels=graph.input.channels,
         teacher=cost_of_graph(graph),
     )
-    try:
-        stages = [stage.graph for stage in canonical(graph, tail)]
-        plans = {carry: [plan(stage, carry) for stage in stages] for carry in CARRYING}
-    except MemsrError as error:
-        return replace(found, convertible=False, reason=str(error))
-    predictions = tuple(_predict(planned, carry, align) for carry, planned in plans.items())
-    return replace(found, predictions=predictions, carries=_carries(plans["auto"]))
+
+
+def _with_small_kernels(graph: ir.Graph) -> ir.Graph:
+    """The same graph, kernels in float32 where that holds them exactly: half the memory of large networks."""
+    ops = []
+    for op in graph:
+        if isinstance(op, ir.Conv2d) and not op.pointwise:
+            single = op.weight.float()
+            op = replace(op, weight=single) if torch.equal(single.double(), op.weight) else op
+        ops.append(op)
+    return ir.Graph(tuple(ops), graph.output)
 
 
 def _predict(planned: Sequence[Plan], carry: Carrying, align: int) -> Prediction:

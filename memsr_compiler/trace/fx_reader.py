@@ -17,9 +17,12 @@ from torch import Tensor, fx, nn
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.torch_ops import IMPOSSIBLE, WORDS, batch_norm
+from memsr_compiler.trace.torch_ops import activation, convolution, pointwise, resolution, shape
+from memsr_compiler.trace.torch_ops.registry import WORDS
+from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
 from memsr_compiler.trace.views import BATCH, Size, Unreadable, View
 
+VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
 HEIGHT, WIDTH = 997, 1009  # primes: what is a multiple of them is a height or a width
 _INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
 _SHAPES = ("getattr", "size", "dim", "sym_size")  # ask for a tensor's shape, not for its values
@@ -229,7 +232,7 @@ class _Reader:
         x = self._value(node.args[0])
         mean, var = norm.running_mean, norm.running_var
         gain, bias = (norm.weight.detach(), norm.bias.detach()) if norm.affine else (None, None)
-        return _Cell(batch_norm(self.builder, x, mean, var, gain, bias, statistics, 0.0, norm.eps))
+        return _Cell(pointwise.batch_norm(self.builder, x, mean, var, gain, bias, statistics, 0.0, norm.eps))
 
     def _call(self, node: fx.Node) -> _Cell:
         name, inplace = _word(node), _is_inplace(node)

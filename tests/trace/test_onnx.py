@@ -25,7 +25,7 @@ from torch import nn
 
 from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel
 from memsr_compiler.teachers.load import load_teacher
-from memsr_compiler.trace.onnx.ops import repeats
+from memsr_compiler.trace.onnx.ops.resolution import repeats
 from memsr_compiler.trace.onnx.reader import load_onnx
 from memsr_compiler.trace.trace import GraphModule, trace
 

@@ -13,10 +13,13 @@ from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.onnx.constants import MISUSE, fold, reason
 from memsr_compiler.trace.onnx.file import Network, Node, read_network
 from memsr_compiler.trace.onnx.frame import Frame
-from memsr_compiler.trace.onnx.ops import COMPOUND, MAX_CHANNELS, MAX_SCALE, ONNX_WORDS, REFUSED, VIEWS, Context, Value
+from memsr_compiler.trace.onnx.ops import activation, convolution, pointwise, resolution, shape
+from memsr_compiler.trace.onnx.ops.registry import COMPOUND, MAX_CHANNELS, MAX_SCALE, ONNX_WORDS, VIEWS, Context, Value
+from memsr_compiler.trace.onnx.ops.unsupported import REFUSED
 from memsr_compiler.trace.trace import GraphModule, ImageSkip
 from memsr_compiler.trace.views import Unreadable, View
 
+VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in ONNX_WORDS
 _TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "Dropout")
 
 

@@ -1,0 +1,1 @@
+"""One word for each ONNX operator that is read."""

@@ -1,0 +1,107 @@
+"""Words for convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.trace.onnx.file import Node
+from memsr_compiler.trace.onnx.ops.registry import MAX_KERNEL, MAX_SCALE, Context, Value, onnx_word
+from memsr_compiler.trace.torch_ops import convolution as torch_convolution
+from memsr_compiler.trace.views import View
+
+
+def _kernel(c: Context, node: Node, value: Value | None) -> Tensor:
+    weight = c.tensor(value, "kernel")
+    if weight.dim() != 4 or not weight.numel():
+        c.builder.refuse(f"its kernel has the shape {tuple(weight.shape)}", "use 2-d convolutions")
+    if node.integers("kernel_shape", list(weight.shape[2:])) != list(weight.shape[2:]):
+        raise InvalidInput(f"{node.name}: kernel_shape is not the shape of its kernel {tuple(weight.shape)}.")
+    dilations = node.integers("dilations", [1, 1])
+    if min(*dilations, *node.integers("strides", [1, 1]), node.integer("group", 1)) < 1:
+        raise InvalidInput(f"{node.name}: strides, dilations and group are at least 1.")
+    for n, d in zip(weight.shape[2:], dilations, strict=True):
+        c.room((n - 1) * d + 1, MAX_KERNEL, "a kernel")
+    return weight
+
+
+def _pads(c: Context, node: Node, totals: Sequence[int]) -> list[int]:
+    """Padding (top, left, bottom, right); `totals` for height and width are what SAME asks for."""
+    kind = node.text("auto_pad", "NOTSET")
+    if kind == "VALID":
+        return [0, 0, 0, 0]
+    if kind in ("SAME_UPPER", "SAME_LOWER"):
+        if min(totals) < 0:
+            c.builder.refuse(f"auto_pad {kind} with a kernel smaller than the stride", "write the padding out")
+        small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
+        return [*small, *large] if kind == "SAME_UPPER" else [*large, *small]
+    if kind != "NOTSET":
+        c.builder.unknown(f"auto_pad {kind} is not read; write the padding out")
+    pads = node.integers("pads", [0, 0, 0, 0])
+    if len(pads) != 4 or min(pads) < 0:
+        raise InvalidInput(f"{node.name}: pads {pads} are not four sizes.")
+    return pads
+
+
+@onnx_word("Conv")
+def conv(c: Context, node: Node, x: View, weight: Value, bias: Value | None = None) -> Any:
+    kernel = _kernel(c, node, weight)
+    dilations = node.integers("dilations", [1, 1])
+    top, left, bottom, right = _pads(c, node, [(n - 1) * d for n, d in zip(kernel.shape[2:], dilations, strict=True)])
+    if (top, left) != (bottom, right) and kernel.shape[2] % 2 and kernel.shape[3] % 2:
+        c.builder.refuse(f"padding {[top, left, bottom, right]} is not the same on both sides", "pad by (k - 1) / 2")
+    offset = None if bias is None else c.tensor(bias, "bias")
+    steps, group = node.integers("strides", [1, 1]), node.integer("group", 1)
+    return torch_convolution.conv2d(c.builder, x, kernel, offset, steps, (top, left), dilations, group)
+
+
+@onnx_word("ConvTranspose")
+def conv_transpose(c: Context, node: Node, x: View, weight: Value, bias: Value | None = None) -> Any:
+    """Zero taps are put before or after the kernel so that torch's symmetric padding says the same."""
+    kernel = _kernel(c, node, weight)
+    dilations, extra = node.integers("dilations", [1, 1]), node.integers("output_padding", [0, 0])
+    height, width = kernel.shape[2:]
+    spread = kernel.new_zeros(*kernel.shape[:2], (height - 1) * dilations[0] + 1, (width - 1) * dilations[1] + 1)
+    spread[:, :, :: dilations[0], :: dilations[1]] = kernel
+    steps, group = node.integers("strides", [1, 1]), node.integer("group", 1)
+    c.room(max(steps), MAX_SCALE, "an enlargement")
+    totals = [n - s + e for n, s, e in zip(spread.shape[2:], steps, extra, strict=True)]
+    if "output_shape" in node.attributes:
+        node = _sized_by_output(c, node, x, steps)
+    pads = _pads(c, node, totals)
+    inner: list[int] = []
+    outer: list[int] = []
+    borders: list[int] = []
+    for n, step, first, last, added in zip(spread.shape[2:], steps, pads[:2], pads[2:], extra, strict=True):
+        if n - first - last + added != step:
+            c.builder.refuse(
+                f"kernel {n}, stride {step}, padding {first} and {last}, output_padding {added} "
+                f"do not enlarge by exactly {step}",
+                "choose them so that kernel - padding + output_padding = stride",
+            )
+        before = max(0, n - step - 2 * first)
+        inner.append(before)
+        borders.append(first + before)
+        outer.append(max(0, 2 * borders[-1] + 1 - n - before))
+    c.room(max(n + i + o for n, i, o in zip(spread.shape[2:], inner, outer, strict=True)), MAX_KERNEL, "a kernel")
+    spread = torch.nn.functional.pad(spread, (inner[1], outer[1], inner[0], outer[0]))
+    more = [s + 2 * p - n for n, s, p in zip(spread.shape[2:], steps, borders, strict=True)]
+    offset = None if bias is None else c.tensor(bias, "bias")
+    return torch_convolution.conv_transpose2d(c.builder, x, spread, offset, steps, borders, more, group)
+
+
+def _sized_by_output(c: Context, node: Node, x: View, steps: list[int]) -> Node:
+    """output_shape overrides the padding; it is the same as SAME where it is stride times the input."""
+    size = [n * s for n, s in zip(c.frame.shape(x)[2:], steps, strict=True)]
+    said = node.integers("output_shape", [])
+    if said[-2:] != size:
+        wanted = " x ".join(map(str, size))
+        c.builder.refuse(f"output_shape {said} is not {wanted}", "leave it out and give pads and output_padding")
+    kind = node.text("auto_pad", "NOTSET")
+    kind = kind if kind == "SAME_UPPER" else "SAME_LOWER"
+    return replace(node, attributes={**node.attributes, "auto_pad": kind})

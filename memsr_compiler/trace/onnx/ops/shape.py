@@ -1,0 +1,187 @@
+"""Words for selections and views: which channels, and how the axes are looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.trace.onnx.constants import listed, parted
+from memsr_compiler.trace.onnx.file import Array, Node
+from memsr_compiler.trace.onnx.ops.registry import MAX_CHANNELS, Context, Value, onnx_word
+from memsr_compiler.trace.torch_ops import shape as torch_shape
+from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
+from memsr_compiler.trace.views import Axes, Size, Unreadable, View
+
+
+@onnx_word("Split")
+def split(c: Context, node: Node, x: View, sizes: Value | None = None) -> Any:
+    c.channels(x, node.integer("axis", 0), "splits")
+    if sizes is not None:
+        sizes = np.array(c.integers(sizes, "sizes"))
+    parts = parted(node, c.builder.channels(x), sizes)
+    return torch_shape.split(c.builder, x, parts, 1)
+
+
+@onnx_word("Slice")
+def take_slice(
+    c: Context,
+    node: Node,
+    x: View,
+    starts: Value,
+    ends: Value,
+    axes: Value | None = None,
+    steps: Value | None = None,
+) -> View:
+    firsts, lasts = _numbers(starts), _numbers(ends)
+    where = list(range(len(firsts))) if axes is None else c.integers(axes, "axes")
+    pace = [1] * len(firsts) if steps is None else c.integers(steps, "steps")
+    shape = c.frame.shape(x)
+    channels = slice(None)
+    for axis, first, last, step in zip([c.axis(x, a) for a in where], firsts, lasts, pace, strict=True):
+        size = shape[axis]
+        to_end = last == size or (isinstance(last, int) and last >= (size if isinstance(size, int) else 2**31 - 1))
+        if first == 0 and to_end and step == 1:
+            continue
+        if axis != 1 or len(x.axes) != 4:
+            c.builder.refuse(
+                f"it takes part of axis {axis} of {len(x.axes)}",
+                "a plain network keeps every pixel; crop outside the network",
+            )
+        channels = slice(first, last, step)
+    if channels == slice(None):
+        return x
+    return torch_shape.select(c.builder, x, range(c.builder.channels(x))[channels])
+
+
+def _numbers(value: Value) -> list[Any]:
+    if not isinstance(value, np.ndarray):
+        raise Unreadable("a slice at a place that depends on the image")
+    return listed(value)
+
+
+@onnx_word("Gather")
+def gather(c: Context, node: Node, x: View, index: Value) -> View:
+    c.channels(x, node.integer("axis", 0), "selects along")
+    numbers, width = c.integers(index, "index"), c.builder.channels(x)
+    if any(not -width <= i < width for i in numbers):
+        raise InvalidInput(f"{node.name}: {node.op}: an index is outside {width} channels.")
+    chosen = torch_shape.select(c.builder, x, [i % width for i in numbers])
+    assert isinstance(index, np.ndarray), "c.integers saw to it"
+    if index.ndim == 0:  # the channel axis is dropped
+        return c.frame.moved(chosen, lambda axes: (axes[0], *axes[2:]))
+    if index.ndim > 1:
+        c.builder.refuse("its index has several axes", "select channels with a list")
+    return chosen
+
+
+@onnx_word("Reshape")
+def reshape(c: Context, node: Node, x: View, shape: Value) -> View:
+    target: list[int | Size] = _numbers(shape)
+    if not node.integer("allowzero", 0):
+        own = c.frame.shape(x) if 0 in target else []
+        target = [own[i] if n == 0 else n for i, n in enumerate(target)]
+    try:
+        return c.frame.reshaped(x, target)
+    except Unreadable as error:
+        fixed = "at the size that the file fixes; export it with dynamic height and width"
+        c.builder.refuse(str(error), "use a pixel shuffle" if c.frame.height is None else fixed)
+
+
+@onnx_word("Flatten")
+def flatten(c: Context, node: Node, x: View) -> View:
+    at, rank = node.integer("axis", 1), len(x.axes)
+    at += rank if at < 0 else 0
+
+    def merged(axes: Axes) -> Axes:
+        return (tuple(f for axis in axes[:at] for f in axis), tuple(f for axis in axes[at:] for f in axis))
+
+    return c.frame.moved(x, merged)
+
+
+@onnx_word("Transpose")
+def transpose(c: Context, node: Node, x: View) -> View:
+    order = node.integers("perm", list(range(len(x.axes)))[::-1])
+    if sorted(order) != list(range(len(x.axes))):
+        raise InvalidInput(f"{node.name}: perm {order} is no order of {len(x.axes)} axes.")
+    return c.frame.moved(x, lambda axes: tuple(axes[i] for i in order))
+
+
+@onnx_word("Unsqueeze")
+def unsqueeze(c: Context, node: Node, x: View, axes: Value | None = None) -> View:
+    where = node.integers("axes", []) if axes is None else c.integers(axes, "axes")
+    rank = len(x.axes) + len(where)
+    new = {a % rank for a in where}
+
+    def widened(old: Axes) -> Axes:
+        left = list(old)
+        return tuple(() if i in new else left.pop(0) for i in range(rank))
+
+    return c.frame.moved(x, widened)
+
+
+@onnx_word("Squeeze")
+def squeeze(c: Context, node: Node, x: View, axes: Value | None = None) -> View:
+    given = node.integers("axes", []) if axes is None else c.integers(axes, "axes")
+    shape = c.frame.shape(x)
+    gone = {c.axis(x, a) for a in given} or {i for i, n in enumerate(shape) if n == 1}
+    if any(shape[i] != 1 for i in gone):
+        c.builder.refuse(f"it drops axes {sorted(gone)} of {'x'.join(map(str, shape))}", "drop axes of size 1 only")
+    return c.frame.moved(x, lambda old: tuple(axis for i, axis in enumerate(old) if i not in gone))
+
+
+@onnx_word("Shape")
+def shape(c: Context, node: Node, x: View) -> Array:
+    sizes = c.frame.shape(x)[node.integer("start", 0) : node.attributes.get("end")]
+    array = np.empty(len(sizes), dtype=object)
+    array[:] = sizes
+    return array
+
+
+@onnx_word("Expand")
+def expand(c: Context, node: Node, x: View, target: Value) -> View:
+    wanted, own = _numbers(target), c.frame.shape(x)
+    wanted = [1] * (len(own) - len(wanted)) + wanted
+    wide = [i for i, (n, size) in enumerate(zip(wanted, own, strict=True)) if n not in (1, size)]
+    if not wide:
+        return x
+    if wide != [1] or own[1] != 1 or len(own) != 4:
+        c.builder.refuse("it repeats the image itself", "repeat channels only")
+    c.room(wanted[1], MAX_CHANNELS, "a number of channels")
+    return torch_shape.select(c.builder, x, [0] * wanted[1])
+
+
+@onnx_word("Tile")
+def tile(c: Context, node: Node, x: View, times: Value) -> Any:
+    numbers = c.integers(times, "repeats")
+    if len(numbers) == 4:
+        c.room(numbers[1] * c.builder.channels(x), MAX_CHANNELS, "a number of channels")
+    return torch_shape.repeat(c.builder, x, numbers)
+
+
+@onnx_word("Identity")
+def identity(c: Context, node: Node, x: Value) -> Value:
+    return x
+
+
+@onnx_word("Cast")
+def cast(c: Context, node: Node, x: Value) -> Value:
+    if node.integer("to", 1) not in (1, 10, 11, 16):  # float32, float16, float64, bfloat16
+        c.builder.refuse("it rounds feature maps to integers", "export the network in floating point to its end")
+    return x
+
+
+@onnx_word("Dropout")
+def dropout(c: Context, node: Node, x: Value, ratio: Value | None = None, training: Value | None = None) -> Value:
+    if training is not None and any(_numbers(training)):
+        c.builder.refuse("dropout is active", "call model.eval() before exporting")
+    return x
+
+
+@onnx_word("Pad")
+def pad(c: Context, node: Node, x: View, pads: Value, value: Value | None = None, axes: Value | None = None) -> Any:
+    mode = node.text("mode", "constant")
+    if mode != "constant" and any(_numbers(pads)):
+        c.builder.refuse(*IMPOSSIBLE["reflection_pad2d"])
+    return torch_shape.pad(c.builder, x, _numbers(pads), mode)

@@ -1,0 +1,1 @@
+"""One word for each operation of torch that is read."""

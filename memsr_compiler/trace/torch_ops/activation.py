@@ -1,0 +1,162 @@
+"""Words for what is piecewise linear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.trace.builder import Builder
+from memsr_compiler.trace.torch_ops.pointwise import match_channels, neg
+from memsr_compiler.trace.torch_ops.registry import Word, word
+from memsr_compiler.trace.torch_ops.unsupported import GLOBAL, POOLING
+from memsr_compiler.trace.views import View
+
+
+def number(value: object) -> float:
+    return float(value.item()) if isinstance(value, Tensor) else float(value)  # type: ignore[arg-type]
+
+
+@word("relu")
+def relu(b: Builder, x: View, inplace: bool = False) -> View:
+    return b.add(ir.Relu(name=b.name("relu"), inputs=(b.feature(x),)))
+
+
+@word("prelu")
+def prelu(b: Builder, x: View, weight: Tensor) -> View:
+    slope = torch.broadcast_to(weight.double().reshape(-1), (b.channels(x),)).clone()
+    return b.add(ir.PRelu(name=b.name("prelu"), inputs=(b.feature(x),), slope=slope))
+
+
+@word("leaky_relu")
+def leaky_relu(b: Builder, x: View, negative_slope: float = 0.01, inplace: bool = False) -> View:
+    return prelu(b, x, torch.tensor([negative_slope], dtype=torch.float64))
+
+
+@word("rrelu", "rrelu_with_noise")
+def rrelu(b: Builder, x: View, *rest: Any, **_: object) -> View:
+    b.unknown("a randomised ReLU is not read; use LeakyReLU with the mean slope")
+
+
+@word("abs", "absolute")
+def absolute(b: Builder, x: View) -> View:
+    return prelu(b, x, torch.tensor([-1.0]))
+
+
+@word("clamp", "clip")
+def clamp(b: Builder, x: View, min: Any = None, max: Any = None) -> View:
+    if any(isinstance(v, View) or (isinstance(v, Tensor) and v.numel() != 1) for v in (min, max)):
+        x = x if min is None else maximum(b, x, min)
+        return x if max is None else minimum(b, x, max)
+    low = -math.inf if min is None else number(min)
+    high = math.inf if max is None else number(max)
+    return b.add(ir.Clamp(name=b.name("clamp"), inputs=(b.feature(x),), low=low, high=high))
+
+
+@word("clamp_min")
+def clamp_min(b: Builder, x: View, min: Any) -> View:
+    return clamp(b, x, min)
+
+
+@word("clamp_max")
+def clamp_max(b: Builder, x: View, max: Any) -> View:
+    return clamp(b, x, None, max)
+
+
+@word("hardtanh")
+def hardtanh(b: Builder, x: View, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> View:
+    return clamp(b, x, min_val, max_val)
+
+
+@word("relu6")
+def relu6(b: Builder, x: View, inplace: bool = False) -> View:
+    return clamp(b, x, 0.0, 6.0)
+
+
+@word("hardsigmoid")
+def hardsigmoid(b: Builder, x: View, inplace: bool = False) -> View:
+    return clamp(b, b.affine(x, 1 / 6, 0.5), 0.0, 1.0)
+
+
+@word("threshold", "_threshold")
+def threshold(b: Builder, x: View, threshold: float, value: float, inplace: bool = False) -> View:
+    if threshold != value:
+        b.refuse("it jumps, and a plain network is continuous", "use threshold = value")
+    return clamp(b, x, threshold)
+
+
+@word("maximum")
+def maximum(b: Builder, x: Any, y: Any) -> View:
+    x, y = (x, y) if isinstance(x, View) else (y, x)
+    if isinstance(y, View):
+        names = match_channels(b, [b.feature(x), b.feature(y)])
+        return b.add(ir.Maximum(name=b.name("maximum"), inputs=names))
+    if torch.as_tensor(y).numel() == 1:
+        return clamp(b, x, y)
+    bounds = _bounds(b, x, y)  # max(x, c) = relu(x - c) + c
+    return b.affine(relu(b, b.affine(x, 1.0, -bounds)), 1.0, bounds)
+
+
+@word("minimum")
+def minimum(b: Builder, x: Any, y: Any) -> View:
+    x, y = (x, y) if isinstance(x, View) else (y, x)
+    if isinstance(y, View):
+        return neg(b, maximum(b, neg(b, x), neg(b, y)))
+    if torch.as_tensor(y).numel() == 1:
+        return clamp(b, x, None, y)
+    bounds = _bounds(b, x, y)  # min(x, c) = c - relu(c - x)
+    return b.affine(relu(b, b.affine(x, -1.0, bounds)), -1.0, bounds)
+
+
+def _bounds(b: Builder, x: View, constant: Any) -> Tensor:
+    """A constant bound, one finite number for each channel."""
+    bounds = b.per_channel(constant, x)
+    if bounds is None:
+        shape = tuple(torch.as_tensor(constant).shape)
+        b.unknown(f"a bound of shape {shape} is not one number for each of {b.channels(x)} channels (1, C, 1, 1)")
+    if not bool(torch.isfinite(bounds).all()):
+        b.unknown("a bound is infinite or NaN for some channels; give each channel a finite one")
+    return bounds
+
+
+@word("max")
+def max_or_over(b: Builder, x: Any, *over: Any, y: Any = None, dim: Any = None, keepdim: bool = False) -> View:
+    return _extreme(b, maximum, "maximum", x, over, y, dim)
+
+
+@word("min")
+def min_or_over(b: Builder, x: Any, *over: Any, y: Any = None, dim: Any = None, keepdim: bool = False) -> View:
+    return _extreme(b, minimum, "minimum", x, over, y, dim)
+
+
+@word("amax")
+def amax(b: Builder, x: View, dim: Any = None, keepdim: bool = False) -> View:
+    _refuse_extreme(b, x, "maximum", dim)
+
+
+@word("amin")
+def amin(b: Builder, x: View, dim: Any = None, keepdim: bool = False) -> View:
+    _refuse_extreme(b, x, "minimum", dim)
+
+
+def _extreme(b: Builder, both: Word, kind: str, x: Any, over: Sequence[Any], y: Any, dim: Any) -> View:
+    """torch.max and min: of two tensors, or of one over a dim (a whole number)."""
+    second = over[0] if over else y
+    if isinstance(second, (View, Tensor)):
+        result: View = both(b, x, second)
+        return result
+    _refuse_extreme(b, x, kind, dim if second is None else second)
+
+
+def _refuse_extreme(b: Builder, x: View, kind: str, dim: Any) -> NoReturn:
+    dims = [d % len(x.axes) for d in (dim if isinstance(dim, Sequence) else [dim])] if dim is not None else []
+    if dims == [1] and not any(f.axis in "hw" for f in x.axes[1]):
+        b.refuse(
+            f"it takes the {kind} over channels (spatial attention?), which is not read",
+            f"remove it and retrain, or write it as torch.{kind} of two halves of the channels, again and again",
+        )
+    b.refuse(f"it takes the {kind} over pixels: {GLOBAL}", POOLING[1])

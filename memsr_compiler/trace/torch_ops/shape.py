@@ -1,0 +1,269 @@
+"""Words for selections and views: which channels, and how the axes are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.trace.builder import Builder
+from memsr_compiler.trace.torch_ops.registry import word
+from memsr_compiler.trace.views import View
+
+
+def select(b: Builder, x: View, index: Sequence[int]) -> View:
+    if list(index) == list(range(b.channels(x))):
+        return x
+    if not index:
+        b.refuse("it selects no channel", "check the slice")
+    return b.add(ir.Select(name=b.name("select"), inputs=(b.feature(x),), index=tuple(index)))
+
+
+@word("cat", "concat", "concatenate")
+def cat(b: Builder, tensors: Sequence[View], dim: int = 0) -> View:
+    if dim not in (1, -3):
+        b.refuse(f"it concatenates along axis {dim}", "concatenate channels (dim=1)")
+    if len(tensors) == 1:
+        return tensors[0]
+    return b.add(ir.Concat(name=b.name("cat"), inputs=tuple(b.feature(t) for t in tensors)))
+
+
+@word("chunk")
+def chunk(b: Builder, x: View, chunks: int, dim: int = 0) -> tuple[View, ...]:
+    size = -(-b.channels(x) // chunks)
+    return split(b, x, size, dim)
+
+
+@word("split", "split_with_sizes")
+def split(b: Builder, x: View, split_size_or_sections: Any, dim: int = 0) -> tuple[View, ...]:
+    if dim not in (1, -3):
+        b.refuse(f"it splits axis {dim}", "split channels (dim=1)")
+    width, sizes = b.channels(x), split_size_or_sections
+    if isinstance(sizes, int):
+        sizes = [min(sizes, width - i) for i in range(0, width, sizes)]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return tuple(select(b, x, range(s, s + n)) for s, n in zip(starts, sizes, strict=True))
+
+
+@word("slice")
+def slice_axis(b: Builder, x: View, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> View:
+    part: View = index(b, x, (slice(None),) * (dim % 4) + (slice(start, end, step),))
+    return part
+
+
+@word("slice_scatter")
+def slice_scatter(
+    b: Builder, x: View, src: View, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> View:
+    if dim % 4 != 1:
+        whole = (
+            start in (None, 0)
+            and step == 1
+            and (end is None or end == x.shape[dim] or (isinstance(end, int) and end >= 2**31))
+        )
+        if not whole:
+            b.refuse(f"it writes into part of axis {dim}", "a plain network treats every pixel alike")
+        return src
+    width = b.channels(x)
+    written = list(range(width))[slice(start, end, step)]
+    both = cat(b, [x, src], 1)
+    return select(b, both, [width + written.index(c) if c in written else c for c in range(width)])
+
+
+@word("copy")
+def copy(b: Builder, x: View, src: View, non_blocking: bool = False) -> View:
+    return src
+
+
+@word("narrow")
+def narrow(b: Builder, x: View, dim: int, start: int, length: int) -> View:
+    return slice_axis(b, x, dim, start, start + length)
+
+
+@word("index_select")
+def index_select(b: Builder, x: View, dim: int, index: Tensor) -> View:
+    if dim not in (1, -3):
+        b.refuse(f"it selects along axis {dim}", "select channels (dim=1)")
+    return select(b, x, index.tolist())
+
+
+@word("getitem")
+def index(b: Builder, x: Any, key: Any) -> Any:
+    if not isinstance(x, View):
+        return x[key]
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if any(k is None for k in keys):
+        b.unknown("indexing with None adds an axis; write it as unsqueeze")
+    if Ellipsis in keys:
+        at = keys.index(Ellipsis)
+        keys[at : at + 1] = [slice(None)] * (len(x.axes) - len(keys) + 1)
+    for axis, (size, k) in enumerate(zip(x.shape, keys, strict=False)):
+        if axis == 1 or k == slice(None) or type(k) is int:
+            continue
+        whole = (
+            isinstance(k, slice) and k.start in (None, 0) and k.step in (None, 1) and (k.stop is None or k.stop == size)
+        )
+        endless = isinstance(k, slice) and k.start in (None, 0) and isinstance(k.stop, int) and k.stop >= 2**31
+        if not whole and not endless:
+            _refuse_part(b, axis)
+    if len(keys) > 1 and type(keys[1]) is not int and keys[1] != slice(None):
+        numbers = keys[1]
+        if not isinstance(numbers, slice):
+            numbers = torch.as_tensor(numbers)
+            if numbers.dtype == torch.bool:
+                numbers = numbers.nonzero()[:, 0]
+            numbers = numbers.tolist()
+        width = b.channels(x)
+        x = select(b, x, range(width)[numbers] if isinstance(numbers, slice) else [i % width for i in numbers])
+    for axis in reversed(range(len(keys))):
+        if type(keys[axis]) is int:
+            x = select_one(b, x, axis, keys[axis])
+    return x
+
+
+def _refuse_part(b: Builder, axis: int) -> NoReturn:
+    b.refuse(f"it takes part of axis {axis}", "a plain network keeps every pixel; crop outside the network")
+
+
+@word("index")
+def index_tensors(b: Builder, x: View, indices: Sequence[Tensor | None]) -> Any:
+    """ATen's x[..., i, ...]: a None stands for a whole axis."""
+    return index(b, x, tuple(slice(None) if i is None else i for i in indices))
+
+
+@word("select")
+def select_one(b: Builder, x: View, dim: int, index: int) -> View:
+    """x[:, i]: without that axis."""
+    at = dim % len(x.axes)
+    if x.shape[at] != 1:
+        if at != 1 or len(x.axes) != 4:
+            _refuse_part(b, at)
+        x = select(b, x, [index % b.channels(x)])
+    return squeeze(b, x, at)
+
+
+@word("unbind")
+def unbind(b: Builder, x: View, dim: int = 0) -> tuple[View, ...]:
+    if dim not in (1, -3):
+        b.refuse(f"it splits axis {dim}", "split channels (dim=1)")
+    return tuple(select_one(b, x, 1, i) for i in range(b.channels(x)))
+
+
+@word("stack")
+def stack(b: Builder, tensors: Sequence[View], dim: int = 0) -> View:
+    if dim not in (1, -3) or any(len(t.axes) != 3 for t in tensors):
+        b.unknown(f"it stacks along axis {dim}; concatenate channels instead")
+    return cat(b, [unsqueeze(b, t, 1) for t in tensors], 1)
+
+
+@word("flip")
+def flip(b: Builder, x: View, *dims: Any) -> View:
+    axes = list(dims[0]) if len(dims) == 1 and isinstance(dims[0], Sequence) else list(dims)
+    if any(a not in (1, -3) for a in axes):
+        b.refuse("it mirrors the image, and a plain network is local", "mirror outside the network")
+    return select(b, x, range(b.channels(x))[::-1]) if axes else x
+
+
+@word("size", "sym_size")
+def size(b: Builder, x: View, dim: int | None = None) -> Any:
+    return x.shape if dim is None else x.shape[dim]
+
+
+@word("view", "reshape", "_unsafe_view")
+def reshape(b: Builder, x: View, *shape: Any) -> View:
+    sizes = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else list(shape)
+    return x.reshaped(sizes)
+
+
+@word("flatten")
+def flatten(b: Builder, x: View, start_dim: int = 0, end_dim: int = -1) -> View:
+    first, last = start_dim % len(x.axes), end_dim % len(x.axes)
+    merged = tuple(f for axis in x.axes[first : last + 1] for f in axis)
+    return View(x.op, (*x.axes[:first], merged, *x.axes[last + 1 :]))
+
+
+@word("unflatten")
+def unflatten(b: Builder, x: View, dim: int, sizes: Sequence[Any]) -> View:
+    shape = list(x.shape)
+    return x.reshaped([*shape[: dim % len(shape)], *sizes, *shape[dim % len(shape) + 1 :]])
+
+
+@word("permute")
+def permute(b: Builder, x: View, *dims: Any) -> View:
+    order = list(dims[0]) if len(dims) == 1 and isinstance(dims[0], Sequence) else list(dims)
+    return x.permuted([d % len(x.axes) for d in order])
+
+
+@word("transpose", "swapaxes", "swapdims")
+def transpose(b: Builder, x: View, dim0: int, dim1: int) -> View:
+    order = list(range(len(x.axes)))
+    order[dim0], order[dim1] = order[dim1], order[dim0]
+    return x.permuted(order)
+
+
+@word("unsqueeze")
+def unsqueeze(b: Builder, x: View, dim: int) -> View:
+    at = dim % (len(x.axes) + 1)
+    return View(x.op, (*x.axes[:at], (), *x.axes[at:]))
+
+
+@word("squeeze")
+def squeeze(b: Builder, x: View, dim: int) -> View:
+    at = dim % len(x.axes)
+    return View(x.op, (*x.axes[:at], *x.axes[at + 1 :])) if x.shape[at] == 1 else x
+
+
+@word("repeat")
+def repeat(b: Builder, x: View, *sizes: Any) -> View:
+    times = list(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else list(sizes)
+    if len(times) != 4 or [t for i, t in enumerate(times) if i != 1] != [1, 1, 1]:
+        b.refuse("it repeats the image itself", "repeat channels only")
+    return select(b, x, list(range(b.channels(x))) * times[1])
+
+
+@word("tile")
+def tile(b: Builder, x: View, *dims: Any) -> View:
+    times = list(dims[0]) if len(dims) == 1 and isinstance(dims[0], Sequence) else list(dims)
+    return repeat(b, x, [1] * (4 - len(times)) + times)
+
+
+@word("repeat_interleave")
+def repeat_interleave(b: Builder, x: View, repeats: int, dim: int | None = None) -> View:
+    if dim not in (1, -3):
+        b.unknown("pixels are repeated along one axis; write it as nearest-neighbour interpolate")
+    return select(b, x, [c for c in range(b.channels(x)) for _ in range(repeats)])
+
+
+@word(
+    "clone",
+    "contiguous",
+    "detach",
+    "alias",
+    "to",
+    "_to_copy",
+    "float",
+    "double",
+    "lift_fresh_copy",
+    "type_as",
+)
+def same(b: Builder, x: Any, *_: object, **__: object) -> Any:
+    return x
+
+
+@word("dropout", "dropout2d", "feature_dropout", "alpha_dropout", "native_dropout")
+def dropout(b: Builder, x: View, p: float = 0.5, training: bool = True, inplace: bool = False) -> View:
+    if training:
+        b.refuse("dropout is active", "call model.eval() first")
+    return x
+
+
+@word("pad", "constant_pad_nd")
+def pad(b: Builder, x: View, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> View:
+    if not any(pad):
+        return x
+    b.refuse(
+        f"padding {tuple(pad)} ({mode}) outside a convolution", "use the convolution's own zero padding, (k - 1) / 2"
+    )

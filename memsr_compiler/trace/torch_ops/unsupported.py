@@ -1,0 +1,57 @@
+"""Operations that no plain network can express, with the reason and the way out.
+
+A name that has a word too has it for the cases that can be plain (a mean over channels), and the reason is for the
+others.
+"""
+
+from __future__ import annotations
+
+GATE = "its result multiplies or reweights pixels by other pixels, and a plain network is piecewise linear"
+SMOOTH = "it is curved, and a plain network is piecewise linear"
+GLOBAL = "every output pixel depends on the whole image, and a plain network is local"
+RETRAIN = "replace it by a piecewise linear one and retrain"
+POOLING = (GLOBAL, "remove the pooling (channel attention?) and retrain")
+IMPOSSIBLE: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        ("sigmoid", "softmax", "_softmax", "log_softmax", "hardswish", "glu"),
+        (SMOOTH, "remove the gate (attention) it belongs to and retrain, or convert the parts around it"),
+    ),
+    **dict.fromkeys(
+        ("gelu", "silu", "tanh", "softplus", "mish", "elu", "selu", "exp", "log", "sqrt", "sin", "cos", "erf"),
+        (SMOOTH, RETRAIN),
+    ),
+    **dict.fromkeys(
+        (
+            "adaptive_avg_pool2d",
+            "_adaptive_avg_pool2d",
+            "adaptive_max_pool2d",
+            "mean",
+            "std",
+            "var",
+            "sum",
+            "amax",
+            "amin",
+        ),
+        POOLING,
+    ),
+    **dict.fromkeys(
+        ("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm", "normalize"),
+        (GLOBAL, "use batch norm, which becomes constant, and retrain"),
+    ),
+    **dict.fromkeys(
+        ("matmul", "bmm", "einsum", "scaled_dot_product_attention", "baddbmm"),
+        (GATE, "remove the attention and retrain"),
+    ),
+    **dict.fromkeys(
+        ("max_pool2d", "avg_pool2d", "max_pool2d_with_indices"),
+        ("it lowers the resolution or takes maxima over pixels", "remove the pooling and retrain"),
+    ),
+    **dict.fromkeys(
+        ("reflection_pad2d", "replication_pad2d", "circular_pad2d"),
+        (
+            "its border is not zero padding, so no plain network is equal at the border",
+            "use padding_mode='zeros' and retrain",
+        ),
+    ),
+    **dict.fromkeys(("grid_sample", "affine_grid", "deform_conv2d"), (GATE, "remove it and retrain")),
+}
