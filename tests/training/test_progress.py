@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from memsr_compiler.training import progress
 from memsr_compiler.training.patches import Batch
 from memsr_compiler.training.progress import LOG, Log, Meter
 from memsr_compiler.training.recipe import Recipe
@@ -16,7 +16,7 @@ from memsr_compiler.training.recipe import Recipe
 
 def test_a_meter_gives_means_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, *(1.0, 3.0), 8.0, 8.0, *(8.0, 10.0), 20.0])  # begun; waited 2; asked twice; waited 2; asked
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     meter = Meter(Recipe(steps=20, batch=4), first=10)
     source = meter.time_waiting([Batch(torch.zeros(1), torch.zeros(1), ("a",))] * 2)
     next(source)
