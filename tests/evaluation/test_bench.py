@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,7 +93,7 @@ def test_memory_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(footprint, "_CLEAR", Path("/nowhere/clear_refs"))
     monkeypatch.setattr(footprint, "_STATUS", Path("/nowhere/status"))
-    monkeypatch.setattr(footprint.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     highest = iter([100, 350])  # KiB
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=next(highest)))
     found = footprint.measure_run(TorchNetwork(nn.Identity()), (3, 8, 8))
@@ -123,11 +124,9 @@ def test_memory_of_a_process_of_its_own(models: Path) -> None:
 
 
 def test_a_killed_process_is_explained(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(footprint.sys, "executable", "/bin/sh")
-    real = footprint.subprocess.run
-    monkeypatch.setattr(
-        footprint.subprocess, "run", lambda command, **options: real(["/bin/sh", "-c", "kill -9 $$"], **options)
-    )
+    monkeypatch.setattr(sys, "executable", "/bin/sh")
+    real = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: real(["/bin/sh", "-c", "kill -9 $$"], **options))
     with pytest.raises(MemsrError, match=r"killed .* smaller --size"):
         footprint.peak_memory(NetworkFile(models / "plain.onnx"), (3, 8, 8))
 
@@ -142,7 +141,7 @@ def test_the_same_network_four_times(models: Path) -> None:
         [models / name for name in names], size=(40, 30), repeats=3, threads=1, images=lambda scale: images
     )
     assert [m.engine for m in found] == ["torch, cpu", *["ONNX Runtime, cpu"] * 3]
-    assert [m.path.name for m in found] == list(names)
+    assert [m.name for m in found] == list(names)
     teacher, plain, stored, half = found
     assert teacher.score and plain.score and half.score
     assert plain.score.psnr == pytest.approx(teacher.score.psnr, abs=1e-3)
@@ -171,7 +170,8 @@ def test_what_cannot_be_counted_is_measured_all_the_same(models: Path) -> None:
 
 
 def test_nothing_to_measure(models: Path) -> None:
-    for arguments in ({"repeats": 0}, {"size": (0, 5)}, {"models": []}):
+    wrong: tuple[dict[str, object], ...] = ({"repeats": 0}, {"size": (0, 5)}, {"models": []})
+    for arguments in wrong:
         with pytest.raises(InvalidInput, match="want 1 or more of each"):
             benchmark(**{"models": [models / "plain.onnx"], **arguments})  # type: ignore[arg-type]
 

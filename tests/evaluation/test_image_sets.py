@@ -68,8 +68,8 @@ def test_hr_may_be_larger_by_less_than_the_scale(tmp_path: Path) -> None:
     for part, image in (("HR", picture(61, 60)), ("LR", resize(picture(60, 60), 1 / 2))):
         (tmp_path / part).mkdir()
         write_image(tmp_path / part / "a.png", image)
-    (image,) = read_test_images(tmp_path, 2)
-    assert image.high.shape == (60, 60, 3)
+    (pair,) = read_test_images(tmp_path, 2)
+    assert pair.high.shape == (60, 60, 3)
     write_image(tmp_path / "HR" / "a.png", picture(62, 60))
     with pytest.raises(InvalidInput, match=r"a\.png: HR is 60x62 and LR 30x30, which is not x2"):
         read_test_images(tmp_path, 2)

@@ -69,7 +69,7 @@ def test_a_luma_network_gets_luma_by_either_protocol() -> None:
         seen.append(x)
         return x
 
-    score = {p: evaluate(remember, Takes(1, 1), [image], scale=2, protocol=p)[0].psnr for p in ("edsr", "srcnn")}  # type: ignore[arg-type]
+    score = {p: evaluate(remember, Takes(1, 1), [image], scale=2, protocol=p)[0].psnr for p in ("edsr", "srcnn")}
     enlarged = resize(luma(image.low) / 255, 2), srcnn_input(image.high, 2)
     for x, expected in zip(seen, enlarged, strict=True):
         assert x.shape == (1, 1, 60, 64)
@@ -81,7 +81,7 @@ def test_a_luma_network_gets_luma_by_either_protocol() -> None:
 def test_a_luma_network_of_its_own_scale() -> None:
     image = TestImage.of("a", photograph(), 3)
     for protocol in ("edsr", "srcnn"):
-        (score,) = evaluate(Nearest(3), Takes(3, 1), [image], scale=3, protocol=protocol)  # type: ignore[arg-type]
+        (score,) = evaluate(Nearest(3), Takes(3, 1), [image], scale=3, protocol=protocol)
         assert 15 < score.psnr < 45
 
 
@@ -156,10 +156,10 @@ def test_one_way_to_a_psnr() -> None:
     for protocol in ("edsr", "srcnn"):
         for takes in (Takes(2), Takes(2, 1), Takes(1), Takes(1, 1)):
             network = Nearest(takes.scale)
-            (score,) = evaluate(network, takes, [image], protocol=protocol)  # type: ignore[arg-type]
-            output = enlarge(network, takes, image, protocol=protocol)  # type: ignore[arg-type]
-            assert mean_psnr([image], [output], protocol=protocol) == score.psnr  # type: ignore[arg-type]
-            assert mean_psnr([image], [to_uint8(output)], protocol=protocol) == score.psnr  # type: ignore[arg-type]
+            (score,) = evaluate(network, takes, [image], protocol=protocol)
+            output = enlarge(network, takes, image, protocol=protocol)
+            assert mean_psnr([image], [output], protocol=protocol) == score.psnr
+            assert mean_psnr([image], [to_uint8(output)], protocol=protocol) == score.psnr
     assert mean_psnr([], []) is None
 
 
@@ -183,7 +183,7 @@ def test_wrong_networks_images_and_devices() -> None:
     ]
     for arguments, options, words in cases:
         with pytest.raises(InvalidInput, match=words):
-            evaluate(*arguments, **options)  # type: ignore[arg-type]
+            evaluate(*arguments, **options)  # type: ignore[call-overload]
 
 
 @needs_benchmarks

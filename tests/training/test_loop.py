@@ -36,7 +36,8 @@ def trained(
     objective = Supervised(new_plain(3, width, 2))
     place.mkdir(exist_ok=True)
     loop.run(objective, cut_patches(photographs, place.parent / "cache"), how, place, validate=score, resume=resume)
-    return checkpoints.load(checkpoints.newest(place))["objective"]
+    weights: dict[str, Tensor] = checkpoints.load(checkpoints.newest(place))["objective"]
+    return weights
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
@@ -109,7 +110,7 @@ def test_overfitting_reaches_45_db(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     Image.fromarray(draw_picture(32, 32, 0)).save(tmp_path / "one" / "0.png")
     source = cut_patches(tmp_path / "one", tmp_path, patch=16)
-    low, high = (torch.stack([source[i][k] for i in range(8)]) for k in (0, 1))
+    low, high = map(torch.stack, zip(*(source[i][:2] for i in range(8)), strict=True))
 
     def psnr(network: nn.Module) -> float:
         with torch.no_grad():
@@ -172,7 +173,7 @@ def test_two_processes_give_what_one_gives(networks: Path, photographs: Path, tm
     script, tests = Path(train_in_double.__file__), Path(__file__).parents[1]
     path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": path}
-    command = [*TORCHRUN, script, networks, photographs, tmp_path / "two"]
+    command: list[str | Path] = [*TORCHRUN, script, networks, photographs, tmp_path / "two"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ends = [checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("one", "two")]

@@ -42,7 +42,8 @@ def test_a_patch_is_a_turned_part_of_photograph_and_small_image(photographs: Pat
 
 
 def test_what_is_ready_is_not_made_again_and_bad_files_are_named(photographs: Path, tmp_path: Path) -> None:
-    folder, cache, told = tmp_path / "data" / "DIV2K_train_HR", tmp_path / "cache", []
+    folder, cache = tmp_path / "data" / "DIV2K_train_HR", tmp_path / "cache"
+    told: list[str] = []
     folder.mkdir(parents=True)
     Image.fromarray(draw_picture(40, 40, 0)).save(folder / "good.png")
     Image.fromarray(draw_picture(9, 9, 0)).save(folder / "small.png")

@@ -41,4 +41,4 @@ def test_new_weights_have_the_variance_of_their_name(start: str) -> None:
     fan_in, fan_out = 64 * 9, 12 * 9
     expected = 2 / fan_in if start == "he" else 2 / (fan_in + fan_out)
     assert float(net[2].weight.detach().var()) == pytest.approx(expected, rel=0.1)
-    assert not any(bool(layer.bias.any()) for layer in net if layer.bias is not None)
+    assert not any(bool(layer.bias.any()) for layer in net)

@@ -1,0 +1,79 @@
+"""The state of a run: its average of weights, its best score, and what a checkpoint holds of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.training.losses import Supervised
+from memsr_compiler.training.recipe import Recipe
+from memsr_compiler.training.state import Average, RunState
+
+
+def one_weight() -> nn.Linear:
+    """A module of one number, 0."""
+    layer = nn.Linear(1, 1, bias=False).double()
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+def test_the_average_is_over_fewer_steps_at_first() -> None:
+    module = one_weight()
+    average = Average(module, decay=0.25)
+    expected = 0.0
+    for step, decay in ((1, 2 / 11), (2, 0.25), (3, 0.25)):  # (1 + t) / (10 + t) at most
+        nn.init.constant_(module.weight, step)
+        average.add(module, step)
+        expected = decay * expected + (1 - decay) * step
+        assert float(average.values["weight"]) == pytest.approx(expected, rel=1e-14)  # a few float64 roundings
+
+
+def test_the_average_is_lent_and_given_back() -> None:
+    module = one_weight()
+    state = RunState(Supervised(module), Recipe(average=0.9))
+    assert state.average is not None
+    nn.init.ones_(module.weight)
+    with state.averaged():
+        assert module.weight.item() == 0.0
+    assert module.weight.item() == 1.0 and state.average.values["network.weight"].item() == 0.0
+    with pytest.raises(ZeroDivisionError), state.averaged():
+        raise ZeroDivisionError
+    assert module.weight.item() == 1.0
+
+
+def test_the_best_score_is_kept_with_its_step() -> None:
+    state = RunState(Supervised(one_weight()), Recipe())
+    assert math.isnan(state.best)
+    for step, psnr in enumerate((1.0, 5.0, 5.0, 2.0)):
+        state.step = step
+        state.note_score(psnr)
+    assert (state.start, state.best, state.best_step, state.last) == (1.0, 5.0, 1, 2.0)  # the first of equals
+    state.forget_best()
+    assert math.isnan(state.best) and state.best_step == 0 and state.start == 1.0
+
+
+def test_a_state_is_restored_as_it_was_and_only_into_its_own_run() -> None:
+    def trained() -> RunState:
+        module = one_weight()
+        state = RunState(Supervised(module), Recipe(steps=5, average=0.9))
+        module.weight.grad = torch.ones_like(module.weight)
+        state.optimizer.step()
+        state.advance()
+        state.note_score(3.0)
+        return state
+
+    content = trained().content()
+    again = RunState(Supervised(one_weight()), Recipe(steps=5, average=0.9))
+    again.restore(content)
+    assert (again.step, again.best, again.rate) == (1, 3.0, trained().rate)
+    assert again.content()["objective"] == content["objective"]
+    for recipe, reason in (
+        (Recipe(steps=6, average=0.9), "of a run of 5 steps"),
+        (Recipe(steps=5), "averages weights"),
+    ):
+        with pytest.raises(InvalidInput, match=reason):
+            RunState(Supervised(one_weight()), recipe).restore(content)
