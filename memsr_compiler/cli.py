@@ -24,7 +24,6 @@ from memsr_compiler.commands.example import Incomplete, complete, suggest
 from memsr_compiler.commands.options import (
     BenchOptions,
     ConvertOptions,
-    DistillOptions,
     EvalOptions,
     InspectOptions,
     PlainOrTeacherOptions,
@@ -36,11 +35,11 @@ from memsr_compiler.commands.options import (
     SweepOptions,
     TalkOptions,
     TeacherOptions,
-    TrainOptions,
     UpscaleOptions,
     VerboseOptions,
     VerifyOptions,
 )
+from memsr_compiler.commands.training_options import DistillOptions, TrainOptions
 from memsr_compiler.errors import CertificateError, ExportError, MemsrError, NotEquivalent
 from memsr_compiler.version import VERSION
 

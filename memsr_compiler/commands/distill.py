@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from memsr_compiler.analysis.cost import cost_of_graph
-from memsr_compiler.commands.options import DistillOptions, ReadingOptions
+from memsr_compiler.commands.options import ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first, silence_others
-from memsr_compiler.commands.student_common import source
+from memsr_compiler.commands.student_common import read_source
 from memsr_compiler.commands.training_common import (
     begin,
     check,
@@ -19,6 +19,7 @@ from memsr_compiler.commands.training_common import (
     show_progress,
     tell,
 )
+from memsr_compiler.commands.training_options import DistillOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
@@ -40,7 +41,7 @@ def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     check(options, how, record)
     student = load_plain(options.student, require_certificate=False).float()
     student.certificate = None  # it speaks of these weights, and others will come
-    model = source(reading.of(options.teacher), 8, talk)
+    model = read_source(reading.of(options.teacher), 8, talk)
     input_range = model.takes.input_range
     teacher = LeveledTeacher.of(model.model, input_range)
     info = student.info

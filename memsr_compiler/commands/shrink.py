@@ -20,8 +20,8 @@ from memsr_compiler.commands.student_common import (
     cost_cells,
     cost_data,
     derive,
-    material,
-    source,
+    read_material,
+    read_source,
 )
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation.image_sets import ImageSet, TestImage
@@ -55,9 +55,9 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
         raise InvalidInput(f"{options.save}: --save writes .safetensors; name it so")
     files = [path for path in (out, options.save, options.report) if path is not None]
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
-    teacher = source(teacher_options, options.align, talk)
+    teacher = read_source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
-    given = material(options, teacher.takes, talk)
+    given = read_material(options, teacher.takes, talk)
     with talk.progress() as step:
         with join_processes():
             net = derive(teacher, options, options.budget, given, step)

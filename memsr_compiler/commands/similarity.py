@@ -11,7 +11,7 @@ from torch import Tensor
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.options import ReadingOptions, SimilarityOptions, StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.student_common import Source, material, source
+from memsr_compiler.commands.student_common import Source, read_material, read_source
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.cka import linear_cka
 from memsr_compiler.files import atomic_write
@@ -31,7 +31,7 @@ def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None
     files = [path for path in (options.csv, options.plot) if path is not None]
     networks = (options.first, options.second)
     check_outputs(files, reads=networks, overwrite=options.overwrite)
-    a, b = (source(_own(reading, path), 8, talk) for path in networks)
+    a, b = (read_source(_own(reading, path), 8, talk) for path in networks)
     values = linear_cka(_levels(a), _levels(b), _images(a, options, talk), device=options.device)
     names = [path.name for path in networks]
     if options.csv is not None:
@@ -68,7 +68,7 @@ def _levels(network: Source) -> LeveledTeacher:
 
 def _images(network: Source, options: SimilarityOptions, talk: Talk) -> list[Tensor]:
     takes = network.takes
-    given = material(StudentOptions(calibration=options.data), takes, talk).calibration
+    given = read_material(StudentOptions(calibration=options.data), takes, talk).calibration
     images = given or sample_inputs(scale=takes.scale, channels=takes.channels, input_range=takes.input_range)
     return batches(images, samples=options.samples)
 

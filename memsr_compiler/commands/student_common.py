@@ -58,7 +58,7 @@ class Material:
         return calibration_image_set(self.photographs, takes.scale)
 
 
-def source(options: TeacherOptions, align: int, talk: Talk) -> Source:
+def read_source(options: TeacherOptions, align: int, talk: Talk) -> Source:
     """Read a teacher, or a plain network of ours."""
     if is_plain(options.teacher):
         return _plain_source(options, talk)
@@ -94,8 +94,8 @@ def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
     return Source(net, takes, words, cost, cost)
 
 
-def material(options: StudentOptions, takes: Takes, talk: Talk) -> Material:
-    """The calibration images.  Raises InvalidInput if there are none."""
+def read_material(options: StudentOptions, takes: Takes, talk: Talk) -> Material:
+    """Read the calibration images.  Raises InvalidInput if there are none."""
     if options.calibration is None:
         return Material(None, None)
     photographs = read_folder(options.calibration, warn=talk.warn)
@@ -117,7 +117,7 @@ def derive(
     given: Material,
     on_step: Callable[[str], None] | None = None,
 ) -> PlainNet:
-    """A student by `shrink`, with one budget: {"theta": 0.05}, say."""
+    """Derive a student by `shrink`, with one budget: {"theta": 0.05}, say."""
     chosen: dict[str, Any] = {"samples": options.samples, "refit": options.refit}
     if options.paper and options.init != "memsr":
         raise InvalidInput("--paper is for --init memsr; the default mode is not the paper's")

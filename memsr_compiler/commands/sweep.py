@@ -22,8 +22,8 @@ from memsr_compiler.commands.student_common import (
     cost_cells,
     cost_data,
     derive,
-    material,
-    source,
+    read_material,
+    read_source,
 )
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
@@ -53,9 +53,9 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
-    teacher = source(teacher_options, options.align, talk)
+    teacher = read_source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
-    given = material(options, teacher.takes, talk)
+    given = read_material(options, teacher.takes, talk)
     if options.data is None:
         tests = given.tests(teacher.takes)
     else:

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from memsr_compiler.commands.options import TrainOptions
 from memsr_compiler.commands.output import Talk, is_first, silence_others
 from memsr_compiler.commands.teachers import parse_arguments
 from memsr_compiler.commands.training_common import (
@@ -21,6 +20,7 @@ from memsr_compiler.commands.training_common import (
     show_progress,
     tell,
 )
+from memsr_compiler.commands.training_options import TrainOptions
 from memsr_compiler.errors import MemsrError
 from memsr_compiler.files import atomic_write
 from memsr_compiler.lowering.compile import compile_to_plain

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.commands.command import option_values
-from memsr_compiler.commands.options import TrainingOptions
 from memsr_compiler.commands.output import Talk, is_first
+from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation.image_sets import TestImage, read_test_images
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean

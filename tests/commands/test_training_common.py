@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from memsr_compiler.commands.options import TrainingOptions
 from memsr_compiler.commands.training_common import CONFIG, check
+from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.training.recipe import Recipe
 

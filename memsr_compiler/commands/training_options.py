@@ -1,0 +1,181 @@
+"""Every option of `train` and `distill`, once; see `options`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from memsr_compiler.commands.command import NETWORK, RUN, TRAINING, option
+from memsr_compiler.commands.config_file import resume_run, use_config_file
+from memsr_compiler.commands.options import check_seed
+from memsr_compiler.commands.quantities import check_number
+
+Rate = Annotated[
+    float,
+    option(
+        "Peak of the one-cycle learning rate; MemSR's is 2e-4",
+        panel=TRAINING,
+        metavar="RATE",
+        callback=check_number("a learning rate above 0; 2e-4 is MemSR's", lambda x: x > 0),
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """A run on photographs, for `train` and `distill`."""
+
+    data: Annotated[
+        Path,
+        option("High-resolution photographs; or a folder with one named ..HR, as DIV2K's", panel=RUN, metavar="DIR"),
+    ]
+    out: Annotated[Path, option("Folder for the run and its result", "--out", "-o", panel=RUN, metavar="RUN")]
+    overwrite: Annotated[
+        bool, option("Begin anew in a folder that holds a run, which is lost", "--overwrite", panel=RUN)
+    ] = False
+    val: Annotated[
+        Path | None,
+        option("Images to validate on, HR alone or HR and LR; default: those that ship", panel=RUN, metavar="DIR"),
+    ] = None
+    cache: Annotated[
+        Path | None,
+        option("Where photographs made ready are kept; default: the user's cache folder", panel=RUN, metavar="DIR"),
+    ] = None
+    resume: Annotated[
+        Path | None,
+        option(
+            "Go on with a run, or from one of its checkpoints, with the options it began with",
+            panel=RUN,
+            metavar="RUN",
+            is_eager=True,
+            callback=resume_run,
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        option(
+            "Options from a YAML file, name: value",
+            panel=RUN,
+            metavar="RUN.yaml",
+            is_eager=True,
+            callback=use_config_file,
+        ),
+    ] = None
+    steps: Annotated[int, option("Optimizer steps", panel=TRAINING, metavar="N", min=1)] = 10_000
+    batch: Annotated[
+        int, option("Patches in a step, of all processes together", panel=TRAINING, metavar="N", min=1)
+    ] = 16
+    patch: Annotated[
+        int, option("Side of a patch of the photograph, in pixels", panel=TRAINING, metavar="N", min=1)
+    ] = 192
+    rate: Rate = 2e-4
+    warm_up: Annotated[
+        float,
+        option(
+            "Part of the steps until the peak, 0 to 1",
+            panel=TRAINING,
+            metavar="PART",
+            callback=check_number("a number between 0 and 1", lambda x: 0 < x < 1),
+        ),
+    ] = 0.3
+    every: Annotated[
+        int, option("Steps between validations, each with a checkpoint", panel=TRAINING, metavar="N", min=1)
+    ] = 500
+    clip: Annotated[
+        float,
+        option(
+            "Largest norm of the gradient, 0: any",
+            panel=TRAINING,
+            metavar="NORM",
+            callback=check_number("a number from 0 on", lambda x: x >= 0),
+        ),
+    ] = 0.0
+    ema: Annotated[
+        float,
+        option(
+            "Decay of the moving average of weights, 0: none",
+            panel=TRAINING,
+            metavar="DECAY",
+            callback=check_number("a number from 0 to below 1", lambda x: 0 <= x < 1),
+        ),
+    ] = 0.0
+    precision: Annotated[Literal["no", "bf16", "fp16"], option("Mixed precision", panel=TRAINING)] = "no"
+    compiled: Annotated[bool, option("Use torch.compile", "--compile/--no-compile", panel=TRAINING)] = False
+    workers: Annotated[
+        int, option("Processes that cut patches, 0: this one", panel=TRAINING, metavar="N", min=0, max=1024)
+    ] = 0
+    seed: Annotated[
+        int,
+        option(
+            "Of patches and new weights; MemSR's are 233 to 236",
+            panel=TRAINING,
+            metavar="N",
+            min=0,
+            callback=check_seed,
+        ),
+    ] = 233
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(TrainingOptions):
+    """A student, its teacher, and how much the teacher's features count.  scale: None: the student's."""
+
+    student: Annotated[Path, typer.Argument(help="A plain student, as shrink wrote it", metavar="STUDENT")]
+    teacher: Annotated[Path, option("The trained network that it was derived from", panel=NETWORK, metavar="TEACHER")]
+    scale: Annotated[
+        int | None, option("Scale factor; default: the student's", panel=NETWORK, metavar="N", min=1, max=16)
+    ] = None
+    rate: Rate = 5e-5
+    weight: Annotated[
+        float,
+        option(
+            "Weight of the features' distance, lambda of Eq. 14; 0: none",
+            "--lambda",
+            panel=TRAINING,
+            metavar="WEIGHT",
+            callback=check_number("a number from 0 on; 0.3 is the paper's", lambda x: x >= 0),
+        ),
+    ] = 0.3
+    epsilon: Annotated[
+        float,
+        option(
+            "What is left of that at the end, Eq. 14",
+            panel=TRAINING,
+            metavar="PART",
+            callback=check_number("a number above 0, at most 1; 1e-5 is the paper's", lambda x: 0 < x <= 1),
+        ),
+    ] = 1e-5
+    maps: Annotated[
+        Literal["initialised", "random"],
+        option("The maps M_i at the start: initialised (least squares), or random", panel=TRAINING),
+    ] = "initialised"
+    init: Annotated[
+        Literal["as-is", "he", "xavier"],
+        option("The student's weights at the start: as-is; or new ones, he or xavier", panel=TRAINING),
+    ] = "as-is"
+    centred: Annotated[
+        bool, option("Train kernels on features without their mean", "--centred/--as-published", panel=TRAINING)
+    ] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(TrainingOptions):
+    """A network from new weights."""
+
+    scale: Annotated[int, option("Scale factor", panel=NETWORK, metavar="N", min=2, max=16)]
+    arch: Annotated[
+        str,
+        option("teacher-s, -m, -l, plain-s, -m, -l (MemSR's), or a family such as edsr", panel=NETWORK, metavar="NAME"),
+    ] = "teacher-s"
+    arch_args: Annotated[
+        list[str] | None, option("Arguments for it, NAME=VALUE, may be repeated", panel=NETWORK, metavar="NAME=VALUE")
+    ] = None
+    blocks: Annotated[
+        int | None, option("Residual blocks, where the family has them", panel=NETWORK, metavar="N", min=1)
+    ] = None
+    channels: Annotated[
+        int | None, option("Channels, where the family has them", panel=NETWORK, metavar="N", min=1)
+    ] = None
