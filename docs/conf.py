@@ -38,6 +38,8 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_extra_path = ["root"]
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
 highlight_language = "text"

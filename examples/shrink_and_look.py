@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from memsr_compiler import Takes, TestImage, evaluate, export_onnx, load_teacher, shrink
+from memsr_compiler import TestImage, evaluate, export_onnx, load_teacher, shrink
 
 TEACHER = Path(__file__).parent / "edsr_8x32_x2.pt"
 WIDTH = 16
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
     photographs = {"astronaut": data.astronaut()[:192, 128:320], "cat": data.chelsea()[60:252, 100:292]}
     images = [TestImage.of(name, pixels, 2) for name, pixels in photographs.items()]
     for name, network in (("teacher", teacher), ("student", student)):
-        scores = evaluate(network, Takes(2), images, scale=2)
+        scores = evaluate(network, images)
         print(f"{name}: {', '.join(f'{score.name} {score.psnr:.2f} dB' for score in scores)}")
 
     rows = []

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.command_line import Run
 from typer.main import get_command
 
-from memsr_compiler import cli
+import memsr_compiler
+from memsr_compiler import cli, export_onnx, load_plain
 from memsr_compiler.images.files import read_image, sample_photographs, write_image
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +97,27 @@ def test_every_file_that_is_named_is_there(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/how-to/convert.md", "docs/how-to/verify.md", "docs/how-to/upscale.md"]
+)
+def test_the_python_on_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").mkdir()
+    for place in ("examples/edsr_8x32_x2.pt", "teacher.pt"):
+        shutil.copy(ROOT / "examples" / "edsr_8x32_x2.pt", place)
+    export_onnx(load_plain(ROOT / "examples" / "student_16_x2.safetensors", require_certificate=False), "student.onnx")
+    full, little = memsr_compiler.shrink, [sample_photographs()[0][:96, :96]]
+    monkeypatch.setattr(
+        memsr_compiler, "shrink", lambda model, **options: full(model, calibration=little, refit=0, **options)
+    )
+    blocks = [block[2] for block in BLOCK.finditer((ROOT / page).read_text("utf-8")) if block[1] == "python"]
+    assert blocks
+    small = np.zeros((4, 300, 3), np.uint8)
+    for block in blocks:
+        block = block.replace("(2000, 300, 3)", "(20, 30, 3)")  # the page has a larger one
+        exec(compile(block, page, "exec"), {"__name__": page, "small": small})
 
 
 def outline(line: str) -> str:
