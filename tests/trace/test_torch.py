@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -26,6 +27,8 @@ Between = Callable[[Tensor], Tensor]
 class Net(nn.Module):
     """What is tested, on the image, before a convolution that takes whatever channels it gives."""
 
+    mean: Tensor
+
     def __init__(self, between: Between, channels: int = 3) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -34,7 +37,8 @@ class Net(nn.Module):
         self.register_buffer("mean", torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.between(x))
+        y: Tensor = self.conv(self.between(x))
+        return y
 
 
 class Stem(Net):
@@ -45,7 +49,8 @@ class Stem(Net):
         self.stem = nn.Conv2d(3, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.between(self.stem(x)))
+        y: Tensor = self.conv(self.between(self.stem(x)))
+        return y
 
 
 def by(reader: str, model: nn.Module) -> ir.Graph:
@@ -65,7 +70,7 @@ def same(model: nn.Module, *readers: str) -> None:
     model.eval()
     for reader in readers or ("symbolic", "exported"):
         graph = by(reader, model)
-        check_equivalence(model, lambda x, g=graph: run(g, x), channels=3).require()
+        check_equivalence(model, partial(run, graph), channels=3).require()
     plain = compile_to_plain(model.double())
     check_equivalence(model, plain, channels=3).require()
 
@@ -139,7 +144,8 @@ def test_only_one_reader() -> None:
 class MeanShift(Net):
     def forward(self, x: Tensor) -> Tensor:
         x -= self.mean
-        return self.conv(x)
+        y: Tensor = self.conv(x)
+        return y
 
 
 def test_input_changed_in_place() -> None:
