@@ -197,6 +197,22 @@ def test_the_output_counts_as_read_in_the_last_layer_also_before_a_shuffle() -> 
     assert copies(shuffled) == ["head0@6"]
 
 
+def test_a_sum_before_a_shuffle_is_computed_in_the_last_layer() -> None:
+    """Its ReLU is made in layer 6, the sum with it can only be computed in layer 7."""
+    before = global_skip(6)
+    ends = (*before.ops[:-1], relu("last", "b5"), add("y", "last", "head0"))
+    assert copies(graph(*ends, ir.PixelShuffle(name="up", inputs=("y",), factor=2))) == ["head0@8"]
+
+
+def test_what_is_shallow_itself_reads_no_copy() -> None:
+    """Far above by its ReLUs, but as few convolutions from the image as what it reads."""
+    ops: list[ir.Op] = [source(1, 0.0), conv("head", "x", 4, 1), relu("r0", "head")]
+    for i in range(6):
+        ops += [conv(f"p{i}", f"r{i}", 4, 4, 1), relu(f"r{i + 1}", f"p{i}")]
+    before = graph(*ops, add("y", "r6", "head"))
+    assert compute_again(before, schedule(before)) is before
+
+
 def test_the_paper_computes_everything_once() -> None:
     before = global_skip(5)
     after, planned = plan(before, "shift")

@@ -78,6 +78,18 @@ def test_a_network_starts_from_the_image_and_ends_with_the_output() -> None:
         check(graph, half, claim(graph, levels[0], [whole("a", 2)]))
 
 
+def test_layers_are_as_many_as_levels_and_relus_where_they_belong() -> None:
+    graph = two_convolutions()
+    layers, certificate = layers_of_two(graph), claim(graph, [whole("x", 2)], [whole("r", 2)], [whole("b", 2)])
+    with pytest.raises(CertificateError, match="more layers than the certificate speaks of"):
+        check(graph, [*layers, layers[-1]], certificate)
+    with pytest.raises(CertificateError, match="fewer layers than the certificate speaks of"):
+        check(graph, layers[:-1], certificate)
+    for number, relu in ((0, False), (1, True)):
+        with pytest.raises(CertificateError, match="ReLU or pixel shuffle in the wrong place"):
+            check(graph, _with(layers, number, relu=relu), certificate)
+
+
 @pytest.mark.parametrize("turned", ["positions", "channels"])
 def test_the_output_is_in_its_own_order(turned: str) -> None:
     """The rows of the last layer the other way round, and the certificate says so."""
