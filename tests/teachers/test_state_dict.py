@@ -23,7 +23,7 @@ def test_tensors_that_share_memory_become_separate_weights() -> None:
 def test_views_of_a_larger_memory_are_copied_out_of_it() -> None:
     state = FAMILY.build(blocks=3, channels=4).state_dict()
     whole = torch.cat([tensor.flatten() for tensor in state.values()])
-    parts = whole.split([tensor.numel() for tensor in state.values()])
+    parts = torch.split(whole, [tensor.numel() for tensor in state.values()])
     views = {key: part.view(tensor.shape) for (key, tensor), part in zip(state.items(), parts, strict=True)}
     network, _, _ = assemble(views, None, {})
     for key, parameter in network.named_parameters():
