@@ -6,6 +6,11 @@ Messages are for people.  What a program may want to know is in the exception's 
 import math
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says, or its type where it says nothing."""
+    return str(error).strip().partition("\n")[0].rstrip() or type(error).__name__
+
+
 class MemsrError(Exception):
     """Base of everything this package raises on purpose; the command line prints it and exits with 2."""
 

@@ -16,6 +16,7 @@ from memsr_compiler.errors import MemsrError
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.canonical import Tail, canonical
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
+from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
 
 CARRYING: tuple[Carrying, ...] = ("auto", "shift")  # ways of carrying that are predicted
@@ -63,6 +64,7 @@ class Inspection:
     carries: tuple[tuple[str, int], ...] = ()
 
 
+@one_thread()
 def inspect(
     model: TeacherLike,
     *,

@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from memsr_compiler.errors import ExportError
+from memsr_compiler.errors import ExportError, first_line
 from memsr_compiler.files import atomic_write, atomic_write_together, file_digest
 from memsr_compiler.plain.manifest import DTYPES, Dtype, Manifest, certificate_path
 from memsr_compiler.plain.network import PlainNet
@@ -187,5 +187,5 @@ def _check(written: Path, path: Path) -> None:
     try:
         onnx.checker.check_model(str(written), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise ExportError(f"{path}: ONNX's checker refuses the model ({reason}). Please report this.") from error

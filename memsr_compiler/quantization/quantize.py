@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost
-from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.files import atomic_write_together, file_digest
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.manifest import QUANTIZED_KEY
@@ -148,7 +148,7 @@ def _load(path: Path) -> ModelProto:
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise InvalidInput(f"{path}: is no ONNX model, or damaged ({reason}); export it again") from None
     return model
 
@@ -159,7 +159,7 @@ def _convert_opset(model: ModelProto, path: Path) -> ModelProto:
     try:
         return version_converter.convert_version(model, _OPSET)
     except Exception as error:  # the converter is C++ and has no exceptions of its own
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise InvalidInput(
             f"{path}: cannot be brought to opset {_OPSET} ({reason}); export it with 13 or later"
         ) from None
@@ -221,7 +221,7 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
             reduce_range=True,
         )
     except Exception as error:  # ONNX Runtime raises whatever its steps do
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise InvalidInput(f"{source}: ONNX Runtime cannot quantise it ({reason}); give a plain network") from error
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
 from memsr_compiler.runtime.ort import Provider as Provider
 from memsr_compiler.runtime.ort import onnxruntime, start_session
@@ -70,7 +70,7 @@ class OrtNetwork:
         except MemsrError:
             raise
         except Exception as error:  # ONNX Runtime raises its own types, one for each status code
-            raise InvalidInput(f"{path}: ONNX Runtime cannot load it: {_line(error)}") from None
+            raise InvalidInput(f"{path}: ONNX Runtime cannot load it: {first_line(error)}") from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise InvalidInput(
@@ -185,8 +185,4 @@ def _explain_misfit(x: Tensor) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # ONNX Runtime's own types again
-        raise InvalidInput(f"an image of {tuple(x.shape)} does not fit the network: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+        raise InvalidInput(f"an image of {tuple(x.shape)} does not fit the network: {first_line(error)}") from None

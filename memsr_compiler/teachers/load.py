@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from memsr_compiler.errors import InvalidInput, RefusedPickle
+from memsr_compiler.errors import InvalidInput, RefusedPickle, first_line
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import Family, family_named
@@ -190,7 +190,7 @@ def _checkpoint(data: bytes, allow_pickle: bool) -> object:
             "than 2. Save it again without pickle_protocol, or use --allow-pickle if you trust it."
         ) from error
     except Exception as error:  # torch.load raises whatever the damage leads to
-        raise InvalidInput(f"is truncated or damaged ({_line(error)}). Download or save it again.") from error
+        raise InvalidInput(f"is truncated or damaged ({first_line(error)}). Download or save it again.") from error
 
 
 def _safetensors(data: bytes) -> StateDict:
@@ -199,7 +199,7 @@ def _safetensors(data: bytes) -> StateDict:
         state = safetensors.torch.load(data)  # checks that every tensor's bytes are there
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     except (SafetensorError, ValueError, KeyError) as error:
-        raise InvalidInput(f"is truncated or damaged ({_line(error)}). Download it again.") from error
+        raise InvalidInput(f"is truncated or damaged ({first_line(error)}). Download it again.") from error
     if PLAIN_FORMAT_KEY in metadata:
         raise InvalidInput("is a plain network, not a teacher. Give it where a plain network is asked for.")
     return state
@@ -239,7 +239,3 @@ def import_factory(arch: str) -> Callable[..., object]:
     if not callable(factory):
         raise InvalidInput(f"--arch {arch}: is a {type(factory).__name__}, not something to call.")
     return factory
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import torch
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first thing in a file that torch.save wrote before its zip format."""
@@ -116,7 +116,7 @@ def _zip_imports(data: bytes) -> frozenset[str]:
             raise InvalidInput("a TorchScript archive")
         pickled = reader.get_record("data.pkl")
     except (RuntimeError, ValueError) as error:
-        raise InvalidInput(f"damaged zip archive, or none of torch.save ({_first_line(error)})") from error
+        raise InvalidInput(f"damaged zip archive, or none of torch.save ({first_line(error)})") from error
     return imports(io.BytesIO(pickled))
 
 
@@ -130,7 +130,3 @@ def _legacy_imports(data: bytes) -> frozenset[str]:
     for _ in range(_LEGACY_PICKLES - 1):
         found |= imports(stream)
     return found
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

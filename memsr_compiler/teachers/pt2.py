@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers.pickle_scan import ZIP_MAGIC, foreign_imports, zip_members
 
 _RECORDS = re.compile(
@@ -105,7 +105,7 @@ def suspicions(data: bytes) -> list[str]:
         records = reader.get_all_records()
         contents = {name: reader.get_record(name) for name in records if not name.startswith("extra/")}
     except (RuntimeError, ValueError) as error:
-        raise InvalidInput(f"damaged zip archive ({str(error).partition(chr(10))[0]})") from error
+        raise InvalidInput(f"damaged zip archive ({first_line(error)})") from error
     found = [f"holds {name!r}" for name in records if not _RECORDS.fullmatch(name)]
     members = [member.filename for member in zip_members(data)]
     # The loader turns to these when it fails on the rest, with another zip reader.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel
+from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
@@ -185,7 +185,7 @@ def _run(model: nn.Module, input_range: tuple[float, float]) -> tuple[dict[int, 
         try:
             samples[channels] = tuple(_samples(model, channels, input_range))
         except Exception as error:  # whatever the model's own code raises
-            errors[channels] = f"{_first_line(error)}{_line_of(model, error)}"
+            errors[channels] = f"{first_line(error)}{_line_of(model, error)}"
     return samples, errors
 
 
@@ -221,17 +221,12 @@ def _why_unread(model: nn.Module, problems: Mapping[str, Exception]) -> str:
     """What stopped the readers, and on which line of the model's code."""
     first, last = problems[SYMBOLIC], problems[EXPORT]
     if isinstance(last, MemsrError):
-        return f"{last} ({EXPORT}); {SYMBOLIC}: {_first_line(first)}"
+        return f"{last} ({EXPORT}); {SYMBOLIC}: {first_line(first)}"
     return (
         f"neither {SYMBOLIC} nor {EXPORT} can read {type(model).__name__}; "
-        f"{_first_line(first)}{_line_of(model, first)}; {_first_line(last)}{_line_of(model, last)}; "
+        f"{first_line(first)}{_line_of(model, first)}; {first_line(last)}{_line_of(model, last)}; "
         "rewrite that line without decisions that depend on the image"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]
 
 
 def _line_of(model: nn.Module, error: Exception) -> str:

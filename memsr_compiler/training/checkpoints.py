@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import atomic_write
 
 KEPT = 2  # of the run's states
@@ -42,7 +42,7 @@ def load(path: Path) -> State:
     try:
         state: State = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InvalidInput(f"{path}: is no checkpoint ({str(error).splitlines()[0]}){_way_out(path)}") from None
+        raise InvalidInput(f"{path}: is no checkpoint ({first_line(error)}){_way_out(path)}") from None
     return state
 
 

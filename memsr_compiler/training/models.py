@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -72,7 +72,7 @@ def _require_enlarges(network: nn.Module, arch: str, scale: int) -> None:
         with torch.no_grad():
             output = network.eval()(torch.zeros(1, 3, SIDE, SIDE))
     except Exception as error:  # a network may raise anything
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise InvalidInput(f"--arch {arch}: does not take RGB images ({reason}); see --arch-args") from None
     if not isinstance(output, torch.Tensor) or output.shape != (1, 3, SIDE * scale, SIDE * scale):
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.losses import Objective
 from memsr_compiler.training.recipe import Recipe
@@ -108,7 +108,7 @@ class RunState:
             self.step, self.best_step = content["step"], content["best_step"]
             self.start, self.best, self.last = content["psnr"]
         except (KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise InvalidInput(
                 f"the checkpoint does not fit this run ({reason}); give the options it began with"
             ) from None

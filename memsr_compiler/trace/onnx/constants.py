@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from memsr_compiler.errors import first_line
 from memsr_compiler.trace.onnx.file import Array, Node
 from memsr_compiler.trace.views import Size, Unreadable
 
@@ -26,11 +27,6 @@ MAX_ELEMENTS = 2**25
 
 MISUSE = (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError, ArithmeticError)
 """What an operation raises when a file's node gives it operands that it cannot take."""
-
-
-def reason(error: Exception) -> str:
-    """The first line of what it says, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
@@ -45,7 +41,7 @@ def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
         with np.errstate(all="ignore"):  # what is not finite is refused where it is used
             result = FOLDS[node.op](node, *operands)
     except MISUSE as error:
-        raise Unreadable(f"it cannot be computed beforehand ({reason(error)})") from None
+        raise Unreadable(f"it cannot be computed beforehand ({first_line(error)})") from None
     return tuple(settled(r) for r in (result if isinstance(result, tuple) else (result,)))
 
 

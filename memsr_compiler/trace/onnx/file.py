@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 
 Array = NDArray[Any]
 
@@ -135,7 +135,7 @@ def _parsed(onnx: ModuleType, path: Path) -> Any:
     try:
         model.ParseFromString(data)
     except (DecodeError, ValueError) as error:
-        raise InvalidInput(f"is no ONNX file, or a truncated one ({_line(error)}). {_AGAIN}") from error
+        raise InvalidInput(f"is no ONNX file, or a truncated one ({first_line(error)}). {_AGAIN}") from error
     if not model.graph.node and not model.graph.output:
         raise InvalidInput(f"is no ONNX file: it holds no graph. {_AGAIN}")
     return model
@@ -145,7 +145,7 @@ def _check(onnx: ModuleType, path: Path) -> None:
     try:
         onnx.checker.check_model(os.fspath(path))
     except Exception as error:  # the checker raises its own errors, and protobuf's and Python's
-        raise InvalidInput(f"is not valid ONNX ({_line(error)}). {_AGAIN}") from error
+        raise InvalidInput(f"is not valid ONNX ({first_line(error)}). {_AGAIN}") from error
 
 
 def _opset(model: Any) -> int:
@@ -244,7 +244,7 @@ def _array(onnx: ModuleType, tensor: Any, where: str) -> Array:
     try:
         return _widened(onnx.numpy_helper.to_array(tensor))
     except (ValueError, TypeError) as error:
-        raise InvalidInput(f"{where} cannot be read ({_line(error)}). {_AGAIN}") from error
+        raise InvalidInput(f"{where} cannot be read ({first_line(error)}). {_AGAIN}") from error
 
 
 def _external(
@@ -347,7 +347,3 @@ def _output(graph: Any) -> str:
             "export a module that returns the image only"
         )
     return str(names[0])
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from memsr_compiler.errors import MemsrError, UnsupportedModel
+from memsr_compiler.errors import MemsrError, UnsupportedModel, first_line
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.onnx.constants import MISUSE, fold, reason
+from memsr_compiler.trace.onnx.constants import MISUSE, fold
 from memsr_compiler.trace.onnx.file import Network, Node, read_network
 from memsr_compiler.trace.onnx.frame import Frame
 from memsr_compiler.trace.onnx.ops import activation, convolution, pointwise, resolution, shape
@@ -79,7 +79,8 @@ class _Reader:
                 raise
             self.builder.refuse(str(error), "simplify the file (onnxsim), or export it with another exporter")
         except MISUSE as error:
-            self.builder.unknown(f"used in a way that is not read ({reason(error)}); export it with another exporter")
+            said = first_line(error)
+            self.builder.unknown(f"used in a way that is not read ({said}); export it with another exporter")
 
     def _word(self, node: Node, operands: list[Value | None]) -> Sequence[Value]:
         if node.op in REFUSED and REFUSED[node.op] == REFUSED["QuantizeLinear"]:

@@ -1,0 +1,77 @@
+"""What inspect says: of what converts, of what does not, and that its predictions are those of the schedule."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from memsr_compiler.analysis.cost import predicted_widths
+from memsr_compiler.lowering.canonical import canonical
+from memsr_compiler.lowering.inspection import inspect
+from memsr_compiler.teachers.families.rrdb import RRDBNet
+from memsr_compiler.trace.trace import trace
+
+
+def rrdb() -> nn.Module:
+    torch.manual_seed(0)
+    return RRDBNet(scale=4, blocks=2, channels=4, growth=2).eval()
+
+
+def test_predictions_are_those_of_the_whole_graph() -> None:
+    """Whatever is done to hold less of it."""
+    inspection = inspect(rrdb())
+    (stage,) = canonical(trace(rrdb()).graph, "fold")
+    assert inspection.convertible and not inspection.reason
+    for prediction in inspection.predictions:
+        assert list(prediction.widths) == predicted_widths(stage.graph, prediction.carry, 8)[0]
+    assert [p.carry for p in inspection.predictions] == ["auto", "shift"]
+
+
+def test_weights_that_float32_does_not_hold_are_predicted_too() -> None:
+    model = rrdb().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1e-12)
+    assert [p.widths for p in inspect(model).predictions] == [p.widths for p in inspect(rrdb()).predictions]
+
+
+def test_what_cannot_be_read_is_told_with_its_modules() -> None:
+    inspection = inspect(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Softmax(dim=1)))
+    assert not inspection.convertible
+    assert inspection.reason.startswith("1: softmax: it is curved")
+    assert [(layer.name, layer.kind) for layer in inspection.layers] == [("0", "Conv2d"), ("1", "Softmax")]
+    assert inspection.teacher is None and not inspection.predictions
+
+
+def test_a_tail_that_cannot_be_kept_is_the_reason() -> None:
+    class Skips(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(3, 48, 3, padding=1)
+            self.c = nn.Conv2d(3, 12, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.pixel_shuffle(self.b(x), 4) + nn.functional.pixel_shuffle(
+                self.c(nn.functional.pixel_shuffle(self.a(x), 2)), 2
+            )
+
+    assert inspect(Skips()).convertible
+    inspection = inspect(Skips(), tail="keep")
+    assert not inspection.convertible and "use --tail fold" in inspection.reason
+    assert inspection.teacher is not None and len(inspection.layers) > 3 and not inspection.predictions
+
+
+def test_an_image_skip_is_predicted_and_told() -> None:
+    class Enlarged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(3, 12, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            big = nn.functional.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
+            return nn.functional.pixel_shuffle(self.a(x), 2) + big
+
+    inspection = inspect(Enlarged())
+    assert not inspection.convertible
+    assert inspection.reason.startswith("only with --image-skip outside")
+    assert inspection.predictions

@@ -1,0 +1,79 @@
+"""Arithmetic and activations of ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.onnx_files import ONE, agrees, model, node, saved, whole
+from onnx import TensorProto
+
+PER_CHANNEL = whole(3, 1, 1, low=1, high=3)
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "attributes"),
+    [
+        ("Add", "x c", {}), ("Add", "c x", {}), ("Sub", "x c", {}), ("Sub", "c x", {}), ("Sub", "x z", {}),
+        ("Mul", "x c", {}), ("Mul", "one x", {}), ("Div", "x c", {}), ("Neg", "x", {}),
+        ("Sum", "x c x one", {}),
+        ("Sum", "x", {}), ("Mean", "x z", {}), ("Relu", "x", {}), ("LeakyRelu", "x", {"alpha": 0.25}),
+        ("PRelu", "x c", {}), ("PRelu", "x one", {}), ("Abs", "x", {}),
+        ("HardSigmoid", "x", {"alpha": 0.25, "beta": 0.5}),
+        ("Clip", "x", {}), ("Clip", "x low", {}), ("Clip", "x - high", {}), ("Clip", "x low high", {}),
+        ("Clip", "x low inf", {}), ("Max", "x z", {}), ("Max", "low x z", {}), ("Min", "x z high", {}),
+        ("Min", "x", {}),
+        ("Concat", "x z x", {"axis": 1}), ("Concat", "x z", {"axis": -3}), ("Gather", "x index", {"axis": 1}),
+        ("Slice", "x s1 s9 s1", {}), ("Slice", "x s1 s9 a s2", {}), ("Slice", "x s9 sn a m1", {}),
+        ("Identity", "x", {}), ("Dropout", "x", {}), ("Dropout", "x - off", {}), ("Pad", "x p0", {}),
+        ("Transpose", "x", {"perm": [0, 1, 2, 3]}), ("Expand", "x e", {}), ("Tile", "x t", {}),
+        ("Cast", "x", {"to": TensorProto.FLOAT}),
+    ],
+)  # fmt: skip
+def test_operators_agree_with_onnx_runtime(op: str, operands: str, attributes: dict[str, Any], tmp_path: Path) -> None:
+    weights = {
+        "c": PER_CHANNEL, "one": ONE, "low": np.float32(-1).reshape(()), "high": np.float32(1.25).reshape(()),
+        "inf": np.float32(np.inf).reshape(()), "index": np.array([2, 0, -2]), "off": np.array(False),
+        "p0": np.zeros(8, np.int64),
+        "s1": np.array([1]), "s2": np.array([2]), "s9": np.array([9]), "sn": np.array([-(2**62)]),
+        "a": np.array([-3]),
+        "m1": np.array([-1]), "e": np.array([1, 3, 1, 1]), "t": np.array([1, 2, 1, 1]),
+        "w": whole(3, 3, 3, 3),
+    }  # fmt: skip
+    used = {name: array for name, array in weights.items() if name in [*operands.split(), "w"]}
+    nodes = [node("Conv", "x w", "z", pads=[1, 1, 1, 1])] if "z" in operands.split() else []
+    used = used if nodes else {n: a for n, a in used.items() if n != "w"}
+    agrees(saved(model([*nodes, node(op, operands, "y", **attributes)], used), tmp_path), tolerance=1e-6)
+
+
+def test_a_grey_map_is_added_to_every_channel_of_a_constant(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w", "g"),
+        node("Add", "mean g", "a"),
+        node("Mul", "g mean", "b"),
+        node("Add", "a b", "y"),
+    ]
+    agrees(saved(model(nodes, {"w": whole(1, 3, 1, 1), "mean": PER_CHANNEL}), tmp_path))
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+def test_split(opset: int, tmp_path: Path) -> None:
+    weights = {"w": whole(5, 3, 1, 1)}
+    if opset == 11:
+        parts = node("Split", "c", "a b", axis=1, split=[2, 3])
+    elif opset == 13:
+        parts = node("Split", "c n", "a b", axis=-3)
+        weights["n"] = np.array([2, 3])
+    else:
+        parts = node("Split", "c", "b a", axis=1, num_outputs=2)
+    nodes = [node("Conv", "x w", "c"), parts, node("Concat", "b a", "y", axis=1)]
+    agrees(saved(model(nodes, weights, opset=opset), tmp_path))
+
+
+def test_a_channel_may_be_taken_without_its_axis_and_given_it_back(tmp_path: Path) -> None:
+    nodes = [node("Gather", "x i", "a", axis=1), node("Unsqueeze", "a one", "b"), node("Relu", "b", "y")]
+    weights = {"i": np.array(1), "one": np.array([1])}
+    agrees(saved(model(nodes, weights), tmp_path))
+    agrees(saved(model(nodes, weights, shape=(1, 3, 5, 4)), tmp_path), sizes=((5, 4),), batch=1)

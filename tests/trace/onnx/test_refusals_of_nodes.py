@@ -1,0 +1,155 @@
+"""What cannot be plain in ONNX files, or is not read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.onnx_files import ONE, agrees, model, node, refuses, saved, whole
+from onnx import TensorProto, helper
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "reason", "way"),
+    [
+        ("Sigmoid", "x", "it is curved", "remove the gate"),
+        ("Softmax", "x", "it is curved", "remove the gate"),
+        ("Tanh", "x", "it is curved", "retrain"),
+        ("Erf", "x", "it is curved", "retrain"),
+        ("Sqrt", "x", "it is curved", "retrain"),
+        ("GlobalAveragePool", "x", "depends on the whole image", "remove the pooling"),
+        ("ReduceMean", "x", "depends on the whole image", "remove the pooling"),
+        ("InstanceNormalization", "x v v", "depends on the whole image", "use batch norm"),
+        ("MatMul", "x x", "reweights pixels by other pixels", "remove the attention"),
+        ("AveragePool", "x", "lowers the resolution", "remove the pooling"),
+        ("ThresholdedRelu", "x", "it jumps", "retrain"),
+        ("Round", "x", "it jumps", "retrain"),
+        ("Mul", "x x", "two feature maps are multiplied", "remove the gate"),
+        ("Div", "v x", "divides by a feature map", "constants"),
+        ("Add", "x pixels", "differs from pixel to pixel", "one constant for each channel"),
+        ("Mul", "x columns", "differs from pixel to pixel", "one constant for each channel"),
+        ("PRelu", "x columns", "differs from pixel to pixel", "one slope for each channel"),
+        ("Clip", "x v3", "a bound is not one constant number", "one number"),
+        ("Greater", "x one", "it decides by the values of pixels", "remove the decision"),
+        ("QuantizeLinear", "x one", "the network is quantised", "convert the floating-point network"),
+        ("Conv", "x weights", "its kernel depends on the image", "make it a constant"),
+        ("Concat", "x pixels", "a constant is concatenated", "bias"),
+        ("Det", "x", "this operator is not known", "without it"),
+        ("NonMaxSuppression", "one one", "it is not computed beforehand", "onnxsim"),
+        ("Transpose", "x", "its axes are no longer", "bring them back"),
+        ("SpaceToDepth", "x", "it works at 1/2 of the input's resolution", "feed it the unshuffled image"),
+        ("Pad", "x border", "padding (", "zero padding"),
+    ],
+)
+def test_refusals_name_node_operator_reason_and_a_way_out(
+    op: str, operands: str, reason: str, way: str, tmp_path: Path
+) -> None:
+    weights = {
+        "v": whole(3, low=1), "v3": whole(3), "one": ONE, "pixels": whole(1, 3, 4, 5), "columns": whole(5),
+        "border": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "k": whole(4, 3, 3, 3),
+    }  # fmt: skip
+    needed: dict[str, dict[str, Any]] = {
+        "AveragePool": {"kernel_shape": [2, 2]}, "Concat": {"axis": 1}, "SpaceToDepth": {"blocksize": 2},
+    }  # fmt: skip
+    attributes = needed.get(op, {})
+    nodes = [node("Mul", "x one", "weights")] if "weights" in operands else []
+    nodes.append(node(op, operands, "y" if op != "NonMaxSuppression" else "q", name="/body/body.3/it", **attributes))
+    nodes += [node("Relu", "x", "y")] if op == "NonMaxSuppression" else []
+    used = {n: a for n, a in weights.items() if any(n in m.input for m in nodes)}
+    message = refuses(saved(model(nodes, used), tmp_path), reason, way)
+    if op != "Transpose":  # seen only where the feature map is wanted
+        assert message.startswith(f"body.body.3.it: {op}: ")
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+def test_mirrored_padding_is_refused(mode: str, tmp_path: Path) -> None:
+    nodes = [node("Pad", "x border", "y", mode=mode)]
+    refuses(
+        saved(model(nodes, {"border": np.array([0, 0, 1, 1, 0, 0, 1, 1])}), tmp_path),
+        "not zero padding",
+        "retrain",
+    )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"strides": [2, 2]}, "stride 2 lowers the resolution"),
+        ({"pads": [0, 0, 2, 2]}, "is not the same on both sides"),
+        ({}, "padding (0, 0) changes the size"),
+        ({"auto_pad": "VALID"}, "padding (0, 0) changes the size"),
+        ({"pads": [1, 1, 1, 1], "strides": [1, 2]}, "differs in height and width"),
+    ],
+)
+def test_convolutions_that_change_the_size_are_refused(attributes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    refuses(
+        saved(model([node("Conv", "x w", "y", **attributes)], {"w": whole(3, 3, 3, 3)}), tmp_path),
+        "body.Conv: Conv: ",
+        reason,
+    )
+
+
+def test_transposed_convolutions_of_another_size_are_refused(tmp_path: Path) -> None:
+    path = saved(model([node("ConvTranspose", "x w", "y", strides=[2, 2])], {"w": whole(3, 3, 3, 3)}), tmp_path)
+    refuses(path, "kernel 3, stride 2, padding 0 and 0, output_padding 0", "= stride")
+
+
+def test_operators_outside_onnx_and_control_flow_are_refused(tmp_path: Path) -> None:
+    foreign = helper.make_node("FusedConv", ["x"], ["y"], name="fused", domain="com.microsoft")
+    proto = model([foreign])
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    refuses(saved(proto, tmp_path), "fused: FusedConv: an operator of com.microsoft", "standard operators")
+    branch = helper.make_graph([node("Relu", "x", "z")], "then", [], [helper.make_tensor_value_info("z", 1, None)])
+    choice = helper.make_node("If", ["c"], ["y"], name="choice", then_branch=branch, else_branch=branch)
+    refuses(saved(model([choice], {"c": np.array(True)}), tmp_path), "choice: If: control flow", "onnxsim")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "reason"),
+    [("x z", "y", "it takes 2 inputs (x, z)"), ("x", "y t", "it returns 2 values (y, t)")],
+)
+def test_one_image_in_and_one_out(inputs: str, outputs: str, reason: str, tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "y"), node("Abs", "x", "t")]
+    refuses(
+        saved(model(nodes, inputs=inputs.split(), outputs=outputs.split()), tmp_path),
+        reason,
+        "the image only",
+    )
+
+
+def test_initialisers_may_be_listed_as_inputs(tmp_path: Path) -> None:
+    proto = model([node("Conv", "x w", "y")], {"w": whole(2, 3, 1, 1)})
+    proto.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [2, 3, 1, 1]))
+    agrees(saved(proto, tmp_path))
+
+
+@pytest.mark.parametrize("opset", [9, 10, 22, 25])
+def test_other_opsets_are_refused(opset: int, tmp_path: Path) -> None:
+    refuses(
+        saved(model([node("Relu", "x", "y")], opset=opset), tmp_path),
+        f"opset {opset} is not read, only 11 to 21",
+        "opset_version=17",
+    )
+
+
+def test_results_that_are_not_read_and_dropped_axes_are_refused(tmp_path: Path) -> None:
+    nodes = [node("Dropout", "x", "a mask"), node("Cast", "mask", "y", to=TensorProto.FLOAT, name="/c")]
+    refuses(saved(model(nodes), tmp_path), "c: Cast: it uses 'mask'")
+    refuses(saved(model([node("Squeeze", "x one", "y")], {"one": np.array([1])}), tmp_path), "it drops axes [1]")
+    refuses(
+        saved(model([node("Constant", "", "y", value_float=1.0)]), tmp_path),
+        "y: output: the network returns a constant",
+    )
+
+
+def test_names_are_those_of_the_graph(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w", "mid", name="/body/0~x#1@2/Conv"),
+        node("Relu", "mid", "input", name="input"),
+        helper.make_node("Relu", ["input"], ["y"]),
+    ]
+    read = agrees(saved(model(nodes, {"w": whole(3, 3, 1, 1)}), tmp_path))
+    names = [op.name for op in read.graph]
+    assert names == ["input", "body.0-x-1-2.Conv", "input:2", "y"]

@@ -1,0 +1,221 @@
+"""Reshapes of ONNX files, and the sizes that the network computes for them."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from helpers.onnx_files import FREE, SIZES, Shape, agrees, model, node, refuses, saved, whole
+from onnx import TensorProto
+
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.onnx.reader import load_onnx
+
+
+def shuffle_by_hand(sizes: str, factor: int = 2) -> list[onnx.NodeProto]:
+    """A pixel shuffle as reshape, transpose, reshape; `sizes` gives v6 and v4, the shapes in between."""
+    del factor
+    return [
+        node("Conv", "x w", "c"),
+        node("Reshape", f"c {sizes}6", "six", name="/up/Reshape"),
+        node("Transpose", "six", "t", perm=[0, 1, 4, 2, 5, 3], name="/up/Transpose"),
+        node("Reshape", f"t {sizes}4", "up", name="/up/Reshape_1"),
+        node("Conv", "up w2", "y", pads=[1, 1, 1, 1], name="/tail/Conv"),
+    ]
+
+
+SHUFFLED = {"w": whole(12, 3, 1, 1), "w2": whole(3, 3, 3, 3)}
+
+
+def from_shape(with_batch: bool = True) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """v6 and v4 from the shape of c."""
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Shape", "c", "s"),
+        node("Gather", "s i0", "n", axis=0),
+        node("Gather", "s i2", "h", axis=0),
+        node("Gather", "s i3", "wd", axis=0),
+        node("Mul", "h two", "h2"),
+        node("Mul", "wd two", "w2x"),
+        node("Unsqueeze", "n a0", "n1"),
+        node("Unsqueeze", "h a0", "h1"),
+        node("Unsqueeze", "wd a0", "wd1"),
+        node("Cast", "h2", "hf", to=TensorProto.FLOAT),
+        node("Floor", "hf", "hff"),
+        node("Cast", "hff", "hi", to=TensorProto.INT64),
+        node("Unsqueeze", "hi a0", "h21"),
+        node("Unsqueeze", "w2x a0", "w21"),
+        node("Concat", "n1 c322 h1 wd1" if with_batch else "c0 c322 h1 wd1", "v6", axis=0),
+        node("Concat", "n1 c3 h21 w21" if with_batch else "m1 c3 h21 w21", "v4", axis=0),
+    ]
+    weights = {
+        "i0": np.array(0), "i2": np.array(2), "i3": np.array(3), "two": np.array(2), "a0": np.array([0]),
+        "c322": np.array([3, 2, 2]), "c3": np.array([3]), "m1": np.array([-1]), "c0": np.array([0]),
+    }  # fmt: skip
+    return nodes, weights
+
+
+@pytest.mark.parametrize("shape", [FREE, (1, 3, "h", "w"), (None, None, None, None), ("n", 3, 5, 6), (1, 3, 5, 6)])
+@pytest.mark.parametrize("with_batch", [True, False])
+def test_a_pixel_shuffle_written_by_hand_with_computed_sizes(shape: Shape, with_batch: bool, tmp_path: Path) -> None:
+    nodes, weights = from_shape(with_batch)
+    nodes = [*nodes, *shuffle_by_hand("v")[1:]]
+    path = saved(model(nodes, weights | SHUFFLED, shape=shape), tmp_path)
+    sizes = ((5, 6),) if shape[2] == 5 else SIZES
+    read = agrees(path, sizes=sizes, batch=1 if shape[0] == 1 else 2)
+    assert [type(op).__name__ for op in read.graph] == ["Input", "Conv2d", "PixelShuffle", "Conv2d"]
+    if shape[2] == 5:  # any other size than the file's, and any batch
+        agrees(saved(model(nodes, weights | SHUFFLED, shape=FREE), tmp_path))
+        expected = load_onnx(tmp_path / "network.onnx")
+        x = torch.rand(3, 3, 7, 2, dtype=torch.float64)
+        assert torch.equal(read(x), expected(x))
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (3, 3), (2, 4), (4, 2), (6, 2), (5, 7), (2, 2)])
+@pytest.mark.parametrize("blanks", [False, True])
+def test_a_file_of_a_fixed_size_is_read_whatever_numbers_coincide(
+    height: int, width: int, blanks: bool, tmp_path: Path
+) -> None:
+    """12, 3 and 2 are also numbers of channels."""
+    weights = SHUFFLED | {
+        "v6": np.array([0 if blanks else 1, 3, 2, 2, -1 if blanks else height, width]),
+        "v4": np.array([1, -1 if blanks else 3, 2 * height, 2 * width]),
+    }
+    read = agrees(
+        saved(model(shuffle_by_hand("v"), weights, shape=(1, 3, height, width)), tmp_path),
+        sizes=((height, width),),
+        batch=1,
+    )
+    shuffle = node("DepthToSpace", "c", "up", blocksize=2, mode="CRD")
+    nodes = [node("Conv", "x w", "c"), shuffle, node("Conv", "up w2", "y", pads=[1, 1, 1, 1])]
+    free = saved(model(nodes, SHUFFLED), tmp_path)
+    x = torch.from_numpy(whole(2, 3, 4, 9)).double()
+    assert torch.equal(read(x), load_onnx(free)(x))
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (2, 3), (4, 2)])
+def test_a_permutation_is_read_as_what_it_does_or_refused(height: int, width: int, tmp_path: Path) -> None:
+    """Channels in six axes, some as long as the height and the width, in every order."""
+    weights = {
+        "w": whole(4 * height * width, 3, 1, 1),
+        "v6": np.array([1, 4, height, width, height, width]),
+        "v4": np.array([1, 4, height * height, width * width]),
+    }
+    read = set()
+    for order in itertools.permutations([2, 3, 4, 5]):
+        nodes = [
+            node("Conv", "x w", "c"),
+            node("Reshape", "c v6", "six"),
+            node("Transpose", "six", "t", perm=[0, 1, *order]),
+            node("Reshape", "t v4", "y"),
+        ]
+        path = saved(model(nodes, weights, shape=(1, 3, height, width)), tmp_path)
+        try:
+            agrees(path, sizes=((height, width),), batch=1)
+            read.add(order)
+        except UnsupportedModel as error:
+            assert "a reshape" in str(error)  # noqa: PT017
+    assert read == ({(4, 2, 5, 3), (4, 3, 5, 2)} if height == width else set())
+
+
+@pytest.mark.parametrize("shape", [FREE, (1, 3, 5, 4)])
+def test_a_channel_shuffle_written_by_hand(shape: Shape, tmp_path: Path) -> None:
+    flat = -1 if shape is FREE else 20
+    weights = {"w": whole(6, 3, 1, 1), "five": np.array([0, 2, 3, flat]), "four": np.array([0, 6, -1, 4])}
+    if shape is FREE:
+        weights |= {"five": np.array([0, 2, 3, 0, 0]), "four": np.array([0, -1, 0, 0])}
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Transpose", "f", "t", perm=[0, 2, 1, 3]),
+        node("Reshape", "t four", "y"),
+    ]
+    if shape is FREE:
+        nodes = [
+            node("Conv", "x w", "c"),
+            node("Shape", "c", "s"),
+            node("Slice", "s from2 from4", "hw"),
+            node("Concat", "front hw", "v5", axis=0),
+            node("Concat", "back hw", "v4", axis=0),
+            node("Reshape", "c v5", "f"),
+            node("Transpose", "f", "t", perm=[0, 2, 1, 3, 4]),
+            node("Reshape", "t v4", "y"),
+        ]
+        weights = {
+            "w": whole(6, 3, 1, 1), "from2": np.array([2]), "from4": np.array([4]),
+            "front": np.array([0, 2, 3]), "back": np.array([0, 6]),
+        }  # fmt: skip
+        agrees(saved(model(nodes, weights), tmp_path))
+        return
+    nodes.insert(1, node("Reshape", "c five", "f"))
+    agrees(saved(model(nodes, weights, shape=shape), tmp_path), sizes=((5, 4),), batch=1)
+
+
+@pytest.mark.parametrize("shape", [FREE, (1, 3, 5, 4)])
+def test_a_size_may_be_computed_for_resize(shape: Shape, tmp_path: Path) -> None:
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Slice", "s from2 from4", "hw"),
+        node("Slice", "s from0 from2", "nc"),
+        node("Mul", "hw two", "hw2"),
+        node("Concat", "nc hw2", "sizes", axis=0),
+        node(
+            "Resize",
+            "x - - sizes",
+            "y",
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        ),
+    ]
+    weights = {"from0": np.array([0]), "from2": np.array([2]), "from4": np.array([4]), "two": np.array([2])}
+    free = shape is FREE
+    agrees(
+        saved(model(nodes, weights, shape=shape), tmp_path),
+        sizes=SIZES if free else ((5, 4),),
+        batch=2 if free else 1,
+    )
+    fixed = {"sizes": np.array([1, 3, 10, 8])}
+    path = saved(model(nodes[-1:], fixed, shape=shape), tmp_path)
+    if free:
+        refuses(path, "it resizes to a fixed size", "give it a scale")
+    else:
+        agrees(path, sizes=((5, 4),), batch=1)
+
+
+def test_half_of_a_size_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Div", "s two", "t", name="/size/Div"),
+        node("Reshape", "x t", "y"),
+    ]
+    refuses(saved(model(nodes, {"two": np.array([2])}), tmp_path), "size.Div: Div: half of a size")
+
+
+def test_a_crop_is_refused_and_taking_everything_is_not(tmp_path: Path) -> None:
+    def build(last: int, shape: Shape) -> Path:
+        weights = {"a": np.array([0, 0]), "b": np.array([last, 2**63 - 1]), "axes": np.array([2, 3])}
+        return saved(model([node("Slice", "x a b axes", "y")], weights, shape=shape), tmp_path)
+
+    agrees(build(2**31 - 1, FREE))
+    agrees(build(5, (1, 3, 5, 4)), sizes=((5, 4),), batch=1)
+    refuses(build(4, (1, 3, 5, 4)), "it takes part of axis 2", "crop outside the network")
+    refuses(build(5, FREE), "it takes part of axis 2")
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5, "w"), (1, 3, 1, 4), (4, 3, 5, 4)])
+def test_sizes_that_are_neither_free_nor_usable_are_refused(shape: Shape, tmp_path: Path) -> None:
+    message = refuses(saved(model([node("Relu", "x", "y")], shape=shape), tmp_path), "x: the ")
+    assert "dynamic" in message
+
+
+def test_sizes_frozen_into_a_file_of_free_size_are_refused(tmp_path: Path) -> None:
+    weights = SHUFFLED | {"v6": np.array([1, 3, 2, 2, 24, 36]), "v4": np.array([1, 3, 48, 72])}
+    refuses(
+        saved(model(shuffle_by_hand("v"), weights), tmp_path),
+        "up.Reshape: Reshape: ",
+        "a reshape cuts an axis",
+    )
