@@ -1,12 +1,12 @@
 """Networks on one NVIDIA GPU: latency and memory of teachers, their plain networks and students, float32 and float16.
 
-    python benchmarks/gpu.py > docs/results/gpu.md
+    python benchmarks/gpu.py   # the tables of docs/results/gpu.md
 
 x2, an image of 960x540 to 1920x1080, batch 1.  torch: medians of 30 interleaved runs between synchronisations, and
 `torch.cuda.max_memory_allocated` beyond weights and image, the result included; cuDNN chooses its algorithms by trying
 (`torch.backends.cudnn.benchmark`), float32 convolutions use TF32, torch's default.  ONNX Runtime, where it has CUDA:
-the same file by `runtime.OrtNetwork` with image and result bound to the GPU, and what the device has less of after a
-run (`footprint.peak_memory`).  Then how far the results in each engine and precision are from float64 on the CPU.
+the same file by `OrtNetwork` with image and result bound to the GPU, and what the device has less of after a run
+(`evaluation.memory.peak_memory`).  Then how far the results in each engine and precision are from float64 on the CPU.
 
 Weights of the shipped networks are trained, those of the paper's networks (Teacher-M, Plain-M) and of EDSR-baseline as
 initialised: time and memory do not depend on them.

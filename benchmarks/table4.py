@@ -4,11 +4,11 @@
     python benchmarks/table4.py --memory   # and the process's peak for each network, in ONNX Runtime, one thread
 
 Random weights; networks as their papers have them, FSRCNN on RGB as the table counts it.  "true" is every parameter and
-the multiply-adds of all convolutions; "as published" is the paper's convention (`costs.published_macs`; of plain
+the multiply-adds of all convolutions; "as published" is the paper's convention (`cost.published_macs`; of plain
 networks only the 33 inner convolutions' parameters).  IMDN's attention, which is not read by the compiler, is 3,072
 multiply-adds for a whole image; its parameters are counted, and networks are run with it.
 
-Memory is the peak of a process beyond network and image, the result included: `footprint.peak_memory`.  EDSR with one
+Memory is the peak of a process beyond network and image, the result included: `memory.peak_memory`.  EDSR with one
 convolution for a tail is what the paper's own teachers are: most of what a plain network saves beside EDSR-baseline is
 the tail's.
 """

@@ -77,3 +77,9 @@ class CertificateError(MemsrError):
 
 class ExportError(MemsrError):
     """An artefact that could not be written, or does not say what it was meant to say."""
+
+
+def say_missing(package: str, purpose: str, extra: str = "cpu") -> str:
+    """Words on a package that is not installed: what it is for, and the extra that brings it."""
+    either = " (or [gpu], never both)" if extra == "cpu" else ""
+    return f"{package} is not installed, which {purpose}; pip install 'memsr_compiler[{extra}]'{either}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
 
 SOURCE = "memsr_compiler.config_file"  # where a context remembers the YAML file of its options
 
@@ -45,7 +45,7 @@ def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[st
     try:
         import yaml
     except ImportError:
-        raise MemsrError("PyYAML is not installed; pip install 'memsr_compiler[train]'") from None
+        raise MemsrError(say_missing("PyYAML", "reads the options' file", "train")) from None
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:

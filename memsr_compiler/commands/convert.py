@@ -153,7 +153,7 @@ def deviations(
     for name, value in found.items():
         if not value <= half:
             talk.warn(
-                f"{name} deviates by {value:.2e}, over half a grey level ({half:.2e}); see the README on precision"
+                f"{name} deviates by {value:.2e}, over half a grey level ({half:.2e}); see docs/results/exactness.md"
             )
     return found
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from memsr_compiler.commands.command import option_values
 from memsr_compiler.commands.output import Talk, is_first
 from memsr_compiler.commands.training_options import TrainingOptions
-from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
 from memsr_compiler.evaluation.image_sets import TestImage, read_test_images
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
 from memsr_compiler.files import atomic_write
@@ -76,7 +76,7 @@ def recipe(options: TrainingOptions) -> Recipe:
         for name in ("accelerate", "tensorboard", "yaml"):
             importlib.import_module(name)
     except ImportError as error:
-        raise MemsrError(f"{error.name} is not installed; pip install 'memsr_compiler[train]'") from None
+        raise MemsrError(say_missing(str(error.name), "training needs", "train")) from None
     from memsr_compiler.training.recipe import Recipe
 
     return Recipe(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageOps
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, say_missing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,7 +164,7 @@ def sample_photographs(*, scale: int = 1, more: bool = False) -> list[NDArray[np
     try:
         import skimage
     except ImportError as error:
-        raise InvalidInput("sample photographs: install scikit-image, which brings them") from error
+        raise InvalidInput(say_missing("scikit-image", "brings the sample photographs")) from error
     folder = Path(skimage.__file__).parent / "data"
     return [crop_to_multiple(read_image(folder / name), scale) for name in (*_SAMPLES, *(_MORE if more else ()))]
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, say_missing
 from memsr_compiler.images.files import crop_to_multiple, to_uint8
 from memsr_compiler.images.resize import resize
 
@@ -65,7 +65,7 @@ def ssim(output: NDArray[Any], reference: NDArray[Any], *, scale: int, protocol:
     try:
         from skimage.metrics import structural_similarity
     except ImportError as error:
-        raise InvalidInput("SSIM: install scikit-image, which computes it") from error
+        raise InvalidInput(say_missing("scikit-image", "computes SSIM")) from error
     y, y_reference = _compared_luma(output, reference, scale, protocol)
     if min(y.shape) < 11:
         raise InvalidInput(f"SSIM: {y.shape} pixels left after shaving {scale}. Give images with 11x11 or more.")

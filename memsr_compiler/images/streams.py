@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.errors import ExportError, InvalidInput, MemsrError
+from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, say_missing
 from memsr_compiler.images.files import read_image, require_pixels
 from memsr_compiler.images.resize import enlarge_rows
 
@@ -50,9 +50,7 @@ def _vips() -> Any:
     try:
         import pyvips
     except (ImportError, OSError):  # the second where the package is there and libvips is not
-        raise MemsrError(
-            "pyvips is not installed, which reads and writes images by rows; pip install 'memsr_compiler[images]'"
-        ) from None
+        raise MemsrError(say_missing("pyvips", "reads and writes images by rows")) from None
     pyvips.cache_set_max(0)  # it would hold files open that are done with
     return pyvips
 

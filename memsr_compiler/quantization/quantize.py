@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost
-from memsr_compiler.errors import InvalidInput, MemsrError, first_line
+from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing
 from memsr_compiler.files import atomic_write_together, file_digest
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.manifest import QUANTIZED_KEY
@@ -197,9 +197,7 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
     try:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     except ImportError:
-        raise MemsrError(
-            "ONNX Runtime is not installed; pip install 'memsr_compiler[cpu]' (or [gpu], never both)"
-        ) from None
+        raise MemsrError(say_missing("ONNX Runtime", "measures ranges")) from None
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:

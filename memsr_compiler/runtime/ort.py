@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
@@ -28,9 +28,7 @@ def onnxruntime() -> ModuleType:
     try:
         import onnxruntime as ort
     except ImportError:
-        raise MemsrError(
-            f"ONNX Runtime is not installed; pip install 'memsr_compiler[cpu]' (or [gpu], never both){both_installed()}"
-        ) from None
+        raise MemsrError(say_missing("ONNX Runtime", "runs the network") + both_installed()) from None
     return ort  # type: ignore[no-any-return]
 
 
