@@ -91,7 +91,7 @@ class Talk:
     verbose: bool = False
     as_json: bool = False
     out: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
-    err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -180,7 +180,7 @@ class Talk:
             yield done
 
     def _lines(self, total: float | None) -> ProgressLines:
-        return ProgressLines(lambda line: self.err.print(line, markup=False, soft_wrap=True), self.clock, total)
+        return ProgressLines(lambda line: self.err.print(line, markup=False), self.clock, total)
 
 
 def is_first() -> bool:
