@@ -19,7 +19,7 @@ from rich.table import Table
 
 from memsr_compiler import check_equivalence, compile_to_plain, export_onnx, load_plain, load_teacher, shrink
 from memsr_compiler.analysis.cost import cost_of_graph
-from memsr_compiler.commands.output import Talk
+from memsr_compiler.commands.output import Talk, widths_text
 from memsr_compiler.images.files import sample_photographs, to_image, to_tensor, write_image
 from memsr_compiler.images.metrics import psnr
 from memsr_compiler.images.resize import resize
@@ -73,8 +73,8 @@ def main(folder: Path) -> None:
         score = f"{np.mean(scores[name]):.3f} dB"
         table.add_row(name, f"{cost.parameters / 1e3:,.0f} K", f"{macs:.1f} G", f"{memory:.1f} MiB", score)
     say.print(table)
-    say.print(f"widths: plain {', '.join(map(str, net.widths))}")
-    say.print(f"        student {', '.join(map(str, student.widths))}")
+    say.print(f"widths: plain {widths_text(net.widths)}")
+    say.print(f"        student {widths_text(student.widths)}")
     say.print(f"largest difference between teacher and ONNX Runtime, both float32: {worst:.1e}")
     say.print(f"pictures in {folder}: low, teacher, plain, student (enlarged), high")
 

@@ -119,6 +119,8 @@ def _engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> Row
     try:
         plain = read_plain_file(path, require_certificate=False)
     except InvalidInput as error:
+        if not path.is_file():
+            raise
         raise InvalidInput(
             f"{error} Only plain networks are run by bands, others hold values from far above; --tile off runs any "
             "network, on whole images."

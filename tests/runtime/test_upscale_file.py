@@ -346,7 +346,10 @@ def test_places_that_do_not_fit(run: Run, model: Path, tmp_path: Path) -> None:
         ((source, tmp_path / "out.bmp", "--model", model), "files of this kind are not written"),
         ((source, tmp_path / "no" / "out.png", "--model", model), "does not exist; make it first"),
         ((tmp_path / "none.png", out, "--model", model), "there is no such file or folder"),
-        ((source, out, "--model", tmp_path / "none.onnx"), "none.onnx"),
+        (
+            (source, out, "--model", tmp_path / "none.onnx"),
+            "none.onnx: cannot be read (No such file or directory). Check the path.\n",
+        ),
         ((tmp_path, tmp_path / "large.png", "--model", model), "named like an image"),
         ((tmp_path, source / "sub", "--model", model), "cannot be made a folder"),
         ((source, out, "--model", teacher), "is no plain network of ours"),
