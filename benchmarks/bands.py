@@ -14,12 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from machine import machine
 from networks import plain
+from numpy.typing import NDArray
 
 from memsr_compiler import Upscaler, export_onnx, load_plain, save_plain
 from memsr_compiler.runtime.runners import OrtNetwork
@@ -27,6 +30,7 @@ from memsr_compiler.runtime.runners import OrtNetwork
 SIZES = ((960, 540), (480, 4000))
 WAYS = ("ort", "torch", "bands", "64MB", "32MB", "16MB")
 MEGABYTE = 10**6
+Pixels: TypeAlias = NDArray[np.uint8]
 
 
 def plain_m(folder: Path) -> None:
@@ -55,15 +59,16 @@ def one(way: str, width: int, height: int, folder: Path) -> None:
     print(status("VmHWM") - before, time.process_time() - start)
 
 
-def runner(way: str, folder: Path):  # type: ignore[no-untyped-def]
+def runner(way: str, folder: Path) -> Callable[[Pixels], Pixels]:
     if way in ("ort", "torch"):
         network = OrtNetwork(folder / "net.onnx", threads=1) if way == "ort" else load_plain(folder / "net.safetensors")
 
-        def whole(image: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        def whole(image: Pixels) -> Pixels:
             x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)) / 255
             with torch.no_grad():
-                made = network(x)[0].mul_(255).round_().clamp_(0, 255)
-            return made.permute(1, 2, 0).numpy().astype(np.uint8)
+                output = network(x)[0].mul_(255).round_().clamp_(0, 255)
+            pixels: Pixels = output.permute(1, 2, 0).numpy().astype(np.uint8)
+            return pixels
 
         return whole
     limit = None if way == "bands" else int(way.removesuffix("MB")) * MEGABYTE

@@ -22,10 +22,11 @@ from unittest import mock
 import torch
 from machine import machine
 
-from memsr_compiler import compile_to_plain, trace
+from memsr_compiler import compile_to_plain
 from memsr_compiler.lowering import compile as compiler
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.trace.trace import Traced, trace
 
 
 def edsr_baseline(scale: int) -> torch.nn.Module:
@@ -47,10 +48,10 @@ def seconds_of_compile(model: torch.nn.Module) -> tuple[PlainNet, float, float]:
     """The plain network, CPU seconds of all and those of the trace alone."""
     of_trace = 0.0
 
-    def timed(*args: Any, **options: Any) -> trace.Traced:
+    def timed(*args: Any, **options: Any) -> Traced:
         nonlocal of_trace
         start = time.process_time()
-        traced = trace.trace(*args, **options)
+        traced = trace(*args, **options)
         of_trace = time.process_time() - start
         return traced
 

@@ -149,7 +149,8 @@ def table(nets: dict[str, nn.Module], results: dict[str, dict[str, Row]]) -> Non
 def main() -> None:
     torch.backends.cudnn.benchmark = True
     nets = networks()
-    versions = f"cuDNN {torch.backends.cudnn.version()}, ONNX Runtime {onnxruntime.__version__}"
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    versions = f"cuDNN {cudnn}, ONNX Runtime {onnxruntime.__version__}"
     print("# On a GPU\n")
     print(f"`python benchmarks/gpu.py` on {torch.cuda.get_device_name()}; {machine()}, {versions}.\n")
     print(f"x2, {SIZE[1]}x{SIZE[0]} to {2 * SIZE[1]}x{2 * SIZE[0]}, one image: milliseconds, and memory beyond weights")

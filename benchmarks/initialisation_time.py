@@ -23,13 +23,13 @@ import torch
 from machine import machine
 from torch import Tensor, nn
 
-from memsr_compiler import student
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import batches
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.paper.initialise import derive_memsr
 from memsr_compiler.student.paper.level_kernels import level_kernel
 from memsr_compiler.student.paper.options import PaperOptions
+from memsr_compiler.student.shrink import shrink
 from memsr_compiler.teachers.families.edsr import EDSR
 
 PIXELS = 32768
@@ -133,7 +133,7 @@ def data_aware() -> None:
     torch.set_num_threads(1)
     model = edsr()
     start, clock = time.process_time(), time.perf_counter()
-    student.shrink(model, width=64)
+    shrink(model, width=64)
     seconds, clock = time.process_time() - start, time.perf_counter() - clock
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"data-aware mode, width 64, default calibration: {seconds:.0f} s CPU ({clock:.0f} s by the clock), ", end="")

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from machine import machine
 from torch import Tensor, nn
 
-from memsr_compiler import compile_to_plain, export_onnx, load_teacher
+from memsr_compiler import PlainNet, compile_to_plain, export_onnx, load_teacher
 from memsr_compiler.images.files import sample_photographs, to_tensor
 from memsr_compiler.runtime.runners import OrtNetwork
 
@@ -29,13 +31,13 @@ def scaled_to_255(teacher: nn.Module) -> nn.Module:
     with torch.no_grad():
         for name, parameter in scaled.named_parameters():
             if name.endswith("bias"):
-                parameter *= 255
+                parameter.mul_(255)
     return scaled
 
 
-def deviation(network: object, exact: list[Tensor], images: list[Tensor]) -> float:
+def deviation(network: Callable[[Tensor], Tensor], exact: list[Tensor], images: list[Tensor]) -> float:
     with torch.no_grad():
-        outputs = [network(x) for x in images]  # type: ignore[operator]
+        outputs = [network(x) for x in images]
     return max(float((y.double() - e).abs().max()) for y, e in zip(outputs, exact, strict=True))
 
 
@@ -50,23 +52,27 @@ def main() -> None:
         with torch.no_grad():
             exact = [double(x.double()) for x in images]
         half = copy.deepcopy(teacher).half()
-        pair = (deviation(teacher, exact, images), deviation(lambda x, h=half: h(x.half()), exact, images))
+        halves = [x.half() for x in images]
+        pair = (deviation(teacher, exact, images), deviation(half, exact, halves))
         print(f"{f'0..{top}: teacher in torch':52} {pair[0] / top:9.1e} {pair[1] / top:9.1e}")
-        for name, options in (
+        ways: tuple[tuple[str, dict[str, Any]], ...] = (
             ("auto", {}),
             ("split", {"carry": "split"}),
             ("shift, C = 1000", {"carry": "shift", "constant": 1000.0}),
             ("shift, C = 10 x the range", {"carry": "shift", "constant": 10.0 * top}),
-        ):
-            net = compile_to_plain(teacher, input_range=(0.0, float(top)), **options)  # type: ignore[arg-type]
-            pair = tuple(in_onnxruntime(net, dtype, exact, images) for dtype in ("float32", "float16"))  # type: ignore[assignment]
+        )
+        for name, options in ways:
+            net = compile_to_plain(teacher, input_range=(0.0, float(top)), **options)
+            pair = (in_onnxruntime(net, "float32", exact, images), in_onnxruntime(net, "float16", exact, images))
             print(f"{f'0..{top}: plain, {name}':52} {pair[0] / top:9.1e} {pair[1] / top:9.1e}")
 
 
-def in_onnxruntime(net: object, dtype: str, exact: list[Tensor], images: list[Tensor]) -> float:
+def in_onnxruntime(
+    net: PlainNet, dtype: Literal["float32", "float16"], exact: list[Tensor], images: list[Tensor]
+) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "plain.onnx")
-        export_onnx(net, path, dtype=dtype)  # type: ignore[arg-type]
+        export_onnx(net, path, dtype=dtype)
         return deviation(OrtNetwork(path), exact, images)
 
 

@@ -97,8 +97,8 @@ def main(source: Path, benchmarks: Path) -> None:
         for name, change in changes(source).items():
             with changed(change):
                 quantize(source, out, calibration(change), takes=Takes(2))
-            networks = [OrtNetwork(path, threads=1) for path in (source, out)]
-            _, ratio = time_ratio(*networks, torch.rand(1, 3, 270, 480))
+            exact, integer = (OrtNetwork(path, threads=1) for path in (source, out))
+            _, ratio = time_ratio(exact, integer, torch.rand(1, 3, 270, 480))
             print(
                 f"{f'int8, {name}':48} {scores(out, benchmarks)}  {out.stat().st_size / 1e3:4.0f} kB  {ratio:.2f}",
                 flush=True,

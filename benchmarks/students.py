@@ -25,6 +25,7 @@ from pretrained import SHIPPED, luma_psnr, rgb_psnr
 from torch import nn
 
 from memsr_compiler import load_teacher
+from memsr_compiler.student.report import ShrinkReport
 from memsr_compiler.student.shrink import shrink
 
 WAYS = {"paper's": {"init": "memsr"}, "ours": {}, "layer by layer": {"refit": 0}}
@@ -65,7 +66,7 @@ def run(name: str, case: Case, widths: tuple[int, ...], benchmarks: Path) -> Non
             start = time.process_time()
             net = shrink(case.teacher, width=width, **options)  # type: ignore[arg-type]
             seconds = time.process_time() - start
-            assert net.report is not None and net.report.cost is not None
+            assert isinstance(net.report, ShrinkReport)
             refitted = len(net.report.fidelity) > 1
             macs = net.report.cost.macs_per_pixel * 960 * 540 / 1e9
             cost = f"{net.report.cost.parameters / 1e3:6.0f} K  {macs:6.1f} G"

@@ -58,7 +58,7 @@ def counts(scale: int) -> None:
     print(f"\nx{scale}, input {1920 // scale}x{1080 // scale}\n{'':20} {columns}")
     for name, net in networks(scale).items():
         parameters = sum(p.numel() for p in net.parameters())
-        inner = sum(p.numel() for layer in list(net)[1:-1] for p in layer.parameters()) if is_plain(net) else parameters
+        inner = inner_parameters(net) if isinstance(net, PlainNet) else parameters
         graph = trace(IMDN(scale=scale, attention=False).eval() if name == "IMDN" else net).graph
         area = PIXELS // scale**2
         true, published = (n * area / 1e9 for n in (cost_of_graph(graph).macs_per_pixel, published_macs(graph)))
@@ -69,8 +69,9 @@ def counts(scale: int) -> None:
         )
 
 
-def is_plain(net: nn.Module) -> bool:
-    return isinstance(net, PlainNet)
+def inner_parameters(net: PlainNet) -> int:
+    """Parameters of all layers but the first and the last."""
+    return sum(p.numel() for layer in list(net)[1:-1] for p in layer.parameters())
 
 
 def memory(scale: int) -> None:

@@ -29,7 +29,8 @@ class Block(nn.Module):
         self.two = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.two(torch.relu(self.one(x)))
+        change: Tensor = self.two(torch.relu(self.one(x)))
+        return x + change
 
 
 class MyNetwork(nn.Module):
@@ -43,7 +44,8 @@ class MyNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.first(x)
-        return self.last(self.enlarge(first + self.after(self.blocks(first))))
+        result: Tensor = self.last(self.enlarge(first + self.after(self.blocks(first))))
+        return result
 
 
 def main(folder: Path) -> None:

@@ -21,11 +21,11 @@ TEACHER = Path(__file__).parent / "edsr_8x32_x2.pt"
 WIDTH = 16
 
 
-def enlarged(network: torch.nn.Module, image: TestImage) -> np.ndarray:
+def enlarge(network: torch.nn.Module, image: TestImage) -> np.ndarray:
     """What the network makes of the small image, uint8 (H, W, 3)."""
     pixels = torch.from_numpy(image.low.transpose(2, 0, 1)[None]).float() / 255
     with torch.no_grad():
-        output = network(pixels)[0].permute(1, 2, 0).clamp(0, 1)
+        output: torch.Tensor = network(pixels)[0].permute(1, 2, 0).clamp(0, 1)
     return (output * 255).round().byte().numpy()
 
 
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     for image in images:
         size = image.high.shape[1::-1]
         bicubic = np.asarray(Image.fromarray(image.low).resize(size, Image.Resampling.BICUBIC))
-        rows.append(np.hstack([bicubic, enlarged(student, image), enlarged(teacher, image), image.high]))
+        rows.append(np.hstack([bicubic, enlarge(student, image), enlarge(teacher, image), image.high]))
     Image.fromarray(np.vstack(rows)).save(folder / "look.png")
     print(f"look at {folder / 'look.png'}")
 

@@ -69,7 +69,7 @@ def ssim(output: NDArray[Any], reference: NDArray[Any], *, scale: int, protocol:
     y, y_reference = _compared_luma(output, reference, scale, protocol)
     if min(y.shape) < 11:
         raise InvalidInput(f"SSIM: {y.shape} pixels left after shaving {scale}. Give images with 11x11 or more.")
-    similarity = structural_similarity(  # type: ignore[no-untyped-call]
+    similarity = structural_similarity(
         y, y_reference, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
     return float(similarity)

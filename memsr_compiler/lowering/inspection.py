@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, planned_widths
@@ -86,8 +87,9 @@ def inspect(
     except MemsrError as error:
         return Inspection(False, str(error), _modules(teacher.module))
     inspection = _inspection(traced)
-    graph = _with_small_kernels(traced.graph)
-    del traced  # its kernels are twice as large
+    graph = _with_small_kernels(traced.graph, teacher.module)
+    del traced
+    gc.collect()  # torch.fx's graphs refer to themselves, and what they hold is a copy of all weights in float64
     try:
         stages = [stage.graph for stage in canonical(graph, tail)]
         plans = {carry: [plan(stage, carry) for stage in stages] for carry in CARRYING}
@@ -113,15 +115,23 @@ def _inspection(traced: Traced) -> Inspection:
     )
 
 
-def _with_small_kernels(graph: ir.Graph) -> ir.Graph:
-    """The same graph, kernels in float32 where that holds them exactly: half the memory of large networks."""
-    ops = []
+def _with_small_kernels(graph: ir.Graph, module: nn.Module) -> ir.Graph:
+    """The same graph in less memory: kernels in float32 where it holds them, which the module has already, mostly."""
+    own = {names.escape(path.removesuffix(".weight")): p.detach() for path, p in module.named_parameters()}
+    ops: list[ir.Op] = []
     for op in graph:
         if isinstance(op, ir.Conv2d) and not op.pointwise:
-            single = op.weight.float()
-            op = replace(op, weight=single) if torch.equal(single.double(), op.weight) else op
+            op = replace(op, weight=_small(op.weight, own.get(op.name)))
         ops.append(op)
     return ir.Graph(tuple(ops), graph.output)
+
+
+def _small(kernel: Tensor, own: Tensor | None) -> Tensor:
+    """The float64 kernel in float32 where that holds it exactly, which is `own` if that is the same."""
+    if own is not None and own.dtype == torch.float32 and own.is_cpu and torch.equal(own.double(), kernel):
+        return own
+    single = kernel.float()
+    return single if torch.equal(single.double(), kernel) else kernel
 
 
 def _predict(planned: Sequence[Plan], carry: Carrying, align: int) -> Prediction:

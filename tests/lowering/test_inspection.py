@@ -5,16 +5,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from memsr_compiler import ir
 from memsr_compiler.analysis.cost import predicted_widths
 from memsr_compiler.lowering.canonical import canonical
-from memsr_compiler.lowering.inspection import inspect
+from memsr_compiler.lowering.inspection import _with_small_kernels, inspect
 from memsr_compiler.teachers.families.rrdb import RRDBNet
 from memsr_compiler.trace.trace import trace
 
 
-def rrdb() -> nn.Module:
+def rrdb() -> RRDBNet:
     torch.manual_seed(0)
-    return RRDBNet(scale=4, blocks=2, channels=4, growth=2).eval()
+    model = RRDBNet(scale=4, blocks=2, channels=4, growth=2)
+    model.eval()
+    return model
 
 
 def test_predictions_are_those_of_the_whole_graph() -> None:
@@ -33,6 +36,26 @@ def test_weights_that_float32_does_not_hold_are_predicted_too() -> None:
         for parameter in model.parameters():
             parameter.add_(1e-12)
     assert [p.widths for p in inspect(model).predictions] == [p.widths for p in inspect(rrdb()).predictions]
+
+
+def test_kernels_that_the_module_has_already_are_not_copied() -> None:
+    model = rrdb()
+    graph = _with_small_kernels(trace(model).graph, model)
+    own = dict(model.named_parameters())
+    kernels = [op for op in graph if isinstance(op, ir.Conv2d) and not op.pointwise]
+    assert len(kernels) > 30
+    for op in kernels:
+        assert op.weight.data_ptr() == own[f"{op.name}.weight"].data_ptr()
+
+
+def test_a_kernel_under_the_name_of_another_is_not_taken_for_it() -> None:
+    model, other = rrdb(), rrdb()
+    with torch.no_grad():
+        other.conv_first.weight.neg_()
+    before = trace(model).graph
+    after = _with_small_kernels(before, other)
+    assert after.sha256() == before.sha256()
+    assert all(op.weight.dtype == torch.float32 for op in after if isinstance(op, ir.Conv2d) and not op.pointwise)
 
 
 def test_what_cannot_be_read_is_told_with_its_modules() -> None:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.onnx.file import Array
 from memsr_compiler.trace.onnx.frame import Frame
+from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import View
 
 Value = View | Resized | Array

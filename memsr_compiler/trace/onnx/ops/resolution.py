@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.trace.onnx.constants import listed
 from memsr_compiler.trace.onnx.file import Node
+from memsr_compiler.trace.onnx.folds.registry import list_numbers
 from memsr_compiler.trace.onnx.ops.registry import MAX_SCALE, Context, Value, onnx_word
 from memsr_compiler.trace.torch_ops import resolution as torch_resolution
 from memsr_compiler.trace.torch_ops import shape as torch_shape
@@ -114,7 +114,7 @@ def _enlargement(c: Context, node: Node, x: View, scales: Value | None, sizes: V
     if node.text("keep_aspect_ratio_policy", "stretch") != "stretch":
         c.builder.unknown("keep_aspect_ratio_policy is not read; use stretch")
     if isinstance(sizes, np.ndarray) and sizes.size:
-        for axis, new in zip(axes, listed(sizes), strict=True):
+        for axis, new in zip(axes, list_numbers(sizes), strict=True):
             factors[axis] = _ratio(new, own[axis])
     elif sizes is None or isinstance(sizes, np.ndarray):
         for axis, new in zip(axes, c.tensor(scales, "scale").tolist(), strict=True):

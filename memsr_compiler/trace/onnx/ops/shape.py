@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.trace.onnx.constants import listed, parted
-from memsr_compiler.trace.onnx.file import Array, Node
+from memsr_compiler.trace.onnx.file import Node
+from memsr_compiler.trace.onnx.folds.registry import list_numbers
+from memsr_compiler.trace.onnx.folds.shape import split_sizes
 from memsr_compiler.trace.onnx.ops.registry import MAX_CHANNELS, Context, Value, onnx_word
+from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.torch_ops import shape as torch_shape
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
 from memsr_compiler.trace.views import Axes, Size, Unreadable, View
@@ -20,7 +22,7 @@ def split(c: Context, node: Node, x: View, sizes: Value | None = None) -> Any:
     c.channels(x, node.integer("axis", 0), "splits")
     if sizes is not None:
         sizes = np.array(c.integers(sizes, "sizes"))
-    parts = parted(node, c.builder.channels(x), sizes)
+    parts = split_sizes(node, c.builder.channels(x), sizes)
     return torch_shape.split(c.builder, x, parts, 1)
 
 
@@ -58,7 +60,7 @@ def take_slice(
 def _numbers(value: Value) -> list[Any]:
     if not isinstance(value, np.ndarray):
         raise Unreadable("a slice at a place that depends on the image")
-    return listed(value)
+    return list_numbers(value)
 
 
 @onnx_word("Gather")
@@ -94,10 +96,10 @@ def flatten(c: Context, node: Node, x: View) -> View:
     at, rank = node.integer("axis", 1), len(x.axes)
     at += rank if at < 0 else 0
 
-    def merged(axes: Axes) -> Axes:
+    def merge(axes: Axes) -> Axes:
         return (tuple(f for axis in axes[:at] for f in axis), tuple(f for axis in axes[at:] for f in axis))
 
-    return c.frame.moved(x, merged)
+    return c.frame.moved(x, merge)
 
 
 @onnx_word("Transpose")
@@ -114,18 +116,18 @@ def unsqueeze(c: Context, node: Node, x: View, axes: Value | None = None) -> Vie
     rank = len(x.axes) + len(where)
     new = {a % rank for a in where}
 
-    def widened(old: Axes) -> Axes:
+    def widen(old: Axes) -> Axes:
         left = list(old)
         return tuple(() if i in new else left.pop(0) for i in range(rank))
 
-    return c.frame.moved(x, widened)
+    return c.frame.moved(x, widen)
 
 
 @onnx_word("Squeeze")
 def squeeze(c: Context, node: Node, x: View, axes: Value | None = None) -> View:
-    given = node.integers("axes", []) if axes is None else c.integers(axes, "axes")
+    dropped = node.integers("axes", []) if axes is None else c.integers(axes, "axes")
     shape = c.frame.shape(x)
-    gone = {c.axis(x, a) for a in given} or {i for i, n in enumerate(shape) if n == 1}
+    gone = {c.axis(x, a) for a in dropped} or {i for i, n in enumerate(shape) if n == 1}
     if any(shape[i] != 1 for i in gone):
         c.builder.refuse(f"it drops axes {sorted(gone)} of {'x'.join(map(str, shape))}", "drop axes of size 1 only")
     return c.frame.moved(x, lambda old: tuple(axis for i, axis in enumerate(old) if i not in gone))

@@ -1,0 +1,1 @@
+"""One fold for each ONNX operator that is computed of constants alone."""

@@ -1,0 +1,119 @@
+"""Folds that work element by element."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+
+from memsr_compiler.trace.onnx.file import Node
+from memsr_compiler.trace.onnx.folds.registry import FOLDS, Fold, check_room, fold_word
+from memsr_compiler.trace.onnx.tensors import Array
+from memsr_compiler.trace.views import Size, Unreadable
+
+
+def _divide_sizes(a: Any, b: Any) -> Any:
+    if isinstance(a, Size) and isinstance(b, Size):
+        if a.symbol != b.symbol:
+            raise Unreadable("the network divides a height by a width")
+        ratio = a.factor / b.factor
+        return int(ratio) if ratio.denominator == 1 else float(ratio)
+    if isinstance(b, Size):
+        raise Unreadable("the network divides by a size")
+    if isinstance(a, Size):
+        return a // b if isinstance(b, int) else a / b
+    return a / b if isinstance(a, float) or isinstance(b, float) else int(a / b)
+
+
+def _divide(a: Array, b: Array) -> Any:
+    if object in (a.dtype, b.dtype):
+        return np.frompyfunc(_divide_sizes, 2, 1)(a, b)
+    if a.dtype.kind == "f":
+        return a / b
+    return torch.div(torch.from_numpy(a.copy()), torch.from_numpy(b.copy()), rounding_mode="trunc").numpy()
+
+
+def _same(a: Any, b: Any) -> bool:
+    """a == b, where that does not depend on the image's size."""
+    if isinstance(a, Size) != isinstance(b, Size):
+        if (b if isinstance(a, Size) else a) > 0:
+            raise Unreadable("the network does something else at one size of image")
+        return False
+    if isinstance(a, Size) and a.symbol != b.symbol:
+        raise Unreadable("the network asks whether the image is square")
+    return bool(a == b)
+
+
+def _equal(a: Array, b: Array) -> Any:
+    return np.frompyfunc(_same, 2, 1)(a, b) if object in (a.dtype, b.dtype) else a == b
+
+
+def _round_size(a: Any) -> Any:
+    if isinstance(a, Size) and a.factor.denominator != 1:
+        raise Unreadable(f"{a} is rounded, which depends on whether it is even")
+    return a if isinstance(a, Size) else int(a)
+
+
+def _rounding(function: Callable[[Array], Array]) -> Fold:
+    def compute(node: Node, a: Array) -> Any:
+        return np.frompyfunc(_round_size, 1, 1)(a) if a.dtype == object else function(a)
+
+    return compute
+
+
+def _elementwise(function: Callable[..., Any]) -> Fold:
+    def compute(node: Node, *operands: Array) -> Any:
+        check_room(np.broadcast_shapes(*(o.shape for o in operands)))
+        return function(*operands)
+
+    return compute
+
+
+def _variadic(function: Callable[..., Any]) -> Fold:
+    return _elementwise(lambda *operands: reduce(function, operands))
+
+
+FOLDS |= {
+    "Add": _elementwise(operator.add),
+    "Sub": _elementwise(operator.sub),
+    "Mul": _elementwise(operator.mul),
+    "Div": _elementwise(_divide),
+    "Neg": _elementwise(operator.neg),
+    "Abs": _elementwise(np.abs),
+    "Sign": _elementwise(np.sign),
+    "Sqrt": _elementwise(np.sqrt),
+    "Exp": _elementwise(np.exp),
+    "Reciprocal": _elementwise(lambda a: 1.0 / a),
+    "Pow": _elementwise(lambda a, b: np.power(a, b.astype(a.dtype) if a.dtype.kind == "f" else b)),
+    "Relu": _elementwise(lambda a: np.maximum(a, 0)),
+    "Sum": _variadic(operator.add),
+    "Max": _variadic(np.maximum),
+    "Min": _variadic(np.minimum),
+    "Equal": _elementwise(_equal),
+    "Less": _elementwise(operator.lt),
+    "Greater": _elementwise(operator.gt),
+    "And": _elementwise(np.logical_and),
+    "Or": _elementwise(np.logical_or),
+    "Not": _elementwise(np.logical_not),
+    "Where": _elementwise(np.where),
+    "Floor": _rounding(np.floor),
+    "Ceil": _rounding(np.ceil),
+    "Identity": _elementwise(lambda a: a),
+}
+
+
+@fold_word("Cast")
+def cast(node: Node, a: Array) -> Any:
+    """The constant in another type; any floating type is float64."""
+    to = node.integer("to", 1)
+    floating, integer, boolean = (1, 10, 11, 16), (2, 3, 4, 5, 6, 7, 12, 13), 9
+    if to not in (*floating, *integer, boolean):
+        raise Unreadable(f"a cast to type {to}")
+    if a.dtype == object:
+        kept = _round_size if to in integer else lambda v: v if isinstance(v, Size) else float(v)
+        return np.frompyfunc(kept, 1, 1)(a)
+    return a.astype(np.float64 if to in floating else np.int64 if to in integer else np.bool_)

@@ -1,0 +1,137 @@
+"""Folds that make, cut, join and rearrange constants, and ask for their shapes."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from memsr_compiler.trace.onnx.file import Node
+from memsr_compiler.trace.onnx.folds.registry import check_room, fold_word, list_numbers, read_axes
+from memsr_compiler.trace.onnx.tensors import Array
+from memsr_compiler.trace.views import Unreadable
+
+
+@fold_word("Shape")
+def shape(node: Node, a: Array) -> Any:
+    return np.array(a.shape[node.integer("start", 0) : node.attributes.get("end")], dtype=np.int64)
+
+
+@fold_word("Size")
+def count(node: Node, a: Array) -> Any:
+    return np.array(a.size)
+
+
+@fold_word("Constant")
+def constant(node: Node) -> Any:
+    name, value = next(iter(node.attributes.items()))
+    if name not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
+        raise Unreadable(f"a constant of kind {name}")
+    return value if name == "value" else np.array(value, dtype=np.float64 if "float" in name else np.int64)
+
+
+@fold_word("ConstantOfShape")
+def constant_of_shape(node: Node, sizes: Array) -> Any:
+    extent = [int(n) for n in list_numbers(sizes)]
+    check_room(extent)
+    value = node.attributes.get("value", np.zeros(1))
+    return np.full(extent, value.reshape(()))
+
+
+@fold_word("Reshape")
+def reshape(node: Node, a: Array, target: Array) -> Any:
+    sizes = [int(n) for n in list_numbers(target)]
+    if not node.integer("allowzero", 0):
+        sizes = [a.shape[i] if n == 0 else n for i, n in enumerate(sizes)]
+    return a.reshape(sizes)
+
+
+@fold_word("Flatten")
+def flatten(node: Node, a: Array) -> Any:
+    axis = node.integer("axis", 1)
+    axis += a.ndim if axis < 0 else 0
+    return a.reshape(prod(a.shape[:axis]), -1)
+
+
+@fold_word("Transpose")
+def transpose(node: Node, a: Array) -> Any:
+    return a.transpose(node.integers("perm", list(range(a.ndim))[::-1]))
+
+
+@fold_word("Squeeze")
+def squeeze(node: Node, a: Array, axes: Array | None = None) -> Any:
+    where = read_axes(node, axes, a.ndim)
+    return a.squeeze() if where is None else a.squeeze(tuple(where))
+
+
+@fold_word("Unsqueeze")
+def unsqueeze(node: Node, a: Array, axes: Array | None = None) -> Any:
+    number = len(node.integers("axes", [])) if axes is None else axes.size
+    return np.expand_dims(a, tuple(read_axes(node, axes, a.ndim + number) or ()))
+
+
+@fold_word("Concat")
+def concat(node: Node, *parts: Array) -> Any:
+    check_room([sum(p.size for p in parts)])
+    return np.concatenate(parts, axis=node.integer("axis", 0))
+
+
+@fold_word("Gather")
+def gather(node: Node, a: Array, index: Array) -> Any:
+    axis = node.integer("axis", 0)
+    check_room([index.size, a.size // max(a.shape[axis], 1)])
+    return np.take(a, index, axis=axis)
+
+
+@fold_word("Slice")
+def take_slice(
+    node: Node, a: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
+) -> Any:
+    where = read_axes(node, axes, a.ndim) if axes is not None else list(range(starts.size))
+    pace = list_numbers(steps) if steps is not None else [1] * starts.size
+    keys = [slice(None)] * a.ndim
+    for axis, *key in zip(where or [], list_numbers(starts), list_numbers(ends), pace, strict=True):
+        keys[axis] = slice(*(int(k) for k in key))
+    return a[tuple(keys)]
+
+
+@fold_word("Split")
+def split(node: Node, a: Array, sizes: Array | None = None) -> Any:
+    axis = node.integer("axis", 0)
+    parts = split_sizes(node, a.shape[axis], sizes)
+    return tuple(np.split(a, np.cumsum(parts)[:-1], axis=axis))
+
+
+def split_sizes(node: Node, width: int, sizes: Array | None) -> list[int]:
+    """Numbers of elements, `width` together, that the results of a Split get."""
+    if sizes is not None or "split" in node.attributes:
+        parts = node.integers("split", []) if sizes is None else [int(n) for n in list_numbers(sizes)]
+    else:
+        number = node.integer("num_outputs", len(node.outputs))
+        share = -(-width // number)
+        parts = [min(share, width - i) for i in range(0, width, share)]
+    if sum(parts) != width or len(parts) != len(node.outputs) or min(parts, default=0) < 0:
+        raise Unreadable(f"a split of {width} into {parts}")
+    return parts
+
+
+@fold_word("Expand")
+def expand(node: Node, a: Array, target: Array) -> Any:
+    whole = np.broadcast_shapes(a.shape, tuple(int(n) for n in list_numbers(target)))
+    check_room(whole)
+    return np.broadcast_to(a, whole)
+
+
+@fold_word("Tile")
+def tile(node: Node, a: Array, times: Array) -> Any:
+    repeats = [int(n) for n in list_numbers(times)]
+    check_room([a.size, *repeats])
+    return np.tile(a, repeats)
+
+
+@fold_word("Range")
+def span(node: Node, start: Array, stop: Array, step: Array) -> Any:
+    first, last, pace = (o.item() for o in (start, stop, step))
+    check_room([max(0, int((last - first) / pace) + 1)])
+    return np.arange(first, last, pace)
