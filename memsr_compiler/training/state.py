@@ -52,11 +52,11 @@ class RunState:
             self.average.add(self._objective, self.step)
 
     def note_score(self, psnr: float) -> None:
-        """Note the PSNR of a validation, in dB."""
+        """Note the PSNR of a validation, in dB; one that is no number is never better than one that is."""
         self.last = psnr
         if math.isnan(self.start):
             self.start = psnr
-        if not psnr <= self.best:  # the first time too
+        if math.isnan(self.best) or psnr > self.best:  # the first time, whatever it is
             self.best, self.best_step = psnr, self.step
 
     def forget_best(self) -> None:

@@ -56,6 +56,15 @@ def test_the_best_score_is_kept_with_its_step() -> None:
     assert math.isnan(state.best) and state.best_step == 0 and state.start == 1.0
 
 
+def test_a_score_that_is_no_number_is_never_the_best() -> None:
+    state = RunState(Supervised(one_weight()), Recipe())
+    for step, psnr in enumerate((math.nan, 4.0, math.nan, 3.0, math.nan)):
+        state.step = step
+        state.note_score(psnr)
+        assert state.best_step == min(step, 1)  # the first network is kept while there is no better one
+    assert (state.start, state.best) == (4.0, 4.0) and math.isnan(state.last)
+
+
 def test_a_state_is_restored_as_it_was_and_only_into_its_own_run() -> None:
     def trained() -> RunState:
         module = one_weight()
