@@ -67,7 +67,7 @@ def _inputs(photographs: list[NamedImage] | None, takes: Takes, options: Quantiz
     if photographs is None or options.calibration is None:
         return sample_inputs(scale=takes.scale, channels=takes.channels, input_range=takes.input_range)
     return photographs_as_inputs(
-        [(p.name, p.pixels) for p in photographs],
+        photographs,
         str(options.calibration),
         scale=takes.scale,
         channels=takes.channels,

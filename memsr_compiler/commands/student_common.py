@@ -100,7 +100,7 @@ def read_material(options: StudentOptions, takes: Takes, talk: Talk) -> Material
         return Material(None, None)
     photographs = read_folder(options.calibration, warn=talk.warn)
     inputs = photographs_as_inputs(
-        [(p.name, p.pixels) for p in photographs],
+        photographs,
         str(options.calibration),
         scale=takes.scale,
         channels=takes.channels,
