@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @one_thread()
 def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) -> None:
-    """Read, compile, write, and run what was written beside the teacher."""
+    """Read a teacher, compile it, write the plain network, and run that beside the teacher."""
     out = options.out or name_beside(teacher_options.teacher, ".plain.onnx")
     if out.suffix not in (".onnx", ".safetensors"):
         raise InvalidInput(f"{out}: a plain network is written as .onnx or .safetensors; name it so")

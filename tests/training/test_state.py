@@ -37,10 +37,10 @@ def test_the_average_is_lent_and_given_back() -> None:
     state = RunState(Supervised(module), Recipe(average=0.9))
     assert state.average is not None
     nn.init.ones_(module.weight)
-    with state.averaged():
+    with state.use_average():
         assert module.weight.item() == 0.0
     assert module.weight.item() == 1.0 and state.average.values["network.weight"].item() == 0.0
-    with pytest.raises(ZeroDivisionError), state.averaged():
+    with pytest.raises(ZeroDivisionError), state.use_average():
         raise ZeroDivisionError
     assert module.weight.item() == 1.0
 
