@@ -28,7 +28,7 @@ from networks import plain
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, load_plain, load_teacher
-from memsr_compiler.evaluation.bench import interleaved
+from memsr_compiler.evaluation.bench import time_in_turns
 from memsr_compiler.evaluation.memory import peak_memory
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.runtime.open import NetworkFile
@@ -89,7 +89,7 @@ def in_torch(nets: dict[str, nn.Module], dtype: torch.dtype) -> dict[str, Row]:
         torch.cuda.reset_peak_memory_stats()
         net(image)
         memory[name] = torch.cuda.max_memory_allocated() - before
-    times = interleaved([runner(net) for net in placed.values()], RUNS)
+    times = time_in_turns([runner(net) for net in placed.values()], RUNS)
     return {name: Row(statistics.median(t) * 1e3, memory[name]) for name, t in zip(placed, times, strict=True)}
 
 
@@ -101,7 +101,7 @@ def in_onnxruntime(nets: dict[str, nn.Module], dtype: torch.dtype, folder: Path)
             files[name] = folder / f"{i}-{name_of(dtype)}.onnx"
             export_onnx(net, files[name], dtype=name_of(dtype))  # type: ignore[arg-type]
     runs = [OrtNetwork(file, provider="cuda").prepare(image) for file in files.values()]
-    times = interleaved(runs, RUNS)
+    times = time_in_turns(runs, RUNS)
     rows = {}
     for (name, file), t in zip(files.items(), times, strict=True):
         taken = peak_memory(NetworkFile(file), (3, *SIZE), provider="cuda")

@@ -262,7 +262,7 @@ def main() -> None:
     except (NotEquivalent, CertificateError) as error:
         _fail(str(error), 1)
     except Incomplete as error:
-        _fail(f"{error}; for example: {complete(_typed(), error.arguments, error.options)}", 2)
+        _fail(f"{error}; for example: {complete(_typed_words(), error.arguments, error.options)}", 2)
     except MemsrError as error:
         _fail(str(error), 2)
     except OSError as error:
@@ -289,8 +289,8 @@ def _usage(error: typer.TyperException) -> str:
 
 
 def _example(context: typer.Context) -> str:
-    """What was typed, with what is missing."""
-    command, *rest = _typed()
+    """The command line that was typed, with example values for what is missing."""
+    command, *rest = _typed_words()
     values = {**context.command.make_parser(context).parse_args(list(rest))[0], **(context.default_map or {})}
     missing = [p for p in context.command.params if p.required and not values.get(str(p.name))]
     pieces: dict[bool, list[str]] = {False: [], True: []}
@@ -300,7 +300,7 @@ def _example(context: typer.Context) -> str:
     return complete([command, *rest], pieces[False], pieces[True])
 
 
-def _typed() -> list[str]:
+def _typed_words() -> list[str]:
     """The command and what follows it."""
     words = sys.argv[1:]
     return words[next(i for i, word in enumerate(words) if not word.startswith("-")) :]

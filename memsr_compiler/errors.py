@@ -6,8 +6,8 @@ Messages are for people.  What a program may want to know is in the exception's 
 import math
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what another library's error says, or its type where it says nothing."""
+def first_line(error: object) -> str:
+    """The first line of what another library's error, or its text, says; its type where it says nothing."""
     return str(error).strip().partition("\n")[0].rstrip() or type(error).__name__
 
 

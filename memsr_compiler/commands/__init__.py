@@ -1,1 +1,1 @@
-"""What the sub-commands of `memsrc` do, one a file; `memsr_compiler.cli` declares their options."""
+"""The work of the sub-commands of `memsrc`, one a file; `options` declares their options."""

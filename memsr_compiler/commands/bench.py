@@ -26,11 +26,11 @@ COLUMNS = (
 
 
 def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
-    """Measure, show, write."""
-    files = _checked(options)
+    """Measure networks, show and write the numbers."""
+    files = _check_files(options)
     networks = [network_file(reading.of(path), talk) for path in options.model]
     with talk.progress() as step:
-        found = benchmark(
+        measured = benchmark(
             networks,
             size=options.size,
             scale=options.scale,
@@ -44,9 +44,9 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
     title = f"{options.size[0]}x{options.size[1]} input, {options.provider}; PSNR on {where}, protocol edsr"
     if options.csv is not None:
         with atomic_write(options.csv) as file:
-            file.write(as_csv(found).encode())
+            file.write(as_csv(measured).encode())
     if options.plot is not None:
-        _write_plot(options.plot, [_dot(m) for m in found], title)
+        _write_plot(options.plot, [_dot(m) for m in measured], title)
     talk.json(
         {
             "written": [str(path) for path in files],
@@ -56,13 +56,13 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
             "repeats": options.repeats,
             "data": where,
             "protocol": "edsr",
-            "models": [{**_values(m), "seconds": list(m.seconds)} for m in found],
+            "models": [{**_values(m), "seconds": list(m.seconds)} for m in measured],
         }
     )
     talk.table(
         f"{title}; median of {options.repeats} rounds, quartiles in brackets",
         ("", "engine", "parameters", "multiply-adds", "time", "", "ratio", "peak memory", "feature maps", "PSNR-Y"),
-        [_row(m) for m in found],
+        [_row(m) for m in measured],
     )
     talk.say("peak memory: of a process, beyond network and image, result included; feature maps: the least in theory")
     if files:
@@ -77,17 +77,17 @@ def _write_plot(path: Path, dots: Sequence[Dot], title: str) -> None:
         file.write(draw_scatter_png(dots, title))
 
 
-def as_csv(found: Sequence[Measured]) -> str:
+def as_csv(measured: Sequence[Measured]) -> str:
     """One line for each network; what is not known is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(_values(m) for m in found)
+    writer.writerows(_values(m) for m in measured)
     return text.getvalue()
 
 
-def _checked(options: BenchOptions) -> list[Path]:
-    """What will be written.  Raises InvalidInput."""
+def _check_files(options: BenchOptions) -> list[Path]:
+    """Check the options, and list the files that will be written.  Raises InvalidInput."""
     if len(set(options.model)) < len(options.model):
         raise InvalidInput("a network is named twice; name each once")
     if options.plot is not None and options.plot.suffix.lower() not in (".svg", ".png"):
@@ -98,7 +98,7 @@ def _checked(options: BenchOptions) -> list[Path]:
 
 
 def _values(m: Measured) -> dict[str, Any]:
-    """For CSV and JSON."""
+    """Values of a network for CSV and JSON."""
     lower, upper = m.quartiles
     return {
         "network": str(m.path or m.name),

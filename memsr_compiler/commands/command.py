@@ -43,7 +43,7 @@ def command(
     """
 
     def attach(function: Callable[..., None]) -> Callable[..., None]:
-        declared = [(group, field, hint) for group in groups for field, hint in _declared(group)]
+        declared = [(group, field, hint) for group in groups for field, hint in _list_fields(group)]
         parameters = sorted(declared, key=lambda parameter: _place(parameter[2]))
 
         def run(**values: Any) -> None:
@@ -62,16 +62,16 @@ def command(
 
 def option_values(options: object) -> dict[str, Any]:
     """Every value of a dataclass of options by its name on the command line, without dashes in front."""
-    return {_option_name(field, hint): getattr(options, field.name) for field, hint in _declared(type(options))}
+    return {_option_name(field, hint): getattr(options, field.name) for field, hint in _list_fields(type(options))}
 
 
-def _declared(group: type) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+def _list_fields(group: type) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     hints = get_type_hints(group, include_extras=True)
     return ((field, hints[field.name]) for field in dataclasses.fields(group))
 
 
 def _place(hint: Any) -> int:
-    """Where a parameter stands in --help."""
+    """Place of a parameter in --help."""
     (info,) = hint.__metadata__
     return PANELS.index(info.rich_help_panel) if isinstance(info, OptionInfo) else -1
 
@@ -94,7 +94,7 @@ class _Command(TyperCommand):
     """A command whose --help stands at the end, with the other options on what is printed."""
 
     def get_help_option(self, ctx: Any) -> Any:
-        found = super().get_help_option(ctx)
-        if found is not None:
-            found.rich_help_panel = MESSAGES
-        return found
+        help_option = super().get_help_option(ctx)
+        if help_option is not None:
+            help_option.rich_help_panel = MESSAGES
+        return help_option

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from memsr_compiler import ir
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @one_thread()
 def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) -> None:
-    """Read, compile, write, and run what was written beside the teacher."""
+    """Read a teacher, compile it, write the plain network, and run that beside the teacher."""
     out = options.out or name_beside(teacher_options.teacher, ".plain.onnx")
     if out.suffix not in (".onnx", ".safetensors"):
         raise InvalidInput(f"{out}: a plain network is written as .onnx or .safetensors; name it so")
@@ -83,32 +84,29 @@ def _constants(
         return options.constant
     from memsr_compiler.lowering.shift_constants import calibrate
 
-    found = calibrate(
+    constants = calibrate(
         model,
-        _calibration_images(model, options.calibration, input_range),
+        _calibration_images(options.calibration),
         margin=options.margin,
         input_range=input_range,
         tail=options.tail,
         device=options.device,
         on_step=lambda: step("searching for an input that breaks the constants"),
     )
-    talk.say(f"shift: {found}")
-    if found.worst > 1:
+    talk.say(f"shift: {constants}")
+    if constants.worst > 1:
         talk.warn(
             "for some images within the input range these constants are too small; raise --margin above "
-            f"{options.margin * found.worst:.1f}, or use --carry auto, which needs none"
+            f"{options.margin * constants.worst:.1f}, or use --carry auto, which needs none"
         )
-    return dict(found.constants)
+    return dict(constants.constants)
 
 
-def _calibration_images(model: nn.Module, folder: Path | None, input_range: tuple[float, float]) -> list[Tensor]:
-    from memsr_compiler.images.files import read_images, sample_photographs, to_tensor
-    from memsr_compiler.lowering.equivalence import input_channels
+def _calibration_images(folder: Path | None) -> list[NDArray[Any]]:
+    from memsr_compiler.images.files import read_images, sample_photographs
 
     photographs = read_images(folder) if folder is not None else sample_photographs()
-    low, high = input_range
-    crops = [to_tensor(p[:128, :128]) * (high - low) + low for p in photographs]
-    return [x.mean(1, keepdim=True) if input_channels(model) == 1 else x for x in crops]
+    return [pixels[:128, :128] for pixels in photographs]
 
 
 def _write(net: PlainNet, out: Path, options: ConvertOptions) -> list[Path]:
@@ -145,17 +143,17 @@ def deviations(
         except MemsrError as error:
             talk.warn(f"{out.name} was not run: {error}")
     with full_float32(place):
-        found = {
+        measured = {
             name: check_equivalence(exactly, other, images=images, tolerance=float("inf")).deviation
             for name, other in others.items()
         }
     half = (input_range[1] - input_range[0]) / 510
-    for name, value in found.items():
+    for name, value in measured.items():
         if not value <= half:
             talk.warn(
                 f"{name} deviates by {value:.2e}, over half a grey level ({half:.2e}); see docs/results/exactness.md"
             )
-    return found
+    return measured
 
 
 def _write_report(

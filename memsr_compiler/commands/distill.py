@@ -11,12 +11,12 @@ from memsr_compiler.commands.student_common import read_source
 from memsr_compiler.commands.training_common import (
     begin,
     check,
-    done_before,
     read_bench,
     read_patches,
     recipe,
     record_of,
     show_progress,
+    steps_taken,
     tell,
 )
 from memsr_compiler.commands.training_options import DistillOptions
@@ -34,7 +34,7 @@ from memsr_compiler.training.starts import initial_maps, input_means, no_means, 
 
 
 def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
-    """Read both, train, write the best."""
+    """Read teacher and student, train, write the best."""
     talk = silence_others(talk)
     how = recipe(options)
     record = record_of(options, reading)
@@ -63,7 +63,7 @@ def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     before = judged.score(load_plain(options.student, require_certificate=False).float())
     from memsr_compiler.training.loop import run as train
 
-    with show_progress(talk, how.steps, done_before(options.resume)) as on_step:
+    with show_progress(talk, how.steps, steps_taken(options.resume)) as on_step:
         outcome = train(
             objective,
             cut,

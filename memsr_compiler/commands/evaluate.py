@@ -23,7 +23,7 @@ BICUBIC = "bicubic"
 
 
 def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
-    """Open, read, score, show."""
+    """Open networks, read images, score, show."""
     if options.device is not None:
         torch_device(options.device)  # raises where it is not to be had
     if options.csv is not None:
@@ -42,7 +42,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
                 if model is None
                 else evaluate(model.network, model.takes, images, scale=scale, protocol=options.protocol)
             )
-    averages = {name: mean(found) for name, found in scores.items()}
+    averages = {name: mean(of_model) for name, of_model in scores.items()}
     if options.csv is not None:
         with atomic_write(options.csv) as file:
             file.write(as_csv(scores).encode())
@@ -52,12 +52,12 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
             "protocol": options.protocol,
             "data": str(options.data) if options.data else "the photographs that ship",
             "models": {
-                name: {"average": _data(averages[name]), "images": {s.name: _data(s) for s in found}}
-                for name, found in scores.items()
+                name: {"average": _data(averages[name]), "images": {s.name: _data(s) for s in of_model}}
+                for name, of_model in scores.items()
             },
         }
     )
-    rows = [[image.name, *(_cell(found[i]) for found in scores.values())] for i, image in enumerate(images)]
+    rows = [[image.name, *(_cell(of_model[i]) for of_model in scores.values())] for i, image in enumerate(images)]
     talk.table(
         f"PSNR in dB and SSIM on Y, x{scale}, {len(images)} images, protocol {options.protocol}",
         ("", *(_short(name) for name in scores)),
@@ -69,10 +69,10 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
 
 def _scale(models: Sequence[Model], options: EvalOptions) -> int:
     """The models' own scale, the one that is told, or what HR and LR show."""
-    told = options.scale
-    if told is None and all(model.takes.scale == 1 for model in models):
-        told = find_scale(options.data)
-    return common_scale(models, told)
+    scale = options.scale
+    if scale is None and all(model.takes.scale == 1 for model in models):
+        scale = find_scale(options.data)
+    return common_scale(models, scale)
 
 
 def as_csv(scores: Mapping[str, Sequence[Score]]) -> str:
@@ -80,8 +80,8 @@ def as_csv(scores: Mapping[str, Sequence[Score]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["model", "image", "psnr_y_db", "ssim_y"])
-    for name, found in scores.items():
-        writer.writerows([name, s.name, f"{s.psnr:.4f}", f"{s.ssim:.5f}"] for s in found)
+    for name, of_model in scores.items():
+        writer.writerows([name, s.name, f"{s.psnr:.4f}", f"{s.ssim:.5f}"] for s in of_model)
     return text.getvalue()
 
 

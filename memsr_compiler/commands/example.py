@@ -1,4 +1,4 @@
-"""What a command line lacks, made into one that would run: with the files that are there."""
+"""Command lines that lack something, completed into ones that would run: with the files that are there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Incomplete(InvalidInput):
 
 
 def complete(typed: Sequence[str], arguments: Sequence[str], options: Sequence[str]) -> str:
-    """What was typed, with what it lacks: arguments after the last one that is there, options at the end."""
+    """Complete a command line: arguments after the last one that is there, options at the end."""
     command, *rest = typed
     if command == "shrink" and not arguments and (not rest or rest[0].startswith("-")):
         arguments = [] if _find_plain() != _PLAIN else [find_teacher()]  # it takes a plain network by itself

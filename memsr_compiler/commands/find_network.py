@@ -18,17 +18,17 @@ def name_beside(path: Path, suffix: str) -> Path:
 
 def find_plain_network() -> Path:
     """The only plain network in this folder that `convert` left.  Raises Incomplete for none, and for several."""
-    found = [path for path in sorted(HERE.iterdir()) if is_plain(path) and _is_converted(path)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(map(str, found))
-        raise Incomplete(f"there are several plain networks here, {names}; name one", arguments=[str(found[0])])
+    paths = [path for path in sorted(HERE.iterdir()) if is_plain(path) and _is_converted(path)]
+    if len(paths) == 1:
+        return paths[0]
+    if paths:
+        names = ", ".join(map(str, paths))
+        raise Incomplete(f"there are several plain networks here, {names}; name one", arguments=[str(paths[0])])
     raise Incomplete("no plain network of convert's is here; name a network", arguments=[find_teacher()])
 
 
 def _is_converted(path: Path) -> bool:
-    """Whether it is equivalent to a teacher: students have no certificate."""
+    """Whether a plain network is equivalent to a teacher: students have no certificate."""
     try:
         return read_plain_file(path, require_certificate=False).manifest.certificate_sha256 != ""
     except MemsrError:

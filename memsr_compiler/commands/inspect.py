@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) -> None:
-    """Read, predict, show: whether it can be converted, the costs, then the layers."""
+    """Read a network, predict its plain form, show whether it can be converted, the costs, then the layers."""
     path, size = teacher_options.teacher, options.size
     teacher, input_range = read(teacher_options, talk)
     from memsr_compiler.lowering.inspection import inspect  # not before the file is one that can be read

@@ -100,7 +100,7 @@ PlotSvg = Annotated[Path | None, option("Also draw them", panel=OUTPUT, metavar=
 
 @dataclass(frozen=True, kw_only=True)
 class TalkOptions:
-    """How a command talks."""
+    """Choices of how a command talks."""
 
     as_json: Annotated[bool, option("Print one JSON object instead of tables", "--json", panel=MESSAGES)] = False
     quiet: Annotated[bool, option("Print errors only", "--quiet", "-q", panel=MESSAGES)] = False
@@ -108,7 +108,7 @@ class TalkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class VerboseOptions(TalkOptions):
-    """How a command talks that has more to tell."""
+    """Choices of how a command talks that has more to tell."""
 
     verbose: Annotated[bool, option("Also print what each step did", "--verbose", "-v", panel=MESSAGES)] = False
 
@@ -118,7 +118,7 @@ class VerboseOptions(TalkOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
-    """How to read those of the files that are teachers."""
+    """Ways to read those of the files that are teachers."""
 
     input_range: Annotated[
         tuple[float, float] | None,
@@ -146,7 +146,7 @@ class ReadingOptions:
     ] = False
 
     def of(self, path: Path) -> TeacherOptions:
-        """The same for one file."""
+        """These options for one file."""
         return TeacherOptions(
             teacher=path,
             input_range=self.input_range,
@@ -172,7 +172,7 @@ class TeacherOptions(ReadingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PlainOrTeacherOptions(TeacherOptions):
-    """The same, or a plain network."""
+    """A teacher's file or a plain network's, and how to read it."""
 
     teacher: Annotated[
         Path,
@@ -185,7 +185,7 @@ class PlainOrTeacherOptions(TeacherOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ShrinkSource(PlainOrTeacherOptions):
-    """The same, by default the only plain network in this folder."""
+    """A teacher's file or a plain network's; by default the only plain network in this folder."""
 
     teacher: Annotated[
         Path,
@@ -202,7 +202,7 @@ class ShrinkSource(PlainOrTeacherOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-    """What `convert` makes, and how.  constant: C, in the network's own units;  max_weights: GiB."""
+    """Options of `convert`.  constant: C, in the network's own units;  max_weights: GiB."""
 
     out: Annotated[
         Path | None,
@@ -270,7 +270,7 @@ class ConvertOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions:
-    """What `inspect` predicts."""
+    """Options of `inspect`: the plain form that it predicts."""
 
     tail: Tail = "fold"
     align: Align = 8
@@ -279,7 +279,7 @@ class InspectOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
-    """What `verify` compares the teacher with."""
+    """Options of `verify`: the network and the images that the teacher is compared with and on."""
 
     plain: Annotated[
         Path, typer.Argument(help="The plain network: .onnx or .safetensors, as convert wrote it", metavar="PLAIN")
@@ -292,7 +292,7 @@ class VerifyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentOptions:
-    """How `shrink` and `sweep` derive a student; None: what the library does by itself."""
+    """Choices of how `shrink` and `sweep` derive a student; None: the library's own."""
 
     calibration: Annotated[
         Path | None,
@@ -416,7 +416,7 @@ class ShrinkOptions(StudentOptions):
 
     @property
     def budget(self) -> dict[str, Any]:
-        """The one that was given, as an argument of `shrink`."""
+        """The budget that was given, as an argument of `shrink`."""
         return {name: value for name, value in self._budgets.items() if value is not None}
 
 
@@ -455,7 +455,7 @@ class SweepOptions(StudentOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """Which networks are scored, and on what.  model: files, or "bicubic";  scale: None: the networks' own."""
+    """Networks that are scored, and the images for it.  model: files, or "bicubic";  scale: None: the networks' own."""
 
     model: Annotated[
         list[str],
@@ -479,7 +479,7 @@ class EvalOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """Which networks are measured, and on what."""
+    """Networks that are measured, and the images for it."""
 
     model: Annotated[
         list[Path], typer.Argument(help="Networks: .onnx, plain .safetensors, a teacher", metavar="MODEL...")
@@ -502,7 +502,7 @@ class BenchOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleOptions:
-    """Which images `upscale` enlarges, where to, and in how much memory.  max_memory: bytes."""
+    """Images that `upscale` enlarges, where to, and in how much memory.  max_memory: bytes."""
 
     source: Annotated[
         str, typer.Argument(help="An image, a folder, or a pattern in quotes: 'photos/*.jpg'", metavar="IN")
@@ -548,7 +548,7 @@ class UpscaleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions:
-    """Which network becomes one of 8 bits, and what it is measured on."""
+    """The network that becomes one of 8 bits, and the images that it is measured on."""
 
     model: Annotated[
         Path,
@@ -582,7 +582,7 @@ class QuantizeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityOptions:
-    """Which networks are compared, and on what."""
+    """Networks that are compared, and the images for it."""
 
     first: Annotated[Path, typer.Argument(help="A network: a teacher, or a plain one", metavar="A")]
     second: Annotated[Path, typer.Argument(help="Another that takes the same images", metavar="B")]
@@ -599,9 +599,9 @@ class SimilarityOptions:
 def require_one(values: dict[str, Any]) -> None:
     """Raises InvalidInput unless exactly one of them was given."""
     options = {f"--{name.replace('_', '-')}": value for name, value in values.items()}
-    told = [name for name, value in options.items() if value is not None]
-    message = f"{' and '.join(told) or 'none of them'}: want exactly one of {', '.join(options)}"
-    if not told:
+    names = [name for name, value in options.items() if value is not None]
+    message = f"{' and '.join(names) or 'none of them'}: want exactly one of {', '.join(options)}"
+    if not names:
         raise Incomplete(message, options=["--theta", "0.05"])
-    if len(told) > 1:
+    if len(names) > 1:
         raise InvalidInput(message)

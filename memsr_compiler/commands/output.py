@@ -1,4 +1,4 @@
-"""What commands print: tables and messages on standard output, progress on standard error.
+"""Output of commands: tables and messages on standard output, progress on standard error.
 
 Progress is a bar in a terminal, and elsewhere a line every ten seconds.
 """
@@ -47,10 +47,10 @@ class ProgressLines:
         self._description = "starting"
         self._lock = threading.Lock()
 
-    def update(self, done: float, description: str) -> None:
-        """Note how much is done now, and what comes next."""
+    def update(self, amount: float, description: str) -> None:
+        """Note the amount that is done now, and what comes next."""
         with self._lock:
-            self._done, self._description = done, description
+            self._done, self._description = amount, description
         self.tick()
 
     def tick(self) -> None:
@@ -63,7 +63,7 @@ class ProgressLines:
                 self._write(f"{now - self._begun:5.0f} s  {far}{self._description}")
 
     @contextmanager
-    def ticking(self) -> Iterator[None]:
+    def tick_by_itself(self) -> Iterator[None]:
         """Tick by itself while it lasts: a step may take minutes."""
         stop = threading.Event()
 
@@ -82,7 +82,7 @@ class ProgressLines:
 
 @dataclass
 class Talk:
-    """How a command prints.
+    """A command's output, as loud as its options say.
 
     quiet: errors only;  verbose: also what each pass did;  as_json: one JSON object and nothing else;  clock: seconds
     """
@@ -143,7 +143,7 @@ class Talk:
             return
         if not self.err.is_terminal:
             lines, begun = self._lines(total), itertools.count()
-            with lines.ticking():
+            with lines.tick_by_itself():
                 yield lambda description: lines.update(next(begun), description)
             return
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -189,7 +189,7 @@ def is_first() -> bool:
 
 
 def silence_others(talk: Talk) -> Talk:
-    """The same, but silent in all processes but the first."""
+    """A command's `Talk`, silent in all processes but the first."""
     return talk if is_first() else Talk(quiet=True)
 
 

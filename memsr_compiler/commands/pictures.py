@@ -23,7 +23,7 @@ WHOLE = 256  # pixels; the longer side of a whole photograph
 
 
 def pictures(tests: Sequence[TestImage], outputs: Mapping[str, Images], *, grey: bool) -> list[Picture]:
-    """One for each image: the original, bicubic, and what the networks made of it, by name.
+    """Pictures for the report, one for each image: the original, bicubic, and the networks' outputs, by name.
 
     grey   the networks work on Y, which is what is shown
     """
@@ -63,6 +63,6 @@ def find_hardest(test: TestImage, bicubic: NDArray[Any]) -> tuple[int, int]:
 
 
 def _starts(length: int, shave: int) -> NDArray[np.int64]:
-    """Where crops may begin: every fourth pixel, away from the border where there is room."""
+    """Places where crops may begin: every fourth pixel, away from the border where there is room."""
     last = length - CROP
     return np.arange(shave, last - shave + 1, 4) if last >= 2 * shave else np.array([max(last, 0) // 2])

@@ -97,7 +97,7 @@ def check_range(value: tuple[float, float] | None) -> tuple[float, float] | None
 
 
 def _is_whole(text: str) -> bool:
-    """Whether it is a number from 1 on that is not absurdly long."""
+    """Whether a text is a number from 1 on that is not absurdly long."""
     return text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0
 
 

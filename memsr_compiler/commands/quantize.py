@@ -30,7 +30,7 @@ PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends 
 
 @dataclass(frozen=True)
 class Costs:
-    """psnr: in dB, of float32 and of 8 bits;  seconds: of float32;  ratio: time of 8 bits to that."""
+    """PSNR in dB of float32 and of 8 bits;  seconds: of float32;  ratio: time of 8 bits to that."""
 
     psnr: tuple[float | None, float | None]
     seconds: float
@@ -38,7 +38,7 @@ class Costs:
 
 
 def run(options: QuantizeOptions, talk: Talk) -> None:
-    """Read, measure ranges, write, compare."""
+    """Read a network, measure ranges, write it in 8 bits, compare."""
     for path in (options.model, options.out):
         if path.suffix != ".onnx":
             raise InvalidInput(f"{path}: is not named .onnx; quantize reads and writes ONNX files")
@@ -59,7 +59,7 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         )
         step("running both")
         pair = tuple(OrtNetwork(path, threads=1) for path in (options.model, options.out))
-        costs = _compared(pair[0], pair[1], tests, takes, options.size)
+        costs = _compare(pair[0], pair[1], tests, takes, options.size)
     _tell(written, costs, tests, len(images), options, talk)
 
 
@@ -67,7 +67,7 @@ def _inputs(photographs: list[NamedImage] | None, takes: Takes, options: Quantiz
     if photographs is None or options.calibration is None:
         return sample_inputs(scale=takes.scale, channels=takes.channels, input_range=takes.input_range)
     return photographs_as_inputs(
-        [(p.name, p.pixels) for p in photographs],
+        photographs,
         str(options.calibration),
         scale=takes.scale,
         channels=takes.channels,
@@ -76,7 +76,7 @@ def _inputs(photographs: list[NamedImage] | None, takes: Takes, options: Quantiz
     )
 
 
-def _compared(exact: Network, integer: Network, tests: ImageSet, takes: Takes, size: tuple[int, int]) -> Costs:
+def _compare(exact: Network, integer: Network, tests: ImageSet, takes: Takes, size: tuple[int, int]) -> Costs:
     scores = [
         mean_psnr(tests.images, (enlarge(network, takes, image) for image in tests.images))
         for network in (exact, integer)

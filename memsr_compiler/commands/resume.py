@@ -1,4 +1,4 @@
-"""Which images of a folder are done, so that a run that was stopped goes on where it was."""
+"""The images of a folder that are done, so that a run that was stopped goes on where it was."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = ".memsrc-upscale.json"
 
 @dataclass
 class Journal:
-    """Kept in the folder that the results go to.
+    """A record of results, kept in the folder that they go to.
 
     work  what is done to every image: what it depends on, as text;   done  result by name: what image it is of, and how
     large it is itself
@@ -26,14 +26,14 @@ class Journal:
 
     @staticmethod
     def of(folder: Path, work: str) -> Journal:
-        """Empty if there is none, it cannot be read, or is about other work."""
+        """The journal of a folder; empty if there is none, it cannot be read, or is about other work."""
         path = folder / NAME
         try:
-            found = json.loads(path.read_text("utf-8"))
-            same = found["work"] == work and isinstance(found["done"], dict)
+            content = json.loads(path.read_text("utf-8"))
+            same = content["work"] == work and isinstance(content["done"], dict)
         except (OSError, ValueError, TypeError, KeyError):
             same = False
-        return Journal(path, work, found["done"] if same else {})
+        return Journal(path, work, content["done"] if same else {})
 
     def has(self, image: Path, result: Path) -> bool:
         """Whether the result is there, of this image as it is now."""
@@ -46,6 +46,6 @@ class Journal:
 
 
 def _identity(image: Path, result: Path) -> list[Any]:
-    """Cheap to compare, and different once either has been changed."""
+    """Facts on an image and its result: cheap to compare, and different once either has been changed."""
     status = image.stat()
     return [str(image.resolve()), status.st_size, status.st_mtime_ns, result.stat().st_size]

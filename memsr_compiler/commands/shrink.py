@@ -42,7 +42,7 @@ BUILT = 256 << 20  # bytes of weights; a plain network with more is not built fo
 
 
 def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> None:
-    """Read, derive, score, write.  Of several processes all derive, and the first one writes."""
+    """Read a teacher, derive a student, score and write it; of several processes all derive, the first writes."""
     talk = silence_others(talk)
     torch_device(options.device)  # raises where it is not to be had
     if teacher_options.teacher == HERE:
@@ -57,13 +57,13 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     teacher = read_source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
-    given = read_material(options, teacher.takes, talk)
+    material = read_material(options, teacher.takes, talk)
     with talk.progress() as step:
         with join_processes():
-            net = derive(teacher, options, options.budget, given, step)
+            net = derive(teacher, options, options.budget, material, step)
         if not is_first():
             return
-        tests = given.tests(teacher.takes)
+        tests = material.tests(teacher.takes)
         step("running both on photographs")
         name = "plain" if teacher.is_plain else "teacher"
         outputs = {
@@ -80,13 +80,13 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
 
 
 def _outputs(network: nn.Module, takes: Takes, tests: Sequence[TestImage], device: Provider) -> Images:
-    """What a network makes of each image, rounded to 8 bits, as it is scored."""
+    """A network's output for each image, rounded to 8 bits, as it is scored."""
     single = TorchNetwork(copy_module(network, torch.float32), provider=device)
     return [to_uint8(enlarge(single, takes, image)) for image in tests]
 
 
 def _rows(teacher: Source, net: PlainNet, tests: ImageSet, outputs: Mapping[str, Images]) -> list[Row]:
-    """For the table of costs.  The plain network is the teacher's equivalent, so its PSNR is the teacher's."""
+    """Rows of the table of costs.  The plain network is the teacher's equivalent, so its PSNR is the teacher's."""
     report = _report(net)
     own = mean_psnr(tests.images, outputs["plain" if teacher.is_plain else "teacher"])
     rows = [Row("bicubic", None, mean_psnr(tests.images, map(enlarge_bicubic, tests.images)))]

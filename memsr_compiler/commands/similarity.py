@@ -24,7 +24,7 @@ from memsr_compiler.torch_helpers import torch_device
 
 
 def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None:
-    """Read both, compare, show."""
+    """Read both networks, compare, show."""
     torch_device(options.device)  # raises where it is not to be had
     if options.plot is not None and options.plot.suffix != ".svg":
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
@@ -58,7 +58,7 @@ def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None
 
 
 def _own(reading: ReadingOptions, path: Path) -> TeacherOptions:
-    """How one of them is read: --arch is for what is not plain, a teacher of one's own code beside its student."""
+    """Ways to read one of the files: --arch is for the one that is not plain, a teacher of one's own code."""
     return TeacherOptions(teacher=path) if is_plain(path) else reading.of(path)
 
 

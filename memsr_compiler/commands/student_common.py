@@ -1,4 +1,4 @@
-"""Deriving a student as its options say, for `shrink` and `sweep`."""
+"""The common part of `shrink` and `sweep`: a student derived as its options say."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Material:
-    """What students are derived from, and scored on."""
+    """Images that students are derived from, and scored on."""
 
     calibration: Sequence[Tensor] | None
     photographs: Sequence[NamedImage] | None
@@ -64,8 +64,8 @@ def read_source(options: TeacherOptions, align: int, talk: Talk) -> Source:
         return _plain_source(options, talk)
     teacher, input_range = read(options, talk)
     graph = trace(teacher.module, input_range=input_range).graph
-    found = inspect(teacher.module, input_range=input_range, align=align)
-    predicted = found.predictions[0].cost if found.predictions else None
+    inspection = inspect(teacher.module, input_range=input_range, align=align)
+    predicted = inspection.predictions[0].cost if inspection.predictions else None
     channels = graph.input.channels
     if channels not in (1, 3):
         raise InvalidInput(
@@ -100,7 +100,7 @@ def read_material(options: StudentOptions, takes: Takes, talk: Talk) -> Material
         return Material(None, None)
     photographs = read_folder(options.calibration, warn=talk.warn)
     inputs = photographs_as_inputs(
-        [(p.name, p.pixels) for p in photographs],
+        photographs,
         str(options.calibration),
         scale=takes.scale,
         channels=takes.channels,
@@ -114,7 +114,7 @@ def derive(
     teacher: Source,
     options: StudentOptions,
     budget: Mapping[str, Any],
-    given: Material,
+    material: Material,
     on_step: Callable[[str], None] | None = None,
 ) -> PlainNet:
     """Derive a student by `shrink`, with one budget: {"theta": 0.05}, say."""
@@ -126,7 +126,7 @@ def derive(
         **budget,
         **{name: value for name, value in chosen.items() if value is not None},
         size=options.size,
-        calibration=given.calibration,
+        calibration=material.calibration,
         init=options.init,
         mean_shift=options.mean_shift,
         paper=parse_paper_options(options.paper or ()),
@@ -148,7 +148,7 @@ def cost_cells(cost: Cost | None, size: tuple[int, int]) -> tuple[str, str, str]
 
 
 def cost_data(cost: Cost, size: tuple[int, int]) -> dict[str, int]:
-    """The same for JSON."""
+    """Costs for an input of `size`, for JSON."""
     width, height = size
     return {
         **asdict(cost),

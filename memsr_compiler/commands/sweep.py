@@ -55,9 +55,9 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     teacher = read_source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
-    given = read_material(options, teacher.takes, talk)
+    material = read_material(options, teacher.takes, talk)
     if options.data is None:
-        tests = given.tests(teacher.takes)
+        tests = material.tests(teacher.takes)
     else:
         tests = read_image_set(options.data, teacher.takes.scale, warn=talk.warn)
     with talk.progress() as step:
@@ -67,7 +67,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
             _psnr(teacher.model, tests, teacher, options.device),
             teacher.cost,
         )
-        students = [_student(teacher, options, budget, given, tests, step) for budget in options.budgets]
+        students = [_student(teacher, options, budget, material, tests, step) for budget in options.budgets]
     bicubic = Entry("bicubic", mean_psnr(tests.images, map(enlarge_bicubic, tests.images)))
     size = options.size
     if options.csv is not None:
@@ -104,12 +104,12 @@ def _student(
     teacher: Source,
     options: StudentOptions,
     budget: Mapping[str, Any],
-    given: Material,
+    material: Material,
     tests: ImageSet,
     step: Callable[[str], None],
 ) -> Entry:
     name = " ".join(f"{key} {value}" for key, value in budget.items())
-    net = derive(teacher, options, budget, given, lambda what: step(f"{name}: {what}"))
+    net = derive(teacher, options, budget, material, lambda what: step(f"{name}: {what}"))
     step(f"{name}: running it")
     report: object = net.report
     assert isinstance(report, ShrinkReport), "shrink leaves its report with the student"

@@ -1,4 +1,4 @@
-"""Reading a teacher as its options say."""
+"""Teachers, read as the options say."""
 
 from __future__ import annotations
 

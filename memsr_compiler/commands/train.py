@@ -12,12 +12,12 @@ from memsr_compiler.commands.teachers import parse_arguments
 from memsr_compiler.commands.training_common import (
     begin,
     check,
-    done_before,
     read_bench,
     read_patches,
     recipe,
     record_of,
     show_progress,
+    steps_taken,
     tell,
 )
 from memsr_compiler.commands.training_options import TrainOptions
@@ -32,7 +32,7 @@ from memsr_compiler.training.models import new_network
 
 
 def run(options: TrainOptions, talk: Talk) -> None:
-    """Build, train, write the best."""
+    """Build a network, train it, write the best."""
     talk = silence_others(talk)
     how = recipe(options)
     record = record_of(options)
@@ -46,7 +46,7 @@ def run(options: TrainOptions, talk: Talk) -> None:
     before = judged.score(network.eval())
     from memsr_compiler.training.loop import run as train
 
-    with show_progress(talk, how.steps, done_before(options.resume)) as on_step:
+    with show_progress(talk, how.steps, steps_taken(options.resume)) as on_step:
         outcome = train(
             Supervised(network),
             source,

@@ -52,8 +52,8 @@ class Bench:
         device = next(network.parameters()).device
 
         def run(x: Tensor) -> Tensor:
-            made: Tensor = network(x.to(device))
-            return made.cpu()
+            output: Tensor = network(x.to(device))
+            return output.cpu()
 
         return mean(evaluate(run, self.takes, self.images, scale=self.takes.scale))
 
@@ -236,20 +236,20 @@ def default_cache() -> Path:
 
 
 @contextmanager
-def show_progress(talk: Talk, steps: int, done: int) -> Any:
+def show_progress(talk: Talk, steps: int, first: int) -> Any:
     """Yield on_step(Progress): a bar; where there is no terminal a line for each validation."""
-    last = done
-    seen = float("nan")
+    last = first
+    psnr = float("nan")
     with talk.bar(steps) as bar:
-        bar(done, "resuming" if done else "starting")
+        bar(first, "resuming" if first else "starting")
 
         def on_step(progress: Progress) -> None:
-            nonlocal last, seen
+            nonlocal last, psnr
             bar(progress.step - last, _words(progress))
             last = progress.step
-            if progress.psnr != seen and not talk.silent and not talk.err.is_terminal:
+            if progress.psnr != psnr and not talk.silent and not talk.err.is_terminal:
                 talk.say(f"step {progress.step:>7}  {_words(progress)}, {progress.left:,.0f} s left")
-            seen = progress.psnr
+            psnr = progress.psnr
 
         yield on_step
 
@@ -280,7 +280,7 @@ def tell(outcome: Outcome, rows: Mapping[str, Score], words: str, written: Seque
     talk.say(f"written      {', '.join(map(str, written))}")
 
 
-def done_before(resume: Path | None) -> int:
+def steps_taken(resume: Path | None) -> int:
     """The number of steps that the run to be resumed has taken."""
     if resume is None:
         return 0

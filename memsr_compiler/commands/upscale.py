@@ -31,7 +31,7 @@ class Job:
 
 
 def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
-    """Find, check, enlarge one after the other."""
+    """Find the images, check all, enlarge one after the other."""
     for number in (signal.SIGINT, signal.SIGTERM):  # everything is imported: from here on either tidies up
         signal.signal(number, signal.default_int_handler)
     sources, several = _sources(options.source)
@@ -42,13 +42,13 @@ def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     journal = Journal.of(options.target, _work(options, reading, scale)) if several else None
     jobs, kept, failed = _jobs(sources, options, journal, talk)
     seconds = time.perf_counter()
-    made = []
-    with talk.bar(sum(job.image.width * job.image.height for job in jobs)) as done:
+    finished = []
+    with talk.bar(sum(job.image.width * job.image.height for job in jobs)) as advance:
         for job in jobs:
             image, name = job.image, job.image.path.name
 
             def on_rows(rows: int, image: RowFile = image, name: str = name) -> None:
-                done(rows * image.width / scale, name)
+                advance(rows * image.width / scale, name)
 
             try:
                 enlarge_file(engine, image, job.target, scale, on_rows)
@@ -60,18 +60,18 @@ def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
                 continue
             if journal is not None:
                 journal.add(image.path, job.target)
-            made.append(job)
+            finished.append(job)
     seconds = time.perf_counter() - seconds
     talk.json(
         {
             "scale": scale,
             "seconds": seconds,
-            "written": [{"image": str(job.image.path), "result": str(job.target)} for job in made],
+            "written": [{"image": str(job.image.path), "result": str(job.target)} for job in finished],
             "done_before": [str(path) for path in kept],
             "failed": failed,
         }
     )
-    for job in made:
+    for job in finished:
         size = f"{job.image.width}x{job.image.height} -> {job.image.width * scale}x{job.image.height * scale}"
         talk.say(f"written      {job.target}  ({size})")
     if kept:
@@ -85,16 +85,16 @@ def _sources(source: str) -> tuple[list[Path], bool]:
     """The files, and whether it is to be a folder of results."""
     path = Path(source)
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        paths = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     elif path.is_file():
         return [path], False
     elif any(letter in source for letter in PATTERN):
-        found = sorted(Path(p) for p in glob.glob(source) if Path(p).is_file())
+        paths = sorted(Path(p) for p in glob.glob(source) if Path(p).is_file())
     else:
         raise InvalidInput(f"{source}: there is no such file or folder")
-    if not found:
+    if not paths:
         raise InvalidInput(f"{source}: no file found there; give a folder with images, or a pattern in quotes")
-    return found, True
+    return paths, True
 
 
 def _make_folder(path: Path) -> None:
@@ -107,7 +107,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> RowEngine:
-    """By bands where the network is plain and nothing else is asked for."""
+    """The engine: by bands where the network is plain and nothing else is asked for."""
     path = options.model
     if options.tile == "off":
         if options.max_memory is not None:
@@ -141,21 +141,21 @@ def _engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> Row
     return ByBands(upscaler, folder)
 
 
-def _scale(engine: RowEngine, told: int | None) -> int:
+def _scale(engine: RowEngine, factor: int | None) -> int:
     own = engine.takes.scale
     if own == 1:
-        if told is None:
+        if factor is None:
             raise InvalidInput("the network works on enlarged images and does not say by how much; give --scale")
-        return told
-    if told not in (None, own):
-        raise InvalidInput(f"--scale {told}: the network enlarges by {own}; leave --scale out")
+        return factor
+    if factor not in (None, own):
+        raise InvalidInput(f"--scale {factor}: the network enlarges by {own}; leave --scale out")
     return own
 
 
 def _jobs(
     sources: Sequence[Path], options: UpscaleOptions, journal: Journal | None, talk: Talk
 ) -> tuple[list[Job], list[Path], list[str]]:
-    """What is to be done; results that are there already; names of what cannot be read."""
+    """Work that is to be done; results that are there already; names of files that cannot be read."""
     jobs: list[Job] = []
     kept: list[Path] = []
     failed: list[str] = []
@@ -185,7 +185,7 @@ def _jobs(
 
 
 def _target(source: Path, folder: Path, sources: Sequence[Path]) -> Path:
-    """The same name, as PNG where files of its kind are not written, with its kind where two would be one."""
+    """The image's own name; as PNG where files of its kind are not written, with its kind where two would be one."""
     if source.suffix.lower() in WRITTEN:
         return folder / source.name
     alike = [p for p in sources if p.stem == source.stem]
@@ -217,5 +217,5 @@ def _warn(image: RowFile, target: Path, talk: Talk) -> None:
 
 def _work(options: UpscaleOptions, reading: ReadingOptions, scale: int) -> str:
     """All that results depend on, besides the image."""
-    told = (reading.input_range, reading.arch, *(reading.arch_args or ()))
-    return f"x{scale}, network {hashlib.sha256(options.model.read_bytes()).hexdigest()}, {told}"
+    way = (reading.input_range, reading.arch, *(reading.arch_args or ()))
+    return f"x{scale}, network {hashlib.sha256(options.model.read_bytes()).hexdigest()}, {way}"

@@ -94,21 +94,18 @@ def measure(
         from memsr_compiler.runtime.runners import OrtNetwork
 
         network = OrtNetwork(path)
-    found = check_equivalence(teacher, network, images=inputs, tolerance=float("inf"))
+    result = check_equivalence(teacher, network, images=inputs, tolerance=float("inf"))
     dtype, grey_level = net[0].weight.dtype, (input_range[1] - input_range[0]) / 255
     constants = net.certificate.shifts.values() if net.certificate else ()
-    shifted = rounding_bound(max([found.peak, *constants]), dtype, net)
-    return replace(found, bound=max(rounding_bound(found.peak, dtype, net), min(shifted, grey_level / 2)))
+    shifted = rounding_bound(max([result.peak, *constants]), dtype, net)
+    return replace(result, bound=max(rounding_bound(result.peak, dtype, net), min(shifted, grey_level / 2)))
 
 
 def _photographs(folder: Path | None, net: PlainNet, input_range: tuple[float, float]) -> dict[str, Tensor]:
     if folder is None:
         return {}
-    from memsr_compiler.images.files import read_images, to_tensor
+    from memsr_compiler.images.files import read_images
+    from memsr_compiler.images.tensors import image_tensors
 
-    low, high = input_range
-    found = {}
-    for i, image in enumerate(read_images(folder)):
-        x = to_tensor(image).double() * (high - low) + low
-        found[f"{folder} image {i}"] = x.mean(1, keepdim=True) if net.info.channels == 1 else x
-    return found
+    tensors = image_tensors(read_images(folder), channels=net.info.channels, input_range=input_range)
+    return {f"{folder} image {i}": x for i, x in enumerate(tensors)}

@@ -1,1 +1,1 @@
-"""How good networks are, what memory they take, how fast they are."""
+"""Networks measured: how good they are, what memory they take, how fast they are."""

@@ -129,7 +129,7 @@ def benchmark(
             each = evaluate(c.entry.model.network, c.entry.model.takes, tests, scale=factor) if tests else ()
             scores.append(mean(each) if each else None)
         step("time")
-        seconds = interleaved([c.entry.model.network.prepare(c.image()) for c in contenders], repeats)
+        seconds = time_in_turns([c.entry.model.network.prepare(c.image()) for c in contenders], repeats)
         measured = zip(contenders, memories, scores, seconds, strict=True)
         return tuple(_conclude(*each, first=seconds[0]) for each in measured)
 
@@ -181,7 +181,7 @@ def _enter(source: TeacherLike | NetworkFile, place: Path, provider: Provider, t
 
 
 def _memory(c: _Contender, provider: Provider, threads: int | None) -> Memory | None:
-    """In a process of its own for a file; a module cannot be taken there."""
+    """Memory of a run: in a process of its own for a file; a module cannot be taken there."""
     if c.entry.file is not None:
         return peak_memory(c.entry.file, c.shape, provider=provider, threads=threads)
     memory = measure_run(c.entry.model.network, c.shape, provider=provider)
@@ -208,10 +208,10 @@ def _conclude(
     )
 
 
-def interleaved(
+def time_in_turns(
     runs: Sequence[Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> list[tuple[float, ...]]:
-    """Seconds of every run in every round: A B A B, after one round that does not count."""
+    """Seconds of every run in every round, taken in turns A B A B, after one round that does not count."""
     rounds = []
     for _ in range(repeats + 1):
         times = []

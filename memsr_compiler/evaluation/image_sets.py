@@ -51,7 +51,7 @@ class TestImage:
 
     @property
     def scale(self) -> int:
-        """By how much `high` is larger than `low`."""
+        """Factor by which `high` is larger than `low`."""
         return _ratio(self.high, self.low)
 
 
@@ -59,7 +59,7 @@ Pixels: TypeAlias = "NDArray[Any]"
 TestImages: TypeAlias = (
     "Sequence[TestImage | Pixels | str | PathLike[str]] | TestImage | Pixels | str | PathLike[str] | None"
 )
-"""Whatever a function takes as test images: see `read_test_images`."""
+"""Test images as a function takes them: see `read_test_images`."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_test_images(
 
     Raises InvalidInput for anything else, for what does not fit the scale, and where no image is left.
     """
-    factors = FACTORS if scale == 1 else (_checked(scale),)
+    factors = FACTORS if scale == 1 else (_require_scale(scale),)
     if images is None:
         return _degrade(_sample_images(), factors)
     if isinstance(images, (str, PathLike)) and not Path(images).is_file():
@@ -237,7 +237,7 @@ def _as_test_image(image: object, i: int, factors: Sequence[int], keep_grey: boo
     return TestImage.of(name, pixels, factor)
 
 
-def _checked(scale: object) -> int:
+def _require_scale(scale: object) -> int:
     if not isinstance(scale, int) or scale < 1:
         raise InvalidInput(f"scale {scale!r}: want a whole number, 2, 3 or 4")
     return scale

@@ -1,4 +1,4 @@
-"""How much memory one run of a network takes, measured in a process of its own.
+"""Memory that one run of a network takes, measured in a process of its own.
 
 With network and image in place, and after a tiny image went through, the highest amount of the process's memory while
 the image is processed, less what it had before.  The result counts: it is the last feature map.
@@ -60,7 +60,7 @@ def peak_memory(
     places = [str(Path(place).resolve()) for place in sys.path]  # the user's own module may be needed for a teacher
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     with tempfile.TemporaryDirectory() as folder:  # where -m finds no file that bears the name of a module
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", __name__, folder],
             input=request,
             env=environment,
@@ -68,16 +68,16 @@ def peak_memory(
             capture_output=True,
             check=False,
         )
-        if done.returncode:
-            raise MemsrError(f"{file.path}: {_reason(done)}")
-        told = json.loads((Path(folder) / RESULT).read_text())
-    return None if told is None else Memory(**told)
+        if process.returncode:
+            raise MemsrError(f"{file.path}: {_reason(process)}")
+        numbers = json.loads((Path(folder) / RESULT).read_text())
+    return None if numbers is None else Memory(**numbers)
 
 
-def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
-    if done.returncode < 0:
-        return f"the process that measures memory was killed (signal {-done.returncode}); try a smaller --size"
-    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+def _reason(process: subprocess.CompletedProcess[bytes]) -> str:
+    if process.returncode < 0:
+        return f"the process that measures memory was killed (signal {-process.returncode}); try a smaller --size"
+    last = process.stderr.decode(errors="replace").strip().splitlines()[-1:]
     return f"the process that measures memory failed: {''.join(last)}"
 
 

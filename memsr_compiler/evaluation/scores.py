@@ -1,4 +1,4 @@
-"""How good networks are on test images: PSNR and SSIM on luma, by the protocols behind the published tables."""
+"""Scores of networks on test images: PSNR and SSIM on luma, by the protocols behind the published tables."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def evaluate(
 def _sort(
     arguments: Sequence[Takes | TestImages], takes: Takes | None, images: TestImages
 ) -> tuple[Takes | None, TestImages]:
-    """What is taken, and the images, of arguments that may be either."""
+    """Takes and images, from arguments that may be either."""
     for argument in arguments:
         if isinstance(argument, Takes) and takes is None:
             takes = argument
@@ -119,7 +119,7 @@ def evaluate_bicubic(images: TestImages, *, scale: int, protocol: Protocol = "ed
 
 
 def mean(scores: Sequence[Score]) -> Score:
-    """The average of each.  Raises InvalidInput where there is nothing to average."""
+    """The average of PSNR and of SSIM.  Raises InvalidInput where there is nothing to average."""
     if not scores:
         raise InvalidInput("no image was scored; give some")
     return Score("average", float(np.mean([s.psnr for s in scores])), float(np.mean([s.ssim for s in scores])))

@@ -117,7 +117,7 @@ def png(image: NDArray[Any]) -> bytes:
 
 
 def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """The same image in 8 bits; floating values in 0..1 are clipped and rounded.
+    """The image in 8 bits; floating values in 0..1 are clipped and rounded.
 
     Raises InvalidInput for a dtype that is neither uint8 nor floating, and for NaN.
     """

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, say_missing
+from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_line, say_missing
 from memsr_compiler.images.files import read_image, require_pixels
 from memsr_compiler.images.resize import enlarge_rows
 
@@ -104,7 +104,7 @@ class RowFile:
                 raw = np.frombuffer(region.fetch(0, top, image.width, height), self.dtype)
                 yield raw.reshape(height, image.width, count)
         except vips.Error as error:
-            raise InvalidInput(f"{self.path}: is damaged ({_first_line(error)})") from None
+            raise InvalidInput(f"{self.path}: is damaged ({first_line(error.detail or error)})") from None
 
     def _alpha(self, scale: int) -> Iterator[Pixels]:
         for rows in enlarge_rows(self._read(self.channels, 1, ROWS), scale):
@@ -113,7 +113,7 @@ class RowFile:
     def save(
         self, path: Path, bands: Iterable[Pixels], scale: int, on_rows: Callable[[int], None] | None = None
     ) -> None:
-        """Write what has become of this image, `scale` times as large, with its own alpha (enlarged by bicubic
+        """Write this image's enlarged pixels, `scale` times as large, with its own alpha (enlarged by bicubic
         interpolation), ICC profile, EXIF, XMP, IPTC, orientation and resolution.
 
         bands    (h, scale * width, channels), in this image's dtype, from the top
@@ -193,21 +193,16 @@ class RowBuffer:
         return left[:rows]
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(getattr(error, "detail", "") or error).splitlines() if line.strip()]
-    return lines[0] if lines else "no reason given"
-
-
 @contextlib.contextmanager
 def _vips_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _vips().Error as error:
-        raise ExportError(f"{path}: cannot be written ({_first_line(error)})") from None
+        raise ExportError(f"{path}: cannot be written ({first_line(error.detail or error)})") from None
 
 
 class _Writer(threading.Thread):
-    """Runs something; `finish` waits for it, and raises what it raised."""
+    """A thread that runs something; `finish` waits for it, and raises what it raised."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         super().__init__(daemon=True)
@@ -280,5 +275,5 @@ class _Pipe:
                 self._left = memoryview(self._queue.get(timeout=0.2))
                 if not len(self._left):
                     self._ended.set()
-        given, self._left = self._left[:size], self._left[size:]
-        return bytes(given)
+        piece, self._left = self._left[:size], self._left[size:]
+        return bytes(piece)

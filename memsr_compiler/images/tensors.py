@@ -1,4 +1,8 @@
-"""Images as networks take them: whatever a person has, as tensors in a network's range."""
+"""Images as networks take them: whatever a person has, as tensors in a network's range.
+
+Pixels stay as many as they are.  Photographs that a student is derived from are made smaller first, as test images are:
+that is `student.calibration_images`.
+"""
 
 from __future__ import annotations
 
@@ -71,6 +75,8 @@ def _tensor(image: object, i: int, channels: int | None, input_range: tuple[floa
 def _from_pixels(pixels: NDArray[Any], i: int, channels: int | None, input_range: tuple[float, float]) -> Tensor:
     if pixels.dtype != np.uint8 and not np.issubdtype(pixels.dtype, np.floating):
         raise InvalidInput(f"image {i}: pixels of dtype {pixels.dtype}; give uint8 in 0..255 or floating in 0..1")
+    if channels not in (None, 1, 3):
+        raise InvalidInput(f"image {i}: pixels have 3 channels, or 1 for Y; give tensors (N, {channels}, H, W)")
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
     if planes.ndim != 3 or planes.shape[2] not in (1, 3) or planes.size == 0:
         raise InvalidInput(f"image {i}: pixels of shape {pixels.shape}; give (H, W, 3), (H, W, 1) or (H, W)")

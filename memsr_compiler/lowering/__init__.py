@@ -1,1 +1,1 @@
-"""From a teacher to its plain network: the order of things."""
+"""The way from a teacher to its plain network: the order of things."""

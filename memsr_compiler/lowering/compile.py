@@ -1,4 +1,4 @@
-"""compile_to_plain: read, rewrite, certify.  The order of things; the things themselves are in the passes."""
+"""The order of things in `compile_to_plain`: read, rewrite, certify.  The things themselves are in the passes."""
 
 from __future__ import annotations
 
@@ -176,15 +176,15 @@ def lower(
     """A traced graph -> one chain of convolutions and ReLUs for each stage, every pass checked and reported."""
     reports: list[PassReport] = []
 
-    def see(name: str, made: ir.Graph) -> None:  # before the next pass, the first that could take much memory
+    def see(name: str, after: ir.Graph) -> None:  # before the next pass, the first that could take much memory
         if name == passes.CANONICAL[-1].name:
-            _refuse_too_large(made, options)
+            _refuse_too_large(after, options)
         if on_graph is not None:
-            on_graph(name, made)
+            on_graph(name, after)
 
     def apply(before: ir.Graph, recipe: Sequence[Pass]) -> ir.Graph:
         try:
-            after, done = run_passes(before, recipe, on_pass=on_pass, on_graph=see)
+            after, of_recipe = run_passes(before, recipe, on_pass=on_pass, on_graph=see)
         except NotEquivalent as error:
             if options.carry == "shift" and error.pass_name == "insert-relu":
                 raise InvalidInput(
@@ -192,7 +192,7 @@ def lower(
                     f"larger ({error}); raise --constant or --margin, or use --carry auto"
                 ) from None
             raise
-        reports.extend(done)
+        reports.extend(of_recipe)
         return after
 
     bound: dict[str, dict[str, Any]] = {

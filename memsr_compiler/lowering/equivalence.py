@@ -1,4 +1,4 @@
-"""Running two networks side by side: the measured half of equivalence (the proved half is `verify`)."""
+"""Two networks run side by side: the measured half of equivalence (the proved half is `verify`)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Equivalence:
         )
 
     def require(self) -> Equivalence:
-        """Itself, or NotEquivalent with the worst place."""
+        """Return this result; raise NotEquivalent with the worst place if it says no."""
         if not self.equivalent:
             raise NotEquivalent(
                 str(self),

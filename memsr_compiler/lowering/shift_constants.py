@@ -77,7 +77,7 @@ def calibrate(
         raise InvalidInput(f"margin {margin} is below 1: the measured images themselves would break it; take 3 or more")
     where = torch_device(device)
     teacher = as_teacher(model, input_range=input_range)
-    graphs = _scheduled(teacher.module, teacher.input_range, tail)
+    graphs = _trace_stages(teacher.module, teacher.input_range, tail)
     tensors = image_tensors(images, channels=graphs[0].input.channels, input_range=teacher.input_range)
     largest: dict[str, float] = {}
 
@@ -96,7 +96,7 @@ def calibrate(
     return ShiftConstants(constants, margin, count, worst, tensor)
 
 
-def _scheduled(model: torch.nn.Module, input_range: Range, tail: Tail) -> list[ir.Graph]:
+def _trace_stages(model: torch.nn.Module, input_range: Range, tail: Tail) -> list[ir.Graph]:
     graph = trace(model, input_range=input_range).graph
     return [passes.skip_to_conv(stage.graph, carry="shift") for stage in canonical(graph, tail)]
 

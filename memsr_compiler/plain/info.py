@@ -53,7 +53,7 @@ class PlainInfo:
     tool: str
 
     def to_strings(self) -> dict[str, str]:
-        """The same as text, which is all that file metadata hold."""
+        """The info as text, which is all that file metadata hold."""
         low, high = self.input_range
         return {k: f"{low} {high}" if k == "input_range" else str(v) for k, v in asdict(self).items()}
 

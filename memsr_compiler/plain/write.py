@@ -1,4 +1,4 @@
-"""Writing a plain network: as .safetensors, or as an ONNX model.
+"""Files of plain networks, written: .safetensors, or an ONNX model.
 
 The ONNX model is written node by node from the plain network, nothing is traced: Conv, Relu and DepthToSpace; Resize
 and Add for an outside image skip. Opset 17 by default: every operator here has had its meaning since opset 13, so any
@@ -159,7 +159,7 @@ def _write_weights(net: PlainNet, manifest: Manifest, path: Path) -> None:
 
 
 def _write_model(model: ModelProto, path: Path) -> str:
-    """Write it with its digest; the whole file's SHA-256."""
+    """Write the model with its digest, and return the whole file's SHA-256."""
     content = model.SerializeToString(deterministic=True)
     body = memoryview(content)[: -len(NO_DIGEST)]
     assert content.endswith(NO_DIGEST.encode()), "the last metadata entry ends the file"

@@ -37,14 +37,14 @@ class Window:
         """The window of a Conv node whose kernel has that size."""
         from onnx import helper
 
-        found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        same = found.get("auto_pad", b"NOTSET").decode()
-        pads = None if same.startswith("SAME") else tuple(found.get("pads", (0, 0, 0, 0)))
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        same = attributes.get("auto_pad", b"NOTSET").decode()
+        pads = None if same.startswith("SAME") else tuple(attributes.get("pads", (0, 0, 0, 0)))
         pair = (1, 1)
         return Window(
             (kernel[0], kernel[1]),
-            tuple(found.get("strides", pair)),
-            tuple(found.get("dilations", pair)),
+            tuple(attributes.get("strides", pair)),
+            tuple(attributes.get("dilations", pair)),
             pads,
             same != "SAME_LOWER",
         )

@@ -22,7 +22,7 @@ class InnerValues:
     """
 
     def __init__(self, model: ModelProto, images: Values) -> None:
-        """images   (N, C, h, w) float32, the model's only input"""
+        """Take a model and its only input, images (N, C, h, w) float32."""
         self._model = model
         self._images = self._held = images
         self._image = self._name = model.graph.input[0].name
@@ -42,14 +42,14 @@ class InnerValues:
         return self._held
 
 
-def _before(model: ModelProto, wanted: str, given: set[str]) -> tuple[list[NodeProto], set[str]]:
+def _before(model: ModelProto, wanted: str, known: set[str]) -> tuple[list[NodeProto], set[str]]:
     """The nodes, in order, that compute a tensor from given ones, and which of these they read."""
     needed, nodes = {wanted}, []
-    reads = needed & given
+    reads = needed & known
     for node in reversed(model.graph.node):
-        if (needed - given).intersection(node.output):
+        if (needed - known).intersection(node.output):
             nodes.append(node)
-            reads |= given.intersection(node.input)
+            reads |= known.intersection(node.input)
             needed.update(node.input)
     return nodes[::-1], reads
 

@@ -27,7 +27,7 @@ def choose_pitch(count: int) -> int:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where numbers are in a drawing: pixels of the plot's edges, and the values at them."""
+    """Places of numbers in a drawing: pixels of the plot's edges, and the values at them."""
 
     left: float
     top: float

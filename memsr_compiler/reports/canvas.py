@@ -1,4 +1,4 @@
-"""What a picture is drawn on by the same strokes: SVG text, or pixels."""
+"""Two things that a picture is drawn on by the same strokes: SVG text, and pixels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Anchor = Literal["start", "middle", "end"]
 
 
 class Canvas(Protocol):
-    """What a picture is drawn on; places in pixels from the upper left."""
+    """A sheet that a picture is drawn on; places in pixels from the upper left."""
 
     def line(self, x0: float, y0: float, x1: float, y1: float) -> None: ...
 
-    def dot(self, x: float, y: float, radius: float, colour: str, told: str) -> None: ...
+    def dot(self, x: float, y: float, radius: float, colour: str, tooltip: str) -> None: ...
 
     def text(
         self, x: float, y: float, words: str, anchor: Anchor, colour: str = INK, *, title: bool = False
@@ -36,10 +36,10 @@ class SvgCanvas:
     def line(self, x0: float, y0: float, x1: float, y1: float) -> None:
         self._drawn.append(f'<path d="M{x0:g} {y0:g}L{x1:g} {y1:g}" stroke="{GRID}"/>')
 
-    def dot(self, x: float, y: float, radius: float, colour: str, told: str) -> None:
+    def dot(self, x: float, y: float, radius: float, colour: str, tooltip: str) -> None:
         self._drawn.append(
             f'<circle cx="{x:g}" cy="{y:g}" r="{radius:.2f}" fill="{colour}" fill-opacity="0.55">'
-            f"<title>{escape(told)}</title></circle>"
+            f"<title>{escape(tooltip)}</title></circle>"
         )
 
     def text(self, x: float, y: float, words: str, anchor: Anchor, colour: str = INK, *, title: bool = False) -> None:
@@ -71,7 +71,7 @@ class PngCanvas:
         zoom = self._ZOOM
         self._pen.line((x0 * zoom, y0 * zoom, x1 * zoom, y1 * zoom), GRID, zoom)
 
-    def dot(self, x: float, y: float, radius: float, colour: str, told: str) -> None:
+    def dot(self, x: float, y: float, radius: float, colour: str, tooltip: str) -> None:
         zoom = self._ZOOM
         self._pen.ellipse(
             ((x - radius) * zoom, (y - radius) * zoom, (x + radius) * zoom, (y + radius) * zoom), f"{colour}8c"

@@ -39,7 +39,7 @@ def place_lanes(graph: ir.Graph, column: Mapping[str, int]) -> dict[str, int]:
 
     In a column the longest way through the network chooses first, so that it stays in the uppermost lane.
     """
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     lane: dict[str, int] = {}
     through = _count_longest_ways(graph)
     for op in sorted(graph, key=lambda op: (column[op.name], -through[op.name])):
@@ -48,10 +48,10 @@ def place_lanes(graph: ir.Graph, column: Mapping[str, int]) -> dict[str, int]:
             (lane[i], range(column[i] + 1, here + 1)) for i in sorted(op.inputs, key=lambda i: (-column[i], lane[i]))
         ]
         origin = ways[0][0] if ways else 0
-        others = sorted(range(len(taken) + 1), key=lambda n: (abs(n - origin), n))
+        others = sorted(range(len(occupied) + 1), key=lambda n: (abs(n - origin), n))
         ways += [(n, range(here, here + 1)) for n in others]
-        chosen, way = next((n, way) for n, way in ways if all((c, n) not in taken for c in way))
-        taken |= {(c, chosen) for c in way}
+        chosen, way = next((n, way) for n, way in ways if all((c, n) not in occupied for c in way))
+        occupied |= {(c, chosen) for c in way}
         lane[op.name] = chosen
     return lane
 

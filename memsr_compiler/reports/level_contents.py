@@ -1,4 +1,4 @@
-"""What the channels of each level of a plain network hold, from its certificate."""
+"""Contents of each level of a plain network, channel by channel, from its certificate."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ def draw_matrix(values: Sequence[Sequence[float]], *, rows: str, columns: str, l
     In a matrix that is not too large every cell holds its number.
     """
     longest = max(len(values), len(values[0]))
-    told = longest <= _TOLD
-    cell = _CELL if told else max(8, 880 // longest)
+    numbered = longest <= _TOLD
+    cell = _CELL if numbered else max(8, 880 // longest)
     wide, tall = cell * len(values[0]), cell * len(values)
     left, top = 56, 42 + SCALE_HEIGHT
     every = 1 if cell >= 20 else 5
@@ -28,14 +28,14 @@ def draw_matrix(values: Sequence[Sequence[float]], *, rows: str, columns: str, l
     for i, row in enumerate(values):
         y = top + tall - (i + 1) * cell
         drawn += [_draw_cell(left + j * cell, y, cell, f"layers {i + 1} and {j + 1}", v) for j, v in enumerate(row)]
-        if told:
+        if numbered:
             drawn += [_write_cell(left + (j + 0.5) * cell, y + cell / 2 + 4, value) for j, value in enumerate(row)]
         if (i + 1) % every == 0 or i == 0:
             drawn.append(f'<text x="{left - 6}" y="{y + cell / 2 + 4}" text-anchor="end">{i + 1}</text>')
     for j in (j for j in range(len(values[0])) if (j + 1) % every == 0 or j == 0):
         drawn.append(f'<text x="{left + (j + 0.5) * cell}" y="{top + tall + 14}" text-anchor="middle">{j + 1}</text>')
-    note = "" if told else "The number of every cell: memsrc similarity --csv FILE"
-    width, height = max(left + wide + 24, 400), top + tall + (44 if told else 62)
+    note = "" if numbered else "The number of every cell: memsrc similarity --csv FILE"
+    width, height = max(left + wide + 24, 400), top + tall + (44 if numbered else 62)
     colours = [f'fill="{_choose_shade((i + 0.5) / _STEPS)}"' for i in range(_STEPS)]
     ticks = [(n / 4, f"{n / 4:g}") for n in range(5)]
     scale = draw_scale_bar((left, 34), 4 * _STEPS, colours, ticks, caption=f"{label}, a ratio without unit")

@@ -40,8 +40,8 @@ def note(text: str) -> str:
 
 
 def facts(rows: Mapping[str, str]) -> str:
-    """What is what, both ready HTML, one a line."""
-    lines = "".join(f"<dt>{what}</dt><dd>{how}</dd>\n" for what, how in rows.items())
+    """A list of names and values, both ready HTML, one pair a line."""
+    lines = "".join(f"<dt>{name}</dt><dd>{value}</dd>\n" for name, value in rows.items())
     return f'<dl class="facts">\n{lines}</dl>\n'
 
 

@@ -77,15 +77,15 @@ def _write_numbers(step: _Step) -> str:
     p = step.report
     if p is None:
         widest = max(step.graph.type(op.name).channels for op in step.graph)
-        told = [f"{len(step.graph.ops)} ops", f"widest {widest}"]
+        texts = [f"{len(step.graph.ops)} ops", f"widest {widest}"]
     else:
-        told = [
+        texts = [
             f"{_format_change(p.ops_before, p.ops_after)} ops",
             f"widest {_format_change(p.channels_before, p.channels_after)}",
             f"{format_seconds(p.seconds)}, check {format_seconds(p.validation_seconds)}",
             f"deviation {_format_small(p.deviation)}, bound {_format_small(p.bound)}",
         ]
-    return "".join(f"<span>{text}</span>" for text in told)
+    return "".join(f"<span>{text}</span>" for text in texts)
 
 
 def _format_change(before: int, after: int) -> str:

@@ -13,7 +13,7 @@ SCALE_HEIGHT = 40  # pixels, from a scale bar's caption to below its numbers
 def draw_scale_bar(
     at: tuple[float, float], width: float, colours: Sequence[str], ticks: Sequence[tuple[float, str]], *, caption: str
 ) -> str:
-    """What colours mean: a caption with the unit, a bar of the colours, and numbers under it.
+    """Draw a scale bar: a caption with the unit, a bar of the colours, and numbers under it.
 
     at        left end and top, in pixels; it is SCALE_HEIGHT high
     colours   an attribute of <rect> each, from left to right

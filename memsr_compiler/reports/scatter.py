@@ -90,9 +90,9 @@ def _draw_dots(canvas: Canvas, frame: Frame, dots: Sequence[Dot]) -> None:
 
 
 def _find_place(
-    taken: Sequence[tuple[float, float, float]], x: float, y: float, half: float
+    occupied: Sequence[tuple[float, float, float]], x: float, y: float, half: float
 ) -> tuple[float, float, float]:
     """Middle, base line and half the width of a label of two lines, lower than wanted where it would cover another."""
-    while any(abs(y - there) < 2 * LINE and abs(x - middle) < half + wide for middle, there, wide in taken):
+    while any(abs(y - there) < 2 * LINE and abs(x - middle) < half + wide for middle, there, wide in occupied):
         y += 1
     return x, y, half

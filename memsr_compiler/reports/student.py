@@ -69,7 +69,7 @@ def report_student(
 def _write_head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
     info = net.info
     low, high = info.input_range
-    told = {
+    facts = {
         "made by": f"{escape(info.tool)}, {escape(_MODES[report.mode])}",
         "derived from": f"{report.images:,} crops, {report.pixels:,} input pixels",
         "scale": f"×{info.scale}, {info.channels} channels in",
@@ -79,13 +79,13 @@ def _write_head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
         "student": page.folded_hash(net.sha256()),
     }
     if info.image_skip:
-        told["beside it"] = escape(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
+        facts["beside it"] = escape(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
     widest = max(net.widths[1:-1], default=0)
     before = max((layer.teacher_width for layer in report.layers), default=0)
     return (
         f"<header>\n<h1>A student of {escape(teacher_name)}: {len(net.layers)} layers, up to {widest} channels</h1>\n"
         f'<p class="guarantee">It approximates the teacher, whose layers need up to {before} channels; no training was '
-        f"done.</p>\n{page.facts(told)}</header>\n"
+        f"done.</p>\n{page.facts(facts)}</header>\n"
     )
 
 

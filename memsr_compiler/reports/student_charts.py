@@ -108,11 +108,11 @@ def _tabulate_errors(rows: Sequence[tuple[str, float, float]]) -> str:
 def _write_fidelity(steps: Sequence[float]) -> str:
     if not steps:
         return ""
-    told = [
+    names = [
         "as derived layer by layer",
         *(f"after {n / (len(steps) - 1):.0%} of the joint refit" for n in range(1, len(steps))),
     ]
     rows = (
-        [page.head_cell(name), page.number(format_decibels(value))] for name, value in zip(told, steps, strict=True)
+        [page.head_cell(name), page.number(format_decibels(value))] for name, value in zip(names, steps, strict=True)
     )
     return page.table(["student's output against the teacher's", "PSNR"], rows, numeric=(1,))

@@ -1,1 +1,1 @@
-"""Running networks: engines, whole frames and bands of rows."""
+"""Engines that run networks, on whole frames and by bands of rows."""

@@ -91,8 +91,8 @@ def common_scale(models: Sequence[Model], told: int | None) -> int:
     """
     own = [(model.name, model.takes.scale) for model in models if model.takes.scale > 1]
     if len({scale for _, scale in own}) > 1:
-        found = ", ".join(f"{name} x{scale}" for name, scale in own)
-        raise InvalidInput(f"the networks enlarge differently ({found}); compare those of one scale")
+        scales = ", ".join(f"{name} x{scale}" for name, scale in own)
+        raise InvalidInput(f"the networks enlarge differently ({scales}); compare those of one scale")
     wanted = own[0][1] if own else told
     if wanted is None:
         raise InvalidInput("no network says by how much to enlarge; give --scale 2, 3 or 4")
@@ -122,7 +122,7 @@ def count_cost(file: NetworkFile) -> tuple[int | None, Cost | None]:
 
 
 def count_module(module: nn.Module) -> tuple[int | None, Cost | None]:
-    """The same of a teacher's module."""
+    """Count parameters and cost of a teacher's module, see `count_cost`."""
     parameters = sum(p.numel() for p in module.parameters()) or None  # a module made of ONNX has constants
     try:
         cost = cost_of_graph(trace(module).graph)
@@ -136,7 +136,7 @@ def _in_torch(module: nn.Module, provider: Provider, threads: int | None) -> Tor
 
 
 def _require_agreement(file: NetworkFile, takes: Takes) -> Takes:
-    """The same `takes`.  Raises InvalidInput if the file was given with another range."""
+    """Return `takes`.  Raises InvalidInput if the file was given with another range."""
     if file.input_range not in (None, takes.input_range):
         low, high = takes.input_range
         raise InvalidInput(f"{file.path}: takes values from {low:g} to {high:g}; leave --input-range out")

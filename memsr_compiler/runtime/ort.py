@@ -28,11 +28,11 @@ def onnxruntime() -> ModuleType:
     try:
         import onnxruntime as ort
     except ImportError:
-        raise MemsrError(say_missing("ONNX Runtime", "runs the network") + both_installed()) from None
+        raise MemsrError(say_missing("ONNX Runtime", "runs the network") + say_both_installed()) from None
     return ort  # type: ignore[no-any-return]
 
 
-def both_installed() -> str:
+def say_both_installed() -> str:
     """A remark for messages where onnxruntime and onnxruntime-gpu are both there; '' where they are not."""
     for name in ("onnxruntime", "onnxruntime-gpu"):
         try:
@@ -55,7 +55,7 @@ def require_provider(provider: Provider) -> None:
     if missing:
         raise InvalidInput(
             f"--provider {provider}: the installed ONNX Runtime {ort.__version__} has no {missing[0]}, only "
-            f"{', '.join(available)}; pip uninstall it and pip install 'memsr_compiler[gpu]'{both_installed()}"
+            f"{', '.join(available)}; pip uninstall it and pip install 'memsr_compiler[gpu]'{say_both_installed()}"
         )
 
 
@@ -79,6 +79,6 @@ def start_session(model: Path | bytes, options: Any, provider: Provider) -> Any:
         raise InvalidInput(
             f"--provider {provider}: ONNX Runtime could not start {missing[0]} and would use {', '.join(running)}; "
             "check that nvidia-smi shows a GPU and that CUDA and cuDNN, and TensorRT for tensorrt, are where libraries "
-            f"are looked for{both_installed()}"
+            f"are looked for{say_both_installed()}"
         )
     return session

@@ -47,7 +47,7 @@ class Layer:
         return Layer(self.weight.astype(np.float32), self.bias.astype(np.float32), self.relu, self.shuffle)
 
     def transpose(self) -> Layer:
-        """The same for images whose height and width are exchanged."""
+        """The layer for images whose height and width are exchanged."""
         weight, bias, s = self.weight.swapaxes(2, 3), self.bias, self.shuffle
         if s > 1:  # the shuffle's channels are (c, row, column)
             order = np.arange(len(bias)).reshape(-1, s, s).swapaxes(1, 2).flatten()
@@ -132,7 +132,7 @@ class _Arena:
 
 @cache
 def _arena() -> _Arena:
-    """Registered once in a process; only sessions that ask for it use it."""
+    """The process's arena, registered at the first call; only sessions that ask for it use it."""
     ort = onnxruntime()
     place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     same_as_requested = 1

@@ -1,4 +1,4 @@
-"""Running networks: ONNX files in ONNX Runtime, modules in torch, on the processor or on a GPU.
+"""Networks that run: ONNX files in ONNX Runtime, modules in torch, on the processor or on a GPU.
 
 A request for a GPU is met or refused; neither engine falls back to the processor.  On NVIDIA's GPUs both use TF32 for
 convolutions in float32, which is their default.

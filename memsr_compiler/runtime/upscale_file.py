@@ -41,7 +41,7 @@ class RowEngine(Protocol):
         """The most rows that it wants at a time."""
 
     def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
-        """(h, width, C) each -> (h', scale * width, C), float32 in 0..1; the result may go beyond."""
+        """Run on bands (h, width, C) -> (h', scale * width, C), float32 in 0..1; the result may go beyond."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class WholeFrame:
 
         for image in bands:
             with torch.no_grad():
-                made = self.network(torch.from_numpy(to_rows(image, self.takes.input_range))[None])
-            yield to_pixels(made[0].float().numpy(), self.takes.input_range, np.float32)
+                output = self.network(torch.from_numpy(to_rows(image, self.takes.input_range))[None])
+            yield to_pixels(output[0].float().numpy(), self.takes.input_range, np.float32)
 
 
 def enlarge_file(
@@ -119,16 +119,16 @@ def enlarge_file(
     if engine.takes.scale not in (1, scale):
         raise InvalidInput(f"the network enlarges by {engine.takes.scale}, not by {scale}")
     peak = np.iinfo(image.dtype).max
-    made = _by_luma(engine, image, scale) if engine.takes.channels == 1 else _by_colours(engine, image, scale)
-    rounded = (np.rint(np.clip(rows, 0, 1) * peak).astype(image.dtype) for rows in made)
+    bands = _by_luma(engine, image, scale) if engine.takes.channels == 1 else _by_colours(engine, image, scale)
+    rounded = (np.rint(np.clip(rows, 0, 1) * peak).astype(image.dtype) for rows in bands)
     image.save(target, rounded, scale, on_rows)
 
 
 def _by_colours(engine: RowEngine, image: RowFile, scale: int) -> Iterator[Pixels]:
     """Enlarge by a network on RGB: a grey image is given as three equal channels, their mean comes back."""
     grey = image.channels == 1
-    for made in _run(engine, image, scale, lambda colours: colours.repeat(3, axis=2) if grey else colours):
-        yield made.mean(axis=2, keepdims=True) if grey else made
+    for rows in _run(engine, image, scale, lambda colours: colours.repeat(3, axis=2) if grey else colours):
+        yield rows.mean(axis=2, keepdims=True) if grey else rows
 
 
 def _by_luma(engine: RowEngine, image: RowFile, scale: int) -> Iterator[Pixels]:
@@ -137,9 +137,9 @@ def _by_luma(engine: RowEngine, image: RowFile, scale: int) -> Iterator[Pixels]:
     With its colour differences unchanged, a pixel whose Y rises by d has d / LUMA_RANGE more of every colour.
     """
     bicubic = RowBuffer(_colours(image, ROWS, scale))
-    for made in _run(engine, image, scale, _luma):
-        colours = bicubic.take(len(made))
-        yield colours + (made - _luma(colours)) / LUMA_RANGE
+    for rows in _run(engine, image, scale, _luma):
+        colours = bicubic.take(len(rows))
+        yield colours + (rows - _luma(colours)) / LUMA_RANGE
 
 
 def _run(engine: RowEngine, image: RowFile, scale: int, prepared: Callable[[Pixels], Pixels]) -> Iterator[Pixels]:
@@ -147,8 +147,8 @@ def _run(engine: RowEngine, image: RowFile, scale: int, prepared: Callable[[Pixe
     before = scale // engine.takes.scale
     width, height = image.width * before, image.height * before
     bands = _colours(image, max(engine.rows(width, height) // before, 1), before)
-    taken, wanted = RowBuffer(bands), engine.rows(width, height)
-    cut = (taken.take(min(wanted, height - top)) for top in range(0, height, wanted))
+    rows, height_of_band = RowBuffer(bands), engine.rows(width, height)
+    cut = (rows.take(min(height_of_band, height - top)) for top in range(0, height, height_of_band))
     return engine.run(map(prepared, cut), width, height)
 
 

@@ -105,7 +105,7 @@ class Upscaler:
         if height >= width:  # bands go along the longer axis
             self._whole(pixels, result, self._layers, self._engine())
         else:
-            self._whole(pixels.swapaxes(0, 1), result.swapaxes(0, 1), *self._engine_turned())
+            self._whole(pixels.swapaxes(0, 1), result.swapaxes(0, 1), *self._turned_engine())
         return result if array.ndim == 3 else result[..., 0]
 
     def bands(self, image: ArrayLike) -> Iterator[Pixels]:
@@ -118,14 +118,14 @@ class Upscaler:
 
     def stream(self, bands: Iterable[Pixels], width: int, dtype: DTypeLike) -> Iterator[Pixels]:
         """The result from the top, of an image that comes by bands (h, width, C) itself, h at most `rows(width)`."""
-        made = run_bands(
+        results = run_bands(
             self._layers,
             self._engine(),
             width,
             self.rows(width),
             (to_rows(band, self.info.input_range) for band in bands),
         )
-        yield from (to_pixels(rows, self.info.input_range, dtype) for rows in made if rows.size)
+        yield from (to_pixels(rows, self.info.input_range, dtype) for rows in results if rows.size)
 
     def streams(self, width: int) -> bool:
         """Whether an image that wide goes through in one piece, without columns.  Raises InvalidInput as a call."""
@@ -174,8 +174,8 @@ class Upscaler:
                 for top in range(0, height, cut.rows)
             )
             row = 0
-            for made in run_bands(layers, engine, end - start, cut.rows, bands):
-                inner = made[..., (left - start) * scale : (right - start) * scale]
+            for rows in run_bands(layers, engine, end - start, cut.rows, bands):
+                inner = rows[..., (left - start) * scale : (right - start) * scale]
                 below = row + inner.shape[1]
                 result[row:below, left * scale : right * scale] = to_pixels(inner, self.info.input_range, pixels.dtype)
                 row = below
@@ -185,7 +185,7 @@ class Upscaler:
             self._upright = OrtLayers(self._layers, threads=self._threads, provider=self._provider)
         return self._upright
 
-    def _engine_turned(self) -> tuple[tuple[Layer, ...], OrtLayers]:
+    def _turned_engine(self) -> tuple[tuple[Layer, ...], OrtLayers]:
         if self._turned is None:
             layers = tuple(layer.transpose() for layer in self._layers)
             self._turned = layers, OrtLayers(layers, threads=self._threads, provider=self._provider)
@@ -251,11 +251,11 @@ def to_rows(band: Pixels, input_range: tuple[float, float]) -> Rows:
     return rows
 
 
-def to_pixels(made: Rows, input_range: tuple[float, float], dtype: DTypeLike) -> Pixels:
+def to_pixels(rows: Rows, input_range: tuple[float, float], dtype: DTypeLike) -> Pixels:
     """(C, h, W) -> (h, W, C) in that dtype, clipped and rounded where it is of whole numbers."""
     low, high = input_range
     kind = np.dtype(dtype).name
-    values = (made - low) * (PEAKS.get(kind, 1) / (high - low))
+    values = (rows - low) * (PEAKS.get(kind, 1) / (high - low))
     if kind in PEAKS:
         np.rint(np.clip(values, 0, PEAKS[kind], out=values), out=values)
     pixels: Pixels = values.transpose(1, 2, 0).astype(dtype, order="C")

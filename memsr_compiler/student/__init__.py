@@ -1,1 +1,1 @@
-"""From a teacher to a much narrower plain network, by a few images.  See docs/shrink.md."""
+"""A teacher made a much narrower plain network, by a few images.  See docs/shrink.md."""

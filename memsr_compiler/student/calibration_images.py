@@ -1,4 +1,8 @@
-"""Calibration images as a network is given them, from whatever a person has: tensors, photographs, files, a folder."""
+"""Calibration images as a network is given them, from whatever a person has: tensors, photographs, files, a folder.
+
+Photographs are made smaller as the test images of the network's scale are, in float64; `images.tensors` takes them as
+they are, for runs whose inputs need not look like low-resolution images.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.files import crop_to_multiple, read_image, sample_photographs
+from memsr_compiler.images.files import NamedImage, crop_to_multiple, read_folder, read_image, sample_photographs
 from memsr_compiler.images.metrics import luma, srcnn_input
 from memsr_compiler.images.resize import resize
 
@@ -24,7 +28,7 @@ FEW = 24  # photographs: up to so many are used by every factor
 
 CalibrationImage: TypeAlias = "Tensor | NDArray[Any] | str | PathLike[str]"
 CalibrationImages: TypeAlias = "CalibrationImage | Sequence[CalibrationImage]"
-"""Whatever a function takes as calibration images: see `calibration_inputs`."""
+"""Calibration images as a function takes them: see `calibration_inputs`."""
 
 _WANTED = (
     "calibration images are tensors (N, C, H, W) as the network is given them, photographs as uint8 arrays (H, W, 3), "
@@ -47,7 +51,7 @@ def calibration_inputs(
     require_images(images)
     if isinstance(images, (str, PathLike)) and Path(images).is_dir():
         return photographs_as_inputs(
-            _read_folder(Path(images)),
+            read_folder(images, warn=_log.warning),
             str(images),
             scale=scale,
             channels=channels,
@@ -102,21 +106,8 @@ def _require_tensor(image: Tensor, i: int, channels: int) -> Tensor:
     return image.detach().cpu()
 
 
-def _read_folder(folder: Path) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Every image in a folder, with its name, in order of name."""
-    photographs = []
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
-        try:
-            photographs.append((path.name, read_image(path)))
-        except InvalidInput as error:
-            _log.warning("%s; passed over", error)
-    if not photographs:
-        raise InvalidInput(f"{folder}: no readable image in it; give a folder of PNG or JPEG files")
-    return photographs
-
-
 def photographs_as_inputs(
-    photographs: Sequence[tuple[str, NDArray[np.uint8]]],
+    photographs: Sequence[NamedImage],
     where: str,
     *,
     scale: int,
@@ -124,20 +115,21 @@ def photographs_as_inputs(
     input_range: tuple[float, float],
     on_skip: Callable[[str], None],
 ) -> list[Tensor]:
-    """Prepare a folder's photographs, by name, with `network_inputs`; pass over those that are too small.
+    """Prepare a folder's photographs with `network_inputs`; pass over those that are too small.
 
     where    the folder, for messages;   on_skip   hears of each that is passed over
 
     Raises InvalidInput if none is left.
     """
     inputs: list[Tensor] = []
-    for name, pixels in photographs:
+    few = len(photographs) <= FEW
+    for image in photographs:
         try:
             inputs += network_inputs(
-                pixels, scale=scale, channels=channels, input_range=input_range, every_factor=len(photographs) <= FEW
+                image.pixels, scale=scale, channels=channels, input_range=input_range, every_factor=few
             )
         except InvalidInput as error:
-            on_skip(f"{Path(where, name)}: {error}; passed over")
+            on_skip(f"{Path(where, image.name)}: {error}; passed over")
     if not inputs:
         raise InvalidInput(f"{where}: no image in it is large enough; give photographs of 64x64 pixels or more")
     return inputs

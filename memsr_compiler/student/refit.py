@@ -85,14 +85,14 @@ def refit(
               pixel shuffle; where they are, the work is done
     seed      of their order
     """
-    taken, judges = _part(len(batches))
+    training, judges = _part(len(batches))
     watched = [batches[i] for i in judges]
     student = _Chain(kernels, watched[0]["image"].device)
     losses = [student.loss(watched)]
     best = losses[0], student.matrices
     curvature = _Curvature(student)
     velocity = [torch.zeros_like(m) for m in student.matrices]
-    order = _order(taken, seed)
+    order = _order(training, seed)
     for step in range(-WARM_UP if steps else 0, steps):
         if on_step is not None and step >= 0:
             on_step(f"fitting all layers together, step {step + 1} of {steps}")

@@ -72,12 +72,12 @@ class _Greedy:
         self.guess = target.new_ones(target.shape[1])
         self.nothing = 1e-12 * float(target.square().sum()) / max(float(self.power.max()), 1e-300)
 
-    def relu_gains(self, taken: list[int]) -> Tensor:
+    def relu_gains(self, chosen: list[int]) -> Tensor:
         """Share of the target that each ReLU explains, (relus,)."""
         power = self.covariance.diagonal()[: self.relus]
         gains = self.target[: self.relus].square().sum(1) / power.clamp_min(1e-300)
         gains[power < 1e-6 * self.power[: self.relus]] = 0  # only rounding is left of it
-        gains[taken] = 0
+        gains[chosen] = 0
         return gains
 
     def best_direction(self) -> tuple[float, Tensor]:

@@ -1,4 +1,4 @@
-"""shrink: the order of things.  The things themselves are in the files beside this one."""
+"""The order of things in `shrink`.  The things themselves are in the files beside this one."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class _Stopwatch:
 
 @dataclass(frozen=True)
 class _Crops:
-    """Where crops are cut from, and put."""
+    """A source of crops: the images that they are cut from, and the device that they go to."""
 
     images: Sequence[Tensor]
     count: int

@@ -143,9 +143,9 @@ class _Review:
         self._log = Log(out, state.step)
 
     def hold(self, progress: Progress | None) -> None:
-        """Do so for the network as it is now.  Raises MemsrError where its weights are no numbers."""
+        """Validate the network as it is now, log and keep it.  Raises MemsrError where its weights are no numbers."""
         state, out = self._state, self._out
-        with state.averaged():
+        with state.use_average():
             network = self._objective.settle()
             if state.step:
                 _require_finite(network, state.step)

@@ -56,8 +56,8 @@ def _builder(
         return EDSR, {"scale": scale, "blocks": blocks, "channels": channels, "tail": "conv", **arguments}, (0.0, 1.0)
     if ":" in arch:
         factory = import_factory(arch)
-        given = {"scale": scale} if "scale" in inspect.signature(factory).parameters else {}
-        return factory, {**given, **arguments}, (0.0, 1.0)
+        default = {"scale": scale} if "scale" in inspect.signature(factory).parameters else {}
+        return factory, {**default, **arguments}, (0.0, 1.0)
     family = family_named(arch)
     if "scale" not in inspect.signature(family.build).parameters:
         raise InvalidInput(

@@ -103,8 +103,8 @@ def prepare_photographs(
         elif warn is not None:
             warn(f"{path}: smaller than a patch of {patch * scale} pixels, passed over")
     if not photographs:
-        told = f", and {unreadable} that cannot be read" if unreadable else ""
-        raise InvalidInput(f"{source}: no photograph of at least {patch * scale}x{patch * scale} pixels in it{told}")
+        others = f", and {unreadable} that cannot be read" if unreadable else ""
+        raise InvalidInput(f"{source}: no photograph of at least {patch * scale}x{patch * scale} pixels in it{others}")
     return photographs
 
 

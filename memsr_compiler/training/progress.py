@@ -1,4 +1,4 @@
-"""How far a run is, in numbers, for whoever watches; and the log of its validations."""
+"""A run's progress in numbers, for whoever watches; and the log of its validations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOG, CURVES = "log.jsonl", "tensorboard"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """A run's progress.
 
     loss, pixels, features   means since the last validation;   psnr   of the last validation, in dB
     rate                     the learning rate;   per_second  patches;   waiting  share of the time, for patches
@@ -44,7 +44,7 @@ class Meter:
     """Means since the last validation, speed, and the share of the time that was spent waiting for patches."""
 
     def __init__(self, recipe: Recipe, first: int) -> None:
-        """first   steps that were taken before"""
+        """Begin after the first `first` steps, which were taken before."""
         self._recipe = recipe
         self._begun = time.perf_counter()
         self._first = first
@@ -57,7 +57,7 @@ class Meter:
         self._count = 0
 
     def time_waiting(self, source: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches; the time until each comes is counted."""
+        """Yield the batches, counting the time until each comes."""
         batches = iter(source)
         while True:
             start = time.perf_counter()
@@ -68,7 +68,7 @@ class Meter:
             yield batch
 
     def add(self, numbers: Sequence[float]) -> None:
-        """Loss, pixels and features of a step."""
+        """Add loss, pixels and features of a step."""
         self._sums = [total + number for total, number in zip(self._sums, numbers, strict=True)]
         self._count += 1
 
@@ -78,8 +78,8 @@ class Meter:
         self._sums = accelerator.reduce(sums, "mean").tolist()
 
     def progress(self, step: int, *, psnr: float, rate: float) -> Progress:
-        """How far the run is after a step."""
-        total, done = time.perf_counter() - self._begun, step - self._first
+        """Progress of the run after a step."""
+        total, steps = time.perf_counter() - self._begun, step - self._first
         loss, pixels, features = (value / self._count for value in self._sums)
         return Progress(
             step=step,
@@ -88,9 +88,9 @@ class Meter:
             features=features,
             psnr=psnr,
             rate=rate,
-            per_second=done * self._recipe.batch / total,
+            per_second=steps * self._recipe.batch / total,
             waiting=self._waited / total,
-            left=total / done * (self._recipe.steps - step),
+            left=total / steps * (self._recipe.steps - step),
         )
 
 

@@ -1,4 +1,4 @@
-"""Where a distillation starts: the maps from student to teacher, what layers read on average, new weights."""
+"""The start of a distillation: the maps from student to teacher, what layers read on average, new weights."""
 
 from __future__ import annotations
 

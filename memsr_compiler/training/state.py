@@ -29,7 +29,7 @@ class RunState:
 
     def __init__(self, objective: Objective, recipe: Recipe) -> None:
         """The state at the start of a run."""
-        trained = (value for _, value in _trained(objective))
+        trained = (value for _, value in _parameters(objective))
         self.optimizer = torch.optim.Adam(trained, lr=recipe.rate, betas=(0.9, 0.999))
         self.schedule = _one_cycle(self.optimizer, recipe)
         self.average = Average(objective, recipe.average) if recipe.average else None
@@ -52,11 +52,11 @@ class RunState:
             self.average.add(self._objective, self.step)
 
     def note_score(self, psnr: float) -> None:
-        """Note the PSNR of a validation, in dB."""
+        """Note the PSNR of a validation, in dB; one that is no number is never better than one that is."""
         self.last = psnr
         if math.isnan(self.start):
             self.start = psnr
-        if not psnr <= self.best:  # the first time too
+        if math.isnan(self.best) or psnr > self.best:  # the first time, whatever it is
             self.best, self.best_step = psnr, self.step
 
     def forget_best(self) -> None:
@@ -64,8 +64,8 @@ class RunState:
         self.best, self.best_step = math.nan, 0
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """While it lasts the objective has its averaged weights, if they are averaged."""
+    def use_average(self) -> Iterator[None]:
+        """Give the objective its averaged weights while it lasts, if they are averaged."""
         if self.average is None:
             yield
             return
@@ -125,20 +125,20 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
-        self.values = {name: value.detach().clone() for name, value in _trained(module)}
+        self.values = {name: value.detach().clone() for name, value in _parameters(module)}
 
     def add(self, module: nn.Module, step: int) -> None:
         """Take in the weights after step 1, 2, ..."""
         decay = min(self._decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            for name, value in _trained(module):
+            for name, value in _parameters(module):
                 mine = self.values[name] = self.values[name].to(value.device)
                 mine.lerp_(value.detach(), 1 - decay)
 
     def swap(self, module: nn.Module) -> None:
         """Give the module the averages, and keep its own weights here, until the next swap."""
         with torch.no_grad():
-            for name, value in _trained(module):
+            for name, value in _parameters(module):
                 kept = value.detach().clone()
                 value.copy_(self.values[name])
                 self.values[name] = kept
@@ -149,7 +149,7 @@ def copy_to_cpu(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
 
-def _trained(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters that are trained, by name."""
     return ((name, value) for name, value in module.named_parameters() if value.requires_grad)
 

@@ -8,23 +8,20 @@ import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from helpers.command_line import Run
+from helpers.command_line import Run, must_refuse
 from torch import nn
+
+from memsr_compiler import calibrate, load_plain
+from memsr_compiler.commands.verify import _photographs
+from memsr_compiler.images.files import write_image
 
 
 def refused(run: Run, tmp_path: Path, source: Path, *words: str, options: tuple[str, ...] = ()) -> None:
     """convert says no in one line with these words, exits with 2 and writes nothing."""
-    before = sorted(tmp_path.iterdir())
-    status, out, err = run("convert", source, "--out", tmp_path / "plain.onnx", *options)
-    assert status == 2, (out, err)
-    assert out == "" or "input values" in out  # at most what it has read so far
-    message = err.strip()
-    assert "\n" not in message, message
-    for word in words:
-        assert word in message, message
-    assert sorted(tmp_path.iterdir()) == before
+    must_refuse(run, tmp_path, ("convert", source, "--out", tmp_path / "plain.onnx", *options), *words)
 
 
 def test_converts_and_verifies(run: Run, teacher: Path, tmp_path: Path) -> None:
@@ -49,6 +46,51 @@ def test_every_way_of_carrying_and_both_tails(run: Run, teacher: Path, tmp_path:
         assert status == 0, (options, err)
         status, out, err = run("verify", teacher, tmp_path / "plain.onnx")
         assert status == 0, (options, out, err)
+
+
+ON_Y = """
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.body = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.tail = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.PixelShuffle(2))
+
+    def forward(self, x):
+        x = self.head(x)
+        return self.tail(x + self.body(x.relu()))
+"""
+
+
+def test_photographs_are_y_of_bt601_for_a_network_on_y(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for `calibrate` and `check_equivalence`; the mean of RGB is another number for a red photograph."""
+    (tmp_path / "on_y.py").write_text(ON_Y)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import on_y  # type: ignore[import-not-found]
+
+    torch.manual_seed(0)
+    network = on_y.Network()
+    torch.save(network.state_dict(), tmp_path / "teacher.pt")
+    (tmp_path / "photographs").mkdir()
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 0] = 255
+    write_image(tmp_path / "photographs" / "red.png", red)
+    reading, plain = ("--arch", "on_y:Network"), tmp_path / "plain.safetensors"
+    shift = ("--carry", "shift", "--margin", "8", "--calibration", tmp_path / "photographs")
+    status, _, err = run("convert", tmp_path / "teacher.pt", "--out", plain, *reading, *shift)
+    assert status == 0, err
+    net = load_plain(plain)
+    assert net.certificate is not None
+    y = torch.full((1, 1, 16, 16), (16 + 65.481) / 255)
+    constants = calibrate(network, y, margin=8, steps=0).constants
+    assert constants and net.certificate.shifts == pytest.approx(constants, rel=1e-6)  # y was float32
+    (image,) = _photographs(tmp_path / "photographs", net, (0.0, 255.0)).values()
+    torch.testing.assert_close(image, y * 255)
+    status, out, err = run("verify", tmp_path / "teacher.pt", plain, *reading, "--images", tmp_path / "photographs")
+    assert status == 0 and "(6 inputs)" in out, (out, err)
 
 
 def test_report_is_written(run: Run, teacher: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from memsr_compiler import benchmark, compile_to_plain, export_onnx, save_plain
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation import memory as footprint
-from memsr_compiler.evaluation.bench import interleaved
+from memsr_compiler.evaluation.bench import time_in_turns
 from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.images.files import sample_photographs
 from memsr_compiler.plain.load import load_plain
@@ -59,7 +59,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_networks_take_turns() -> None:
     order: list[str] = []
     now = iter(range(100))
-    seconds = interleaved([lambda: order.append("A"), lambda: order.append("B")], 3, clock=lambda: next(now))
+    seconds = time_in_turns([lambda: order.append("A"), lambda: order.append("B")], 3, clock=lambda: next(now))
     assert "".join(order) == "ABABABAB"  # the first round does not count
     assert seconds == [(1, 1, 1), (1, 1, 1)]
 

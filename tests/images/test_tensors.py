@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import write_image
 from memsr_compiler.images.metrics import luma
 from memsr_compiler.images.tensors import image_tensors
@@ -39,6 +41,11 @@ def test_colours_become_y_and_grey_three_channels() -> None:
         (x,) = image_tensors(image, channels=3, input_range=(0.0, 255.0))
         assert x.shape == (1, 3, 5, 4) and torch.allclose(x, torch.from_numpy(grey).float().expand(1, 3, 5, 4))
         assert image_tensors(image, channels=1, input_range=(0.0, 255.0))[0].shape == (1, 1, 5, 4)
+
+
+def test_pixels_are_of_one_channel_or_three() -> None:
+    with pytest.raises(InvalidInput, match=r"image 0: pixels have 3 channels, or 1 for Y; give tensors \(N, 4, H, W\)"):
+        image_tensors(PIXELS, channels=4, input_range=(0.0, 1.0))
 
 
 def test_a_list_may_mix_and_a_folder_is_in_order_of_name(tmp_path: Path) -> None:

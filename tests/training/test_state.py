@@ -37,10 +37,10 @@ def test_the_average_is_lent_and_given_back() -> None:
     state = RunState(Supervised(module), Recipe(average=0.9))
     assert state.average is not None
     nn.init.ones_(module.weight)
-    with state.averaged():
+    with state.use_average():
         assert module.weight.item() == 0.0
     assert module.weight.item() == 1.0 and state.average.values["network.weight"].item() == 0.0
-    with pytest.raises(ZeroDivisionError), state.averaged():
+    with pytest.raises(ZeroDivisionError), state.use_average():
         raise ZeroDivisionError
     assert module.weight.item() == 1.0
 
@@ -54,6 +54,15 @@ def test_the_best_score_is_kept_with_its_step() -> None:
     assert (state.start, state.best, state.best_step, state.last) == (1.0, 5.0, 1, 2.0)  # the first of equals
     state.forget_best()
     assert math.isnan(state.best) and state.best_step == 0 and state.start == 1.0
+
+
+def test_a_score_that_is_no_number_is_never_the_best() -> None:
+    state = RunState(Supervised(one_weight()), Recipe())
+    for step, psnr in enumerate((math.nan, 4.0, math.nan, 3.0, math.nan)):
+        state.step = step
+        state.note_score(psnr)
+        assert state.best_step == min(step, 1)  # the first network is kept while there is no better one
+    assert (state.start, state.best) == (4.0, 4.0) and math.isnan(state.last)
 
 
 def test_a_state_is_restored_as_it_was_and_only_into_its_own_run() -> None:

@@ -95,7 +95,7 @@ class Basis:
         return Basis(zeros, identity, zeros, width, ones)
 
     def with_shift(self, shift: Tensor) -> Basis:
-        """The same basis, its components raised by gamma (r,)."""
+        """This basis, its components raised by gamma (r,)."""
         return replace(self, shift=shift)
 
     @property
