@@ -19,7 +19,9 @@ def drop_channels(graph: Graph) -> Graph:
     """Drop dead channels, then channels that are always zero, then all but the first of equal ones.
 
     Requires  the chain that merge_parallel leaves.
-    Ensures   every channel between two layers is read, differs from the others and can be other than zero.
+    Ensures   every channel between two layers is read, differs from the others and can be other than zero.  Where
+              equal channels have become one, it may be that their readers' weights cancel: it stays, since a
+              certificate can say that only of a channel that is there.
     """
     convs, relus = chain(graph)
     for i in reversed(range(len(relus))):  # from the end: a reader that goes takes what only it read along
@@ -124,20 +126,31 @@ def _not_always_zero(conv: BlockConv2d) -> dict[int, int]:
     fed = torch.zeros(len(conv.bias), dtype=torch.bool)
     for b in conv.blocks:
         fed[b.row : b.row + len(b.kernel)] |= b.kernel.flatten(1).any(1)
+    # Where equal channels have become one, blocks may cancel: (nearly) no mark is then looked at in full.
+    largest = max((float(torch.stack(b.kernel.aminmax()).abs().max()) for b in conv.blocks), default=0.0)
+    doubtful = fed & (conv.bias <= 0) & (_marks(conv).abs() <= largest * 1e-9)
+    for channel in doubtful.nonzero()[:, 0].tolist():
+        fed[channel] = bool(_row(conv, channel)[:-1].any())
     return {c: c if alive else -1 for c, alive in enumerate((fed | (conv.bias > 0)).tolist())}
 
 
-def _representatives(conv: BlockConv2d) -> dict[int, int]:
-    """For each channel the first one with the same kernel and bias."""
+def _marks(conv: BlockConv2d) -> Tensor:
+    """One number for each row's kernel; equal kernels have (nearly) equal ones."""
     generator = torch.Generator().manual_seed(0)
     k = conv.kernel_size
     probe = torch.rand(conv.channels_in, k, k, generator=generator, dtype=torch.float64)
-    mark = conv.bias.clone()  # equal rows have (nearly) equal marks; those are then compared in full
+    mark = torch.zeros(len(conv.bias), dtype=torch.float64)
     for b in conv.blocks:
         rows, columns, inner, _ = b.kernel.shape
         at = (k - inner) // 2
         window = probe[b.column : b.column + columns, at : at + inner, at : at + inner]
         mark[b.row : b.row + rows] += b.kernel.flatten(1) @ window.flatten()
+    return mark
+
+
+def _representatives(conv: BlockConv2d) -> dict[int, int]:
+    """For each channel the first one with the same kernel and bias."""
+    mark = conv.bias + _marks(conv)  # those of equal rows are then compared in full
     ordered, order = mark.sort(stable=True)
     near = (ordered.diff() <= ordered.abs().max() * 1e-9).nonzero()[:, 0]
     close = list(zip(order[near].tolist(), order[near + 1].tolist(), strict=True))

@@ -4,8 +4,9 @@
     python tests/mutants.py --jobs 4
 
 Each mutant replaces one piece of text, which stands in its file exactly once, in a copy of the tree.  It is killed if
-a test of that module fails, or takes no end.  Prints a table; exit status 1 if a mutant survives, or cannot even be
-imported, 2 if the tests fail without one.
+a test of that module fails, or takes no end; a file that cannot even be imported kills nothing.  The tests run first
+without a mutant, and then the quickest first, so that most mutants take a second.  Prints a table with the test that
+noticed; exit status 1 if a mutant survives, 2 if the tests fail without one.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 MISTAKES = Path(__file__).with_suffix(".txt")
 COPIED = ("memsr_compiler", "passes", "tests", "pyproject.toml", "CONTRIBUTING.md", "setup.cfg")
 LOADED = ("torch", "networkx", "typer", "numpy", "pytest", "hypothesis.strategies")  # before the mutants' processes
-LONGEST = 600  # seconds; a mutant that takes longer goes round in circles
+LONGEST = 120  # seconds of the processor; a mutant that takes longer goes round in circles
 PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning")
-PASSED, FAILED = 0, 1  # exit statuses of pytest
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,40 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Exit status of the tests, and their seconds."""
+    """What became of the tests: whether all ran and passed, the first that failed, and the seconds of each and all."""
 
-    status: int
+    passed: bool
+    failed: str
     seconds: float
+    each: Mapping[str, float]
 
     @property
     def word(self) -> str:
-        return {PASSED: "SURVIVED", FAILED: "killed"}.get(self.status, "NOT RUN")
+        return "killed" if self.failed else "SURVIVED" if self.passed else "NOT RUN"
+
+
+class Watch:
+    """A plugin of pytest: the quickest tests first, and the seconds of each."""
+
+    def __init__(self, known: Mapping[str, float]) -> None:
+        self.known = known
+        self.seconds: dict[str, float] = {}
+        self.failed = ""
+
+    def pytest_configure(self) -> None:
+        """Examples without the time to shrink them; conftest.py, which has its own profile, is loaded by now."""
+        settings.register_profile("mutants", deadline=None, phases=(Phase.explicit, Phase.generate))
+        settings.load_profile("mutants")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Sort by the seconds that are known."""
+        items.sort(key=lambda item: self.known.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add up the seconds of preparing, running and tidying up; keep the first failure."""
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
 
 
 def file_of_tests(file: str) -> str:
@@ -63,7 +92,7 @@ def file_of_tests(file: str) -> str:
 
 def read_mutants() -> list[Mutant]:
     """The mistakes of mutants.txt."""
-    found: list[Mutant] = []
+    mutants: list[Mutant] = []
     file, mistake, right, wrong = "", "", list[str](), list[str]()
     for line in [*MISTAKES.read_text("utf-8").splitlines(), ""]:
         if line.startswith("["):
@@ -75,13 +104,13 @@ def read_mutants() -> list[Mutant]:
         elif line and not line.startswith("#"):
             mistake = line
         elif mistake and not line:
-            found.append(Mutant(file, mistake, "\n".join(right), "\n".join(wrong)))
+            mutants.append(Mutant(file, mistake, "\n".join(right), "\n".join(wrong)))
             mistake, right, wrong = "", [], []
-    return found
+    return mutants
 
 
-def run_tests(mutant: Mutant | None, tests: str) -> Outcome:
-    """Run test files in a copy of the tree, with this mistake in it; in a process of its own."""
+def run_tests(mutant: Mutant | None, tests: str, known: Mapping[str, float]) -> Outcome:
+    """Run a file of tests, of known seconds, in a copy of the tree with this mistake; in a process of its own."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy_tree(Path(folder))
@@ -90,17 +119,13 @@ def run_tests(mutant: Mutant | None, tests: str) -> Outcome:
             path.write_text(path.read_text("utf-8").replace(mutant.right, mutant.wrong), "utf-8")
         os.chdir(folder)
         sys.path.insert(0, folder)
-        signal.signal(signal.SIGALRM, _stop)
-        signal.alarm(LONGEST)
+        signal.signal(signal.SIGPROF, _stop)
+        signal.setitimer(signal.ITIMER_PROF, LONGEST)
+        watch = Watch(known)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            import pytest
-            from hypothesis import Phase, settings
-
-            settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate))  # no time to shrink
-            settings.load_profile("mutants")
-            status = int(pytest.main([*PYTEST, tests]))
-        signal.alarm(0)
-    return Outcome(status, time.monotonic() - start)
+            status = pytest.main([*PYTEST, tests], plugins=[watch])
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return Outcome(status == pytest.ExitCode.OK, watch.failed, time.monotonic() - start, watch.seconds)
 
 
 def _stop(*_: object) -> None:
@@ -134,26 +159,30 @@ def main() -> int:
         m for m in read_mutants() if not options.words or any(w in f"{m.file} {m.mistake}" for w in options.words)
     ]
     require_unambiguous(chosen)
+    start = time.monotonic()
     for name in LOADED:  # a mutant's process then starts with them
         __import__(name)
     sys.path.remove(str(ROOT / "tests"))
-    files = list(dict.fromkeys(file_of_tests(m.file) for m in chosen))
     with multiprocessing.get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
-        for file, outcome in zip(files, pool.starmap(run_tests, [(None, f) for f in files], chunksize=1), strict=True):
-            print(f"{outcome.seconds:6.1f} s  {'pass' if outcome.status == PASSED else 'FAIL'}      {file}", flush=True)
-            if outcome.status != PASSED:
+        known: dict[str, float] = {}
+        files = list(dict.fromkeys(file_of_tests(m.file) for m in chosen))
+        for file, outcome in zip(files, pool.imap(_run, [(None, f, known) for f in files]), strict=True):
+            print(f"{outcome.seconds:6.1f} s  {'pass' if outcome.passed else 'FAIL'}      {file}", flush=True)
+            if not outcome.passed:
                 return 2
-        results = pool.imap(_run, chosen, chunksize=1)
+            known.update(outcome.each)
         alive = 0
+        results = pool.imap(_run, [(m, file_of_tests(m.file), known) for m in chosen])
         for m, outcome in zip(chosen, results, strict=True):
             alive += outcome.word != "killed"
-            print(f"{outcome.seconds:6.1f} s  {outcome.word:8}  {m.file}: {m.mistake}", flush=True)
-    print(f"{len(chosen) - alive} of {len(chosen)} mutants killed")
+            noticed = f"   {outcome.failed.partition('::')[2]}" if outcome.failed else ""
+            print(f"{outcome.seconds:6.1f} s  {outcome.word:8}  {m.file}: {m.mistake}{noticed}", flush=True)
+    print(f"{len(chosen) - alive} of {len(chosen)} mutants killed in {time.monotonic() - start:.0f} seconds")
     return 1 if alive else 0
 
 
-def _run(mutant: Mutant) -> Outcome:
-    return run_tests(mutant, file_of_tests(mutant.file))
+def _run(task: tuple[Mutant | None, str, Mapping[str, float]]) -> Outcome:
+    return run_tests(*task)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 from helpers.graphs import apply, conv, graph, integers, random_chain, relu, source
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from memsr_compiler import ir
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir.interpreter import run
+from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.passes import drop_channels
 from memsr_compiler.passes.drop_channels import chain
 
@@ -128,6 +130,46 @@ def test_equal_channels_make_equal_channels() -> None:
     )  # fmt: skip
     after = apply(drop_channels, before)
     assert (after.type("l1").channels, after.type("l2").channels) == (1, 1)
+
+
+def test_a_row_whose_weights_on_equal_channels_cancel_is_always_zero() -> None:
+    """Blocks side by side, then one over the other: no block is zero by itself."""
+    first, bias, _ = weights(3)
+    first[2], bias[2] = first[1], bias[1]
+    second, third = integers(2, 3, 3, 3, seed=8) * 2 + 1, integers(1, 2, 1, 1, seed=9) * 2 + 1
+    second[0, 0], second[0, 2] = 0, -second[0, 1]
+    every = ir.Meaning("value", (0, 1), "s", (0, 1))
+    before = graph(
+        *two_layers(first, bias, second[:1]).ops[:-1], dense("l2", "l1.relu", second, -torch.ones(2).double()),
+        ir.Relu(name="l2.relu", inputs=("l2",), meaning=(every,)), dense("y", "l2.relu", third, integers(1)),
+    )  # fmt: skip
+    after = apply(drop_channels, before)
+    assert (after.type("l1").channels, after.type("l2").channels) == (2, 1)
+    held = after["l2.relu"]
+    assert isinstance(held, ir.Relu) and held.meaning == (replace(every, positions=(-1, 0)),)
+
+
+def test_a_small_row_beside_a_large_one_is_not_zero() -> None:
+    """Beside a kernel of 10^12 the marks of the others are as good as zero."""
+    first, _, second = weights(4)
+    first[0] *= 1e12
+    after = apply(drop_channels, two_layers(first, -torch.ones(4).double(), second))
+    assert meaning(after).positions == (0, 1, 2, 3)
+
+
+def test_equal_channels_that_cancel_in_every_reader_stay_as_one_for_the_proof() -> None:
+    """Two layers of widths 2 and 1; the certificate needs the channel to say that a row is zero because of it."""
+    teacher = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 3, padding=1), nn.ReLU())
+    teacher.append(nn.Conv2d(2, 1, 3, padding=1))
+    with torch.no_grad():
+        for i, p in enumerate(teacher.double().parameters()):
+            p.copy_(integers(*p.shape, seed=i) / 4 + 1 / 8)
+        for p in teacher[0].parameters():
+            p[2] = p[1]
+        teacher[2].weight[:, 2] = -teacher[2].weight[:, 1]
+        teacher[2].weight[0, 0], teacher[2].bias[0] = 0, -1
+    plain = compile_to_plain(teacher, align=1)
+    assert [len(layer.bias) for layer in plain.checkable()] == [2, 1, 1]
 
 
 def test_rows_that_are_close_but_not_equal_stay() -> None:

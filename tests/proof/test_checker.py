@@ -244,6 +244,115 @@ def test_what_is_never_negative() -> None:
     assert forms.never_negative(signed) == sure - {"x", "p", "r + p"}
 
 
+def test_a_constant_may_stand_on_the_centre_tap_of_ones_instead_of_in_the_bias() -> None:
+    graph, teacher = centred()
+    *first, (weight, bias) = layers_of(teacher)
+    moved = weight.clone()
+    moved[:, 2, 1, 1] += bias
+    check(graph, *forged(LEVELS, *first, (moved, 0 * bias)))
+    with pytest.raises(CertificateError, match="the teacher's is"):  # in both
+        check(graph, *forged(LEVELS, *first, (moved, bias)))
+
+
+def test_channels_of_a_finer_resolution_keep_their_phases_together() -> None:
+    """y = scale * s + shift, where each channel of s is four of the layer's."""
+    shuffled = ir.PixelShuffle(name="s", inputs=("x",), factor=2)
+    scale, shift = torch.tensor([2.0, 3.0]).double(), torch.tensor([0.0, 1.0]).double()
+    graph = graphs.graph(
+        graphs.source(8, 0.0), shuffled, ir.Affine(name="y", inputs=("s",), scale=scale, shift=shift)
+    )  # fmt: skip
+    rows = torch.diag(scale.repeat_interleave(4))[:, :, None, None]
+    last = Layer(rows, shift.repeat_interleave(4), False, 2)
+    check(graph, [last], claim(graph, [whole("x", 8)], [whole("y", 8)]))
+
+
+def test_pixels_are_unshuffled_the_way_back() -> None:
+    """By 4 and half the way back, all in one layer at the resolution of the image."""
+    shuffled = ir.PixelShuffle(name="s", inputs=("x",), factor=4)
+    graph = graphs.graph(graphs.source(16, 0.0), shuffled, ir.PixelUnshuffle(name="y", inputs=("s",), factor=2))
+    numbers = torch.arange(16.0)[None, :, None, None]
+    order = F.pixel_unshuffle(F.pixel_shuffle(numbers, 4), 2).flatten().long()
+    last = Layer(torch.eye(16).double()[order][:, :, None, None], torch.zeros(16).double(), False, 2)
+    check(graph, [last], claim(graph, [whole("x", 16)], [whole("y", 16)]))
+
+
+def part_of(tensor: str, position: int, sources: Sequence[str], rest: Sequence[str]) -> ir.Meaning:
+    return ir.Meaning("value", (position,), tensor, (0,), 0.0, ir.Part(tensor, tuple(sources), tuple(rest)))
+
+
+def three_channels(*sums: ir.Op) -> ir.Graph:
+    """The channels a, b and c of an image, and sums of them."""
+    picks = [ir.Select(name=name, inputs=("x",), index=(i,)) for i, name in enumerate("abc")]
+    return graphs.graph(graphs.source(3, 0.0), *picks, *sums)
+
+
+def test_of_parts_that_overlap_one_is_read() -> None:
+    """a + b and b + c are held, and c; y = a + b + c has b once."""
+    graph = three_channels(graphs.add("y", "a", "b", "c"))
+    level = [part_of("y", 0, "ab", "c"), part_of("y", 1, "bc", "a"), ir.Meaning("value", (2,), "c", (0,))]
+    first = layer(copies([1, 1, 0], [0, 1, 1], [0, 0, 1]), torch.zeros(3).double())
+    last = layer(copies([1, 0, 1]), torch.zeros(1).double(), relu=False)
+    check(graph, [first, last], claim(graph, [whole("x", 3)], level, [whole("y", 1)]))
+
+
+def test_parts_of_one_division_are_read() -> None:
+    """y = s + c where s = a + b + c: of its terms 2 c come from c divided into a, b, c, and c divided into s, c."""
+    graph = three_channels(graphs.add("s", "a", "b", "c"), graphs.add("y", "s", "c"))
+    level = [
+        part_of("y", 0, "a", "bc"), part_of("y", 1, "c", "s"), ir.Meaning("value", (2,), "b", (0,)),
+        ir.Meaning("value", (3,), "c", (0,)),
+    ]  # fmt: skip
+    first = layer(copies([1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1]), torch.zeros(4).double())
+    last = layer(copies([1, 0, 1, 2]), torch.zeros(1).double(), relu=False)
+    check(graph, [first, last], claim(graph, [whole("x", 3)], level, [whole("y", 1)]))
+
+
+@pytest.mark.parametrize(
+    ("row", "bias", "right"),
+    [(0.0, 0.0, True), (0.0, -1.0, True), (0.0, 1.0, False), (1.0, -1.0, False), (-1.0, 0.0, False)],
+)
+def test_only_what_is_always_zero_is_left_out(row: float, bias: float, right: bool) -> None:
+    """The second channel of r, whose kernel has this number everywhere, with this bias."""
+    graph = two_convolutions()
+    weight, offset = (v.clone() for v in weights_of(graph, "a"))
+    weight[1], offset[1] = row, bias
+    a = replace(graph["a"], weight=weight, bias=offset)  # type: ignore[call-arg]
+    graph = ir.Graph(tuple(a if op.name == "a" else op for op in graph), graph.output)
+    first, last = layers_of_two(graph)
+    layers = [
+        replace(first, weight=first.weight[:1], bias=first.bias[:1]), replace(last, weight=last.weight[:, :1])
+    ]  # fmt: skip
+    certificate = claim(graph, [whole("x", 2)], [replace(whole("r", 2), positions=(0, -1))], [whole("b", 2)])
+    if right:
+        check(graph, layers, certificate)
+        return
+    with pytest.raises(CertificateError, match="a channel was left out that is not always zero"):
+        check(graph, layers, certificate)
+
+
+def test_a_shift_has_its_constant_at_each_level() -> None:
+    """x + 1, and then x + 2: copied as it is, it is still x + 1."""
+    graph = graphs.graph(graphs.source(1, 0.0), graphs.conv("y", "x", 1, 1, 1))
+    weight, bias = weights_of(graph, "y")
+    shifts = [replace(whole("x", 1), kind="shifted", constant=c) for c in (1.0, 2.0)]
+    certificate = claim(graph, [whole("x", 1)], shifts[:1], shifts[1:], [whole("y", 1)])
+    first, last = layer(copies([1]), torch.ones(1).double()), layer(weight, bias - 2 * weight.sum(), relu=False)
+    check(graph, [first, layer(copies([1]), torch.ones(1).double()), last], certificate)
+    with pytest.raises(CertificateError, match="the teacher's is"):
+        check(graph, [first, layer(copies([1]), torch.zeros(1).double()), last], certificate)
+
+
+def test_a_part_of_what_is_never_negative_may_be_negative() -> None:
+    """y = relu(x) - relu(x - 1), between 0 and 1: its second term does not pass a ReLU."""
+    graph = graphs.graph(graphs.source(1), ir.Clamp(name="y", inputs=("x",), low=0.0, high=1.0))
+    relus = [ir.Meaning("value", (k,), f"y#{k}", (0,)) for k in range(2)]
+    first = layer(copies([1], [1]), torch.tensor([0.0, -1.0]).double())
+    second, last = layer(copies([1, 0], [0, -1]), 0 * first.bias), layer(copies([1, 1]), torch.zeros(1).double())
+    levels = ([whole("x", 1)], relus, [relus[0], part_of("y", 1, ["y#1"], ["y#0"])], [whole("y", 1)])
+    with pytest.raises(CertificateError, match="y: goes through a ReLU as it is, though it may be negative"):
+        check(graph, [first, second, replace(last, relu=False)], claim(graph, *levels))
+
+
 # -- random networks -------------------------------------------------------------------------------------------------
 
 
