@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # exit status, as shells have it
 CHOICE = re.compile(r"Invalid value for '(.*)': Value error, '(.*)' is not one of (.*)")  # typer's words
+BOUND = re.compile(r"Invalid value for '(.*)': Input should be (greater|less) than or equal to (\S+)")
 
 app = typer.Typer(
     name="memsrc",
@@ -111,7 +112,7 @@ def verify(teacher: TeacherOptions, options: VerifyOptions, talk: VerboseOptions
     epilog="Example: memsrc shrink teacher.pt --theta 0.05 --report report.html",
 )
 def shrink(teacher: ShrinkSource, options: ShrinkOptions, talk: VerboseOptions) -> None:
-    """Derive a much narrower plain student from a few images, untrained.  Give one of --theta to --max-memory."""
+    """Derive a much narrower plain student from a few images, untrained.  Say how narrow: --theta 0.05, say."""
     from memsr_compiler.commands.shrink import run
 
     run(teacher, options, _talk(talk))
@@ -277,6 +278,7 @@ def _usage(error: typer.TyperException) -> str:
     if not message:  # no arguments at all: typer has printed the help
         sys.exit(2)
     message = CHOICE.sub(lambda m: f"{m[1]} {m[2]}: want one of {m[3].replace(chr(39), '')}", message)
+    message = BOUND.sub(lambda m: f"{m[1]}: want {m[3]} or {'more' if m[2] == 'greater' else 'less'}", message)
     context, param = getattr(error, "ctx", None), getattr(error, "param", None)
     if context and param:
         source = context.get_parameter_source(param.name)

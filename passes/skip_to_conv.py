@@ -11,12 +11,12 @@ from memsr_compiler.ir.rewrite import conv_1x1, rewrite
 
 
 @rewrite(
-    source="MemSR (ICML 2022), Sec. 3.2.3 and Fig. 3; schedule and liveness beyond it",
+    source="MemSR (ICML 2022), Sec. 3.2.3 and Figure 3; schedule and liveness beyond it",
     reads=(Input, Conv2d, Sum, Relu, PixelShuffle),
 )
 def skip_to_conv(graph: Graph, *, carry: Carrying = "auto") -> Graph:
     """Compute everything in its layer, from what crosses the boundary below; carry what later layers need
-    (MemSR, Sec. 3.2.3, Fig. 3).
+    (MemSR, Sec. 3.2.3, Figure 3).
 
     Requires  Input, Conv2d, Sum, Relu at one resolution; perhaps a PixelShuffle at the end.
     Ensures   on every path from the input to an op there are equally many ReLUs and Carries.

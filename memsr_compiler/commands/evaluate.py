@@ -58,8 +58,9 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
         }
     )
     rows = [[image.name, *(_cell(of_model[i]) for of_model in scores.values())] for i, image in enumerate(images)]
+    count = "1 image" if len(images) == 1 else f"{len(images)} images"
     talk.table(
-        f"PSNR in dB and SSIM on Y, x{scale}, {len(images)} images, protocol {options.protocol}",
+        f"PSNR in dB and SSIM on Y, x{scale}, {count}, protocol {options.protocol}",
         ("", *(_short(name) for name in scores)),
         [*rows, ["average", *(_cell(average) for average in averages.values())]],
     )

@@ -600,7 +600,7 @@ def require_one(values: dict[str, Any]) -> None:
     """Raises InvalidInput unless exactly one of them was given."""
     options = {f"--{name.replace('_', '-')}": value for name, value in values.items()}
     names = [name for name, value in options.items() if value is not None]
-    message = f"{' and '.join(names) or 'none of them'}: want exactly one of {', '.join(options)}"
+    message = f"{' and '.join(names) or 'nothing says how narrow'}: want exactly one of {', '.join(options)}"
     if not names:
         raise Incomplete(message, options=["--theta", "0.05"])
     if len(names) > 1:

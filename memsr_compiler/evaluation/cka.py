@@ -1,4 +1,4 @@
-"""Linear CKA between two networks' layers: how alike they see (MemSR, Fig. 5).
+"""Linear CKA between two networks' layers: how alike they see (MemSR, Figure 5).
 
 Kornblith, Norouzi, Lee and Hinton, "Similarity of Neural Network Representations Revisited" (ICML 2019), for linear
 kernels: |cov(X, Y)|^2 / (|cov(X, X)| |cov(Y, Y)|) with Frobenius norms, X and Y the features of two layers, a sample

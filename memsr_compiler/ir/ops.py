@@ -233,7 +233,7 @@ class PixelUnshuffle(Op):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Carry(Op):
-    """y = x: the 1x1 identity convolution that takes a value past one ReLU (MemSR, Sec. 3.2.3, Fig. 3)."""
+    """y = x: the 1x1 identity convolution that takes a value past one ReLU (MemSR, Sec. 3.2.3, Figure 3)."""
 
     def infer(self, x: FeatureMap) -> FeatureMap:
         return x

@@ -31,6 +31,7 @@ _SAFETENSORS_DTYPE = {"float32": "F32", "float16": "F16", "float64": "F64"}
 _MAX_HEADER = 100_000_000  # bytes; the safetensors library reads no longer one
 _MAX_CERTIFICATE = 256 << 20
 _CHANGED = f"was changed or damaged after it was written, its SHA-256 differs. {REGAIN}"
+_MAKE_ONE = "Make a plain one of it with memsrc convert or memsrc shrink."
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _read_safetensors(file: BinaryIO) -> PlainFile:
     except (ValueError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"its header is damaged ({error}). {REGAIN}") from None
     if PLAIN_FORMAT_KEY not in metadata:
-        raise InvalidInput("is no plain network of ours; perhaps it is a teacher. Make one of it with memsrc convert.")
+        raise InvalidInput(f"is no plain network of ours; perhaps it is a teacher. {_MAKE_ONE}")
     metadata.pop("header_sha256", None)
     manifest = Manifest.from_strings(metadata)
     if build_header(manifest) != length.to_bytes(8, "little") + text:
@@ -195,7 +196,7 @@ def _parse_model(path: Path) -> ModelProto:
             "Give the float32 file that it was made from; memsrc eval says how close the two are."
         )
     if PLAIN_FORMAT_KEY.encode() not in content:
-        raise InvalidInput("is no plain network of ours, or cut off. Make one of a teacher with memsrc convert.")
+        raise InvalidInput(f"is no plain network of ours, or cut off; perhaps it is a teacher. {_MAKE_ONE}")
     digest = hashlib.sha256(memoryview(content)[: -len(NO_DIGEST)]).hexdigest()
     if not content.endswith(digest.encode()):
         raise InvalidInput(f"{_CHANGED} (ONNX Runtime may still run it.)")

@@ -58,7 +58,7 @@ def _builder(
         factory = import_factory(arch)
         default = {"scale": scale} if "scale" in inspect.signature(factory).parameters else {}
         return factory, {**default, **arguments}, (0.0, 1.0)
-    family = family_named(arch)
+    family = family_named(arch, also=(*TEACHERS, *PLAIN))
     if "scale" not in inspect.signature(family.build).parameters:
         raise InvalidInput(
             f"--arch {arch}: gives images of the size that it is given; train takes networks that enlarge"

@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_student(run: Run, teacher: Path, tmp_path:
 
 def test_budgets_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
     for options, words in (
-        ((), ("none of them", "--theta", "--max-memory")),
+        ((), ("nothing says how narrow", "--theta", "--max-memory")),
         (("--theta", "0.1", "--width", "8"), ("--theta and --width", "exactly one")),
         (("--max-macs", "3G", "--max-params", "1M", "--width", "8"), ("--width and --max-params and --max-macs",)),
         (("--theta", "0"), ("theta",)),

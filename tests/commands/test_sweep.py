@@ -73,7 +73,7 @@ def test_a_luma_network_is_scored_by_the_factor_of_lr(run: Run, grey_teacher: Pa
 
 def test_sweeps_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
     for options, words in (
-        ((), ("none of them", "--theta, --width")),
+        ((), ("nothing says how narrow", "--theta, --width")),
         (("--theta", "0.1", "--width", "8"), ("exactly one",)),
         (("--theta", "0.1,2"), ("--theta 0.1,2", "between 0 and 1")),
         (("--theta", "0.1,"), ("--theta",)),

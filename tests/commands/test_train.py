@@ -43,7 +43,7 @@ def test_batch_norm_learns_what_its_inputs_are(run: Run, photographs: Path, tmp_
         (["--arch", "vdsr"], "of the size that it is given"),
         (["--arch", "edsr", "--arch-args", "scale=4,blocks=1,channels=4"], "which is not RGB enlarged by 2"),
         (["--arch", "no.such:thing"], "cannot be imported"),
-        (["--arch", "resnet"], "no such family"),
+        (["--arch", "resnet"], "no such family. Known: teacher-s, teacher-m, teacher-l, plain-s, plain-m, plain-l"),
     ],
 )
 def test_networks_that_cannot_be_trained(

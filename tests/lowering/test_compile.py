@@ -120,7 +120,7 @@ def test_an_interpolated_image_stays_outside_on_request() -> None:
 
 
 def test_the_widths_of_the_paper() -> None:
-    """DESIGN, section 8: 64, (192, 128) x 16, 64, but that the first block shares x with the global skip.
+    """The paper's are 64, (192, 128) x 16, 64, but that the first block shares x with the global skip.
 
     Where a layer is 1 wider, it holds the constant.
     """

@@ -25,7 +25,7 @@ from memsr_compiler.student.statistics.moments import Moments
 from memsr_compiler.student.statistics.spill import Spool
 from memsr_compiler.student.widths.budget import align_up
 
-MARGIN = 3.0  # how far beyond what was measured a shift must reach; DESIGN section 2
+MARGIN = 3.0  # how far beyond what was measured a shift must reach, as in lowering/shift_constants
 FOLLOWED = 8  # images on which the student itself is looked at; the statistics are of all
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -43,12 +43,12 @@ FAMILIES: tuple[Family, ...] = (
 """Every family, in the order in which they are tried; no state dict belongs to two of them."""
 
 
-def family_named(name: str) -> Family:
-    """The family that `--arch` calls by this name; InvalidInput lists the names there are."""
+def family_named(name: str, *, also: Iterable[str] = ()) -> Family:
+    """The family that `--arch` calls by this name; InvalidInput lists the names there are, `also` first."""
     for family in FAMILIES:
         if family.name == name:
             return family
-    known = ", ".join(family.name for family in FAMILIES)
+    known = ", ".join([*also, *(family.name for family in FAMILIES)])
     raise InvalidInput(f"--arch {name}: no such family. Known: {known}; or give --arch package.module:factory.")
 
 
