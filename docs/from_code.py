@@ -90,7 +90,7 @@ def names() -> str:
 
 @cache
 def _public() -> list[str]:
-    return [name for name in dir(memsr_compiler) if not name.startswith("_")]
+    return [name for name in memsr_compiler.__all__ if not name.startswith("_")]
 
 
 @cache

@@ -100,7 +100,8 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/how-to/convert.md", "docs/how-to/verify.md", "docs/how-to/upscale.md"]
+    "page",
+    ["README.md", "docs/how_it_works.md", "docs/how-to/convert.md", "docs/how-to/verify.md", "docs/how-to/upscale.md"],
 )
 def test_the_python_on_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
