@@ -112,7 +112,7 @@ def verify(teacher: TeacherOptions, options: VerifyOptions, talk: VerboseOptions
     epilog="Example: memsrc shrink teacher.pt --theta 0.05 --report report.html",
 )
 def shrink(teacher: ShrinkSource, options: ShrinkOptions, talk: VerboseOptions) -> None:
-    """Derive a much narrower plain student from a few images, untrained.  Say how narrow: --theta 0.05, say."""
+    """Derive a much narrower plain student from a few images, untrained.  Say how narrow, for example --theta 0.05."""
     from memsr_compiler.commands.shrink import run
 
     run(teacher, options, _talk(talk))

@@ -351,7 +351,7 @@ class StudentOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ShrinkOptions(StudentOptions):
-    """One student: how narrow, and where to."""
+    """Options of `shrink`: how narrow, and where to."""
 
     theta: Annotated[
         float | None,
@@ -422,7 +422,7 @@ class ShrinkOptions(StudentOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(StudentOptions):
-    """Several students: how narrow each, and where the curve goes to."""
+    """Options of `sweep`: how narrow each student, and where the curve goes to."""
 
     theta: Annotated[
         Sequence[float] | None,

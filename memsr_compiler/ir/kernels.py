@@ -125,7 +125,7 @@ def unfold_transposed(kernel: Tensor, stride: int, padding: int, groups: int = 1
 
 
 def shuffle_order(channels: int, factor: int, scale: int) -> list[int]:
-    """Where pixel_shuffle(factor) finds its folded channels.
+    """The order in which pixel_shuffle(factor) takes folded channels.
 
     The operand has channels * factor**2 maps, each folded by scale**2; entry i is the operand's folded channel that
     is folded channel i of the result (`channels` maps folded by (scale * factor)**2).

@@ -28,7 +28,7 @@ def number(name: str, i: int) -> str:
 
 
 def relu(activation: str, k: int) -> str:
-    """The k-th ReLU, from 0, in the ReLU form of an activation."""
+    """The name of the k-th ReLU, from 0, in the ReLU form of an activation."""
     return f"{activation}#{k}"
 
 
@@ -38,12 +38,12 @@ def is_relu(name: str) -> bool:
 
 
 def again(name: str, place: int) -> str:
-    """The value of a name once more: carried past that boundary, or computed for that layer."""
+    """The name of a value once more: carried past that boundary, or computed for that layer."""
     return f"{name}@{place}"
 
 
 def above(name: str, boundary: int) -> str:
-    """The value of a name once more, computed above a boundary, where the name itself is taken."""
+    """The name of a value once more, computed above a boundary, where the name itself is taken."""
     return f"{name}@above{boundary}"
 
 
@@ -53,37 +53,37 @@ def is_again(name: str) -> bool:
 
 
 def value(name: str) -> str:
-    """The value that an op computes: x for x@12."""
+    """The name of the value that an op computes: x for x@12."""
     return name.split("@")[0]
 
 
 def held(carry: str) -> str:
-    """The ReLU that holds a carried value."""
+    """The name of the ReLU that holds a carried value."""
     return f"{carry}+"
 
 
 def signs(carry: str) -> str:
-    """What goes into the ReLU that holds a carried value as its positive and its negative part."""
+    """The name of what goes into the ReLU that holds a carried value as its positive and its negative part."""
     return f"{carry}+-"
 
 
 def raised(carry: str) -> str:
-    """What goes into the ReLU that holds a carried value plus a constant."""
+    """The name of what goes into the ReLU that holds a carried value plus a constant."""
     return f"{carry}+C"
 
 
 def internal(name: str, what: str) -> str:
-    """Something that is made on the way to a value (or to a layer, for no name) and is no tensor of the teacher."""
+    """The name of what is made on the way to a value (or to a layer, for no name) and is no tensor of the teacher."""
     return f"{name}~{what}"
 
 
 def term(name: str, source: str) -> str:
-    """The term of a sum that comes from one source."""
+    """The name of the term of a sum that comes from one source."""
     return internal(name, f"<{source}>")
 
 
 def partial_sum(name: str, what: int | str) -> str:
-    """Some of the terms of a sum, summed."""
+    """The name of some of the terms of a sum, summed."""
     return internal(name, f"~{what}")
 
 

@@ -241,7 +241,7 @@ class Carry(Op):
 
 @dataclass(frozen=True)
 class Part:
-    """Which share of a teacher's tensor a value is.
+    """A share of a teacher's tensor, as which a value is known.
 
     Without its bias `tensor` is a sum of one matrix times each of some other tensors, `sources` and `rest` together;
     the part is the terms of `sources`.  A skip that is needed only inside a sum may be carried as a partial sum.
@@ -254,7 +254,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What some channels of a plain level hold, in terms of the teacher (docs/certificate.md).
+    """The meaning of some channels of a plain level: what they hold, in terms of the teacher (docs/certificate.md).
 
     kind       "value": t, which is never negative or has passed no ReLU yet;  "positive": relu(t);
                "negative": relu(-t);  "shifted": t + constant;  "one": 1;  "zero": 0

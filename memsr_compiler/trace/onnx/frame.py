@@ -12,7 +12,7 @@ from memsr_compiler.trace.views import BATCH, Axes, Factor, Size, Unreadable, Vi
 
 @dataclass(frozen=True)
 class Frame:
-    """What the file says about the image's size: None where it is free.
+    """The size of the image as the file says it: None where it is free.
 
     In a file of a fixed size every size is a plain number, and a height cannot be told from a number of
     channels that happens to be the same. So nothing is decided by value: a reshape is read element by
