@@ -63,12 +63,12 @@ def held(carry: str) -> str:
 
 
 def signs(carry: str) -> str:
-    """What goes into the ReLU that holds a carried value as its positive and its negative part."""
+    """Name of the value that goes into the ReLU that holds a carried one as its positive and negative part."""
     return f"{carry}+-"
 
 
 def raised(carry: str) -> str:
-    """What goes into the ReLU that holds a carried value plus a constant."""
+    """Name of the value that goes into the ReLU that holds a carried one plus a constant."""
     return f"{carry}+C"
 
 

@@ -1,4 +1,4 @@
-"""What an op is: one page with everything that a network can be made of while it is rewritten.
+"""Ops: one page with everything that a network can be made of while it is rewritten.
 
 A network is a `Graph` of ops.  Every op makes one feature map from others, and is known by its name: the module
 path it had in the teacher ("body.3.conv1").  **A name means a value**: a pass may change how a value is computed,
@@ -241,7 +241,7 @@ class Carry(Op):
 
 @dataclass(frozen=True)
 class Part:
-    """Which share of a teacher's tensor a value is.
+    """The share of a teacher's tensor that a value is.
 
     Without its bias `tensor` is a sum of one matrix times each of some other tensors, `sources` and `rest` together;
     the part is the terms of `sources`.  A skip that is needed only inside a sum may be carried as a partial sum.
@@ -254,7 +254,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What some channels of a plain level hold, in terms of the teacher (docs/certificate.md).
+    """The meaning of some channels of a plain level, in terms of the teacher (docs/certificate.md).
 
     kind       "value": t, which is never negative or has passed no ReLU yet;  "positive": relu(t);
                "negative": relu(-t);  "shifted": t + constant;  "one": 1;  "zero": 0
