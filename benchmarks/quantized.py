@@ -33,15 +33,17 @@ from memsr_compiler import quantize
 from memsr_compiler.commands.quantize import time_ratio
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantization import quantize as quantization
+from memsr_compiler.quantization import round_convolutions
 from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import batches
 
 TESTS = ("Set5", "Set14")
+OURS: dict[str, Any] = {"round_convolutions": quantization, "WEIGHT_LIMIT": round_convolutions}  # and their modules
 CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "weights rounded to the nearest": {"_round_again": lambda *_: 0},
-    "weights in 8 bits instead of 7": {"reduce_range": False, "_WEIGHT_LIMIT": 127},
+    "weights rounded to the nearest": {"round_convolutions": lambda *_: 0},
+    "weights in 8 bits instead of 7": {"reduce_range": False, "WEIGHT_LIMIT": 127},
     "one range for all channels of weights": {"per_channel": False},
     "moving averages instead of extremes": {"extra_options": {"CalibMovingAverage": True}},
     "99.999% of values instead of extremes": {
@@ -53,13 +55,13 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 @contextlib.contextmanager
 def changed(change: Mapping[str, Any]) -> Iterator[None]:
-    """Names with an underscore: of the module; the others: arguments of ONNX Runtime's quantize_static."""
+    """Names in OURS: of our modules; the others: arguments of ONNX Runtime's quantize_static."""
     static = onnxruntime.quantization.quantize_static
-    own = {name: value for name, value in change.items() if name.startswith("_")}
-    other = {name: value for name, value in change.items() if not name.startswith("_")}
+    own = {name: value for name, value in change.items() if name in OURS}
+    other = {name: value for name, value in change.items() if name not in OURS}
     with contextlib.ExitStack() as stack:
         for name, value in own.items():
-            stack.enter_context(patch.object(quantization, name, value))
+            stack.enter_context(patch.object(OURS[name], name, value))
         changed_static = patch.object(
             onnxruntime.quantization, "quantize_static", lambda *args, **options: static(*args, **{**options, **other})
         )

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, memsrc as a function, `--networks N` for the fuzz tests, `--without-mkldnn`."""
+"""Fixtures and options of all tests: one thread, memsrc as a function, `--networks N`, `--without-mkldnn`."""
 
 from __future__ import annotations
 

@@ -7,18 +7,9 @@ import torch
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.commands.options import ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first, silence_others
+from memsr_compiler.commands.run_folder import begin, check, record_of, steps_taken
 from memsr_compiler.commands.student_common import read_source
-from memsr_compiler.commands.training_common import (
-    begin,
-    check,
-    read_bench,
-    read_patches,
-    recipe,
-    record_of,
-    show_progress,
-    steps_taken,
-    tell,
-)
+from memsr_compiler.commands.training_common import read_bench, read_patches, recipe, show_progress, tell
 from memsr_compiler.commands.training_options import DistillOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import Takes

@@ -13,16 +13,15 @@ from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.models import open_network
 from memsr_compiler.commands.options import QuantizeOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, finite
+from memsr_compiler.commands.student_common import read_material
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.evaluation.image_sets import ImageSet, calibration_image_set, read_image_set
+from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
 from memsr_compiler.evaluation.scores import enlarge, mean_psnr
-from memsr_compiler.images.files import NamedImage, read_folder
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.runtime.open import NetworkFile, count_cost
 from memsr_compiler.runtime.runners import Network, OrtNetwork
-from memsr_compiler.student.calibration_images import photographs_as_inputs, sample_inputs
 from memsr_compiler.student.crops import batches
 
 PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends on what else the machine does
@@ -46,12 +45,10 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     network = TeacherOptions(teacher=options.model, input_range=options.input_range)
     model = open_network(network, talk, provider="cpu", threads=None)
     takes = model.takes
-    photographs = None if options.calibration is None else read_folder(options.calibration, warn=talk.warn)
-    images = batches(_inputs(photographs, takes, options, talk), samples=options.samples, seed=options.seed)
-    if options.data is None:
-        tests = calibration_image_set(photographs, takes.scale)
-    else:
-        tests = read_image_set(options.data, takes.scale, warn=talk.warn)
+    material = read_material(options.calibration, takes, talk)
+    images = batches(material.inputs(takes), samples=options.samples, seed=options.seed)
+    data = options.data
+    tests = material.tests(takes) if data is None else read_image_set(data, takes.scale, warn=talk.warn)
     with talk.progress(2) as step:
         step("quantising")
         written = quantize(
@@ -61,19 +58,6 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         pair = tuple(OrtNetwork(path, threads=1) for path in (options.model, options.out))
         costs = _compare(pair[0], pair[1], tests, takes, options.size)
     _tell(written, costs, tests, len(images), options, talk)
-
-
-def _inputs(photographs: list[NamedImage] | None, takes: Takes, options: QuantizeOptions, talk: Talk) -> list[Tensor]:
-    if photographs is None or options.calibration is None:
-        return sample_inputs(scale=takes.scale, channels=takes.channels, input_range=takes.input_range)
-    return photographs_as_inputs(
-        photographs,
-        str(options.calibration),
-        scale=takes.scale,
-        channels=takes.channels,
-        input_range=takes.input_range,
-        on_skip=talk.warn,
-    )
 
 
 def _compare(exact: Network, integer: Network, tests: ImageSet, takes: Takes, size: tuple[int, int]) -> Costs:

@@ -57,7 +57,7 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     teacher = read_source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
-    material = read_material(options, teacher.takes, talk)
+    material = read_material(options.calibration, teacher.takes, talk)
     with talk.progress() as step:
         with join_processes():
             net = derive(teacher, options, options.budget, material, step)

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
-from memsr_compiler.commands.options import ReadingOptions, SimilarityOptions, StudentOptions, TeacherOptions
+from memsr_compiler.commands.options import ReadingOptions, SimilarityOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.student_common import Source, read_material, read_source
 from memsr_compiler.errors import InvalidInput
@@ -17,7 +17,6 @@ from memsr_compiler.evaluation.cka import linear_cka
 from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.reports.matrix import draw_matrix
-from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import batches
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import torch_device
@@ -67,9 +66,7 @@ def _levels(network: Source) -> LeveledTeacher:
 
 
 def _images(network: Source, options: SimilarityOptions, talk: Talk) -> list[Tensor]:
-    takes = network.takes
-    given = read_material(StudentOptions(calibration=options.data), takes, talk).calibration
-    images = given or sample_inputs(scale=takes.scale, channels=takes.channels, input_range=takes.input_range)
+    images = read_material(options.data, network.takes, talk).inputs(network.takes)
     return batches(images, samples=options.samples)
 
 

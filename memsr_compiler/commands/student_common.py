@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
-from memsr_compiler.student.calibration_images import photographs_as_inputs
+from memsr_compiler.student.calibration_images import photographs_as_inputs, sample_inputs
 from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.trace.trace import trace
@@ -52,6 +53,12 @@ class Material:
 
     calibration: Sequence[Tensor] | None
     photographs: Sequence[NamedImage] | None
+
+    def inputs(self, takes: Takes) -> Sequence[Tensor]:
+        """The calibration images as the network is given them; where none were named, those that ship."""
+        return self.calibration or sample_inputs(
+            scale=takes.scale, channels=takes.channels, input_range=takes.input_range
+        )
 
     def tests(self, takes: Takes) -> ImageSet:
         """The middles of the first photographs."""
@@ -94,14 +101,14 @@ def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
     return Source(net, takes, words, cost, cost)
 
 
-def read_material(options: StudentOptions, takes: Takes, talk: Talk) -> Material:
-    """Read the calibration images.  Raises InvalidInput if there are none."""
-    if options.calibration is None:
+def read_material(folder: Path | None, takes: Takes, talk: Talk) -> Material:
+    """Read the photographs in a folder, if one was named.  Raises InvalidInput if there are none."""
+    if folder is None:
         return Material(None, None)
-    photographs = read_folder(options.calibration, warn=talk.warn)
+    photographs = read_folder(folder, warn=talk.warn)
     inputs = photographs_as_inputs(
         photographs,
-        str(options.calibration),
+        str(folder),
         scale=takes.scale,
         channels=takes.channels,
         input_range=takes.input_range,

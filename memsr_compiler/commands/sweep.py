@@ -55,7 +55,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     teacher = read_source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
-    material = read_material(options, teacher.takes, talk)
+    material = read_material(options.calibration, teacher.takes, talk)
     if options.data is None:
         tests = material.tests(teacher.takes)
     else:

@@ -8,18 +8,9 @@ import torch
 from torch import nn
 
 from memsr_compiler.commands.output import Talk, is_first, silence_others
+from memsr_compiler.commands.run_folder import begin, check, record_of, steps_taken
 from memsr_compiler.commands.teachers import parse_arguments
-from memsr_compiler.commands.training_common import (
-    begin,
-    check,
-    read_bench,
-    read_patches,
-    recipe,
-    record_of,
-    show_progress,
-    steps_taken,
-    tell,
-)
+from memsr_compiler.commands.training_common import read_bench, read_patches, recipe, show_progress, tell
 from memsr_compiler.commands.training_options import TrainOptions
 from memsr_compiler.errors import MemsrError
 from memsr_compiler.files import atomic_write

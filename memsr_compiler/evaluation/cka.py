@@ -62,11 +62,5 @@ def _ratio(shared: float, own: float) -> float:
 
 def _features(network: LeveledTeacher, images: Tensor, chosen: Tensor) -> Tensor:
     """Features of all levels but the output, one after another: (channels, pixels)."""
-    levels = []
     with torch.no_grad():
-        values = network.start(images)
-        for level in network.levels[:-1]:
-            features = network.advance(level, values)
-            values = features.values
-            levels.append(pixels(features.after)[:, chosen])
-    return torch.cat(levels)
+        return torch.cat([pixels(level.after)[:, chosen] for level in network.inner_features(images)])

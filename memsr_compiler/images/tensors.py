@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # images are read and written without torch
 
 Image: TypeAlias = "Tensor | NDArray[Any] | str | PathLike[str]"
 Images: TypeAlias = "Image | Sequence[Image]"
-"""What a function takes as images: see `image_tensors`."""
+"""Images as a function takes them: see `image_tensors`."""
 
 _WANTED = (
     "want tensors (N, C, H, W) in the network's range, arrays of pixels (H, W, C), uint8 or floating 0..1, "

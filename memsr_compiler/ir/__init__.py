@@ -1,4 +1,4 @@
-"""What a network is while it is rewritten: its ops, its graph, what they mean, and how passes change them."""
+"""A network while it is rewritten: its ops, its graph, what they mean, and how passes change them."""
 
 from memsr_compiler.ir.graph import Graph
 from memsr_compiler.ir.ops import (

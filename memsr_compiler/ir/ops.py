@@ -1,4 +1,4 @@
-"""What an op is: one page with everything that a network can be made of while it is rewritten.
+"""Ops: one page with everything that a network can be made of while it is rewritten.
 
 A network is a `Graph` of ops.  Every op makes one feature map from others, and is known by its name: the module
 path it had in the teacher ("body.3.conv1").  **A name means a value**: a pass may change how a value is computed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from memsr_compiler.ir.pipeline import PassReport, run_passes
 from memsr_compiler.ir.rewrite import Pass
 from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.canonical import Tail, canonical
+from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.passes.split_stages import StageGraph
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
@@ -79,19 +79,6 @@ class Options:
             raise InvalidInput(f"widths cannot be aligned to {self.align}; take 1 or more")
 
 
-class _Clock:
-    """Seconds from lap to lap."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self.last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = now - self.last
-        self.last = now
-
-
 @one_thread()
 def compile_to_plain(
     model: TeacherLike,
@@ -130,33 +117,33 @@ def compile_to_plain(
     options = Options(carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights)
     options.check()
     teacher = as_teacher(model, input_range=input_range)
-    clock = _Clock()
+    watch = Stopwatch()
     traced = trace(teacher.module, input_range=teacher.input_range)
     if traced.image_skip is not None and image_skip == "refuse":
         raise UnsupportedModel(
             f"the image, enlarged by {traced.image_skip.mode} interpolation, is added at the end; a plain network "
             "cannot clamp at the edge as it does; keep it beside the plain network with --image-skip outside"
         )
-    clock.lap("trace")
+    watch.lap("trace")
     stages, reports = lower(traced.graph, options, on_pass=on_pass, on_graph=on_graph)
-    clock.lap("lower")
+    watch.lap("lower")
     dtype = next((p.dtype for p in teacher.module.parameters() if p.is_floating_point()), torch.float32)
     certificate = _claim(stages, traced.graph, teacher.input_range)
     tensors = tuple(list_carried(certificate, traced.graph))
     layers, exact = _layers(stages, dtype)
     net = PlainNet(layers, _info(traced, certificate, carry, tensors), exact=exact).eval()
     net.certificate = certificate = replace(certificate, plain_sha256=net.sha256())
-    clock.lap("build")
+    watch.lap("build")
     rounding = checker.check(traced.graph, net.checkable(), certificate) / (torch.finfo(dtype).eps / 2)
-    clock.lap("certificate")
+    watch.lap("certificate")
     net.report = Report(
         reader=traced.reader,
         seconds={
-            "trace": clock.laps["trace"],
+            "trace": watch.seconds["trace"],
             "passes": sum(p.seconds for p in reports),
             "validation": sum(p.validation_seconds for p in reports),
-            "build": clock.laps["build"],
-            "certificate": clock.laps["certificate"],
+            "build": watch.seconds["build"],
+            "certificate": watch.seconds["certificate"],
         },
         passes=tuple(reports),
         carried=tensors,

@@ -1,4 +1,4 @@
-"""What is in a teacher, and what its plain form would be, before anything is computed."""
+"""An inspection of a teacher: its layers, and its plain form to be, before anything is computed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found.  Where `convertible` is false, `reason` says why and what to do.
+    """The result of `inspect`.  Where `convertible` is false, `reason` says why and what to do.
 
     layers       op by op as read; for a network that cannot be read, its modules instead (channels 0)
     teacher      its cost; None if it could not be read
@@ -100,7 +100,7 @@ def inspect(
 
 
 def _inspection(traced: Traced) -> Inspection:
-    """What the traced graph alone says."""
+    """An inspection by the traced graph alone."""
     graph, skip = traced.graph, traced.image_skip
     reason = (
         f"only with --image-skip outside: the image is added, enlarged by {skip.mode} interpolation" if skip else ""

@@ -1,24 +1,19 @@
-"""An ONNX network in 8-bit integers: ONNX Runtime's static quantisation, and biases corrected for it.
+"""An ONNX network in 8-bit integers, by ONNX Runtime's static quantisation: read, quantised, checked, described.
 
 QDQ, unsigned activations by minimum and maximum, signed weights per output channel in 7 bits (`reduce_range`:
 processors without VNNI add two products in 16 bits, which 8-bit weights would overflow).
 
-ONNX Runtime rounds each weight to the nearest.  A student feels that: it carries the image through all of its layers,
-in channels that lie far above zero, so that the errors are as large as the values themselves.  Here the weights of
-each layer, from the first to the last, are rounded again (`rounding`), so that the layer gives on images what it gives
-in float32, from the inputs that it has in 8 bits.  The biases take back what is lost on average.
+The weights are then rounded again, layer after layer: see `round_convolutions`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,16 +22,13 @@ from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_miss
 from memsr_compiler.files import atomic_write_together, file_digest
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.manifest import QUANTIZED_KEY
-from memsr_compiler.quantization.conv_window import Window
-from memsr_compiler.quantization.inner_values import InnerValues
-from memsr_compiler.quantization.rounding import round_weights
+from memsr_compiler.quantization.round_convolutions import list_convolutions, round_convolutions
 from memsr_compiler.version import VERSION
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
 FORMAT = "memsr quantized network 1"
-_WEIGHT_LIMIT = 64  # of the integers, as `reduce_range` has it
 _OPSET = 17  # for models older than 13, which have no quantisation per channel
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
@@ -80,7 +72,7 @@ def quantize(
     with atomic_write_together([out]) as staged:
         _run_static(model, staged[0], arrays, source)
         integer_model = _load(staged[0])
-        inner = _round_again(model, integer_model, arrays)
+        inner = round_convolutions(model, integer_model, arrays)
         _describe(integer_model, takes, cost, source)
         staged[0].write_bytes(integer_model.SerializeToString(deterministic=True))
         size = staged[0].stat().st_size
@@ -119,7 +111,7 @@ def _read(path: Path) -> ModelProto:
         raise InvalidInput(f"{path}: is quantised already; give the float32 network that it was made from")
     if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
         raise InvalidInput(f"{path}: is float16; give the float32 network, of which 8 bits lose less")
-    if not any(True for _ in _convolutions(model)):
+    if not any(True for _ in list_convolutions(model)):
         raise InvalidInput(f"{path}: has no convolution with stored weights, so there is nothing to quantise")
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < 13:
@@ -165,18 +157,12 @@ def _convert_opset(model: ModelProto, path: Path) -> ModelProto:
         ) from None
 
 
-def _convolutions(model: ModelProto) -> Iterator[NodeProto]:
-    """The convolutions with weights in the file."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    yield from (node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in stored)
-
-
 def _give_biases(model: ModelProto) -> None:
     """Add biases of zero where a convolution has none, so that there is something to correct."""
     from onnx import numpy_helper
 
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    for node in _convolutions(model):
+    for node in list_convolutions(model):
         if len(node.input) < 3 or not node.input[2]:
             name = f"{node.name}.zero_bias"
             model.graph.initializer.append(
@@ -221,73 +207,6 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
     except Exception as error:  # ONNX Runtime raises whatever its steps do
         reason = first_line(error)
         raise InvalidInput(f"{source}: ONNX Runtime cannot quantise it ({reason}); give a plain network") from error
-
-
-def _round_again(model: ModelProto, integer_model: ModelProto, images: Sequence[NDArray[Any]]) -> int:
-    """Choose the integers of all convolutions that are in 8 bits, and return how many that are.
-
-    Weights or biases that several convolutions share stay as ONNX Runtime has rounded them.
-    """
-    exact, integer = InnerValues(model, images), InnerValues(integer_model, images)
-    twins = {node.name: node for node in integer_model.graph.node}
-    makers = {node.output[0]: node for node in integer_model.graph.node if node.op_type == "DequantizeLinear"}
-    inner = [node for node in _convolutions(model) if twins[node.name].input[1] in makers]
-    uses = Counter(name for node in _convolutions(model) for name in node.input[1:])
-    for node in inner:
-        if any(uses[name] > 1 for name in node.input[1:]):
-            continue
-        twin = twins[node.name]
-        pairs = zip(integer.of(twin.input[0]), exact.of(node.output[0]), strict=True)
-        weight, bias = (makers[name].input for name in twin.input[1:])
-        _choose(
-            node, model, integer_model, weight, bias, [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in pairs]
-        )
-    return len(inner)
-
-
-def _choose(
-    node: NodeProto,
-    model: ModelProto,
-    integer_model: ModelProto,
-    weight: Sequence[str],
-    bias: Sequence[str],
-    pairs: Sequence[tuple[Tensor, Tensor]],
-) -> None:
-    """Choose the integers of one convolution.
-
-    weight, bias   names of their integers and of their steps
-    pairs          for each image what it reads in 8 bits, and what it gives in float32
-    """
-    exact = _read_constant(model, node.input[1]).double()
-    steps = _read_constant(integer_model, weight[1]).double().reshape(-1).expand(len(exact))
-    wanted = _read_constant(model, node.input[2]).double()
-    window = Window.of(node, exact.shape[2:])
-    groups = len(pairs[0][0][0]) // exact.shape[1]
-    integers, offsets = [], []
-    for i, (rows, offset) in enumerate(zip(exact.flatten(1).chunk(groups), wanted.chunk(groups), strict=True)):
-        lost = window.measure_loss(rows, offset, [(x.chunk(groups, 1)[i], y.chunk(groups, 1)[i]) for x, y in pairs])
-        chosen, shift = round_weights(rows, steps.chunk(groups)[i], _WEIGHT_LIMIT, lost)
-        integers.append(chosen)
-        offsets.append(offset + shift)
-    limits = torch.iinfo(torch.int32)
-    scaled = (
-        (torch.cat(offsets) / _read_constant(integer_model, bias[1]).double()).round().clamp(limits.min, limits.max)
-    )
-    _write_constant(integer_model, weight[0], torch.cat(integers).reshape(exact.shape).to(torch.int8))
-    _write_constant(integer_model, bias[0], scaled.to(torch.int32))
-
-
-def _read_constant(model: ModelProto, name: str) -> Tensor:
-    from onnx import numpy_helper
-
-    return torch.from_numpy(numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name)).copy())
-
-
-def _write_constant(model: ModelProto, name: str, value: Tensor) -> None:
-    from onnx import numpy_helper
-
-    place = next(t for t in model.graph.initializer if t.name == name)
-    place.CopyFrom(numpy_helper.from_array(value.numpy(), name))
 
 
 def _describe(integer_model: ModelProto, takes: Takes, cost: Cost | None, source: Path) -> None:

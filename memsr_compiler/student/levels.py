@@ -6,7 +6,7 @@ features cost what they cost in the teacher.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -119,6 +119,14 @@ class LeveledTeacher:
         """Values that the next level starts from, if this level's features were `after` (N, C, H, W)."""
         sizes = [self.graph.type(name).channels for name in level.held]
         return dict(zip(level.held, torch.split(after, sizes, dim=1), strict=True))
+
+    def inner_features(self, images: Tensor) -> Iterator[Features]:
+        """Yield the features of every level but the last."""
+        values = self.start(images)
+        for level in self.levels[:-1]:
+            features = self.advance(level, values)
+            values = features.values
+            yield features
 
     def output(self, images: Tensor) -> Tensor:
         """The network's output before the pixel shuffle, (N, C' * scale**2, H, W)."""

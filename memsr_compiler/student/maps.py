@@ -32,10 +32,7 @@ def describe_layers(
     with torch.no_grad():
         for batch in share(inputs):
             own = batch.float()
-            values = teacher.start(own)
-            for i, level in enumerate(teacher.levels[:-1]):
-                features = teacher.advance(level, values)
-                values = features.values
+            for i, features in enumerate(teacher.inner_features(own)):
                 weight, bias = (part.to(own) for part in kernels[i])
                 own = F.conv2d(own, weight, bias, padding=weight.shape[-1] // 2).relu()
                 after = pixels(features.after)

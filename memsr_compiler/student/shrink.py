@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost, cost_of_graph
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.quantities import Amount, count, size_in_bytes
@@ -111,7 +111,7 @@ def shrink(
     if calibration is not None:
         require_images(calibration)
     place = torch_device(device)
-    watch = _Stopwatch()
+    watch = Stopwatch()
     teacher = as_teacher(model, input_range=input_range, plain=True)
     with one_thread():
         leveled, teacher_cost = _read(teacher)
@@ -144,19 +144,6 @@ def shrink(
         seconds={**watch.seconds, **derived.seconds},
     )
     return PlainNet(layers, _describe(leveled, init), None, report).eval()
-
-
-class _Stopwatch:
-    """Seconds by stage of the work."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = now - self._last
-        self._last = now
 
 
 @dataclass(frozen=True)
@@ -225,7 +212,7 @@ def _derive_memsr(
     on_step: OnStep | None,
 ) -> Derived:
     """Derive a student in the paper's way."""
-    watch = _Stopwatch()
+    watch = Stopwatch()
     widths = None
     if budget.limit is not None:
         widths = narrow_stepwise(teacher, output_errors(survey(teacher, inputs, on_step)), budget, align)
@@ -255,7 +242,7 @@ def _derive_data_aware(
     on_step: OnStep | None,
 ) -> Derived:
     """Derive a student layer by layer from what it computes itself, and refit all layers together."""
-    watch = _Stopwatch()
+    watch = Stopwatch()
     seen = survey(teacher, inputs, on_step)
     watch.lap("survey")
     if budget.limit is None:

@@ -1,4 +1,4 @@
-"""What a pickle would import, found by reading its opcodes; nothing is executed.
+"""Names that a pickle would import, found by reading its opcodes; nothing is executed.
 
 A pickle is a small program: it can call whatever it imports. So the imports decide whether a file is weights
 or code.
@@ -55,7 +55,7 @@ WEIGHTS = frozenset(
 
 
 def foreign_imports(data: bytes) -> list[str]:
-    """What the file written by torch.save in `data` imports beyond WEIGHTS, as sorted dotted names.
+    """Names that the file written by torch.save in `data` imports beyond WEIGHTS, sorted and dotted.
 
     Both formats of torch.save are read, zip and legacy. Raises InvalidInput if it is neither or is damaged,
     and for a TorchScript archive, whose code is not a pickle and cannot be judged by its imports.

@@ -92,7 +92,7 @@ _CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict
 
 
 def suspicions(data: bytes) -> list[str]:
-    """What loading this .pt2 archive would do beyond making a network of tensors, one phrase each.
+    """Acts of this .pt2 archive, were it loaded, beyond making a network of tensors, one phrase each.
 
     data  the whole file
 

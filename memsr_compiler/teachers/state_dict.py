@@ -182,8 +182,8 @@ def _recognised(
 
 
 def _nearest(state: StateDict, families: Iterable[Family]) -> str:
-    """What keeps the state dict from being the family's of which it has most keys, if it has half of them; their
-    numbers aside, since nobody knows its size."""
+    """The misfit of the state dict with the family of which it has most keys, if it has half of them; numbers in
+    keys aside, since nobody knows its size."""
     most, told = 0.5, ""
     for family, stripped in itertools.product(families, _without_prefixes(state)):
         with torch.device("meta"):

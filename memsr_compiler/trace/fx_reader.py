@@ -137,7 +137,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Cell:
-    """What a name in the network's code holds: in-place ops change it for all names of the same tensor."""
+    """The value of a name in the network's code: in-place ops change it for all names of the same tensor."""
 
     def __init__(self, value: Any, shared: bool = False) -> None:
         self.value = value

@@ -171,7 +171,7 @@ def _with_range(op: ir.Op, input_range: tuple[float, float]) -> ir.Op:
 
 
 def _possible_channels(model: nn.Module) -> list[int]:
-    """How many channels the input may have, likeliest first: what the first convolution takes, RGB, grey."""
+    """Numbers of channels that the input may have, likeliest first: the first convolution's, RGB, grey."""
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     candidates = [first.in_channels] if first is not None else []
     return list(dict.fromkeys([*candidates, 3, 1]))
@@ -218,7 +218,7 @@ def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
 
 
 def _why_unread(model: nn.Module, problems: Mapping[str, Exception]) -> str:
-    """What stopped the readers, and on which line of the model's code."""
+    """The reason why no reader got through, and the line of the model's code."""
     first, last = problems[SYMBOLIC], problems[EXPORT]
     if isinstance(last, MemsrError):
         return f"{last} ({EXPORT}); {SYMBOLIC}: {first_line(first)}"

@@ -1,4 +1,4 @@
-"""What a tensor is while a network is being read: an op of the graph, and how its axes are looked at.
+"""Tensors while a network is being read: an op of the graph each, and how its axes are looked at.
 
 Reshapes, permutations and views move no data in the IR.  A `View` remembers them as factors of the four axes, and
 only when an op wants a feature map again is it said what they come to: nothing, a channel shuffle, a pixel shuffle.
@@ -168,7 +168,7 @@ def _take(left: list[Factor], size: int | Size) -> tuple[Factor, ...]:
 
 
 def _tail_length(left: list[Factor], shape: list[int | Size]) -> int:
-    """How many factors at the end of `left` the sizes after a -1 take."""
+    """Number of factors at the end of `left` that the sizes after a -1 take."""
     wanted = [s for s in shape if s != 1]
     count = 0
     for size in reversed(wanted):

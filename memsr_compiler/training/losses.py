@@ -150,12 +150,5 @@ class Distillation(Objective):
         place = low.dtype, low.device
         if place not in self._placed:
             self._placed[place] = self._teacher.like(low)
-        teacher = self._placed[place]
-        features = []
         with torch.no_grad():
-            values = teacher.start(low)
-            for level in teacher.levels[:-1]:
-                held = teacher.advance(level, values)
-                values = held.values
-                features.append(held.after)
-        return features
+            return [level.after for level in self._placed[place].inner_features(low)]

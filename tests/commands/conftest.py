@@ -1,4 +1,4 @@
-"""What tests of commands share."""
+"""Networks and photographs for tests of commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands print: progress where there is no terminal, and when there is none."""
+"""Output of commands: progress where there is no terminal, and when there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far apart two ways of computing the same may be, derived; and constants that shifts need."""
+"""Bounds, derived, on the difference of two ways of computing the same; and constants that shifts need."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def shift_constant(network: RandomNetwork, input_range: tuple[float, float], ima
 
 
 def rounding(graph: ir.Graph, plain: PlainNet, x: Tensor) -> Tensor:
-    """How far apart two ways of computing the same in float64 may be, for each output value.
+    """Bound on the difference of two ways of computing the same in float64, for each output value.
 
     An output is a sum of products along all ways through the network.  However they are grouped, each product takes
     at most as many roundings as there are terms one after the other, each of eps times its magnitude; so

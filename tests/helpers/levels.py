@@ -63,7 +63,7 @@ def smooth_images(count: int = 4, size: int = 40, channels: int = 3) -> list[Ten
 
 
 def features(teacher: LeveledTeacher, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Of every level: the features below it, before and after its ReLUs."""
+    """Features of every level: those below it, before and after its ReLUs."""
     result, below, values = [], x, teacher.start(x)
     for level in teacher.levels:
         held = teacher.advance(level, values)

@@ -20,7 +20,7 @@ class UserNetwork(nn.Module):
 
 
 def not_a_network() -> int:
-    """What a factory should not return."""
+    """A number, which a factory should not return."""
     return 3
 
 

@@ -44,7 +44,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def made(name: str, **hyper: Any) -> nn.Module:
+def build(name: str, **hyper: Any) -> nn.Module:
     """A family's network, random batch-norm statistics included, in eval mode."""
     torch.manual_seed(0)
     network = family_named(name).build(**hyper)
@@ -73,7 +73,7 @@ def require_equal(teacher: nn.Module, plain: nn.Module, graph: ir.Graph, high: f
 
 @pytest.mark.parametrize(("name", "hyper"), FAMILIES, ids=[f"{n}-{i}" for i, (n, _) in enumerate(FAMILIES)])
 def test_families(name: str, hyper: dict[str, Any]) -> None:
-    teacher = made(name, **hyper)
+    teacher = build(name, **hyper)
     high = float(hyper.get("rgb_range", 1))
     plain = compile_to_plain(teacher, input_range=(0.0, high))
     assert plain.scale == hyper.get("scale", 1) and plain.certificate is not None and not plain.certificate.shifts
@@ -83,7 +83,7 @@ def test_families(name: str, hyper: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_a_kept_tail_is_the_same_network(scale: int) -> None:
-    teacher = made("edsr", scale=scale, blocks=2, channels=4)
+    teacher = build("edsr", scale=scale, blocks=2, channels=4)
     plain = compile_to_plain(teacher, tail="keep")
     assert [layer.shuffle for layer in plain if layer.shuffle > 1] == [2] * (scale // 2)
     require_equal(teacher, plain, trace(teacher).graph)
@@ -98,11 +98,11 @@ def test_a_kept_tail_is_the_same_network(scale: int) -> None:
 )
 def test_attention_is_refused_by_name(name: str, message: str) -> None:
     with pytest.raises(UnsupportedModel, match=message):
-        compile_to_plain(made(name, scale=2, blocks=1, channels=8))
+        compile_to_plain(build(name, scale=2, blocks=1, channels=8))
 
 
 def test_an_interpolated_image_stays_outside_on_request() -> None:
-    teacher = made("idn", scale=2, blocks=1, channels=8, kept=2, groups=2)
+    teacher = build("idn", scale=2, blocks=1, channels=8, kept=2, groups=2)
     with pytest.raises(UnsupportedModel, match=r"bicubic interpolation.*--image-skip outside"):
         compile_to_plain(teacher)
     plain = compile_to_plain(teacher, image_skip="outside")
@@ -155,7 +155,7 @@ def test_float32_is_as_good_as_the_teachers(name: str, high: float) -> None:
     halves in the dot product of n terms that reads them: n partial sums are rounded where the teacher rounds one value,
     and independent roundings add to sqrt(n) of one.  (4.7 to 5.7 times on AVX512, 8.4 on SSE4.1; sqrt(n) is 14.7.)
     """
-    teacher = made(name, scale=2, blocks=4, channels=8)
+    teacher = build(name, scale=2, blocks=4, channels=8)
     plain = compile_to_plain(teacher, input_range=(0.0, high))
     x = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * high
     with torch.no_grad():
@@ -167,7 +167,7 @@ def test_float32_is_as_good_as_the_teachers(name: str, high: float) -> None:
 
 
 def test_too_large_a_shift_costs_precision_and_split_does_not() -> None:
-    teacher = made("edsr", scale=2, blocks=4, channels=8)
+    teacher = build("edsr", scale=2, blocks=4, channels=8)
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         exact = copy.deepcopy(teacher).double()(x.double())
@@ -180,7 +180,7 @@ def test_too_large_a_shift_costs_precision_and_split_does_not() -> None:
 
 
 def test_double_gives_the_weights_that_were_computed_in_float64() -> None:
-    teacher = made("edsr", scale=2, blocks=2, channels=4, mean=(0.4, 0.5, 0.6))
+    teacher = build("edsr", scale=2, blocks=2, channels=4, mean=(0.4, 0.5, 0.6))
     wide, plain = compile_to_plain(copy.deepcopy(teacher).double()), compile_to_plain(teacher)
     assert plain[0].weight.dtype == torch.float32 and wide[0].weight.dtype == torch.float64
     plain = plain.double()
@@ -190,7 +190,7 @@ def test_double_gives_the_weights_that_were_computed_in_float64() -> None:
 
 
 def test_double_keeps_weights_that_were_changed() -> None:
-    plain = compile_to_plain(made("edsr", scale=2, blocks=2, channels=4))
+    plain = compile_to_plain(build("edsr", scale=2, blocks=2, channels=4))
     with torch.no_grad():
         plain[1].weight[0, 0, 0, 0] += 0.5
     changed = plain[1].weight.detach().clone()
@@ -199,7 +199,7 @@ def test_double_keeps_weights_that_were_changed() -> None:
 
 def test_a_teacher_a_module_or_a_path(tmp_path: Path) -> None:
     """The same network, and the range that goes with it."""
-    network = made("edsr", scale=2, blocks=1, channels=4, rgb_range=255)
+    network = build("edsr", scale=2, blocks=1, channels=4, rgb_range=255)
     expected = compile_to_plain(network, input_range=(0.0, 255.0))
     torch.save(network.state_dict(), tmp_path / "teacher.pt")
     for teacher in (Teacher(module=network, input_range=(0.0, 255.0)), tmp_path / "teacher.pt"):
@@ -214,7 +214,7 @@ def test_a_teacher_a_module_or_a_path(tmp_path: Path) -> None:
 
 def test_the_report_is_complete() -> None:
     heard: list[str] = []
-    plain = compile_to_plain(made("edsr", scale=2, blocks=2, channels=4), on_pass=lambda r: heard.append(r.name))
+    plain = compile_to_plain(build("edsr", scale=2, blocks=2, channels=4), on_pass=lambda r: heard.append(r.name))
     report = plain.report
     assert isinstance(report, Report)
     assert [p.name for p in report.passes] == heard
@@ -255,12 +255,12 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
 
 def test_a_shift_without_a_constant_for_every_tensor_is_refused() -> None:
     with pytest.raises(PassError, match=r"head.0: a shift needs a constant C > 0 .*, not None"):
-        compile_to_plain(made("edsr", scale=2, blocks=2, channels=4), carry="shift", constant={"body.0": 1.0})
+        compile_to_plain(build("edsr", scale=2, blocks=2, channels=4), carry="shift", constant={"body.0": 1.0})
 
 
 def test_a_plain_form_beyond_the_limit_is_refused_before_it_is_built() -> None:
     with pytest.raises(UnsupportedModel, match=r"channels wide and take .* GiB of weights.*--max-weights"):
-        compile_to_plain(made("rdn", scale=2, blocks=2, layers=2, channels=4, growth=3), max_weights=1000)
+        compile_to_plain(build("rdn", scale=2, blocks=2, layers=2, channels=4, growth=3), max_weights=1000)
 
 
 def test_train_mode_is_refused_where_it_matters() -> None:

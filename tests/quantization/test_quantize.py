@@ -111,7 +111,7 @@ def test_layers_rounded_again_give_back_what_rounding_shifts(
     source = foreign(tmp_path / "net.onnx", groups=groups, offset=8.0)
     inputs = images(channels=1)
     quantize(source, tmp_path / "with.onnx", inputs, takes=Takes(2, 1))
-    monkeypatch.setattr(quantization, "_round_again", lambda *_: 0)
+    monkeypatch.setattr(quantization, "round_convolutions", lambda *_: 0)
     quantize(source, tmp_path / "without.onnx", inputs, takes=Takes(2, 1))
     shifts = [shift(source, tmp_path / name, inputs) for name in ("with.onnx", "without.onnx")]
     assert shifts[0] < shifts[1] / 5, shifts

@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.drawn_graphs import SKIP, conv
 
-from memsr_compiler.ir import Carry, Conv2d, Graph, Input, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Carry, Graph, Input, Relu, Sum
 from memsr_compiler.reports.graph_layout import find_arcs, place_columns, place_lanes
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.rdn import RDN
 from memsr_compiler.trace.trace import trace
-
-
-def conv(name: str, x: str, channels: int = 4) -> Conv2d:
-    return Conv2d(name=name, inputs=(x,), weight=torch.zeros(channels, channels, 3, 3), bias=torch.zeros(channels))
-
-
-SKIP = Graph(
-    (
-        Input(name="x", channels=4),
-        conv("a", "x"),
-        Relu(name="r", inputs=("a",)),
-        conv("b", "r"),
-        Sum(name="s", inputs=("b", "x")),
-        PixelShuffle(name="y", inputs=("s",), factor=2),
-    ),
-    "y",
-)
-
 
 CARRIED = Graph(
     (

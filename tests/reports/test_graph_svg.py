@@ -6,34 +6,18 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import torch
+from helpers.drawn_graphs import SKIP, conv
 
 from memsr_compiler import ir
-from memsr_compiler.ir import Concat, Conv2d, Graph, Input, PixelShuffle, Relu, Sum
+from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Relu
 from memsr_compiler.reports.graph_layout import take_beginning
 from memsr_compiler.reports.graph_svg import DRAWN, LABELLED, classify_op, draw_graph
-
-
-def conv(name: str, x: str, channels: int = 4) -> Conv2d:
-    return Conv2d(name=name, inputs=(x,), weight=torch.zeros(channels, channels, 3, 3), bias=torch.zeros(channels))
 
 
 def chain(count: int) -> Graph:
     names = ["x", *(f"relu{i}" for i in range(count - 1))]
     relus = (Relu(name=b, inputs=(a,)) for a, b in pairwise(names))
     return Graph((Input(name="x", channels=4), *relus), names[-1])
-
-
-SKIP = Graph(
-    (
-        Input(name="x", channels=4),
-        conv("a", "x"),
-        Relu(name="r", inputs=("a",)),
-        conv("b", "r"),
-        Sum(name="s", inputs=("b", "x")),
-        PixelShuffle(name="y", inputs=("s",), factor=2),
-    ),
-    "y",
-)
 
 
 def test_a_drawing_is_well_formed_and_names_every_op() -> None:

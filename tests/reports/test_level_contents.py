@@ -1,4 +1,4 @@
-"""What the channels of a level hold, by a certificate."""
+"""Contents of a level's channels, by a certificate."""
 
 from __future__ import annotations
 

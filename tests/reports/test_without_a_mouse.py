@@ -1,4 +1,4 @@
-"""What tooltips say can be read without them: in a table under the drawing, or beside what they belong to."""
+"""The words of tooltips can be read without them: in a table under the drawing, or beside what they belong to."""
 
 from __future__ import annotations
 

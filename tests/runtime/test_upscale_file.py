@@ -60,7 +60,7 @@ def read_back(path: Path) -> NDArray[Any]:
     return np.concatenate(list(image.bands(1000)))
 
 
-def doubled(bands: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def double(bands: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     for band in bands:
         yield band.repeat(2, axis=0).repeat(2, axis=1)
 
@@ -96,7 +96,7 @@ def test_pixels_come_back(
     assert (image.height, image.width, image.channels, image.alpha, image.dtype) == (*before.shape, False, before.dtype)
     assert np.array_equal(np.concatenate(list(image.bands(rows))), before)
     for suffix in (".png", ".tif"):
-        image.save(folder / f"out{suffix}", doubled(image.bands(rows)), 2)
+        image.save(folder / f"out{suffix}", double(image.bands(rows)), 2)
         made = read_back(folder / f"out{suffix}").reshape(2 * height, 2 * width, channels)
         assert np.array_equal(made, before.repeat(2, axis=0).repeat(2, axis=1))
     assert not list(folder.glob(".*"))
@@ -113,7 +113,7 @@ def test_what_a_file_has_beside_colours_stays(tmp_path: Path) -> None:
     assert source.alpha
     for suffix in (".png", ".tif", ".webp", ".jpg"):
         out = tmp_path / f"out{suffix}"
-        source.save(out, doubled(source.bands(8)), 2)
+        source.save(out, double(source.bands(8)), 2)
         with Image.open(out) as made:
             assert made.size == ((60, 40) if suffix == ".tif" else (40, 60))  # Pillow turns TIFFs as they are noted
             assert made.info["icc_profile"] == profile
@@ -136,7 +136,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
             RowFile.open(tmp_path / name)
     half = RowFile.open(tmp_path / "half.png")
     with pytest.raises(InvalidInput, match=r"half\.png: is damaged"):
-        half.save(tmp_path / "out.png", doubled(half.bands(16)), 2)
+        half.save(tmp_path / "out.png", double(half.bands(16)), 2)
     with pytest.raises(InvalidInput, match="200 x 200 pixels, more than 39,999"):
         RowFile.open(tmp_path / "whole.png", most_pixels=39_999)
     Image.fromarray(pixels(4, 4)).convert("CMYK").save(tmp_path / "cmyk.jpg")
@@ -144,7 +144,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         RowFile.open(tmp_path / "cmyk.jpg")
     whole = RowFile.open(tmp_path / "whole.png")
     with pytest.raises(ExportError, match="cannot be written"):
-        whole.save(tmp_path / "nowhere" / "out.png", doubled(whole.bands(16)), 2)
+        whole.save(tmp_path / "nowhere" / "out.png", double(whole.bands(16)), 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cmyk.jpg", "empty.png", "half.png", "text.png", "whole.png"]
 
 
@@ -245,7 +245,7 @@ def test_what_only_pillow_reads_keeps_alpha_and_the_limit(tmp_path: Path) -> Non
     image = np.dstack([pixels(6, 5), np.full((6, 5), 9, np.uint8)])
     Image.fromarray(image).save(tmp_path / "x.tga")
     opened = RowFile.open(tmp_path / "x.tga")
-    opened.save(tmp_path / "out.png", doubled(opened.bands(4)), 2)
+    opened.save(tmp_path / "out.png", double(opened.bands(4)), 2)
     assert np.array_equal(read_back(tmp_path / "out.png"), image.repeat(2, axis=0).repeat(2, axis=1))
     with pytest.raises(InvalidInput, match="5 x 6 pixels, more than 29"):
         RowFile.open(tmp_path / "x.tga", most_pixels=29)

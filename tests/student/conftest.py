@@ -1,4 +1,4 @@
-"""What several tests of students look at."""
+"""A teacher, surveyed, for several tests of students."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from memsr_compiler.student.statistics.moments import Moments
 
 
 def explained(covariance: Tensor, target: Tensor, maps: Tensor) -> float:
-    """How much of the target's energy least squares has from the channels maps (n, k)."""
+    """Share of the target's energy that least squares has from the channels maps (n, k)."""
     inner, cross = maps.T @ covariance @ maps, maps.T @ target
     return float((cross * torch.linalg.solve(inner + 1e-12 * torch.eye(len(inner)).double(), cross)).sum())
 

@@ -29,7 +29,7 @@ def recipe(**changes: object) -> Recipe:
     return Recipe(**{"steps": 8, "batch": 2, "every": 2, "rate": 1e-3, **changes})  # type: ignore[arg-type]
 
 
-def trained(
+def train(
     photographs: Path, place: Path, how: Recipe, *, resume: Path | None = None, width: int = 6
 ) -> dict[str, Tensor]:
     torch.manual_seed(3)
@@ -44,7 +44,7 @@ def trained(
 @pytest.mark.parametrize("at", [2, 6])
 def test_a_run_goes_on_bit_for_bit(photographs: Path, tmp_path: Path, at: int, average: float) -> None:
     how = recipe(average=average, clip=0.5)
-    whole = trained(photographs, tmp_path / "whole", how)
+    whole = train(photographs, tmp_path / "whole", how)
     kept = checkpoints.save_step
     with pytest.MonkeyPatch.context() as patched:
 
@@ -55,8 +55,8 @@ def test_a_run_goes_on_bit_for_bit(photographs: Path, tmp_path: Path, at: int, a
 
         patched.setattr(checkpoints, "save_step", stop)
         with pytest.raises(KeyboardInterrupt):
-            trained(photographs, tmp_path / "parts", how)
-    parts = trained(photographs, tmp_path / "parts", how, resume=tmp_path / "parts")
+            train(photographs, tmp_path / "parts", how)
+    parts = train(photographs, tmp_path / "parts", how, resume=tmp_path / "parts")
     assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
     assert [json.loads(line)["psnr"] for line in logs[0]] == [json.loads(line)["psnr"] for line in logs[1]]
@@ -65,19 +65,19 @@ def test_a_run_goes_on_bit_for_bit(photographs: Path, tmp_path: Path, at: int, a
 
 
 def test_two_checkpoints_are_kept_and_a_damaged_one_names_the_other(photographs: Path, tmp_path: Path) -> None:
-    trained(photographs, tmp_path / "run", recipe())
+    train(photographs, tmp_path / "run", recipe())
     assert checkpoints.steps(tmp_path / "run") == [6, 8]
     newest = checkpoints.newest(tmp_path / "run")
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
     with pytest.raises(InvalidInput, match=r"step-00000008.ckpt: is damaged.*--resume .*step-00000006.ckpt"):
-        trained(photographs, tmp_path / "run", recipe(), resume=tmp_path / "run")
-    trained(photographs, tmp_path / "run", recipe(), resume=tmp_path / "run" / "step-00000006.ckpt")
+        train(photographs, tmp_path / "run", recipe(), resume=tmp_path / "run")
+    train(photographs, tmp_path / "run", recipe(), resume=tmp_path / "run" / "step-00000006.ckpt")
     with pytest.raises(InvalidInput, match="of a run of 8 steps"):
-        trained(photographs, tmp_path / "run", recipe(steps=9), resume=tmp_path / "run")
+        train(photographs, tmp_path / "run", recipe(steps=9), resume=tmp_path / "run")
     with pytest.raises(InvalidInput, match="does not fit this run"):
-        trained(photographs, tmp_path / "run", recipe(), resume=tmp_path / "run", width=7)
+        train(photographs, tmp_path / "run", recipe(), resume=tmp_path / "run", width=7)
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(
@@ -92,7 +92,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(
 
     monkeypatch.setattr("os.replace", replace)
     with pytest.raises(ExportError, match="Free some space"):
-        trained(photographs, tmp_path / "run", recipe())
+        train(photographs, tmp_path / "run", recipe())
     assert checkpoints.load(checkpoints.newest(tmp_path / "run"))["step"] == 2
     assert not list((tmp_path / "run").glob(".memsr-*"))
 
@@ -136,7 +136,7 @@ def test_the_best_weights_are_what_is_left(photographs: Path, tmp_path: Path) ->
 
 
 def test_half_precision_runs(photographs: Path, tmp_path: Path) -> None:
-    trained(photographs, tmp_path / "half", recipe(precision="bf16", steps=2))
+    train(photographs, tmp_path / "half", recipe(precision="bf16", steps=2))
     assert (tmp_path / "half" / "best.ckpt").exists()
 
 
@@ -149,7 +149,7 @@ def test_the_average_is_what_is_validated(photographs: Path, tmp_path: Path, mon
             return 0.0
 
         monkeypatch.setitem(globals(), "score", validate)
-        trained(photographs, tmp_path / f"{average}", recipe(average=average, every=1, steps=5))
+        train(photographs, tmp_path / f"{average}", recipe(average=average, every=1, steps=5))
         return seen
 
     raw, averaged = weights(0.0), weights(0.3)

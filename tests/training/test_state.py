@@ -66,7 +66,7 @@ def test_a_score_that_is_no_number_is_never_the_best() -> None:
 
 
 def test_a_state_is_restored_as_it_was_and_only_into_its_own_run() -> None:
-    def trained() -> RunState:
+    def train_a_step() -> RunState:
         module = one_weight()
         state = RunState(Supervised(module), Recipe(steps=5, average=0.9))
         module.weight.grad = torch.ones_like(module.weight)
@@ -75,10 +75,10 @@ def test_a_state_is_restored_as_it_was_and_only_into_its_own_run() -> None:
         state.note_score(3.0)
         return state
 
-    content = trained().content()
+    content = train_a_step().content()
     again = RunState(Supervised(one_weight()), Recipe(steps=5, average=0.9))
     again.restore(content)
-    assert (again.step, again.best, again.rate) == (1, 3.0, trained().rate)
+    assert (again.step, again.best, again.rate) == (1, 3.0, train_a_step().rate)
     assert again.content()["objective"] == content["objective"]
     for recipe, reason in (
         (Recipe(steps=6, average=0.9), "of a run of 5 steps"),

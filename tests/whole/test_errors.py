@@ -1,4 +1,4 @@
-"""What errors of other libraries say, in a line."""
+"""Errors of other libraries, told in a line."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from memsr_compiler.trace.trace import trace
 
 @dataclass
 class Options:
-    """How a network is compiled, drawn from its seed."""
+    """Choices of how a network is compiled, drawn from its seed."""
 
     rng: random.Random
     carry: Carrying = field(init=False)

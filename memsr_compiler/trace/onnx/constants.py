@@ -1,4 +1,4 @@
-"""What an ONNX network computes without its image: weight algebra, and sizes.
+"""Values that an ONNX network computes without its image: weight algebra, and sizes.
 
 Known values are NumPy arrays: float64, int64, bool, or objects where a height or width that stays free, a
 `Size`, is among the numbers. What a small file may make of its constants is bounded.

@@ -1,4 +1,4 @@
-"""How an ONNX file's sizes, free or fixed, are read as axes of the image."""
+"""An ONNX file's sizes, free or fixed, read as axes of the image."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Frame:
 
 
 def _missing(x: View, target: Sequence[int | Size]) -> int | Size:
-    """What -1 stands for; -1 if that is a height times a width, which no single size says."""
+    """The size that -1 stands for; -1 if that is a height times a width, which no single size says."""
     ratio, powers = Fraction(1), {"h": 0, "w": 0}
     sizes = [(f.size, 1) for axis in x.axes for f in axis] + [(n, -1) for n in target if n != -1]
     for size, sign in sizes:

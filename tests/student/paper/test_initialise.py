@@ -25,7 +25,7 @@ BETA = 3.0
 
 
 def run(derived: Derived, x: Tensor) -> list[Tensor]:
-    """What the student's layers hold, the output last."""
+    """Values that the student's layers hold, the output last."""
     held = [x]
     for i, (weight, bias) in enumerate(derived.kernels):
         y = F.conv2d(held[-1], weight, bias, padding=weight.shape[-1] // 2)

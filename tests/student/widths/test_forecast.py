@@ -1,4 +1,4 @@
-"""What a level would lose at each width."""
+"""A forecast of a level's losses at each width."""
 
 from __future__ import annotations
 

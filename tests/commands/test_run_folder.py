@@ -1,4 +1,4 @@
-"""What is checked before a run begins."""
+"""The folder of a run: what is checked before it begins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memsr_compiler.commands.training_common import CONFIG, check
+from memsr_compiler.commands.run_folder import CONFIG, check
 from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.training.recipe import Recipe
