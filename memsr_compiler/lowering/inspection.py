@@ -1,4 +1,4 @@
-"""What is in a teacher, and what its plain form would be, before anything is computed."""
+"""Inspecting a teacher: what is in it, and what its plain form would be, before anything is computed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found.  Where `convertible` is false, `reason` says why and what to do.
+    """The result of `inspect`.  Where `convertible` is false, `reason` says why and what to do.
 
     layers       op by op as read; for a network that cannot be read, its modules instead (channels 0)
     teacher      its cost; None if it could not be read
@@ -86,7 +86,7 @@ def inspect(
         traced = trace(teacher.module, input_range=teacher.input_range)
     except MemsrError as error:
         return Inspection(False, str(error), _modules(teacher.module))
-    inspection = _inspection(traced)
+    inspection = _describe(traced)
     graph = _with_small_kernels(traced.graph, teacher.module)
     del traced
     gc.collect()  # torch.fx's graphs refer to themselves, and what they hold is a copy of all weights in float64
@@ -99,8 +99,8 @@ def inspect(
     return replace(inspection, predictions=predictions, carries=_carries(plans["auto"]))
 
 
-def _inspection(traced: Traced) -> Inspection:
-    """What the traced graph alone says."""
+def _describe(traced: Traced) -> Inspection:
+    """The inspection as far as the traced graph alone says it."""
     graph, skip = traced.graph, traced.image_skip
     reason = (
         f"only with --image-skip outside: the image is added, enlarged by {skip.mode} interpolation" if skip else ""
