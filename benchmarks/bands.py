@@ -84,8 +84,8 @@ def main() -> None:
             first = (0.0, 0.0)
             for way in WAYS:
                 command = [sys.executable, __file__, way, str(width), str(height), folder]
-                told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-                memory, seconds = float(told[0]), float(told[1])
+                figures = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+                memory, seconds = float(figures[0]), float(figures[1])
                 first = first if first[0] else (memory, seconds)
                 shares = f"1/{first[0] / memory:.1f} of the memory, {seconds / first[1]:.2f} of the CPU time"
                 print(f"  {way:6} {memory / 2**20:8.1f} MiB  {seconds:6.1f} CPU s  {shares}", flush=True)

@@ -48,21 +48,21 @@ def seconds_of_compile(model: torch.nn.Module) -> tuple[PlainNet, float, float]:
     """The plain network, CPU seconds of all and those of the trace alone."""
     of_trace = 0.0
 
-    def timed(*args: Any, **options: Any) -> Traced:
+    def time_trace(*args: Any, **options: Any) -> Traced:
         nonlocal of_trace
         start = time.process_time()
         traced = trace(*args, **options)
         of_trace = time.process_time() - start
         return traced
 
-    with mock.patch.object(compiler, "trace", timed):
+    with mock.patch.object(compiler, "trace", time_trace):
         start = time.process_time()
         net = compile_to_plain(model)
         return net, time.process_time() - start, of_trace
 
 
 def by_stage(scale: int) -> None:
-    """In a fresh process, as a script that converts one network would see it: both cold, then both once more."""
+    """Measure as a script that converts one network would see it, so in a fresh process: cold, then once more."""
     torch.set_num_threads(1)
     model = edsr_baseline(scale)
     for state in ("first in the process", "again"):

@@ -17,14 +17,17 @@ LINE = 15  # pixels from a name to the next
 
 @dataclass(frozen=True)
 class Curve:
-    """points   (step, dB) of each validation"""
+    """A run: its name, and (step, dB) of each validation."""
 
     name: str
     points: tuple[tuple[int, float], ...]
 
 
-def drawn(curves: Sequence[Curve], title: str, low: float = 28.0) -> str:
-    """low   dB at the foot; what is below is cut off"""
+def draw_curves(curves: Sequence[Curve], title: str, low: float = 28.0) -> str:
+    """The chart of MemSR's Figure 6, as SVG.
+
+    low   dB at the foot; what is below is cut off
+    """
     last = max(curve.points[-1][0] for curve in curves)
     high = math.ceil(max(psnr for curve in curves for _, psnr in curve.points))
     each = choose_step(last)

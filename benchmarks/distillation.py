@@ -1,4 +1,4 @@
-"""What each part of the method buys when a student is trained: MemSR's Table 1, and ours beside it.
+"""The worth of each part of the method when a student is trained: MemSR's Table 1, and ours beside it.
 
     python benchmarks/distillation.py DATA BENCHMARKS RUNS [STEPS [WIDTH]]
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from curves import Curve, drawn
+from curves import Curve, draw_curves
 from machine import machine
 from pretrained import SHIPPED, rgb_psnr
 
@@ -38,7 +38,7 @@ NO_DISTILLATION = ("--lambda", "0")
 
 @dataclass(frozen=True)
 class Row:
-    """How the student is derived (options of shrink), and how it is trained (options of distill)."""
+    """A way to derive a student (options of shrink) and to train it (options of distill)."""
 
     name: str
     shrink: tuple[str, ...]
@@ -62,8 +62,8 @@ def memsrc(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "memsr_compiler", *map(str, arguments), "--quiet"], check=True)
 
 
-def trained(row: Row, data: Path, runs: Path, steps: int, width: int) -> Path:
-    """The run of a row, done."""
+def train(row: Row, data: Path, runs: Path, steps: int, width: int) -> Path:
+    """Train the student of a row, as far as it is not done; its run."""
     derived = runs / f"{'_'.join(part.strip('-') for part in row.shrink) or 'ours'}-{width}.safetensors"
     if not derived.exists():
         memsrc("shrink", SHIPPED, "--width", width, *row.shrink, "--out", derived)
@@ -78,7 +78,7 @@ def trained(row: Row, data: Path, runs: Path, steps: int, width: int) -> Path:
     return run
 
 
-def last(run: Path, derived: Path) -> torch.nn.Module:
+def load_last(run: Path, derived: Path) -> torch.nn.Module:
     """The student after the last step, not the best one of a validation: nothing is chosen by any image."""
     net = load_plain(derived, require_certificate=False).float()
     objective = checkpoints.load(checkpoints.newest(run))["objective"]
@@ -104,7 +104,7 @@ def main(data: Path, benchmarks: Path, runs: Path, steps: int = 1000, width: int
     print(f"{'teacher':30} {scores(load_teacher(SHIPPED))}")
     curves: list[Curve] = []
     for row in ROWS:
-        run = trained(row, data, runs, steps, width)
+        run = train(row, data, runs, steps, width)
         log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         curves.append(Curve(row.name, tuple((entry["step"], entry["psnr"]) for entry in log)))
         done = run / "student.safetensors"
@@ -113,13 +113,13 @@ def main(data: Path, benchmarks: Path, runs: Path, steps: int = 1000, width: int
         before = "   new weights         " if fresh else scores(load_plain(derived, require_certificate=False))
         start, lowest = log[0]["psnr"], min(entry["psnr"] for entry in log)
         dip = "" if fresh else f"{lowest - start:+.3f}"
-        print(f"{row.name:30} {before} | {scores(last(run, done))} | {dip}", flush=True)
+        print(f"{row.name:30} {before} | {scores(load_last(run, done))} | {dip}", flush=True)
     with open(runs / "curves.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["row", "step", "psnr_y_db"])
         writer.writerows((curve.name, step, psnr) for curve in curves for step, psnr in curve.points)
     title = f"students of width {width} in training: PSNR on the photographs that ship"
-    (runs / "curves.svg").write_text(drawn(curves, title), encoding="utf-8")
+    (runs / "curves.svg").write_text(draw_curves(curves, title), encoding="utf-8")
 
 
 if __name__ == "__main__":

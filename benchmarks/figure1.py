@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from machine import machine
-from table4 import write
+from table4 import write_onnx
 
 from memsr_compiler import benchmark, compile_to_plain, export_onnx, load_teacher, shrink
 from memsr_compiler.reports.scatter import Dot, draw_scatter_svg
@@ -30,13 +30,13 @@ def main(out: Path) -> None:
         names = ("teacher", "plain", *(f"student, {width} channels" for width in WIDTHS))
         files = [Path(folder, f"{i}.onnx") for i in range(len(names))]
         teacher = load_teacher(TEACHER)
-        write(teacher, files[0])
+        write_onnx(teacher, files[0])
         export_onnx(compile_to_plain(teacher), files[1])
         for width, file in zip(WIDTHS, files[2:], strict=True):
             export_onnx(shrink(teacher, width=width), file)
-        found = benchmark(files, size=SIZE, threads=1, repeats=7)
+        measured = benchmark(files, size=SIZE, threads=1, repeats=7)
     dots = []
-    for name, m in zip(names, found, strict=True):
+    for name, m in zip(names, measured, strict=True):
         assert m.cost is not None and m.macs is not None and m.score is not None and m.memory is not None
         lower, upper = m.quartiles
         print(

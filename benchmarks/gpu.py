@@ -47,7 +47,7 @@ def networks() -> dict[str, nn.Module]:
     torch.manual_seed(0)
     shipped = load_teacher(EXAMPLES / "edsr_8x32_x2.pt")
     teacher_m = EDSR(scale=2, blocks=16, channels=64, tail="conv")
-    found: dict[str, nn.Module] = {
+    by_name: dict[str, nn.Module] = {
         "shipped teacher, EDSR 8x32": shipped,
         "its plain network": compile_to_plain(shipped),
         "student, 32 channels": load_plain(EXAMPLES / "student_32_x2.safetensors"),
@@ -58,12 +58,12 @@ def networks() -> dict[str, nn.Module]:
         "Plain-M, 35x64": plain(2),
         "Plain-S, 19x64": plain(2, layers=19),
     }
-    return {name: network.eval() for name, network in found.items()}
+    return {name: network.eval() for name, network in by_name.items()}
 
 
 @dataclass(frozen=True)
 class Row:
-    """milliseconds (median), bytes"""
+    """A network's time, the median in milliseconds, and its memory in bytes."""
 
     time: float
     memory: int | None
@@ -113,20 +113,20 @@ def in_onnxruntime(nets: dict[str, nn.Module], dtype: torch.dtype, folder: Path)
 def errors(net: PlainNet, folder: Path, image: Tensor) -> dict[str, float]:
     """Largest difference to float64 on the CPU, in steps of 1/255."""
     want = copy.deepcopy(net).double()(image.double())
-    found = {}
+    differences = {}
     for dtype in DTYPES:
         got = copy.deepcopy(net).to("cuda", dtype)(image.to("cuda", dtype)).cpu()
-        found[f"torch {name_of(dtype)}"] = float((got.double() - want).abs().max()) * 255
+        differences[f"torch {name_of(dtype)}"] = float((got.double() - want).abs().max()) * 255
         if has_cuda():
             file = folder / f"error-{name_of(dtype)}.onnx"
             export_onnx(net, file, dtype=name_of(dtype))  # type: ignore[arg-type]
-            made = OrtNetwork(file, provider="cuda")(image)
-            found[f"ONNX Runtime {name_of(dtype)}"] = float((made.double() - want).abs().max()) * 255
-    return found
+            got = OrtNetwork(file, provider="cuda")(image)
+            differences[f"ONNX Runtime {name_of(dtype)}"] = float((got.double() - want).abs().max()) * 255
+    return differences
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """As ONNX and `export_onnx` call it."""
+    """The dtype's name as ONNX and `export_onnx` have it."""
     return str(dtype).removeprefix("torch.")
 
 

@@ -1,4 +1,4 @@
-"""Which machine a number was measured on."""
+"""The machine that a number was measured on."""
 
 import os
 import platform

@@ -26,8 +26,8 @@ from machine import machine
 from memsr_compiler.images.files import sample_photographs
 
 
-def mosaic(path: Path, width: int, height: int) -> None:
-    """Written by rows too."""
+def write_mosaic(path: Path, width: int, height: int) -> None:
+    """Write the photograph, by rows too."""
     tiles = [pyvips.Image.new_from_array(np.ascontiguousarray(p[:256, :256])) for p in sample_photographs()]
     across = -(-width // 256)
     image = pyvips.Image.arrayjoin([tiles[i % len(tiles)] for i in range(across * -(-height // 256))], across=across)
@@ -39,9 +39,9 @@ def main(model: str, size: str = "12000x8000", limit: str = "160MB") -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "photograph.png", Path(folder) / "large.tif"
-        made = multiprocessing.get_context("spawn").Process(target=mosaic, args=(source, width, height))
-        made.start()
-        made.join()
+        writer = multiprocessing.get_context("spawn").Process(target=write_mosaic, args=(source, width, height))
+        writer.start()
+        writer.join()
         command = [sys.executable, "-m", "memsr_compiler", "upscale", str(source), str(target)]
         start = time.perf_counter()
         process = subprocess.Popen([*command, "--model", model, "--max-memory", limit])

@@ -117,8 +117,8 @@ def main(models: Path, benchmarks: Path, names: Sequence[str]) -> None:
     for row in rows(models):
         if names and row.name not in names:
             continue
-        told = ", ".join(text for text in (f"published: {row.source}" * bool(row.source), row.note) if text)
-        print(f"{row.name} x{row.scale}, protocol {row.protocol}{f' ({told})' * bool(told)}")
+        remarks = ", ".join(text for text in (f"published: {row.source}" * bool(row.source), row.note) if text)
+        print(f"{row.name} x{row.scale}, protocol {row.protocol}{f' ({remarks})' * bool(remarks)}")
         for i, test in enumerate(TESTS):
             images = test_images(benchmarks / test / f"x{row.scale}", row.protocol)
             print(

@@ -1,4 +1,4 @@
-"""What 8 bits cost and gain: PSNR, size and time of a student of the shipped teacher, and what each choice is worth.
+"""The cost and gain of 8 bits: PSNR, size and time of a student of the shipped teacher, and what each choice is worth.
 
     memsrc shrink examples/edsr_8x32_x2.pt --width 32 --out student.onnx
     python benchmarks/quantized.py student.onnx BENCHMARKS
@@ -54,8 +54,11 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @contextlib.contextmanager
-def changed(change: Mapping[str, Any]) -> Iterator[None]:
-    """Names in OURS: of our modules; the others: arguments of ONNX Runtime's quantize_static."""
+def change_settings(change: Mapping[str, Any]) -> Iterator[None]:
+    """Quantise otherwise while it lasts.
+
+    change   names in OURS: of our modules; the others: arguments of ONNX Runtime's quantize_static
+    """
     static = onnxruntime.quantization.quantize_static
     own = {name: value for name, value in change.items() if name in OURS}
     other = {name: value for name, value in change.items() if name not in OURS}
@@ -81,12 +84,12 @@ def scores(path: Path, benchmarks: Path) -> str:
 
 
 def calibration(change: Mapping[str, Any]) -> list[Tensor]:
-    """The command's; for histograms, which take images of one size only, the largest part of it that is."""
-    found: Sequence[Tensor] = batches(sample_inputs(scale=2, channels=3, input_range=(0.0, 1.0)), samples=36)
+    """The command's calibration; for histograms, which take images of one size only, the largest part of it that is."""
+    crops: Sequence[Tensor] = batches(sample_inputs(scale=2, channels=3, input_range=(0.0, 1.0)), samples=36)
     if "calibrate_method" not in change:
-        return list(found)
-    sizes = [batch.shape for batch in found]
-    return [batch for batch in found if batch.shape == max(sizes, key=sizes.count)]
+        return list(crops)
+    sizes = [batch.shape for batch in crops]
+    return [batch for batch in crops if batch.shape == max(sizes, key=sizes.count)]
 
 
 def main(source: Path, benchmarks: Path) -> None:
@@ -97,7 +100,7 @@ def main(source: Path, benchmarks: Path) -> None:
         print(f"PSNR-Y on {' / '.join(TESTS)} x2, dB; size; time as a part of that of float32")
         print(f"{'float32':48} {scores(source, benchmarks)}  {source.stat().st_size / 1e3:4.0f} kB", flush=True)
         for name, change in changes(source).items():
-            with changed(change):
+            with change_settings(change):
                 quantize(source, out, calibration(change), takes=Takes(2))
             exact, integer = (OrtNetwork(path, threads=1) for path in (source, out))
             _, ratio = time_ratio(exact, integer, torch.rand(1, 3, 270, 480))

@@ -70,17 +70,17 @@ def run(name: str, case: Case, widths: tuple[int, ...], benchmarks: Path) -> Non
             refitted = len(net.report.fidelity) > 1
             macs = net.report.cost.macs_per_pixel * 960 * 540 / 1e9
             cost = f"{net.report.cost.parameters / 1e3:6.0f} K  {macs:6.1f} G"
-            found = zip(case.scores(net, benchmarks), teacher, strict=True)
-            told = "  ".join(f"{value:.3f} ({whole - value:.2f})" for value, whole in found)
-            print(f"{width:4}  {cost}  {way:15}{told}  {seconds:5.0f} CPU s", flush=True)
+            pairs = zip(case.scores(net, benchmarks), teacher, strict=True)
+            scores = "  ".join(f"{value:.3f} ({whole - value:.2f})" for value, whole in pairs)
+            print(f"{width:4}  {cost}  {way:15}{scores}  {seconds:5.0f} CPU s", flush=True)
 
 
 def main(models: Path, benchmarks: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     print(machine())
     known = cases(models)
-    for told in names or list(known):
-        name, _, widths = told.partition("=")
+    for choice in names or list(known):
+        name, _, widths = choice.partition("=")
         case = known[name]
         run(name, case, tuple(int(w) for w in widths.split(",")) if widths else case.widths, benchmarks)
 

@@ -42,7 +42,7 @@ PAPER |= {("IMDN", 2): 359, ("FSRCNN", 2): 34}
 
 def networks(scale: int) -> dict[str, nn.Module]:
     torch.manual_seed(0)
-    made = {
+    by_name = {
         "EDSR-baseline": EDSR(scale=scale, blocks=16, channels=64),
         "EDSR, one-conv tail": EDSR(scale=scale, blocks=16, channels=64, tail="conv"),
         "Plain-M": plain(scale),
@@ -50,7 +50,7 @@ def networks(scale: int) -> dict[str, nn.Module]:
         "FSRCNN": FSRCNN(scale=scale, colours=3),
         "IMDN": IMDN(scale=scale),
     }
-    return {name: net.eval() for name, net in made.items()}
+    return {name: net.eval() for name, net in by_name.items()}
 
 
 def counts(scale: int) -> None:
@@ -63,9 +63,9 @@ def counts(scale: int) -> None:
         area = PIXELS // scale**2
         true, published = (n * area / 1e9 for n in (cost_of_graph(graph).macs_per_pixel, published_macs(graph)))
         paper = PAPER.get((name, scale))
-        told = f"{paper:g} G" if paper else ""
+        last = f"{paper:g} G" if paper else ""
         print(
-            f"{name:20} {parameters / 1e3:9,.0f} K {inner / 1e3:8,.0f} K {true:12,.1f} G {published:8,.1f} G {told:>10}"
+            f"{name:20} {parameters / 1e3:9,.0f} K {inner / 1e3:8,.0f} K {true:12,.1f} G {published:8,.1f} G {last:>10}"
         )
 
 
@@ -82,17 +82,17 @@ def memory(scale: int) -> None:
     for name, net in measured.items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "net.onnx")
-            write(net, path)
-            found = peak_memory(NetworkFile(path), (3, height, width), threads=1)
-        assert found is not None
+            write_onnx(net, path)
+            peak = peak_memory(NetworkFile(path), (3, height, width), threads=1)
+        assert peak is not None
         graph = trace(IMDN(scale=scale, attention=False).eval() if name == "IMDN" else net).graph
         theory = cost_of_graph(graph).memory(height, width)
-        least = "at least " if found.at_least else ""
-        print(f"{name:32} {least}{found.bytes / 2**20:8,.1f} MiB {theory / 2**20:8,.1f} MiB", flush=True)
+        least = "at least " if peak.at_least else ""
+        print(f"{name:32} {least}{peak.bytes / 2**20:8,.1f} MiB {theory / 2**20:8,.1f} MiB", flush=True)
 
 
-def write(net: nn.Module, path: Path) -> None:
-    """As ONNX: ours for plain networks, torch's exporter for the others."""
+def write_onnx(net: nn.Module, path: Path) -> None:
+    """Write a network as ONNX: plain ones by our exporter, the others by torch's."""
     if isinstance(net, PlainNet):
         export_onnx(net, path)
         return

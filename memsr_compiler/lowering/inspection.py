@@ -1,4 +1,4 @@
-"""An inspection of a teacher: its layers, and its plain form to be, before anything is computed."""
+"""Inspecting a teacher: what is in it, and what its plain form would be, before anything is computed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def inspect(
         traced = trace(teacher.module, input_range=teacher.input_range)
     except MemsrError as error:
         return Inspection(False, str(error), _modules(teacher.module))
-    inspection = _inspection(traced)
+    inspection = _describe(traced)
     graph = _with_small_kernels(traced.graph, teacher.module)
     del traced
     gc.collect()  # torch.fx's graphs refer to themselves, and what they hold is a copy of all weights in float64
@@ -99,8 +99,8 @@ def inspect(
     return replace(inspection, predictions=predictions, carries=_carries(plans["auto"]))
 
 
-def _inspection(traced: Traced) -> Inspection:
-    """An inspection by the traced graph alone."""
+def _describe(traced: Traced) -> Inspection:
+    """The inspection as far as the traced graph alone says it."""
     graph, skip = traced.graph, traced.image_skip
     reason = (
         f"only with --image-skip outside: the image is added, enlarged by {skip.mode} interpolation" if skip else ""

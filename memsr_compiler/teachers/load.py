@@ -26,7 +26,7 @@ from torch import nn
 from memsr_compiler.errors import InvalidInput, RefusedPickle, first_line
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.teachers import pickle_scan, pt2
-from memsr_compiler.teachers.families.registry import Family, family_named
+from memsr_compiler.teachers.families.registry import Family, find_family
 from memsr_compiler.teachers.state_dict import StateDict, assemble, call, check_tensors, load_strictly, some, unwrap
 from memsr_compiler.teachers.teacher import ASSUMED_RANGE, Teacher
 from memsr_compiler.torch_helpers import one_thread
@@ -115,7 +115,7 @@ def _load(
         network = call(import_factory(arch), options, arch)
         load_strictly(network, content, arch)
         return network.float().eval(), None, options
-    only = None if arch is None else family_named(arch)
+    only = None if arch is None else find_family(arch)
     network, family, hyper = assemble(content, only, options)
     return network.float().eval(), family, hyper
 

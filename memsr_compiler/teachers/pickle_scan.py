@@ -1,4 +1,4 @@
-"""Names that a pickle would import, found by reading its opcodes; nothing is executed.
+"""Listing what a pickle would import, by reading its opcodes; nothing is executed.
 
 A pickle is a small program: it can call whatever it imports. So the imports decide whether a file is weights
 or code.
@@ -19,7 +19,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first thing in a file that torch.save wrote before its zip format."""
 
 ZIP_MAGIC = b"PK\x03\x04"
-"""How a zip archive begins."""
+"""The bytes with which a zip archive begins."""
 
 _LEGACY_PICKLES = 5  # magic number, protocol version, machine facts, the object, the keys of its storages
 
@@ -55,13 +55,13 @@ WEIGHTS = frozenset(
 
 
 def foreign_imports(data: bytes) -> list[str]:
-    """Names that the file written by torch.save in `data` imports beyond WEIGHTS, sorted and dotted.
+    """Sorted dotted names of what the file written by torch.save in `data` imports beyond WEIGHTS.
 
     Both formats of torch.save are read, zip and legacy. Raises InvalidInput if it is neither or is damaged,
     and for a TorchScript archive, whose code is not a pickle and cannot be judged by its imports.
     """
-    found = _zip_imports(data) if data.startswith(ZIP_MAGIC) else _legacy_imports(data)
-    return sorted(found - WEIGHTS)
+    names = _zip_imports(data) if data.startswith(ZIP_MAGIC) else _legacy_imports(data)
+    return sorted(names - WEIGHTS)
 
 
 def zip_members(data: bytes) -> list[zipfile.ZipInfo]:
@@ -78,7 +78,7 @@ def imports(stream: BinaryIO) -> frozenset[str]:
     A name that is computed rather than written down is reported as "(computed).(computed)", which is on no
     list of harmless ones. Raises InvalidInput if it is no complete pickle.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     memo: dict[int, str | None] = {}
     # The two topmost stack entries, as far as they are strings just pushed. Anything else makes them unknown.
     below: str | None = None
@@ -92,19 +92,19 @@ def imports(stream: BinaryIO) -> frozenset[str]:
             elif opcode.name in _MEMO_WRITES:
                 memo[len(memo) if arg is None else int(str(arg))] = top
             elif opcode.name == "STACK_GLOBAL":
-                found.add(f"{below or '(computed)'}.{top or '(computed)'}")
+                names.add(f"{below or '(computed)'}.{top or '(computed)'}")
                 below = top = None
             elif opcode.name in ("GLOBAL", "INST"):
-                found.add(str(arg).replace(" ", "."))
+                names.add(str(arg).replace(" ", "."))
                 below = top = None
             elif opcode.name.startswith("EXT"):
-                found.add(f"(copyreg extension {arg}).(computed)")
+                names.add(f"(copyreg extension {arg}).(computed)")
                 below = top = None
             elif opcode.name not in ("PROTO", "FRAME"):
                 below = top = None
     except Exception as error:  # pickletools raises whatever the damage leads to
         raise InvalidInput(f"damaged pickle ({error})") from error
-    return frozenset(found)
+    return frozenset(names)
 
 
 def _zip_imports(data: bytes) -> frozenset[str]:
@@ -122,11 +122,11 @@ def _zip_imports(data: bytes) -> frozenset[str]:
 
 def _legacy_imports(data: bytes) -> frozenset[str]:
     stream = io.BytesIO(data)
-    found = imports(stream)
+    names = imports(stream)
     written_by_torch = any(arg == LEGACY_MAGIC for _, arg, _ in pickletools.genops(data))
     if not written_by_torch:
         # Not from torch.save. torch.load would still unpickle it, if only to find that out.
-        return found | {"(a plain pickle, not from torch.save).(computed)"}
+        return names | {"(a plain pickle, not from torch.save).(computed)"}
     for _ in range(_LEGACY_PICKLES - 1):
-        found |= imports(stream)
-    return found
+        names |= imports(stream)
+    return names

@@ -42,57 +42,18 @@ _EXPRESSION_NODES = (
     ast.UnaryOp, ast.USub, ast.UAdd,
     ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.Pow,
 )  # fmt: skip
-_EXPRESSION_FUNCTIONS = frozenset(
-    [
-        "Symbol",
-        "Integer",
-        "Rational",
-        "Float",
-        "Add",
-        "Mul",
-        "Pow",
-        "Mod",
-        "Max",
-        "Min",
-        "Abs",
-        "Eq",
-        "Ne",
-        "Lt",
-        "Le",
-        "Gt",
-        "Ge",
-        "And",
-        "Or",
-        "Not",
-        "Equality",
-        "Unequality",
-        "StrictLessThan",
-        "LessThan",
-        "StrictGreaterThan",
-        "GreaterThan",
-        "FloorDiv",
-        "CeilDiv",
-        "CleanDiv",
-        "ModularIndexing",
-        "PythonMod",
-        "IntTrueDiv",
-        "FloatTrueDiv",
-        "PowByNatural",
-        "CeilToInt",
-        "FloorToInt",
-        "TruncToInt",
-        "TruncToFloat",
-        "RoundToInt",
-        "ToFloat",
-        "Where",
-        "Identity",
-    ]
-)
+_EXPRESSION_FUNCTIONS = frozenset([
+    "Symbol", "Integer", "Rational", "Float", "Add", "Mul", "Pow", "Mod", "Max", "Min", "Abs", "Eq",
+    "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not", "Equality", "Unequality", "StrictLessThan",
+    "LessThan", "StrictGreaterThan", "GreaterThan", "FloorDiv", "CeilDiv", "CleanDiv",
+    "ModularIndexing", "PythonMod", "IntTrueDiv", "FloatTrueDiv", "PowByNatural", "CeilToInt",
+    "FloorToInt", "TruncToInt", "TruncToFloat", "RoundToInt", "ToFloat", "Where", "Identity",
+])  # fmt: skip
 _CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
 
 
 def suspicions(data: bytes) -> list[str]:
-    """Acts of this .pt2 archive, were it loaded, beyond making a network of tensors, one phrase each.
+    """Things that loading this .pt2 archive would do beyond making a network of tensors, one phrase each.
 
     data  the whole file
 
@@ -106,25 +67,25 @@ def suspicions(data: bytes) -> list[str]:
         contents = {name: reader.get_record(name) for name in records if not name.startswith("extra/")}
     except (RuntimeError, ValueError) as error:
         raise InvalidInput(f"damaged zip archive ({first_line(error)})") from error
-    found = [f"holds {name!r}" for name in records if not _RECORDS.fullmatch(name)]
+    reasons = [f"holds {name!r}" for name in records if not _RECORDS.fullmatch(name)]
     members = [member.filename for member in zip_members(data)]
     # The loader turns to these when it fails on the rest, with another zip reader.
-    found += [f"holds {name!r}" for name in members if name == "version" or name.startswith("serialized_")]
+    reasons += [f"holds {name!r}" for name in members if name == "version" or name.startswith("serialized_")]
     if len(set(members)) != len(members):
-        found.append("holds two members of one name")
+        reasons.append("holds two members of one name")
     try:
         for kind in ("weights", "constants"):
             config = json.loads(contents[f"data/{kind}/model_{kind}_config.json"])["config"]
-            found += _payload_suspicions(config, f"data/{kind}/", contents)
-        found += _json_suspicions(json.loads(contents["models/model.json"]))
+            reasons += _payload_suspicions(config, f"data/{kind}/", contents)
+        reasons += _json_suspicions(json.loads(contents["models/model.json"]))
         samples = contents["data/sample_inputs/model.pt"]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"an incomplete archive of torch.export ({type(error).__name__}: {error})") from error
     if samples:
         # Any other format would be unpickled as well, by older code with more ways in.
         imported = foreign_imports(samples) if samples.startswith(ZIP_MAGIC) else ["(not a zip archive)"]
-        found += [f"imports {name} in its sample inputs" for name in imported]
-    return list(dict.fromkeys(found))
+        reasons += [f"imports {name} in its sample inputs" for name in imported]
+    return list(dict.fromkeys(reasons))
 
 
 def load_exported(data: bytes) -> nn.Module:

@@ -1,4 +1,4 @@
-"""From what a checkpoint holds to a network with exactly those weights.
+"""Making the network that has exactly the weights in a checkpoint.
 
 A checkpoint may wrap its state dict, prefix its keys, and fake its sizes; a network accepts one set of keys.
 """
@@ -20,21 +20,9 @@ from memsr_compiler.teachers.families.registry import FAMILIES, Family, recognis
 StateDict = dict[str, Tensor]
 
 WRAPPERS = (
-    "params_ema",
-    "params",
-    "state_dict",
-    "model_state_dict",
-    "model_ema",
-    "model",
-    "net",
-    "network",
-    "netG",
-    "net_g",
-    "generator",
-    "G",
-    "ema",
-    "weights",
-)
+    "params_ema", "params", "state_dict", "model_state_dict", "model_ema", "model", "net", "network",
+    "netG", "net_g", "generator", "G", "ema", "weights",
+)  # fmt: skip
 """Keys under which training code puts the weights, best first: averaged weights are the better ones."""
 
 _MAX_SHARING = 64  # a recursive network may list one tensor under many names; a hostile file under millions
@@ -112,7 +100,7 @@ def assemble(
     do, if an argument that shapes do not show is not among the options, or if a key or shape differs from the
     network's.
     """
-    fitted, family, hyper = _recognised(state, only, options)
+    fitted, family, hyper = _recognise(state, only, options)
     # Built without memory, then given the file's own tensors: sizes that come out of a file are believed only when its
     # tensors have them, and no weights are drawn at random to be overwritten.
     with torch.device("meta"):
@@ -155,17 +143,17 @@ def some(items: Iterable[str], separator: str = ", ") -> str:
     return separator.join(listed[:_SHOWN] + more)
 
 
-def _recognised(
+def _recognise(
     state: StateDict, only: Family | None, options: Mapping[str, object]
 ) -> tuple[StateDict, Family, dict[str, object]]:
     for stripped in _without_prefixes(state):
-        found = recognise({key: tensor.shape for key, tensor in stripped.items()})
-        found = [(family, hyper) for family, hyper in found if only in (None, family)]
-        if len(found) > 1:
-            names = some(family.name for family, _ in found)
+        fitting = recognise({key: tensor.shape for key, tensor in stripped.items()})
+        fitting = [(family, hyper) for family, hyper in fitting if only in (None, family)]
+        if len(fitting) > 1:
+            names = some(family.name for family, _ in fitting)
             raise InvalidInput(f"the keys fit {names}. Choose one with --arch NAME.")
-        if found:
-            (family, hyper) = found[0]
+        if fitting:
+            (family, hyper) = fitting[0]
             return stripped, family, {**hyper, **options}
     if only is not None and options:
         return state, only, dict(options)
@@ -182,9 +170,9 @@ def _recognised(
 
 
 def _nearest(state: StateDict, families: Iterable[Family]) -> str:
-    """The misfit of the state dict with the family of which it has most keys, if it has half of them; numbers in
-    keys aside, since nobody knows its size."""
-    most, told = 0.5, ""
+    """Words on the family of which the state dict has most keys, if it has half of them, and what keeps it from being
+    that; the keys' numbers aside, since nobody knows its size."""
+    most, words = 0.5, ""
     for family, stripped in itertools.product(families, _without_prefixes(state)):
         with torch.device("meta"):
             network = family.build(**({"scale": 2} if "scale" in inspect.signature(family.build).parameters else {}))
@@ -195,8 +183,8 @@ def _nearest(state: StateDict, families: Iterable[Family]) -> str:
             missing = [key for key in expected if _NUMBER.sub("N", key) not in ours]
             unexpected = [f"unexpected {key}" for key in stripped if _NUMBER.sub("N", key) not in theirs]
             misfits = [f"missing {key}" for key in missing or [k for k in expected if k not in stripped]] + unexpected
-            most, told = share, f" (nearest is {family.name}: {some(misfits, separator='; ')})"
-    return told
+            most, words = share, f" (nearest is {family.name}: {some(misfits, separator='; ')})"
+    return words
 
 
 def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDict:

@@ -70,7 +70,7 @@ class Teacher:
 
 
 TeacherLike: TypeAlias = "Teacher | nn.Module | str | PathLike[str]"
-"""Whatever a function takes as a teacher: what `read_teacher` gives, a module, or a file's path."""
+"""Anything that a function takes as a teacher: what `read_teacher` gives, a module, or a file's path."""
 
 
 def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: bool = False) -> Teacher:

@@ -132,8 +132,8 @@ class Builder:
         """Height and width split into (cells, factor), the fine parts among the channels."""
         whole = self.pixel_unshuffle(View.of(view.op, self.types[view.op].channels, self.types[view.op].scale), factor)
         stride = {"c": factor * factor, "h": factor, "w": 1}
-        moved = tuple(Factor("c", f.stride * stride[f.axis], f.size) for f in view.axes[1] if f.axis != "n")
-        return self._select(whole.op, moved)
+        order = tuple(Factor("c", f.stride * stride[f.axis], f.size) for f in view.axes[1] if f.axis != "n")
+        return self._select(whole.op, order)
 
     # -- ops that several words of the vocabulary share --------------------------------------------------------
 
@@ -181,5 +181,6 @@ class Builder:
         """The network cannot be made plain: where, what, why, what to do."""
         raise UnsupportedModel(f"{self.where or 'the network'}: {self.last}: {reason}; {way_out}")
 
-    def unknown(self, what: str) -> NoReturn:
+    def give_up(self, what: str) -> NoReturn:
+        """Raise Unreadable: this way of reading the network does not understand it, another may."""
         raise Unreadable(f"{self.where or 'the network'}: {self.last}: {what}", located=True)

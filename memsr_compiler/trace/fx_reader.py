@@ -1,13 +1,9 @@
-"""torch.fx graphs -> IR.  `torch.fx.symbolic_trace` is quick, `torch.export` understands more; both end here."""
+"""torch.fx graphs -> IR, whichever tracer made them."""
 
 from __future__ import annotations
 
-import io
-import logging
 import operator
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from fractions import Fraction
 from typing import Any
 
@@ -15,129 +11,24 @@ import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.torch_ops import activation, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
-from memsr_compiler.trace.views import BATCH, Size, Unreadable, View
+from memsr_compiler.trace.views import Size, Unreadable, View
 
 VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
-HEIGHT, WIDTH = 997, 1009  # primes: what is a multiple of them is a height or a width
-_INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
+HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
+INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
 _SHAPES = ("getattr", "size", "dim", "sym_size")  # ask for a tensor's shape, not for its values
 _ALIASES = (
-    "slice",
-    "chunk",
-    "split",
-    "split_with_sizes",
-    "narrow",
-    "view",
-    "reshape",
-    "transpose",
-    "permute",
-    "getitem",
-    "select",
-    "unbind",
-    "squeeze",
-    "unsqueeze",
-    "flatten",
-    "unflatten",
-)
-
-
-def symbolic(model: nn.Module) -> fx.GraphModule:
-    """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises."""
-    traced = copy_module(model, torch.float64)  # a tracer may leave proxies behind in what it traces
-    return fx.GraphModule(traced, _Tracer(traced).trace(traced))
-
-
-def exported(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[[fx.Node], Any]]:
-    """The network as torch.export sees it, functional, with a way to find the constants among its inputs.
-
-    Height and width are fixed, at sizes by which they are recognised: an export with free ones takes several times as
-    long, and of a network that asks for them it says no more.  Raises what export and `refuse_impossible` raise.
-    """
-    from torch.export import export
-    from torch.export.graph_signature import OutputKind
-
-    example = torch.empty(BATCH, channels, HEIGHT, WIDTH)  # no pixel is computed
-    program = _quietly(lambda: export(copy_module(model, torch.float32), (example,)))
-    refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
-    program = _quietly(lambda: program.run_decompositions({}))
-    signature = program.graph_signature
-    returned = next(node for node in program.graph.nodes if node.op == "output")
-    kinds = [spec.kind for spec in signature.output_specs]  # an input changed in place is an output too
-    returned.args = (tuple(a for a, k in zip(returned.args[0], kinds, strict=True) if k is OutputKind.USER_OUTPUT),)
-    model = copy_module(model, torch.float64)  # weights that are computed from others are then computed exactly
-    exact = dict(model.named_parameters()) | dict(model.named_buffers())
-    inputs = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
-
-    def constant(node: fx.Node) -> Any:
-        name = inputs.get(node.name)
-        if name is None:
-            return None
-        return exact[name].detach() if name in exact else program.constants.get(name, program.state_dict.get(name))
-
-    return program.graph_module, constant
-
-
-def _quietly(make: Callable[[], Any]) -> Any:
-    """torch.export prints whole graphs when it fails; what failed is in its exception."""
-    nowhere, before = io.StringIO(), logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
-            warnings.simplefilter("ignore")
-            return make()
-    finally:
-        logging.disable(before)
-
-
-class _Proxy(fx.Proxy):
-    """Remembers `x += y` as what it is: it changes x for everyone who holds it."""
-
-
-def _inplace(name: str) -> Callable[[Any, Any], Any]:
-    def method(self: fx.Proxy, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
-
-    return method
-
-
-for _name in _INPLACE:
-    setattr(_Proxy, f"__{_name}__", _inplace(_name))
-
-
-class _Tracer(fx.Tracer):
-    """Looks into torch's own modules too, except those whose forward asks what cannot be asked of a proxy."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.paths = {id(parameter): (path, parameter) for path, parameter in model.named_parameters()}
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        """The same as torch.fx gives, which searches all parameters for each that is read."""
-        path, _ = self.paths.get(id(attr_val), ("", None))
-        if not path:
-            return super().getattr(attr, attr_val, parameter_proxy_cache)
-        if path not in parameter_proxy_cache:
-            parameter_proxy_cache[path] = self.create_proxy("get_attr", path, (), {})
-        return parameter_proxy_cache[path]
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.modules.batchnorm._NormBase)
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
+    "slice", "chunk", "split", "split_with_sizes", "narrow", "view", "reshape", "transpose", "permute",
+    "getitem", "select", "unbind", "squeeze", "unsqueeze", "flatten", "unflatten",
+)  # fmt: skip
 
 
 class _Cell:
-    """The value of a name in the network's code: in-place ops change it for all names of the same tensor."""
+    """A value that names in the network's code hold: in-place ops change it for all names of the same tensor."""
 
     def __init__(self, value: Any, shared: bool = False) -> None:
         self.value = value
@@ -213,8 +104,8 @@ class _Reader:
         return self._call(node)
 
     def _placeholder(self, node: fx.Node) -> _Cell:
-        if self.constant is not None and (found := self.constant(node)) is not None:
-            return _Cell(found)
+        if self.constant is not None and (value := self.constant(node)) is not None:
+            return _Cell(value)
         if not self.fed:
             self.fed = True
             return _Cell(self.builder.input)
@@ -245,21 +136,21 @@ class _Reader:
         if name not in WORDS:
             if name in IMPOSSIBLE:
                 self.builder.refuse(*IMPOSSIBLE[name])
-            self.builder.unknown(f"the operation '{name}' is not known")
+            self.builder.give_up(f"the operation '{name}' is not known")
         for unwanted in ("memory_format", "dtype", "layout", "device", "pin_memory"):
             kwargs.pop(unwanted, None)
         kwargs = {{"input": "x", "self": "x", "other": "y"}.get(k, k): v for k, v in kwargs.items()}
         try:
             value = WORDS[name](self.builder, *args, **kwargs)
         except (TypeError, AttributeError, IndexError) as error:
-            self.builder.unknown(f"called in a way that is not read ({error})")
+            self.builder.give_up(f"called in a way that is not read ({error})")
         return self._store(node, name, inplace, value)
 
     def _store(self, node: fx.Node, name: str, inplace: bool, value: Any) -> _Cell:
         source = self.env.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
         if inplace and source is not None:
             if source.shared:
-                self.builder.unknown("it changes in place a tensor of which there are views")
+                self.builder.give_up("it changes in place a tensor of which there are views")
             source.value = value
             return source
         if source is not None and name in _ALIASES:
@@ -279,14 +170,14 @@ class _Reader:
             }
             if name in known:
                 return known[name]
-            self.builder.unknown(f"asks for the tensor's {name}")
+            self.builder.give_up(f"asks for the tensor's {name}")
         return getattr(value, name)
 
     def _value(self, argument: Any) -> Any:
         if isinstance(argument, fx.Node):
             return self.env[argument].value
         if self.constant is not None and type(argument) is int:
-            return _recognised(argument)
+            return _recognise_size(argument)
         if isinstance(argument, (tuple, list)):
             return type(argument)(self._value(a) for a in argument)
         if isinstance(argument, slice):
@@ -301,7 +192,7 @@ def _module_of(node: fx.Node) -> tuple[str, str]:
     return path.removeprefix("L['self'].").removeprefix("L__self___"), kind
 
 
-def _recognised(number: int) -> int | Size:
+def _recognise_size(number: int) -> int | Size:
     """A number that can only have come from the example's height or width, as what it stands for."""
     if number > 0 and number % HEIGHT == 0:
         return Size("h", Fraction(number // HEIGHT))
@@ -316,14 +207,14 @@ def _word(node: fx.Node) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return target._schema.name.split("::")[-1].removesuffix("_")
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    name = _INPLACE.get(name, name)
+    name = INPLACE.get(name, name)
     return name if name.startswith("__") else name.removesuffix("_") or name
 
 
 def _is_inplace(node: fx.Node) -> bool:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return (
-        name in _INPLACE
+        name in INPLACE
         or (name.endswith("_") and not name.startswith("__"))
         or node.kwargs.get("inplace") is True
         or (name in ("relu", "relu6", "hardtanh", "leaky_relu") and len(node.args) > 1 and node.args[-1] is True)

@@ -17,7 +17,8 @@ from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel, fi
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.fx_reader import exported, read, refuse_impossible, symbolic
+from memsr_compiler.trace.fx_reader import read, refuse_impossible
+from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import Unreadable, WrongChannels
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,10 @@ class GraphModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = run(self.graph, x)
-        return y if self.image_skip is None else y + enlarged(x, self.image_skip)
+        return y if self.image_skip is None else y + enlarge_image(x, self.image_skip)
 
 
-def enlarged(x: Tensor, skip: ImageSkip) -> Tensor:
+def enlarge_image(x: Tensor, skip: ImageSkip) -> Tensor:
     """The image (N, C, H, W) as an outside image skip adds it."""
     return nn.functional.interpolate(x, scale_factor=skip.factor, mode=skip.mode, align_corners=False)
 
@@ -100,7 +101,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             return _with_convolution(outcome)
         problems[reader] = outcome
         log.info("%s does not read it: %s", reader, outcome)
-    raise UnsupportedModel(_why_unread(model, problems))
+    raise UnsupportedModel(_explain_unread(model, problems))
 
 
 def _attempt(
@@ -126,10 +127,10 @@ def _attempt(
 def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float, float]) -> Traced:
     builder = Builder(channels, *input_range)
     if reader == EXPORT:
-        module, constant = exported(model, channels)
+        module, constant = export_module(model, channels)
         result = read(module, builder, constant)
     else:
-        module = symbolic(model)
+        module = trace_symbolically(model)
         try:
             result = read(module, builder)
         except Unreadable:
@@ -171,7 +172,7 @@ def _with_range(op: ir.Op, input_range: tuple[float, float]) -> ir.Op:
 
 
 def _possible_channels(model: nn.Module) -> list[int]:
-    """Numbers of channels that the input may have, likeliest first: the first convolution's, RGB, grey."""
+    """Numbers of channels that the input may have, likeliest first: what the first convolution takes, RGB, grey."""
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     candidates = [first.in_channels] if first is not None else []
     return list(dict.fromkeys([*candidates, 3, 1]))
@@ -217,8 +218,8 @@ def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
             raise Unreadable(f"read by {traced.reader} it differs from the network by {difference:.3g}")
 
 
-def _why_unread(model: nn.Module, problems: Mapping[str, Exception]) -> str:
-    """The reason why no reader got through, and the line of the model's code."""
+def _explain_unread(model: nn.Module, problems: Mapping[str, Exception]) -> str:
+    """The message that says what stopped the readers, and on which line of the model's code."""
     first, last = problems[SYMBOLIC], problems[EXPORT]
     if isinstance(last, MemsrError):
         return f"{last} ({EXPORT}); {SYMBOLIC}: {first_line(first)}"

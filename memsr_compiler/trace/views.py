@@ -1,4 +1,4 @@
-"""Tensors while a network is being read: an op of the graph each, and how its axes are looked at.
+"""A tensor while a network is being read: an op of the graph, and how its axes are looked at.
 
 Reshapes, permutations and views move no data in the IR.  A `View` remembers them as factors of the four axes, and
 only when an op wants a feature map again is it said what they come to: nothing, a channel shuffle, a pixel shuffle.
@@ -104,10 +104,10 @@ class View:
     def shape(self) -> tuple[int | Size, ...]:
         return tuple(_product(axis) for axis in self.axes)
 
-    def permuted(self, order: list[int]) -> View:
+    def permute(self, order: list[int]) -> View:
         return replace(self, axes=tuple(self.axes[i] for i in order))
 
-    def reshaped(self, shape: list[int | Size]) -> View:
+    def reshape(self, shape: list[int | Size]) -> View:
         """The same elements in the same order, read with other axes.  Raises Unreadable if factors are cut apart."""
         left = [f for axis in self.axes for f in axis if f.size != 1]
         axes: list[tuple[Factor, ...]] = []

@@ -12,7 +12,7 @@ from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.teachers.families.registry import family_named
+from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.load import import_factory
 from memsr_compiler.teachers.state_dict import call
 from memsr_compiler.version import VERSION
@@ -58,7 +58,7 @@ def _builder(
         factory = import_factory(arch)
         default = {"scale": scale} if "scale" in inspect.signature(factory).parameters else {}
         return factory, {**default, **arguments}, (0.0, 1.0)
-    family = family_named(arch, also=(*TEACHERS, *PLAIN))
+    family = find_family(arch, also=(*TEACHERS, *PLAIN))
     if "scale" not in inspect.signature(family.build).parameters:
         raise InvalidInput(
             f"--arch {arch}: gives images of the size that it is given; train takes networks that enlarge"

@@ -8,7 +8,8 @@ from itertools import combinations
 
 import pytest
 from helpers.graphs import add, conv, graph, random_graphs, relu, source
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.schedule import Carrying, Schedule, body_output, is_pointwise, nonnegative, schedule
@@ -83,20 +84,52 @@ def test_every_boundary_holds_all_that_later_layers_need(carry: Carrying, before
     require_sound(before, schedule(before, carry), carry)
 
 
-@pytest.mark.parametrize("carry", ["auto", "shift"])
-@many
-@given(random_graphs(most=8))
-def test_no_other_choice_takes_fewer_channels(carry: Carrying, before: ir.Graph) -> None:
+@st.composite
+def deep_graphs(draw: st.DrawFn) -> ir.Graph:
+    """Convolutions and ReLUs one upon the other, with skips from any value below, some of them narrow on the way."""
+    ops: list[ir.Op] = [source(2, draw(st.sampled_from([0.0, -1.0])))]
+    values = ["x"]
+    for i in range(draw(st.integers(3, 5))):
+        ops.append(conv(f"c{i}", values[-1], bias=draw(st.booleans())))
+        terms = []
+        for j, below in enumerate(draw(st.lists(st.sampled_from(values), max_size=2, unique=True))):
+            if draw(st.booleans()):
+                narrow = conv(f"n{i}.{j}", below, 1, 2, k=1, bias=draw(st.booleans()))
+                ops += [narrow, conv(f"w{i}.{j}", narrow.name, 2, 1, k=1, bias=draw(st.booleans()))]
+                below = f"w{i}.{j}"
+            terms.append(below)
+        ops += [add(f"s{i}", f"c{i}", *terms), relu(f"r{i}", f"s{i}")]
+        values += [f"s{i}", f"r{i}"]
+    return graph(*ops, conv("y", values[-1]))
+
+
+def require_fewest(before: ir.Graph, plan: Schedule, carry: Carrying) -> None:
     """Against every set of values that could be held instead, boundary after boundary."""
-    plan = schedule(before, carry)
     for boundary in range(1, plan.depth):
         candidates = holdable(before, plan, boundary)
+        assume(len(candidates) <= 11)
         fewest = min(
             sum(channels(before, n, carry) for n in held)
             for held in subsets(candidates)
             if enough(before, plan, boundary, held)
         )
         assert plan.width[boundary] == fewest
+
+
+@pytest.mark.parametrize("carry", ["auto", "shift"])
+@many
+@given(random_graphs(most=8))
+def test_no_other_choice_takes_fewer_channels(carry: Carrying, before: ir.Graph) -> None:
+    require_fewest(before, schedule(before, carry), carry)
+
+
+@pytest.mark.parametrize("carry", ["auto", "shift"])
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
+@given(deep_graphs())
+def test_no_other_choice_takes_fewer_channels_in_many_layers(carry: Carrying, before: ir.Graph) -> None:
+    plan = schedule(before, carry)
+    assert plan.depth >= 4
+    require_fewest(before, plan, carry)
 
 
 # -- by hand ---------------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from helpers.command_line import Run
 
 
 def test_inspect_says_why_not(run: Run, tmp_path: Path) -> None:
-    from memsr_compiler.teachers.families.registry import family_named
+    from memsr_compiler.teachers.families.registry import find_family
 
-    imdn = family_named("imdn").build(scale=2, blocks=1, channels=16)
+    imdn = find_family("imdn").build(scale=2, blocks=1, channels=16)
     torch.save(imdn.state_dict(), tmp_path / "imdn.pt")
     status, out, _ = run("inspect", tmp_path / "imdn.pt")
     assert status == 0 and "Not convertible: IMDB1.cca" in out

@@ -270,9 +270,9 @@ def test_a_failed_disk_leaves_nothing(
 
 
 def test_networks_that_have_no_plain_form(run: Run, photographs: Path, tmp_path: Path) -> None:
-    from memsr_compiler.teachers.families.registry import family_named
+    from memsr_compiler.teachers.families.registry import find_family
 
-    imdn = family_named("imdn").build(scale=2, blocks=1, channels=16)
+    imdn = find_family("imdn").build(scale=2, blocks=1, channels=16)
     torch.save(imdn.state_dict(), tmp_path / "imdn.pt")
     must_refuse(run, tmp_path, shrink(tmp_path / "imdn.pt", photographs, "--width", "8"), "IMDB1.cca")
 

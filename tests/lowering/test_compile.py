@@ -21,7 +21,7 @@ from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.lowering.compile import Report, compile_to_plain
 from memsr_compiler.lowering.inspection import inspect
 from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.teachers.families.registry import family_named
+from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.trace.trace import trace
 
@@ -47,7 +47,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 def build(name: str, **hyper: Any) -> nn.Module:
     """A family's network, random batch-norm statistics included, in eval mode."""
     torch.manual_seed(0)
-    network = family_named(name).build(**hyper)
+    network = find_family(name).build(**hyper)
     for m in network.modules():
         if isinstance(m, nn.BatchNorm2d):
             assert m.running_mean is not None and m.running_var is not None

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.registry import FAMILIES, family_named, recognise
+from memsr_compiler.teachers.families.registry import FAMILIES, find_family, recognise
 from memsr_compiler.teachers.load import read_teacher
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -48,7 +48,7 @@ SMALL: list[tuple[str, dict[str, object], set[str]]] = [
 def network(name: str, hyper: Mapping[str, object]) -> torch.nn.Module:
     """Freshly initialised with fixed randomness; batch normalisation's statistics are random too."""
     torch.manual_seed(0)
-    module = family_named(name).build(**hyper)
+    module = find_family(name).build(**hyper)
     for key, buffer in module.named_buffers():
         if key.endswith(("running_mean", "running_var")):
             buffer.uniform_(0.5, 1.5)
@@ -77,7 +77,7 @@ def test_a_saved_network_is_read_back(name: str, hyper: dict[str, object], hidde
     torch.save(teacher.state_dict(), tmp_path / "teacher.pth")
     loaded = read_teacher(tmp_path / "teacher.pth", arch_args={key: hyper[key] for key in hidden})
     assert loaded.family == name
-    assert loaded.input_range == family_named(name).input_range
+    assert loaded.input_range == find_family(name).input_range
     scale, colours = hyper.get("scale", 1), hyper.get("colours", 3)
     assert isinstance(scale, int)
     assert isinstance(colours, int)
@@ -109,17 +109,17 @@ def test_what_weights_do_not_show_has_to_be_said(
 )
 def test_a_scale_the_network_cannot_have_is_refused(name: str, hyper: dict[str, object]) -> None:
     with pytest.raises(InvalidInput, match="scale="):
-        family_named(name).build(**hyper)
+        find_family(name).build(**hyper)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InvalidInput, match=r"no such family.*edsr.*package\.module:factory"):
-        family_named("resnet")
+        find_family("resnet")
 
 
 def test_carn_uses_one_upsampler_of_several() -> None:
     shared = network("carn", {"scale": 2, "channels": 4, "multi_scale": True})
-    other = family_named("carn").build(scale=3, channels=4, multi_scale=True)
+    other = find_family("carn").build(scale=3, channels=4, multi_scale=True)
     other.load_state_dict(shared.state_dict())
     assert shared(torch.rand(1, 3, 4, 5)).shape == (1, 3, 8, 10)
     assert other(torch.rand(1, 3, 4, 5)).shape == (1, 3, 12, 15)

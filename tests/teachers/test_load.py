@@ -25,7 +25,7 @@ from torch import nn
 
 from memsr_compiler.errors import InvalidInput, RefusedPickle
 from memsr_compiler.teachers import pickle_scan, pt2
-from memsr_compiler.teachers.families.registry import family_named
+from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.families.vdsr import VDSR
 from memsr_compiler.teachers.load import load_teacher, read_teacher
 
@@ -167,8 +167,8 @@ def test_unknown_keys_name_the_ways_out(tmp_path: Path) -> None:
 def test_what_almost_fits_is_told_the_misfit(tmp_path: Path) -> None:
     """Also where the key is missing by which a family is recognised."""
     path = tmp_path / "a.pth"
-    edsr = family_named("edsr").build(scale=2, blocks=3, channels=4).state_dict()
-    carn = family_named("carn").build(scale=2, channels=4).state_dict()
+    edsr = find_family("edsr").build(scale=2, blocks=3, channels=4).state_dict()
+    carn = find_family("carn").build(scale=2, channels=4).state_dict()
     for state, change, reason in (
         (edsr, {"tail.1.bias": None}, r"do not fit edsr: missing tail\.1\.bias\. "),
         (edsr, {"extra.weight": torch.ones(1)}, r"do not fit edsr: unexpected extra\.weight\. "),
@@ -426,15 +426,15 @@ def test_torchscript_names_the_way_out(tmp_path: Path) -> None:
         read_teacher(tmp_path / "a.pt")
 
 
-def saved(write: Callable[[io.BytesIO], object]) -> bytes:
+def save_bytes(write: Callable[[io.BytesIO], object]) -> bytes:
     stream = io.BytesIO()
     write(stream)
     return stream.getvalue()
 
 
 CHECKPOINTS = [
-    saved(lambda stream: torch.save(small().state_dict(), stream)),
-    saved(lambda stream: torch.save(small().state_dict(), stream, _use_new_zipfile_serialization=False)),
+    save_bytes(lambda stream: torch.save(small().state_dict(), stream)),
+    save_bytes(lambda stream: torch.save(small().state_dict(), stream, _use_new_zipfile_serialization=False)),
 ]
 
 
@@ -481,10 +481,10 @@ def archive() -> bytes:
     torch.manual_seed(2)
     free = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     program = torch.export.export(Tiny().eval(), (torch.rand(2, 1, 6, 7),), dynamic_shapes=(free,))
-    return saved(lambda stream: torch.export.save(program, stream))
+    return save_bytes(lambda stream: torch.export.save(program, stream))
 
 
-def edited(data: bytes, edit: Callable[[dict[str, bytes]], None]) -> bytes:
+def edit_archive(data: bytes, edit: Callable[[dict[str, bytes]], None]) -> bytes:
     """The archive with its members changed by `edit`, by their names without the top folder."""
     with zipfile.ZipFile(io.BytesIO(data)) as source:
         members = {name.partition("/")[2]: source.read(name) for name in source.namelist()}
@@ -496,7 +496,7 @@ def edited(data: bytes, edit: Callable[[dict[str, bytes]], None]) -> bytes:
     return stream.getvalue()
 
 
-def replaced(record: str, old: str, new: str) -> Callable[[dict[str, bytes]], None]:
+def replace_text(record: str, old: str, new: str) -> Callable[[dict[str, bytes]], None]:
     """An edit of one JSON record as text; `old` has to be there."""
 
     def edit(members: dict[str, bytes]) -> None:
@@ -508,7 +508,7 @@ def replaced(record: str, old: str, new: str) -> Callable[[dict[str, bytes]], No
 
 
 def bomb(trace: Path) -> bytes:
-    return saved(lambda stream: torch.save((Bomb(trace),), stream))
+    return save_bytes(lambda stream: torch.save((Bomb(trace),), stream))
 
 
 def code(trace: Path) -> str:
@@ -531,10 +531,10 @@ def test_an_exported_network_runs_at_any_size(archive: bytes, tmp_path: Path) ->
 
 
 def test_rewriting_an_archive_alone_is_no_reason_to_refuse(archive: bytes) -> None:
-    assert pt2.suspicions(edited(archive, lambda members: None)) == []
+    assert pt2.suspicions(edit_archive(archive, lambda members: None)) == []
 
 
-def guarded(archive: bytes, guard: str) -> bytes:
+def add_guard(archive: bytes, guard: str) -> bytes:
     """The archive with a condition on sizes, as torch 2.10 writes them."""
 
     def edit(members: dict[str, bytes]) -> None:
@@ -542,12 +542,12 @@ def guarded(archive: bytes, guard: str) -> bytes:
         program["guards_code"] = [guard]
         members["models/model.json"] = json.dumps(program).encode()
 
-    return edited(archive, edit)
+    return edit_archive(archive, edit)
 
 
 def test_conditions_on_sizes_are_no_reason_to_refuse(archive: bytes) -> None:
     for guard in ("3*L['input'].size()[2]*L['input'].size()[3] <= 2147483647", "L['x'].size()[3] != 4 and not (1 > 2)"):
-        assert pt2.suspicions(guarded(archive, guard)) == []
+        assert pt2.suspicions(add_guard(archive, guard)) == []
     for guard in (
         "__import__('os')",
         "L['x'].data",
@@ -557,7 +557,7 @@ def test_conditions_on_sizes_are_no_reason_to_refuse(archive: bytes) -> None:
         "L['x'].size()[2]; f",
         "f(1)",
     ):
-        assert pt2.suspicions(guarded(archive, guard)) == [f"guards_code is {guard!r}"]
+        assert pt2.suspicions(add_guard(archive, guard)) == [f"guards_code is {guard!r}"]
 
 
 Edit = Callable[[dict[str, bytes]], None]
@@ -581,10 +581,10 @@ def hostile(trace: Path) -> Mapping[str, Edit]:
 
         return edit
 
-    pickled = replaced(weights, '"use_pickle": false', '"use_pickle": true')
+    pickled = replace_text(weights, '"use_pickle": false', '"use_pickle": true')
     opaque = both(
-        replaced(constants, '"tensor_0"', '"opaque_obj_0"'),
-        replaced(constants, '"use_pickle": false', '"use_pickle": true'),
+        replace_text(constants, '"tensor_0"', '"opaque_obj_0"'),
+        replace_text(constants, '"use_pickle": false', '"use_pickle": true'),
     )
     return {
         "sample inputs": add("data/sample_inputs/model.pt", bomb(trace)),
@@ -594,26 +594,26 @@ def hostile(trace: Path) -> Mapping[str, Edit]:
         "legacy weights": add("data/weights/model.pt", bomb(trace)),
         "compiled code": add("data/aotinductor/model/a.so", b"\x7fELF"),
         "another model": add("models/other.json", b"{}"),
-        "size": replaced(model, "Symbol('", f"{code(trace)} or Symbol('"),
-        "attribute": replaced(model, "torch.ops.aten.add.Tensor", "torch.os.system"),
-        "operator": replaced(model, "torch.ops.aten.add.Tensor", "_operator.methodcaller"),
-        "file": replaced(model, "torch.ops.aten.add.Tensor", "torch.ops.aten.from_file.default"),
-        "name": replaced(model, '"name": "x"', f'"name": "x={code(trace)}"'),
-        "key": replaced(model, '"x": {', f'"x={code(trace)}": {{'),
-        "container": replaced(model, "builtins.dict", "collections.defaultdict"),
-        "enumeration": replaced(
+        "size": replace_text(model, "Symbol('", f"{code(trace)} or Symbol('"),
+        "attribute": replace_text(model, "torch.ops.aten.add.Tensor", "torch.os.system"),
+        "operator": replace_text(model, "torch.ops.aten.add.Tensor", "_operator.methodcaller"),
+        "file": replace_text(model, "torch.ops.aten.add.Tensor", "torch.ops.aten.from_file.default"),
+        "name": replace_text(model, '"name": "x"', f'"name": "x={code(trace)}"'),
+        "key": replace_text(model, '"x": {', f'"x={code(trace)}": {{'),
+        "container": replace_text(model, "builtins.dict", "collections.defaultdict"),
+        "enumeration": replace_text(
             model,
             '\\"type\\": \\"builtins.tuple\\", \\"context\\": \\"null\\"',
             '\\"type\\": \\"builtins.tuple\\", \\"context\\": \\"{\\\\\\"__enum__\\\\\\": true}\\"',
         ),
-        "hidden in metadata": replaced(model, '"metadata": {', '"metadata": {"x": [{"expr_str": "exec()"}], '),
+        "hidden in metadata": replace_text(model, '"metadata": {', '"metadata": {"x": [{"expr_str": "exec()"}], '),
     }
 
 
 @pytest.mark.parametrize("name", hostile(Path("trace")))
 def test_a_hostile_archive_is_refused(name: str, archive: bytes, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
-    (tmp_path / "a.pt2").write_bytes(edited(archive, hostile(trace)[name]))
+    (tmp_path / "a.pt2").write_bytes(edit_archive(archive, hostile(trace)[name]))
     with pytest.raises(RefusedPickle, match=r"a\.pt2: loading this .pt2 archive could execute.*--allow-pickle"):
         read_teacher(tmp_path / "a.pt2")
     assert not trace.exists()
@@ -632,14 +632,14 @@ def test_a_hostile_archive_is_refused(name: str, archive: bytes, tmp_path: Path)
 )
 def test_torch_itself_would_have_executed_it(name: str, archive: bytes, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
-    (tmp_path / "a.pt2").write_bytes(edited(archive, hostile(trace)[name]))
+    (tmp_path / "a.pt2").write_bytes(edit_archive(archive, hostile(trace)[name]))
     with contextlib.suppress(InvalidInput):
         read_teacher(tmp_path / "a.pt2", allow_pickle=True)
     assert trace.exists()
 
 
 def test_an_archive_that_declares_more_than_it_stores(archive: bytes, tmp_path: Path) -> None:
-    content = edited(archive, lambda members: members.update({"data/weights/weight_0": b""}))
+    content = edit_archive(archive, lambda members: members.update({"data/weights/weight_0": b""}))
     (tmp_path / "a.pt2").write_bytes(content)
     with pytest.raises(InvalidInput, match=r"conv\.weight: declares 36 numbers, and the file stores 0 bytes"):
         read_teacher(tmp_path / "a.pt2")
@@ -654,7 +654,7 @@ def test_an_incomplete_archive(record: str, content: bytes | None, archive: byte
         else:
             members[record] = content
 
-    (tmp_path / "a.pt2").write_bytes(edited(archive, edit))
+    (tmp_path / "a.pt2").write_bytes(edit_archive(archive, edit))
     with pytest.raises(InvalidInput):
         read_teacher(tmp_path / "a.pt2")
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from memsr_compiler import ir
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.builder import Builder
-from memsr_compiler.trace.fx_reader import exported, refuse_impossible, symbolic
+from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.trace import trace
+from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import Unreadable, WrongChannels
 
 
@@ -44,11 +45,11 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
     export = torch.export.export
 
-    def counted(*args: Any, **options: Any) -> Any:
+    def count(*args: Any, **options: Any) -> Any:
         calls.append(args)
         return export(*args, **options)
 
-    monkeypatch.setattr(torch.export, "export", counted)
+    monkeypatch.setattr(torch.export, "export", count)
     return calls
 
 
@@ -109,7 +110,7 @@ def test_attention_is_refused_before_the_rest_is_understood(exports: list[Any]) 
 
 
 def refuse(model: nn.Module) -> None:
-    graph = symbolic(model).graph
+    graph = trace_symbolically(model).graph
     refuse_impossible(graph, frozenset(node.name for node in graph.nodes if node.op == "placeholder"))
 
 
@@ -129,7 +130,7 @@ def test_only_what_the_image_goes_through_is_refused() -> None:
 
 def test_an_export_is_refused_before_it_is_taken_apart() -> None:
     with pytest.raises(UnsupportedModel, match="gelu: it is curved"):
-        exported(Between(F.gelu), 3)
+        export_module(Between(F.gelu), 3)
 
 
 def test_a_wrong_number_of_channels_has_a_type_of_its_own() -> None:
@@ -149,5 +150,5 @@ def test_a_wrong_number_of_channels_has_a_type_of_its_own() -> None:
 def test_an_error_knows_whether_it_is_located() -> None:
     assert not Unreadable("a reshape loses elements").located
     with pytest.raises(Unreadable) as e:
-        Builder(3, 0.0, 1.0).unknown("not read")
+        Builder(3, 0.0, 1.0).give_up("not read")
     assert e.value.located

@@ -16,8 +16,9 @@ from memsr_compiler.ir.interpreter import run
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.lowering.equivalence import check_equivalence
 from memsr_compiler.trace.builder import Builder
-from memsr_compiler.trace.fx_reader import exported, read, symbolic
+from memsr_compiler.trace.fx_reader import read
 from memsr_compiler.trace.trace import trace
+from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import Unreadable, View
 
 BOUNDS = torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1)
@@ -25,7 +26,7 @@ Between = Callable[[Tensor], Tensor]
 
 
 class Net(nn.Module):
-    """What is tested, on the image, before a convolution that takes whatever channels it gives."""
+    """A network: what is tested, on the image, and then a convolution that takes whatever channels it gives."""
 
     mean: Tensor
 
@@ -57,9 +58,9 @@ def by(reader: str, model: nn.Module) -> ir.Graph:
     """The graph one of the readers gives."""
     builder = Builder(3, 0.0, 1.0)
     if reader == "symbolic":
-        view = read(symbolic(model), builder)
+        view = read(trace_symbolically(model), builder)
     else:
-        module, constant = exported(model, 3)
+        module, constant = export_module(model, 3)
         view = read(module, builder, constant)
     assert isinstance(view, View)
     return builder.graph(view)
@@ -156,7 +157,7 @@ def test_input_changed_in_place() -> None:
     model = MeanShift(lambda x: x).double()
     assert check_equivalence(model, model, images=images)
     assert torch.equal(images[0], before)
-    module, _ = exported(model.float(), 3)
+    module, _ = export_module(model.float(), 3)
     returned = next(n for n in module.graph.nodes if n.op == "output")
     assert len(returned.args[0]) == 1
 

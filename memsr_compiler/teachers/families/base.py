@@ -1,4 +1,4 @@
-"""A teacher family, and the few words its files share."""
+"""A teacher family, and the few words that the families' files share."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def has_kernels(shapes: Mapping[str, torch.Size], *keys: str) -> bool:
 
 
 def count_keys(shapes: Mapping[str, torch.Size], template: str, first: int = 0) -> int:
-    """Count the keys template.format(first), .format(first + 1), ..., up to the first that is none."""
+    """Number of template.format(first), .format(first + 1), ... that are keys, up to the first that is not."""
     return next(index for index in count(first) if template.format(index) not in shapes) - first

@@ -23,7 +23,7 @@ from memsr_compiler.teachers.families import (
 )
 from memsr_compiler.teachers.families.base import Family
 
-__all__ = ["FAMILIES", "Family", "family_named", "recognise"]
+__all__ = ["FAMILIES", "Family", "find_family", "recognise"]
 
 FAMILIES: tuple[Family, ...] = (
     edsr.FAMILY,
@@ -43,7 +43,7 @@ FAMILIES: tuple[Family, ...] = (
 """Every family, in the order in which they are tried; no state dict belongs to two of them."""
 
 
-def family_named(name: str, *, also: Iterable[str] = ()) -> Family:
+def find_family(name: str, *, also: Iterable[str] = ()) -> Family:
     """The family that `--arch` calls by this name; InvalidInput lists the names there are, `also` first."""
     for family in FAMILIES:
         if family.name == name:
@@ -54,5 +54,5 @@ def family_named(name: str, *, also: Iterable[str] = ()) -> Family:
 
 def recognise(shapes: Mapping[str, torch.Size]) -> list[tuple[Family, dict[str, object]]]:
     """Every family that a state dict of these shapes could belong to, with its hyper-parameters."""
-    found = ((family, family.infer(shapes)) for family in FAMILIES)
-    return [(family, hyper) for family, hyper in found if hyper is not None]
+    guesses = ((family, family.infer(shapes)) for family in FAMILIES)
+    return [(family, hyper) for family, hyper in guesses if hyper is not None]

@@ -63,7 +63,7 @@ class ResidualDistillation(nn.Module):
         self.esa = SpatialAttention(channels, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fuse and gate the parts that were kept; the block's input is not added again."""
+        """The features that were kept, fused and gated; the block's input is not added again."""
         kept1, rest = self.act(self.c1_d(x)), self.act(x + self.c1_r(x))
         kept2, rest2 = self.act(self.c2_d(rest)), self.act(rest + self.c2_r(rest))
         kept3, rest3 = self.act(self.c3_d(rest2)), self.act(rest2 + self.c3_r(rest2))

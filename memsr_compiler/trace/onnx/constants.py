@@ -1,4 +1,4 @@
-"""Values that an ONNX network computes without its image: weight algebra, and sizes.
+"""Computing what an ONNX network computes without its image: weight algebra, and sizes.
 
 Known values are NumPy arrays: float64, int64, bool, or objects where a height or width that stays free, a
 `Size`, is among the numbers. What a small file may make of its constants is bounded.
@@ -21,7 +21,7 @@ from memsr_compiler.trace.views import Size, Unreadable
 VOCABULARY = (algebra, elementwise, shape)  # imported, their folds are in FOLDS
 
 MISUSE = (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError, ArithmeticError)
-"""The errors of an operation to which a file's node gives operands that it cannot take."""
+"""Errors of an operation to which a file's node gives operands that it cannot take."""
 
 
 def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:

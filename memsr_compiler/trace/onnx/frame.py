@@ -12,7 +12,7 @@ from memsr_compiler.trace.views import BATCH, Axes, Factor, Size, Unreadable, Vi
 
 @dataclass(frozen=True)
 class Frame:
-    """The size of the image as the file says it: None where it is free.
+    """The size of the image as the file has it: None where it is free.
 
     In a file of a fixed size every size is a plain number, and a height cannot be told from a number of
     channels that happens to be the same. So nothing is decided by value: a reshape is read element by
@@ -28,17 +28,17 @@ class Frame:
         """The sizes of x's axes as the network sees them: numbers if the file fixes them."""
         if self.batch is None and self.height is None:
             return list(x.shape)
-        axes = self._bare(x).axes
+        axes = self._drop_batch(x).axes
         if self.height is None:
             return list(replace(x, axes=axes).shape)
         return [math.prod(self._pixels(f) for f in axis) for axis in axes]
 
-    def reshaped(self, x: View, target: Sequence[int | Size]) -> View:
+    def reshape(self, x: View, target: Sequence[int | Size]) -> View:
         """x with other axes; -1 stands for what is left.  Raises Unreadable if an axis is cut apart."""
-        bare = self._bare(x)
+        bare = self._drop_batch(x)
         if self.height is None:
             sizes = [_missing(bare, target) if n == -1 else n for n in target]
-            return self._batched(bare.reshaped(sizes))
+            return self._add_batch(bare.reshape(sizes))
         left = [f for axis in bare.axes for f in axis if f.size != 1]
         numbers = [int(n) for n in target]  # type: ignore[arg-type]
         if -1 in numbers:
@@ -51,19 +51,19 @@ class Frame:
         axes = tuple(self._cut(left, n) for n in numbers)
         if left:
             raise Unreadable(f"a reshape to {numbers} loses elements")
-        return self._batched(replace(x, axes=axes))
+        return self._add_batch(replace(x, axes=axes))
 
-    def moved(self, x: View, change: Callable[[Axes], Axes]) -> View:
+    def change_axes(self, x: View, change: Callable[[Axes], Axes]) -> View:
         """x with its axes changed; where the batch is 1 its axis is any axis of size 1, best the first."""
-        bare = self._bare(x)
-        return self._batched(replace(x, axes=change(bare.axes)))
+        bare = self._drop_batch(x)
+        return self._add_batch(replace(x, axes=change(bare.axes)))
 
-    def _bare(self, x: View) -> View:
+    def _drop_batch(self, x: View) -> View:
         if self.batch is None:
             return x
         return replace(x, axes=tuple(tuple(f for f in axis if f.axis != "n" and f.size != 1) for axis in x.axes))
 
-    def _batched(self, x: View) -> View:
+    def _add_batch(self, x: View) -> View:
         if self.batch is None:
             return x
         axes = list(x.axes)

@@ -80,7 +80,7 @@ class _Reader:
             self.builder.refuse(str(error), "simplify the file (onnxsim), or export it with another exporter")
         except MISUSE as error:
             said = first_line(error)
-            self.builder.unknown(f"used in a way that is not read ({said}); export it with another exporter")
+            self.builder.give_up(f"used in a way that is not read ({said}); export it with another exporter")
 
     def _word(self, node: Node, operands: list[Value | None]) -> Sequence[Value]:
         if node.op in REFUSED and REFUSED[node.op] == REFUSED["QuantizeLinear"]:
@@ -91,7 +91,7 @@ class _Reader:
         if node.op in REFUSED:
             self.builder.refuse(*REFUSED[node.op])
         if node.op not in ONNX_WORDS:
-            self.builder.unknown("this operator is not known; export the network without it")
+            self.builder.give_up("this operator is not known; export the network without it")
         if any(isinstance(v, Resized) for v in operands) and node.op not in _TAKES_RESIZED:
             self.builder.refuse(
                 "the enlarged image is used for something else than one sum at the end",
@@ -120,7 +120,7 @@ class _Reader:
     def _store(self, node: Node, results: Sequence[Value]) -> None:
         for name, value in zip(node.outputs, results, strict=False):
             if isinstance(value, View):
-                self._bounded(value)
+                self._check_size(value)
             elif isinstance(value, np.ndarray):
                 self.left -= value.size
                 if self.left < 0:
@@ -129,7 +129,7 @@ class _Reader:
                     )
             self.values[name] = value
 
-    def _bounded(self, view: View) -> None:
+    def _check_size(self, view: View) -> None:
         kind = self.builder.types[view.op]
         self.context.room(kind.scale, MAX_SCALE, "an enlargement")
         self.context.room(

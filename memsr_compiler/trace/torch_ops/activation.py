@@ -39,7 +39,7 @@ def leaky_relu(b: Builder, x: View, negative_slope: float = 0.01, inplace: bool 
 
 @word("rrelu", "rrelu_with_noise")
 def rrelu(b: Builder, x: View, *rest: Any, **_: object) -> View:
-    b.unknown("a randomised ReLU is not read; use LeakyReLU with the mean slope")
+    b.give_up("a randomised ReLU is not read; use LeakyReLU with the mean slope")
 
 
 @word("abs", "absolute")
@@ -117,9 +117,9 @@ def _bounds(b: Builder, x: View, constant: Any) -> Tensor:
     bounds = b.per_channel(constant, x)
     if bounds is None:
         shape = tuple(torch.as_tensor(constant).shape)
-        b.unknown(f"a bound of shape {shape} is not one number for each of {b.channels(x)} channels (1, C, 1, 1)")
+        b.give_up(f"a bound of shape {shape} is not one number for each of {b.channels(x)} channels (1, C, 1, 1)")
     if not bool(torch.isfinite(bounds).all()):
-        b.unknown("a bound is infinite or NaN for some channels; give each channel a finite one")
+        b.give_up("a bound is infinite or NaN for some channels; give each channel a finite one")
     return bounds
 
 

@@ -156,7 +156,7 @@ def _over_channels(b: Builder, x: View, kind: str, dim: Any, keepdim: bool) -> V
     if any(f.axis in "hw" for d in dims for f in x.axes[d]):
         b.refuse(*POOLING)
     if len(x.axes) != 4 or dims != {1}:
-        b.unknown(f"its {kind} is over axes {sorted(dims)} of {len(x.axes)}; write it over all channels (dim=1)")
+        b.give_up(f"its {kind} is over axes {sorted(dims)} of {len(x.axes)}; write it over all channels (dim=1)")
     width = b.channels(x)
     weight = torch.full((1, width, 1, 1), 1.0 / width if kind == "mean" else 1.0, dtype=torch.float64)
     bias = torch.zeros(1, dtype=torch.float64)

@@ -96,7 +96,7 @@ def index(b: Builder, x: Any, key: Any) -> Any:
         return x[key]
     keys = list(key) if isinstance(key, tuple) else [key]
     if any(k is None for k in keys):
-        b.unknown("indexing with None adds an axis; write it as unsqueeze")
+        b.give_up("indexing with None adds an axis; write it as unsqueeze")
     if Ellipsis in keys:
         at = keys.index(Ellipsis)
         keys[at : at + 1] = [slice(None)] * (len(x.axes) - len(keys) + 1)
@@ -155,7 +155,7 @@ def unbind(b: Builder, x: View, dim: int = 0) -> tuple[View, ...]:
 @word("stack")
 def stack(b: Builder, tensors: Sequence[View], dim: int = 0) -> View:
     if dim not in (1, -3) or any(len(t.axes) != 3 for t in tensors):
-        b.unknown(f"it stacks along axis {dim}; concatenate channels instead")
+        b.give_up(f"it stacks along axis {dim}; concatenate channels instead")
     return cat(b, [unsqueeze(b, t, 1) for t in tensors], 1)
 
 
@@ -175,7 +175,7 @@ def size(b: Builder, x: View, dim: int | None = None) -> Any:
 @word("view", "reshape", "_unsafe_view")
 def reshape(b: Builder, x: View, *shape: Any) -> View:
     sizes = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else list(shape)
-    return x.reshaped(sizes)
+    return x.reshape(sizes)
 
 
 @word("flatten")
@@ -188,20 +188,20 @@ def flatten(b: Builder, x: View, start_dim: int = 0, end_dim: int = -1) -> View:
 @word("unflatten")
 def unflatten(b: Builder, x: View, dim: int, sizes: Sequence[Any]) -> View:
     shape = list(x.shape)
-    return x.reshaped([*shape[: dim % len(shape)], *sizes, *shape[dim % len(shape) + 1 :]])
+    return x.reshape([*shape[: dim % len(shape)], *sizes, *shape[dim % len(shape) + 1 :]])
 
 
 @word("permute")
 def permute(b: Builder, x: View, *dims: Any) -> View:
     order = list(dims[0]) if len(dims) == 1 and isinstance(dims[0], Sequence) else list(dims)
-    return x.permuted([d % len(x.axes) for d in order])
+    return x.permute([d % len(x.axes) for d in order])
 
 
 @word("transpose", "swapaxes", "swapdims")
 def transpose(b: Builder, x: View, dim0: int, dim1: int) -> View:
     order = list(range(len(x.axes)))
     order[dim0], order[dim1] = order[dim1], order[dim0]
-    return x.permuted(order)
+    return x.permute(order)
 
 
 @word("unsqueeze")
@@ -233,7 +233,7 @@ def tile(b: Builder, x: View, *dims: Any) -> View:
 @word("repeat_interleave")
 def repeat_interleave(b: Builder, x: View, repeats: int, dim: int | None = None) -> View:
     if dim not in (1, -3):
-        b.unknown("pixels are repeated along one axis; write it as nearest-neighbour interpolate")
+        b.give_up("pixels are repeated along one axis; write it as nearest-neighbour interpolate")
     return select(b, x, [c for c in range(b.channels(x)) for _ in range(repeats)])
 
 

@@ -1,4 +1,4 @@
-"""What an ONNX file computes from constants alone."""
+"""Nodes of ONNX files that compute from constants alone."""
 
 from __future__ import annotations
 

@@ -40,25 +40,25 @@ def by_hand(x: torch.Tensor) -> torch.Tensor:
     return x.view(n, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // 4, 2 * h, 2 * w)
 
 
-def unshuffled(x: torch.Tensor) -> torch.Tensor:
+def unshuffle(x: torch.Tensor) -> torch.Tensor:
     return nn.functional.pixel_unshuffle(nn.functional.pixel_shuffle(x, 2).relu(), 2)
 
 
-def upsampled(x: torch.Tensor) -> torch.Tensor:
+def upsample(x: torch.Tensor) -> torch.Tensor:
     return nn.functional.interpolate(x, scale_factor=3, mode="nearest")
 
 
-def shuffled(x: torch.Tensor) -> torch.Tensor:
+def shuffle_channels(x: torch.Tensor) -> torch.Tensor:
     n, c, h, w = x.shape
     return x.view(n, 3, c // 3, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
 
 
-def resized(x: torch.Tensor) -> torch.Tensor:
+def resize(x: torch.Tensor) -> torch.Tensor:
     return nn.functional.interpolate(x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 18])
-@pytest.mark.parametrize("shuffle", [nn.PixelShuffle(2), by_hand, unshuffled, upsampled, resized, shuffled])
+@pytest.mark.parametrize("shuffle", [nn.PixelShuffle(2), by_hand, unshuffle, upsample, resize, shuffle_channels])
 @pytest.mark.parametrize("free", [True, False])
 def test_networks_exported_by_pytorch(opset: int, shuffle: Any, free: bool, tmp_path: Path) -> None:
     torch.manual_seed(opset)

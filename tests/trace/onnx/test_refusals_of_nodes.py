@@ -1,4 +1,4 @@
-"""What cannot be plain in ONNX files, or is not read."""
+"""Nodes of ONNX files that cannot be plain, or are not read."""
 
 from __future__ import annotations
 

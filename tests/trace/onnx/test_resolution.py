@@ -1,4 +1,4 @@
-"""What changes the resolution in ONNX files."""
+"""Nodes of ONNX files that change the resolution."""
 
 from __future__ import annotations
 

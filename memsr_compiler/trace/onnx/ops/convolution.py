@@ -41,7 +41,7 @@ def _pads(c: Context, node: Node, totals: Sequence[int]) -> list[int]:
         small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
         return [*small, *large] if kind == "SAME_UPPER" else [*large, *small]
     if kind != "NOTSET":
-        c.builder.unknown(f"auto_pad {kind} is not read; write the padding out")
+        c.builder.give_up(f"auto_pad {kind} is not read; write the padding out")
     pads = node.integers("pads", [0, 0, 0, 0])
     if len(pads) != 4 or min(pads) < 0:
         raise InvalidInput(f"{node.name}: pads {pads} are not four sizes.")

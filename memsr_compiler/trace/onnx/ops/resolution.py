@@ -92,7 +92,7 @@ def resize(
             )
         return b.enlarge(x, factor)
     if mode not in ("linear", "cubic"):
-        b.unknown(f"mode {mode} is not read; use nearest")
+        b.give_up(f"mode {mode} is not read; use nearest")
     if coordinates not in ("half_pixel", "pytorch_half_pixel"):
         b.refuse(f"{mode} enlargement with {coordinates} is not kept", "use half_pixel (align_corners=False)")
     if mode == "cubic" and abs(node.number("cubic_coeff_a", -0.75) + 0.75) > 1e-6:
@@ -112,7 +112,7 @@ def _enlargement(c: Context, node: Node, x: View, scales: Value | None, sizes: V
     axes = [c.axis(x, a) for a in node.integers("axes", list(range(len(own))))]
     factors: list[Any] = [1] * len(own)
     if node.text("keep_aspect_ratio_policy", "stretch") != "stretch":
-        c.builder.unknown("keep_aspect_ratio_policy is not read; use stretch")
+        c.builder.give_up("keep_aspect_ratio_policy is not read; use stretch")
     if isinstance(sizes, np.ndarray) and sizes.size:
         for axis, new in zip(axes, list_numbers(sizes), strict=True):
             factors[axis] = _ratio(new, own[axis])

@@ -72,7 +72,7 @@ def gather(c: Context, node: Node, x: View, index: Value) -> View:
     chosen = torch_shape.select(c.builder, x, [i % width for i in numbers])
     assert isinstance(index, np.ndarray), "c.integers saw to it"
     if index.ndim == 0:  # the channel axis is dropped
-        return c.frame.moved(chosen, lambda axes: (axes[0], *axes[2:]))
+        return c.frame.change_axes(chosen, lambda axes: (axes[0], *axes[2:]))
     if index.ndim > 1:
         c.builder.refuse("its index has several axes", "select channels with a list")
     return chosen
@@ -85,7 +85,7 @@ def reshape(c: Context, node: Node, x: View, shape: Value) -> View:
         own = c.frame.shape(x) if 0 in target else []
         target = [own[i] if n == 0 else n for i, n in enumerate(target)]
     try:
-        return c.frame.reshaped(x, target)
+        return c.frame.reshape(x, target)
     except Unreadable as error:
         fixed = "at the size that the file fixes; export it with dynamic height and width"
         c.builder.refuse(str(error), "use a pixel shuffle" if c.frame.height is None else fixed)
@@ -99,7 +99,7 @@ def flatten(c: Context, node: Node, x: View) -> View:
     def merge(axes: Axes) -> Axes:
         return (tuple(f for axis in axes[:at] for f in axis), tuple(f for axis in axes[at:] for f in axis))
 
-    return c.frame.moved(x, merge)
+    return c.frame.change_axes(x, merge)
 
 
 @onnx_word("Transpose")
@@ -107,7 +107,7 @@ def transpose(c: Context, node: Node, x: View) -> View:
     order = node.integers("perm", list(range(len(x.axes)))[::-1])
     if sorted(order) != list(range(len(x.axes))):
         raise InvalidInput(f"{node.name}: perm {order} is no order of {len(x.axes)} axes.")
-    return c.frame.moved(x, lambda axes: tuple(axes[i] for i in order))
+    return c.frame.change_axes(x, lambda axes: tuple(axes[i] for i in order))
 
 
 @onnx_word("Unsqueeze")
@@ -120,7 +120,7 @@ def unsqueeze(c: Context, node: Node, x: View, axes: Value | None = None) -> Vie
         left = list(old)
         return tuple(() if i in new else left.pop(0) for i in range(rank))
 
-    return c.frame.moved(x, widen)
+    return c.frame.change_axes(x, widen)
 
 
 @onnx_word("Squeeze")
@@ -130,7 +130,7 @@ def squeeze(c: Context, node: Node, x: View, axes: Value | None = None) -> View:
     gone = {c.axis(x, a) for a in dropped} or {i for i, n in enumerate(shape) if n == 1}
     if any(shape[i] != 1 for i in gone):
         c.builder.refuse(f"it drops axes {sorted(gone)} of {'x'.join(map(str, shape))}", "drop axes of size 1 only")
-    return c.frame.moved(x, lambda old: tuple(axis for i, axis in enumerate(old) if i not in gone))
+    return c.frame.change_axes(x, lambda old: tuple(axis for i, axis in enumerate(old) if i not in gone))
 
 
 @onnx_word("Shape")

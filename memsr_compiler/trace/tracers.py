@@ -1,0 +1,108 @@
+"""The two ways to a network's torch.fx graph: `torch.fx.symbolic_trace` is quick, `torch.export` understands more."""
+
+from __future__ import annotations
+
+import io
+import logging
+import operator
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.trace.fx_reader import HEIGHT, INPLACE, WIDTH, refuse_impossible
+from memsr_compiler.trace.views import BATCH
+
+
+def trace_symbolically(model: nn.Module) -> fx.GraphModule:
+    """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises."""
+    traced = copy_module(model, torch.float64)  # a tracer may leave proxies behind in what it traces
+    return fx.GraphModule(traced, _Tracer(traced).trace(traced))
+
+
+def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[[fx.Node], Any]]:
+    """The network as torch.export sees it, functional, with a way to find the constants among its inputs.
+
+    Height and width are fixed, at sizes by which they are recognised: an export with free ones takes several times as
+    long, and of a network that asks for them it says no more.  Raises what export and `refuse_impossible` raise.
+    """
+    from torch.export import export
+    from torch.export.graph_signature import OutputKind
+
+    example = torch.empty(BATCH, channels, HEIGHT, WIDTH)  # no pixel is computed
+    program = _quietly(lambda: export(copy_module(model, torch.float32), (example,)))
+    refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
+    program = _quietly(lambda: program.run_decompositions({}))
+    signature = program.graph_signature
+    returned = next(node for node in program.graph.nodes if node.op == "output")
+    kinds = [spec.kind for spec in signature.output_specs]  # an input changed in place is an output too
+    returned.args = (tuple(a for a, k in zip(returned.args[0], kinds, strict=True) if k is OutputKind.USER_OUTPUT),)
+    model = copy_module(model, torch.float64)  # weights that are computed from others are then computed exactly
+    exact = dict(model.named_parameters()) | dict(model.named_buffers())
+    inputs = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+
+    def constant(node: fx.Node) -> Any:
+        name = inputs.get(node.name)
+        if name is None:
+            return None
+        return exact[name].detach() if name in exact else program.constants.get(name, program.state_dict.get(name))
+
+    return program.graph_module, constant
+
+
+def _quietly(make: Callable[[], Any]) -> Any:
+    """torch.export prints whole graphs when it fails; what failed is in its exception."""
+    nowhere, before = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
+            return make()
+    finally:
+        logging.disable(before)
+
+
+class _Proxy(fx.Proxy):
+    """Remembers `x += y` as what it is: it changes x for everyone who holds it."""
+
+
+def _inplace(name: str) -> Callable[[Any, Any], Any]:
+    def method(self: fx.Proxy, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+
+    return method
+
+
+for _name in INPLACE:
+    setattr(_Proxy, f"__{_name}__", _inplace(_name))
+
+
+class _Tracer(fx.Tracer):
+    """Looks into torch's own modules too, except those whose forward asks what cannot be asked of a proxy."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.paths = {id(parameter): (path, parameter) for path, parameter in model.named_parameters()}
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """The same as torch.fx gives, which searches all parameters for each that is read."""
+        path, _ = self.paths.get(id(attr_val), ("", None))
+        if not path:
+            return super().getattr(attr, attr_val, parameter_proxy_cache)
+        if path not in parameter_proxy_cache:
+            parameter_proxy_cache[path] = self.create_proxy("get_attr", path, (), {})
+        return parameter_proxy_cache[path]
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.modules.batchnorm._NormBase)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
