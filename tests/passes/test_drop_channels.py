@@ -159,15 +159,16 @@ def test_a_small_row_beside_a_large_one_is_not_zero() -> None:
 
 def test_equal_channels_that_cancel_in_every_reader_stay_as_one_for_the_proof() -> None:
     """Two layers of widths 2 and 1; the certificate needs the channel to say that a row is zero because of it."""
-    teacher = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 3, padding=1), nn.ReLU())
-    teacher.append(nn.Conv2d(2, 1, 3, padding=1))
+    first, second, third = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((1, 3), (3, 2), (2, 1)))
+    teacher = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
     with torch.no_grad():
         for i, p in enumerate(teacher.double().parameters()):
             p.copy_(integers(*p.shape, seed=i) / 4 + 1 / 8)
-        for p in teacher[0].parameters():
+        for p in first.parameters():
             p[2] = p[1]
-        teacher[2].weight[:, 2] = -teacher[2].weight[:, 1]
-        teacher[2].weight[0, 0], teacher[2].bias[0] = 0, -1
+        second.weight[:, 2] = -second.weight[:, 1]
+        assert second.bias is not None
+        second.weight[0, 0], second.bias[0] = 0, -1
     plain = compile_to_plain(teacher, align=1)
     assert [len(layer.bias) for layer in plain.checkable()] == [2, 1, 1]
 
