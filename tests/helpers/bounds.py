@@ -21,7 +21,7 @@ EPS = torch.finfo(torch.float64).eps
 
 # dB between two ways of computing a network in float32, on images of 60x48 pixels.  Of values that are 1e-6 apart one
 # in 2,000 lies so near to the middle of two of 255 levels that it turns to the other: 4 of 8,640.  Each moves Y by
-# half a level at most, and a square d^2, of 2,880, by d: 10 / ln 10 * 4 * d / (2,880 * d^2), less for d above 6 (32 dB).
+# half a level at most, and a square d^2, of 2,880, by d: 10 / ln 10 * 4 * d / (2,880 * d^2) for d of 6 (32 dB) or more.
 PSNR_ROUNDING = 1e-3
 
 
