@@ -48,7 +48,7 @@ def split_stages(graph: Graph) -> list[StageGraph]:
 
 def _rising(graph: Graph, here: int, above: int) -> tuple[str, ...]:
     """The pixel shuffles from one resolution to the next.  Their operands may be of that resolution only."""
-    found = []
+    shuffles = []
     for op in graph:
         scale = graph.type(op.name).scale
         lower = [i for i in op.inputs if graph.type(i).scale < scale]
@@ -59,8 +59,8 @@ def _rising(graph: Graph, here: int, above: int) -> tuple[str, ...]:
                 f"{op.name}: rises from resolution {here} to {scale} while others stop at {above}, so stages cannot be "
                 "kept; use --tail fold"
             )
-        found.append(op.name)
-    return tuple(found)
+        shuffles.append(op.name)
+    return tuple(shuffles)
 
 
 def _start(graph: Graph, crossing: tuple[str, ...], here: int) -> list[Op]:

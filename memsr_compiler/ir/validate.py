@@ -65,7 +65,7 @@ class _Product:
 _Products = dict[tuple[int, ...], list[_Product]]
 
 
-def _share(known: _Products, found: _Products) -> Convolve:
+def _share(known: _Products, computed: _Products) -> Convolve:
     """A convolution that computes only what is not known yet.
 
     Known is what had the very tensor as kernel, not written to since, and the very same numbers in x.  Most passes
@@ -74,9 +74,9 @@ def _share(known: _Products, found: _Products) -> Convolve:
 
     def convolve(x: Tensor, kernel: Tensor, groups: int, dilation: int) -> Tensor:
         key = id(kernel), kernel._version, groups, dilation
-        same = next((p for p in (*found.get(key, ()), *known.get(key, ())) if torch.equal(p.x, x)), None)
+        same = next((p for p in (*computed.get(key, ()), *known.get(key, ())) if torch.equal(p.x, x)), None)
         product = same or _Product(kernel, x, convolve_same(x, kernel, groups, dilation))
-        found.setdefault(key, []).append(product)
+        computed.setdefault(key, []).append(product)
         return product.value
 
     return convolve
@@ -182,7 +182,7 @@ def largest_deviation(inputs: dict[str, Tensor], before: ProbeRun, after: ProbeR
             raise NotEquivalent(f"on probe {name} the shape {tuple(a.shape)} became {tuple(b.shape)}", probe=name)
         difference = torch.nan_to_num((a - b).abs(), nan=math.inf)
         where = tuple((difference == difference.max()).nonzero()[0].tolist())
-        found = Deviation(float(difference[where]), bound, name, where, float(a[where]), float(b[where]))
-        worst = found if worst is None or found.largest > worst.largest else worst
+        deviation = Deviation(float(difference[where]), bound, name, where, float(a[where]), float(b[where]))
+        worst = deviation if worst is None or deviation.largest > worst.largest else worst
     assert worst is not None, "no probe"
     return worst

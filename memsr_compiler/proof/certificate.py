@@ -40,11 +40,11 @@ class Certificate:
     @property
     def shifts(self) -> dict[str, float]:
         """Constants C of carries that are right only while |t| <= C, by tensor; empty if there is no such condition."""
-        found: dict[str, float] = {}
+        constants: dict[str, float] = {}
         for m in (m for stage in self.stages for level in stage.levels for m in level):
             if m.kind == "shifted":
-                found[m.tensor] = min(m.constant, found.get(m.tensor, m.constant))
-        return found
+                constants[m.tensor] = min(m.constant, constants.get(m.tensor, m.constant))
+        return constants
 
     def to_json(self) -> str:
         stages = [{"base": s.base, "levels": [[_pack(m) for m in level] for level in s.levels]} for s in self.stages]
@@ -100,17 +100,17 @@ def _unpack(data: dict[str, Any]) -> Meaning:
 
 def runs(values: Sequence[int]) -> list[list[int]]:
     """[3, 4, 5, 9] -> [[3, 3], [9, 1]]: where a run of consecutive numbers starts, and its length."""
-    found: list[list[int]] = []
+    ranges: list[list[int]] = []
     for v in values:
-        if found and v == sum(found[-1]):
-            found[-1][1] += 1
+        if ranges and v == sum(ranges[-1]):
+            ranges[-1][1] += 1
         else:
-            found.append([v, 1])
-    return found
+            ranges.append([v, 1])
+    return ranges
 
 
-def numbers(found: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def numbers(ranges: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The inverse of runs.  Raises CertificateError for absurd sizes."""
-    if any(length < 1 for _, length in found) or sum(length for _, length in found) > 1 << 20:
+    if any(length < 1 for _, length in ranges) or sum(length for _, length in ranges) > 1 << 20:
         raise CertificateError("a level has no, or more than a million channels; the certificate is damaged")
-    return tuple(start + i for start, length in found for i in range(length))
+    return tuple(start + i for start, length in ranges for i in range(length))

@@ -115,7 +115,7 @@ def _require_outputs(
     teacher: ir.Graph, meanings: Sequence[ir.Meaning], shuffle: int, base: int, last: bool
 ) -> list[tuple[str, int]]:
     """A stage ends with whole tensors; the pixel shuffle brings them to resolution `base`.  Last: the output."""
-    found, start = [], 0
+    ends, start = [], 0
     for m in meanings:
         if m.kind != "value" or m.part is not None or m.tensor not in teacher:
             raise CertificateError(f"{m.tensor or m.kind}: a stage must end with whole tensors")
@@ -127,10 +127,10 @@ def _require_outputs(
         if m.positions != tuple(range(start, start + len(whole))):
             raise CertificateError(f"{m.tensor}: is not where the next stage expects it")
         start += len(whole)
-        found.append((m.tensor, t.channels))
-    if last and [name for name, _ in found] != [teacher.output]:
+        ends.append((m.tensor, t.channels))
+    if last and [name for name, _ in ends] != [teacher.output]:
         raise CertificateError("the last stage does not end with the teacher's output")
-    return found
+    return ends
 
 
 def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning], where: str) -> None:

@@ -35,9 +35,9 @@ def is_relu(name: str) -> bool:
 
 def never_negative(teacher: ir.Graph) -> frozenset[str]:
     """Tensors of the teacher that are >= 0 for every image in the input range, by simple rules."""
-    found: set[str] = set()
+    never_below: set[str] = set()
     for op in teacher:
-        operands = [i in found for i in op.inputs]
+        operands = [i in never_below for i in op.inputs]
         if isinstance(op, ir.Input):
             holds = op.low >= 0
         elif isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)):
@@ -55,8 +55,8 @@ def never_negative(teacher: ir.Graph) -> frozenset[str]:
         else:
             holds = isinstance(op, ir.Relu)
         if holds:
-            found.add(op.name)
-    return frozenset(found)
+            never_below.add(op.name)
+    return frozenset(never_below)
 
 
 @dataclass(frozen=True)

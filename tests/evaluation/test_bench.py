@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import onnxruntime
 import pytest
 import torch
+from helpers.bounds import PSNR_ROUNDING
 from helpers.command_line import Run
 from helpers.image_pairs import write_pairs
 from PIL import Image
@@ -144,7 +145,7 @@ def test_the_same_network_four_times(models: Path) -> None:
     assert [m.name for m in found] == list(names)
     teacher, plain, stored, half = found
     assert teacher.score and plain.score and half.score
-    assert plain.score.psnr == pytest.approx(teacher.score.psnr, abs=1e-3)
+    assert plain.score.psnr == pytest.approx(teacher.score.psnr, abs=PSNR_ROUNDING)
     assert half.score.psnr == pytest.approx(teacher.score.psnr, abs=0.5)
     assert stored.score == plain.score and stored.cost == plain.cost
     assert teacher.ratio == 1.0 and all(len(m.seconds) == 3 and min(m.seconds) > 0 for m in found)
@@ -205,7 +206,7 @@ def test_json_and_png(run: Run, models: Path, tmp_path: Path) -> None:
     assert found["engine"] == "ONNX Runtime, cpu" and found["peak_memory_bytes"] >= 0
     status, out, _ = run("eval", models / "plain.safetensors", "--data", models / "data", "--threads", 1, "--json")
     (score,) = json.loads(out)["models"].values()
-    assert found["psnr_y_db"] == pytest.approx(score["average"]["psnr"], abs=1e-3)
+    assert found["psnr_y_db"] == pytest.approx(score["average"]["psnr"], abs=PSNR_ROUNDING)
     assert Image.open(tmp_path / "b.png").size == (1280, 840)
 
 
@@ -244,7 +245,7 @@ def test_teachers_modules_and_files_are_measured_alike(models: Path) -> None:
     assert [m.engine for m in found] == ["torch, cpu"] * 3 + ["ONNX Runtime, cpu"]
     for m in found:
         assert m.score is not None and found[0].score is not None and m.memory is not None and m.parameters
-        assert m.score.psnr == pytest.approx(found[0].score.psnr, abs=1e-3)
+        assert m.score.psnr == pytest.approx(found[0].score.psnr, abs=PSNR_ROUNDING)
     assert found[1].memory is not None and found[1].memory.at_least  # in this process
     assert net[0].weight.dtype == load_plain(models / "plain.safetensors")[0].weight.dtype
     (bare,) = benchmark([net], images=None, **few)  # type: ignore[arg-type]

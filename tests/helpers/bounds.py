@@ -19,6 +19,11 @@ from memsr_compiler.trace.trace import trace
 
 EPS = torch.finfo(torch.float64).eps
 
+# dB between two ways of computing a network in float32, on images of 60x48 pixels.  Of values that are 1e-6 apart one
+# in 2,000 lies so near to the middle of two of 255 levels that it turns to the other: 4 of 8,640.  Each moves Y by
+# half a level at most, and a square d^2, of 2,880, by d: 10 / ln 10 * 4 * d / (2,880 * d^2) for d of 6 (32 dB) or more.
+PSNR_ROUNDING = 1e-3
+
 
 def shift_constant(network: RandomNetwork, input_range: tuple[float, float], images: list[Tensor]) -> float:
     """A power of two, at least three times what is carried for these images and for those of validation."""
@@ -51,6 +56,47 @@ def rounding(graph: ir.Graph, plain: PlainNet, x: Tensor) -> Tensor:
         z = F.conv2d(z, layer.weight.abs(), layer.bias.abs(), padding=layer.padding)
         z = F.pixel_shuffle(z, layer.shuffle)
     return EPS * terms * (magnitudes(graph, x) + z)
+
+
+def likely_rounding(net: PlainNet, x: Tensor, dtype: torch.dtype, *, once: bool = False) -> Tensor:
+    """How far apart two ways of computing a plain network in this dtype are likely to be, for each output value.
+
+    The bound of `rounding` holds for the worst case, in which no rounding cancels another: in float32 ten times the
+    output itself.  Here roundings are taken as independent and of mean 0 (Higham and Mary 2019).  A sum of n products
+    is then off by about sqrt(n) * eps / 2 of their magnitudes; through a layer squares of such errors, of different
+    channels, add up weighted by squares of the weights.  Allowed are six standard deviations of the difference of two,
+    one time in 10^9, which takes no heed of the processor.
+
+    once   sums are exact, and each value and each weight is rounded to the dtype once; so are an enlarged image, of
+           less than twice the image's largest value, and the sum with it
+    """
+    eps, z = torch.finfo(dtype).eps, x.double()
+    variance = (eps * z) ** 2 if once else torch.zeros_like(z)
+    for layer in net:
+        assert layer.bias is not None
+        w, b, p = layer.weight.detach().double(), layer.bias.detach().double(), layer.padding
+        y = F.conv2d(z, w, b, padding=p)
+        if once:
+            local = y**2 + F.conv2d(z**2, w**2, b**2, padding=p)
+        else:
+            local = (w[0].numel() + 1) * F.conv2d(z.abs(), w.abs(), b.abs(), padding=p) ** 2
+        variance = F.pixel_shuffle(F.conv2d(variance, w**2, padding=p) + eps**2 * local, layer.shuffle)
+        z = F.pixel_shuffle(y.relu() if layer.relu else y, layer.shuffle)
+    bound = 6 * variance.sqrt()
+    if not net.info.image_skip:
+        return bound
+    return bound + (4 * eps * float(x.abs().max()) if once else resize_rounding(x, eps))
+
+
+def resize_rounding(x: Tensor, eps: float) -> float:
+    """How far apart two ways of enlarging an image, bilinear or bicubic, may be.
+
+    A position of at most the length L of the image is scaled and moved by half a pixel: 2 * eps * (L + 1) for both.
+    The weights of one direction, 1.375 in all, change by 3 at most from pixel to pixel (bicubic, a = -0.75), those of
+    both by 2 * 1.375 * 3 < 9.  Each of the 8 weights is a polynomial of degree 3 with steps of at most 6 in magnitude,
+    six of them: 8 * 6 * 6 * 1.375 * eps; the 16 products add less than 100.
+    """
+    return eps * (18 * (max(x.shape[-2:]) + 1) + 512) * float(x.abs().max())
 
 
 def magnitudes(graph: ir.Graph, x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers.bounds import likely_rounding, resize_rounding
 from helpers.plain_files import tiny
 from torch import Tensor, nn
 
@@ -71,18 +72,38 @@ def run(path: Path, image: Tensor) -> Tensor:
     return torch.from_numpy(result)
 
 
-def deviation(path: Path, net: nn.Module, channels: int, dtype: torch.dtype = torch.float32) -> float:
-    """Largest difference between ONNX Runtime and torch, relative to the largest value, over all SIZES."""
-    worst = 0.0
+def deviation(path: Path, net: PlainNet, channels: int, teacher: nn.Module | None = None) -> float:
+    """Largest difference, over all SIZES, between ONNX Runtime in float32 and the plain network, or the teacher that
+    it was made of, in float64; as a share of what rounding may do."""
+    exact, worst = copy.deepcopy(teacher or net).double(), 0.0
     opened = session(path)
     for batch, height, width in SIZES:
-        image = torch.rand(batch, channels, height, width).to(dtype)
+        image = torch.rand(batch, channels, height, width)
         with torch.no_grad():
-            want = net(image.float()).double()
+            want = exact(image.double())
         (result,) = opened.run(None, {"image": image.numpy()})
-        assert result.shape == want.shape
-        assert result.dtype == image.numpy().dtype
-        worst = max(worst, float((torch.from_numpy(result).double() - want).abs().max() / want.abs().max()))
+        assert result.shape == want.shape and result.dtype == np.float32
+        bound = likely_rounding(net, image, torch.float32)
+        worst = max(worst, float(((torch.from_numpy(result).double() - want).abs() / bound).max()))
+    return worst
+
+
+def deviation_of_half(path: Path, net: PlainNet, channels: int) -> float:
+    """The same for a float16 model, each of whose layers rounds what it reads, makes and weighs by to float16.
+
+    Within a layer ONNX Runtime adds up in float32 or better: on a processor it casts around each convolution.
+    """
+    worst = 0.0
+    opened = session(path)
+    exact = copy.deepcopy(net).double()
+    for batch, height, width in SIZES:
+        image = torch.rand(batch, channels, height, width).half()
+        with torch.no_grad():
+            want = exact(image.double())
+        (result,) = opened.run(None, {"image": image.numpy()})
+        assert result.shape == want.shape and result.dtype == np.float16
+        bound = likely_rounding(net, image, torch.float16, once=True)
+        worst = max(worst, float(((torch.from_numpy(result).double() - want).abs() / bound).max()))
     return worst
 
 
@@ -93,12 +114,12 @@ def test_onnx_runtime_computes_the_plain_network(
 ) -> None:
     net: PlainNet = request.getfixturevalue(name)
     export_onnx(net, tmp_path / "net.onnx", certificate=certificate)
-    assert deviation(tmp_path / "net.onnx", net, 3) < 1e-5
+    assert deviation(tmp_path / "net.onnx", net, 3) <= 1
 
 
 def test_the_model_is_the_teacher(plain: PlainNet, tmp_path: Path) -> None:
     export_onnx(plain, tmp_path / "net.onnx")
-    assert deviation(tmp_path / "net.onnx", edsr(), 3) < 1e-5
+    assert deviation(tmp_path / "net.onnx", plain, 3, edsr()) <= 1
 
 
 @pytest.mark.parametrize("opset", OPSETS)
@@ -108,7 +129,7 @@ def test_every_opset_gives_the_same(opset: int, tmp_path: Path) -> None:
     model = onnx.load(tmp_path / "net.onnx")
     assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
     assert report.opset == opset
-    assert deviation(tmp_path / "net.onnx", net, 1) < 1e-6
+    assert deviation(tmp_path / "net.onnx", net, 1) <= 1
     assert load_plain(tmp_path / "net.onnx").sha256() == net.sha256()
 
 
@@ -122,10 +143,13 @@ def test_resize_is_torchs(mode: str, scale: int, tmp_path: Path) -> None:
     export_onnx(net, tmp_path / "net.onnx")
     opened = session(tmp_path / "net.onnx")
     for height, width in [(1, 1), (1, 2), (2, 1), (3, 2), (1, 9), (6, 5)]:
-        image = torch.rand(2, 1, height, width)
+        image = torch.randint(2, (2, 1, height, width)).float()
         want = nn.functional.interpolate(image, scale_factor=scale, mode=mode, align_corners=False)
         (got,) = opened.run(None, {"image": image.numpy()})
-        assert np.abs(got - want.numpy()).max() < 2e-6
+        # Between pixels that are 0 or 1 a power of two rounds nothing: weights are multiples of 2^-11, their products
+        # of 2^-22.
+        bound = 0 if scale != 3 else resize_rounding(image, float(np.finfo(np.float32).eps))
+        assert np.abs(got - want.numpy()).max() <= bound
 
 
 def test_only_what_every_runtime_has(plain: PlainNet, kept: PlainNet, skipping: PlainNet, tmp_path: Path) -> None:
@@ -190,11 +214,11 @@ def test_float16(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> N
     assert 0 < report.rounding.relative < 2**-11
     assert report.rounding.absolute < 1e-3
     assert report.rounding.flushed <= 2  # of thousands
-    assert 0 < deviation(tmp_path / "half.onnx", net, 3, torch.float16) < 1e-2
+    assert 0 < deviation_of_half(tmp_path / "half.onnx", net, 3) <= 1
     read = load_plain(tmp_path / "half.onnx")
     for here, there in zip(read, net, strict=True):
         assert torch.equal(here.weight, there.weight.half())
-    assert deviation(tmp_path / "half.onnx", read.float(), 3, torch.float16) < 2e-3
+    assert deviation_of_half(tmp_path / "half.onnx", read, 3) <= 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -297,8 +321,7 @@ def test_external_weights(dtype: Any, plain: PlainNet, tmp_path: Path, monkeypat
     weights = sum(p.numel() for p in plain.parameters())
     assert (tmp_path / "net.onnx.data").stat().st_size == width * weights
     assert report.bytes < 10_000
-    bound = 1e-5 if dtype == "float32" else 1e-2
-    assert deviation(tmp_path / "net.onnx", plain, 3, getattr(torch, dtype)) < bound
+    assert (deviation if dtype == "float32" else deviation_of_half)(tmp_path / "net.onnx", plain, 3) <= 1
     read = load_plain(tmp_path / "net.onnx")
     assert read.info == plain.info
     assert read.sha256() == report.plain_sha256

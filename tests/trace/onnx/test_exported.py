@@ -79,7 +79,9 @@ def test_networks_exported_by_pytorch(opset: int, shuffle: Any, free: bool, tmp_
     read = agrees(path, sizes=((1, 2), (5, 7)) if free else ((8, 12),), batch=2 if free else 1, tolerance=2e-5)
     x = torch.rand(2, 3, 5, 7, dtype=torch.float64)
     with torch.no_grad():
-        assert torch.allclose(read(x), net.double()(x), atol=1e-6)
+        # In float64, but for numbers in the file: 0.1, 0.2, and the weights that PyTorch folded its BatchNorm into, in
+        # float32 and one by one, so that any processor gives these: off by 3 eps = 4e-7 of values of at most 2.
+        assert torch.allclose(read(x), net.double()(x), rtol=0, atol=1e-6)
     assert not {"~", "#", "@"} & set("".join(op.name for op in read.graph))
 
 
