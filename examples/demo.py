@@ -7,7 +7,7 @@ Writes plain.onnx, its certificate, student.onnx and PNGs to FOLDER (default dem
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +17,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from memsr_compiler import check_equivalence, compile_to_plain, export_onnx, load_plain, load_teacher, shrink
+from memsr_compiler import check_certificate, check_equivalence, compile_to_plain, export_onnx, load_teacher, shrink
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.commands.output import Talk, widths_text
 from memsr_compiler.images.files import sample_photographs, to_image, to_tensor, write_image
 from memsr_compiler.images.metrics import psnr
 from memsr_compiler.images.resize import resize
-from memsr_compiler.proof.checker import check
 from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import trace
@@ -46,9 +45,7 @@ def main(folder: Path) -> None:
     export_onnx(net, folder / "plain.onnx")
     say.print(f"converted {TEACHER.name} in {time.perf_counter() - start:.1f} s; {net.info.guarantee}")
 
-    stored = load_plain(folder / "plain.onnx")
-    assert stored.certificate is not None
-    check(trace(teacher).graph, stored.checkable(), stored.certificate)
+    check_certificate(teacher, folder / "plain.onnx")
     exact = check_equivalence(teacher, net).require()
     say.print(f"certificate checked; float64 deviation on probes {exact.deviation:.1e} (bound {exact.bound:.1e})")
 
@@ -101,4 +98,6 @@ def upscale_photographs(networks: dict[str, Network], folder: Path) -> tuple[dic
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("demo-output"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("demo-output"), help="where results go")
+    main(parser.parse_args().folder)
