@@ -38,13 +38,21 @@ def suggest(command: str, name: str, values: Mapping[str, Any]) -> str:
 
 def find_teacher() -> str:
     """The name of a file in this folder that may be a trained network, or what it may be called."""
-    return _first_file(lambda path: path.suffix in _TEACHERS and not _is_plain(path), "teacher.pt")
+    return _first_file(
+        lambda path: path.suffix in _TEACHERS and not (_is_plain(path) or _is_quantized(path)), "teacher.pt"
+    )
 
 
 def _is_plain(path: Path) -> bool:
     from memsr_compiler.plain.read import is_plain  # with numpy, which --help does not wait for
 
     return is_plain(path)
+
+
+def _is_quantized(path: Path) -> bool:
+    from memsr_compiler.plain.read import is_quantized
+
+    return is_quantized(path)
 
 
 def _find_plain() -> str:
@@ -63,17 +71,25 @@ def _find_network() -> str:
     return _first_file(lambda path: path.suffix in _TEACHERS, _PLAIN)
 
 
+def _find_float_onnx() -> str:
+    return _first_file(lambda path: path.suffix == ".onnx" and not _is_quantized(path), _PLAIN)
+
+
 def _find_photographs() -> str:
     folders = (path for path in sorted(Path().iterdir()) if path.is_dir() and not path.name.startswith("."))
     return next((f"{f}/" for f in folders if any(p.suffix.lower() in _IMAGES for p in f.iterdir())), "photographs/")
 
 
 def _first_file(fits: Callable[[Path], bool], otherwise: str) -> str:
-    return next((str(path) for path in sorted(Path().iterdir()) if path.is_file() and fits(path)), otherwise)
+    return next((str(path) for path in sorted(Path().iterdir()) if _has_content(path) and fits(path)), otherwise)
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _name_quantized(values: Mapping[str, Any]) -> str:
-    return str(Path(values.get("model") or _find_plain()).with_suffix(".int8.onnx"))
+    return str(Path(values.get("model") or _find_float_onnx()).with_suffix(".int8.onnx"))
 
 
 def _name_enlarged(values: Mapping[str, Any]) -> str:
@@ -92,7 +108,7 @@ _SUGGESTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "target": _name_enlarged,
     "upscale model": lambda _: _find_plain(),
     "out": lambda _: "run/",
-    "quantize model": lambda _: _first_file(lambda path: path.suffix == ".onnx", _PLAIN),
+    "quantize model": lambda _: _find_float_onnx(),
     "quantize out": _name_quantized,
     "data": lambda _: _find_photographs(),
     "scale": lambda _: "2",

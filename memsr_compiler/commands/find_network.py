@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from memsr_compiler.commands.example import Incomplete, find_teacher
-from memsr_compiler.errors import MemsrError
+from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.plain.read import is_plain, read_plain_file
 
 HERE = Path()
 
 
 def name_beside(path: Path, suffix: str) -> Path:
-    """teacher.pt, .plain.onnx -> teacher.plain.onnx;  teacher.plain.onnx, .student.onnx -> teacher.student.onnx"""
+    """teacher.pt, .plain.onnx -> teacher.plain.onnx;  teacher.plain.onnx, .student.onnx -> teacher.student.onnx
+
+    Raises InvalidInput for a folder, beside which nothing is written.
+    """
+    if path.is_dir():
+        raise InvalidInput(f"{path}: is a directory. Give the file with the weights.")
     return path.with_name(path.stem.removesuffix(".plain") + suffix)
 
 

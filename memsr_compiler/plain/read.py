@@ -71,8 +71,17 @@ def _check_certificate(file: PlainFile) -> None:
 
 def is_plain(path: str | PathLike[str]) -> bool:
     """Whether a file claims to be a plain network of ours; load_plain tells if that is true. Never raises."""
-    key = PLAIN_FORMAT_KEY.encode()
-    with contextlib.suppress(OSError, ValueError, InvalidInput), _open_file(Path(path)) as file:
+    return _claims(Path(path), PLAIN_FORMAT_KEY.encode())
+
+
+def is_quantized(path: str | PathLike[str]) -> bool:
+    """Whether a file claims to be a network that `quantize` wrote.  Never raises."""
+    return _claims(Path(path), QUANTIZED_KEY.encode())
+
+
+def _claims(path: Path, key: bytes) -> bool:
+    """Whether the metadata of a file of ours have an entry."""
+    with contextlib.suppress(OSError, ValueError, InvalidInput), _open_file(path) as file:
         start = file.read(9)
         if _looks_like_safetensors(start):
             return key in file.read(min(_MAX_HEADER, int.from_bytes(start[:8], "little")))

@@ -121,6 +121,9 @@ def test_what_is_missing_is_told_with_an_example_that_runs(run: Run, here: Path,
         pytest.importorskip("pyvips", reason="image files by rows need the extra [images]")
     assert run("convert", "my teacher.pt", "-q")[0] == 0
     (here / "photo.png").write_bytes((here / "photographs" / "a.png").read_bytes())
+    (here / "a.onnx").touch()  # nothing that a command could take
+    quantized = ("quantize", "my teacher.plain.onnx", "--out", "b.onnx", "-q", *QUICK[:2], *QUICK[-2:])
+    assert run(*quantized)[0] == 0
     for _ in range(3):  # a sweep lacks one thing after the other
         status, _, err = run(*typed)
         assert status == 2 and err.count("\n") == 1, err
@@ -129,6 +132,14 @@ def test_what_is_missing_is_told_with_an_example_that_runs(run: Run, here: Path,
         if status == 0:
             return
     raise AssertionError(err)
+
+
+@pytest.mark.parametrize("command", ["convert", "shrink", "inspect"])
+def test_a_folder_is_no_network(run: Run, here: Path, command: str) -> None:
+    more = ("--width", "8") if command == "shrink" else ()
+    assert run(command, "photographs", *more) == (
+        2, "", "memsrc: photographs: is a directory. Give the file with the weights.\n"
+    )  # fmt: skip
 
 
 # -- files that are there already
