@@ -56,7 +56,7 @@ def test_a_device_that_is_not_there_is_refused(run: Run, here: Path, command: tu
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_a_provider_that_is_not_there_is_refused(run: Run, here: Path, command: tuple[str, ...], provider: str) -> None:
     if command[0] == "upscale":
-        pytest.importorskip("pyvips", reason="image files by rows need the extra [images]")
+        pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
     before = sorted(here.iterdir())
     status, out, err = run(*command, "--provider", provider)
     assert status == 2 and out == "" and err.count("\n") == 1

@@ -118,7 +118,7 @@ def test_shrink_with_several_networks_lists_them(run: Run, here: Path) -> None:
 )
 def test_what_is_missing_is_told_with_an_example_that_runs(run: Run, here: Path, typed: tuple[str, ...]) -> None:
     if "upscale" in typed:
-        pytest.importorskip("pyvips", reason="image files by rows need the extra [images]")
+        pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
     assert run("convert", "my teacher.pt", "-q")[0] == 0
     (here / "photo.png").write_bytes((here / "photographs" / "a.png").read_bytes())
     (here / "a.onnx").touch()  # nothing that a command could take

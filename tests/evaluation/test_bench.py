@@ -146,7 +146,8 @@ def test_the_same_network_four_times(models: Path) -> None:
     teacher, plain, stored, half = found
     assert teacher.score and plain.score and half.score
     assert plain.score.psnr == pytest.approx(teacher.score.psnr, abs=PSNR_ROUNDING)
-    assert half.score.psnr == pytest.approx(teacher.score.psnr, abs=0.5)
+    # Eleven bits: 2^-11 of values near 1, all of one sign, beside an RMSE of 0.05 or more are 0.09 dB.
+    assert half.score.psnr == pytest.approx(teacher.score.psnr, abs=0.1)
     assert stored.score == plain.score and stored.cost == plain.cost
     assert teacher.ratio == 1.0 and all(len(m.seconds) == 3 and min(m.seconds) > 0 for m in found)
     assert all(m.quartiles[0] <= m.median <= m.quartiles[1] for m in found)

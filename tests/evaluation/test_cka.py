@@ -46,6 +46,7 @@ def test_it_is_kornblith_s_formula_on_gram_matrices() -> None:
 
     for i, k in enumerate(grams(a)):
         for j, m in enumerate(grams(b)):
+            # Sums are float64; features are float32, and of two images at once may be rounded otherwise than of each.
             assert float(found[i, j]) == pytest.approx(float((k * m).sum() / (k.norm() * m.norm())), rel=1e-5)
 
 

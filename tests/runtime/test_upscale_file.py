@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-pytest.importorskip("pyvips", reason="image files by rows need the extra [images]")
+pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
 from memsr_compiler import Upscaler, compile_to_plain, export_onnx, save_plain
 from memsr_compiler.errors import ExportError, InvalidInput
