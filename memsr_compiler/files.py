@@ -6,14 +6,12 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from memsr_compiler.errors import ExportError
+from memsr_compiler.locks import temporary_file, temporary_folder
 
 _CHUNK = 1 << 22
 _WAYS_OUT = {
@@ -36,16 +34,12 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     target = Path(path)
     with _explain_errors(target):
         _require_writable(target)
-        staged = target.parent / f".memsr-{secrets.token_hex(8)}.tmp"
-        try:
-            with open(staged, "xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+        with temporary_file(target.parent) as (staged, file):
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
             os.replace(staged, target)
-        finally:
-            with contextlib.suppress(OSError):
-                staged.unlink(missing_ok=True)
         _sync_folder(target.parent)
 
 
@@ -64,16 +58,13 @@ def atomic_write_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
     with _explain_errors(paths[-1]):
         for path in paths:
             _require_writable(path)
-        staging = Path(tempfile.mkdtemp(prefix=".memsr-", suffix=".tmp", dir=folder))
-        try:
+        with temporary_folder(folder) as staging:
             staged = [staging / p.name for p in paths]
             yield staged
             for file in staged:
                 with open(file, "rb+") as written:
                     os.fsync(written.fileno())
             _move_in(staged, paths)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         _sync_folder(folder)
 
 
