@@ -13,6 +13,7 @@ from pathlib import Path
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import atomic_write
+from memsr_compiler.locks import remove_leftovers
 
 MARK = b"<!-- written by memsr_compiler -->\n"  # ends pages and drawings
 
@@ -33,7 +34,10 @@ _HEADERS = (  # what tables of ours begin with
 
 
 def check_outputs(outputs: Sequence[Path], *, reads: Sequence[Path], overwrite: bool) -> None:
-    """Raises InvalidInput for a place that cannot be written, and what the rule above does not allow."""
+    """Check every place, and remove what killed processes left half written there.
+
+    Raises InvalidInput for a place that cannot be written, and what the rule above does not allow.
+    """
     read = {path.resolve() for path in reads}
     for i, path in enumerate(outputs):
         _check_writable(path)
@@ -45,6 +49,8 @@ def check_outputs(outputs: Sequence[Path], *, reads: Sequence[Path], overwrite: 
             raise InvalidInput(
                 f"{path}: is there already, and not as memsrc writes it; choose another place, or give --overwrite"
             )
+    for folder in {path.parent for path in outputs}:
+        remove_leftovers(folder)
 
 
 def is_ours(path: Path) -> bool:

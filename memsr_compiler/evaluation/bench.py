@@ -20,6 +20,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import TestImage, TestImages, read_test_images, sample_test_images
 from memsr_compiler.evaluation.memory import Memory, measure_run, peak_memory
 from memsr_compiler.evaluation.scores import Score, evaluate, mean
+from memsr_compiler.locks import temporary_folder
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
@@ -115,8 +116,8 @@ def benchmark(
     if min(repeats, *size) < 1 or not models:
         raise InvalidInput(f"{len(models)} networks, {repeats} repeats, size {size}: want 1 or more of each")
     step = on_step or (lambda what: None)
-    with tempfile.TemporaryDirectory() as folder:
-        entries = [_enter(model, Path(folder) / str(i), provider, threads) for i, model in enumerate(models)]
+    with temporary_folder(Path(tempfile.gettempdir())) as folder:
+        entries = [_enter(model, folder / str(i), provider, threads) for i, model in enumerate(models)]
         factor = common_scale([entry.model for entry in entries], scale)
         contenders = [_Contender(entry, _shape(entry.model, size, factor)) for entry in entries]
         tests = images(factor) if callable(images) else () if images is None else read_test_images(images, factor)

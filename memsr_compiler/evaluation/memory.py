@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from memsr_compiler.errors import MemsrError
+from memsr_compiler.locks import temporary_folder
 from memsr_compiler.runtime.open import NetworkFile, open_runner
 from memsr_compiler.runtime.runners import Provider, Runner
 
@@ -59,9 +60,9 @@ def peak_memory(
     request = pickle.dumps((replace(file, path=file.path.resolve()), shape, provider, threads))
     places = [str(Path(place).resolve()) for place in sys.path]  # the user's own module may be needed for a teacher
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
-    with tempfile.TemporaryDirectory() as folder:  # where -m finds no file that bears the name of a module
+    with temporary_folder(Path(tempfile.gettempdir())) as folder:  # where -m finds no file named like a module
         process = subprocess.run(
-            [sys.executable, "-m", __name__, folder],
+            [sys.executable, "-m", __name__, str(folder)],
             input=request,
             env=environment,
             cwd=folder,
@@ -70,7 +71,7 @@ def peak_memory(
         )
         if process.returncode:
             raise MemsrError(f"{file.path}: {_reason(process)}")
-        numbers = json.loads((Path(folder) / RESULT).read_text())
+        numbers = json.loads((folder / RESULT).read_text())
     return None if numbers is None else Memory(**numbers)
 
 

@@ -6,7 +6,6 @@ Y gets Y of ITU-R BT.601, and what it makes of it replaces Y of the image that b
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.resize import enlarge_rows
 from memsr_compiler.images.streams import RowBuffer, RowFile
+from memsr_compiler.locks import temporary_folder
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.runtime.upscaler import ROWS, Upscaler, to_pixels, to_rows
 
@@ -64,13 +64,13 @@ class ByBands:
             yield from self.upscaler.stream(bands, width, np.float32)
             return
         scale, channels = self.takes.scale, self.takes.channels
-        with tempfile.TemporaryDirectory(prefix=".memsr-", dir=self.folder) as folder:
-            small = _on_disk(Path(folder) / "image", (height, width, channels))
+        with temporary_folder(self.folder) as folder:
+            small = _on_disk(folder / "image", (height, width, channels))
             top = 0
             for band in bands:
                 small[top : top + len(band)] = band
                 top += len(band)
-            large = _on_disk(Path(folder) / "result", (height * scale, width * scale, channels))
+            large = _on_disk(folder / "result", (height * scale, width * scale, channels))
             self.upscaler(small, out=large)
             yield from (np.array(large[row : row + ROWS]) for row in range(0, len(large), ROWS))
 

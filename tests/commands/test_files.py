@@ -14,6 +14,7 @@ from memsr_compiler import compile_to_plain, load_plain, save_plain
 from memsr_compiler.commands.check_outputs import check_outputs, is_ours, write_page
 from memsr_compiler.commands.find_network import name_beside
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.files import atomic_write
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.teachers.families.edsr import EDSR
 
@@ -208,6 +209,16 @@ def test_marks_are_at_the_end_and_the_rest_as_it_was(here: Path) -> None:
     (here / "page.svg").write_text("<svg/>\n")
     with pytest.raises(InvalidInput, match="is there already"):
         check_outputs([here / "page.svg"], reads=[], overwrite=False)
+
+
+def test_what_a_killed_process_left_half_written_goes_before_the_next_is_written(here: Path) -> None:
+    (here / ".memsr-0123456789abcdef.tmp").write_text("half")
+    (here / ".memsr-abcdefgh.tmp").mkdir()
+    (here / ".memsr-abcdefgh.tmp" / "plain.onnx").write_text("half")
+    with atomic_write(here / "other.svg"):
+        check_outputs([here / "page.svg"], reads=[], overwrite=False)
+        assert len(list(here.glob(".memsr-*.tmp"))) == 1  # of a living process, this one
+    assert not list(here.glob(".memsr-*.tmp"))
 
 
 def test_a_file_of_ours_in_another_format_is_another_file(here: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import torch
 from torch import Tensor
+
+from memsr_compiler.locks import temporary_folder
 
 IN_MEMORY = 512 << 20  # bytes
 
@@ -20,7 +23,8 @@ class Spool:
 
     def __init__(self, in_memory: int = IN_MEMORY) -> None:
         self._in_memory = in_memory
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._until_the_end = ExitStack()
         self._records: list[Record | Path] = []
         self._sizes: list[int] = []
 
@@ -28,8 +32,7 @@ class Spool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._until_the_end.close()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -56,7 +59,7 @@ class Spool:
             self._records[index], self._sizes[index] = record, size
             return
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="memsrc-")
-        path = Path(self._folder.name, f"{index}.pt")
+            self._folder = self._until_the_end.enter_context(temporary_folder(Path(tempfile.gettempdir())))
+        path = self._folder / f"{index}.pt"
         torch.save({name: value.clone() for name, value in record.items()}, path)
         self._records[index] = path
