@@ -26,11 +26,13 @@ class Rounding:
     relative  largest |stored - own| of a weight or bias, relative to the largest magnitude in its tensor
     absolute  the same, not divided
     flushed   how many became 0 that were not
+    coarse    how many are below the dtype's normal numbers and have lost digits to that, those that became 0 included
     """
 
     relative: float = 0.0
     absolute: float = 0.0
     flushed: int = 0
+    coarse: int = 0
 
 
 def describe(net: PlainNet, dtype: Dtype, *, certificate_inside: bool) -> tuple[Manifest, str, Rounding]:
@@ -50,7 +52,7 @@ def describe(net: PlainNet, dtype: Dtype, *, certificate_inside: bool) -> tuple[
         kept = round_to(name, tensor, dtype)
         hashes[name] = tensor_sha256(kept)
         rounding = _worse(rounding, tensor, kept)
-    manifest = replace(manifest, hashes=hashes, plain_sha256=_sha256_in(net, TORCH[dtype]))
+    manifest = replace(manifest, hashes=hashes, plain_sha256=sha256_in(net, TORCH[dtype]))
     text = _certificate_for(net, manifest)
     digest = hashlib.sha256(text.encode()).hexdigest() if text else ""
     manifest = replace(manifest, certificate_sha256=digest, certificate=text if certificate_inside else "")
@@ -66,8 +68,7 @@ def named_tensors(net: PlainNet) -> Iterator[tuple[str, Tensor]]:
 
 def round_to(name: str, tensor: Tensor, dtype: Dtype) -> Tensor:
     """Round a tensor to the nearest numbers of a dtype.  Raises ExportError if not finite or out of range."""
-    if not torch.isfinite(tensor).all():
-        raise ExportError(f"{name}: holds NaN or infinite weights. Train again from an earlier checkpoint.")
+    require_finite(name, tensor)
     limit = torch.finfo(TORCH[dtype]).max
     peak = float(tensor.abs().max())
     if peak > limit:
@@ -77,6 +78,12 @@ def round_to(name: str, tensor: Tensor, dtype: Dtype) -> Tensor:
     return tensor.to(TORCH[dtype]).contiguous()
 
 
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise ExportError for weights that are NaN or infinite."""
+    if not torch.isfinite(tensor).all():
+        raise ExportError(f"{name}: holds NaN or infinite weights. Train again from an earlier checkpoint.")
+
+
 def raw_bytes(tensor: Tensor) -> memoryview:
     """A CPU tensor's bytes, little-endian, in C order; no copy where that is how they are in memory."""
     numbers = tensor.contiguous().numpy()
@@ -84,7 +91,8 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     return little.reshape(-1).view(np.uint8).data
 
 
-def _sha256_in(net: PlainNet, dtype: torch.dtype) -> str:
+def sha256_in(net: PlainNet, dtype: torch.dtype) -> str:
+    """Hash of what the network computes, its weights rounded to a dtype."""
     layers = (Layer(x.weight.to(dtype), x.bias.to(dtype), x.relu, x.shuffle) for x in net.checkable())
     return layers_sha256(layers)
 
@@ -98,13 +106,7 @@ def _certificate_for(net: PlainNet, manifest: Manifest) -> str:
     """
     if net.certificate is None:
         return ""
-    have, want = net[0].weight.dtype, TORCH[manifest.dtype]
-    candidates = [
-        have,
-        *(d for d in (torch.float32, torch.float16) if torch.finfo(d).eps > torch.finfo(have).eps),
-    ]
-    claimed = net.certificate.plain_sha256
-    proved = next((d for d in candidates if _sha256_in(net, d) == claimed), None)
+    want, proved = TORCH[manifest.dtype], find_proved_dtype(net)
     if proved is None:
         raise ExportError(
             "the certificate is not of these weights, which were changed since. "
@@ -119,15 +121,29 @@ def _certificate_for(net: PlainNet, manifest: Manifest) -> str:
     return replace(net.certificate, plain_sha256=manifest.plain_sha256).to_json()
 
 
+def find_proved_dtype(net: PlainNet) -> torch.dtype | None:
+    """The dtype in which the certificate is about these weights: their own, or a narrower one after `.double()`.
+
+    None where there is no certificate, or it is of other weights.
+    """
+    if net.certificate is None:
+        return None
+    have = net[0].weight.dtype
+    narrower = (d for d in (torch.float32, torch.float16) if torch.finfo(d).eps > torch.finfo(have).eps)
+    return next((d for d in (have, *narrower) if sha256_in(net, d) == net.certificate.plain_sha256), None)
+
+
 def _worse(so_far: Rounding, tensor: Tensor, kept: Tensor) -> Rounding:
     if tensor.dtype == kept.dtype:
         return so_far
     difference = float((kept.double() - tensor.double()).abs().max())
     peak = float(tensor.abs().max())
+    small = tensor.abs() < torch.finfo(kept.dtype).smallest_normal
     return Rounding(
         max(so_far.relative, difference / peak if peak else 0.0),
         max(so_far.absolute, difference),
         so_far.flushed + int(((kept == 0) & (tensor != 0)).sum()),
+        so_far.coarse + int((small & (kept.double() != tensor.double())).sum()),
     )
 
 

@@ -9,7 +9,7 @@ weights are put in here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Literal
 
 from memsr_compiler.errors import ExportError, first_line
 from memsr_compiler.files import atomic_write, atomic_write_together, file_digest
+from memsr_compiler.plain.halves import LayerPeak, fit_to_half
 from memsr_compiler.plain.manifest import DTYPES, Dtype, Manifest, certificate_path
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.onnx_model import NO_DIGEST, OPSETS, build_skeleton
+from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.plain.read import build_header
 from memsr_compiler.plain.stored import TORCH, Rounding, describe, named_tensors, raw_bytes, round_to
 
@@ -40,6 +42,7 @@ class ExportReport:
     plain_sha256          of what the network computes, with the weights as stored
     certificate           "beside", "inside", or "none" for a network that has none
     rounding              what storing in this dtype did to the weights
+    peaks                 of each layer, for float16: largest value on probes and on the photographs that ship
     """
 
     path: Path
@@ -51,6 +54,7 @@ class ExportReport:
     plain_sha256: str
     certificate: Literal["beside", "inside", "none"]
     rounding: Rounding
+    peaks: tuple[LayerPeak, ...] = ()
 
 
 def save_plain(net: PlainNet, path: str | PathLike[str]) -> None:
@@ -87,6 +91,7 @@ def export_onnx(
     dtype: Dtype = "float32",
     certificate: Literal["beside", "inside"] = "beside",
     opset: int = 17,
+    judge: Callable[[Path, PlainNet, tuple[LayerPeak, ...]], None] | None = None,
 ) -> ExportReport:
     """Write an ONNX model of a plain network.
 
@@ -96,11 +101,16 @@ def export_onnx(
     certificate  "beside": in <stem>.cert.json; "inside": in the model's metadata. It names the weights as
                  they are stored
     opset        one of OPSETS
+    judge        is given the model before it takes its name, the network whose weights it holds, rounded, and the
+                 largest values of its layers; if it raises, nothing is written
+
+    For float16 the largest value of every channel is measured, on probes and on the photographs that ship. Channels
+    that come near its end, 65,504, are scaled by powers of two, which changes no digit; the certificate says which.
 
     Weights beyond 2 GiB go to <stem>.onnx.data beside the model, layer by layer. All files appear, or none;
     what is written has passed ONNX's own checker with strict shape inference, and was read back. Raises
-    ExportError where writing fails, and for weights that the dtype cannot hold or that the certificate is not
-    about.
+    ExportError where writing fails, for weights and values that the dtype cannot hold, and for weights that the
+    certificate is not about.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -113,6 +123,10 @@ def export_onnx(
         raise ExportError(
             f"opset {opset} is not within {OPSETS[0]} to {OPSETS[-1]}. Use 17 unless a runtime wants another."
         )
+    peaks: tuple[LayerPeak, ...] = ()
+    if dtype == "float16":
+        channels, input_range = net.info.channels, net.info.input_range
+        net, peaks = fit_to_half(net, probe_images(channels, input_range) | sample_middles(channels, input_range))
     manifest, proof, rounding = describe(net, dtype, certificate_inside=certificate == "inside")
     external = sum(manifest.sizes.values()) + len(manifest.certificate) > _INLINE_BYTES
     data, beside = path.with_name(path.name + ".data"), certificate_path(path)
@@ -130,6 +144,8 @@ def export_onnx(
         del model
         _check(staged[-1], path)
         size = staged[-1].stat().st_size
+        if judge is not None:
+            judge(staged[-1], net, peaks)
     return ExportReport(
         path=path,
         bytes=size,
@@ -140,6 +156,7 @@ def export_onnx(
         plain_sha256=manifest.plain_sha256,
         certificate=certificate if proof else "none",
         rounding=rounding,
+        peaks=peaks,
     )
 
 

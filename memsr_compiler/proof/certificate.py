@@ -19,10 +19,12 @@ class Stage:
 
     base     that resolution, relative to the network's input; meanings count channels folded to it
     levels   what the stack's input holds, then what each of its layers makes; the last layer has no ReLU
+    scaled   (level, channel, k): this channel holds 2^-k of what it means, so that it stays in a narrow dtype's range
     """
 
     base: int
     levels: tuple[tuple[Meaning, ...], ...]
+    scaled: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class Certificate:
         return constants
 
     def to_json(self) -> str:
-        stages = [{"base": s.base, "levels": [[_pack(m) for m in level] for level in s.levels]} for s in self.stages]
+        stages = [
+            {"base": s.base, "levels": [[_pack(m) for m in level] for level in s.levels]}
+            | ({"scaled": s.scaled} if s.scaled else {})
+            for s in self.stages
+        ]
         return json.dumps(
             {
                 "format": FORMAT,
@@ -67,7 +73,11 @@ class Certificate:
             if data["format"] != FORMAT:
                 raise CertificateError(f"this is a '{data['format']}', and only '{FORMAT}' is read; convert again")
             stages = tuple(
-                Stage(int(s["base"]), tuple(tuple(_unpack(m) for m in level) for level in s["levels"]))
+                Stage(
+                    int(s["base"]),
+                    tuple(tuple(_unpack(m) for m in level) for level in s["levels"]),
+                    tuple(_unpack_scaled(entry) for entry in s.get("scaled", ())),
+                )
                 for s in data["stages"]
             )
             low, high = (float(v) for v in data["input_range"])
@@ -96,6 +106,13 @@ def _unpack(data: dict[str, Any]) -> Meaning:
     part = Part(tensor, tuple(data["sources"]), tuple(data["rest"])) if "sources" in data else None
     channels = numbers(data["channels"]) if tensor else ()
     return Meaning(data["kind"], numbers(data["at"]), tensor, channels, float(data.get("constant", 0.0)), part)
+
+
+def _unpack_scaled(entry: Sequence[Any]) -> tuple[int, int, int]:
+    level, channel, k = entry
+    if not all(type(number) is int for number in (level, channel, k)):
+        raise CertificateError("a channel is scaled by what is no whole number; the certificate is damaged")
+    return level, channel, k
 
 
 def runs(values: Sequence[int]) -> list[list[int]]:

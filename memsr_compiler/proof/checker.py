@@ -8,6 +8,9 @@ image, up to the border, since "kernel on z" always means zero padding on both s
 
 How a tensor is written in terms of a level is in `forms`; here is what is required of each row.  A position of -1 is
 a channel that is always zero and was therefore left out; that too is checked.
+
+A channel behind a ReLU may hold 2^-k of what it means, since relu(2^-k x) = 2^-k relu(x): its row is then 2^-k of the
+exact one, and its column in the next layer 2^k.  In binary numbers that changes no digit.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from memsr_compiler.proof.forms import (
 )
 
 PIECE = 1 << 17  # numbers of a layer that are looked at together
+MOST_SCALED = 64  # largest k of a channel that holds 2^-k of what it means; no float16 or float32 needs more
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
             raise CertificateError(f"stage {number} has no layers")
         _require_inputs(stage.levels[0], inputs)
         below = HeldLevel(known, base, stage.levels[0], nonnegative=number == 0 and teacher.input.low >= 0)
+        powers = _read_powers(stage, 0, below.width, f"stage {number}, layer 0")
         for depth, meanings in enumerate(stage.levels[1:], start=1):
             layer = next(todo, None)
             if layer is None:
@@ -91,13 +96,51 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
             if layer.relu == ends or (layer.shuffle != 1 and not ends):
                 raise CertificateError(f"stage {number}, layer {depth}: ReLU or pixel shuffle in the wrong place")
             _require_sound(teacher, base, meanings, f"stage {number}, layer {depth}")
-            worst = max(worst, _check_layer(below, layer, meanings, f"stage {number}, layer {depth}"))
+            columns, powers = powers, _read_powers(stage, depth, len(layer.weight), f"stage {number}, layer {depth}")
+            scale = LayerScale(powers, columns)
+            worst = max(worst, _check_layer(below, layer, meanings, scale, f"stage {number}, layer {depth}"))
             below, shuffle = HeldLevel(known, base, meanings, nonnegative=layer.relu), layer.shuffle
         base *= shuffle
         inputs = _require_outputs(teacher, stage.levels[-1], shuffle, base, last_stage)
     if next(todo, None) is not None:
         raise CertificateError("the plain network has more layers than the certificate speaks of")
     return worst
+
+
+@dataclass(frozen=True)
+class LayerScale:
+    """Powers of two by which the channels that a layer makes, and those that it reads, are less than what they mean."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def scale(self, form: LinearForm, rows: Sequence[int]) -> LinearForm:
+        """The form of these rows as it is stored."""
+        of_rows = self.rows[list(rows)]
+        if bool((of_rows == 1).all() and (self.columns == 1).all()):
+            return form
+        kernel = form.kernel * of_rows[:, None, None, None] / self.columns[:, None, None]
+        return LinearForm(kernel, form.bias * of_rows)
+
+
+def _read_powers(stage: Stage, depth: int, width: int, where: str) -> Tensor:
+    """Powers of two (width,) of a level's channels.
+
+    What enters and leaves a stage is never scaled, nor the constant 1, nor what is shifted: their constants are found
+    in biases as they are.
+    """
+    powers = torch.ones(width, dtype=torch.float64)
+    ends = depth in (0, len(stage.levels) - 1)
+    level = () if ends else stage.levels[depth]
+    scalable = {p for m in level if m.kind not in ("one", "shifted") for p in m.positions if p >= 0}
+    for at, channel, k in stage.scaled:
+        if not 0 <= at < len(stage.levels):
+            raise CertificateError(f"{where}: speaks of level {at}, which there is not")
+        if at == depth and (channel not in scalable or not 0 < abs(k) <= MOST_SCALED):
+            raise CertificateError(f"{where}: channel {channel} cannot be scaled by 2^{-k}")
+        if at == depth:
+            powers[channel] = 2.0**-k
+    return powers
 
 
 def _require_inputs(meanings: Sequence[ir.Meaning], inputs: list[tuple[str, int]]) -> None:
@@ -164,7 +207,9 @@ def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning],
             raise CertificateError(f"{where}: {m.tensor or m.kind}: {bad}")
 
 
-def _check_layer(below: HeldLevel, layer: Layer, meanings: Sequence[ir.Meaning], where: str) -> float:
+def _check_layer(
+    below: HeldLevel, layer: Layer, meanings: Sequence[ir.Meaning], scale: LayerScale, where: str
+) -> float:
     """Every row of the layer against what its meaning asks for.  Returns the largest relative rounding."""
     rows = {p for m in meanings for p in m.positions if p >= 0}
     k, k2 = layer.weight.shape[-2:]
@@ -197,9 +242,8 @@ def _check_layer(below: HeldLevel, layer: Layer, meanings: Sequence[ir.Meaning],
         kept = (~gone).nonzero()[:, 0]
         at = [m.positions[i] for i in kept.tolist()]
         if at:
-            worst = max(
-                worst, _compare(below, layer, at, expected.pick(kept.tolist()), f"{where}: {m.kind} {m.tensor}")
-            )
+            exact = scale.scale(expected.pick(kept.tolist()), at)
+            worst = max(worst, _compare(below, layer, at, exact, f"{where}: {m.kind} {m.tensor}"))
     return worst
 
 

@@ -1,0 +1,27 @@
+"""Words on how numbers were computed: what stands beside every deviation and every PSNR that is printed.
+
+The same file gives other numbers elsewhere.  ONNX Runtime computes float16 files in float32 on a processor, and cuDNN
+convolves in TF32, with 10 bits of each factor: a deviation means something only together with its arithmetic.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Engine = Literal["torch", "ONNX Runtime"]
+
+HALVES = "halves stored between layers, sums in float32"
+INTEGERS = "8-bit integers, float32 between them"
+
+
+def name_arithmetic(numbers: str, engine: Engine, device: str = "cpu") -> str:
+    """Words on an arithmetic: "float32, by torch on the CPU".
+
+    numbers   what is computed with: a dtype, "float32" say, HALVES or INTEGERS
+    device    "cpu", else a GPU: "cuda", or "tensorrt"
+    """
+    if device == "cpu" and engine == "ONNX Runtime" and numbers == "float16":
+        numbers = "float32 (so it computes float16 files there)"
+    elif device != "cpu" and numbers == "float32":
+        numbers = "float32 with convolutions in TF32"
+    return f"{numbers}, by {engine} on the {'CPU' if device == 'cpu' else 'GPU'}"
