@@ -126,7 +126,7 @@ def _load(
         return network.float().eval(), None, options, ()
     only = None if arch is None else find_family(arch)
     assembled = assemble(content, only, options)
-    return assembled.module.float().eval(), assembled.family, assembled.hyper, assembled.assumed
+    return assembled.module.float().eval(), assembled.match.family, assembled.hyper, assembled.assumed
 
 
 def _kind(path: Path, data: bytes) -> str:

@@ -58,12 +58,13 @@ def check_tensors(state: Mapping[str, Tensor], stored: int) -> None:
 class Assembled:
     """A network of a known family with a file's weights in it.
 
+    match     the family, and whose key names the weights have
     hyper     the arguments it was built with
-    assumed   those of them that nothing in the file says, in words
+    assumed   what nothing in the file says, in words
     """
 
     module: nn.Module
-    family: Family
+    match: Match
     hyper: dict[str, object]
     assumed: tuple[str, ...] = ()
 
@@ -79,7 +80,8 @@ def assemble(state: StateDict, only: Family | None, options: Mapping[str, object
     that shapes do not show is not among the options.
     """
     fitted, match = _recognise(state, only, options)
-    family, hyper = match.family, {**match.hyper, **options}
+    family = match.family
+    hyper = {**{key: values[0] for key, values in match.unsaid.items()}, **match.hyper, **options}
     # Built without memory, then given the file's own tensors: sizes that come out of a file are believed only when its
     # tensors have them, and no weights are drawn at random to be overwritten.
     with torch.device("meta"):
@@ -92,8 +94,8 @@ def assemble(state: StateDict, only: Family | None, options: Mapping[str, object
     fitted = _fit(fitted, network.state_dict(), name)
     network.load_state_dict(_separate(fitted), strict=True, assign=True)
     assert not any(t.is_meta for t in (*network.parameters(), *network.buffers())), "a family's tensors are all saved"
-    assumed = tuple(f"{key} {_show(hyper[key])}" for key in match.unseen if key in hyper and key not in options)
-    return Assembled(module=network, family=family, hyper=hyper, assumed=assumed)
+    words = (f"{key} {_show(hyper[key])}" for key in match.unsaid if key not in options)
+    return Assembled(module=network, match=match, hyper=hyper, assumed=(*words, *match.habits))
 
 
 def load_strictly(network: nn.Module, state: StateDict, name: str) -> None:

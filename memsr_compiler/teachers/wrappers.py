@@ -105,7 +105,8 @@ def find_part(state: StateDict, fits: Callable[[StateDict], bool], depth: int = 
         return modules
     heads = _split(modules) if depth else {}
     if len(heads) == 1:
-        return find_part(*heads.values(), fits, depth - 1)
+        (inner,) = heads.values()
+        return find_part(inner, fits, depth - 1)
     return _choose_head(heads, fits, depth - 1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeAlias, TypeVar
 
@@ -23,13 +23,15 @@ class Dialect:
     infer      as `Family.infer`, of a state dict with these names
     translate  the weights under the family's own names, from a state dict that `infer` took and the arguments of the
                network that they are for
-    unseen     as `Family.unseen`
+    unsaid     as `Family.unsaid`, in its place
+    habits     as `Family.habits`, in its place
     """
 
     name: str
     infer: Infer
     translate: Callable[[Mapping[str, Tensor], Mapping[str, object]], dict[str, Tensor]]
-    unseen: tuple[str, ...] = ()
+    unsaid: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    habits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,11 @@ class Family:
     source       the paper
     input_range  lowest and highest pixel value that the authors' weights expect
     description  one sentence for a list of families
+    unsaid       arguments of `build` that leave no trace in weights, each with the values that published networks have,
+                 the usual one first
+    habits       what else the weights do not say and no argument changes: "slope 0.05 below zero"
+    only_named   whether only `--arch` chooses it: the keys could be any stack's
     dialects     other key names of the same network
-    unseen       arguments that `infer` answers without having read them off the weights: assumptions, to be listed
-    only_named   the keys could be any stack's, so nothing is taken for this family unless `--arch` names it
     """
 
     name: str
@@ -55,13 +59,14 @@ class Family:
     source: str
     input_range: tuple[float, float] = (0.0, 1.0)
     description: str = ""
-    dialects: tuple[Dialect, ...] = ()
-    unseen: tuple[str, ...] = ()
+    unsaid: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    habits: tuple[str, ...] = ()
     only_named: bool = False
+    dialects: tuple[Dialect, ...] = ()
 
 
-def renaming(name: str, rename: Callable[[str], str], infer: Infer, unseen: tuple[str, ...] = ()) -> Dialect:
-    """The dialect that differs in its key names alone.
+def renaming(name: str, rename: Callable[[str], str], infer: Infer) -> Dialect:
+    """Make the dialect that differs in its key names alone.
 
     rename  a key of the dialect -> the family's; any other key -> something that is no key of the family's
     infer   the family's own
@@ -73,7 +78,7 @@ def renaming(name: str, rename: Callable[[str], str], infer: Infer, unseen: tupl
     def translate(state: Mapping[str, Tensor], hyper: Mapping[str, object]) -> dict[str, Tensor]:
         return rename_keys(state, rename)
 
-    return Dialect(name=name, infer=infer_renamed, translate=translate, unseen=unseen)
+    return Dialect(name=name, infer=infer_renamed, translate=translate)
 
 
 def rename_keys(state: Mapping[str, Value], rename: Callable[[str], str]) -> dict[str, Value]:

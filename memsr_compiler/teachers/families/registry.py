@@ -62,9 +62,14 @@ class Match:
     dialect: Dialect | None = None
 
     @property
-    def unseen(self) -> tuple[str, ...]:
-        """The arguments that the weights do not show."""
-        return self.family.unseen if self.dialect is None else self.dialect.unseen
+    def unsaid(self) -> Mapping[str, tuple[object, ...]]:
+        """The arguments that leave no trace in its weights, see `Family`."""
+        return (self.dialect or self.family).unsaid
+
+    @property
+    def habits(self) -> tuple[str, ...]:
+        """What else its weights do not say, see `Family`."""
+        return (self.dialect or self.family).habits
 
 
 def recognise(shapes: Mapping[str, torch.Size], only: Family | None = None) -> list[Match]:
