@@ -27,8 +27,9 @@ from memsr_compiler.errors import InvalidInput, RefusedPickle, first_line
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import Family, find_family
-from memsr_compiler.teachers.state_dict import StateDict, assemble, call, check_tensors, load_strictly, some, unwrap
+from memsr_compiler.teachers.state_dict import assemble, call, check_tensors, load_strictly
 from memsr_compiler.teachers.teacher import ASSUMED_RANGE, Teacher
+from memsr_compiler.teachers.wrappers import StateDict, some, take_prefix, unwrap
 from memsr_compiler.torch_helpers import one_thread
 
 log = logging.getLogger(__name__)
@@ -41,10 +42,11 @@ def load_teacher(
     *,
     arch: str | None = None,
     arch_args: Mapping[str, object] | None = None,
+    prefix: str = "",
     allow_pickle: bool = False,
 ) -> nn.Module:
     """The module of `read_teacher`, with the same arguments and errors."""
-    return read_teacher(path, arch=arch, arch_args=arch_args, allow_pickle=allow_pickle).module
+    return read_teacher(path, arch=arch, arch_args=arch_args, prefix=prefix, allow_pickle=allow_pickle).module
 
 
 def read_teacher(
@@ -52,6 +54,7 @@ def read_teacher(
     *,
     arch: str | None = None,
     arch_args: Mapping[str, object] | None = None,
+    prefix: str = "",
     allow_pickle: bool = False,
 ) -> Teacher:
     """The teacher in a .pt, .pth, .ckpt, .safetensors, .pt2 or .onnx file.
@@ -59,6 +62,8 @@ def read_teacher(
     arch          the name of a family, or `package.module:factory` to call your code; None: recognise the
                   keys
     arch_args     keyword arguments for it; for a family they override what is read off the weights
+    prefix        what the keys of the network begin with in a file of several, "generator_ema."; "": the one network
+                  there is, its averaged weights if it has such
     allow_pickle  execute the code that a pickled module or a .pt2 archive asks for; what it imports is logged
 
     Weights are loaded strictly. Raises InvalidInput, its subclass RefusedPickle if reading would execute
@@ -68,7 +73,7 @@ def read_teacher(
     path = Path(path)
     try:
         data = _read(path)
-        network, family, hyper = _load(path, data, arch, dict(arch_args or {}), allow_pickle)
+        network, family, hyper, assumed = _load(path, data, arch, dict(arch_args or {}), prefix, allow_pickle)
     except RefusedPickle as error:
         raise RefusedPickle(f"{path}: {error}") from error
     except InvalidInput as error:
@@ -79,7 +84,7 @@ def read_teacher(
         input_range=family.input_range if family and family.input_range else (0.0, 1.0),
         family=family.name if family else "",
         hyper=hyper,
-        assumed=() if known else (ASSUMED_RANGE,),
+        assumed=assumed if known else (*assumed, ASSUMED_RANGE),
         sha256=hashlib.sha256(data).hexdigest(),
         path=path,
     )
@@ -99,25 +104,29 @@ def _read(path: Path) -> bytes:
 
 @one_thread()
 def _load(
-    path: Path, data: bytes, arch: str | None, options: dict[str, object], allow_pickle: bool
-) -> tuple[nn.Module, Family | None, dict[str, object]]:
+    path: Path, data: bytes, arch: str | None, options: dict[str, object], prefix: str, allow_pickle: bool
+) -> tuple[nn.Module, Family | None, dict[str, object], tuple[str, ...]]:
     kind = _kind(path, data)
     if kind in ("pt2", "onnx"):
-        if arch is not None:
-            raise InvalidInput(f"is {kind}, which holds the network itself. Leave --arch out.")
-        return _load_pt2(data, allow_pickle) if kind == "pt2" else _load_onnx(path), None, {}
-    content = _safetensors(data) if kind == "safetensors" else unwrap(_checkpoint(data, allow_pickle))
+        if arch is not None or prefix:
+            option = "--prefix" if arch is None else "--arch"
+            raise InvalidInput(f"is {kind}, which holds the network itself. Leave {option} out.")
+        return _load_pt2(data, allow_pickle) if kind == "pt2" else _load_onnx(path), None, {}, ()
+    if kind == "safetensors":
+        content: nn.Module | StateDict = take_prefix(_safetensors(data), prefix) if prefix else _safetensors(data)
+    else:
+        content = unwrap(_checkpoint(data, allow_pickle), prefix)
     if isinstance(content, nn.Module):
         check_tensors(content.state_dict(), len(data))
-        return content.float().eval(), None, {}
+        return content.float().eval(), None, {}, ()
     check_tensors(content, len(data))
     if arch is not None and ":" in arch:
         network = call(import_factory(arch), options, arch)
         load_strictly(network, content, arch)
-        return network.float().eval(), None, options
+        return network.float().eval(), None, options, ()
     only = None if arch is None else find_family(arch)
-    network, family, hyper = assemble(content, only, options)
-    return network.float().eval(), family, hyper
+    assembled = assemble(content, only, options)
+    return assembled.module.float().eval(), assembled.match.family, assembled.hyper, assembled.assumed
 
 
 def _kind(path: Path, data: bytes) -> str:

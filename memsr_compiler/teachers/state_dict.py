@@ -1,6 +1,6 @@
 """Making the network that has exactly the weights in a checkpoint.
 
-A checkpoint may wrap its state dict, prefix its keys, and fake its sizes; a network accepts one set of keys.
+A checkpoint may use other key names than the network, and fake its sizes; a network accepts one set of keys.
 """
 
 from __future__ import annotations
@@ -9,55 +9,21 @@ import inspect
 import itertools
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.registry import FAMILIES, Family, recognise
-
-StateDict = dict[str, Tensor]
-
-WRAPPERS = (
-    "params_ema", "params", "state_dict", "model_state_dict", "model_ema", "model", "net", "network",
-    "netG", "net_g", "generator", "G", "ema", "weights",
-)  # fmt: skip
-"""Keys under which training code puts the weights, best first: averaged weights are the better ones."""
+from memsr_compiler.teachers.families.registry import FAMILIES, Family, Match, recognise
+from memsr_compiler.teachers.wrappers import StateDict, UnknownKeys, find_part, some, strip_prefixes, without_counters
 
 _MAX_SHARING = 64  # a recursive network may list one tensor under many names; a hostile file under millions
-_SHOWN = 4
 _ALIGNMENT = 64  # bytes: torch's own, by which its kernels are chosen, and with them the last bits of results
 _NUMBER = re.compile(r"\d+")
 
 log = logging.getLogger(__name__)
-
-
-def unwrap(loaded: object) -> nn.Module | StateDict:
-    """The state dict, or the module, in what torch.load returned; it may be under the keys of WRAPPERS.
-
-    A module wrapped for parallel training is unwrapped too. Raises InvalidInput, naming the keys, if there is
-    none.
-    """
-    for _ in range(3):
-        if isinstance(loaded, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            loaded = loaded.module
-        if isinstance(loaded, nn.Module):
-            return loaded
-        if not isinstance(loaded, Mapping):
-            raise InvalidInput(f"it holds a {type(loaded).__name__}, no weights. Save network.state_dict().")
-        if loaded and all(isinstance(value, Tensor) for value in loaded.values()):
-            return {str(key): value for key, value in loaded.items()}
-        inner = next((key for key in WRAPPERS if isinstance(loaded.get(key), Mapping | nn.Module)), None)
-        if inner is None:
-            break
-        log.info("taking the weights under %r", inner)
-        loaded = loaded[inner]
-    keys = some(str(key) for key in loaded) if isinstance(loaded, Mapping) else ""
-    raise InvalidInput(
-        f"no state dict in it: it has the keys {keys or '(none)'}, and weights are looked for under "
-        f"{', '.join(WRAPPERS)}. Save network.state_dict() alone."
-    )
 
 
 def check_tensors(state: Mapping[str, Tensor], stored: int) -> None:
@@ -88,35 +54,60 @@ def check_tensors(state: Mapping[str, Tensor], stored: int) -> None:
             raise InvalidInput(f"{key}: holds NaN or infinite weights. Take an earlier checkpoint.")
 
 
-def assemble(
-    state: StateDict, only: Family | None, options: Mapping[str, object]
-) -> tuple[nn.Module, Family, dict[str, object]]:
-    """The network of a known family that these weights belong to, with them in it, and its arguments.
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """A network of a known family with a file's weights in it.
+
+    match     the family, and whose key names the weights have
+    hyper     the arguments it was built with
+    assumed   what nothing in the file says, in words
+    """
+
+    module: nn.Module
+    match: Match
+    hyper: dict[str, object]
+    assumed: tuple[str, ...] = ()
+
+
+def assemble(state: StateDict, only: Family | None, options: Mapping[str, object]) -> Assembled:
+    """Build the network of a known family that these weights belong to, with them in it.
 
     only     the one family to consider; None: whichever recognises the keys, and exactly one must
     options  override the arguments read off the shapes
 
-    A prefix common to all keys is stripped while no family fits. Raises InvalidInput if none fits or several
-    do, if an argument that shapes do not show is not among the options, or if a key or shape differs from the
-    network's.
+    Of a file that holds more than the network that network is taken, see `wrappers`. Raises UnknownKeys if no family
+    fits, or a key or shape differs from the network's; InvalidInput if several networks could be meant, or an argument
+    that shapes do not show is not among the options.
     """
-    fitted, family, hyper = _recognise(state, only, options)
+    fitted, match = _recognise(state, only, options)
+    family = match.family
+    hyper = {**{key: values[0] for key, values in match.unsaid.items()}, **match.hyper, **options}
     # Built without memory, then given the file's own tensors: sizes that come out of a file are believed only when its
     # tensors have them, and no weights are drawn at random to be overwritten.
     with torch.device("meta"):
         network = call(family.build, hyper, family.name)
-    fitted = _fit(fitted, network.state_dict(), family.name)
+    name = family.name
+    if match.dialect is not None:
+        log.info("the key names are %s", match.dialect.name)
+        fitted = match.dialect.translate(fitted, hyper)
+        name = f"{family.name} (with its own key names instead of {match.dialect.name})"
+    fitted = _fit(fitted, network.state_dict(), name)
     network.load_state_dict(_separate(fitted), strict=True, assign=True)
     assert not any(t.is_meta for t in (*network.parameters(), *network.buffers())), "a family's tensors are all saved"
-    return network, family, hyper
+    words = (f"{key} {_show(hyper[key])}" for key in match.unsaid if key not in options)
+    return Assembled(module=network, match=match, hyper=hyper, assumed=(*words, *match.habits))
 
 
 def load_strictly(network: nn.Module, state: StateDict, name: str) -> None:
-    """Copy the weights into the network; every key and shape must agree, but for a prefix common to all keys.
+    """Copy the weights into the network; every key and shape of its must be there.
 
-    name  what to call the network in the InvalidInput that lists the differences.
+    name  what to call the network in the UnknownKeys that lists the differences
+
+    Of a file that holds more than the network that network is taken, see `wrappers`.
     """
-    network.load_state_dict(_fit(state, network.state_dict(), name), strict=True)
+    expected = network.state_dict()
+    part = find_part(state, lambda part: not _differences(_with_norm_counters(part, expected), expected))
+    network.load_state_dict(_fit(state if part is None else part, expected, name), strict=True)
 
 
 def call(build: Callable[..., object], options: Mapping[str, object], name: str) -> nn.Module:
@@ -136,70 +127,108 @@ def call(build: Callable[..., object], options: Mapping[str, object], name: str)
     return network
 
 
-def some(items: Iterable[str], separator: str = ", ") -> str:
-    """The first few of the items, and how many more there are."""
-    listed = list(items)
-    more = [f"... {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
-    return separator.join(listed[:_SHOWN] + more)
-
-
-def _recognise(
-    state: StateDict, only: Family | None, options: Mapping[str, object]
-) -> tuple[StateDict, Family, dict[str, object]]:
-    for stripped in _without_prefixes(state):
-        fitting = recognise({key: tensor.shape for key, tensor in stripped.items()})
-        fitting = [(family, hyper) for family, hyper in fitting if only in (None, family)]
-        if len(fitting) > 1:
-            names = some(family.name for family, _ in fitting)
+def _recognise(state: StateDict, only: Family | None, options: Mapping[str, object]) -> tuple[StateDict, Match]:
+    part = find_part(state, lambda part: bool(_matches(part, only)))
+    if part is not None:
+        matches = _matches(part, only)
+        if len(matches) > 1:
+            names = some(match.family.name for match in matches)
             raise InvalidInput(f"the keys fit {names}. Choose one with --arch NAME.")
-        if fitting:
-            (family, hyper) = fitting[0]
-            return stripped, family, {**hyper, **options}
+        return part, matches[0]
     if only is not None and options:
-        return state, only, dict(options)
+        return state, Match(only, {})
     if only is not None:
         raise InvalidInput(
-            f"the keys ({some(state)}) are not, or not all, those of {only.name}{_nearest(state, [only])}. Give its "
+            f"the keys ({some(state)}) are not, or not all, those of {only.name}"
+            f"{_nearest(state, [only]) or f'. {_wants(only, state)}'}. Give its "
             "size with --arch-args NAME=VALUE to be told all that differs, or choose another --arch."
         )
     tried = ", ".join(family.name for family in FAMILIES)
-    raise InvalidInput(
+    raise UnknownKeys(
         f"the keys ({some(state)}) are not those of {tried}{_nearest(state, FAMILIES)}. Name the network with --arch "
         "NAME, or give the code that builds it with --arch package.module:factory."
     )
+
+
+def _matches(state: StateDict, only: Family | None) -> list[Match]:
+    return recognise({key: tensor.shape for key, tensor in state.items()}, only)
 
 
 def _nearest(state: StateDict, families: Iterable[Family]) -> str:
     """Words on the family of which the state dict has most keys, if it has half of them, and what keeps it from being
     that; the keys' numbers aside, since nobody knows its size."""
     most, words = 0.5, ""
-    for family, stripped in itertools.product(families, _without_prefixes(state)):
-        with torch.device("meta"):
-            network = family.build(**({"scale": 2} if "scale" in inspect.signature(family.build).parameters else {}))
-        expected = network.state_dict()
-        ours, theirs = ({_NUMBER.sub("N", key) for key in keys} for keys in (stripped, expected))
-        share = len(ours & theirs) / len(ours | theirs)
+    for family, stripped in itertools.product(families, strip_prefixes(state)):
+        expected = _usual_keys(family)
+        missing, unexpected = _unmatched(expected, stripped), _unmatched(stripped, expected)
+        share = 1 - (len(_numberless(missing)) + len(_numberless(unexpected))) / len(
+            _numberless({**stripped, **expected})
+        )
         if share > most:
-            missing = [key for key in expected if _NUMBER.sub("N", key) not in ours]
-            unexpected = [f"unexpected {key}" for key in stripped if _NUMBER.sub("N", key) not in theirs]
-            misfits = [f"missing {key}" for key in missing or [k for k in expected if k not in stripped]] + unexpected
+            misfits = [f"missing {key}" for key in missing or [k for k in expected if k not in stripped]]
+            misfits += [f"unexpected {key}" for key in unexpected]
             most, words = share, f" (nearest is {family.name}: {some(misfits, separator='; ')})"
     return words
 
 
+def _wants(family: Family, state: StateDict) -> str:
+    """Words on the keys of the family's usual size that the file lacks, and on those it has instead."""
+    expected = _usual_keys(family)
+    stripped = min(strip_prefixes(state), key=lambda version: len(_unmatched(expected, version)))
+    missing, unexpected = _unmatched(expected, stripped), _unmatched(stripped, expected)
+    others = ", ".join(dialect.name for dialect in family.dialects)
+    words = f"It wants {some(_with_shapes(missing or expected))}{f' (or the names of {others})' if others else ''}"
+    return f"{words}; what it does not know is {some(_with_shapes(unexpected)) or 'nothing'}"
+
+
+def _usual_keys(family: Family) -> StateDict:
+    """The state dict of a family's network of the usual size, without memory."""
+    with torch.device("meta"):
+        parameters = inspect.signature(family.build).parameters
+        return family.build(**({"scale": 2} if "scale" in parameters else {})).state_dict()
+
+
+def _unmatched(state: StateDict, others: StateDict) -> StateDict:
+    """Those of the tensors whose keys, numbers aside, the other state dict has not."""
+    known = _numberless(others)
+    return {key: tensor for key, tensor in state.items() if _NUMBER.sub("N", key) not in known}
+
+
+def _numberless(state: Iterable[str]) -> set[str]:
+    return {_NUMBER.sub("N", key) for key in state}
+
+
+def _with_shapes(state: StateDict) -> list[str]:
+    return [f"{key} {tuple(tensor.shape)}" for key, tensor in state.items()]
+
+
 def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDict:
-    """The state dict with the keys that the network expects; InvalidInput lists what cannot be reconciled."""
-    # Batch normalisation counts its training steps, but old files lack that and evaluation does not use it.
-    counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith(".num_batches_tracked")}
-    versions = [{**counters, **stripped} for stripped in _without_prefixes(state)]
+    """The state dict with the keys that the network expects; UnknownKeys lists what cannot be reconciled."""
+    versions = [_with_norm_counters(_pass_over(stripped, expected), expected) for stripped in strip_prefixes(state)]
     best = min(versions, key=lambda version: len(_differences(version, expected)))
     differences = _differences(best, expected)
     if differences:
-        raise InvalidInput(
+        raise UnknownKeys(
             f"the weights do not fit {name}: {some(differences, separator='; ')}. "
             "Check --arch and --arch-args, and that the file holds all of the network."
         )
     return best
+
+
+def _pass_over(state: StateDict, expected: Mapping[str, Tensor]) -> StateDict:
+    """The state dict without the counters beside the modules that the network knows nothing of."""
+    modules = without_counters(state)
+    return {key: tensor for key, tensor in state.items() if key in expected or key in modules}
+
+
+def _with_norm_counters(state: StateDict, expected: Iterable[str]) -> StateDict:
+    """The state dict with counters of training steps, which old files lack and evaluation does not use."""
+    counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith(".num_batches_tracked")}
+    return {**counters, **state}
+
+
+def _show(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _separate(state: StateDict) -> StateDict:
@@ -214,16 +243,6 @@ def _separate(state: StateDict) -> StateDict:
         separate[key] = tensor.detach() if alone else tensor.detach().clone(memory_format=torch.contiguous_format)
         storages.add(address)
     return separate
-
-
-def _without_prefixes(state: StateDict) -> Iterator[StateDict]:
-    """The state dict, then without the first part of its keys, and so on while all keys share that part."""
-    yield state
-    heads = {key.partition(".")[0] for key in state}
-    while len(heads) == 1 and all("." in key for key in state):
-        state = {key.partition(".")[2]: tensor for key, tensor in state.items()}
-        yield state
-        heads = {key.partition(".")[0] for key in state}
 
 
 def _differences(state: StateDict, expected: Mapping[str, Tensor]) -> list[str]:

@@ -27,3 +27,17 @@ def not_a_network() -> int:
 def with_norm() -> nn.Module:
     """A network with batch normalisation."""
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
+
+
+def counting() -> nn.Module:
+    """A network with a number of its own beside its weights."""
+    network = UserNetwork(3)
+    network.register_buffer("steps", torch.tensor(0))
+    return network
+
+
+def small_edsr() -> nn.Module:
+    """A network that a family knows too."""
+    from memsr_compiler.teachers.families.edsr import EDSR
+
+    return EDSR(scale=2, blocks=1, channels=4)

@@ -67,8 +67,8 @@ def test_every_family_has_a_small_example() -> None:
 @pytest.mark.parametrize(("name", "hyper", "hidden"), SMALL)
 def test_only_its_own_family_claims_a_state_dict(name: str, hyper: dict[str, object], hidden: set[str]) -> None:
     found = recognise(shapes_of(network(name, hyper)))
-    assert [family.name for family, _ in found] == [name]
-    assert found[0][1].items() >= {key: value for key, value in hyper.items() if key not in hidden}.items()
+    assert [match.family.name for match in found] == [name]
+    assert found[0].hyper.items() >= {key: value for key, value in hyper.items() if key not in hidden}.items()
 
 
 @pytest.mark.parametrize(("name", "hyper", "hidden"), SMALL)
@@ -142,7 +142,7 @@ def test_recognition_survives_a_damaged_state_dict(
     shapes = shapes_of(network(*case[:2]))
     victim = data.draw(st.sampled_from(sorted(shapes)))
     shapes[victim] = torch.Size(data.draw(st.lists(st.integers(0, 70), max_size=5)))
-    assert all(family.name == case[0] for family, _ in recognise(shapes))
+    assert all(match.family.name == case[0] for match in recognise(shapes))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the pretrained weights in ../shared/models")

@@ -13,7 +13,7 @@ def test_tensors_that_share_memory_become_separate_weights() -> None:
     keys = [key for key, tensor in state.items() if tensor.shape == (4, 4, 3, 3)]
     assert len(keys) > 1
     state.update(dict.fromkeys(keys, state[keys[0]]))
-    network, _, _ = assemble(state, None, {})
+    network = assemble(state, None, {}).module
     parameters = dict(network.named_parameters())
     assert len({parameters[key].data_ptr() for key in keys}) == len(keys)
     assert all(torch.equal(parameters[key], state[key]) for key in keys)
@@ -25,7 +25,7 @@ def test_views_of_a_larger_memory_are_copied_out_of_it() -> None:
     whole = torch.cat([tensor.flatten() for tensor in state.values()])
     parts = torch.split(whole, [tensor.numel() for tensor in state.values()])
     views = {key: part.view(tensor.shape) for (key, tensor), part in zip(state.items(), parts, strict=True)}
-    network, _, _ = assemble(views, None, {})
+    network = assemble(views, None, {}).module
     for key, parameter in network.named_parameters():
         assert torch.equal(parameter, state[key])
         assert parameter.untyped_storage().nbytes() == parameter.numel() * 4
@@ -35,5 +35,5 @@ def test_views_of_a_larger_memory_are_copied_out_of_it() -> None:
 def test_weights_in_another_order_in_memory_are_laid_out_as_torch_does() -> None:
     state = FAMILY.build(blocks=3, channels=4).state_dict()
     kernels = {k: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for k, t in state.items()}
-    network, _, _ = assemble(kernels, None, {})
+    network = assemble(kernels, None, {}).module
     assert all(p.is_contiguous() and torch.equal(p, state[k]) for k, p in network.named_parameters())

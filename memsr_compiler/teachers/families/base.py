@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
+from typing import TypeAlias, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+Shapes: TypeAlias = Mapping[str, torch.Size]
+Infer: TypeAlias = Callable[[Shapes], "dict[str, object] | None"]
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """Key names under which others distribute weights of a family.
+
+    name       whose names they are
+    infer      as `Family.infer`, of a state dict with these names
+    translate  the weights under the family's own names, from a state dict that `infer` took and the arguments of the
+               network that they are for
+    unsaid     as `Family.unsaid`, in its place
+    habits     as `Family.habits`, in its place
+    """
+
+    name: str
+    infer: Infer
+    translate: Callable[[Mapping[str, Tensor], Mapping[str, object]], dict[str, Tensor]]
+    unsaid: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    habits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +46,48 @@ class Family:
     source       the paper
     input_range  lowest and highest pixel value that the authors' weights expect
     description  one sentence for a list of families
+    unsaid       arguments of `build` that leave no trace in weights, each with the values that published networks have,
+                 the usual one first
+    habits       what else the weights do not say and no argument changes: "slope 0.05 below zero"
+    only_named   whether only `--arch` chooses it: the keys could be any stack's
+    dialects     other key names of the same network
     """
 
     name: str
     build: Callable[..., nn.Module]
-    infer: Callable[[Mapping[str, torch.Size]], dict[str, object] | None]
+    infer: Infer
     source: str
     input_range: tuple[float, float] = (0.0, 1.0)
     description: str = ""
+    unsaid: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    habits: tuple[str, ...] = ()
+    only_named: bool = False
+    dialects: tuple[Dialect, ...] = ()
+
+
+def renaming(name: str, rename: Callable[[str], str], infer: Infer) -> Dialect:
+    """Make the dialect that differs in its key names alone.
+
+    rename  a key of the dialect -> the family's; any other key -> something that is no key of the family's
+    infer   the family's own
+    """
+
+    def infer_renamed(shapes: Shapes) -> dict[str, object] | None:
+        return infer(rename_keys(shapes, rename))
+
+    def translate(state: Mapping[str, Tensor], hyper: Mapping[str, object]) -> dict[str, Tensor]:
+        return rename_keys(state, rename)
+
+    return Dialect(name=name, infer=infer_renamed, translate=translate)
+
+
+def rename_keys(state: Mapping[str, Value], rename: Callable[[str], str]) -> dict[str, Value]:
+    """The same values under new keys.  A key that would take another's place gets a name that no network has."""
+    renamed: dict[str, Value] = {}
+    for key, value in state.items():
+        new = rename(key)
+        renamed[f"{key} (as {new})" if new in renamed else new] = value
+    return renamed
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, *, groups: int = 1, bias: bool = True) -> nn.Conv2d:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -21,9 +22,9 @@ from memsr_compiler.teachers.families import (
     srresnet,
     vdsr,
 )
-from memsr_compiler.teachers.families.base import Family
+from memsr_compiler.teachers.families.base import Dialect, Family
 
-__all__ = ["FAMILIES", "Family", "find_family", "recognise"]
+__all__ = ["FAMILIES", "Dialect", "Family", "Match", "find_family", "recognise"]
 
 FAMILIES: tuple[Family, ...] = (
     edsr.FAMILY,
@@ -52,7 +53,36 @@ def find_family(name: str, *, also: Iterable[str] = ()) -> Family:
     raise InvalidInput(f"--arch {name}: no such family. Known: {known}; or give --arch package.module:factory.")
 
 
-def recognise(shapes: Mapping[str, torch.Size]) -> list[tuple[Family, dict[str, object]]]:
-    """Every family that a state dict of these shapes could belong to, with its hyper-parameters."""
-    guesses = ((family, family.infer(shapes)) for family in FAMILIES)
-    return [(family, hyper) for family, hyper in guesses if hyper is not None]
+@dataclass(frozen=True)
+class Match:
+    """A family that a state dict could belong to, with its arguments, and whose key names it has; None: its own."""
+
+    family: Family
+    hyper: dict[str, object]
+    dialect: Dialect | None = None
+
+    @property
+    def unsaid(self) -> Mapping[str, tuple[object, ...]]:
+        """The arguments that leave no trace in its weights, see `Family`."""
+        return (self.dialect or self.family).unsaid
+
+    @property
+    def habits(self) -> tuple[str, ...]:
+        """What else its weights do not say, see `Family`."""
+        return (self.dialect or self.family).habits
+
+
+def recognise(shapes: Mapping[str, torch.Size], only: Family | None = None) -> list[Match]:
+    """Every family that a state dict of these shapes could belong to.
+
+    only   the one family that is asked for; without it those that want to be named are left out
+    """
+    families = [family for family in FAMILIES if not family.only_named] if only is None else [only]
+    matches = []
+    for family in families:
+        for dialect in (None, *family.dialects):
+            hyper = (dialect or family).infer(shapes)
+            if hyper is not None:
+                matches.append(Match(family, hyper, dialect))
+                break
+    return matches
