@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.commands.options import ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first, silence_others
-from memsr_compiler.commands.run_folder import begin, check, record_of, steps_taken
+from memsr_compiler.commands.run_folder import hold_run, record_of, steps_taken
 from memsr_compiler.commands.student_common import read_source
-from memsr_compiler.commands.training_common import read_bench, read_patches, recipe, show_progress, tell
+from memsr_compiler.commands.training_common import read_data, recipe, show_progress, tell
 from memsr_compiler.commands.training_options import DistillOptions
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.files import file_digest
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
@@ -23,13 +28,27 @@ from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.losses import Distillation
 from memsr_compiler.training.starts import initial_maps, input_means, no_means, random_maps, restart
 
+if TYPE_CHECKING:
+    from memsr_compiler.training.recipe import Recipe
+
 
 def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Read teacher and student, train, write the best."""
     talk = silence_others(talk)
     how = recipe(options)
     record = record_of(options, reading)
-    check(options, how, record)
+    with hold_run(options, how, record, talk) as resume:
+        _distill(options, reading, how, record, resume, talk)
+
+
+def _distill(
+    options: DistillOptions,
+    reading: ReadingOptions,
+    how: Recipe,
+    record: Mapping[str, Any],
+    resume: Path | None,
+    talk: Talk,
+) -> None:
     student = load_plain(options.student, require_certificate=False).float()
     student.certificate = None  # it speaks of these weights, and others will come
     model = read_source(reading.of(options.teacher), 8, talk)
@@ -48,20 +67,19 @@ def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
         raise InvalidInput(f"the student takes values in {takes.input_range}, the teacher in {input_range}")
     talk.say(f"teacher      {options.teacher}: {model.words}")
     objective = _objective(student, teacher, default_samples(cost_of_graph(teacher.graph).macs_per_pixel), options)
-    cut = read_patches(options, takes, talk)
-    judged = read_bench(options, takes, talk)
-    begin(options, record)
+    networks = {"student": file_digest(options.student), "teacher": file_digest(options.teacher)}
+    cut, judged = read_data(options, takes, record, resume, talk, networks)
     before = judged.score(load_plain(options.student, require_certificate=False).float())
     from memsr_compiler.training.loop import run as train
 
-    with show_progress(talk, how.steps, steps_taken(options.resume)) as on_step:
+    with show_progress(talk, how.steps, steps_taken(resume)) as on_step:
         outcome = train(
             objective,
             cut,
             how,
             options.out,
             validate=judged.psnr,
-            resume=options.resume,
+            resume=resume,
             on_step=on_step,
         )
     if not is_first():

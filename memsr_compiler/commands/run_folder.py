@@ -1,21 +1,28 @@
-"""The folder of a run of `train` or `distill`: what it began with, and whether it may begin there or go on."""
+"""The folder of a run of `train` or `distill`: one run at a time, what it began with, whether it may begin or go on."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 
 from memsr_compiler.commands.command import option_values
-from memsr_compiler.commands.output import is_first
+from memsr_compiler.commands.output import Talk, is_first
 from memsr_compiler.commands.training_options import TrainingOptions
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.files import atomic_write
+from memsr_compiler.locks import hold_folder
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.progress import CURVES, LOG
 from memsr_compiler.version import VERSION
@@ -23,21 +30,75 @@ from memsr_compiler.version import VERSION
 if TYPE_CHECKING:
     from memsr_compiler.training.recipe import Recipe
 
-CONFIG, VERSIONS = "config.yaml", "versions.yaml"
-STATE = (CONFIG, VERSIONS, LOG, "*.ckpt")  # of a run, besides its curves
-OURS = (*STATE, "student.*", "network.*", "plain.onnx")  # what a run writes
+CONFIG, VERSIONS, DATA = "config.yaml", "versions.yaml", "data.json"
+MARK = "# A run of memsrc began with these options.\n"
+STATE = (
+    "step-*.ckpt",
+    "best.ckpt",
+    DATA,
+    LOG,
+    VERSIONS,
+    CONFIG,
+)  # besides its curves; known by the last, which goes last
+RESULTS = ("student.*", "network.*", "plain.onnx")
 MAY_CHANGE = ("every", "workers", "cache", "out", "student", "teacher", "data", "val")  # while a run goes on
+UNRECORDED = ("resume", "config", "overwrite", "allow-changed-data")  # options that are about a start, not the run
+NAMED = 3  # of the files that have changed
+
+Data = Mapping[str, Mapping[str, str]]
+"""What a run is about: kinds of files, and of each kind SHA-256 by name."""
 
 
-def check(options: TrainingOptions, how: Recipe, record: Mapping[str, Any]) -> None:
-    """Check what can be known before any work.  Raises InvalidInput for a run that cannot be begun, or gone on with."""
-    out, processes = options.out, int(os.environ.get("WORLD_SIZE", "1"))
+@contextmanager
+def hold_run(options: TrainingOptions, how: Recipe, record: Mapping[str, Any], talk: Talk) -> Iterator[Path | None]:
+    """Keep the run's folder for this run; yield the checkpoint or folder to go on from, None for a beginning.
+
+    The processes of one run are one: the first keeps the folder.  A run that is refused before its first checkpoint
+    leaves nothing.
+
+    Raises InvalidInput for a run that cannot be begun, or gone on with, and where another run is at work there.
+    """
+    _check_options(options, how)
+    out = options.out
+    _check_folder(options, record)
+    if not is_first():
+        yield _place(options)
+        return
+    with _make_folder(out), hold_folder(out):
+        _check_folder(options, record)  # again, as another run may have ended meanwhile
+        resume, begun = _place(options), is_begun(out)
+        if begun and resume is None and not options.overwrite:
+            talk.say(f"{out}: was begun before, and stopped without a checkpoint; begins from the start")
+        try:
+            yield resume
+        except MemsrError:
+            if not begun and not checkpoints.steps(out):
+                remove_run(out)
+            raise
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether the folder holds what a run of ours began with."""
+    try:
+        ours = (folder / CONFIG).read_text("utf-8").startswith(MARK)
+        return ours or "memsr_compiler: " in (folder / VERSIONS).read_text("utf-8")  # of earlier versions
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _check_options(options: TrainingOptions, how: Recipe) -> None:
+    """Check what can be known before any work.  Raises InvalidInput for what cannot be done."""
     for folder in (options.data, options.val):
         if folder is not None and not folder.is_dir():
             raise InvalidInput(f"{folder}: is no folder; give one with photographs")
-    how.share_of(processes)
+    how.share_of(int(os.environ.get("WORLD_SIZE", "1")))
     if how.precision == "fp16" and not torch.cuda.is_available():
         raise InvalidInput("--precision fp16 is for GPUs, and there is none; use bf16, or leave it out")
+
+
+def _check_folder(options: TrainingOptions, record: Mapping[str, Any]) -> None:
+    """Raises InvalidInput where the run cannot begin in its folder, or go on."""
+    out = options.out
     if options.resume is not None:
         _check_resumed(options, options.resume, record)
         return
@@ -49,7 +110,8 @@ def check(options: TrainingOptions, how: Recipe, record: Mapping[str, Any]) -> N
         return
     if out.is_dir() and checkpoints.steps(out):
         raise InvalidInput(f"{out}: holds a run already; --resume {out} goes on with it, --overwrite begins anew")
-    there = sorted(path.name for pattern in OURS for path in out.glob(pattern))
+    kept = RESULTS if is_begun(out) else (*RESULTS, *STATE, "*.ckpt")
+    there = sorted(path.name for pattern in kept for path in out.glob(pattern))
     if there:
         raise InvalidInput(
             f"{out}: holds {there[0]} already, which a run would replace; choose another --out or --overwrite"
@@ -62,7 +124,8 @@ def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]
     run = place.parent if place.is_file() else place
     if options.out.resolve() != run.resolve():
         raise InvalidInput(f"--out {options.out}: a run goes on in its own folder, {run}; leave --out out")
-    checkpoints.load(checkpoints.newest(place))
+    if place.is_file() or checkpoints.steps(run) or not is_begun(run):
+        checkpoints.load(checkpoints.newest(place))
     recorded = {k: v for k, v in yaml.safe_load((run / CONFIG).read_text("utf-8")).items() if v != []}
     for name in (name for name in {**recorded, **now} if name not in MAY_CHANGE):
         if now.get(name) != recorded.get(name):
@@ -72,32 +135,109 @@ def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]
             )
 
 
-def begin(options: TrainingOptions, record: Mapping[str, Any]) -> None:
-    """Make the run's folder, and write into it how it was begun.  Raises InvalidInput where that is not possible."""
+def _place(options: TrainingOptions) -> Path | None:
+    """The checkpoint or folder to go on from; None for a run that has no checkpoint yet."""
+    place = options.resume
+    return place if place is not None and (place.is_file() or checkpoints.steps(place)) else None
+
+
+@contextmanager
+def _make_folder(folder: Path) -> Iterator[None]:
+    """Make the folder, and those above it; those that are empty at the end vanish."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{folder}: cannot be made a folder ({error.strerror}); choose another place") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # in use: it is not empty
+            for path in missing:
+                path.rmdir()
+
+
+def begin(out: Path, record: Mapping[str, Any]) -> None:
+    """Write into a run's folder how it was begun, instead of any state that is there; the first process does."""
     import yaml
 
-    out = options.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInput(f"{out}: cannot be made a folder ({error.strerror}); choose another place") from None
     if not is_first():
         return
-    checkpoints.tidy(out)
-    if options.resume is not None:
-        return
-    if options.overwrite:
-        _remove_run(out)
+    remove_run(out)
     for name, content in ((CONFIG, record), (VERSIONS, versions())):
         with atomic_write(out / name) as file:
+            file.write((MARK if name == CONFIG else "").encode())
             file.write(yaml.safe_dump(content, sort_keys=False).encode())
 
 
-def _remove_run(folder: Path) -> None:
+def remove_run(folder: Path) -> None:
     """Remove the state of a run, so that another can begin; its results stay until the other one ends."""
     for path in [path for pattern in STATE for path in folder.glob(pattern)]:
         path.unlink()
     shutil.rmtree(folder / CURVES, ignore_errors=True)
+
+
+def keep_data(options: TrainingOptions, data: Data, resume: Path | None, talk: Talk) -> None:
+    """Keep what the run is about in its folder.
+
+    Raises InvalidInput where it goes on with something else, unless that is allowed.
+    """
+    if not is_first():
+        return
+    path = options.out / DATA
+    changes = [] if resume is None or not path.exists() else list_changes(_read_data(path), data)
+    if changes and not options.allow_changed_data:
+        raise InvalidInput(
+            f"{options.out}: its data are not those that the run began with: {'; '.join(changes)}. Give it the old "
+            "ones, or go on with these by --allow-changed-data"
+        )
+    if changes:
+        talk.warn(f"{options.out}: goes on with other data than it began with: {'; '.join(changes)}")
+    if resume is not None and not path.exists():
+        talk.warn(f"{options.out}: does not say which data it began with; from now on these are compared")
+    with atomic_write(path) as file:
+        file.write(json.dumps(data, indent=1).encode())
+
+
+def digest_tests(images: Sequence[TestImage]) -> dict[str, str]:
+    """SHA-256 of validation images' pixels, HR and LR, by name."""
+    return {image.name: _digest_arrays(image.high, image.low) for image in images}
+
+
+def _digest_arrays(*arrays: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str(array.shape).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def list_changes(before: Data, now: Data) -> list[str]:
+    """Changes in words: "photographs: 2 added (a.png, b.png), 1 changed (c.png)"."""
+    words = []
+    for kind in {**before, **now}:
+        old, new = before.get(kind, {}), now.get(kind, {})
+        changes = {
+            "added": [name for name in new if name not in old],
+            "removed": [name for name in old if name not in new],
+            "changed": [name for name in new if name in old and new[name] != old[name]],
+        }
+        named = [f"{len(names)} {what} ({_name_some(names)})" for what, names in changes.items() if names]
+        if named:
+            words.append(f"{kind}: {', '.join(named)}")
+    return words
+
+
+def _name_some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:NAMED], *(["..."] if len(names) > NAMED else [])])
+
+
+def _read_data(path: Path) -> Data:
+    try:
+        content: Data = json.loads(path.read_bytes())
+        return {str(kind): dict(names) for kind, names in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InvalidInput(f"{path}: is damaged ({error}); remove it to go on without comparing data") from None
 
 
 def record_of(*options: object) -> dict[str, Any]:
@@ -109,7 +249,7 @@ def record_of(*options: object) -> dict[str, Any]:
     return {
         name: os.path.abspath(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         for name, value in values.items()
-        if value not in (None, []) and name not in ("resume", "config", "overwrite")
+        if value not in (None, []) and name not in UNRECORDED
     }
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from memsr_compiler.commands.output import Talk, is_first, silence_others
-from memsr_compiler.commands.run_folder import begin, check, record_of, steps_taken
+from memsr_compiler.commands.run_folder import hold_run, record_of, steps_taken
 from memsr_compiler.commands.teachers import parse_arguments
-from memsr_compiler.commands.training_common import read_bench, read_patches, recipe, show_progress, tell
+from memsr_compiler.commands.training_common import read_data, recipe, show_progress, tell
 from memsr_compiler.commands.training_options import TrainOptions
 from memsr_compiler.errors import MemsrError
 from memsr_compiler.files import atomic_write
@@ -21,30 +23,35 @@ from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.training.losses import Supervised
 from memsr_compiler.training.models import new_network
 
+if TYPE_CHECKING:
+    from memsr_compiler.training.recipe import Recipe
+
 
 def run(options: TrainOptions, talk: Talk) -> None:
     """Build a network, train it, write the best."""
     talk = silence_others(talk)
     how = recipe(options)
     record = record_of(options)
-    check(options, how, record)
+    with hold_run(options, how, record, talk) as resume:
+        _train(options, how, record, resume, talk)
+
+
+def _train(options: TrainOptions, how: Recipe, record: Mapping[str, Any], resume: Path | None, talk: Talk) -> None:
     network, input_range = new_network(options.arch, _arguments(options), scale=options.scale, seed=options.seed)
     takes = Takes(options.scale, 3, input_range)
     talk.say(f"network      {options.arch}, {sum(p.numel() for p in network.parameters()):,} parameters")
-    source = read_patches(options, takes, talk)
-    judged = read_bench(options, takes, talk)
-    begin(options, record)
+    source, judged = read_data(options, takes, record, resume, talk)
     before = judged.score(network.eval())
     from memsr_compiler.training.loop import run as train
 
-    with show_progress(talk, how.steps, steps_taken(options.resume)) as on_step:
+    with show_progress(talk, how.steps, steps_taken(resume)) as on_step:
         outcome = train(
             Supervised(network),
             source,
             how,
             options.out,
             validate=judged.psnr,
-            resume=options.resume,
+            resume=resume,
             on_step=on_step,
         )
     if not is_first():

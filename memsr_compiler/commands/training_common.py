@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from memsr_compiler.commands.output import Talk
+from memsr_compiler.commands.run_folder import begin, digest_tests, keep_data
 from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
 from memsr_compiler.evaluation.image_sets import TestImage, read_test_images
@@ -78,6 +79,32 @@ def recipe(options: TrainingOptions) -> Recipe:
         compiled=options.compiled,
         workers=options.workers,
     )
+
+
+def read_data(
+    options: TrainingOptions,
+    takes: Takes,
+    record: Mapping[str, Any],
+    resume: Path | None,
+    talk: Talk,
+    networks: Mapping[str, str] | None = None,
+) -> tuple[Patches, Bench]:
+    """Begin the run, if it does not go on, and read what it trains and is validated on.
+
+    networks   SHA-256 of the files that it is about besides, by what they are
+
+    Raises InvalidInput for data that do not fit the network, or are not those that a run began with.
+    """
+    new = resume is None
+    if new and not options.overwrite:
+        begin(options.out, record)  # before the photographs: making those ready takes long, and may be stopped too
+    patches = read_patches(options, takes, talk)
+    judged = read_bench(options, takes, talk)
+    if new and options.overwrite:
+        begin(options.out, record)  # not sooner: now it is known that the old run is given up for something
+    data = {"photographs": patches.digests, "validation": digest_tests(judged.images), "networks": networks or {}}
+    keep_data(options, data, resume, talk)
+    return patches, judged
 
 
 def read_bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:

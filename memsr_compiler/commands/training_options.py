@@ -54,6 +54,14 @@ class TrainingOptions:
             callback=resume_run,
         ),
     ] = None
+    allow_changed_data: Annotated[
+        bool,
+        option(
+            "Go on though photographs, validation images or networks are not those that the run began with",
+            "--allow-changed-data",
+            panel=RUN,
+        ),
+    ] = False
     config: Annotated[
         Path | None,
         option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import pickle
@@ -46,13 +45,13 @@ def load(path: Path) -> State:
     return state
 
 
-def is_whole(path: Path) -> bool:
-    """Whether the file can be loaded."""
+def step_of(path: Path) -> int | None:
+    """The step of which a file holds a network or a state; None if it cannot be loaded."""
     try:
-        load(path)
+        step = load(path).get("step")
     except InvalidInput:
-        return False
-    return True
+        return None
+    return step if isinstance(step, int) else None
 
 
 def save_step(state: State, run: Path, step: int) -> None:
@@ -83,13 +82,6 @@ def newest(place: Path) -> Path:
     if not known:
         raise InvalidInput(f"{place}: has no checkpoint; give the folder of a run that was begun, or start without it")
     return path_of(place, known[-1])
-
-
-def tidy(run: Path) -> None:
-    """Remove what a killed run has left half written."""
-    for path in run.glob(".memsr-*.tmp"):
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def _way_out(path: Path) -> str:

@@ -59,14 +59,16 @@ def run(
     recipe.share_of(accelerator.num_processes)
     state = RunState(objective, recipe)
     if resume is not None:
-        _resume(state, resume, out)
+        state.restore(checkpoints.load(checkpoints.newest(resume)))
     stepper = _Stepper(accelerator, objective, state, recipe)
     with ExitStack() as stack:
         review = _Review(objective, state, out, validate) if accelerator.is_main_process else None
         if review is not None:
             stack.enter_context(closing(review))
-            if math.isnan(state.best):  # a new run, or one whose best network was lost
+            if resume is None:
                 review.hold(None)
+            else:
+                review.find_best()
         meter = Meter(recipe, state.step)
         for batch in meter.time_waiting(_share(patches, recipe, state.step, accelerator)):
             meter.add(stepper.take(batch))
@@ -87,13 +89,6 @@ def run(
     accelerator.end_training()
     objective.cpu()
     return Outcome(state.start, state.best, state.best_step, state.last)
-
-
-def _resume(state: RunState, resume: Path, out: Path) -> None:
-    """Go on from a checkpoint; a best network that is lost is found anew."""
-    state.restore(checkpoints.load(checkpoints.newest(resume)))
-    if not checkpoints.is_whole(out / BEST):
-        state.forget_best()
 
 
 def _share(patches: Patches, recipe: Recipe, first: int, accelerator: Accelerator) -> Iterator[Batch]:
@@ -144,17 +139,32 @@ class _Review:
 
     def hold(self, progress: Progress | None) -> None:
         """Validate the network as it is now, log and keep it.  Raises MemsrError where its weights are no numbers."""
-        state, out = self._state, self._out
+        state = self._state
+        content = self._score()
+        self._log.add(state.step, state.last, progress)  # before the checkpoint: what is later than that is taken back
+        checkpoints.save_step(state.content(), self._out, state.step)
+        if state.best_step == state.step:  # after the checkpoint, which has this network too, should it be lost
+            checkpoints.save(content, self._out / BEST)
+
+    def find_best(self) -> None:
+        """Look for the best network after a run was stopped; one that is lost is found anew, from here on."""
+        state, path = self._state, self._out / BEST
+        if checkpoints.step_of(path) == state.best_step:
+            return
+        if state.best_step != state.step:
+            state.forget_best()
+        checkpoints.save(self._score(), path)
+
+    def _score(self) -> checkpoints.State:
+        """Validate the network as it is now, and give it as it is kept.  Raises MemsrError as `hold`."""
+        state = self._state
         with state.use_average():
             network = self._objective.settle()
             if state.step:
                 _require_finite(network, state.step)
             psnr = _score(network, self._validate)
             state.note_score(psnr)
-            if state.best_step == state.step:
-                checkpoints.save({"network": copy_to_cpu(network), "step": state.step, "psnr": psnr}, out / BEST)
-        self._log.add(state.step, psnr, progress)  # before the checkpoint: what is later than that is taken back
-        checkpoints.save_step(state.content(), out, state.step)
+            return {"network": copy_to_cpu(network), "step": state.step, "psnr": psnr}
 
     def close(self) -> None:
         """Close the log."""

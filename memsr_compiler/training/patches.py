@@ -7,10 +7,7 @@ only what a patch needs is read.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +19,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.files import atomic_write, file_digest
 from memsr_compiler.images.files import crop_to_multiple, read_image
 from memsr_compiler.images.resize import resize
+from memsr_compiler.locks import remove_leftovers
 
+_DIGEST = 64  # characters of a SHA-256
 WAYS = 8  # in which a picture can be turned by right angles and mirrored
 
 
@@ -39,12 +39,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class RawPhotograph:
-    """A photograph as raw pixels on disk, uint8: high (H, W, 3), a multiple of the scale, and low (H / s, W / s, 3)."""
+    """A photograph as raw pixels on disk, uint8: high (H, W, 3), a multiple of the scale, and low (H / s, W / s, 3).
+
+    sha256   of the file that it was read from
+    """
 
     name: str
     high: Path
     low: Path
     size: tuple[int, int]
+    sha256: str
 
     def is_whole(self, scale: int) -> bool:
         """Whether both files have as many bytes as they should."""
@@ -86,6 +90,7 @@ def prepare_photographs(
     Raises InvalidInput if no photograph is left, ExportError where the cache cannot be written.
     """
     source = find_image_folder(folder)
+    remove_leftovers(cache)
     photographs: list[RawPhotograph] = []
     unreadable = 0
     for path in sorted(p for p in source.iterdir() if p.is_file() and not p.name.startswith(".")):
@@ -115,29 +120,38 @@ def _prepare(path: Path, cache: Path, scale: int) -> RawPhotograph:
     low = cache / f"{key}-low.raw"
     if there and low.exists():
         height, width = map(int, there[0].name.split("-")[1].split("x"))
-        known = RawPhotograph(path.name, there[0], low, (height, width))
+        known = RawPhotograph(path.name, there[0], low, (height, width), _digest(path, cache / f"{key}.sha256"))
         if known.is_whole(scale):
             return known
     pixels = crop_to_multiple(read_image(path), scale)
     if min(pixels.shape[:2]) < scale:
-        return RawPhotograph(path.name, low, low, (0, 0))
+        return RawPhotograph(path.name, low, low, (0, 0), "")
     high = cache / f"{key}-{pixels.shape[0]}x{pixels.shape[1]}-high.raw"
-    _write_raw(low, resize(pixels, 1 / scale))
-    _write_raw(high, pixels)
-    return RawPhotograph(path.name, high, low, (pixels.shape[0], pixels.shape[1]))
+    _write(low, np.ascontiguousarray(resize(pixels, 1 / scale)).data)
+    _write(high, np.ascontiguousarray(pixels).data)
+    sha256 = _digest(path, cache / f"{key}.sha256")
+    return RawPhotograph(path.name, high, low, (pixels.shape[0], pixels.shape[1]), sha256)
 
 
-def _write_raw(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write pixels; several processes may at once: each writes its own, and the last name wins."""
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+def _digest(path: Path, kept: Path) -> str:
+    """SHA-256 of a photograph's file, taken once: it is read again when that is as long as it should be."""
+    if kept.exists() and len(digest := kept.read_text("ascii", errors="replace")) == _DIGEST:
+        return digest
+    digest = file_digest(path)
+    _write(kept, digest.encode())
+    return digest
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    """Write a file of the cache; several processes may at once: each writes its own, and the last name wins."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_bytes(np.ascontiguousarray(pixels).tobytes())
-        os.replace(staged, path)
+        with atomic_write(path) as file:
+            file.write(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            staged.unlink(missing_ok=True)
         raise ExportError(f"{path}: cannot be written ({error.strerror}); choose another --cache") from None
+    except ExportError as error:
+        raise ExportError(f"{error} Or choose another --cache.") from None
 
 
 class Patches(Dataset[tuple[Tensor, Tensor, str]]):
@@ -157,6 +171,11 @@ class Patches(Dataset[tuple[Tensor, Tensor, str]]):
     ) -> None:
         self._photographs = photographs
         self._scale, self._patch, self._seed, self._range = scale, patch, seed, input_range
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the photographs' files by name."""
+        return {photograph.name: photograph.sha256 for photograph in self._photographs}
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, str]:
         random = np.random.default_rng([self._seed, i])

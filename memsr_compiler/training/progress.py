@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from memsr_compiler.files import atomic_write
 from memsr_compiler.training.patches import Batch
 from memsr_compiler.training.recipe import Recipe
 
@@ -101,9 +103,10 @@ class Log:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = out / LOG
-        lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self._path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        lines = self._path.read_bytes().splitlines() if self._path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= step]
+        with atomic_write(self._path) as file:
+            file.write(b"".join(line + b"\n" for line in kept))
         self._board = SummaryWriter(str(out / CURVES), purge_step=step + 1 if step else None)
 
     def add(self, step: int, psnr: float, progress: Progress | None) -> None:
@@ -121,3 +124,12 @@ class Log:
     def close(self) -> None:
         """Close TensorBoard's files."""
         self._board.close()
+
+
+def _step_of(line: bytes) -> float:
+    """The step that a line of the log is about; infinity for one that was not written to its end."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return math.inf
+    return float(content["step"]) if isinstance(content, dict) and "step" in content else math.inf

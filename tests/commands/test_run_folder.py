@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from memsr_compiler.commands.run_folder import CONFIG, check
+from memsr_compiler.commands.output import Talk
+from memsr_compiler.commands.run_folder import CONFIG, hold_run
 from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.training.recipe import Recipe
@@ -21,7 +22,11 @@ def test_only_the_first_process_looks_whether_the_place_is_free(
     (options.out / CONFIG).write_text("steps: 4\n")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    check(options, Recipe(steps=4, batch=2), {})
+    with hold_run(options, Recipe(steps=4, batch=2), {}, Talk()) as resume:
+        assert resume is None
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(InvalidInput, match=r"holds config\.yaml already"):
-        check(options, Recipe(steps=4, batch=2), {})
+    with (
+        pytest.raises(InvalidInput, match=r"holds config\.yaml already"),
+        hold_run(options, Recipe(steps=4, batch=2), {}, Talk()),
+    ):
+        raise AssertionError("the place was not free")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from helpers.levels import noise
-from pytest import MonkeyPatch
 
 from memsr_compiler.locks import remove_leftovers
 from memsr_compiler.student.statistics.spill import Spool
@@ -26,7 +26,9 @@ def test_a_spool_gives_back_what_it_took_and_leaves_no_file() -> None:
     assert not folder.exists()
 
 
-def test_records_of_killed_processes_go_when_the_next_writes_some(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+def test_records_of_killed_processes_go_when_the_next_writes_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / ".memsr-left.tmp").mkdir()
     (tmp_path / ".memsr-left.tmp" / "0.pt").write_bytes(b"much")
