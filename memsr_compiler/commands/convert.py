@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.cost import Cost, cost_of_graph
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
+from memsr_compiler.commands.deviations import Deviation, measure_deviations, require_accepted
 from memsr_compiler.commands.find_network import name_beside
 from memsr_compiler.commands.options import ConvertOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
 from memsr_compiler.commands.teachers import describe, read
-from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report, compile_to_plain
-from memsr_compiler.lowering.equivalence import Network, check_equivalence, probe_images
-from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.torch_helpers import copy_module, full_float32, one_thread, torch_device
+from memsr_compiler.plain.halves import LARGEST, LayerPeak
+from memsr_compiler.torch_helpers import one_thread, torch_device
 from memsr_compiler.trace.trace import trace
 
 if TYPE_CHECKING:
@@ -65,16 +64,15 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
             on_pass=on_pass,
             on_graph=(lambda name, graph: steps.append((name, graph))) if options.report else None,
         )
-        step(f"writing {out}")
-        written = _write(net, out, options)
-        step("running it beside the teacher")
-        measured = deviations(teacher.module, net, out, options, input_range, talk)
+        step(f"running it beside the teacher, and writing {out}")
+        judge = Judge(teacher.module, out, options, input_range, talk.warn)
+        written = _write(net, judge)
     graph = trace(teacher.module, input_range=input_range).graph if options.report or not talk.quiet else None
     cost = cost_of_graph(graph) if graph is not None else None
     if options.report is not None and graph is not None and cost is not None:
-        _write_report(options.report, net, [("as read", graph), *steps], teacher_options.teacher.name, cost, measured)
+        _write_report(options.report, net, [("as read", graph), *steps], teacher_options.teacher.name, cost, judge)
         written.append(options.report)
-    _tell(net, cost, passes, measured, written, options, talk)
+    _tell(net, cost, passes, judge, written, talk)
 
 
 def _constants(
@@ -109,70 +107,76 @@ def _calibration_images(folder: Path | None) -> list[NDArray[Any]]:
     return [pixels[:128, :128] for pixels in photographs]
 
 
-def _write(net: PlainNet, out: Path, options: ConvertOptions) -> list[Path]:
+@dataclass
+class Judge:
+    """The measurement of a network that is about to be written; it raises ExportError where that must not be.
+
+    measured   deviations, once they are known;   peaks   of a float16 file: the largest values of its layers
+    """
+
+    model: nn.Module
+    out: Path
+    options: ConvertOptions
+    input_range: tuple[float, float]
+    warn: Callable[[str], None]
+    measured: Sequence[Deviation] = ()
+    peaks: Sequence[LayerPeak] = ()
+
+    def __call__(self, staged: Path | None, net: PlainNet, peaks: Sequence[LayerPeak]) -> None:
+        """Measure and judge.  staged: the ONNX model where it lies until it gets its name."""
+        self.peaks = peaks
+        self.measured = measure_deviations(self.model, net, self.out, staged, self.options, self.input_range, self.warn)
+        require_accepted(self.measured, net, self.out, self.input_range)
+        half = (self.input_range[1] - self.input_range[0]) / 510
+        for deviation in self.measured:
+            if not deviation.value <= half:
+                self.warn(
+                    f"{deviation.name} deviates by {deviation.value:.2e}, over half a grey level ({half:.2e}); see "
+                    "docs/results/exactness.md"
+                )
+
+
+def _write(net: PlainNet, judge: Judge) -> list[Path]:
+    """Write the network, if the judge allows it."""
     from memsr_compiler.plain.write import export_onnx, save_plain
 
-    if out.suffix == ".safetensors":
-        save_plain(net, out)
-        return [out]
-    return list(export_onnx(net, out, dtype=options.dtype).files)
-
-
-def deviations(
-    model: nn.Module, net: PlainNet, out: Path, options: ConvertOptions, input_range: tuple[float, float], talk: Talk
-) -> dict[str, float]:
-    """The largest deviations from the teacher in float64 on probes: its own in float32, the network's, the file's."""
-    place = torch_device(options.device)
-    exact = copy_module(model, torch.float64).to(place)
-    images = {name: x[:2] for name, x in probe_images(net.info.channels, input_range).items()}
-    with torch.no_grad():
-        known = {x.shape: exact(x.to(place, copy=True)).cpu() for x in images.values()}
-
-    def exactly(x: Tensor) -> Tensor:
-        y: Tensor = known[x.shape]
-        return y
-
-    def in_float32(network: nn.Module) -> Network:
-        single = copy_module(network, torch.float32).to(place)
-        return lambda x: single(x.float().to(place)).cpu()
-
-    others: dict[str, Network] = {"teacher in float32": in_float32(model), "plain in float32": in_float32(net)}
-    if out.suffix == ".onnx":
-        try:
-            others[f"{out.name} in ONNX Runtime ({options.dtype})"] = OrtNetwork(out)
-        except MemsrError as error:
-            talk.warn(f"{out.name} was not run: {error}")
-    with full_float32(place):
-        measured = {
-            name: check_equivalence(exactly, other, images=images, tolerance=float("inf")).deviation
-            for name, other in others.items()
-        }
-    half = (input_range[1] - input_range[0]) / 510
-    for name, value in measured.items():
-        if not value <= half:
-            talk.warn(
-                f"{name} deviates by {value:.2e}, over half a grey level ({half:.2e}); see docs/results/exactness.md"
-            )
-    return measured
+    if judge.out.suffix == ".safetensors":
+        judge(None, net, ())
+        save_plain(net, judge.out)
+        return [judge.out]
+    return list(export_onnx(net, judge.out, dtype=judge.options.dtype, judge=judge).files)
 
 
 def _write_report(
-    path: Path, net: PlainNet, steps: Sequence[tuple[str, ir.Graph]], name: str, cost: Cost, measured: dict[str, float]
+    path: Path, net: PlainNet, steps: Sequence[tuple[str, ir.Graph]], name: str, cost: Cost, judge: Judge
 ) -> None:
     from memsr_compiler.reports.conversion import report_conversion
 
-    rows = {f"deviation of the {k}": f"{v:.2e}" for k, v in measured.items()}
+    rows = {f"deviation of the {d.name}": f"{d.value:.2e}, {d.arithmetic}" for d in judge.measured}
+    if judge.peaks:
+        rows["largest value"] = say_peaks(judge.peaks)
+        rows["largest value, layer by layer"] = ", ".join(f"{peak.value:.4g}" for peak in judge.peaks)
     text = report_conversion(net, steps, teacher_name=name, teacher_cost=cost, measured=rows)
     write_page(path, text)
+
+
+def say_peaks(peaks: Sequence[LayerPeak]) -> str:
+    """The largest value of all layers in words, and what was done about it."""
+    layer = max(range(len(peaks)), key=lambda i: peaks[i].value)
+    scaled = sum(peak.scaled for peak in peaks)
+    done = f"; {scaled} channels are stored as a smaller power of two" if scaled else ""
+    return (
+        f"{peaks[layer].value:,.4g} in layer {layer + 1} of {len(peaks)}, on probes and photographs; float16 ends at "
+        f"{LARGEST:,.0f}{done}"
+    )
 
 
 def _tell(
     net: PlainNet,
     teacher: Cost | None,
     passes: Sequence[PassReport],
-    measured: dict[str, float],
+    judge: Judge,
     written: Sequence[Path],
-    options: ConvertOptions,
     talk: Talk,
 ) -> None:
     report = net.report
@@ -188,7 +192,12 @@ def _tell(
             "carried": [{**asdict(c), "guarantee": c.guarantee} for c in report.carried],
             "passes": [asdict(p) for p in passes],
             "seconds": report.seconds,
-            "deviation": measured,
+            "deviation": {d.name: d.value for d in judge.measured},
+            "deviation_explained": {d.name: d.explained for d in judge.measured},
+            "deviation_accepted": {d.name: d.accepted for d in judge.measured},
+            "arithmetic": {d.name: d.arithmetic for d in judge.measured},
+            "largest_values": [peak.value for peak in judge.peaks],
+            "scaled_channels": [peak.scaled for peak in judge.peaks],
         }
     )
     if talk.verbose:
@@ -212,9 +221,15 @@ def _tell(
             ("tensor", "channels", "as", "layers", "guarantee"),
             [(c.tensor, str(c.channels), c.form, str(c.layers), c.guarantee) for c in report.carried],
         )
+        if judge.peaks:
+            talk.table(
+                "Largest value that each layer reaches, on probes and photographs",
+                ("layer", "value", "channels stored as a smaller power of two"),
+                [(str(i), f"{peak.value:.4g}", str(peak.scaled)) for i, peak in enumerate(judge.peaks, 1)],
+            )
         stages = ("trace", "passes", "validation", "build", "certificate")
         talk.table("Seconds", ("stage", "seconds"), [(k, f"{report.seconds[k]:.2f}") for k in stages])
-    width, height = options.size
+    width, height = judge.options.size
     pairs = [("plain", plain)] if teacher is None else [("teacher", teacher), ("plain", plain)]
     talk.table(
         f"Cost at a {width}x{height} input",
@@ -229,8 +244,13 @@ def _tell(
             for n, c in pairs
         ],
     )
-    deviation = [(k, f"{v:.2e}") for k, v in measured.items()]
-    talk.table("Largest deviation from the teacher in float64", ("", "deviation"), deviation)
+    talk.table(
+        "Largest deviation from the teacher in float64",
+        ("", "deviation", "rounding explains", "computed in"),
+        [(d.name, f"{d.value:.2e}", f"{d.explained:.1e}", d.arithmetic) for d in judge.measured],
+    )
+    if judge.peaks:
+        talk.say(f"largest      {say_peaks(judge.peaks)}")
     talk.say(f"widths       {widths_text(net.widths)}")
     talk.say(f"guarantee    {net.info.guarantee}")
     talk.say(f"certificate  checked: every one of {len(net.layers)} layers is what the teacher's weights say")

@@ -8,14 +8,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.options import TeacherOptions, VerifyOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.teachers import read
 from memsr_compiler.errors import CertificateError
-from memsr_compiler.lowering.equivalence import Equivalence, Network, check_equivalence, probe_images, rounding_bound
+from memsr_compiler.lowering.equivalence import (
+    Equivalence,
+    Network,
+    allowed_deviation,
+    check_equivalence,
+    find_broken_shift,
+)
 from memsr_compiler.lowering.verify import check_certificate
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.probes import probe_images, sample_middles
+from memsr_compiler.runtime.float16 import open_float16
 from memsr_compiler.torch_helpers import copy_module, torch_device
 
 
@@ -27,6 +36,8 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
         teacher_options = replace(teacher_options, input_range=net.info.input_range)
     teacher, input_range = read(teacher_options, talk)
     inputs = probe_images(net.info.channels, input_range) | _photographs(options.images, net, input_range)
+    if net[0].weight.dtype == torch.float16:  # large values are found on photographs
+        inputs |= sample_middles(net.info.channels, input_range)
     with talk.progress() as step:
         step("checking the certificate")
         try:
@@ -77,28 +88,33 @@ def measure(
 ) -> Equivalence:
     """Compare the file, in its own runtime and precision, with the teacher in float64 at some place.
 
-    Large shift constants make rounding coarse; they excuse no more than half a grey level.
+    A float16 network runs on a GPU, or with halves stored between layers: see `open_float16`.
     """
     exact = copy_module(model, torch.float64).to(place)
+    dtype = net[0].weight.dtype
 
     def teacher(x: Tensor) -> Tensor:
         y: Tensor = exact(x.double().to(place))
         return y.cpu()
 
     def plain(x: Tensor) -> Tensor:
-        y: Tensor = net(x.to(net[0].weight.dtype))
+        y: Tensor = net(x.to(dtype))
         return y
 
     network: Network = plain
-    if path.suffix == ".onnx":
+    arithmetic = name_arithmetic(str(dtype).removeprefix("torch."), "torch")
+    if dtype == torch.float16:
+        half = open_float16(path if path.suffix == ".onnx" else None, net)
+        network, arithmetic = half, half.arithmetic
+    elif path.suffix == ".onnx":
         from memsr_compiler.runtime.runners import OrtNetwork
 
-        network = OrtNetwork(path)
+        ort = OrtNetwork(path)
+        network, arithmetic = ort, ort.arithmetic
     result = check_equivalence(teacher, network, images=inputs, tolerance=float("inf"))
-    dtype, grey_level = net[0].weight.dtype, (input_range[1] - input_range[0]) / 255
-    constants = net.certificate.shifts.values() if net.certificate else ()
-    shifted = rounding_bound(max([result.peak, *constants]), dtype, net)
-    return replace(result, bound=max(rounding_bound(result.peak, dtype, net), min(shifted, grey_level / 2)))
+    bound = allowed_deviation(result.peak, dtype, input_range, net)
+    result = replace(result, bound=bound, arithmetic=arithmetic)
+    return result if result.equivalent else replace(result, beyond=find_broken_shift(inputs[result.input], net))
 
 
 def _photographs(folder: Path | None, net: PlainNet, input_range: tuple[float, float]) -> dict[str, Tensor]:

@@ -1,23 +1,35 @@
-"""Two networks run side by side: the measured half of equivalence (the proved half is `verify`)."""
+"""Two networks run side by side: the measured half of equivalence (the proved half is `verify`).
+
+Two limits are put on a difference.  `rounding_bound` is what rounding explains: it grows with everything that is
+rounded, the constants of shifts included, and for a constant of 1e8 it explains whatever there is.  `most_accepted` is
+what a person accepts, in grey levels, whatever explains it.  Networks are equivalent within both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from memsr_compiler.arithmetic import HALVES, name_arithmetic
 from memsr_compiler.errors import InvalidInput, NotEquivalent
 from memsr_compiler.images.tensors import Images, image_tensors
+from memsr_compiler.plain.halves import run_in_halves
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.probes import probe_images as probe_images
 from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import copy_module, torch_device
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
 Network: TypeAlias = "TeacherLike | Function"
+
+LEVELS = {torch.float16: 2.0, torch.bfloat16: 2.0}
+"""Grey levels of 255 that rounding in a dtype may cost at most; half a level in the others."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +37,12 @@ class Equivalence:
     """The distance of two networks on the inputs that were tried.
 
     deviation   largest absolute difference, in the networks' own units
-    bound       what rounding can explain (see `rounding_bound`), or the tolerance that was asked for
+    bound       what rounding can explain (see `rounding_bound`) and a person accept (see `most_accepted`), or the
+                tolerance that was asked for
     peak        largest magnitude of the first network's output
     input       name of the worst input;  at  (image, channel, y, x) there;  expected, found  the two values
+    arithmetic  engine and precision in which it was measured, in words; "" for functions, which have their own
+    beyond      the condition that the worst input does not meet: a carried value is larger than its shift; else ""
     """
 
     deviation: float
@@ -37,6 +52,8 @@ class Equivalence:
     at: tuple[int, int, int, int]
     expected: float
     found: float
+    arithmetic: str = ""
+    beyond: str = ""
 
     @property
     def equivalent(self) -> bool:
@@ -50,6 +67,8 @@ class Equivalence:
         return (
             f"worst deviation {self.deviation:.3g} (bound {self.bound:.3g}, peak {self.peak:.3g}) on {self.input}, "
             f"image {image}, channel {channel}, pixel ({y}, {x}): {self.expected:.9g} and {self.found:.9g}"
+            + (f"; {self.arithmetic}" if self.arithmetic else "")
+            + (f"; {self.beyond}" if self.beyond else "")
         )
 
     def require(self) -> Equivalence:
@@ -74,7 +93,7 @@ def check_equivalence(
     images: Mapping[str, Tensor] | Images | None = None,
     channels: int | None = None,
     input_range: Range | None = None,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | None = None,
     tolerance: float | None = None,
     device: str = "cpu",
 ) -> Equivalence:
@@ -86,8 +105,11 @@ def check_equivalence(
                  constants and impulses from 1x1 up
     channels     of the input, where no image says it; default: what the first convolution of a or b takes
     input_range  of the inputs; default: the plain network's, if one of the two is one, else the teacher's, else 0 to 1
-    tolerance    absolute, in the networks' units; default: what rounding in `dtype` explains
-    device       where modules run, "cpu" or "cuda"; functions are given tensors on the CPU
+    dtype        of inputs and modules; default: float64.  Plain networks in float16, stored so or taken to it, run as
+                 that is computed: layer by layer, each layer's output rounded to halves
+    tolerance    absolute, in the networks' units; default: what rounding explains, the shift constants of plain
+                 networks and the dtype they are stored in included, and no more than a person accepts
+    device       where modules run, "cpu" or "cuda"; functions are given tensors on the CPU, and halves run there
 
     The result is true if and only if they agree; `.require()` raises NotEquivalent.  Raises InvalidInput if the
     outputs differ in shape, for what is no network or no image, and for a device that is not to be had.
@@ -106,42 +128,82 @@ def check_equivalence(
     if not inputs:
         raise InvalidInput("there is no input to compare the networks on")
     where = torch_device(device)
-    first, second = _runnable(left, dtype, where), _runnable(right, dtype, where)
+    halves = [_is_in_halves(network, dtype) for network in (left, right)]
+    wide = dtype or torch.float64
+    rounded = torch.float16 if any(halves) else wide
+    first, second = (_runnable(n, wide, where, half) for n, half in zip((left, right), halves, strict=True))
+    words = _name_arithmetic((left, right), halves, wide, where)
     results = []
     for name, x in inputs.items():
         with torch.no_grad():
-            expected, output = first(x.to(dtype, copy=True)), second(x.to(dtype, copy=True))  # either may change it
+            expected, output = first(x.to(wide, copy=True)), second(x.to(wide, copy=True))  # either may change it
         if expected.shape != output.shape:
             raise InvalidInput(f"on {name} one gives {tuple(expected.shape)} and the other {tuple(output.shape)}")
         result = _compare(name, expected.double().cpu(), output.double().cpu())
-        bound = rounding_bound(result.peak, dtype, left, right) if tolerance is None else tolerance
-        results.append(replace(result, bound=bound))
-    return max(results, key=_badness)
+        bound = allowed_deviation(result.peak, rounded, values, left, right) if tolerance is None else tolerance
+        results.append(replace(result, bound=bound, arithmetic=words))
+    worst = max(results, key=_badness)
+    if worst.equivalent:
+        return worst
+    return replace(worst, beyond=find_broken_shift(inputs[worst.input], left, right))
 
 
-def probe_images(channels: int, input_range: Range = (0.0, 1.0)) -> dict[str, Tensor]:
-    """Inputs that find border and size mistakes: noise, both ends of the range, impulses; always the same ones."""
+def allowed_deviation(
+    peak: float, dtype: torch.dtype, input_range: Range, *networks: Teacher | nn.Module | Function
+) -> float:
+    """Largest deviation of networks that are called equivalent: rounding explains it, and a person accepts it."""
+    return min(rounding_bound(peak, dtype, *networks), most_accepted(peak, dtype, input_range))
+
+
+def most_accepted(peak: float, dtype: torch.dtype, input_range: Range) -> float:
+    """Largest deviation that a person accepts, whatever explains it: half a grey level of 255, two in float16.
+
+    After half a level an 8-bit output moves by one at most.  float16 has 11 digits where 8-bit images have 8: what
+    trained networks lose in it, teachers and plain networks alike, is up to one level (docs/results/exactness.md).  The
+    255 levels are those of the input range; of half the largest output where that goes beyond twice the range.
+    """
     low, high = input_range
-    probes = {}
-    for height, width in ((1, 1), (1, 7), (3, 2), (5, 5), (24, 31)):
-        generator = torch.Generator().manual_seed(height * 7919 + width)
-        noise = torch.rand(1, channels, height, width, generator=generator, dtype=torch.float64)
-        impulse = torch.full((1, channels, height, width), low, dtype=torch.float64)
-        impulse[..., 0, 0] = impulse[..., -1, -1] = high
-        ends = [torch.full_like(impulse, low), torch.full_like(impulse, high)]
-        probes[f"a {height}x{width} probe"] = torch.cat([noise * (high - low) + low, impulse, *ends])
-    return probes
+    return LEVELS.get(dtype, 0.5) / 255 * max(high - low, peak / 2)
 
 
 def rounding_bound(peak: float, dtype: torch.dtype, *networks: Teacher | nn.Module | Function) -> float:
     """Largest deviation that rounding explains: 4 * eps * magnitude * sqrt(roundings in a row).
 
     Roundings are independent enough to add like a random walk over all terms of the deeper network's dot products;
-    the factor 4 leaves room for values on the way that are larger than the output.
+    the factor 4 leaves room for values on the way that are larger than the output.  A plain network says which are much
+    larger: the constant that a shift adds and takes off again is as large as what is rounded beside it.  One whose
+    weights are stored rounded, and not to be had more exactly, has the eps of that.
     """
     modules = [module for module in map(_module, networks) if module is not None]
+    plain = [module for module in modules if isinstance(module, PlainNet)]
     terms = max(map(_terms, modules), default=10_000)
-    return float(4 * torch.finfo(dtype).eps * max(peak, 1.0) * max(terms, 100) ** 0.5)
+    magnitude = max([peak, 1.0, *(net.largest_shift for net in plain)])
+    eps = max([torch.finfo(dtype).eps, *(net.stored_eps for net in plain)])
+    return float(4 * eps * magnitude * max(terms, 100) ** 0.5)
+
+
+def find_broken_shift(images: Tensor, *networks: Teacher | nn.Module | Function) -> str:
+    """Words on a carried value that is larger than its shift on these images; "" where there is none.
+
+    x + C behind a ReLU is 0 where x <= -C: what a plain network with shifts promises nothing for.
+    """
+    for net in map(_module, networks):
+        if not isinstance(net, PlainNet) or net.certificate is None or not net.certificate.shifts:
+            continue
+        levels = [level for stage in net.certificate.stages for level in stage.levels[1:]]
+        exact = copy_module(net, torch.float64)
+        assert isinstance(exact, PlainNet), "a copy is what it is a copy of"
+        y = images.double()
+        with torch.no_grad():
+            for layer, level in zip(exact, levels, strict=True):
+                y = layer(y)
+                for m in (m for m in level if m.kind == "shifted"):
+                    if bool((y[:, [p for p in m.positions if p >= 0]] == 0).any()):
+                        return (
+                            f"there a carried value, of {m.tensor}, is beyond the shift's C = {m.constant:g}, and the "
+                            "network promises nothing"
+                        )
+    return ""
 
 
 def input_channels(network: Teacher | nn.Module | Function) -> int | None:
@@ -185,11 +247,30 @@ def _terms(module: nn.Module) -> int:
     return sum(p[0].numel() for p in module.parameters() if p.dim() == 4)
 
 
-def _runnable(network: Teacher | Function, dtype: torch.dtype, device: torch.device) -> Function:
+def _is_in_halves(network: Teacher | Function, dtype: torch.dtype | None) -> bool:
+    """Whether a network is to run as float16 is computed: a plain one, stored in it or taken to it."""
+    module = _module(network)
+    return isinstance(module, PlainNet) and (dtype or module[0].weight.dtype) == torch.float16
+
+
+def _runnable(network: Teacher | Function, dtype: torch.dtype, device: torch.device, in_halves: bool) -> Function:
     if not isinstance(network, Teacher):
         return network
-    module = copy_module(network.module, dtype).to(device)
+    module = network.module
+    if in_halves and isinstance(module, PlainNet):
+        return partial(run_in_halves, module)
+    module = copy_module(module, dtype).to(device)
     return lambda x: module(x.to(device))
+
+
+def _name_arithmetic(
+    networks: Sequence[Teacher | Function], halves: Sequence[bool], dtype: torch.dtype, device: torch.device
+) -> str:
+    if any(halves):
+        return name_arithmetic(HALVES, "torch")
+    if not any(isinstance(network, Teacher) for network in networks):
+        return ""
+    return name_arithmetic(str(dtype).removeprefix("torch."), "torch", device.type)
 
 
 def _badness(result: Equivalence) -> tuple[float, float]:

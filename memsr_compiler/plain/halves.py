@@ -127,7 +127,7 @@ def _choose_exponents(net: PlainNet, peaks: Sequence[Tensor]) -> list[Tensor]:
             channel = int((peak * out).argmax())
             raise ExportError(_say_out_of_range(net, i, channel, float(peak[channel])))
         if int(k.max()) > _MOST:
-            raise ExportError(f"layers.{i}: reaches {float(peak.max()):.3g}, too much to be scaled; use --dtype float32")
+            raise ExportError(f"layers.{i}: reaches {float(peak.max()):.3g}, too much to scale; use --dtype float32")
         exponents.append(k)
         below = k if layer.shuffle == 1 else torch.zeros(layer.out_channels // layer.shuffle**2, dtype=torch.int64)
     return exponents
@@ -201,7 +201,7 @@ def _restate(net: PlainNet, scaled: PlainNet, exponents: Sequence[Tensor]) -> Ce
     stages: list[Stage] = []
     layer = 0
     for stage in net.certificate.stages:
-        entries = dict(((level, channel), k) for level, channel, k in stage.scaled)
+        entries = {(level, channel): k for level, channel, k in stage.scaled}
         for level in range(1, len(stage.levels)):
             for channel in exponents[layer].nonzero()[:, 0].tolist():
                 k = entries.get((level, channel), 0) + int(exponents[layer][channel])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,6 +52,14 @@ class PlainInfo:
     receptive_field: int
     image_skip: str
     tool: str
+
+    @property
+    def largest_shift(self) -> float:
+        """The largest constant C of carries by a shift, as the guarantee states it; 0 where there is none."""
+        stated = re.fullmatch(
+            r"exact while every carried value has a magnitude of at most (?:.* to )?(\S+)", self.guarantee
+        )
+        return float(stated[1]) if stated else 0.0
 
     def to_strings(self) -> dict[str, str]:
         """The info as text, which is all that file metadata hold."""

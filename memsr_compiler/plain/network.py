@@ -79,6 +79,21 @@ class PlainNet(nn.Module):
         first = self[0]
         return [first.in_channels, *(layer.out_channels for layer in self)]
 
+    @property
+    def largest_shift(self) -> float:
+        """The largest constant C that a carry by a shift adds and takes off again; 0 where there is none.
+
+        Certificate and info say the same; a file may be read without its certificate.
+        """
+        if self.certificate is not None:
+            return max(self.certificate.shifts.values(), default=0.0)
+        return self.info.largest_shift
+
+    @property
+    def stored_eps(self) -> float:
+        """The eps of the dtype that the weights were rounded to; 0 where `.double()` gives the exact ones."""
+        return 0.0 if self._exact else float(torch.finfo(self[0].weight.dtype).eps)
+
     def __iter__(self) -> Iterator[PlainLayer]:
         for layer in self.layers:
             assert isinstance(layer, PlainLayer)

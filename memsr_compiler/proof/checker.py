@@ -24,7 +24,7 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError
-from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.forms import (
     HeldLevel,
     Known,

@@ -7,6 +7,7 @@ convolutions in float32, which is their default.
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from memsr_compiler.arithmetic import INTEGERS, name_arithmetic
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
 from memsr_compiler.runtime.ort import Provider as Provider
@@ -31,11 +33,13 @@ class Runner(Protocol):
     """A network that can be run: tensors on the CPU, of any float dtype, in and out.
 
     engine      who computes it, and where: "ONNX Runtime, cpu"
-    precision   in which it is computed
+    precision   of the values that it takes and gives
+    arithmetic  who computes it, where, and in what precision, in words
     """
 
     engine: str
     precision: torch.dtype
+    arithmetic: str
 
     def __call__(self, x: Tensor, /) -> Tensor: ...
 
@@ -49,8 +53,8 @@ class Runner(Protocol):
 class OrtNetwork:
     """An ONNX file as a function (N, C, H, W) -> (N, C', s H, s W); tensors on the CPU of any float dtype in and out.
 
-    The file's own precision decides what is computed; `precision` says which, `provider` and `engine` where, `metadata`
-    what else the file says.
+    The file's own precision decides what is computed; `precision` says which, `provider` and `engine` where,
+    `arithmetic` both in words, `metadata` what else the file says.
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None, provider: Provider = "cpu") -> None:
@@ -80,6 +84,9 @@ class OrtNetwork:
             raise InvalidInput(f"{path}: takes {inputs[0].type}, not floating-point images")
         self._name = inputs[0].name
         self.precision = _FLOATS[inputs[0].type]
+        integers = _holds_integers(Path(path))
+        numbers = INTEGERS if integers else str(self.precision).removeprefix("torch.")
+        self.arithmetic = name_arithmetic(numbers, "ONNX Runtime", provider)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._bound = _Binding(ort, self._session, inputs[0].name, outputs[0].name, _device(provider))
 
@@ -141,6 +148,7 @@ class TorchNetwork:
             )
         self.engine = f"torch, {provider}"
         self.precision = torch.float32
+        self.arithmetic = name_arithmetic("float32", "torch", provider)
         self._device = _device(provider)
         self._threads = threads
         self._module = module.float().to(self._device).eval()
@@ -162,6 +170,12 @@ class TorchNetwork:
         with torch.no_grad(), some_threads(self._threads):
             result: Tensor = self._module(x)
         return result
+
+
+def _holds_integers(path: Path) -> bool:
+    """Whether a file has operators that compute in integers, by their names."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(name) >= 0 for name in (b"QuantizeLinear", b"QLinearConv", b"ConvInteger"))
 
 
 def _device(provider: Provider) -> str:
