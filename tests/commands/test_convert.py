@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers.command_line import Run, must_refuse
+from helpers.wide_values import overflowing
 from torch import nn
 
-from memsr_compiler import calibrate, load_plain
+from memsr_compiler import calibrate, compile_to_plain, load_plain
+from memsr_compiler.commands.deviations import TEACHER, Deviation, require_accepted
 from memsr_compiler.commands.verify import _photographs
+from memsr_compiler.errors import ExportError
 from memsr_compiler.images.files import write_image
+from memsr_compiler.plain.halves import run_in_halves
 
 
 def refused(run: Run, tmp_path: Path, source: Path, *words: str, options: tuple[str, ...] = ()) -> None:
@@ -226,3 +233,81 @@ def test_options_that_contradict_each_other(run: Run, teacher: Path, tmp_path: P
         (("--arch-args", "blocks"), "NAME=VALUE"),
     ):
         refused(run, tmp_path, teacher, word, options=options)
+
+
+def overflowing_file(tmp_path: Path, **options: Any) -> tuple[Path, Path]:
+    """A teacher whose values go beyond 65,504, as a .pt2 file, and where to write its plain network."""
+    model = overflowing(**options)
+    size = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
+    path = tmp_path / "wide.pt2"
+    torch.export.save(torch.export.export(model, (torch.rand(1, 3, 8, 9),), dynamic_shapes=(size,)), path)
+    return path, tmp_path / "plain.onnx"
+
+
+HALVES_WORDS = "halves stored between layers, sums in float32, by torch on the CPU"
+
+
+def test_float16_is_measured_as_float16_and_scaled_into_its_range(run: Run, tmp_path: Path) -> None:
+    """ONNX Runtime's CPU computes float16 files in float32: all was NaN, and the deviation said 0.2."""
+    source, plain = overflowing_file(tmp_path)
+    wide = ("--input-range", "0", "255")
+    options = ("--dtype", "float16", *wide, "--report", tmp_path / "report.html")
+    status, out, err = run("convert", source, "--out", plain, *options, "--verbose")
+    assert status == 0, err
+    assert HALVES_WORDS in out and "float16 ends at 65,504" in out and "channels are stored as a smaller power" in out
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert HALVES_WORDS in page and "largest value, layer by layer" in page
+    stored = load_plain(plain)
+    for x in (torch.rand(1, 3, 24, 24) * 255, torch.full((1, 3, 7, 7), 255.0)):
+        assert run_in_halves(stored, x).isfinite().all()
+    status, out, err = run("verify", source, plain, *wide)
+    assert status == 0 and HALVES_WORDS in out and "10 inputs" in out, (out, err)
+    status, out, _ = run("convert", source, "--out", plain, *options, "--json")
+    data = json.loads(out)
+    assert status == 0 and data["arithmetic"]["plain.onnx (float16)"] == HALVES_WORDS
+    assert data["arithmetic"]["plain in float32"] == "float32, by torch on the CPU"
+    assert data["largest_values"][1] > 65504 and data["scaled_channels"][1] > 0 and data["scaled_channels"][2] == 0
+    assert set(data["deviation"]) == set(data["deviation_accepted"]) == set(data["deviation_explained"])
+
+
+def test_float16_that_no_scale_helps_is_refused(run: Run, tmp_path: Path) -> None:
+    source, plain = overflowing_file(tmp_path, end=1e4)
+    plain.write_bytes(b"an earlier one; memsr_format")
+    options = ("--input-range", "0", "255", "--dtype", "float16")
+    command = ("convert", source, "--out", plain, *options)
+    must_refuse(run, tmp_path, command, "layers.2", "the output, reaches", "65,504", "--dtype float32")
+
+
+@pytest.mark.parametrize("kind", ["plain.onnx", "plain.safetensors"])
+def test_a_deviation_that_nobody_accepts_is_refused(run: Run, teacher: Path, tmp_path: Path, kind: str) -> None:
+    """C = 1e8 in float32 is off by 26 of 1."""
+    shift = ("--carry", "shift", "--constant")
+    command = ("convert", teacher, "--out", tmp_path / kind, *shift, "1e8")
+    words = ("is not written", "C = 1e+08", "grey levels", "smaller --constant", "--calibration", "--carry split")
+    message = must_refuse(run, tmp_path, command, *words)
+    assert "by torch on the CPU" in message or "by ONNX Runtime on the CPU" in message
+    status, _, err = run("convert", teacher, "--out", tmp_path / kind, *shift, "1000")
+    assert status == 0, err
+
+
+def test_a_shift_that_leaves_nothing_of_the_image_in_float16_is_refused(
+    run: Run, teacher: Path, tmp_path: Path
+) -> None:
+    options = ("--carry", "shift", "--constant", "1000", "--dtype", "float16")
+    command = ("convert", teacher, "--out", tmp_path / "plain.onnx", *options)
+    must_refuse(run, tmp_path, command, "is not written", HALVES_WORDS, "C = 1000", "--dtype float32")
+
+
+def test_half_a_grey_level_is_accepted_in_float32_and_two_in_float16(teacher: Path, tmp_path: Path) -> None:
+    net = compile_to_plain(teacher)
+    own = Deviation(TEACHER, 1e-7, 1e-5, 0.5 / 255, "a probe", "float32, by torch on the CPU")
+    for name, levels in (("plain.onnx in ONNX Runtime (float32)", 0.5), ("plain.onnx (float16)", 2.0)):
+        for value, good in ((0.99, True), (1.01, False), (float("inf"), False)):
+            written = replace(own, name=name, value=value * levels / 255, accepted=levels / 255)
+            if good:
+                require_accepted([own, own, written], net, tmp_path / "plain.onnx", (0.0, 1.0))
+                continue
+            with pytest.raises(ExportError, match=r"plain\.onnx: is not written.* is accepted"):
+                require_accepted([own, own, written], net, tmp_path / "plain.onnx", (0.0, 1.0))
+    ill = replace(own, value=0.01)  # what the teacher itself loses, its plain network may lose too
+    require_accepted([ill, own, replace(own, value=0.019)], net, tmp_path / "plain.onnx", (0.0, 1.0))

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.wide_values import WIDE, overflowing
 from torch import Tensor, nn
 
-from memsr_compiler import PlainNet, Teacher, check_equivalence, compile_to_plain, export_onnx
+from memsr_compiler import PlainNet, Teacher, calibrate, check_equivalence, compile_to_plain, export_onnx, load_plain
 from memsr_compiler.errors import InvalidInput, NotEquivalent
-from memsr_compiler.lowering.equivalence import probe_images, rounding_bound
+from memsr_compiler.lowering.equivalence import most_accepted, probe_images, rounding_bound
 from memsr_compiler.teachers.families.edsr import EDSR
 
 
@@ -141,3 +142,77 @@ def test_the_error_carries_what_was_measured() -> None:
     )  # fmt: skip
     assert (error.expected, error.found, error.pass_name) == (result.expected, result.found, "")
     assert check_equivalence(network, network, images=images).require()
+
+
+# -- precisions ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("input_range", [(0.0, 1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+def test_the_papers_constant_is_equivalent_and_an_absurd_one_is_not(
+    network: nn.Module, input_range: tuple[float, float], dtype: torch.dtype | None
+) -> None:
+    """1000 is added to values of about 1, and taken off: rounding explains a thousand times as much, in any dtype."""
+    paper = compile_to_plain(network, carry="shift", constant=1000.0, input_range=input_range)
+    result = check_equivalence(network, paper, dtype=dtype).require()
+    eps = torch.finfo(dtype or torch.float64).eps
+    assert result.deviation > 100 * eps, "without the constant it would be called wrong"
+    absurd = compile_to_plain(network, carry="shift", constant=1e8, input_range=input_range)
+    assert check_equivalence(network, absurd)  # in float64, of which 1e8 leaves enough
+    result = check_equivalence(network, absurd, dtype=torch.float32)
+    assert not result and result.deviation > 1, "rounding explains it, and nobody accepts it"
+    assert result.bound == pytest.approx((input_range[1] - input_range[0]) / 510)
+    assert rounding_bound(1.0, torch.float32, absurd) > result.deviation
+
+
+def test_the_constant_is_known_without_the_certificate(network: nn.Module, tmp_path: Path) -> None:
+    constants = dict(calibrate(network, torch.rand(1, 3, 9, 9), steps=0).constants)
+    constants["head.0"] = 30.0  # the guarantee states the smallest and the largest
+    net = compile_to_plain(network, carry="shift", constant=constants)
+    assert net.largest_shift == 30.0
+    export_onnx(net, tmp_path / "plain.onnx")
+    bound = rounding_bound(1.0, torch.float32, net)
+    (tmp_path / "plain.cert.json").unlink()
+    read = load_plain(tmp_path / "plain.onnx", require_certificate=False)
+    assert read.certificate is None and read.largest_shift == 30.0
+    assert rounding_bound(1.0, torch.float32, read) == bound
+    assert compile_to_plain(network).largest_shift == 0.0
+
+
+def test_an_input_beyond_the_constant_is_told(network: nn.Module) -> None:
+    net = compile_to_plain(network, carry="shift", constant=10.0)
+    assert check_equivalence(network, net)
+    with pytest.raises(
+        NotEquivalent, match=r"of head\.0, is beyond the shift's C = 10, and the network promises nothing"
+    ):
+        check_equivalence(network, net, input_range=(0.0, 100.0)).require()
+    assert check_equivalence(network, lambda x: network.double()(x) + 1).beyond == ""
+
+
+def test_files_in_float16_run_as_float16_is_computed(tmp_path: Path) -> None:
+    teacher = overflowing()
+    net = compile_to_plain(teacher, input_range=WIDE)
+    export_onnx(net, tmp_path / "plain.onnx", dtype="float16")
+    result = check_equivalence(teacher, tmp_path / "plain.onnx").require()
+    assert result.arithmetic == "halves stored between layers, sums in float32, by torch on the CPU"
+    assert 1e-3 < result.deviation <= result.bound and result.bound < 4.0
+    broken = check_equivalence(teacher, net, dtype=torch.float16)  # not scaled: all NaN
+    assert not broken and broken.deviation == float("inf") and "halves" in str(broken)
+
+
+def test_a_file_is_allowed_the_rounding_that_it_was_stored_with(
+    network: nn.Module, net: PlainNet, tmp_path: Path
+) -> None:
+    export_onnx(net, tmp_path / "plain.onnx")
+    read = load_plain(tmp_path / "plain.onnx")
+    result = check_equivalence(network, read).require()
+    assert result.deviation > rounding_bound(result.peak, torch.float64, net)
+    assert result.bound == rounding_bound(result.peak, torch.float32, net) and net.stored_eps == 0.0
+    assert result.arithmetic == "float64, by torch on the CPU"
+
+
+def test_what_a_person_accepts_is_in_grey_levels() -> None:
+    for dtype, levels in ((torch.float64, 0.5), (torch.float32, 0.5), (torch.float16, 2.0), (torch.bfloat16, 2.0)):
+        assert most_accepted(1.3, dtype, (0.0, 1.0)) == pytest.approx(levels / 255)
+        assert most_accepted(300.0, dtype, (0.0, 255.0)) == pytest.approx(levels)
+        assert most_accepted(100.0, dtype, (0.0, 1.0)) == pytest.approx(50 * levels / 255)  # outputs of another size

@@ -1,0 +1,198 @@
+"""Plain networks in float16: computed as float16 is, and brought into its range by powers of two."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.networks import random_network
+from helpers.plain_files import tiny, uncertified
+from helpers.wide_values import WIDE, overflowing
+from torch import Tensor
+
+from memsr_compiler import check_certificate, compile_to_plain, export_onnx, load_plain
+from memsr_compiler.errors import CertificateError, ExportError
+from memsr_compiler.plain.halves import LARGEST, fit_to_half, measure_peaks, run_in_halves, scale_channels
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.probes import probe_images, sample_middles
+
+
+@pytest.fixture(scope="module")
+def wide() -> PlainNet:
+    return compile_to_plain(overflowing(), input_range=WIDE)
+
+
+def images(net: PlainNet) -> dict[str, Tensor]:
+    return probe_images(net.info.channels, net.info.input_range)
+
+
+def test_every_layer_is_rounded_to_halves_and_nothing_else() -> None:
+    net = tiny()
+    x = torch.rand(2, 1, 6, 7) * 255
+    first, second = (layer.weight.half().float() for layer in net)
+    hidden = F.conv2d(x.half().float(), first, net[0].bias.half().float(), padding=1).relu().half()
+    output = F.conv2d(hidden.float(), second, net[1].bias.half().float()).half()
+    assert torch.equal(run_in_halves(net, x), F.pixel_shuffle(output, 2))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_an_image_skip_is_added_to_halves(mode: str) -> None:
+    net, x = tiny(mode), torch.rand(1, 1, 5, 4) * 255
+    plain = tiny()
+    skip = F.interpolate(x.half().float(), scale_factor=2, mode=mode, align_corners=False).half()
+    assert torch.equal(run_in_halves(net, x), (run_in_halves(plain, x).float() + skip.float()).half())
+
+
+def test_what_leaves_the_range_is_infinite_and_then_no_number(wide: PlainNet) -> None:
+    x = torch.rand(1, 3, 24, 24) * 255
+    assert run_in_halves(wide, x).isfinite().sum() == 0
+
+
+def test_channels_are_scaled_and_the_certificate_says_so(wide: PlainNet, tmp_path: Path) -> None:
+    """The file of /shared/faults/fp16_overflow.onnx, made here: all NaN on a GPU, "equivalent" on a processor."""
+    report = export_onnx(wide, tmp_path / "plain.onnx", dtype="float16")
+    assert report.peaks[1].value > LARGEST and report.peaks[1].scaled and not report.peaks[-1].scaled
+    stored = load_plain(tmp_path / "plain.onnx")
+    assert stored.certificate is not None and stored.certificate.stages[0].scaled
+    check_certificate(overflowing(), stored, input_range=WIDE)
+    for x in (torch.rand(1, 3, 24, 24) * 255, torch.full((1, 3, 9, 9), 255.0)):
+        with torch.no_grad():
+            exact = wide.double()(x.double())
+        deviation = (run_in_halves(stored, x).double() - exact).abs().max()
+        assert deviation < 2 / 255 * max(255.0, float(exact.abs().max()) / 2)
+
+
+def test_what_stays_in_range_is_stored_as_it_is(tmp_path: Path) -> None:
+    net = compile_to_plain(overflowing(grow=0.1), input_range=WIDE)
+    report = export_onnx(net, tmp_path / "plain.onnx", dtype="float16")
+    assert [peak.scaled for peak in report.peaks] == [0, 0, 0]
+    for here, there in zip(load_plain(tmp_path / "plain.onnx"), net, strict=True):
+        assert torch.equal(here.weight, there.weight.half())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_powers_of_two_change_no_digit(seed: int) -> None:
+    """Any powers on any levels: the same function, bit for bit in float64, and a certificate that holds."""
+    network = random_network(seed)
+    net = compile_to_plain(network, input_range=(0.0, 1.0))
+    generator = torch.Generator().manual_seed(seed)
+    exponents = []
+    assert net.certificate is not None
+    levels = [level for stage in net.certificate.stages for level in stage.levels[1:]]
+    for layer, level in zip(net, levels, strict=True):
+        k = torch.randint(-6, 7, (layer.out_channels,), generator=generator)
+        fixed = [p for m in level if m.kind in ("one", "shifted") for p in m.positions if p >= 0]
+        k[fixed] = 0
+        exponents.append(k if layer.relu and layer.shuffle == 1 else torch.zeros_like(k))
+    scaled = scale_channels(net, exponents)
+    if any(k.any() for k in exponents):
+        assert scaled.sha256() != net.sha256()
+    check_certificate(network, scaled, input_range=(0.0, 1.0))
+    x = torch.rand(2, net.info.channels, 5, 4, generator=generator, dtype=torch.float64)
+    wide_layers = uncertified(net)
+    wide_layers._exact = ()  # the float32 weights, which are those that were scaled
+    with torch.no_grad():
+        assert torch.equal(scaled.double()(x), wide_layers.double()(x))
+    back = scale_channels(scaled.float(), [-k for k in exponents])
+    assert back.sha256() == net.sha256() and back.certificate == net.certificate
+
+
+@pytest.mark.parametrize(
+    ("scaled", "words"),
+    [
+        ((1, 0, 1), "the teacher's is"),  # another power than the weights have
+        ((0, 0, 1), "cannot be scaled"),  # the image
+        ((3, 0, 1), "cannot be scaled"),  # the output
+        ((1, 99, 1), "cannot be scaled"),
+        ((1, -1, 1), "cannot be scaled"),
+        ((1, 0, 0), "cannot be scaled"),
+        ((1, 0, 65), "cannot be scaled"),
+        ((7, 0, 1), "which there is not"),
+    ],
+)
+def test_a_certificate_that_scales_what_is_not_scaled_is_refused(
+    wide: PlainNet, scaled: tuple[int, int, int], words: str
+) -> None:
+    net = uncertified(wide)
+    assert wide.certificate is not None
+    (stage,) = wide.certificate.stages
+    net.certificate = replace(wide.certificate, stages=(replace(stage, scaled=(scaled,)),))
+    with pytest.raises(CertificateError, match=words):
+        check_certificate(overflowing(), net, input_range=WIDE)
+
+
+def test_an_output_that_leaves_the_range_is_refused(tmp_path: Path) -> None:
+    net = compile_to_plain(overflowing(end=1e4), input_range=WIDE)
+    with pytest.raises(ExportError, match=r"layers\.2: channel \d+, the output, reaches [\d,]+, .*65,504.*float32"):
+        export_onnx(net, tmp_path / "plain.onnx", dtype="float16")
+    assert list(tmp_path.iterdir()) == []
+    assert export_onnx(net, tmp_path / "plain.onnx").peaks == ()
+
+
+def test_an_image_that_leaves_the_range_is_refused(tmp_path: Path) -> None:
+    net = compile_to_plain(overflowing(grow=0.1), input_range=(0.0, 65535.0))
+    with pytest.raises(ExportError, match=r"image has values up to 65535.*values from 0 to 1"):
+        export_onnx(net, tmp_path / "plain.onnx", dtype="float16")
+
+
+def test_a_shifted_value_is_not_scaled(tmp_path: Path) -> None:
+    class Skip(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.body = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            y: Tensor = x + self.body(x.relu())
+            return y
+
+    net = compile_to_plain(Skip().eval(), carry="shift", constant=65000.0, input_range=WIDE)
+    with torch.no_grad():
+        net.certificate = None
+    assert fit_to_half(net, images(net))[1][0].scaled  # without a certificate nothing is known to be shifted
+    net = compile_to_plain(Skip().eval(), carry="shift", constant=65600.0, input_range=WIDE)
+    with pytest.raises(ExportError, match=r"layers\.0\.\w+: 65\d+.* is beyond float16|holds a shifted value"):
+        export_onnx(net, tmp_path / "plain.onnx", dtype="float16")
+
+
+def test_weights_too_large_for_halves_are_scaled_too(tmp_path: Path) -> None:
+    net = uncertified(tiny())
+    with torch.no_grad():
+        net[0].weight[1] *= 1e6
+        net[1].weight[:, 1] *= 1e-6
+    report = export_onnx(net, tmp_path / "net.onnx", dtype="float16")
+    assert report.peaks[0].scaled == 1
+    x = torch.rand(1, 1, 6, 6) * 255
+    with torch.no_grad():
+        exact = net.double()(x.double())
+    stored = run_in_halves(load_plain(tmp_path / "net.onnx"), x)
+    assert float((stored.double() - exact).abs().max()) < 2e-3 * float(exact.abs().max())
+
+
+def test_peaks_are_those_of_the_unscaled_network() -> None:
+    net = tiny()
+    x = torch.rand(3, 1, 8, 8) * 255
+    with torch.no_grad():
+        hidden = net[0](x)
+        expected = [hidden.amax((0, 2, 3)), F.pixel_unshuffle(net[1](hidden), 2).abs().amax((0, 2, 3))]
+    for peak, want in zip(measure_peaks(net, [x[:1], x[1:]]), expected, strict=True):
+        torch.testing.assert_close(peak.float(), want, rtol=1e-5, atol=0)
+
+
+def test_digits_that_are_lost_below_the_normal_numbers_are_counted(tmp_path: Path) -> None:
+    net = uncertified(tiny())
+    with torch.no_grad():
+        net[0].bias[:3] = torch.tensor([1e-9, 1.5e-7, 2.0**-20])  # flushed; coarse; small, and exact
+    rounding = export_onnx(net, tmp_path / "net.onnx", dtype="float16").rounding
+    assert (rounding.flushed, rounding.coarse) == (1, 2)
+
+
+def test_photographs_are_in_the_networks_range() -> None:
+    colour, grey = sample_middles(3, (-1.0, 1.0)), sample_middles(1, (0.0, 255.0))
+    assert len(colour) == len(grey) == 5 and sample_middles(12) == {}
+    assert all(x.shape == (1, 3, 48, 48) and -1 <= float(x.min()) < 0 < float(x.max()) <= 1 for x in colour.values())
+    assert all(x.shape == (1, 1, 48, 48) and 16 <= float(x.min()) < float(x.max()) <= 235 for x in grey.values())
