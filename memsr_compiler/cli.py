@@ -2,11 +2,12 @@
 command is called, and how errors end.
 
 Exit status: 0 done; 1 `verify` found the networks different or the certificate wrong; 2 wrong input, or a network that
-cannot be converted; 130 interrupted.
+cannot be converted; 3 some images of a folder were passed over (`upscale`, `eval`); 130 interrupted.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -40,13 +41,21 @@ from memsr_compiler.commands.options import (
     VerifyOptions,
 )
 from memsr_compiler.commands.training_options import DistillOptions, TrainOptions
-from memsr_compiler.errors import CertificateError, ExportError, MemsrError, NotEquivalent
+from memsr_compiler.errors import (
+    CertificateError,
+    ExportError,
+    MemsrError,
+    NotEquivalent,
+    SomeNotDone,
+    escape_controls,
+)
 from memsr_compiler.version import VERSION
 
 if TYPE_CHECKING:
     from memsr_compiler.commands.output import Talk
 
 INTERRUPTED = 130  # exit status, as shells have it
+SOME_NOT_DONE = 3
 CHOICE = re.compile(r"Invalid value for '(.*)': Value error, '(.*)' is not one of (.*)")  # typer's words
 BOUND = re.compile(r"Invalid value for '(.*)': Input should be (greater|less) than or equal to (\S+)")
 
@@ -55,7 +64,8 @@ app = typer.Typer(
     help="Turn a trained super-resolution network into an equivalent plain one: convolution, ReLU, one pixel shuffle.",
     epilog="Networks, reports, tables and charts that memsrc wrote are written anew; another file that is there "
     "already is refused, unless --overwrite; a file that is read is never replaced.\n\n"
-    "Exit status: 0 done, 1 not equivalent (verify), 2 wrong input or not convertible, 130 interrupted.",
+    "Exit status: 0 done, 1 not equivalent (verify), 2 wrong input or not convertible, 3 some images of a folder were "
+    "passed over (upscale, eval), 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -166,12 +176,13 @@ def bench(options: BenchOptions, reading: ReadingOptions, talk: VerboseOptions) 
     UpscaleOptions,
     ReadingOptions,
     TalkOptions,
-    epilog="Example: memsrc upscale photos/ large/ --model student.onnx --max-memory 256MB",
+    epilog="Example: memsrc upscale photos/ large/ --model student.onnx --max-memory 256MB\n\n"
+    "Exit status: 0 all done, 2 none done, 3 some images were passed over, 130 interrupted.",
 )
 def upscale(options: UpscaleOptions, reading: ReadingOptions, talk: TalkOptions) -> None:
     """Enlarge image files, of any size in bounded memory.  Alpha, ICC profile, EXIF and 16 bits are kept.
 
-    A folder that was begun goes on where it stopped.
+    A folder that was begun goes on where it stopped.  No image stops the others: those that cannot be done are named.
     """
     from memsr_compiler.commands.upscale import run
 
@@ -251,6 +262,9 @@ def main() -> None:
     before = signal.signal(
         signal.SIGINT, lambda *_: os._exit(INTERRUPTED)
     )  # until torch is imported: it cannot be interrupted
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files that it has no letters for: with backslashes
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(standalone_mode=False)
         if status == INTERRUPTED:  # typer has caught it
@@ -262,6 +276,8 @@ def main() -> None:
         _fail("interrupted", INTERRUPTED)
     except (NotEquivalent, CertificateError) as error:
         _fail(str(error), 1)
+    except SomeNotDone as error:
+        _fail(str(error), SOME_NOT_DONE)
     except Incomplete as error:
         _fail(f"{error}; for example: {complete(_typed_words(), error.arguments, error.options)}", 2)
     except MemsrError as error:
@@ -311,7 +327,7 @@ def _typed_words() -> list[str]:
 def _fail(message: str, status: int) -> None:
     if "--traceback" in sys.argv:
         traceback.print_exc()
-    if "--json" in sys.argv:
+    if "--json" in sys.argv and status != SOME_NOT_DONE:  # then the result has been printed, and names them
         typer.echo(json.dumps({"error": message, "exit_status": status}))
-    typer.secho(f"memsrc: {message}", err=True, fg="red")
+    typer.secho(f"memsrc: {escape_controls(message)}", err=True, fg="red")
     sys.exit(status)

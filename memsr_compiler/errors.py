@@ -4,11 +4,17 @@ Messages are for people.  What a program may want to know is in the exception's 
 """
 
 import math
+import re
 
 
 def first_line(error: object) -> str:
     """The first line of what another library's error, or its text, says; its type where it says nothing."""
     return str(error).strip().partition("\n")[0].rstrip() or type(error).__name__
+
+
+def escape_controls(text: str) -> str:
+    """Text in one line, in which no file's name moves a terminal's cursor: control characters as \\n and the like."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class MemsrError(Exception):
@@ -17,6 +23,10 @@ class MemsrError(Exception):
 
 class InvalidInput(MemsrError):
     """A file or an option that cannot be used: missing, damaged, contradictory."""
+
+
+class SomeNotDone(MemsrError):
+    """Files of a folder that were passed over and told, while the others were done; the command line exits with 3."""
 
 
 class RefusedPickle(InvalidInput):

@@ -6,13 +6,15 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from memsr_compiler.errors import ExportError
+from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.locks import temporary_file, temporary_folder
 
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".tga", ".ppm", ".pgm")
 _CHUNK = 1 << 22
 _WAYS_OUT = {
     errno.ENOSPC: "Free some space or write elsewhere.",
@@ -144,3 +146,39 @@ def stack_sha256(layers: Iterable[tuple[str, str, bool, int]]) -> str:
     for weight, bias, relu, shuffle in layers:
         digest.update(f"{weight} {bias} {relu} {shuffle};".encode())
     return digest.hexdigest()
+
+
+def list_files(folder: Path) -> list[Path]:
+    """All that is meant as a file in a folder, in order of name, whether it can be read or not: see `require_file`.
+
+    Left out are hidden ones, and folders that are not named like an image.
+    """
+    with os.scandir(folder) as entries:
+        meant = [e.name for e in entries if not e.name.startswith(".") and (is_image_name(e.name) or not _is_dir(e))]
+    return sorted(folder / name for name in meant)
+
+
+def require_file(path: Path) -> None:
+    """Raise InvalidInput for what is there and no file: a pipe, say, which would be waited for."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # reading it will tell
+        if path.is_symlink():
+            raise InvalidInput(f"{path}: is a link to nothing") from None
+        return
+    if stat.S_ISDIR(mode):
+        raise InvalidInput(f"{path}: is a folder")
+    if not stat.S_ISREG(mode):
+        raise InvalidInput(f"{path}: is no file but a pipe, a socket or a device")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether people know it for an image by its name."""
+    return name.lower().endswith(_IMAGE_ENDINGS)
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # it will be told when it is read
+        return False

@@ -15,7 +15,7 @@ from memsr_compiler.commands.options import BenchOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, finite, mebibytes, thousands
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.bench import Measured, benchmark
-from memsr_compiler.evaluation.image_sets import read_test_images
+from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, read_test_images
 from memsr_compiler.files import atomic_write
 from memsr_compiler.reports.scatter import Dot, draw_scatter_png, draw_scatter_svg
 
@@ -37,7 +37,7 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
             provider=options.provider,
             threads=options.threads,
             repeats=options.repeats,
-            images=lambda scale: read_test_images(options.data, scale, warn=talk.warn),
+            images=lambda scale: read_test_images(options.data, scale, window=SSIM_WINDOW, warn=talk.warn),
             on_step=step,
         )
     where = str(options.data) if options.data else "the photographs that ship"

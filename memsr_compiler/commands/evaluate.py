@@ -12,9 +12,9 @@ from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.models import open_network
 from memsr_compiler.commands.options import EvalOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, finite
-from memsr_compiler.errors import InvalidInput
-from memsr_compiler.evaluation.image_sets import find_scale, read_test_images
-from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
+from memsr_compiler.errors import InvalidInput, SomeNotDone
+from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, find_scale, read_test_images
+from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean, say_identical
 from memsr_compiler.files import atomic_write
 from memsr_compiler.runtime.open import Model, common_scale
 from memsr_compiler.torch_helpers import torch_device
@@ -32,7 +32,15 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     if len(models) < len(options.model):
         raise InvalidInput("a model is named twice; name each once")
     scale = _scale([model for model in models.values() if model is not None], options)
-    images = read_test_images(options.data, scale, keep_grey=options.protocol == "srcnn", warn=talk.warn)
+    passed_over: list[str] = []
+
+    def pass_over(text: str) -> None:
+        passed_over.append(text)
+        talk.warn(text)
+
+    images = read_test_images(
+        options.data, scale, keep_grey=options.protocol == "srcnn", window=SSIM_WINDOW, warn=pass_over
+    )
     scores: dict[str, list[Score]] = {}
     with talk.progress(len(models)) as step:
         for name, model in models.items():
@@ -45,7 +53,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     averages = {name: mean(of_model) for name, of_model in scores.items()}
     if options.csv is not None:
         with atomic_write(options.csv) as file:
-            file.write(as_csv(scores).encode())
+            file.write(as_csv(scores).encode(errors="backslashreplace"))
     talk.json(
         {
             "scale": scale,
@@ -55,6 +63,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
                 name: {"average": _data(averages[name]), "images": {s.name: _data(s) for s in of_model}}
                 for name, of_model in scores.items()
             },
+            "passed_over": passed_over,
         }
     )
     rows = [[image.name, *(_cell(of_model[i]) for of_model in scores.values())] for i, image in enumerate(images)]
@@ -64,8 +73,13 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
         ("", *(_short(name) for name in scores)),
         [*rows, ["average", *(_cell(average) for average in averages.values())]],
     )
+    for name, average in averages.items():
+        if average.identical:
+            talk.say(f"{_short(name)}: {say_identical(average.identical)}")
     if options.csv is not None:
         talk.say(f"written      {options.csv}")
+    if passed_over:
+        raise SomeNotDone(f"{options.data}: {len(passed_over)} of its files were passed over; see above")
 
 
 def _scale(models: Sequence[Model], options: EvalOptions) -> int:
@@ -101,4 +115,4 @@ def _short(name: str) -> str:
 
 
 def _data(score: Score) -> dict[str, Any]:
-    return {"psnr": finite(score.psnr), "ssim": score.ssim}
+    return {"psnr": finite(score.psnr), "ssim": score.ssim, "identical": score.identical}

@@ -27,6 +27,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
+
+from memsr_compiler.errors import escape_controls
 
 EVERY = 10.0  # seconds between two lines of progress
 
@@ -106,34 +109,34 @@ class Talk:
     def say(self, text: str) -> None:
         """Print a line."""
         if not self.silent:
-            self.out.print(text, markup=False)
+            self.out.print(text, markup=False, emoji=False)
 
     def warn(self, text: str) -> None:
         """Print a warning on standard error."""
         if not self.quiet:
-            self.err.print(f"warning: {text}", style="yellow", markup=False)
+            self.err.print(f"warning: {escape_controls(text)}", style="yellow", markup=False, emoji=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table: the first column is text, the others are numbers."""
         if self.silent:
             return
         table = Table(
-            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+            title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
         )
         for i, column in enumerate(columns):
             name = i == 0  # whole and on one line, for searching and copying
             table.add_column(
-                column, justify="left" if name else "right", overflow="fold", no_wrap=name, header_style="dim"
+                Text(column), justify="left" if name else "right", overflow="fold", no_wrap=name, header_style="dim"
             )
         for row in rows:
-            table.add_row(*(str(cell).replace("[", "\\[") for cell in row))
+            table.add_row(*(Text(escape_controls(str(cell))) for cell in row))
         self.out.print(table)
         self.out.print()
 
     def json(self, data: dict[str, Any]) -> None:
-        """Print the result as JSON, where that was asked for."""
+        """Print the result as JSON, where that was asked for; it has no infinity: null."""
         if self.as_json:
-            self.out.file.write(json.dumps(data, indent=2) + "\n")
+            self.out.file.write(json.dumps(_without_infinities(data), indent=2, allow_nan=False) + "\n")
 
     @contextmanager
     def progress(self, total: int | None = None) -> Iterator[Step]:
@@ -146,7 +149,7 @@ class Talk:
             with lines.tick_by_itself():
                 yield lambda description: lines.update(next(begun), description)
             return
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.err, transient=True) as bar:
             task = bar.add_task("starting", total=total)
 
@@ -170,7 +173,12 @@ class Talk:
 
             yield add
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=self.err, transient=True) as bar:
             task = bar.add_task("starting", total=total)
 
@@ -180,7 +188,7 @@ class Talk:
             yield done
 
     def _lines(self, total: float | None) -> ProgressLines:
-        return ProgressLines(lambda line: self.err.print(line, markup=False), self.clock, total)
+        return ProgressLines(lambda line: self.err.print(line, markup=False, emoji=False), self.clock, total)
 
 
 def is_first() -> bool:
@@ -196,6 +204,14 @@ def silence_others(talk: Talk) -> Talk:
 def finite(value: float | None) -> float | None:
     """The value for JSON, which has no infinity."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def _without_infinities(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_infinities(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_without_infinities(value) for value in data]
+    return finite(data) if isinstance(data, float) else data
 
 
 def mebibytes(count: float) -> str:

@@ -16,7 +16,7 @@ from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.run_folder import begin, digest_tests, keep_data
 from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
-from memsr_compiler.evaluation.image_sets import TestImage, read_test_images
+from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, TestImage, read_test_images
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.training.patches import Patches, prepare_photographs
@@ -109,7 +109,7 @@ def read_data(
 
 def read_bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:
     """Read the images of --val, or the photographs that ship."""
-    images = read_test_images(options.val, takes.scale, warn=talk.warn)
+    images = read_test_images(options.val, takes.scale, window=SSIM_WINDOW, warn=talk.warn)
     words = "the photographs that ship" if options.val is None else str(options.val)
     return Bench(images, takes, f"{len(images)} images, {words}")
 

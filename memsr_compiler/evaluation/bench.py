@@ -17,7 +17,13 @@ from torch import nn
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.evaluation.image_sets import TestImage, TestImages, read_test_images, sample_test_images
+from memsr_compiler.evaluation.image_sets import (
+    SSIM_WINDOW,
+    TestImage,
+    TestImages,
+    read_test_images,
+    sample_test_images,
+)
 from memsr_compiler.evaluation.memory import Memory, measure_run, peak_memory
 from memsr_compiler.evaluation.scores import Score, evaluate, mean
 from memsr_compiler.locks import temporary_folder
@@ -120,7 +126,7 @@ def benchmark(
         entries = [_enter(model, folder / str(i), provider, threads) for i, model in enumerate(models)]
         factor = common_scale([entry.model for entry in entries], scale)
         contenders = [_Contender(entry, _shape(entry.model, size, factor)) for entry in entries]
-        tests = images(factor) if callable(images) else () if images is None else read_test_images(images, factor)
+        tests = () if images is None else _read(images, factor)
         memories, scores = [], []
         for c in contenders:
             step(f"memory of {c.entry.model.name}")
@@ -133,6 +139,10 @@ def benchmark(
         seconds = time_in_turns([c.entry.model.network.prepare(c.image()) for c in contenders], repeats)
         measured = zip(contenders, memories, scores, seconds, strict=True)
         return tuple(_conclude(*each, first=seconds[0]) for each in measured)
+
+
+def _read(images: Callable[[int], Sequence[TestImage]] | TestImages, factor: int) -> Sequence[TestImage]:
+    return images(factor) if callable(images) else read_test_images(images, factor, window=SSIM_WINDOW)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.evaluation.pairs import TestFiles, find_test_files
 from memsr_compiler.images.files import (
     NamedImage,
     crop_to_multiple,
@@ -25,7 +27,9 @@ from memsr_compiler.images.resize import resize
 FACTORS = (2, 3, 4)  # in turn, for networks that work on enlarged images
 SCORED = 20  # calibration images, at most: more tell hardly more, and take their time
 SIDE = 512  # pixels; of larger calibration images the middle is scored
+PSNR_WINDOW, SSIM_WINDOW = 1, 11  # pixels a side that have to be left once `scale` pixels are shaved off each side
 
+_log = logging.getLogger(__name__)
 _WANTED = "want a folder with HR and LR or with HR images, image files, arrays (H, W, C), or TestImages"
 
 
@@ -75,26 +79,28 @@ def read_test_images(
     scale: int,
     *,
     keep_grey: bool = False,
-    least: int = 1,
+    window: int | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> list[TestImage]:
     """The test images that a person means.
 
-    images     a folder with folders HR and LR, a folder of HR images (or HR alone in it); one or a list of TestImages,
+    images     a folder with HR and LR images (`evaluation.pairs`) or with HR images alone; one or a list of TestImages,
                files of HR images, and arrays (H, W, C) or (H, W), uint8 or floating 0..1; None: photographs that ship
     scale      by which they are to be enlarged; 1, for networks that work on enlarged images: by what LR shows, else
                by 2, 3 and 4 in turn
     keep_grey  files that are grey have one channel, Y
-    least      HR images alone that are smaller than so many times the scale are passed over
-    warn       hears of files that are passed over
+    window     pixels a side that a metric needs after shaving; None: an image can be of any size
+    warn       hears of files that are passed over: what is no image, without a partner, of another size than its
+               partner's, too small; None: the log
 
-    Raises InvalidInput for anything else, for what does not fit the scale, and where no image is left.
+    Raises InvalidInput for anything else, for what does not fit the scale or is too small where it was named by itself,
+    and where no image is left.
     """
     factors = FACTORS if scale == 1 else (_require_scale(scale),)
     if images is None:
         return _degrade(_sample_images(), factors)
     if isinstance(images, (str, PathLike)) and not Path(images).is_file():
-        return _read_test_folder(Path(images), scale, factors, keep_grey, least, warn)
+        return _read_test_folder(Path(images), scale, factors, keep_grey, window, warn or _log.warning)
     several = images if isinstance(images, (list, tuple)) else [images]
     if not several:
         raise InvalidInput(f"there are no images to score on; {_WANTED}")
@@ -102,6 +108,8 @@ def read_test_images(
     for test in tests:
         if scale > 1 and test.scale != scale:
             raise InvalidInput(f"{test.name}: HR is {_size(test.high)} and LR {_size(test.low)}, which is not x{scale}")
+        if small := _find_too_small(test.high, test.scale, window):
+            raise InvalidInput(f"{test.name}: {small}; leave it out")
     return tests
 
 
@@ -111,22 +119,29 @@ def sample_test_images(scale: int) -> list[TestImage]:
 
 
 def find_scale(folder: str | PathLike[str] | None) -> int | None:
-    """The factor by which the first image in LR is smaller than the first in HR; None for a folder without these.
+    """The factor by which LR is smaller than HR in the first pair that can be read; None for a folder without pairs.
 
     Raises InvalidInput where LR is not smaller, or there is no image.
     """
-    if folder is None or not _has_pairs(Path(folder)):
+    files = None if folder is None or Path(folder).is_file() else find_test_files(Path(folder), None)
+    if files is None or files.pairs is None:
         return None
-    high, low = (_first_image(Path(folder) / name) for name in ("HR", "LR"))
-    scale = _ratio(high.pixels, low.pixels)
-    if scale < 2:
-        raise InvalidInput(f"{folder}: {high.name}: HR is {_size(high.pixels)} and LR {_size(low.pixels)}, not smaller")
-    return scale
+    for names in files.pairs:
+        try:
+            high, low = (read_image(path) for path in names)
+        except InvalidInput:
+            continue
+        scale = _ratio(high, low)
+        if scale < 2:
+            sizes = f"HR is {_size(high)} and LR {_size(low)}"
+            raise InvalidInput(f"{folder}: {_name_pair(*names)}: {sizes}, not smaller")
+        return scale
+    raise InvalidInput(f"{folder}: no readable image in it; give a folder of PNG or JPEG files")
 
 
 def read_image_set(folder: Path, scale: int, *, warn: Callable[[str], None] | None = None) -> ImageSet:
-    """The images in a folder that are large enough for the borders to be left out: see `read_test_images`."""
-    images = read_test_images(folder, scale, least=3, warn=warn)
+    """The images in a folder that are large enough for a PSNR: see `read_test_images`."""
+    images = read_test_images(folder, scale, window=PSNR_WINDOW, warn=warn)
     return ImageSet(tuple(images), f"{len(images)} images in {folder}")
 
 
@@ -142,20 +157,20 @@ def calibration_image_set(photographs: Sequence[NamedImage] | None, scale: int) 
     if any(max(p.pixels.shape[:2]) > SIDE for p in chosen):
         words += f", at most {SIDE}x{SIDE} pixels of each"
     middles = [NamedImage(p.name, _cut_middle(p.pixels)) for p in chosen]
-    return ImageSet(tuple(_degrade(middles, FACTORS if scale == 1 else (scale,), least=3)), words)
+    return ImageSet(tuple(_degrade(middles, FACTORS if scale == 1 else (scale,), window=PSNR_WINDOW)), words)
 
 
 def _sample_images() -> list[NamedImage]:
     return [NamedImage(f"photograph {i}", image) for i, image in enumerate(sample_photographs(), 1)]
 
 
-def _degrade(images: Sequence[NamedImage], factors: Sequence[int], least: int = 1) -> list[TestImage]:
-    """Pairs of HR images by the factors in turn; what is smaller than `least` times its factor is left out."""
+def _degrade(images: Sequence[NamedImage], factors: Sequence[int], window: int | None = None) -> list[TestImage]:
+    """Pairs of HR images by the factors in turn; what is too small is left out."""
     paired = [(image, factors[i % len(factors)]) for i, image in enumerate(images)]
     return [
         TestImage.of(image.name, image.pixels, factor)
         for image, factor in paired
-        if min(image.pixels.shape[:2]) >= least * factor
+        if _find_too_small(image.pixels, factor, window) is None
     ]
 
 
@@ -164,60 +179,77 @@ def _read_test_folder(
     scale: int,
     factors: Sequence[int],
     keep_grey: bool,
-    least: int,
-    warn: Callable[[str], None] | None,
+    window: int | None,
+    warn: Callable[[str], None],
 ) -> list[TestImage]:
-    inner = folder / "HR" if (folder / "HR").is_dir() else folder
-    high = read_folder(inner, keep_grey=keep_grey, warn=warn)
-    if _has_pairs(folder):
-        low = read_folder(folder / "LR", keep_grey=keep_grey, warn=warn)
-        return [_pair(h, w, scale, folder) for h, w in _match(high, low, folder)]
-    images = _degrade(high, factors, least)
-    kept = {image.name for image in images}
+    files = find_test_files(folder, scale if scale > 1 else None)
+    if files.pairs is not None:
+        return _read_pairs(files, scale, keep_grey, window, warn)
+    high = read_folder(files.folder, keep_grey=keep_grey, warn=warn)
+    images = _degrade(high, factors, window)
     for i, image in enumerate(high):
-        if image.name not in kept and warn is not None:
-            side = least * factors[i % len(factors)]
-            warn(f"{inner / image.name}: is smaller than {side}x{side} pixels, passed over")
+        if small := _find_too_small(image.pixels, factors[i % len(factors)], window):
+            warn(f"{files.folder / image.name}: {small}, passed over")
     if not images:
-        times = " or ".join(map(str, factors))
+        needed = " or ".join(str(smallest_side(factor, window)) for factor in factors)
+        names = ", ".join(image.name for image in high[:3]) + (", ..." if len(high) > 3 else "")
         raise InvalidInput(
-            f"{folder}: no image in it is large enough to be made {times} times smaller; give larger ones"
+            f"{folder}: no image in it is large enough ({names}); give images of {needed} pixels a side or more"
         )
     return images
 
 
-def _has_pairs(folder: Path) -> bool:
-    return (folder / "HR").is_dir() and (folder / "LR").is_dir()
-
-
-def _first_image(folder: Path) -> NamedImage:
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+def _read_pairs(
+    files: TestFiles, scale: int, keep_grey: bool, window: int | None, warn: Callable[[str], None]
+) -> list[TestImage]:
+    assert files.pairs is not None
+    images, faults = [], [f"{path}: has no partner" for path in files.unpaired]
+    for high, low in files.pairs:
         try:
-            return NamedImage(path.name, read_image(path))
-        except InvalidInput:
+            pixels = [read_image(path, keep_grey=keep_grey) for path in (high, low)]
+            image = _pair((high, pixels[0]), (low, pixels[1]), scale)
+            small = _find_too_small(image.high, image.scale, window)
+        except InvalidInput as error:
+            faults.append(str(error))
             continue
-    raise InvalidInput(f"{folder}: no readable image in it; give a folder of PNG or JPEG files")
+        if small is None:
+            images.append(image)
+        else:
+            faults.append(f"{high}: {small}")
+    if not images:
+        raise InvalidInput("; ".join(faults[:3]) + ("; ..." if len(faults) > 3 else ""))
+    for fault in faults:
+        warn(f"{fault}, passed over")
+    return images
 
 
-def _match(high: Sequence[NamedImage], low: Sequence[NamedImage], folder: Path) -> list[tuple[NamedImage, NamedImage]]:
-    """HR and LR of equal names; an LR name may go on, as in 001x2.png."""
-    stems = [(Path(h.name).stem, Path(w.name).stem) for h, w in zip(high, low, strict=False)]
-    if len(high) != len(low) or not all(b.startswith(a) for a, b in stems):
-        raise InvalidInput(f"{folder}: HR and LR do not hold the same images; give every image the same name in both")
-    return list(zip(high, low, strict=True))
-
-
-def _pair(high: NamedImage, low: NamedImage, scale: int, folder: Path) -> TestImage:
+def _pair(high: tuple[Path, Pixels], low: tuple[Path, Pixels], scale: int) -> TestImage:
     """HR, cropped to LR's size times the factor, and LR.  Raises InvalidInput where the two do not fit the scale."""
-    factor = scale if scale > 1 else _ratio(high.pixels, low.pixels)
-    tall, wide = (size * factor for size in low.pixels.shape[:2])
-    cropped = high.pixels[:tall, :wide]
-    over = max(high.pixels.shape[0] - tall, high.pixels.shape[1] - wide)
+    factor = scale if scale > 1 else _ratio(high[1], low[1])
+    tall, wide = (size * factor for size in low[1].shape[:2])
+    cropped = high[1][:tall, :wide]
+    over = max(high[1].shape[0] - tall, high[1].shape[1] - wide)
     if factor < 2 or cropped.shape[:2] != (tall, wide) or over >= factor:
         fitting = f"x{scale}" if scale > 1 else "2, 3 or 4 times smaller"
-        sizes = f"HR is {_size(high.pixels)} and LR {_size(low.pixels)}"
-        raise InvalidInput(f"{folder}: {high.name}: {sizes}, which is not {fitting}")
-    return TestImage(high.name, cropped, low.pixels)
+        sizes = f"HR is {_size(high[1])} and LR {_size(low[1])}"
+        raise InvalidInput(f"{_name_pair(high[0], low[0])}: {sizes}, which is not {fitting}")
+    return TestImage(high[0].name, cropped, low[1])
+
+
+def _name_pair(high: Path, low: Path) -> str:
+    """Both paths, or HR's where LR has the same name."""
+    return str(high) if high.name == low.name else f"{high} and {low.name}"
+
+
+def smallest_side(factor: int, window: int | None) -> int:
+    """The height and width that an HR image needs at least: a multiple of the factor, as it is cropped to that."""
+    return factor if window is None else -(-(2 * factor + window) // factor) * factor
+
+
+def _find_too_small(high: Pixels, factor: int, window: int | None) -> str | None:
+    """Words on an HR image that is too small; None for others."""
+    side = smallest_side(factor, window)
+    return f"is smaller than {side}x{side} pixels" if min(high.shape[:2]) < side else None
 
 
 def _as_test_image(image: object, i: int, factors: Sequence[int], keep_grey: bool) -> TestImage:

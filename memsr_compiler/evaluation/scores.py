@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.evaluation.image_sets import Pixels, TestImage, TestImages, read_test_images
+from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, Pixels, TestImage, TestImages, read_test_images
 from memsr_compiler.images.metrics import Protocol, luma, psnr, srcnn_input, ssim
 from memsr_compiler.images.resize import resize
 from memsr_compiler.plain.info import Takes
@@ -22,14 +24,20 @@ from memsr_compiler.runtime.runners import Network
 from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import copy_module, torch_device
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Score:
-    """PSNR in dB (infinite for equal images) and SSIM (at most 1), both on Y."""
+    """PSNR in dB and SSIM (at most 1), both on Y.
+
+    identical   images that are HR itself: their PSNR is infinite, and the average is over the others
+    """
 
     name: str
     psnr: float
     ssim: float
+    identical: int = 0
 
 
 @overload
@@ -70,7 +78,7 @@ def evaluate(
     network   what `read_teacher` gives, a module, a file, or a function float32 (1, C, h, w) -> (1, C, H, W)
     takes     what a function takes, or instead of what a module shows; before the images, or by name
     images    TestImages, a folder with HR and LR or with HR images, or a list of files or arrays; None: the photographs
-              that ship
+              that ship.  Of a folder, what is no image, has no partner or is too small is passed over, and logged
     scale     by which the images are to be enlarged; None: the network's own, and for a network that works on enlarged
               images what LR shows, else 2, 3 and 4 in turn
     protocol  which pixels are compared: see `images.metrics`
@@ -86,7 +94,7 @@ def evaluate(
     if scale is not None and takes.scale not in (1, scale):
         raise InvalidInput(f"the network enlarges by {takes.scale}, the images are to be enlarged by {scale}")
     factor = takes.scale if scale is None else scale
-    tests = read_test_images(images, factor, keep_grey=protocol == "srcnn")
+    tests = read_test_images(images, factor, keep_grey=protocol == "srcnn", window=SSIM_WINDOW)
     return [_score(image, enlarge(run, takes, image, protocol=protocol), protocol) for image in tests]
 
 
@@ -114,24 +122,38 @@ def evaluate_bicubic(images: TestImages, *, scale: int, protocol: Protocol = "ed
 
     images, scale   as for `evaluate`;   scale 1: what LR shows, else 2, 3 and 4 in turn
     """
-    tests = read_test_images(images, scale, keep_grey=protocol == "srcnn")
+    tests = read_test_images(images, scale, keep_grey=protocol == "srcnn", window=SSIM_WINDOW)
     return [_score(image, enlarge_bicubic(image, protocol=protocol), protocol) for image in tests]
 
 
 def mean(scores: Sequence[Score]) -> Score:
-    """The average of PSNR and of SSIM.  Raises InvalidInput where there is nothing to average."""
+    """The average of SSIM, and of PSNR over the images that have a finite one; infinite where none has.
+
+    Raises InvalidInput where there is nothing to average.
+    """
     if not scores:
         raise InvalidInput("no image was scored; give some")
-    return Score("average", float(np.mean([s.psnr for s in scores])), float(np.mean([s.ssim for s in scores])))
+    finite = [s.psnr for s in scores if math.isfinite(s.psnr)]
+    psnr = float(np.mean(finite)) if finite else scores[0].psnr
+    return Score("average", psnr, float(np.mean([s.ssim for s in scores])), sum(s.identical for s in scores))
 
 
 def mean_psnr(images: Sequence[TestImage], outputs: Iterable[Pixels], *, protocol: Protocol = "edsr") -> float | None:
-    """Average PSNR on Y in dB of what was made of test images; None where there is none.
+    """Average PSNR on Y in dB of what was made of test images, as `mean` takes it; None where there is none.
 
     outputs   one for each image, as `enlarge` gives them, or rounded to 8 bits
     """
     scores = [image_psnr(image, output, protocol=protocol) for image, output in zip(images, outputs, strict=True)]
-    return sum(scores) / len(scores) if scores else None
+    finite = [psnr for psnr in scores if math.isfinite(psnr)]
+    if len(finite) < len(scores):
+        _log.warning(say_identical(len(scores) - len(finite)))
+    return sum(finite) / len(finite) if finite else scores[0] if scores else None
+
+
+def say_identical(count: int) -> str:
+    """Words on images that an average of PSNR leaves out."""
+    images = "1 image is HR itself" if count == 1 else f"{count} images are HR itself"
+    return f"{images}, PSNR infinite: not in the average of PSNR"
 
 
 def image_psnr(image: TestImage, output: Pixels, *, protocol: Protocol = "edsr") -> float:
@@ -189,7 +211,8 @@ def _open(network: Any, takes: Takes | None, device: str) -> tuple[Network, Take
 
 def _score(image: TestImage, output: Pixels, protocol: Protocol) -> Score:
     similarity = ssim(output, _reference(image, output), scale=image.scale, protocol=protocol)
-    return Score(image.name, image_psnr(image, output, protocol=protocol), similarity)
+    decibels = image_psnr(image, output, protocol=protocol)
+    return Score(image.name, decibels, similarity, int(math.isinf(decibels)))
 
 
 def _reference(image: TestImage, output: Pixels) -> Pixels:

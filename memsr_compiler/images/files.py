@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageOps
 
 from memsr_compiler.errors import InvalidInput, say_missing
+from memsr_compiler.files import list_files, require_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +47,7 @@ def read_image(
     """
     if np.dtype(dtype) not in (np.uint8, np.float32):
         raise InvalidInput(f"read_image: dtype {np.dtype(dtype)}. Choose uint8 (0..255) or float32 (0..1).")
+    require_file(Path(path))
     try:
         with _at_most(most_pixels), Image.open(path) as file:
             if most_pixels is not None:
@@ -196,7 +198,7 @@ def read_folder(
     if not place.is_dir():
         raise InvalidInput(f"{place}: is no folder; give one with PNG or JPEG files")
     images, unreadable = [], []
-    for path in sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith(".")):
+    for path in list_files(place):
         try:
             images.append(NamedImage(path.name, read_image(path, keep_grey=keep_grey)))
         except InvalidInput:

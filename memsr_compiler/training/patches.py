@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from memsr_compiler.errors import ExportError, InvalidInput
-from memsr_compiler.files import atomic_write, file_digest
+from memsr_compiler.files import atomic_write, file_digest, list_files
 from memsr_compiler.images.files import crop_to_multiple, read_image
 from memsr_compiler.images.resize import resize
 from memsr_compiler.locks import remove_leftovers
@@ -93,12 +93,12 @@ def prepare_photographs(
     remove_leftovers(cache)
     photographs: list[RawPhotograph] = []
     unreadable = 0
-    for path in sorted(p for p in source.iterdir() if p.is_file() and not p.name.startswith(".")):
+    for path in list_files(source):
         if on_image is not None:
             on_image(path.name)
         try:
             photograph = _prepare(path, cache, scale)
-        except InvalidInput:
+        except (InvalidInput, OSError):  # the second where it has vanished
             unreadable += 1
             if warn is not None:
                 warn(f"{path}: not a readable image, passed over")
@@ -115,7 +115,9 @@ def prepare_photographs(
 
 def _prepare(path: Path, cache: Path, scale: int) -> RawPhotograph:
     state = path.stat()
-    key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns} x{scale}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(
+        f"{path.resolve()} {state.st_size} {state.st_mtime_ns} x{scale}".encode(errors="surrogateescape")
+    ).hexdigest()[:32]
     there = sorted(cache.glob(f"{key}-*-high.raw"))
     low = cache / f"{key}-low.raw"
     if there and low.exists():

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.command_line import Run
 from helpers.training import forget_accelerator, write_photographs
+
+from memsr_compiler.images.files import write_image
 
 pytest.importorskip("accelerate", reason="needs memsr_compiler[train]")
 
@@ -84,3 +87,28 @@ def test_networks_are_trained(run: Run, photographs: Path, tmp_path: Path, arch:
     assert status == 0, err
     assert {Path(name).name for name in json.loads(out)["written"]} == written
     assert all((tmp_path / "run" / name).exists() for name in written)
+
+
+def test_images_too_small_for_patch_or_score_are_named_and_spoil_no_run(
+    run: Run, photographs: Path, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for path in photographs.iterdir():
+        (mixed / path.name).write_bytes(path.read_bytes())
+    for side in (1, 5, 15):
+        write_image(mixed / f"tiny{side}.png", np.zeros((side, 40, 3), np.uint8))
+    few = ["--steps", "2", "--batch", "2", "--patch", "32", "--every", "1", "--cache", tmp_path / "cache"]
+    small = ["--arch", "edsr", "--blocks", "1", "--channels", "4", "--scale", "2", "--out", tmp_path / "run"]
+    (tmp_path / "only").mkdir()
+    write_image(tmp_path / "only" / "tiny.png", np.zeros((9, 9, 3), np.uint8))
+    for option, words in (("--val", "large enough (tiny.png)"), ("--data", "no photograph of at least 32x32")):
+        folders = {"--data": mixed, "--val": mixed, option: tmp_path / "only"}
+        status, _, err = run("train", *small, *few, *(word for pair in folders.items() for word in pair))
+        assert status == 2 and words in err and "only" in err, err
+        assert not (tmp_path / "run").exists()
+    status, _, err = run("train", *small, *few, "--data", mixed, "--val", mixed)
+    assert status == 0, err
+    for side in (1, 5, 15):
+        assert f"tiny{side}.png: smaller than a patch of 32 pixels, passed over" in err
+        assert f"tiny{side}.png: is smaller than 16x16 pixels, passed over" in err

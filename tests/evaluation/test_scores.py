@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -290,7 +294,100 @@ def test_images_too_small_to_be_made_smaller_are_named(run: Run, tmp_path: Path)
     assert status == 2 and "dot.png" in err and "no image in it is large enough" in err
     Image.new("RGB", (24, 24), "red").save(tmp_path / "red.png")
     status, _, err = run("eval", "bicubic", "--scale", "2", "--data", tmp_path, "--json")
-    assert status == 0 and "dot.png: is smaller than 2x2 pixels, passed over" in " ".join(err.split())
+    assert status == 3 and "dot.png: is smaller than 16x16 pixels, passed over" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_every_image_that_ssim_can_judge_is_scored(run: Run, tmp_path: Path, scale: int) -> None:
+    """11 pixels a side have to be left once `scale` of them are shaved off, of a multiple of the scale."""
+    least = next(side for side in range(scale, 99, scale) if side - 2 * scale >= 11)
+    write_image(tmp_path / "small.png", photograph(least - 1, 40))
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(InvalidInput, match=rf"no image in it is large enough \(small.png\); give images of {least} "):
+        evaluate_bicubic(tmp_path, scale=scale)
+    with pytest.raises(InvalidInput, match=rf"small.png: is smaller than {least}x{least} pixels; leave it out"):
+        evaluate_bicubic(tmp_path / "small.png", scale=scale)
+    write_image(tmp_path / "large.png", photograph(least, 40))
+    status, out, err = run("eval", "bicubic", "--scale", scale, "--data", tmp_path, "--json")
+    told = json.loads(out)
+    assert status == 3 and list(told["models"]["bicubic"]["images"]) == ["large.png"]
+    assert [text.partition(": ")[2] for text in told["passed_over"]] == [
+        "not a readable image, passed over", f"is smaller than {least}x{least} pixels, passed over",
+    ]  # fmt: skip
+    assert "2 of its files were passed over" in err
+    assert all(text in " ".join(err.split()) for text in told["passed_over"])
+
+
+def test_small_pairs_are_passed_over_like_small_images(run: Run, models: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    for part, image in (("HR", photograph(9, 9)[:8, :8]), ("LR", resize(photograph(8, 8), 1 / 2))):
+        write_image(tmp_path / part / "tiny.png", image)
+    status, out, err = run("eval", models / "plain.onnx", "--data", tmp_path)
+    assert status == 3 and "2 images" in out and "HR/tiny.png: is smaller than 16x16" in err
+    status, out, err = run("bench", models / "plain.onnx", "--data", tmp_path, "--size", "16x16", "--repeats", "1")
+    assert status == 0 and "HR/tiny.png: is smaller than 16x16" in err
+
+
+class HalfRight(nn.Module):
+    """Right where a red image is made larger, and grey for every other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        right = bool((x[:, 0] == 1).all())
+        return (x if right else torch.full_like(x, 0.5)).repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_an_image_that_is_hr_itself_is_no_part_of_the_average(run: Run, tmp_path: Path) -> None:
+    red = np.zeros((24, 24, 3), np.uint8)
+    red[..., 0] = 255
+    scores = evaluate(HalfRight(), Takes(2), [photograph(48, 48), red, photograph(40, 40)])
+    assert [score.psnr == math.inf for score in scores] == [False, True, False]
+    average = mean(scores)
+    assert average.psnr == (scores[0].psnr + scores[2].psnr) / 2 and average.identical == 1
+    assert average.ssim == pytest.approx((scores[0].ssim + 1 + scores[2].ssim) / 3)
+    assert mean(scores[1:2]).psnr == math.inf
+    write_image(tmp_path / "photograph.png", photograph(48, 48))
+    write_image(tmp_path / "red.png", red)
+    command = ("eval", "bicubic", "--scale", "2", "--data", tmp_path, "--csv", tmp_path / "scores.csv")
+    status, out, _ = run(*command)
+    assert status == 0 and "1 image is HR itself, PSNR infinite: not in the average of PSNR" in out
+    rows = {row["image"]: row["psnr_y_db"] for row in csv.DictReader((tmp_path / "scores.csv").open())}
+    assert rows["red.png"] == "inf"
+    told = json.loads(run(*command, "--json")[1], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    told = told["models"]["bicubic"]
+    assert told["images"]["red.png"] == {"psnr": None, "ssim": 1.0, "identical": 1}
+    assert told["average"]["psnr"] == pytest.approx(float(rows["photograph.png"]), abs=1e-4)
+    assert told["average"]["identical"] == 1
+
+
+def test_outputs_are_averaged_alike_everywhere(caplog: pytest.LogCaptureFixture) -> None:
+    images = [TestImage.of("a", photograph(), 2), TestImage.of("b", photograph(48, 48), 2)]
+    outputs = [images[0].high, np.zeros_like(images[1].high)]
+    assert mean_psnr(images, outputs) == mean_psnr(images[1:], outputs[1:])
+    assert "1 image is HR itself" in caplog.text
+    assert mean_psnr(images[:1], outputs[:1]) == math.inf
+
+
+def test_names_that_the_output_has_no_letters_for(models: Path, tmp_path: Path) -> None:
+    """No UTF-8, control characters, what rich takes for markup; standard output in ASCII, strictly."""
+    names = [b"caf\xe9.png", "写真.png".encode(), b"[bold] :cat: \x1b[31m\n.png"]
+    place = os.fsencode(tmp_path / "photos")
+    os.mkdir(place)
+    for name in names:
+        with open(os.path.join(place, name), "wb") as file:
+            Image.fromarray(photograph(40, 40)).save(file, "PNG")
+    command = [sys.executable, "-m", "memsr_compiler", "eval", "bicubic", "--scale", "2", "--data", "photos"]
+    for encoding in ("ascii:strict", "utf-8"):
+        done = subprocess.run(
+            [*command, "--csv", "scores.csv"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"},
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert rb"caf\udce9.png" in done.stdout and rb"[bold] :cat: \x1b[31m\n.png" in done.stdout
+        assert (rb"\u5199\u771f" in done.stdout) == (encoding != "utf-8")
+        with open(tmp_path / "scores.csv", encoding="utf-8") as file:
+            assert len(list(csv.DictReader(file))) == 3
 
 
 def test_wrong_input_to_eval(run: Run, models: Path, tmp_path: Path) -> None:

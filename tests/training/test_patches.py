@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,19 @@ def test_photographs_made_ready_are_made_again_where_they_are_damaged(photograph
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="choose another --cache"):
         cut_patches(photographs, tmp_path / "file")
+
+
+def test_a_folder_is_read_whatever_stands_in_it(photographs: Path, tmp_path: Path) -> None:
+    folder, told = tmp_path / "data", list[str]()
+    folder.mkdir()
+    Image.fromarray(draw_picture(40, 40, 0)).save(folder / "good.png")
+    with open(os.path.join(os.fsencode(folder), b"caf\xe9.png"), "wb") as file:
+        Image.fromarray(draw_picture(40, 40, 1)).save(file, "PNG")
+    (folder / "folder.png").mkdir()
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+    found = prepare_photographs(folder, tmp_path / "cache", scale=2, patch=8, warn=told.append)
+    assert [os.fsencode(p.name) for p in found] == [b"caf\xe9.png", b"good.png"]
+    assert [text.partition(":")[0] for text in told] == [
+        str(folder / f"{name}.png") for name in ("folder", "gone", "pipe")
+    ]
