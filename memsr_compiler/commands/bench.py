@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memsr_compiler.arithmetic import join_arithmetics
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.models import network_file
 from memsr_compiler.commands.options import BenchOptions, ReadingOptions
@@ -22,6 +23,7 @@ from memsr_compiler.reports.scatter import Dot, draw_scatter_png, draw_scatter_s
 COLUMNS = (
     "network", "engine", "width", "height", "parameters", "multiply_adds", "median_ms", "lower_quartile_ms",
     "upper_quartile_ms", "ratio", "peak_memory_bytes", "feature_map_bytes", "psnr_y_db", "ssim_y",
+    "arithmetic",
 )  # fmt: skip
 
 
@@ -65,6 +67,7 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
         [_row(m) for m in measured],
     )
     talk.say("peak memory: of a process, beyond network and image, result included; feature maps: the least in theory")
+    talk.say(f"computed in  {join_arithmetics({m.name: m.arithmetic for m in measured})}")
     if files:
         talk.say(f"written      {', '.join(map(str, files))}")
 
@@ -116,6 +119,7 @@ def _values(m: Measured) -> dict[str, Any]:
         "feature_map_bytes": m.feature_maps,
         "psnr_y_db": None if m.score is None else finite(m.score.psnr),
         "ssim_y": None if m.score is None else m.score.ssim,
+        "arithmetic": m.arithmetic,
     }
 
 

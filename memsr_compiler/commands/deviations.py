@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.arithmetic import name_arithmetic
+from memsr_compiler.arithmetic import FULL_FLOAT32, name_arithmetic
 from memsr_compiler.commands.options import ConvertOptions
 from memsr_compiler.errors import ExportError, MemsrError
 from memsr_compiler.lowering.equivalence import Equivalence, check_equivalence, most_accepted, rounding_bound
@@ -90,8 +90,7 @@ def measure_deviations(
 
 def _in_float32(name: str, network: nn.Module, place: torch.device) -> _Candidate:
     single = copy_module(network, torch.float32).to(place)
-    numbers = "float32" if place.type == "cpu" else "full float32"
-    words = name_arithmetic(numbers, "torch", place.type)
+    words = name_arithmetic(FULL_FLOAT32, "torch", place.type)
     return _Candidate(name, lambda x: single(x.float().to(place)).cpu(), torch.float32, words, network)
 
 

@@ -93,7 +93,7 @@ def _distill(
         "student before": before,
         "student after": judged.score(student),
     }
-    tell(outcome, rows, judged.words, written, talk)
+    tell(outcome, rows, judged, written, talk)
 
 
 def _objective(student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions) -> Distillation:

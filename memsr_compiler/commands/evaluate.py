@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memsr_compiler.arithmetic import join_arithmetics, name_arithmetic
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.models import open_network
 from memsr_compiler.commands.options import EvalOptions, ReadingOptions
@@ -20,6 +21,7 @@ from memsr_compiler.runtime.open import Model, common_scale
 from memsr_compiler.torch_helpers import torch_device
 
 BICUBIC = "bicubic"
+BICUBIC_ARITHMETIC = name_arithmetic("float64", "NumPy")
 
 
 def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
@@ -50,17 +52,24 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
                 if model is None
                 else evaluate(model.network, model.takes, images, scale=scale, protocol=options.protocol)
             )
+    arithmetics = {
+        name: BICUBIC_ARITHMETIC if model is None else model.network.arithmetic for name, model in models.items()
+    }
     averages = {name: mean(of_model) for name, of_model in scores.items()}
     if options.csv is not None:
         with atomic_write(options.csv) as file:
-            file.write(as_csv(scores).encode(errors="backslashreplace"))
+            file.write(as_csv(scores, arithmetics).encode(errors="backslashreplace"))
     talk.json(
         {
             "scale": scale,
             "protocol": options.protocol,
             "data": str(options.data) if options.data else "the photographs that ship",
             "models": {
-                name: {"average": _data(averages[name]), "images": {s.name: _data(s) for s in of_model}}
+                name: {
+                    "average": _data(averages[name]),
+                    "images": {s.name: _data(s) for s in of_model},
+                    "arithmetic": arithmetics[name],
+                }
                 for name, of_model in scores.items()
             },
             "passed_over": passed_over,
@@ -76,6 +85,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     for name, average in averages.items():
         if average.identical:
             talk.say(f"{_short(name)}: {say_identical(average.identical)}")
+    talk.say(f"computed in  {join_arithmetics({_short(name): words for name, words in arithmetics.items()})}")
     if options.csv is not None:
         talk.say(f"written      {options.csv}")
     if passed_over:
@@ -90,13 +100,13 @@ def _scale(models: Sequence[Model], options: EvalOptions) -> int:
     return common_scale(models, scale)
 
 
-def as_csv(scores: Mapping[str, Sequence[Score]]) -> str:
-    """One line for each model and image."""
+def as_csv(scores: Mapping[str, Sequence[Score]], arithmetics: Mapping[str, str]) -> str:
+    """One line for each model and image.  arithmetics: what each model is computed in, in words."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["model", "image", "psnr_y_db", "ssim_y"])
+    writer.writerow(["model", "image", "psnr_y_db", "ssim_y", "arithmetic"])
     for name, of_model in scores.items():
-        writer.writerows([name, s.name, f"{s.psnr:.4f}", f"{s.ssim:.5f}"] for s in of_model)
+        writer.writerows([name, s.name, f"{s.psnr:.4f}", f"{s.ssim:.5f}", arithmetics[name]] for s in of_model)
     return text.getvalue()
 
 

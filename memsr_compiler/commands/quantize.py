@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from memsr_compiler.arithmetic import join_arithmetics
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.models import open_network
 from memsr_compiler.commands.options import QuantizeOptions, TeacherOptions
@@ -29,9 +30,13 @@ PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends 
 
 @dataclass(frozen=True)
 class Costs:
-    """PSNR in dB of float32 and of 8 bits;  seconds: of float32;  ratio: time of 8 bits to that."""
+    """PSNR in dB of float32 and of 8 bits, and the arithmetic of each, in words.
+
+    seconds   of float32;   ratio   time of 8 bits to that
+    """
 
     psnr: tuple[float | None, float | None]
+    arithmetics: tuple[str, str]
     seconds: float
     ratio: float
 
@@ -60,7 +65,7 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     _tell(written, costs, tests, len(images), options, talk)
 
 
-def _compare(exact: Network, integer: Network, tests: ImageSet, takes: Takes, size: tuple[int, int]) -> Costs:
+def _compare(exact: OrtNetwork, integer: OrtNetwork, tests: ImageSet, takes: Takes, size: tuple[int, int]) -> Costs:
     scores = [
         mean_psnr(tests.images, (enlarge(network, takes, image) for image in tests.images))
         for network in (exact, integer)
@@ -68,7 +73,8 @@ def _compare(exact: Network, integer: Network, tests: ImageSet, takes: Takes, si
     low, high = takes.input_range
     width, height = size
     image = torch.rand(1, takes.channels, height, width, generator=torch.Generator().manual_seed(0))
-    return Costs((scores[0], scores[1]), *time_ratio(exact, integer, image * (high - low) + low))
+    arithmetics = exact.arithmetic, integer.arithmetic
+    return Costs((scores[0], scores[1]), arithmetics, *time_ratio(exact, integer, image * (high - low) + low))
 
 
 def time_ratio(one: Network, other: Network, image: Tensor) -> tuple[float, float]:
@@ -95,6 +101,7 @@ def _tell(
             "psnr": {"float32": finite(costs.psnr[0]), "int8": finite(costs.psnr[1])},
             "psnr_on": tests.words,
             "protocol": "edsr",
+            "arithmetic": {"float32": costs.arithmetics[0], "int8": costs.arithmetics[1]},
             "size": [width, height],
             "seconds": {"float32": costs.seconds, "int8": costs.seconds * costs.ratio},
             "time_ratio": costs.ratio,
@@ -113,6 +120,7 @@ def _tell(
             ("int8", format_decibels(costs.psnr[1]), _kilobytes(written.bytes), f"x {costs.ratio:.2f}"),
         ],
     )
+    talk.say(f"computed in  {join_arithmetics(dict(zip(('float32', 'int8'), costs.arithmetics, strict=True)))}")
     talk.say(f"8 bits       {written.convolutions} convolutions; ranges measured on {batches} batches of crops")
     talk.say(f"written      {written.path}")
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.find_network import HERE, find_plain_network, name_beside
 from memsr_compiler.commands.options import ShrinkOptions, TeacherOptions
@@ -125,7 +126,7 @@ def _page(
         teacher_name=path.name,
         rows=rows,
         size=options.size,
-        images=f"{tests.words}, protocol edsr",
+        images=f"{tests.words}, protocol edsr; {_name_arithmetic(options)}",
         pictures=pictures(shown, columns, grey=teacher.takes.channels == 1),
     )
 
@@ -172,6 +173,7 @@ def _tell(
             "psnr": {row.name: finite(row.psnr) for row in rows},
             "psnr_on": tests.words,
             "protocol": "edsr",
+            "arithmetic": _name_arithmetic(options),
             "fidelity": [finite(value) for value in report.fidelity],
             "seconds": report.seconds,
         }
@@ -189,6 +191,7 @@ def _tell(
         ("", "parameters", "multiply-adds", "feature maps", "PSNR-Y"),
         [(row.name, *cost_cells(row.cost, options.size), format_decibels(row.psnr)) for row in rows],
     )
+    talk.say(f"computed in  {_name_arithmetic(options)}")
     if talk.verbose:
         talk.table("Seconds", ("stage", "seconds"), [(k, f"{v:.2f}") for k, v in report.seconds.items()])
     talk.say(f"widths       {widths_text(net.widths)}")
@@ -199,6 +202,11 @@ def _tell(
     if report.mode == "data-aware" and options.refit is None and len(report.fidelity) == 1 and narrower:
         talk.say("refit        none: so large a student would take long; --refit 50 adds a joint refit")
     talk.say(f"written      {', '.join(map(str, files))}")
+
+
+def _name_arithmetic(options: ShrinkOptions) -> str:
+    """The arithmetic in which networks are scored."""
+    return name_arithmetic("float32", "torch", options.device)
 
 
 def _seconds(report: ShrinkReport) -> str:

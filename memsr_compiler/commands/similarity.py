@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from memsr_compiler.arithmetic import FULL_FLOAT32, name_arithmetic
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.options import ReadingOptions, SimilarityOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk
@@ -39,7 +40,9 @@ def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None
     if options.plot is not None:
         picture = draw_matrix(values.tolist(), rows=names[0], columns=names[1], label="Linear CKA")
         write_page(options.plot, picture)
-    talk.json({"networks": names, "cka": values.tolist(), "written": [str(path) for path in files]})
+    arithmetic = name_arithmetic(FULL_FLOAT32, "torch", options.device)
+    written = [str(path) for path in files]
+    talk.json({"networks": names, "cka": values.tolist(), "written": written, "arithmetic": arithmetic})
     best = [(int(row.argmax()) + 1, f"{float(row.max()):.4f}") for row in values]
     together = len(values) == values.shape[1]
     talk.table(
@@ -52,8 +55,9 @@ def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None
     )
     if together:
         talk.say(f"mean         {float(values.diagonal().mean()):.4f} over layers of the same number")
+    talk.say(f"computed in  {arithmetic}; covariances in float64")
     if files:
-        talk.say(f"written      {', '.join(map(str, files))}")
+        talk.say(f"written      {', '.join(written)}")
 
 
 def _own(reading: ReadingOptions, path: Path) -> TeacherOptions:

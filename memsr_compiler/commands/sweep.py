@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from memsr_compiler.analysis.cost import Cost
+from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.options import StudentOptions, SweepOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, finite, widths_text
@@ -68,19 +69,22 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
             teacher.cost,
         )
         students = [_student(teacher, options, budget, material, tests, step) for budget in options.budgets]
+    arithmetic = name_arithmetic("float32", "torch", options.device)
     bicubic = Entry("bicubic", mean_psnr(tests.images, map(enlarge_bicubic, tests.images)))
     size = options.size
     if options.csv is not None:
         with atomic_write(options.csv) as file:
-            file.write(table([bicubic, *students, itself], size).encode())
+            file.write(table([bicubic, *students, itself], size, arithmetic).encode())
     if options.plot is not None:
-        title = f"{teacher_options.teacher.name}: {options.init} students, PSNR on {tests.words}, protocol edsr"
+        where = f"PSNR on {tests.words}, protocol edsr; {arithmetic}"
+        title = f"{teacher_options.teacher.name}: {options.init} students, {where}"
         write_page(options.plot, _plot(students, itself, bicubic, size, title))
     talk.json(
         {
             "written": [str(path) for path in files],
             "psnr_on": tests.words,
             "protocol": "edsr",
+            "arithmetic": arithmetic,
             "size": list(size),
             "mode": options.init,
             "bicubic": _data(bicubic, size),
@@ -96,6 +100,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
             for entry in (bicubic, *students, itself)
         ],
     )
+    talk.say(f"computed in  {arithmetic}")
     if files:
         talk.say(f"written      {', '.join(map(str, files))}")
 
@@ -126,16 +131,22 @@ def _data(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
     return {"psnr": finite(entry.psnr), **cost, **({"widths": list(entry.widths)} if entry.widths else {})}
 
 
-def table(entries: Sequence[Entry], size: tuple[int, int]) -> str:
-    """The curve as CSV, one line an entry, costs for an input of `size` (width, height)."""
+def table(entries: Sequence[Entry], size: tuple[int, int], arithmetic: str) -> str:
+    """The curve as CSV, one line an entry, costs for an input of `size` (width, height).
+
+    arithmetic   of the networks, in words
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["network", "parameters", "multiply_adds", "feature_map_bytes", "psnr_y_db", "widths"])
+    writer.writerow(
+        ["network", "parameters", "multiply_adds", "feature_map_bytes", "psnr_y_db", "widths", "arithmetic"]
+    )
     for entry in entries:
         cost = cost_data(entry.cost, size) if entry.cost is not None else {}
         numbers = [cost.get(key, "") for key in ("parameters", "macs", "feature_map_bytes")]
         score = "" if entry.psnr is None else f"{entry.psnr:.4f}"
-        writer.writerow([entry.name, *numbers, score, " ".join(map(str, entry.widths))])
+        of_entry = "" if entry.cost is None else arithmetic  # bicubic is no network
+        writer.writerow([entry.name, *numbers, score, " ".join(map(str, entry.widths)), of_entry])
     return text.getvalue()
 
 

@@ -62,7 +62,7 @@ def _train(options: TrainOptions, how: Recipe, record: Mapping[str, Any], resume
         "network before": before,
         "network after": judged.score(network),
     }
-    tell(outcome, rows, judged.words, written, talk)
+    tell(outcome, rows, judged, written, talk)
 
 
 def _arguments(options: TrainOptions) -> dict[str, object]:

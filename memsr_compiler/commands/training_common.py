@@ -6,12 +6,13 @@ import importlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.run_folder import begin, digest_tests, keep_data
 from memsr_compiler.commands.training_options import TrainingOptions
@@ -34,10 +35,13 @@ class Bench:
     images: Sequence[TestImage]
     takes: Takes
     words: str
+    arithmetics: set[str] = field(default_factory=set)
+    """In what networks have been scored so far, in words."""
 
     def score(self, network: nn.Module) -> Score:
         """The average score of a network, wherever it is."""
         device = next(network.parameters()).device
+        self.arithmetics.add(name_arithmetic("float32", "torch", device.type))
 
         def run(x: Tensor) -> Tensor:
             output: Tensor = network(x.to(device))
@@ -176,20 +180,23 @@ def _words(progress: Progress) -> str:
     )
 
 
-def tell(outcome: Outcome, rows: Mapping[str, Score], words: str, written: Sequence[Path], talk: Talk) -> None:
+def tell(outcome: Outcome, rows: Mapping[str, Score], judged: Bench, written: Sequence[Path], talk: Talk) -> None:
     """Print the table at the end."""
+    arithmetic = " and ".join(sorted(judged.arithmetics))
     talk.json(
         {
             "psnr": {name: score.psnr for name, score in rows.items()},
             "ssim": {name: score.ssim for name, score in rows.items()},
-            "scored_on": words,
+            "scored_on": judged.words,
             "protocol": "edsr",
+            "arithmetic": arithmetic,
             "best_step": outcome.best_step,
             "end": outcome.end,
             "written": [str(path) for path in written],
         }
     )
     cells = [(name, f"{score.psnr:.3f} dB", f"{score.ssim:.4f}") for name, score in rows.items()]
-    talk.table(f"On Y, {words}, protocol edsr", ("", "PSNR", "SSIM"), cells)
+    talk.table(f"On Y, {judged.words}, protocol edsr", ("", "PSNR", "SSIM"), cells)
+    talk.say(f"computed in  {arithmetic}, validations too")
     talk.say(f"best         at step {outcome.best_step:,}; at the end {outcome.end:.3f} dB")
     talk.say(f"written      {', '.join(map(str, written))}")

@@ -42,7 +42,7 @@ class Measured:
     """One network among those that were compared.
 
     path         as given, None for a module;   name  the file's, or the module's class
-    engine       who computed it, and where
+    engine       who computed it, and where;   arithmetic   the same and in what precision, in words
     size         width and height of what it was given: `size`, or the enlarged image for networks of scale 1
     parameters   None where the file does not tell
     cost         None for a network that no plain network can express
@@ -64,6 +64,7 @@ class Measured:
     ratio: float
     memory: Memory | None
     score: Score | None
+    arithmetic: str = ""
 
     @property
     def median(self) -> float:
@@ -216,6 +217,7 @@ def _conclude(
         ratio=statistics.median(mine / other for mine, other in zip(seconds, first, strict=True)),
         memory=memory,
         score=score,
+        arithmetic=network.arithmetic,
     )
 
 

@@ -22,8 +22,7 @@ def overflowing(*, colours: int = 3, grow: float = 15.0, end: float = 1.0) -> nn
         nn.Conv2d(8, 4 * colours, 3, padding=1),
         nn.PixelShuffle(2),
     ).eval()
-    with torch.no_grad():
-        for i in (0, 2, 4):
-            model[i].bias.zero_()
-            model[i].weight.normal_(0, grow if i < 4 else end / (9 * 8 * 9 * grow**2))
+    for name, parameter in model.named_parameters():
+        spread = end / (9 * 8 * 9 * grow**2) if name.startswith("4") else grow
+        nn.init.zeros_(parameter) if parameter.ndim == 1 else nn.init.normal_(parameter, std=spread)
     return model
