@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers.families.registry import FAMILIES, Family, Match, recognise
 from memsr_compiler.teachers.wrappers import StateDict, UnknownKeys, find_part, some, strip_prefixes, without_counters
 
@@ -84,13 +84,19 @@ def assemble(state: StateDict, only: Family | None, options: Mapping[str, object
     hyper = {**{key: values[0] for key, values in match.unsaid.items()}, **match.hyper, **options}
     # Built without memory, then given the file's own tensors: sizes that come out of a file are believed only when its
     # tensors have them, and no weights are drawn at random to be overwritten.
+    own = frozenset() if match.dialect is None else match.dialect.own
     with torch.device("meta"):
-        network = call(family.build, hyper, family.name)
+        network = call(family.build, {key: value for key, value in hyper.items() if key not in own}, family.name)
     name = family.name
     if match.dialect is not None:
-        log.info("the key names are %s", match.dialect.name)
-        fitted = match.dialect.translate(fitted, hyper)
-        name = f"{family.name} (with its own key names instead of {match.dialect.name})"
+        log.info("the key names are those of %s", match.dialect.name)
+        try:
+            fitted = match.dialect.translate(fitted, hyper)
+        except KeyError as error:
+            raise UnknownKeys(f"the weights do not fit {name}: missing {error.args[0]}. Is the file whole?") from error
+        except (TypeError, ValueError, RuntimeError) as error:  # torch's, for arguments or shapes that fit nothing
+            raise UnknownKeys(f"--arch {name}: does not take these weights ({first_line(error)}).") from error
+        name = f"{family.name} (its names stand here for {match.dialect.name})"
     fitted = _fit(fitted, network.state_dict(), name)
     network.load_state_dict(_separate(fitted), strict=True, assign=True)
     assert not any(t.is_meta for t in (*network.parameters(), *network.buffers())), "a family's tensors are all saved"
@@ -189,7 +195,7 @@ def _usual_keys(family: Family) -> StateDict:
 
 
 def _unmatched(state: StateDict, others: StateDict) -> StateDict:
-    """Those of the tensors whose keys, numbers aside, the other state dict has not."""
+    """The tensors whose keys, numbers aside, the other state dict has not."""
     known = _numberless(others)
     return {key: tensor for key, tensor in state.items() if _NUMBER.sub("N", key) not in known}
 
