@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers.families.registry import FAMILIES, Family, Match, recognise
-from memsr_compiler.teachers.wrappers import StateDict, UnknownKeys, find_part, some, strip_prefixes, without_counters
+from memsr_compiler.teachers.wrappers import (
+    Misfit,
+    StateDict,
+    UnknownKeys,
+    find_part,
+    some,
+    strip_prefixes,
+    without_counters,
+)
 
 _MAX_SHARING = 64  # a recursive network may list one tensor under many names; a hostile file under millions
 _ALIGNMENT = 64  # bytes: torch's own, by which its kernels are chosen, and with them the last bits of results
@@ -93,9 +101,9 @@ def assemble(state: StateDict, only: Family | None, options: Mapping[str, object
         try:
             fitted = match.dialect.translate(fitted, hyper)
         except KeyError as error:
-            raise UnknownKeys(f"the weights do not fit {name}: missing {error.args[0]}. Is the file whole?") from error
+            raise Misfit(f"the weights do not fit {name}: missing {error.args[0]}. Is the file whole?") from error
         except (TypeError, ValueError, RuntimeError) as error:  # torch's, for arguments or shapes that fit nothing
-            raise UnknownKeys(f"--arch {name}: does not take these weights ({first_line(error)}).") from error
+            raise Misfit(f"--arch {name}: does not take these weights ({first_line(error)}).") from error
         name = f"{family.name} (its names stand here for {match.dialect.name})"
     fitted = _fit(fitted, network.state_dict(), name)
     network.load_state_dict(_separate(fitted), strict=True, assign=True)
@@ -107,7 +115,7 @@ def assemble(state: StateDict, only: Family | None, options: Mapping[str, object
 def load_strictly(network: nn.Module, state: StateDict, name: str) -> None:
     """Copy the weights into the network; every key and shape of its must be there.
 
-    name  what to call the network in the UnknownKeys that lists the differences
+    name  what to call the network in the Misfit that lists the differences
 
     Of a file that holds more than the network that network is taken, see `wrappers`.
     """
@@ -209,12 +217,12 @@ def _with_shapes(state: StateDict) -> list[str]:
 
 
 def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDict:
-    """The state dict with the keys that the network expects; UnknownKeys lists what cannot be reconciled."""
+    """The state dict with the keys that the network expects; Misfit lists what cannot be reconciled."""
     versions = [_with_norm_counters(_pass_over(stripped, expected), expected) for stripped in strip_prefixes(state)]
     best = min(versions, key=lambda version: len(_differences(version, expected)))
     differences = _differences(best, expected)
     if differences:
-        raise UnknownKeys(
+        raise Misfit(
             f"the weights do not fit {name}: {some(differences, separator='; ')}. "
             "Check --arch and --arch-args, and that the file holds all of the network."
         )
