@@ -24,4 +24,11 @@ def network_file(options: TeacherOptions, talk: Talk) -> NetworkFile:
         raise InvalidInput(f"{options.teacher}: there is no such file; give a network")
     set_up(options, talk)
     arguments = teacher_arguments(options)
-    return NetworkFile(options.teacher, options.arch, arguments, options.allow_pickle, options.input_range)
+    return NetworkFile(
+        options.teacher,
+        arch=options.arch,
+        arch_args=arguments,
+        prefix=options.prefix,
+        allow_pickle=options.allow_pickle,
+        input_range=options.input_range,
+    )

@@ -141,6 +141,14 @@ class ReadingOptions:
         list[str] | None,
         option("Arguments for it, NAME=VALUE, may be repeated", panel=READING, metavar="NAME=VALUE"),
     ] = None
+    prefix: Annotated[
+        str,
+        option(
+            "What its keys begin with in a file of several networks: generator_ema.; default: the only network's",
+            panel=READING,
+            metavar="PREFIX",
+        ),
+    ] = ""
     allow_pickle: Annotated[
         bool, option("Execute what the file asks for; only for files you trust", "--allow-pickle", panel=READING)
     ] = False
@@ -152,6 +160,7 @@ class ReadingOptions:
             input_range=self.input_range,
             arch=self.arch,
             arch_args=self.arch_args,
+            prefix=self.prefix,
             allow_pickle=self.allow_pickle,
         )
 

@@ -86,10 +86,10 @@ def read_source(options: TeacherOptions, align: int, talk: Talk) -> Source:
 def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as `read` does
     logging.basicConfig(level=logging.INFO if talk.verbose else logging.WARNING, format="%(message)s")
-    if options.arch is not None or options.arch_args or options.scale is not None:
+    if options.arch is not None or options.arch_args or options.prefix or options.scale is not None:
         raise InvalidInput(
-            f"{options.teacher}: is a plain network, which tells all about itself; leave --arch, --arch-args, --scale "
-            "out"
+            f"{options.teacher}: is a plain network, which tells all about itself; leave --arch, --arch-args, "
+            "--prefix, --scale out"
         )
     net = load_plain(options.teacher, require_certificate=False)
     if options.input_range not in (None, net.info.input_range):

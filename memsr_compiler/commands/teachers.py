@@ -25,7 +25,11 @@ def read(options: TeacherOptions, talk: Talk) -> tuple[Teacher, tuple[float, flo
     set_up(options, talk)
     arguments = teacher_arguments(options)
     teacher = read_teacher(
-        options.teacher, arch=options.arch, arch_args=arguments or None, allow_pickle=options.allow_pickle
+        options.teacher,
+        arch=options.arch,
+        arch_args=arguments or None,
+        prefix=options.prefix,
+        allow_pickle=options.allow_pickle,
     )
     return teacher, options.input_range or teacher.input_range
 

@@ -217,5 +217,5 @@ def _warn(image: RowFile, target: Path, talk: Talk) -> None:
 
 def _work(options: UpscaleOptions, reading: ReadingOptions, scale: int) -> str:
     """All that results depend on, besides the image."""
-    way = (reading.input_range, reading.arch, *(reading.arch_args or ()))
+    way = (reading.input_range, reading.arch, *(reading.arch_args or ()), *([reading.prefix] if reading.prefix else []))
     return f"x{scale}, network {hashlib.sha256(options.model.read_bytes()).hexdigest()}, {way}"

@@ -34,9 +34,16 @@ class NetworkFile:
     arch_args: Mapping[str, object] = field(default_factory=dict)
     allow_pickle: bool = False
     input_range: tuple[float, float] | None = None
+    prefix: str = ""
 
     def teacher(self) -> Teacher:
-        return read_teacher(self.path, arch=self.arch, arch_args=self.arch_args or None, allow_pickle=self.allow_pickle)
+        return read_teacher(
+            self.path,
+            arch=self.arch,
+            arch_args=self.arch_args or None,
+            prefix=self.prefix,
+            allow_pickle=self.allow_pickle,
+        )
 
 
 @dataclass(frozen=True)

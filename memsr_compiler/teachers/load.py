@@ -27,9 +27,10 @@ from memsr_compiler.errors import InvalidInput, RefusedPickle, first_line
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import Family, find_family
+from memsr_compiler.teachers.spandrel import build_by_spandrel
 from memsr_compiler.teachers.state_dict import assemble, call, check_tensors, load_strictly
 from memsr_compiler.teachers.teacher import ASSUMED_RANGE, Teacher
-from memsr_compiler.teachers.wrappers import StateDict, some, take_prefix, unwrap
+from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap
 from memsr_compiler.torch_helpers import one_thread
 
 log = logging.getLogger(__name__)
@@ -125,8 +126,22 @@ def _load(
         load_strictly(network, content, arch)
         return network.float().eval(), None, options, ()
     only = None if arch is None else find_family(arch)
-    assembled = assemble(content, only, options)
+    try:
+        assembled = assemble(content, only, options)
+    except UnknownKeys as refusal:
+        if only is not None or options:
+            raise
+        network = _offer_to_spandrel(content, refusal)
+        return network.float().eval(), None, {}, ()
     return assembled.module.float().eval(), assembled.match.family, assembled.hyper, assembled.assumed
+
+
+def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
+    """The network as spandrel builds it.  Raises our own refusal where it does not, with what it says."""
+    answer = build_by_spandrel(state)
+    if isinstance(answer, nn.Module):
+        return answer
+    raise refusal if isinstance(refusal, Misfit) else UnknownKeys(f"{refusal} {answer}")
 
 
 def _kind(path: Path, data: bytes) -> str:

@@ -15,9 +15,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers.families.registry import FAMILIES, Family, Match, recognise
-from memsr_compiler.teachers.wrappers import StateDict, UnknownKeys, find_part, some, strip_prefixes, without_counters
+from memsr_compiler.teachers.wrappers import (
+    Misfit,
+    StateDict,
+    UnknownKeys,
+    find_part,
+    some,
+    strip_prefixes,
+    without_counters,
+)
 
 _MAX_SHARING = 64  # a recursive network may list one tensor under many names; a hostile file under millions
 _ALIGNMENT = 64  # bytes: torch's own, by which its kernels are chosen, and with them the last bits of results
@@ -84,13 +92,19 @@ def assemble(state: StateDict, only: Family | None, options: Mapping[str, object
     hyper = {**{key: values[0] for key, values in match.unsaid.items()}, **match.hyper, **options}
     # Built without memory, then given the file's own tensors: sizes that come out of a file are believed only when its
     # tensors have them, and no weights are drawn at random to be overwritten.
+    own = frozenset() if match.dialect is None else match.dialect.own
     with torch.device("meta"):
-        network = call(family.build, hyper, family.name)
+        network = call(family.build, {key: value for key, value in hyper.items() if key not in own}, family.name)
     name = family.name
     if match.dialect is not None:
-        log.info("the key names are %s", match.dialect.name)
-        fitted = match.dialect.translate(fitted, hyper)
-        name = f"{family.name} (with its own key names instead of {match.dialect.name})"
+        log.info("the key names are those of %s", match.dialect.name)
+        try:
+            fitted = match.dialect.translate(fitted, hyper)
+        except KeyError as error:
+            raise Misfit(f"the weights do not fit {name}: missing {error.args[0]}. Is the file whole?") from error
+        except (TypeError, ValueError, RuntimeError) as error:  # torch's, for arguments or shapes that fit nothing
+            raise Misfit(f"--arch {name}: does not take these weights ({first_line(error)}).") from error
+        name = f"{family.name} (its names stand here for {match.dialect.name})"
     fitted = _fit(fitted, network.state_dict(), name)
     network.load_state_dict(_separate(fitted), strict=True, assign=True)
     assert not any(t.is_meta for t in (*network.parameters(), *network.buffers())), "a family's tensors are all saved"
@@ -101,7 +115,7 @@ def assemble(state: StateDict, only: Family | None, options: Mapping[str, object
 def load_strictly(network: nn.Module, state: StateDict, name: str) -> None:
     """Copy the weights into the network; every key and shape of its must be there.
 
-    name  what to call the network in the UnknownKeys that lists the differences
+    name  what to call the network in the Misfit that lists the differences
 
     Of a file that holds more than the network that network is taken, see `wrappers`.
     """
@@ -189,7 +203,7 @@ def _usual_keys(family: Family) -> StateDict:
 
 
 def _unmatched(state: StateDict, others: StateDict) -> StateDict:
-    """Those of the tensors whose keys, numbers aside, the other state dict has not."""
+    """The tensors whose keys, numbers aside, the other state dict has not."""
     known = _numberless(others)
     return {key: tensor for key, tensor in state.items() if _NUMBER.sub("N", key) not in known}
 
@@ -203,12 +217,12 @@ def _with_shapes(state: StateDict) -> list[str]:
 
 
 def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDict:
-    """The state dict with the keys that the network expects; UnknownKeys lists what cannot be reconciled."""
+    """The state dict with the keys that the network expects; Misfit lists what cannot be reconciled."""
     versions = [_with_norm_counters(_pass_over(stripped, expected), expected) for stripped in strip_prefixes(state)]
     best = min(versions, key=lambda version: len(_differences(version, expected)))
     differences = _differences(best, expected)
     if differences:
-        raise UnknownKeys(
+        raise Misfit(
             f"the weights do not fit {name}: {some(differences, separator='; ')}. "
             "Check --arch and --arch-args, and that the file holds all of the network."
         )

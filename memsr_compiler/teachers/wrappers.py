@@ -42,6 +42,10 @@ class UnknownKeys(InvalidInput):
     """A state dict of no network that is known here."""
 
 
+class Misfit(UnknownKeys):
+    """A state dict that is almost that of a network that is known here."""
+
+
 def unwrap(loaded: object, prefix: str = "") -> nn.Module | StateDict:
     """Take the state dict, or the module, out of what torch.load returned.
 

@@ -34,6 +34,7 @@ ONLY = {
     "accelerate": {"commands", "training"},
     "tensorboard": {"training"},
     "yaml": {"commands"},
+    "spandrel": {"teachers"},
     "rich": {"commands"},
     "typer": {"cli", "commands"},
 }

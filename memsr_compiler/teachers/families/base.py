@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeAlias, TypeVar
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 Shapes: TypeAlias = Mapping[str, torch.Size]
 Infer: TypeAlias = Callable[[Shapes], "dict[str, object] | None"]
+Rename: TypeAlias = Callable[[Iterable[str]], "dict[str, str]"]
+Unsaid: TypeAlias = Mapping[str, "tuple[object, ...]"]
 Value = TypeVar("Value")
 
 
@@ -23,15 +26,17 @@ class Dialect:
     infer      as `Family.infer`, of a state dict with these names
     translate  the weights under the family's own names, from a state dict that `infer` took and the arguments of the
                network that they are for
-    unsaid     as `Family.unsaid`, in its place
-    habits     as `Family.habits`, in its place
+    unsaid     in the place of `Family.unsaid`; None: that
+    habits     in the place of `Family.habits`; None: that
+    own        arguments that `translate` takes and the network does not
     """
 
     name: str
     infer: Infer
     translate: Callable[[Mapping[str, Tensor], Mapping[str, object]], dict[str, Tensor]]
-    unsaid: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
-    habits: tuple[str, ...] = ()
+    unsaid: Unsaid | None = None
+    habits: tuple[str, ...] | None = None
+    own: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,35 +64,66 @@ class Family:
     source: str
     input_range: tuple[float, float] = (0.0, 1.0)
     description: str = ""
-    unsaid: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    unsaid: Unsaid = field(default_factory=dict)
     habits: tuple[str, ...] = ()
     only_named: bool = False
     dialects: tuple[Dialect, ...] = ()
 
 
-def renaming(name: str, rename: Callable[[str], str], infer: Infer) -> Dialect:
+def leaving_open(name: str, infer: Infer, unsaid: Unsaid) -> Dialect:
+    """Make the dialect that has the family's key names for networks of which these do not show everything."""
+
+    def translate(state: Mapping[str, Tensor], hyper: Mapping[str, object]) -> dict[str, Tensor]:
+        return dict(state)
+
+    return Dialect(name=name, infer=infer, translate=translate, unsaid=unsaid)
+
+
+def renaming(name: str, rename: Rename, infer: Infer, *, unsaid: Unsaid | None = None) -> Dialect:
     """Make the dialect that differs in its key names alone.
 
-    rename  a key of the dialect -> the family's; any other key -> something that is no key of the family's
+    rename  those keys that the family calls otherwise -> its own names; {} for a state dict of something else
     infer   the family's own
     """
 
     def infer_renamed(shapes: Shapes) -> dict[str, object] | None:
-        return infer(rename_keys(shapes, rename))
+        names = rename(shapes)
+        return infer(rename_keys(shapes, names)) if names else None
 
     def translate(state: Mapping[str, Tensor], hyper: Mapping[str, object]) -> dict[str, Tensor]:
-        return rename_keys(state, rename)
+        return rename_keys(state, rename(state))
 
-    return Dialect(name=name, infer=infer_renamed, translate=translate)
+    return Dialect(name=name, infer=infer_renamed, translate=translate, unsaid=unsaid)
 
 
-def rename_keys(state: Mapping[str, Value], rename: Callable[[str], str]) -> dict[str, Value]:
+def rename_keys(state: Mapping[str, Value], names: Mapping[str, str]) -> dict[str, Value]:
     """The same values under new keys.  A key that would take another's place gets a name that no network has."""
     renamed: dict[str, Value] = {}
     for key, value in state.items():
-        new = rename(key)
+        new = names.get(key, key)
         renamed[f"{key} (as {new})" if new in renamed else new] = value
     return renamed
+
+
+def by_patterns(patterns: Mapping[str, str]) -> Rename:
+    """Rename keys by the first of some regular expressions that matches the whole of them."""
+    compiled = [(re.compile(pattern), new) for pattern, new in patterns.items()]
+
+    def rename(keys: Iterable[str]) -> dict[str, str]:
+        names = {}
+        for key in keys:
+            match, new = next(((m, n) for p, n in compiled if (m := p.fullmatch(key))), (None, ""))
+            if match is not None:
+                names[key] = match.expand(new)
+        return names
+
+    return rename
+
+
+def number_layers(keys: Iterable[str]) -> list[int]:
+    """The numbers of the layers with weights in a sequence called `model`."""
+    found = (re.fullmatch(r"model\.(\d{1,3})\.weight", key) for key in keys)
+    return sorted(int(match[1]) for match in found if match is not None)
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, *, groups: int = 1, bias: bool = True) -> nn.Conv2d:

@@ -1,21 +1,22 @@
 """EDSR: residual blocks without batch normalisation, one global skip, the authors' tail or a single conv.
 
 Module names follow the authors' PyTorch repository, so their state dicts load without renaming. The MemSR
-paper's own teachers are this network with `tail="conv"`.
+paper's own teachers are this network with `tail="conv"`. Dialect: BasicSR's, `conv_first`, `body.N.conv1`,
+`conv_after_body`, `upsample.0`, `conv_last`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.base import Family
+from memsr_compiler.teachers.families.base import Dialect, Family, Shapes, by_patterns, rename_keys
 
 Tail = Literal["edsr", "conv"]
 
@@ -170,6 +171,58 @@ def _upsampler_scale(shapes: Mapping[str, torch.Size], channels: int) -> int | N
     return 2**stages if stages else None
 
 
+_from_basicsr = by_patterns(
+    {
+        r"conv_first\.(\w+)": r"head.0.\1",
+        r"body\.(\d+)\.conv1\.(\w+)": r"body.\1.body.0.\2",
+        r"body\.(\d+)\.conv2\.(\w+)": r"body.\1.body.2.\2",
+        r"upsample\.(\d+)\.(\w+)": r"tail.0.\1.\2",
+        r"conv_last\.(\w+)": r"tail.1.\1",
+    }
+)
+
+
+def _rename_basicsr(keys: Iterable[str]) -> dict[str, str]:
+    found = list(keys)
+    blocks = sum(re.fullmatch(r"body\.\d+\.conv1\.weight", key) is not None for key in found)
+    after = {f"conv_after_body.{kind}": f"body.{blocks}.{kind}" for kind in ("weight", "bias")}
+    return {**_from_basicsr(found), **after}
+
+
+def _infer_basicsr(shapes: Shapes) -> dict[str, object] | None:
+    if not {"conv_first.weight", "conv_after_body.weight", "upsample.0.weight"} <= shapes.keys():
+        return None
+    hyper = infer(rename_keys(shapes, _rename_basicsr(shapes)))
+    return None if hyper is None or hyper["colours"] != 3 else {**hyper, "mean": DIV2K_MEAN}
+
+
+def _translate_basicsr(state: Mapping[str, Tensor], hyper: Mapping[str, object]) -> dict[str, Tensor]:
+    """BasicSR's weights, and the mean shifts that it computes instead of storing them.
+
+    It takes pixels of 0..1 to `rgb_range` before its layers and back after them.
+    """
+    renamed = rename_keys(state, _rename_basicsr(state))
+    mean, rgb_range = cast("Sequence[float] | None", hyper["mean"]), cast(float, hyper["rgb_range"])
+    if mean is None:
+        return renamed
+    eye, shift = torch.eye(3)[:, :, None, None], torch.tensor(mean)
+    return {
+        **renamed,
+        "sub_mean.weight": rgb_range * eye,
+        "sub_mean.bias": -rgb_range * shift,
+        "add_mean.weight": eye / rgb_range,
+        "add_mean.bias": shift,
+    }
+
+
+BASICSR = Dialect(
+    name="BasicSR",
+    infer=_infer_basicsr,
+    translate=_translate_basicsr,
+    unsaid={"res_scale": (1.0, 0.1), "rgb_range": (255.0, 1.0)},
+    habits=("mean colour of DIV2K",),
+)
+
 FAMILY = Family(
     name="edsr",
     build=EDSR,
@@ -177,4 +230,5 @@ FAMILY = Family(
     source="Lim et al., Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPRW 2017",
     input_range=(0.0, 1.0),
     description="Residual blocks and a global skip; the authors' tail, or the one conv of MemSR's teachers.",
+    dialects=(BASICSR,),
 )

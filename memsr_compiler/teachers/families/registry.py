@@ -12,23 +12,27 @@ from memsr_compiler.teachers.families import (
     carn,
     compact,
     dncnn,
+    ecbsr,
     edsr,
+    etds,
     fsrcnn,
     idn,
     imdn,
+    msrresnet,
     rdn,
     rfdn,
     rrdb,
     srresnet,
     vdsr,
 )
-from memsr_compiler.teachers.families.base import Dialect, Family
+from memsr_compiler.teachers.families.base import Dialect, Family, Unsaid
 
 __all__ = ["FAMILIES", "Dialect", "Family", "Match", "find_family", "recognise"]
 
 FAMILIES: tuple[Family, ...] = (
     edsr.FAMILY,
     vdsr.FAMILY,
+    vdsr.COLOUR,
     imdn.FAMILY,
     imdn.BASELINE,
     rfdn.FAMILY,
@@ -36,9 +40,15 @@ FAMILIES: tuple[Family, ...] = (
     rrdb.FAMILY,
     carn.FAMILY,
     srresnet.FAMILY,
+    msrresnet.FAMILY,
+    msrresnet.SEQUENCE,
     fsrcnn.FAMILY,
     idn.FAMILY,
     compact.FAMILY,
+    ecbsr.FAMILY,
+    etds.FAMILY,
+    etds.PLAIN,
+    etds.ANCHOR,
     dncnn.FAMILY,
 )
 """Every family, in the order in which they are tried; no state dict belongs to two of them."""
@@ -62,14 +72,16 @@ class Match:
     dialect: Dialect | None = None
 
     @property
-    def unsaid(self) -> Mapping[str, tuple[object, ...]]:
+    def unsaid(self) -> Unsaid:
         """The arguments that leave no trace in its weights, see `Family`."""
-        return (self.dialect or self.family).unsaid
+        own = None if self.dialect is None else self.dialect.unsaid
+        return self.family.unsaid if own is None else own
 
     @property
     def habits(self) -> tuple[str, ...]:
-        """What else its weights do not say, see `Family`."""
-        return (self.dialect or self.family).habits
+        """Other facts that its weights do not say, see `Family`."""
+        own = None if self.dialect is None else self.dialect.habits
+        return self.family.habits if own is None else own
 
 
 def recognise(shapes: Mapping[str, torch.Size], only: Family | None = None) -> list[Match]:

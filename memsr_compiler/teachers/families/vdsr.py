@@ -1,7 +1,8 @@
 """VDSR: a straight stack of 3x3 convolutions that corrects a bicubically enlarged image.
 
 Keys `input.weight`, `residual_layer.N.conv.weight`, `output.weight`, as in the PyTorch version most weights
-come from.
+come from. Another, for colours and with biases, is of EDSR's authors, and torchSR's after it: `sub_mean`, `body.N`,
+`add_mean`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memsr_compiler.teachers.families.base import Family, conv, count_keys, has_kernels
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.families.base import Family, Shapes, conv, count_keys, has_kernels
+from memsr_compiler.teachers.families.edsr import DIV2K_MEAN, MeanShift
 
 
 class ConvReLU(nn.Module):
@@ -60,10 +64,58 @@ def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
     }
 
 
+class ColourVDSR(nn.Module):
+    """(N, 3, H, W) -> (N, 3, scale * H, scale * W), RGB in [0, 1], or as the loaded mean shift says.
+
+    scale   factor by which it enlarges the image first, bicubically as torch does; 1: it is given the enlarged image
+    layers  convolutions, the first and the last counted
+    Raises InvalidInput for fewer than 2 layers or a scale below 1.
+    Source: that of VDSR; the network is of the software of EDSR and of torchSR, which alone enlarges within.
+    """
+
+    def __init__(self, *, scale: int, layers: int = 20, channels: int = 64) -> None:
+        super().__init__()
+        if layers < 2 or scale < 1:
+            raise InvalidInput(f"VDSR: layers={layers}, scale={scale}. It has at least 2 layers and scale 1.")
+        self.scale = scale
+        self.sub_mean = MeanShift(DIV2K_MEAN, -1, 1.0)
+        self.add_mean = MeanShift(DIV2K_MEAN, 1, 1.0)
+        body: list[nn.Module] = [conv(3, channels), nn.ReLU(inplace=True)]
+        for _ in range(layers - 2):
+            body += [conv(channels, channels), nn.ReLU(inplace=True)]
+        self.body = nn.Sequential(*body, conv(channels, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image in the range of the input, not clipped to it."""
+        if self.scale > 1:
+            x = F.interpolate(x, scale_factor=self.scale, mode="bicubic", align_corners=False)
+        x = self.sub_mean(x)
+        result: Tensor = self.add_mean(x + self.body(x))
+        return result
+
+
+def infer_colour(shapes: Shapes) -> dict[str, object] | None:
+    """The arguments of ColourVDSR but `scale`, of which there is no trace; None if it is another network's."""
+    if not has_kernels(shapes, "sub_mean.weight", "body.0.weight", "body.2.weight"):
+        return None
+    inner = sum(f"body.{2 * number}.weight" in shapes for number in range(len(shapes)))
+    if shapes["sub_mean.weight"] != (3, 3, 1, 1) or shapes.get(f"body.{2 * inner - 2}.bias") != (3,):
+        return None
+    return {"layers": inner, "channels": shapes["body.0.weight"][0]}
+
+
 FAMILY = Family(
     name="vdsr",
     build=VDSR,
     infer=infer,
     source="Kim et al., Accurate Image Super-Resolution Using Very Deep Convolutional Networks, CVPR 2016",
     description="VDSR on the bicubically enlarged image (scale 1), one Y channel",
+)
+
+COLOUR = Family(
+    name="vdsr-rgb",
+    build=ColourVDSR,
+    infer=infer_colour,
+    source="Kim et al., Accurate Image Super-Resolution Using Very Deep Convolutional Networks, CVPR 2016",
+    description="VDSR in colour, of torchSR (say which scale) or EDSR's authors (scale 1: enlarged before)",
 )

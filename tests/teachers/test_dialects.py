@@ -1,0 +1,177 @@
+"""Weights under the key names of those who distribute them: read back as the network that they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import foreign_networks as foreign
+from torch import nn
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.families.registry import recognise
+from memsr_compiler.teachers.load import read_teacher
+
+SIZES = ((1, 1), (1, 3), (5, 7), (8, 4))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network of others.
+
+    hyper    what has to be read off its weights;   told   what has to be said
+    assumed  what is assumed and said
+    fold     what sizes must divide by
+    close    whether rounding may differ, since constants are applied in another order
+    whole    whether weights are small whole numbers, with which sums of kernels are exact in float64
+    """
+
+    family: str
+    build: Callable[[], nn.Module]
+    hyper: Mapping[str, object]
+    told: Mapping[str, object] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
+    fold: int = 1
+    close: bool = False
+    whole: bool = False
+
+
+CASES: dict[str, Case] = {
+    "ESRGAN's first, x1": Case("rrdb", lambda: foreign.FirstEsrgan([]), {"scale": 1, "unshuffle": 1, "blocks": 2}),
+    "ESRGAN's first, x2": Case("rrdb", lambda: foreign.FirstEsrgan([2]), {"scale": 2}, assumed=("scale 2",)),
+    "ESRGAN's first, x3": Case("rrdb", lambda: foreign.FirstEsrgan([3]), {"scale": 3}, {"scale": 3}),
+    "ESRGAN's first, x4": Case("rrdb", lambda: foreign.FirstEsrgan([2, 2], blocks=3), {"scale": 4, "blocks": 3}),
+    "ESRGAN's first, x8": Case("rrdb", lambda: foreign.FirstEsrgan([2, 2, 2], width=5), {"scale": 8, "channels": 5}),
+    "ESRGAN+": Case("rrdb", lambda: foreign.FirstEsrgan([2, 2], plus=True), {"scale": 4, "plus": True}),
+    "ESRGAN's second, x4": Case("rrdb", lambda: foreign.SecondEsrgan(2), {"scale": 4, "plus": False}),
+    "ESRGAN's second, x2": Case("rrdb", lambda: foreign.SecondEsrgan(1), {"scale": 2}, assumed=("scale 2",)),
+    "Real-ESRGAN, x4": Case("rrdb", lambda: foreign.RealEsrgan(4), {"scale": 4, "unshuffle": 1}),
+    "Real-ESRGAN, x2": Case("rrdb", lambda: foreign.RealEsrgan(2), {"scale": 2, "unshuffle": 2}, fold=2),
+    "Real-ESRGAN, x1": Case("rrdb", lambda: foreign.RealEsrgan(1), {"scale": 1, "unshuffle": 4}, fold=4),
+    "BasicSR's EDSR, x2": Case(
+        "edsr",
+        lambda: foreign.BasicsrEdsr(2),
+        {"scale": 2, "blocks": 2, "channels": 6, "tail": "edsr"},
+        assumed=("res_scale 1", "rgb_range 255", "mean colour of DIV2K"),
+        close=True,
+    ),
+    "BasicSR's EDSR, x3": Case("edsr", lambda: foreign.BasicsrEdsr(3, blocks=1), {"scale": 3, "blocks": 1}, close=True),
+    "BasicSR's EDSR, x4, large": Case(
+        "edsr", lambda: foreign.BasicsrEdsr(4, factor=0.1), {"scale": 4}, {"res_scale": 0.1}, close=True
+    ),
+    "BasicSR's EDSR of 0..1": Case(
+        "edsr", lambda: foreign.BasicsrEdsr(2, top=1.0), {"scale": 2}, {"rgb_range": 1}, ("res_scale 1",), close=True
+    ),
+    "BasicSR's MSRResNet, x2": Case("msrresnet", lambda: foreign.BasicsrResnet(2), {"scale": 2, "blocks": 2}),
+    "BasicSR's MSRResNet, x3": Case(
+        "msrresnet", lambda: foreign.BasicsrResnet(3, colours=1), {"scale": 3, "colours": 1}
+    ),
+    "BasicSR's MSRResNet, x4": Case("msrresnet", lambda: foreign.BasicsrResnet(4, blocks=3), {"scale": 4, "blocks": 3}),
+    "KAIR's MSRResNet1": Case("msrresnet", lambda: foreign.BasicsrResnet(4, kair=True), {"scale": 4, "channels": 6}),
+    "KAIR's MSRResNet1, x3": Case("msrresnet", lambda: foreign.BasicsrResnet(3, kair=True), {"scale": 3}),
+    "KAIR's MSRResNet0": Case(
+        "msrresnet0", lambda: foreign.SequenceResnet([2, 2]), {"scale": 4, "blocks": 2}, assumed=("slope 0",)
+    ),
+    "KAIR's MSRResNet0, leaky": Case(
+        "msrresnet0", lambda: foreign.SequenceResnet([2, 2], slope=0.2), {"scale": 4}, {"slope": 0.2}
+    ),
+    "KAIR's MSRResNet0, x2": Case(
+        "msrresnet0", lambda: foreign.SequenceResnet([2]), {}, assumed=("scale 2", "slope 0")
+    ),
+    "KAIR's MSRResNet0, x3": Case("msrresnet0", lambda: foreign.SequenceResnet([3]), {}, {"scale": 3}),
+    "KAIR's MSRResNet0, x1": Case(
+        "msrresnet0", lambda: foreign.SequenceResnet([]), {"scale": 1, "upsampling": "upconv"}
+    ),
+    "KAIR's MSRResNet0, shuffled": Case(
+        "msrresnet0", lambda: foreign.SequenceResnet([2, 2], shuffle=True), {"scale": 4, "upsampling": "pixelshuffle"}
+    ),
+    "KAIR's MSRResNet0, shuffled, x3": Case(
+        "msrresnet0", lambda: foreign.SequenceResnet([3], shuffle=True, last_bias=True), {"scale": 3, "last_bias": True}
+    ),
+    "torchSR's VDSR": Case("vdsr-rgb", lambda: foreign.ColourVdsr(2), {"layers": 4, "channels": 6}, {"scale": 2}),
+    "VDSR of EDSR's authors": Case("vdsr-rgb", lambda: foreign.ColourVdsr(1, layers=2), {"layers": 2}, {"scale": 1}),
+    "ECBSR": Case("ecbsr", lambda: foreign.Ecbsr(2, "device"), {"scale": 2, "blocks": 2, "activation": "prelu"}),
+    "ECBSR on Y": Case("ecbsr", lambda: foreign.Ecbsr(4, "device", colours=1), {"scale": 4, "colours": 1}),
+    "ECBSR with ReLU": Case(
+        "ecbsr", lambda: foreign.Ecbsr(2, "device", activation="relu"), {"scale": 2}, assumed=("activation relu",)
+    ),
+    "ECBSR, as in ETDS": Case("ecbsr", lambda: foreign.Ecbsr(3, "etds"), {"scale": 3, "channels": 5}),
+    "ECBSR in training": Case(
+        "ecbsr", lambda: foreign.Ecbsr(2, "training"), {"scale": 2}, assumed=("identity False",), whole=True
+    ),
+    "ECBSR in training, on Y": Case(
+        "ecbsr", lambda: foreign.Ecbsr(3, "training", colours=1), {"scale": 3, "colours": 1}, whole=True
+    ),
+    "ECBSR in training, softplus": Case(
+        "ecbsr",
+        lambda: foreign.Ecbsr(2, "training", activation="softplus"),
+        {},
+        {"activation": "softplus"},
+        close=True,
+        whole=True,
+    ),
+    "ECBSR in training, identity": Case(
+        "ecbsr", lambda: foreign.Ecbsr(2, "training", identity=True), {}, {"identity": True}, whole=True
+    ),
+    "ABPN, x2": Case("abpn", lambda: foreign.Abpn(2), {"scale": 2, "blocks": 2, "channels": 6}),
+    "ABPN, x3": Case("abpn", lambda: foreign.Abpn(3, blocks=3), {"scale": 3, "blocks": 3}),
+    "ETDS, x2": Case("etds", lambda: foreign.Etds(2), {"scale": 2, "blocks": 2, "channels": 5, "residual": 3}),
+    "ETDS, x4": Case("etds", lambda: foreign.Etds(4, image=4), {"scale": 4, "residual": 4}),
+    "ETDS on devices, x2": Case("etds-plain", lambda: foreign.PlainEtds(2), {"scale": 2, "blocks": 2, "spare": 0}),
+    "ETDS on devices, x3": Case("etds-plain", lambda: foreign.PlainEtds(3), {"scale": 3, "spare": 1}),
+}
+
+
+def build(case: Case) -> nn.Module:
+    """The network with random weights and biases, none of which is small."""
+    torch.manual_seed(0)
+    network = case.build()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad and case.whole:
+                parameter.copy_(torch.randint_like(parameter, -2, 3))
+            elif parameter.requires_grad and parameter.dim() == 1:
+                parameter.uniform_(-0.5, 0.5)
+    return network.eval().to(torch.float64 if case.whole else torch.float32)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weights_under_others_names_are_read_as_the_same_network(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    network = build(case)
+    torch.save({"params_ema": network.state_dict()}, tmp_path / "a.pth")
+    teacher = read_teacher(tmp_path / "a.pth", arch_args=case.told)
+    assert teacher.family == case.family and teacher.hyper.items() >= case.hyper.items()
+    assert teacher.input_range == (0.0, 1.0)
+    assert set(case.assumed) <= set(teacher.assumed)
+    module = teacher.module.to(torch.float64 if case.whole else torch.float32)
+    colours = int(str(teacher.hyper.get("colours", 3)))
+    for height, width in SIZES:
+        image = torch.rand(2, colours, height * case.fold, width * case.fold)
+        if case.whole:
+            image = image.mul(9).round().double()
+        with torch.no_grad():
+            expected, result = network(image), module(image)
+        if case.close:
+            torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+        else:
+            assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_family_alone_recognises_them(name: str) -> None:
+    shapes = {key: tensor.shape for key, tensor in CASES[name].build().state_dict().items()}
+    assert [match.family.name for match in recognise(shapes)] == [CASES[name].family]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_missing_key_or_one_too_many_is_told(name: str, tmp_path: Path) -> None:
+    state = CASES[name].build().state_dict()
+    middle = list(state)[len(state) // 2]
+    for changed in ({k: v for k, v in state.items() if k != middle}, {**state, "more.weight": torch.zeros(3, 3, 3, 3)}):
+        torch.save(changed, tmp_path / "a.pth")
+        with pytest.raises(InvalidInput, match=r"missing|unexpected|are not those of"):
+            read_teacher(tmp_path / "a.pth", arch_args=CASES[name].told)
