@@ -107,7 +107,7 @@ def assemble(
         except KeyError as error:
             raise Misfit(f"the weights do not fit {name}: missing {error.args[0]}. Is the file whole?") from error
         except (TypeError, ValueError, RuntimeError) as error:  # torch's, for arguments or shapes that fit nothing
-            raise Misfit(f"--arch {name}: does not take these weights ({first_line(error)}).") from error
+            raise Misfit(f"the weights do not fit {name}: {first_line(error)}. Check --arch-args.") from error
         name = f"{family.name} (its names stand here for {match.dialect.name})"
     fitted = _fit(fitted, network.state_dict(), name)
     network.load_state_dict(_separate(fitted), strict=True, assign=True)
@@ -199,8 +199,9 @@ def _wants(family: Family, state: StateDict) -> str:
     expected = _usual_keys(family)
     stripped = min(strip_prefixes(state), key=lambda version: len(_unmatched(expected, version)))
     missing, unexpected = _unmatched(expected, stripped), _unmatched(stripped, expected)
-    others = ", ".join(dialect.name for dialect in family.dialects)
-    words = f"It wants {some(_with_shapes(missing or expected))}{f' (or the names of {others})' if others else ''}"
+    others = " or ".join(dict.fromkeys(dialect.name for dialect in family.dialects))
+    words = f"At its usual size it wants {some(_with_shapes(missing or expected))}"
+    words += f" (or the key names of {others})" if others else ""
     return f"{words}; what it does not know is {some(_with_shapes(unexpected)) or 'nothing'}"
 
 

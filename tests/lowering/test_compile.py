@@ -42,6 +42,12 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("dncnn", {"layers": 4, "channels": 4, "batch_norm": True}),
     ("vdsr", {"blocks": 2, "channels": 4}),
     ("imdn-baseline", {"scale": 2, "blocks": 2, "channels": 8}),
+    ("rrdb", {"scale": 2, "blocks": 1, "channels": 4, "growth": 2, "unshuffle": 1, "plus": True}),
+    ("msrresnet0", {"scale": 2, "blocks": 2, "channels": 4}),
+    ("ecbsr", {"scale": 2, "blocks": 2, "channels": 4}),
+    ("etds", {"scale": 2, "blocks": 2, "channels": 4}),
+    ("etds-plain", {"scale": 3, "blocks": 2, "channels": 4, "spare": 1}),
+    ("abpn", {"scale": 2, "blocks": 2, "channels": 4}),
 ]
 
 

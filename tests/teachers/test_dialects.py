@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers import foreign_networks as foreign
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.teachers.families.registry import recognise
 from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.teachers.state_dict import assemble
 
 SIZES = ((1, 1), (1, 3), (5, 7), (8, 4))
 
@@ -175,3 +181,68 @@ def test_a_missing_key_or_one_too_many_is_told(name: str, tmp_path: Path) -> Non
         torch.save(changed, tmp_path / "a.pth")
         with pytest.raises(InvalidInput, match=r"missing|unexpected|are not those of"):
             read_teacher(tmp_path / "a.pth", arch_args=CASES[name].told, probe=False)
+
+
+def refusal(state: Mapping[str, torch.Tensor], path: Path, **options: Any) -> str:
+    torch.save(dict(state), path)
+    with pytest.raises(InvalidInput) as caught:
+        read_teacher(path, probe=False, **options)
+    return str(caught.value)
+
+
+def test_a_named_family_says_which_keys_it_wants_and_which_it_does_not_know(tmp_path: Path) -> None:
+    state = {"conv.weight": torch.zeros(8, 3, 3, 3), "out.weight": torch.zeros(12, 8, 3, 3)}
+    words = refusal(state, tmp_path / "a.pth", arch="rrdb")
+    assert "At its usual size it wants conv_first.weight (64, 12, 3, 3), conv_first.bias (64,), body.0.rdb1" in words
+    assert "or the key names of ESRGAN's first or ESRGAN's second" in words
+    assert "what it does not know is conv.weight (8, 3, 3, 3), out.weight (12, 8, 3, 3)" in words
+    words = refusal(build(CASES["ECBSR"]).state_dict(), tmp_path / "a.pth", arch="abpn")
+    assert "wants backbone.0.weight (28, 3, 3, 3)" in words and "not know is backbone.0.conv3x3.weight" in words
+
+
+def test_a_branch_that_is_missing_or_of_another_shape(tmp_path: Path) -> None:
+    state = build(CASES["ECBSR in training"]).state_dict()
+    key = "backbone.1.conv1x1_sbx.b0"
+    words = refusal({k: v for k, v in state.items() if k != key}, tmp_path / "a.pth")
+    assert f"do not fit ecbsr: missing {key}" in words
+    words = refusal({**state, key: torch.zeros(1)}, tmp_path / "a.pth")
+    assert f"{key} is (1,) in the file, not (5,)" in words
+    words = refusal({**state, "backbone.1.conv1x1_odd.k0": torch.zeros(1)}, tmp_path / "a.pth")
+    assert "unexpected backbone.1.conv1x1_odd.k0" in words
+
+
+def test_weights_with_the_names_of_two_dialects(tmp_path: Path) -> None:
+    old, second = build(CASES["ESRGAN's first, x4"]).state_dict(), build(CASES["ESRGAN's second, x4"]).state_dict()
+    assert "unexpected" in refusal({**old, **second}, tmp_path / "a.pth")
+
+
+def test_arguments_that_a_dialect_cannot_have(tmp_path: Path) -> None:
+    state = build(CASES["BasicSR's EDSR, x2"]).state_dict()
+    assert "rgb_range=2" in refusal(state, tmp_path / "a.pth", arch_args={"rgb_range": 2})
+    assert "do not fit edsr" in refusal(state, tmp_path / "a.pth", arch_args={"mean": ("a", "b", "c")})
+
+
+def test_the_dialect_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    torch.save(build(CASES["KAIR's MSRResNet1"]).state_dict(), tmp_path / "a.pth")
+    read_teacher(tmp_path / "a.pth", probe=False)
+    assert "the key names are those of KAIR" in caplog.text
+
+
+KEYS = sorted({key for case in CASES.values() for key in case.build().state_dict()})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), st.lists(st.integers(0, 9), max_size=4), max_size=12))
+def test_recognition_survives_any_shapes(shapes: dict[str, list[int]]) -> None:
+    recognise({key: torch.Size(shape) for key, shape in shapes.items()})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(sorted(CASES)), st.data())
+def test_damaged_shapes_are_refused_or_read(name: str, data: st.DataObject) -> None:
+    state = CASES[name].build().state_dict()
+    victim = data.draw(st.sampled_from(sorted(state)))
+    state[victim] = torch.zeros(data.draw(st.lists(st.integers(0, 7), max_size=5)))
+    with contextlib.suppress(InvalidInput):
+        assemble(state, None, CASES[name].told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,6 +71,12 @@ def shapes_of(module: torch.nn.Module) -> dict[str, torch.Size]:
 def test_every_family_has_a_small_example() -> None:
     assert {name for name, _, _ in SMALL} == {family.name for family in FAMILIES}
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+def test_the_documents_list_every_family() -> None:
+    page = (Path(__file__).parents[2] / "docs/teachers.md").read_text("utf-8")
+    listed = re.findall(r"^\| `([a-z][\w-]*)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(family.name for family in FAMILIES)
 
 
 @pytest.mark.parametrize(("name", "hyper", "hidden"), SMALL)

@@ -102,7 +102,7 @@ def test_what_spandrel_does_not_build_either(tmp_path: Path) -> None:
     edsr = {**EDSR(scale=2, blocks=1, channels=4).state_dict(), "more.weight": torch.zeros(1)}
     with pytest.raises(InvalidInput, match=r"do not fit edsr: unexpected more\.weight\. Check [^S]*$"):
         read_teacher(save(edsr, tmp_path / "a.pth"))
-    with pytest.raises(InvalidInput, match=r"those of edsr\. It wants"):
+    with pytest.raises(InvalidInput, match=r"those of edsr\. At its usual size it wants"):
         read_teacher(save(state, tmp_path / "a.pth"), arch="edsr")
 
 
