@@ -272,7 +272,7 @@ def _with_key(pixels: Pixels, colour: NDArray[Any]) -> Pixels:
 
 
 def _raw_mode(file: Image.Image) -> str:
-    """How the file's bytes are arranged, in Pillow's words; "" once it has been decoded."""
+    """Arrangement of the file's bytes, in Pillow's words; "" once it has been decoded."""
     for tile in file.tile:  # type: ignore[attr-defined]
         return str(tile[3] if isinstance(tile[3], str) else tile[3][0])
     return ""

@@ -146,7 +146,7 @@ class RowFile:
         return pixels * (passes * each + (BY_PILLOW if self.decoded else passes * DECODERS))
 
     def warnings(self, target: Path) -> list[str]:
-        """What a file that it is written to will lack, and what else a person should know, in words."""
+        """Warnings for a person: what the image's result will lack in that file, and what is a guess."""
         suffix = target.suffix.lower()
         told = [f"{self.path}: {note}" for note in self.notes]
         if self.pages > 1:
