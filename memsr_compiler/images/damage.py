@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memsr_compiler.errors import InvalidInput, first_line
-from memsr_compiler.images.libvips import is_installed, open_with_libvips, read_bands
+from memsr_compiler.images.libvips import is_installed, libvips, open_with_libvips, read_bands
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Bytes = mmap.mmap | bytes
 PIECE = 1 << 20  # bytes that are checked at a time
+ROWS = 64  # that are decoded at a time
 
 UNCOMPRESSED, JPEG, DEFLATE = 1, 7, (8, 32946)  # of TIFF's tag Compression
 COMPRESSION, ROWS_PER_STRIP, PLANAR, BITS = 259, 278, 284, 258
@@ -70,16 +71,18 @@ def _require_no(fault: str | None, path: str | os.PathLike[str]) -> None:
         raise InvalidInput(f"{path}: is damaged ({fault}); get it anew from where it comes from")
 
 
-def require_decodable(path: str | os.PathLike[str], file: Image) -> None:
-    """Raise InvalidInput where a JPEG decoder has to guess, which Pillow keeps to itself; libvips, if there, tells.
+def require_decodable(path: str | os.PathLike[str], *, jpeg: bool) -> None:
+    """Raise InvalidInput for damage that libvips, if it is there, meets in a file which it knows.
 
-    An eighth of the size is decoded: of every pixel the codes are read, hardly any is computed.
+    A JPEG decoder only warns where it has to guess, which Pillow keeps to itself.
     """
-    if not is_jpeg(file) or not is_installed():
+    if not is_installed():
         return
-    for _ in read_bands(
-        path, open_with_libvips(path, jpeg=True, **({} if file.format == "TIFF" else {"shrink": 8})), 64
-    ):
+    try:
+        image = open_with_libvips(path, jpeg=jpeg)
+    except libvips().Error:
+        return
+    for _ in read_bands(path, image, ROWS):
         pass
 
 

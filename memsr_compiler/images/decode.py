@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError, features
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
-from memsr_compiler.images.damage import require_decodable, require_undamaged, require_undamaged_tiff
+from memsr_compiler.images.damage import is_jpeg, require_decodable, require_undamaged, require_undamaged_tiff
 from memsr_compiler.images.libvips import count_colours, is_installed, libvips, open_with_libvips, read_bands
 
 Pixels = NDArray[Any]
@@ -238,7 +238,8 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     """Decode an image that `open_image` opened.  Raises InvalidInput for pixels whose meaning is not known."""
     if file is None or has_wide_planes(file):
         return _decode_with_libvips(path, most_pixels)
-    require_decodable(path, file)
+    if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
+        require_decodable(path, jpeg=is_jpeg(file))
     kind = PIXEL_TYPES.get(file.mode)
     if kind is None:
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -23,6 +24,7 @@ def libvips() -> Any:
         import pyvips
     except (ImportError, OSError):  # the second where the package is there and libvips is not
         raise MemsrError(say_missing("pyvips", "reads and writes images by rows")) from None
+    logging.getLogger("pyvips").setLevel(logging.ERROR)  # what it warns of is damage, which is raised too
     pyvips.cache_set_max(0)  # it would hold files open that are done with
     return pyvips
 

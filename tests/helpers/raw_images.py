@@ -30,7 +30,7 @@ def write_tiff(
     several = pixels.reshape(*pixels.shape[:2], -1)
     height, width, channels = several.shape
     kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
-    stored = several.astype(several.dtype.newbyteorder(end))
+    stored = several.astype(several.dtype.newbyteorder(">" if big_endian else "<"))
     strips = [stored[..., i].tobytes() for i in range(channels)] if planes else [stored.tobytes()]
     strips = strips if raw is None else [raw]
     tags = [
