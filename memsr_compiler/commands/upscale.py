@@ -14,7 +14,7 @@ from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.resume import Journal
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.streams import EIGHT_BIT, OPAQUE, WRITTEN, RowFile
+from memsr_compiler.images.streams import WRITTEN, RowFile
 from memsr_compiler.plain.read import read_plain_file
 from memsr_compiler.runtime.upscale_file import ByBands, RowEngine, WholeFrame, enlarge_file
 from memsr_compiler.runtime.upscaler import Upscaler
@@ -177,7 +177,8 @@ def _jobs(
             talk.warn(f"{error}; passed over")
             continue
         _check_target(source, target, options.overwrite)
-        _warn(image, target, talk)
+        for warning in image.warnings(target):
+            talk.warn(warning)
         jobs.append(Job(image, target))
     if not jobs and not kept:
         raise InvalidInput(f"{options.source}: no readable image in it")
@@ -203,16 +204,6 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise InvalidInput(f"{target}: is the image itself; write somewhere else")
     if target.exists() and not overwrite:
         raise InvalidInput(f"{target}: is there already; choose another place, or give --overwrite")
-
-
-def _warn(image: RowFile, target: Path, talk: Talk) -> None:
-    suffix = target.suffix.lower()
-    if image.pages > 1:
-        talk.warn(f"{image.path}: has {image.pages} pages or frames; the first is enlarged")
-    if image.alpha and suffix in OPAQUE:
-        talk.warn(f"{target}: JPEG has no transparency; it is left out")
-    if image.dtype.__name__ == "uint16" and suffix in EIGHT_BIT:
-        talk.warn(f"{target}: {suffix} has 8 bits, the image 16; write PNG or TIFF to keep them")
 
 
 def _work(options: UpscaleOptions, reading: ReadingOptions, scale: int) -> str:

@@ -6,23 +6,26 @@ float32 in 0..1.
 
 from __future__ import annotations
 
-import contextlib
 import io
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from memsr_compiler.errors import InvalidInput, say_missing
-from memsr_compiler.files import list_files, require_file
+from memsr_compiler.files import list_files
+from memsr_compiler.images.decode import decode, open_image
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 _MORE = ("brick.png", "camera.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "page.png")
@@ -35,58 +38,30 @@ def read_image(
     keep_grey: bool = False,
     keep_alpha: bool = False,
     most_pixels: int | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> NDArray[Any]:
     """The picture in a file, upright: (H, W, 3) RGB, uint8 in 0..255 or float32 in 0..1.
 
     keep_grey    give a grey file as (H, W, 1) instead of three equal channels
     keep_alpha   give transparency, if there is any, as one channel more; else it is dropped
     most_pixels  more are refused before they are decoded; None: as many as make Pillow distrust a file, 179 million
+    warn        hears of colours that are a guess (CMYK without a profile); None: the log does
 
-    16-bit grey is scaled to 8 bits, and the orientation a camera noted is applied.
-    Raises InvalidInput for a file that is missing, damaged, no image, or too large.
+    16 bits and floating-point numbers are rounded to 8 bits, and the orientation a camera noted is applied.
+    Raises InvalidInput for a file that is missing, damaged, no image, or too large, and pixels of unknown meaning.
     """
     if np.dtype(dtype) not in (np.uint8, np.float32):
         raise InvalidInput(f"read_image: dtype {np.dtype(dtype)}. Choose uint8 (0..255) or float32 (0..1).")
-    require_file(Path(path))
-    try:
-        with _at_most(most_pixels), Image.open(path) as file:
-            if most_pixels is not None:
-                require_pixels(path, file.width, file.height, most_pixels)
-            alpha = "A" if keep_alpha and file.has_transparency_data else ""
-            image = ImageOps.exif_transpose(file)
-            grey = image.mode in ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B")
-            if image.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255
-                levels = np.asarray(image).astype(np.float64) / 257
-                image = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
-            pixels = np.array(image.convert(("L" if grey and keep_grey else "RGB") + alpha))
-    except InvalidInput:
-        raise
-    except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
-        raise InvalidInput(
-            f"{path}: not a readable image ({error}). Give a PNG, JPEG or another format of Pillow."
-        ) from error
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    with open_image(path, most_pixels) as file:
+        image = decode(path, file, most_pixels)
+    for note in image.notes:
+        (warn or _log.warning)(f"{path}: {note}")
+    colours = to_eight_bits(image.pixels[..., : image.channels])
+    if image.channels == 1 and not keep_grey:
+        colours = colours.repeat(3, axis=2)
+    alpha = to_eight_bits(image.pixels[..., image.channels :])
+    pixels = np.concatenate([colours, alpha], axis=2) if keep_alpha else np.ascontiguousarray(colours)
     return pixels if np.dtype(dtype) == np.uint8 else (pixels / np.float32(255)).astype(np.float32)
-
-
-def require_pixels(path: str | os.PathLike[str], width: int, height: int, most: int) -> None:
-    """Raise InvalidInput where an image has more pixels than `most`."""
-    if width * height > most:
-        raise InvalidInput(
-            f"{path}: has {width:,} x {height:,} pixels, more than {most:,}: the limit guards against files that are "
-            "made to fill disks; if it is meant, allow more with --max-pixels"
-        )
-
-
-@contextlib.contextmanager
-def _at_most(pixels: int | None) -> Iterator[None]:
-    """Make Pillow's own limit, which is a global, stand aside where there is another."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = before if pixels is None else None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
 
 
 def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
@@ -130,6 +105,14 @@ def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
     if np.isnan(image).any():
         raise InvalidInput("image with NaN pixels, which have no 8-bit value. Check the network behind it.")
     result: NDArray[np.uint8] = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+    return result
+
+
+def to_eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Levels of 8 or 16 bits as levels of 8, rounded."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    result: NDArray[np.uint8] = np.rint(pixels / 257).astype(np.uint8)
     return result
 
 
@@ -190,25 +173,27 @@ def read_folder(
 ) -> list[NamedImage]:
     """Every image in a folder, in order of name, as `read_image` gives it; what is no image is passed over.
 
-    warn   hears of each file that is passed over
+    warn   hears of each file that is passed over, and of colours that are a guess
 
     Raises InvalidInput if the folder does not exist or holds no readable image.
     """
     place = Path(folder)
     if not place.is_dir():
         raise InvalidInput(f"{place}: is no folder; give one with PNG or JPEG files")
-    images, unreadable = [], []
+    images = []
+    unreadable: dict[str, str] = {}
     for path in list_files(place):
         try:
-            images.append(NamedImage(path.name, read_image(path, keep_grey=keep_grey)))
-        except InvalidInput:
-            unreadable.append(path.name)
+            images.append(NamedImage(path.name, read_image(path, keep_grey=keep_grey, warn=warn)))
+        except InvalidInput as error:
+            unreadable[path.name] = str(error)
     if not images:
-        named = f" ({', '.join(unreadable[:5])}{', ...' if len(unreadable) > 5 else ''})" if unreadable else ""
+        names = list(unreadable)
+        named = f" ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
         raise InvalidInput(f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files")
     if warn is not None:
-        for name in unreadable:
-            warn(f"{place / name}: not a readable image, passed over")
+        for reason in unreadable.values():
+            warn(f"{reason}; passed over")
     return images
 
 

@@ -46,18 +46,19 @@ class PngPieces:
     def start(self, height: int) -> bytes:
         colour = {1: 0, 2: 4, 3: 2, 4: 6}[self._channels]  # grey, grey and alpha, RGB, RGB and alpha
         header = struct.pack(">2I5B", self._width, height, self._bits, colour, 0, 0, 0)
-        return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
+        return b"\x89PNG\r\n\x1a\n" + pack_chunk(b"IHDR", header)
 
     def rows(self, band: NDArray[Any]) -> bytes:
         """Encode a band (h, width, channels), each row behind the number of its filter, 0: none."""
         raw = np.ascontiguousarray(band.reshape(len(band), -1), dtype=f">u{self._bits // 8}").view(np.uint8)
-        return _chunk(b"IDAT", self._deflate.compress(np.pad(raw, ((0, 0), (1, 0))).tobytes()))
+        return pack_chunk(b"IDAT", self._deflate.compress(np.pad(raw, ((0, 0), (1, 0))).tobytes()))
 
     def end(self) -> bytes:
-        return _chunk(b"IDAT", self._deflate.flush()) + _chunk(b"IEND", b"")
+        return pack_chunk(b"IDAT", self._deflate.flush()) + pack_chunk(b"IEND", b"")
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
+def pack_chunk(name: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG, with its length and CRC."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
 
 

@@ -1,26 +1,30 @@
 """Image files read and written by rows, so that a photograph never has to be in memory as a whole.
 
 libvips decodes and encodes.  Its writers ask for rows where ours come when they are ready, so the rows go through a
-pipe, as an uncompressed PNG that is never on disk, to a writer in a thread of its own.
+pipe, as an uncompressed PNG that is never on disk, to a writer in a thread of its own.  What libvips would read
+differently than the whole-image reader does is decoded whole by that one (`decode`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_line, say_missing
-from memsr_compiler.images.files import read_image, require_pixels
+from memsr_compiler.errors import ExportError, first_line
+from memsr_compiler.images.damage import is_jpeg
+from memsr_compiler.images.decode import Decoded, can_stream, decode, has_wide_planes, open_image, require_pixels
+from memsr_compiler.images.libvips import FORMATS, count_colours, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
+from memsr_compiler.images.png_colours import HEAD, Chunk, describe_colours, pack_chunks, read_colour_chunks
 from memsr_compiler.images.resize import enlarge_rows
+from memsr_compiler.images.transparency import extend_bands
 
 Pixels = NDArray[Any]
 
@@ -37,19 +41,9 @@ WRITTEN: dict[str, dict[str, Any]] = {  # file name extensions, and how such fil
 EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
 KEPT = ("icc-profile-data", "xmp-data", "iptc-data", "orientation")  # and whatever begins with exif-
-COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}
-PEAKS = {"uchar": np.uint8, "ushort": np.uint16}
-
-
-@cache
-def _vips() -> Any:
-    """Import pyvips.  Raises MemsrError if it is not installed."""
-    try:
-        import pyvips
-    except (ImportError, OSError):  # the second where the package is there and libvips is not
-        raise MemsrError(say_missing("pyvips", "reads and writes images by rows")) from None
-    pyvips.cache_set_max(0)  # it would hold files open that are done with
-    return pyvips
+TURNED = ("orientation", "exif-ifd0-Orientation")  # fields that an image which is upright already must not have
+DECODERS = 6  # bytes a pixel that libvips' decoders hold of an image as a whole: JPEG's coefficients, a WebP
+BY_PILLOW = 16  # bytes a pixel that decoding with Pillow takes for the moment, besides the pixels: copies in its modes
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,11 @@ class RowFile:
     channels  3 RGB, 1 grey; alpha comes on top;   dtype   uint8 or uint16
     pages     of the file, or frames; all but the first are left out
     most_pixels   that were allowed
+    whole     why it cannot be decoded by rows, "an interlaced PNG", and is held whole; "" where it can
+    decoded   whether it is decoded by `decode`, not by libvips; then `profile` is the ICC profile of the pixels
+    strict    what libvips calls a warning is damage
+    chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
+    notes     what a person should know of how it is read
     """
 
     path: Path
@@ -69,43 +68,97 @@ class RowFile:
     dtype: type[np.uint8] | type[np.uint16]
     pages: int
     most_pixels: int
+    whole: str = ""
+    decoded: bool = False
+    profile: bytes | None = None
+    strict: bool = False
+    chunks: tuple[Chunk, ...] = ()
+    colours: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
         """Open an image file.
 
-        Raises InvalidInput for what is no image, has too many pixels, or pixels of a kind that is not handled.
+        Raises InvalidInput for what is no image, is damaged, has too many pixels, or pixels of unknown meaning.
         """
-        image = _open(path, most_pixels)
-        require_pixels(path, image.width, image.height, most_pixels)
-        channels = COLOURS.get(image.interpretation)
-        if channels is None or image.format not in PEAKS or image.bands not in (channels, channels + 1):
-            raise InvalidInput(
-                f"{path}: has {image.bands} bands of {image.format} in {image.interpretation}; RGB or grey of 8 or 16 "
-                "bits is wanted, with or without alpha: convert it first"
-            )
-        alpha, dtype, pages = image.bands > channels, PEAKS[image.format], image.get_n_pages()
-        return RowFile(path, image.width, image.height, channels, alpha, dtype, pages, most_pixels)
+        with open_image(path, most_pixels) as file:
+            if file is None or can_stream(file) or has_wide_planes(file):
+                strict = file is not None and is_jpeg(file)
+                with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows
+                    return _opened_with_libvips(path, open_with_libvips(path, jpeg=strict), most_pixels, strict)
+            kind = f"{file.mode} in {file.format}" if file is not None else ""
+            pages = getattr(file, "n_frames", 1)
+            image = decode(path, file, most_pixels)
+        height, width, _ = image.pixels.shape
+        chunks = read_colour_chunks(path)
+        return RowFile(
+            path,
+            width,
+            height,
+            image.channels,
+            image.alpha,
+            image.pixels.dtype.type,
+            pages,
+            most_pixels,
+            whole=kind,
+            decoded=True,
+            profile=image.profile,
+            chunks=chunks,
+            colours=describe_colours(chunks, profile=image.profile is not None),
+            notes=image.notes,
+        )
 
-    def bands(self, rows: int) -> Iterator[Pixels]:
-        """The colours, (h, width, channels), at most `rows` rows each.  Raises InvalidInput where it is damaged."""
-        yield from self._read(0, self.channels, rows)
+    def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]:
+        """The colours, (h, width, channels), at most `rows` rows each.  Raises InvalidInput where it is damaged.
 
-    def _read(self, first: int, count: int, rows: int) -> Iterator[Pixels]:
-        vips = _vips()
-        image = _open(self.path, self.most_pixels).extract_band(first, n=count)
-        try:
-            region = vips.Region.new(image)
-            for top in range(0, image.height, rows):
-                height = min(rows, image.height - top)
-                raw = np.frombuffer(region.fetch(0, top, image.width, height), self.dtype)
-                yield raw.reshape(height, image.width, count)
-        except vips.Error as error:
-            raise InvalidInput(f"{self.path}: is damaged ({first_line(error.detail or error)})") from None
+        reach   pixels from which a visible one may still take colours: those without alpha that far from visible ones
+                get colours of those, and bands any number of rows; None: all colours as they are in the file
+        """
+        if self.alpha and reach is not None:
+            return extend_bands(self._read(rows), reach)
+        return (band[..., : self.channels] for band in self._read(rows))
+
+    def _read(self, rows: int) -> Iterator[Pixels]:
+        if self.decoded:
+            pixels = self._decode().pixels
+            return (pixels[top : top + rows] for top in range(0, self.height, rows))
+        return read_bands(self.path, open_with_libvips(self.path, jpeg=self.strict), rows)
+
+    def _decode(self) -> Decoded:
+        with open_image(self.path, self.most_pixels) as file:
+            return decode(self.path, file, self.most_pixels)
 
     def _alpha(self, scale: int) -> Iterator[Pixels]:
-        for rows in enlarge_rows(self._read(self.channels, 1, ROWS), scale):
+        for rows in enlarge_rows((band[..., self.channels :] for band in self._read(ROWS)), scale):
             yield np.rint(np.clip(rows, 0, np.iinfo(self.dtype).max)).astype(self.dtype)
+
+    def keeps_alpha(self, target: Path) -> bool:
+        """Whether it has alpha, and the format of a file to be written too."""
+        return self.alpha and target.suffix.lower() not in OPAQUE
+
+    def held_bytes(self, passes: int) -> int:
+        """Bytes for the image as a whole, where it cannot be decoded by rows, being read in so many passes at once."""
+        if not self.whole:
+            return 0
+        pixels = self.width * self.height
+        each = (self.channels + self.alpha) * np.dtype(self.dtype).itemsize
+        return pixels * (passes * each + (BY_PILLOW if self.decoded else passes * DECODERS))
+
+    def warnings(self, target: Path) -> list[str]:
+        """Warnings for a person: what the image's result will lack in that file, and what is a guess."""
+        suffix = target.suffix.lower()
+        told = [f"{self.path}: {note}" for note in self.notes]
+        if self.pages > 1:
+            told.append(f"{self.path}: has {self.pages} pages or frames; the first is enlarged")
+        if self.alpha and suffix in OPAQUE:
+            told.append(f"{target}: JPEG has no transparency; it is left out")
+        if self.dtype is np.uint16 and suffix in EIGHT_BIT:
+            told.append(f"{target}: {suffix} has 8 bits, the image 16; write PNG or TIFF to keep them")
+        if suffix != ".png":
+            kept_in = "write PNG to keep it"
+            told += [f"{self.path}: its {words} is not kept in {suffix}; {kept_in}" for words in self.colours]
+        return told
 
     def save(
         self, path: Path, bands: Iterable[Pixels], scale: int, on_rows: Callable[[int], None] | None = None
@@ -119,7 +172,7 @@ class RowFile:
         The file appears whole or not at all.  Raises ExportError where it cannot be written.
         """
         pipe = Pipe()
-        alpha = RowBuffer(self._alpha(scale)) if self.alpha and path.suffix.lower() not in OPAQUE else None
+        alpha = RowBuffer(self._alpha(scale)) if self.keeps_alpha(path) else None
         png = PngPieces(self.width * scale, self.channels + (alpha is not None), self.dtype)
         staged = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
         writer = Writer(lambda: self._encode(pipe, staged, path.suffix.lower()))
@@ -148,31 +201,80 @@ class RowFile:
 
     def _encode(self, pipe: Pipe, staged: Path, suffix: str) -> None:
         """Encode and write the file, in the writer's thread."""
-        vips = _vips()
-        source = vips.SourceCustom()
+        source = libvips().SourceCustom()
         source.on_read(pipe.read)
-        image = vips.Image.pngload_source(source, access="sequential", fail_on="truncated", unlimited=True)
-        original = _open(self.path, self.most_pixels)
+        image = libvips().Image.pngload_source(source, access="sequential", fail_on="truncated", unlimited=True)
+        image = self._tell(image)
+        if suffix == ".png" and self.chunks:
+            _write_png(image, staged, self.chunks)
+        else:
+            image.write_to_file(str(staged), **WRITTEN[suffix])
+
+    def _tell(self, image: Any) -> Any:
+        """An image of libvips, with what this file has beside its pixels."""
+        try:
+            original = open_with_libvips(self.path, jpeg=self.strict)
+        except libvips().Error:  # nothing but what Pillow tells
+            original = image
         image = image.copy(xres=original.xres, yres=original.yres)
         for name in original.get_fields():
-            if name in KEPT or name.startswith("exif-"):
+            gone = self.decoded and name in (*TURNED, "icc-profile-data")
+            if (name in KEPT or name.startswith("exif-")) and not gone:
                 image.set_type(original.get_typeof(name), name, original.get(name))
-        image.write_to_file(str(staged), **WRITTEN[suffix])
+        if self.profile is not None:
+            image.set_type(libvips().GValue.blob_type, "icc-profile-data", self.profile)
+        return image
 
 
-def _open(path: Path, most_pixels: int) -> Any:
-    """Open a file as libvips does.
+def _opened_with_libvips(path: Path, image: Any, most_pixels: int, strict: bool) -> RowFile:
+    require_pixels(path, image.width, image.height, most_pixels)
+    channels = count_colours(path, image)
+    fields, chunks = image.get_fields(), read_colour_chunks(path)
+    return RowFile(
+        path,
+        image.width,
+        image.height,
+        channels,
+        image.bands > channels,
+        FORMATS[image.format],
+        image.get_n_pages(),
+        most_pixels,
+        whole=_why_whole(image, fields),
+        strict=strict,
+        chunks=chunks,
+        colours=describe_colours(chunks, profile="icc-profile-data" in fields),
+    )
 
-    most_pixels   for what Pillow reads, which decodes it at once
-    """
-    vips = _vips()
-    try:
-        return vips.Image.new_from_file(str(path), access="sequential", fail_on="truncated")
-    except vips.Error:  # BMP, say: what Pillow alone can read, it reads whole, upright and in 8 bits
-        pixels = read_image(path, keep_grey=True, keep_alpha=True, most_pixels=most_pixels)
-        height, width, bands = pixels.shape
-        image = vips.Image.new_from_memory(pixels.tobytes(), width, height, bands, "uchar")
-        return image.copy(interpretation="srgb" if bands > 2 else "b-w")
+
+def _why_whole(image: Any, fields: Sequence[str]) -> str:
+    """Words on a file that libvips decodes as a whole; "" for one that it decodes by rows."""
+    kind = str(image.get("vips-loader")).partition("load")[0]
+    if kind == "tiff":
+        return ""
+    if kind not in ("png", "jpeg"):
+        return kind
+    if "interlaced" in fields or ("jpeg-multiscan" in fields and image.get("jpeg-multiscan")):
+        return "an interlaced PNG" if kind == "png" else "a progressive JPEG"
+    return ""
+
+
+def _write_png(image: Any, path: Path, chunks: Sequence[Chunk]) -> None:
+    """Write a PNG with these chunks behind its header."""
+    target = libvips().TargetCustom()
+    head = bytearray()
+    with open(path, "wb") as file:
+
+        def write(piece: bytes) -> int:
+            if len(head) < HEAD:
+                head.extend(piece)
+                if len(head) < HEAD:
+                    return len(piece)
+                file.write(head[:HEAD] + pack_chunks(chunks) + head[HEAD:])
+                return len(piece)
+            return file.write(piece)
+
+        target.on_write(write)
+        image.pngsave_target(target, **WRITTEN[".png"])
 
 
 class RowBuffer:
@@ -194,5 +296,5 @@ class RowBuffer:
 def _vips_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except _vips().Error as error:
+    except libvips().Error as error:
         raise ExportError(f"{path}: cannot be written ({first_line(error.detail or error)})") from None

@@ -7,7 +7,7 @@ Y gets Y of ITU-R BT.601, and what it makes of it replaces Y of the image that b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.resize import enlarge_rows
+from memsr_compiler.images.limits import require_holds
+from memsr_compiler.images.resize import REACH, enlarge_rows
 from memsr_compiler.images.streams import RowBuffer, RowFile
+from memsr_compiler.images.transparency import working_bytes
 from memsr_compiler.locks import temporary_folder
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.runtime.upscaler import ROWS, Upscaler, to_pixels, to_rows
@@ -40,6 +42,12 @@ class RowEngine(Protocol):
     def rows(self, width: int, height: int) -> int:
         """The most rows that it wants at a time."""
 
+    def reach(self, width: int, height: int) -> int:
+        """The distance, in its input's pixels, from which a pixel may still change an output pixel."""
+
+    def leave(self, memory: int) -> RowEngine:
+        """The same engine, within a limit of memory that is lower by so many bytes, if there is one."""
+
     def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
         """Run on bands (h, width, C) -> (h', scale * width, C), float32 in 0..1; the result may go beyond."""
 
@@ -58,6 +66,12 @@ class ByBands:
 
     def rows(self, width: int, height: int) -> int:
         return self.upscaler.rows(width) if self.upscaler.streams(width) else ROWS
+
+    def reach(self, width: int, height: int) -> int:
+        return self.upscaler.reach
+
+    def leave(self, memory: int) -> ByBands:
+        return replace(self, upscaler=self.upscaler.leave(memory))
 
     def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
         if self.upscaler.streams(width):
@@ -97,6 +111,12 @@ class WholeFrame:
     def rows(self, width: int, height: int) -> int:
         return height
 
+    def reach(self, width: int, height: int) -> int:
+        return max(width, height)
+
+    def leave(self, memory: int) -> WholeFrame:
+        return self
+
     def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
         import torch  # here, as plain networks run without it
 
@@ -118,46 +138,84 @@ def enlarge_file(
     """
     if engine.takes.scale not in (1, scale):
         raise InvalidInput(f"the network enlarges by {engine.takes.scale}, not by {scale}")
+    require_holds(target, image.width * scale, image.height * scale)
+    source = Source(image, _reach(engine, image, scale) if image.keeps_alpha(target) else None)
+    engine = _leave_room(engine, source)
     peak = np.iinfo(image.dtype).max
-    bands = _by_luma(engine, image, scale) if engine.takes.channels == 1 else _by_colours(engine, image, scale)
+    bands = _by_luma(engine, source, scale) if engine.takes.channels == 1 else _by_colours(engine, source, scale)
     rounded = (np.rint(np.clip(rows, 0, 1) * peak).astype(image.dtype) for rows in bands)
     image.save(target, rounded, scale, on_rows)
 
 
-def _by_colours(engine: RowEngine, image: RowFile, scale: int) -> Iterator[Pixels]:
+@dataclass(frozen=True)
+class Source:
+    """An image and how its colours are read.
+
+    reach   how far, in its pixels, visible colours are extended under transparent ones; None: all stay as they are
+    """
+
+    image: RowFile
+    reach: int | None
+
+    def colours(self, rows: int, scale: int) -> Iterator[Pixels]:
+        """The image's bands, enlarged by bicubic interpolation: float32 in 0..1."""
+        bands = self.image.bands(rows, self.reach)
+        peak = np.iinfo(self.image.dtype).max
+        for band in bands if scale == 1 else enlarge_rows(bands, scale):
+            yield (band / peak).astype(np.float32)
+
+
+def _reach(engine: RowEngine, image: RowFile, scale: int) -> int:
+    """Pixels from which a visible output pixel may still take colours: bicubic makes alpha, and what networks get."""
+    before = scale // engine.takes.scale
+    return -(-engine.reach(image.width * before, image.height * before) // before) + 2 * REACH
+
+
+def _leave_room(engine: RowEngine, source: Source) -> RowEngine:
+    """The engine, in the memory that the image leaves: where it is held whole, and where colours are extended.
+
+    Raises InvalidInput where that is too little.
+    """
+    image = source.image
+    passes = 1 + (engine.takes.channels == 1) + (source.reach is not None)
+    held = image.held_bytes(passes)
+    extended = 0
+    if source.reach is not None:
+        each = working_bytes(image.width, image.channels, np.dtype(image.dtype).itemsize, source.reach)
+        extended = each * (passes - 1)
+    try:
+        return engine.leave(held + extended)
+    except InvalidInput as error:
+        why = f"is {image.whole}, which is held whole, and" if held else "has transparency, which"
+        raise InvalidInput(f"{image.path}: {why} {error}: allow more") from None
+
+
+def _by_colours(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
     """Enlarge by a network on RGB: a grey image is given as three equal channels, their mean comes back."""
-    grey = image.channels == 1
-    for rows in _run(engine, image, scale, lambda colours: colours.repeat(3, axis=2) if grey else colours):
+    grey = source.image.channels == 1
+    for rows in _run(engine, source, scale, lambda colours: colours.repeat(3, axis=2) if grey else colours):
         yield rows.mean(axis=2, keepdims=True) if grey else rows
 
 
-def _by_luma(engine: RowEngine, image: RowFile, scale: int) -> Iterator[Pixels]:
+def _by_luma(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
     """Enlarge by a network on Y, the rest by bicubic interpolation.
 
     With its colour differences unchanged, a pixel whose Y rises by d has d / LUMA_RANGE more of every colour.
     """
-    bicubic = RowBuffer(_colours(image, ROWS, scale))
-    for rows in _run(engine, image, scale, _luma):
+    bicubic = RowBuffer(source.colours(ROWS, scale))
+    for rows in _run(engine, source, scale, _luma):
         colours = bicubic.take(len(rows))
         yield colours + (rows - _luma(colours)) / LUMA_RANGE
 
 
-def _run(engine: RowEngine, image: RowFile, scale: int, prepared: Callable[[Pixels], Pixels]) -> Iterator[Pixels]:
+def _run(engine: RowEngine, source: Source, scale: int, prepared: Callable[[Pixels], Pixels]) -> Iterator[Pixels]:
     """Run the network on the prepared image; one of scale 1 is given what bicubic interpolation has enlarged."""
     before = scale // engine.takes.scale
-    width, height = image.width * before, image.height * before
-    bands = _colours(image, max(engine.rows(width, height) // before, 1), before)
+    width, height = source.image.width * before, source.image.height * before
+    bands = source.colours(max(engine.rows(width, height) // before, 1), before)
     rows, height_of_band = RowBuffer(bands), engine.rows(width, height)
     cut = (rows.take(min(height_of_band, height - top)) for top in range(0, height, height_of_band))
     return engine.run(map(prepared, cut), width, height)
-
-
-def _colours(image: RowFile, rows: int, scale: int) -> Iterator[Pixels]:
-    """The image's bands, enlarged by bicubic interpolation: float32 in 0..1."""
-    bands = image.bands(rows)
-    peak = np.iinfo(image.dtype).max
-    for band in bands if scale == 1 else enlarge_rows(bands, scale):
-        yield (band / peak).astype(np.float32)
 
 
 def _luma(colours: Pixels) -> Pixels:

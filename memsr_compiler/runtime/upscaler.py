@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -74,15 +75,14 @@ class Upscaler:
         require_provider(provider)
         self._provider: Provider = provider
         self._layers = tuple(layer.to_float32() for layer in layers)  # copies: the network may be changed afterwards
-        self._upright: OrtLayers | None = None
-        self._turned: tuple[tuple[Layer, ...], OrtLayers] | None = None
+        self._engines = _Engines()
 
     def __enter__(self) -> Upscaler:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Let the layers go; what the arena holds stays for the next Upscaler of this process."""
-        self._upright = self._turned = None
+        self._engines = _Engines()
 
     def __call__(self, image: ArrayLike, *, out: Pixels | None = None) -> Pixels:
         """Enlarge an image, (H, W, 3), or for networks on Y (H, W) or (H, W, 1); uint8, uint16 or floating 0..1.
@@ -138,6 +138,29 @@ class Upscaler:
             raise InvalidInput(f"rows of {width:,} pixels {why}: give the whole image at once, or allow more")
         return self._cut(ROWS, width).rows
 
+    @property
+    def max_memory(self) -> int | None:
+        """Bytes that an image may take; None: as many as bands of 32 rows do."""
+        return self._max_memory
+
+    @property
+    def reach(self) -> int:
+        """The distance, in input pixels, from which a pixel may still change an output pixel."""
+        return reach(self._layers)
+
+    def leave(self, memory: int) -> Upscaler:
+        """The same network with a limit that is lower by so many bytes, which something else takes.
+
+        Raises InvalidInput where nothing is left.
+        """
+        if self._max_memory is None or not memory:
+            return self
+        if memory >= self._max_memory:
+            raise InvalidInput(f"takes {memory:,} bytes already, of {self._max_memory:,} that are allowed in all")
+        other = copy.copy(self)  # with the same engines
+        other._max_memory = self._max_memory - memory
+        return other
+
     def needed(self, width: int, rows: int) -> int:
         """Bytes that bands of `rows` rows of `width` pixels take, at most."""
         return live_bytes(self._layers, width, rows) + SLACK
@@ -181,15 +204,25 @@ class Upscaler:
                 row = below
 
     def _engine(self) -> OrtLayers:
-        if self._upright is None:
-            self._upright = OrtLayers(self._layers, threads=self._threads, provider=self._provider)
-        return self._upright
+        engines = self._engines
+        if engines.upright is None:
+            engines.upright = OrtLayers(self._layers, threads=self._threads, provider=self._provider)
+        return engines.upright
 
     def _turned_engine(self) -> tuple[tuple[Layer, ...], OrtLayers]:
-        if self._turned is None:
+        engines = self._engines
+        if engines.turned is None:
             layers = tuple(layer.transpose() for layer in self._layers)
-            self._turned = layers, OrtLayers(layers, threads=self._threads, provider=self._provider)
-        return self._turned
+            engines.turned = layers, OrtLayers(layers, threads=self._threads, provider=self._provider)
+        return engines.turned
+
+
+@dataclass
+class _Engines:
+    """The layers made ready to run, as they are and with rows for columns: made where they are first needed."""
+
+    upright: OrtLayers | None = None
+    turned: tuple[tuple[Layer, ...], OrtLayers] | None = None
 
 
 def _open(model: PlainNet | PlainFile | str | PathLike[str]) -> tuple[PlainInfo, tuple[Layer, ...]]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.command_line import Run
+from helpers.raw_images import write_tiff
 from helpers.teachers import write_teacher
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -135,18 +136,28 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     for name in ("empty.png", "text.png", "missing.png"):
         with pytest.raises(InvalidInput, match="not a readable image"):
             RowFile.open(tmp_path / name)
+    with pytest.raises(InvalidInput, match=r"half\.png: is damaged \(it is cut off\)"):
+        RowFile.open(tmp_path / "half.png")
+    (tmp_path / "half.png").write_bytes(content)
     half = RowFile.open(tmp_path / "half.png")
+    (tmp_path / "half.png").write_bytes(content[: len(content) // 2])  # between opening and reading
     with pytest.raises(InvalidInput, match=r"half\.png: is damaged"):
         half.save(tmp_path / "out.png", double(half.bands(16)), 2)
     with pytest.raises(InvalidInput, match="200 x 200 pixels, more than 39,999"):
         RowFile.open(tmp_path / "whole.png", most_pixels=39_999)
-    Image.fromarray(pixels(4, 4)).convert("CMYK").save(tmp_path / "cmyk.jpg")
-    with pytest.raises(InvalidInput, match="cmyk; RGB or grey"):
-        RowFile.open(tmp_path / "cmyk.jpg")
+    write_tiff(tmp_path / "floating.tif", np.zeros((4, 4, 3), np.float32), photometric=2)
+    with pytest.raises(InvalidInput, match=r"bands of float in .*; RGB or grey"):
+        RowFile.open(tmp_path / "floating.tif")
     whole = RowFile.open(tmp_path / "whole.png")
     with pytest.raises(ExportError, match="cannot be written"):
         whole.save(tmp_path / "nowhere" / "out.png", double(whole.bands(16)), 2)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cmyk.jpg", "empty.png", "half.png", "text.png", "whole.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "empty.png",
+        "floating.tif",
+        "half.png",
+        "text.png",
+        "whole.png",
+    ]
 
 
 # -- the command

@@ -1,0 +1,216 @@
+"""Damage that a file's own bytes tell of, before a pixel is decoded: lengths, ends and checksums.
+
+Decoders go on where they can: libpng's reader in Pillow never looks at a checksum, libjpeg fills what is missing with
+grey, and libtiff leaves a strip black.  So both readers ask here first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.images.libvips import is_installed, libvips, open_with_libvips, read_bands
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Bytes = mmap.mmap | bytes
+PIECE = 1 << 20  # bytes that are checked at a time
+ROWS = 64  # that are decoded at a time
+
+UNCOMPRESSED, JPEG, DEFLATE = 1, 7, (8, 32946)  # of TIFF's tag Compression
+COMPRESSION, ROWS_PER_STRIP, PLANAR, BITS = 259, 278, 284, 258
+STRIPS, STRIP_LENGTHS, TILES, TILE_LENGTHS, TILE_WIDTH, TILE_HEIGHT = 273, 279, 324, 325, 322, 323
+SEPARATE = 2  # of tag PlanarConfiguration: each channel in strips of its own
+YCBCR_SUBSAMPLING = 530
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the end of JPEG's entropy-coded data
+_ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length: TEM, RST0 to RST7, SOI
+_EOI, _SOS = 0xD9, 0xDA
+
+
+def require_undamaged(path: str | os.PathLike[str]) -> None:
+    """Raise InvalidInput where the bytes of a PNG, JPEG or WebP are not whole; for TIFF: `require_undamaged_tiff`."""
+    with _mapped(path) as data:
+        fault = None
+        if data[:8] == b"\x89PNG\r\n\x1a\n":
+            fault = find_png_fault(data)
+        elif data[:2] == b"\xff\xd8":
+            fault = find_jpeg_fault(data)
+        elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            fault = find_webp_fault(data)
+    _require_no(fault, path)
+
+
+def require_undamaged_tiff(path: str | os.PathLike[str], file: Image) -> None:
+    """Raise InvalidInput where the first page of a TIFF, which Pillow has opened, is not whole."""
+    with _mapped(path) as data:
+        fault = _find_tiff_fault(data, file)
+    _require_no(fault, path)
+
+
+@contextlib.contextmanager
+def _mapped(path: str | os.PathLike[str]) -> Iterator[Bytes]:
+    with open(path, "rb") as stream:
+        if not os.fstat(stream.fileno()).st_size:  # cannot be mapped
+            yield b""
+            return
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def _require_no(fault: str | None, path: str | os.PathLike[str]) -> None:
+    if fault is not None:
+        raise InvalidInput(f"{path}: is damaged ({fault}); get it anew from where it comes from")
+
+
+def require_decodable(path: str | os.PathLike[str], *, jpeg: bool) -> None:
+    """Raise InvalidInput for damage that libvips, if it is there, meets in a file which it knows.
+
+    A JPEG decoder only warns where it has to guess, which Pillow keeps to itself.
+    """
+    if not is_installed():
+        return
+    try:
+        image = open_with_libvips(path, jpeg=jpeg)
+    except libvips().Error:
+        return
+    for _ in read_bands(path, image, ROWS):
+        pass
+
+
+def is_jpeg(file: Image) -> bool:
+    """Whether a file's pixels are JPEG: its own, or those in a TIFF."""
+    return file.format in ("JPEG", "MPO") or (file.format == "TIFF" and _tags(file).get(COMPRESSION) == JPEG)
+
+
+def find_png_fault(data: Bytes) -> str | None:
+    """Fault of a PNG: a chunk that does not fit its CRC, or no end."""
+    at = 8
+    while at + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        if end + 4 > len(data):
+            return "it is cut off"
+        found = 0
+        for start in range(at + 4, end, PIECE):
+            found = zlib.crc32(data[start : min(start + PIECE, end)], found)
+        if found != struct.unpack_from(">I", data, end)[0]:
+            return f"the CRC of its chunk {name.decode('latin1')!r} at byte {at:,} is wrong"
+        if name == b"IEND":
+            return None
+        at = end + 4
+    return "it is cut off"
+
+
+def find_jpeg_fault(data: Bytes) -> str | None:
+    """Fault of a JPEG's structure: segments that do not follow each other, or no end."""
+    at = 2
+    while at + 2 <= len(data):
+        if data[at] != 0xFF:
+            return f"no marker where one should be, at byte {at:,}"
+        marker = data[at + 1]
+        if marker == 0xFF:  # any number of them may come before a marker
+            at += 1
+        elif marker == _EOI:
+            return None
+        elif marker in _ALONE:
+            at += 2
+        elif at + 4 > len(data):
+            break
+        else:
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+            if marker == _SOS:
+                following = _MARKER.search(data, at)
+                if following is None:
+                    break
+                at = following.start()
+    return "it is cut off"
+
+
+def find_webp_fault(data: Bytes) -> str | None:
+    """Fault of a WebP: chunks that reach beyond its end."""
+    if len(data) < 12:
+        return "it is cut off"
+    end = 8 + struct.unpack_from("<I", data, 4)[0]
+    at = 12
+    while at + 8 <= min(end, len(data)):
+        at += 8 + struct.unpack_from("<I", data, at + 4)[0]
+        at += at % 2
+    if end > len(data) or at > len(data) + 1:
+        return "it is cut off"
+    return None if at in (end, end + 1) else "its chunks do not fill it"
+
+
+def _find_tiff_fault(data: Bytes, file: Image) -> str | None:
+    """Fault of a TIFF's first page: strips or tiles that are missing, beyond its end, or do not fit their checksum."""
+    tags = _tags(file)
+    tiled = TILES in tags
+    starts = _numbers(tags.get(TILES if tiled else STRIPS))
+    lengths = _numbers(tags.get(TILE_LENGTHS if tiled else STRIP_LENGTHS))
+    part = "tile" if tiled else "strip"
+    compression = tags.get(COMPRESSION, UNCOMPRESSED)
+    wanted = _bytes_of_parts(file, tiled)
+    if not lengths and compression == UNCOMPRESSED:  # some old programs leave them out
+        lengths = wanted
+    if len(starts) < len(wanted) or len(lengths) < len(wanted):
+        return f"it has {min(len(starts), len(lengths))} of {len(wanted)} {part}s"
+    for i, (start, length, whole) in enumerate(zip(starts, lengths, wanted, strict=False)):
+        if start + length > len(data):
+            return f"{part} {i} lies beyond its end"
+        if compression == UNCOMPRESSED and length < whole and not tags.get(YCBCR_SUBSAMPLING):
+            return f"{part} {i} has {length:,} of {whole:,} bytes"
+        if compression in DEFLATE:
+            fault = _find_deflate_fault(data[start : start + length], whole)
+            if fault:
+                return f"{part} {i}: {fault}"
+        if compression == JPEG and find_jpeg_fault(data[start : start + length]):
+            return f"{part} {i}: its JPEG is cut off"
+    return None
+
+
+def _find_deflate_fault(data: bytes, whole: int) -> str | None:
+    """Fault of a zlib stream, which ends with a checksum."""
+    inflater = zlib.decompressobj()
+    size = 0
+    try:
+        while not inflater.eof and data:
+            size += len(inflater.decompress(data, PIECE))
+            data = inflater.unconsumed_tail
+    except zlib.error as error:
+        return first_line(error)
+    if not inflater.eof or size < whole:
+        return f"{size:,} of {whole:,} bytes in it"
+    return None
+
+
+def _bytes_of_parts(file: Image, tiled: bool) -> list[int]:
+    """Bytes of each strip or tile of the first page when they are not compressed."""
+    tags = _tags(file)
+    bits = _numbers(tags.get(BITS, 1))
+    separate = tags.get(PLANAR) == SEPARATE
+    each = bits if separate else [sum(bits)]
+    width, height = (tags.get(256, file.width), tags.get(257, file.height))  # of the page, before it is turned
+    if tiled:
+        across, down = tags[TILE_WIDTH], tags[TILE_HEIGHT]
+        count = -(-width // across) * -(-height // down)
+        return [(across * depth + 7) // 8 * down for depth in each for _ in range(count)]
+    rows = min(tags.get(ROWS_PER_STRIP, height), height) or height
+    return [(width * depth + 7) // 8 * min(rows, height - top) for depth in each for top in range(0, height, rows)]
+
+
+def _tags(file: Image) -> dict[int, Any]:
+    tags: dict[int, Any] = file.tag_v2  # type: ignore[attr-defined]
+    return tags
+
+
+def _numbers(value: object) -> Sequence[int]:
+    """Numbers of a tag, which Pillow gives alone where it is one."""
+    return () if value is None else value if isinstance(value, tuple) else (value,)

@@ -1,0 +1,346 @@
+"""Image files decoded whole, and the one table of pixel types: what a file's numbers mean, for both readers.
+
+`files.read_image` decodes everything here.  `streams.RowFile` has libvips decode by rows what both decoders read alike,
+bit for bit (`can_stream`), and takes the rest from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import struct
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError, features
+
+from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.files import require_file
+from memsr_compiler.images.damage import is_jpeg, require_decodable, require_undamaged, require_undamaged_tiff
+from memsr_compiler.images.libvips import count_colours, is_installed, libvips, open_with_libvips, read_bands
+
+Pixels = NDArray[Any]
+
+SAMPLE_FORMAT, PHOTOMETRIC, BITS, EXTRA, PLANAR = 339, 262, 258, 338, 284  # tags of TIFF
+SIGNED, WHITE_IS_ZERO, SEPARATE = 2, 0, 2
+ORIENTATION = 274
+KEY_STEPS = {"L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own: its transparent one is in its own
+BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
+PIECES = 64  # rows that libvips is asked for at a time
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image, upright.
+
+    pixels    (H, W, C), uint8 or uint16: grey or RGB, with alpha last where `alpha` says so
+    profile   the ICC profile that the pixels still follow
+    notes     what a person should know of how it was read
+    """
+
+    pixels: Pixels
+    alpha: bool
+    profile: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Channels of colour: 3 RGB, 1 grey."""
+        return int(self.pixels.shape[2]) - self.alpha
+
+
+@dataclass(frozen=True)
+class PixelType:
+    """A kind of pixels.
+
+    words    what it is called
+    grey     one channel
+    levels   the numbers of an image of that kind, as uint8 or uint16; None: as Pillow converts it to L or RGB
+    own      colours of its own, so that an ICC profile is used up
+    """
+
+    words: str
+    grey: bool = False
+    levels: Callable[[Image.Image], tuple[Pixels, str | None]] | None = None
+    own: bool = False
+
+
+def _sixteen_bits(image: Image.Image) -> tuple[Pixels, str | None]:
+    levels = np.asarray(image).astype(np.uint16)
+    tags = getattr(image, "tag_v2", {})
+    most = (1 << tags.get(BITS, (16,))[0]) - 1  # of 12 bits Pillow keeps the numbers
+    if most < 65535:
+        levels = np.rint(levels * (65535 / most)).astype(np.uint16)
+    return (65535 - levels if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else levels), None
+
+
+def _thirty_two_bits(image: Image.Image) -> tuple[Pixels, str | None]:
+    levels = np.asarray(image)
+    if image.format in ("PNG", "PPM"):  # 16 bits, which Pillow gives, scaled to them, in 32
+        return levels.clip(0, 65535).astype(np.uint16), None
+    raise InvalidInput(
+        f"its pixels are whole numbers of 32 bits, here from {levels.min():,} to {levels.max():,}, and nothing says "
+        "which of them is white: save it with 8 or 16 bits"
+    )
+
+
+def _floating(image: Image.Image) -> tuple[Pixels, str | None]:
+    levels = np.asarray(image)
+    low, high = float(levels.min()), float(levels.max())  # NaN where there is one, and then not within
+    if not 0 <= low <= high <= 1:
+        raise InvalidInput(
+            f"its pixels are floating-point numbers from {low:g} to {high:g}; 0 to 1, black to white, is wanted: "
+            "scale them, or save it with 8 or 16 bits"
+        )
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        levels = 1 - levels
+    return np.rint(levels.astype(np.float64) * 65535).astype(np.uint16), None
+
+
+def _from_cmyk(image: Image.Image) -> tuple[Pixels, str | None]:
+    """Inks as sRGB: by the profile of the file, else as if they were ideal."""
+    profile = image.info.get("icc_profile")
+    why = "has CMYK without a profile, so its colours are a guess"
+    if profile and features.check("littlecms2"):
+        from PIL import ImageCms
+
+        try:
+            inks = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            to_srgb = ImageCms.createProfile("sRGB")
+            intent = ImageCms.Intent(ImageCms.getDefaultIntent(inks))
+            converted = ImageCms.profileToProfile(image, inks, to_srgb, intent, outputMode="RGB")
+            assert converted is not None, "a new image was asked for"
+            return np.asarray(converted), None
+        except ImageCms.PyCMSError as error:
+            why = f"has CMYK, and its profile cannot be used ({first_line(error)}), so its colours are a guess"
+    elif profile:
+        why = "has CMYK, and this Pillow lacks LittleCMS, so its profile is passed over and its colours are a guess"
+    return np.asarray(image.convert("RGB")), why
+
+
+def _from_lab(image: Image.Image) -> tuple[Pixels, str | None]:
+    if not features.check("littlecms2"):
+        raise InvalidInput("its pixels are CIE L*a*b*, which this Pillow, without LittleCMS, cannot convert")
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None, "a new image was asked for"
+    return np.asarray(converted), None
+
+
+PIXEL_TYPES = {  # by Pillow's mode; RGB, RGBA and LA may have 16 bits, which `_bytes_of_sixteen_bits` reads
+    "1": PixelType("black and white", grey=True),
+    "L": PixelType("grey", grey=True),
+    "LA": PixelType("grey with alpha", grey=True),
+    "La": PixelType("grey times alpha", grey=True),
+    "I;16": PixelType("grey of 16 bits", grey=True, levels=_sixteen_bits),
+    "I;16L": PixelType("grey of 16 bits", grey=True, levels=_sixteen_bits),
+    "I;16B": PixelType("grey of 16 bits", grey=True, levels=_sixteen_bits),
+    "I;16N": PixelType("grey of 16 bits", grey=True, levels=_sixteen_bits),
+    "I": PixelType("whole numbers of 32 bits", grey=True, levels=_thirty_two_bits),
+    "F": PixelType("floating-point numbers", grey=True, levels=_floating),
+    "P": PixelType("palette"),
+    "PA": PixelType("palette with alpha"),
+    "RGB": PixelType("RGB"),
+    "RGBX": PixelType("RGB"),
+    "RGBA": PixelType("RGB with alpha"),
+    "RGBa": PixelType("RGB times alpha"),
+    "YCbCr": PixelType("YCbCr"),
+    "CMYK": PixelType("CMYK", levels=_from_cmyk, own=True),
+    "LAB": PixelType("CIE L*a*b*", levels=_from_lab, own=True),
+}
+
+
+@contextlib.contextmanager
+def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterator[Image.Image | None]:
+    """Open an image file, none of whose bytes are damaged; None where libvips alone may know it.
+
+    most_pixels  more are refused before they are decoded; None: as many as make Pillow distrust a file, 179 million
+
+    Raises InvalidInput, also for whatever goes wrong while it is open.
+    """
+    require_file(Path(path))
+    try:
+        require_undamaged(path)
+        with _at_most(most_pixels), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Truncated File Read")  # of a TIFF's tags
+            try:
+                file = Image.open(path)
+            except UnidentifiedImageError:
+                if not is_installed():
+                    raise
+                file = None
+            if file is None:
+                yield None
+                return
+            with file:
+                if most_pixels is not None:
+                    require_pixels(path, file.width, file.height, most_pixels)
+                if file.format == "TIFF":
+                    require_undamaged_tiff(path, file)
+                yield file
+    except InvalidInput as error:
+        raise error if str(path) in str(error) else InvalidInput(f"{path}: {error}") from None
+    except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | os.PathLike[str], error: object) -> InvalidInput:
+    return InvalidInput(
+        f"{path}: not a readable image ({first_line(error)}). Give a PNG, JPEG or another format of Pillow."
+    )
+
+
+def require_pixels(path: str | os.PathLike[str], width: int, height: int, most: int) -> None:
+    """Raise InvalidInput where an image has more pixels than `most`."""
+    if width * height > most:
+        raise InvalidInput(
+            f"{path}: has {width:,} x {height:,} pixels, more than {most:,}: the limit guards against files that are "
+            "made to fill disks; if it is meant, allow more with --max-pixels"
+        )
+
+
+@contextlib.contextmanager
+def _at_most(pixels: int | None) -> Iterator[None]:
+    """Make Pillow's own limit, which is a global, stand aside where there is another."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = before if pixels is None else None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def can_stream(file: Image.Image) -> bool:
+    """Whether libvips decodes such a file by rows, and to the very pixels that `decode` makes of it."""
+    if file.format not in BY_ROWS:
+        return False
+    if file.format == "TIFF":
+        tags = file.tag_v2  # type: ignore[attr-defined]
+        plain = tags.get(SAMPLE_FORMAT, (1,))[0] == 1 and tags.get(PHOTOMETRIC) in (1, 2, 6)
+        exact = set(tags.get(BITS, (1,))) in ({8}, {16}) and tags.get(EXTRA, ()) in ((), (2,))
+        if not (plain and exact and (tags.get(PHOTOMETRIC) != 6 or file.mode == "RGB")):
+            return False
+    palette = file.format == "PNG" and file.mode in ("1", "P")
+    return palette or file.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B")
+
+
+def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: int | None) -> Decoded:
+    """Decode an image that `open_image` opened.  Raises InvalidInput for pixels whose meaning is not known."""
+    if file is None or has_wide_planes(file):
+        return _decode_with_libvips(path, most_pixels)
+    if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
+        require_decodable(path, jpeg=is_jpeg(file))
+    kind = PIXEL_TYPES.get(file.mode)
+    if kind is None:
+        raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
+    if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
+        raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
+    profile = None if kind.own else file.info.get("icc_profile")
+    raw = _raw_mode(file)  # which is gone once it has been decoded
+    alpha, note = file.has_transparency_data, None
+    key = file.info.get("transparency") if file.format == "PNG" and file.mode != "P" else None
+    pixels = _bytes_of_sixteen_bits(path, file, raw)
+    if pixels is not None:
+        alpha = file.mode == "RGBA"
+    elif kind.levels is not None:
+        pixels, note = kind.levels(file)
+        alpha = False
+    else:
+        alpha = alpha and key is None
+        pixels = np.array(file.convert(("L" if kind.grey else "RGB") + "A" * alpha))
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if key is not None:
+        pixels, alpha = _with_key(pixels, np.array(key) * KEY_STEPS.get(raw, 1)), True
+    pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
+    return Decoded(pixels, alpha, profile, () if note is None else (note,))
+
+
+def _with_key(pixels: Pixels, colour: NDArray[Any]) -> Pixels:
+    """The pixels with alpha: none where they have that colour."""
+    visible = (pixels != colour).any(axis=2, keepdims=True)
+    peak = np.array(np.iinfo(pixels.dtype).max, pixels.dtype)
+    return np.concatenate([pixels, visible * peak], axis=2)
+
+
+def _raw_mode(file: Image.Image) -> str:
+    """Arrangement of the file's bytes, in Pillow's words; "" once it has been decoded."""
+    for tile in file.tile:  # type: ignore[attr-defined]
+        return str(tile[3] if isinstance(tile[3], str) else tile[3][0])
+    return ""
+
+
+def has_wide_planes(file: Image.Image) -> bool:
+    """Whether a TIFF has channels of 16 bits in planes of their own, which Pillow takes for 8."""
+    tags = getattr(file, "tag_v2", {})
+    return file.format == "TIFF" and tags.get(PLANAR) == SEPARATE and tags.get(BITS, (8,))[0] == 16
+
+
+def _bytes_of_sixteen_bits(path: str | os.PathLike[str], file: Image.Image, raw: str) -> Pixels | None:
+    """Pixels of several channels of 16 bits, (H, W, C), as they are arranged by the words `raw`; None for others.
+
+    Pillow has no such mode and gives the upper bytes.  Told that the bytes stand the other way round, it gives the
+    lower ones.  Grey with alpha, in PNG, is four bytes a pixel, as RGB with alpha of 8 bits is.
+    """
+    if raw == "LA;16B":
+        with Image.open(io.BytesIO(_as_rgba_of_8_bits(Path(path).read_bytes()))) as four:
+            pairs = np.asarray(four).astype(np.uint16)
+        return pairs[..., 0::2] << 8 | pairs[..., 1::2]
+    if raw[:-1] not in ("RGB;16", "RGBX;16", "RGBA;16"):
+        return None
+    little = raw.endswith("L") or (raw.endswith("N") and sys.byteorder == "little")
+    with Image.open(path) as other:
+        other.tile = [_with_raw_mode(tile, raw[:-1] + "LB"[little]) for tile in other.tile]
+        lower = np.asarray(other).astype(np.uint16)
+    return np.asarray(file).astype(np.uint16) << 8 | lower
+
+
+def _with_raw_mode(tile: Any, raw: str) -> Any:
+    arguments = raw if isinstance(tile[3], str) else (raw, *tile[3][1:])
+    return type(tile)(*tile[:3], arguments) if hasattr(tile, "_fields") else (*tile[:3], arguments)
+
+
+def _as_rgba_of_8_bits(png: bytes) -> bytes:
+    """A PNG whose header says RGB with alpha, of 8 bits; the rest stays."""
+    header = png[12:24] + bytes([8, 6]) + png[26:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+
+
+def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) -> Decoded:
+    """Decode what Pillow does not know.  Raises InvalidInput."""
+    if not is_installed():
+        raise InvalidInput("its pixels are of a kind that is not handled without pyvips: save it as PNG")
+    try:
+        image = open_with_libvips(path, jpeg=False)
+    except libvips().Error:
+        raise _unreadable(path, "neither Pillow nor libvips knows what it is") from None
+    pillows = Image.MAX_IMAGE_PIXELS
+    most = 2 * pillows if most_pixels is None and pillows is not None else most_pixels
+    if most is not None:
+        require_pixels(path, image.width, image.height, most)
+    channels = count_colours(path, image)
+    pixels = np.concatenate(list(read_bands(path, image, PIECES)))
+    fields = image.get_fields()
+    pixels = _turn_upright(pixels, image.get("orientation") if "orientation" in fields else 1)
+    profile = image.get("icc-profile-data") if "icc-profile-data" in fields else None
+    return Decoded(pixels, image.bands > channels, profile)
+
+
+def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
+    """The picture as a camera noted that it is to be shown: EXIF's tag Orientation."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels

@@ -1,0 +1,73 @@
+"""libvips, which decodes and encodes image files by rows: imported where it is needed, opened where damage is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing
+
+FORMATS = {"uchar": np.uint8, "ushort": np.uint16}  # of pixels, those that are handled
+COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}  # channels, by what the colours are called
+
+
+@cache
+def libvips() -> Any:
+    """Import pyvips.  Raises MemsrError if it is not installed."""
+    try:
+        import pyvips
+    except (ImportError, OSError):  # the second where the package is there and libvips is not
+        raise MemsrError(say_missing("pyvips", "reads and writes images by rows")) from None
+    logging.getLogger("pyvips").setLevel(logging.ERROR)  # what it warns of is damage, which is raised too
+    pyvips.cache_set_max(0)  # it would hold files open that are done with
+    return pyvips
+
+
+def is_installed() -> bool:
+    """Whether libvips is there."""
+    try:
+        libvips()
+    except MemsrError:
+        return False
+    return True
+
+
+def open_with_libvips(path: str | os.PathLike[str], *, jpeg: bool, **options: Any) -> Any:
+    """Open a file to read it once from the top.
+
+    jpeg   its pixels are JPEG, whose decoder only warns where it has to guess
+
+    Raises pyvips.Error where libvips does not know it.
+    """
+    fail_on = "warning" if jpeg else "error"
+    return libvips().Image.new_from_file(os.fsencode(path), access="sequential", fail_on=fail_on, **options)
+
+
+def read_bands(path: str | os.PathLike[str], image: Any, rows: int) -> Iterator[NDArray[Any]]:
+    """Pixels from the top, (h, W, C), at most `rows` rows each.  Raises InvalidInput where they are damaged."""
+    vips = libvips()
+    region = vips.Region.new(image)
+    for top in range(0, image.height, rows):
+        height = min(rows, image.height - top)
+        try:
+            raw = region.fetch(0, top, image.width, height)
+        except vips.Error as error:
+            raise InvalidInput(f"{path}: is damaged ({first_line(error.detail or error)})") from None
+        yield np.frombuffer(raw, FORMATS[image.format]).reshape(height, image.width, image.bands)
+
+
+def count_colours(path: str | os.PathLike[str], image: Any) -> int:
+    """Channels of colour, 3 or 1; alpha comes on top.  Raises InvalidInput for pixels of a kind that is not handled."""
+    channels = COLOURS.get(image.interpretation)
+    if channels is None or image.format not in FORMATS or image.bands not in (channels, channels + 1):
+        raise InvalidInput(
+            f"{path}: has {image.bands} bands of {image.format} in {image.interpretation}; RGB or grey of 8 or 16 "
+            "bits is wanted, with or without alpha: convert it first"
+        )
+    return channels

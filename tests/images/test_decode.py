@@ -1,0 +1,235 @@
+"""The table of pixel types: what a file's numbers mean, to the reader of whole images and to the one by rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.raw_images import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, write_png, write_tiff
+from numpy.typing import NDArray
+from PIL import Image
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.images.decode import decode, open_image
+from memsr_compiler.images.files import read_image
+
+pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
+
+from memsr_compiler.images.streams import RowFile
+
+RANDOM = np.random.default_rng(0)
+EIGHT = RANDOM.integers(0, 256, (13, 11, 4)).astype(np.uint8)
+EIGHT[2:5, 3:9, 3] = 0
+DEEP = RANDOM.integers(0, 65536, (13, 11, 4)).astype(np.uint16)
+DEEP[2:5, 3:9, 3] = 0
+SMOOTH = np.stack(np.meshgrid(np.arange(0, 220, 20), np.arange(0, 260, 20)) * 2, axis=2)[..., :3].astype(np.uint8)
+
+Write = Callable[[Path], None]
+
+
+def by_pillow(pixels: NDArray[Any], mode: str, **options: Any) -> Write:
+    def write(path: Path) -> None:
+        from_mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[1 if pixels.ndim == 2 else pixels.shape[2]]
+        image = Image.fromarray(pixels)
+        image.mode == from_mode or pytest.fail("the test's own picture is of another mode")
+        (image if mode == from_mode else image.convert(mode)).save(path, **options)
+
+    return write
+
+
+def tiff(pixels: NDArray[Any], **options: Any) -> Write:
+    return lambda path: write_tiff(path, pixels, **options)
+
+
+def png(levels: NDArray[Any], **options: Any) -> Write:
+    return lambda path: write_png(path, levels, **options)
+
+
+def times_alpha(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    alpha = pixels[..., 3:].astype(int)
+    return np.concatenate([pixels[..., :3] * alpha // 255, alpha], axis=2).astype(np.uint8)
+
+
+def key(*levels: int) -> list[tuple[bytes, bytes]]:
+    return [(b"tRNS", np.array(levels, ">u2").tobytes())]
+
+
+def with_key(pixels: NDArray[Any], colour: Any) -> NDArray[Any]:
+    opaque = (pixels != np.array(colour)).any(axis=2, keepdims=True) * np.iinfo(pixels.dtype).max
+    return np.concatenate([pixels, opaque.astype(pixels.dtype)], axis=2)
+
+
+def sixteen(levels: NDArray[Any]) -> NDArray[np.uint16]:
+    return np.rint(np.asarray(levels, np.float64) * 65535).astype(np.uint16)
+
+
+PALETTE_COLOURS = RANDOM.integers(0, 256, (16, 3)).astype(np.uint8)
+INDICES = RANDOM.integers(0, 16, (13, 11)).astype(np.uint8)
+PLTE = [(b"PLTE", PALETTE_COLOURS.tobytes())]
+SEE_THROUGH = np.array([0, 128, *[255] * 14], np.uint8)
+UNIT = RANDOM.random((13, 11)).astype(np.float32)
+BITS = RANDOM.integers(0, 2, (13, 11)).astype(np.uint8)
+TINY_KEY = EIGHT[0, 0]
+DEEP_KEY = DEEP[0, 0]
+
+# What is known exactly: the file, and its pixels (H, W, C).
+EXACT: dict[str, tuple[str, Write, NDArray[Any]]] = {
+    "grey PNG": ("png", by_pillow(EIGHT[..., 0], "L"), EIGHT[..., :1]),
+    "grey and alpha PNG": ("png", png(EIGHT[..., 2:], bits=8, colour=GREY_ALPHA), EIGHT[..., 2:]),
+    "RGB PNG": ("png", by_pillow(EIGHT[..., :3], "RGB"), EIGHT[..., :3]),
+    "RGBA PNG": ("png", by_pillow(EIGHT, "RGBA"), EIGHT),
+    "interlaced RGBA PNG": ("png", png(EIGHT, bits=8, colour=RGBA, interlaced=True), EIGHT),
+    "1-bit PNG": ("png", png(BITS, bits=1, colour=GREY), BITS[..., None] * np.uint8(255)),
+    "2-bit PNG": ("png", png(INDICES % 4, bits=2, colour=GREY), (INDICES % 4)[..., None] * np.uint8(85)),
+    "4-bit PNG": ("png", png(INDICES, bits=4, colour=GREY), INDICES[..., None] * np.uint8(17)),
+    "4-bit PNG with a key": (
+        "png",
+        png(INDICES, bits=4, colour=GREY, before=key(5)),
+        with_key(INDICES[..., None] * np.uint8(17), [85]),
+    ),
+    "1-bit PNG with a key": (
+        "png",
+        png(BITS, bits=1, colour=GREY, before=key(1)),
+        with_key(BITS[..., None] * np.uint8(255), [255]),
+    ),
+    "RGB PNG with a key": (
+        "png",
+        png(EIGHT[..., :3], bits=8, colour=RGB, before=key(*TINY_KEY[:3])),
+        with_key(EIGHT[..., :3], TINY_KEY[:3]),
+    ),
+    "grey PNG of 16 bits": ("png", png(DEEP[..., 0], bits=16, colour=GREY), DEEP[..., :1]),
+    "grey PNG of 16 bits with a key": (
+        "png",
+        png(DEEP[..., 0], bits=16, colour=GREY, before=key(DEEP_KEY[0])),
+        with_key(DEEP[..., :1], DEEP_KEY[:1]),
+    ),
+    "grey and alpha PNG of 16 bits": ("png", png(DEEP[..., 2:], bits=16, colour=GREY_ALPHA), DEEP[..., 2:]),
+    "RGB PNG of 16 bits": ("png", png(DEEP[..., :3], bits=16, colour=RGB), DEEP[..., :3]),
+    "RGB PNG of 16 bits with a key": (
+        "png",
+        png(DEEP[..., :3], bits=16, colour=RGB, before=key(*DEEP_KEY[:3])),
+        with_key(DEEP[..., :3], DEEP_KEY[:3]),
+    ),
+    "RGBA PNG of 16 bits": ("png", png(DEEP, bits=16, colour=RGBA), DEEP),
+    "interlaced RGBA PNG of 16 bits": ("png", png(DEEP, bits=16, colour=RGBA, interlaced=True), DEEP),
+    "palette PNG": ("png", png(INDICES, bits=4, colour=PALETTE, before=PLTE), PALETTE_COLOURS[INDICES]),
+    "palette PNG with alpha": (
+        "png",
+        png(INDICES, bits=8, colour=PALETTE, before=[*PLTE, (b"tRNS", SEE_THROUGH[:2].tobytes())]),
+        np.dstack([PALETTE_COLOURS[INDICES], SEE_THROUGH[INDICES]]),
+    ),
+    "grey TIFF": ("tif", tiff(EIGHT[..., 0]), EIGHT[..., :1]),
+    "white-is-zero TIFF": ("tif", tiff(EIGHT[..., 0], photometric=0), 255 - EIGHT[..., :1]),
+    "white-is-zero TIFF of 16 bits": ("tif", tiff(DEEP[..., 0], photometric=0), 65535 - DEEP[..., :1]),
+    "1-bit TIFF": ("tif", by_pillow(BITS * np.uint8(255), "1"), BITS[..., None] * np.uint8(255)),
+    "1-bit fax TIFF": (
+        "tif",
+        by_pillow(BITS * np.uint8(255), "1", compression="group4"),
+        BITS[..., None] * np.uint8(255),
+    ),
+    "RGB TIFF": ("tif", tiff(EIGHT[..., :3], photometric=2), EIGHT[..., :3]),
+    "RGB TIFF in planes": ("tif", tiff(EIGHT[..., :3], photometric=2, planes=True), EIGHT[..., :3]),
+    "RGBA TIFF": ("tif", tiff(EIGHT, photometric=2, extra=[2]), EIGHT),
+    "RGB TIFF with a channel for nothing": ("tif", tiff(EIGHT, photometric=2, extra=[0]), EIGHT[..., :3]),
+    "grey and alpha TIFF": ("tif", tiff(EIGHT[..., 2:], extra=[2]), EIGHT[..., 2:]),
+    "grey TIFF of 16 bits": ("tif", tiff(DEEP[..., 0]), DEEP[..., :1]),
+    "big-endian grey TIFF of 16 bits": ("tif", tiff(DEEP[..., 0], big_endian=True), DEEP[..., :1]),
+    "RGB TIFF of 16 bits": ("tif", tiff(DEEP[..., :3], photometric=2), DEEP[..., :3]),
+    "big-endian RGB TIFF of 16 bits": ("tif", tiff(DEEP[..., :3], photometric=2, big_endian=True), DEEP[..., :3]),
+    "RGB TIFF of 16 bits in planes": ("tif", tiff(DEEP[..., :3], photometric=2, planes=True), DEEP[..., :3]),
+    "RGBA TIFF of 16 bits": ("tif", tiff(DEEP, photometric=2, extra=[2]), DEEP),
+    "grey and alpha TIFF of 16 bits": ("tif", tiff(DEEP[..., 2:], extra=[2]), DEEP[..., 2:]),
+    "floating TIFF": ("tif", tiff(UNIT), sixteen(UNIT)[..., None]),
+    "big-endian floating TIFF": ("tif", tiff(UNIT, big_endian=True), sixteen(UNIT)[..., None]),
+    "white-is-zero floating TIFF": ("tif", tiff(UNIT, photometric=0), sixteen(1 - UNIT)[..., None]),
+    "WebP": ("webp", by_pillow(EIGHT[..., :3], "RGB", lossless=True), EIGHT[..., :3]),
+    "WebP with alpha": ("webp", by_pillow(EIGHT, "RGBA", lossless=True, exact=True), EIGHT),
+    "BMP": ("bmp", by_pillow(EIGHT[..., :3], "RGB"), EIGHT[..., :3]),
+    "TGA with alpha": ("tga", by_pillow(EIGHT, "RGBA"), EIGHT),
+}
+# What a decoder makes of it; both have to make the same.
+ALIKE: dict[str, tuple[str, Write]] = {
+    "JPEG": ("jpg", by_pillow(SMOOTH, "RGB", quality=80)),
+    "JPEG of half the colours": ("jpg", by_pillow(SMOOTH, "RGB", quality=80, subsampling=2)),
+    "progressive JPEG": ("jpg", by_pillow(SMOOTH, "RGB", quality=80, progressive=True)),
+    "grey JPEG": ("jpg", by_pillow(SMOOTH[..., 0], "L", quality=80)),
+    "CMYK JPEG": ("jpg", by_pillow(SMOOTH, "CMYK", quality=80)),
+    "CMYK TIFF": ("tif", by_pillow(SMOOTH, "CMYK")),
+    "YCbCr TIFF": ("tif", by_pillow(SMOOTH, "YCbCr")),
+    "JPEG in TIFF": ("tif", by_pillow(SMOOTH, "RGB", compression="jpeg")),
+    "LZW in TIFF": ("tif", by_pillow(SMOOTH, "RGB", compression="tiff_lzw")),
+    "palette TIFF": ("tif", by_pillow(SMOOTH, "P")),
+    "palette TIFF with alpha": ("tif", by_pillow(EIGHT, "PA")),
+    "RGBA TIFF times alpha": ("tif", tiff(times_alpha(EIGHT), photometric=2, extra=[1])),
+    "grey TIFF times alpha": ("tif", tiff(times_alpha(EIGHT)[..., 2:], extra=[1])),
+    "TIFF of 12 bits": ("tif", tiff(EIGHT[:, :8, 0], bits=12, raw=EIGHT.tobytes()[: 13 * 12])),
+    "lossy WebP": ("webp", by_pillow(SMOOTH, "RGB", quality=60)),
+    "lossy WebP with alpha": ("webp", by_pillow(EIGHT, "RGBA", quality=60)),
+    "GIF": ("gif", by_pillow(SMOOTH, "RGB")),
+    "ICO": ("ico", by_pillow(EIGHT, "RGBA")),
+}
+REFUSED: dict[str, tuple[str, Write, str]] = {
+    "floating beyond 1": ("tif", tiff(UNIT * 200), r"floating-point numbers from .* to 19\d\.\d+; 0 to 1"),
+    "floating below 0": ("tif", tiff(UNIT - 1), "floating-point numbers from -"),
+    "NaN": ("tif", tiff(np.full((4, 4), np.nan, np.float32)), "floating-point numbers from nan"),
+    "32 bits": (
+        "tif",
+        tiff(np.arange(256, dtype=np.int32).reshape(16, 16)),
+        "32 bits, here from 0 to 255, and nothing",
+    ),
+    "32 bits without sign": (
+        "tif",
+        tiff(np.arange(256, dtype=np.uint32).reshape(16, 16)),
+        "32 bits, here from 0 to 255",
+    ),
+    "8 bits with a sign": ("tif", tiff(EIGHT[..., 0].astype(np.int8)), "numbers with a sign"),
+    "16 bits with a sign": ("tif", tiff(DEEP[..., 0].astype(np.int16)), "whole numbers of 32 bits"),
+    "floating RGB": ("tif", tiff(np.zeros((4, 4, 3), np.float32), photometric=2), "bands of float in"),
+}
+
+
+def write(tmp_path: Path, case: str) -> Path:
+    suffix, make = (EXACT.get(case) or ALIKE.get(case) or REFUSED[case])[:2]
+    path = tmp_path / f"x.{suffix}"
+    make(path)
+    return path
+
+
+def by_rows(path: Path) -> NDArray[Any]:
+    image = RowFile.open(path)
+    pixels = np.concatenate(list(image._read(4)))
+    assert pixels.shape == (image.height, image.width, image.channels + image.alpha) and pixels.dtype == image.dtype
+    return pixels
+
+
+def whole(path: Path) -> NDArray[Any]:
+    with open_image(path, None) as file:
+        return decode(path, file, None).pixels
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_numbers_mean_what_the_format_says(tmp_path: Path, case: str) -> None:
+    path, expected = write(tmp_path, case), EXACT[case][2]
+    for pixels in (whole(path), by_rows(path)):
+        assert pixels.dtype == expected.dtype
+        assert np.array_equal(pixels, expected)
+    in_eight = read_image(path, keep_grey=True, keep_alpha=True)
+    assert np.array_equal(in_eight, expected if expected.dtype == np.uint8 else np.rint(expected / 257))
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_both_readers_see_the_same(tmp_path: Path, case: str) -> None:
+    path = write(tmp_path, case)
+    pixels = whole(path)
+    assert np.array_equal(by_rows(path), pixels) and np.ptp(pixels) > 100
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_known_is_refused_by_both(tmp_path: Path, case: str) -> None:
+    path = write(tmp_path, case)
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match=rf"{path.name}: .*{REFUSED[case][2]}"):
+            read(path)
