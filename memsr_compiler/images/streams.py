@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_line, say_missing
+from memsr_compiler.files import require_file
 from memsr_compiler.images.files import read_image, require_pixels
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
 from memsr_compiler.images.resize import enlarge_rows
+from memsr_compiler.locks import temporary_file
 
 Pixels = NDArray[Any]
 
@@ -33,6 +35,14 @@ WRITTEN: dict[str, dict[str, Any]] = {  # file name extensions, and how such fil
     ".jpg": {"Q": 95},
     ".jpeg": {"Q": 95},
     ".webp": {"Q": 95},
+}
+SAVERS = {  # what libvips calls the writers
+    ".png": "pngsave",
+    ".tif": "tiffsave",
+    ".tiff": "tiffsave",
+    ".jpg": "jpegsave",
+    ".jpeg": "jpegsave",
+    ".webp": "webpsave",
 }
 EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
@@ -76,6 +86,7 @@ class RowFile:
 
         Raises InvalidInput for what is no image, has too many pixels, or pixels of a kind that is not handled.
         """
+        require_file(path)
         image = _open(path, most_pixels)
         require_pixels(path, image.width, image.height, most_pixels)
         channels = COLOURS.get(image.interpretation)
@@ -108,23 +119,28 @@ class RowFile:
             yield np.rint(np.clip(rows, 0, np.iinfo(self.dtype).max)).astype(self.dtype)
 
     def save(
-        self, path: Path, bands: Iterable[Pixels], scale: int, on_rows: Callable[[int], None] | None = None
+        self,
+        path: Path,
+        bands: Iterable[Pixels],
+        scale: int,
+        on_rows: Callable[[int], None] | None = None,
+        on_whole: Callable[[Path], None] | None = None,
     ) -> None:
         """Write this image's enlarged pixels, `scale` times as large, with its own alpha (enlarged by bicubic
         interpolation), ICC profile, EXIF, XMP, IPTC, orientation and resolution.
 
-        bands    (h, scale * width, channels), in this image's dtype, from the top
-        on_rows  hears of each how many rows it has
+        bands     (h, scale * width, channels), in this image's dtype, from the top
+        on_rows   hears of each how many rows it has
+        on_whole  hears where the file is, before it takes its name; what it raises is raised, and there is no file
 
         The file appears whole or not at all.  Raises ExportError where it cannot be written.
         """
         pipe = Pipe()
         alpha = RowBuffer(self._alpha(scale)) if self.alpha and path.suffix.lower() not in OPAQUE else None
         png = PngPieces(self.width * scale, self.channels + (alpha is not None), self.dtype)
-        staged = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-        writer = Writer(lambda: self._encode(pipe, staged, path.suffix.lower()))
-        try:
-            with _vips_errors(path):
+        with _explain_errors(path), temporary_file(path.parent) as (staged, _):
+            writer = Writer(lambda: self._encode(pipe, staged, path.suffix.lower()))
+            try:
                 writer.start()
                 pipe.put(png.start(self.height * scale), writer)
                 for band in bands:
@@ -135,16 +151,14 @@ class RowFile:
                 pipe.put(png.end(), writer)
                 pipe.put(b"", writer)
                 writer.finish()
+            finally:
+                pipe.abort()
+                writer.join()
             with open(staged, "rb+") as written:
                 os.fsync(written.fileno())
+            if on_whole is not None:
+                on_whole(staged)
             os.replace(staged, path)
-        except OSError as error:
-            raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
-        finally:
-            pipe.abort()
-            writer.join()
-            with contextlib.suppress(OSError):
-                staged.unlink(missing_ok=True)
 
     def _encode(self, pipe: Pipe, staged: Path, suffix: str) -> None:
         """Encode and write the file, in the writer's thread."""
@@ -157,7 +171,7 @@ class RowFile:
         for name in original.get_fields():
             if name in KEPT or name.startswith("exif-"):
                 image.set_type(original.get_typeof(name), name, original.get(name))
-        image.write_to_file(str(staged), **WRITTEN[suffix])
+        getattr(image, SAVERS[suffix])(os.fsencode(staged), **WRITTEN[suffix])
 
 
 def _open(path: Path, most_pixels: int) -> Any:
@@ -167,7 +181,7 @@ def _open(path: Path, most_pixels: int) -> Any:
     """
     vips = _vips()
     try:
-        return vips.Image.new_from_file(str(path), access="sequential", fail_on="truncated")
+        return vips.Image.new_from_file(os.fsencode(path), access="sequential", fail_on="truncated")
     except vips.Error:  # BMP, say: what Pillow alone can read, it reads whole, upright and in 8 bits
         pixels = read_image(path, keep_grey=True, keep_alpha=True, most_pixels=most_pixels)
         height, width, bands = pixels.shape
@@ -191,8 +205,10 @@ class RowBuffer:
 
 
 @contextlib.contextmanager
-def _vips_errors(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _vips().Error as error:
         raise ExportError(f"{path}: cannot be written ({first_line(error.detail or error)})") from None
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
