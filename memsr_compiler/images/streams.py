@@ -181,12 +181,27 @@ def _open(path: Path, most_pixels: int) -> Any:
     """
     vips = _vips()
     try:
-        return vips.Image.new_from_file(os.fsencode(path), access="sequential", fail_on="truncated")
+        return _load(vips, path, access="sequential", fail_on="truncated")
     except vips.Error:  # BMP, say: what Pillow alone can read, it reads whole, upright and in 8 bits
         pixels = read_image(path, keep_grey=True, keep_alpha=True, most_pixels=most_pixels)
         height, width, bands = pixels.shape
         image = vips.Image.new_from_memory(pixels.tobytes(), width, height, bands, "uchar")
         return image.copy(interpretation="srgb" if bands > 2 else "b-w")
+
+
+def _load(vips: Any, path: Path, **options: Any) -> Any:
+    """Open a file whatever its name: pyvips wants UTF-8, and takes what is in brackets at the end for options."""
+    name = str(path)
+    if name.isprintable() and not name.endswith("]"):  # half a surrogate pair, for a byte that is no UTF-8, is not
+        return vips.Image.new_from_file(name, **options)
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        return vips.Image.new_from_source(vips.Source.new_from_descriptor(handle), "", **options)
+    finally:
+        os.close(handle)  # libvips has one of its own
 
 
 class RowBuffer:
