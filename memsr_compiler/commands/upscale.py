@@ -146,7 +146,7 @@ def _advance(job: Job, scale: int, advance: Done) -> Callable[[int], None]:
 
 
 def _explain(source: Path, error: Exception) -> str:
-    """What is wrong with an image, with its path."""
+    """Reason why an image could not be enlarged, with its path."""
     if isinstance(error, MemsrError):
         return str(error) if str(source) in str(error) else f"{source}: {error}"
     if isinstance(error, MemoryError):
