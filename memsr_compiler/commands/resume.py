@@ -1,51 +1,113 @@
-"""The images of a folder that are done, so that a run that was stopped goes on where it was."""
+"""The images of a folder that are done, so that a run that was stopped goes on where it was, wherever that is."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO
 
+from memsr_compiler.errors import ExportError
 from memsr_compiler.files import atomic_write
 
 NAME = ".memsrc-upscale.json"
 
 
-@dataclass
-class Journal:
-    """A record of results, kept in the folder that they go to.
+class JournalNotWritten(ExportError):
+    """The record of what is done cannot be kept, so that going on would be in vain."""
 
-    work  what is done to every image: what it depends on, as text;   done  result by name: what image it is of, and how
-    large it is itself
-    """
 
-    path: Path
-    work: str
-    done: dict[str, Any] = field(default_factory=dict)
+@dataclass(frozen=True)
+class ImageState:
+    """Facts on an image file: cheap to compare, and different once it has been changed."""
+
+    path: str
+    size: int
+    time: int
 
     @staticmethod
-    def of(folder: Path, work: str) -> Journal:
-        """The journal of a folder; empty if there is none, it cannot be read, or is about other work."""
-        path = folder / NAME
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            same = content["work"] == work and isinstance(content["done"], dict)
-        except (OSError, ValueError, TypeError, KeyError):
-            same = False
-        return Journal(path, work, content["done"] if same else {})
+    def of(image: Path) -> ImageState:
+        """Raises OSError where it is gone."""
+        status = image.stat()
+        return ImageState(str(image.resolve()), status.st_size, status.st_mtime_ns)
 
-    def has(self, image: Path, result: Path) -> bool:
+
+class Journal(AbstractContextManager["Journal"]):
+    """A record of results, kept in the folder that they go to.
+
+    Lines of JSON: what is done to every image, as text, with the results of earlier runs by name; then one for each
+    result, `[name, [image's path, size, time, result's size]]`.  A result is noted before it takes its name, with its
+    own time: one that is there with this size and time is done, whenever the process was killed, and what somebody
+    else has put there is not taken for it.
+    """
+
+    def __init__(self, folder: Path, work: str) -> None:
+        """Go on with the journal of a folder; with an empty one if it cannot be read, or is about other work."""
+        self._path, self._work = folder / NAME, work
+        self._done = _read(self._path, work)
+        self._file: BinaryIO | None = None  # until there is something to write
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def has(self, image: ImageState, result: Path) -> bool:
         """Whether the result is there, of this image as it is now."""
-        return result.is_file() and self.done.get(result.name) == _identity(image, result)
+        entry = self._done.get(result.name)
+        return result.is_file() and entry in (_entry(image, result), _entry(image, result, timed=True))
 
-    def add(self, image: Path, result: Path) -> None:
-        self.done[result.name] = _identity(image, result)
-        with atomic_write(self.path) as file:
-            file.write(json.dumps({"work": self.work, "done": self.done}).encode())
+    def announce(self, image: ImageState, result: Path, staged: Path) -> None:
+        """Note that a file will take its name as a result."""
+        self._add(result.name, _entry(image, staged, timed=True))
+
+    def confirm(self, image: ImageState, result: Path) -> None:
+        """Note that it has."""
+        self._add(result.name, _entry(image, result))
+
+    def _add(self, name: str, entry: list[Any]) -> None:
+        try:
+            file = self._file = self._file or self._begin()
+            file.write(_encode([name, entry]))
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise JournalNotWritten(f"{self._path}: cannot be written ({error.strerror or error})") from None
+        except ExportError as error:
+            raise JournalNotWritten(str(error)) from None
+        self._done[name] = entry
+
+    def _begin(self) -> BinaryIO:
+        with atomic_write(self._path) as file:
+            file.write(_encode({"work": self._work, "done": self._done}))
+        return open(self._path, "ab")
 
 
-def _identity(image: Path, result: Path) -> list[Any]:
-    """Facts on an image and its result: cheap to compare, and different once either has been changed."""
-    status = image.stat()
-    return [str(image.resolve()), status.st_size, status.st_mtime_ns, result.stat().st_size]
+def _read(path: Path, work: str) -> dict[str, Any]:
+    """Results by name; what the last line lacks, if the machine went down, is not known."""
+    done: dict[str, Any] = {}
+    try:
+        head, *lines = path.read_bytes().splitlines()
+        begun = json.loads(head)
+        if begun["work"] != work:
+            return {}
+        done.update(begun["done"])
+        for line in lines:
+            name, entry = json.loads(line)
+            done[name] = entry
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return done
+
+
+def _entry(image: ImageState, result: Path, *, timed: bool = False) -> list[Any]:
+    status = result.stat()
+    return [image.path, image.size, image.time, status.st_size, *([status.st_mtime_ns] if timed else [])]
+
+
+def _encode(content: object) -> bytes:
+    return json.dumps(content).encode() + b"\n"

@@ -6,15 +6,19 @@ import glob
 import hashlib
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
-from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.resume import Journal
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.commands.output import Done, Talk
+from memsr_compiler.commands.resume import ImageState, Journal, JournalNotWritten
+from memsr_compiler.errors import InvalidInput, MemsrError, SomeNotDone, escape_controls, first_line
+from memsr_compiler.files import is_image_name, list_files, require_file
 from memsr_compiler.images.streams import WRITTEN, RowFile
+from memsr_compiler.locks import hold_folder, remove_leftovers
 from memsr_compiler.plain.read import read_plain_file
 from memsr_compiler.runtime.upscale_file import ByBands, RowEngine, WholeFrame, enlarge_file
 from memsr_compiler.runtime.upscaler import Upscaler
@@ -24,73 +28,172 @@ PATTERN = "*?["
 
 @dataclass(frozen=True)
 class Job:
-    """An image file and what is to become of it."""
+    """An image file, as it was when it was looked at, and what is to become of it."""
 
     image: RowFile
+    state: ImageState
     target: Path
 
 
+@dataclass
+class Folder:
+    """A folder of results: what is to be done, what has been.
+
+    kept    results that were there;   failed   why an image could not be enlarged, by its path
+    """
+
+    talk: Talk
+    jobs: list[Job] = field(default_factory=list)
+    finished: list[Job] = field(default_factory=list)
+    kept: list[Path] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
+
+    @contextmanager
+    def passing_over(self, source: Path) -> Iterator[None]:
+        """Whatever goes wrong with one image does not stop the others."""
+        try:
+            yield
+        except JournalNotWritten:
+            raise
+        except Exception as error:  # of decoder, network and encoder: there is no base to all that can be wrong
+            self.failed[source] = _explain(source, error)
+            self.talk.warn(f"{self.failed[source]}; passed over")
+
+
 def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
-    """Find the images, check all, enlarge one after the other."""
+    """Enlarge an image, or all of a folder."""
     for number in (signal.SIGINT, signal.SIGTERM):  # everything is imported: from here on either tidies up
         signal.signal(number, signal.default_int_handler)
     sources, several = _sources(options.source)
     if several:
         _make_folder(options.target)
+        with hold_folder(options.target):
+            _run_folder(sources, options, reading, talk)
+        return
     engine = _engine(options, reading, talk)
     scale = _scale(engine, options.scale)
-    journal = Journal.of(options.target, _work(options, reading, scale)) if several else None
-    jobs, kept, failed = _jobs(sources, options, journal, talk)
+    job = _look_at(sources[0], options.target, scale, options, talk)
+    remove_leftovers(options.target.parent)
     seconds = time.perf_counter()
-    finished = []
-    with talk.bar(sum(job.image.width * job.image.height for job in jobs)) as advance:
-        for job in jobs:
-            image, name = job.image, job.image.path.name
+    with talk.bar(job.image.width * job.image.height) as advance:
+        enlarge_file(engine, job.image, job.target, scale, _advance(job, scale, advance))
+    _tell([job], [], {}, scale, time.perf_counter() - seconds, talk)
 
-            def on_rows(rows: int, image: RowFile = image, name: str = name) -> None:
-                advance(rows * image.width / scale, name)
 
-            try:
-                enlarge_file(engine, image, job.target, scale, on_rows)
-            except InvalidInput as error:
-                if not several:
-                    raise
-                failed.append(name)
-                talk.warn(f"{error}; passed over")
-                continue
-            if journal is not None:
-                journal.add(image.path, job.target)
-            finished.append(job)
+def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
+    """Look at all images, enlarge one after the other."""
+    engine = _engine(options, reading, talk)
+    scale = _scale(engine, options.scale)
+    targets = _targets(sources, options.target)
+    owners = _owners(targets)
+    folder = Folder(talk)
+    seconds = time.perf_counter()
+    with Journal(options.target, _work(options, reading, scale)) as journal:
+        for source, target in targets.items():
+            with folder.passing_over(source):
+                if owners[target] is not source:
+                    raise InvalidInput(f"{source}: would become {target}, as {owners[target]} does; rename it")
+                _sort_in(source, target, folder, journal, scale, options)
+        with talk.bar(sum(job.image.width * job.image.height for job in folder.jobs)) as advance:
+            for job in folder.jobs:
+                with folder.passing_over(job.image.path):
+                    _do(job, engine, scale, journal, advance)
+                    folder.finished.append(job)
     seconds = time.perf_counter() - seconds
+    if folder.failed and not folder.finished and not folder.kept:
+        raise InvalidInput(_say_failed(folder.failed, sources))
+    _tell(folder.finished, folder.kept, folder.failed, scale, seconds, talk)
+    if folder.kept:
+        talk.say(f"done before  {len(folder.kept)} of {len(sources)}, left as they are")
+    for reason in folder.failed.values():
+        talk.say(f"passed over  {escape_controls(reason)}")
+    if folder.failed:
+        raise SomeNotDone(_say_failed(folder.failed, sources))
+
+
+def _sort_in(source: Path, target: Path, folder: Folder, journal: Journal, scale: int, options: UpscaleOptions) -> None:
+    """Look at an image: its result is there already, or it is a job.  Raises whatever speaks against it."""
+    require_file(source)
+    if not options.overwrite and journal.has(ImageState.of(source), target):
+        folder.kept.append(target)
+    else:
+        folder.jobs.append(_look_at(source, target, scale, options, folder.talk))
+
+
+def _look_at(source: Path, target: Path, scale: int, options: UpscaleOptions, talk: Talk) -> Job:
+    """Open an image; warn of what its result will lack.  Raises InvalidInput where it cannot be enlarged."""
+    state = ImageState.of(source)
+    image = RowFile.open(source, most_pixels=options.max_pixels)
+    _check_target(source, target, options.overwrite)
+    for warning in image.warnings(target):
+        talk.warn(warning)
+    return Job(image, state, target)
+
+
+def _do(job: Job, engine: RowEngine, scale: int, journal: Journal, advance: Done) -> None:
+    """Enlarge an image of a folder."""
+
+    def on_whole(staged: Path) -> None:
+        if ImageState.of(job.image.path) != job.state:
+            raise InvalidInput(f"{job.image.path}: has changed since it was looked at; run the command again")
+        journal.announce(job.state, job.target, staged)
+
+    enlarge_file(engine, job.image, job.target, scale, _advance(job, scale, advance), on_whole)
+    journal.confirm(job.state, job.target)
+
+
+def _advance(job: Job, scale: int, advance: Done) -> Callable[[int], None]:
+    return lambda rows: advance(rows * job.image.width / scale, job.image.path.name)
+
+
+def _explain(source: Path, error: Exception) -> str:
+    """Reason why an image could not be enlarged, with its path."""
+    if isinstance(error, MemsrError):
+        return str(error) if str(source) in str(error) else f"{source}: {error}"
+    if isinstance(error, MemoryError):
+        return f"{source}: there is not enough memory for it"
+    if isinstance(error, OSError):
+        return f"{source}: {error.strerror or error}"
+    return f"{source}: {type(error).__name__}: {first_line(error)}"
+
+
+def _say_failed(failed: Mapping[Path, str], sources: Sequence[Path]) -> str:
+    named = ", ".join(path.name for path in list(failed)[:5]) + (", ..." if len(failed) > 5 else "")
+    if len(failed) == 1:
+        ((path, reason),) = failed.items()
+        named = f"{path.name}: {reason.removeprefix(f'{path}: ')}"
+    return f"{len(failed)} of {len(sources)} images could not be enlarged: {named}"
+
+
+def _tell(
+    finished: Sequence[Job], kept: Sequence[Path], failed: Mapping[Path, str], scale: int, seconds: float, talk: Talk
+) -> None:
     talk.json(
         {
             "scale": scale,
             "seconds": seconds,
             "written": [{"image": str(job.image.path), "result": str(job.target)} for job in finished],
             "done_before": [str(path) for path in kept],
-            "failed": failed,
+            "failed": [path.name for path in failed],
+            "passed_over": list(failed.values()),
         }
     )
     for job in finished:
         size = f"{job.image.width}x{job.image.height} -> {job.image.width * scale}x{job.image.height * scale}"
-        talk.say(f"written      {job.target}  ({size})")
-    if kept:
-        talk.say(f"done before  {len(kept)} of {len(sources)}, left as they are")
-    if failed:
-        named = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
-        raise InvalidInput(f"{len(failed)} of {len(sources)} images could not be enlarged: {named}")
+        talk.say(f"written      {escape_controls(str(job.target))}  ({size})")
 
 
 def _sources(source: str) -> tuple[list[Path], bool]:
     """The files, and whether it is to be a folder of results."""
     path = Path(source)
     if path.is_dir():
-        paths = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        paths = list_files(path)
     elif path.is_file():
         return [path], False
     elif any(letter in source for letter in PATTERN):
-        paths = sorted(Path(p) for p in glob.glob(source) if Path(p).is_file())
+        paths = sorted(p for p in map(Path, glob.glob(source)) if is_image_name(p.name) or not p.is_dir())
     else:
+        require_file(path)
         raise InvalidInput(f"{source}: there is no such file or folder")
     if not paths:
         raise InvalidInput(f"{source}: no file found there; give a folder with images, or a pattern in quotes")
@@ -152,45 +255,27 @@ def _scale(engine: RowEngine, factor: int | None) -> int:
     return own
 
 
-def _jobs(
-    sources: Sequence[Path], options: UpscaleOptions, journal: Journal | None, talk: Talk
-) -> tuple[list[Job], list[Path], list[str]]:
-    """Work that is to be done; results that are there already; names of files that cannot be read."""
-    jobs: list[Job] = []
-    kept: list[Path] = []
-    failed: list[str] = []
-    becomes: dict[Path, Path] = {}
-    for source in sources:
-        target = options.target if journal is None else _target(source, options.target, sources)
-        other = becomes.setdefault(target, source)
-        if other is not source:
-            raise InvalidInput(f"{other} and {source}: would both become {target}; do them in separate folders")
-        if journal is not None and not options.overwrite and journal.has(source, target):
-            kept.append(target)
-            continue
-        try:
-            image = RowFile.open(source, most_pixels=options.max_pixels)
-        except InvalidInput as error:
-            if journal is None:
-                raise
-            failed.append(source.name)
-            talk.warn(f"{error}; passed over")
-            continue
-        _check_target(source, target, options.overwrite)
-        for warning in image.warnings(target):
-            talk.warn(warning)
-        jobs.append(Job(image, target))
-    if not jobs and not kept:
-        raise InvalidInput(f"{options.source}: no readable image in it")
-    return jobs, kept, failed
+def _targets(sources: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Results by image: of its own name, as PNG where files of its kind are not written, with its kind where two would
+    be one.
+    """
+    stems = Counter(path.stem for path in sources)
+    targets = {}
+    for path in sources:
+        kind = "" if path.suffix.lower() in WRITTEN else ".png"
+        name = path.name if not kind or stems[path.stem] > 1 else path.stem
+        targets[path] = folder / f"{name}{kind}"
+    return targets
 
 
-def _target(source: Path, folder: Path, sources: Sequence[Path]) -> Path:
-    """The image's own name; as PNG where files of its kind are not written, with its kind where two would be one."""
-    if source.suffix.lower() in WRITTEN:
-        return folder / source.name
-    alike = [p for p in sources if p.stem == source.stem]
-    return folder / f"{source.name if len(alike) > 1 else source.stem}.png"
+def _owners(targets: Mapping[Path, Path]) -> dict[Path, Path]:
+    """The first image of each result.  Raises InvalidInput where images of different folders would become one."""
+    owners: dict[Path, Path] = {}
+    for path, target in targets.items():
+        other = owners.setdefault(target, path)
+        if other.parent != path.parent:
+            raise InvalidInput(f"{other} and {path}: would both become {target}; do them in separate folders")
+    return owners
 
 
 def _check_target(source: Path, target: Path, overwrite: bool) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from memsr_compiler.errors import InvalidInput, say_missing
 from memsr_compiler.files import list_files
 from memsr_compiler.images.decode import decode, open_image
+from memsr_compiler.locks import temporary_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,14 +76,14 @@ def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
         raise InvalidInput(f"{path}: array of shape {image.shape}. Give (H, W, 3), (H, W, 1) or (H, W).")
     pixels = to_uint8(image)
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels).save(partial)
-        partial.replace(path)
-    except (OSError, ValueError, KeyError) as error:  # KeyError: a format that Pillow only reads
+        kind = Image.registered_extensions()[path.suffix.lower()]
+        with temporary_file(path.parent) as (staged, file):
+            Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels).save(file, kind)
+            file.close()
+            staged.replace(path)
+    except (OSError, ValueError, KeyError) as error:  # KeyError: no format has this extension, or Pillow only reads it
         raise InvalidInput(f"{path}: not written ({error}). Check folder and extension.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def png(image: NDArray[Any]) -> bytes:

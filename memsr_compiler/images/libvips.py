@@ -39,14 +39,25 @@ def is_installed() -> bool:
 
 
 def open_with_libvips(path: str | os.PathLike[str], *, jpeg: bool, **options: Any) -> Any:
-    """Open a file to read it once from the top.
+    """Open a file to read it once from the top, whatever its name.
 
     jpeg   its pixels are JPEG, whose decoder only warns where it has to guess
 
-    Raises pyvips.Error where libvips does not know it.
+    Raises pyvips.Error where libvips does not know it, and InvalidInput where it cannot be read.
     """
-    fail_on = "warning" if jpeg else "error"
-    return libvips().Image.new_from_file(os.fsencode(path), access="sequential", fail_on=fail_on, **options)
+    vips, name = libvips(), str(path)
+    options |= {"access": "sequential", "fail_on": "warning" if jpeg else "error"}
+    # pyvips wants UTF-8, which half a surrogate pair, for a byte that is none, is not, and takes brackets for options.
+    if name.isprintable() and not name.endswith("]"):
+        return vips.Image.new_from_file(name, **options)
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        return vips.Image.new_from_source(vips.Source.new_from_descriptor(handle), "", **options)
+    finally:
+        os.close(handle)  # libvips has one of its own
 
 
 def read_bands(path: str | os.PathLike[str], image: Any, rows: int) -> Iterator[NDArray[Any]]:

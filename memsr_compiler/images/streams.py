@@ -25,6 +25,7 @@ from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
 from memsr_compiler.images.png_colours import HEAD, Chunk, describe_colours, pack_chunks, read_colour_chunks
 from memsr_compiler.images.resize import enlarge_rows
 from memsr_compiler.images.transparency import extend_bands
+from memsr_compiler.locks import temporary_file
 
 Pixels = NDArray[Any]
 
@@ -37,6 +38,14 @@ WRITTEN: dict[str, dict[str, Any]] = {  # file name extensions, and how such fil
     ".jpg": {"Q": 95},
     ".jpeg": {"Q": 95},
     ".webp": {"Q": 95},
+}
+SAVERS = {  # what libvips calls the writers
+    ".png": "pngsave",
+    ".tif": "tiffsave",
+    ".tiff": "tiffsave",
+    ".jpg": "jpegsave",
+    ".jpeg": "jpegsave",
+    ".webp": "webpsave",
 }
 EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
@@ -161,23 +170,28 @@ class RowFile:
         return told
 
     def save(
-        self, path: Path, bands: Iterable[Pixels], scale: int, on_rows: Callable[[int], None] | None = None
+        self,
+        path: Path,
+        bands: Iterable[Pixels],
+        scale: int,
+        on_rows: Callable[[int], None] | None = None,
+        on_whole: Callable[[Path], None] | None = None,
     ) -> None:
         """Write this image's enlarged pixels, `scale` times as large, with its own alpha (enlarged by bicubic
         interpolation), ICC profile, EXIF, XMP, IPTC, orientation and resolution.
 
-        bands    (h, scale * width, channels), in this image's dtype, from the top
-        on_rows  hears of each how many rows it has
+        bands     (h, scale * width, channels), in this image's dtype, from the top
+        on_rows   hears of each how many rows it has
+        on_whole  hears where the file is, before it takes its name; what it raises is raised, and there is no file
 
         The file appears whole or not at all.  Raises ExportError where it cannot be written.
         """
         pipe = Pipe()
         alpha = RowBuffer(self._alpha(scale)) if self.keeps_alpha(path) else None
         png = PngPieces(self.width * scale, self.channels + (alpha is not None), self.dtype)
-        staged = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-        writer = Writer(lambda: self._encode(pipe, staged, path.suffix.lower()))
-        try:
-            with _vips_errors(path):
+        with _explain_errors(path), temporary_file(path.parent) as (staged, _):
+            writer = Writer(lambda: self._encode(pipe, staged, path.suffix.lower()))
+            try:
                 writer.start()
                 pipe.put(png.start(self.height * scale), writer)
                 for band in bands:
@@ -188,16 +202,14 @@ class RowFile:
                 pipe.put(png.end(), writer)
                 pipe.put(b"", writer)
                 writer.finish()
+            finally:
+                pipe.abort()
+                writer.join()
             with open(staged, "rb+") as written:
                 os.fsync(written.fileno())
+            if on_whole is not None:
+                on_whole(staged)
             os.replace(staged, path)
-        except OSError as error:
-            raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
-        finally:
-            pipe.abort()
-            writer.join()
-            with contextlib.suppress(OSError):
-                staged.unlink(missing_ok=True)
 
     def _encode(self, pipe: Pipe, staged: Path, suffix: str) -> None:
         """Encode and write the file, in the writer's thread."""
@@ -208,7 +220,7 @@ class RowFile:
         if suffix == ".png" and self.chunks:
             _write_png(image, staged, self.chunks)
         else:
-            image.write_to_file(str(staged), **WRITTEN[suffix])
+            getattr(image, SAVERS[suffix])(os.fsencode(staged), **WRITTEN[suffix])
 
     def _tell(self, image: Any) -> Any:
         """An image of libvips, with what this file has beside its pixels."""
@@ -293,8 +305,10 @@ class RowBuffer:
 
 
 @contextlib.contextmanager
-def _vips_errors(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except libvips().Error as error:
         raise ExportError(f"{path}: cannot be written ({first_line(error.detail or error)})") from None
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -127,12 +127,18 @@ class WholeFrame:
 
 
 def enlarge_file(
-    engine: RowEngine, image: RowFile, target: Path, scale: int, on_rows: Callable[[int], None] | None = None
+    engine: RowEngine,
+    image: RowFile,
+    target: Path,
+    scale: int,
+    on_rows: Callable[[int], None] | None = None,
+    on_whole: Callable[[Path], None] | None = None,
 ) -> None:
     """Write `image`, `scale` times as large, to `target`, whole or not at all.
 
-    scale    the network's own; any for one that works on enlarged images (scale 1)
-    on_rows  hears how many rows of the result have been written
+    scale     the network's own; any for one that works on enlarged images (scale 1)
+    on_rows   hears how many rows of the result have been written
+    on_whole  hears where the whole result is before it takes its name
 
     Raises InvalidInput for a damaged image and a limit that is too small, ExportError where it cannot be written.
     """
@@ -144,7 +150,7 @@ def enlarge_file(
     peak = np.iinfo(image.dtype).max
     bands = _by_luma(engine, source, scale) if engine.takes.channels == 1 else _by_colours(engine, source, scale)
     rounded = (np.rint(np.clip(rows, 0, 1) * peak).astype(image.dtype) for rows in bands)
-    image.save(target, rounded, scale, on_rows)
+    image.save(target, rounded, scale, on_rows, on_whole)
 
 
 @dataclass(frozen=True)

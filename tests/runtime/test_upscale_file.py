@@ -235,17 +235,19 @@ def test_a_folder_goes_on_where_it_stopped(run: Run, model: Path, tmp_path: Path
     Image.fromarray(pixels(9, 9)).save(photos / "scan.bmp")
     (photos / "notes.txt").write_text("no image")
     first = run("upscale", photos, large, "--model", model)
-    assert first[0] == 2 and "1 of 5 images could not be enlarged: notes.txt" in first[2]
+    assert first[0] == 3 and "1 of 5 images could not be enlarged: notes.txt" in first[2]
     (photos / "notes.txt").unlink()
     assert sorted(p.name for p in large.glob("*.png")) == ["0.png", "1.png", "2.png", "scan.png"]
     (large / "1.png").unlink()
     Image.fromarray(pixels(20, 20)).save(photos / "2.png")  # another image now
+    old, before = (large / "2.png").read_bytes(), (large / "0.png").stat().st_mtime_ns
     refused = run("upscale", photos, large, "--model", model)
-    assert refused[0] == 2 and "2.png: is there already" in refused[2]
+    assert refused[0] == 3 and "2.png: is there already" in refused[2]
+    assert "done before  2 of 4" in refused[1] and (large / "1.png").exists()
+    assert (large / "2.png").read_bytes() == old
     (large / "2.png").unlink()
-    before = (large / "0.png").stat().st_mtime_ns
     second = run("upscale", photos, large, "--model", model)
-    assert second[0] == 0 and "done before  2 of 4" in second[1]
+    assert second[0] == 0 and "done before  3 of 4" in second[1]
     assert (large / "0.png").stat().st_mtime_ns == before
     assert read_back(large / "2.png").shape == (40, 40, 3)
     assert run("upscale", f"{photos}/[01].png", large, "--model", model)[0] == 0
@@ -309,7 +311,7 @@ def test_an_interrupt_leaves_nothing_half_written(model: Path, tmp_path: Path, n
     command = [sys.executable, "-m", "memsr_compiler", "upscale", str(tmp_path), str(folder), "--model", str(model)]
     process = subprocess.Popen([*command, "--threads", "1"], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not (folder.is_dir() and list(folder.glob(".in.*"))) and time.monotonic() < deadline:
+    while not (folder.is_dir() and list(folder.glob(".memsr-*.tmp"))) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(number)

@@ -1,0 +1,109 @@
+"""Kills `memsrc upscale` of a folder again and again: python kill_upscale.py MODEL PHOTOS PLACE [KILLS] [SEED].
+
+Imports once and forks for each run, so that a kill costs a fraction of a second.  First, it kills before and after each
+renaming, removal and durable write of a run; then at random moments.  After each kill a run has to complete, with the
+results of a run that was left alone, bit for bit, and nothing else in the folder.  Writes how many of each there were.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime  # noqa: F401  # before the fork: it takes longest
+
+from memsr_compiler import cli
+from memsr_compiler.commands import upscale  # noqa: F401
+
+POINTS = ("replace", "fsync", "unlink")  # of os
+JOURNAL = ".memsrc-upscale.json"
+
+
+def start(model: Path, photos: Path, out: Path, prepare: Callable[[], None] = lambda: None) -> int:
+    """Begin a run in a process of its own."""
+    if child := os.fork():
+        return child
+    with open(os.devnull, "w") as silence:
+        os.dup2(silence.fileno(), 1)
+        os.dup2(silence.fileno(), 2)
+    sys.argv = ["memsrc", "upscale", str(photos), str(out), "--model", str(model), "--threads", "1", "-q"]
+    prepare()
+    try:
+        cli.main()
+    except SystemExit as end:
+        os._exit(end.code if isinstance(end.code, int) else 0)
+    os._exit(99)
+
+
+def finish(model: Path, photos: Path, out: Path) -> None:
+    """Run to the end."""
+    status = os.waitstatus_to_exitcode(os.waitpid(start(model, photos, out), 0)[1])
+    assert status == 0, f"exit status {status} after a kill: {sorted(os.listdir(out))}"
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != JOURNAL}
+
+
+def die_at(number: int, after: bool) -> Callable[[], None]:
+    """Kill the process itself at the number-th of the points, before or after it."""
+    count = 0
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = function(*arguments, **options)
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return counted
+
+    def prepare() -> None:
+        for name in POINTS:
+            setattr(os, name, wrap(getattr(os, name)))
+
+    return prepare
+
+
+def main(model: Path, photos: Path, place: Path, kills: int, seed: int) -> None:
+    begun = time.monotonic()
+    finish(model, photos, place / "undisturbed")
+    seconds = time.monotonic() - begun
+    expected = contents(place / "undisturbed")
+    assert len(expected) == len(os.listdir(photos))
+    points = 0
+    for after in (False, True):
+        for number in range(1, 1000):
+            out = place / f"point {number} {after}"
+            child = start(model, photos, out, die_at(number, after))
+            if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+                break  # there are no more points
+            points += 1
+            finish(model, photos, out)
+            assert contents(out) == expected, f"other results after a kill at point {number}, after: {after}"
+    chance = random.Random(seed)
+    for i in range(kills):
+        out = place / f"random {i}"
+        for _ in range(chance.choice((1, 1, 2, 3))):  # some die again while they go on
+            child = start(model, photos, out)
+            time.sleep(chance.uniform(0, seconds))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        finish(model, photos, out)
+        assert contents(out) == expected, f"other results after random kill {i}"
+    sys.stdout.write(f"{points} points, {kills} random, undisturbed {seconds:.2f} s\n")
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    main(*map(Path, arguments[:3]), *map(int, (arguments[3:] + ["20", "0"][len(arguments) - 3 :])[:2]))
