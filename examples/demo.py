@@ -19,6 +19,7 @@ from rich.table import Table
 
 from memsr_compiler import check_certificate, check_equivalence, compile_to_plain, export_onnx, load_teacher, shrink
 from memsr_compiler.analysis.cost import cost_of_graph
+from memsr_compiler.arithmetic import join_arithmetics, name_arithmetic
 from memsr_compiler.commands.output import Talk, widths_text
 from memsr_compiler.images.files import sample_photographs, to_image, to_tensor, write_image
 from memsr_compiler.images.metrics import psnr
@@ -47,7 +48,8 @@ def main(folder: Path) -> None:
 
     check_certificate(teacher, folder / "plain.onnx")
     exact = check_equivalence(teacher, net).require()
-    say.print(f"certificate checked; float64 deviation on probes {exact.deviation:.1e} (bound {exact.bound:.1e})")
+    say.print(f"certificate checked; deviation on probes {exact.deviation:.1e} (bound {exact.bound:.1e})")
+    say.print(f"  ({exact.arithmetic})")
 
     start = time.perf_counter()
     with one_thread(), Talk().progress() as step:  # one: others may be at work here too
@@ -72,6 +74,8 @@ def main(folder: Path) -> None:
     say.print(table)
     say.print(f"widths: plain {widths_text(net.widths)}")
     say.print(f"        student {widths_text(student.widths)}")
+    arithmetics = {"teacher": name_arithmetic("float32", "torch"), **{n: o.arithmetic for n, o in networks.items()}}
+    say.print(f"computed in: {join_arithmetics(arithmetics)}")
     say.print(f"largest difference between teacher and ONNX Runtime, both float32: {worst:.1e}")
     say.print(f"pictures in {folder}: low, teacher, plain, student (enlarged), high")
 

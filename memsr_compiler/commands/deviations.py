@@ -1,4 +1,4 @@
-"""How far a plain network that is about to be written is from its teacher, and whether that will do."""
+"""Deviation of a plain network that is about to be written from its teacher, and whether it will do."""
 
 from __future__ import annotations
 

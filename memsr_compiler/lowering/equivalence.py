@@ -159,7 +159,7 @@ def most_accepted(peak: float, dtype: torch.dtype, input_range: Range) -> float:
     """Largest deviation that a person accepts, whatever explains it: half a grey level of 255, two in float16.
 
     After half a level an 8-bit output moves by one at most.  float16 has 11 digits where 8-bit images have 8: what
-    trained networks lose in it, teachers and plain networks alike, is up to one level (docs/results/exactness.md).  The
+    trained networks lose in it, teachers and plain networks alike, is about one level (docs/results/exactness.md).  The
     255 levels are those of the input range; of half the largest output where that goes beyond twice the range.
     """
     low, high = input_range

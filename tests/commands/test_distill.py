@@ -58,6 +58,7 @@ def test_a_student_is_distilled_and_written(run: Run, distill: Command, tmp_path
     assert status == 0, err
     told = json.loads(out)
     assert set(told["psnr"]) == {"bicubic", "teacher", "student before", "student after"}
+    assert told["arithmetic"] == "float32, by torch on the CPU"
     assert told["psnr"]["student after"] >= told["psnr"]["student before"]
     assert {p.name for p in (tmp_path / "run").iterdir()} >= {
         "best.ckpt", "config.yaml", "log.jsonl", "student.onnx", "student.safetensors", "tensorboard", "versions.yaml",

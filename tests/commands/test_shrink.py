@@ -62,6 +62,7 @@ def test_every_way_to_say_how_narrow(
     assert status == 0, err
     found = json.loads(out)
     told = found["student"]
+    assert found["arithmetic"] == "float32, by torch on the CPU"
     assert found["widths"] == load_plain(tmp_path / "student.onnx").widths
     assert found["size"] == ([100, 50] if "--size" in budget else [960, 540])
     if "--max-params" in budget:

@@ -25,6 +25,8 @@ def test_a_sweep_is_a_table_a_file_and_a_plot(run: Run, teacher: Path, photograp
     assert [row["network"] for row in rows] == ["bicubic", "width 8", "width 16", "teacher"]
     for row in rows:
         assert f"{float(row['psnr_y_db']):.3f} dB" in out
+    assert [row["arithmetic"] for row in rows] == ["", *["float32, by torch on the CPU"] * 3]
+    assert "computed in  float32, by torch on the CPU" in out
     assert int(rows[1]["parameters"]) < int(rows[2]["parameters"])
     assert rows[1]["widths"].startswith("3 8 ")
     words = [node.text for node in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}text")]

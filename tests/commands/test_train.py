@@ -86,6 +86,7 @@ def test_networks_are_trained(run: Run, photographs: Path, tmp_path: Path, arch:
     )
     assert status == 0, err
     assert {Path(name).name for name in json.loads(out)["written"]} == written
+    assert json.loads(out)["arithmetic"] == "float32, by torch on the CPU"
     assert all((tmp_path / "run" / name).exists() for name in written)
 
 

@@ -191,6 +191,8 @@ def test_table_csv_and_plot(run: Run, models: Path, tmp_path: Path) -> None:
         assert words in out
     rows = list(csv.DictReader((tmp_path / "b.csv").open()))
     assert [row["network"] for row in rows] == [str(file) for file in files]
+    assert rows[0]["arithmetic"] == "float32, by torch on the CPU"
+    assert "plain.onnx: float32, by ONNX Runtime on the CPU" in out
     assert float(rows[0]["ratio"]) == 1.0 and int(rows[1]["parameters"]) > 0
     labels = ElementTree.parse(tmp_path / "b.svg").getroot().itertext()
     assert any("plain.onnx" in text for text in labels)
@@ -205,6 +207,7 @@ def test_json_and_png(run: Run, models: Path, tmp_path: Path) -> None:
     told = json.loads(out)
     (found,) = told["models"]
     assert told["size"] == [24, 16] and told["provider"] == "cpu" and len(found["seconds"]) == 2
+    assert found["arithmetic"] == "float32, by ONNX Runtime on the CPU"
     assert found["engine"] == "ONNX Runtime, cpu" and found["peak_memory_bytes"] >= 0
     status, out, _ = run("eval", models / "plain.safetensors", "--data", models / "data", "--threads", 1, "--json")
     (score,) = json.loads(out)["models"].values()

@@ -89,6 +89,7 @@ def test_the_command_has_a_table_a_file_and_a_plot(run: Run, tmp_path: Path) -> 
     status, out, err = run(*given, *more, "--json")
     assert status == 0, err
     values = json.loads(out)["cka"]
+    assert json.loads(out)["arithmetic"] == "float32, by torch on the CPU"
     assert len(values) == 4 and len(values[0]) == 6 and all(0 <= v <= 1 for row in values for v in row)
     assert len((tmp_path / "cka.csv").read_text().splitlines()) == 5
     root = ElementTree.fromstring((tmp_path / "cka.svg").read_text())

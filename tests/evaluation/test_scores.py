@@ -251,6 +251,7 @@ def test_teacher_and_plain_side_by_side(run: Run, models: Path, tmp_path: Path) 
     out_csv = tmp_path / "scores.csv"
     status, out, err = run("eval", "bicubic", *files, "--data", models / "data", "--csv", out_csv)
     assert status == 0, err
+    assert "computed in  bicubic: float64, by NumPy on the CPU; teacher.pt: float32, by torch on the CPU; plain" in out
     assert all(word in out for word in ("x2", "2 images", "bicubic", "teacher.pt", "0.png", "average"))
     status, out, _ = run("eval", "bicubic", *files, "--data", models / "data", "--json")
     found = json.loads(out)
@@ -260,8 +261,10 @@ def test_teacher_and_plain_side_by_side(run: Run, models: Path, tmp_path: Path) 
     for file in files[1:]:
         assert averages[str(file)]["psnr"] == pytest.approx(first["psnr"], abs=PSNR_ROUNDING)
         assert averages[str(file)]["ssim"] == pytest.approx(first["ssim"], abs=1e-5)
+    words = ["float64, by NumPy on the CPU", "float32, by torch on the CPU", "float32, by ONNX Runtime on the CPU"]
+    assert [told["arithmetic"] for told in found["models"].values()] == [*words, words[1]]
     rows = list(csv.DictReader(out_csv.open()))
-    assert len(rows) == 4 * 2
+    assert len(rows) == 4 * 2 and [row["arithmetic"] for row in rows[::2]] == [*words, words[1]]
     of_bicubic = [float(row["psnr_y_db"]) for row in rows if row["model"] == "bicubic"]
     assert np.mean(of_bicubic) == pytest.approx(averages["bicubic"]["psnr"], abs=1e-3)
 

@@ -239,10 +239,13 @@ def test_quantize_tells_what_it_costs(run: Run, folder: Path, tmp_path: Path) ->
     status, told, err = run(*command, "--samples", "4", "--seed", "1", "--data", folder / "data")
     assert (status, err) == (0, "")
     assert all(word in told for word in ("float32", "int8", "PSNR on 2 images", "32x24", " kB", "written"))
+    assert "computed in  float32: float32, by ONNX Runtime on the CPU; int8: 8-bit integers" in told
     status, told, err = run(*command, "--json")
     found = json.loads(told)
     assert (status, err) == (0, "") and found["psnr_on"] == "the calibration photographs"
     assert found["bytes"] == {"float32": (folder / "plain.onnx").stat().st_size, "int8": out.stat().st_size}
+    integers = "8-bit integers, float32 between them, by ONNX Runtime on the CPU"
+    assert found["arithmetic"] == {"float32": "float32, by ONNX Runtime on the CPU", "int8": integers}
     assert found["time_ratio"] > 0 and found["size"] == [32, 24]
     assert run(*command, "--quiet") == (0, "", "")
 
