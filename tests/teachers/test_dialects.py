@@ -207,6 +207,9 @@ def test_a_branch_that_is_missing_or_of_another_shape(tmp_path: Path) -> None:
     assert f"do not fit ecbsr: missing {key}" in words
     words = refusal({**state, key: torch.zeros(1)}, tmp_path / "a.pth")
     assert f"{key} is (1,) in the file, not (5,)" in words
+    for dtype in (torch.int8, torch.complex64):  # of a quantised file; of no network
+        words = refusal({**state, key: state[key].to(dtype)}, tmp_path / "a.pth")
+        assert f"{key} is {dtype} in the file" in words
     words = refusal({**state, "backbone.1.conv1x1_odd.k0": torch.zeros(1)}, tmp_path / "a.pth")
     assert "unexpected backbone.1.conv1x1_odd.k0" in words
 

@@ -23,13 +23,14 @@ Value = TypeVar("Value")
 class Dialect:
     """Key names under which others distribute weights of a family.
 
-    name       whose names they are
-    infer      as `Family.infer`, of a state dict with these names
-    translate  the weights under the family's own names, from a state dict that `infer` took and the arguments of the
-               network that they are for
-    unsaid     in the place of `Family.unsaid`; None: that
-    habits     in the place of `Family.habits`; None: that
-    own        arguments that `translate` takes and the network does not
+    name         whose names they are
+    infer        as `Family.infer`, of a state dict with these names
+    translate    the weights under the family's own names, from a state dict that `infer` took and the arguments of the
+                 network that they are for
+    unsaid       in the place of `Family.unsaid`; None: that
+    habits       in the place of `Family.habits`; None: that
+    own          arguments that `translate` takes and the network does not
+    known_range  lowest and highest pixel value that the code with these names takes; None: as the family's weights show
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dialect:
     unsaid: Unsaid | None = None
     habits: tuple[str, ...] | None = None
     own: frozenset[str] = frozenset()
+    known_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

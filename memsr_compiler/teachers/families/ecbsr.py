@@ -151,12 +151,14 @@ def _merge_edge(state: dict[str, Tensor], name: str, outputs: int, inputs: int) 
 
 
 def _take(state: dict[str, Tensor], name: str, **shapes: tuple[int, ...] | None) -> list[Tensor]:
-    """Take tensors out of the state dict, as float64.  Raises KeyError, ValueError for another shape."""
+    """Take tensors out of the state dict, as float64.  Raises KeyError, ValueError for another shape or no weights."""
     taken = []
     for key, shape in shapes.items():
         tensor = state.pop(f"{name}.{key}")
         if shape is not None and tensor.shape != shape:
             raise ValueError(f"{name}.{key} is {tuple(tensor.shape)} in the file, not {shape}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name}.{key} is {tensor.dtype} in the file")
         taken.append(tensor.double())
     return taken
 
