@@ -53,7 +53,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
 
         step("reading the network")
         net = compile_to_plain(
-            teacher.module,
+            teacher,
             carry=options.carry,
             constant=constant,
             tail=options.tail,

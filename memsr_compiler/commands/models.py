@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memsr_compiler.commands.options import TeacherOptions
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.teachers import set_up, teacher_arguments
+from memsr_compiler.commands.teachers import say_assumed, set_up, teacher_arguments
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.runtime.open import Model, NetworkFile, open_model
 from memsr_compiler.runtime.runners import Provider
@@ -15,7 +15,9 @@ def open_network(options: TeacherOptions, talk: Talk, *, provider: Provider, thr
 
     Raises InvalidInput for a file that is no network, or one that does not work on photographs.
     """
-    return open_model(network_file(options, talk), provider=provider, threads=threads)
+    model = open_model(network_file(options, talk), provider=provider, threads=threads)
+    say_assumed(options.teacher, model.assumed, talk)
+    return model
 
 
 def network_file(options: TeacherOptions, talk: Talk) -> NetworkFile:
@@ -31,4 +33,5 @@ def network_file(options: TeacherOptions, talk: Talk) -> NetworkFile:
         prefix=options.prefix,
         allow_pickle=options.allow_pickle,
         input_range=options.input_range,
+        probe=not options.no_probe,
     )

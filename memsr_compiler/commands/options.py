@@ -153,10 +153,20 @@ class ReadingOptions:
         bool, option("Execute what the file asks for; only for files you trust", "--allow-pickle", panel=READING)
     ] = False
 
+    no_probe: Annotated[
+        bool,
+        option(
+            "Do not try on a photograph what a file does not say: the network is not trained, or restores none",
+            "--no-probe",
+            panel=READING,
+        ),
+    ] = False
+
     def of(self, path: Path) -> TeacherOptions:
         """These options for one file."""
         return TeacherOptions(
             teacher=path,
+            no_probe=self.no_probe,
             input_range=self.input_range,
             arch=self.arch,
             arch_args=self.arch_args,

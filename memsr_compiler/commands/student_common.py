@@ -26,6 +26,7 @@ from memsr_compiler.plain.read import is_plain
 from memsr_compiler.student.calibration_images import photographs_as_inputs, sample_inputs
 from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.shrink import shrink
+from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.trace.trace import trace
 
 
@@ -33,7 +34,8 @@ from memsr_compiler.trace.trace import trace
 class Source:
     """A teacher, or a plain network that was made of one, and what it is.
 
-    plain   cost of its plain form, predicted for a teacher;   cost   its own
+    plain    cost of its plain form, predicted for a teacher;   cost   its own
+    assumed  what its file does not say
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class Source:
     words: str
     cost: Cost
     plain: Cost | None
+    assumed: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -80,7 +83,9 @@ def read_source(options: TeacherOptions, align: int, talk: Talk) -> Source:
             "with tensors"
         )
     takes = Takes(graph.scale, channels, input_range)
-    return Source(teacher.module, takes, describe(teacher, input_range), cost_of_graph(graph), predicted)
+    return Source(
+        teacher.module, takes, describe(teacher, input_range), cost_of_graph(graph), predicted, teacher.assumed
+    )
 
 
 def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
@@ -98,7 +103,7 @@ def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
     cost = cost_of_layers([(tuple(layer.weight.shape), layer.shuffle) for layer in net])
     words = f"a plain network of {len(net.layers)} layers, made by {net.info.tool}"
     takes = Takes(net.info.scale, net.info.channels, net.info.input_range)
-    return Source(net, takes, words, cost, cost)
+    return Source(net, takes, words, cost, cost, net.info.assumed)
 
 
 def read_material(folder: Path | None, takes: Takes, talk: Talk) -> Material:
@@ -129,7 +134,7 @@ def derive(
     if options.paper and options.init != "memsr":
         raise InvalidInput("--paper is for --init memsr; the default mode is not the paper's")
     return shrink(
-        teacher.model,
+        Teacher(module=teacher.model, input_range=teacher.takes.input_range, assumed=teacher.assumed),
         **budget,
         **{name: value for name, value in chosen.items() if value is not None},
         size=options.size,
@@ -139,7 +144,6 @@ def derive(
         paper=parse_paper_options(options.paper or ()),
         seed=options.seed,
         align=options.align,
-        input_range=teacher.takes.input_range,
         device=options.device,
         on_step=on_step,
     )

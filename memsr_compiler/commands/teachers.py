@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memsr_compiler.commands.options import TeacherOptions
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read(options: TeacherOptions, talk: Talk) -> tuple[Teacher, tuple[float, float]]:
-    """Read a teacher, and the range of its input values: as told, else what its family expects, else 0 to 1."""
+    """Read a teacher, and the range of its input values; what is assumed is said aloud."""
     from memsr_compiler.teachers.load import read_teacher  # with torch, which upscale, say, does without
 
     set_up(options, talk)
@@ -30,8 +31,17 @@ def read(options: TeacherOptions, talk: Talk) -> tuple[Teacher, tuple[float, flo
         arch_args=arguments or None,
         prefix=options.prefix,
         allow_pickle=options.allow_pickle,
+        input_range=options.input_range,
+        probe=not options.no_probe,
     )
-    return teacher, options.input_range or teacher.input_range
+    say_assumed(options.teacher, teacher.assumed, talk)
+    return teacher, teacher.input_range
+
+
+def say_assumed(path: Path, assumed: Sequence[str], talk: Talk) -> None:
+    """Say on standard error what was assumed of a network, as its file does not tell."""
+    if assumed and not talk.quiet:
+        talk.err.print(f"{path}: assumed: {', '.join(assumed)}", markup=False)
 
 
 def set_up(options: TeacherOptions, talk: Talk) -> None:

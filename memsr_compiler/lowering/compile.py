@@ -131,7 +131,8 @@ def compile_to_plain(
     certificate = _claim(stages, traced.graph, teacher.input_range)
     tensors = tuple(list_carried(certificate, traced.graph))
     layers, exact = _layers(stages, dtype)
-    net = PlainNet(layers, _info(traced, certificate, carry, tensors), exact=exact).eval()
+    info = _info(traced, certificate, carry, tensors, teacher.assumed)
+    net = PlainNet(layers, info, exact=exact).eval()
     net.certificate = certificate = replace(certificate, plain_sha256=net.sha256())
     watch.lap("build")
     rounding = checker.check(traced.graph, net.checkable(), certificate) / (torch.finfo(dtype).eps / 2)
@@ -228,7 +229,9 @@ def _claim(stages: Sequence[StageGraph], teacher: ir.Graph, input_range: Range) 
     return Certificate(teacher.sha256(), "", input_range, tuple(proved))
 
 
-def _info(traced: Traced, certificate: Certificate, carry: Carrying, tensors: Sequence[Carried]) -> PlainInfo:
+def _info(
+    traced: Traced, certificate: Certificate, carry: Carrying, tensors: Sequence[Carried], assumed: tuple[str, ...]
+) -> PlainInfo:
     return PlainInfo(
         scale=traced.graph.scale,
         channels=traced.graph.input.channels,
@@ -239,6 +242,7 @@ def _info(traced: Traced, certificate: Certificate, carry: Carrying, tensors: Se
         receptive_field=receptive_field(traced.graph),
         image_skip=traced.image_skip.mode if traced.image_skip else "",
         tool=f"memsr_compiler {VERSION}",
+        assumed=assumed,
     )
 
 

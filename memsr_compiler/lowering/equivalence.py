@@ -232,6 +232,7 @@ def _common_range(*networks: Teacher | Function) -> Range:
     stated = [
         *(teacher.input_range for teacher in teachers if isinstance(teacher.module, PlainNet)),
         *(teacher.input_range for teacher in teachers if not teacher.range_is_assumed),
+        *(teacher.input_range for teacher in teachers if teacher.path is not None),  # which was probed
     ]
     return stated[0] if stated else (0.0, 1.0)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from memsr_compiler.errors import InvalidInput
 
+_BETWEEN = "; "  # assumptions in a line of text
+
 
 @dataclass(frozen=True)
 class Takes:
@@ -41,6 +43,7 @@ class PlainInfo:
     receptive_field  how many input pixels away from an output pixel may still change it
     image_skip       "" or, say, "bicubic": the enlarged image that has to be added to the output
     tool             the version that made it
+    assumed          what its teacher's file did not say, in words: see `Teacher.assumed`
     """
 
     scale: int
@@ -52,6 +55,7 @@ class PlainInfo:
     receptive_field: int
     image_skip: str
     tool: str
+    assumed: tuple[str, ...] = ()
 
     @property
     def largest_shift(self) -> float:
@@ -64,7 +68,11 @@ class PlainInfo:
     def to_strings(self) -> dict[str, str]:
         """The info as text, which is all that file metadata hold."""
         low, high = self.input_range
-        return {k: f"{low} {high}" if k == "input_range" else str(v) for k, v in asdict(self).items()}
+        text = {k: str(v) for k, v in asdict(self).items()} | {"input_range": f"{low} {high}"}
+        if not self.assumed:
+            del text["assumed"]
+            return text
+        return text | {"assumed": _BETWEEN.join(self.assumed)}
 
     @staticmethod
     def from_strings(text: Mapping[str, str]) -> PlainInfo:
@@ -72,4 +80,5 @@ class PlainInfo:
         low, high = text["input_range"].split()
         values: dict[str, Any] = {k: int(text[k]) for k in ("scale", "channels", "receptive_field")}
         values |= {k: text[k] for k in ("carry", "guarantee", "teacher_sha256", "image_skip", "tool")}
-        return PlainInfo(input_range=(float(low), float(high)), **values)
+        assumed = tuple(text["assumed"].split(_BETWEEN)) if "assumed" in text else ()
+        return PlainInfo(input_range=(float(low), float(high)), assumed=assumed, **values)

@@ -47,6 +47,7 @@ _INFO = (
     "teacher_sha256",
     "receptive_field",
     "image_skip",
+    "assumed",
 )
 
 
@@ -95,7 +96,7 @@ class Manifest:
         """The manifest as text, for a file's metadata."""
         info = self.info.to_strings()
         layers = [{"weight": layer.weight, "relu": layer.relu, "shuffle": layer.shuffle} for layer in self.layers]
-        text = {PLAIN_FORMAT_KEY: FORMAT} | {key: info[key] for key in _INFO}
+        text = {PLAIN_FORMAT_KEY: FORMAT} | {key: info[key] for key in _INFO if key in info}
         text |= {
             "dtype": self.dtype,
             "layers": json.dumps(layers, separators=(",", ":")),

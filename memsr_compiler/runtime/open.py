@@ -17,6 +17,7 @@ from memsr_compiler.plain.read import is_plain
 from memsr_compiler.quantization.quantize import cost_of_quantized, takes_of
 from memsr_compiler.runtime.runners import OrtNetwork, Provider, Runner, TorchNetwork
 from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.teachers.readings import probe_range
 from memsr_compiler.teachers.teacher import Teacher, measure_takes
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.trace import trace
@@ -26,7 +27,8 @@ from memsr_compiler.trace.trace import trace
 class NetworkFile:
     """A file, and how to read it if it holds a teacher: see `read_teacher`.
 
-    input_range   of its input values; None: what its family expects, else 0 to 1
+    input_range   of its input values; None: what the file says, else what its family expects, else 0 to 1
+    probe         try on a photograph what the file does not say
     """
 
     path: Path
@@ -35,6 +37,7 @@ class NetworkFile:
     allow_pickle: bool = False
     input_range: tuple[float, float] | None = None
     prefix: str = ""
+    probe: bool = True
 
     def teacher(self) -> Teacher:
         return read_teacher(
@@ -43,16 +46,19 @@ class NetworkFile:
             arch_args=self.arch_args or None,
             prefix=self.prefix,
             allow_pickle=self.allow_pickle,
+            input_range=self.input_range,
+            probe=self.probe,
         )
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network, what it takes, and what to call it."""
+    """A network, what it takes, and what to call it.  assumed: what its file does not say, see `Teacher`."""
 
     name: str
     network: Runner
     takes: Takes
+    assumed: tuple[str, ...] = ()
 
 
 def open_runner(file: NetworkFile, *, provider: Provider = "cpu", threads: int | None = None) -> Runner:
@@ -79,14 +85,16 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
         return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
     runner: Runner
     if path.suffix == ".onnx":
-        runner, expected = OrtNetwork(path, provider=provider, threads=threads), (0.0, 1.0)
+        runner = OrtNetwork(path, provider=provider, threads=threads)
         stated = _stated_takes(runner, path)
         if stated is not None:
             return Model(path.name, runner, _require_agreement(file, stated))
+        input_range, assumed = probe_range(runner, path, file.input_range, probe=file.probe)
     else:  # read once: a pickle that is allowed to be executed is executed once
         teacher = file.teacher()
-        runner, expected = _in_torch(teacher.module, provider, threads), teacher.input_range
-    return Model(path.name, runner, measure_takes(runner, file.input_range or expected, str(path)))
+        runner = _in_torch(teacher.module, provider, threads)
+        input_range, assumed = teacher.input_range, teacher.assumed
+    return Model(path.name, runner, measure_takes(runner, input_range, str(path)), assumed)
 
 
 def common_scale(models: Sequence[Model], told: int | None) -> int:

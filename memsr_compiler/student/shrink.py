@@ -143,7 +143,7 @@ def shrink(
         teacher_cost=teacher_cost,
         seconds={**watch.seconds, **derived.seconds},
     )
-    return PlainNet(layers, _describe(leveled, init), None, report).eval()
+    return PlainNet(layers, _describe(leveled, init, teacher.assumed), None, report).eval()
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def _refit_steps(teacher: LeveledTeacher, widths: Sequence[int], inputs: Sequenc
     return 0 if steps < REFIT_LEAST else min(steps, REFIT_STEPS)
 
 
-def _describe(teacher: LeveledTeacher, mode: Mode) -> PlainInfo:
+def _describe(teacher: LeveledTeacher, mode: Mode, assumed: tuple[str, ...]) -> PlainInfo:
     """Description of a student, for its file."""
     return PlainInfo(
         scale=teacher.scale,
@@ -285,4 +285,5 @@ def _describe(teacher: LeveledTeacher, mode: Mode) -> PlainInfo:
         receptive_field=sum(kernel // 2 for kernel in teacher.kernels),
         image_skip=teacher.image_skip.mode if teacher.image_skip else "",
         tool=f"memsr_compiler {VERSION}",
+        assumed=assumed,
     )

@@ -15,6 +15,7 @@ import logging
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -25,11 +26,14 @@ from torch import nn
 
 from memsr_compiler.errors import InvalidInput, RefusedPickle, first_line
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
+from memsr_compiler.plain.read import is_plain, read_plain_file
 from memsr_compiler.teachers import pickle_scan, pt2
-from memsr_compiler.teachers.families.registry import Family, find_family
+from memsr_compiler.teachers.families.registry import find_family
+from memsr_compiler.teachers.readings import Readings, choose_reading, read_family, read_module
+from memsr_compiler.teachers.remarks import Remarks, read_remarks
 from memsr_compiler.teachers.spandrel import build_by_spandrel
-from memsr_compiler.teachers.state_dict import assemble, call, check_tensors, load_strictly
-from memsr_compiler.teachers.teacher import ASSUMED_RANGE, Teacher
+from memsr_compiler.teachers.state_dict import call, check_tensors, load_strictly
+from memsr_compiler.teachers.teacher import Range, Teacher
 from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap
 from memsr_compiler.torch_helpers import one_thread
 
@@ -45,9 +49,19 @@ def load_teacher(
     arch_args: Mapping[str, object] | None = None,
     prefix: str = "",
     allow_pickle: bool = False,
+    input_range: Range | None = None,
+    probe: bool = True,
 ) -> nn.Module:
     """The module of `read_teacher`, with the same arguments and errors."""
-    return read_teacher(path, arch=arch, arch_args=arch_args, prefix=prefix, allow_pickle=allow_pickle).module
+    return read_teacher(
+        path,
+        arch=arch,
+        arch_args=arch_args,
+        prefix=prefix,
+        allow_pickle=allow_pickle,
+        input_range=input_range,
+        probe=probe,
+    ).module
 
 
 def read_teacher(
@@ -57,6 +71,8 @@ def read_teacher(
     arch_args: Mapping[str, object] | None = None,
     prefix: str = "",
     allow_pickle: bool = False,
+    input_range: Range | None = None,
+    probe: bool = True,
 ) -> Teacher:
     """The teacher in a .pt, .pth, .ckpt, .safetensors, .pt2 or .onnx file.
 
@@ -66,29 +82,26 @@ def read_teacher(
     prefix        what the keys of the network begin with in a file of several, "generator_ema."; "": the one network
                   there is, its averaged weights if it has such
     allow_pickle  execute the code that a pickled module or a .pt2 archive asks for; what it imports is logged
+    input_range   of its values; None: what the file says, else what its family expects, else 0 to 1
+    probe         try what the file does not say on a photograph: where the network restores that with another constant
+                  or range than the usual, these are taken, and a warning is logged. False: assume the usual, of a
+                  network that is not trained yet, say
 
-    Weights are loaded strictly. Raises InvalidInput, its subclass RefusedPickle if reading would execute
-    code, each saying what is wrong with the file and what to do; UnsupportedModel for an ONNX graph that
-    cannot be read.
+    What is assumed is listed in the teacher's `assumed`. Weights are loaded strictly. Raises InvalidInput, its
+    subclass RefusedPickle if reading would execute code, each saying what is wrong with the file and what to do, also
+    where a family's network restores no photograph however it is read; UnsupportedModel for an ONNX graph that cannot
+    be read.
     """
     path = Path(path)
     try:
         data = _read(path)
-        network, family, hyper, assumed = _load(path, data, arch, dict(arch_args or {}), prefix, allow_pickle)
+        readings = _load(path, data, arch, dict(arch_args or {}), prefix, allow_pickle, input_range)
+        teacher = choose_reading(readings, path) if probe else readings.teacher(readings.variants[0])
     except RefusedPickle as error:
         raise RefusedPickle(f"{path}: {error}") from error
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
-    known = family is not None and family.input_range is not None
-    return Teacher(
-        module=network,
-        input_range=family.input_range if family and family.input_range else (0.0, 1.0),
-        family=family.name if family else "",
-        hyper=hyper,
-        assumed=assumed if known else (*assumed, ASSUMED_RANGE),
-        sha256=hashlib.sha256(data).hexdigest(),
-        path=path,
-    )
+    return replace(teacher, sha256=hashlib.sha256(data).hexdigest(), path=path)
 
 
 def _read(path: Path) -> bytes:
@@ -105,35 +118,44 @@ def _read(path: Path) -> bytes:
 
 @one_thread()
 def _load(
-    path: Path, data: bytes, arch: str | None, options: dict[str, object], prefix: str, allow_pickle: bool
-) -> tuple[nn.Module, Family | None, dict[str, object], tuple[str, ...]]:
+    path: Path,
+    data: bytes,
+    arch: str | None,
+    options: dict[str, object],
+    prefix: str,
+    allow_pickle: bool,
+    input_range: Range | None,
+) -> Readings:
     kind = _kind(path, data)
     if kind in ("pt2", "onnx"):
         if arch is not None or prefix:
             option = "--prefix" if arch is None else "--arch"
             raise InvalidInput(f"is {kind}, which holds the network itself. Leave {option} out.")
-        return _load_pt2(data, allow_pickle) if kind == "pt2" else _load_onnx(path), None, {}, ()
+        network = _load_pt2(data, allow_pickle) if kind == "pt2" else _load_onnx(path)
+        return read_module(network, {}, _plain_remarks(path), input_range)
+    content: nn.Module | StateDict
     if kind == "safetensors":
-        content: nn.Module | StateDict = take_prefix(_safetensors(data), prefix) if prefix else _safetensors(data)
+        state = _safetensors(data)
+        content, remarks = take_prefix(state, prefix) if prefix else state, read_remarks(_safetensors_metadata(data))
     else:
-        content = unwrap(_checkpoint(data, allow_pickle), prefix)
+        loaded = _checkpoint(data, allow_pickle)
+        content, remarks = unwrap(loaded, prefix), read_remarks(loaded)
     if isinstance(content, nn.Module):
         check_tensors(content.state_dict(), len(data))
-        return content.float().eval(), None, {}, ()
+        return read_module(content.float().eval(), {}, remarks, input_range)
     check_tensors(content, len(data))
     if arch is not None and ":" in arch:
         network = call(import_factory(arch), options, arch)
         load_strictly(network, content, arch)
-        return network.float().eval(), None, options, ()
+        return read_module(network.float().eval(), options, remarks, input_range)
     only = None if arch is None else find_family(arch)
     try:
-        assembled = assemble(content, only, options)
+        return read_family(content, only, options, remarks, input_range)
     except UnknownKeys as refusal:
         if only is not None or options:
             raise
         network = _offer_to_spandrel(content, refusal)
-        return network.float().eval(), None, {}, ()
-    return assembled.module.float().eval(), assembled.match.family, assembled.hyper, assembled.assumed
+        return read_module(network.float().eval(), {}, remarks, input_range)
 
 
 def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
@@ -218,15 +240,31 @@ def _checkpoint(data: bytes, allow_pickle: bool) -> object:
 
 
 def _safetensors(data: bytes) -> StateDict:
-    length = int.from_bytes(data[:8], "little")
     try:
         state = safetensors.torch.load(data)  # checks that every tensor's bytes are there
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        metadata = _safetensors_metadata(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise InvalidInput(f"is truncated or damaged ({first_line(error)}). Download it again.") from error
     if PLAIN_FORMAT_KEY in metadata:
         raise InvalidInput("is a plain network, not a teacher. Give it where a plain network is asked for.")
     return state
+
+
+def _safetensors_metadata(data: bytes) -> dict[str, str]:
+    """The text that a safetensors file holds beside its tensors.  Raises ValueError for a header that is none."""
+    metadata: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    return metadata
+
+
+def _plain_remarks(path: Path) -> Remarks:
+    """The range that a plain network of ours states; nothing for other files, which have no place for it."""
+    if not is_plain(path):
+        return Remarks()
+    try:
+        info = read_plain_file(path, require_certificate=False).manifest.info
+    except InvalidInput:  # somebody changed it, and what it says of itself is no longer sure
+        return Remarks()
+    return Remarks(input_range=info.input_range)
 
 
 def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers.families.registry import FAMILIES, Family, Match, recognise
+from memsr_compiler.teachers.remarks import Remarks
 from memsr_compiler.teachers.wrappers import (
     Misfit,
     StateDict,
@@ -68,20 +69,21 @@ class Assembled:
 
     match     the family, and whose key names the weights have
     hyper     the arguments it was built with
-    assumed   what nothing in the file says, in words
     """
 
     module: nn.Module
     match: Match
     hyper: dict[str, object]
-    assumed: tuple[str, ...] = ()
 
 
-def assemble(state: StateDict, only: Family | None, options: Mapping[str, object]) -> Assembled:
+def assemble(
+    state: StateDict, only: Family | None, options: Mapping[str, object], remarks: Remarks | None = None
+) -> Assembled:
     """Build the network of a known family that these weights belong to, with them in it.
 
     only     the one family to consider; None: whichever recognises the keys, and exactly one must
     options  override the arguments read off the shapes
+    remarks  say what those do not show
 
     Of a file that holds more than the network that network is taken, see `wrappers`. Raises UnknownKeys if no family
     fits, or a key or shape differs from the network's; InvalidInput if several networks could be meant, or an argument
@@ -89,7 +91,9 @@ def assemble(state: StateDict, only: Family | None, options: Mapping[str, object
     """
     fitted, match = _recognise(state, only, options)
     family = match.family
-    hyper = {**{key: values[0] for key, values in match.unsaid.items()}, **match.hyper, **options}
+    stated = (remarks or Remarks()).arguments(unsaid_arguments(match))
+    usual = {key: values[0] for key, values in match.unsaid.items()}
+    hyper = {**usual, **stated, **match.hyper, **options}
     # Built without memory, then given the file's own tensors: sizes that come out of a file are believed only when its
     # tensors have them, and no weights are drawn at random to be overwritten.
     own = frozenset() if match.dialect is None else match.dialect.own
@@ -108,8 +112,13 @@ def assemble(state: StateDict, only: Family | None, options: Mapping[str, object
     fitted = _fit(fitted, network.state_dict(), name)
     network.load_state_dict(_separate(fitted), strict=True, assign=True)
     assert not any(t.is_meta for t in (*network.parameters(), *network.buffers())), "a family's tensors are all saved"
-    words = (f"{key} {_show(hyper[key])}" for key in match.unsaid if key not in options)
-    return Assembled(module=network, match=match, hyper=hyper, assumed=(*words, *match.habits))
+    return Assembled(module=network, match=match, hyper=hyper)
+
+
+def unsaid_arguments(match: Match) -> dict[str, tuple[object, ...]]:
+    """Arguments that weights may not show, with the values that they have: the scale, and what the family names."""
+    has_scale = "scale" in inspect.signature(match.family.build).parameters
+    return {**({"scale": (2, 3, 4)} if has_scale else {}), **match.unsaid}
 
 
 def load_strictly(network: nn.Module, state: StateDict, name: str) -> None:
@@ -239,10 +248,6 @@ def _with_norm_counters(state: StateDict, expected: Iterable[str]) -> StateDict:
     """The state dict with counters of training steps, which old files lack and evaluation does not use."""
     counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith(".num_batches_tracked")}
     return {**counters, **state}
-
-
-def _show(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _separate(state: StateDict) -> StateDict:

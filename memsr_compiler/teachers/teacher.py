@@ -19,8 +19,7 @@ from memsr_compiler.plain.network import PlainNet
 Range: TypeAlias = tuple[float, float]
 
 _SIDE = 32  # pixels, of the image by which an unknown network shows its scale
-ASSUMED_RANGE = "input values 0 to 1"
-"""Stands in `Teacher.assumed` where nothing says in which range input values are."""
+_RANGE_WORDS = "input values "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,7 @@ class Teacher:
     input_range  lowest and highest input value, and so output value: (0, 1) or (0, 255)
     family       the name of the architecture it was recognised as; "" for a user's own code
     hyper        the arguments it was built with
-    assumed      what nothing in the file says, in words: "input values 0 to 1"
+    assumed      what nothing in the file says, in words: "res_scale 1", "input values 0 to 1", "no clamp at the end"
     sha256       of the file, in hexadecimal; "" for a module
     path         of the file; None for a module
     """
@@ -51,7 +50,7 @@ class Teacher:
     @property
     def range_is_assumed(self) -> bool:
         """Whether `input_range` is no more than the usual one."""
-        return ASSUMED_RANGE in self.assumed
+        return any(words.startswith(_RANGE_WORDS) for words in self.assumed)
 
     @property
     def takes(self) -> Takes:
@@ -79,15 +78,21 @@ def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: 
     input_range   replaces what the teacher says; None: that, or 0 to 1 for a module
     plain         a plain network's file is taken too
 
+    Of a file it is probed what the file does not say, see `read_teacher`.
     Raises InvalidInput for anything else, for a range that is empty or infinite, and as `read_teacher` does for files.
     """
     if input_range is not None:
         _require_range(input_range)  # before a file is read
-    teacher = _teacher(source, plain)
+    teacher = _teacher(source, input_range, plain)
     if input_range is None:
         return teacher
-    assumed = tuple(words for words in teacher.assumed if words != ASSUMED_RANGE)
+    assumed = tuple(words for words in teacher.assumed if not words.startswith(_RANGE_WORDS))
     return replace(teacher, input_range=input_range, assumed=assumed)
+
+
+def assume_range(input_range: Range) -> str:
+    """Words of `Teacher.assumed` on a range that nothing says."""
+    return f"{_RANGE_WORDS}{input_range[0]:g} to {input_range[1]:g}"
 
 
 def _require_range(input_range: Range) -> None:
@@ -96,13 +101,13 @@ def _require_range(input_range: Range) -> None:
         raise InvalidInput(f"input range {low} {high} is empty or infinite; most networks take 0 1 or 0 255")
 
 
-def _teacher(source: TeacherLike, plain: bool) -> Teacher:
+def _teacher(source: TeacherLike, input_range: Range | None, plain: bool) -> Teacher:
     if isinstance(source, Teacher):
         return source
     if isinstance(source, PlainNet):
-        return Teacher(module=source, input_range=source.info.input_range)
+        return _plain_teacher(source, None)
     if isinstance(source, nn.Module):
-        return Teacher(module=source, assumed=(ASSUMED_RANGE,))
+        return Teacher(module=source, assumed=(assume_range((0.0, 1.0)),))
     if not isinstance(source, (str, PathLike)):
         raise InvalidInput(
             f"a teacher is wanted: what read_teacher gives, a torch.nn.Module, or a file's path; "
@@ -114,9 +119,13 @@ def _teacher(source: TeacherLike, plain: bool) -> Teacher:
 
     path = Path(source)
     if plain and is_plain(path):
-        net = load_plain(path, require_certificate=False)
-        return Teacher(module=net, input_range=net.info.input_range, path=path)
-    return read_teacher(path)
+        return _plain_teacher(load_plain(path, require_certificate=False), path)
+    return read_teacher(path, input_range=input_range)
+
+
+def _plain_teacher(net: PlainNet, path: Path | None) -> Teacher:
+    """The teacher that a plain network is for a student; what was assumed when it was made still is."""
+    return Teacher(module=net, input_range=net.info.input_range, assumed=net.info.assumed, path=path)
 
 
 def measure_takes(network: Callable[[Tensor], object], input_range: Range, name: str) -> Takes:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.teachers import write_teacher
 
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -17,7 +18,7 @@ def teacher(tmp_path: Path) -> Path:
     """The file of a small trained network."""
     torch.manual_seed(0)
     path = tmp_path / "teacher.pt"
-    torch.save(EDSR(scale=2, blocks=1, channels=8).state_dict(), path)
+    write_teacher(EDSR(scale=2, blocks=1, channels=8), path)
     return path
 
 
@@ -26,7 +27,7 @@ def grey_teacher(tmp_path: Path) -> Path:
     """The file of a small trained network on Y."""
     torch.manual_seed(0)
     path = tmp_path / "vdsr.pt"
-    torch.save(VDSR(blocks=2, channels=8).state_dict(), path)
+    write_teacher(VDSR(blocks=2, channels=8), path)
     return path
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.command_line import Run, must_refuse
+from helpers.teachers import write_teacher
 from helpers.wide_values import overflowing
 from torch import nn
 
@@ -80,7 +81,7 @@ def test_photographs_are_y_of_bt601_for_a_network_on_y(
 
     torch.manual_seed(0)
     network = on_y.Network()
-    torch.save(network.state_dict(), tmp_path / "teacher.pt")
+    write_teacher(network, tmp_path / "teacher.pt")
     (tmp_path / "photographs").mkdir()
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 255
@@ -187,7 +188,7 @@ def test_networks_that_cannot_be_plain(
     monkeypatch.syspath_prepend(str(tmp_path))
     import own_code  # type: ignore[import-not-found]
 
-    torch.save(getattr(own_code, factory)().state_dict(), tmp_path / "own.pt")
+    write_teacher(getattr(own_code, factory)(), tmp_path / "own.pt")
     refused(run, tmp_path, tmp_path / "own.pt", *words, options=("--arch", f"own_code:{factory}"))
     sys.modules.pop("own_code")
 

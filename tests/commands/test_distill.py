@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.command_line import Run
+from helpers.teachers import write_teacher
 from helpers.training import derive_student, forget_accelerator, new_teacher, write_networks, write_photographs
 
 from memsr_compiler import compile_to_plain, save_plain
@@ -209,7 +210,7 @@ def test_another_teacher_is_told_and_a_plain_one_will_do(
     run: Run, distill: Command, files: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(9)
-    torch.save(EDSR(scale=2, blocks=1, channels=8, tail="conv").state_dict(), tmp_path / "other.pt")
+    write_teacher(EDSR(scale=2, blocks=1, channels=8, tail="conv"), tmp_path / "other.pt")
     status, _, err = run(*distill("run", "--teacher", tmp_path / "other.pt"))
     assert status == 0 and "was derived from another network" in " ".join(err.split())
     save_plain(compile_to_plain(new_teacher()), tmp_path / "plain.safetensors")

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from helpers.command_line import Run
+from helpers.teachers import write_teacher
 
 from memsr_compiler import compile_to_plain, load_plain, save_plain
 from memsr_compiler.commands.check_outputs import check_outputs, is_ours, write_page
@@ -26,7 +27,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a teacher and a photograph."""
     folder = tmp_path_factory.mktemp("files")
     torch.manual_seed(0)
-    torch.save(EDSR(scale=2, blocks=1, channels=8).state_dict(), folder / "my teacher.pt")
+    write_teacher(EDSR(scale=2, blocks=1, channels=8), folder / "my teacher.pt")
     (folder / "photographs").mkdir()
     write_image(folder / "photographs" / "a.png", sample_photographs()[0][100:220, 100:230])
     return folder

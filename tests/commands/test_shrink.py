@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers.command_line import Run, must_refuse
 from helpers.html_outline import outline
+from helpers.teachers import write_teacher
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -273,7 +274,7 @@ def test_networks_that_have_no_plain_form(run: Run, photographs: Path, tmp_path:
     from memsr_compiler.teachers.families.registry import find_family
 
     imdn = find_family("imdn").build(scale=2, blocks=1, channels=16)
-    torch.save(imdn.state_dict(), tmp_path / "imdn.pt")
+    write_teacher(imdn, tmp_path / "imdn.pt")
     must_refuse(run, tmp_path, shrink(tmp_path / "imdn.pt", photographs, "--width", "8"), "IMDB1.cca")
 
 
@@ -315,7 +316,7 @@ def test_a_network_of_other_channels_says_what_it_needs(
     monkeypatch.syspath_prepend(str(tmp_path))
     import four  # type: ignore[import-not-found]
 
-    torch.save(four.network().state_dict(), tmp_path / "four.pt")
+    write_teacher(four.network(), tmp_path / "four.pt")
     command = shrink(tmp_path / "four.pt", photographs, "--width", "8", "--arch", "four:network")
     status, _, err = run(*command)
     assert status == 2 and "4 channels" in err and err.count("\n") == 1

@@ -16,6 +16,7 @@ import torch
 from helpers.bounds import PSNR_ROUNDING
 from helpers.command_line import Run
 from helpers.image_pairs import write_pairs
+from helpers.teachers import write_teacher
 from PIL import Image
 from torch import Tensor, nn
 
@@ -42,14 +43,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(1)
     teacher = EDSR(scale=2, blocks=1, channels=8).eval()
-    torch.save(teacher.state_dict(), folder / "teacher.pt")
+    write_teacher(teacher, folder / "teacher.pt")
     net = compile_to_plain(teacher)
     export_onnx(net, folder / "plain.onnx")
     export_onnx(net, folder / "half.onnx", dtype="float16")
     save_plain(net, folder / "plain.safetensors")
-    torch.save(VDSR(blocks=1, channels=8).state_dict(), folder / "vdsr.pt")
-    torch.save(IMDN(scale=2, blocks=1, channels=16).state_dict(), folder / "attention.pt")
-    torch.save(EDSR(scale=3, blocks=1, channels=8).state_dict(), folder / "x3.pt")
+    write_teacher(VDSR(blocks=1, channels=8), folder / "vdsr.pt")
+    write_teacher(IMDN(scale=2, blocks=1, channels=16), folder / "attention.pt")
+    write_teacher(EDSR(scale=3, blocks=1, channels=8), folder / "x3.pt")
     write_pairs(folder / "data")
     return folder
 
@@ -219,7 +220,7 @@ def test_a_teacher_in_code_of_the_user(run: Run, tmp_path: Path, monkeypatch: py
         "nn.Conv2d(channels, 12, 3, padding=1), nn.PixelShuffle(2))\n"
     )
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 3))
-    torch.save(net.state_dict(), tmp_path / "own.pt")
+    write_teacher(net, tmp_path / "own.pt")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
     status, out, err = run(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.command_line import Run
+from helpers.teachers import write_teacher
 from PIL import Image
 from torch import Tensor
 
@@ -78,7 +79,7 @@ def test_a_gpu_gives_what_the_processor_gives() -> None:
 
 
 def test_the_command_has_a_table_a_file_and_a_plot(run: Run, tmp_path: Path) -> None:
-    torch.save(network(0).state_dict(), tmp_path / "a.pt")
+    write_teacher(network(0), tmp_path / "a.pt")
     save_plain(compile_to_plain(network(1, blocks=2)), tmp_path / "b.safetensors")
     (tmp_path / "photographs").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3)).astype(np.uint8)

@@ -16,6 +16,7 @@ import torch
 from helpers.bounds import PSNR_ROUNDING
 from helpers.command_line import Run
 from helpers.image_pairs import write_pairs
+from helpers.teachers import write_teacher
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -119,7 +120,7 @@ def small_edsr() -> EDSR:
 
 def test_a_teacher_a_module_and_a_file_are_taken(tmp_path: Path) -> None:
     module = small_edsr()
-    torch.save(module.state_dict(), tmp_path / "teacher.pt")
+    write_teacher(module, tmp_path / "teacher.pt")
     net = compile_to_plain(module)
     export_onnx(net, tmp_path / "plain.onnx")
     save_plain(net, tmp_path / "plain.safetensors")
@@ -237,7 +238,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(1)
     teacher = EDSR(scale=2, blocks=1, channels=8).eval()
-    torch.save(teacher.state_dict(), folder / "teacher.pt")
+    write_teacher(teacher, folder / "teacher.pt")
     net = compile_to_plain(teacher)
     export_onnx(net, folder / "plain.onnx")
     save_plain(net, folder / "plain.safetensors")
@@ -392,7 +393,7 @@ def test_names_that_the_output_has_no_letters_for(models: Path, tmp_path: Path) 
 
 def test_wrong_input_to_eval(run: Run, models: Path, tmp_path: Path) -> None:
     other = EDSR(scale=3, blocks=1, channels=8)
-    torch.save(other.state_dict(), tmp_path / "x3.pt")
+    write_teacher(other, tmp_path / "x3.pt")
     (tmp_path / "odd" / "HR").mkdir(parents=True)
     (tmp_path / "odd" / "LR").mkdir()
     write_image(tmp_path / "odd" / "HR" / "a.png", photograph(60, 60))

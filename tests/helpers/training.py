@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers.teachers import write_teacher
 from PIL import Image
 from torch import nn
 
@@ -50,7 +51,7 @@ def derive_student() -> PlainNet:
 
 def write_networks(student: PlainNet, folder: Path) -> Path:
     """Write teacher.pt and student.safetensors."""
-    torch.save(new_teacher().state_dict(), folder / "teacher.pt")
+    write_teacher(new_teacher(), folder / "teacher.pt")
     save_plain(student, folder / "student.safetensors")
     return folder
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from helpers.bounds import rounding
 from helpers.networks import SIZES, random_network
+from helpers.teachers import write_teacher
 from torch import Tensor, nn
 
 from memsr_compiler import ir
@@ -201,7 +202,7 @@ def test_a_teacher_a_module_or_a_path(tmp_path: Path) -> None:
     """The same network, and the range that goes with it."""
     network = build("edsr", scale=2, blocks=1, channels=4, rgb_range=255)
     expected = compile_to_plain(network, input_range=(0.0, 255.0))
-    torch.save(network.state_dict(), tmp_path / "teacher.pt")
+    write_teacher(network, tmp_path / "teacher.pt")
     for teacher in (Teacher(module=network, input_range=(0.0, 255.0)), tmp_path / "teacher.pt"):
         plain = compile_to_plain(teacher, input_range=None if isinstance(teacher, Teacher) else (0.0, 255.0))
         assert plain.info.input_range == (0.0, 255.0) and plain.sha256() == expected.sha256()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.teachers import write_teacher
 from helpers.wide_values import WIDE, overflowing
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ def net(network: nn.Module) -> PlainNet:
 
 def test_teachers_modules_files_and_functions(network: nn.Module, net: PlainNet, tmp_path: Path) -> None:
     export_onnx(net, tmp_path / "plain.onnx")
-    torch.save(network.state_dict(), tmp_path / "teacher.pt")
+    write_teacher(network, tmp_path / "teacher.pt")
     for teacher in (network, Teacher(module=network), tmp_path / "teacher.pt", str(tmp_path / "teacher.pt")):
         assert check_equivalence(teacher, net)
     assert check_equivalence(network, tmp_path / "plain.onnx", tolerance=1e-5)  # read in float32

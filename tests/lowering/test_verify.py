@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.teachers import write_teacher
 from torch import nn
 
 from memsr_compiler import PlainNet, check_certificate, compile_to_plain, export_onnx, read_teacher, save_plain
@@ -36,7 +37,7 @@ def test_what_the_check_says_is_what_the_compiler_said(network: nn.Module, net: 
 
 @pytest.mark.parametrize("name", ["plain.onnx", "plain.safetensors"])
 def test_files_of_both(name: str, network: nn.Module, net: PlainNet, tmp_path: Path) -> None:
-    torch.save(network.state_dict(), tmp_path / "teacher.pt")
+    write_teacher(network, tmp_path / "teacher.pt")
     (export_onnx if name.endswith(".onnx") else save_plain)(net, tmp_path / name)
     for teacher in (network, read_teacher(tmp_path / "teacher.pt"), tmp_path / "teacher.pt"):
         assert check_certificate(teacher, tmp_path / name).guarantee == net.info.guarantee

@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers.command_line import Run
 from helpers.image_pairs import write_pairs
+from helpers.teachers import write_teacher
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
@@ -225,7 +226,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plain network of values 0 to 255, its teacher, and images: HR, LR."""
     folder = tmp_path_factory.mktemp("quantize")
     torch.manual_seed(1)
-    torch.save(EDSR(scale=2, blocks=1, channels=8).state_dict(), folder / "teacher.pt")
+    write_teacher(EDSR(scale=2, blocks=1, channels=8), folder / "teacher.pt")
     export_onnx(plain(255.0), folder / "plain.onnx")
     write_pairs(folder / "data")
     return folder

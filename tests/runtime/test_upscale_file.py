@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.command_line import Run
+from helpers.teachers import write_teacher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -339,7 +340,7 @@ def test_places_that_do_not_fit(run: Run, model: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.png"
     Image.fromarray(pixels(10, 10)).save(source)
     teacher = tmp_path / "teacher.pt"
-    torch.save(EDSR(scale=2, blocks=1, channels=8).state_dict(), teacher)
+    write_teacher(EDSR(scale=2, blocks=1, channels=8), teacher)
     out = tmp_path / "out.png"
     for arguments, message in (
         ((source, source, "--model", model), "is the image itself"),

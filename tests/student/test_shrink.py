@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.levels import difference, edsr, noise, reported, smooth_images
+from helpers.teachers import write_teacher
 from PIL import Image
 from torch import nn
 
@@ -138,7 +139,7 @@ def test_options_that_do_not_fit(monkeypatch: pytest.MonkeyPatch, options: dict[
 def test_a_teacher_as_a_person_would_pass_it(tmp_path: Path) -> None:
     """A module, a Teacher, a file, a plain network and its file; and the range is the teacher's own."""
     images = smooth_images(2)
-    torch.save(edsr().state_dict(), tmp_path / "teacher.pt")
+    write_teacher(edsr(), tmp_path / "teacher.pt")
     want = shrink(edsr(), width=8, calibration=images, refit=0)
     for teacher in (Teacher(module=edsr()), tmp_path / "teacher.pt", str(tmp_path / "teacher.pt")):
         net = shrink(teacher, width=8, calibration=images, refit=0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.teachers import write_teacher
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx, load_teacher, read_teacher
@@ -16,14 +17,13 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
-from memsr_compiler.teachers.teacher import ASSUMED_RANGE, Teacher, as_teacher, measure_takes
+from memsr_compiler.teachers.teacher import Teacher, as_teacher, assume_range, measure_takes
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    torch.save(EDSR(scale=3, blocks=1, channels=4).state_dict(), tmp_path / "teacher.pt")
-    return tmp_path / "teacher.pt"
+    return write_teacher(EDSR(scale=3, blocks=1, channels=4), tmp_path / "teacher.pt")
 
 
 def test_a_teacher_says_what_has_to_be_known(file: Path) -> None:
@@ -53,7 +53,9 @@ def test_what_a_person_means(file: Path, tmp_path: Path) -> None:
 def test_a_range_that_is_told_is_not_assumed() -> None:
     told = as_teacher(nn.Conv2d(3, 3, 1), input_range=(0.0, 255.0))
     assert told.input_range == (0.0, 255.0) and not told.range_is_assumed
-    assert as_teacher(Teacher(module=nn.Identity(), assumed=("a", ASSUMED_RANGE)), input_range=(0, 1)).assumed == ("a",)
+    assert as_teacher(
+        Teacher(module=nn.Identity(), assumed=("a", assume_range((0.0, 1.0)))), input_range=(0, 1)
+    ).assumed == ("a",)
 
 
 @pytest.mark.parametrize("wrong", [(1.0, 0.0), (0.0, 0.0), (0.0, float("inf")), (float("nan"), 1.0)])

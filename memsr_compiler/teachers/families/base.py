@@ -11,6 +11,7 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
+Range: TypeAlias = tuple[float, float]
 Shapes: TypeAlias = Mapping[str, torch.Size]
 Infer: TypeAlias = Callable[[Shapes], "dict[str, object] | None"]
 Rename: TypeAlias = Callable[[Iterable[str]], "dict[str, str]"]
@@ -54,6 +55,7 @@ class Family:
     unsaid       arguments of `build` that leave no trace in weights, each with the values that published networks have,
                  the usual one first
     habits       what else the weights do not say and no argument changes: "slope 0.05 below zero"
+    read_range   reads the input range off the weights; None where they do not show it
     only_named   whether only `--arch` chooses it: the keys could be any stack's
     dialects     other key names of the same network
     """
@@ -62,10 +64,11 @@ class Family:
     build: Callable[..., nn.Module]
     infer: Infer
     source: str
-    input_range: tuple[float, float] = (0.0, 1.0)
+    input_range: Range = (0.0, 1.0)
     description: str = ""
     unsaid: Unsaid = field(default_factory=dict)
     habits: tuple[str, ...] = ()
+    read_range: Callable[[Mapping[str, Tensor]], Range | None] = lambda state: None
     only_named: bool = False
     dialects: tuple[Dialect, ...] = ()
 
@@ -139,3 +142,17 @@ def has_kernels(shapes: Mapping[str, torch.Size], *keys: str) -> bool:
 def count_keys(shapes: Mapping[str, torch.Size], template: str, first: int = 0) -> int:
     """Number of template.format(first), .format(first + 1), ... that are keys, up to the first that is not."""
     return next(index for index in count(first) if template.format(index) not in shapes) - first
+
+
+def range_of_mean_shift(state: Mapping[str, Tensor], name: str) -> Range | None:
+    """Input range that the first mean shift shows: means of 0..1 are below 1, those of 0..255 about 100.
+
+    name   of the 1x1 convolution; None where there is none, or it mixes colours
+    """
+    weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
+    if weight is None or bias is None or not bias.numel():
+        return None
+    gain = weight[:, :, 0, 0].diagonal()
+    if not torch.equal(torch.diag(gain), weight[:, :, 0, 0]) or not bool(gain.all()):
+        return None
+    return (0.0, 255.0) if float((bias / gain).abs().max()) > 1 else (0.0, 1.0)

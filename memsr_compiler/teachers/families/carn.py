@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.base import Family, conv, has_kernels
+from memsr_compiler.teachers.families.base import Family, conv, has_kernels, range_of_mean_shift
 
 MEAN = (0.4488, 0.4371, 0.4040)
 """Mean R, G, B of the DIV2K training set in [0, 1]."""
@@ -115,7 +115,7 @@ class Upsampler(nn.Module):
 
 
 class CARN(Cascade):
-    """(N, 3, H, W) -> (N, 3, scale * H, scale * W), RGB in [0, 1].
+    """(N, 3, H, W) -> (N, 3, scale * H, scale * W), RGB in [0, 1], or as the loaded mean shift says.
 
     efficient    CARN-M: grouped convolutions, the three blocks of a cascade sharing their weights
     groups       of the 3x3 convolutions
@@ -181,5 +181,6 @@ FAMILY = Family(
     build=CARN,
     infer=infer,
     source="Ahn et al., Lightweight Super-Resolution with Cascading Residual Network (CARN), ECCV 2018",
+    read_range=lambda state: range_of_mean_shift(state, "sub_mean.shifter"),
     description="CARN and CARN-M; of weights for several scales, say which scale is meant",
 )

@@ -1,7 +1,8 @@
 """DnCNN: a straight stack of convolutions that predicts the noise in an image.
 
 Key names of KAIR, where the authors publish their weights: all layers in one sequence `model.N`; batch
-normalisation, where there is any, counts as a layer of its own.
+normalisation, where there is any, counts as a layer of its own. IRCNN, FFDNet and anybody's stack have the same keys,
+whatever their dilation, activation or skip.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class DnCNN(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of DnCNN for a state dict of these shapes; None if it is another network\'s."""
+    """The arguments of DnCNN for a state dict of these shapes; None if it is another network's."""
     if not has_kernels(shapes, "model.0.weight", "model.2.weight"):
         return None
     if not all(re.fullmatch(r"model\.\d+\.\w+", key) for key in shapes):
@@ -57,5 +58,7 @@ FAMILY = Family(
     build=DnCNN,
     infer=infer,
     source="Zhang et al., Beyond a Gaussian Denoiser: Residual Learning of Deep CNN, TIP 2017",
-    description="DnCNN denoiser (scale 1), with or without batch normalisation",
+    description="DnCNN denoiser (scale 1), with or without batch normalisation; to be named, many stacks have its keys",
+    habits=("no dilation", "ReLU between layers", "subtracted from the image"),
+    only_named=True,
 )

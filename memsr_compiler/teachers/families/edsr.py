@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.base import Dialect, Family, Shapes, by_patterns, rename_keys
+from memsr_compiler.teachers.families.base import (
+    Dialect,
+    Family,
+    Shapes,
+    by_patterns,
+    range_of_mean_shift,
+    rename_keys,
+)
 
 Tail = Literal["edsr", "conv"]
 
@@ -113,8 +120,8 @@ class EDSR(nn.Module):
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
     """The arguments of EDSR for a state dict of these shapes; None if it is another network's.
 
-    `res_scale` and `rgb_range` leave no trace in shapes and keep their defaults. A mean shift is recognised,
-    but its values come with the weights; until they are loaded it holds DIV2K_MEAN.
+    `res_scale` leaves no trace in shapes and keeps its default. A mean shift is recognised, but its values come with
+    the weights, and show the input range; until they are loaded it holds DIV2K_MEAN.
     """
     head = shapes.get("head.0.weight", torch.Size())
     if len(head) != 4 or min(head) < 1 or head[2:] != (3, 3):
@@ -228,7 +235,8 @@ FAMILY = Family(
     build=EDSR,
     infer=infer,
     source="Lim et al., Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPRW 2017",
-    input_range=(0.0, 1.0),
+    unsaid={"res_scale": (1.0, 0.1)},
+    read_range=lambda state: range_of_mean_shift(state, "sub_mean"),
     description="Residual blocks and a global skip; the authors' tail, or the one conv of MemSR's teachers.",
     dialects=(BASICSR,),
 )

@@ -116,5 +116,6 @@ FAMILY = Family(
     build=IDN,
     infer=infer,
     source="Hui et al., Fast and Accurate Super-Resolution via Information Distillation Network, CVPR 2018",
+    habits=(f"slope {SLOPE} below zero",),
     description="IDN over a bicubic image skip; the scale has to be said, the weights do not show it",
 )

@@ -88,7 +88,7 @@ class RDN(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of RDN for a state dict of these shapes; None if it is another network\'s."""
+    """The arguments of RDN for a state dict of these shapes; None if it is another network's."""
     if not has_kernels(shapes, "sfe1.weight", "rdbs.0.layers.0.conv.weight", "upscale.0.weight"):
         return None
     channels, colours = shapes["sfe1.weight"][:2]

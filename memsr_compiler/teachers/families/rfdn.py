@@ -115,7 +115,7 @@ class RFDN(nn.Module):
 
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
-    """The arguments of RFDN for a state dict of these shapes; None if it is another network\'s."""
+    """The arguments of RFDN for a state dict of these shapes; None if it is another network's."""
     keys = ("fea_conv.weight", "B1.c1_d.weight", "B1.esa.conv1.weight", "upsampler.0.weight")
     if not has_kernels(shapes, *keys):
         return None
@@ -136,5 +136,6 @@ FAMILY = Family(
     infer=infer,
     source="Liu et al., Residual Feature Distillation Network for Super-Resolution, ECCVW 2020",
     input_range=(0.0, 255.0),
+    habits=(f"slope {SLOPE} below zero", "no dilation"),
     description="RFDN of the AIM 2020 challenge; its spatial attention cannot be plain",
 )

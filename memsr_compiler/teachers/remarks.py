@@ -1,0 +1,113 @@
+"""Remarks of a file on its network, beside the weights: sizes and constants that training code stored with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from memsr_compiler.teachers.teacher import Range
+
+_DEPTH = 4  # of mappings in mappings: {"opt": {"network_g": {"res_scale": 0.1}}}
+_MOST = 10_000  # entries of a mapping that are looked at
+_LONGEST = 100_000  # characters of text that are parsed
+_LARGEST = 1e6  # no constant of a network is larger
+_FAMILY = "memsr_family"
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """Facts on a network that its file states.
+
+    values       by the names of arguments: {"res_scale": 0.1}
+    input_range  of its values; None: not stated
+    rgb_range    the same as EDSR's authors state it; what others call so may be a constant inside the network
+    family       of which the network is, in which case the file is ours and states all that its weights do not
+    """
+
+    values: Mapping[str, object] = field(default_factory=dict)
+    input_range: Range | None = None
+    rgb_range: Range | None = None
+    family: str = ""
+
+    def arguments(self, names: Mapping[str, tuple[object, ...]]) -> dict[str, object]:
+        """The values that are stated for these arguments, where they are of the kind of the usual ones."""
+        return {
+            name: self.values[name]
+            for name, usual in names.items()
+            if name in self.values and _fits(self.values[name], usual[0])
+        }
+
+
+def read_remarks(loaded: object) -> Remarks:
+    """The remarks in what a checkpoint or a file's metadata hold, under whatever keys.
+
+    What is stated twice and differently is not stated.
+    """
+    values: dict[str, object] = {}
+    contradicted: set[str] = set()
+    for name, value in _pairs(loaded, _DEPTH):
+        if name in values and values[name] != value:
+            contradicted.add(name)
+        values[name] = value
+    values = {name: value for name, value in values.items() if name not in contradicted}
+    input_range, rgb_range = (_range(values.get(name)) for name in ("input_range", "rgb_range"))
+    return Remarks(values, input_range, rgb_range, str(values.get(_FAMILY, "")))
+
+
+def attach_remarks(state: Mapping[str, Tensor], family: str, hyper: Mapping[str, object], input_range: Range) -> None:
+    """Note in a module's state dict what its weights do not say, in the metadata that torch keeps with it.
+
+    Such a state dict still loads into its module as any other.
+    """
+    metadata = getattr(state, "_metadata", None)
+    assert metadata is not None, "the state dict of a module has metadata"
+    metadata[""] = {**metadata.get("", {}), _FAMILY: family, "hyper": dict(hyper), "input_range": tuple(input_range)}
+
+
+def _pairs(content: object, depth: int) -> Iterator[tuple[str, object]]:
+    """Names and plain values, outer ones first."""
+    if isinstance(content, nn.Module) or depth == 0:
+        return
+    inner: list[object] = [getattr(content, "_metadata", None)] if isinstance(content, Mapping) else []
+    entries = content if isinstance(content, Mapping) else getattr(content, "__dict__", {})  # argparse's Namespace
+    for number, (key, value) in enumerate(entries.items()):
+        if number >= _MOST:
+            return
+        if isinstance(value, str):
+            value = _parse(value)
+        if isinstance(value, Tensor) or not isinstance(key, str):
+            continue
+        if isinstance(value, (bool, int, float, str, list, tuple)):
+            yield key, value
+        elif value is not None:
+            inner.append(value)
+    for part in inner:
+        yield from _pairs(part, depth - 1)
+
+
+def _parse(text: str) -> object:
+    """Value of text, as metadata that hold nothing but text have it; the text itself if it is no JSON."""
+    try:
+        return json.loads(text) if len(text) <= _LONGEST else text
+    except (ValueError, RecursionError):
+        return text
+
+
+def _fits(value: object, usual: object) -> bool:
+    """Whether a value is of the kind of the usual one; a whole number is a number too."""
+    if isinstance(usual, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
+    return type(value) is type(usual) and (not isinstance(value, int) or abs(value) < _LARGEST)
+
+
+def _range(value: object) -> Range | None:
+    """(0, 255) for 255, as EDSR's `rgb_range` says it; for a pair the pair."""
+    if isinstance(value, (int, float)) and value in (1, 255):
+        return (0.0, float(value))
+    if isinstance(value, (list, tuple)) and len(value) == 2 and all(_fits(v, 0.0) for v in value):
+        low, high = map(float, value)
+        return (low, high) if low < high else None
+    return None
