@@ -105,8 +105,8 @@ def _fits(value: object, usual: object) -> bool:
 
 def _range(value: object) -> Range | None:
     """(0, 255) for 255, as EDSR's `rgb_range` says it; for a pair the pair."""
-    if isinstance(value, (int, float)) and value in (1, 255):
-        return (0.0, float(value))
+    if _fits(value, 0.0) and value in (1, 255):
+        return (0.0, 255.0 if value == 255 else 1.0)
     if isinstance(value, (list, tuple)) and len(value) == 2 and all(_fits(v, 0.0) for v in value):
         low, high = map(float, value)
         return (low, high) if low < high else None

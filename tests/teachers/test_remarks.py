@@ -1,0 +1,105 @@
+"""Remarks beside the weights: where they are found, and that nothing in a file is taken for one that is none."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from memsr_compiler.teachers.remarks import Remarks, attach_remarks, read_remarks
+
+NAMES: dict[str, tuple[object, ...]] = {"res_scale": (1.0, 0.1), "scale": (2,), "image_skip": (True, False)}
+
+
+@pytest.mark.parametrize(
+    "loaded",
+    [
+        {"res_scale": 0.1},
+        {"config": {"network": {"res_scale": 0.1}}},
+        {"args": Namespace(res_scale=0.1)},
+        {"opt": '{"res_scale": 0.1}'},
+        {"res_scale": "0.1"},
+        {"a": {"res_scale": 0.1}, "b": {"res_scale": 0.1}, "params": {"w": torch.zeros(1)}},
+    ],
+)
+def test_a_constant_is_found_wherever_it_stands(loaded: object) -> None:
+    assert read_remarks(loaded).arguments(NAMES) == {"res_scale": 0.1}
+
+
+@pytest.mark.parametrize(
+    "loaded",
+    [
+        None,
+        [],
+        {"res_scale": "large"},
+        {"res_scale": True},
+        {"res_scale": torch.tensor(0.1)},
+        {"res_scale": float("nan")},
+        {"res_scale": float("inf")},
+        {"res_scale": 1e30},
+        {"res_scale": [0.1]},
+        {"scale": 2.5},
+        {"scale": 10**400},
+        {"image_skip": 1},
+        {"a": {"res_scale": 0.1}, "b": {"res_scale": 0.2}},  # of two networks
+        {"a": {"b": {"c": {"d": {"res_scale": 0.1}}}}},
+        {"opt": "[" * 5000},
+        {1: {"a": 1}, "res_scale": None},
+    ],
+)
+def test_what_is_no_constant_is_none(loaded: object) -> None:
+    assert read_remarks(loaded).arguments(NAMES) == {}
+
+
+@pytest.mark.parametrize(
+    ("loaded", "expected"),
+    [
+        ({"rgb_range": 255}, (0.0, 255.0)),
+        ({"img_range": 1.0}, (0.0, 1.0)),
+        ({"input_range": [-1, 1]}, (-1.0, 1.0)),
+        ({"input_range": (0.0, 255.0), "rgb_range": 255}, (0.0, 255.0)),
+        ({"input_range": (0.0, 1.0), "rgb_range": 255}, None),
+        ({"rgb_range": 8}, None),
+        ({"rgb_range": True}, None),
+        ({"input_range": [1, 0]}, None),
+        ({"input_range": [0, float("inf")]}, None),
+        ({}, None),
+    ],
+)
+def test_a_range(loaded: object, expected: tuple[float, float] | None) -> None:
+    assert read_remarks(loaded).input_range == expected
+
+
+def test_a_state_dict_carries_remarks_and_stays_one(tmp_path: Any) -> None:
+    network = nn.Conv2d(1, 1, 1)
+    state = network.state_dict()
+    attach_remarks(state, "edsr", {"res_scale": 0.1}, (0.0, 255.0))
+    for legacy in (False, True):
+        torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+        loaded = torch.load(tmp_path / "a.pt", weights_only=True)
+        remarks = read_remarks(loaded)
+        assert (remarks.family, remarks.input_range) == ("edsr", (0.0, 255.0))
+        assert remarks.arguments(NAMES) == {"res_scale": 0.1}
+        network.load_state_dict(loaded)
+    assert read_remarks({"params": state}).family == "edsr"
+
+
+KEYS = st.sampled_from(["res_scale", "rgb_range", "a"])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(ANYTHING)
+def test_reading_remarks_never_fails(loaded: object) -> None:
+    remarks = read_remarks(loaded)
+    assert isinstance(remarks, Remarks)
+    remarks.arguments(NAMES)
