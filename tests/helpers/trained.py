@@ -40,14 +40,13 @@ class Edsr(nn.Module):
         self.tail = nn.Sequential(up, nn.Conv2d(32, 3, 3, padding=1))
         self.load_state_dict(torch.load(SHIPPED, weights_only=True))
         with torch.no_grad():
-            for block in self.body[:-1]:
-                for value in block.body[2].parameters():
-                    value /= res_scale
-            for name, value in self.named_parameters():
+            state = self.state_dict()
+            for name, value in state.items():
                 value *= peak if name.endswith("bias") else 1.0
+                value /= res_scale if ".body.2." in name else 1.0
             if mean_shift:
-                self.head[0].bias += torch.einsum("oikl,i->o", self.head[0].weight, MEAN * peak)
-                self.tail[1].bias -= MEAN * peak
+                state["head.0.bias"] += torch.einsum("oikl,i->o", state["head.0.weight"], MEAN * peak)
+                state["tail.1.bias"] -= MEAN * peak
         for name, sign in (("sub_mean", -1), ("add_mean", 1)):
             self.add_module(name, self._shift(sign) if mean_shift else nn.Identity())
         self.eval().requires_grad_(False)

@@ -201,7 +201,7 @@ def test_a_stack_that_is_named_is_probed(tmp_path: Path) -> None:
     )
     with torch.no_grad():
         for i in range(0, 9, 2):
-            stack.model[i].weight[0, 0, 1, 1] = 1  # type: ignore[index, union-attr]
+            stack.state_dict()[f"model.{i}.weight"][0, 0, 1, 1] = 1
     image = torch.rand(1, 1, 6, 7)
     assert torch.equal(stack(image), image)
     with pytest.raises(InvalidInput, match=r"as dncnn .* does not restore a photograph"):
@@ -218,9 +218,9 @@ def enlarging(*, image_skip: bool) -> SRVGGNetCompact:
         if not image_skip:
             for i in (0, 2):
                 for c in range(3):
-                    network.body[i].weight[c, c, 1, 1] = 1  # type: ignore[index, union-attr]
+                    network.state_dict()[f"body.{i}.weight"][c, c, 1, 1] = 1
             for c in range(12):
-                network.body[4].weight[c, c // 4, 1, 1] = 1  # type: ignore[index, union-attr]
+                network.state_dict()["body.4.weight"][c, c // 4, 1, 1] = 1
     return network.eval()
 
 
@@ -258,7 +258,7 @@ def test_other_code_that_restores_nothing_is_told_and_taken_as_it_is(
 ) -> None:
     network = Edsr()
     with torch.no_grad():
-        network.tail[1].weight.mul_(-3)
+        network.state_dict()["tail.1.weight"].mul_(-3)
     teacher = read_teacher(save(network, tmp_path / "a.pth"), arch="helpers.trained:Edsr")
     assert teacher.assumed == ("input values 0 to 1",)
     assert torch.equal(run(teacher), network(IMAGE))
@@ -298,19 +298,19 @@ def test_nothing_assumed_is_no_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "input_range"),
     [
-        ("IMDN_noCCA_x4.pth", 1),
-        ("IMDN_x2.pth", 1),
-        ("IMDN_x3.pth", 1),
-        ("IMDN_x4.pth", 1),
-        ("RFDN_x4.pth", 255),
-        ("edsr_5x32_x2.safetensors", 255),
-        ("edsr_5x64_x2.safetensors", 255),
-        ("edsr_baseline_x4.safetensors", 255),
-        ("teacher_m_x2.safetensors", 255),
-        ("vdsr.safetensors", 1),
+        ("IMDN_noCCA_x4.pth", 1.0),
+        ("IMDN_x2.pth", 1.0),
+        ("IMDN_x3.pth", 1.0),
+        ("IMDN_x4.pth", 1.0),
+        ("RFDN_x4.pth", 255.0),
+        ("edsr_5x32_x2.safetensors", 255.0),
+        ("edsr_5x64_x2.safetensors", 255.0),
+        ("edsr_baseline_x4.safetensors", 255.0),
+        ("teacher_m_x2.safetensors", 255.0),
+        ("vdsr.safetensors", 1.0),
     ],
 )
-def test_pretrained_networks_are_read_in_their_range(file: str, input_range: int) -> None:
+def test_pretrained_networks_are_read_in_their_range(file: str, input_range: float) -> None:
     teacher = read_teacher(SHARED / "models" / file)
     assert teacher.input_range == (0.0, input_range)
     assert teacher.hyper.get("res_scale", 1.0) == 1.0
