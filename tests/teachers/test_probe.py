@@ -68,35 +68,43 @@ def test_it_is_said_how_good_each_reading_is() -> None:
     assert choose([Reading(grey, UNIT, "a")]).outcome == "none"
 
 
+def test_a_reading_that_is_no_network_is_worst() -> None:
+    def fails(x: Tensor) -> Tensor:
+        raise RuntimeError("no")
+
+    choice = choose([Reading(bicubic, UNIT, "a"), Reading(fails, UNIT, "b", frozenset("b"))])
+    assert (choice.index, choice.outcome) == (0, "kept")
+
+
 A, B, C, AB = frozenset("a"), frozenset("b"), frozenset("c"), frozenset("ab")
 USUAL: frozenset[str] = frozenset()
 
 
 @pytest.mark.parametrize(
-    ("scores", "departures", "expected"),
+    ("gains", "departures", "expected"),
     [
-        # decibels, bicubic interpolation having 30
-        ([33.0, 10.0], [USUAL, A], (0, "kept")),
-        ([28.0, 10.0], [USUAL, A], (0, "kept")),
-        ([10.0, 33.0], [USUAL, A], (1, "taken")),
-        ([10.0, 28.0], [USUAL, A], (1, "taken")),
-        ([10.0, 12.0], [USUAL, A], (0, "none")),
-        ([30 - NEAR - 0.1], [USUAL], (0, "none")),
-        ([30 - NEAR + 0.1], [USUAL], (0, "kept")),
+        # decibels over bicubic interpolation
+        ([3.0, -20.0], [USUAL, A], (0, "kept")),
+        ([-2.0, -20.0], [USUAL, A], (0, "kept")),
+        ([-20.0, 3.0], [USUAL, A], (1, "taken")),
+        ([-20.0, -2.0], [USUAL, A], (1, "taken")),
+        ([-20.0, -18.0], [USUAL, A], (0, "none")),
+        ([-NEAR - 0.1], [USUAL], (0, "none")),
+        ([-NEAR + 0.1], [USUAL], (0, "kept")),
         # A network of 0..1 that hardly needs its biases, as one of 0..255: near, and worse.
-        ([33.0, 30.5], [USUAL, A], (0, "kept")),
-        ([30.5, 33.0], [USUAL, A], (1, "taken")),
+        ([3.0, 0.5], [USUAL, A], (0, "kept")),
+        ([0.5, 3.0], [USUAL, A], (1, "taken")),
         # One trained for looks: worse than bicubic, while a smaller part of it in the image is nearer to that.
-        ([27.0, 30.5], [USUAL, A], (0, "kept")),
+        ([-3.0, 0.5], [USUAL, A], (0, "kept")),
         # No difference to speak of: the usual.
-        ([33.0, 33.0 + CLEAR - 0.1], [USUAL, A], (0, "kept")),
-        ([33.0, 33.0], [USUAL, A], (0, "kept")),
+        ([3.0, 3.0 + CLEAR - 0.1], [USUAL, A], (0, "kept")),
+        ([3.0, 3.0], [USUAL, A], (0, "kept")),
         # The range is clear, the other is not, so that is as usual.
-        ([10.0, 12.0, 32.0, 32.5], [USUAL, A, B, AB], (2, "taken")),
+        ([-20.0, -18.0, 2.0, 2.5], [USUAL, A, B, AB], (2, "taken")),
         # Two that have nothing in common.
-        ([10.0, 32.0, 32.5], [USUAL, A, B], (0, "several")),
-        ([10.0, 32.0, 32.5, 10.0], [USUAL, A, B, C], (0, "several")),
+        ([-20.0, 2.0, 2.5], [USUAL, A, B], (0, "several")),
+        ([-20.0, 2.0, 2.5, -20.0], [USUAL, A, B, C], (0, "several")),
     ],
 )
-def test_what_is_decided(scores: list[float], departures: list[frozenset[str]], expected: tuple[int, str]) -> None:
-    assert _decide(departures, scores, 30.0) == expected
+def test_what_is_decided(gains: list[float], departures: list[frozenset[str]], expected: tuple[int, str]) -> None:
+    assert _decide(departures, gains) == expected

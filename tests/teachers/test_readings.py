@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain, shrink
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.runtime.open import NetworkFile, open_model
+from memsr_compiler.teachers.families.base import range_of_mean_shift
 from memsr_compiler.teachers.families.compact import SRVGGNetCompact
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import read_teacher
@@ -103,7 +104,7 @@ def test_half_of_it_said_the_other_is_probed(tmp_path: Path) -> None:
     [
         lambda state: {"params": state, "opt": {"network_g": {"res_scale": 0.1}, "rgb_range": 255}},
         lambda state: {"state_dict": state, "hyper_parameters": {"res_scale": 0.1, "input_range": [0, 255]}},
-        lambda state: {"model": state, "config": '{"res_scale": 0.1, "img_range": 255.0}'},
+        lambda state: {"model": state, "config": '{"res_scale": 0.1, "rgb_range": 255.0}'},
     ],
 )
 def test_what_stands_beside_the_weights_is_read(content: Callable[[object], object], tmp_path: Path) -> None:
@@ -130,6 +131,17 @@ def test_a_scale_that_weights_do_not_show_is_read_beside_them(tmp_path: Path) ->
     torch.save({"params": FSRCNN(scale=3).state_dict(), "args": {"scale": "many"}}, tmp_path / "a.pth")
     with pytest.raises(InvalidInput, match=r"'scale'.*--arch-arg"):
         read_teacher(tmp_path / "a.pth")
+
+
+def test_a_mean_shift_shows_the_range_of_what_goes_in() -> None:
+    def shift(gain: float, bias: float) -> dict[str, Tensor]:
+        return {"m.weight": gain * torch.eye(3)[:, :, None, None], "m.bias": torch.full((3,), bias)}
+
+    assert range_of_mean_shift(shift(1.0, -0.4), "m") == (0.0, 1.0)
+    assert range_of_mean_shift(shift(1.0, -100.0), "m") == (0.0, 255.0)
+    assert range_of_mean_shift(shift(255.0, -100.0), "m") == (0.0, 1.0)  # BasicSR's: 255 inside
+    assert range_of_mean_shift({}, "m") is None
+    assert range_of_mean_shift({**shift(1.0, 0.0), "m.weight": torch.ones(3, 3, 1, 1)}, "m") is None
 
 
 def test_untrained_weights_are_refused_with_the_ways_out(tmp_path: Path) -> None:

@@ -59,13 +59,12 @@ def test_what_is_no_constant_is_none(loaded: object) -> None:
 @pytest.mark.parametrize(
     ("loaded", "expected"),
     [
-        ({"rgb_range": 255}, (0.0, 255.0)),
-        ({"img_range": 1.0}, (0.0, 1.0)),
+        ({"input_range": 255}, (0.0, 255.0)),
+        ({"input_range": "1.0"}, (0.0, 1.0)),
         ({"input_range": [-1, 1]}, (-1.0, 1.0)),
-        ({"input_range": (0.0, 255.0), "rgb_range": 255}, (0.0, 255.0)),
-        ({"input_range": (0.0, 1.0), "rgb_range": 255}, None),
-        ({"rgb_range": 8}, None),
-        ({"rgb_range": True}, None),
+        ({"rgb_range": 255, "img_range": 255}, None),  # which may be inside
+        ({"input_range": 8}, None),
+        ({"input_range": True}, None),
         ({"input_range": [1, 0]}, None),
         ({"input_range": [0, float("inf")]}, None),
         ({}, None),
@@ -73,6 +72,11 @@ def test_what_is_no_constant_is_none(loaded: object) -> None:
 )
 def test_a_range(loaded: object, expected: tuple[float, float] | None) -> None:
     assert read_remarks(loaded).input_range == expected
+
+
+def test_the_range_of_edsrs_authors() -> None:
+    assert read_remarks({"args": {"rgb_range": 255}}).rgb_range == (0.0, 255.0)
+    assert read_remarks({"rgb_range": 8}).rgb_range is None
 
 
 def test_a_state_dict_carries_remarks_and_stays_one(tmp_path: Any) -> None:
