@@ -32,6 +32,7 @@ CLEAR = 1.0
 
 _PHOTOGRAPH = Path(__file__).with_name("photograph.png")  # a part of NASA's portrait of Eileen Collins: public domain
 _SCALES = (1, 2, 3, 4, 6, 8)  # whole parts of its 96 pixels; 1: a network that works on the enlarged image
+_WORST = -100.0  # decibels of what is no image
 _ENLARGED = 2  # how small the photograph was before, for a network of scale 1
 
 Network = Callable[[Tensor], object]
@@ -72,18 +73,19 @@ def choose(readings: Iterable[Reading]) -> Choice:
     """Choose among the readings, of which the first is the usual one, by a photograph."""
     words: list[str] = []
     departures: list[frozenset[str]] = []
-    scores: list[float] = []
-    bicubic = math.nan
+    scores: list[tuple[float, float]] = []
     for reading in readings:
         try:
-            score, bicubic = restore(reading.network, reading.input_range)
+            score = restore(reading.network, reading.input_range)
         except Exception:  # torch's, or of somebody's code
-            return Choice(0, "untried")
+            if not scores:
+                return Choice(0, "untried")
+            score = (_WORST, 0.0)
         words.append(reading.words)
         departures.append(reading.departures)
         scores.append(score)
-    index, outcome = _decide(departures, scores, bicubic)
-    return Choice(index, outcome, _compare(words, scores, bicubic, index))
+    index, outcome = _decide(departures, [score - bicubic for score, bicubic in scores])
+    return Choice(index, outcome, _compare(words, scores, index))
 
 
 def restore(network: Network, input_range: Range) -> tuple[float, float]:
@@ -119,31 +121,34 @@ def _psnr(image: NDArray[Any], original: NDArray[Any], border: int) -> float:
     """PSNR in dB, border not counted, at most 100 and at least -100: a network may give NaN."""
     inner = np.s_[border:-border, border:-border]
     error = float(np.mean((np.clip(image[inner], 0, 1) - original[inner]) ** 2))
-    return -10 * math.log10(max(error, 1e-10)) if math.isfinite(error) else -100.0
+    return -10 * math.log10(max(error, 1e-10)) if math.isfinite(error) else _WORST
 
 
 def _decide(
-    departures: Sequence[frozenset[str]], scores: Sequence[float], bicubic: float
+    departures: Sequence[frozenset[str]], gains: Sequence[float]
 ) -> tuple[int, Literal["kept", "taken", "none", "several"]]:
     """Place of the reading to take, and what speaks for it: see `Choice`.
 
+    gains   decibels over bicubic interpolation
+
     Of those that do about as well as the best, the one that departs from the usual in nothing that the others do not.
     """
-    best = max(scores)
-    near = [score >= bicubic - NEAR for score in scores]
+    best = max(gains)
+    near = [gain >= -NEAR for gain in gains]
     if not any(near):
         return 0, "none"
-    if near[0] and best < bicubic + CLEAR:  # what shrinks a network's part in the image brings it nearer to bicubic
+    if near[0] and best < CLEAR:  # what shrinks a network's part in the image brings it nearer to bicubic
         return 0, "kept"
-    alike = [i for i, score in enumerate(scores) if near[i] and score > best - CLEAR]
+    alike = [i for i, gain in enumerate(gains) if near[i] and gain > best - CLEAR]
     plainest = [i for i in alike if all(departures[i] <= departures[j] for j in alike)]
     if not plainest:
         return 0, "several"
     return plainest[0], "taken" if plainest[0] else "kept"
 
 
-def _compare(words: Sequence[str], scores: Sequence[float], bicubic: float, chosen: int) -> str:
+def _compare(words: Sequence[str], scores: Sequence[tuple[float, float]], chosen: int) -> str:
     """'33.1 dB, against 9.2 dB with input values 0 to 1; bicubic interpolation has 27.7 dB'."""
-    others = [f"{score:.1f} dB with {words[i]}" for i, score in enumerate(scores) if i != chosen]
+    others = [f"{score:.1f} dB with {words[i]}" for i, (score, _) in enumerate(scores) if i != chosen]
     against = f", against {' and '.join(others)}" if others else ""
-    return f"{scores[chosen]:.1f} dB{against}; bicubic interpolation has {bicubic:.1f} dB"
+    score, bicubic = scores[chosen]
+    return f"{score:.1f} dB{against}; bicubic interpolation has {bicubic:.1f} dB"

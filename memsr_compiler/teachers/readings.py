@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import NoReturn
 
-from torch import nn
+from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.teachers.families.base import Family
@@ -94,6 +94,8 @@ def read_family(
     said = {**remarks.arguments(unsaid_arguments(match)), **options}
     open_arguments = {name: values for name, values in match.unsaid.items() if name not in said and not ours}
     known = told or remarks.input_range or family.read_range(usual.module.state_dict())
+    if known is None and "rgb_range" not in match.unsaid:
+        known = remarks.rgb_range
     ranges = [known] if known else [family.input_range, *(r for r in RANGES if r != family.input_range)]
     variants = tuple(
         _variant(dict(zip(open_arguments, values, strict=True)), input_range, ranged=known is None)
@@ -160,7 +162,15 @@ def _tried(readings: Readings) -> Iterator[Reading]:
     for variant in readings.variants:
         words = ", ".join(variant.words.values()) or "what the file says"
         departs = frozenset(variant.departs(usual))
-        yield Reading(readings.read(variant).module, variant.input_range, words, departs)
+        try:
+            network: Network = readings.read(variant).module
+        except InvalidInput:  # weights that fit the usual arguments need not fit all
+            network = _no_network
+        yield Reading(network, variant.input_range, words, departs)
+
+
+def _no_network(x: Tensor) -> Tensor:
+    raise InvalidInput("there is no such network")
 
 
 def _tell(choice: Choice, variants: Sequence[Variant], path: Path) -> None:

@@ -15,7 +15,6 @@ _MOST = 10_000  # entries of a mapping that are looked at
 _LONGEST = 100_000  # characters of text that are parsed
 _LARGEST = 1e6  # no constant of a network is larger
 _FAMILY = "memsr_family"
-_RANGES = ("input_range", "rgb_range")
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,13 @@ class Remarks:
 
     values       by the names of arguments: {"res_scale": 0.1}
     input_range  of its values; None: not stated
+    rgb_range    the same as EDSR's authors state it; what others call so may be a constant inside the network
     family       of which the network is, in which case the file is ours and states all that its weights do not
     """
 
     values: Mapping[str, object] = field(default_factory=dict)
     input_range: Range | None = None
+    rgb_range: Range | None = None
     family: str = ""
 
     def arguments(self, names: Mapping[str, tuple[object, ...]]) -> dict[str, object]:
@@ -52,8 +53,8 @@ def read_remarks(loaded: object) -> Remarks:
             contradicted.add(name)
         values[name] = value
     values = {name: value for name, value in values.items() if name not in contradicted}
-    ranges = {found for name in _RANGES if (found := _range(values.get(name))) is not None}
-    return Remarks(values, ranges.pop() if len(ranges) == 1 else None, str(values.get(_FAMILY, "")))
+    input_range, rgb_range = (_range(values.get(name)) for name in ("input_range", "rgb_range"))
+    return Remarks(values, input_range, rgb_range, str(values.get(_FAMILY, "")))
 
 
 def attach_remarks(state: Mapping[str, Tensor], family: str, hyper: Mapping[str, object], input_range: Range) -> None:

@@ -30,7 +30,6 @@ class Dialect:
     unsaid       in the place of `Family.unsaid`; None: that
     habits       in the place of `Family.habits`; None: that
     own          arguments that `translate` takes and the network does not
-    known_range  lowest and highest pixel value that the code with these names takes; None: as the family's weights show
     """
 
     name: str
@@ -39,7 +38,6 @@ class Dialect:
     unsaid: Unsaid | None = None
     habits: tuple[str, ...] | None = None
     own: frozenset[str] = frozenset()
-    known_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +144,15 @@ def count_keys(shapes: Mapping[str, torch.Size], template: str, first: int = 0) 
     return next(index for index in count(first) if template.format(index) not in shapes) - first
 
 
-def range_of_mean_shift(weight: Tensor | None, bias: Tensor | None) -> Range | None:
-    """Input range that a mean shift, weight (C, C, 1, 1) and bias (C,), shows.
+def range_of_mean_shift(state: Mapping[str, Tensor], name: str) -> Range | None:
+    """Input range that the first mean shift shows: means of 0..1 are below 1, those of 0..255 about 100.
 
-    The colour that it takes to 0 is below 1 in 0..1, and about 100 in 0..255.
+    name   of the 1x1 convolution; None where there is none, or it mixes colours
     """
+    weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
     if weight is None or bias is None or not bias.numel():
         return None
-    gain = weight.diagonal().abs().amax()  # not 1 where the values are brought to another range on the way
-    return (0.0, 255.0) if float(bias.abs().max() / gain.clamp_min(1e-12)) > 1 else (0.0, 1.0)
+    gain = weight[:, :, 0, 0].diagonal()
+    if not torch.equal(torch.diag(gain), weight[:, :, 0, 0]) or not bool(gain.all()):
+        return None
+    return (0.0, 255.0) if float((bias / gain).abs().max()) > 1 else (0.0, 1.0)

@@ -181,8 +181,6 @@ FAMILY = Family(
     build=CARN,
     infer=infer,
     source="Ahn et al., Lightweight Super-Resolution with Cascading Residual Network (CARN), ECCV 2018",
-    read_range=lambda state: range_of_mean_shift(
-        state.get("sub_mean.shifter.weight"), state.get("sub_mean.shifter.bias")
-    ),
+    read_range=lambda state: range_of_mean_shift(state, "sub_mean.shifter"),
     description="CARN and CARN-M; of weights for several scales, say which scale is meant",
 )

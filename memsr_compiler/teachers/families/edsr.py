@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.base import Dialect, Family, Shapes, by_patterns, range_of_mean_shift, rename_keys
+from memsr_compiler.teachers.families.base import (
+    Dialect,
+    Family,
+    Shapes,
+    by_patterns,
+    range_of_mean_shift,
+    rename_keys,
+)
 
 Tail = Literal["edsr", "conv"]
 
@@ -221,7 +228,6 @@ BASICSR = Dialect(
     translate=_translate_basicsr,
     unsaid={"res_scale": (1.0, 0.1), "rgb_range": (255.0, 1.0)},
     habits=("mean colour of DIV2K",),
-    known_range=(0.0, 1.0),
 )
 
 FAMILY = Family(
@@ -230,7 +236,7 @@ FAMILY = Family(
     infer=infer,
     source="Lim et al., Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPRW 2017",
     unsaid={"res_scale": (1.0, 0.1)},
-    read_range=lambda state: range_of_mean_shift(state.get("sub_mean.weight"), state.get("sub_mean.bias")),
+    read_range=lambda state: range_of_mean_shift(state, "sub_mean"),
     description="Residual blocks and a global skip; the authors' tail, or the one conv of MemSR's teachers.",
     dialects=(BASICSR,),
 )
