@@ -83,6 +83,11 @@ class Match:
         own = None if self.dialect is None else self.dialect.habits
         return self.family.habits if own is None else own
 
+    @property
+    def known_range(self) -> tuple[float, float] | None:
+        """The range of pixels that the code with these key names takes, see `Dialect`."""
+        return None if self.dialect is None else self.dialect.known_range
+
 
 def recognise(shapes: Mapping[str, torch.Size], only: Family | None = None) -> list[Match]:
     """Every family that a state dict of these shapes could belong to.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.base import Family, Shapes, conv, count_keys, has_kernels
+from memsr_compiler.teachers.families.base import Family, Shapes, conv, count_keys, has_kernels, range_of_mean_shift
 from memsr_compiler.teachers.families.edsr import DIV2K_MEAN, MeanShift
 
 
@@ -116,6 +116,7 @@ COLOUR = Family(
     name="vdsr-rgb",
     build=ColourVDSR,
     infer=infer_colour,
+    read_range=lambda state: range_of_mean_shift(state.get("sub_mean.weight"), state.get("sub_mean.bias")),
     source="Kim et al., Accurate Image Super-Resolution Using Very Deep Convolutional Networks, CVPR 2016",
     description="VDSR in colour, of torchSR (say which scale) or EDSR's authors (scale 1: enlarged before)",
 )
