@@ -93,7 +93,7 @@ def read_family(
     ours = remarks.family == family.name  # which states all that is not usual
     said = {**remarks.arguments(unsaid_arguments(match)), **options}
     open_arguments = {name: values for name, values in match.unsaid.items() if name not in said and not ours}
-    known = told or remarks.input_range or family.read_range(usual.module.state_dict())
+    known = told or match.known_range or remarks.input_range or family.read_range(usual.module.state_dict())
     if known is None and "rgb_range" not in match.unsaid:
         known = remarks.rgb_range
     ranges = [known] if known else [family.input_range, *(r for r in RANGES if r != family.input_range)]

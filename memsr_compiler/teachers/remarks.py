@@ -15,6 +15,7 @@ _MOST = 10_000  # entries of a mapping that are looked at
 _LONGEST = 100_000  # characters of text that are parsed
 _LARGEST = 1e6  # no constant of a network is larger
 _FAMILY = "memsr_family"
+_ALIASES = {"rgb_range": "img_range"}  # BasicSR's: of values inside the network, whose input is 0..1 whatever it is
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,8 @@ class Remarks:
 
     def arguments(self, names: Mapping[str, tuple[object, ...]]) -> dict[str, object]:
         """The values that are stated for these arguments, where they are of the kind of the usual ones."""
-        return {
-            name: self.values[name]
-            for name, usual in names.items()
-            if name in self.values and _fits(self.values[name], usual[0])
-        }
+        stated = {name: self.values.get(name, self.values.get(_ALIASES.get(name, name))) for name in names}
+        return {name: value for name, value in stated.items() if _fits(value, names[name][0])}
 
 
 def read_remarks(loaded: object) -> Remarks:

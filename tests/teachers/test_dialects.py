@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import foreign_networks as foreign
+from helpers.trained import Edsr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -32,6 +34,7 @@ class Case:
     assumed  what is assumed and said
     fold     what sizes must divide by
     close    whether rounding may differ, since constants are applied in another order
+    top      the largest input value
     whole    whether weights are small whole numbers, with which sums of kernels are exact in float64
     """
 
@@ -43,6 +46,7 @@ class Case:
     fold: int = 1
     close: bool = False
     whole: bool = False
+    top: float = 1.0
 
 
 CASES: dict[str, Case] = {
@@ -99,6 +103,9 @@ CASES: dict[str, Case] = {
     ),
     "torchSR's VDSR": Case("vdsr-rgb", lambda: foreign.ColourVdsr(2), {"layers": 4, "channels": 6}, {"scale": 2}),
     "VDSR of EDSR's authors": Case("vdsr-rgb", lambda: foreign.ColourVdsr(1, layers=2), {"layers": 2}, {"scale": 1}),
+    "VDSR of EDSR's authors, of 0..255": Case(
+        "vdsr-rgb", lambda: foreign.ColourVdsr(1, top=255.0), {"layers": 4}, {"scale": 1}, top=255.0
+    ),
     "ECBSR": Case("ecbsr", lambda: foreign.Ecbsr(2, "device"), {"scale": 2, "blocks": 2, "activation": "prelu"}),
     "ECBSR on Y": Case("ecbsr", lambda: foreign.Ecbsr(4, "device", colours=1), {"scale": 4, "colours": 1}),
     "ECBSR with ReLU": Case(
@@ -151,7 +158,7 @@ def test_weights_under_others_names_are_read_as_the_same_network(name: str, tmp_
     torch.save({"params_ema": network.state_dict()}, tmp_path / "a.pth")
     teacher = read_teacher(tmp_path / "a.pth", arch_args=case.told, probe=False)
     assert teacher.family == case.family and teacher.hyper.items() >= case.hyper.items()
-    assert teacher.input_range == (0.0, 1.0)
+    assert teacher.input_range == (0.0, case.top)
     assert set(case.assumed) <= set(teacher.assumed)
     module = teacher.module.to(torch.float64 if case.whole else torch.float32)
     colours = int(str(teacher.hyper.get("colours", 3)))
@@ -249,3 +256,48 @@ def test_damaged_shapes_are_refused_or_read(name: str, data: st.DataObject) -> N
     state[victim] = torch.zeros(data.draw(st.lists(st.integers(0, 7), max_size=5)))
     with contextlib.suppress(InvalidInput):
         assemble(state, None, CASES[name].told)
+
+
+# -- BasicSR's EDSR, trained: its constants stand in no file, so they are tried ---------------------------------------
+
+TRAINED = [(1.0, 255.0), (0.1, 255.0), (1.0, 1.0), (0.1, 1.0)]
+
+
+def trained_in_basicsr(factor: float, top: float) -> nn.Module:
+    """The shipped teacher as BasicSR has it: the mean taken off, and values up to `top` inside."""
+    network = foreign.BasicsrEdsr(2, factor=factor, top=top, blocks=8, width=32)
+    names = {
+        r"^head\.0": "conv_first",
+        r"^body\.(\d)\.body\.0": r"body.\1.conv1",
+        r"^body\.(\d)\.body\.2": r"body.\1.conv2",
+        r"^body\.8": "conv_after_body",
+        r"^tail\.0": "upsample",
+        r"^tail\.1": "conv_last",
+    }
+    state = {}
+    for key, tensor in Edsr(factor, top, mean_shift=True).state_dict().items():
+        old = next((old for old in names if re.match(old, key)), None)
+        if old is not None:
+            state[re.sub(old, names[old], key)] = tensor
+    network.load_state_dict(state)
+    return network.eval()
+
+
+@pytest.mark.parametrize(("factor", "top"), TRAINED)
+def test_the_constants_of_basicsrs_edsr_are_found_by_trying(factor: float, top: float, tmp_path: Path) -> None:
+    network = trained_in_basicsr(factor, top)
+    torch.save({"params": network.state_dict()}, tmp_path / "a.pth")
+    teacher = read_teacher(tmp_path / "a.pth")
+    assert (teacher.hyper["res_scale"], teacher.hyper["rgb_range"], teacher.input_range) == (factor, top, (0.0, 1.0))
+    assert {f"res_scale {factor:g}", f"rgb_range {top:g}", "mean colour of DIV2K"} <= set(teacher.assumed)
+    image = torch.rand(1, 3, 9, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.module(image), network(image), rtol=1e-5, atol=1e-5)
+
+
+def test_the_constants_of_basicsrs_edsr_beside_its_weights(tmp_path: Path) -> None:
+    options = {"network_g": {"type": "EDSR", "res_scale": 0.1, "img_range": 255.0}}
+    torch.save({"params": trained_in_basicsr(0.1, 255.0).state_dict(), "opt": options}, tmp_path / "a.pth")
+    teacher = read_teacher(tmp_path / "a.pth")
+    assert (teacher.hyper["res_scale"], teacher.hyper["rgb_range"], teacher.input_range) == (0.1, 255.0, (0.0, 1.0))
+    assert teacher.assumed == ("mean colour of DIV2K", "no clamp at the end")

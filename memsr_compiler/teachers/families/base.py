@@ -30,6 +30,7 @@ class Dialect:
     unsaid       in the place of `Family.unsaid`; None: that
     habits       in the place of `Family.habits`; None: that
     own          arguments that `translate` takes and the network does not
+    known_range  lowest and highest pixel value that the code with these names takes; None: as the family's weights show
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dialect:
     unsaid: Unsaid | None = None
     habits: tuple[str, ...] | None = None
     own: frozenset[str] = frozenset()
+    known_range: Range | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

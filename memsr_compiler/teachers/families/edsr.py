@@ -228,6 +228,7 @@ BASICSR = Dialect(
     translate=_translate_basicsr,
     unsaid={"res_scale": (1.0, 0.1), "rgb_range": (255.0, 1.0)},
     habits=("mean colour of DIV2K",),
+    known_range=(0.0, 1.0),
 )
 
 FAMILY = Family(

@@ -189,6 +189,7 @@ FAMILY = Family(
     build=IMDN,
     infer=infer,
     source="Hui et al., Super-Resolution with Information Multi-distillation Network, ACM MM 2019",
+    habits=(f"slope {SLOPE} below zero",),
     description="IMDN with the authors' key names; its contrast-aware attention (optional) cannot be plain",
 )
 
@@ -197,5 +198,6 @@ BASELINE = Family(
     build=IMDNBaseline,
     infer=infer_baseline,
     source="Li et al., NTIRE 2022 Challenge on Efficient Super-Resolution: Methods and Results, CVPRW 2022",
+    habits=(f"slope {SLOPE} below zero",),
     description="IMDN without attention, as the NTIRE 2022 efficient super-resolution baseline",
 )

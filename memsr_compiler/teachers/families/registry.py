@@ -25,7 +25,7 @@ from memsr_compiler.teachers.families import (
     srresnet,
     vdsr,
 )
-from memsr_compiler.teachers.families.base import Dialect, Family, Unsaid
+from memsr_compiler.teachers.families.base import Dialect, Family, Range, Unsaid
 
 __all__ = ["FAMILIES", "Dialect", "Family", "Match", "find_family", "recognise"]
 
@@ -82,6 +82,11 @@ class Match:
         """Other facts that its weights do not say, see `Family`."""
         own = None if self.dialect is None else self.dialect.habits
         return self.family.habits if own is None else own
+
+    @property
+    def known_range(self) -> Range | None:
+        """The range of pixels that the code with these key names takes, see `Dialect`."""
+        return None if self.dialect is None else self.dialect.known_range
 
 
 def recognise(shapes: Mapping[str, torch.Size], only: Family | None = None) -> list[Match]:

@@ -220,5 +220,6 @@ FAMILY = Family(
     infer=infer,
     source="Wang et al., ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks, ECCVW 2018",
     description="RRDBNet of ESRGAN, ESRGAN+ and Real-ESRGAN, under all their key names",
+    habits=("slope 0.2 below zero",),
     dialects=_DIALECTS,
 )
