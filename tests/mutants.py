@@ -85,9 +85,9 @@ class Watch:
 
 
 def file_of_tests(file: str) -> str:
-    """passes/one_pad.py -> tests/passes/test_one_pad.py; forms are tested through the checker."""
+    """passes/one_pad.py -> tests/passes/test_one_pad.py; forms and rows are tested through the checker."""
     folder, _, name = file.removeprefix("memsr_compiler/").rpartition("/")
-    return f"tests/{folder}/test_{'checker.py' if name == 'forms.py' else name}"
+    return f"tests/{folder}/test_{'checker.py' if name in ('forms.py', 'rows.py') else name}"
 
 
 def read_mutants() -> list[Mutant]:

@@ -135,7 +135,7 @@ def compile_to_plain(
     net = PlainNet(layers, info, exact=exact).eval()
     net.certificate = certificate = replace(certificate, plain_sha256=net.sha256())
     watch.lap("build")
-    rounding = checker.check(traced.graph, net.checkable(), certificate) / (torch.finfo(dtype).eps / 2)
+    checked = checker.check(traced.graph, net.checkable(), certificate)
     watch.lap("certificate")
     net.report = Report(
         reader=traced.reader,
@@ -148,7 +148,7 @@ def compile_to_plain(
         },
         passes=tuple(reports),
         carried=tensors,
-        rounding=rounding,
+        rounding=checked.rounding,
         cost=cost_of_layers([(layer.weight.shape, layer.shuffle) for layer in net]),
     )
     return net

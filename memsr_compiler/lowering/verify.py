@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 
-import torch
-
 from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError
+from memsr_compiler.ir.validate import receptive_field
+from memsr_compiler.lowering.shift_losses import worst_shift_loss
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof import checker
@@ -60,9 +60,11 @@ def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateChe
     certificate = _certificate_for(net, teacher.graph)
     tensors = tuple(list_carried(certificate, teacher.graph))
     _require_facts(net, teacher, input_range, state_guarantee(tensors))
-    half_unit = torch.finfo(net[0].weight.dtype).eps / 2
-    rounding = checker.check(teacher.graph, net.checkable(), certificate) / half_unit
-    return CertificateCheck(net.info.guarantee, input_range, tensors, rounding)
+    checked = checker.check(teacher.graph, net.checkable(), certificate)
+    loss = worst_shift_loss(teacher.graph, checked.losses)
+    if loss is not None and loss.too_much:
+        raise CertificateError(f"{loss}; convert again with smaller constants, in a wider dtype, or with --carry auto")
+    return CertificateCheck(net.info.guarantee, input_range, tensors, checked.rounding)
 
 
 def _certificate_for(net: PlainNet, teacher: ir.Graph) -> Certificate:
@@ -78,13 +80,19 @@ def _certificate_for(net: PlainNet, teacher: ir.Graph) -> Certificate:
 
 def _require_facts(net: PlainNet, teacher: Traced, input_range: Range, proved: str) -> None:
     """Raises CertificateError unless what the network says of itself is true of this teacher."""
-    skip = teacher.image_skip.mode if teacher.image_skip else ""
+    assert net.certificate is not None, "it has been looked at"
+    skip = teacher.image_skip
+    carry = "shift" if net.certificate.shifts else net.info.carry
     facts = {
         "scale": (net.info.scale, teacher.graph.scale),
         "channels": (net.info.channels, teacher.graph.input.channels),
-        "image skip": (net.info.image_skip, skip),
+        "image skip": (net.info.image_skip, skip.mode if skip else ""),
+        "factor of the image skip": (net.info.scale if skip else 0, skip.factor if skip else 0),
         "input range": (net.info.input_range, input_range),
         "guarantee": (net.info.guarantee, proved),
+        "carry": (net.info.carry, carry),
+        "receptive field": (net.info.receptive_field, receptive_field(teacher.graph)),
+        "teacher's SHA-256": (net.info.teacher_sha256, net.certificate.teacher_sha256),
     }
     for name, (said, true) in facts.items():
         if said != true:

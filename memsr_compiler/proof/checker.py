@@ -16,7 +16,7 @@ exact one, and its column in the next layer 2^k.  In binary numbers that changes
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,40 +33,37 @@ from memsr_compiler.proof.forms import (
     is_finite,
     is_relu,
     never_negative,
-    pad,
     tensor_of,
 )
+from memsr_compiler.proof.rows import Layer as Layer
+from memsr_compiler.proof.rows import LayerScale, Rows
 
 PIECE = 1 << 17  # numbers of a layer that are looked at together
 MOST_SCALED = 64  # largest k of a channel that holds 2^-k of what it means; no float16 or float32 needs more
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One layer of the plain network: weight (C_out, C_in, k, k) and bias (C_out,) as stored, ReLU or not, and the
-    factor of the pixel shuffle after it (1: none)."""
+class Checked:
+    """Findings about a plain network whose certificate holds.
 
-    weight: Tensor
-    bias: Tensor
-    relu: bool
-    shuffle: int
-
-
-def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> float:
-    """Raises CertificateError unless the plain network is the teacher, as the certificate claims.
-
-    Returns the largest difference between a stored number and the exact one, relative to it: rounding to the stored
-    dtype.  Allowed is eps / 2, which is half a unit in the last place for a power of two and almost a whole one just
-    below the next; of a bias beside a tap on `one`, eps / 2 of the two together; and 1e-13 of the largest number in
-    the row, since the exact ones are computed in float64.
+    rounding  the largest difference between a stored number and the exact one, in half units in its last place (of a
+              number just above a power of two): 1 at most, float64's own rounding aside
+    losses    what rounding takes from the constants of each tensor that constants of shifts enter, in its own units
     """
+
+    rounding: float
+    losses: Mapping[str, float]
+
+
+def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> Checked:
+    """Raises CertificateError unless the plain network is the teacher, as the certificate claims."""
     try:
         return _check(teacher, layers, certificate)
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise CertificateError(f"the certificate is malformed ({type(error).__name__}: {error})") from error
 
 
-def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> float:
+def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> Checked:
     if not certificate.stages:
         raise CertificateError("the certificate has no stages")
     if certificate.input_range != (teacher.input.low, teacher.input.high):
@@ -76,7 +73,8 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
             f"the teacher's are within {teacher.input.low:g} to {teacher.input.high:g}"
         )
     todo: Iterator[Layer] = iter(layers)
-    base, shuffle, worst = 1, 1, 0.0
+    base, shuffle, rounding = 1, 1, 0.0
+    losses: dict[str, float] = {}
     known = Known(teacher, never_negative(teacher))
     inputs: list[tuple[str, int]] = [(teacher.input.name, teacher.type(teacher.input.name).channels)]
     for number, stage in enumerate(certificate.stages):
@@ -98,29 +96,15 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
             _require_sound(teacher, base, meanings, f"stage {number}, layer {depth}")
             columns, powers = powers, _read_powers(stage, depth, len(layer.weight), f"stage {number}, layer {depth}")
             scale = LayerScale(powers, columns)
-            worst = max(worst, _check_layer(below, layer, meanings, scale, f"stage {number}, layer {depth}"))
+            checked = _check_layer(below, layer, meanings, scale, f"stage {number}, layer {depth}")
+            rounding = max(rounding, checked.rounding)
+            losses |= {t: max(loss, losses.get(t, 0.0)) for t, loss in checked.losses.items()}
             below, shuffle = HeldLevel(known, base, meanings, nonnegative=layer.relu), layer.shuffle
         base *= shuffle
         inputs = _require_outputs(teacher, stage.levels[-1], shuffle, base, last_stage)
     if next(todo, None) is not None:
         raise CertificateError("the plain network has more layers than the certificate speaks of")
-    return worst
-
-
-@dataclass(frozen=True)
-class LayerScale:
-    """Powers of two by which the channels that a layer makes, and those that it reads, are less than what they mean."""
-
-    rows: Tensor
-    columns: Tensor
-
-    def scale(self, form: LinearForm, rows: Sequence[int]) -> LinearForm:
-        """The form of these rows as it is stored."""
-        of_rows = self.rows[list(rows)]
-        if bool((of_rows == 1).all() and (self.columns == 1).all()):
-            return form
-        kernel = form.kernel * of_rows[:, None, None, None] / self.columns[:, None, None]
-        return LinearForm(kernel, form.bias * of_rows)
+    return Checked(rounding, losses)
 
 
 def _read_powers(stage: Stage, depth: int, width: int, where: str) -> Tensor:
@@ -209,19 +193,20 @@ def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning],
 
 def _check_layer(
     below: HeldLevel, layer: Layer, meanings: Sequence[ir.Meaning], scale: LayerScale, where: str
-) -> float:
-    """Every row of the layer against what its meaning asks for.  Returns the largest relative rounding."""
-    rows = {p for m in meanings for p in m.positions if p >= 0}
+) -> Checked:
+    """Every row of the layer against what its meaning asks for."""
+    told = {p for m in meanings for p in m.positions if p >= 0}
     k, k2 = layer.weight.shape[-2:]
     if layer.weight.dim() != 4 or k != k2 or k % 2 == 0 or layer.bias.shape != layer.weight.shape[:1]:
         raise CertificateError(f"{where}: kernel {k}x{k2} or bias is not what a plain layer has")
     if not (is_finite(layer.weight) and is_finite(layer.bias)):
         raise CertificateError(f"{where}: NaN or infinite weights")
-    if rows != set(range(len(layer.weight))) or layer.weight.shape[1] != below.width:
+    if told != set(range(len(layer.weight))) or layer.weight.shape[1] != below.width:
         raise CertificateError(
             f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate"
         )
-    worst = 0.0
+    rounding, losses = 0.0, dict[str, float]()
+    largest = max(abs(float(v)) for v in layer.weight.aminmax())
     for m in _pieces(meanings, 1 + PIECE // layer.weight[0].numel()):
         expected = _expect(below, m, layer.relu, where)
         missing = below.missing(expected)
@@ -231,20 +216,17 @@ def _check_layer(
             raise CertificateError(
                 f"{where}: {m.tensor}[{m.channels[row]}] needs {lacking}, which the level below does not hold"
             )
-        expected = LinearForm(expected.kernel[:, : below.width], expected.bias)
-        if not (is_finite(expected.kernel) and is_finite(expected.bias)):
+        expected = expected.take(below.width).pad(layer.weight.shape[-1])
+        if not all(
+            is_finite(v) for v in (expected.kernel, expected.kernel_terms, expected.bias_terms) if v is not None
+        ):
             raise CertificateError(f"{where}: {m.tensor}: the teacher's weights are NaN, infinite or too large")
-        gone = torch.tensor([p < 0 for p in m.positions])
-        if gone.any():
-            left_out = _settle(below, expected.kernel[gone], expected.bias[gone])
-            if left_out[0].any() or (left_out[1] > 0).any() or not layer.relu:
-                raise CertificateError(f"{where}: {m.tensor}: a channel was left out that is not always zero")
-        kept = (~gone).nonzero()[:, 0]
-        at = [m.positions[i] for i in kept.tolist()]
-        if at:
-            exact = scale.scale(expected.pick(kept.tolist()), at)
-            worst = max(worst, _compare(below, layer, at, exact, f"{where}: {m.kind} {m.tensor}"))
-    return worst
+        rows = Rows(below, layer, m, expected, scale, f"{where}: {m.kind} {m.tensor}")
+        rounding = max(rounding, rows.check(largest))
+        lost = rows.lost()
+        if lost is not None:
+            losses[m.tensor] = max(lost, losses.get(m.tensor, 0.0))
+    return Checked(rounding, losses)
 
 
 def _pieces(meanings: Sequence[ir.Meaning], rows: int) -> Iterator[ir.Meaning]:
@@ -285,51 +267,3 @@ def _copy(below: HeldLevel, m: ir.Meaning, held: Sequence[ir.Meaning]) -> Linear
             kernel[row, where[channel], 0, 0] = 1.0
     lost = torch.tensor([channel not in where for channel in m.channels], dtype=torch.float64)
     return form + below.unknown(m.tensor).pick(m.channels).scale(lost) if lost.any() else form
-
-
-def _settle(below: HeldLevel, kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Kernel and bias without their two ambiguities: the centre tap on `one` is bias, taps on zeros are nothing."""
-    kernel, mid = kernel.clone(), kernel.shape[-1] // 2
-    if below.one is not None:
-        bias = bias + kernel[:, below.one, mid, mid]
-        kernel[:, below.one, mid, mid] = 0
-    kernel[:, below.zeros] = 0
-    return kernel, bias
-
-
-def _compare(below: HeldLevel, layer: Layer, at: Sequence[int], expected: LinearForm, where: str) -> float:
-    """Stored rows against exact ones.
-
-    A stored number may be off by eps / 2 of the exact one, half a unit in its last place up to a whole one, and by what
-    the exact one may be off itself, having been computed in float64 from numbers as large as `largest`.
-    """
-    size = max(layer.weight.shape[-1], expected.kernel.shape[-1])
-    weight, bias = pad(layer.weight[list(at)].double(), size), layer.bias[list(at)].double()
-    stored = _settle(below, weight, bias)
-    exact = _settle(below, pad(expected.kernel, size), expected.bias)
-    info = torch.finfo(layer.weight.dtype)
-    taps = expected.kernel.flatten(1).abs()
-    shifted = taps.sum(1) * max((m.constant for held in below.held.values() for m in held), default=0.0)
-    in_row = taps.amax(1)[:, None, None, None].repeat(1, below.width, 1, 1)
-    if below.one is not None:  # constants of shifts were added up, and largely cancelled, to give these
-        in_row[:, below.one] += shifted[:, None, None]
-    largest = in_row, torch.maximum(taps.amax(1), expected.bias.abs()) + shifted
-    worst = 0.0
-    for have, want, scale in zip(stored, exact, largest, strict=True):
-        if torch.equal(have, want):
-            continue
-        magnitude = want.abs()
-        if have is stored[1] and below.one is not None:  # a bias and the tap on `one`, each rounded for itself
-            tap = expected.kernel[:, below.one]
-            magnitude = expected.bias.abs() + tap[:, tap.shape[-2] // 2, tap.shape[-1] // 2].abs()
-        rounding = info.eps / 2 * magnitude + info.smallest_normal * info.eps / 2
-        difference = (have - want).abs()
-        wrong = ~(difference <= rounding * (1 + info.eps) + 1e-13 * scale)
-        if wrong.any():
-            spot = tuple(wrong.nonzero()[0].tolist())
-            what = f"weight {[at[spot[0]], *spot[1:]]}" if len(spot) > 1 else f"bias {at[spot[0]]}"
-            raise CertificateError(
-                f"{where}: {what} is {float(have[spot]):.9g}, the teacher's is {float(want[spot]):.9g}"
-            )
-        worst = max(worst, float((difference / magnitude.clamp_min(info.smallest_normal)).max()))
-    return worst

@@ -19,6 +19,10 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError
 
+SPARE_STEPS = (
+    16  # roundings that are allowed beyond those counted: of the sums of terms themselves, and of the compiler
+)
+
 
 def tensor_of(name: str) -> str:
     """Activation n of "n#k", its k-th ReLU; any other name is a tensor's already.
@@ -69,33 +73,91 @@ class Known:
 
 @dataclass(frozen=True)
 class LinearForm:
-    """A tensor in terms of a level's channels: kernel * z + bias.
+    """A tensor in terms of a level's channels: kernel * z + bias, and the arithmetic by which they were computed.
 
     kernel (C, width + ..., k, k)   bias (C,).  Columns from `width` on are what the level does not hold; a form that
     needs none of them is known.  They may cancel: t - t is 0 where t is not held.
+
+    Each number is a sum of products of the teacher's numbers and of constants, computed in float64.  `bias_terms` is
+    the same sum of their absolute values, and `kernel_terms` too; None: no number of the kernel is a sum of several.
+    `steps` is at least the number of roundings that one term went through.  So each number is within
+    steps * 2**-53 of its terms, in first order (`slack`).
     """
 
     kernel: Tensor
     bias: Tensor
+    bias_terms: Tensor
+    kernel_terms: Tensor | None = None
+    steps: int = 0
+
+    @property
+    def terms(self) -> Tensor:
+        """The sum of the absolute values of the terms of each number of the kernel."""
+        return self.kernel.abs() if self.kernel_terms is None else self.kernel_terms
+
+    @property
+    def slack(self) -> float:
+        """Distance of two ways of computing the same number in float64, relative to its terms.
+
+        One of the two is this form's own, the other the compiler's, in an order of its own.
+        """
+        return (2 * self.steps + SPARE_STEPS) * 2.0**-53
 
     def mix(self, matrix: Tensor, bias: Tensor | float = 0.0) -> LinearForm:
         """matrix * self + bias."""
-        kernel = (matrix @ self.kernel.flatten(1)).reshape(len(matrix), *self.kernel.shape[1:])
-        return LinearForm(kernel, matrix @ self.bias + bias)
+        added = 1 + _most(matrix, 1)
+        absolute = matrix.abs()
+        return LinearForm(
+            _times(matrix, self.kernel),
+            matrix @ self.bias + bias,
+            absolute @ self.bias_terms + torch.as_tensor(bias, dtype=torch.float64).abs(),
+            None if self.kernel_terms is None and added <= 2 else _times(absolute, self.terms),
+            self.steps + added,
+        )
 
     def pick(self, index: Sequence[int]) -> LinearForm:
         """These rows, in this order."""
-        rows = torch.tensor(index)
-        return LinearForm(self.kernel.index_select(0, rows), self.bias[rows])
+        rows = torch.tensor(index, dtype=torch.int64)
+        terms = None if self.kernel_terms is None else self.kernel_terms.index_select(0, rows)
+        return LinearForm(self.kernel.index_select(0, rows), self.bias[rows], self.bias_terms[rows], terms, self.steps)
+
+    def take(self, columns: int) -> LinearForm:
+        """The first columns, all others being 0."""
+        terms = None if self.kernel_terms is None else self.kernel_terms[:, :columns]
+        return LinearForm(self.kernel[:, :columns], self.bias, self.bias_terms, terms, self.steps)
+
+    def pad(self, size: int) -> LinearForm:
+        """The same with a kernel of at least this size."""
+        size = max(size, self.kernel.shape[-1])
+        terms = None if self.kernel_terms is None else pad(self.kernel_terms, size)
+        return LinearForm(pad(self.kernel, size), self.bias, self.bias_terms, terms, self.steps)
 
     def scale(self, scale: Tensor | float, shift: Tensor | float = 0.0) -> LinearForm:
         """scale * self + shift."""
         s = torch.broadcast_to(torch.as_tensor(scale, dtype=torch.float64), self.bias.shape)
-        return LinearForm(self.kernel * s[:, None, None, None], self.bias * s + shift)
+        each = s[:, None, None, None]
+        return LinearForm(
+            self.kernel * each,
+            self.bias * s + shift,
+            self.bias_terms * s.abs() + torch.as_tensor(shift, dtype=torch.float64).abs(),
+            None if self.kernel_terms is None else self.kernel_terms * each.abs(),
+            self.steps + 2,
+        )
 
     def __add__(self, other: LinearForm) -> LinearForm:
         size, columns = _common([self, other])
-        return LinearForm(pad(self.kernel, size, columns) + pad(other.kernel, size, columns), self.bias + other.bias)
+        kernel = pad(self.kernel, size, columns) + pad(other.kernel, size, columns)
+        terms = pad(self.terms, size, columns) + pad(other.terms, size, columns)
+        several = (
+            self.kernel_terms is not None or other.kernel_terms is not None or not torch.equal(terms, kernel.abs())
+        )
+        return LinearForm(
+            kernel,
+            self.bias + other.bias,
+            self.bias_terms + other.bias_terms,
+            terms if several else None,
+            max(self.steps, other.steps) + 1,
+        )
 
 
 Get = Callable[[str], LinearForm]
@@ -114,9 +176,13 @@ class HeldLevel:
         self.one = next((p for m in meanings if m.kind == "one" for p in m.positions if p >= 0), None)
         self.zeros = [p for m in meanings if m.kind == "zero" for p in m.positions if p >= 0]
         self.held: dict[tuple[str, ir.Part | None], list[ir.Meaning]] = {}
+        self.shifts = torch.zeros(self.width, dtype=torch.float64)  # what each channel is shifted by
         for m in meanings:
             if m.tensor:
                 self.held.setdefault((m.tensor, m.part), []).append(m)
+            if m.kind == "shifted":
+                at = [p for p in m.positions if p >= 0]
+                self.shifts[at] = self.shifts[at].clamp_min(m.constant)
         self.forms: dict[str | ir.Part, LinearForm] = {}
         # the first column that stands for a tensor which is not held
         self.absent: dict[tuple[str, ir.Part | None], int] = {}
@@ -130,7 +196,7 @@ class HeldLevel:
         start = self.absent[name, part]
         kernel = torch.zeros(c, start + c, 1, 1, dtype=torch.float64)
         kernel[:, start:, 0, 0] = torch.eye(c, dtype=torch.float64)
-        return LinearForm(kernel, torch.zeros(c, dtype=torch.float64))
+        return LinearForm(kernel, *torch.zeros(2, c, dtype=torch.float64))
 
     def fresh(self, name: str) -> LinearForm:
         """Columns that nothing else shares, so that they never cancel.
@@ -150,8 +216,11 @@ class HeldLevel:
         return next(name for (name, _), start in self.absent.items() if start <= column < start + self.channels(name))
 
     def at_least_zero(self, form: LinearForm) -> bool:
-        """Whether a form is plainly >= 0: nothing negative in it, nor below it."""
-        return self.nonnegative and bool((form.kernel >= 0).all() and (form.bias >= 0).all())
+        """Whether a form is plainly >= 0: nothing negative in it, whatever rounding did, nor below it."""
+        numbers = (form.kernel, form.terms), (form.bias, form.bias_terms)
+        return self.nonnegative and all(
+            bool(((number >= form.slack * terms) | (number == terms)).all()) for number, terms in numbers
+        )
 
     def channels(self, name: str) -> int:
         """Folded channels of a tensor, or of an activation's ReLU."""
@@ -217,7 +286,7 @@ class HeldLevel:
     def nothing(self, channels: int) -> LinearForm:
         """A form of zeros."""
         kernel = torch.zeros(channels, self.width, 1, 1, dtype=torch.float64)
-        return LinearForm(kernel, torch.zeros(channels, dtype=torch.float64))
+        return LinearForm(kernel, *torch.zeros(2, channels, dtype=torch.float64))
 
     def read(self, name: str, part: ir.Part | None) -> LinearForm:
         """A tensor that the level holds: z, z_p - z_m, or z - C, each channel in the first way that there is."""
@@ -227,6 +296,7 @@ class HeldLevel:
                 held[m.kind].setdefault(channel, (position, m.constant))
         form, unknown = self.nothing(self.channels(name)), []
         kernel, bias = form.kernel.numpy(), form.bias.numpy()  # the same memory; single numbers are quicker to reach
+        terms = form.bias_terms.numpy()
         for row in range(len(form.bias)):
             if row in held["value"]:
                 signs = [(1.0, *held["value"][row])]
@@ -239,6 +309,7 @@ class HeldLevel:
                 continue
             for sign, position, constant in signs:
                 bias[row] -= constant
+                terms[row] += constant
                 if position >= 0:
                     kernel[row, position, 0, 0] += sign
         if not unknown:
@@ -389,20 +460,42 @@ def _compose(level: HeldLevel, name: str, kernel: Tensor, bias: Tensor, inner: L
     matrix = inner.kernel[:, :, mid, mid]
     wide = inner.kernel.count_nonzero((1, 2, 3)) > matrix.count_nonzero(1)
     lost_rows = kernel[:, wide].flatten(1).any(1)
+    each = _most(matrix, 0)
     composed = _push_through(kernel, matrix)
-    constant = _push_through(kernel, inner.bias[:, None])[:, 0]
-    centre = constant[:, size // 2, size // 2].clone()
-    constant[:, size // 2, size // 2] = 0
-    if level.one is not None:
-        composed[:, level.one] += constant
-    else:
+    composed_terms = None
+    if inner.kernel_terms is not None or each > 1:
+        composed_terms = _push_through(kernel.abs(), inner.terms[:, :, mid, mid])
+    constant, centre = _without_centre(_push_through(kernel, inner.bias[:, None])[:, 0])
+    constant_terms, centre_terms = _without_centre(_push_through(kernel.abs(), inner.bias_terms[:, None])[:, 0])
+    if level.one is None:
         lost_rows |= constant.flatten(1).any(1)
-    form = LinearForm(composed, bias + centre)
+    elif constant_terms.any():
+        composed_terms = composed.abs() if composed_terms is None else composed_terms
+        composed_terms[:, level.one] += constant_terms
+        composed[:, level.one] += constant
+    steps = inner.steps + 2 + max(each, len(matrix))
+    form = LinearForm(composed, bias + centre, bias.abs() + centre_terms, composed_terms, steps)
     if not lost_rows.any():
         return form
     gone = lost_rows.double()
     instead = level.unknown(name) if real else level.fresh(name)
     return form.scale(1.0 - gone) + instead.scale(gone)
+
+
+def _without_centre(taps: Tensor) -> tuple[Tensor, Tensor]:
+    """Taps (C, k, k) with the centre one set to 0, and the centre ones (C,)."""
+    others, mid = taps.clone(), taps.shape[-1] // 2
+    others[:, mid, mid] = 0
+    return others, taps[:, mid, mid]
+
+
+def _most(matrix: Tensor, dim: int) -> int:
+    """The most numbers other than 0 that one row (dim 1) or one column (dim 0) of a matrix has."""
+    return int((matrix != 0).sum(dim).max())
+
+
+def _times(matrix: Tensor, kernel: Tensor) -> Tensor:
+    return (matrix @ kernel.flatten(1)).reshape(len(matrix), *kernel.shape[1:])
 
 
 def _leaves(part: ir.Part) -> frozenset[str]:
@@ -432,8 +525,16 @@ def _common(forms: Sequence[LinearForm]) -> tuple[int, int]:
 
 
 def stack(forms: Sequence[LinearForm]) -> LinearForm:
+    """The rows of several forms, one below the other."""
     size, columns = _common(forms)
-    return LinearForm(torch.cat([pad(f.kernel, size, columns) for f in forms]), torch.cat([f.bias for f in forms]))
+    several = any(f.kernel_terms is not None for f in forms)
+    return LinearForm(
+        torch.cat([pad(f.kernel, size, columns) for f in forms]),
+        torch.cat([f.bias for f in forms]),
+        torch.cat([f.bias_terms for f in forms]),
+        torch.cat([pad(f.terms, size, columns) for f in forms]) if several else None,
+        max(f.steps for f in forms),
+    )
 
 
 def is_finite(numbers: Tensor) -> bool:

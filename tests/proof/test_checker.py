@@ -26,7 +26,7 @@ from memsr_compiler import ir
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.proof import checker, forms
+from memsr_compiler.proof import checker, forms, rows
 from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.checker import Layer, check
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -127,13 +127,19 @@ def test_numbers_that_are_none_are_refused(what: str) -> None:
         check(graph, [layers[0], endless], claim(graph, [whole("x", 2)], [whole("r", 2)], [whole("b", 2)]))
 
 
-def test_what_reads_a_channel_of_zeros_may_weigh_it_as_it_likes() -> None:
+def test_what_reads_a_channel_of_zeros_reads_nothing() -> None:
+    """What is always zero is weighed by nothing, not as one likes."""
     graph = two_convolutions()
     first, last = layers_of_two(graph)
     wider = layer(torch.cat([first.weight, 0 * first.weight[:1]]), torch.cat([first.bias, torch.zeros(1).double()]))
-    reader = layer(torch.cat([last.weight, 7 + last.weight[:, :1]], dim=1), last.bias, relu=False)
     levels = ([whole("x", 2)], [whole("r", 2), ir.Meaning("zero", (2,))], [whole("b", 2)])
-    check(graph, [wider, reader], claim(graph, *levels))
+    for tap in (0.0, 7.0):
+        reader = layer(torch.cat([last.weight, torch.full_like(last.weight[:, :1], tap)], dim=1), last.bias, relu=False)
+        if tap == 0.0:
+            check(graph, [wider, reader], claim(graph, *levels))
+            continue
+        with pytest.raises(CertificateError, match=r"weight \[0, 2, 0, 0\] is 7, the teacher's is 0"):
+            check(graph, [wider, reader], claim(graph, *levels))
 
 
 def test_every_row_is_looked_at_however_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +162,7 @@ def test_a_stored_number_is_the_exact_one_rounded_and_no_further_off() -> None:
     graph = ir.Graph(tuple(third if op.name == "a" else op for op in graph), graph.output)
     layers = [replace(v, weight=v.weight.float(), bias=v.bias.float()) for v in layers_of_two(graph)]
     certificate = claim(graph, [whole("x", 2)], [whole("r", 2)], [whole("b", 2)])
-    assert 0 < check(graph, layers, certificate) <= torch.finfo(torch.float32).eps / 2
+    assert 0 < check(graph, layers, certificate).rounding <= 1
     at = tuple(layers[0].weight.nonzero()[0].tolist())
     off = layers[0].weight.clone()
     for _ in range(2):
@@ -960,7 +966,7 @@ def test_what_is_malformed_is_refused_and_raises_nothing_else() -> None:
         check(graph, layers, with_level(certificate, 1, [part]))
 
 
-@pytest.mark.parametrize("module", [checker, forms])
+@pytest.mark.parametrize("module", [checker, forms, rows])
 def test_the_checker_imports_nothing_that_it_checks(module: ModuleType) -> None:
     """Its proof is worth something because no pass, schedule, kernel or name of the compiler has a part in it."""
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
@@ -972,9 +978,10 @@ def test_the_checker_imports_nothing_that_it_checks(module: ModuleType) -> None:
             assert node.level == 0
             imported |= {f"{node.module}.{alias.name}" for alias in node.names}
     ours = {name for name in imported if "memsr" in name or "passes" in name}
-    own = {name for name in ours if name.startswith("memsr_compiler.proof.forms.")}
+    own = {name for name in ours if name.startswith(("memsr_compiler.proof.forms.", "memsr_compiler.proof.rows."))}
     assert ours - own <= {
         "memsr_compiler.ir",
         "memsr_compiler.proof.certificate.Certificate",
+        "memsr_compiler.proof.certificate.Stage",
         "memsr_compiler.errors.CertificateError",
     }

@@ -1,0 +1,200 @@
+"""Rows of a layer compared with what they must be: each stored number is the exact one, rounded to its dtype.
+
+The exact one is a sum of the teacher's numbers, their products and constants of shifts, computed in float64.  It is
+known up to its slack, what float64 may have lost of its own terms (`forms.LinearForm`).  Where the rounded numbers
+differ, both ends of that interval are rounded, and the stored number must lie between; rounding is monotonic, so it is
+the rounding of some number within the slack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.errors import CertificateError
+from memsr_compiler.proof.forms import HeldLevel, LinearForm, pad
+
+TOO_COARSE = 2.0**-24  # of the largest number of a layer; where float64 loses more, nothing can be decided
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the plain network: weight (C_out, C_in, k, k) and bias (C_out,) as stored, ReLU or not, and the
+    factor of the pixel shuffle after it (1: none)."""
+
+    weight: Tensor
+    bias: Tensor
+    relu: bool
+    shuffle: int
+
+
+@dataclass(frozen=True)
+class LayerScale:
+    """Powers of two by which the channels that a layer makes, and those that it reads, are less than what they mean."""
+
+    rows: Tensor
+    columns: Tensor
+
+    @property
+    def is_one(self) -> bool:
+        """Whether all channels hold what they mean."""
+        return bool((self.rows == 1).all() and (self.columns == 1).all())
+
+    def pick(self, rows: Tensor) -> LayerScale:
+        """The same of some rows."""
+        return LayerScale(self.rows[rows], self.columns)
+
+    @property
+    def of_kernel(self) -> Tensor:
+        """(C_out, C_in, 1, 1): a stored weight over the one that it stands for."""
+        return (self.rows[:, None] / self.columns)[:, :, None, None]
+
+    def scale(self, form: LinearForm) -> LinearForm:
+        """A form as it is stored."""
+        if self.is_one:
+            return form
+        terms = None if form.kernel_terms is None else form.kernel_terms * self.of_kernel
+        kernel, bias, bias_terms = form.kernel * self.of_kernel, form.bias * self.rows, form.bias_terms * self.rows
+        return LinearForm(kernel, bias, bias_terms, terms, form.steps)
+
+
+class Rows:
+    """Some rows of a layer, with one meaning, and what they must be."""
+
+    def __init__(
+        self, below: HeldLevel, layer: Layer, m: ir.Meaning, expected: LinearForm, scale: LayerScale, where: str
+    ) -> None:
+        self.below, self.relu, self.where = below, layer.relu, where
+        self.shifted = m.kind == "shifted" or bool(below.shifts.any())
+        at = torch.tensor(m.positions)
+        self.at = at[at >= 0]
+        self.weight = pad(layer.weight[self.at], expected.kernel.shape[-1])
+        self.bias = layer.bias[self.at]
+        self.scale = scale.pick(self.at)
+        self.exact = self._as_split(expected.pick((at >= 0).nonzero()[:, 0].tolist()))
+        self.gone = expected.pick((at < 0).nonzero()[:, 0].tolist())
+
+    def check(self, largest: float) -> float:
+        """The largest rounding, in half units in the last place.  Raises CertificateError for a row that is wrong.
+
+        largest  of the layer's stored weights
+        """
+        if len(self.gone.bias):
+            self._check_gone()
+        if not len(self.at):
+            return 0.0
+        exact, constants = self.scale.scale(self.exact), largest * (1 + float(self.below.shifts.max()))
+        rounding = max(
+            self._compare(self.weight, exact.kernel, exact.kernel_terms, largest),
+            self._compare(self.bias, exact.bias, exact.bias_terms, constants),
+        )
+        if not self.scale.is_one:
+            self._check_scale()
+        return rounding
+
+    def lost(self) -> float | None:
+        """The most that rounding takes from a row's constants; None for rows that constants of shifts never enter.
+
+        A channel that holds t + C is read by taps a little off: t by as little, C by so much times C.  The bias, which
+        takes C away again, and what is read of the constant 1 are rounded as well.  At the border fewer taps read.
+        """
+        if not self.shifted:
+            return None
+        constants, rows = self.below.shifts.clone(), (self.exact, self.gone)
+        if self.below.one is not None:
+            constants[self.below.one] = 1.0
+        slack = [((r.slack * r.terms).sum((2, 3)) @ constants + r.slack * r.bias_terms) for r in rows]
+        off, bias = self._off()
+        taps, k = torch.einsum("ocij,c->oij", off, constants), off.shape[-1]
+        inside = [slice(i, j) for i in range(k // 2 + 1) for j in range(k // 2 + 1, k + 1)]
+        lost = [(taps[:, y, x].sum((1, 2)) + bias).abs() + slack[0] for y in inside for x in inside]
+        return max(float(v.max()) for v in (*lost, slack[1]) if len(v))
+
+    def _off(self) -> tuple[Tensor, Tensor]:
+        """Stored weights and biases less the exact ones, all as if nothing were scaled."""
+        weight = self.weight.double() / self.scale.of_kernel
+        return weight - self.exact.kernel, self.bias.double() / self.scale.rows - self.exact.bias
+
+    def _as_split(self, rows: LinearForm) -> LinearForm:
+        """The exact rows, where there is a choice as the stored ones have it.
+
+        A constant is all in the bias, all on the centre tap of `one`, or on both as the teacher's definitions have it.
+        What is read of a channel of zeros may be left away.
+        """
+        kernel, one, mid = rows.kernel, self.below.one, rows.kernel.shape[-1] // 2
+        if self.below.zeros:
+            kernel = kernel.clone()
+            kernel[:, self.below.zeros] *= self.weight[:, self.below.zeros] != 0
+        if one is None:
+            return replace(rows, kernel=kernel)
+        tap, bias = kernel[:, one, mid, mid], rows.bias
+        to_bias = (self.weight[:, one, mid, mid] == 0) & (tap != 0)
+        to_tap = (self.bias == 0) & (bias != 0) & ~to_bias
+        if not (to_bias | to_tap).any():
+            return replace(rows, kernel=kernel)
+        kernel, kernel_terms, total = kernel.clone(), rows.terms.clone(), tap + bias
+        total_terms = kernel_terms[:, one, mid, mid] + rows.bias_terms
+        kernel_terms[:, one, mid, mid] = total_terms
+        kernel[:, one, mid, mid] = torch.where(to_bias, 0.0, torch.where(to_tap, total, tap))
+        bias = torch.where(to_tap, 0.0, torch.where(to_bias, total, bias))
+        return LinearForm(kernel, bias, total_terms, kernel_terms, rows.steps + 1)
+
+    def _compare(self, stored: Tensor, exact: Tensor, terms: Tensor | None, largest: float) -> float:
+        """The largest rounding.  `largest` is the scale below which float64's own losses must stay."""
+        difference, unit, slack = (stored.double() - exact).abs_(), exact.abs(), self.exact.slack
+        if terms is not None and (slack * terms > TOO_COARSE * unit.clamp_min(largest)).any():
+            raise CertificateError(
+                f"{self.where}: such large terms cancel that float64 cannot tell what is left of them, and with it "
+                "what the numbers must be"
+            )
+        differ = (stored != exact.to(stored.dtype)).nonzero(as_tuple=True)
+        if len(differ[0]):
+            lost = slack * (unit if terms is None else terms)[differ]
+            have, want = stored[differ], exact[differ]
+            wrong = ~(((want - lost).to(stored.dtype) <= have) & (have <= (want + lost).to(stored.dtype)))
+            if wrong.any():
+                self._refuse(stored, exact, [int(i[wrong.nonzero()[0, 0]]) for i in differ])
+            difference[differ] = (difference[differ] - lost).clamp_min(0)
+            unit[differ] += lost
+        info = torch.finfo(stored.dtype)
+        return float((difference / unit.clamp_min_(info.smallest_normal)).max()) / (info.eps / 2)
+
+    def _refuse(self, stored: Tensor, exact: Tensor, spot: Sequence[int]) -> NoReturn:
+        row, *rest = spot
+        number = int(self.at[row])
+        what = f"weight {[number, *rest]}" if rest else f"bias {number}"
+        have, want = float(stored[tuple(spot)]), float(exact[tuple(spot)])
+        raise CertificateError(f"{self.where}: {what} is {have:.9g}, the teacher's is {want:.9g}")
+
+    def _check_scale(self) -> None:
+        """Powers of two change no digit only as long as no number becomes so small that the dtype has fewer digits.
+
+        What such numbers lose must be no more than rounding takes from the largest weight of their row.
+        """
+        weight, bias = (off.abs() for off in self._off())
+        info, rows = torch.finfo(self.weight.dtype), self.exact
+        most = rows.kernel.flatten(1).abs().amax(1)
+        for off, exact, terms, large in (
+            (weight, rows.kernel, rows.terms, most[:, None, None, None]),
+            (bias, rows.bias, rows.bias_terms, most),
+        ):
+            unit = torch.maximum(exact.abs(), large).clamp_min(info.smallest_normal)
+            if (off > info.eps / 2 * unit + rows.slack * terms).any():
+                raise CertificateError(f"{self.where}: is scaled so far down that its numbers lose their digits")
+
+    def _check_gone(self) -> None:
+        """Channels that are not there must be always zero: nothing but a constant that is not above zero."""
+        kernel, bias, one, mid = self.gone.kernel.clone(), self.gone.bias, self.below.one, self.weight.shape[-1] // 2
+        kernel_lost, bias_lost = self.gone.slack * self.gone.terms, self.gone.slack * self.gone.bias_terms
+        if one is not None:
+            bias = bias + kernel[:, one, mid, mid]
+            bias_lost = bias_lost + kernel_lost[:, one, mid, mid]
+            kernel[:, one, mid, mid] = 0
+        kernel[:, self.below.zeros] = 0
+        if (kernel.abs() > kernel_lost).any() or (bias > bias_lost).any() or not self.relu:
+            raise CertificateError(f"{self.where}: a channel was left out that is not always zero")

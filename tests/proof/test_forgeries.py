@@ -1,0 +1,478 @@
+"""Networks that are not their teacher, with certificates that say they are, every hash as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.command_line import Run
+from helpers.forged import Draft, must_be_refused
+from torch import Tensor, nn
+
+from memsr_compiler import PlainNet, check_certificate, compile_to_plain, read_teacher, save_plain
+from memsr_compiler.errors import CertificateError
+from memsr_compiler.ir import Meaning, Part
+from memsr_compiler.teachers.families.edsr import EDSR
+
+Forge = Callable[[Draft], None]
+HIDDEN = "body.0.body.0"  # its ReLU is body.0.body.1, and body.0.body.2 reads that
+
+
+@dataclass(frozen=True)
+class Case:
+    """A teacher, in its file, and its honest plain network, carried in two halves."""
+
+    network: EDSR
+    teacher: Path
+    honest: PlainNet
+
+    def draft(self) -> Draft:
+        return Draft(self.network, self.honest)
+
+
+def network(dead_tap: float = 0.0) -> EDSR:
+    """A small EDSR, whose last hidden unit is dead on images from 0 to 1, and is read with this weight."""
+    torch.manual_seed(0)
+    made = EDSR(scale=2, blocks=1, channels=4).eval()
+    before, after = made.get_submodule("body.0.body.0"), made.get_submodule("body.0.body.2")
+    with torch.no_grad():
+        before.bias[-1] = -10.0  # type: ignore[operator]
+        if dead_tap:
+            after.weight[:, -1] = dead_tap  # type: ignore[operator]
+    return made
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    made, path = network(), tmp_path_factory.mktemp("case") / "teacher.pt"
+    torch.save(made.state_dict(), path)
+    return Case(made, path, compile_to_plain(read_teacher(path)))
+
+
+@pytest.fixture(scope="module")
+def shifted(case: Case) -> Case:
+    """The same, raised by C = 8."""
+    return replace(case, honest=compile_to_plain(read_teacher(case.teacher), carry="shift", constant=8.0))
+
+
+def test_the_honest_networks_pass(run: Run, case: Case, shifted: Case, tmp_path: Path) -> None:
+    for honest in (case.draft().net(), shifted.draft().net()):
+        check_certificate(case.teacher, honest)
+        save_plain(honest, tmp_path / "honest.safetensors")
+        status, out, err = run("verify", case.teacher, tmp_path / "honest.safetensors")
+        assert status == 0 and "equivalent" in out, err
+
+
+# -- the two of the issue --------------------------------------------------------------------------------------------
+
+
+def test_a_channel_that_nobody_reads_does_not_free_the_biases(run: Run, case: Case, tmp_path: Path) -> None:
+    """2.6 more in a bias, a channel beside those that it reads being raised by 1e15."""
+    draft = case.draft()
+    made, reader, unit = draft.layers[1], draft.layers[2], draft.meaning(2, "value").positions[0]
+    draft.add_channel(2, Meaning("shifted", (0,), HIDDEN, (0,), 1e15), made.weight[unit], 1e15)
+    row = draft.meaning(3, "positive", "body.0.body.2").positions[0]
+    reader.bias[row] += 2.6
+    assert f"bias {row}" in must_be_refused(run, case.teacher, draft.net(), tmp_path)
+
+
+def test_a_large_tap_does_not_free_those_beside_it(run: Run, tmp_path: Path) -> None:
+    """All taps but those on a dead channel, 1e13, change their sign."""
+    made = network(dead_tap=1e13)
+    torch.save(made.state_dict(), tmp_path / "teacher.pt")
+    draft = Draft(made, compile_to_plain(read_teacher(tmp_path / "teacher.pt")))
+    reader, dead = draft.layers[2].weight, draft.meaning(2, "value").positions[-1]
+    rows = [p for kind in ("positive", "negative") for p in draft.meaning(3, kind, "body.0.body.2").positions]
+    kept = reader[rows, dead].clone()
+    assert kept.abs().max() > 1e12
+    reader[rows] *= -1
+    reader[rows, dead] = kept
+    assert "the teacher's is" in must_be_refused(run, tmp_path / "teacher.pt", draft.net(), tmp_path)
+
+
+# -- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def constants_that_cancel(d: Draft) -> None:
+    """1e10 in the bias and -1e10 from the channel of ones: 0 in float64, and at run time whatever is left."""
+    reader, one = d.layers[1], d.meaning(1, "one").positions[0]
+    reader.bias[0] += 1e10
+    reader.weight[0, one, 1, 1] -= 1e10
+
+
+def constants_in_halves(d: Draft) -> None:
+    """Half of a bias on the channel of ones: harmless, but no number is the exact one."""
+    reader, one = d.layers[1], d.meaning(1, "one").positions[0]
+    reader.bias[5] /= 2
+    reader.weight[5, one, 1, 1] = reader.bias[5]
+
+
+def taps_on_padding(d: Draft) -> None:
+    """Weights on channels that are always zero, unless somebody fills them later."""
+    d.layers[2].weight[:, d.meaning(2, "zero").positions[0]] = 5
+
+
+def another_border(d: Draft) -> None:
+    """A corner tap on the channel of ones, made up for in the bias: the same inside an image."""
+    reader, one = d.layers[1], d.meaning(1, "one").positions[0]
+    reader.weight[5, one, 0, 0] += 0.25
+    reader.bias[5] -= 0.25
+
+
+def no_border(d: Draft) -> None:
+    """MemSR's Eq. 3 left out: all that the channel of ones gives, as a bias."""
+    reader, one = d.layers[1], d.meaning(1, "one").positions[0]
+    reader.bias += reader.weight[:, one].sum((1, 2))
+    reader.weight[:, one] = 0
+
+
+def not_a_number(d: Draft) -> None:
+    d.layers[1].weight[0, 0, 0, 0] = float("nan")
+
+
+def endless(d: Draft) -> None:
+    d.layers[1].bias[0] = float("inf")
+
+
+def denormal_weights(d: Draft) -> None:
+    """Weights that some engines take for zero, and some do not."""
+    d.layers[1].weight[8:10] *= 1e-40
+
+
+def denormal_biases(d: Draft) -> None:
+    d.layers[3].bias[:] = 1e-40
+
+
+def next_numbers(d: Draft) -> None:
+    """Each weight of a layer as the next number of float32."""
+    d.layers[1].weight = torch.nextafter(d.layers[1].weight, torch.tensor(2.0))
+
+
+def rounded_to_float16(d: Draft) -> None:
+    """A network of float16 that says it is one of float32."""
+    for layer in d.layers:
+        layer.weight, layer.bias = layer.weight.half().float(), layer.bias.half().float()
+
+
+def noise_in_float64(d: Draft) -> None:
+    """Numbers of float64, each a billionth off."""
+    for layer in d.layers:
+        layer.weight, layer.bias = layer.weight.double() * (1 + 1e-9), layer.bias.double()
+
+
+def turned_signs(d: Draft) -> None:
+    d.layers[3].weight *= -1
+
+
+def a_row_of_nothing(d: Draft) -> None:
+    d.layers[1].weight[9], d.layers[1].bias[9] = 0, 0
+
+
+def an_impure_one(d: Draft) -> None:
+    """The channel of ones reads a little of the image."""
+    d.layers[0].weight[d.meaning(1, "one").positions[0], 0, 1, 1] = 0.01
+
+
+def nearly_one(d: Draft) -> None:
+    d.layers[0].bias[d.meaning(1, "one").positions[0]] = 0.999
+
+
+# -- layers ----------------------------------------------------------------------------------------------------------
+
+
+def a_larger_kernel(d: Draft) -> None:
+    """A ring of small taps around a 3x3 kernel."""
+    d.layers[3].weight = torch.nn.functional.pad(d.layers[3].weight, (1,) * 4, value=1e-3)
+
+
+def a_smaller_kernel(d: Draft) -> None:
+    d.layers[2].weight = d.layers[2].weight[..., 1:2, 1:2].clone()
+
+
+def another_order_of_pixels(d: Draft) -> None:
+    """Sub-pixels as TensorFlow orders them."""
+    order = torch.arange(12).reshape(3, 2, 2).transpose(1, 2).flatten()
+    d.layers[-1].weight, d.layers[-1].bias = d.layers[-1].weight[order], d.layers[-1].bias[order]
+
+
+def the_output_permuted(d: Draft) -> None:
+    """Colours the other way round, and the certificate says so."""
+    order = torch.arange(12).reshape(3, 4).flip(0).flatten()
+    d.layers[-1].weight, d.layers[-1].bias = d.layers[-1].weight[order], d.layers[-1].bias[order]
+    d.levels[-1] = [replace(d.levels[-1][0], channels=tuple(order.tolist()))]
+
+
+def a_missing_relu(d: Draft) -> None:
+    d.layers[1].relu = False
+
+
+def a_relu_at_the_end(d: Draft) -> None:
+    d.layers[-1].relu = True
+
+
+def shuffled_before_the_end(d: Draft) -> None:
+    """The pixel shuffle one layer early, its reader as wide as it then has to be."""
+    d.layers[-1].shuffle, d.layers[-2].shuffle = 1, 2
+    d.layers[-1].weight, d.layers[-1].bias = d.layers[-1].weight[:3, :8], d.layers[-1].bias[:3]
+
+
+def a_layer_twice(d: Draft) -> None:
+    """What is carried is carried once more, by the same numbers."""
+    d.layers.insert(2, d.layers[2])
+    d.levels.insert(3, d.levels[3])
+
+
+# -- claims ----------------------------------------------------------------------------------------------------------
+
+
+def permuted_channels(d: Draft) -> None:
+    m = d.meaning(2, "value")
+    d.swap(2, m, replace(m, channels=m.channels[::-1]))
+
+
+def permuted_positions(d: Draft) -> None:
+    m = d.meaning(2, "value")
+    d.swap(2, m, replace(m, positions=m.positions[::-1]))
+
+
+def swapped_halves(d: Draft) -> None:
+    m, n = d.meaning(1, "positive"), d.meaning(1, "negative")
+    d.levels[1] = [replace(m, kind="negative"), replace(n, kind="positive")]
+
+
+def another_tensor(d: Draft) -> None:
+    m = d.meaning(4, "positive", "add")
+    d.swap(4, m, replace(m, tensor="head.0"))
+
+
+def no_such_relu(d: Draft) -> None:
+    m = d.meaning(2, "value")
+    d.swap(2, m, replace(m, tensor=f"{m.tensor}#0"))
+
+
+def a_nameless_tensor(d: Draft) -> None:
+    m = d.meaning(2, "value")
+    d.swap(2, m, replace(m, tensor="#16"))
+
+
+def half_a_value_for_all(d: Draft) -> None:
+    """Of a signed tensor one half is carried, which is said to be all of it."""
+    m, n = d.meaning(4, "positive"), d.meaning(4, "negative")
+    d.levels[4] = [replace(m, kind="value")]
+    d.layers[3].weight, d.layers[3].bias = d.layers[3].weight[: n.positions[0]], d.layers[3].bias[: n.positions[0]]
+    d.layers[4].weight = d.layers[4].weight[:, : n.positions[0]]
+
+
+def a_half_left_out(d: Draft) -> None:
+    """Of a signed tensor one half is carried, the other said to be always zero."""
+    half_a_value_for_all(d)
+    m = replace(d.levels[4][0], kind="positive")
+    d.levels[4] = [m, replace(m, kind="negative", positions=(-1,) * len(m.positions))]
+
+
+def a_living_channel_left_out(d: Draft) -> None:
+    m = d.meaning(4, "negative")
+    d.swap(4, m, replace(m, positions=(*m.positions[:-1], -1)))
+    d.layers[3].weight, d.layers[3].bias = d.layers[3].weight[:-1], d.layers[3].bias[:-1]
+    d.layers[4].weight = d.layers[4].weight[:, :-1]
+
+
+def a_position_below_none(d: Draft) -> None:
+    """-2 is no position, and no way to say that a channel was left out."""
+    a_half_left_out(d)
+    d.levels[4][1] = replace(d.levels[4][1], positions=(-2,) * len(d.levels[4][1].positions))
+
+
+def a_zero_that_hides_the_last_channel(d: Draft) -> None:
+    d.levels[4].append(Meaning("zero", (-1,)))
+    d.layers[4].weight[:, -1] = 5
+
+
+def nothing_for_a_living_channel(d: Draft) -> None:
+    m = d.meaning(2, "value")
+    d.swap(2, m, Meaning("zero", m.positions))
+
+
+def a_level_of_nothing(d: Draft) -> None:
+    """A level without channels: all that it holds is left out."""
+    d.levels[4] = [replace(m, positions=(-1,) * len(m.positions)) for m in d.levels[4]]
+
+
+def a_level_without_claims(d: Draft) -> None:
+    d.levels[4] = []
+
+
+def a_tensor_twice(d: Draft) -> None:
+    """A second channel of the same unit is a little off, and read in the first one's place."""
+    unit = d.meaning(2, "value").positions[0]
+    claim = replace(d.meaning(2, "value"), channels=(0,))
+    again = d.add_channel(2, claim, d.layers[1].weight[unit] * 1.01, float(d.layers[1].bias[unit]))
+    reader = d.layers[2].weight
+    reader[:, again], reader[:, unit] = reader[:, unit].clone(), 0
+
+
+def a_part_that_overlaps(d: Draft) -> None:
+    m = d.meaning(4, "positive")
+    d.swap(4, m, replace(m, part=Part("add", ("head.0", "body.0.body.2"), ("head.0",))))
+
+
+def a_part_for_the_whole(d: Draft) -> None:
+    """add = head + body is said to be all that comes from head, and nothing else."""
+    for kind in ("positive", "negative"):
+        m = d.meaning(4, kind)
+        d.swap(4, m, replace(m, part=Part("add", ("head.0",), ())))
+
+
+def another_base(d: Draft) -> None:
+    d.certificate = replace(d.certificate, stages=(replace(d.certificate.stages[0], base=2),))
+
+
+def no_stages_at_all(d: Draft) -> None:
+    d.levels, d.certificate = [], replace(d.certificate, stages=())
+
+
+def a_stage_too_many(d: Draft) -> None:
+    d.certificate = replace(d.certificate, stages=(*d.certificate.stages, *d.certificate.stages))
+
+
+def a_smaller_constant(d: Draft) -> None:
+    """Raised by 8, said to be raised by 4."""
+    for level in d.levels:
+        level[:] = [replace(m, constant=m.constant / 2) for m in level]
+
+
+def a_constant_below_zero(d: Draft) -> None:
+    m = d.meaning(1, "shifted")
+    d.swap(1, m, replace(m, constant=-m.constant))
+
+
+def another_range(d: Draft) -> None:
+    d.certificate = replace(d.certificate, input_range=(0.0, 255.0))
+
+
+def a_negative_zero_range(d: Draft) -> None:
+    """Equal to the teacher's, but not the same."""
+    d.certificate = replace(d.certificate, input_range=(-1.0, 1.0))
+    d.info = replace(d.info, input_range=(-1.0, 1.0))
+
+
+def a_channel_scaled_by_its_certificate_alone(d: Draft) -> None:
+    stage = d.certificate.stages[0]
+    d.certificate = replace(d.certificate, stages=(replace(stage, scaled=((2, 8, 1),)),))
+
+
+def scaled_till_nothing_is_left(d: Draft) -> None:
+    """A channel of a float16 network 2^-17 of what it means: of its weights a bit or two remain."""
+    for layer in d.layers:
+        layer.weight, layer.bias = layer.weight.half(), layer.bias.half()
+    d.layers[1].weight[8], d.layers[1].bias[8] = d.layers[1].weight[8] * 2.0**-17, d.layers[1].bias[8] * 2.0**-17
+    d.layers[2].weight[:, 8] *= 2.0**17
+    stage = d.certificate.stages[0]
+    d.certificate = replace(d.certificate, stages=(replace(stage, scaled=((2, 8, 17),)),))
+
+
+SPLIT = (
+    taps_on_padding, not_a_number, endless, denormal_weights, denormal_biases, next_numbers, rounded_to_float16,
+    noise_in_float64, turned_signs, a_row_of_nothing, a_larger_kernel, a_smaller_kernel, another_order_of_pixels,
+    the_output_permuted, a_missing_relu, a_relu_at_the_end, shuffled_before_the_end, a_layer_twice, permuted_channels,
+    permuted_positions, swapped_halves, another_tensor, no_such_relu, a_nameless_tensor, half_a_value_for_all,
+    a_half_left_out, a_living_channel_left_out, a_position_below_none, a_zero_that_hides_the_last_channel,
+    nothing_for_a_living_channel, a_level_of_nothing, a_level_without_claims, a_tensor_twice, a_part_that_overlaps,
+    a_part_for_the_whole, another_base, no_stages_at_all, a_stage_too_many, another_range, a_negative_zero_range,
+    a_channel_scaled_by_its_certificate_alone, scaled_till_nothing_is_left,
+)  # fmt: skip
+SHIFTED = (
+    constants_that_cancel, constants_in_halves, another_border, no_border, an_impure_one, nearly_one,
+    a_smaller_constant, a_constant_below_zero,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", SPLIT, ids=lambda f: f.__name__)
+def test_a_forged_network_is_refused(forge: Forge, run: Run, case: Case, tmp_path: Path) -> None:
+    draft = case.draft()
+    forge(draft)
+    must_be_refused(run, case.teacher, draft.net(), tmp_path)
+
+
+@pytest.mark.parametrize("forge", SHIFTED, ids=lambda f: f.__name__)
+def test_a_forged_network_with_shifts_is_refused(forge: Forge, run: Run, shifted: Case, tmp_path: Path) -> None:
+    draft = shifted.draft()
+    forge(draft)
+    must_be_refused(run, shifted.teacher, draft.net(), tmp_path)
+
+
+# -- what a file says of itself --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"guarantee": "exact for every image, and for sounds"},
+        {"receptive_field": 1},
+        {"image_skip": "bicubic"},
+        {"teacher_sha256": "0" * 64},
+    ],
+)
+def test_what_a_network_says_of_itself_is_true(lie: dict[str, object], run: Run, case: Case, tmp_path: Path) -> None:
+    net = case.draft().net()
+    net.info = replace(net.info, **lie)  # type: ignore[arg-type]
+    must_be_refused(run, case.teacher, net, tmp_path)
+
+
+def test_shifts_are_told(run: Run, shifted: Case, tmp_path: Path) -> None:
+    net = shifted.draft().net()
+    net.info = replace(net.info, carry="split")
+    assert "says its carry is 'split'" in must_be_refused(run, shifted.teacher, net, tmp_path)
+
+
+def test_another_network_with_this_one_s_certificate(run: Run, case: Case, tmp_path: Path) -> None:
+    """The two are built alike, so that every claim is one that the other could make."""
+    torch.manual_seed(1)
+    other = EDSR(scale=2, blocks=1, channels=4).eval()
+    draft = Draft(other, compile_to_plain(other))
+    draft.certificate = replace(draft.certificate, teacher_sha256=case.draft().certificate.teacher_sha256)
+    draft.info = case.honest.info
+    assert "the teacher's is" in must_be_refused(run, case.teacher, draft.net(), tmp_path)
+
+
+def test_constants_that_leave_nothing(run: Run, case: Case, tmp_path: Path) -> None:
+    """Every number is the exact one rounded, and the network is off by all that rounding takes."""
+    net = compile_to_plain(read_teacher(case.teacher), carry="shift", constant=1e9)
+    assert "rounding the constants of shifts" in must_be_refused(run, case.teacher, net, tmp_path)
+
+
+class Collision(nn.Module):
+    """y = c(act(a x) + relu#0(b x)): a module has the name that a ReLU of another one would have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(*channels, 1) for channels in ((1, 2), (1, 2), (2, 1)))
+        self.act = nn.LeakyReLU(0.25)
+        self.add_module("act#0", nn.ReLU())
+        self.add_module("act~minus", nn.ReLU())
+        self.add_module("act@1", nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        others = [self.get_submodule(f"act{mark}")(self.b(x)) for mark in ("#0", "~minus", "@1")]
+        y: Tensor = self.c(self.act(self.a(x)) + others[0] + 2 * others[1] + 3 * others[2])
+        return y
+
+
+def test_names_that_look_like_ours() -> None:
+    """The honest network passes; one whose ReLU is the other one's does not."""
+    torch.manual_seed(0)
+    teacher = Collision().eval()
+    honest = compile_to_plain(teacher, align=1)
+    check_certificate(teacher, honest)
+    draft = Draft(teacher, honest)
+    names = {m.tensor for level in draft.levels for m in level}
+    assert "act#0" in names and "act-0" in names
+    level = next(i for i, level in enumerate(draft.levels) if any(m.tensor == "act#0" for m in level))
+    real, other = draft.meaning(level, "value", "act#0"), draft.meaning(level, "value", "act-0")
+    draft.swap(level, real, replace(real, tensor="act-0"))
+    draft.swap(level, other, replace(other, tensor="act#0"))
+    with pytest.raises(CertificateError):
+        check_certificate(teacher, draft.net())
