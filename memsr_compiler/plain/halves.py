@@ -25,6 +25,9 @@ LARGEST = float(torch.finfo(torch.float16).max)
 HEADROOM = 8.0
 """Room that a scaled channel is given above the largest value measured: other images go higher."""
 
+NOTHING = 2.0**-25
+"""The largest number that float16 rounds to 0: whatever digits a smaller one has, none is stored."""
+
 _MOST = 64  # powers of two that the certificate's checker allows
 
 
@@ -101,7 +104,29 @@ def fit_to_half(net: PlainNet, images: Mapping[str, Tensor]) -> tuple[PlainNet, 
     )
     if not any(peak.scaled for peak in report):
         return net, report
-    return scale_channels(net, exponents), report
+    scaled = scale_channels(net, exponents)
+    for i, (layer, other) in enumerate(zip(net, scaled, strict=True)):
+        _require_digits(i, layer, other)
+    return scaled, report
+
+
+def _require_digits(i: int, layer: PlainLayer, scaled: PlainLayer) -> None:
+    """Raise ExportError where numbers so small that float16 has fewer digits for them lose what matters.
+
+    They may lose as much as rounding takes from the largest weight of their row: so the certificate's checker has it.
+    """
+    info = torch.finfo(torch.float16)
+    largest = layer.weight.detach().cpu().double().flatten(1).abs().amax(1).clamp_min(info.smallest_normal)
+    for name in ("weight", "bias"):
+        exact, kept = (getattr(x, name).detach().cpu().double() for x in (layer, scaled))
+        factor = torch.where(exact == 0, 1.0, kept / exact)
+        lost = torch.where(kept == 0, exact.abs(), (kept.half().double() / factor - exact).abs())
+        allowed = info.eps / 2 * torch.maximum(exact.abs(), largest.reshape(-1, *[1] * (exact.ndim - 1)))
+        if bool((lost > allowed).any()):
+            raise ExportError(
+                f"layers.{i}.{name}: has to be scaled so far down, for its values to stay within float16, that digits "
+                "are lost; use --dtype float32"
+            )
 
 
 def _choose_exponents(net: PlainNet, peaks: Sequence[Tensor]) -> list[Tensor]:
@@ -171,7 +196,7 @@ def scale_channels(net: PlainNet, exponents: Sequence[Tensor]) -> PlainNet:
 
     exponents   for each layer the k (C_out,) of its channels; 0 where the resolution rises, and at the end
 
-    Raises ExportError where a weight would leave the range of its dtype, so that digits were lost.
+    Raises ExportError where a weight would leave the range of its dtype, so that digits were lost which float16 has.
     """
     layers = []
     below = torch.zeros(net[0].in_channels, dtype=torch.int64)
@@ -181,7 +206,8 @@ def scale_channels(net: PlainNet, exponents: Sequence[Tensor]) -> PlainNet:
         tensors = [t.detach().cpu() for t in (layer.weight, layer.bias)]
         scaled = [(t.double() * factor).to(t.dtype) for t, factor in zip(tensors, factors, strict=True)]
         undone = [t.double() / factor for t, factor in zip(scaled, factors, strict=True)]
-        if not all(torch.equal(a, b.double()) for a, b in zip(undone, tensors, strict=True)):
+        lost = [(a != b.double()) & (c.abs() > NOTHING) for a, b, c in zip(undone, tensors, scaled, strict=True)]
+        if any(bool(digits.any()) for digits in lost):
             raise ExportError(
                 f"layers.{i}: its weights, scaled by powers of two, leave the range of {layer.weight.dtype}; use "
                 "--dtype float32"

@@ -173,6 +173,35 @@ def test_weights_too_large_for_halves_are_scaled_too(tmp_path: Path) -> None:
     assert float((stored.double() - exact).abs().max()) < 2e-3 * float(exact.abs().max())
 
 
+def test_numbers_that_halves_do_not_hold_are_no_obstacle(tmp_path: Path) -> None:
+    """1e-44 in float32 has no digits to spare for a smaller power of two; in float16 it is 0 in any case."""
+    model = overflowing()
+    with torch.no_grad():
+        model.get_parameter("2.weight")[0, 0, 0, 0] = 1e-44
+    export_onnx(compile_to_plain(model, input_range=WIDE), tmp_path / "plain.onnx", dtype="float16")
+    check_certificate(model, tmp_path / "plain.onnx", input_range=WIDE)
+
+
+def test_weights_that_would_lose_their_digits_are_refused(tmp_path: Path) -> None:
+    """A bias of 1e9 in float16 is one of 1e9 / 2^18: beside it weights of 1e-3 are nothing."""
+    net = uncertified(tiny())
+    with torch.no_grad():
+        net[0].weight[1] *= 1e-3
+        net[0].bias[1] = 1e9
+        net[1].weight[:, 1] *= 1e-9
+    with pytest.raises(ExportError, match=r"layers\.0\.weight: has to be scaled so far down.*--dtype float32"):
+        export_onnx(net, tmp_path / "net.onnx", dtype="float16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_halves_cannot_be_scaled_where_digits_are_lost() -> None:
+    net = uncertified(tiny()).half()
+    with torch.no_grad():
+        net[0].weight[0, 0, 0, 0] = 7e-5
+    with pytest.raises(ExportError, match=r"layers\.0: its weights, scaled by powers of two, leave the range"):
+        scale_channels(net, [torch.full((5,), 4), torch.zeros(4, dtype=torch.int64)])
+
+
 def test_peaks_are_those_of_the_unscaled_network() -> None:
     net = tiny()
     x = torch.rand(3, 1, 8, 8) * 255
