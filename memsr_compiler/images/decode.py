@@ -120,7 +120,7 @@ def _from_cmyk(image: Image.Image) -> tuple[Pixels, str | None]:
             converted = ImageCms.profileToProfile(image, inks, to_srgb, intent, outputMode="RGB")
             assert converted is not None, "a new image was asked for"
             return np.asarray(converted), None
-        except ImageCms.PyCMSError as error:
+        except (ImageCms.PyCMSError, OSError) as error:
             why = f"has CMYK, and its profile cannot be used ({first_line(error)}), so its colours are a guess"
     elif profile:
         why = "has CMYK, and this Pillow lacks LittleCMS, so its profile is passed over and its colours are a guess"

@@ -253,6 +253,8 @@ class RowFile:
                 image.set_type(original.get_typeof(name), name, original.get(name))
         if self.profile is not None:
             image.set_type(libvips().GValue.blob_type, "icc-profile-data", self.profile)
+        if self.decoded:  # and in what is written of EXIF
+            image.set_type(libvips().GValue.gint_type, "orientation", 1)
         return image
 
 

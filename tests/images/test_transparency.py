@@ -24,7 +24,6 @@ def picture(seed: int, height: int, width: int, channels: int, dtype: type) -> N
 
 def extend_one_by_one(pixels: NDArray[Any], reach: int) -> NDArray[Any]:
     """The definition, pixel by pixel."""
-    height, width, _ = pixels.shape
     result = pixels[..., :-1].copy()
     radii = [min(2**i, reach) for i in range(20)]
     for y, x in np.argwhere(pixels[..., -1] == 0):
