@@ -153,7 +153,7 @@ def test_cmyk_is_converted_by_its_profile(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(("profile", "why"), [(None, "without a profile"), (b"none", "its profile cannot be used")])
 def test_cmyk_without_a_profile_is_said_to_be_a_guess(tmp_path: Path, profile: bytes | None, why: str) -> None:
     inks = Image.fromarray(PIXELS).convert("CMYK")
-    inks.save(tmp_path / "in.tif", **({} if profile is None else {"icc_profile": profile}))
+    inks.save(tmp_path / "in.tif", icc_profile=profile)
     notes: list[str] = []
     assert np.array_equal(read_image(tmp_path / "in.tif", warn=notes.append), np.asarray(inks.convert("RGB")))
     told = RowFile.open(tmp_path / "in.tif").warnings(tmp_path / "out.png")
@@ -261,7 +261,7 @@ print(status("VmHWM") - before, image.held_bytes(target, 2, 1), image.whole or "
 def smooth(height: int, width: int) -> NDArray[np.uint8]:
     y, x = np.mgrid[:height, :width]
     waves = np.stack([np.sin(x / 9), np.cos(y / 7), np.sin((x + y) / 11)], axis=2)
-    return np.uint8(waves * 100 + 128)
+    return (waves * 100 + 128).astype(np.uint8)
 
 
 def measure(tmp_path: Path, path: Path, target: str = "none") -> tuple[int, int, str]:

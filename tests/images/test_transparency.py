@@ -24,7 +24,7 @@ def picture(seed: int, height: int, width: int, channels: int, dtype: type) -> N
 
 def extend_one_by_one(pixels: NDArray[Any], reach: int) -> NDArray[Any]:
     """The definition, pixel by pixel."""
-    result = pixels[..., :-1].copy()
+    result: NDArray[Any] = pixels[..., :-1].copy()
     radii = [min(2**i, reach) for i in range(20)]
     for y, x in np.argwhere(pixels[..., -1] == 0):
         result[y, x] = np.iinfo(pixels.dtype).max // 2
@@ -68,7 +68,7 @@ def test_the_height_of_bands_changes_nothing(seed: int, size: tuple[int, int], r
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_sums_do_not_overflow(dtype: type) -> None:
     """Running totals of wide white images do; squares of 257 pixels, and of 601, need more than 32 bits."""
-    pixels = np.full((700, 650, 2), np.iinfo(dtype).max, dtype)
+    pixels: NDArray[Any] = np.full((700, 650, 2), np.iinfo(dtype).max, dtype)
     pixels[20:680, 20:630] = 0
     result = extend_colours(pixels, 700)
     assert (result == np.iinfo(dtype).max).all()
