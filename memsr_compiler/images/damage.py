@@ -6,14 +6,13 @@ grey, and libtiff leaves a strip black.  So both readers ask here first.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.images.libvips import is_installed, libvips, open_with_libvips, read_bands
@@ -38,32 +37,29 @@ _EOI, _SOS = 0xD9, 0xDA
 
 def require_undamaged(path: str | os.PathLike[str]) -> None:
     """Raise InvalidInput where the bytes of a PNG, JPEG or WebP are not whole; for TIFF: `require_undamaged_tiff`."""
-    with _mapped(path) as data:
+    with open(path, "rb") as file:
+        start = file.read(12)
         fault = None
-        if data[:8] == b"\x89PNG\r\n\x1a\n":
-            fault = find_png_fault(data)
-        elif data[:2] == b"\xff\xd8":
-            fault = find_jpeg_fault(data)
-        elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            fault = find_webp_fault(data)
+        if start.startswith(b"\x89PNG\r\n\x1a\n"):
+            fault = find_png_fault(file)
+        elif start.startswith(b"\xff\xd8"):
+            with _mapped(file) as data:
+                fault = find_jpeg_fault(data)
+        elif start.startswith(b"RIFF") and start.endswith(b"WEBP"):
+            with _mapped(file) as data:
+                fault = find_webp_fault(data)
     _require_no(fault, path)
 
 
 def require_undamaged_tiff(path: str | os.PathLike[str], file: Image) -> None:
     """Raise InvalidInput where the first page of a TIFF, which Pillow has opened, is not whole."""
-    with _mapped(path) as data:
+    with open(path, "rb") as content, _mapped(content) as data:
         fault = _find_tiff_fault(data, file)
     _require_no(fault, path)
 
 
-@contextlib.contextmanager
-def _mapped(path: str | os.PathLike[str]) -> Iterator[Bytes]:
-    with open(path, "rb") as stream:
-        if not os.fstat(stream.fileno()).st_size:  # cannot be mapped
-            yield b""
-            return
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            yield data
+def _mapped(file: BinaryIO) -> mmap.mmap:
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _require_no(fault: str | None, path: str | os.PathLike[str]) -> None:
@@ -91,22 +87,33 @@ def is_jpeg(file: Image) -> bool:
     return file.format in ("JPEG", "MPO") or (file.format == "TIFF" and _tags(file).get(COMPRESSION) == JPEG)
 
 
-def find_png_fault(data: Bytes) -> str | None:
+def rows_of_strip(file: Image) -> int:
+    """Rows that a TIFF keeps together and compressed; 0 for another file, and where pixels stand as they are."""
+    if file.format != "TIFF" or _tags(file).get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED:
+        return 0
+    tags = _tags(file)
+    rows: int = tags[TILE_HEIGHT] if TILES in tags else min(tags.get(ROWS_PER_STRIP, file.height), file.height)
+    return rows
+
+
+def find_png_fault(file: BinaryIO) -> str | None:
     """Fault of a PNG: a chunk that does not fit its CRC, or no end."""
-    at = 8
-    while at + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        end = at + 8 + length
-        if end + 4 > len(data):
-            return "it is cut off"
-        found = 0
-        for start in range(at + 4, end, PIECE):
-            found = zlib.crc32(data[start : min(start + PIECE, end)], found)
-        if found != struct.unpack_from(">I", data, end)[0]:
+    at = file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        crc = zlib.crc32(name)
+        left = length
+        while left and (piece := file.read(min(left, PIECE))):
+            crc = zlib.crc32(piece, crc)
+            left -= len(piece)
+        stated = file.read(4)
+        if left or len(stated) < 4:
+            break
+        if crc != struct.unpack(">I", stated)[0]:
             return f"the CRC of its chunk {name.decode('latin1')!r} at byte {at:,} is wrong"
         if name == b"IEND":
             return None
-        at = end + 4
+        at += length + 12
     return "it is cut off"
 
 
@@ -149,7 +156,7 @@ def find_webp_fault(data: Bytes) -> str | None:
     return None if at in (end, end + 1) else "its chunks do not fill it"
 
 
-def _find_tiff_fault(data: Bytes, file: Image) -> str | None:
+def _find_tiff_fault(data: mmap.mmap, file: Image) -> str | None:
     """Fault of a TIFF's first page: strips or tiles that are missing, beyond its end, or do not fit their checksum."""
     tags = _tags(file)
     tiled = TILES in tags
@@ -168,7 +175,7 @@ def _find_tiff_fault(data: Bytes, file: Image) -> str | None:
         if compression == UNCOMPRESSED and length < whole and not tags.get(YCBCR_SUBSAMPLING):
             return f"{part} {i} has {length:,} of {whole:,} bytes"
         if compression in DEFLATE:
-            fault = _find_deflate_fault(data[start : start + length], whole)
+            fault = _find_deflate_fault(data, start, length, whole)
             if fault:
                 return f"{part} {i}: {fault}"
         if compression == JPEG and find_jpeg_fault(data[start : start + length]):
@@ -176,14 +183,17 @@ def _find_tiff_fault(data: Bytes, file: Image) -> str | None:
     return None
 
 
-def _find_deflate_fault(data: bytes, whole: int) -> str | None:
+def _find_deflate_fault(data: mmap.mmap, start: int, length: int, whole: int) -> str | None:
     """Fault of a zlib stream, which ends with a checksum."""
     inflater = zlib.decompressobj()
     size = 0
     try:
-        while not inflater.eof and data:
-            size += len(inflater.decompress(data, PIECE))
-            data = inflater.unconsumed_tail
+        for at in range(start, start + length, PIECE):
+            piece = data[at : min(at + PIECE, start + length)]
+            while piece and not inflater.eof:
+                size += len(inflater.decompress(piece, PIECE))
+                piece = inflater.unconsumed_tail
+        size += len(inflater.flush())
     except zlib.error as error:
         return first_line(error)
     if not inflater.eof or size < whole:

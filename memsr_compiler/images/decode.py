@@ -102,7 +102,8 @@ def _floating(image: Image.Image) -> tuple[Pixels, str | None]:
         )
     if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
         levels = 1 - levels
-    return np.rint(levels.astype(np.float64) * 65535).astype(np.uint16), None
+    parts = np.array_split(levels, -(-len(levels) // PIECES))  # a few rows at a time: in float64
+    return np.concatenate([np.rint(part.astype(np.float64) * 65535).astype(np.uint16) for part in parts]), None
 
 
 def _from_cmyk(image: Image.Image) -> tuple[Pixels, str | None]:
@@ -119,7 +120,7 @@ def _from_cmyk(image: Image.Image) -> tuple[Pixels, str | None]:
             converted = ImageCms.profileToProfile(image, inks, to_srgb, intent, outputMode="RGB")
             assert converted is not None, "a new image was asked for"
             return np.asarray(converted), None
-        except ImageCms.PyCMSError as error:
+        except (ImageCms.PyCMSError, OSError) as error:
             why = f"has CMYK, and its profile cannot be used ({first_line(error)}), so its colours are a guess"
     elif profile:
         why = "has CMYK, and this Pillow lacks LittleCMS, so its profile is passed over and its colours are a guess"

@@ -18,8 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import ExportError, first_line
-from memsr_compiler.images.damage import is_jpeg
-from memsr_compiler.images.decode import Decoded, can_stream, decode, has_wide_planes, open_image, require_pixels
+from memsr_compiler.images.damage import is_jpeg, rows_of_strip
+from memsr_compiler.images.decode import (
+    PIXEL_TYPES,
+    Decoded,
+    can_stream,
+    decode,
+    has_wide_planes,
+    open_image,
+    require_pixels,
+)
 from memsr_compiler.images.libvips import FORMATS, count_colours, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
 from memsr_compiler.images.png_colours import HEAD, Chunk, describe_colours, pack_chunks, read_colour_chunks
@@ -51,8 +59,12 @@ EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
 KEPT = ("icc-profile-data", "xmp-data", "iptc-data", "orientation")  # and whatever begins with exif-
 TURNED = ("orientation", "exif-ifd0-Orientation")  # fields that an image which is upright already must not have
-DECODERS = 6  # bytes a pixel that libvips' decoders hold of an image as a whole: JPEG's coefficients, a WebP
-BY_PILLOW = 16  # bytes a pixel that decoding with Pillow takes for the moment, besides the pixels: copies in its modes
+# Bytes a pixel that are held of an image which is not decoded, or encoded, by rows; measured, and rounded up.
+DECODERS = {"png": 1, "jpeg": 6}  # JPEG's coefficients; besides the pixels
+OTHER_DECODERS = 14  # WebP's, with alpha
+BY_PILLOW = 36  # for the moment: copies in its modes, two of them for 16 bits
+ENCODERS = {".webp": 11}
+LARGE_STRIP = 256  # rows of a compressed TIFF that are decoded at once, beyond which they count
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,7 @@ class RowFile:
     pages     of the file, or frames; all but the first are left out
     most_pixels   that were allowed
     whole     why it cannot be decoded by rows, "an interlaced PNG", and is held whole; "" where it can
+    held      bytes that this takes each time it is read;   passing  bytes more, while it is decoded
     decoded   whether it is decoded by `decode`, not by libvips; then `profile` is the ICC profile of the pixels
     strict    what libvips calls a warning is damage
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
@@ -78,6 +91,8 @@ class RowFile:
     pages: int
     most_pixels: int
     whole: str = ""
+    held: int = 0
+    passing: int = 0
     decoded: bool = False
     profile: bytes | None = None
     strict: bool = False
@@ -94,11 +109,12 @@ class RowFile:
         with open_image(path, most_pixels) as file:
             if file is None or can_stream(file) or has_wide_planes(file):
                 strict = file is not None and is_jpeg(file)
+                strip = rows_of_strip(file) if file is not None else 0
                 with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows
-                    return _opened_with_libvips(path, open_with_libvips(path, jpeg=strict), most_pixels, strict)
-            kind = f"{file.mode} in {file.format}" if file is not None else ""
+                    return _opened_with_libvips(path, open_with_libvips(path, jpeg=strict), most_pixels, strict, strip)
             pages = getattr(file, "n_frames", 1)
             image = decode(path, file, most_pixels)
+            kind = "" if file is None else f"a {file.format} of {PIXEL_TYPES[file.mode].words}"
         height, width, _ = image.pixels.shape
         chunks = read_colour_chunks(path)
         return RowFile(
@@ -111,6 +127,8 @@ class RowFile:
             pages,
             most_pixels,
             whole=kind,
+            held=image.pixels.nbytes,
+            passing=width * height * BY_PILLOW,
             decoded=True,
             profile=image.profile,
             chunks=chunks,
@@ -146,13 +164,13 @@ class RowFile:
         """Whether it has alpha, and the format of a file to be written too."""
         return self.alpha and target.suffix.lower() not in OPAQUE
 
-    def held_bytes(self, passes: int) -> int:
-        """Bytes for the image as a whole, where it cannot be decoded by rows, being read in so many passes at once."""
-        if not self.whole:
-            return 0
-        pixels = self.width * self.height
-        each = (self.channels + self.alpha) * np.dtype(self.dtype).itemsize
-        return pixels * (passes * each + (BY_PILLOW if self.decoded else passes * DECODERS))
+    def held_bytes(self, target: Path, scale: int, passes: int) -> int:
+        """Bytes for what is held whole: the image, where it is not decoded by rows, and the result, where not encoded.
+
+        passes   times that it is read at once
+        """
+        result = self.width * self.height * scale**2 * ENCODERS.get(target.suffix.lower(), 0)
+        return passes * self.held + self.passing + result
 
     def warnings(self, target: Path) -> list[str]:
         """Warnings for a person: what the image's result will lack in that file, and what is a guess."""
@@ -235,13 +253,16 @@ class RowFile:
                 image.set_type(original.get_typeof(name), name, original.get(name))
         if self.profile is not None:
             image.set_type(libvips().GValue.blob_type, "icc-profile-data", self.profile)
+        if self.decoded:  # and in what is written of EXIF
+            image.set_type(libvips().GValue.gint_type, "orientation", 1)
         return image
 
 
-def _opened_with_libvips(path: Path, image: Any, most_pixels: int, strict: bool) -> RowFile:
+def _opened_with_libvips(path: Path, image: Any, most_pixels: int, strict: bool, strip: int) -> RowFile:
     require_pixels(path, image.width, image.height, most_pixels)
     channels = count_colours(path, image)
     fields, chunks = image.get_fields(), read_colour_chunks(path)
+    whole, held = _what_is_held(image, fields, strip)
     return RowFile(
         path,
         image.width,
@@ -251,23 +272,26 @@ def _opened_with_libvips(path: Path, image: Any, most_pixels: int, strict: bool)
         FORMATS[image.format],
         image.get_n_pages(),
         most_pixels,
-        whole=_why_whole(image, fields),
+        whole=whole,
+        held=held,
         strict=strict,
         chunks=chunks,
         colours=describe_colours(chunks, profile="icc-profile-data" in fields),
     )
 
 
-def _why_whole(image: Any, fields: Sequence[str]) -> str:
-    """Words on a file that libvips decodes as a whole; "" for one that it decodes by rows."""
+def _what_is_held(image: Any, fields: Sequence[str], strip: int) -> tuple[str, int]:
+    """Words and bytes of what libvips holds of a file; "" and 0 for one that it decodes by a few rows."""
     kind = str(image.get("vips-loader")).partition("load")[0]
+    pixels, each = image.width * image.height, image.bands * np.dtype(FORMATS[image.format]).itemsize
     if kind == "tiff":
-        return ""
-    if kind not in ("png", "jpeg"):
-        return kind
+        return ("a TIFF in large strips", strip * image.width * (each + 4)) if strip > LARGE_STRIP else ("", 0)
+    if kind not in DECODERS:
+        return f"a {kind} file", pixels * (each + OTHER_DECODERS)
     if "interlaced" in fields or ("jpeg-multiscan" in fields and image.get("jpeg-multiscan")):
-        return "an interlaced PNG" if kind == "png" else "a progressive JPEG"
-    return ""
+        words = "an interlaced PNG" if kind == "png" else "a progressive JPEG"
+        return words, pixels * (each + DECODERS[kind])
+    return "", 0
 
 
 def _write_png(image: Any, path: Path, chunks: Sequence[Chunk]) -> None:

@@ -146,7 +146,7 @@ def enlarge_file(
         raise InvalidInput(f"the network enlarges by {engine.takes.scale}, not by {scale}")
     require_holds(target, image.width * scale, image.height * scale)
     source = Source(image, _reach(engine, image, scale) if image.keeps_alpha(target) else None)
-    engine = _leave_room(engine, source)
+    engine = _leave_room(engine, source, target, scale)
     peak = np.iinfo(image.dtype).max
     bands = _by_luma(engine, source, scale) if engine.takes.channels == 1 else _by_colours(engine, source, scale)
     rounded = (np.rint(np.clip(rows, 0, 1) * peak).astype(image.dtype) for rows in bands)
@@ -177,14 +177,14 @@ def _reach(engine: RowEngine, image: RowFile, scale: int) -> int:
     return -(-engine.reach(image.width * before, image.height * before) // before) + 2 * REACH
 
 
-def _leave_room(engine: RowEngine, source: Source) -> RowEngine:
-    """The engine, in the memory that the image leaves: where it is held whole, and where colours are extended.
+def _leave_room(engine: RowEngine, source: Source, target: Path, scale: int) -> RowEngine:
+    """The engine, in the memory that is left: by an image or a result held whole, and where colours are extended.
 
     Raises InvalidInput where that is too little.
     """
     image = source.image
     passes = 1 + (engine.takes.channels == 1) + (source.reach is not None)
-    held = image.held_bytes(passes)
+    held = image.held_bytes(target, scale, passes)
     extended = 0
     if source.reach is not None:
         each = working_bytes(image.width, image.channels, np.dtype(image.dtype).itemsize, source.reach)
@@ -192,8 +192,11 @@ def _leave_room(engine: RowEngine, source: Source) -> RowEngine:
     try:
         return engine.leave(held + extended)
     except InvalidInput as error:
-        why = f"is {image.whole}, which is held whole, and" if held else "has transparency, which"
-        raise InvalidInput(f"{image.path}: {why} {error}: allow more") from None
+        what = image.whole or (f"{target.suffix} as a result" if held else "transparency")
+        raise InvalidInput(
+            f"{image.path}: {what} needs more than its rows in memory: {error}; allow more, or save the image anew as "
+            "a PNG that is not interlaced"
+        ) from None
 
 
 def _by_colours(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:

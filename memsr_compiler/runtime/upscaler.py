@@ -156,7 +156,7 @@ class Upscaler:
         if self._max_memory is None or not memory:
             return self
         if memory >= self._max_memory:
-            raise InvalidInput(f"takes {memory:,} bytes already, of {self._max_memory:,} that are allowed in all")
+            raise InvalidInput(f"{memory:,} bytes, where {self._max_memory:,} are allowed in all")
         other = copy.copy(self)  # with the same engines
         other._max_memory = self._max_memory - memory
         return other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -183,7 +184,9 @@ def test_what_follows_an_image_is_no_damage(tmp_path: Path) -> None:
         assert read_whole(path) is not None and read_by_rows(path) is not None
 
 
-@pytest.mark.parametrize("find", [find_png_fault, find_jpeg_fault, find_webp_fault])
+@pytest.mark.parametrize(
+    "find", [lambda content: find_png_fault(io.BytesIO(content)), find_jpeg_fault, find_webp_fault]
+)
 def test_any_bytes_have_a_fault_or_none(find: Callable[[bytes], str | None]) -> None:
     random = np.random.default_rng(0)
     starts = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"RIFF\x20\0\0\0WEBP")
