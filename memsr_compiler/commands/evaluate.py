@@ -41,7 +41,12 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
         talk.warn(text)
 
     images = read_test_images(
-        options.data, scale, keep_grey=options.protocol == "srcnn", window=SSIM_WINDOW, warn=pass_over
+        options.data,
+        scale,
+        keep_grey=options.protocol == "srcnn",
+        window=SSIM_WINDOW,
+        warn=talk.warn,
+        on_skip=pass_over,
     )
     scores: dict[str, list[Score]] = {}
     with talk.progress(len(models)) as step:
@@ -89,7 +94,8 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     if options.csv is not None:
         talk.say(f"written      {options.csv}")
     if passed_over:
-        raise SomeNotDone(f"{options.data}: {len(passed_over)} of its files were passed over; see above")
+        several = "1 file was" if len(passed_over) == 1 else f"{len(passed_over)} files were"
+        raise SomeNotDone(f"{options.data}: {several} passed over, and the averages are without; see above")
 
 
 def _scale(models: Sequence[Model], options: EvalOptions) -> int:

@@ -34,6 +34,13 @@ class ImageState:
         status = image.stat()
         return ImageState(str(image.resolve()), status.st_size, status.st_mtime_ns)
 
+    def is_of(self, image: Path) -> bool:
+        """Whether the image is still in that state."""
+        try:
+            return ImageState.of(image) == self
+        except OSError:
+            return False
+
 
 class Journal(AbstractContextManager["Journal"]):
     """A record of results, kept in the folder that they go to.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import glob
 import hashlib
 import signal
@@ -17,6 +18,7 @@ from memsr_compiler.commands.output import Done, Talk
 from memsr_compiler.commands.resume import ImageState, Journal, JournalNotWritten
 from memsr_compiler.errors import InvalidInput, MemsrError, SomeNotDone, escape_controls, first_line
 from memsr_compiler.files import is_image_name, list_files, require_file
+from memsr_compiler.images.limits import require_holds
 from memsr_compiler.images.streams import WRITTEN, RowFile
 from memsr_compiler.locks import hold_folder, remove_leftovers
 from memsr_compiler.plain.read import read_plain_file
@@ -57,7 +59,7 @@ class Folder:
             raise
         except Exception as error:  # of decoder, network and encoder: there is no base to all that can be wrong
             self.failed[source] = _explain(source, error)
-            self.talk.warn(f"{self.failed[source]}; passed over")
+            self.talk.warn(f"{self.failed[source].rstrip('.')}; passed over")
 
 
 def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
@@ -99,6 +101,8 @@ def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: Readi
                 with folder.passing_over(job.image.path):
                     _do(job, engine, scale, journal, advance)
                     folder.finished.append(job)
+                if job.image.path in folder.failed:
+                    gc.collect()  # memory and disk that it held: a file that is removed takes room while it is open
     seconds = time.perf_counter() - seconds
     if folder.failed and not folder.finished and not folder.kept:
         raise InvalidInput(_say_failed(folder.failed, sources))
@@ -125,6 +129,7 @@ def _look_at(source: Path, target: Path, scale: int, options: UpscaleOptions, ta
     state = ImageState.of(source)
     image = RowFile.open(source, most_pixels=options.max_pixels)
     _check_target(source, target, options.overwrite)
+    require_holds(target, image.width * scale, image.height * scale)
     for warning in image.warnings(target):
         talk.warn(warning)
     return Job(image, state, target)
@@ -134,8 +139,10 @@ def _do(job: Job, engine: RowEngine, scale: int, journal: Journal, advance: Done
     """Enlarge an image of a folder."""
 
     def on_whole(staged: Path) -> None:
-        if ImageState.of(job.image.path) != job.state:
-            raise InvalidInput(f"{job.image.path}: has changed since it was looked at; run the command again")
+        if not job.state.is_of(job.image.path):
+            raise InvalidInput(
+                f"{job.image.path}: has changed since it was looked at, or is gone; run the command again"
+            )
         journal.announce(job.state, job.target, staged)
 
     enlarge_file(engine, job.image, job.target, scale, _advance(job, scale, advance), on_whole)

@@ -59,6 +59,7 @@ class TestImage:
         return _ratio(self.high, self.low)
 
 
+_Hear: TypeAlias = "Callable[[str], None]"
 Pixels: TypeAlias = "NDArray[Any]"
 TestImages: TypeAlias = (
     "Sequence[TestImage | Pixels | str | PathLike[str]] | TestImage | Pixels | str | PathLike[str] | None"
@@ -81,6 +82,7 @@ def read_test_images(
     keep_grey: bool = False,
     window: int | None = None,
     warn: Callable[[str], None] | None = None,
+    on_skip: Callable[[str], None] | None = None,
 ) -> list[TestImage]:
     """The test images that a person means.
 
@@ -90,8 +92,9 @@ def read_test_images(
                by 2, 3 and 4 in turn
     keep_grey  files that are grey have one channel, Y
     window     pixels a side that a metric needs after shaving; None: an image can be of any size
-    warn       hears of files that are passed over: what is no image, without a partner, of another size than its
-               partner's, too small; None: the log
+    warn       hears of colours that are a guess; None: the log does
+    on_skip    hears of files that are passed over: what is no image, without a partner, of another size than its
+               partner's, too small; None: `warn` does
 
     Raises InvalidInput for anything else, for what does not fit the scale or is too small where it was named by itself,
     and where no image is left.
@@ -100,7 +103,10 @@ def read_test_images(
     if images is None:
         return _degrade(_sample_images(), factors)
     if isinstance(images, (str, PathLike)) and not Path(images).is_file():
-        return _read_test_folder(Path(images), scale, factors, keep_grey, window, warn or _log.warning)
+        warn = warn or _log.warning
+        files = find_test_files(Path(images), scale if scale > 1 else None)
+        read = _read_alone if files.pairs is None else _read_pairs
+        return read(files, scale, keep_grey, window, warn, on_skip or warn)
     several = images if isinstance(images, (list, tuple)) else [images]
     if not several:
         raise InvalidInput(f"there are no images to score on; {_WANTED}")
@@ -174,52 +180,45 @@ def _degrade(images: Sequence[NamedImage], factors: Sequence[int], window: int |
     ]
 
 
-def _read_test_folder(
-    folder: Path,
-    scale: int,
-    factors: Sequence[int],
-    keep_grey: bool,
-    window: int | None,
-    warn: Callable[[str], None],
+def _read_alone(
+    files: TestFiles, scale: int, keep_grey: bool, window: int | None, warn: _Hear, on_skip: _Hear
 ) -> list[TestImage]:
-    files = find_test_files(folder, scale if scale > 1 else None)
-    if files.pairs is not None:
-        return _read_pairs(files, scale, keep_grey, window, warn)
-    high = read_folder(files.folder, keep_grey=keep_grey, warn=warn)
+    """HR images, made smaller."""
+    factors = FACTORS if scale == 1 else (scale,)
+    high = read_folder(files.folder, keep_grey=keep_grey, warn=warn, on_skip=on_skip)
     images = _degrade(high, factors, window)
     for i, image in enumerate(high):
         if small := _find_too_small(image.pixels, factors[i % len(factors)], window):
-            warn(f"{files.folder / image.name}: {small}, passed over")
+            on_skip(f"{files.folder / image.name}: {small}; passed over")
     if not images:
         needed = " or ".join(str(smallest_side(factor, window)) for factor in factors)
         names = ", ".join(image.name for image in high[:3]) + (", ..." if len(high) > 3 else "")
         raise InvalidInput(
-            f"{folder}: no image in it is large enough ({names}); give images of {needed} pixels a side or more"
+            f"{files.folder}: no image in it is large enough ({names}); give images of {needed} pixels a side or more"
         )
     return images
 
 
 def _read_pairs(
-    files: TestFiles, scale: int, keep_grey: bool, window: int | None, warn: Callable[[str], None]
+    files: TestFiles, scale: int, keep_grey: bool, window: int | None, warn: _Hear, on_skip: _Hear
 ) -> list[TestImage]:
-    assert files.pairs is not None
+    assert files.pairs is not None, "HR images alone are read by _read_alone"
     images, faults = [], [f"{path}: has no partner" for path in files.unpaired]
     for high, low in files.pairs:
         try:
-            pixels = [read_image(path, keep_grey=keep_grey) for path in (high, low)]
+            pixels = [read_image(path, keep_grey=keep_grey, warn=warn) for path in (high, low)]
             image = _pair((high, pixels[0]), (low, pixels[1]), scale)
-            small = _find_too_small(image.high, image.scale, window)
         except InvalidInput as error:
             faults.append(str(error))
             continue
-        if small is None:
-            images.append(image)
-        else:
+        if small := _find_too_small(image.high, image.scale, window):
             faults.append(f"{high}: {small}")
+        else:
+            images.append(image)
     if not images:
         raise InvalidInput("; ".join(faults[:3]) + ("; ..." if len(faults) > 3 else ""))
     for fault in faults:
-        warn(f"{fault}, passed over")
+        on_skip(f"{fault.rstrip('.')}; passed over")
     return images
 
 

@@ -170,11 +170,16 @@ class NamedImage:
 
 
 def read_folder(
-    folder: str | os.PathLike[str], *, keep_grey: bool = False, warn: Callable[[str], None] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    keep_grey: bool = False,
+    warn: Callable[[str], None] | None = None,
+    on_skip: Callable[[str], None] | None = None,
 ) -> list[NamedImage]:
     """Every image in a folder, in order of name, as `read_image` gives it; what is no image is passed over.
 
-    warn   hears of each file that is passed over, and of colours that are a guess
+    warn      hears of colours that are a guess
+    on_skip   hears of each file that is passed over; None: `warn` does
 
     Raises InvalidInput if the folder does not exist or holds no readable image.
     """
@@ -192,9 +197,9 @@ def read_folder(
         names = list(unreadable)
         named = f" ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
         raise InvalidInput(f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files")
-    if warn is not None:
+    if hears := on_skip or warn:
         for reason in unreadable.values():
-            warn(f"{reason}; passed over")
+            hears(f"{reason.rstrip('.')}; passed over")
     return images
 
 

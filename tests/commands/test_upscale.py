@@ -23,6 +23,7 @@ from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.commands import upscale
 from memsr_compiler.commands.resume import NAME, ImageState, Journal, JournalNotWritten
 from memsr_compiler.locks import hold_folder
+from memsr_compiler.runtime import upscale_file
 from memsr_compiler.teachers.families.edsr import EDSR
 
 
@@ -126,7 +127,8 @@ def test_whatever_a_name_is_made_of(model: Path, photos: Path, tmp_path: Path, e
             Image.fromarray(pixels(9, 9)).save(file, "PNG")
     with open(os.path.join(os.fsencode(photos), b"m" * 255), "wb") as file:  # its result's name would be too long
         Image.fromarray(pixels(9, 9)).save(file, "PNG")
-    command = [sys.executable, "-m", "memsr_compiler", "upscale", photos, tmp_path / "large", "--model", model]
+    command = [sys.executable, "-m", "memsr_compiler", "upscale", str(photos), str(tmp_path / "large")]
+    command += ["--model", str(model)]
     for expected in ("written", "done before  8 of 9"):
         done = subprocess.run(
             command, env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "400"}, capture_output=True
@@ -176,7 +178,7 @@ def test_what_changes_or_vanishes_meanwhile(
 ) -> None:
     for name in ("b gone.png", "c while read.png", "d changed.png"):
         write(photos / name)
-    enlarge = upscale.enlarge_file
+    enlarge = upscale_file.enlarge_file
 
     def meddle(engine: Any, image: Any, target: Path, scale: int, on_rows: Any, on_whole: Any) -> None:
         (photos / "b gone.png").unlink(missing_ok=True)
@@ -201,7 +203,7 @@ def test_whatever_goes_wrong_while_one_is_enlarged(
     run: Run, model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     write(photos / "b.png")
-    enlarge = upscale.enlarge_file
+    enlarge = upscale_file.enlarge_file
 
     def fail(engine: Any, image: Any, *arguments: Any) -> None:
         if image.path.name == "b.png":
@@ -220,6 +222,26 @@ def test_what_the_format_cannot_hold(run: Run, model: Path, photos: Path, tmp_pa
     assert status == 3 and "b wide.webp" in err and names(tmp_path / "large") == ["a.png", "z.png"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at Linux's list of open files")
+def test_what_does_not_fit_on_the_disk_takes_no_room_from_the_others(
+    run: Run, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    import resource
+
+    write(photos / "b large.png", 200, 200)
+    write(photos / "c large.tif", 200, 200)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        status, _, err = run("upscale", photos, tmp_path / "large", "--model", model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 3 and "b large.png: " in err and "cannot be written" in err
+    assert names(tmp_path / "large") == ["a.png", "z.png"]
+    opened = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert not [path for path in opened if ".memsr-" in path.name]
+
+
 # -- goes on
 
 
@@ -231,8 +253,10 @@ def test_a_folder_that_is_killed_goes_on_wherever_that_is(model: Path, tmp_path:
     write(photos / "a.png", 40, 40)
     write(photos / "b.jpg", 30, 60)
     (tmp_path / "place").mkdir()
-    program = [sys.executable, kill_upscale.__file__, model, photos, tmp_path / "place", "20"]
-    done = subprocess.run(program, capture_output=True, text=True, env={**os.environ, "COLUMNS": "400"})
+    program = [kill_upscale.__file__, str(model), str(photos), str(tmp_path / "place"), "20"]
+    done = subprocess.run(
+        [sys.executable, *program], capture_output=True, text=True, env={**os.environ, "COLUMNS": "400"}
+    )
     assert done.returncode == 0, done.stderr
     points, _, kills = done.stdout.split()[:3]
     assert int(points) >= 12 and kills == "20"

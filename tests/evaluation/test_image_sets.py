@@ -92,7 +92,7 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     assert read_image_set(tmp_path, 2, warn=warnings.append).words == f"1 images in {tmp_path}"
     assert re.fullmatch(r".*notes\.txt: not a readable image \(.*\)\..*; passed over", warnings.pop(0))
     assert warnings == [
-        f"{tmp_path / 'small.png'}: is smaller than 6x6 pixels, passed over",
+        f"{tmp_path / 'small.png'}: is smaller than 6x6 pixels; passed over",
     ]
     assert len(read_test_images(tmp_path, 2)) == 2
 

@@ -152,7 +152,7 @@ def test_what_has_no_partner_is_named_and_the_others_are_read(tmp_path: Path) ->
     write_image(tmp_path / "LR" / "8x2.png", picture(8))
     warnings: list[str] = []
     assert [i.name for i in read_test_images(tmp_path, 2, warn=warnings.append)] == ["1.png", "10.png", "2.png"]
-    assert warnings == [f"{tmp_path}/{name}: has no partner, passed over" for name in ("HR/7.png", "LR/8x2.png")]
+    assert warnings == [f"{tmp_path}/{name}: has no partner; passed over" for name in ("HR/7.png", "LR/8x2.png")]
 
 
 def test_sets_of_different_images_are_refused(tmp_path: Path) -> None:
@@ -167,6 +167,6 @@ def test_one_pair_that_does_not_fit_is_named_and_the_others_are_read(tmp_path: P
     (tmp_path / "LR" / "2x2.png").write_text("no image")
     warnings: list[str] = []
     assert [i.name for i in read_test_images(tmp_path, 2, warn=warnings.append)] == ["1.png"]
-    assert warnings[0] == f"{tmp_path}/HR/10.png and 10x2.png: HR is 48x40 and LR 16x13, which is not x2, passed over"
+    assert warnings[0] == f"{tmp_path}/HR/10.png and 10x2.png: HR is 48x40 and LR 16x13, which is not x2; passed over"
     assert "2x2.png: not a readable image" in warnings[1]
     assert find_scale(tmp_path) == 2

@@ -105,5 +105,6 @@ def main(model: Path, photos: Path, place: Path, kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    main(*map(Path, arguments[:3]), *map(int, (arguments[3:] + ["20", "0"][len(arguments) - 3 :])[:2]))
+    model, photos, place = map(Path, sys.argv[1:4])
+    kills, seed = map(int, [*sys.argv[4:], *("20", "0")[len(sys.argv) - 4 :]])
+    main(model, photos, place, kills, seed)
