@@ -42,6 +42,8 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
             images=lambda scale: read_test_images(options.data, scale, window=SSIM_WINDOW, warn=talk.warn),
             on_step=step,
         )
+    for note in filter(None, (m.note for m in measured)):
+        talk.warn(note)
     where = str(options.data) if options.data else "the photographs that ship"
     title = f"{options.size[0]}x{options.size[1]} input, {options.provider}; PSNR on {where}, protocol edsr"
     if options.csv is not None:

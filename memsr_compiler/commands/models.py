@@ -11,12 +11,14 @@ from memsr_compiler.runtime.runners import Provider
 
 
 def open_network(options: TeacherOptions, talk: Talk, *, provider: Provider, threads: int | None) -> Model:
-    """Open a network to run it.
+    """Open a network to run it, and say what there is to say on the sizes that its file fixes.
 
     Raises InvalidInput for a file that is no network, or one that does not work on photographs.
     """
     model = open_model(network_file(options, talk), provider=provider, threads=threads)
     say_assumed(options.teacher, model.assumed, talk)
+    if model.network.note:
+        talk.warn(model.network.note)
     return model
 
 

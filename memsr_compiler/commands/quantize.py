@@ -21,8 +21,9 @@ from memsr_compiler.evaluation.scores import enlarge, mean_psnr
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.reports.text import format_decibels
+from memsr_compiler.runtime.one_size import open_onnx
 from memsr_compiler.runtime.open import NetworkFile, count_cost
-from memsr_compiler.runtime.runners import Network, OrtNetwork
+from memsr_compiler.runtime.runners import Network, Runner
 from memsr_compiler.student.crops import batches
 
 PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends on what else the machine does
@@ -54,18 +55,22 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     images = batches(material.inputs(takes), samples=options.samples, seed=options.seed)
     data = options.data
     tests = material.tests(takes) if data is None else read_image_set(data, takes.scale, warn=talk.warn)
+    height, width = model.network.fixed
+    size = options.size if height is None or width is None else (width, height)
+    if model.network.fixed != (None, None):
+        enlarge(model.network, takes, tests.images[0])  # raises now, not after the work
     with talk.progress(2) as step:
         step("quantising")
         written = quantize(
             options.model, options.out, images, takes=takes, cost=count_cost(NetworkFile(options.model))[1]
         )
         step("running both")
-        pair = tuple(OrtNetwork(path, threads=1) for path in (options.model, options.out))
-        costs = _compare(pair[0], pair[1], tests, takes, options.size)
-    _tell(written, costs, tests, len(images), options, talk)
+        pair = tuple(open_onnx(path, threads=1) for path in (options.model, options.out))
+        costs = _compare(pair[0], pair[1], tests, takes, size)
+    _tell(written, costs, tests, len(images), size, talk)
 
 
-def _compare(exact: OrtNetwork, integer: OrtNetwork, tests: ImageSet, takes: Takes, size: tuple[int, int]) -> Costs:
+def _compare(exact: Runner, integer: Runner, tests: ImageSet, takes: Takes, size: tuple[int, int]) -> Costs:
     scores = [
         mean_psnr(tests.images, (enlarge(network, takes, image) for image in tests.images))
         for network in (exact, integer)
@@ -89,10 +94,8 @@ def _seconds(network: Network, image: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def _tell(
-    written: Quantized, costs: Costs, tests: ImageSet, batches: int, options: QuantizeOptions, talk: Talk
-) -> None:
-    width, height = options.size
+def _tell(written: Quantized, costs: Costs, tests: ImageSet, batches: int, size: tuple[int, int], talk: Talk) -> None:
+    width, height = size
     talk.json(
         {
             "written": str(written.path),

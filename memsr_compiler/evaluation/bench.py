@@ -51,6 +51,7 @@ class Measured:
     ratio        median over the rounds of its seconds by the first network's: what slows a round down, slows both
     memory       of a run, beyond network and image; None on a GPU that torch does not find
     score        PSNR-Y and SSIM, averages; None without images
+    note         words on the sizes that its file fixes; "" where there is nothing to say
     """
 
     path: Path | None
@@ -65,6 +66,7 @@ class Measured:
     memory: Memory | None
     score: Score | None
     arithmetic: str = ""
+    note: str = ""
 
     @property
     def median(self) -> float:
@@ -128,6 +130,9 @@ def benchmark(
         factor = common_scale([entry.model for entry in entries], scale)
         contenders = [_Contender(entry, _shape(entry.model, size, factor)) for entry in entries]
         tests = () if images is None else _read(images, factor)
+        for c in contenders:
+            if c.entry.model.network.fixed != (None, None):
+                c.entry.model.network(c.image())  # raises where an image of this size cannot be put together
         memories, scores = [], []
         for c in contenders:
             step(f"memory of {c.entry.model.name}")
@@ -218,6 +223,7 @@ def _conclude(
         memory=memory,
         score=score,
         arithmetic=network.arithmetic,
+        note=network.note,
     )
 
 

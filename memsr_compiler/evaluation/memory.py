@@ -86,7 +86,8 @@ def measure_run(network: Runner, shape: tuple[int, int, int], *, provider: Provi
     """Memory that one run in this process takes."""
     channels, height, width = shape
     image = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0), dtype=network.precision)
-    network(torch.zeros(1, channels, TINY, TINY, dtype=network.precision))
+    if network.fixed == (None, None):  # of one size, a first image would take all that the second does
+        network(torch.zeros(1, channels, TINY, TINY, dtype=network.precision))
     if provider != "cpu":
         return _measure_on_gpu(network, image)
     exact = _forget_highest()

@@ -20,9 +20,11 @@ from torch import Tensor
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing
 from memsr_compiler.files import atomic_write_together, file_digest
+from memsr_compiler.images.tiles import cut_batches
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.manifest import QUANTIZED_KEY
 from memsr_compiler.quantization.round_convolutions import list_convolutions, round_convolutions
+from memsr_compiler.trace.onnx.sizes import fixed_sizes, free_sizes, what_needs_sizes
 from memsr_compiler.version import VERSION
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ def quantize(
     """Write an 8-bit network beside a float32 one; float32 images go in and come out as before.
 
     source   an .onnx file, one image in and one out
-    images   (N, C, h, w) in the network's range, any sizes: what values come up is measured on them
+    images   (N, C, h, w) in the network's range, any sizes: what values come up is measured on them, or on pieces of
+             them where the network takes one size only
     takes    kept in the file's metadata, with the hash of `source`; nothing else is: an 8-bit network is not plain any
              more, and no certificate speaks of it
     cost     of `source`, kept there too if it is given
@@ -68,7 +71,7 @@ def quantize(
     if not images:
         raise InvalidInput("there are no calibration images; give some")
     model = _read(source)
-    arrays = [image.detach().cpu().float().numpy() for image in images]
+    arrays = [image.detach().cpu().float().numpy() for image in cut_batches(images, fixed_sizes(model))]
     with atomic_write_together([out]) as staged:
         _run_static(model, staged[0], arrays, source)
         integer_model = _load(staged[0])
@@ -116,6 +119,8 @@ def _read(path: Path) -> ModelProto:
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < 13:
         model = _convert_opset(model, path)
+    if fixed_sizes(model) != (None, None, None) and not what_needs_sizes(path):
+        free_sizes(model)
     del model.metadata_props[:]
     model.metadata_props.add(key=_READY[0], value=_READY[1])
     for i, node in enumerate(model.graph.node):  # ONNX Runtime names what it makes after them

@@ -15,6 +15,7 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.quantization.quantize import cost_of_quantized, takes_of
+from memsr_compiler.runtime.one_size import OneSize, open_onnx
 from memsr_compiler.runtime.runners import OrtNetwork, Provider, Runner, TorchNetwork
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.teachers.readings import probe_range
@@ -67,7 +68,7 @@ def open_runner(file: NetworkFile, *, provider: Provider = "cpu", threads: int |
     Raises InvalidInput for a file that is no network, and a provider that is not to be had.
     """
     if file.path.suffix == ".onnx":
-        return OrtNetwork(file.path, provider=provider, threads=threads)
+        return open_onnx(file.path, provider=provider, threads=threads)
     plain = is_plain(file.path)
     module = load_plain(file.path, require_certificate=False) if plain else file.teacher().module
     return _in_torch(module, provider, threads)
@@ -85,7 +86,7 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
         return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
     runner: Runner
     if path.suffix == ".onnx":
-        runner = OrtNetwork(path, provider=provider, threads=threads)
+        runner = open_onnx(path, provider=provider, threads=threads)
         stated = _stated_takes(runner, path)
         if stated is not None:
             return Model(path.name, runner, _require_agreement(file, stated))
@@ -94,7 +95,7 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
         teacher = file.teacher()
         runner = _in_torch(teacher.module, provider, threads)
         input_range, assumed = teacher.input_range, teacher.assumed
-    return Model(path.name, runner, measure_takes(runner, input_range, str(path)), assumed)
+    return Model(path.name, runner, measure_takes(runner, input_range, str(path), runner.fixed), assumed)
 
 
 def common_scale(models: Sequence[Model], told: int | None) -> int:
@@ -158,7 +159,7 @@ def _require_agreement(file: NetworkFile, takes: Takes) -> Takes:
     return takes
 
 
-def _stated_takes(network: OrtNetwork, path: Path) -> Takes | None:
+def _stated_takes(network: OrtNetwork | OneSize, path: Path) -> Takes | None:
     """The images that a network in 8 bits says it takes; None if it does not say."""
     try:
         return takes_of(network.metadata)

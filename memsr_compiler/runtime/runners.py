@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
 from memsr_compiler.runtime.ort import Provider as Provider
 from memsr_compiler.runtime.ort import onnxruntime, start_session
 from memsr_compiler.torch_helpers import some_threads
+from memsr_compiler.trace.onnx.sizes import free_sizes, what_needs_sizes
 
 Network = Callable[[Tensor], Tensor]
 """Anything that makes (N, C', s H, s W) of (N, C, H, W)."""
@@ -35,11 +36,15 @@ class Runner(Protocol):
     engine      who computes it, and where: "ONNX Runtime, cpu"
     precision   of the values that it takes and gives
     arithmetic  who computes it, where, and in what precision, in words
+    fixed       height and width of the images that it takes as they are; None: any
+    note        words on that, for whoever runs it; "" where there is nothing to say
     """
 
     engine: str
     precision: torch.dtype
     arithmetic: str
+    fixed: tuple[int | None, int | None]
+    note: str
 
     def __call__(self, x: Tensor, /) -> Tensor: ...
 
@@ -54,7 +59,8 @@ class OrtNetwork:
     """An ONNX file as a function (N, C, H, W) -> (N, C', s H, s W); tensors on the CPU of any float dtype in and out.
 
     The file's own precision decides what is computed; `precision` says which, `provider` and `engine` where,
-    `arithmetic` both in words, `metadata` what else the file says.
+    `arithmetic` both in words, `metadata` what else the file says.  Sizes that the file fixes and nothing in it needs
+    are free here; the others are `sizes`: batch, height and width, None where they are free.
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None, provider: Provider = "cpu") -> None:
@@ -69,12 +75,7 @@ class OrtNetwork:
         ort = onnxruntime()
         self.provider = provider
         self.engine = f"ONNX Runtime, {provider}"
-        try:
-            self._session = start_session(Path(path), _options(ort, threads), provider)
-        except MemsrError:
-            raise
-        except Exception as error:  # ONNX Runtime raises its own types, one for each status code
-            raise InvalidInput(f"{path}: ONNX Runtime cannot load it: {first_line(error)}") from None
+        self._session = _start(path, Path(path), _options(ort, threads), provider)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise InvalidInput(
@@ -82,6 +83,17 @@ class OrtNetwork:
             )
         if inputs[0].type not in _FLOATS:
             raise InvalidInput(f"{path}: takes {inputs[0].type}, not floating-point images")
+        self.sizes = _sizes(inputs[0].shape)
+        self.needs_sizes = self.note = ""
+        if self.sizes != (None, None, None):
+            self.needs_sizes = what_needs_sizes(Path(path))
+            if not self.needs_sizes:
+                self._session = _start(path, _without_sizes(Path(path)), _options(ort, threads), provider)
+                declared = "x".join(map(str, inputs[0].shape))
+                self.note = f"{path}: says {declared}, and nothing in it needs that: it is run on images as they are"
+                self.sizes = (None, None, None)
+        self.fixed = self.sizes[1:]
+        self.channels = inputs[0].shape[1] if len(inputs[0].shape) == 4 else None
         self._name = inputs[0].name
         self.precision = _FLOATS[inputs[0].type]
         integers = _holds_integers(Path(path))
@@ -147,6 +159,8 @@ class TorchNetwork:
                 "build of torch with CUDA"
             )
         self.engine = f"torch, {provider}"
+        self.fixed: tuple[int | None, int | None] = (None, None)
+        self.note = ""
         self.precision = torch.float32
         self.arithmetic = name_arithmetic("float32", "torch", provider)
         self._device = _device(provider)
@@ -170,6 +184,32 @@ class TorchNetwork:
         with torch.no_grad(), some_threads(self._threads):
             result: Tensor = self._module(x)
         return result
+
+
+def _start(name: str | Path, model: Path | bytes, options: Any, provider: Provider) -> Any:
+    try:
+        return start_session(model, options, provider)
+    except MemsrError:
+        raise
+    except Exception as error:  # ONNX Runtime raises its own types, one for each status code
+        raise InvalidInput(f"{name}: ONNX Runtime cannot load it: {first_line(error)}") from None
+
+
+def _sizes(shape: Sequence[object]) -> tuple[int | None, int | None, int | None]:
+    """Batch, height and width where they are numbers."""
+    if len(shape) != 4:
+        return None, None, None
+    n, _, h, w = (size if isinstance(size, int) else None for size in shape)
+    return n, h, w
+
+
+def _without_sizes(path: Path) -> bytes:
+    import onnx
+
+    model = onnx.load(path)
+    free_sizes(model)
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _holds_integers(path: Path) -> bool:

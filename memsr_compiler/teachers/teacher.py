@@ -128,13 +128,21 @@ def _plain_teacher(net: PlainNet, path: Path | None) -> Teacher:
     return Teacher(module=net, input_range=net.info.input_range, assumed=net.info.assumed, path=path)
 
 
-def measure_takes(network: Callable[[Tensor], object], input_range: Range, name: str) -> Takes:
+def measure_takes(
+    network: Callable[[Tensor], object],
+    input_range: Range,
+    name: str,
+    fixed: tuple[int | None, int | None] = (None, None),
+) -> Takes:
     """Channels that a network accepts and its scale, by the size of what it makes of a grey image.
+
+    fixed   height and width that it takes; None: any
 
     It need not be convertible.  Raises InvalidInput for one that does not enlarge images by a whole factor.
     """
+    height, width = (side or _SIDE for side in fixed)
     for channels in (3, 1):
-        image = torch.full((1, channels, _SIDE, _SIDE), sum(input_range) / 2)
+        image = torch.full((1, channels, height, width), sum(input_range) / 2)
         try:
             with torch.no_grad():
                 output = network(image)
@@ -142,7 +150,7 @@ def measure_takes(network: Callable[[Tensor], object], input_range: Range, name:
             continue
         if not isinstance(output, Tensor):
             continue
-        scale, left = divmod(output.shape[-1], _SIDE)
-        if output.shape == (1, channels, scale * _SIDE, scale * _SIDE) and scale and not left:
+        scale, left = divmod(output.shape[-1], width)
+        if output.shape == (1, channels, scale * height, scale * width) and scale and not left:
             return Takes(scale, channels, input_range)
     raise InvalidInput(f"{name}: does not enlarge images by a whole factor; a super-resolution network is wanted")

@@ -57,6 +57,11 @@ def step_of(path: Path) -> int | None:
 def save_step(state: State, run: Path, step: int) -> None:
     """Keep a run's state after a step; of those before it the newest stays."""
     save(state, path_of(run, step))
+    remove_old(run)
+
+
+def remove_old(run: Path) -> None:
+    """Remove all states of a run but the newest."""
     for old in steps(run)[:-KEPT]:
         path_of(run, old).unlink(missing_ok=True)
 

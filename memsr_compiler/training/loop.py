@@ -84,6 +84,8 @@ def run(
             if due:
                 meter.renew()
                 accelerator.wait_for_everyone()
+        if review is not None:
+            checkpoints.remove_old(out)  # a run that was killed after its last checkpoint had no time for it
     accelerator.wait_for_everyone()
     objective.network.load_state_dict(checkpoints.load(out / BEST)["network"])
     accelerator.end_training()

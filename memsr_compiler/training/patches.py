@@ -210,6 +210,7 @@ def batches(
         collate_fn=_collate,
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else it draws from the one that networks draw from, at each start once
     )
     yield from loader
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from helpers.command_line import Run, must_refuse
+from helpers.training import draw_picture, forget_accelerator, write_photographs
+from PIL import Image
 
+from memsr_compiler.commands import run_folder
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.run_folder import CONFIG, hold_run
+from memsr_compiler.commands.run_folder import CONFIG, DATA, hold_run, list_changes
 from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.locks import hold_folder
 from memsr_compiler.training.recipe import Recipe
 
 
@@ -30,3 +39,116 @@ def test_only_the_first_process_looks_whether_the_place_is_free(
         hold_run(options, Recipe(steps=4, batch=2), {}, Talk()),
     ):
         raise AssertionError("the place was not free")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture
+def train(tmp_path: Path, photographs: Path) -> list[object]:
+    """A run that takes two steps, on its own copies of the photographs."""
+    forget_accelerator()
+    for name in ("data", "val"):
+        shutil.copytree(photographs, tmp_path / name)
+    small = ["--arch", "edsr", "--blocks", 1, "--channels", 4, "--scale", 2, "--steps", 2, "--every", 1]
+    data = ["--data", tmp_path / "data", "--val", tmp_path / "val", "--batch", 2, "--patch", 16]
+    return ["train", *small, *data, "--out", tmp_path / "run", "--cache", tmp_path / "cache"]
+
+
+def test_of_two_runs_on_a_folder_the_second_is_told(run: Run, train: list[object], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with hold_folder(tmp_path / "run"):  # as the other one does
+        must_refuse(run, tmp_path, tuple(train), f"process {os.getpid()} on ", "is at work in it")
+        must_refuse(run, tmp_path, (*train, "--overwrite"), "is at work in it")
+    assert run(*train, "-q") == (0, "", "")
+    with hold_folder(tmp_path / "run"):
+        must_refuse(run, tmp_path, ("train", "--resume", tmp_path / "run"), "is at work in it")
+    forget_accelerator()
+    assert run("train", "--resume", tmp_path / "run", "-q") == (0, "", "")
+
+
+def test_a_run_that_ended_while_another_waited_to_begin_is_not_replaced(
+    run: Run, train: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def late(folder: Path) -> Iterator[None]:
+        (folder / "step-00000002.ckpt").write_bytes(b"the other's")
+        with hold_folder(folder):
+            yield
+
+    monkeypatch.setattr(run_folder, "hold_folder", late)
+    status, _, err = run(*train)
+    assert status == 2 and "holds a run already" in err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-00000002.ckpt"]
+
+
+def test_a_run_that_is_refused_leaves_nothing(run: Run, train: list[object], tmp_path: Path) -> None:
+    status, _, err = run(*train, "--out", tmp_path / "a" / "b", "--patch", 1000)
+    assert status == 2 and "no photograph of at least 1000x1000" in err
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "mine").mkdir()
+    assert run(*train, "--out", tmp_path / "mine", "--patch", 1000)[0] == 2
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_a_config_of_somebody_else_is_not_begun_again(run: Run, train: list[object], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / CONFIG).write_text("steps: 4\n")
+    must_refuse(run, tmp_path, tuple(train), "holds config.yaml already")
+    must_refuse(run, tmp_path, ("train", "--resume", tmp_path / "run", *train[1:]), "has no checkpoint")
+    (tmp_path / "run" / "versions.yaml").write_text("memsr_compiler: 1.0\n")  # so did earlier versions begin
+    (tmp_path / "run" / "model.ckpt").write_text("somebody's")
+    status, out, err = run(*train)
+    assert status == 0 and "begins from the start" in out, err
+    assert (tmp_path / "run" / "model.ckpt").read_text() == "somebody's"
+
+
+def test_data_that_changed_since_are_told(run: Run, train: list[object], tmp_path: Path) -> None:
+    assert run(*train, "-q") == (0, "", "")
+    resume = ("train", "--resume", tmp_path / "run")
+    shutil.copytree(tmp_path / "data", tmp_path / "moved")
+    for path in (tmp_path / "moved").iterdir():
+        os.utime(path, (1, 1))
+    forget_accelerator()
+    assert run(*resume, "--data", tmp_path / "moved", "-q") == (0, "", "")  # the same photographs elsewhere
+    for i in (3, 4, 5, 6):
+        Image.fromarray(draw_picture(40, 40, i)).save(tmp_path / "data" / f"{i}.png")
+    (tmp_path / "data" / "0.png").unlink()
+    Image.fromarray(draw_picture(44, 50, 9)).save(tmp_path / "data" / "1.png")
+    Image.fromarray(draw_picture(44, 50, 9)).save(tmp_path / "val" / "2.png")
+    status, _, err = run(*resume)
+    assert status == 2 and err.count("\n") == 1
+    for words in (
+        "photographs: 4 added (3.png, 4.png, 5.png, ...), 1 removed (0.png), 1 changed (1.png); validation: 1 changed",
+        "or go on with these by --allow-changed-data",
+    ):
+        assert words in err, err
+    forget_accelerator()
+    status, _, err = run(*resume, "--allow-changed-data")
+    assert status == 0 and "goes on with other data than it began with: photographs: 4 added" in err
+    forget_accelerator()
+    assert run(*resume, "-q") == (0, "", "")  # they are now the run's
+
+
+def test_what_a_run_is_about_is_compared_from_now_on_where_it_does_not_say(
+    run: Run, train: list[object], tmp_path: Path
+) -> None:
+    assert run(*train, "-q") == (0, "", "")
+    (tmp_path / "run" / DATA).unlink()  # as earlier versions left it
+    forget_accelerator()
+    status, _, err = run("train", "--resume", tmp_path / "run")
+    assert status == 0 and "does not say which data it began with" in err
+    (tmp_path / "run" / DATA).write_text("[")
+    status, _, err = run("train", "--resume", tmp_path / "run")
+    assert status == 2 and f"{DATA}: is damaged" in err and "remove it" in err
+
+
+def test_changes_in_words() -> None:
+    before = {"networks": {"teacher": "a", "student": "b"}, "photographs": {"x": "1"}}
+    assert list_changes(before, before) == []
+    assert list_changes(before, {**before, "networks": {"teacher": "c", "student": "b"}}) == [
+        "networks: 1 changed (teacher)"
+    ]
+    assert list_changes({}, {"photographs": {"x": "1"}}) == ["photographs: 1 added (x)"]

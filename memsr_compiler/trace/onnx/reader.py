@@ -16,6 +16,7 @@ from memsr_compiler.trace.onnx.frame import Frame
 from memsr_compiler.trace.onnx.ops import activation, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.onnx.ops.registry import COMPOUND, MAX_CHANNELS, MAX_SCALE, ONNX_WORDS, VIEWS, Context, Value
 from memsr_compiler.trace.onnx.ops.unsupported import REFUSED
+from memsr_compiler.trace.onnx.sizes import find_fixed_node
 from memsr_compiler.trace.trace import GraphModule, ImageSkip
 from memsr_compiler.trace.views import Unreadable, View
 
@@ -27,7 +28,7 @@ def load_onnx(path: str | Path) -> GraphModule:
     """The super-resolution network in an ONNX file, as a module (N, C, H, W) -> (N, C', s * H, s * W).
 
     Opsets 11 to 21; weights become float64. A file made for one size of image is read as the network for all
-    sizes that it is at this size; a batch fixed at 1 becomes free too.
+    sizes that it is at this size; a batch fixed at 1 becomes free too, and any other where nothing needs it.
 
     Raises InvalidInput for a file that is missing, damaged or hostile, and for weights that are NaN or
     infinite, without repeating the path; UnsupportedModel naming the node, the operator, why it cannot be
@@ -40,6 +41,9 @@ def load_onnx(path: str | Path) -> GraphModule:
 class _Reader:
     def __init__(self, network: Network) -> None:
         batch, channels, height, width = network.shape
+        odd = batch not in (None, 1) or (height is None) != (width is None) or 1 in (height, width)
+        if odd and not find_fixed_node(network):
+            batch = height = width = None
         if batch not in (None, 1):
             raise UnsupportedModel(
                 f"{network.input}: the batch is fixed at {batch}; export it with batch 1, or a dynamic one"
