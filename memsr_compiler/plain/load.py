@@ -42,7 +42,7 @@ def load_plain(path: str | PathLike[str], *, require_certificate: bool = True) -
 def _read_certificate(manifest: Manifest, text: str) -> Certificate:
     """The certificate in its text.  Raises CertificateError unless it is this network's."""
     try:
-        certificate = Certificate.from_json(text)
+        certificate = Certificate.from_json(text, [(layer.weight[1], layer.weight[0]) for layer in manifest.layers])
     except (RecursionError, OverflowError) as error:
         raise CertificateError(f"not a certificate ({type(error).__name__}). {REGAIN}") from None
     if (certificate.plain_sha256, certificate.teacher_sha256) != (manifest.plain_sha256, manifest.info.teacher_sha256):

@@ -92,6 +92,12 @@ class Manifest:
         """Bytes of each tensor."""
         return {name: math.prod(shape) * np.dtype(self.dtype).itemsize for name, shape in self.shapes.items()}
 
+    @property
+    def largest_certificate(self) -> int:
+        """Bytes of the longest certificate that is read: more than enough to speak of every channel of every level."""
+        channels = sum(layer.weight[0] for layer in self.layers)
+        return (64 << 10) + len(self.layers) * (16 << 10) + channels * (1 << 10)
+
     def to_strings(self) -> dict[str, str]:
         """The manifest as text, for a file's metadata."""
         info = self.info.to_strings()

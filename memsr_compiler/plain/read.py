@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _SAFETENSORS_DTYPE = {"float32": "F32", "float16": "F16", "float64": "F64"}
 _MAX_HEADER = 100_000_000  # bytes; the safetensors library reads no longer one
-_MAX_CERTIFICATE = 256 << 20
 _CHANGED = f"was changed or damaged after it was written, its SHA-256 differs. {REGAIN}"
 _MAKE_ONE = "Make a plain one of it with memsrc convert or memsrc shrink."
 
@@ -65,8 +64,17 @@ def read_plain_file(path: str | PathLike[str], *, require_certificate: bool = Tr
 
 def _check_certificate(file: PlainFile) -> None:
     text, digest = file.certificate, file.manifest.certificate_sha256
+    _require_short(len(text or ""), file.manifest)
     if text is not None and hashlib.sha256(text.encode()).hexdigest() != digest:
         raise CertificateError(f"its certificate was changed or damaged, its SHA-256 differs. {REGAIN}")
+
+
+def _require_short(size: int, manifest: Manifest) -> None:
+    most = manifest.largest_certificate
+    if size > most:
+        raise CertificateError(
+            f"its certificate is too long, {size:,} bytes where a network of this size has {most:,} at most. {REGAIN}"
+        )
 
 
 def is_plain(path: str | PathLike[str]) -> bool:
@@ -278,8 +286,7 @@ def _certificate_beside(path: Path, manifest: Manifest, required: bool) -> str |
         )
     try:
         with _open_file(beside) as file:
-            if _size(file) > _MAX_CERTIFICATE:
-                raise CertificateError(f"{beside.name}: {_size(file):,} bytes are too many for a certificate. {REGAIN}")
+            _require_short(_size(file), manifest)
             return file.read().decode()
     except UnicodeDecodeError:
         raise CertificateError(f"{beside.name} {_CHANGED}") from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from memsr_compiler.errors import CertificateError
 from memsr_compiler.ir import Meaning, Part
 
 FORMAT = "memsr certificate 1"
+MOST_CLAIMS = 64  # about a channel of a level, on average: equal channels have become one, of which all meanings hold
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,20 @@ class Certificate:
         )
 
     @staticmethod
-    def from_json(text: str) -> Certificate:
-        """Raises CertificateError if the text is not a certificate of this format."""
+    def from_json(text: str, layers: Sequence[tuple[int, int]] | None = None) -> Certificate:
+        """The certificate in a text of `to_json`, and in no other.
+
+        layers  channels in and out of each layer that the certificate is to be about: what speaks of others is refused
+                before it takes memory
+
+        Raises CertificateError if the text is not a certificate of this format.
+        """
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_without_twins, parse_constant=_refuse_constant)
             if data["format"] != FORMAT:
                 raise CertificateError(f"this is a '{data['format']}', and only '{FORMAT}' is read; convert again")
+            if layers is not None:
+                _require_widths(data["stages"], layers)
             stages = tuple(
                 Stage(
                     int(s["base"]),
@@ -81,9 +91,48 @@ class Certificate:
                 for s in data["stages"]
             )
             low, high = (float(v) for v in data["input_range"])
-            return Certificate(str(data["teacher_sha256"]), str(data["plain_sha256"]), (low, high), stages)
+            constants = (m.constant for stage in stages for level in stage.levels for m in level)
+            if not all(map(math.isfinite, (low, high, *constants))):
+                raise ValueError("a number is not finite")
+            certificate = Certificate(str(data["teacher_sha256"]), str(data["plain_sha256"]), (low, high), stages)
+            if certificate.to_json() != text:
+                raise CertificateError("is not as it was written; convert again")
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise CertificateError(f"not a certificate ({type(error).__name__}: {error}); convert again") from None
+        return certificate
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object.  Raises ValueError where a key stands twice, of which each reader takes the one it likes."""
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError("a key stands twice")
+    return data
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _require_widths(stages: Sequence[Mapping[str, Any]], layers: Sequence[tuple[int, int]]) -> None:
+    """Raises CertificateError unless the claims are about these layers, and few for what the layers have."""
+    if sum(len(s["levels"]) - 1 for s in stages) != len(layers):
+        raise CertificateError(f"it does not speak of the {len(layers)} layers that there are; convert again")
+    at = 0
+    for stage in stages:
+        for depth, level in enumerate(stage["levels"]):
+            width = layers[at][0] if depth == 0 else layers[at + depth - 1][1]
+            _require_width(level, width)
+        at += len(stage["levels"]) - 1
+
+
+def _require_width(level: Sequence[Mapping[str, Any]], width: int) -> None:
+    fields = [m[field] for m in level for field in ("at", "channels") if field in m]
+    count = sum(length for field in fields for _, length in field)
+    runs_in_all = sum(map(len, fields))
+    outside = any(start + length > width for m in level for start, length in m["at"])
+    if outside or count > MOST_CLAIMS * (width + runs_in_all):
+        raise CertificateError(f"it speaks of {count:,} channels where a level has {width}; convert again")
 
 
 def _pack(m: Meaning) -> dict[str, Any]:
@@ -127,7 +176,7 @@ def runs(values: Sequence[int]) -> list[list[int]]:
 
 
 def numbers(ranges: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The inverse of runs.  Raises CertificateError for absurd sizes."""
-    if any(length < 1 for _, length in ranges) or sum(length for _, length in ranges) > 1 << 20:
-        raise CertificateError("a level has no, or more than a million channels; the certificate is damaged")
+    """The inverse of runs."""
+    if any(length < 1 for _, length in ranges):
+        raise CertificateError("a level has no channels; the certificate is damaged")
     return tuple(start + i for start, length in ranges for i in range(length))

@@ -72,6 +72,9 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
             f"the certificate is for images within {low:g} to {high:g}, "
             f"the teacher's are within {teacher.input.low:g} to {teacher.input.high:g}"
         )
+    marked = next((op.name for op in teacher if not op.name or is_relu(op.name)), None)
+    if marked is not None:
+        raise CertificateError(f"the teacher has a tensor '{marked}', a name that only an activation's ReLU may have")
     todo: Iterator[Layer] = iter(layers)
     base, shuffle, rounding = 1, 1, 0.0
     losses: dict[str, float] = {}
@@ -93,7 +96,7 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
             ends = depth == len(stage.levels) - 1
             if layer.relu == ends or (layer.shuffle != 1 and not ends):
                 raise CertificateError(f"stage {number}, layer {depth}: ReLU or pixel shuffle in the wrong place")
-            _require_sound(teacher, base, meanings, f"stage {number}, layer {depth}")
+            _require_sound(teacher, base, len(layer.weight), meanings, f"stage {number}, layer {depth}")
             columns, powers = powers, _read_powers(stage, depth, len(layer.weight), f"stage {number}, layer {depth}")
             scale = LayerScale(powers, columns)
             checked = _check_layer(below, layer, meanings, scale, f"stage {number}, layer {depth}")
@@ -160,13 +163,17 @@ def _require_outputs(
     return ends
 
 
-def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning], where: str) -> None:
+def _require_sound(teacher: ir.Graph, base: int, rows: int, meanings: Sequence[ir.Meaning], where: str) -> None:
     """Every meaning speaks of channels that exist, of each once, under a condition that something can meet."""
+    if len(meanings) > 2 * (rows + len(teacher.ops)):
+        raise CertificateError(f"{where}: makes {len(meanings)} claims about {rows} channels")
     for m in meanings:
         bad = ""
         whole = {*map(type, m.positions), *map(type, m.channels)} == {int}
         if not whole or (m.tensor and len(m.channels) != len(m.positions)):
             bad = "does not say which channel is where"
+        elif min(m.positions) < -1:
+            bad = f"has position {min(m.positions)}"
         elif bool(m.tensor) != (m.kind in ("value", "positive", "negative", "shifted")):
             bad = f"means '{m.kind}'"
         elif m.tensor and tensor_of(m.tensor) not in teacher:
@@ -177,7 +184,7 @@ def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning],
             bad = f"means '{m.kind}' and has a constant, {m.constant}"
         elif m.kind == "shifted" and not 0 < m.constant < math.inf:
             bad = f"is shifted by {m.constant}, which no value allows"
-        elif m.part is not None and (m.part.tensor != m.tensor or set(m.part.sources) & set(m.part.rest)):
+        elif m.part is not None and (m.part.tensor != m.tensor or _has_twins((*m.part.sources, *m.part.rest))):
             bad = "is a part of another tensor, or overlaps the rest of it"
         elif m.part is not None and not {tensor_of(s) for s in (*m.part.sources, *m.part.rest)} <= set(
             teacher.structure
@@ -189,6 +196,10 @@ def _require_sound(teacher: ir.Graph, base: int, meanings: Sequence[ir.Meaning],
                 bad = "has no such channel"
         if bad:
             raise CertificateError(f"{where}: {m.tensor or m.kind}: {bad}")
+
+
+def _has_twins(names: Sequence[str]) -> bool:
+    return len(set(names)) != len(names)
 
 
 def _check_layer(

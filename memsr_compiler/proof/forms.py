@@ -19,9 +19,11 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError
 
-SPARE_STEPS = (
-    16  # roundings that are allowed beyond those counted: of the sums of terms themselves, and of the compiler
-)
+# Definitions that the claims about a level may ask for, beyond two for each op of the teacher.
+SPARE_DEFINITIONS = 32
+
+# Roundings that are allowed beyond those counted: of the sums of terms themselves, and of the compiler.
+SPARE_STEPS = 16
 
 
 def tensor_of(name: str) -> str:
@@ -185,10 +187,17 @@ class HeldLevel:
                 self.shifts[at] = self.shifts[at].clamp_min(m.constant)
         self.forms: dict[str | ir.Part, LinearForm] = {}
         # the first column that stands for a tensor which is not held
-        self.absent: dict[tuple[str, ir.Part | None], int] = {}
+        self.absent: dict[tuple[str, ir.Part | str | None], int] = {}
+        self.definitions = 0
         self.columns = self.width
 
-    def unknown(self, name: str, part: ir.Part | None = None) -> LinearForm:
+    def count_definition(self) -> None:
+        """Raises CertificateError where a level's claims ask for definitions far more often than a teacher has them."""
+        self.definitions += 1
+        if self.definitions > SPARE_DEFINITIONS + 2 * len(self.teacher.ops):
+            raise CertificateError("the claims about a level take more work than there are tensors; convert again")
+
+    def unknown(self, name: str, part: ir.Part | str | None = None) -> LinearForm:
         """A tensor that the level has no way to: columns of its own, beside the level's."""
         c = self.channels(name)
         if (name, part) not in self.absent:
@@ -202,9 +211,9 @@ class HeldLevel:
         """Columns that nothing else shares, so that they never cancel.
 
         They stand not for the tensor itself but for what some leaves, set to zero, leave of it.  No certificate can
-        speak of this part: no tensor's name starts with "#".
+        speak of this: what it speaks of is a `Part` or a whole tensor.
         """
-        return self.unknown(name, ir.Part(name, (f"#{self.columns}",), ()))
+        return self.unknown(name, f"column {self.columns}")
 
     def missing(self, form: LinearForm) -> Tensor:
         """(C,): the rows that need what the level does not hold."""
@@ -322,6 +331,7 @@ class HeldLevel:
 
 def define(level: HeldLevel, name: str, get: Get) -> LinearForm:
     """A tensor by the teacher's definition of it, operands as `get` gives them."""
+    level.count_definition()
     if is_relu(name):
         return level.unknown(name)
     op = level.teacher[name]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from helpers.converted import NETWORKS, converted, small_edsr
 
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import CertificateError
-from memsr_compiler.proof.certificate import Certificate, numbers, runs
+from memsr_compiler.ir import Meaning
+from memsr_compiler.proof.certificate import Certificate, Stage, numbers, runs
 from memsr_compiler.proof.checker import check
+from memsr_compiler.proof.forms import HeldLevel, Known
 
 
 @pytest.mark.parametrize("carry", ["auto", "split", "shift"])
@@ -44,6 +47,79 @@ def test_runs_and_numbers() -> None:
 def test_other_files_are_refused(text: str, message: str) -> None:
     with pytest.raises(CertificateError, match=message):
         Certificate.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('{"format"', '{"stages":[],"format"'),  # twice, of which each reader takes the one it likes
+        ('"base":1', '"base":1.0'),
+        ('"base":1', '"base":true'),
+        ('"base":1', '"base":1,"base":1'),
+        ('"at":[[0,1]]', '"at":[[0,1.0]]'),
+        ('"at":[[0,1]]', '"at":[[false,1]]'),
+        ('"at":[[0,1]]', '"at":[[0,-1]]'),
+        ('"at":[[0,1]]', '"at":[[0,1],[0,0]]'),
+        ('"at":[[0,1]]', '"at":["01"]'),
+        ('"at":[[0,1]]', '"at":[[0,1]],"why":""'),
+        ('"tensor":"input"', '"tensor":0'),
+        ('["-1.0","1.0"]', '["-1.0","1.0","1.0"]'),
+        ('["-1.0","1.0"]', '["nan","1.0"]'),
+        ('["-1.0","1.0"]', '["-1.00","1.0"]'),
+        ('["-1.0","1.0"]', "[-1.0,1.0]"),
+        ('"constant":8.0', '"constant":8'),
+        ('"constant":8.0', '"constant":NaN'),
+        ('"constant":8.0', '"constant":Infinity'),
+        ('"constant":8.0', '"constant":1e999'),
+        ('"constant":8.0', '"constant":' + 5000 * "9"),
+        ('"constant":8.0', '"constant":null'),
+    ],
+)
+def test_a_text_that_is_not_as_it_was_written_is_refused(right: str, wrong: str) -> None:
+    low = Meaning("value", (0,), "input", (0,))
+    levels = ((low,), (replace(low, kind="shifted", constant=8.0),), (low,))
+    right_one = Certificate("", "", (-1.0, 1.0), (Stage(1, levels),))
+    text = right_one.to_json()
+    assert Certificate.from_json(text) == right_one and right in text
+    with pytest.raises(CertificateError):
+        Certificate.from_json(text.replace(right, wrong, 1))
+
+
+def test_a_certificate_of_other_layers_takes_no_memory() -> None:
+    """A few hundred bytes that speak of a million channels, of a network that has three."""
+    c = small_edsr()
+    text, layers = c.certificate.to_json(), [(x.weight.shape[1], x.weight.shape[0]) for x in c.layers]
+    assert Certificate.from_json(text, layers) == c.certificate
+    for right, wrong in (
+        ('"at":[[0,3]]', '"at":[[0,1000000000000]]'),
+        ('"at":[[0,3]]', '"at":[[0,3],[1000000000000,1]]'),
+        ('"channels":[[0,3]]', '"channels":[[0,1000000000000]]'),
+        ('"channels":[[0,3]]', '"channels":[[0,100],' + 100 * "[0,1000]," + "[0,100]]"),
+    ):
+        assert right in text
+        with pytest.raises(CertificateError, match="channels where a level has"):
+            Certificate.from_json(text.replace(right, wrong), layers)
+    for others in (layers[:-1], [*layers, layers[-1]]):
+        with pytest.raises(CertificateError, match="does not speak of the"):
+            Certificate.from_json(text, others)
+
+
+def test_claims_are_counted_before_they_are_looked_at() -> None:
+    """A thousand times the same."""
+    c = small_edsr()
+    stage = c.certificate.stages[0]
+    levels = (*stage.levels[:2], (*stage.levels[2], *1000 * stage.levels[2][:1]), *stage.levels[3:])
+    with pytest.raises(CertificateError, match=r"makes 100. claims about"):
+        check(c.graph, c.layers, replace(c.certificate, stages=(replace(stage, levels=levels),)))
+
+
+def test_definitions_are_counted() -> None:
+    c = small_edsr()
+    level = HeldLevel(Known(c.graph, frozenset()), 1, c.certificate.stages[0].levels[0], nonnegative=False)
+    for _ in range(32 + 2 * len(c.graph.ops)):
+        level.count_definition()
+    with pytest.raises(CertificateError, match="take more work than there are tensors"):
+        level.count_definition()
 
 
 def test_a_damaged_file_is_refused_or_says_what_is_true() -> None:

@@ -740,12 +740,21 @@ def test_what_is_held_twice_is_read_once() -> None:
         (ir.Meaning("value", (0,), "0", (0,), 0.0, ir.Part("0", ("input",), ("input",))), "overlaps the rest of it"),
         (ir.Meaning("value", (0,), "0", (0,), 0.0, ir.Part("0", ("x",), ())), "part of something that is not a tensor"),
         (ir.Meaning("value", (1,), "input", (0,)), "do not fit the certificate"),
+        (ir.Meaning("value", (0, -2), "input", (0, 0)), "has position -2"),
         (ir.Meaning("value", (0.5,), "input", (0,)), "does not say which channel is where"),  # type: ignore[arg-type]
     ],
 )
 def test_nonsense_is_refused(meaning: ir.Meaning, message: str) -> None:
     with pytest.raises(CertificateError, match=message):
         check(*hand_made([meaning], [1], [1]))
+
+
+@pytest.mark.parametrize("name", ["c#0", "c#", "#", ""])
+def test_no_tensor_has_a_name_that_only_a_relu_of_an_activation_may_have(name: str) -> None:
+    clamp = ir.Clamp(name="c", inputs=("x",), low=-1.0, high=1.0)
+    graph = graphs.graph(graphs.source(1), clamp, graphs.conv(name, "c", 1, 1, 1))
+    with pytest.raises(CertificateError, match="a name that only an activation's ReLU may have"):
+        check(graph, [], claim(graph, [whole("x", 1)], [whole(name, 1)]))
 
 
 def test_a_value_that_may_be_negative_may_not_pass_a_relu_as_it_is() -> None:
