@@ -141,8 +141,7 @@ def _write(net: PlainNet, judge: Judge) -> list[Path]:
     from memsr_compiler.plain.write import export_onnx, save_plain
 
     if judge.out.suffix == ".safetensors":
-        judge(None, net, ())
-        save_plain(net, judge.out)
+        save_plain(net, judge.out, judge=judge)
         return [judge.out]
     return list(export_onnx(net, judge.out, dtype=judge.options.dtype, judge=judge).files)
 
