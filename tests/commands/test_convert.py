@@ -22,7 +22,7 @@ from torch import nn
 from memsr_compiler import calibrate, compile_to_plain, load_plain
 from memsr_compiler.commands.deviations import TEACHER, Deviation, require_accepted
 from memsr_compiler.commands.verify import _photographs
-from memsr_compiler.errors import ExportError
+from memsr_compiler.errors import CertificateError, ExportError
 from memsr_compiler.images.files import write_image
 from memsr_compiler.plain.halves import run_in_halves
 
@@ -297,6 +297,20 @@ def test_a_shift_that_leaves_nothing_of_the_image_in_float16_is_refused(
     options = ("--carry", "shift", "--constant", "1000", "--dtype", "float16")
     command = ("convert", teacher, "--out", tmp_path / "plain.onnx", *options)
     must_refuse(run, tmp_path, command, "is not written", HALVES_WORDS, "C = 1000", "--dtype float32")
+
+
+@pytest.mark.parametrize("kind", ["plain.onnx", "plain.safetensors"])
+def test_what_verify_would_not_accept_is_not_written(
+    run: Run, teacher: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise CertificateError("rounding the constants takes too much")
+
+    monkeypatch.setattr("memsr_compiler.commands.convert.check_certificate", refuse)
+    shift = ("--carry", "shift", "--constant", "100")
+    command = ("convert", teacher, "--out", tmp_path / kind, *shift)
+    must_refuse(run, tmp_path, command, "is not written. rounding the constants takes too much")
+    assert run("convert", teacher, "--out", tmp_path / kind)[0] == 0  # without a shift it has been checked already
 
 
 def test_half_a_grey_level_is_accepted_in_float32_and_two_in_float16(teacher: Path, tmp_path: Path) -> None:
