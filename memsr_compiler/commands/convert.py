@@ -18,10 +18,12 @@ from memsr_compiler.commands.find_network import name_beside
 from memsr_compiler.commands.options import ConvertOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
 from memsr_compiler.commands.teachers import describe, read
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import CertificateError, ExportError, InvalidInput
 from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report, compile_to_plain
+from memsr_compiler.lowering.verify import check_certificate
 from memsr_compiler.plain.halves import LARGEST, LayerPeak
+from memsr_compiler.plain.load import load_plain
 from memsr_compiler.torch_helpers import one_thread, torch_device
 from memsr_compiler.trace.trace import trace
 
@@ -127,6 +129,8 @@ class Judge:
         self.peaks = peaks
         self.measured = measure_deviations(self.model, net, self.out, staged, self.options, self.input_range, self.warn)
         require_accepted(self.measured, net, self.out, self.input_range)
+        if net.largest_shift:
+            self._require_certified(load_plain(staged) if staged is not None else net)
         half = (self.input_range[1] - self.input_range[0]) / 510
         for deviation in self.measured:
             if not deviation.value <= half:
@@ -135,14 +139,20 @@ class Judge:
                     "docs/results/exactness.md"
                 )
 
+    def _require_certified(self, stored: PlainNet) -> None:
+        """Raise ExportError where rounding large constants leaves nothing that `verify` would accept."""
+        try:
+            check_certificate(self.model, stored, input_range=self.input_range)
+        except CertificateError as error:
+            raise ExportError(f"{self.out}: is not written. {error}") from None
+
 
 def _write(net: PlainNet, judge: Judge) -> list[Path]:
     """Write the network, if the judge allows it."""
     from memsr_compiler.plain.write import export_onnx, save_plain
 
     if judge.out.suffix == ".safetensors":
-        judge(None, net, ())
-        save_plain(net, judge.out)
+        save_plain(net, judge.out, judge=judge)
         return [judge.out]
     return list(export_onnx(net, judge.out, dtype=judge.options.dtype, judge=judge).files)
 

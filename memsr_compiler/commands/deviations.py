@@ -73,10 +73,12 @@ def measure_deviations(
     exact = copy_module(model, torch.float64).to(place)
     with torch.no_grad():
         known = {name: exact(x.to(place, copy=True)).cpu() for name, x in images.items()}
-    candidates = [_in_float32(TEACHER, model, place), _in_float32("plain in float32", net, place)]
+    candidates = [_in_torch(TEACHER, model, place), _in_torch("plain in float32", net, place)]
     if half:
         runner = open_float16(staged, net)
         candidates.append(_Candidate(f"{out.name} (float16)", runner, torch.float16, runner.arithmetic, net))
+    elif staged is None and net[0].weight.dtype == torch.float64:
+        candidates.append(_in_torch(f"{out.name} (float64)", net, place, torch.float64))
     elif staged is not None:
         try:
             ort = OrtNetwork(staged)
@@ -88,10 +90,10 @@ def measure_deviations(
         return [_measure(candidate, images, known, input_range) for candidate in candidates]
 
 
-def _in_float32(name: str, network: nn.Module, place: torch.device) -> _Candidate:
-    single = copy_module(network, torch.float32).to(place)
-    words = name_arithmetic(FULL_FLOAT32, "torch", place.type)
-    return _Candidate(name, lambda x: single(x.float().to(place)).cpu(), torch.float32, words, network)
+def _in_torch(name: str, network: nn.Module, place: torch.device, dtype: torch.dtype = torch.float32) -> _Candidate:
+    module = copy_module(network, dtype).to(place)
+    words = name_arithmetic(FULL_FLOAT32 if dtype == torch.float32 else "float64", "torch", place.type)
+    return _Candidate(name, lambda x: module(x.to(place, dtype)).cpu(), dtype, words, network)
 
 
 def _measure(
@@ -120,7 +122,7 @@ def require_accepted(measured: Iterable[Deviation], net: PlainNet, out: Path, in
     That is half a grey level, two in float16 (`most_accepted`); or twice what the teacher itself loses in float32.
     """
     own, *_, written = measured
-    allowed = max(written.accepted, 2 * own.value)
+    allowed = max(written.accepted, 2 * own.value if math.isfinite(own.value) else 0.0)
     if written.value <= allowed:
         return
     low, high = input_range

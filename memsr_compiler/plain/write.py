@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from memsr_compiler.errors import ExportError, first_line
 from memsr_compiler.files import atomic_write, atomic_write_together, file_digest
@@ -57,17 +57,29 @@ class ExportReport:
     peaks: tuple[LayerPeak, ...] = ()
 
 
-def save_plain(net: PlainNet, path: str | PathLike[str]) -> None:
+Judge: TypeAlias = "Callable[[Path | None, PlainNet, tuple[LayerPeak, ...]], None]"
+"""What is asked before a file takes its name: given the ONNX model where it lies until then, the network whose weights,
+rounded to the file's dtype, are in it, and for float16 the largest values of its layers.  If it raises, nothing is
+written."""
+
+
+def save_plain(net: PlainNet, path: str | PathLike[str], *, judge: Judge | None = None) -> None:
     """Write a plain network, its info and its certificate to a .safetensors file, in the weights' own dtype.
 
-    The file appears whole or not at all. Raises ExportError where it cannot be written, for weights that are
-    not finite or not in float16, float32 or float64, and for a certificate of other weights.
+    judge   may refuse the network before it is written: see `Judge`
+
+    The file appears whole or not at all. float16 weights are scaled as by `export_onnx`. Raises ExportError where
+    it cannot be written, for weights that are not finite or not in float16, float32 or float64, for values that
+    float16 cannot hold, and for a certificate of other weights.
     """
     path = Path(path)
     own = net[0].weight.dtype
     dtype = next((name for name, known in TORCH.items() if known == own), None)
     if dtype is None:
         raise ExportError(f"{path}: weights of {own} are not stored, only {', '.join(TORCH)}. Use net.float().")
+    net, peaks = _fit(net, dtype)
+    if judge is not None:
+        judge(None, net, peaks)
     manifest, _, _ = describe(net, dtype, certificate_inside=True)
     start = build_header(manifest)
     digest = hashlib.sha256(start)
@@ -91,7 +103,7 @@ def export_onnx(
     dtype: Dtype = "float32",
     certificate: Literal["beside", "inside"] = "beside",
     opset: int = 17,
-    judge: Callable[[Path, PlainNet, tuple[LayerPeak, ...]], None] | None = None,
+    judge: Judge | None = None,
 ) -> ExportReport:
     """Write an ONNX model of a plain network.
 
@@ -101,8 +113,7 @@ def export_onnx(
     certificate  "beside": in <stem>.cert.json; "inside": in the model's metadata. It names the weights as
                  they are stored
     opset        one of OPSETS
-    judge        is given the model before it takes its name, the network whose weights it holds, rounded, and the
-                 largest values of its layers; if it raises, nothing is written
+    judge        may refuse the model before it takes its name: see `Judge`
 
     For float16 the largest value of every channel is measured, on probes and on the photographs that ship. Channels
     that come near its end, 65,504, are scaled by powers of two, which changes no digit; the certificate says which.
@@ -123,10 +134,7 @@ def export_onnx(
         raise ExportError(
             f"opset {opset} is not within {OPSETS[0]} to {OPSETS[-1]}. Use 17 unless a runtime wants another."
         )
-    peaks: tuple[LayerPeak, ...] = ()
-    if dtype == "float16":
-        channels, input_range = net.info.channels, net.info.input_range
-        net, peaks = fit_to_half(net, probe_images(channels, input_range) | sample_middles(channels, input_range))
+    net, peaks = _fit(net, dtype)
     manifest, proof, rounding = describe(net, dtype, certificate_inside=certificate == "inside")
     external = sum(manifest.sizes.values()) + len(manifest.certificate) > _INLINE_BYTES
     data, beside = path.with_name(path.name + ".data"), certificate_path(path)
@@ -158,6 +166,14 @@ def export_onnx(
         rounding=rounding,
         peaks=peaks,
     )
+
+
+def _fit(net: PlainNet, dtype: Dtype) -> tuple[PlainNet, tuple[LayerPeak, ...]]:
+    """The network as it is to be stored in a dtype, and for float16 the largest value of each layer."""
+    if dtype != "float16":
+        return net, ()
+    channels, input_range = net.info.channels, net.info.input_range
+    return fit_to_half(net, probe_images(channels, input_range) | sample_middles(channels, input_range))
 
 
 def _contents(net: PlainNet, manifest: Manifest) -> Iterator[memoryview]:

@@ -19,10 +19,11 @@ from helpers.teachers import write_teacher
 from helpers.wide_values import overflowing
 from torch import nn
 
-from memsr_compiler import calibrate, compile_to_plain, load_plain
-from memsr_compiler.commands.deviations import TEACHER, Deviation, require_accepted
+from memsr_compiler import calibrate, compile_to_plain, load_plain, read_teacher
+from memsr_compiler.commands.deviations import TEACHER, Deviation, measure_deviations, require_accepted
+from memsr_compiler.commands.options import ConvertOptions
 from memsr_compiler.commands.verify import _photographs
-from memsr_compiler.errors import ExportError
+from memsr_compiler.errors import CertificateError, ExportError
 from memsr_compiler.images.files import write_image
 from memsr_compiler.plain.halves import run_in_halves
 
@@ -299,6 +300,20 @@ def test_a_shift_that_leaves_nothing_of_the_image_in_float16_is_refused(
     must_refuse(run, tmp_path, command, "is not written", HALVES_WORDS, "C = 1000", "--dtype float32")
 
 
+@pytest.mark.parametrize("kind", ["plain.onnx", "plain.safetensors"])
+def test_what_verify_would_not_accept_is_not_written(
+    run: Run, teacher: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise CertificateError("rounding the constants takes too much")
+
+    monkeypatch.setattr("memsr_compiler.commands.convert.check_certificate", refuse)
+    shift = ("--carry", "shift", "--constant", "100")
+    command = ("convert", teacher, "--out", tmp_path / kind, *shift)
+    must_refuse(run, tmp_path, command, "is not written. rounding the constants takes too much")
+    assert run("convert", teacher, "--out", tmp_path / kind)[0] == 0  # without a shift it has been checked already
+
+
 def test_half_a_grey_level_is_accepted_in_float32_and_two_in_float16(teacher: Path, tmp_path: Path) -> None:
     net = compile_to_plain(teacher)
     own = Deviation(TEACHER, 1e-7, 1e-5, 0.5 / 255, "a probe", "float32, by torch on the CPU")
@@ -312,3 +327,17 @@ def test_half_a_grey_level_is_accepted_in_float32_and_two_in_float16(teacher: Pa
                 require_accepted([own, own, written], net, tmp_path / "plain.onnx", (0.0, 1.0))
     ill = replace(own, value=0.01)  # what the teacher itself loses, its plain network may lose too
     require_accepted([ill, own, replace(own, value=0.019)], net, tmp_path / "plain.onnx", (0.0, 1.0))
+    overflows = replace(own, value=float("inf"))  # even in float32: no excuse
+    with pytest.raises(ExportError, match="is not written"):
+        require_accepted([overflows, own, overflows], net, tmp_path / "plain.onnx", (0.0, 1.0))
+
+
+def test_safetensors_are_judged_in_their_own_precision(teacher: Path, tmp_path: Path) -> None:
+    """1e8 leaves enough of float64, and nothing of float32."""
+    model = read_teacher(teacher).module.double()
+    net = compile_to_plain(model, carry="shift", constant=1e8)
+    out = tmp_path / "plain.safetensors"
+    measured = measure_deviations(model, net, out, None, ConvertOptions(), (0.0, 1.0), print)
+    assert [d.name for d in measured] == [TEACHER, "plain in float32", "plain.safetensors (float64)"]
+    assert measured[1].value > 1 and measured[2].value < 1e-5 and measured[2].arithmetic.startswith("float64, by torch")
+    require_accepted(measured, net, out, (0.0, 1.0))

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from helpers.command_line import Run
+from helpers.wide_values import WIDE, overflowing
 
-from memsr_compiler import load_plain, save_plain
+from memsr_compiler import check_certificate, compile_to_plain, export_onnx, load_plain, save_plain
+from memsr_compiler.commands.verify import measure
+from memsr_compiler.plain import write
+from memsr_compiler.plain.probes import probe_images
 
 
 def test_verify_notices_another_teacher(run: Run, teacher: Path, tmp_path: Path) -> None:
@@ -29,3 +34,41 @@ def test_verify_believes_nothing_that_the_file_says_of_itself(run: Run, teacher:
         save_plain(net, tmp_path / "lies.safetensors")
         status, out, err = run("verify", teacher, tmp_path / "lies.safetensors")
         assert status == 1 and "equivalent" not in out, (change, out, err)
+
+
+def test_a_float16_file_whose_values_overflow_is_not_the_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As earlier versions wrote it, unscaled: right on ONNX Runtime's CPU, NaN wherever float16 is computed as such."""
+    teacher = overflowing()
+    monkeypatch.setattr(write, "_fit", lambda net, dtype: (net, ()))
+    export_onnx(compile_to_plain(teacher, input_range=WIDE), tmp_path / "plain.onnx", dtype="float16")
+    net = load_plain(tmp_path / "plain.onnx")
+    check_certificate(teacher, net, input_range=WIDE)
+    probes = probe_images(3, WIDE)
+    result = measure(teacher, net, tmp_path / "plain.onnx", probes, WIDE, torch.device("cpu"))
+    assert not result and result.deviation == float("inf")
+    assert "halves stored between layers, sums in float32, by torch on the CPU" in str(result)
+
+
+def test_a_constant_that_an_image_is_beyond_is_told(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first, second = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+
+    class Skip(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = first, second
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            y: torch.Tensor = x + self.second(x.relu())
+            return y
+
+    teacher = Skip().eval()
+    net = compile_to_plain(teacher, carry="shift", constant=2.0)
+    save_plain(net, tmp_path / "plain.safetensors")
+    image = {"a bright image": torch.full((1, 3, 6, 6), 100.0, dtype=torch.float64)}
+    place = torch.device("cpu")
+    result = measure(teacher, net, tmp_path / "plain.safetensors", image, (0.0, 1.0), place)
+    assert not result and "beyond the shift's C = 2, and the network promises nothing" in str(result)

@@ -13,7 +13,7 @@ from helpers.plain_files import tiny, uncertified
 from helpers.wide_values import WIDE, overflowing
 from torch import Tensor
 
-from memsr_compiler import check_certificate, compile_to_plain, export_onnx, load_plain
+from memsr_compiler import check_certificate, compile_to_plain, export_onnx, load_plain, save_plain
 from memsr_compiler.errors import CertificateError, ExportError
 from memsr_compiler.plain.halves import LARGEST, fit_to_half, measure_peaks, run_in_halves, scale_channels
 from memsr_compiler.plain.network import PlainNet
@@ -63,6 +63,16 @@ def test_channels_are_scaled_and_the_certificate_says_so(wide: PlainNet, tmp_pat
             exact = wide.double()(x.double())
         deviation = (run_in_halves(stored, x).double() - exact).abs().max()
         assert deviation < 2 / 255 * max(255.0, float(exact.abs().max()) / 2)
+
+
+def test_a_teacher_in_halves_is_scaled_in_safetensors_too(tmp_path: Path) -> None:
+    teacher = overflowing().half()
+    net = compile_to_plain(teacher, input_range=WIDE)
+    x = torch.rand(1, 3, 24, 24) * 255
+    assert not run_in_halves(net, x).isfinite().any()
+    save_plain(net, tmp_path / "plain.safetensors")
+    assert run_in_halves(load_plain(tmp_path / "plain.safetensors"), x).isfinite().all()
+    check_certificate(teacher, tmp_path / "plain.safetensors", input_range=WIDE)
 
 
 def test_what_stays_in_range_is_stored_as_it_is(tmp_path: Path) -> None:
