@@ -105,7 +105,7 @@ def read_family(
     def read(variant: Variant) -> Teacher:
         built = usual
         if any(variant.arguments[name] != value for name, value in variants[0].arguments.items()):
-            built = assemble(state, family, {**options, **variant.arguments}, remarks)
+            built = assemble(usual.weights, family, {**options, **variant.arguments}, remarks)
         return Teacher(
             module=built.module.float().eval(),
             input_range=variant.input_range,

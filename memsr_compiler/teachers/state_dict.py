@@ -69,11 +69,13 @@ class Assembled:
 
     match     the family, and whose key names the weights have
     hyper     the arguments it was built with
+    weights   the part of the file that is this network's, under the file's names
     """
 
     module: nn.Module
     match: Match
     hyper: dict[str, object]
+    weights: StateDict
 
 
 def assemble(
@@ -89,7 +91,7 @@ def assemble(
     fits, or a key or shape differs from the network's; InvalidInput if several networks could be meant, or an argument
     that shapes do not show is not among the options.
     """
-    fitted, match = _recognise(state, only, options)
+    weights, match = _recognise(state, only, options)
     family = match.family
     stated = (remarks or Remarks()).arguments(unsaid_arguments(match))
     usual = {key: values[0] for key, values in match.unsaid.items()}
@@ -99,11 +101,11 @@ def assemble(
     own = frozenset() if match.dialect is None else match.dialect.own
     with torch.device("meta"):
         network = call(family.build, {key: value for key, value in hyper.items() if key not in own}, family.name)
-    name = family.name
+    name, fitted = family.name, weights
     if match.dialect is not None:
         log.info("the key names are those of %s", match.dialect.name)
         try:
-            fitted = match.dialect.translate(fitted, hyper)
+            fitted = match.dialect.translate(weights, hyper)
         except KeyError as error:
             raise Misfit(f"the weights do not fit {name}: missing {error.args[0]}. Is the file whole?") from error
         except (TypeError, ValueError, RuntimeError) as error:  # torch's, for arguments or shapes that fit nothing
@@ -112,7 +114,7 @@ def assemble(
     fitted = _fit(fitted, network.state_dict(), name)
     network.load_state_dict(_separate(fitted), strict=True, assign=True)
     assert not any(t.is_meta for t in (*network.parameters(), *network.buffers())), "a family's tensors are all saved"
-    return Assembled(module=network, match=match, hyper=hyper)
+    return Assembled(module=network, match=match, hyper=hyper, weights=weights)
 
 
 def unsaid_arguments(match: Match) -> dict[str, tuple[object, ...]]:
@@ -184,9 +186,8 @@ def _nearest(state: StateDict, families: Iterable[Family]) -> str:
     for family, stripped in itertools.product(families, strip_prefixes(state)):
         expected = _usual_keys(family)
         missing, unexpected = _unmatched(expected, stripped), _unmatched(stripped, expected)
-        share = 1 - (len(_numberless(missing)) + len(_numberless(unexpected))) / len(
-            _numberless({**stripped, **expected})
-        )
+        different, all_keys = _numberless([*missing, *unexpected]), _numberless([*stripped, *expected])
+        share = 1 - len(different) / len(all_keys)
         if share > most:
             misfits = [f"missing {key}" for key in missing or [k for k in expected if k not in stripped]]
             misfits += [f"unexpected {key}" for key in unexpected]

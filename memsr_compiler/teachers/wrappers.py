@@ -56,7 +56,7 @@ def unwrap(loaded: object, prefix: str = "") -> nn.Module | StateDict:
     weights, or several that could be meant.
     """
     if prefix:
-        return take_prefix(_flatten(loaded), prefix)
+        return _take_module(loaded, prefix) or take_prefix(_flatten(loaded), prefix)
     for _ in range(_DEPTH):
         if isinstance(loaded, nn.DataParallel | nn.parallel.DistributedDataParallel):
             loaded = loaded.module
@@ -176,7 +176,7 @@ def _choose_head(heads: Mapping[str, StateDict], fits: Callable[[StateDict], boo
             "give the code that builds the whole with --arch package.module:factory."
         )
     averaged = [head for head in fitting if _is_averaged(head)]
-    same = len({_network(head) for head in fitting}) == 1
+    same = len({_network(head) for head in fitting} - {""}) <= 1  # "ema" is the average of whatever else there is
     if len(fitting) > 1 and not (same and len(averaged) == 1):
         raise InvalidInput(
             f"it holds several networks, under {names}. Choose with --prefix {next(iter(fitting))}. or another of them."
@@ -231,6 +231,13 @@ def _take_tensors(loaded: Mapping[object, object]) -> StateDict:
     if others:
         log.info("passing over %s, no weights", some(others))
     return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+
+
+def _take_module(loaded: object, prefix: str) -> nn.Module | None:
+    """The whole network that a dictionary holds under a name, if it holds one."""
+    found = loaded.get(prefix.rstrip(".")) if isinstance(loaded, Mapping) else None
+    found = found.module if isinstance(found, nn.DataParallel | nn.parallel.DistributedDataParallel) else found
+    return found if isinstance(found, nn.Module) else None
 
 
 def _flatten(loaded: object) -> StateDict:

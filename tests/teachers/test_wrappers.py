@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.trained import SHIPPED
 from helpers.user_code import UserNetwork
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -59,6 +60,7 @@ WRAPPED: dict[str, Callable[[State], object]] = {
     "generator and its average": lambda s: {
         "state_dict": {**under("generator.", OTHER), **under("generator_ema.", s), "step_counter": torch.tensor([5])}
     },
+    "ema beside generator": lambda s: {**under("generator.", OTHER), **under("ema.", s)},
     "gan of lightning": lambda s: {"state_dict": {**under("generator.", s), **COMPANIONS}},
     "gan in a module": lambda s: {"state_dict": under("model.", {**under("net_g.", s), **COMPANIONS})},
     "flat with a number": lambda s: {**s, "iter": 7, "best": 36.1, "name": "x2", "note": None},
@@ -169,6 +171,22 @@ def test_a_prefix_where_there_are_no_keys(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"\x08\x08")
     with pytest.raises(InvalidInput, match=r"holds the network itself\. Leave --prefix out"):
         read_teacher(tmp_path / "a.onnx", prefix="a.")
+
+
+def test_a_prefix_takes_one_whole_network_of_several(tmp_path: Path) -> None:
+    modules = {"model": nn.Conv2d(3, 3, 1), "generator": nn.DataParallel(nn.Conv2d(3, 3, 3, padding=1))}
+    torch.save(modules, tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match=r"under 'model' and 'generator'\. Choose with --prefix model\."):
+        read_teacher(tmp_path / "a.pth", allow_pickle=True, probe=False)
+    taken = load_teacher(tmp_path / "a.pth", prefix="generator.", allow_pickle=True, probe=False)
+    assert isinstance(taken, nn.Conv2d) and taken.kernel_size == (3, 3)
+
+
+def test_a_choice_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained = torch.load(SHIPPED, weights_only=True)
+    torch.save({**under("generator.", trained), **under("generator_ema.", trained)}, tmp_path / "a.pth")
+    read_teacher(tmp_path / "a.pth")  # which tries more than one reading
+    assert caplog.text.count("taking the averaged weights") == 1
 
 
 def test_weights_among_something_else(tmp_path: Path) -> None:
