@@ -51,6 +51,7 @@ class Measured:
     ratio        median over the rounds of its seconds by the first network's: what slows a round down, slows both
     memory       of a run, beyond network and image; None on a GPU that torch does not find
     score        PSNR-Y and SSIM, averages; None without images
+    assumed      what the file does not say, see `Teacher`
     """
 
     path: Path | None
@@ -65,6 +66,7 @@ class Measured:
     memory: Memory | None
     score: Score | None
     arithmetic: str = ""
+    assumed: tuple[str, ...] = ()
 
     @property
     def median(self) -> float:
@@ -188,7 +190,8 @@ def _enter(source: TeacherLike | NetworkFile, place: Path, provider: Provider, t
         export_onnx(single, ready.path)
         model = open_model(ready, provider=provider, threads=threads)
         return _Entry(teacher.path, ready, replace(model, name=name), partial(count_cost, ready))
-    model = Model(name, TorchNetwork(single, provider=provider, threads=threads), teacher.takes)
+    network = TorchNetwork(single, provider=provider, threads=threads)
+    model = Model(name, network, teacher.takes, teacher.assumed if teacher.path else ())
     return _Entry(teacher.path, None, model, partial(count_module, teacher.module))
 
 
@@ -218,6 +221,7 @@ def _conclude(
         memory=memory,
         score=score,
         arithmetic=network.arithmetic,
+        assumed=c.entry.model.assumed,
     )
 
 
