@@ -14,6 +14,7 @@ from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.models import network_file
 from memsr_compiler.commands.options import BenchOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, finite, mebibytes, thousands
+from memsr_compiler.commands.teachers import say_assumed
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.bench import Measured, benchmark
 from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, read_test_images
@@ -44,6 +45,8 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
         )
     for note in filter(None, (m.note for m in measured)):
         talk.warn(note)
+    for m in measured:
+        say_assumed(m.path or Path(m.name), m.assumed, talk)
     where = str(options.data) if options.data else "the photographs that ship"
     title = f"{options.size[0]}x{options.size[1]} input, {options.provider}; PSNR on {where}, protocol edsr"
     if options.csv is not None:
@@ -60,7 +63,7 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
             "repeats": options.repeats,
             "data": where,
             "protocol": "edsr",
-            "models": [{**_values(m), "seconds": list(m.seconds)} for m in measured],
+            "models": [{**_values(m), "seconds": list(m.seconds), "assumed": m.assumed} for m in measured],
         }
     )
     talk.table(

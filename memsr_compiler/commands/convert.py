@@ -59,7 +59,6 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
             carry=options.carry,
             constant=constant,
             tail=options.tail,
-            input_range=input_range,
             align=options.align,
             image_skip=options.image_skip,
             max_weights=int(options.max_weights * 2**30),

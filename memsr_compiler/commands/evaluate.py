@@ -74,8 +74,9 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
                     "average": _data(averages[name]),
                     "images": {s.name: _data(s) for s in of_model},
                     "arithmetic": arithmetics[name],
+                    "assumed": () if model is None else model.assumed,
                 }
-                for name, of_model in scores.items()
+                for (name, of_model), model in zip(scores.items(), models.values(), strict=True)
             },
             "passed_over": passed_over,
         }

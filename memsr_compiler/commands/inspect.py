@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) -> None:
     """Read a network, predict its plain form, show whether it can be converted, the costs, then the layers."""
     path, size = teacher_options.teacher, options.size
-    teacher, input_range = read(teacher_options, talk)
+    teacher, input_range = read(teacher_options, talk, say=False)
     from memsr_compiler.lowering.inspection import inspect  # not before the file is one that can be read
 
     with talk.progress() as step:
@@ -27,7 +27,7 @@ def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) ->
     talk.json({**facts, "size": size, **_plain_data(inspection, size)})
     talk.say(f"{path}: {describe(teacher, input_range)}")
     if teacher.assumed:
-        talk.say(f"Assumed, as the file does not tell: {', '.join(teacher.assumed)}")
+        talk.say(f"{path}: assumed: {', '.join(teacher.assumed)}")
     if not inspection.reason:
         talk.say(f"Convertible: yes.  Values carried past ReLUs: {len(inspection.carries)}\n")
     elif inspection.predictions:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from memsr_compiler.teachers.teacher import Teacher
 
 
-def read(options: TeacherOptions, talk: Talk) -> tuple[Teacher, tuple[float, float]]:
-    """Read a teacher, and the range of its input values; what is assumed is said aloud."""
+def read(options: TeacherOptions, talk: Talk, *, say: bool = True) -> tuple[Teacher, tuple[float, float]]:
+    """Read a teacher, and the range of its input values.  say: what is assumed, aloud."""
     from memsr_compiler.teachers.load import read_teacher  # with torch, which upscale, say, does without
 
     set_up(options, talk)
@@ -34,7 +34,8 @@ def read(options: TeacherOptions, talk: Talk) -> tuple[Teacher, tuple[float, flo
         input_range=options.input_range,
         probe=not options.no_probe,
     )
-    say_assumed(options.teacher, teacher.assumed, talk)
+    if say:
+        say_assumed(options.teacher, teacher.assumed, talk)
     return teacher, teacher.input_range
 
 

@@ -20,8 +20,9 @@ from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx, save_plain
+from memsr_compiler.teachers.remarks import attach_remarks
 from memsr_compiler.training.losses import Supervised
-from memsr_compiler.training.models import new_network
+from memsr_compiler.training.models import family_of, new_network
 
 if TYPE_CHECKING:
     from memsr_compiler.training.recipe import Recipe
@@ -56,7 +57,7 @@ def _train(options: TrainOptions, how: Recipe, record: Mapping[str, Any], resume
         )
     if not is_first():
         return
-    written = _write(network.eval(), input_range, options.out, talk)
+    written = _write(network.eval(), input_range, options, talk)
     rows = {
         "bicubic": judged.bicubic,
         "network before": before,
@@ -71,14 +72,17 @@ def _arguments(options: TrainOptions) -> dict[str, object]:
     return parse_arguments(options.arch_args or ()) | {k: v for k, v in sizes.items() if v is not None}
 
 
-def _write(network: nn.Module, input_range: tuple[float, float], out: Path, talk: Talk) -> list[Path]:
-    """Write the weights, and the network as a plain one."""
+def _write(network: nn.Module, input_range: tuple[float, float], options: TrainOptions, talk: Talk) -> list[Path]:
+    """Write the weights, with what they do not say, and the network as a plain one."""
+    out = options.out
     if isinstance(network, PlainNet):
         save_plain(network, out / "network.safetensors")
         export_onnx(network, out / "network.onnx")
         return [out / "network.safetensors", out / "network.onnx"]
+    state = network.state_dict()
+    attach_remarks(state, family_of(options.arch), _arguments(options), input_range)
     with atomic_write(out / "network.pt") as file:
-        torch.save(network.state_dict(), file)
+        torch.save(state, file)
     try:
         export_onnx(compile_to_plain(network, input_range=input_range), out / "plain.onnx")
     except MemsrError as error:

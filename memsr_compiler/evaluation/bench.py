@@ -52,6 +52,7 @@ class Measured:
     memory       of a run, beyond network and image; None on a GPU that torch does not find
     score        PSNR-Y and SSIM, averages; None without images
     note         words on the sizes that its file fixes; "" where there is nothing to say
+    assumed      what the file does not say, see `Teacher`
     """
 
     path: Path | None
@@ -67,6 +68,7 @@ class Measured:
     score: Score | None
     arithmetic: str = ""
     note: str = ""
+    assumed: tuple[str, ...] = ()
 
     @property
     def median(self) -> float:
@@ -193,7 +195,8 @@ def _enter(source: TeacherLike | NetworkFile, place: Path, provider: Provider, t
         export_onnx(single, ready.path)
         model = open_model(ready, provider=provider, threads=threads)
         return _Entry(teacher.path, ready, replace(model, name=name), partial(count_cost, ready))
-    model = Model(name, TorchNetwork(single, provider=provider, threads=threads), teacher.takes)
+    network = TorchNetwork(single, provider=provider, threads=threads)
+    model = Model(name, network, teacher.takes, teacher.assumed if teacher.path else ())
     return _Entry(teacher.path, None, model, partial(count_module, teacher.module))
 
 
@@ -224,6 +227,7 @@ def _conclude(
         score=score,
         arithmetic=network.arithmetic,
         note=network.note,
+        assumed=c.entry.model.assumed,
     )
 
 

@@ -181,6 +181,9 @@ class Builder:
         """The network cannot be made plain: where, what, why, what to do."""
         raise UnsupportedModel(f"{self.where or 'the network'}: {self.last}: {reason}; {way_out}")
 
-    def give_up(self, what: str) -> NoReturn:
-        """Raise Unreadable: this way of reading the network does not understand it, another may."""
-        raise Unreadable(f"{self.where or 'the network'}: {self.last}: {what}", located=True)
+    def give_up(self, what: str, kind: type[Unreadable] = Unreadable) -> NoReturn:
+        """Raise Unreadable: this way of reading the network does not understand it, another may.
+
+        what   the reason, and the way out
+        """
+        raise kind(f"{self.where or 'the network'}: {self.last}: {what}", located=True)

@@ -5,21 +5,32 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.torch_ops import activation, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
+from memsr_compiler.trace.torch_ops.shape import SAME
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
-from memsr_compiler.trace.views import Size, Unreadable, View
+from memsr_compiler.trace.views import DependsOnSize, Size, Unreadable, View
 
 VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
 HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
 INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
+_TAKE_RESIZED = ("add", "sub", "subtract", "rsub", "mul", "multiply", *SAME)
+NO_WORD = (
+    "the compiler has no word for this operation; write it with convolutions, ReLUs, sums, concatenations and pixel "
+    "shuffles, or convert the parts around it"
+)
+_SIZE_WAY_OUT = (
+    "a plain network treats images of all sizes alike; pad to a multiple and crop outside the network, say, and give "
+    "the module that does neither"
+)
+_OF_SIZES = f"it computes with the height or width of the image; {_SIZE_WAY_OUT}"
 _SHAPES = ("getattr", "size", "dim", "sym_size")  # ask for a tensor's shape, not for its values
 _ALIASES = (
     "slice", "chunk", "split", "split_with_sizes", "narrow", "view", "reshape", "transpose", "permute",
@@ -79,7 +90,7 @@ class _Reader:
             self.builder.where, self.builder.last = path, _word(node)
             self.builder.leaf = "torch.nn.modules." in kind
             self.env[node] = self._node(node)
-        raise Unreadable("the traced network returns nothing")
+        raise Unreadable("the network: output: it returns nothing; return the image", located=True)
 
     def _output(self, node: fx.Node) -> View | Resized:
         result = self._value(node.args[0])
@@ -129,28 +140,71 @@ class _Reader:
         name, inplace = _word(node), _is_inplace(node)
         args = [self._value(a) for a in node.args]
         kwargs = {k: self._value(v) for k, v in node.kwargs.items()}
+        values = list(_leaves([*args, *kwargs.values()]))
+        resized = next((v for v in values if isinstance(v, Resized)), None)
+        if resized is not None and name not in _TAKE_RESIZED:
+            self._refuse_resized(resized, name)
         if name == "getattr":
             return _Cell(self._getattr(args[0], args[1]))
-        if not any(isinstance(v, (View, Resized)) for v in _leaves([*args, *kwargs.values()])):
-            return _Cell(_compute(node, args, kwargs))
+        if not any(isinstance(v, (View, Resized)) for v in values):
+            return _Cell(self._compute(node, args, kwargs))
         if name not in WORDS:
             if name in IMPOSSIBLE:
                 self.builder.refuse(*IMPOSSIBLE[name])
-            self.builder.give_up(f"the operation '{name}' is not known")
+            self.builder.give_up(NO_WORD)
         for unwanted in ("memory_format", "dtype", "layout", "device", "pin_memory"):
             kwargs.pop(unwanted, None)
         kwargs = {{"input": "x", "self": "x", "other": "y"}.get(k, k): v for k, v in kwargs.items()}
         try:
             value = WORDS[name](self.builder, *args, **kwargs)
-        except (TypeError, AttributeError, IndexError) as error:
-            self.builder.give_up(f"called in a way that is not read ({error})")
+        except Unreadable as error:
+            self._locate(error)
+        except (TypeError, AttributeError, IndexError):
+            if any(isinstance(v, Size) for v in values):
+                self.builder.give_up(_OF_SIZES, DependsOnSize)
+            called = ", ".join([*map(_describe, args), *(f"{k}={_describe(v)}" for k, v in kwargs.items())])
+            self.builder.give_up(f"it is called as {name}({called}), which is not read; write it otherwise")
         return self._store(node, name, inplace, value)
+
+    def _compute(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """A node whose operands are all known: weight algebra, sizes."""
+        try:
+            return _compute(node, args, kwargs)
+        except Unreadable as error:
+            self._locate(error)
+        except (TypeError, RuntimeError, ValueError, AttributeError) as error:
+            if any(isinstance(v, Size) for v in _leaves([*args, *kwargs.values()])):
+                self.builder.give_up(_OF_SIZES, DependsOnSize)
+            self.builder.give_up(f"constants cannot be computed before the image is known ({first_line(error)})")
+
+    def _locate(self, error: Unreadable) -> NoReturn:
+        """Raise the error again with the module, the operation and the way out, if it lacks them."""
+        if error.located:
+            raise error
+        way_out = _SIZE_WAY_OUT if isinstance(error, DependsOnSize) else "write it with fewer reshapes"
+        self.builder.give_up(f"{error}; {way_out}", type(error))
+
+    def _refuse_resized(self, resized: Resized, name: str) -> NoReturn:
+        if name in _SHAPES:
+            self.builder.give_up("it asks for the shape of the enlarged image; multiply that of the image instead")
+        if resized.body is not None:
+            self.builder.refuse(
+                f"it takes the sum with the image, enlarged by {resized.mode} interpolation",
+                "that sum has to be the last thing; do what follows outside the network",
+            )
+        self.builder.refuse(
+            f"it takes the image enlarged by {resized.mode} interpolation, which clamps at the edge, and zero padding "
+            "does not",
+            "enlarge the image before the network, and give the module that takes the enlarged image (as VDSR does)",
+        )
 
     def _store(self, node: fx.Node, name: str, inplace: bool, value: Any) -> _Cell:
         source = self.env.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
         if inplace and source is not None:
             if source.shared:
-                self.builder.give_up("it changes in place a tensor of which there are views")
+                self.builder.give_up(
+                    "it changes in place a tensor of which there are views; write x = x + y for x += y"
+                )
             source.value = value
             return source
         if source is not None and name in _ALIASES:
@@ -170,8 +224,11 @@ class _Reader:
             }
             if name in known:
                 return known[name]
-            self.builder.give_up(f"asks for the tensor's {name}")
-        return getattr(value, name)
+            self.builder.give_up(f"it asks for the tensor's {name}, which is not known; do without")
+        try:
+            return getattr(value, name)
+        except AttributeError:
+            self.builder.give_up(f"it asks {_describe(value)} for its {name}, which is not known; do without")
 
     def _value(self, argument: Any) -> Any:
         if isinstance(argument, fx.Node):
@@ -229,16 +286,26 @@ def _attribute(module: nn.Module, path: str) -> Any:
 
 
 def _compute(node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """A node whose operands are all known: weight algebra, sizes."""
-    try:
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        assert callable(node.target)
-        if isinstance(node.target, type(torch.ops.aten.add.Tensor)) and any(isinstance(a, Size) for a in args):
-            return getattr(operator, _word(node))(*args)
-        return node.target(*args, **kwargs)
-    except (TypeError, RuntimeError, ValueError, AttributeError) as error:
-        raise Unreadable(f"{_word(node)}: cannot be computed beforehand: {error}") from None
+    """The value of a node; raises whatever its operation raises."""
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    assert callable(node.target)
+    if isinstance(node.target, type(torch.ops.aten.add.Tensor)) and any(isinstance(a, Size) for a in args):
+        return getattr(operator, _word(node))(*args)
+    return node.target(*args, **kwargs)
+
+
+def _describe(value: Any) -> str:
+    """An argument, for a message: 'a feature map', 'a size of the image', '2'."""
+    if isinstance(value, (View, Resized)):
+        return "a feature map"
+    if isinstance(value, Size):
+        return "a size of the image"
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_describe, value))}]"
+    return str(value)
 
 
 def _leaves(values: Any) -> Iterator[Any]:

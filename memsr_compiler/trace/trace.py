@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import linecache
 import logging
 import math
 import traceback
@@ -13,18 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel, first_line
+from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.fx_reader import read, refuse_impossible
+from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_impossible
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
-from memsr_compiler.trace.views import Unreadable, WrongChannels
+from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
 
 log = logging.getLogger(__name__)
 
 SYMBOLIC, EXPORT = "torch.fx.symbolic_trace", "torch.export"  # the readers, the quicker first
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
+_UNSTEADY = "let it do the same at every size of image, and draw no random numbers"
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,13 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {error}; "
             "give the module that takes one image, whatever its height and width"
         )
-    problems = {}
+    problems: dict[str, Exception] = {}
     for reader in (SYMBOLIC, EXPORT):
-        outcome = _attempt(model, reader, samples, input_range)
+        try:
+            outcome = _attempt(model, reader, samples, input_range)
+        except UnsupportedModel as refusal:
+            earlier = problems.get(SYMBOLIC)  # at the exported size, its numbers are there without their reason
+            raise earlier if isinstance(earlier, DependsOnSize) else refusal from None
         if isinstance(outcome, Traced):
             return _with_convolution(outcome)
         problems[reader] = outcome
@@ -210,37 +217,86 @@ def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
         result = module(image)
         if expected.shape != result.shape:
             raise Unreadable(
-                f"read by {traced.reader} it gives {tuple(result.shape)}, the network {tuple(expected.shape)}"
+                f"the network: output: read by {traced.reader} it gives {tuple(result.shape)}, and itself "
+                f"{tuple(expected.shape)}; {_UNSTEADY}",
+                located=True,
             )
         peak = float(expected.abs().max()) + 1.0
         difference = float((expected - result).abs().max())
         if not difference <= 1e-9 * peak:
-            raise Unreadable(f"read by {traced.reader} it differs from the network by {difference:.3g}")
+            raise Unreadable(
+                f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}; {_UNSTEADY}",
+                located=True,
+            )
 
 
 def _explain_unread(model: nn.Module, problems: Mapping[str, Exception]) -> str:
-    """The message that says what stopped the readers, and on which line of the model's code."""
+    """The message on what stopped the readers: module, operation or line of the model's code, reason, way out.
+
+    torch.export's reader gets further, and torch.fx's has the names that the model's code uses.
+    """
     first, last = problems[SYMBOLIC], problems[EXPORT]
-    if isinstance(last, MemsrError):
-        return f"{last} ({EXPORT}); {SYMBOLIC}: {first_line(first)}"
-    return (
-        f"neither {SYMBOLIC} nor {EXPORT} can read {type(model).__name__}; "
-        f"{first_line(first)}{_line_of(model, first)}; {first_line(last)}{_line_of(model, last)}; "
-        "rewrite that line without decisions that depend on the image"
-    )
+    if isinstance(first, DependsOnSize):
+        return str(first)
+    if isinstance(last, Unreadable):
+        return str(first if _say_the_same(first, last) else last)
+    if isinstance(first, Unreadable):
+        return str(first)
+    return f"{_place(model, last) or _place(model, first) or type(model).__name__}: {_reason(first, last)}"
+
+
+def _say_the_same(first: Exception, last: Exception) -> bool:
+    """Whether both have no word for an operation, which each calls by its own name."""
+    return isinstance(first, Unreadable) and NO_WORD in str(first) and NO_WORD in str(last)
+
+
+def _reason(first: Exception, last: Exception) -> str:
+    """Words on why torch could not follow the model's code, in place of its own, and the way out."""
+    for error in (last, first):
+        text = str(error)
+        if "data-dependent" in text or "control flow" in text:
+            return (
+                "a decision depends on the image, its values or its size, and a plain network does the same to every "
+                "image; rewrite that line without it"
+            )
+        if "Proxy" in text or ".numpy()" in text:
+            return (
+                "the image leaves torch: it is made a Python number, a list or an array of NumPy; rewrite that line "
+                "with operations of torch"
+            )
+    return f"torch cannot follow it ({first_line(last)}); rewrite that line with plain operations of torch"
+
+
+def _place(model: nn.Module, error: Exception) -> str:
+    """'body.3 (file:line: code)' of the innermost frame in the model's own code; "" where there is none."""
+    files = _files(model)
+    place, path, paths = "", "", dict[int, str]()
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, type(model)) and not paths:  # a copy of the model
+            paths = {id(module): name for name, module in owner.named_modules()}
+        path = paths.get(id(owner), path)
+        name = frame.f_code.co_filename
+        if name in files and "/torch/" not in name:
+            place = f"{path or 'the network'} ({name}:{line}: {linecache.getline(name, line).strip()})"
+    return place
 
 
 def _line_of(model: nn.Module, error: Exception) -> str:
-    """' (file:line: code)' of the innermost frame in the model's own code, where there is one."""
-    import inspect
+    """' (at file:line: code)' of the innermost frame in the model's own code, where there is one."""
+    files = _files(model)
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if f.filename in files and "/torch/" not in f.filename
+    ]
+    return f" (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""
 
+
+def _files(model: nn.Module) -> set[str]:
+    """Files of the code of the model's modules."""
     files = set()
     for module in model.modules():
         try:
             files.add(inspect.getfile(type(module)))
         except (TypeError, OSError):
             continue
-    frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if f.filename in files and "/torch/" not in f.filename
-    ]
-    return f" (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""
+    return files

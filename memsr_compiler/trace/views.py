@@ -27,6 +27,10 @@ class Unreadable(UnsupportedModel):
         self.located = located
 
 
+class DependsOnSize(Unreadable):
+    """The network computes with the height or width of its image: what it does at one size it need not at another."""
+
+
 class WrongChannels(UnsupportedModel):
     """A convolution takes another number of channels than it is given; the network may take another kind of image."""
 
@@ -49,12 +53,12 @@ class Size:
     def __floordiv__(self, other: int) -> Size:
         result = self / other
         if result.factor.denominator != 1:
-            raise Unreadable(f"half of a size: {self} // {other} depends on whether it is even")
+            raise DependsOnSize(f"half of a size: {self} // {other} depends on whether it is even")
         return result
 
     def __trunc__(self) -> Size:
         if self.factor.denominator != 1:
-            raise Unreadable(f"part of a size: {self}, rounded, depends on what it divides by")
+            raise DependsOnSize(f"part of a size: {self}, rounded, depends on what it divides by")
         return self
 
     def __sym_float__(self) -> Size:  # torch.sym_float, before a product with a factor like 2.0
@@ -67,7 +71,7 @@ class Size:
 def _ratio(number: object) -> Fraction:
     if isinstance(number, (int, float)):
         return Fraction(number)
-    raise Unreadable("the network computes with products of sizes")
+    raise DependsOnSize("the network computes with products of sizes")
 
 
 @dataclass(frozen=True)

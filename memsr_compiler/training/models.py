@@ -48,6 +48,11 @@ def new_network(
     return network, input_range
 
 
+def family_of(arch: str) -> str:
+    """The family that a name of `new_network` belongs to; the name itself for code that is none's."""
+    return "edsr" if arch in TEACHERS else arch
+
+
 def _builder(
     arch: str, arguments: Mapping[str, object], scale: int
 ) -> tuple[Callable[..., object], dict[str, object], tuple[float, float]]:

@@ -117,7 +117,9 @@ def _bounds(b: Builder, x: View, constant: Any) -> Tensor:
     bounds = b.per_channel(constant, x)
     if bounds is None:
         shape = tuple(torch.as_tensor(constant).shape)
-        b.give_up(f"a bound of shape {shape} is not one number for each of {b.channels(x)} channels (1, C, 1, 1)")
+        b.give_up(
+            f"a bound of shape {shape} is not one number for each of {b.channels(x)} channels; give it as (1, C, 1, 1)"
+        )
     if not bool(torch.isfinite(bounds).all()):
         b.give_up("a bound is infinite or NaN for some channels; give each channel a finite one")
     return bounds

@@ -237,18 +237,10 @@ def repeat_interleave(b: Builder, x: View, repeats: int, dim: int | None = None)
     return select(b, x, [c for c in range(b.channels(x)) for _ in range(repeats)])
 
 
-@word(
-    "clone",
-    "contiguous",
-    "detach",
-    "alias",
-    "to",
-    "_to_copy",
-    "float",
-    "double",
-    "lift_fresh_copy",
-    "type_as",
-)
+SAME = ("clone", "contiguous", "detach", "alias", "to", "_to_copy", "float", "double", "lift_fresh_copy", "type_as")
+
+
+@word(*SAME)
 def same(b: Builder, x: Any, *_: object, **__: object) -> Any:
     return x
 
