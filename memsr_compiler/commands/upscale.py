@@ -187,7 +187,8 @@ def _tell(
     )
     for job in finished:
         size = f"{job.image.width}x{job.image.height} -> {job.image.width * scale}x{job.image.height * scale}"
-        talk.say(f"written      {escape_controls(str(job.target))}  ({size})")
+        held = job.image.say_held(job.target, scale)
+        talk.say(f"written      {escape_controls(str(job.target))}  ({'; '.join(filter(None, (size, held)))})")
 
 
 def _sources(source: str) -> tuple[list[Path], bool]:

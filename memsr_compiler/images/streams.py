@@ -172,6 +172,13 @@ class RowFile:
         result = self.width * self.height * scale**2 * ENCODERS.get(target.suffix.lower(), 0)
         return passes * self.held + self.passing + result
 
+    def say_held(self, target: Path, scale: int) -> str:
+        """Words on what is held whole, with its bytes, each time that the image is read; "" where nothing is."""
+        held = self.held_bytes(target, scale, 1)
+        result = f"a {target.suffix.lower()} as result" if target.suffix.lower() in ENCODERS else ""
+        what = " and ".join(filter(None, (self.whole, result)))
+        return f"{what}, held whole: {held:,} bytes" if held else ""
+
     def warnings(self, target: Path) -> list[str]:
         """Warnings for a person: what the image's result will lack in that file, and what is a guess."""
         suffix = target.suffix.lower()

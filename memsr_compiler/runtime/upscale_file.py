@@ -192,11 +192,9 @@ def _leave_room(engine: RowEngine, source: Source, target: Path, scale: int) -> 
     try:
         return engine.leave(held + extended)
     except InvalidInput as error:
-        what = image.whole or (f"{target.suffix} as a result" if held else "transparency")
-        raise InvalidInput(
-            f"{image.path}: {what} needs more than its rows in memory: {error}; allow more, or save the image anew as "
-            "a PNG that is not interlaced"
-        ) from None
+        way = "write another format than WebP" if not image.whole else "save it anew, as a PNG that is not interlaced"
+        what = image.say_held(target, scale) if held else "transparency, whose colours are extended"
+        raise InvalidInput(f"{image.path}: {what}: takes {error}: allow more, or {way}") from None
 
 
 def _by_colours(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:

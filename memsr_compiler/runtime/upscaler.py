@@ -76,6 +76,7 @@ class Upscaler:
         self._provider: Provider = provider
         self._layers = tuple(layer.to_float32() for layer in layers)  # copies: the network may be changed afterwards
         self._engines = _Engines()
+        self._taken = 0  # bytes of the limit that something else has, see `leave`
 
     def __enter__(self) -> Upscaler:
         return self
@@ -139,11 +140,6 @@ class Upscaler:
         return self._cut(ROWS, width).rows
 
     @property
-    def max_memory(self) -> int | None:
-        """Bytes that an image may take; None: as many as bands of 32 rows do."""
-        return self._max_memory
-
-    @property
     def reach(self) -> int:
         """The distance, in input pixels, from which a pixel may still change an output pixel."""
         return reach(self._layers)
@@ -158,7 +154,7 @@ class Upscaler:
         if memory >= self._max_memory:
             raise InvalidInput(f"{memory:,} bytes, where {self._max_memory:,} are allowed in all")
         other = copy.copy(self)  # with the same engines
-        other._max_memory = self._max_memory - memory
+        other._max_memory, other._taken = self._max_memory - memory, self._taken + memory
         return other
 
     def needed(self, width: int, rows: int) -> int:
@@ -181,7 +177,10 @@ class Upscaler:
         columns = (limit - SLACK) // each - 2 * halo
         if columns < 1:
             least = each * min(width, 2 * halo + 1) + SLACK
-            raise InvalidInput(f"{limit:,} bytes are too few: a column of one pixel and its halo take {least:,}")
+            besides = f", besides {self._taken:,} for the image," if self._taken else ""
+            raise InvalidInput(
+                f"{limit:,} bytes{besides} are too few: a column of one pixel and its halo take {least:,}"
+            )
         return Cut(1, columns)
 
     def _whole(self, pixels: Pixels, result: Pixels, layers: tuple[Layer, ...], engine: OrtLayers) -> None:

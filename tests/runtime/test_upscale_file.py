@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.command_line import Run
-from helpers.raw_images import write_tiff
+from helpers.raw_images import RGB, write_png, write_tiff
 from helpers.teachers import write_teacher
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -318,6 +318,54 @@ def test_an_interrupt_leaves_nothing_half_written(model: Path, tmp_path: Path, n
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130 and b"interrupted" in told
     assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "whole"),
+    [
+        ("in.png", {"interlace": True}, "an interlaced PNG, held whole: 1,440,000 bytes"),
+        ("in.jpg", {"interlace": True}, "a progressive JPEG, held whole: 3,240,000 bytes"),
+        ("in.webp", {}, "a webp file, held whole: 6,120,000 bytes"),
+    ],
+)
+def test_what_is_held_whole_counts_and_is_said(
+    run: Run, model: Path, tmp_path: Path, name: str, options: dict[str, Any], whole: str
+) -> None:
+    import pyvips
+
+    image = np.tile(pixels(60, 60), (10, 10, 1))
+    pyvips.Image.new_from_array(image).write_to_file(str(tmp_path / name), **options)
+    bytes_held = int(whole.split()[-2].replace(",", ""))
+    command = ("upscale", tmp_path / name, tmp_path / "out.png", "--model", model)
+    refused = run(*command, "--max-memory", f"{bytes_held - 1}B")
+    assert refused[0] == 2 and whole.partition(",")[0] in refused[2] and "are allowed in all" in refused[2]
+    least = bytes_held + (4 << 20)
+    refused = run(*command, "--max-memory", f"{least}B")
+    assert refused[0] == 2 and f"besides {bytes_held:,} for the image, are too few" in refused[2] and not (tmp_path / "out.png").exists()
+    status, out, _ = run(*command, "--max-memory", f"{least + (3 << 20)}B")
+    assert status == 0 and f"(600x600 -> 1200x1200; {whole})" in out
+
+
+def test_a_result_that_is_held_whole_counts(run: Run, model: Path, tmp_path: Path) -> None:
+    Image.fromarray(pixels(300, 300)).save(tmp_path / "in.png")
+    command = ("upscale", tmp_path / "in.png", tmp_path / "out.webp", "--model", model)
+    refused = run(*command, "--max-memory", "3MB")
+    assert refused[0] == 2 and "a .webp as result, held whole: 3,960,000 bytes" in " ".join(refused[2].split())
+    assert "write another format than WebP" in " ".join(refused[2].split())
+    assert run(*command, "--max-memory", "20MB")[0] == 0
+
+
+def test_a_result_too_large_for_its_format_is_refused_before_the_work(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(tmp_path / "in.png", np.zeros((1, 8192, 3), np.uint8), bits=8, colour=RGB)
+    monkeypatch.setattr(Upscaler, "stream", None)  # nothing is computed
+    status, _, err = run("upscale", tmp_path / "in.png", tmp_path / "out.webp", "--model", model)
+    told = " ".join(err.split())
+    assert status == 2 and "would have 16,384 x 2 pixels, and .webp holds 16,383 a side at most: write PNG" in told
+    engine = upscale_file.ByBands(Upscaler(model), tmp_path)
+    with pytest.raises(InvalidInput, match=r"holds 16,383 a side"):
+        upscale_file.enlarge_file(engine, RowFile.open(tmp_path / "in.png"), tmp_path / "out.webp", 2)
 
 
 @pytest.mark.parametrize(
