@@ -33,7 +33,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     models = {name: None if name == BICUBIC else _open(name, options, reading, talk) for name in options.model}
     if len(models) < len(options.model):
         raise InvalidInput("a model is named twice; name each once")
-    scale = _scale([model for model in models.values() if model is not None], options)
+    scale = _choose_scale([model for model in models.values() if model is not None], options)
     passed_over: list[str] = []
 
     def pass_over(text: str) -> None:
@@ -63,7 +63,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     averages = {name: mean(of_model) for name, of_model in scores.items()}
     if options.csv is not None:
         with atomic_write(options.csv) as file:
-            file.write(as_csv(scores, arithmetics).encode(errors="backslashreplace"))
+            file.write(format_csv(scores, arithmetics).encode(errors="backslashreplace"))
     talk.json(
         {
             "scale": scale,
@@ -71,8 +71,8 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
             "data": str(options.data) if options.data else "the photographs that ship",
             "models": {
                 name: {
-                    "average": _data(averages[name]),
-                    "images": {s.name: _data(s) for s in of_model},
+                    "average": _list_values(averages[name]),
+                    "images": {s.name: _list_values(s) for s in of_model},
                     "arithmetic": arithmetics[name],
                     "assumed": () if model is None else model.assumed,
                 }
@@ -81,17 +81,19 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
             "passed_over": passed_over,
         }
     )
-    rows = [[image.name, *(_cell(of_model[i]) for of_model in scores.values())] for i, image in enumerate(images)]
+    rows = [
+        [image.name, *(_format_score(of_model[i]) for of_model in scores.values())] for i, image in enumerate(images)
+    ]
     count = "1 image" if len(images) == 1 else f"{len(images)} images"
     talk.table(
         f"PSNR in dB and SSIM on Y, x{scale}, {count}, protocol {options.protocol}",
-        ("", *(_short(name) for name in scores)),
-        [*rows, ["average", *(_cell(average) for average in averages.values())]],
+        ("", *(_shorten(name) for name in scores)),
+        [*rows, ["average", *(_format_score(average) for average in averages.values())]],
     )
     for name, average in averages.items():
         if average.identical:
-            talk.say(f"{_short(name)}: {say_identical(average.identical)}")
-    talk.say(f"computed in  {join_arithmetics({_short(name): words for name, words in arithmetics.items()})}")
+            talk.say(f"{_shorten(name)}: {say_identical(average.identical)}")
+    talk.say(f"computed in  {join_arithmetics({_shorten(name): words for name, words in arithmetics.items()})}")
     if options.csv is not None:
         talk.say(f"written      {options.csv}")
     if passed_over:
@@ -99,7 +101,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
         raise SomeNotDone(f"{options.data}: {several} passed over, and the averages are without; see above")
 
 
-def _scale(models: Sequence[Model], options: EvalOptions) -> int:
+def _choose_scale(models: Sequence[Model], options: EvalOptions) -> int:
     """The models' own scale, the one that is told, or what HR and LR show."""
     scale = options.scale
     if scale is None and all(model.takes.scale == 1 for model in models):
@@ -107,7 +109,7 @@ def _scale(models: Sequence[Model], options: EvalOptions) -> int:
     return common_scale(models, scale)
 
 
-def as_csv(scores: Mapping[str, Sequence[Score]], arithmetics: Mapping[str, str]) -> str:
+def format_csv(scores: Mapping[str, Sequence[Score]], arithmetics: Mapping[str, str]) -> str:
     """One line for each model and image.  arithmetics: what each model is computed in, in words."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -123,13 +125,13 @@ def _open(name: str, options: EvalOptions, reading: ReadingOptions, talk: Talk) 
     return open_network(reading.of(Path(name)), talk, provider=provider, threads=options.threads)
 
 
-def _cell(score: Score) -> str:
+def _format_score(score: Score) -> str:
     return f"{score.psnr:.3f}  {score.ssim:.4f}"
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if name == BICUBIC else Path(name).name
 
 
-def _data(score: Score) -> dict[str, Any]:
+def _list_values(score: Score) -> dict[str, Any]:
     return {"psnr": finite(score.psnr), "ssim": score.ssim, "identical": score.identical}

@@ -22,15 +22,17 @@ CROP = 56  # pixels a side, shown three times enlarged
 WHOLE = 256  # pixels; the longer side of a whole photograph
 
 
-def pictures(tests: Sequence[TestImage], outputs: Mapping[str, Images], *, grey: bool) -> list[Picture]:
+def draw_pictures(tests: Sequence[TestImage], outputs: Mapping[str, Images], *, grey: bool) -> list[Picture]:
     """Pictures for the report, one for each image: the original, bicubic, and the networks' outputs, by name.
 
     grey   the networks work on Y, which is what is shown
     """
-    return [_picture(test, {name: images[i] for name, images in outputs.items()}, grey) for i, test in enumerate(tests)]
+    return [
+        _draw_picture(test, {name: images[i] for name, images in outputs.items()}, grey) for i, test in enumerate(tests)
+    ]
 
 
-def _picture(test: TestImage, outputs: Mapping[str, NDArray[np.uint8]], grey: bool) -> Picture:
+def _draw_picture(test: TestImage, outputs: Mapping[str, NDArray[np.uint8]], grey: bool) -> Picture:
     original = luma(test.high).round().astype(np.uint8) if grey else test.high
     bicubic = enlarge_bicubic(test)
     tall, wide = test.high.shape[:2]
@@ -50,7 +52,7 @@ def find_hardest(test: TestImage, bicubic: NDArray[Any]) -> tuple[int, int]:
     error = np.square(luma(bicubic) - luma(test.high))
     tall, wide = error.shape
     sums = np.pad(error.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    tops, lefts = _starts(tall, test.scale), _starts(wide, test.scale)
+    tops, lefts = _list_starts(tall, test.scale), _list_starts(wide, test.scale)
     bottoms, rights = np.minimum(tops + CROP, tall), np.minimum(lefts + CROP, wide)
     total: NDArray[Any] = (
         sums[np.ix_(bottoms, rights)]
@@ -62,7 +64,7 @@ def find_hardest(test: TestImage, bicubic: NDArray[Any]) -> tuple[int, int]:
     return int(tops[row]), int(lefts[column])
 
 
-def _starts(length: int, shave: int) -> NDArray[np.int64]:
+def _list_starts(length: int, shave: int) -> NDArray[np.int64]:
     """Places where crops may begin: every fourth pixel, away from the border where there is room."""
     last = length - CROP
     return np.arange(shave, last - shave + 1, 4) if last >= 2 * shave else np.array([max(last, 0) // 2])

@@ -15,7 +15,7 @@ from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.find_network import HERE, find_plain_network, name_beside
 from memsr_compiler.commands.options import ShrinkOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, finite, is_first, silence_others, widths_text
-from memsr_compiler.commands.pictures import PICTURES, Images, pictures
+from memsr_compiler.commands.pictures import PICTURES, Images, draw_pictures
 from memsr_compiler.commands.student_common import (
     Source,
     cost_cells,
@@ -127,7 +127,7 @@ def _page(
         rows=rows,
         size=options.size,
         images=f"{tests.words}, protocol edsr; {_name_arithmetic(options)}",
-        pictures=pictures(shown, columns, grey=teacher.takes.channels == 1),
+        pictures=draw_pictures(shown, columns, grey=teacher.takes.channels == 1),
     )
 
 

@@ -66,31 +66,31 @@ def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Enlarge an image, or all of a folder."""
     for number in (signal.SIGINT, signal.SIGTERM):  # everything is imported: from here on either tidies up
         signal.signal(number, signal.default_int_handler)
-    sources, several = _sources(options.source)
+    sources, several = _find_sources(options.source)
     if several:
         _make_folder(options.target)
         with hold_folder(options.target):
             _run_folder(sources, options, reading, talk)
         return
-    engine = _engine(options, reading, talk)
-    scale = _scale(engine, options.scale)
+    engine = _open_engine(options, reading, talk)
+    scale = _choose_scale(engine, options.scale)
     job = _look_at(sources[0], options.target, scale, options, talk)
     remove_leftovers(options.target.parent)
     seconds = time.perf_counter()
     with talk.bar(job.image.width * job.image.height) as advance:
-        enlarge_file(engine, job.image, job.target, scale, _advance(job, scale, advance))
+        enlarge_file(engine, job.image, job.target, scale, _report_rows(job, scale, advance))
     _tell([job], [], {}, scale, time.perf_counter() - seconds, talk)
 
 
 def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Look at all images, enlarge one after the other."""
-    engine = _engine(options, reading, talk)
-    scale = _scale(engine, options.scale)
-    targets = _targets(sources, options.target)
-    owners = _owners(targets)
+    engine = _open_engine(options, reading, talk)
+    scale = _choose_scale(engine, options.scale)
+    targets = _name_targets(sources, options.target)
+    owners = _find_owners(targets)
     folder = Folder(talk)
     seconds = time.perf_counter()
-    with Journal(options.target, _work(options, reading, scale)) as journal:
+    with Journal(options.target, _describe_work(options, reading, scale)) as journal:
         for source, target in targets.items():
             with folder.passing_over(source):
                 if owners[target] is not source:
@@ -145,11 +145,11 @@ def _do(job: Job, engine: RowEngine, scale: int, journal: Journal, advance: Done
             )
         journal.announce(job.state, job.target, staged)
 
-    enlarge_file(engine, job.image, job.target, scale, _advance(job, scale, advance), on_whole)
+    enlarge_file(engine, job.image, job.target, scale, _report_rows(job, scale, advance), on_whole)
     journal.confirm(job.state, job.target)
 
 
-def _advance(job: Job, scale: int, advance: Done) -> Callable[[int], None]:
+def _report_rows(job: Job, scale: int, advance: Done) -> Callable[[int], None]:
     return lambda rows: advance(rows * job.image.width / scale, job.image.path.name)
 
 
@@ -191,7 +191,7 @@ def _tell(
         talk.say(f"written      {escape_controls(str(job.target))}  ({'; '.join(filter(None, (size, held)))})")
 
 
-def _sources(source: str) -> tuple[list[Path], bool]:
+def _find_sources(source: str) -> tuple[list[Path], bool]:
     """The files, and whether it is to be a folder of results."""
     path = Path(source)
     if path.is_dir():
@@ -217,7 +217,7 @@ def _make_folder(path: Path) -> None:
         raise InvalidInput(f"{path}: cannot be made a folder ({error.strerror}); choose another place") from None
 
 
-def _engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> RowEngine:
+def _open_engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> RowEngine:
     """The engine: by bands where the network is plain and nothing else is asked for."""
     path = options.model
     if options.tile == "off":
@@ -252,7 +252,7 @@ def _engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> Row
     return ByBands(upscaler, folder)
 
 
-def _scale(engine: RowEngine, factor: int | None) -> int:
+def _choose_scale(engine: RowEngine, factor: int | None) -> int:
     own = engine.takes.scale
     if own == 1:
         if factor is None:
@@ -263,7 +263,7 @@ def _scale(engine: RowEngine, factor: int | None) -> int:
     return own
 
 
-def _targets(sources: Sequence[Path], folder: Path) -> dict[Path, Path]:
+def _name_targets(sources: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """Results by image: of its own name, as PNG where files of its kind are not written, with its kind where two would
     be one.
     """
@@ -276,7 +276,7 @@ def _targets(sources: Sequence[Path], folder: Path) -> dict[Path, Path]:
     return targets
 
 
-def _owners(targets: Mapping[Path, Path]) -> dict[Path, Path]:
+def _find_owners(targets: Mapping[Path, Path]) -> dict[Path, Path]:
     """The first image of each result.  Raises InvalidInput where images of different folders would become one."""
     owners: dict[Path, Path] = {}
     for path, target in targets.items():
@@ -299,7 +299,7 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise InvalidInput(f"{target}: is there already; choose another place, or give --overwrite")
 
 
-def _work(options: UpscaleOptions, reading: ReadingOptions, scale: int) -> str:
+def _describe_work(options: UpscaleOptions, reading: ReadingOptions, scale: int) -> str:
     """All that results depend on, besides the image."""
     way = (reading.input_range, reading.arch, *(reading.arch_args or ()), *([reading.prefix] if reading.prefix else []))
     return f"x{scale}, network {hashlib.sha256(options.model.read_bytes()).hexdigest()}, {way}"

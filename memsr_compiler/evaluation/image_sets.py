@@ -56,7 +56,7 @@ class TestImage:
     @property
     def scale(self) -> int:
         """Factor by which `high` is larger than `low`."""
-        return _ratio(self.high, self.low)
+        return _find_ratio(self.high, self.low)
 
 
 _Hear: TypeAlias = "Callable[[str], None]"
@@ -101,7 +101,7 @@ def read_test_images(
     """
     factors = FACTORS if scale == 1 else (_require_scale(scale),)
     if images is None:
-        return _degrade(_sample_images(), factors)
+        return _degrade(_list_samples(), factors)
     if isinstance(images, (str, PathLike)) and not Path(images).is_file():
         warn = warn or _log.warning
         files = find_test_files(Path(images), scale if scale > 1 else None)
@@ -110,10 +110,12 @@ def read_test_images(
     several = images if isinstance(images, (list, tuple)) else [images]
     if not several:
         raise InvalidInput(f"there are no images to score on; {_WANTED}")
-    tests = [_as_test_image(image, i, factors, keep_grey) for i, image in enumerate(several)]
+    tests = [_make_test_image(image, i, factors, keep_grey) for i, image in enumerate(several)]
     for test in tests:
         if scale > 1 and test.scale != scale:
-            raise InvalidInput(f"{test.name}: HR is {_size(test.high)} and LR {_size(test.low)}, which is not x{scale}")
+            raise InvalidInput(
+                f"{test.name}: HR is {_format_size(test.high)} and LR {_format_size(test.low)}, which is not x{scale}"
+            )
         if small := _find_too_small(test.high, test.scale, window):
             raise InvalidInput(f"{test.name}: {small}; leave it out")
     return tests
@@ -137,9 +139,9 @@ def find_scale(folder: str | PathLike[str] | None) -> int | None:
             high, low = (read_image(path) for path in names)
         except InvalidInput:
             continue
-        scale = _ratio(high, low)
+        scale = _find_ratio(high, low)
         if scale < 2:
-            sizes = f"HR is {_size(high)} and LR {_size(low)}"
+            sizes = f"HR is {_format_size(high)} and LR {_format_size(low)}"
             raise InvalidInput(f"{folder}: {_name_pair(*names)}: {sizes}, not smaller")
         return scale
     raise InvalidInput(f"{folder}: no readable image in it; give a folder of PNG or JPEG files")
@@ -154,7 +156,7 @@ def read_image_set(folder: Path, scale: int, *, warn: Callable[[str], None] | No
 def calibration_image_set(photographs: Sequence[NamedImage] | None, scale: int) -> ImageSet:
     """The middles of the first photographs that a student is derived from (None: of those that ship)."""
     if photographs is None:
-        chosen = _sample_images()
+        chosen = _list_samples()
         words = f"{len(chosen)} of the photographs it is derived from"
     else:
         chosen = list(photographs[:SCORED])
@@ -166,7 +168,7 @@ def calibration_image_set(photographs: Sequence[NamedImage] | None, scale: int) 
     return ImageSet(tuple(_degrade(middles, FACTORS if scale == 1 else (scale,), window=PSNR_WINDOW)), words)
 
 
-def _sample_images() -> list[NamedImage]:
+def _list_samples() -> list[NamedImage]:
     return [NamedImage(f"photograph {i}", image) for i, image in enumerate(sample_photographs(), 1)]
 
 
@@ -207,7 +209,7 @@ def _read_pairs(
     for high, low in files.pairs:
         try:
             pixels = [read_image(path, keep_grey=keep_grey, warn=warn) for path in (high, low)]
-            image = _pair((high, pixels[0]), (low, pixels[1]), scale)
+            image = _make_pair((high, pixels[0]), (low, pixels[1]), scale)
         except InvalidInput as error:
             faults.append(str(error))
             continue
@@ -222,15 +224,15 @@ def _read_pairs(
     return images
 
 
-def _pair(high: tuple[Path, Pixels], low: tuple[Path, Pixels], scale: int) -> TestImage:
+def _make_pair(high: tuple[Path, Pixels], low: tuple[Path, Pixels], scale: int) -> TestImage:
     """HR, cropped to LR's size times the factor, and LR.  Raises InvalidInput where the two do not fit the scale."""
-    factor = scale if scale > 1 else _ratio(high[1], low[1])
+    factor = scale if scale > 1 else _find_ratio(high[1], low[1])
     tall, wide = (size * factor for size in low[1].shape[:2])
     cropped = high[1][:tall, :wide]
     over = max(high[1].shape[0] - tall, high[1].shape[1] - wide)
     if factor < 2 or cropped.shape[:2] != (tall, wide) or over >= factor:
         fitting = f"x{scale}" if scale > 1 else "2, 3 or 4 times smaller"
-        sizes = f"HR is {_size(high[1])} and LR {_size(low[1])}"
+        sizes = f"HR is {_format_size(high[1])} and LR {_format_size(low[1])}"
         raise InvalidInput(f"{_name_pair(high[0], low[0])}: {sizes}, which is not {fitting}")
     return TestImage(high[0].name, cropped, low[1])
 
@@ -251,7 +253,7 @@ def _find_too_small(high: Pixels, factor: int, window: int | None) -> str | None
     return f"is smaller than {side}x{side} pixels" if min(high.shape[:2]) < side else None
 
 
-def _as_test_image(image: object, i: int, factors: Sequence[int], keep_grey: bool) -> TestImage:
+def _make_test_image(image: object, i: int, factors: Sequence[int], keep_grey: bool) -> TestImage:
     if isinstance(image, TestImage):
         return image
     if isinstance(image, (str, PathLike)):
@@ -279,10 +281,10 @@ def _cut_middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels[top : top + SIDE, left : left + SIDE]
 
 
-def _ratio(high: NDArray[Any], low: NDArray[Any]) -> int:
+def _find_ratio(high: NDArray[Any], low: NDArray[Any]) -> int:
     ratio: float = high.shape[0] / low.shape[0]
     return round(ratio)
 
 
-def _size(pixels: NDArray[Any]) -> str:
+def _format_size(pixels: NDArray[Any]) -> str:
     return f"{pixels.shape[1]}x{pixels.shape[0]}"

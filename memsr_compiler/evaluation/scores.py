@@ -87,10 +87,10 @@ def evaluate(
     Raises InvalidInput for what is no network or no image, if network and images do not fit together, the device is not
     to be had, or scikit-image is missing.
     """
-    takes, images = _sort(arguments, takes, images)
+    takes, images = _sort_arguments(arguments, takes, images)
     if protocol not in ("edsr", "srcnn"):
         raise InvalidInput(f"protocol {protocol!r}: want edsr or srcnn")
-    run, takes = _open(network, takes, device)
+    run, takes = _open_network(network, takes, device)
     if scale is not None and takes.scale not in (1, scale):
         raise InvalidInput(f"the network enlarges by {takes.scale}, the images are to be enlarged by {scale}")
     factor = takes.scale if scale is None else scale
@@ -98,7 +98,7 @@ def evaluate(
     return [_score(image, enlarge(run, takes, image, protocol=protocol), protocol) for image in tests]
 
 
-def _sort(
+def _sort_arguments(
     arguments: Sequence[Takes | TestImages], takes: Takes | None, images: TestImages
 ) -> tuple[Takes | None, TestImages]:
     """Takes and images, from arguments that may be either."""
@@ -158,7 +158,7 @@ def say_identical(count: int) -> str:
 
 def image_psnr(image: TestImage, output: Pixels, *, protocol: Protocol = "edsr") -> float:
     """PSNR on Y in dB of what was made of a test image."""
-    return psnr(output, _reference(image, output), scale=image.scale, protocol=protocol)
+    return psnr(output, _match_reference(image, output), scale=image.scale, protocol=protocol)
 
 
 def enlarge(network: Network, takes: Takes, image: TestImage, *, protocol: Protocol = "edsr") -> Pixels:
@@ -169,7 +169,7 @@ def enlarge(network: Network, takes: Takes, image: TestImage, *, protocol: Proto
     if takes.scale not in (1, image.scale):
         raise InvalidInput(f"the network enlarges by {takes.scale}, {image.name} is to be enlarged by {image.scale}")
     low, high = takes.input_range
-    pixels = _network_input(takes, image, protocol)
+    pixels = _prepare_input(takes, image, protocol)
     tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
     with torch.no_grad():
         result = network((tensor * (high - low) + low).float())
@@ -187,7 +187,7 @@ def enlarge_bicubic(image: TestImage, *, protocol: Protocol = "edsr") -> Pixels:
     return resize(image.low, image.scale, rounding=False) / 255
 
 
-def _open(network: Any, takes: Takes | None, device: str) -> tuple[Network, Takes]:
+def _open_network(network: Any, takes: Takes | None, device: str) -> tuple[Network, Takes]:
     """A network as a function on the CPU's tensors, and what it takes."""
     place = torch_device(device)
     if isinstance(network, (str, PathLike)) and Path(network).suffix == ".onnx":
@@ -210,19 +210,19 @@ def _open(network: Any, takes: Takes | None, device: str) -> tuple[Network, Take
 
 
 def _score(image: TestImage, output: Pixels, protocol: Protocol) -> Score:
-    similarity = ssim(output, _reference(image, output), scale=image.scale, protocol=protocol)
+    similarity = ssim(output, _match_reference(image, output), scale=image.scale, protocol=protocol)
     decibels = image_psnr(image, output, protocol=protocol)
     return Score(image.name, decibels, similarity, int(math.isinf(decibels)))
 
 
-def _reference(image: TestImage, output: Pixels) -> Pixels:
+def _match_reference(image: TestImage, output: Pixels) -> Pixels:
     """HR as the output is compared with it: a grey image is Y itself, three equal channels are not."""
     high = image.high
     three = output.shape[2:] == (3,) and high.shape[2] == 1
     return np.broadcast_to(high, (*high.shape[:2], 3)) if three else high
 
 
-def _network_input(takes: Takes, image: TestImage, protocol: Protocol) -> Pixels:
+def _prepare_input(takes: Takes, image: TestImage, protocol: Protocol) -> Pixels:
     """The image as the network is given it, float64 (h, w, C), 0..1."""
     scale = image.scale
     if takes.channels == 1 and protocol == "srcnn":

@@ -204,5 +204,5 @@ def read_folder(
 
 
 def read_images(folder: str | os.PathLike[str], *, keep_grey: bool = False) -> list[NDArray[Any]]:
-    """The pixels of every image in a folder: see `read_folder`."""
-    return [image.pixels for image in read_folder(folder, keep_grey=keep_grey)]
+    """The pixels of every image in a folder: see `read_folder`.  The log hears of what is passed over."""
+    return [image.pixels for image in read_folder(folder, keep_grey=keep_grey, warn=_log.warning)]

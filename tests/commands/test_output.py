@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import time
 
 import pytest
@@ -83,3 +85,36 @@ def test_what_is_quick_says_nothing(clock: Clock) -> None:
 def test_repeats_of_widths_are_counted() -> None:
     assert widths_text([3, 8, 8, 8, 12]) == "3, 8 x 3, 12"
     assert widths_text([3, 9, 5, 9, 5, 9, 5, 12]) == "3, (9, 5) x 3, 12"
+
+
+NAMES = ["a [red] b", "[/red]", "\\[red]c", ":cat:", "x\n\x1b[2Jy"]
+
+
+def test_names_are_printed_as_they_are(clock: Clock) -> None:
+    """And not as rich's markup or emoji, nor to move a terminal's cursor."""
+    out = io.StringIO()
+    speaker = Talk(out=Console(file=out, width=200), err=Console(file=out, width=200), clock=clock)
+    for name in NAMES:
+        speaker.say(f"said {name}")
+        speaker.warn(name)
+        speaker.table(f"of {name}", ("", name), [(name, "1")])
+    told = out.getvalue()
+    for name in NAMES[:-1]:
+        assert told.count(name) == 5 * sum(name in other for other in NAMES), name
+    assert "warning: x\\n\\x1b[2Jy" in told
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_a_terminals_bar(clock: Clock, name: str) -> None:
+    err = io.StringIO()
+    speaker = Talk(err=Console(file=err, width=200, force_terminal=True), clock=clock)
+    with speaker.bar(1) as done, speaker.progress() as step:
+        done(1, name)
+        step(name)
+    assert "100%" in err.getvalue()
+
+
+def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
+    Talk(as_json=True).json({"a": [math.inf, (1.5, -math.inf)], "b": {"c": math.nan, "d": None, "e": True, "f": 3}})
+    told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert told == {"a": [None, [1.5, None]], "b": {"c": None, "d": None, "e": True, "f": 3}}

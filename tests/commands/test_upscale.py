@@ -216,10 +216,20 @@ def test_whatever_goes_wrong_while_one_is_enlarged(
     assert status == 3 and f"b.png: {words}" in err and names(tmp_path / "large") == ["a.png", "z.png"]
 
 
-def test_what_the_format_cannot_hold(run: Run, model: Path, photos: Path, tmp_path: Path) -> None:
+def test_what_the_format_cannot_hold_is_told_before_any_work(
+    run: Run, model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(photos / "b wide.webp", 2, 8192)
+    enlarge = upscale_file.enlarge_file
+
+    def watch(engine: Any, image: Any, *arguments: Any) -> None:
+        assert image.path.name != "b wide.webp", "it is worked on"
+        enlarge(engine, image, *arguments)
+
+    monkeypatch.setattr(upscale, "enlarge_file", watch)
     status, _, err = run("upscale", photos, tmp_path / "large", "--model", model)
-    assert status == 3 and "b wide.webp" in err and names(tmp_path / "large") == ["a.png", "z.png"]
+    assert status == 3 and names(tmp_path / "large") == ["a.png", "z.png"]
+    assert "b wide.webp: the result would have 16,384 x 4 pixels, and .webp holds 16,383 a side at most" in err
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at Linux's list of open files")
