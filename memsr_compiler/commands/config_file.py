@@ -55,7 +55,9 @@ def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[st
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error} Give the file, or the run, with the options.") from None
     if len(text) > _MOST_BYTES:
-        raise InvalidInput(f"{path}: has more than {_MOST_BYTES:,} bytes, which no options have; give lines of name: value")
+        raise InvalidInput(
+            f"{path}: has more than {_MOST_BYTES:,} bytes, which no options have; give lines of name: value"
+        )
     try:
         content = yaml.safe_load(text.decode())
     except Exception as error:  # PyYAML has errors of its own, and lets Python's through: of numbers, dates, nesting
@@ -72,8 +74,8 @@ def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[st
         )
         if option is None:
             raise InvalidInput(f"{path}: no option of {command} is called {str(name)[:_SHOWN]}")
-        if not (_is_word(value) or isinstance(value, list) and all(map(_is_word, value))):
-            raise InvalidInput(f"{path}: {name}: want a word, a number or a list of them")
+        if not (_is_word(value) or (isinstance(value, list) and all(map(_is_word, value)))):
+            raise InvalidInput(f"{path}: {name}: want a word, a number or a list of them (a date in quotes)")
         values[option] = value
     return values
 
