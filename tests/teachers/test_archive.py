@@ -7,6 +7,7 @@ import logging
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from memsr_compiler.teachers.families.vdsr import VDSR
 from memsr_compiler.teachers.load import read_teacher
 
 CHECKSUM, PACKED, SIZE = range(3)
-DIRECTORY = {"at": b"PK\x01\x02", "name": 46, "length": 28, "numbers": 16, "method": 10}
-HEADER = {"at": b"PK\x03\x04", "name": 30, "length": 26, "numbers": 14, "method": 8}
+DIRECTORY: dict[str, Any] = {"at": b"PK\x01\x02", "name": 46, "length": 28, "numbers": 16, "method": 10}
+HEADER: dict[str, Any] = {"at": b"PK\x03\x04", "name": 30, "length": 26, "numbers": 14, "method": 8}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def weights() -> bytes:
     return stream.getvalue()
 
 
-def find_entry(data: bytes, member: str, where: dict[str, bytes | int]) -> int:
+def find_entry(data: bytes, member: str, where: dict[str, Any]) -> int:
     """Where the directory, or the header in front of a member, begins to speak of it."""
     start, mark, name = -1, where["at"], int(where["name"])
     assert isinstance(mark, bytes)
@@ -41,7 +42,7 @@ def find_entry(data: bytes, member: str, where: dict[str, bytes | int]) -> int:
     raise AssertionError(f"no {member}")
 
 
-def change_number(data: bytes, member: str, where: dict[str, bytes | int], which: int, value: int) -> bytes:
+def change_number(data: bytes, member: str, where: dict[str, Any], which: int, value: int) -> bytes:
     at = find_entry(data, member, where) + int(where["numbers"]) + 4 * which
     return data[:at] + struct.pack("<I", value) + data[at + 4 :]
 
