@@ -2,11 +2,13 @@
 command is called, and how errors end.
 
 Exit status: 0 done; 1 `verify` found the networks different or the certificate wrong; 2 wrong input, or a network that
-cannot be converted; 3 some images of a folder were passed over (`upscale`, `eval`); 130 interrupted.
+cannot be converted; 3 some images of a folder were passed over (`upscale`, `eval`); 130 interrupted; 141 nobody reads
+standard output any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -15,7 +17,9 @@ import signal
 import sys
 import traceback
 import warnings
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -44,18 +48,22 @@ from memsr_compiler.commands.training_options import DistillOptions, TrainOption
 from memsr_compiler.errors import (
     CertificateError,
     ExportError,
+    InvalidInput,
     MemsrError,
     NotEquivalent,
     SomeNotDone,
     escape_controls,
+    first_line,
 )
 from memsr_compiler.version import VERSION
 
 if TYPE_CHECKING:
     from memsr_compiler.commands.output import Talk
 
-INTERRUPTED = 130  # exit status, as shells have it
+INTERRUPTED, PIPE_CLOSED = 130, 141  # exit status, as shells have it
 SOME_NOT_DONE = 3
+BUG = "a mistake of memsrc itself"
+NO_MEMORY = re.compile("can't allocate memory|failed to allocate|out of memory|Available memory of", re.IGNORECASE)
 CHOICE = re.compile(r"Invalid value for '(.*)': Value error, '(.*)' is not one of (.*)")  # typer's words
 BOUND = re.compile(r"Invalid value for '(.*)': Input should be (greater|less) than or equal to (\S+)")
 
@@ -65,7 +73,7 @@ app = typer.Typer(
     epilog="Networks, reports, tables and charts that memsrc wrote are written anew; another file that is there "
     "already is refused, unless --overwrite; a file that is read is never replaced.\n\n"
     "Exit status: 0 done, 1 not equivalent (verify), 2 wrong input or not convertible, 3 some images of a folder were "
-    "passed over (upscale, eval), 130 interrupted.",
+    "passed over (upscale, eval), 130 interrupted, 141 nobody reads the output.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -267,10 +275,19 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # names of files that it has no letters for: with backslashes
             stream.reconfigure(errors="backslashreplace")
     try:
+        _require_folder()
         status = app(standalone_mode=False)
         if status == INTERRUPTED:  # typer has caught it
             _fail("interrupted", INTERRUPTED)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is told here; later it would be a traceback
         sys.exit(status)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # rich has met it
+            _exit(PIPE_CLOSED)
+        raise
+    except BrokenPipeError:
+        _exit(PIPE_CLOSED)
     except typer.TyperException as error:
         _fail(_usage(error), 2)
     except KeyboardInterrupt:
@@ -280,13 +297,33 @@ def main() -> None:
     except SomeNotDone as error:
         _fail(str(error), SOME_NOT_DONE)
     except Incomplete as error:
-        _fail(f"{error}; for example: {complete(_typed_words(), error.arguments, error.options)}", 2)
+        _fail(f"{error}{_example(partial(complete, _typed_words(), error.arguments, error.options))}", 2)
     except MemsrError as error:
         _fail(str(error), 2)
     except OSError as error:
         _fail(str(ExportError(f"{error.filename or 'standard output'}: {error.strerror or error}")), 2)
+    except Exception as error:
+        _fail(_explain(error), 2)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _require_folder() -> None:
+    """Raises InvalidInput where the current folder has been removed: torch would end the process."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise InvalidInput("the current folder is not there any more; change to another one") from None
+
+
+def _explain(error: Exception) -> str:
+    """Words on an error that no command has an answer to."""
+    reason = first_line(error)
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return f"there is not enough memory ({reason}); end other programs, or take something smaller"
+    if isinstance(error, RecursionError):
+        return f"something in a file is nested too deeply ({reason}); it is damaged or hostile"
+    return f"{BUG}, {type(error).__name__}: {reason}; please report it with what --traceback prints"
 
 
 def _usage(error: typer.TyperException) -> str:
@@ -303,11 +340,19 @@ def _usage(error: typer.TyperException) -> str:
             message = f"{context.meta[SOURCE]}: {message}"
     message += f"; see memsrc {context.info_name if context and context.parent else ''}".rstrip() + " --help"
     if context and context.parent and type(error).__name__ == "MissingParameter":
-        message += f"; for example: {_example(context)}"
+        message += _example(partial(_complete_line, context))
     return message
 
 
-def _example(context: typer.Context) -> str:
+def _example(make: Callable[[], str]) -> str:
+    """Words on a command line that would run; none where this folder cannot be looked into."""
+    try:
+        return f"; for example: {make()}"
+    except OSError:
+        return ""
+
+
+def _complete_line(context: typer.Context) -> str:
     """The command line that was typed, with example values for what is missing."""
     command, *rest = _typed_words()
     values = {**context.command.make_parser(context).parse_args(list(rest))[0], **(context.default_map or {})}
@@ -325,10 +370,23 @@ def _typed_words() -> list[str]:
     return words[next(i for i, word in enumerate(words) if not word.startswith("-")) :]
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int) -> NoReturn:
     if "--traceback" in sys.argv:
         traceback.print_exc()
-    if "--json" in sys.argv and status != SOME_NOT_DONE:  # then the result has been printed, and names them
-        typer.echo(json.dumps({"error": message, "exit_status": status}))
-    typer.secho(f"memsrc: {escape_controls(message)}", err=True, fg="red")
+    with contextlib.suppress(OSError):  # the error may be that nothing can be written
+        if "--json" in sys.argv and status != SOME_NOT_DONE:  # then the result has been printed, and names them
+            typer.echo(json.dumps({"error": message, "exit_status": status}))
+    with contextlib.suppress(OSError):
+        typer.secho(f"memsrc: {escape_controls(message)}", err=True, fg="red")
+    _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    """End, without what could not be written: Python would try it again, and fail loudly."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""Files and their contents: writing each whole or not at all, whatever goes wrong on the way; SHA-256."""
+"""Files and their contents: reading what is a file; writing each whole or not at all, whatever goes wrong; SHA-256."""
 
 from __future__ import annotations
 
@@ -122,6 +122,37 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextlib.contextmanager
+def open_file(path: Path, content: str) -> Iterator[BinaryIO]:
+    """A file that is open for reading; `content` is what it should hold, "the weights".
+
+    Raises InvalidInput, which does not repeat the path, also for what is no file: a device may have no end, and a pipe
+    would be waited for.
+    """
+    try:
+        if path.is_dir():
+            raise InvalidInput(f"is a directory. Give the file with {content}.")
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidInput("is a device or a pipe. Give a file.")
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise InvalidInput(f"cannot be read ({error.strerror or error}). Check the path.") from error
+
+
+def read_file(path: Path, content: str) -> bytes:
+    """All bytes of a file, of which there is at least one; `content` and errors as those of `open_file`."""
+    with open_file(path, content) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            data = file.read()
+        except (MemoryError, OverflowError):
+            raise InvalidInput(f"has {size:,} bytes, for which there is not enough memory.") from None
+    if not data:
+        raise InvalidInput("is empty. Download or save it again.")
+    return data
 
 
 def file_digest(path: Path) -> str:

@@ -123,7 +123,7 @@ def _take(folder: Path) -> int | None:
 
 def _has_ended(number: str, machine: str) -> bool:
     """Whether a process of this machine is known to be no more."""
-    if machine != platform.node() or not number.isdigit():
+    if machine != platform.node() or not number.isdecimal():
         return False
     try:
         os.kill(int(number), 0)

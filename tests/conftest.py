@@ -43,6 +43,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, err = capsys.readouterr()
+        assert cli.BUG not in err, err
         return (stop.value.code if isinstance(stop.value.code, int) else 0), out, err
 
     return command

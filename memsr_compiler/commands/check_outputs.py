@@ -38,12 +38,12 @@ def check_outputs(outputs: Sequence[Path], *, reads: Sequence[Path], overwrite: 
 
     Raises InvalidInput for a place that cannot be written, and what the rule above does not allow.
     """
-    read = {path.resolve() for path in reads}
+    read = {os.path.realpath(path) for path in reads}
     for i, path in enumerate(outputs):
         _check_writable(path)
-        if path.resolve() in read:
+        if os.path.realpath(path) in read:
             raise InvalidInput(f"{path}: is the network that is read; write somewhere else")
-        if path.resolve() in (other.resolve() for other in outputs[:i]):
+        if os.path.realpath(path) in (os.path.realpath(other) for other in outputs[:i]):
             raise InvalidInput(f"{path}: is to be written twice; give every file a name of its own")
         if path.exists() and not overwrite and not is_ours(path):
             raise InvalidInput(

@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 from memsr_compiler.commands.quantities import Size
+from memsr_compiler.errors import InvalidInput
 
 # The panels of --help, in the order in which they are shown.
 WIDTHS = "How narrow: give one of these"
@@ -26,6 +27,7 @@ STUDENT = "How the student is made"
 ENGINE = "Where it runs"
 READING = "How a network's file is read"
 MESSAGES = "Messages"
+_TOO_LARGE = 2**63
 PANELS = (WIDTHS, NETWORK, RUN, CONVERSION, OUTPUT, COSTS, IMAGES, TRAINING, STUDENT, ENGINE, READING, MESSAGES)
 
 
@@ -47,6 +49,8 @@ def command(
         parameters = sorted(declared, key=lambda parameter: _place(parameter[2]))
 
         def run(**values: Any) -> None:
+            for _, field, hint in parameters:
+                _check_size(_option_name(field, hint), values[field.name])
             function(*(group(**{f.name: values[f.name] for g, f, _ in parameters if g is group}) for group in groups))
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
@@ -68,6 +72,12 @@ def option_values(options: object) -> dict[str, Any]:
 def _list_fields(group: type) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     hints = get_type_hints(group, include_extras=True)
     return ((field, hints[field.name]) for field in dataclasses.fields(group))
+
+
+def _check_size(name: str, value: object) -> None:
+    """Raises InvalidInput for a whole number that no library takes."""
+    if isinstance(value, int) and not -_TOO_LARGE < value < _TOO_LARGE:
+        raise InvalidInput(f"--{name} {value}: want a number below 2^63")
 
 
 def _place(hint: Any) -> int:

@@ -9,8 +9,11 @@ from typing import Any
 import typer
 
 from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
+from memsr_compiler.files import open_file
 
 SOURCE = "memsr_compiler.config_file"  # where a context remembers the YAML file of its options
+_MOST_BYTES = 1 << 18  # PyYAML takes a second or two for them
+_SHOWN = 60  # letters of a name that is wrong
 
 
 def use_config_file(context: typer.Context, path: Path | None) -> Path | None:
@@ -47,13 +50,19 @@ def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[st
     except ImportError:
         raise MemsrError(say_missing("PyYAML", "reads the options' file", "train")) from None
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
+        with open_file(path, "the options") as file:
+            text = file.read(_MOST_BYTES + 1)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error} Give the file, or the run, with the options.") from None
+    if len(text) > _MOST_BYTES:
         raise InvalidInput(
-            f"{path}: cannot be read ({error.strerror}); give the file, or the run, with the options"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path}: is no YAML ({' '.join(str(error).split())})") from None
+            f"{path}: has more than {_MOST_BYTES:,} bytes, which no options have; give lines of name: value"
+        )
+    try:
+        content = yaml.safe_load(text.decode())
+    except Exception as error:  # PyYAML has errors of its own, and lets Python's through: of numbers, dates, nesting
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise InvalidInput(f"{path}: is no YAML ({reason}); give lines of name: value") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -64,6 +73,15 @@ def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[st
             (known[n] for n in (str(name), f"--{name}", f"--{str(name).replace('_', '-')}") if n in known), None
         )
         if option is None:
-            raise InvalidInput(f"{path}: no option of {command} is called {name}")
+            raise InvalidInput(f"{path}: no option of {command} is called {str(name)[:_SHOWN]}")
+        if not (_is_word(value) or (isinstance(value, list) and all(map(_is_word, value)))):
+            raise InvalidInput(f"{path}: {name}: want a word, a number or a list of them (a date in quotes)")
         values[option] = value
     return values
+
+
+def _is_word(value: object) -> bool:
+    """Whether it could be written on a command line; a list in a list may stand for billions of words."""
+    if isinstance(value, str):
+        return value.isprintable()
+    return value is None or isinstance(value, (bool, int, float))

@@ -82,7 +82,11 @@ def check_number(wanted: str, fits: Callable[[float], bool] = math.isfinite) -> 
     """Make a check of an option's value, if it has one: a finite number that fits.  It raises WrongValue."""
 
     def check(value: float | None) -> float | None:
-        if value is not None and not (math.isfinite(value) and fits(value)):
+        try:
+            good = value is None or (math.isfinite(value) and fits(value))
+        except OverflowError:  # a whole number beyond all others
+            good = False
+        if not good:
             raise WrongValue(value, wanted)
         return value
 

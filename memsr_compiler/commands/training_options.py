@@ -19,7 +19,7 @@ Rate = Annotated[
         "Peak of the one-cycle learning rate; MemSR's is 2e-4",
         panel=TRAINING,
         metavar="RATE",
-        callback=check_number("a learning rate above 0; 2e-4 is MemSR's", lambda x: x > 0),
+        callback=check_number("a learning rate above 0, at most 3e38; 2e-4 is MemSR's", lambda x: 0 < x <= 3e38),
     ),
 ]
 

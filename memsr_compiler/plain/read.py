@@ -13,14 +13,14 @@ import contextlib
 import hashlib
 import json
 import mmap
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from memsr_compiler.errors import CertificateError, InvalidInput
+from memsr_compiler.files import open_file, read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY, QUANTIZED_KEY, REGAIN, Manifest, Numbers, certificate_path
 from memsr_compiler.plain.onnx_model import DIGEST_KEY, NO_DIGEST, OPSETS, build_skeleton
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _SAFETENSORS_DTYPE = {"float32": "F32", "float16": "F16", "float64": "F64"}
 _MAX_HEADER = 100_000_000  # bytes; the safetensors library reads no longer one
 _CHANGED = f"was changed or damaged after it was written, its SHA-256 differs. {REGAIN}"
+_NETWORK = "the network"
 _MAKE_ONE = "Make a plain one of it with memsrc convert or memsrc shrink."
 
 
@@ -50,7 +51,7 @@ def read_plain_file(path: str | PathLike[str], *, require_certificate: bool = Tr
     """Read a plain network from its file, as numbers: see `load.load_plain`."""
     path = Path(path)
     try:
-        with _open_file(path) as file:
+        with open_file(path, _NETWORK) as file:
             start = file.read(9)
             file.seek(0)
             content = _read_safetensors(file) if _looks_like_safetensors(start) else None
@@ -89,7 +90,7 @@ def is_quantized(path: str | PathLike[str]) -> bool:
 
 def _claims(path: Path, key: bytes) -> bool:
     """Whether the metadata of a file of ours have an entry."""
-    with contextlib.suppress(OSError, ValueError, InvalidInput), _open_file(path) as file:
+    with contextlib.suppress(OSError, ValueError, InvalidInput), open_file(path, _NETWORK) as file:
         start = file.read(9)
         if _looks_like_safetensors(start):
             return key in file.read(min(_MAX_HEADER, int.from_bytes(start[:8], "little")))
@@ -117,19 +118,6 @@ def build_header(manifest: Manifest) -> bytes:
     digest = hashlib.sha256(text).hexdigest()
     text = text.replace(blank, blank.replace(NO_DIGEST.encode(), digest.encode()))
     return len(text).to_bytes(8, "little") + text
-
-
-@contextlib.contextmanager
-def _open_file(path: Path) -> Iterator[BinaryIO]:
-    try:
-        if path.is_dir():
-            raise InvalidInput("is a directory. Give the file with the network.")
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-            raise InvalidInput("is a device or a pipe. Give a file.")
-        with open(path, "rb") as file:
-            yield file
-    except OSError as error:
-        raise InvalidInput(f"cannot be read ({error.strerror or error}). Check the path.") from error
 
 
 def _size(file: BinaryIO) -> int:
@@ -203,10 +191,7 @@ def _read_onnx(path: Path, require_certificate: bool) -> PlainFile:
 
 def _parse_model(path: Path) -> ModelProto:
     """The model in a file that is as it was written; others are not even parsed."""
-    with _open_file(path) as file:
-        content = file.read()
-    if not content:
-        raise InvalidInput(f"is empty. {REGAIN}")
+    content = read_file(path, _NETWORK)
     if QUANTIZED_KEY.encode() in content:
         raise InvalidInput(
             "is a network in 8 bits, which is no plain network any more and has no certificate. "
@@ -267,11 +252,14 @@ def _read_beside(path: Path, location: str, manifest: Manifest) -> dict[str, Num
         )
     if not beside.exists():
         raise InvalidInput(f"its weights, {location}, are missing beside it. Copy them along, or export again.")
-    with _open_file(beside) as file:
-        held, due = _size(file), sum(manifest.sizes.values())
-        if held != due:
-            raise InvalidInput(f"{location} is cut off or damaged: {held:,} bytes where {due:,} are due. {REGAIN}")
-        return _read_tensors(file, manifest)
+    try:
+        with open_file(beside, "the weights") as file:
+            held, due = _size(file), sum(manifest.sizes.values())
+            if held != due:
+                raise InvalidInput(f"is cut off or damaged: {held:,} bytes where {due:,} are due. {REGAIN}")
+            return _read_tensors(file, manifest)
+    except InvalidInput as error:
+        raise InvalidInput(f"{location}: {error}") from error
 
 
 def _certificate_beside(path: Path, manifest: Manifest, required: bool) -> str | None:
@@ -285,8 +273,10 @@ def _certificate_beside(path: Path, manifest: Manifest, required: bool) -> str |
             "certificate inside."
         )
     try:
-        with _open_file(beside) as file:
+        with open_file(beside, "the certificate") as file:
             _require_short(_size(file), manifest)
             return file.read().decode()
+    except InvalidInput as error:
+        raise CertificateError(f"{beside.name}: {error}") from error
     except UnicodeDecodeError:
         raise CertificateError(f"{beside.name} {_CHANGED}") from None

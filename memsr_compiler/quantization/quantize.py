@@ -97,7 +97,7 @@ def cost_of_quantized(path: str | Path) -> Cost | None:
     """Cost of the network that `quantize` made this file of; None where the file does not say, or is another's."""
     metadata = {entry.key: entry.value for entry in _load(Path(path)).metadata_props}
     numbers = [metadata.get(part.name, "") for part in fields(Cost)]
-    known = QUANTIZED_KEY in metadata and all(number.isdigit() for number in numbers)
+    known = QUANTIZED_KEY in metadata and all(number.isdecimal() and len(number) < 20 for number in numbers)
     return Cost(*map(int, numbers)) if known else None
 
 

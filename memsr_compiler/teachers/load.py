@@ -25,9 +25,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from memsr_compiler.errors import InvalidInput, RefusedPickle, first_line
+from memsr_compiler.files import read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.plain.read import is_plain, read_plain_file
-from memsr_compiler.teachers import pickle_scan, pt2
+from memsr_compiler.teachers import archive, pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.readings import Readings, choose_reading, read_family, read_module
 from memsr_compiler.teachers.remarks import Remarks, read_remarks
@@ -38,8 +39,6 @@ from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, som
 from memsr_compiler.torch_helpers import one_thread
 
 log = logging.getLogger(__name__)
-
-_MAX_COMPRESSION = 16  # trained weights hardly shrink at all; a zip bomb shrinks a thousandfold
 
 
 def load_teacher(
@@ -94,7 +93,7 @@ def read_teacher(
     """
     path = Path(path)
     try:
-        data = _read(path)
+        data = read_file(path, "the weights")
         readings = _load(path, data, arch, dict(arch_args or {}), prefix, allow_pickle, input_range)
         teacher = choose_reading(readings, path) if probe else readings.teacher(readings.variants[0])
     except RefusedPickle as error:
@@ -102,18 +101,6 @@ def read_teacher(
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
     return replace(teacher, sha256=hashlib.sha256(data).hexdigest(), path=path)
-
-
-def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise InvalidInput("is a directory. Give the file with the weights.")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"cannot be read ({error.strerror or error}). Check the path.") from error
-    if not data:
-        raise InvalidInput("is empty. Download or save it again.")
-    return data
 
 
 @one_thread()
@@ -168,7 +155,7 @@ def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
 
 def _kind(path: Path, data: bytes) -> str:
     """Kind of content: torch, safetensors, pt2 or onnx.  Raises InvalidInput for anything else."""
-    if data.startswith(pickle_scan.ZIP_MAGIC):
+    if data.startswith(archive.MAGIC):
         return _zip_kind(data)
     if data.startswith(b"\x80"):
         return "torch"
@@ -194,10 +181,7 @@ def _kind(path: Path, data: bytes) -> str:
 
 
 def _zip_kind(data: bytes) -> str:
-    members = pickle_scan.zip_members(data)
-    if sum(member.file_size for member in members) > _MAX_COMPRESSION * len(data):
-        raise InvalidInput("is a zip archive that unpacks to far more than weights ever do. It is damaged or hostile.")
-    names = [member.filename for member in members]
+    names = archive.check_archive(data)
     if "serialized_exported_program.json" in names:
         raise InvalidInput("is a .pt2 archive of PyTorch 2.7 or older. Export the network again and save it.")
     if any(name.endswith("/archive_format") for name in names):

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import io
 import pickletools
-import zipfile
 from typing import BinaryIO
 
 import torch
 
 from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.teachers import archive
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first thing in a file that torch.save wrote before its zip format."""
-
-ZIP_MAGIC = b"PK\x03\x04"
-"""The bytes with which a zip archive begins."""
 
 _LEGACY_PICKLES = 5  # magic number, protocol version, machine facts, the object, the keys of its storages
 
@@ -60,16 +57,8 @@ def foreign_imports(data: bytes) -> list[str]:
     Both formats of torch.save are read, zip and legacy. Raises InvalidInput if it is neither or is damaged,
     and for a TorchScript archive, whose code is not a pickle and cannot be judged by its imports.
     """
-    names = _zip_imports(data) if data.startswith(ZIP_MAGIC) else _legacy_imports(data)
+    names = _zip_imports(data) if data.startswith(archive.MAGIC) else _legacy_imports(data)
     return sorted(names - WEIGHTS)
-
-
-def zip_members(data: bytes) -> list[zipfile.ZipInfo]:
-    """The directory of a zip archive; InvalidInput if it has none or a damaged one."""
-    try:
-        return zipfile.ZipFile(io.BytesIO(data)).infolist()
-    except Exception as error:  # zipfile raises whatever the damage leads to
-        raise InvalidInput(f"is truncated or damaged ({error}). Download or save it again.") from error
 
 
 def imports(stream: BinaryIO) -> frozenset[str]:
@@ -103,7 +92,7 @@ def imports(stream: BinaryIO) -> frozenset[str]:
             elif opcode.name not in ("PROTO", "FRAME"):
                 below = top = None
     except Exception as error:  # pickletools raises whatever the damage leads to
-        raise InvalidInput(f"damaged pickle ({error})") from error
+        raise InvalidInput(f"damaged pickle ({first_line(error)})") from error
     return frozenset(names)
 
 

@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from memsr_compiler.errors import InvalidInput, first_line
-from memsr_compiler.teachers.pickle_scan import ZIP_MAGIC, foreign_imports, zip_members
+from memsr_compiler.teachers import archive
+from memsr_compiler.teachers.pickle_scan import foreign_imports
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
@@ -60,6 +61,7 @@ def suspicions(data: bytes) -> list[str]:
     Nothing is executed. Raises InvalidInput if it is no such archive, is damaged, or declares tensors larger
     than it stores.
     """
+    members = archive.check_archive(data)
     try:
         # The loader's own zip reader, because two readers can be made to disagree about an archive.
         reader = torch._C.PyTorchFileReader(io.BytesIO(data))
@@ -68,11 +70,8 @@ def suspicions(data: bytes) -> list[str]:
     except (RuntimeError, ValueError) as error:
         raise InvalidInput(f"damaged zip archive ({first_line(error)})") from error
     reasons = [f"holds {name!r}" for name in records if not _RECORDS.fullmatch(name)]
-    members = [member.filename for member in zip_members(data)]
     # The loader turns to these when it fails on the rest, with another zip reader.
     reasons += [f"holds {name!r}" for name in members if name == "version" or name.startswith("serialized_")]
-    if len(set(members)) != len(members):
-        reasons.append("holds two members of one name")
     try:
         for kind in ("weights", "constants"):
             config = json.loads(contents[f"data/{kind}/model_{kind}_config.json"])["config"]
@@ -83,7 +82,7 @@ def suspicions(data: bytes) -> list[str]:
         raise InvalidInput(f"an incomplete archive of torch.export ({type(error).__name__}: {error})") from error
     if samples:
         # Any other format would be unpickled as well, by older code with more ways in.
-        imported = foreign_imports(samples) if samples.startswith(ZIP_MAGIC) else ["(not a zip archive)"]
+        imported = foreign_imports(samples) if samples.startswith(archive.MAGIC) else ["(not a zip archive)"]
         reasons += [f"imports {name} in its sample inputs" for name in imported]
     return list(dict.fromkeys(reasons))
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from memsr_compiler.errors import InvalidInput, first_line
-from memsr_compiler.files import atomic_write
+from memsr_compiler.files import atomic_write, read_file
 
 KEPT = 2  # of the run's states
 _DIGEST = 64  # characters of SHA-256 at the start
@@ -32,15 +31,15 @@ def save(state: State, path: Path) -> None:
 def load(path: Path) -> State:
     """Read a state.  Raises InvalidInput for a file that is not as it was written, and names the one before it."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+        content = read_file(path, "the state of a run")
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
     digest, body = content[:_DIGEST], memoryview(content)[_DIGEST:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise InvalidInput(f"{path}: is damaged or no checkpoint of ours, its SHA-256 differs{_way_out(path)}")
     try:
         state: State = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # torch.load raises whatever it is led to
         raise InvalidInput(f"{path}: is no checkpoint ({first_line(error)}){_way_out(path)}") from None
     return state
 
@@ -74,7 +73,7 @@ def path_of(run: Path, step: int) -> Path:
 def steps(run: Path) -> list[int]:
     """The steps of which a run has checkpoints, in order."""
     names = [p.stem.removeprefix("step-") for p in run.glob("step-*.ckpt")]
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def newest(place: Path) -> Path:
@@ -91,7 +90,7 @@ def newest(place: Path) -> Path:
 
 def _way_out(path: Path) -> str:
     name = path.stem.removeprefix("step-")
-    before = [step for step in steps(path.parent) if name.isdigit() and step < int(name)]
+    before = [step for step in steps(path.parent) if name.isdecimal() and step < int(name)]
     if not before:
         return "; there is none before it: begin the run again"
     return f"; the one before it: --resume {path_of(path.parent, before[-1])}"

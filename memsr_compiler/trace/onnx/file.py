@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
+from memsr_compiler.files import read_file
 from memsr_compiler.trace.onnx.tensors import AGAIN, Array, read_array, read_initialisers, require_text, type_name
 
 OPSETS = range(11, 22)
@@ -109,12 +110,7 @@ def _parse(onnx: ModuleType, path: Path) -> Any:
     """The file as a ModelProto, external data not loaded."""
     from google.protobuf.message import DecodeError
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"cannot be read ({error.strerror or error}). Check the path.") from error
-    if not data:
-        raise InvalidInput(f"is empty. {AGAIN}")
+    data = read_file(path, "the network")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)

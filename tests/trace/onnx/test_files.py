@@ -36,7 +36,7 @@ def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     refuses(tmp_path / "none.onnx", "cannot be read", error=InvalidInput)
-    refuses(tmp_path, "cannot be read", error=InvalidInput)
+    refuses(tmp_path, "is a directory", error=InvalidInput)
 
 
 @given(st.data())

@@ -1,0 +1,113 @@
+"""Standard output that is full, closed or read by nobody, a folder that is gone: one line, and a status to match."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.command_line import Run
+
+from memsr_compiler import cli
+
+pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="takes the devices of Linux")
+
+STUDENT = Path(__file__).parents[2] / "examples" / "student_16_x2.safetensors"
+FULL = "memsrc: standard output: No space left on device\n"
+
+
+def memsrc(words: str, place: Path, ending: str) -> tuple[int, str]:
+    """Exit status and standard error of memsrc, started by a shell."""
+    command = f"set -o pipefail; {sys.executable} -m memsr_compiler {words} {ending}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "convert --help"])
+def test_standard_output_that_takes_nothing(words: str, tmp_path: Path) -> None:
+    assert memsrc(words, tmp_path, "> /dev/full") == (2, FULL)
+    assert memsrc(words, tmp_path, "| true") == (141, "")
+    assert memsrc(words, tmp_path, ">&-") == (0, "")
+
+
+@pytest.mark.parametrize("words", ["", "--json"])
+def test_an_error_that_cannot_be_printed(words: str, tmp_path: Path) -> None:
+    """The status says it still; of JSON, standard error has the words."""
+    missing = f"upscale none.png out.png --model {STUDENT} {words}"
+    for ending in ("> /dev/full", ">&-"):
+        status, err = memsrc(missing, tmp_path, ending)
+        assert status == 2 and err.startswith("memsrc: none.png: ") and err.count("\n") == 1
+    for ending in ("2> /dev/full", "2>&-", "> /dev/full 2> /dev/full", ">&- 2>&- <&-"):
+        assert memsrc(missing, tmp_path, ending) == (2, "")
+
+
+@pytest.mark.parametrize("words", ["", "--json"])
+def test_a_result_that_cannot_be_printed(words: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    command = f"upscale a.png b.png --overwrite --model {STUDENT} {words}"
+    assert memsrc(command, tmp_path, "> /dev/full") == (2, FULL)
+    assert memsrc(command, tmp_path, "| true") == (141, "")
+    assert memsrc(command, tmp_path, ">&-") == (0, "")
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f"cd gone; rmdir ../gone; {sys.executable} -m memsr_compiler inspect a.pt"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "memsrc: the current folder is not there any more; change to another one\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "there is not enough memory (MemoryError); "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes\nmore"), "there is not enough memory (Defa"),
+        (RecursionError("maximum depth"), "something in a file is nested too deeply (maximum depth); "),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_what_no_command_has_an_answer_to(
+    error: BaseException, words: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    status, out, err = run("inspect")
+    assert (status, out) == (130 if words == "interrupted" else 2, "")
+    assert err.startswith(f"memsrc: {words}") and err.count("\n") == 1
+
+
+def test_a_mistake_of_our_own_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python itself would end with status 1, which means that networks differ."""
+
+    def fail(**_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["memsrc", "verify"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        f"memsrc: {cli.BUG}, ValueError: ValueError; please report it with what --traceback prints\n"
+    )
