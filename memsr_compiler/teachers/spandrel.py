@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from memsr_compiler.errors import first_line
+from memsr_compiler.errors import first_line, say_missing
 from memsr_compiler.teachers.wrappers import StateDict, strip_prefixes, without_counters
 
 INPUT_RANGE = (0.0, 1.0)
@@ -27,7 +27,7 @@ def build_by_spandrel(state: StateDict) -> nn.Module | str:
         spandrel: Any = importlib.import_module("spandrel")
     except ModuleNotFoundError as error:
         if error.name == "spandrel":
-            return "More architectures are tried with spandrel: pip install memsr_compiler[spandrel]"
+            return f"{say_missing('spandrel', 'knows more architectures', 'spandrel')}."
         return _tell_broken(error)
     except Exception as error:  # torchvision's build for another torch raises a RuntimeError while it is imported
         return _tell_broken(error)

@@ -56,7 +56,8 @@ def unwrap(loaded: object, prefix: str = "") -> nn.Module | StateDict:
     weights, or several that could be meant.
     """
     if prefix:
-        return _take_module(loaded, prefix) or take_prefix(_flatten(loaded), prefix)
+        module = _take_module(loaded, prefix)
+        return take_prefix(_flatten(loaded), prefix) if module is None else module
     for _ in range(_DEPTH):
         if isinstance(loaded, nn.DataParallel | nn.parallel.DistributedDataParallel):
             loaded = loaded.module

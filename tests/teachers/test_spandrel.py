@@ -116,7 +116,10 @@ def test_a_pickle_is_not_given_to_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ModuleNotFoundError("none", name="spandrel"), r"pip install memsr_compiler\[spandrel\]"),
+        (
+            ModuleNotFoundError("none", name="spandrel"),
+            r"spandrel is not installed.*pip install 'memsr_compiler\[spandrel\]'",
+        ),
         (ModuleNotFoundError("none", name="torchvision"), r"cannot be imported \(none\): install torchvision"),
         (RuntimeError("operator torchvision::nms does not exist"), r"\(operator torchvision::nms does not exist\)"),
     ],
