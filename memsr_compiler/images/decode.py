@@ -227,9 +227,9 @@ def can_stream(file: Image.Image) -> bool:
         return False
     if file.format == "TIFF":
         tags = file.tag_v2  # type: ignore[attr-defined]
-        plain = tags.get(SAMPLE_FORMAT, (1,))[0] == 1 and tags.get(PHOTOMETRIC) in (1, 2, 6)
-        exact = set(tags.get(BITS, (1,))) in ({8}, {16}) and tags.get(EXTRA, ()) in ((), (2,))
-        if not (plain and exact and (tags.get(PHOTOMETRIC) != 6 or file.mode == "RGB")):
+        kinds = (1, 2, 6) if is_jpeg(file) else (1, 2)  # 6 is YCbCr, which libvips converts in JPEG only
+        unsigned = tags.get(SAMPLE_FORMAT, (1,))[0] == 1 and tags.get(PHOTOMETRIC) in kinds
+        if not unsigned or set(tags.get(BITS, (1,))) not in ({8}, {16}) or tags.get(EXTRA, ()) not in ((), (2,)):
             return False
     expanded = file.format == "PNG" and file.mode in ("1", "P", "I")  # I: 16 bits, in Pillow before 11
     return expanded or file.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B")
