@@ -184,6 +184,17 @@ ALIKE: dict[str, tuple[str, Write]] = {
     "RGBA TIFF with deflate": ("tif", by_pillow(EIGHT, "RGBA", compression="tiff_adobe_deflate")),
     "CIE L*a*b* TIFF": ("tif", in_lab(SMOOTH)),
     "16 bits in PGM": ("pgm", pgm(DEEP[..., 0])),
+    "JPEG in TIFF": ("tif", by_pillow(SMOOTH, "RGB", compression="jpeg")),
+    "LZW in TIFF": ("tif", by_pillow(SMOOTH, "RGB", compression="tiff_lzw")),
+    "palette TIFF": ("tif", by_pillow(SMOOTH, "P")),
+    "palette TIFF with alpha": ("tif", by_pillow(EIGHT, "PA")),
+    "RGBA TIFF times alpha": ("tif", tiff(times_alpha(EIGHT), photometric=2, extra=[1])),
+    "grey TIFF times alpha": ("tif", tiff(times_alpha(EIGHT)[..., 2:], extra=[1])),
+    "TIFF of 12 bits": ("tif", tiff(EIGHT[:, :8, 0], bits=12, raw=EIGHT.tobytes()[: 13 * 12])),
+    "lossy WebP": ("webp", by_pillow(SMOOTH, "RGB", quality=60)),
+    "lossy WebP with alpha": ("webp", by_pillow(EIGHT, "RGBA", quality=60)),
+    "GIF": ("gif", by_pillow(SMOOTH, "RGB")),
+    "ICO": ("ico", by_pillow(np.resize(EIGHT, (16, 16, 4)), "RGBA")),
 }
 REFUSED: dict[str, tuple[str, Write, str]] = {
     "floating beyond 1": ("tif", tiff(UNIT * 200), r"floating-point numbers from .* to 19\d\.\d+; 0 to 1"),
