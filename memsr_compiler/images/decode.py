@@ -29,8 +29,8 @@ from memsr_compiler.images.libvips import count_colours, is_installed, libvips, 
 
 Pixels = NDArray[Any]
 
-SAMPLE_FORMAT, PHOTOMETRIC, BITS, EXTRA, PLANAR = 339, 262, 258, 338, 284  # tags of TIFF
-SIGNED, WHITE_IS_ZERO, SEPARATE = 2, 0, 2
+SAMPLE_FORMAT, PHOTOMETRIC, BITS, EXTRA, PLANAR, COMPRESSION = 339, 262, 258, 338, 284, 259  # tags of TIFF
+SIGNED, WHITE_IS_ZERO, SEPARATE, WEBP = 2, 0, 2, 50001
 ORIENTATION = 274
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
@@ -237,7 +237,7 @@ def can_stream(file: Image.Image) -> bool:
 
 def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: int | None) -> Decoded:
     """Decode an image that `open_image` opened.  Raises InvalidInput for pixels whose meaning is not known."""
-    if file is None or has_wide_planes(file):
+    if file is None or needs_libvips(path, file):
         return _decode_with_libvips(path, most_pixels)
     if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
         require_decodable(path, jpeg=is_jpeg(file))
@@ -281,10 +281,22 @@ def _raw_mode(file: Image.Image) -> str:
     return ""
 
 
-def has_wide_planes(file: Image.Image) -> bool:
-    """Whether a TIFF has channels of 16 bits in planes of their own, which Pillow takes for 8."""
-    tags = getattr(file, "tag_v2", {})
-    return file.format == "TIFF" and tags.get(PLANAR) == SEPARATE and tags.get(BITS, (8,))[0] == 16
+def needs_libvips(path: str | os.PathLike[str], file: Image.Image) -> bool:
+    """Whether Pillow would take a file for less than it is.
+
+    Channels of 16 bits in planes of their own it takes for 8 bits, WebP in TIFF for damage, and of an AVIF with more
+    than 8 bits it gives 8.
+    """
+    if file.format == "TIFF":
+        tags = file.tag_v2  # type: ignore[attr-defined]
+        wide_planes: bool = tags.get(PLANAR) == SEPARATE and tags.get(BITS, (8,))[0] == 16
+        return wide_planes or bool(tags.get(COMPRESSION) == WEBP)
+    if file.format != "AVIF" or not is_installed():
+        return False
+    try:
+        return bool(open_with_libvips(path, jpeg=False).format == "ushort")
+    except libvips().Error:
+        return False
 
 
 def _bytes_of_sixteen_bits(path: str | os.PathLike[str], file: Image.Image, raw: str) -> Pixels | None:

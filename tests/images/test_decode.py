@@ -50,6 +50,17 @@ def in_lab(pixels: NDArray[np.uint8]) -> Write:
     return write
 
 
+def by_libvips(pixels: NDArray[Any], **options: Any) -> Write:
+    def write(path: Path) -> None:
+        import pyvips
+
+        image = pyvips.Image.new_from_array(pixels)
+        deep = image.copy(interpretation="rgb16") if pixels.dtype == np.uint16 else image
+        deep.write_to_file(str(path), **options)
+
+    return write
+
+
 def tiff(pixels: NDArray[Any], **options: Any) -> Write:
     return lambda path: write_tiff(path, pixels, **options)
 
@@ -185,6 +196,10 @@ ALIKE: dict[str, tuple[str, Write]] = {
     "CIE L*a*b* TIFF": ("tif", in_lab(SMOOTH)),
     "16 bits in PGM": ("pgm", pgm(DEEP[..., 0])),
     "JPEG in TIFF": ("tif", by_pillow(SMOOTH, "RGB", compression="jpeg")),
+    "WebP in TIFF": ("tif", by_libvips(SMOOTH, compression="webp", Q=80)),
+    "tiles in TIFF": ("tif", by_libvips(SMOOTH, compression="deflate", tile=True, tile_width=16, tile_height=16)),
+    "AVIF": ("avif", by_libvips(SMOOTH)),
+    "AVIF of 10 bits": ("avif", by_libvips(SMOOTH * np.uint16(257), bitdepth=10)),
     "LZW in TIFF": ("tif", by_pillow(SMOOTH, "RGB", compression="tiff_lzw")),
     "palette TIFF": ("tif", by_pillow(SMOOTH, "P")),
     "palette TIFF with alpha": ("tif", by_pillow(EIGHT, "PA")),
@@ -250,6 +265,7 @@ def test_both_readers_see_the_same(tmp_path: Path, case: str) -> None:
     path = write(tmp_path, case)
     pixels = whole(path)
     assert np.array_equal(by_rows(path), pixels) and np.ptp(pixels) > 100
+    assert (pixels.dtype == np.uint16) == any(words in case for words in ("16 bits", "10 bits", "12 bits"))
 
 
 @pytest.mark.parametrize("case", REFUSED)
