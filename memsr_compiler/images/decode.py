@@ -29,10 +29,10 @@ from memsr_compiler.images.libvips import count_colours, is_installed, libvips, 
 
 Pixels = NDArray[Any]
 
-SAMPLE_FORMAT, PHOTOMETRIC, BITS, EXTRA, PLANAR = 339, 262, 258, 338, 284  # tags of TIFF
-SIGNED, WHITE_IS_ZERO, SEPARATE = 2, 0, 2
+SAMPLE_FORMAT, PHOTOMETRIC, BITS, EXTRA, PLANAR, COMPRESSION = 339, 262, 258, 338, 284, 259  # tags of TIFF
+SIGNED, WHITE_IS_ZERO, SEPARATE, WEBP = 2, 0, 2, 50001
 ORIENTATION = 274
-KEY_STEPS = {"L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own: its transparent one is in its own
+KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
 PIECES = 64  # rows that libvips is asked for at a time
 
@@ -190,7 +190,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
                     require_undamaged_tiff(path, file)
                 yield file
     except InvalidInput as error:
-        raise error if str(path) in str(error) else InvalidInput(f"{path}: {error}") from None
+        raise error if str(error).startswith(f"{path}: ") else InvalidInput(f"{path}: {error}") from None
     except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
         raise _unreadable(path, error) from error
 
@@ -227,17 +227,17 @@ def can_stream(file: Image.Image) -> bool:
         return False
     if file.format == "TIFF":
         tags = file.tag_v2  # type: ignore[attr-defined]
-        plain = tags.get(SAMPLE_FORMAT, (1,))[0] == 1 and tags.get(PHOTOMETRIC) in (1, 2, 6)
-        exact = set(tags.get(BITS, (1,))) in ({8}, {16}) and tags.get(EXTRA, ()) in ((), (2,))
-        if not (plain and exact and (tags.get(PHOTOMETRIC) != 6 or file.mode == "RGB")):
+        kinds = (1, 2, 6) if is_jpeg(file) else (1, 2)  # 6 is YCbCr, which libvips converts in JPEG only
+        unsigned = tags.get(SAMPLE_FORMAT, (1,))[0] == 1 and tags.get(PHOTOMETRIC) in kinds
+        if not unsigned or set(tags.get(BITS, (1,))) not in ({8}, {16}) or tags.get(EXTRA, ()) not in ((), (2,)):
             return False
-    palette = file.format == "PNG" and file.mode in ("1", "P")
-    return palette or file.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B")
+    expanded = file.format == "PNG" and file.mode in ("1", "P", "I")  # I: 16 bits, in Pillow before 11
+    return expanded or file.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B")
 
 
 def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: int | None) -> Decoded:
     """Decode an image that `open_image` opened.  Raises InvalidInput for pixels whose meaning is not known."""
-    if file is None or has_wide_planes(file):
+    if file is None or needs_libvips(path, file):
         return _decode_with_libvips(path, most_pixels)
     if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
         require_decodable(path, jpeg=is_jpeg(file))
@@ -261,7 +261,8 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         pixels = np.array(file.convert(("L" if kind.grey else "RGB") + "A" * alpha))
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if key is not None:
-        pixels, alpha = _with_key(pixels, np.array(key) * KEY_STEPS.get(raw, 1)), True
+        levels = np.minimum(np.array(key) * KEY_STEPS.get(raw, 1), np.iinfo(pixels.dtype).max)  # Pillow 12 has 255 of 1
+        pixels, alpha = _with_key(pixels, levels), True
     pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
     return Decoded(pixels, alpha, profile, () if note is None else (note,))
 
@@ -275,15 +276,27 @@ def _with_key(pixels: Pixels, colour: NDArray[Any]) -> Pixels:
 
 def _raw_mode(file: Image.Image) -> str:
     """Arrangement of the file's bytes, in Pillow's words; "" once it has been decoded."""
-    for tile in file.tile:  # type: ignore[attr-defined]
+    for tile in file.tile or ():  # type: ignore[attr-defined]
         return str(tile[3] if isinstance(tile[3], str) else tile[3][0])
     return ""
 
 
-def has_wide_planes(file: Image.Image) -> bool:
-    """Whether a TIFF has channels of 16 bits in planes of their own, which Pillow takes for 8."""
-    tags = getattr(file, "tag_v2", {})
-    return file.format == "TIFF" and tags.get(PLANAR) == SEPARATE and tags.get(BITS, (8,))[0] == 16
+def needs_libvips(path: str | os.PathLike[str], file: Image.Image) -> bool:
+    """Whether Pillow would take a file for less than it is.
+
+    Channels of 16 bits in planes of their own it takes for 8 bits, WebP in TIFF for damage, and of an AVIF with more
+    than 8 bits it gives 8.
+    """
+    if file.format == "TIFF":
+        tags = file.tag_v2  # type: ignore[attr-defined]
+        wide_planes: bool = tags.get(PLANAR) == SEPARATE and tags.get(BITS, (8,))[0] == 16
+        return wide_planes or bool(tags.get(COMPRESSION) == WEBP)
+    if file.format != "AVIF" or not is_installed():
+        return False
+    try:
+        return bool(open_with_libvips(path, jpeg=False).format == "ushort")
+    except libvips().Error:
+        return False
 
 
 def _bytes_of_sixteen_bits(path: str | os.PathLike[str], file: Image.Image, raw: str) -> Pixels | None:

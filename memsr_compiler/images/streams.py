@@ -24,7 +24,7 @@ from memsr_compiler.images.decode import (
     Decoded,
     can_stream,
     decode,
-    has_wide_planes,
+    needs_libvips,
     open_image,
     require_pixels,
 )
@@ -107,7 +107,7 @@ class RowFile:
         Raises InvalidInput for what is no image, is damaged, has too many pixels, or pixels of unknown meaning.
         """
         with open_image(path, most_pixels) as file:
-            if file is None or can_stream(file) or has_wide_planes(file):
+            if file is None or can_stream(file) or needs_libvips(path, file):
                 strict = file is not None and is_jpeg(file)
                 strip = rows_of_strip(file) if file is not None else 0
                 with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.raw_images import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, write_png, write_tiff
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.decode import decode, open_image
@@ -34,8 +34,29 @@ def by_pillow(pixels: NDArray[Any], mode: str, **options: Any) -> Write:
     def write(path: Path) -> None:
         from_mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[1 if pixels.ndim == 2 else pixels.shape[2]]
         image = Image.fromarray(pixels)
-        image.mode == from_mode or pytest.fail("the test's own picture is of another mode")
+        assert image.mode == from_mode
         (image if mode == from_mode else image.convert(mode)).save(path, **options)
+
+    return write
+
+
+def in_lab(pixels: NDArray[np.uint8]) -> Write:
+    def write(path: Path) -> None:
+        srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        image = ImageCms.profileToProfile(Image.fromarray(pixels), srgb, lab, outputMode="LAB")
+        assert image is not None
+        image.save(path)
+
+    return write
+
+
+def by_libvips(pixels: NDArray[Any], **options: Any) -> Write:
+    def write(path: Path) -> None:
+        import pyvips
+
+        image = pyvips.Image.new_from_array(pixels)
+        deep = image.copy(interpretation="rgb16") if pixels.dtype == np.uint16 else image
+        deep.write_to_file(str(path), **options)
 
     return write
 
@@ -46,6 +67,15 @@ def tiff(pixels: NDArray[Any], **options: Any) -> Write:
 
 def png(levels: NDArray[Any], **options: Any) -> Write:
     return lambda path: write_png(path, levels, **options)
+
+
+def pgm(levels: NDArray[Any]) -> Write:
+    height, width = levels.shape
+
+    def write(path: Path) -> None:
+        path.write_bytes(f"P5 {width} {height} 65535 ".encode() + levels.astype(">u2").tobytes())
+
+    return write
 
 
 def times_alpha(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -158,8 +188,18 @@ ALIKE: dict[str, tuple[str, Write]] = {
     "grey JPEG": ("jpg", by_pillow(SMOOTH[..., 0], "L", quality=80)),
     "CMYK JPEG": ("jpg", by_pillow(SMOOTH, "CMYK", quality=80)),
     "CMYK TIFF": ("tif", by_pillow(SMOOTH, "CMYK")),
-    "YCbCr TIFF": ("tif", by_pillow(SMOOTH, "YCbCr")),
+    "YCbCr TIFF with LZW": ("tif", by_pillow(SMOOTH, "YCbCr", compression="tiff_lzw")),
+    "YCbCr TIFF with deflate": ("tif", by_pillow(SMOOTH, "YCbCr", compression="tiff_adobe_deflate")),
+    "grey JPEG in TIFF": ("tif", by_pillow(SMOOTH[..., 0], "L", compression="jpeg")),
+    "CMYK TIFF with LZW": ("tif", by_pillow(SMOOTH, "CMYK", compression="tiff_lzw")),
+    "RGBA TIFF with deflate": ("tif", by_pillow(EIGHT, "RGBA", compression="tiff_adobe_deflate")),
+    "CIE L*a*b* TIFF": ("tif", in_lab(SMOOTH)),
+    "16 bits in PGM": ("pgm", pgm(DEEP[..., 0])),
     "JPEG in TIFF": ("tif", by_pillow(SMOOTH, "RGB", compression="jpeg")),
+    "WebP in TIFF": ("tif", by_libvips(SMOOTH, compression="webp", Q=80)),
+    "tiles in TIFF": ("tif", by_libvips(SMOOTH, compression="deflate", tile=True, tile_width=16, tile_height=16)),
+    "AVIF": ("avif", by_libvips(SMOOTH)),
+    "AVIF of 10 bits": ("avif", by_libvips(SMOOTH * np.uint16(257), bitdepth=10)),
     "LZW in TIFF": ("tif", by_pillow(SMOOTH, "RGB", compression="tiff_lzw")),
     "palette TIFF": ("tif", by_pillow(SMOOTH, "P")),
     "palette TIFF with alpha": ("tif", by_pillow(EIGHT, "PA")),
@@ -169,7 +209,7 @@ ALIKE: dict[str, tuple[str, Write]] = {
     "lossy WebP": ("webp", by_pillow(SMOOTH, "RGB", quality=60)),
     "lossy WebP with alpha": ("webp", by_pillow(EIGHT, "RGBA", quality=60)),
     "GIF": ("gif", by_pillow(SMOOTH, "RGB")),
-    "ICO": ("ico", by_pillow(EIGHT, "RGBA")),
+    "ICO": ("ico", by_pillow(np.resize(EIGHT, (16, 16, 4)), "RGBA")),
 }
 REFUSED: dict[str, tuple[str, Write, str]] = {
     "floating beyond 1": ("tif", tiff(UNIT * 200), r"floating-point numbers from .* to 19\d\.\d+; 0 to 1"),
@@ -225,6 +265,7 @@ def test_both_readers_see_the_same(tmp_path: Path, case: str) -> None:
     path = write(tmp_path, case)
     pixels = whole(path)
     assert np.array_equal(by_rows(path), pixels) and np.ptp(pixels) > 100
+    assert (pixels.dtype == np.uint16) == any(words in case for words in ("16 bits", "10 bits", "12 bits"))
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -233,3 +274,12 @@ def test_what_is_not_known_is_refused_by_both(tmp_path: Path, case: str) -> None
     for read in (read_image, RowFile.open):
         with pytest.raises(InvalidInput, match=rf"{path.name}: .*{REFUSED[case][2]}"):
             read(path)
+
+
+@pytest.mark.parametrize("mode", ["LAB", "YCbCr"])
+def test_other_colour_spaces_come_back(tmp_path: Path, mode: str) -> None:
+    """To a few levels: both are rounded to 8 bits on the way."""
+    path = tmp_path / "x.tif"
+    (in_lab(SMOOTH) if mode == "LAB" else by_pillow(SMOOTH, mode, compression="tiff_lzw"))(path)
+    off = np.abs(read_image(path).astype(int) - SMOOTH)
+    assert off.mean() < 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from memsr_compiler.images.transparency import extend_bands, extend_colours
+from memsr_compiler.images.transparency import extend_bands, extend_colours, working_bytes
 
 
 def picture(seed: int, height: int, width: int, channels: int, dtype: type) -> NDArray[Any]:
@@ -72,3 +73,17 @@ def test_sums_do_not_overflow(dtype: type) -> None:
     pixels[20:680, 20:630] = 0
     result = extend_colours(pixels, 700)
     assert (result == np.iinfo(dtype).max).all()
+
+
+@pytest.mark.parametrize(
+    ("width", "reach", "channels", "dtype"), [(2000, 20, 3, np.uint8), (900, 44, 3, np.uint16), (500, 44, 1, np.uint8)]
+)
+def test_it_takes_no_more_memory_than_is_said(width: int, reach: int, channels: int, dtype: type) -> None:
+    bands = [picture(i, min(32, reach), width, channels, dtype) for i in range(12)]
+    tracemalloc.start()
+    for _ in extend_bands(iter(bands), reach):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    said = working_bytes(width, channels, np.dtype(dtype).itemsize, reach)
+    assert 0.3 * said < peak <= said
