@@ -14,6 +14,7 @@ from memsr_compiler.errors import ExportError
 from memsr_compiler.files import atomic_write
 
 NAME = ".memsrc-upscale.json"
+UNTIMED = 4  # facts in an entry without the result's time
 
 
 class JournalNotWritten(ExportError):
@@ -47,8 +48,8 @@ class Journal(AbstractContextManager["Journal"]):
 
     Lines of JSON: what is done to every image, as text, with the results of earlier runs by name; then one for each
     result, `[name, [image's path, size, time, result's size]]`.  A result is noted before it takes its name, with its
-    own time: one that is there with this size and time is done, whenever the process was killed, and what somebody
-    else has put there is not taken for it.
+    own time, and with the entry of the one that it replaces: what is there is one of the two, whenever the process was
+    killed, and what somebody else has put there is neither.
     """
 
     def __init__(self, folder: Path, work: str) -> None:
@@ -65,16 +66,21 @@ class Journal(AbstractContextManager["Journal"]):
 
     def has(self, image: ImageState, result: Path) -> bool:
         """Whether the result is there, of this image as it is now."""
-        entry = self._done.get(result.name)
-        return result.is_file() and entry in (_entry(image, result), _entry(image, result, timed=True))
+        if not result.is_file():
+            return False
+        entry, before = _split(self._done.get(result.name))
+        untimed = _describe(image, result)
+        return untimed in (entry, before) or entry == [*untimed, result.stat().st_mtime_ns]
 
     def announce(self, image: ImageState, result: Path, staged: Path) -> None:
         """Note that a file will take its name as a result."""
-        self._add(result.name, _entry(image, staged, timed=True))
+        entry, before = _split(self._done.get(result.name))
+        known = entry if entry and len(entry) == UNTIMED else before
+        self._add(result.name, [*_describe(image, staged), staged.stat().st_mtime_ns, known])
 
     def confirm(self, image: ImageState, result: Path) -> None:
         """Note that it has."""
-        self._add(result.name, _entry(image, result))
+        self._add(result.name, _describe(image, result))
 
     def _add(self, name: str, entry: list[Any]) -> None:
         try:
@@ -111,9 +117,15 @@ def _read(path: Path, work: str) -> dict[str, Any]:
     return done
 
 
-def _entry(image: ImageState, result: Path, *, timed: bool = False) -> list[Any]:
-    status = result.stat()
-    return [image.path, image.size, image.time, status.st_size, *([status.st_mtime_ns] if timed else [])]
+def _describe(image: ImageState, result: Path) -> list[Any]:
+    return [image.path, image.size, image.time, result.stat().st_size]
+
+
+def _split(entry: Any) -> tuple[Any, Any]:
+    """An entry, and that of the result which it was to replace."""
+    if isinstance(entry, list) and len(entry) == UNTIMED + 2:
+        return entry[:-1], entry[-1]
+    return entry, None
 
 
 def _encode(content: object) -> bytes:

@@ -257,7 +257,7 @@ def test_what_does_not_fit_on_the_disk_takes_no_room_from_the_others(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forks")
 def test_a_folder_that_is_killed_goes_on_wherever_that_is(model: Path, tmp_path: Path) -> None:
-    """Before and after every renaming and durable write, and at 20 random moments: always the same in the end."""
+    """Before every renaming, removal and durable write, and at 20 random moments: always the same in the end."""
     photos = tmp_path / "photos"
     photos.mkdir()
     write(photos / "a.png", 40, 40)
@@ -269,7 +269,7 @@ def test_a_folder_that_is_killed_goes_on_wherever_that_is(model: Path, tmp_path:
     )
     assert done.returncode == 0, done.stderr
     points, _, kills = done.stdout.split()[:3]
-    assert int(points) >= 12 and kills == "20"
+    assert int(points) >= 12 and int(kills) >= 20
 
 
 def test_a_second_process_on_the_folder_is_told(run: Run, model: Path, photos: Path, tmp_path: Path) -> None:
@@ -327,7 +327,17 @@ def test_a_result_that_was_announced_is_done_only_as_it_was(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"\n", b"[]\n", b"{}\n", b"[" * 100_000, b'{"work": "x2", "done": 3}\n', b"\xff\n"]
+    "damage",
+    [
+        b"",
+        b"\n",
+        b"[]\n",
+        b"{}\n",
+        b"[" * 100_000,
+        b'{"work": "x2", "done": 3}\n',
+        b'{"work": "x2", "done": {"image": 3}}\n',
+        b"\xff\n",
+    ],
 )
 def test_a_damaged_journal_is_an_empty_one(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / NAME).write_bytes(damage)

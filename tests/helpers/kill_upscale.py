@@ -1,8 +1,9 @@
 """Kills `memsrc upscale` of a folder again and again: python kill_upscale.py MODEL PHOTOS PLACE [KILLS] [SEED].
 
-Imports once and forks for each run, so that a kill costs a fraction of a second.  First, it kills before and after each
-renaming, removal and durable write of a run; then at random moments.  After each kill a run has to complete, with the
-results of a run that was left alone, bit for bit, and nothing else in the folder.  Writes how many of each there were.
+Imports once and forks for each run, so that a kill costs a fraction of a second.  First, it kills before each
+renaming, removal and durable write of a run, one after the other; then at random moments.  After the kills a run has to
+complete, with the results of a run that was left alone, bit for bit, and nothing else in the folder.  Writes how many
+kills there were.
 """
 
 from __future__ import annotations
@@ -51,20 +52,17 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir() if path.name != JOURNAL}
 
 
-def die_at(number: int, after: bool) -> Callable[[], None]:
-    """Kill the process itself at the number-th of the points, before or after it."""
+def die_at(number: int) -> Callable[[], None]:
+    """Kill the process itself before the number-th of the points."""
     count = 0
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any, **options: Any) -> Any:
             nonlocal count
             count += 1
-            if count == number and not after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = function(*arguments, **options)
             if count == number:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            return function(*arguments, **options)
 
         return counted
 
@@ -76,32 +74,33 @@ def die_at(number: int, after: bool) -> Callable[[], None]:
 
 
 def main(model: Path, photos: Path, place: Path, kills: int, seed: int) -> None:
+    """Kill at every point, and so many times at random."""
     begun = time.monotonic()
     finish(model, photos, place / "undisturbed")
     seconds = time.monotonic() - begun
     expected = contents(place / "undisturbed")
     assert len(expected) == len(os.listdir(photos))
     points = 0
-    for after in (False, True):
-        for number in range(1, 1000):
-            out = place / f"point {number} {after}"
-            child = start(model, photos, out, die_at(number, after))
-            if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
-                break  # there are no more points
-            points += 1
-            finish(model, photos, out)
-            assert contents(out) == expected, f"other results after a kill at point {number}, after: {after}"
+    while True:
+        out = place / f"point {points + 1}"
+        child = start(model, photos, out, die_at(points + 1))
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+            break  # there are no more
+        points += 1
+        finish(model, photos, out)
+        assert contents(out) == expected, f"other results after a kill at point {points}"
     chance = random.Random(seed)
-    for i in range(kills):
-        out = place / f"random {i}"
-        for _ in range(chance.choice((1, 1, 2, 3))):  # some die again while they go on
+    killed = 0
+    while killed < kills:
+        out = place / f"random {killed}"
+        for _ in range(chance.choice((1, 1, 2, 3))):  # some are killed again while they go on
             child = start(model, photos, out)
             time.sleep(chance.uniform(0, seconds))
             os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         finish(model, photos, out)
-        assert contents(out) == expected, f"other results after random kill {i}"
-    sys.stdout.write(f"{points} points, {kills} random, undisturbed {seconds:.2f} s\n")
+        assert contents(out) == expected, f"other results after random kill {killed}"
+    sys.stdout.write(f"{points} points, {killed} random, undisturbed {seconds:.2f} s\n")
 
 
 if __name__ == "__main__":
