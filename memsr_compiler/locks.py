@@ -86,6 +86,21 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
             os.close(handle)
 
 
+@contextlib.contextmanager
+def keep_temporary_files() -> Iterator[None]:
+    """Let the temporary files of other libraries go to a folder of ours, which goes with them, sooner or later.
+
+    For commands, which are alone in their process: the place is the whole process's.
+    """
+    before = tempfile.tempdir
+    with temporary_folder(Path(tempfile.gettempdir())) as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
 def _take(folder: Path) -> int | None:
     """A handle that holds the folder; None where there are no locks."""
     if fcntl is None:

@@ -7,6 +7,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ def process(what: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     program = (
         "import sys\nfrom pathlib import Path\n"
         "from memsr_compiler.files import atomic_write, atomic_write_together\n"
-        "from memsr_compiler.locks import hold_folder, temporary_folder\n"
+        "from memsr_compiler.locks import hold_folder, keep_temporary_files, temporary_folder\n"
         "folder = Path(sys.argv[1])\n"
         f"def wait():\n    print('there', flush=True)\n    sys.stdin.read()\n{what}\n"
     )
@@ -160,3 +161,19 @@ def test_without_locks_nobody_is_kept_out_and_nothing_removed(tmp_path: Path, mo
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be written"), locks.hold_folder(tmp_path / "nowhere"):
         raise AssertionError("it is not there")
+
+
+def test_temporary_files_of_other_libraries_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    theirs = "with keep_temporary_files():\n    tempfile.mkdtemp()\n    wait()"
+    with process(f"import tempfile\ntempfile.tempdir = str(folder)\n{theirs}", tmp_path) as other:
+        left = names(tmp_path)
+        with locks.keep_temporary_files():
+            Path(tempfile.mkdtemp(), "file").write_text("x")
+            assert len(names(tmp_path)) == 2
+        assert names(tmp_path) == left and tempfile.gettempdir() == str(tmp_path)
+        other.kill()
+        other.wait()
+        with locks.keep_temporary_files():
+            assert len(names(tmp_path)) == 1
+    assert names(tmp_path) == []

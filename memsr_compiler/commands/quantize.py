@@ -18,6 +18,7 @@ from memsr_compiler.commands.student_common import read_material
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
 from memsr_compiler.evaluation.scores import enlarge, mean_psnr
+from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.reports.text import format_decibels
@@ -61,9 +62,9 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         enlarge(model.network, takes, tests.images[0])  # raises now, not after the work
     with talk.progress(2) as step:
         step("quantising")
-        written = quantize(
-            options.model, options.out, images, takes=takes, cost=count_cost(NetworkFile(options.model))[1]
-        )
+        cost = count_cost(NetworkFile(options.model))[1]
+        with keep_temporary_files():  # ONNX Runtime's
+            written = quantize(options.model, options.out, images, takes=takes, cost=cost)
         step("running both")
         pair = tuple(open_onnx(path, threads=1) for path in (options.model, options.out))
         costs = _compare(pair[0], pair[1], tests, takes, size)
