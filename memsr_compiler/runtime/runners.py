@@ -71,24 +71,25 @@ class OrtNetwork:
         self.engine = f"ONNX Runtime, {provider}"
         try:
             self._session = start_session(Path(path), _options(ort, threads), provider)
+            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            names = [value.name for value in (*inputs, *outputs)]
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except MemsrError:
             raise
-        except Exception as error:  # ONNX Runtime raises its own types, one for each status code
+        except Exception as error:  # ONNX Runtime raises its own types, one for each status code; names may be no text
             raise InvalidInput(f"{path}: ONNX Runtime cannot load it: {first_line(error)}") from None
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise InvalidInput(
                 f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one image in, one out is wanted"
             )
         if inputs[0].type not in _FLOATS:
             raise InvalidInput(f"{path}: takes {inputs[0].type}, not floating-point images")
-        self._name = inputs[0].name
+        self._name, result = names
         self.precision = _FLOATS[inputs[0].type]
         integers = _holds_integers(Path(path))
         numbers = INTEGERS if integers else str(self.precision).removeprefix("torch.")
         self.arithmetic = name_arithmetic(numbers, "ONNX Runtime", provider)
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._bound = _Binding(ort, self._session, inputs[0].name, outputs[0].name, _device(provider))
+        self._bound = _Binding(ort, self._session, self._name, result, _device(provider))
 
     def __call__(self, x: Tensor) -> Tensor:
         with _explain_misfit(x):
