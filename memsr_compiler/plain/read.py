@@ -136,7 +136,7 @@ def _read_safetensors(file: BinaryIO) -> PlainFile:
         parsed = json.loads(text)
         metadata = {str(key): str(value) for key, value in parsed.get("__metadata__", {}).items()}
     except (ValueError, AttributeError, RecursionError) as error:
-        raise InvalidInput(f"its header is damaged ({error}). {REGAIN}") from None
+        raise InvalidInput(f"its header is damaged ({first_line(error)}). {REGAIN}") from None
     if PLAIN_FORMAT_KEY not in metadata:
         raise InvalidInput(f"is no plain network of ours; perhaps it is a teacher. {_MAKE_ONE}")
     metadata.pop("header_sha256", None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memsr_compiler.errors import CertificateError
+from memsr_compiler.errors import CertificateError, first_line
 from memsr_compiler.ir import Meaning, Part
 
 FORMAT = "memsr certificate 1"
@@ -83,7 +83,9 @@ class Certificate:
             low, high = (float(v) for v in data["input_range"])
             return Certificate(str(data["teacher_sha256"]), str(data["plain_sha256"]), (low, high), stages)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise CertificateError(f"not a certificate ({type(error).__name__}: {error}); convert again") from None
+            raise CertificateError(
+                f"not a certificate ({type(error).__name__}: {first_line(error)}); convert again"
+            ) from None
 
 
 def _pack(m: Meaning) -> dict[str, Any]:

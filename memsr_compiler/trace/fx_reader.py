@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.torch_ops import activation, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
@@ -143,7 +143,7 @@ class _Reader:
         try:
             value = WORDS[name](self.builder, *args, **kwargs)
         except (TypeError, AttributeError, IndexError) as error:
-            self.builder.give_up(f"called in a way that is not read ({error})")
+            self.builder.give_up(f"called in a way that is not read ({first_line(error)})")
         return self._store(node, name, inplace, value)
 
     def _store(self, node: fx.Node, name: str, inplace: bool, value: Any) -> _Cell:
@@ -238,7 +238,7 @@ def _compute(node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
             return getattr(operator, _word(node))(*args)
         return node.target(*args, **kwargs)
     except (TypeError, RuntimeError, ValueError, AttributeError) as error:
-        raise Unreadable(f"{_word(node)}: cannot be computed beforehand: {error}") from None
+        raise Unreadable(f"{_word(node)}: cannot be computed beforehand: {first_line(error)}") from None
 
 
 def _leaves(values: Any) -> Iterator[Any]:
