@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 NETWORKS ?= 5000
+MUTATIONS ?= 3000
 
 bin := $(VENV)/bin
 install := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -47,8 +48,9 @@ test-processors: $(VENV)/.installed-dev  ## The tests as processors without AVX5
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(bin)/python -m pytest --numprocesses $(JOBS)
 	$(bin)/python -m pytest --numprocesses $(JOBS) --without-mkldnn
 
-fuzz: $(VENV)/.installed-dev  ## Compile 5,000 random networks and compare (NETWORKS=n for another number)
+fuzz: $(VENV)/.installed-dev  ## Compile 5,000 random networks and compare; damage 3,000 files of each kind (NETWORKS=n MUTATIONS=n)
 	$(bin)/python -m pytest --numprocesses $(JOBS) tests/whole/test_fuzz.py --networks $(NETWORKS)
+	MEMSR_MUTATIONS=$(MUTATIONS) $(bin)/python -m pytest --numprocesses $(JOBS) tests/whole/test_fuzz_files.py
 
 mutants: $(VENV)/.installed-dev  ## Make small mistakes in passes, analysis, proof and kernels; their tests must notice each
 	$(bin)/python tests/mutants.py --jobs $(JOBS)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from memsr_compiler.commands.command import option_values
 from memsr_compiler.commands.output import Talk, is_first
 from memsr_compiler.commands.training_options import TrainingOptions
-from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.files import atomic_write
 from memsr_compiler.locks import hold_folder
@@ -237,7 +237,9 @@ def _read_data(path: Path) -> Data:
         content: Data = json.loads(path.read_bytes())
         return {str(kind): dict(names) for kind, names in content.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InvalidInput(f"{path}: is damaged ({error}); remove it to go on without comparing data") from None
+        raise InvalidInput(
+            f"{path}: is damaged ({first_line(error)}); remove it to go on without comparing data"
+        ) from None
 
 
 def record_of(*options: object) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from memsr_compiler.errors import InvalidInput, say_missing
+from memsr_compiler.errors import InvalidInput, first_line, say_missing
 from memsr_compiler.files import list_files
 from memsr_compiler.images.decode import decode, open_image
 from memsr_compiler.locks import temporary_file
@@ -83,7 +83,7 @@ def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
             file.close()
             staged.replace(path)
     except (OSError, ValueError, KeyError) as error:  # KeyError: no format has this extension, or Pillow only reads it
-        raise InvalidInput(f"{path}: not written ({error}). Check folder and extension.") from error
+        raise InvalidInput(f"{path}: not written ({first_line(error)}). Check folder and extension.") from error
 
 
 def png(image: NDArray[Any]) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import numbers_sha256, stack_sha256
 from memsr_compiler.plain.info import PlainInfo
 
@@ -138,7 +138,9 @@ class Manifest:
             )
             canonical = manifest.to_strings() == dict(text)
         except (KeyError, ValueError, TypeError, RecursionError, OverflowError) as error:
-            raise InvalidInput(f"its metadata are damaged ({type(error).__name__}: {error}). {REGAIN}") from None
+            raise InvalidInput(
+                f"its metadata are damaged ({type(error).__name__}: {first_line(error)}). {REGAIN}"
+            ) from None
         if not canonical:
             raise InvalidInput(f"its metadata are not as they were written. {REGAIN}")
         manifest.check()

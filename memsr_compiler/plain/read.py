@@ -19,7 +19,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from memsr_compiler.errors import CertificateError, InvalidInput
+from memsr_compiler.errors import CertificateError, InvalidInput, first_line
 from memsr_compiler.files import open_file, read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY, QUANTIZED_KEY, REGAIN, Manifest, Numbers, certificate_path
 from memsr_compiler.plain.onnx_model import DIGEST_KEY, NO_DIGEST, OPSETS, build_skeleton
@@ -144,7 +144,7 @@ def _read_safetensors(file: BinaryIO) -> PlainFile:
         parsed = json.loads(text)
         metadata = {str(key): str(value) for key, value in parsed.get("__metadata__", {}).items()}
     except (ValueError, AttributeError, RecursionError) as error:
-        raise InvalidInput(f"its header is damaged ({error}). {REGAIN}") from None
+        raise InvalidInput(f"its header is damaged ({first_line(error)}). {REGAIN}") from None
     if PLAIN_FORMAT_KEY not in metadata:
         raise InvalidInput(f"is no plain network of ours; perhaps it is a teacher. {_MAKE_ONE}")
     metadata.pop("header_sha256", None)
@@ -225,8 +225,11 @@ def _require_skeleton(model: ModelProto, manifest: Manifest, location: str) -> N
     same = opset in OPSETS and model.metadata_props[-1].key == DIGEST_KEY
     if same:
         model.metadata_props[-1].value = NO_DIGEST
-        written = build_skeleton(manifest, opset, location)
-        same = model.SerializeToString(deterministic=True) == written.SerializeToString(deterministic=True)
+        try:
+            written = build_skeleton(manifest, opset, location).SerializeToString(deterministic=True)
+        except ValueError as error:  # protobuf reads text that is none, and does not write it
+            raise InvalidInput(f"its metadata are damaged ({first_line(error)}). {REGAIN}") from None
+        same = model.SerializeToString(deterministic=True) == written
     if not same:
         raise InvalidInput(f"its graph is not the one that its metadata describe. {REGAIN}")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memsr_compiler.errors import CertificateError
+from memsr_compiler.errors import CertificateError, first_line
 from memsr_compiler.ir import Meaning, Part
 
 FORMAT = "memsr certificate 1"
@@ -98,7 +98,9 @@ class Certificate:
             if certificate.to_json() != text:
                 raise CertificateError("is not as it was written; convert again")
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise CertificateError(f"not a certificate ({type(error).__name__}: {error}); convert again") from None
+            raise CertificateError(
+                f"not a certificate ({type(error).__name__}: {first_line(error)}); convert again"
+            ) from None
         return certificate
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.errors import CertificateError
+from memsr_compiler.errors import CertificateError, first_line
 from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.forms import (
     HeldLevel,
@@ -60,7 +60,7 @@ def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) 
     try:
         return _check(teacher, layers, certificate)
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise CertificateError(f"the certificate is malformed ({type(error).__name__}: {error})") from error
+        raise CertificateError(f"the certificate is malformed ({type(error).__name__}: {first_line(error)})") from error
 
 
 def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> Checked:

@@ -90,7 +90,7 @@ def takes_of(metadata: Mapping[str, str]) -> Takes | None:
         low, high = metadata["input_range"].split()
         return Takes(int(metadata["scale"]), int(metadata["channels"]), (float(low), float(high)))
     except (KeyError, ValueError) as error:
-        raise InvalidInput(f"its metadata are damaged ({error}); quantize again") from None
+        raise InvalidInput(f"its metadata are damaged ({first_line(error)}); quantize again") from None
 
 
 def cost_of_quantized(path: str | Path) -> Cost | None:

@@ -77,6 +77,9 @@ class OrtNetwork:
         self.engine = f"ONNX Runtime, {provider}"
         self._session = _start(path, Path(path), _options(ort, threads), provider)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        with _explain_refusal(path):  # names may be no text
+            names = [value.name for value in (*inputs, *outputs)]
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         if len(inputs) != 1 or len(outputs) != 1:
             raise InvalidInput(
                 f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one image in, one out is wanted"
@@ -94,13 +97,12 @@ class OrtNetwork:
                 self.sizes = (None, None, None)
         self.fixed = self.sizes[1:]
         self.channels = inputs[0].shape[1] if len(inputs[0].shape) == 4 else None
-        self._name = inputs[0].name
+        self._name, result = names
         self.precision = _FLOATS[inputs[0].type]
         integers = _holds_integers(Path(path))
         numbers = INTEGERS if integers else str(self.precision).removeprefix("torch.")
         self.arithmetic = name_arithmetic(numbers, "ONNX Runtime", provider)
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._bound = _Binding(ort, self._session, inputs[0].name, outputs[0].name, _device(provider))
+        self._bound = _Binding(ort, self._session, self._name, result, _device(provider))
 
     def __call__(self, x: Tensor) -> Tensor:
         with _explain_misfit(x):
@@ -187,8 +189,14 @@ class TorchNetwork:
 
 
 def _start(name: str | Path, model: Path | bytes, options: Any, provider: Provider) -> Any:
-    try:
+    with _explain_refusal(name):
         return start_session(model, options, provider)
+
+
+@contextlib.contextmanager
+def _explain_refusal(name: str | Path) -> Iterator[None]:
+    try:
+        yield
     except MemsrError:
         raise
     except Exception as error:  # ONNX Runtime raises its own types, one for each status code

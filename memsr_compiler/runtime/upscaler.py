@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.read import PlainFile, read_plain_file
 from memsr_compiler.quantities import Amount, count, size_in_bytes
@@ -251,7 +251,7 @@ def _as_array(image: object, channels: int) -> Pixels:
     try:
         array = np.asarray(image)
     except (TypeError, ValueError) as error:  # numpy's, for lists of different lengths
-        raise InvalidInput(f"the image is no array ({error}); {wanted}") from None
+        raise InvalidInput(f"the image is no array ({first_line(error)}); {wanted}") from None
     if array.dtype.name not in PEAKS and not np.issubdtype(array.dtype, np.floating):
         raise InvalidInput(f"image of dtype {array.dtype}; {wanted}")
     planes = array[..., None] if array.ndim == 2 else array

@@ -213,7 +213,9 @@ def _checkpoint(data: bytes, allow_pickle: bool) -> object:
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # said below if it matters
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=not allow_pickle)
     except (ImportError, AttributeError) as error:
-        raise InvalidInput(f"needs code that is not installed here ({error}). Put it on PYTHONPATH.") from error
+        raise InvalidInput(
+            f"needs code that is not installed here ({first_line(error)}). Put it on PYTHONPATH."
+        ) from error
     except pickle.UnpicklingError as error:
         raise RefusedPickle(
             "PyTorch's reader of weights does not know its pickle: it is damaged, or of another protocol "
@@ -280,7 +282,7 @@ def import_factory(arch: str) -> Callable[..., object]:
             factory = getattr(factory, part)
     except Exception as error:  # importing runs the user's code, which may raise anything
         raise InvalidInput(
-            f"--arch {arch}: cannot be imported ({type(error).__name__}: {error}). Check PYTHONPATH."
+            f"--arch {arch}: cannot be imported ({type(error).__name__}: {first_line(error)}). Check PYTHONPATH."
         ) from error
     if not callable(factory):
         raise InvalidInput(f"--arch {arch}: is a {type(factory).__name__}, not something to call.")

@@ -79,7 +79,9 @@ def suspicions(data: bytes) -> list[str]:
         reasons += _json_suspicions(json.loads(contents["models/model.json"]))
         samples = contents["data/sample_inputs/model.pt"]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"an incomplete archive of torch.export ({type(error).__name__}: {error})") from error
+        raise InvalidInput(
+            f"an incomplete archive of torch.export ({type(error).__name__}: {first_line(error)})"
+        ) from error
     if samples:
         # Any other format would be unpickled as well, by older code with more ways in.
         imported = foreign_imports(samples) if samples.startswith(archive.MAGIC) else ["(not a zip archive)"]
@@ -99,7 +101,7 @@ def load_exported(data: bytes) -> nn.Module:
             program = torch.export.load(io.BytesIO(data)).run_decompositions({})
             module: nn.Module = program.module(check_guards=False)
     except Exception as error:  # torch raises whatever the damage leads to
-        raise InvalidInput(f"torch.export cannot load it ({type(error).__name__}: {error})") from error
+        raise InvalidInput(f"torch.export cannot load it ({type(error).__name__}: {first_line(error)})") from error
     for part in module.modules():
         part.training = False  # an exported module refuses eval(): its mode was fixed when it was exported
     return module

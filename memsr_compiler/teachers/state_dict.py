@@ -146,7 +146,7 @@ def call(build: Callable[..., object], options: Mapping[str, object], name: str)
     except InvalidInput:
         raise
     except Exception as error:  # whatever the builder's own code raises
-        raise InvalidInput(f"--arch {name}: does not build ({type(error).__name__}: {error}).") from error
+        raise InvalidInput(f"--arch {name}: does not build ({type(error).__name__}: {first_line(error)}).") from error
     if not isinstance(network, nn.Module):
         raise InvalidInput(f"--arch {name}: returned a {type(network).__name__}, not a torch.nn.Module.")
     return network

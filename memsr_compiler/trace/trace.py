@@ -94,7 +94,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         _attempt(model, SYMBOLIC, dict.fromkeys(errors, ()), input_range)  # its refusal, if there is one, says more
         channels, error = next(iter(errors.items()))
         raise UnsupportedModel(
-            f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {error}; "
+            f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {first_line(error)}; "
             "give the module that takes one image, whatever its height and width"
         )
     problems: dict[str, Exception] = {}

@@ -1,0 +1,217 @@
+"""Every kind of file that a command reads: how a small one is made, how it is read, and what then was in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from helpers.plain_files import reseal, teacher, tiny
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from memsr_compiler.commands import config_file, resume
+from memsr_compiler.commands.resume import Journal
+from memsr_compiler.images.files import read_image
+from memsr_compiler.images.streams import RowFile
+from memsr_compiler.lowering.compile import compile_to_plain
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.write import export_onnx, save_plain
+from memsr_compiler.quantization.quantize import cost_of_quantized, quantize
+from memsr_compiler.runtime.runners import OrtNetwork
+from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.trace.trace import trace
+from memsr_compiler.training import checkpoints
+
+MOST_PIXELS = 1 << 22
+SIDE = 16  # of the images
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    make        writes one into a folder, and gives its path
+    read        what is in it, to be compared
+    protected   whether every change of that can be told, by a checksum or a hash
+    repair      makes hashes fit again, as somebody would who changes a file on purpose
+    """
+
+    make: Callable[[Path], Path]
+    read: Callable[[Path], object]
+    protected: bool
+    repair: Callable[[bytes], bytes] = bytes
+
+
+class Exported(nn.Module):
+    """What an exported network may hold: weights, a buffer and a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.gain: torch.Tensor
+        self.register_buffer("gain", torch.full((1,), 2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pixel_shuffle(self.conv(x) * self.gain, 2)
+
+
+def _make_file(name: str, write: Callable[[Path], object], folder: Path) -> Path:
+    write(folder / name)
+    return folder / name
+
+
+def _kind(name: str, write: Callable[[Path], object], read: Callable[[Path], object], *, protected: bool) -> Kind:
+    return Kind(partial(_make_file, name, write), read, protected)
+
+
+# -- teachers
+
+
+def _read_state(path: Path) -> object:
+    read = read_teacher(path, probe=False)
+    digest = hashlib.sha256()
+    for name, value in read.module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + value.numpy().tobytes())
+    return digest.hexdigest(), read.family, sorted(read.hyper.items()), read.input_range
+
+
+def _read_graph(path: Path) -> object:
+    return trace(read_teacher(path, probe=False).module).graph.sha256()
+
+
+def _export(path: Path) -> None:
+    torch.manual_seed(2)
+    free = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    torch.export.save(torch.export.export(Exported().eval(), (torch.rand(2, 1, 6, 7),), dynamic_shapes=(free,)), path)
+
+
+def _wrapped() -> dict[str, Any]:
+    state = teacher().state_dict()
+    return {"epoch": 3, "params": {key: value * 2 for key, value in state.items()}, "params_ema": state}
+
+
+def _without_metadata(path: Path) -> None:
+    """A network for anybody's reader, with names and numbers alone."""
+    import onnx
+
+    export_onnx(tiny(), path)
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+
+
+# -- networks of ours
+
+
+def _read_plain(path: Path) -> object:
+    net = load_plain(path)
+    return net.sha256(), net.info, net.certificate
+
+
+def _certified_plain(folder: Path) -> Path:
+    return export_onnx(compile_to_plain(teacher(), align=4), folder / "net.onnx").path
+
+
+def _certificate(folder: Path) -> Path:
+    return _certified_plain(folder).with_suffix(".cert.json")
+
+
+def _quantized(path: Path) -> None:
+    source = path.with_name("source.onnx")
+    net = compile_to_plain(teacher(), align=4)
+    export_onnx(net, source)
+    torch.manual_seed(3)
+    quantize(source, path, images=[torch.rand(1, 1, 12, 12)], takes=Takes(2, 1, (0.0, 1.0)))
+
+
+def _read_quantized(path: Path) -> object:
+    network = OrtNetwork(path)
+    return cost_of_quantized(path), sorted(network.metadata.items()), network(torch.full((1, 1, 4, 4), 0.5)).tolist()
+
+
+# -- what runs leave
+
+
+def _read_checkpoint(path: Path) -> object:
+    state = checkpoints.load(path)
+    return state["step"], state["objective"]["weight"].tolist()
+
+
+def _write_journal(path: Path) -> None:
+    lines = [
+        json.dumps({"work": "x2", "done": {"a.png": ["/a.png", 1, 2, 3]}}),
+        json.dumps(["b.png", ["/b.png", 4, 5, 6]]),
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _read_journal(path: Path) -> object:
+    with Journal(path.parent, "x2") as journal:
+        return repr(journal._done)
+
+
+def _read_options(path: Path) -> object:
+    known = {name: name for name in ("steps", "rate", "data", "arch_args", "quiet")}
+    return config_file.read_settings(path, known, "memsrc train")
+
+
+OPTIONS = "# a run\nsteps: 400\nrate: 2e-4\ndata: 'folder/photographs'\narch_args: [blocks=1, channels=4]\nquiet: yes\n"
+
+
+# -- images
+
+
+def _draw(path: Path, **options: Any) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def _read_whole(path: Path) -> object:
+    return read_image(path, most_pixels=MOST_PIXELS).tobytes()
+
+
+def _read_rows(path: Path) -> object:
+    file = RowFile.open(path, most_pixels=MOST_PIXELS)
+    return b"".join(rows.tobytes() for rows in file.bands(8)), file.width, file.channels
+
+
+KINDS: dict[str, Kind] = {
+    "state dict": _kind("t.pt", lambda p: torch.save(teacher().state_dict(), p), _read_state, protected=True),
+    "wrapped state dict": _kind("t.pth", lambda p: torch.save(_wrapped(), p), _read_state, protected=True),
+    "legacy state dict": _kind(
+        "t.pt",
+        lambda p: torch.save(teacher().state_dict(), p, _use_new_zipfile_serialization=False),
+        _read_state,
+        protected=False,
+    ),
+    "safetensors": _kind("t.safetensors", lambda p: save_file(teacher().state_dict(), p), _read_state, protected=False),
+    "exported": _kind("t.pt2", _export, _read_graph, protected=True),
+    "foreign onnx": _kind("t.onnx", _without_metadata, _read_graph, protected=False),
+    "plain safetensors": _kind("n.safetensors", lambda p: save_plain(tiny("bicubic"), p), _read_plain, protected=True),
+    "plain onnx": Kind(_certified_plain, _read_plain, True),
+    "plain onnx, sealed again": Kind(_certified_plain, _read_plain, False, reseal),
+    "certificate": Kind(_certificate, lambda p: _read_plain(p.parent / "net.onnx"), True),
+    "network in 8 bits": _kind("q.onnx", _quantized, _read_quantized, protected=False),
+    "checkpoint": _kind(
+        "step-00000004.ckpt",
+        lambda p: checkpoints.save({"step": 4, "objective": nn.Linear(3, 3).state_dict()}, p),
+        _read_checkpoint,
+        protected=True,
+    ),
+    "journal": _kind(resume.NAME, _write_journal, _read_journal, protected=False),
+    "options": _kind("a.yaml", lambda p: p.write_text(OPTIONS), _read_options, protected=False),
+    **{
+        f"{ending}, {how}": _kind(f"i.{ending}", _draw, read, protected=ending == "png")
+        for ending in ("png", "jpg", "webp", "tif", "bmp")
+        for how, read in (("whole", _read_whole), ("by rows", _read_rows))
+    },
+}
