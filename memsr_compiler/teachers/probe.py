@@ -24,7 +24,7 @@ from memsr_compiler.images.metrics import luma
 from memsr_compiler.images.resize import resize
 from memsr_compiler.teachers.teacher import Range, measure_takes
 
-NEAR = 6.0
+NEAR = 5.0
 """Decibels that a network may stay behind bicubic interpolation and still be taken for one that is read rightly."""
 
 CLEAR = 1.0
@@ -61,14 +61,15 @@ class Choice:
              photograph; several: more than one does, about as well, and not the first; untried: the network does not
              run on photographs
     words    decibels of each
+    gain     those of the chosen one over bicubic interpolation
     """
 
     index: int
     outcome: Literal["kept", "taken", "none", "several", "untried"]
     words: str = ""
+    gain: float = math.inf
 
 
-@torch.no_grad()
 def choose(readings: Iterable[Reading]) -> Choice:
     """Choose among the readings, of which the first is the usual one, by a photograph."""
     words: list[str] = []
@@ -84,10 +85,12 @@ def choose(readings: Iterable[Reading]) -> Choice:
         words.append(reading.words)
         departures.append(reading.departures)
         scores.append(score)
-    index, outcome = _decide(departures, [score - bicubic for score, bicubic in scores])
-    return Choice(index, outcome, _compare(words, scores, index))
+    gains = [score - bicubic for score, bicubic in scores]
+    index, outcome = _decide(departures, gains)
+    return Choice(index, outcome, _compare(words, scores, index), gains[index])
 
 
+@torch.no_grad()
 def restore(network: Network, input_range: Range) -> tuple[float, float]:
     """PSNR in dB of a photograph made smaller and enlarged again, by the network and by bicubic interpolation.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.teachers.families.base import Family
-from memsr_compiler.teachers.probe import Choice, Network, Reading, choose
+from memsr_compiler.teachers.probe import CLEAR, Choice, Network, Reading, choose
 from memsr_compiler.teachers.remarks import Remarks
 from memsr_compiler.teachers.state_dict import assemble, unsaid_arguments
 from memsr_compiler.teachers.teacher import Range, Teacher, assume_range
@@ -178,9 +178,10 @@ def _tell(choice: Choice, variants: Sequence[Variant], path: Path) -> None:
     if choice.outcome == "taken":
         departs = ", ".join(variants[choice.index].departs(variants[0]).values())
         log.warning("%s: taken: %s, since so it restores a photograph to %s", path, departs, choice.words)
-    if choice.outcome in UNCLEAR:
-        what = UNCLEAR[choice.outcome]
-        log.warning("%s: %s: %s; if it is for super-resolution, say its --input-range", path, what, choice.words)
+    what = UNCLEAR.get(choice.outcome, "restores a photograph no better than bicubic interpolation")
+    if choice.outcome in UNCLEAR or choice.gain < CLEAR:
+        way_out = "if it is trained to enlarge, it is read wrongly: say its --input-range or --arch-args"
+        log.warning("%s: %s: %s; %s", path, what, choice.words, way_out)
 
 
 def _refuse(readings: Readings, usual: Teacher, choice: Choice) -> NoReturn:

@@ -244,6 +244,17 @@ def test_a_prelu_stack_is_read_with_the_skip_that_it_was_trained_with(image_skip
     assert teacher.assumed[0] == f"image_skip {image_skip}"
 
 
+def test_a_network_that_does_no_better_than_bicubic_is_doubted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_teacher(save(enlarging(image_skip=True), tmp_path / "a.pth"))
+    assert "a.pth: restores a photograph no better than bicubic interpolation: 2" in caplog.text
+    assert "it is read wrongly: say its --input-range or --arch-args" in caplog.text
+    caplog.clear()
+    read_teacher(SHIPPED)
+    assert not caplog.text
+
+
 # -- networks that say what they compute, but not in which range -------------------------------------------------
 
 
