@@ -168,6 +168,12 @@ def _recognise(state: StateDict, only: Family | None, options: Mapping[str, obje
             f"{_nearest(state, [only]) or f'. {_wants(only, state)}'}. Give its "
             "size with --arch-args NAME=VALUE to be told all that differs, or choose another --arch."
         )
+    stacks = [family.name for family in FAMILIES if family.only_named and _matches(state, family)]
+    if stacks:
+        raise UnknownKeys(
+            f"the keys ({some(state)}) are those of {some(stacks)}, and of any other stack of layers. If it is that, "
+            f"say --arch {stacks[0]}; else give the code that builds it with --arch package.module:factory."
+        )
     tried = ", ".join(family.name for family in FAMILIES)
     raise UnknownKeys(
         f"the keys ({some(state)}) are not those of {tried}{_nearest(state, FAMILIES)}. Name the network with --arch "
