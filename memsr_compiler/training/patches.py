@@ -98,10 +98,11 @@ def prepare_photographs(
             on_image(path.name)
         try:
             photograph = _prepare(path, cache, scale)
-        except (InvalidInput, OSError):  # the second where it has vanished
+        except (InvalidInput, OSError) as error:  # the second where it has vanished
             unreadable += 1
             if warn is not None:
-                warn(f"{path}: not a readable image, passed over")
+                why = str(error).rstrip(".") if isinstance(error, InvalidInput) else f"{path}: not a readable image"
+                warn(f"{why}; passed over")
             continue
         if min(photograph.size) >= patch * scale:
             photographs.append(photograph)
