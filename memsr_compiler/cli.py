@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from memsr_compiler.commands.command import command
+from memsr_compiler.commands.command import SomeNotDone, command
 from memsr_compiler.commands.config_file import SOURCE
 from memsr_compiler.commands.example import Incomplete, complete, suggest
 from memsr_compiler.commands.options import (
@@ -51,7 +51,6 @@ from memsr_compiler.errors import (
     InvalidInput,
     MemsrError,
     NotEquivalent,
-    SomeNotDone,
     escape_controls,
     first_line,
 )

@@ -25,10 +25,6 @@ class InvalidInput(MemsrError):
     """A file or an option that cannot be used: missing, damaged, contradictory."""
 
 
-class SomeNotDone(MemsrError):
-    """Files of a folder that were passed over and told, while the others were done; the command line exits with 3."""
-
-
 class RefusedPickle(InvalidInput):
     """A file that could only be read by executing the pickle inside it."""
 

@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 from memsr_compiler.commands.quantities import Size
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, MemsrError
 
 # The panels of --help, in the order in which they are shown.
 WIDTHS = "How narrow: give one of these"
@@ -29,6 +29,10 @@ READING = "How a network's file is read"
 MESSAGES = "Messages"
 _TOO_LARGE = 2**63
 PANELS = (WIDTHS, NETWORK, RUN, CONVERSION, OUTPUT, COSTS, IMAGES, TRAINING, STUDENT, ENGINE, READING, MESSAGES)
+
+
+class SomeNotDone(MemsrError):
+    """Files of a folder that were passed over and told, while the others were done; the command line exits with 3."""
 
 
 def option(help: str, *names: str, panel: str, **settings: Any) -> Any:

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from memsr_compiler.commands.command import SomeNotDone
 from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
 from memsr_compiler.commands.output import Done, Talk
 from memsr_compiler.commands.resume import ImageState, Journal, JournalNotWritten
-from memsr_compiler.errors import InvalidInput, MemsrError, SomeNotDone, escape_controls, first_line
+from memsr_compiler.errors import InvalidInput, MemsrError, escape_controls, first_line
 from memsr_compiler.files import is_image_name, list_files, require_file
 from memsr_compiler.images.limits import require_holds
 from memsr_compiler.images.streams import WRITTEN, RowFile
