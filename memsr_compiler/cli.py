@@ -267,9 +267,9 @@ def _talk(options: TalkOptions) -> Talk:
 def main() -> None:
     """The entry point: messages instead of tracebacks, and the exit status."""
     warnings.simplefilter("ignore")  # torch's deprecations are for its programmers
-    before = signal.signal(
-        signal.SIGINT, lambda *_: os._exit(INTERRUPTED)
-    )  # until torch is imported: it cannot be interrupted
+    before = signal.getsignal(
+        signal.SIGINT
+    )  # which teachers change, once torch is imported: that cannot be interrupted
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files that it has no letters for: with backslashes
             stream.reconfigure(errors="backslashreplace")

@@ -111,3 +111,17 @@ def test_a_mistake_of_our_own_is_told_in_a_line(
     assert capsys.readouterr().err == (
         f"memsrc: {cli.BUG}, ValueError: ValueError; please report it with what --traceback prints\n"
     )
+
+
+def test_an_interrupt_in_the_first_moments_is_one_line() -> None:
+    program = (
+        "import os, signal, sys, memsr_compiler.__main__ as start\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'memsr_compiler.cli':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "start.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "memsrc: interrupted\n")
