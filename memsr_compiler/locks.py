@@ -62,28 +62,28 @@ def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
     What has its temporary name then vanishes.
     """
-    path, file, handle = _make_file(folder)
-    try:
-        with file:
-            yield path, file
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-        if handle is not None:
-            os.close(handle)
+    with contextlib.ExitStack() as undo:
+        while True:
+            path = _new_name(folder)
+            undo.callback(_remove, path)  # said before it is made: an interrupt may come as soon as it is there
+            file = undo.enter_context(open(path, "xb"))
+            if _hold(path, undo):
+                break
+        yield path, file
 
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """A new folder in another one, which vanishes at the end; what killed processes left there is removed first."""
     remove_leftovers(parent)
-    path, handle = _make_folder(parent)
-    try:
+    with contextlib.ExitStack() as undo:
+        while True:
+            path = _new_name(parent)
+            undo.callback(_remove, path)
+            path.mkdir(mode=0o700)
+            if _hold(path, undo):
+                break
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -149,44 +149,35 @@ def _has_ended(number: str, machine: str) -> bool:
     return False
 
 
-def _make_file(folder: Path) -> tuple[Path, BinaryIO, int | None]:
-    while True:
-        path = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
-        file = open(path, "xb")  # noqa: SIM115
-        try:
-            return path, file, _hold(path)
-        except FileNotFoundError:
-            file.close()
+def _new_name(folder: Path) -> Path:
+    return folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
 
 
-def _make_folder(parent: Path) -> tuple[Path, int | None]:
-    while True:
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=parent))
-        try:
-            return path, _hold(path)
-        except FileNotFoundError:
-            continue
+def _remove(path: Path) -> None:
+    """Remove a file or folder, if it is there and can be removed."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
-def _hold(path: Path) -> int | None:
-    """A handle that holds a new file or folder; None where there are no locks.
+def _hold(path: Path, undo: contextlib.ExitStack) -> bool:
+    """Hold a new file or folder until the stack is undone, where there are locks.
 
-    Raises FileNotFoundError where another process took it for a leftover before it was held.
+    False where another process took it for a leftover before it was held.
     """
     if fcntl is None:
-        return None
-    handle = _open(path)
+        return True
+    try:
+        handle = _open(path)
+    except FileNotFoundError:
+        return False
+    undo.callback(os.close, handle)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        if not _is_at(handle, path):
-            raise FileNotFoundError(path)
-    except FileNotFoundError:
-        os.close(handle)
-        raise
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
+    except OSError:  # no locks here
+        return True
+    return _is_at(handle, path)
 
 
 def _remove_unheld(path: Path) -> None:

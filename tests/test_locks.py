@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
@@ -124,11 +125,11 @@ def test_what_was_taken_for_a_leftover_before_it_was_held_is_made_anew(
     hold = locks._hold
     taken: list[Path] = []
 
-    def late(path: Path) -> int | None:
+    def late(path: Path, undo: contextlib.ExitStack) -> bool:
         if len(taken) < 2:
             taken.append(path)
             locks.remove_leftovers(tmp_path)
-        return hold(path)
+        return hold(path, undo)
 
     monkeypatch.setattr(locks, "_hold", late)
     with locks.temporary_file(tmp_path) as (path, file):
@@ -176,4 +177,18 @@ def test_temporary_files_of_other_libraries_go_too(tmp_path: Path, monkeypatch: 
         other.wait()
         with locks.keep_temporary_files():
             assert len(names(tmp_path)) == 1
+    assert names(tmp_path) == []
+
+
+def test_an_interrupt_right_after_a_file_was_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path, undo: contextlib.ExitStack) -> bool:
+        assert path.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(locks, "_hold", interrupt)
+    for make in (locks.temporary_file, locks.temporary_folder):
+        with pytest.raises(KeyboardInterrupt), make(tmp_path):
+            raise AssertionError("nothing is made")
     assert names(tmp_path) == []
