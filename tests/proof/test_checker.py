@@ -650,6 +650,15 @@ def test_a_missing_level_or_stage_is_refused() -> None:
     assert c.refused(c.layers[:-1], c.certificate) and c.refused([*c.layers, c.layers[-1]], c.certificate)
 
 
+def test_claims_are_counted_before_they_are_looked_at() -> None:
+    """A thousand times the same."""
+    c = small_edsr()
+    stage = c.certificate.stages[0]
+    levels = (*stage.levels[:2], (*stage.levels[2], *1000 * stage.levels[2][:1]), *stage.levels[3:])
+    with pytest.raises(CertificateError, match=r"makes 100. claims about"):
+        check(c.graph, c.layers, replace(c.certificate, stages=(replace(stage, levels=levels),)))
+
+
 def test_a_live_channel_left_out_is_refused() -> None:
     """Taken from the layers as well, so that all sizes fit."""
     found = 0
