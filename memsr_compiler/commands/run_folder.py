@@ -126,7 +126,7 @@ def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]
         raise InvalidInput(f"--out {options.out}: a run goes on in its own folder, {run}; leave --out out")
     if place.is_file() or checkpoints.steps(run) or not is_begun(run):
         checkpoints.load(checkpoints.newest(place))
-    recorded = {k: v for k, v in yaml.safe_load((run / CONFIG).read_text("utf-8")).items() if v != []}
+    recorded = {k: v for k, v in (yaml.safe_load((run / CONFIG).read_text("utf-8")) or {}).items() if v != []}
     for name in (name for name in {**recorded, **now} if name not in MAY_CHANGE):
         if now.get(name) != recorded.get(name):
             raise InvalidInput(
@@ -236,7 +236,7 @@ def _read_data(path: Path) -> Data:
     try:
         content: Data = json.loads(path.read_bytes())
         return {str(kind): dict(names) for kind, names in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInput(
             f"{path}: is damaged ({first_line(error)}); remove it to go on without comparing data"
         ) from None

@@ -129,7 +129,6 @@ class Log:
 def _step_of(line: bytes) -> float:
     """The step that a line of the log is about; infinity for one that was not written to its end."""
     try:
-        content = json.loads(line)
-    except ValueError:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return math.inf
-    return float(content["step"]) if isinstance(content, dict) and "step" in content else math.inf

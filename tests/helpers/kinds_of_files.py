@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from memsr_compiler.commands import config_file, resume
+from memsr_compiler.commands import config_file, resume, run_folder
 from memsr_compiler.commands.resume import Journal
 from memsr_compiler.images.files import read_image
 from memsr_compiler.images.streams import RowFile
@@ -29,7 +29,7 @@ from memsr_compiler.quantization.quantize import cost_of_quantized, quantize
 from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.trace.trace import trace
-from memsr_compiler.training import checkpoints
+from memsr_compiler.training import checkpoints, progress
 
 MOST_PIXELS = 1 << 22
 SIDE = 16  # of the images
@@ -159,6 +159,14 @@ def _read_journal(path: Path) -> object:
         return repr(journal._done)
 
 
+DATA = {"photographs": {"a.png": [120, 17], "b.png": [130, 18]}, "test images": {"c.png": [9, 1]}}
+LOG = "".join(f'{{"step": {step}, "psnr": 30.{step}, "loss": 0.02}}\n' for step in range(0, 40, 4))
+
+
+def _read_log(path: Path) -> object:
+    return [progress._step_of(line) <= 20 for line in path.read_bytes().splitlines()]
+
+
 def _read_options(path: Path) -> object:
     known = {name: name for name in ("steps", "rate", "data", "arch_args", "quiet")}
     return config_file.read_settings(path, known, "memsrc train")
@@ -208,6 +216,10 @@ KINDS: dict[str, Kind] = {
         protected=True,
     ),
     "journal": _kind(resume.NAME, _write_journal, _read_journal, protected=False),
+    "data of a run": _kind(
+        "data.json", lambda p: p.write_text(json.dumps(DATA)), run_folder._read_data, protected=False
+    ),
+    "log of a run": _kind("log.jsonl", lambda p: p.write_text(LOG), _read_log, protected=False),
     "options": _kind("a.yaml", lambda p: p.write_text(OPTIONS), _read_options, protected=False),
     **{
         f"{ending}, {how}": _kind(f"i.{ending}", _draw, read, protected=ending == "png")
