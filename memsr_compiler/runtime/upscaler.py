@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -59,7 +60,7 @@ class Upscaler:
         """Take a network, and say in how much memory and where it runs.
 
         model        a plain network, its file, or what has been read of that
-        max_memory   bytes, or "64MB"; None: as bands of 32 rows take
+        max_memory   bytes, or "64MB"; None: as bands of 32 rows take, or as this machine has
         columns      pixels that are processed side by side, at most, the halo not counted; None: as the limit has it
         threads      of the processor; None: one for each core, at most 8
         provider     "cpu", "cuda", or "tensorrt" with CUDA for what it does not take
@@ -163,7 +164,7 @@ class Upscaler:
 
     def _cut(self, height: int, width: int) -> Cut:
         """The highest bands, or else the widest columns, within the limit.  Raises InvalidInput if it is too small."""
-        limit, halo = self._max_memory, reach(self._layers)
+        limit, halo = _machine_memory() if self._max_memory is None else self._max_memory, reach(self._layers)
         columns = min(self._columns or width, width)
         across = min(columns + 2 * halo, width)
         rows = min(ROWS, height)
@@ -272,6 +273,14 @@ def _layers_in(file: PlainFile) -> tuple[Layer, ...]:
         Layer(numbers[f"layers.{i}.weight"], numbers[f"layers.{i}.bias"], layer.relu, layer.shuffle)
         for i, layer in enumerate(file.manifest.layers)
     )
+
+
+def _machine_memory() -> int | None:
+    """Bytes of memory that this machine has; None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):
+        return None
 
 
 def to_rows(band: Pixels, input_range: tuple[float, float]) -> Rows:

@@ -341,3 +341,11 @@ def test_what_is_no_plain_network(wrong: Any) -> None:
 def test_the_result_has_to_fit_into_an_array() -> None:
     with pytest.raises(InvalidInput, match="out is a list; want an array for the result"):
         Upscaler(network(0, [3, 3], [1, 2]).float())(np.zeros((5, 5, 3), np.uint8), out=[])  # type: ignore[arg-type]
+
+
+def test_rows_for_which_no_machine_has_memory() -> None:
+    """A PNG of 16,000,000 x 16 pixels takes 50 KB on the disk; without a limit, the machine's own is one."""
+    upscale = Upscaler(network(0, [3, 3], [1, 2]))
+    assert upscale.rows(1000) == 32
+    with pytest.raises(InvalidInput, match=r"rows of 10,000,000,000,000 pixels take .* bytes: .*allow more"):
+        upscale.rows(10**13)
