@@ -19,6 +19,7 @@ MAGIC = b"PK\x03\x04"
 _MAX_COMPRESSION = 16  # trained weights hardly shrink at all; a zip bomb shrinks a thousandfold
 _HEADER = 30  # bytes in front of a member, without its name
 _SIZES_FOLLOW = 0x08  # flag: in front of the member, its checksum and sizes are left out
+_FOLDER = 0x10  # attribute: torch's reader makes no bytes of a folder, and leaves the memory for them as it was
 _IN_EXTRA = 0xFFFFFFFF  # a size of 32 bits that stands elsewhere, in 64
 _PIECE = 1 << 20
 _REGAIN = "Download or save it again."
@@ -57,6 +58,9 @@ def _check_places(data: bytes, members: list[zipfile.ZipInfo], directory: int) -
     doubles = [name for name, times in names.items() if times > 1]
     if doubles:
         raise InvalidInput(f"is damaged or hostile: it has several members {doubles[0]!r}. {_REGAIN}")
+    folders = [member.filename for member in members if member.external_attr & _FOLDER or member.is_dir()]
+    if folders:
+        raise InvalidInput(f"is damaged or hostile: its member {folders[0]!r} is said to be a folder. {_REGAIN}")
     in_order = sorted(members, key=lambda member: member.header_offset)
     ends = [_find_end(data, member) for member in in_order]
     starts = [member.header_offset for member in in_order] + [directory]

@@ -164,3 +164,10 @@ def test_something_before_and_after(weights: bytes) -> None:
         check_archive(weights + weights)
     with pytest.raises(InvalidInput, match="is truncated or damaged"):
         check_archive(weights[: len(weights) // 2])
+
+
+def test_a_member_that_is_said_to_be_a_folder(weights: bytes) -> None:
+    """Torch takes no bytes of it, and makes a tensor of whatever was in its memory."""
+    at = find_entry(weights, "data/0", DIRECTORY) + 38
+    with pytest.raises(InvalidInput, match="'archive/data/0' is said to be a folder"):
+        check_archive(weights[:at] + b"\x10" + weights[at + 1 :])
