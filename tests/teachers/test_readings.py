@@ -341,7 +341,7 @@ def test_pretrained_networks_are_read_in_their_range(file: str, input_range: flo
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the pretrained weights in ../shared/models")
 def test_variants_of_rfdn(tmp_path: Path) -> None:
-    """The same keys for images of 0..1 are read in that range; with another dilation they are refused."""
+    """The same keys for images of 0..1 are read in that range; that nothing is dilated is assumed aloud."""
     state = torch.load(SHARED / "models" / "RFDN_x4.pth", weights_only=True)
     expected = run(read_teacher(SHARED / "models" / "RFDN_x4.pth"))
     small = {key: value.clone() for key, value in state.items()}
