@@ -113,7 +113,7 @@ def read_family(
             hyper=built.hyper,
         )
 
-    habits = () if ours else (*match.habits, NO_CLAMP)
+    habits = () if ours else (*match.habits, *([] if "clamp" in match.unsaid else [NO_CLAMP]))
     uncertain = bool(open_arguments or known is None or (match.habits and not ours))
     return Readings(variants, read, habits, uncertain)
 

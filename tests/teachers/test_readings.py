@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from memsr_compiler.runtime.open import NetworkFile, open_model
 from memsr_compiler.teachers.families.base import range_of_mean_shift
 from memsr_compiler.teachers.families.compact import SRVGGNetCompact
 from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.srresnet import SRResNet
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.teachers.teacher import Teacher, as_teacher
 
@@ -195,6 +197,50 @@ STACKS: dict[str, Stack] = {
 def test_a_bare_stack_is_nothing_unless_it_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"model\.0\.weight.* any other stack of layers.* --arch dncnn; else"):
         read_teacher(save(STACKS[name], tmp_path / "a.pth"))
+
+
+def kair_dncnn(eps: float) -> nn.Sequential:
+    """KAIR's DnCNN with batch normalisation, of variances as small as trained ones."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(1, 8, 3, padding=1), nn.ReLU()]
+    for _ in range(4):
+        norm = nn.BatchNorm2d(8, eps=eps)
+        assert norm.running_var is not None
+        norm.running_var.uniform_(1e-4, 1e-3)
+        layers += [nn.Conv2d(8, 8, 3, padding=1), norm, nn.ReLU()]
+    return nn.Sequential(OrderedDict(model=nn.Sequential(*layers, nn.Conv2d(8, 1, 3, padding=1)))).eval()
+
+
+@pytest.mark.parametrize(("eps", "told"), [(1e-4, {}), (1e-5, {"eps": 1e-5})])
+def test_a_denoisers_batch_normalisation_is_that_of_its_authors(
+    eps: float, told: dict[str, object], tmp_path: Path
+) -> None:
+    network = kair_dncnn(eps)
+    teacher = read_teacher(save(network, tmp_path / "a.pth"), arch="dncnn", arch_args=told, probe=False)
+    with torch.no_grad():
+        assert torch.equal(teacher.module(IMAGE[:, :1]), IMAGE[:, :1] - network(IMAGE[:, :1]))
+    assert ("eps 0.0001" in teacher.assumed) == (not told)
+
+
+def test_a_network_that_clamps_is_said_to_clamp(tmp_path: Path) -> None:
+    teacher = read_teacher(save(SRResNet(scale=2, blocks=1, channels=4), tmp_path / "a.pth"), probe=False)
+    assert teacher.assumed == ("clamp True", "input values 0 to 1")
+
+
+def test_a_network_that_does_not_clamp_is_found(tmp_path: Path) -> None:
+    """Nearest-neighbour enlargement, two of 255 levels too bright: of 0..1 it would be white, and clamped too."""
+    network = SRResNet(scale=2, blocks=1, channels=4, clamp=False)
+    state = network.state_dict()
+    for value in state.values():
+        value.fill_(0)
+    state["conv1.1.weight"].fill_(1)
+    state["upsampling.0.upsample_block.2.weight"].fill_(1)
+    for c in range(3):
+        state["conv1.0.weight"][c, c, 4, 4] = state["conv3.weight"][c, c, 4, 4] = 1
+        state["upsampling.0.upsample_block.0.weight"][4 * c : 4 * c + 4, c, 1, 1] = 1
+    state["conv3.bias"].fill_(2)
+    teacher = read_teacher(save(network, tmp_path / "a.pth"))
+    assert teacher.assumed == ("clamp False", "input values 0 to 255")
 
 
 def test_a_stack_that_is_named_is_probed(tmp_path: Path) -> None:

@@ -92,5 +92,6 @@ FAMILY = Family(
     build=SRResNet,
     infer=infer,
     source="Ledig et al., Photo-Realistic Single Image Super-Resolution Using a GAN (SRGAN), CVPR 2017",
+    unsaid={"clamp": (True, False)},
     description="SRResNet, the generator of SRGAN: batch normalisation, PReLU, 9x9 convolutions",
 )
