@@ -1002,4 +1002,5 @@ def test_the_checker_imports_nothing_that_it_checks(module: ModuleType) -> None:
         "memsr_compiler.proof.certificate.Certificate",
         "memsr_compiler.proof.certificate.Stage",
         "memsr_compiler.errors.CertificateError",
+        "memsr_compiler.errors.first_line",
     }
