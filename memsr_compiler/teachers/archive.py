@@ -58,6 +58,8 @@ def _check_places(data: bytes, members: list[zipfile.ZipInfo], directory: int) -
     doubles = [name for name, times in names.items() if times > 1]
     if doubles:
         raise InvalidInput(f"is damaged or hostile: it has several members {doubles[0]!r}. {_REGAIN}")
+    if not all(names):
+        raise InvalidInput(f"is damaged or hostile: one of its members has no name. {_REGAIN}")
     folders = [member.filename for member in members if member.external_attr & _FOLDER or member.is_dir()]
     if folders:
         raise InvalidInput(f"is damaged or hostile: its member {folders[0]!r} is said to be a folder. {_REGAIN}")

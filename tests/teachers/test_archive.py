@@ -171,3 +171,12 @@ def test_a_member_that_is_said_to_be_a_folder(weights: bytes) -> None:
     at = find_entry(weights, "data/0", DIRECTORY) + 38
     with pytest.raises(InvalidInput, match="'archive/data/0' is said to be a folder"):
         check_archive(weights[:at] + b"\x10" + weights[at + 1 :])
+
+
+def test_a_member_without_a_name() -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("a", b"content")
+    nameless = content.getvalue().replace(b"a", b"\0")  # zipfile ends a name where C does
+    with pytest.raises(InvalidInput, match="one of its members has no name"):
+        check_archive(nameless)
