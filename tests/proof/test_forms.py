@@ -51,7 +51,7 @@ def absolute(graph: ir.Graph) -> ir.Graph:
 
     def of(op: ir.Op) -> ir.Op:
         tensors = {f.name: getattr(op, f.name) for f in fields(op)}
-        return replace(op, **{name: v.abs() for name, v in tensors.items() if isinstance(v, Tensor)})
+        return replace(op, **{name: v.abs() for name, v in tensors.items() if isinstance(v, Tensor)})  # type: ignore[arg-type]
 
     return ir.Graph(tuple(map(of, graph)), graph.output)
 
@@ -95,7 +95,7 @@ def exact(tensor: Tensor) -> Any:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_float64_loses_is_within_the_slack(seed: int) -> None:
-    """y = b * (x + a x), a nearly -1: of the terms a thousandth is left.  Half the slack, the other computation's aside."""
+    """y = b * (x + a x), a nearly -1: a thousandth is left.  Half of the slack is the other computation's."""
     a = replace(
         conv("a", "x", 3, 3), weight=-torch.eye(3).double()[:, :, None, None] + numbers(3, 3, 1, 1, seed=seed) / 1e3
     )

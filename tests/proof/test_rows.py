@@ -206,7 +206,7 @@ def test_of_rows_that_are_not_there_the_worst_counts() -> None:
     kernel = torch.zeros(2, WIDTH, 1, 1, dtype=torch.float64)
     terms = kernel.clone()
     terms[1, 0] = 50.0
-    exact = LinearForm(kernel, *torch.zeros(2, 2).double(), terms)
+    exact = LinearForm(kernel, torch.zeros(2).double(), torch.zeros(2).double(), terms)
     lost = rows_of(exact, below=held("shifted", "value", "value", constant=1000.0), left_out=(1,)).lost()
     assert lost == pytest.approx(SPARE * 50000.0)
 
