@@ -84,10 +84,11 @@ class Watch:
             self.failed = report.nodeid
 
 
-def file_of_tests(file: str) -> str:
-    """passes/one_pad.py -> tests/passes/test_one_pad.py; forms and rows are tested through the checker."""
+def files_of_tests(file: str) -> tuple[str, ...]:
+    """passes/one_pad.py -> tests/passes/test_one_pad.py; most of forms and rows is tested through the checker."""
     folder, _, name = file.removeprefix("memsr_compiler/").rpartition("/")
-    return f"tests/{folder}/test_{'checker.py' if name in ('forms.py', 'rows.py') else name}"
+    own = f"tests/{folder}/test_{name}"
+    return (own, f"tests/{folder}/test_checker.py") if name in ("forms.py", "rows.py") else (own,)
 
 
 def read_mutants() -> list[Mutant]:
@@ -109,8 +110,8 @@ def read_mutants() -> list[Mutant]:
     return mutants
 
 
-def run_tests(mutant: Mutant | None, tests: str, known: Mapping[str, float]) -> Outcome:
-    """Run a file of tests, of known seconds, in a copy of the tree with this mistake; in a process of its own."""
+def run_tests(mutant: Mutant | None, tests: Sequence[str], known: Mapping[str, float]) -> Outcome:
+    """Run files of tests, of known seconds, in a copy of the tree with this mistake; in a process of its own."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy_tree(Path(folder))
@@ -123,7 +124,7 @@ def run_tests(mutant: Mutant | None, tests: str, known: Mapping[str, float]) -> 
         signal.setitimer(signal.ITIMER_PROF, LONGEST)
         watch = Watch(known)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            status = pytest.main([*PYTEST, tests], plugins=[watch])
+            status = pytest.main([*PYTEST, *tests], plugins=[watch])
         signal.setitimer(signal.ITIMER_PROF, 0)
     return Outcome(status == pytest.ExitCode.OK, watch.failed, time.monotonic() - start, watch.seconds)
 
@@ -165,14 +166,14 @@ def main() -> int:
     sys.path.remove(str(ROOT / "tests"))
     with multiprocessing.get_context("fork").Pool(options.jobs, maxtasksperchild=1) as pool:
         known: dict[str, float] = {}
-        files = list(dict.fromkeys(file_of_tests(m.file) for m in chosen))
-        for file, outcome in zip(files, pool.imap(_run, [(None, f, known) for f in files]), strict=True):
+        files = list(dict.fromkeys(file for m in chosen for file in files_of_tests(m.file)))
+        for file, outcome in zip(files, pool.imap(_run, [(None, (f,), known) for f in files]), strict=True):
             print(f"{outcome.seconds:6.1f} s  {'pass' if outcome.passed else 'FAIL'}      {file}", flush=True)
             if not outcome.passed:
                 return 2
             known.update(outcome.each)
         alive = 0
-        results = pool.imap(_run, [(m, file_of_tests(m.file), known) for m in chosen])
+        results = pool.imap(_run, [(m, files_of_tests(m.file), known) for m in chosen])
         for m, outcome in zip(chosen, results, strict=True):
             alive += outcome.word != "killed"
             noticed = f"   {outcome.failed.partition('::')[2]}" if outcome.failed else ""
@@ -181,7 +182,7 @@ def main() -> int:
     return 1 if alive else 0
 
 
-def _run(task: tuple[Mutant | None, str, Mapping[str, float]]) -> Outcome:
+def _run(task: tuple[Mutant | None, Sequence[str], Mapping[str, float]]) -> Outcome:
     return run_tests(*task)
 
 
