@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,21 +13,32 @@ from memsr_compiler.ir.interpreter import run
 from memsr_compiler.lowering.equivalence import probe_images
 
 MOST = 2.0**-9  # of a tensor's largest magnitude: half of one of 256 levels
+MOST_IN_ALL = 2.0**-8  # of what all tensors lose, each relative to its own, added up: nothing says that they cancel
 
 
 @dataclass(frozen=True)
 class ShiftLoss:
-    """A tensor, what rounding constants of shifts takes from it, and its largest magnitude on the probe images."""
+    """A tensor, what rounding constants of shifts takes from it, and its largest magnitude on the probe images.
+
+    in_all   what all tensors lose, each relative to its own magnitude, added up
+    """
 
     tensor: str
     lost: float
     peak: float
+    in_all: float = field(default=0.0, compare=False)
 
     @property
     def too_much(self) -> bool:
-        return not self.lost <= MOST * self.peak
+        return not (self.lost <= MOST * self.peak and self.in_all <= MOST_IN_ALL)
 
     def __str__(self) -> str:
+        if self.lost <= MOST * self.peak:
+            return (
+                f"rounding the constants of shifts takes up to {self.lost / self.peak:.3g} of {self.tensor}, which is "
+                f"the most, and in all, tensor by tensor, {self.in_all:.3g}; more than 1/{round(1 / MOST_IN_ALL)} is "
+                "too much"
+            )
         return (
             f"{self.tensor}: rounding the constants of shifts takes up to {self.lost:.3g} from it, whose values reach "
             f"{self.peak:.3g}; more than 1/{round(1 / MOST)} of that is too much"
@@ -42,7 +53,9 @@ def worst_shift_loss(teacher: ir.Graph, losses: Mapping[str, float]) -> ShiftLos
     if not losses:
         return None
     peaks = _peaks(teacher)
-    found = (ShiftLoss(tensor, lost, _need(teacher, tensor, peaks)) for tensor, lost in losses.items() if tensor)
+    need = {tensor: _need(teacher, tensor, peaks) for tensor in losses if tensor}
+    in_all = sum(losses[tensor] / peak for tensor, peak in need.items())
+    found = (ShiftLoss(tensor, losses[tensor], peak, in_all) for tensor, peak in need.items())
     return max(found, key=lambda loss: loss.lost / loss.peak, default=None)
 
 

@@ -13,6 +13,7 @@ from memsr_compiler.ir import Meaning, Part
 
 FORMAT = "memsr certificate 1"
 MOST_CLAIMS = 64  # about a channel of a level, on average: equal channels have become one, of which all meanings hold
+_NO_CHANNELS = "a level has no channels; the certificate is damaged"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ def _require_widths(stages: Sequence[Mapping[str, Any]], layers: Sequence[tuple[
 
 def _require_width(level: Sequence[Mapping[str, Any]], width: int) -> None:
     fields = [m[field] for m in level for field in ("at", "channels") if field in m]
+    if any(length < 1 for field in fields for _, length in field):  # which would make room for others
+        raise CertificateError(_NO_CHANNELS)
     count = sum(length for field in fields for _, length in field)
     runs_in_all = sum(map(len, fields))
     outside = any(start + length > width for m in level for start, length in m["at"])
@@ -180,5 +183,5 @@ def runs(values: Sequence[int]) -> list[list[int]]:
 def numbers(ranges: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The inverse of runs."""
     if any(length < 1 for _, length in ranges):
-        raise CertificateError("a level has no channels; the certificate is damaged")
+        raise CertificateError(_NO_CHANNELS)
     return tuple(start + i for start, length in ranges for i in range(length))

@@ -40,6 +40,8 @@ from memsr_compiler.proof.rows import LayerScale, Rows
 
 PIECE = 1 << 17  # numbers of a layer that are looked at together
 MOST_SCALED = 64  # largest k of a channel that holds 2^-k of what it means; no float16 or float32 needs more
+WIDEST = 8  # channels of a level for each pixel-folded channel of the teacher: both signs, and partial sums
+SPARE_WIDTH = 4096  # channels of padding
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Checked:
 
     rounding  the largest difference between a stored number and the exact one, in half units in its last place (of a
               number just above a power of two): 1 at most, float64's own rounding aside
-    losses    what rounding takes from the constants of each tensor that constants of shifts enter, in its own units
+    losses    what rounding takes from the constants of each tensor that constants of shifts enter, in its own units:
+              the most of each layer, and all layers together, since nothing says that they take turns
     """
 
     rounding: float
@@ -75,10 +78,12 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
     marked = next((op.name for op in teacher if not op.name or is_relu(op.name)), None)
     if marked is not None:
         raise CertificateError(f"the teacher has a tensor '{marked}', a name that only an activation's ReLU may have")
+    _require_one_constant(certificate)
     todo: Iterator[Layer] = iter(layers)
     base, shuffle, rounding = 1, 1, 0.0
     losses: dict[str, float] = {}
     known = Known(teacher, never_negative(teacher))
+    widest = WIDEST * sum(t.channels * t.scale**2 for t in (teacher.type(op.name) for op in teacher))
     inputs: list[tuple[str, int]] = [(teacher.input.name, teacher.type(teacher.input.name).channels)]
     for number, stage in enumerate(certificate.stages):
         last_stage = number == len(certificate.stages) - 1
@@ -88,7 +93,8 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
             raise CertificateError(f"stage {number} has no layers")
         _require_inputs(stage.levels[0], inputs)
         below = HeldLevel(known, base, stage.levels[0], nonnegative=number == 0 and teacher.input.low >= 0)
-        powers = _read_powers(stage, 0, below.width, f"stage {number}, layer 0")
+        scaled = _sort_scaled(stage, f"stage {number}")
+        powers = _read_powers(stage, scaled, 0, below.width, f"stage {number}, layer 0")
         for depth, meanings in enumerate(stage.levels[1:], start=1):
             layer = next(todo, None)
             if layer is None:
@@ -96,12 +102,14 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
             ends = depth == len(stage.levels) - 1
             if layer.relu == ends or (layer.shuffle != 1 and not ends):
                 raise CertificateError(f"stage {number}, layer {depth}: ReLU or pixel shuffle in the wrong place")
-            _require_sound(teacher, base, len(layer.weight), meanings, f"stage {number}, layer {depth}")
-            columns, powers = powers, _read_powers(stage, depth, len(layer.weight), f"stage {number}, layer {depth}")
-            scale = LayerScale(powers, columns)
-            checked = _check_layer(below, layer, meanings, scale, f"stage {number}, layer {depth}")
+            where = f"stage {number}, layer {depth}"
+            if len(layer.weight) > widest + SPARE_WIDTH:
+                raise CertificateError(f"{where}: is wider than all that the teacher computes, {len(layer.weight):,}")
+            _require_sound(teacher, base, len(layer.weight), meanings, where)
+            columns, powers = powers, _read_powers(stage, scaled, depth, len(layer.weight), where)
+            checked = _check_layer(below, layer, meanings, LayerScale(powers, columns), where)
             rounding = max(rounding, checked.rounding)
-            losses |= {t: max(loss, losses.get(t, 0.0)) for t, loss in checked.losses.items()}
+            losses |= {t: loss + losses.get(t, 0.0) for t, loss in checked.losses.items()}
             below, shuffle = HeldLevel(known, base, meanings, nonnegative=layer.relu), layer.shuffle
         base *= shuffle
         inputs = _require_outputs(teacher, stage.levels[-1], shuffle, base, last_stage)
@@ -110,7 +118,27 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
     return Checked(rounding, losses)
 
 
-def _read_powers(stage: Stage, depth: int, width: int, where: str) -> Tensor:
+def _require_one_constant(certificate: Certificate) -> None:
+    """A tensor is shifted by the same everywhere, so that a carry past many layers is a copy, which loses nothing."""
+    constants: dict[str, float] = {}
+    for m in (m for stage in certificate.stages for level in stage.levels for m in level if m.kind == "shifted"):
+        if constants.setdefault(m.tensor, m.constant) != m.constant:
+            raise CertificateError(f"{m.tensor}: is shifted by {constants[m.tensor]:.9g} and by {m.constant:.9g}")
+
+
+def _sort_scaled(stage: Stage, where: str) -> dict[int, dict[int, int]]:
+    """The powers that a stage's channels are scaled by, by level and channel."""
+    scaled: dict[int, dict[int, int]] = {}
+    for at, channel, k in stage.scaled:
+        if not 0 <= at < len(stage.levels):
+            raise CertificateError(f"{where}: speaks of level {at}, which there is not")
+        if channel in scaled.setdefault(at, {}):
+            raise CertificateError(f"{where}: scales channel {channel} of level {at} twice")
+        scaled[at][channel] = k
+    return scaled
+
+
+def _read_powers(stage: Stage, scaled: Mapping[int, Mapping[int, int]], depth: int, width: int, where: str) -> Tensor:
     """Powers of two (width,) of a level's channels.
 
     What enters and leaves a stage is never scaled, nor the constant 1, nor what is shifted: their constants are found
@@ -120,13 +148,10 @@ def _read_powers(stage: Stage, depth: int, width: int, where: str) -> Tensor:
     ends = depth in (0, len(stage.levels) - 1)
     level = () if ends else stage.levels[depth]
     scalable = {p for m in level if m.kind not in ("one", "shifted") for p in m.positions if p >= 0}
-    for at, channel, k in stage.scaled:
-        if not 0 <= at < len(stage.levels):
-            raise CertificateError(f"{where}: speaks of level {at}, which there is not")
-        if at == depth and (channel not in scalable or not 0 < abs(k) <= MOST_SCALED):
+    for channel, k in scaled.get(depth, {}).items():
+        if channel not in scalable or not 0 < abs(k) <= MOST_SCALED:
             raise CertificateError(f"{where}: channel {channel} cannot be scaled by 2^{-k}")
-        if at == depth:
-            powers[channel] = 2.0**-k
+        powers[channel] = 2.0**-k
     return powers
 
 
@@ -216,7 +241,7 @@ def _check_layer(
         raise CertificateError(
             f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate"
         )
-    rounding, losses = 0.0, dict[str, float]()
+    rounding, losses = 0.0, dict[tuple[str, ir.Part | None], float]()
     largest = max(abs(float(v)) for v in layer.weight.aminmax())
     for m in _pieces(meanings, 1 + PIECE // layer.weight[0].numel()):
         expected = _expect(below, m, layer.relu, where)
@@ -236,8 +261,11 @@ def _check_layer(
         rounding = max(rounding, rows.check(largest))
         lost = rows.lost()
         if lost is not None:
-            losses[m.tensor] = max(lost, losses.get(m.tensor, 0.0))
-    return Checked(rounding, losses)
+            losses[m.tensor, m.part] = max(lost, losses.get((m.tensor, m.part), 0.0))
+    together: dict[str, float] = {}
+    for (tensor, _), lost in losses.items():
+        together[tensor] = together.get(tensor, 0.0) + lost
+    return Checked(rounding, together)
 
 
 def _pieces(meanings: Sequence[ir.Meaning], rows: int) -> Iterator[ir.Meaning]:

@@ -99,6 +99,10 @@ def test_a_certificate_of_other_layers_takes_no_memory() -> None:
         assert right in text
         with pytest.raises(CertificateError, match="channels where a level has"):
             Certificate.from_json(text.replace(right, wrong), layers)
+    start, between, end = text.split('"channels":[[0,3]]', 2)  # of one level
+    made_up_for = f'{start}"channels":[[0,1000000000000]]{between}"channels":[[0,-1000000000000]]{end}'
+    with pytest.raises(CertificateError, match="a level has no channels"):
+        Certificate.from_json(made_up_for, layers)
     for others in (layers[:-1], [*layers, layers[-1]]):
         with pytest.raises(CertificateError, match="does not speak of the"):
             Certificate.from_json(text, others)

@@ -336,16 +336,64 @@ def test_only_what_is_always_zero_is_left_out(row: float, bias: float, right: bo
         check(graph, layers, certificate)
 
 
-def test_a_shift_has_its_constant_at_each_level() -> None:
-    """x + 1, and then x + 2: copied as it is, it is still x + 1."""
+def test_a_shift_has_one_constant() -> None:
+    """x + 1, and then x + 2: copied as it is, it is still x + 1; and each change could lose something."""
     graph = graphs.graph(graphs.source(1, 0.0), graphs.conv("y", "x", 1, 1, 1))
     weight, bias = weights_of(graph, "y")
-    shifts = [replace(whole("x", 1), kind="shifted", constant=c) for c in (1.0, 2.0)]
-    certificate = claim(graph, [whole("x", 1)], shifts[:1], shifts[1:], [whole("y", 1)])
-    first, last = layer(copies([1]), torch.ones(1).double()), layer(weight, bias - 2 * weight.sum(), relu=False)
-    check(graph, [first, layer(copies([1]), torch.ones(1).double()), last], certificate)
-    with pytest.raises(CertificateError, match="the teacher's is"):
-        check(graph, [first, layer(copies([1]), torch.zeros(1).double()), last], certificate)
+    first = layer(copies([1]), torch.ones(1).double())
+
+    def layers_to(constant: float) -> tuple[list[Layer], Certificate]:
+        shifts = [replace(whole("x", 1), kind="shifted", constant=c) for c in (1.0, constant)]
+        last = layer(weight, bias - constant * weight.sum(), relu=False)
+        again = layer(copies([1]), torch.full((1,), constant - 1.0, dtype=torch.float64))
+        return [first, again, last], claim(graph, [whole("x", 1)], shifts[:1], shifts[1:], [whole("y", 1)])
+
+    check(graph, *layers_to(1.0))
+    with pytest.raises(CertificateError, match="x: is shifted by 1 and by 2"):
+        check(graph, *layers_to(2.0))
+
+
+def test_a_channel_is_scaled_once() -> None:
+    """One entry a channel, so that a certificate's entries are no more than there are channels."""
+    graph = graphs.graph(graphs.source(1, 0.0), graphs.conv("y", "x", 1, 1, 1))
+    weight, bias = weights_of(graph, "y")
+    layers = [layer(copies([0.5]), torch.zeros(1).double()), layer(2 * weight, bias, relu=False)]
+    levels = tuple((whole(tensor, 1),) for tensor in ("x", "x", "y"))
+    certificate = claim(graph, *levels)
+    check(graph, layers, replace(certificate, stages=(Stage(1, levels, ((1, 0, 1),)),)))
+    with pytest.raises(CertificateError, match="scales channel 0 of level 1 twice"):
+        check(graph, layers, replace(certificate, stages=(Stage(1, levels, ((1, 0, 1), (1, 0, 1))),)))
+
+
+def test_a_level_is_no_wider_than_what_there_is_to_hold() -> None:
+    """Channels of padding, each of which every form of every tensor would have a column for."""
+    graph = graphs.graph(graphs.source(1, 0.0), graphs.conv("y", "x", 1, 1, 1))
+    weight, bias = weights_of(graph, "y")
+
+    def check_with(padding: int) -> None:
+        nothing = ir.Meaning("zero", tuple(range(1, 1 + padding)))
+        first = layer(torch.eye(1 + padding, 1).double()[:, :, None, None], torch.zeros(1 + padding).double())
+        last = layer(torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, padding)), bias, relu=False)
+        check(graph, [first, last], claim(graph, [whole("x", 1)], [whole("x", 1), nothing], [whole("y", 1)]))
+
+    check_with(4000)
+    with pytest.raises(CertificateError, match="is wider than all that the teacher computes, 5,001"):
+        check_with(5000)
+
+
+def test_cuts_of_a_kernel_are_found() -> None:
+    """The most that is left of a kernel at a border, as trying every rectangle around the centre finds it."""
+    generator = torch.Generator().manual_seed(0)
+    for k in (1, 3, 5, 7):
+        taps = torch.randn(4, k, k, dtype=torch.float64, generator=generator)
+        bias = torch.randn(4, dtype=torch.float64, generator=generator)
+        sides = [slice(i, j) for i in range(k // 2 + 1) for j in range(k // 2 + 1, k + 1)]
+        cuts = [(taps[:, y, x].sum((1, 2)) + bias).abs() for y in sides for x in sides]
+        most = torch.stack(cuts).amax(0)
+        for ring in (0, 1, 60):  # of zeros: by trying, 60 would take hours
+            found = rows._most_of_any_cut(F.pad(taps, (ring,) * 4), bias)
+            assert torch.allclose(found, most, rtol=1e-12)
+    assert torch.equal(rows._most_of_any_cut(torch.zeros(4, 5, 5, dtype=torch.float64), bias), bias.abs())
 
 
 def test_a_part_of_what_is_never_negative_may_be_negative() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.command_line import Run
-from helpers.forged import Draft, must_be_refused
+from helpers.forged import Draft, DraftLayer, furthest, must_be_refused
 from torch import Tensor, nn
 
 from memsr_compiler import PlainNet, check_certificate, compile_to_plain, read_teacher, save_plain
@@ -442,6 +443,32 @@ def test_constants_that_leave_nothing(run: Run, case: Case, tmp_path: Path) -> N
     """Every number is the exact one rounded, and the network is off by all that rounding takes."""
     net = compile_to_plain(read_teacher(case.teacher, probe=False), carry="shift", constant=1e9)
     assert "rounding the constants of shifts" in must_be_refused(run, case.teacher, net, tmp_path)
+
+
+def test_a_carry_that_drifts(run: Run, case: Case, tmp_path: Path) -> None:
+    """A hundred copies of one level, each with a constant of its own: each loses half a step of 30,000, all alike.
+
+    22 grey levels, of which no single layer loses more than a level.
+    """
+    draft = Draft(case.network, compile_to_plain(case.network, carry="shift", constant=1000.0, align=1))
+    level, carry, width = draft.levels[1], draft.meaning(1, "shifted"), len(draft.layers[0].bias)
+    step, constants = 2.0**-9, [carry.constant]
+    for i in range(100):
+        constants.append(constants[-1] + (30000 + 0.51 * step if i % 2 == 0 else -30000 - 0.49 * step))
+    constants.append(carry.constant)
+    for before, after in reversed(list(pairwise(constants))):
+        bias = torch.zeros(width)
+        bias[list(carry.positions)] = after - before
+        draft.layers.insert(1, DraftLayer(torch.eye(width)[:, :, None, None], bias, True, 1))
+        draft.levels.insert(2, [replace(m, constant=after) if m == carry else m for m in level])
+    assert furthest(network(), draft.net(), [torch.rand(1, 3, 8, 8)]) > 20 / 255
+    assert "is shifted by 1000 and by" in must_be_refused(run, case.teacher, draft.net(), tmp_path)
+
+
+def test_losses_of_many_tensors_are_added_up(run: Run, case: Case, tmp_path: Path) -> None:
+    """Each tensor loses a little less than it may, and all of them could lose in the same direction."""
+    net = compile_to_plain(case.network, carry="shift", constant=16000.0)
+    assert "and in all, tensor by tensor" in must_be_refused(run, case.teacher, net, tmp_path)
 
 
 class Collision(nn.Module):
