@@ -264,7 +264,7 @@ def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:
         log.warning("loading a .pt2 archive that %s", "; ".join(reasons))
     network = pt2.load_exported(data)
     check_tensors(network.state_dict(), len(data))
-    return network
+    return network.float()
 
 
 def _load_onnx(path: Path) -> nn.Module:

@@ -174,7 +174,10 @@ def _no_network(x: Tensor) -> Tensor:
 
 
 def _tell(choice: Choice, variants: Sequence[Variant], path: Path) -> None:
-    """Warn where a photograph speaks for another reading than the usual, or for none."""
+    """Warn where a photograph speaks for another reading than the usual, or for none, or cannot speak."""
+    if choice.outcome == "untried" and variants[0].words:
+        words = ", ".join(variants[0].words.values())
+        log.warning("%s: runs on no photograph, so nothing bears out that it has %s; say it if it is else", path, words)
     if choice.outcome == "taken":
         departs = ", ".join(variants[choice.index].departs(variants[0]).values())
         log.warning("%s: taken: %s, since so it restores a photograph to %s", path, departs, choice.words)

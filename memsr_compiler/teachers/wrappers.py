@@ -159,7 +159,14 @@ def _choose_wrapper(loaded: Mapping[object, object]) -> object | None:
     if not chosen:
         return None
     _say_choice(str(chosen[0]), [str(key) for key in keys])
+    twins = [repr(str(key)) for key in loaded if key not in keys and _has_same_keys(loaded[key], loaded[chosen[0]])]
+    if twins:
+        log.warning("taking the weights under %r, and not those of the same keys under %s", chosen[0], some(twins))
     return chosen[0]
+
+
+def _has_same_keys(value: object, weights: object) -> bool:
+    return isinstance(value, Mapping) and isinstance(weights, Mapping) and value.keys() == weights.keys()
 
 
 def _choose_head(heads: Mapping[str, StateDict], fits: Callable[[StateDict], bool], depth: int) -> StateDict | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -336,6 +337,27 @@ def test_other_code_that_restores_nothing_is_told_and_taken_as_it_is(
 
 
 # -- what is assumed stays known ------------------------------------------------------------------------------------
+
+
+def test_a_network_that_runs_on_no_photograph_is_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """torch.export fixes the size of its example."""
+    torch.export.save(torch.export.export(Edsr(), (torch.rand(1, 3, 16, 20),)), tmp_path / "a.pt2")
+    assert read_teacher(tmp_path / "a.pt2").assumed == ("input values 0 to 1",)
+    assert "a.pt2: runs on no photograph, so nothing bears out that it has input values 0 to 1;" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_an_exported_network_of_another_precision_is_probed_and_compiled(dtype: torch.dtype, tmp_path: Path) -> None:
+    sizes = {2: torch.export.Dim("h", min=4, max=999), 3: torch.export.Dim("w", min=4, max=999)}
+    image = torch.rand(1, 3, 16, 20, dtype=dtype)
+    torch.export.save(
+        torch.export.export(Edsr(peak=255.0).to(dtype), (image,), dynamic_shapes=(sizes,)), tmp_path / "a.pt2"
+    )
+    teacher = read_teacher(tmp_path / "a.pt2")
+    assert next(teacher.module.parameters()).dtype == torch.float32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch copies its own exported modules by what it deprecates
+        save_plain(compile_to_plain(teacher), tmp_path / "a.safetensors")
 
 
 def test_assumptions_are_written_with_the_network(tmp_path: Path) -> None:

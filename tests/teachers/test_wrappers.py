@@ -104,6 +104,11 @@ def test_what_is_passed_over_is_named(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "passing over iter, best, name, note, no weights" in caplog.text
 
 
+def test_another_version_of_the_same_weights_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read({"model": OTHER, "best_model": AVERAGED, "optimizer": {"state": OTHER}}, tmp_path / "a.pth")
+    assert "taking the weights under 'model', and not those of the same keys under 'best_model'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
