@@ -58,6 +58,7 @@ class NotEquivalent(MemsrError):
     probe, at         there: the name of the input, and (image, channel, y, x)
     expected, found   there: the two values
     pass_name         the pass after which it was noticed, "insert-relu"; "" if that is not known
+    clipped           a tensor of which a ReLU took something, its shift's constant being too small; "" if there is none
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class NotEquivalent(MemsrError):
         expected: float = math.nan,
         found: float = math.nan,
         pass_name: str = "",
+        clipped: str = "",
     ) -> None:
         super().__init__(message)
         self.deviation, self.bound, self.probe, self.at = deviation, bound, probe, at
-        self.expected, self.found, self.pass_name = expected, found, pass_name
+        self.expected, self.found, self.pass_name, self.clipped = expected, found, pass_name, clipped
 
 
 class CertificateError(MemsrError):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.errors import NotEquivalent
-from memsr_compiler.ir.interpreter import Convolve, convolve_same, run
+from memsr_compiler.ir.interpreter import Convolve, convolve_same, evaluate, run
 
 MOST_WEIGHTS = 1 << 22  # of a network for which two random images are too few and time is no object
 LONGEST = 4_000  # pixels; more than the receptive field of every network in the literature
@@ -45,12 +45,14 @@ class ProbeRun:
     outputs, peak   its results, and the largest magnitude on the way to them
     steps           roundings one after the other
     products        the convolutions that it took
+    clipped         a tensor t with t + C below zero before its ReLU; "" if there is none
     """
 
     outputs: tuple[Tensor, ...]
     peak: float
     steps: int
     products: _Products = field(repr=False)
+    clipped: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,14 +146,51 @@ def run_on_probes(graph: ir.Graph, inputs: dict[str, Tensor], before: ProbeRun |
     """Run a graph on every probe.  `before`: of another graph, most of whose kernels it may still have."""
     products: _Products = {}
     convolve = _share(before.products if before else {}, products)
-    peak = 0.0
+    peak, clipped, raised = 0.0, "", _raised(graph)
 
-    def watch(_: str, value: Tensor) -> None:
-        nonlocal peak
+    def watch(name: str, value: Tensor) -> None:
+        nonlocal peak, clipped
         peak = max(peak, float(value.abs().max()))
+        for m in raised.get(name, ()):
+            if value[:, _places(m)].lt(0).any():
+                clipped = clipped or m.tensor
 
     outputs = tuple(run(graph, x, watch=watch, convolve=convolve) for x in inputs.values())
-    return ProbeRun(outputs, peak, _steps(graph), products)
+    return ProbeRun(outputs, peak, _steps(graph), products, clipped)
+
+
+def _raised(graph: ir.Graph) -> dict[str, list[ir.Meaning]]:
+    """What ReLUs are given in which some channels are t + C, by name."""
+    relus = [op for op in graph if isinstance(op, ir.Relu)]
+    raised = {op.inputs[0]: [m for m in op.meaning if m.kind == "shifted" and _places(m)] for op in relus}
+    return {name: meanings for name, meanings in raised.items() if meanings}
+
+
+def _places(m: ir.Meaning) -> list[int]:
+    return [p for p in m.positions if p >= 0]
+
+
+def rounding_of_constants(graph: ir.Graph, inputs: dict[str, Tensor]) -> float:
+    """The most that an output moves when every t + C moves by eps(float64) * C, this way or that at random.
+
+    So much does rounding take from t, and weights after it may make it larger.  0 without shifts.
+    """
+    raised, eps = _raised(graph), torch.finfo(torch.float64).eps
+    if not raised:
+        return 0.0
+    generator = torch.Generator().manual_seed(0)
+    most = 0.0
+    for x in inputs.values():
+        values: dict[str, Tensor] = {}
+        for op in graph:
+            values[op.name] = x if isinstance(op, ir.Input) else evaluate(op, *(values[i] for i in op.inputs))
+            for m in raised.get(op.name, ()):
+                noise = torch.rand(values[op.name].shape, generator=generator, dtype=torch.float64)
+                moved = values[op.name].clone()
+                moved[:, _places(m)] += (2 * noise[:, _places(m)] - 1).sign() * eps * m.constant
+                values[op.name] = moved
+        most = max(most, float((values[graph.output] - run(graph, x)).abs().max()))
+    return most
 
 
 def _steps(graph: ir.Graph) -> int:
@@ -169,13 +208,17 @@ def _steps(graph: ir.Graph) -> int:
     return steps[graph.output]
 
 
-def largest_deviation(inputs: dict[str, Tensor], before: ProbeRun, after: ProbeRun) -> Deviation:
-    """The largest difference, beside its bound: eps(float64) * largest magnitude met * roundings in a row.
+def largest_deviation(
+    inputs: dict[str, Tensor], before: ProbeRun, after: ProbeRun, of_constants: float = 0.0
+) -> Deviation:
+    """The largest difference, beside its bound: (eps(float64) * largest magnitude met) * roundings in a row.
 
     The bound is what rounding alone can do in one pass of dot products whose weights do not amplify; a wrong rewrite
-    is many orders of magnitude above it.
+    is many orders of magnitude above it.  Constants of shifts may be far larger than what is carried, so that even
+    what little of them is rounded away counts once it is amplified: `of_constants` is how much, one rounding each.
     """
-    bound = torch.finfo(torch.float64).eps * max(before.peak, after.peak) * max(before.steps, after.steps)
+    rounding = torch.finfo(torch.float64).eps * max(before.peak, after.peak)
+    bound = (rounding + of_constants) * max(before.steps, after.steps)
     worst: Deviation | None = None
     for name, a, b in zip(inputs, before.outputs, after.outputs, strict=True):
         if a.shape != b.shape:

@@ -174,10 +174,10 @@ def lower(
         try:
             after, of_recipe = run_passes(before, recipe, on_pass=on_pass, on_graph=see)
         except NotEquivalent as error:
-            if options.carry == "shift" and error.pass_name == "insert-relu":
+            if error.clipped and error.pass_name in ("insert-relu", ""):
                 raise InvalidInput(
-                    f"C is too small: for inputs in {before.input.low:g} to {before.input.high:g} a carried value is "
-                    f"larger ({error}); raise --constant or --margin, or use --carry auto"
+                    f"C is too small: for inputs in {before.input.low:g} to {before.input.high:g} a carried value, "
+                    f"{error.clipped}, is larger ({error}); raise --constant or --margin, or use --carry auto"
                 ) from None
             raise
         reports.extend(of_recipe)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import graphs
 from helpers.networks import random_images, random_network
 from torch import Tensor, nn
 
@@ -17,7 +18,14 @@ from memsr_compiler.errors import InvalidGraph, NotEquivalent, PassError
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.ir.pipeline import run_passes
 from memsr_compiler.ir.rewrite import Pass
-from memsr_compiler.ir.validate import largest_deviation, long_probe, probes, receptive_field, run_on_probes
+from memsr_compiler.ir.validate import (
+    largest_deviation,
+    long_probe,
+    probes,
+    receptive_field,
+    rounding_of_constants,
+    run_on_probes,
+)
 from memsr_compiler.trace.trace import trace
 
 NETWORKS = range(0, 60, 2)  # seeds of exact networks
@@ -270,6 +278,60 @@ def test_a_deviation_says_where_it_is() -> None:
     assert found.largest == pytest.approx(1, abs=1e-9)  # eps * the largest value on the way, 255 * 9
     assert found.bound < 1e-9 and found.probe in ("1x1", "3x5")
     assert str(found).startswith("1 (bound ") and "channel 0, pixel (" in str(found) and " became " in str(found)
+
+
+def shifted(constant: float, gain: float, *, lower: float | None = None) -> ir.Graph:
+    """gain * x, where x, both of its channels, went through a ReLU as x + C, and C, or `lower`, was taken off again."""
+    one = torch.ones(2).double()
+    m = ir.Meaning("shifted", (0, 1), "x", (0, 1), constant)
+    shift = -gain * (constant if lower is None else lower)
+    return graphs.graph(
+        graphs.source(2, 0.0), ir.Affine(name="up", inputs=("x",), scale=one, shift=constant * one),
+        ir.Relu(name="r", inputs=("up",), meaning=(m,)),
+        ir.Affine(name="y", inputs=("r",), scale=gain * one, shift=shift * one),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("constant", "gain"), [(1e3, 1.0), (1e6, 1.0), (1e6, 1e4)])
+def test_what_rounding_takes_from_a_constant_is_enlarged_by_what_comes_after_it(constant: float, gain: float) -> None:
+    graph = shifted(constant, gain)
+    moved = rounding_of_constants(graph, probes(graph))
+    assert moved == pytest.approx(gain * constant * torch.finfo(torch.float64).eps, rel=1.1)
+    none = replace(graph["r"], meaning=(ir.Meaning("value", (0, 1), "up", (0, 1)),))  # type: ignore[call-arg]
+    assert rounding_of_constants(_with(graph, graph["r"], none), probes(graph)) == 0
+
+
+def test_only_what_is_shifted_is_moved() -> None:
+    """Of a ReLU with several meanings, and of channels that were left out."""
+    graph = shifted(1e6, 1.0)
+    meanings = (ir.Meaning("shifted", (1, -1), "x", (0, 1), 1e6), ir.Meaning("value", (0,), "up", (0,)))
+    graph = _with(graph, graph["r"], replace(graph["r"], meaning=meanings))  # type: ignore[call-arg]
+    first = ir.Select(name="first", inputs=("y",), index=(0,))
+    assert rounding_of_constants(graph, probes(graph)) > 0
+    assert rounding_of_constants(ir.Graph((*graph, first), "first"), probes(graph)) == 0
+
+
+@pytest.mark.parametrize("by", [1e-6, -1e-6])
+def test_a_constant_of_which_too_little_is_taken_off_is_noticed(by: float) -> None:
+    """However large it is for its network, and whatever rounding does to it."""
+    scale, shift = torch.full((2,), 1e4).double(), torch.zeros(2).double()
+    same = graphs.graph(graphs.source(2, 0.0), ir.Affine(name="y", inputs=("x",), scale=scale, shift=shift))
+    for lower, right in ((1e6, True), (1e6 * (1 + by), False)):
+        raised = Pass("shift", "", lambda _, lower=lower: shifted(1e6, 1e4, lower=lower), (ir.Op,), ())
+        if right:
+            run_passes(same, [raised])
+            continue
+        with pytest.raises(NotEquivalent, match="shift changed what") as caught:
+            run_passes(same, [raised])
+        assert caught.value.clipped == ""
+
+
+def test_what_a_relu_took_of_a_shift_is_named() -> None:
+    graph = shifted(0.25, 1.0)
+    low = _with(graph, graph["x"], replace(graph["x"], low=-1.0))  # type: ignore[call-arg]
+    assert run_on_probes(low, probes(low)).clipped == "x" and run_on_probes(graph, probes(graph)).clipped == ""
+    value = replace(low["r"], meaning=(ir.Meaning("value", (0, 1), "up", (0, 1)),))  # type: ignore[call-arg]
+    assert run_on_probes(_with(low, low["r"], value), probes(low)).clipped == ""
 
 
 def test_what_two_graphs_have_in_common_is_computed_once_and_is_the_same() -> None:

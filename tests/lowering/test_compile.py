@@ -265,6 +265,56 @@ def test_a_shift_without_a_constant_for_every_tensor_is_refused() -> None:
         compile_to_plain(build("edsr", scale=2, blocks=2, channels=4), carry="shift", constant={"body.0": 1.0})
 
 
+class Loud(nn.Module):
+    """Residual blocks, each of which makes what comes in some ten times larger."""
+
+    def __init__(self, blocks: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.tail = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1)
+        self.body = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+            for _ in range(blocks)
+        )
+        for parameter in self.body.parameters():
+            parameter.data *= 10
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        for block in self.body:
+            x = x + block(x)
+        y: Tensor = self.tail(x)
+        return y
+
+
+@pytest.mark.parametrize("constant", [1e7, 1e9])
+def test_what_rounding_takes_from_a_constant_and_weights_enlarge_is_not_too_small_a_constant(constant: float) -> None:
+    """Values of the output reach 50,000; a carry of the first level, of values below 2, is enlarged as much."""
+    net = compile_to_plain(Loud().eval(), carry="shift", constant=constant)
+    assert isinstance(net.report, Report)
+    report = next(r for r in net.report.passes if r.name == "insert-relu")
+    values = 5e4
+    assert torch.finfo(torch.float64).eps * constant < report.deviation <= report.bound < values * constant * 1e-12
+
+
+@pytest.mark.parametrize("constant", [1e-3, 1e3, 65536.0])
+def test_too_small_a_constant_is_called_so_and_its_tensor_named(constant: float) -> None:
+    tensor = {1e-3: "head", 1e3: r"add:3", 65536.0: r"add:4"}[constant]
+    with pytest.raises(InvalidInput, match=rf"C is too small: .* a carried value, {tensor}, is larger .* became"):
+        compile_to_plain(Loud().eval(), carry="shift", constant=constant)
+
+
+def test_a_constant_that_only_a_long_image_is_too_much_for_is_too_small_too() -> None:
+    """Sums of three pixels, one below the other: a high image has the larger ones."""
+    sums = [nn.Conv2d(1, 1, 3, padding=1, bias=False) for _ in range(8)]
+    for i, conv in enumerate(sums):
+        conv.weight.data.zero_()[0, 0, :, 1] = -1.0 if i == 0 else 1.0
+    network = nn.Sequential(*sums).eval()
+    with pytest.raises(InvalidInput, match=r"C is too small: .* \(the passes together changed .* on probe 19x2"):
+        compile_to_plain(network, carry="shift", constant=800.0)
+    compile_to_plain(network, carry="shift", constant=3.0**7)
+
+
 def test_a_plain_form_beyond_the_limit_is_refused_before_it_is_built() -> None:
     with pytest.raises(UnsupportedModel, match=r"channels wide and take .* GiB of weights.*--max-weights"):
         compile_to_plain(build("rdn", scale=2, blocks=2, layers=2, channels=4, growth=3), max_weights=1000)

@@ -14,7 +14,7 @@ from helpers.forged import Draft, DraftLayer, furthest, must_be_refused
 from torch import Tensor, nn
 
 from memsr_compiler import PlainNet, check_certificate, compile_to_plain, read_teacher, save_plain
-from memsr_compiler.errors import CertificateError
+from memsr_compiler.errors import CertificateError, MemsrError
 from memsr_compiler.ir import Meaning, Part
 from memsr_compiler.teachers.families.edsr import EDSR
 
@@ -403,6 +403,281 @@ def test_a_forged_network_with_shifts_is_refused(forge: Forge, run: Run, shifted
     draft = shifted.draft()
     forge(draft)
     must_be_refused(run, shifted.teacher, draft.net(), tmp_path)
+
+
+# -- several stages --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Enlarged by 4 in two stages, each with its pixel shuffle, and a third at the end."""
+    torch.manual_seed(0)
+    made, path = EDSR(scale=4, blocks=1, channels=4).eval(), tmp_path_factory.mktemp("kept") / "teacher.pt"
+    torch.save(made.state_dict(), path)
+    return Case(made, path, compile_to_plain(read_teacher(path, probe=False), tail="keep"))
+
+
+def change_stage(d: Draft, number: int, **changes: object) -> None:
+    """Other facts about a stage that is not the first."""
+    stages = list(d.certificate.stages)
+    stages[number] = replace(stages[number], **changes)  # type: ignore[arg-type]
+    d.certificate = replace(d.certificate, stages=tuple(stages))
+
+
+def shuffling(d: Draft) -> list[int]:
+    """The layers that end the stages above which there is another."""
+    return [i for i, layer in enumerate(d.layers) if layer.shuffle > 1]
+
+
+def another_shuffle_between_stages(d: Draft) -> None:
+    """Sub-pixels of the first stage as TensorFlow orders them."""
+    last = d.layers[shuffling(d)[0]]
+    order = torch.arange(len(last.bias)).reshape(4, -1).t().flatten()
+    last.weight, last.bias = last.weight[order], last.bias[order]
+
+
+def channels_between_stages_permuted(d: Draft) -> None:
+    """What the first stage ends with the other way round, and its reader and the certificate likewise."""
+    at = shuffling(d)[0]
+    last, reader, end = d.layers[at], d.layers[at + 1], d.levels[-1][0]
+    order = torch.arange(len(last.bias)).reshape(-1, 4).flip(0).flatten()
+    last.weight, last.bias = last.weight[order], last.bias[order]
+    reader.weight = reader.weight.flip(1)
+    d.levels[-1] = [replace(end, channels=tuple(order.tolist()))]
+    start = d.certificate.stages[1].levels[0][0]
+    turned = replace(start, channels=start.channels[::-1])
+    change_stage(d, 1, levels=((turned,), *d.certificate.stages[1].levels[1:]))
+
+
+def a_stage_at_another_resolution(d: Draft) -> None:
+    change_stage(d, 1, base=4)
+
+
+def stages_by_four_and_one(d: Draft) -> None:
+    """The first stage enlarges by 4 at once."""
+    first, second = shuffling(d)[:2]
+    d.layers[first].shuffle, d.layers[second].shuffle = 4, 1
+
+
+def a_stage_left_out(d: Draft) -> None:
+    """The second stage is not there at all; what it reads and makes has as many channels."""
+    first, second = shuffling(d)[:2]
+    del d.layers[first + 1 : second + 1]
+    d.certificate = replace(d.certificate, stages=(d.certificate.stages[0], *d.certificate.stages[2:]))
+
+
+def stages_in_another_order(d: Draft) -> None:
+    d.certificate = replace(d.certificate, stages=(d.certificate.stages[0], *d.certificate.stages[:0:-1]))
+
+
+def a_stage_from_another_tensor(d: Draft) -> None:
+    start = d.certificate.stages[1].levels[0][0]
+    change_stage(d, 1, levels=((replace(start, tensor="head.0"),), *d.certificate.stages[1].levels[1:]))
+
+
+def a_stage_ends_with_less(d: Draft) -> None:
+    """The last channel of what goes up is no longer spoken of."""
+    end = d.levels[-1][0]
+    d.levels[-1] = [replace(end, positions=end.positions[:-4], channels=end.channels[:-4])]
+
+
+def another_bias_above(d: Draft) -> None:
+    d.layers[-1].bias[0] += 1e-3
+
+
+def another_weight_before_a_shuffle(d: Draft) -> None:
+    d.layers[shuffling(d)[1]].weight[-1, -1, 0, 0] += 1e-3
+
+
+def the_end_of_a_stage_scaled(d: Draft) -> None:
+    """Half of what a stage ends with, and twice as much read of it: no ReLU is between, but no level is scalable."""
+    at = shuffling(d)[0]
+    d.layers[at].weight[:4] *= 0.5
+    d.layers[at].bias[:4] *= 0.5
+    d.layers[at + 1].weight[:, 0] *= 2
+    stage = d.certificate.stages[0]
+    scaled = tuple((len(stage.levels) - 1, channel, 1) for channel in range(4))
+    d.certificate = replace(d.certificate, stages=(replace(stage, scaled=scaled), *d.certificate.stages[1:]))
+    change_stage(d, 1, scaled=((0, 0, 1),))
+
+
+def the_image_scaled(d: Draft) -> None:
+    change_stage(d, 0, scaled=((0, 0, 1),))
+    d.layers[0].weight[:, 0] *= 2
+
+
+def a_level_that_there_is_not_scaled(d: Draft) -> None:
+    change_stage(d, 1, scaled=((99, 0, 1),))
+
+
+def a_level_below_the_first_scaled(d: Draft) -> None:
+    change_stage(d, 1, scaled=((-1, 0, 1),))
+
+
+KEPT = (
+    another_shuffle_between_stages, channels_between_stages_permuted, a_stage_at_another_resolution,
+    stages_by_four_and_one, a_stage_left_out, stages_in_another_order, a_stage_from_another_tensor,
+    a_stage_ends_with_less, another_bias_above, another_weight_before_a_shuffle, the_end_of_a_stage_scaled,
+    the_image_scaled, a_level_that_there_is_not_scaled, a_level_below_the_first_scaled,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", KEPT, ids=lambda f: f.__name__)
+def test_a_forged_network_of_several_stages_is_refused(forge: Forge, run: Run, kept: Case, tmp_path: Path) -> None:
+    draft = kept.draft()
+    forge(draft)
+    must_be_refused(run, kept.teacher, draft.net(), tmp_path)
+
+
+# -- powers of two ---------------------------------------------------------------------------------------------------
+
+
+def scale_channel(d: Draft, k: int, *entries: tuple[int, int, int]) -> int:
+    """A channel of level 2 made 2^-k of what it means, read 2^k times as much, and these entries.  Returns it."""
+    channel = d.meaning(2, "value").positions[0]
+    d.layers[1].weight[channel] *= 2.0**-k
+    d.layers[1].bias[channel] *= 2.0**-k
+    d.layers[2].weight[:, channel] *= 2.0**k
+    stage = d.certificate.stages[0]
+    d.certificate = replace(d.certificate, stages=(replace(stage, scaled=entries or ((2, channel, k),)),))
+    return channel
+
+
+@pytest.mark.parametrize("k", [1, -1, 3])
+def test_a_scaled_channel_is_honest(k: int, case: Case) -> None:
+    draft = case.draft()
+    scale_channel(draft, k)
+    check_certificate(read_teacher(case.teacher, probe=False), draft.net())
+
+
+def scaled_by_less_than_it_says(d: Draft) -> None:
+    channel = d.meaning(2, "value").positions[0]
+    scale_channel(d, 1, (2, channel, 2))
+
+
+def another_channel_is_scaled(d: Draft) -> None:
+    scale_channel(d, 1, (2, d.meaning(2, "value").positions[1], 1))
+
+
+def scaled_twice_over(d: Draft) -> None:
+    """Two entries of one channel, of which the first is wrong or the last."""
+    channel = d.meaning(2, "value").positions[0]
+    scale_channel(d, 1, (2, channel, 1), (2, channel, 3))
+
+
+def scaled_by_too_much(d: Draft) -> None:
+    channel = d.meaning(2, "value").positions[0]
+    scale_channel(d, 0, (2, channel, 65))
+
+
+def a_channel_that_there_is_not_scaled(d: Draft) -> None:
+    scale_channel(d, 0, (2, -1, 1), (2, 999, 1))
+
+
+def scaled_where_it_is_made_alone(d: Draft) -> None:
+    channel = scale_channel(d, 1)
+    d.layers[2].weight[:, channel] /= 2
+
+
+def scaled_where_it_is_read_alone(d: Draft) -> None:
+    channel = scale_channel(d, 1)
+    d.layers[1].weight[channel] *= 2
+    d.layers[1].bias[channel] *= 2
+
+
+def a_bias_that_is_not_scaled(d: Draft) -> None:
+    channel = scale_channel(d, 1)
+    d.layers[1].bias[channel] *= 2
+
+
+SCALED = (
+    scaled_by_less_than_it_says, another_channel_is_scaled, scaled_twice_over, scaled_by_too_much,
+    a_channel_that_there_is_not_scaled, scaled_where_it_is_made_alone, scaled_where_it_is_read_alone,
+    a_bias_that_is_not_scaled,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", SCALED, ids=lambda f: f.__name__)
+def test_a_forged_scale_is_refused(forge: Forge, run: Run, case: Case, tmp_path: Path) -> None:
+    draft = case.draft()
+    forge(draft)
+    must_be_refused(run, case.teacher, draft.net(), tmp_path)
+
+
+def ones_scaled(d: Draft) -> None:
+    """The channel of ones, whose half no bias is."""
+    one = d.meaning(1, "one").positions[0]
+    d.layers[0].bias[one] /= 2
+    d.layers[1].weight[:, one] *= 2
+    d.certificate = replace(d.certificate, stages=(replace(d.certificate.stages[0], scaled=((1, one, 1),)),))
+
+
+def shifts_scaled(d: Draft) -> None:
+    at = d.meaning(1, "shifted").positions[0]
+    d.layers[0].weight[at] /= 2
+    d.layers[0].bias[at] /= 2
+    d.layers[1].weight[:, at] *= 2
+    d.certificate = replace(d.certificate, stages=(replace(d.certificate.stages[0], scaled=((1, at, 1),)),))
+
+
+@pytest.mark.parametrize("forge", [ones_scaled, shifts_scaled], ids=lambda f: f.__name__)
+def test_constants_are_never_scaled(forge: Forge, run: Run, shifted: Case, tmp_path: Path) -> None:
+    draft = shifted.draft()
+    forge(draft)
+    assert "cannot be scaled" in must_be_refused(run, shifted.teacher, draft.net(), tmp_path)
+
+
+# -- the image beside the network ------------------------------------------------------------------------------------
+
+
+class Beside(nn.Module):
+    """A pixel shuffle, to which the enlarged image is added."""
+
+    def __init__(self, mode: str, scale: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mode, self.scale = mode, scale
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, scale**2, 3, padding=1), nn.PixelShuffle(scale)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = nn.functional.interpolate(x, scale_factor=self.scale, mode=self.mode, align_corners=False)
+        y: Tensor = self.body(x) + image
+        return y
+
+
+@pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
+def test_another_image_beside_the_network_is_refused(mode: str) -> None:
+    """Told by the file alone, and by the teacher: the graphs without the image are the same."""
+    teacher = Beside(mode).eval()
+    honest = compile_to_plain(teacher, image_skip="outside")
+    assert honest.info.image_skip == mode
+    check_certificate(teacher, honest)
+    for lie in ("", "nearest", "bilinear" if mode == "bicubic" else "bicubic"):
+        draft = Draft(teacher, honest)
+        draft.info = replace(draft.info, image_skip=lie)
+        with pytest.raises(CertificateError, match="says its image skip is"):
+            check_certificate(teacher, draft.net())
+        if lie in ("bicubic", "bilinear"):
+            with pytest.raises(CertificateError):
+                check_certificate(Beside(lie).eval(), honest)
+    without = teacher.body.eval()
+    with pytest.raises(CertificateError):
+        check_certificate(without, honest)
+    with pytest.raises(CertificateError):
+        check_certificate(teacher, compile_to_plain(without))
+
+
+@pytest.mark.parametrize("scale", [3, 4])
+def test_another_factor_is_refused(scale: int) -> None:
+    honest = compile_to_plain(Beside("bicubic").eval(), image_skip="outside")
+    with pytest.raises(CertificateError):
+        check_certificate(Beside("bicubic", scale).eval(), honest)
+    draft = Draft(Beside("bicubic").eval(), honest)
+    draft.info = replace(draft.info, scale=scale)
+    with pytest.raises(MemsrError, match="scale"):
+        check_certificate(Beside("bicubic").eval(), draft.net())
 
 
 # -- what a file says of itself --------------------------------------------------------------------------------------
