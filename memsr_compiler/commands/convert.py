@@ -39,6 +39,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         raise InvalidInput(f"{out}: a plain network is written as .onnx or .safetensors; name it so")
     if out.suffix == ".safetensors" and options.dtype != "float32":
         raise InvalidInput(f"--dtype {options.dtype} is for .onnx files; .safetensors keep the teacher's own precision")
+    _check_calibration(options)
     torch_device(options.device)
     files = [out, out.with_suffix(".cert.json"), *([options.report] if options.report else [])]
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
@@ -74,6 +75,23 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         _write_report(options.report, net, [("as read", graph), *steps], teacher_options.teacher.name, cost, judge)
         written.append(options.report)
     _tell(net, cost, passes, judge, written, talk)
+
+
+def _check_calibration(options: ConvertOptions) -> None:
+    """Raise InvalidInput for options that say how constants are measured where none are, and for a missing folder."""
+    if options.calibration is not None and not options.calibration.is_dir():
+        raise InvalidInput(f"--calibration {options.calibration}: is no folder; give one with PNG or JPEG files")
+    if options.carry == "shift" and options.constant is None:
+        return
+    why = f"--constant {options.constant:g} is given" if options.carry == "shift" else f"carry is '{options.carry}'"
+    for name, value, default in (
+        ("--calibration", options.calibration, None),
+        ("--margin", options.margin, ConvertOptions.margin),
+    ):
+        if value != default:
+            raise InvalidInput(
+                f"{name} {value}: constants are measured for --carry shift without --constant; {why}. Leave {name} out"
+            )
 
 
 def _constants(

@@ -28,6 +28,9 @@ PLAIN_FORMAT_KEY = "memsr_format"
 QUANTIZED_KEY = "memsr_quantized"
 """Metadata entry by which networks in 8-bit integers are known, .onnx."""
 
+QUANTIZED_FORMAT = "memsr quantized network 2"
+"""Value of that entry.  Files of format 1 are the same but for the hash at the end, which they lack."""
+
 FORMAT = "memsr plain network 1"
 Numbers = NDArray[Any]
 Dtype = Literal["float32", "float16", "float64"]

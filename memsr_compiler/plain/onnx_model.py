@@ -10,16 +10,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from memsr_compiler.plain.manifest import Manifest
+from memsr_compiler.plain.seal import DIGEST_KEY, NO_DIGEST
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
 OPSETS = range(13, 24)
-DIGEST_KEY = "file_sha256"
-"""The last metadata entry. Its value, 64 characters, ends the file: the SHA-256 of all that comes before."""
-
-NO_DIGEST = "0" * 64
-
 _IR_VERSIONS = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
 
 

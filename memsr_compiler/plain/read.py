@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import mmap
 from collections.abc import Mapping
@@ -22,14 +23,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from memsr_compiler.errors import CertificateError, InvalidInput, first_line
 from memsr_compiler.files import open_file, read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY, QUANTIZED_KEY, REGAIN, Manifest, Numbers, certificate_path
-from memsr_compiler.plain.onnx_model import DIGEST_KEY, NO_DIGEST, OPSETS, build_skeleton
+from memsr_compiler.plain.onnx_model import OPSETS, build_skeleton
+from memsr_compiler.plain.seal import CHANGED, DIGEST_KEY, NO_DIGEST, STILL, is_sealed
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
 _SAFETENSORS_DTYPE = {"float32": "F32", "float16": "F16", "float64": "F64"}
 _MAX_HEADER = 100_000_000  # bytes; the safetensors library reads no longer one
-_CHANGED = f"was changed or damaged after it was written, its SHA-256 differs. {REGAIN}"
 _NETWORK = "the network"
 _MAKE_ONE = "Make a plain one of it with memsrc convert or memsrc shrink."
 
@@ -150,7 +151,7 @@ def _read_safetensors(file: BinaryIO) -> PlainFile:
     metadata.pop("header_sha256", None)
     manifest = Manifest.from_strings(metadata)
     if build_header(manifest) != length.to_bytes(8, "little") + text:
-        raise InvalidInput(f"its header {_CHANGED}")
+        raise InvalidInput(f"its header {CHANGED} {REGAIN}")
     held, due = size - 8 - length, sum(manifest.sizes.values())
     if held != due:
         raise InvalidInput(f"is cut off or damaged: {held:,} bytes of weights where {due:,} are due. {REGAIN}")
@@ -199,9 +200,8 @@ def _parse_model(path: Path) -> ModelProto:
         )
     if PLAIN_FORMAT_KEY.encode() not in content:
         raise InvalidInput(f"is no plain network of ours, or cut off; perhaps it is a teacher. {_MAKE_ONE}")
-    digest = hashlib.sha256(memoryview(content)[: -len(NO_DIGEST)]).hexdigest()
-    if not content.endswith(digest.encode()):
-        raise InvalidInput(f"{_CHANGED} (ONNX Runtime may still run it.)")
+    if not is_sealed(io.BytesIO(content)):
+        raise InvalidInput(f"{CHANGED} {REGAIN} ({STILL})")
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -282,4 +282,4 @@ def _certificate_beside(path: Path, manifest: Manifest, required: bool) -> str |
     except InvalidInput as error:
         raise CertificateError(f"{beside.name}: {error}") from error
     except UnicodeDecodeError:
-        raise CertificateError(f"{beside.name} {_CHANGED}") from None
+        raise CertificateError(f"{beside.name} {CHANGED} {REGAIN}") from None

@@ -22,7 +22,8 @@ from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_miss
 from memsr_compiler.files import atomic_write_together, file_digest
 from memsr_compiler.images.tiles import cut_batches
 from memsr_compiler.plain.info import Takes
-from memsr_compiler.plain.manifest import QUANTIZED_KEY
+from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY
+from memsr_compiler.plain.seal import require_sealed_file, seal
 from memsr_compiler.quantization.round_convolutions import list_convolutions, round_convolutions
 from memsr_compiler.trace.onnx.sizes import fixed_sizes, free_sizes, what_needs_sizes
 from memsr_compiler.version import VERSION
@@ -30,7 +31,6 @@ from memsr_compiler.version import VERSION
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-FORMAT = "memsr quantized network 1"
 _OPSET = 17  # for models older than 13, which have no quantisation per channel
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
@@ -77,7 +77,7 @@ def quantize(
         integer_model = _load(staged[0])
         inner = round_convolutions(model, integer_model, arrays)
         _describe(integer_model, takes, cost, source)
-        staged[0].write_bytes(integer_model.SerializeToString(deterministic=True))
+        staged[0].write_bytes(seal(integer_model.SerializeToString(deterministic=True)))
         size = staged[0].stat().st_size
     return Quantized(out, size, source.stat().st_size, inner)
 
@@ -139,6 +139,7 @@ def _load(path: Path) -> ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
+    require_sealed_file(path)
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
@@ -217,9 +218,10 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
 def _describe(integer_model: ModelProto, takes: Takes, cost: Cost | None, source: Path) -> None:
     """Give the 8-bit network metadata of its own: those of the plain network would say that this is one."""
     low, high = takes.input_range
+    integer_model.doc_string = QUANTIZED_FORMAT  # far from the metadata, so that damage to these does not hide it
     del integer_model.metadata_props[:]
     for key, value in {
-        QUANTIZED_KEY: FORMAT,
+        QUANTIZED_KEY: QUANTIZED_FORMAT,
         "scale": str(takes.scale),
         "channels": str(takes.channels),
         "input_range": f"{low} {high}",

@@ -35,7 +35,7 @@ class OneSize:
     """A network that takes images of one size only, as a function of images of any size.
 
     fixed   height and width that it takes; None: any
-    note    words on that, for whoever runs it
+    note    what there is to say on that and on the file, for whoever runs it
     """
 
     def __init__(self, network: OrtNetwork, path: Path) -> None:
@@ -44,14 +44,11 @@ class OneSize:
         self.fixed = (sides[0], sides[1])
         self.engine, self.precision, self.arithmetic = network.engine, network.precision, network.arithmetic
         self.metadata = network.metadata
-        self.note = (
-            ""
-            if self.fixed == (None, None)
-            else (
-                f"{path}: takes images of {self._size()} only ({network.needs_sizes}); others go through in pieces of "
-                "that size"
-            )
+        size = (
+            f"{path}: takes images of {self._size()} only ({network.needs_sizes}); others go through in pieces of "
+            "that size"
         )
+        self.note = "; ".join(filter(None, (network.note, "" if self.fixed == (None, None) else size)))
 
     def __call__(self, x: Tensor) -> Tensor:
         rows, columns = (self._spans(axis, extent) for axis, extent in enumerate(x.shape[2:]))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.arithmetic import INTEGERS, name_arithmetic
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line
+from memsr_compiler.plain.seal import is_unsealed, require_sealed_file
 from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
 from memsr_compiler.runtime.ort import Provider as Provider
 from memsr_compiler.runtime.ort import onnxruntime, start_session
@@ -37,7 +38,7 @@ class Runner(Protocol):
     precision   of the values that it takes and gives
     arithmetic  who computes it, where, and in what precision, in words
     fixed       height and width of the images that it takes as they are; None: any
-    note        words on that, for whoever runs it; "" where there is nothing to say
+    note        what there is to say on that and on the file, for whoever runs it; "" where there is nothing
     """
 
     engine: str
@@ -69,10 +70,11 @@ class OrtNetwork:
         threads    of the processor; None: ONNX Runtime's choice
         provider   "cpu", "cuda", or "tensorrt" with CUDA for what it does not take
 
-        Raises InvalidInput if the file is not a network with one image in and one out, or the provider is not to be
-        had, MemsrError if no ONNX Runtime is installed.
+        Raises InvalidInput if the file is not a network with one image in and one out, is one of ours and not as it
+        was written, or the provider is not to be had; MemsrError if no ONNX Runtime is installed.
         """
         ort = onnxruntime()
+        require_sealed_file(Path(path))
         self.provider = provider
         self.engine = f"ONNX Runtime, {provider}"
         self._session = _start(path, Path(path), _options(ort, threads), provider)
@@ -87,14 +89,16 @@ class OrtNetwork:
         if inputs[0].type not in _FLOATS:
             raise InvalidInput(f"{path}: takes {inputs[0].type}, not floating-point images")
         self.sizes = _sizes(inputs[0].shape)
-        self.needs_sizes = self.note = ""
+        self.needs_sizes = ""
+        notes = [_say_unsealed(path)] if is_unsealed(self.metadata) else []
         if self.sizes != (None, None, None):
             self.needs_sizes = what_needs_sizes(Path(path))
             if not self.needs_sizes:
                 self._session = _start(path, _without_sizes(Path(path)), _options(ort, threads), provider)
                 declared = "x".join(map(str, inputs[0].shape))
-                self.note = f"{path}: says {declared}, and nothing in it needs that: it is run on images as they are"
+                notes.append(f"{path}: says {declared}, and nothing in it needs that: it is run on images as they are")
                 self.sizes = (None, None, None)
+        self.note = "; ".join(notes)
         self.fixed = self.sizes[1:]
         self.channels = inputs[0].shape[1] if len(inputs[0].shape) == 4 else None
         self._name, result = names
@@ -186,6 +190,10 @@ class TorchNetwork:
         with torch.no_grad(), some_threads(self._threads):
             result: Tensor = self._module(x)
         return result
+
+
+def _say_unsealed(path: str | Path) -> str:
+    return f"{path}: an earlier version wrote it without a hash, so damage to it cannot be noticed; quantize again"
 
 
 def _start(name: str | Path, model: Path | bytes, options: Any, provider: Provider) -> Any:

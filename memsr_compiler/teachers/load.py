@@ -28,6 +28,7 @@ from memsr_compiler.errors import InvalidInput, RefusedPickle, first_line
 from memsr_compiler.files import read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.plain.read import is_plain, read_plain_file
+from memsr_compiler.plain.seal import require_seal
 from memsr_compiler.teachers import archive, pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.readings import Readings, choose_reading, read_family, read_module
@@ -118,8 +119,11 @@ def _load(
         if arch is not None or prefix:
             option = "--prefix" if arch is None else "--arch"
             raise InvalidInput(f"is {kind}, which holds the network itself. Leave {option} out.")
+        if kind == "onnx":
+            require_seal(io.BytesIO(data))
+        remarks = _plain_remarks(path)
         network = _load_pt2(data, allow_pickle) if kind == "pt2" else _load_onnx(path)
-        return read_module(network, {}, _plain_remarks(path), input_range)
+        return read_module(network, {}, remarks, input_range)
     content: nn.Module | StateDict
     if kind == "safetensors":
         state = _safetensors(data)
@@ -243,14 +247,16 @@ def _safetensors_metadata(data: bytes) -> dict[str, str]:
 
 
 def _plain_remarks(path: Path) -> Remarks:
-    """The range that a plain network of ours states; nothing for other files, which have no place for it."""
+    """The range that a plain network of ours states; nothing for other files, which have no place for it.
+
+    Raises InvalidInput for one that is not as it was written.
+    """
     if not is_plain(path):
         return Remarks()
     try:
-        info = read_plain_file(path, require_certificate=False).manifest.info
-    except InvalidInput:  # somebody changed it, and what it says of itself is no longer sure
-        return Remarks()
-    return Remarks(input_range=info.input_range)
+        return Remarks(input_range=read_plain_file(path, require_certificate=False).manifest.info.input_range)
+    except InvalidInput as error:
+        raise InvalidInput(str(error).removeprefix(f"{path}: ")) from error
 
 
 def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:

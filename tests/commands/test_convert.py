@@ -237,6 +237,30 @@ def test_options_that_contradict_each_other(run: Run, teacher: Path, tmp_path: P
         refused(run, tmp_path, teacher, word, options=options)
 
 
+@pytest.mark.parametrize(
+    ("carry", "why"),
+    [
+        ((), "carry is 'auto'"),
+        (("--carry", "split"), "carry is 'split'"),
+        (("--carry", "shift", "--constant", "1000"), "--constant 1000 is given"),
+    ],
+)
+def test_how_constants_are_measured_is_refused_where_none_are(
+    run: Run, teacher: Path, tmp_path: Path, carry: tuple[str, ...], why: str
+) -> None:
+    words = ("constants are measured for --carry shift without --constant", why)
+    calibration = ("--calibration", str(tmp_path))
+    refused(run, tmp_path, teacher, *calibration, "Leave --calibration out", *words, options=(*carry, *calibration))
+    refused(run, tmp_path, teacher, "Leave --margin out", *words, options=(*carry, "--margin", "4"))
+    missing = ("--calibration", str(tmp_path / "nowhere"))
+    refused(run, tmp_path, teacher, "nowhere: is no folder", options=(*carry, *missing))
+
+
+def test_a_missing_calibration_folder_is_told_before_the_work(run: Run, tmp_path: Path) -> None:
+    options = ("--carry", "shift", "--calibration", str(tmp_path / "nowhere"))
+    refused(run, tmp_path, tmp_path / "no-teacher.pt", "nowhere: is no folder", options=options)
+
+
 def overflowing_file(tmp_path: Path, **options: Any) -> tuple[Path, Path]:
     """A teacher whose values go beyond 65,504, as a .pt2 file, and where to write its plain network."""
     model = overflowing(**options)

@@ -121,6 +121,16 @@ def _certified_plain(folder: Path) -> Path:
     return export_onnx(compile_to_plain(teacher(), align=4), folder / "net.onnx").path
 
 
+def _run_onnx(path: Path) -> object:
+    network = OrtNetwork(path)
+    return sorted(network.metadata.items()), network(torch.full((1, 1, 4, 4), 0.5)).tolist()
+
+
+def _read_as_teacher(path: Path) -> object:
+    read = read_teacher(path, probe=False)
+    return read.input_range, trace(read.module).graph.sha256()
+
+
 def _certificate(folder: Path) -> Path:
     return _certified_plain(folder).with_suffix(".cert.json")
 
@@ -134,8 +144,7 @@ def _quantized(path: Path) -> None:
 
 
 def _read_quantized(path: Path) -> object:
-    network = OrtNetwork(path)
-    return cost_of_quantized(path), sorted(network.metadata.items()), network(torch.full((1, 1, 4, 4), 0.5)).tolist()
+    return cost_of_quantized(path), _run_onnx(path)
 
 
 # -- what runs leave
@@ -207,8 +216,10 @@ KINDS: dict[str, Kind] = {
     "plain safetensors": _kind("n.safetensors", lambda p: save_plain(tiny("bicubic"), p), _read_plain, protected=True),
     "plain onnx": Kind(_certified_plain, _read_plain, True),
     "plain onnx, sealed again": Kind(_certified_plain, _read_plain, False, reseal),
+    "plain onnx, run": Kind(_certified_plain, _run_onnx, True),
+    "plain onnx as a teacher": Kind(_certified_plain, _read_as_teacher, True),
     "certificate": Kind(_certificate, lambda p: _read_plain(p.parent / "net.onnx"), True),
-    "network in 8 bits": _kind("q.onnx", _quantized, _read_quantized, protected=False),
+    "network in 8 bits": _kind("q.onnx", _quantized, _read_quantized, protected=True),
     "checkpoint": _kind(
         "step-00000004.ckpt",
         lambda p: checkpoints.save({"step": 4, "objective": nn.Linear(3, 3).state_dict()}, p),
