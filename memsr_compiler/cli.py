@@ -47,12 +47,12 @@ from memsr_compiler.commands.options import (
 from memsr_compiler.commands.training_options import DistillOptions, TrainOptions
 from memsr_compiler.errors import (
     CertificateError,
-    ExportError,
     InvalidInput,
     MemsrError,
     NotEquivalent,
     escape_controls,
     first_line,
+    tells_of_memory,
 )
 from memsr_compiler.version import VERSION
 
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED, PIPE_CLOSED = 130, 141  # exit status, as shells have it
 SOME_NOT_DONE = 3
+PRINTERS = ("click", "typer", "rich", "codecs", "encodings")  # modules that write to standard output
 BUG = "a mistake of memsrc itself"
-NO_MEMORY = re.compile("can't allocate memory|failed to allocate|out of memory|Available memory of", re.IGNORECASE)
 CHOICE = re.compile(r"Invalid value for '(.*)': Value error, '(.*)' is not one of (.*)")  # typer's words
 BOUND = re.compile(r"Invalid value for '(.*)': Input should be (greater|less) than or equal to (\S+)")
 
@@ -300,11 +300,20 @@ def main() -> None:
     except MemsrError as error:
         _fail(str(error), 2)
     except OSError as error:
-        _fail(str(ExportError(f"{error.filename or 'standard output'}: {error.strerror or error}")), 2)
+        _fail(f"{error.filename or _name_unnamed(error)}: {error.strerror or error}", 2)
     except Exception as error:
         _fail(_explain(error), 2)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _name_unnamed(error: OSError) -> str:
+    """The file that an error does not name: standard output, if it was raised where that is written to."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = str(frame.f_globals.get("__name__"))
+    if module.partition(".")[0] in PRINTERS or module in (__name__, "memsr_compiler.commands.output"):
+        return "standard output"
+    return f"a temporary file (in {os.environ.get('TMPDIR', 'the system folder for them')}; TMPDIR names another)"
 
 
 def _require_folder() -> None:
@@ -318,7 +327,7 @@ def _require_folder() -> None:
 def _explain(error: Exception) -> str:
     """Words on an error that no command has an answer to."""
     reason = first_line(error)
-    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+    if tells_of_memory(error):
         return f"there is not enough memory ({reason}); end other programs, or take something smaller"
     if isinstance(error, RecursionError):
         return f"something in a file is nested too deeply ({reason}); it is damaged or hostile"

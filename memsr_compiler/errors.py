@@ -6,10 +6,17 @@ Messages are for people.  What a program may want to know is in the exception's 
 import math
 import re
 
+_NO_MEMORY = re.compile("can't allocate memory|failed to allocate|out of memory|Available memory of", re.IGNORECASE)
+
 
 def first_line(error: object) -> str:
     """The first line of what another library's error, or its text, says; its type where it says nothing."""
     return str(error).strip().partition("\n")[0].rstrip() or type(error).__name__
+
+
+def tells_of_memory(error: object) -> bool:
+    """Whether another library's error, or its text, says that there is not enough memory."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def escape_controls(text: str) -> str:

@@ -33,6 +33,11 @@ def size_in_bytes(name: str, amount: Amount) -> int:
     return _whole(name, amount, BYTES, A_SIZE)
 
 
+def say_count(number: int, noun: str) -> str:
+    """A number of things in words: "1 image", "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def parse_amount(text: str, units: Mapping[str, int]) -> int:
     """The number in a text, in these units.  Raises ValueError for text that is none, and for less than 1."""
     parts = _AMOUNT.fullmatch(text.strip())

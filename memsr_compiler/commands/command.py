@@ -73,6 +73,12 @@ def option_values(options: object) -> dict[str, Any]:
     return {_option_name(field, hint): getattr(options, field.name) for field, hint in _list_fields(type(options))}
 
 
+def option_defaults(group: type) -> dict[str, Any]:
+    """Every default of a dataclass of options by the option's name, of those that have one."""
+    fields = ((field, hint) for field, hint in _list_fields(group) if field.default is not dataclasses.MISSING)
+    return {_option_name(field, hint): field.default for field, hint in fields}
+
+
 def _list_fields(group: type) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     hints = get_type_hints(group, include_extras=True)
     return ((field, hints[field.name]) for field in dataclasses.fields(group))

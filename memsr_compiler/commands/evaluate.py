@@ -18,6 +18,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, find_scale, read_test_images
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean, say_identical
 from memsr_compiler.files import atomic_write
+from memsr_compiler.quantities import say_count
 from memsr_compiler.runtime.open import Model, common_scale
 from memsr_compiler.torch_helpers import torch_device
 
@@ -85,9 +86,8 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     rows = [
         [image.name, *(_format_score(of_model[i]) for of_model in scores.values())] for i, image in enumerate(images)
     ]
-    count = "1 image" if len(images) == 1 else f"{len(images)} images"
     talk.table(
-        f"PSNR in dB and SSIM on Y, x{scale}, {count}, protocol {options.protocol}",
+        f"PSNR in dB and SSIM on Y, x{scale}, {say_count(len(images), 'image')}, protocol {options.protocol}",
         ("", *(_shorten(name) for name in scores)),
         [*rows, ["average", *(_format_score(average) for average in averages.values())]],
     )

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from numpy.typing import NDArray
 
-from memsr_compiler.commands.command import option_values
+from memsr_compiler.commands.command import option_defaults, option_values
+from memsr_compiler.commands.options import ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first
 from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line
@@ -127,11 +128,13 @@ def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]
     if place.is_file() or checkpoints.steps(run) or not is_begun(run):
         checkpoints.load(checkpoints.newest(place))
     recorded = {k: v for k, v in (yaml.safe_load((run / CONFIG).read_text("utf-8")) or {}).items() if v != []}
+    defaults = option_defaults(type(options)) | option_defaults(ReadingOptions)  # of options that it did not know yet
     for name in (name for name in {**recorded, **now} if name not in MAY_CHANGE):
-        if now.get(name) != recorded.get(name):
+        before = recorded.get(name, _as_recorded(defaults.get(name)))
+        if now.get(name) != before:
             raise InvalidInput(
-                f"--{name} {now.get(name)}: the run began with {recorded.get(name)}, and goes on with that; leave it "
-                "out, or begin another run"
+                f"--{name} {now.get(name)}: the run began with {before}, and goes on with that; leave it out, or begin "
+                "another run"
             )
 
 
@@ -249,10 +252,15 @@ def record_of(*options: object) -> dict[str, Any]:
     """
     values = {name: value for group in options for name, value in option_values(group).items()}
     return {
-        name: os.path.abspath(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        name: _as_recorded(value)
         for name, value in values.items()
         if value not in (None, []) and name not in UNRECORDED
     }
+
+
+def _as_recorded(value: object) -> object:
+    """An option's value as it stands in the record."""
+    return os.path.abspath(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def versions() -> dict[str, str]:

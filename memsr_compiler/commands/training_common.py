@@ -20,6 +20,7 @@ from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
 from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, TestImage, read_test_images
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
 from memsr_compiler.plain.info import Takes
+from memsr_compiler.quantities import say_count
 from memsr_compiler.training.patches import Patches, prepare_photographs
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def read_bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:
     """Read the images of --val, or the photographs that ship."""
     images = read_test_images(options.val, takes.scale, window=SSIM_WINDOW, warn=talk.warn)
     words = "the photographs that ship" if options.val is None else str(options.val)
-    return Bench(images, takes, f"{len(images)} images, {words}")
+    return Bench(images, takes, f"{say_count(len(images), 'image')}, {words}")
 
 
 def read_patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
@@ -144,7 +145,7 @@ def read_patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
             on_image=on_image,
             warn=talk.warn,
         )
-    talk.say(f"data         {len(photographs)} photographs in {options.data}")
+    talk.say(f"data         {say_count(len(photographs), 'photograph')} in {options.data}")
     return Patches(photographs, scale=takes.scale, patch=small, seed=options.seed, input_range=takes.input_range)
 
 

@@ -23,6 +23,7 @@ from memsr_compiler.images.files import (
     to_uint8,
 )
 from memsr_compiler.images.resize import resize
+from memsr_compiler.quantities import say_count
 
 FACTORS = (2, 3, 4)  # in turn, for networks that work on enlarged images
 SCORED = 20  # calibration images, at most: more tell hardly more, and take their time
@@ -150,7 +151,7 @@ def find_scale(folder: str | PathLike[str] | None) -> int | None:
 def read_image_set(folder: Path, scale: int, *, warn: Callable[[str], None] | None = None) -> ImageSet:
     """The images in a folder that are large enough for a PSNR: see `read_test_images`."""
     images = read_test_images(folder, scale, window=PSNR_WINDOW, warn=warn)
-    return ImageSet(tuple(images), f"{len(images)} images in {folder}")
+    return ImageSet(tuple(images), f"{say_count(len(images), 'image')} in {folder}")
 
 
 def calibration_image_set(photographs: Sequence[NamedImage] | None, scale: int) -> ImageSet:

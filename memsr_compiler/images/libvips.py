@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing
+from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing, tells_of_memory
 
 FORMATS = {"uchar": np.uint8, "ushort": np.uint16}  # of pixels, those that are handled
 COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}  # channels, by what the colours are called
@@ -61,7 +61,7 @@ def open_with_libvips(path: str | os.PathLike[str], *, jpeg: bool, **options: An
 
 
 def read_bands(path: str | os.PathLike[str], image: Any, rows: int) -> Iterator[NDArray[Any]]:
-    """Pixels from the top, (h, W, C), at most `rows` rows each.  Raises InvalidInput where they are damaged."""
+    """Pixels from the top, (h, W, C), at most `rows` rows each.  Raises InvalidInput where they cannot be decoded."""
     vips = libvips()
     region = vips.Region.new(image)
     for top in range(0, image.height, rows):
@@ -69,7 +69,9 @@ def read_bands(path: str | os.PathLike[str], image: Any, rows: int) -> Iterator[
         try:
             raw = region.fetch(0, top, image.width, height)
         except vips.Error as error:
-            raise InvalidInput(f"{path}: is damaged ({first_line(error.detail or error)})") from None
+            reason = error.detail or error
+            why = "there is not enough memory to decode it" if tells_of_memory(reason) else "is damaged"
+            raise InvalidInput(f"{path}: {why} ({first_line(reason)})") from None
         yield np.frombuffer(raw, FORMATS[image.format]).reshape(height, image.width, image.bands)
 
 

@@ -19,6 +19,7 @@ from memsr_compiler.images.tensors import Images, image_tensors
 from memsr_compiler.ir import names
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.lowering.canonical import Tail, canonical
+from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import torch_device
 from memsr_compiler.trace.trace import trace
@@ -44,7 +45,7 @@ class ShiftConstants:
 
     def __str__(self) -> str:
         return (
-            f"constants from {self.images} images times {self.margin:g}; an adversarial search reached "
+            f"constants from {say_count(self.images, 'image')} times {self.margin:g}; an adversarial search reached "
             f"{self.worst:.2f} of C ({self.worst_tensor})" + ("" if self.worst <= 1 else ": they are broken")
         )
 

@@ -107,7 +107,7 @@ def prepare_photographs(
         if min(photograph.size) >= patch * scale:
             photographs.append(photograph)
         elif warn is not None:
-            warn(f"{path}: smaller than a patch of {patch * scale} pixels, passed over")
+            warn(f"{path}: smaller than a patch of {patch * scale} pixels; passed over")
     if not photographs:
         others = f", and {unreadable} that cannot be read" if unreadable else ""
         raise InvalidInput(f"{source}: no photograph of at least {patch * scale}x{patch * scale} pixels in it{others}")

@@ -91,8 +91,15 @@ def test_options_keep_their_names_and_defaults() -> None:
         default = "required" if p.required else "flag" if getattr(p, "is_flag", False) else str(p.default)
         shown[name][" ".join((*p.opts, *p.secondary_opts))] = default
     if os.environ.get("MEMSR_UPDATE"):
-        NAMES.write_text(json.dumps(shown, indent=2) + "\n", "utf-8")
+        NAMES.write_text(write_options(shown), "utf-8")
     assert shown == json.loads(NAMES.read_text("utf-8"))
+    assert NAMES.read_text("utf-8") == write_options(shown)
+    assert write_options(dict(reversed(shown.items()))) == write_options(shown)
+
+
+def write_options(shown: dict[str, dict[str, str]]) -> str:
+    """In alphabetical order, which no move of a line in the code changes."""
+    return json.dumps(shown, indent=2, sort_keys=True) + "\n"
 
 
 @pytest.mark.parametrize(

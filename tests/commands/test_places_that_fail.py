@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -125,3 +126,19 @@ def test_an_interrupt_in_the_first_moments_is_one_line() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "memsrc: interrupted\n")
+
+
+@pytest.mark.parametrize("words", [(errno.ENOSPC, "No space left on device"), ("No usable temporary directory found",)])
+def test_a_temporary_file_is_not_called_standard_output(
+    words: tuple[object, ...], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors that name no file, while standard output takes everything."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(*words)
+
+    monkeypatch.setenv("TMPDIR", "/there/is/none")
+    monkeypatch.setattr(cli, "app", fail)
+    status, out, err = run("convert", "t.pt")
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert err.startswith("memsrc: a temporary file (in /there/is/none; ") and str(words[-1]) in err

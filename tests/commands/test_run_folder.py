@@ -132,6 +132,22 @@ def test_data_that_changed_since_are_told(run: Run, train: list[object], tmp_pat
     assert run(*resume, "-q") == (0, "", "")  # they are now the run's
 
 
+def test_an_option_that_the_record_lacks_had_its_default(run: Run, train: list[object], tmp_path: Path) -> None:
+    assert run(*train, "-q") == (0, "", "")
+    config = tmp_path / "run" / CONFIG
+    before = config.read_text()
+    config.write_text(
+        "".join(line for line in before.splitlines(keepends=True) if not line.startswith(("clip", "ema")))
+    )
+    assert config.read_text() != before
+    forget_accelerator()
+    assert run("train", "--resume", tmp_path / "run", "-q") == (0, "", "")  # as of a version before these options
+    forget_accelerator()
+    must_refuse(
+        run, tmp_path, ("train", "--resume", tmp_path / "run", "--clip", 1), "--clip 1.0: the run began with 0.0"
+    )
+
+
 def test_what_a_run_is_about_is_compared_from_now_on_where_it_does_not_say(
     run: Run, train: list[object], tmp_path: Path
 ) -> None:

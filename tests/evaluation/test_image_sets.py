@@ -89,7 +89,7 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     write_image(tmp_path / "good.png", picture(20, 20))
     write_image(tmp_path / "small.png", picture(5, 20))
     (tmp_path / "notes.txt").write_text("no image")
-    assert read_image_set(tmp_path, 2, warn=warnings.append).words == f"1 images in {tmp_path}"
+    assert read_image_set(tmp_path, 2, warn=warnings.append).words == f"1 image in {tmp_path}"
     assert re.fullmatch(r".*notes\.txt: not a readable image \(.*\)\..*; passed over", warnings.pop(0))
     assert warnings == [
         f"{tmp_path / 'small.png'}: is smaller than 6x6 pixels; passed over",

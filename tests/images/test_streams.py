@@ -310,3 +310,28 @@ def test_what_is_read_by_rows_is_not(tmp_path: Path, name: str, options: dict[st
     vips_image(PIXELS).write_to_file(str(tmp_path / name), **options)
     image = RowFile.open(tmp_path / name)
     assert (image.whole, image.held_bytes(tmp_path / "out.png", 2, 3)) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("detail", "words"),
+    [
+        ("vips_tracked: out of memory\nsize == 88MB", "there is not enough memory to decode it (vips_tracked: "),
+        ("pngload: libspng read error", "is damaged (pngload: libspng read error)"),
+    ],
+)
+def test_too_little_memory_is_not_called_damage(
+    tmp_path: Path, detail: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyvips
+
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    image = RowFile.open(tmp_path / "a.png")
+
+    class Region:
+        def fetch(self, *_: int) -> bytes:
+            raise pyvips.Error("unable to fetch", detail)
+
+    monkeypatch.setattr(pyvips.Region, "new", lambda _: Region())
+    with pytest.raises(InvalidInput) as told:
+        list(image.bands(5))
+    assert f"a.png: {words}" in str(told.value)
