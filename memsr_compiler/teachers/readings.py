@@ -21,7 +21,7 @@ from memsr_compiler.teachers.wrappers import StateDict
 from memsr_compiler.torch_helpers import one_thread
 
 RANGES: tuple[Range, ...] = ((0.0, 1.0), (0.0, 255.0))
-NO_CLAMP = "no clamp at the end"
+PADDING, NO_CLAMP = "zero padding", "no clamp at the end"  # of all families, and nothing of it is in weights
 UNCLEAR = {
     "none": "does not restore a photograph, however it is read",
     "several": "restores a photograph about as well in several ways",
@@ -113,7 +113,7 @@ def read_family(
             hyper=built.hyper,
         )
 
-    habits = () if ours else (*match.habits, *([] if "clamp" in match.unsaid else [NO_CLAMP]))
+    habits = () if ours else (*match.habits, PADDING, *([] if "clamp" in match.unsaid else [NO_CLAMP]))
     uncertain = bool(open_arguments or known is None or (match.habits and not ours))
     return Readings(variants, read, habits, uncertain)
 
