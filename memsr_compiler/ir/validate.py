@@ -160,7 +160,7 @@ def run_on_probes(graph: ir.Graph, inputs: dict[str, Tensor], before: ProbeRun |
 
 
 def _raised(graph: ir.Graph) -> dict[str, list[ir.Meaning]]:
-    """What ReLUs are given in which some channels are t + C, by name."""
+    """Values with some channels that are t + C and go into a ReLU, by name."""
     relus = [op for op in graph if isinstance(op, ir.Relu)]
     raised = {op.inputs[0]: [m for m in op.meaning if m.kind == "shifted" and _places(m)] for op in relus}
     return {name: meanings for name, meanings in raised.items() if meanings}

@@ -11,6 +11,7 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.lowering.equivalence import probe_images
+from memsr_compiler.proof.forms import tensor_of
 
 MOST = 2.0**-9  # of a tensor's largest magnitude: half of one of 256 levels
 MOST_IN_ALL = 2.0**-8  # of what all tensors lose, each relative to its own, added up: nothing says that they cancel
@@ -64,7 +65,7 @@ def _need(teacher: ir.Graph, tensor: str, peaks: Mapping[str, float]) -> float:
 
     A tensor that is nothing on the probe images is given a little of the image's magnitude, lest it had to be perfect.
     """
-    op = teacher[tensor.split("#")[0]]
+    op = teacher[tensor_of(tensor)]
     activation = isinstance(op, (ir.Relu, ir.PRelu, ir.Clamp, ir.Maximum))
     return max(peaks[name] for name in (op.name, *(op.inputs if activation else ())))
 

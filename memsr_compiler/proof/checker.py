@@ -242,7 +242,8 @@ def _check_layer(
             f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate"
         )
     rounding, losses = 0.0, dict[tuple[str, ir.Part | None], float]()
-    largest = max(abs(float(v)) for v in layer.weight.aminmax())
+    # A layer of zeros (of x - x, say) has no scale of its own, and is held to that of images and common weights.
+    largest = max(abs(float(v)) for v in layer.weight.aminmax()) or 1.0
     for m in _pieces(meanings, 1 + PIECE // layer.weight[0].numel()):
         expected = _expect(below, m, layer.relu, where)
         missing = below.missing(expected)
