@@ -32,7 +32,8 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
     """Check the certificate, then run both.  Raises CertificateError or NotEquivalent if it is not the teacher."""
     plain, place = options.plain, torch_device(options.device)
     net = load_plain(plain)
-    if teacher_options.input_range is None:
+    told = teacher_options.input_range
+    if told is None:
         teacher_options = replace(teacher_options, input_range=net.info.input_range)
     teacher, input_range = read(teacher_options, talk)
     inputs = probe_images(net.info.channels, input_range) | _photographs(options.images, net, input_range)
@@ -41,7 +42,7 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
     with talk.progress() as step:
         step("checking the certificate")
         try:
-            certified = check_certificate(teacher, net, input_range=input_range)
+            certified = check_certificate(teacher, net, input_range=told)
         except CertificateError as error:
             raise CertificateError(
                 f"{plain}: {error}; {_how_far(teacher.module, net, plain, inputs, input_range, place)}"

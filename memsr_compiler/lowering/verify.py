@@ -14,7 +14,7 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.proof.guarantee import Carried, list_carried, state_guarantee
-from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
+from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
 
@@ -43,17 +43,33 @@ def check_certificate(
 
     teacher      what `read_teacher` gives, a module, or a file's path
     plain        the network, or its file
-    input_range  of the teacher's values; None: the plain network's, for which it was made
+    input_range  of the teacher's values; None: the plain network's, unless the teacher's own is known
 
-    Raises CertificateError where the network has no certificate, or the proof does not go through; InvalidInput for
-    files that cannot be read, and UnsupportedModel for a teacher that no plain network can express.
+    Raises CertificateError where the network has no certificate, is for another range than the teacher's own, or the
+    proof does not go through; InvalidInput for files that cannot be read, and UnsupportedModel for a teacher that no
+    plain network can express.
     """
     net = plain if isinstance(plain, PlainNet) else load_plain(plain)
     source = as_teacher(teacher, input_range=input_range or net.info.input_range)
     try:
+        if input_range is None:
+            _require_range(teacher, source, net)
         return _check(trace(source.module, input_range=source.input_range), net, source.input_range)
     except CertificateError as error:
         raise CertificateError(str(error) if isinstance(plain, PlainNet) else f"{plain}: {error}") from None
+
+
+def _require_range(given: TeacherLike, source: Teacher, net: PlainNet) -> None:
+    """Raises CertificateError where the teacher's own range is known, and the plain network is for another."""
+    own = source.stated_range
+    if own is None and isinstance(given, Teacher) and not given.range_is_assumed:
+        own = given.input_range
+    if own is not None and own != net.info.input_range:
+        low, high = net.info.input_range
+        raise CertificateError(
+            f"is for images of {low:g} to {high:g}, and the teacher takes {own[0]:g} to {own[1]:g}; convert again, or "
+            f"say --input-range {low:g} {high:g} if that is known to be right"
+        )
 
 
 def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateCheck:

@@ -75,7 +75,7 @@ def read_module(network: nn.Module, hyper: Mapping[str, object], remarks: Remark
     variants = tuple(_variant({}, r, ranged=known is None) for r in ([known] if known else RANGES))
 
     def read(variant: Variant) -> Teacher:
-        return Teacher(module=network, input_range=variant.input_range, hyper=hyper)
+        return Teacher(module=network, input_range=variant.input_range, hyper=hyper, stated_range=remarks.input_range)
 
     return Readings(variants, read, uncertain=known is None)
 
@@ -93,9 +93,10 @@ def read_family(
     ours = remarks.family == family.name  # which states all that is not usual
     said = {**remarks.arguments(unsaid_arguments(match)), **options}
     open_arguments = {name: values for name, values in match.unsaid.items() if name not in said and not ours}
-    known = told or match.known_range or remarks.input_range or family.read_range(usual.module.state_dict())
-    if known is None and "rgb_range" not in match.unsaid:
-        known = remarks.rgb_range
+    stated = match.known_range or remarks.input_range or family.read_range(usual.module.state_dict())
+    if stated is None and "rgb_range" not in match.unsaid:
+        stated = remarks.rgb_range
+    known = told or stated
     ranges = [known] if known else [family.input_range, *(r for r in RANGES if r != family.input_range)]
     variants = tuple(
         _variant(dict(zip(open_arguments, values, strict=True)), input_range, ranged=known is None)
@@ -111,6 +112,7 @@ def read_family(
             input_range=variant.input_range,
             family=family.name,
             hyper=built.hyper,
+            stated_range=stated,
         )
 
     habits = () if ours else (*match.habits, PADDING, *([] if "clamp" in match.unsaid else [NO_CLAMP]))

@@ -31,6 +31,7 @@ class Teacher:
     family       the name of the architecture it was recognised as; "" for a user's own code
     hyper        the arguments it was built with
     assumed      what nothing in the file says, in words: "res_scale 1", "input values 0 to 1", "no clamp at the end"
+    stated_range the range that the file itself tells, whatever `input_range` was asked for; None: it does not
     sha256       of the file, in hexadecimal; "" for a module
     path         of the file; None for a module
     """
@@ -40,6 +41,7 @@ class Teacher:
     family: str = ""
     hyper: Mapping[str, object] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    stated_range: Range | None = None
     sha256: str = ""
     path: Path | None = None
 

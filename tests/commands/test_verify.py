@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.command_line import Run
+from helpers.trained import Edsr
 from helpers.wide_values import WIDE, overflowing
 
-from memsr_compiler import check_certificate, compile_to_plain, export_onnx, load_plain, save_plain
+from memsr_compiler import check_certificate, compile_to_plain, export_onnx, load_plain, read_teacher, save_plain
 from memsr_compiler.commands.verify import measure
+from memsr_compiler.errors import CertificateError
 from memsr_compiler.plain import write
 from memsr_compiler.plain.probes import probe_images
 
@@ -72,3 +74,20 @@ def test_a_constant_that_an_image_is_beyond_is_told(tmp_path: Path) -> None:
     place = torch.device("cpu")
     result = measure(teacher, net, tmp_path / "plain.safetensors", image, (0.0, 1.0), place)
     assert not result and "beyond the shift's C = 2, and the network promises nothing" in str(result)
+
+
+def test_a_network_for_another_range_than_the_teachers_own_is_refused(run: Run, tmp_path: Path) -> None:
+    """The mean shift shows that the teacher takes 0..255; a proof for 0..1 is one for images that it is not for."""
+    torch.save(Edsr(peak=255.0, mean_shift=True).state_dict(), tmp_path / "a.pth")
+    teacher = read_teacher(tmp_path / "a.pth")
+    assert teacher.input_range == teacher.stated_range == (0.0, 255.0)
+    export_onnx(compile_to_plain(teacher.module, input_range=(0.0, 1.0)), tmp_path / "a.onnx")
+    files = (tmp_path / "a.pth", tmp_path / "a.onnx")
+    status, _, err = run("verify", *files)
+    assert status == 2 and "does not restore a photograph" in err
+    status, _, err = run("verify", *files, "--no-probe")
+    assert status == 1 and "is for images of 0 to 1, and the teacher takes 0 to 255" in err and "--input-range" in err
+    with pytest.raises(CertificateError, match="the teacher takes 0 to 255"):
+        check_certificate(teacher, tmp_path / "a.onnx")
+    assert run("verify", *files, "--no-probe", "--input-range", "0", "1")[0] == 0
+    check_certificate(teacher, tmp_path / "a.onnx", input_range=(0.0, 1.0))

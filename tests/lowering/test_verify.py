@@ -37,7 +37,7 @@ def test_what_the_check_says_is_what_the_compiler_said(network: nn.Module, net: 
 
 @pytest.mark.parametrize("name", ["plain.onnx", "plain.safetensors"])
 def test_files_of_both(name: str, network: nn.Module, net: PlainNet, tmp_path: Path) -> None:
-    write_teacher(network, tmp_path / "teacher.pt")
+    write_teacher(network, tmp_path / "teacher.pt", (0.0, 255.0))
     (export_onnx if name.endswith(".onnx") else save_plain)(net, tmp_path / name)
     for teacher in (network, read_teacher(tmp_path / "teacher.pt"), tmp_path / "teacher.pt"):
         assert check_certificate(teacher, tmp_path / name).guarantee == net.info.guarantee
