@@ -64,7 +64,7 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         step("quantising")
         cost = count_cost(NetworkFile(options.model))[1]
         with keep_temporary_files():  # ONNX Runtime's
-            written = quantize(options.model, options.out, images, takes=takes, cost=cost)
+            written = quantize(options.model, options.out, images, takes=takes, cost=cost, assumed=model.assumed)
         step("running both")
         pair = tuple(open_onnx(path, threads=1) for path in (options.model, options.out))
         costs = _compare(pair[0], pair[1], tests, takes, size)

@@ -51,7 +51,13 @@ class Quantized:
 
 
 def quantize(
-    source: str | Path, out: str | Path, images: Sequence[Tensor], *, takes: Takes, cost: Cost | None = None
+    source: str | Path,
+    out: str | Path,
+    images: Sequence[Tensor],
+    *,
+    takes: Takes,
+    cost: Cost | None = None,
+    assumed: Sequence[str] = (),
 ) -> Quantized:
     """Write an 8-bit network beside a float32 one; float32 images go in and come out as before.
 
@@ -61,6 +67,7 @@ def quantize(
     takes    kept in the file's metadata, with the hash of `source`; nothing else is: an 8-bit network is not plain any
              more, and no certificate speaks of it
     cost     of `source`, kept there too if it is given
+    assumed  what the file of its teacher did not say, in words: kept there too
 
     The file appears whole or not at all.  Raises InvalidInput for a file that is not such a network, float16, or 8-bit
     already, and without images; ExportError where the file cannot be written; MemsrError without ONNX Runtime.
@@ -76,7 +83,7 @@ def quantize(
         _run_static(model, staged[0], arrays, source)
         integer_model = _load(staged[0])
         inner = round_convolutions(model, integer_model, arrays)
-        _describe(integer_model, takes, cost, source)
+        _describe(integer_model, takes, cost, assumed, source)
         staged[0].write_bytes(seal(integer_model.SerializeToString(deterministic=True)))
         size = staged[0].stat().st_size
     return Quantized(out, size, source.stat().st_size, inner)
@@ -215,7 +222,7 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
         raise InvalidInput(f"{source}: ONNX Runtime cannot quantise it ({reason}); give a plain network") from error
 
 
-def _describe(integer_model: ModelProto, takes: Takes, cost: Cost | None, source: Path) -> None:
+def _describe(integer_model: ModelProto, takes: Takes, cost: Cost | None, assumed: Sequence[str], source: Path) -> None:
     """Give the 8-bit network metadata of its own: those of the plain network would say that this is one."""
     low, high = takes.input_range
     integer_model.doc_string = QUANTIZED_FORMAT  # far from the metadata, so that damage to these does not hide it
@@ -228,5 +235,6 @@ def _describe(integer_model: ModelProto, takes: Takes, cost: Cost | None, source
         "source_sha256": file_digest(source),
         "tool": f"memsr_compiler {VERSION}",
         **({name: str(value) for name, value in asdict(cost).items()} if cost is not None else {}),
+        **({"assumed": "; ".join(assumed)} if assumed else {}),
     }.items():
         integer_model.metadata_props.add(key=key, value=value)
