@@ -111,5 +111,5 @@ def test_images_too_small_for_patch_or_score_are_named_and_spoil_no_run(
     status, _, err = run("train", *small, *few, "--data", mixed, "--val", mixed)
     assert status == 0, err
     for side in (1, 5, 15):
-        assert f"tiny{side}.png: smaller than a patch of 32 pixels, passed over" in err
+        assert f"tiny{side}.png: smaller than a patch of 32 pixels; passed over" in err
         assert f"tiny{side}.png: is smaller than 16x16 pixels; passed over" in err
