@@ -20,6 +20,8 @@ from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
 from memsr_compiler.evaluation.scores import enlarge, mean_psnr
 from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.read import is_plain
 from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.runtime.one_size import open_onnx
@@ -52,6 +54,8 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     network = TeacherOptions(teacher=options.model, input_range=options.input_range)
     model = open_network(network, talk, provider="cpu", threads=None)
     takes = model.takes
+    plain = is_plain(options.model)  # which says what was assumed of its teacher
+    assumed = load_plain(options.model, require_certificate=False).info.assumed if plain else model.assumed
     material = read_material(options.calibration, takes, talk)
     images = batches(material.inputs(takes), samples=options.samples, seed=options.seed)
     data = options.data
@@ -64,7 +68,7 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         step("quantising")
         cost = count_cost(NetworkFile(options.model))[1]
         with keep_temporary_files():  # ONNX Runtime's
-            written = quantize(options.model, options.out, images, takes=takes, cost=cost, assumed=model.assumed)
+            written = quantize(options.model, options.out, images, takes=takes, cost=cost, assumed=assumed)
         step("running both")
         pair = tuple(open_onnx(path, threads=1) for path in (options.model, options.out))
         costs = _compare(pair[0], pair[1], tests, takes, size)

@@ -83,7 +83,7 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
     if is_plain(path):
         info = load_plain(path, require_certificate=False).info
         takes = _require_agreement(file, Takes(info.scale, info.channels, info.input_range))
-        return Model(path.name, open_runner(file, provider=provider, threads=threads), takes, info.assumed)
+        return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
     runner: Runner
     if path.suffix == ".onnx":
         runner = open_onnx(path, provider=provider, threads=threads)

@@ -50,7 +50,7 @@ def test_what_is_written_carries_it(run: Run, teacher: Path, tmp_path: Path) -> 
     assert run("verify", teacher, plain)[0] == 0
     integers = tmp_path / "int8.onnx"
     status, _, err = run("quantize", plain, "--out", integers, "--samples", "2", "--size", "16x16")
-    assert status == 0 and ASSUMED in err
+    assert status == 0, err
     assert {p.key: p.value for p in onnx.load(integers).metadata_props}["assumed"] == metadata["assumed"]
     status, _, err = run(
         "shrink", teacher, "--width", "8", "--refit", "0", "--samples", "2", "--out", tmp_path / "s.onnx"
