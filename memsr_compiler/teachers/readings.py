@@ -115,7 +115,8 @@ def read_family(
             stated_range=stated,
         )
 
-    habits = () if ours else (*match.habits, PADDING, *([] if "clamp" in match.unsaid else [NO_CLAMP]))
+    usual_parts = (*match.habits, *([family.activation] if family.activation else []), PADDING)
+    habits = () if ours else (*usual_parts, *([] if "clamp" in match.unsaid else [NO_CLAMP]))
     uncertain = bool(open_arguments or known is None or (match.habits and not ours))
     return Readings(variants, read, habits, uncertain)
 

@@ -14,7 +14,7 @@ from helpers.trained import Edsr
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import read_teacher
 
-ASSUMED = "assumed: res_scale 0.1, input values 0 to 255, zero padding, no clamp at the end"
+ASSUMED = "assumed: res_scale 0.1, input values 0 to 255, ReLU, zero padding, no clamp at the end"
 
 
 @pytest.fixture
@@ -34,6 +34,7 @@ def test_inspect_lists_it(run: Run, teacher: Path, caplog: pytest.LogCaptureFixt
     assert json.loads(out)["assumed"] == [
         "res_scale 0.1",
         "input values 0 to 255",
+        "ReLU",
         "zero padding",
         "no clamp at the end",
     ]
@@ -45,7 +46,7 @@ def test_what_is_written_carries_it(run: Run, teacher: Path, tmp_path: Path) -> 
     status, _, err = run("convert", teacher, "--out", plain)
     assert status == 0 and f"teacher.pt: {ASSUMED}\n" in err
     metadata = {p.key: p.value for p in onnx.load(plain).metadata_props}
-    assert metadata["assumed"] == "res_scale 0.1; input values 0 to 255; zero padding; no clamp at the end"
+    assert metadata["assumed"] == "res_scale 0.1; input values 0 to 255; ReLU; zero padding; no clamp at the end"
     assert metadata["input_range"] == "0.0 255.0"
     assert run("verify", teacher, plain)[0] == 0
     integers = tmp_path / "int8.onnx"
@@ -73,6 +74,7 @@ def test_networks_that_are_run_are_read_alike(run: Run, teacher: Path, photograp
     assert json.loads(out)["models"][0]["assumed"] == [
         "res_scale 0.1",
         "input values 0 to 255",
+        "ReLU",
         "zero padding",
         "no clamp at the end",
     ]
@@ -81,7 +83,7 @@ def test_networks_that_are_run_are_read_alike(run: Run, teacher: Path, photograp
 def test_what_is_told_is_not_assumed(run: Run, teacher: Path) -> None:
     told = ("--input-range", "0", "255", "--arch-args", "res_scale=0.1")
     status, out, err = run("inspect", teacher, *told)
-    assert status == 0 and "assumed: zero padding, no clamp at the end" in out and "taken" not in err
+    assert status == 0 and "assumed: ReLU, zero padding, no clamp at the end" in out and "taken" not in err
 
 
 def test_quiet_is_quiet(run: Run, teacher: Path, tmp_path: Path) -> None:

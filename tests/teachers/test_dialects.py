@@ -300,4 +300,4 @@ def test_the_constants_of_basicsrs_edsr_beside_its_weights(tmp_path: Path) -> No
     torch.save({"params": trained_in_basicsr(0.1, 255.0).state_dict(), "opt": options}, tmp_path / "a.pth")
     teacher = read_teacher(tmp_path / "a.pth")
     assert (teacher.hyper["res_scale"], teacher.hyper["rgb_range"], teacher.input_range) == (0.1, 255.0, (0.0, 1.0))
-    assert teacher.assumed == ("mean colour of DIV2K", "zero padding", "no clamp at the end")
+    assert teacher.assumed == ("mean colour of DIV2K", "ReLU", "zero padding", "no clamp at the end")

@@ -72,7 +72,7 @@ def test_every_form_of_edsr_is_read_as_what_it_is(name: str, tmp_path: Path, cap
         expected = network(IMAGE)
     # Values are below 1 and have passed 20 layers of at most 288 products: far below a tenth of a grey level.
     assert torch.allclose(run(teacher), expected, rtol=0, atol=1e-4)
-    assert teacher.assumed == (*assumed, "zero padding", "no clamp at the end")
+    assert teacher.assumed == (*assumed, "ReLU", "zero padding", "no clamp at the end")
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == len(taken)
     for words, warning in zip(taken, warnings, strict=True):
@@ -85,24 +85,25 @@ def test_what_is_said_is_neither_assumed_nor_probed(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("memsr_compiler.teachers.readings.choose", lambda readings: pytest.fail("probed"))
     teacher = read_teacher(path, input_range=(0.0, 1.0), arch_args={"res_scale": 1.0})
     assert teacher.input_range == (0.0, 1.0) and teacher.assumed == (
+        "ReLU",
         "zero padding",
         "no clamp at the end",
     )
     assert not teacher.range_is_assumed
     teacher = read_teacher(path, probe=False)
     assert teacher.input_range == (0.0, 1.0)
-    assert teacher.assumed == ("res_scale 1", "input values 0 to 1", "zero padding", "no clamp at the end")
+    assert teacher.assumed == ("res_scale 1", "input values 0 to 1", "ReLU", "zero padding", "no clamp at the end")
 
 
 def test_half_of_it_said_the_other_is_probed(tmp_path: Path) -> None:
     path = save(Edsr(0.1, 255.0), tmp_path / "a.pth")
     by_range = read_teacher(path, input_range=(0.0, 255.0))
     assert (
-        by_range.assumed == ("res_scale 0.1", "zero padding", "no clamp at the end")
+        by_range.assumed == ("res_scale 0.1", "ReLU", "zero padding", "no clamp at the end")
         and by_range.hyper["res_scale"] == 0.1
     )
     by_scale = read_teacher(path, arch_args={"res_scale": 0.1})
-    assert by_scale.assumed == ("input values 0 to 255", "zero padding", "no clamp at the end")
+    assert by_scale.assumed == ("input values 0 to 255", "ReLU", "zero padding", "no clamp at the end")
     assert torch.equal(run(by_range), run(by_scale))
     with pytest.raises(InvalidInput, match=r"does not restore a photograph.* with input values 0 to 255; bicub"):
         read_teacher(path, arch_args={"res_scale": 1.0})
@@ -121,6 +122,7 @@ def test_what_stands_beside_the_weights_is_read(content: Callable[[object], obje
     torch.save(content(network.state_dict()), tmp_path / "a.pth")
     teacher = read_teacher(tmp_path / "a.pth")
     assert teacher.assumed == (
+        "ReLU",
         "zero padding",
         "no clamp at the end",
     )
@@ -132,6 +134,7 @@ def test_metadata_of_safetensors_are_read(tmp_path: Path) -> None:
     save_file(network.state_dict(), tmp_path / "a.safetensors", metadata={"res_scale": "0.1", "input_range": "[0, 1]"})
     teacher = read_teacher(tmp_path / "a.safetensors")
     assert teacher.assumed == (
+        "ReLU",
         "zero padding",
         "no clamp at the end",
     )
@@ -165,7 +168,7 @@ def test_untrained_weights_are_refused_with_the_ways_out(tmp_path: Path) -> None
     with pytest.raises(InvalidInput) as error:
         read_teacher(path)
     for words in (
-        "a.pth: as edsr (res_scale 1, input values 0 to 1, zero padding, no clamp at the end being assumed)",
+        "a.pth: as edsr (res_scale 1, input values 0 to 1, ReLU, zero padding, no clamp at the end being assumed)",
         " it does not restore a photograph, however it is read",
         "--input-range LOW HIGH, --arch-args res_scale=VALUE, --arch NAME",
         "--arch package.module:factory",
@@ -384,7 +387,7 @@ def test_assumptions_are_written_with_the_network(tmp_path: Path) -> None:
         assert load_plain(path).info == net.info
         assert as_teacher(path, plain=True).assumed == teacher.assumed
     metadata = {p.key: p.value for p in onnx.load(tmp_path / "net.onnx").metadata_props}
-    assert metadata["assumed"] == "res_scale 0.1; input values 0 to 1; zero padding; no clamp at the end"
+    assert metadata["assumed"] == "res_scale 0.1; input values 0 to 1; ReLU; zero padding; no clamp at the end"
     student = shrink(teacher, width=8, calibration=[IMAGE], refit=0)
     assert student.info.assumed == teacher.assumed
 

@@ -57,6 +57,7 @@ class Family:
     unsaid       arguments of `build` that leave no trace in weights, each with the values that published networks have,
                  the usual one first
     habits       what else the weights do not say and no argument changes: "slope 0.05 below zero"
+    activation   what comes between its convolutions where the weights do not show that, in words: "ReLU"
     read_range   reads the input range off the weights; None where they do not show it
     only_named   whether only `--arch` chooses it: the keys could be any stack's
     dialects     other key names of the same network
@@ -70,6 +71,7 @@ class Family:
     description: str = ""
     unsaid: Unsaid = field(default_factory=dict)
     habits: tuple[str, ...] = ()
+    activation: str = ""
     read_range: Callable[[Mapping[str, Tensor]], Range | None] = lambda state: None
     only_named: bool = False
     dialects: tuple[Dialect, ...] = ()

@@ -180,6 +180,7 @@ FAMILY = Family(
     name="carn",
     build=CARN,
     infer=infer,
+    activation="ReLU",
     source="Ahn et al., Lightweight Super-Resolution with Cascading Residual Network (CARN), ECCV 2018",
     read_range=lambda state: range_of_mean_shift(state, "sub_mean.shifter"),
     description="CARN and CARN-M; of weights for several scales, say which scale is meant",

@@ -235,6 +235,7 @@ FAMILY = Family(
     name="edsr",
     build=EDSR,
     infer=infer,
+    activation="ReLU",
     source="Lim et al., Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPRW 2017",
     unsaid={"res_scale": (1.0, 0.1)},
     read_range=lambda state: range_of_mean_shift(state, "sub_mean"),

@@ -111,6 +111,7 @@ FAMILY = Family(
     name="rdn",
     build=RDN,
     infer=infer,
+    activation="ReLU",
     source="Zhang et al., Residual Dense Network for Image Super-Resolution, CVPR 2018",
     description="RDN: dense blocks, local and global fusion by 1x1 convolutions",
 )

@@ -108,6 +108,7 @@ FAMILY = Family(
     name="vdsr",
     build=VDSR,
     infer=infer,
+    activation="ReLU",
     source="Kim et al., Accurate Image Super-Resolution Using Very Deep Convolutional Networks, CVPR 2016",
     description="VDSR on the bicubically enlarged image (scale 1), one Y channel",
 )
@@ -116,6 +117,7 @@ COLOUR = Family(
     name="vdsr-rgb",
     build=ColourVDSR,
     infer=infer_colour,
+    activation="ReLU",
     source="Kim et al., Accurate Image Super-Resolution Using Very Deep Convolutional Networks, CVPR 2016",
     read_range=lambda state: range_of_mean_shift(state, "sub_mean"),
     description="VDSR in colour, of torchSR (say which scale) or EDSR's authors (scale 1: enlarged before)",
