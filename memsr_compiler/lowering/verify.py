@@ -79,7 +79,12 @@ def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateChe
     checked = checker.check(teacher.graph, net.checkable(), certificate)
     loss = worst_shift_loss(teacher.graph, checked.losses)
     if loss is not None and loss.too_much:
-        raise CertificateError(f"{loss}; convert again with smaller constants, in a wider dtype, or with --carry auto")
+        way_out = (
+            "convert again with smaller constants, in a wider dtype, or with --carry auto"
+            if certificate.shifts
+            else "a clamp has bounds far beyond its values: take it out of the teacher, or use a wider dtype"
+        )
+        raise CertificateError(f"{loss}; {way_out}")
     return CertificateCheck(net.info.guarantee, input_range, tensors, checked.rounding)
 
 

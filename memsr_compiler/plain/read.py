@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _SAFETENSORS_DTYPE = {"float32": "F32", "float16": "F16", "float64": "F64"}
 _MAX_HEADER = 100_000_000  # bytes; the safetensors library reads no longer one
+_LONGEST_NAME = 255  # bytes; no file system that we know has longer ones
 _NETWORK = "the network"
 _MAKE_ONE = "Make a plain one of it with memsrc convert or memsrc shrink."
 
@@ -249,9 +251,10 @@ def _from_contents(contents: list[bytes], manifest: Manifest) -> dict[str, Numbe
 def _read_beside(path: Path, location: str, manifest: Manifest) -> dict[str, Numbers]:
     """The weights in a file of their own, which lies in the model's folder and is no link out of it."""
     beside = path.parent / location
-    if Path(location).name != location or "\\" in location or beside.is_symlink():
+    named = Path(location).name == location and len(os.fsencode(location)) <= _LONGEST_NAME
+    if not named or "\\" in location or beside.is_symlink():
         raise InvalidInput(
-            f"its weights are in '{location}', not in a file beside it. Put them there, or export again."
+            f"its weights are in '{location[:80]}', not in a file beside it. Put them there, or export again."
         )
     if not beside.exists():
         raise InvalidInput(f"its weights, {location}, are missing beside it. Copy them along, or export again.")

@@ -50,7 +50,7 @@ class Checked:
 
     rounding  the largest difference between a stored number and the exact one, in half units in its last place (of a
               number just above a power of two): 1 at most, float64's own rounding aside
-    losses    what rounding takes from the constants of each tensor that constants of shifts enter, in its own units:
+    losses    what rounding takes from each tensor that constants of shifts and clamps enter, in its own units:
               the most of each layer, and all layers together, since nothing says that they take turns
     """
 

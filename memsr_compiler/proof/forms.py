@@ -65,6 +65,15 @@ def never_negative(teacher: ir.Graph) -> frozenset[str]:
     return frozenset(never_below)
 
 
+def shift_of(teacher: ir.Graph, m: ir.Meaning) -> float:
+    """Constant that a channel holds beside its tensor: C of a shift, or the bound of a clamp, as relu(x - low) does."""
+    op = teacher[tensor_of(m.tensor)] if m.tensor.endswith("#0") else None
+    if not isinstance(op, ir.Clamp) or m.kind == "negative":
+        return m.constant
+    bound = op.high if math.isinf(op.low) else -op.low
+    return m.constant + (bound if 0 < bound < math.inf else 0.0)
+
+
 @dataclass(frozen=True)
 class Known:
     """A teacher, and which of its tensors are never negative."""
@@ -178,13 +187,12 @@ class HeldLevel:
         self.one = next((p for m in meanings if m.kind == "one" for p in m.positions if p >= 0), None)
         self.zeros = [p for m in meanings if m.kind == "zero" for p in m.positions if p >= 0]
         self.held: dict[tuple[str, ir.Part | None], list[ir.Meaning]] = {}
-        self.shifts = torch.zeros(self.width, dtype=torch.float64)  # what each channel is shifted by
+        self.shifts = torch.zeros(self.width, dtype=torch.float64)  # constant that each channel holds beside its tensor
         for m in meanings:
             if m.tensor:
                 self.held.setdefault((m.tensor, m.part), []).append(m)
-            if m.kind == "shifted":
-                at = [p for p in m.positions if p >= 0]
-                self.shifts[at] = self.shifts[at].clamp_min(m.constant)
+            at = [p for p in m.positions if p >= 0]
+            self.shifts[at] = self.shifts[at].clamp_min(shift_of(known.teacher, m))
         self.forms: dict[str | ir.Part, LinearForm] = {}
         # the first column that stands for a tensor which is not held
         self.absent: dict[tuple[str, ir.Part | str | None], int] = {}

@@ -49,7 +49,8 @@ def list_carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
                 continue
             name = m.tensor if m.part is None else f"part of {m.tensor}"
             width = sum(p >= 0 for p in m.positions)
-            image = m.kind == "value" and not names.is_relu(m.tensor) and m.tensor not in always
+            terms = (m.tensor,) if m.part is None else (m.tensor, *m.part.sources)  # max(x, relu(y)), and x of it
+            image = m.kind == "value" and not all(names.is_relu(t) or t in always for t in terms)
             before = tensors.get((name, m.kind), Carried(name, width, _FORMS[m.kind], 0, m.constant, image))
             tensors[name, m.kind] = replace(
                 before,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError
-from memsr_compiler.proof.forms import HeldLevel, LinearForm, pad
+from memsr_compiler.proof.forms import HeldLevel, LinearForm, pad, shift_of
 
 TOO_COARSE = 2.0**-24  # of the largest number of a layer; where float64 loses more, nothing can be decided
 
@@ -70,7 +70,7 @@ class Rows:
         self, below: HeldLevel, layer: Layer, m: ir.Meaning, expected: LinearForm, scale: LayerScale, where: str
     ) -> None:
         self.below, self.relu, self.where = below, layer.relu, where
-        self.shifted = m.kind == "shifted" or bool(below.shifts.any())
+        self.shifted = shift_of(below.teacher, m) > 0 or bool(below.shifts.any())
         at = torch.tensor(m.positions)
         self.at = at[at >= 0]
         self.weight = pad(layer.weight[self.at], expected.kernel.shape[-1])
@@ -98,7 +98,7 @@ class Rows:
         return rounding
 
     def lost(self) -> float | None:
-        """The most that rounding takes from a row's constants; None for rows that constants of shifts never enter.
+        """The most that rounding takes from a row's constants; None where none of a shift or a clamp enters.
 
         A channel that holds t + C is read by taps a little off: t by as little, C by so much times C.  The bias, which
         takes C away again, and what is read of the constant 1 are rounded as well.  At the border fewer taps read.

@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 import torch
 from helpers.bounds import likely_rounding, resize_rounding
-from helpers.plain_files import tiny
+from helpers.plain_files import reseal, tiny
 from torch import Tensor, nn
 
 from memsr_compiler.errors import ExportError, InvalidInput
@@ -338,6 +338,17 @@ def test_external_weights_that_are_missing_or_a_link(tmp_path: Path, monkeypatch
     data.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InvalidInput, match="not in a file beside it"):
         load_plain(path)
+
+
+def test_external_weights_whose_name_no_folder_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_INLINE_BYTES", 0)
+    export_onnx(tiny(), tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        tensor.external_data[0].value = "n" * 5000
+    (tmp_path / "net.onnx").write_bytes(reseal(model.SerializeToString(deterministic=True)))
+    with pytest.raises(InvalidInput, match="not in a file beside it"):
+        load_plain(tmp_path / "net.onnx")
 
 
 def test_files_have_ordinary_permissions(plain: PlainNet, tmp_path: Path) -> None:

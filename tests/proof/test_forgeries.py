@@ -698,6 +698,39 @@ def test_what_a_network_says_of_itself_is_true(lie: dict[str, object], run: Run,
     must_be_refused(run, case.teacher, net, tmp_path)
 
 
+class Larger(nn.Module):
+    """max(x, relu(a x)), which is never negative, and x of it may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.tail = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pixel_shuffle(self.tail(torch.maximum(x, self.a(x).relu())), 2)
+
+
+def test_a_part_of_what_is_never_negative_may_be_the_image() -> None:
+    """relu(x), as that part of the maximum that comes from x: right for images without negative values only."""
+    teacher = Larger().eval()
+    honest = compile_to_plain(teacher, align=1)
+    draft = Draft(teacher, honest)
+    part = Part("maximum", ("input",), ("maximum#0",))
+    image = draft.meaning(1, "value", "input")
+    at = image.positions[0]
+    for level in (1, 2):
+        draft.swap(level, draft.meaning(level, "value", "input"), replace(image, tensor="maximum", part=part))
+    made, reader = draft.layers[0], draft.layers[1]
+    plus = draft.add_channel(1, Meaning("positive", (0,), "input", (0,)), made.weight[at], 0.0)
+    minus = draft.add_channel(1, Meaning("negative", (0,), "input", (0,)), -made.weight[at], 0.0)
+    larger = draft.meaning(2, "value", "maximum#0").positions[0]
+    reader.weight[larger, plus], reader.weight[larger, minus] = reader.weight[larger, at], -reader.weight[larger, at]
+    reader.weight[larger, at] = 0
+    forged = draft.net()
+    check_certificate(teacher, forged)
+    assert forged.info.guarantee == honest.info.guarantee == "exact for every image without negative values"
+
+
 def test_shifts_are_told(run: Run, shifted: Case, tmp_path: Path) -> None:
     net = shifted.draft().net()
     net.info = replace(net.info, carry="split")
@@ -744,6 +777,43 @@ def test_losses_of_many_tensors_are_added_up(run: Run, case: Case, tmp_path: Pat
     """Each tensor loses a little less than it may, and all of them could lose in the same direction."""
     net = compile_to_plain(case.network, carry="shift", constant=16000.0)
     assert "and in all, tensor by tensor" in must_be_refused(run, case.teacher, net, tmp_path)
+
+
+class Clamped(nn.Module):
+    """Values that a clamp lets through as they are, its bounds being far away."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.low, self.high = low, high
+        self.head, self.body, self.tail = (nn.Conv2d(*c, 3, padding=1) for c in ((3, 4), (4, 4), (4, 12)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(self.head(x).clamp(self.low, self.high)).relu()
+        return nn.functional.pixel_shuffle(self.tail(y), 2)
+
+
+@pytest.mark.parametrize("bounds", [(-1e6, 1e6), (-1e6, float("inf")), (-float("inf"), 1e6), (-1e10, 1.0)])
+def test_bounds_of_a_clamp_that_leave_nothing(bounds: tuple[float, float]) -> None:
+    """clamp(x) = low + relu(x - low) - relu(x - high): of x beside a bound of 1e6, float32 keeps 4 bits."""
+    teacher = Clamped(*bounds).eval()
+    with pytest.raises(MemsrError, match="rounding the constants of shifts"):
+        check_certificate(teacher, compile_to_plain(teacher))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "dtype"),
+    [
+        ((-1.0, 1.0), torch.float16),
+        ((0.0, 6.0), torch.float16),
+        ((-100.0, 100.0), torch.float32),
+        ((-float("inf"), 1000.0), torch.float32),
+        ((-1e6, 1e6), torch.float64),
+    ],
+)
+def test_bounds_of_a_clamp_that_leave_enough(bounds: tuple[float, float], dtype: torch.dtype) -> None:
+    teacher = Clamped(*bounds).eval()
+    check_certificate(teacher, compile_to_plain(teacher).to(dtype))
 
 
 class Collision(nn.Module):
