@@ -171,15 +171,19 @@ def rounding_bound(peak: float, dtype: torch.dtype, *networks: Teacher | nn.Modu
 
     Roundings are independent enough to add like a random walk over all terms of the deeper network's dot products;
     the factor 4 leaves room for values on the way that are larger than the output.  A plain network says which are much
-    larger: the constant that a shift adds and takes off again is as large as what is rounded beside it.  One whose
-    weights are stored rounded, and not to be had more exactly, has the eps of that.
+    larger: what a shift, or a bias (of a clamp that ends at 1e4, say), adds and takes off again is as large as what is
+    rounded beside it.  One whose weights are stored rounded, and not to be had more exactly, has the eps of that.
     """
     modules = [module for module in map(_module, networks) if module is not None]
     plain = [module for module in modules if isinstance(module, PlainNet)]
     terms = max(map(_terms, modules), default=10_000)
-    magnitude = max([peak, 1.0, *(net.largest_shift for net in plain)])
+    magnitude = max([peak, 1.0, *(net.largest_shift or _largest_bias(net) for net in plain)])
     eps = max([torch.finfo(dtype).eps, *(net.stored_eps for net in plain)])
     return float(4 * eps * magnitude * max(terms, 100) ** 0.5)
+
+
+def _largest_bias(net: PlainNet) -> float:
+    return max(float(layer.bias.detach().abs().max()) for layer in net)
 
 
 def find_broken_shift(images: Tensor, *networks: Teacher | nn.Module | Function) -> str:

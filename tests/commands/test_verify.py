@@ -91,3 +91,27 @@ def test_a_network_for_another_range_than_the_teachers_own_is_refused(run: Run, 
         check_certificate(teacher, tmp_path / "a.onnx")
     assert run("verify", *files, "--no-probe", "--input-range", "0", "1")[0] == 0
     check_certificate(teacher, tmp_path / "a.onnx", input_range=(0.0, 1.0))
+
+
+class Clamped(torch.nn.Module):
+    """conv(clamp(conv(x)))."""
+
+    def __init__(self, end: float) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 12, 3, padding=1)
+        self.end = end
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.last(self.first(x).clamp(-self.end, self.end))
+        return torch.nn.functional.pixel_shuffle(y, 2)
+
+
+@pytest.mark.parametrize("end", [1.0, 1e2, 1e3])
+def test_constants_of_a_wide_clamp_are_rounded_as_those_of_shifts_are(tmp_path: Path, end: float) -> None:
+    """clamp(x) is low + relu(x - low) - ...: what convert writes, within half a level, verify accepts."""
+    torch.manual_seed(0)
+    teacher = Clamped(end).eval()
+    net = compile_to_plain(teacher)
+    export_onnx(net, tmp_path / "p.onnx")
+    result = measure(teacher, net, tmp_path / "p.onnx", probe_images(3), (0.0, 1.0), torch.device("cpu"))
+    assert result.equivalent and result.bound <= 0.5 / 255, result
