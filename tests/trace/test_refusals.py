@@ -170,7 +170,7 @@ REASONS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
         ("function (", "the image leaves torch", "rewrite that line with operations of torch"),
     ),
     "Fourier": (lambda: inner(lambda x: torch.fft.rfft2(x).real), ("function: fft_rfft2: ", WORDS)),
-    "attention": (lambda: inner(attention), ("function: einsum: ", "remove the attention")),
+    "attention": (lambda: inner(attention), ("function: einsum: ", "remove attention")),
     "unfold": (lambda: inner(lambda x: F.unfold(x, 1).view(x.shape)), ("function: unfold: ", WORDS)),
     "roll": (lambda: inner(lambda x: x.roll(1, 2)), ("function: roll: ", WORDS)),
     "a function of one's own": (

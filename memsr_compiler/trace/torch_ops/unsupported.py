@@ -39,9 +39,13 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
         (GLOBAL, "use batch norm, which becomes constant, and retrain"),
     ),
     **dict.fromkeys(
-        ("matmul", "bmm", "einsum", "scaled_dot_product_attention", "baddbmm"),
-        (GATE, "remove the attention and retrain"),
+        ("matmul", "bmm", "einsum", "baddbmm"),
+        (
+            "products of matrices are not read, be they of two feature maps (attention) or with constant weights",
+            "write one with constant weights as a 1x1 convolution; remove attention and retrain",
+        ),
     ),
+    "scaled_dot_product_attention": (GATE, "remove the attention and retrain"),
     **dict.fromkeys(
         ("max_pool2d", "avg_pool2d", "max_pool2d_with_indices"),
         ("it lowers the resolution or takes maxima over pixels", "remove the pooling and retrain"),

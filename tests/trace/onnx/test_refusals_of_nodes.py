@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
         ("GlobalAveragePool", "x", "depends on the whole image", "remove the pooling"),
         ("ReduceMean", "x", "depends on the whole image", "remove the pooling"),
         ("InstanceNormalization", "x v v", "depends on the whole image", "use batch norm"),
-        ("MatMul", "x x", "reweights pixels by other pixels", "remove the attention"),
+        ("MatMul", "x x", "products of matrices are not read", "as a 1x1 convolution; remove attention"),
         ("AveragePool", "x", "lowers the resolution", "remove the pooling"),
         ("ThresholdedRelu", "x", "it jumps", "retrain"),
         ("Round", "x", "it jumps", "retrain"),
