@@ -38,7 +38,9 @@ def luma(image: NDArray[Any]) -> NDArray[np.float64]:
         raise InvalidInput(f"image of shape {image.shape} has no luma. Give (H, W, 3), (H, W, 1) or (H, W).")
     if pixels.shape[2] == 1:
         return pixels[..., 0]
-    result: NDArray[np.float64] = 16 + pixels @ (np.array([65.481, 128.553, 24.966]) / 255)
+    # Pixel by pixel: a product of matrices rounds by how the image lies in memory, and equal images must be equal.
+    red, green, blue = (pixels[..., i] * (weight / 255) for i, weight in enumerate((65.481, 128.553, 24.966)))
+    result: NDArray[np.float64] = 16 + (red + green + blue)
     return result
 
 

@@ -103,6 +103,10 @@ def test_psnr_by_hand() -> None:
 
 def test_psnr_of_equal_images_is_infinite_and_ssim_is_1() -> None:
     assert psnr(HIGH, HIGH, scale=2) == math.inf
+    image = RANDOM.integers(0, 256, (120, 150, 3), dtype=np.uint8)
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0)  # as networks give them
+    for other in (planes, np.asfortranarray(image), planes / 255, image[::-1].copy()[::-1]):
+        assert psnr(other, image, scale=2) == math.inf
     assert ssim(HIGH, HIGH, scale=2) == 1
 
 
