@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +37,34 @@ def photographs(tmp_path: Path) -> Path:
     return folder
 
 
-def scores(run: Run, *command: object) -> dict[str, float]:
+def scores(run: Run, *command: object) -> dict[str, list[float]]:
+    """PSNR of each image by the network's name; infinite where it is HR itself."""
     status, out, err = run(*command, "--json")
     assert status == 0, err
-    return {Path(name).stem: model["average"]["psnr"] for name, model in json.loads(out)["models"].items()}
+    return {
+        Path(name).stem: [math.inf if image["psnr"] is None else image["psnr"] for image in model["images"].values()]
+        for name, model in json.loads(out)["models"].items()
+    }
 
 
-def test_eval_scores_all_alike_and_says_what_is_fixed(run: Run, files: dict[str, Path], photographs: Path) -> None:
-    found = scores(run, "eval", *files.values(), "--data", photographs)
-    assert found["free"] == pytest.approx(found["declared"], abs=1e-4) == pytest.approx(found["needed"], abs=1e-4)
-    _, _, err = run("eval", *files.values(), "--data", photographs)
+@pytest.fixture
+def own_images(run: Run, files: dict[str, Path], photographs: Path, tmp_path: Path) -> Path:
+    """HR and LR of which HR is what the free network makes of LR: whatever another network does shows."""
+    pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
+    data = tmp_path / "data"
+    data.mkdir()
+    photographs.rename(data / "LR")
+    status, _, err = run("upscale", data / "LR", data / "HR", "--model", files["free"], "--tile", "off")
+    assert status == 0, err
+    return data
+
+
+def test_eval_scores_all_alike_and_says_what_is_fixed(run: Run, files: dict[str, Path], own_images: Path) -> None:
+    found = scores(run, "eval", *files.values(), "--data", own_images)
+    assert found["free"] == found["declared"] == [math.inf, math.inf]
+    # Of values that are 1e-6 apart one in 2,000 turns to the next level: a squared difference of 5e-4, 81 dB.
+    assert min(found["needed"]) > 75, "pieces are put together to the image itself"
+    _, _, err = run("eval", *files.values(), "--data", own_images)
     told = " ".join(err.split())
     assert f"declared.onnx: says 1x3x{SIDE}x{SIDE}, and nothing in it needs that" in told
     assert f"needed.onnx: takes images of {SIDE}x{SIDE} only (/body/Reshape: Reshape)" in told
@@ -62,14 +81,15 @@ def test_bench_measures_them_on_the_same_image(run: Run, files: dict[str, Path],
 
 
 @pytest.mark.parametrize("name", ["declared", "needed"])
-def test_quantize_takes_them(run: Run, files: dict[str, Path], photographs: Path, tmp_path: Path, name: str) -> None:
+def test_quantize_takes_them(run: Run, files: dict[str, Path], own_images: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "integers.onnx"
-    few = ("--calibration", photographs, "--samples", 4, "--size", "32x24", "--json")
+    few = ("--calibration", own_images / "LR", "--samples", 4, "--size", "32x24", "--json")
     status, told, err = run("quantize", files[name], "--out", out, *few)
     assert status == 0, err
     assert json.loads(told)["size"] == ([32, 24] if name == "declared" else [SIDE, SIDE])
-    found = scores(run, "eval", files["free"], out, "--data", photographs)
-    assert found["integers"] == pytest.approx(found["free"], abs=0.5)
+    # Values have steps of 1/255 of their range and weights of 1/127, and are a step / sqrt(12) off; in three layers
+    # that adds up to 0.44 % of the range, 47 dB.  Half as much again may come of ranges that are not all used.
+    assert min(scores(run, "eval", out, "--data", own_images)["integers"]) > 43
 
 
 def test_upscale_gives_the_same_image(run: Run, files: dict[str, Path], photographs: Path, tmp_path: Path) -> None:
