@@ -179,7 +179,7 @@ def _write_report(
 ) -> None:
     from memsr_compiler.reports.conversion import report_conversion
 
-    rows = {f"deviation of the {d.name}": f"{d.value:.2e}, {d.arithmetic}" for d in judge.measured}
+    rows = {f"deviation, {d.name}": f"{d.value:.2e}, {d.arithmetic}" for d in judge.measured}
     if judge.peaks:
         rows["largest value"] = say_peaks(judge.peaks)
         rows["largest value, layer by layer"] = ", ".join(f"{peak.value:.4g}" for peak in judge.peaks)
@@ -273,8 +273,8 @@ def _tell(
     )
     talk.table(
         "Largest deviation from the teacher in float64",
-        ("", "deviation", "rounding explains", "computed in"),
-        [(d.name, f"{d.value:.2e}", f"{d.explained:.1e}", d.arithmetic) for d in judge.measured],
+        ("", "deviation", "allowed", "computed in"),
+        [(d.name, f"{d.value:.2e}", f"{d.allowed:.1e}", d.arithmetic) for d in judge.measured],
     )
     if judge.peaks:
         talk.say(f"largest      {say_peaks(judge.peaks)}")

@@ -41,6 +41,11 @@ class Deviation:
     input: str
     arithmetic: str
 
+    @property
+    def allowed(self) -> float:
+        """The most with which it is called equivalent: rounding explains it, and a person accepts it."""
+        return min(self.explained, self.accepted)
+
 
 @dataclass(frozen=True)
 class _Candidate:

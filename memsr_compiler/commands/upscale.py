@@ -170,7 +170,7 @@ def _say_failed(failed: Mapping[Path, str], sources: Sequence[Path]) -> str:
     if len(failed) == 1:
         ((path, reason),) = failed.items()
         named = f"{path.name}: {reason.removeprefix(f'{path}: ')}"
-    return f"{len(failed)} of {len(sources)} images could not be enlarged: {named}"
+    return f"{len(failed)} of {len(sources)} files could not be enlarged: {named}"
 
 
 def _tell(

@@ -75,7 +75,7 @@ def _draw_dots(canvas: Canvas, frame: Frame, dots: Sequence[Dot]) -> None:
     for i, dot in enumerate(dots):
         x, y = frame.x(dot.seconds * 1000), frame.y(dot.psnr)
         radius = max(SMALLEST, LARGEST * math.sqrt((dot.memory or 0) / most))
-        words = dot.label if dot.memory is None else f"{dot.label}, {dot.memory / 2**20:,.0f} MiB"
+        words = dot.label if dot.memory is None else f"{dot.label}, {_mebibytes(dot.memory)}"
         measured = f"{dot.psnr:.2f} dB, {dot.seconds * 1000:,.1f} ms"
         canvas.dot(x, y, radius, SERIES[i % len(SERIES)], f"{words}: {measured}")
         wanted.append((x, y, radius, words, measured))
@@ -87,6 +87,11 @@ def _draw_dots(canvas: Canvas, frame: Frame, dots: Sequence[Dot]) -> None:
         middle, base, _ = labels[-1]
         canvas.text(middle, base, words, "middle")
         canvas.text(middle, base + LINE - 1, measured, "middle", SOFT)
+
+
+def _mebibytes(memory: int) -> str:
+    size = memory / 2**20
+    return f"{size:,.0f} MiB" if size >= 1 else f"{size:.1f} MiB"
 
 
 def _find_place(

@@ -74,7 +74,7 @@ def test_whatever_a_name_stands_for(run: Run, model: Path, photos: Path, tmp_pat
     status, out, err = run("upscale", photos, large, "--model", model, "--max-pixels", "9999")
     assert status == 3 and names(large) == ["a.png", "z.png"]
     assert (
-        "6 of 8 images could not be enlarged: b folder.png, c gone.png, d pipe.png, e empty.png, f text.jpg, ..." in err
+        "6 of 8 files could not be enlarged: b folder.png, c gone.png, d pipe.png, e empty.png, f text.jpg, ..." in err
     )
     told = " ".join(out.split())
     for reason in (
@@ -89,7 +89,7 @@ def test_whatever_a_name_stands_for(run: Run, model: Path, photos: Path, tmp_pat
     assert result["failed"] == ["b folder.png", "c gone.png", "d pipe.png", "e empty.png", "f text.jpg"]
     assert result["passed_over"][0] == f"{photos}/b folder.png: is a folder" and len(result["done_before"]) == 2
     status, _, err = run("upscale", f"{photos}/[bcd]*.png", tmp_path / "none", "--model", model, "--json")
-    assert status == 2 and "3 of 3 images could not be enlarged" in err and names(tmp_path / "none") == []
+    assert status == 2 and "3 of 3 files could not be enlarged" in err and names(tmp_path / "none") == []
 
 
 def test_a_pipe_is_not_waited_for(run: Run, model: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_whatever_a_name_is_made_of(model: Path, photos: Path, tmp_path: Path, e
         assert done.returncode == 3, done.stderr
         assert sorted(os.listdir(os.fsencode(tmp_path / "large"))) == sorted([b"a.png", b"z.png", NAME.encode(), *odd])
         assert expected.encode() in done.stdout
-        assert b"1 of 9 images could not be enlarged: mmmm" in done.stderr and b"File name too long" in done.stderr
+        assert b"1 of 9 files could not be enlarged: mmmm" in done.stderr and b"File name too long" in done.stderr
         assert b"\x1b[31m" not in done.stdout + done.stderr
         if expected == "written":
             assert rb"caf\udce9.png" in done.stdout and rb"[bold] :cat: \x1b[31m\n.png" in done.stdout
@@ -194,7 +194,7 @@ def test_what_changes_or_vanishes_meanwhile(
 
     monkeypatch.setattr(upscale, "enlarge_file", meddle)
     status, _, err = run("upscale", photos, tmp_path / "large", "--model", model)
-    assert status == 3 and "3 of 5 images" in err and names(tmp_path / "large") == ["a.png", "z.png"]
+    assert status == 3 and "3 of 5 files" in err and names(tmp_path / "large") == ["a.png", "z.png"]
     assert "d changed.png: has changed since it was looked at" in " ".join(err.split())
 
 

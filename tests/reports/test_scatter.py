@@ -50,6 +50,10 @@ def test_labels_stand_in_the_order_of_their_dots() -> None:
     assert heights["high, 1 MiB"] < heights["middle, 1 MiB"] < heights["low, 1 MiB"]
 
 
+def test_little_memory_is_not_none() -> None:
+    assert "small, 0.3 MiB" in draw_scatter_svg([Dot("small", 0.1, 33.0, 300_000)], "")
+
+
 def test_the_png_shows_the_same() -> None:
     image = Image.open(io.BytesIO(draw_scatter_png(dots(), "title"))).convert("RGB")
     assert image.size == (1280, 840)

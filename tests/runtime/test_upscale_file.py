@@ -235,7 +235,7 @@ def test_a_folder_goes_on_where_it_stopped(run: Run, model: Path, tmp_path: Path
     Image.fromarray(pixels(9, 9)).save(photos / "scan.bmp")
     (photos / "notes.txt").write_text("no image")
     first = run("upscale", photos, large, "--model", model)
-    assert first[0] == 3 and "1 of 5 images could not be enlarged: notes.txt" in first[2]
+    assert first[0] == 3 and "1 of 5 files could not be enlarged: notes.txt" in first[2]
     (photos / "notes.txt").unlink()
     assert sorted(p.name for p in large.glob("*.png")) == ["0.png", "1.png", "2.png", "scan.png"]
     (large / "1.png").unlink()
