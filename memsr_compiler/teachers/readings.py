@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.teachers.families.base import Family
+from memsr_compiler.teachers.families.registry import Match
 from memsr_compiler.teachers.probe import CLEAR, Choice, Network, Reading, choose
 from memsr_compiler.teachers.remarks import Remarks
 from memsr_compiler.teachers.state_dict import assemble, unsaid_arguments
@@ -115,10 +116,15 @@ def read_family(
             stated_range=stated,
         )
 
-    usual_parts = (*match.habits, *([family.activation] if family.activation else []), PADDING)
-    habits = () if ours else (*usual_parts, *([] if "clamp" in match.unsaid else [NO_CLAMP]))
+    habits = () if ours else (*match.habits, *_list_usual(match))
     uncertain = bool(open_arguments or known is None or (match.habits and not ours))
     return Readings(variants, read, habits, uncertain)
+
+
+def _list_usual(match: Match) -> list[str]:
+    """List the habits of all or most families that no weights show."""
+    clamp = "" if "clamp" in match.unsaid else NO_CLAMP
+    return [words for words in (match.family.activation, PADDING, clamp) if words]
 
 
 @one_thread()

@@ -27,6 +27,7 @@ from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.teachers.teacher import Teacher, as_teacher
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
+HABITS = ("ReLU", "zero padding", "no clamp at the end")  # of EDSR, which its weights do not say
 IMAGE = torch.rand(1, 3, 16, 20, generator=torch.Generator().manual_seed(0))
 
 
@@ -72,7 +73,7 @@ def test_every_form_of_edsr_is_read_as_what_it_is(name: str, tmp_path: Path, cap
         expected = network(IMAGE)
     # Values are below 1 and have passed 20 layers of at most 288 products: far below a tenth of a grey level.
     assert torch.allclose(run(teacher), expected, rtol=0, atol=1e-4)
-    assert teacher.assumed == (*assumed, "ReLU", "zero padding", "no clamp at the end")
+    assert teacher.assumed == (*assumed, *HABITS)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == len(taken)
     for words, warning in zip(taken, warnings, strict=True):
@@ -84,26 +85,19 @@ def test_what_is_said_is_neither_assumed_nor_probed(tmp_path: Path, monkeypatch:
     path = save(Edsr(peak=255.0), tmp_path / "a.pth")
     monkeypatch.setattr("memsr_compiler.teachers.readings.choose", lambda readings: pytest.fail("probed"))
     teacher = read_teacher(path, input_range=(0.0, 1.0), arch_args={"res_scale": 1.0})
-    assert teacher.input_range == (0.0, 1.0) and teacher.assumed == (
-        "ReLU",
-        "zero padding",
-        "no clamp at the end",
-    )
+    assert teacher.input_range == (0.0, 1.0) and teacher.assumed == HABITS
     assert not teacher.range_is_assumed
     teacher = read_teacher(path, probe=False)
     assert teacher.input_range == (0.0, 1.0)
-    assert teacher.assumed == ("res_scale 1", "input values 0 to 1", "ReLU", "zero padding", "no clamp at the end")
+    assert teacher.assumed == ("res_scale 1", "input values 0 to 1", *HABITS)
 
 
 def test_half_of_it_said_the_other_is_probed(tmp_path: Path) -> None:
     path = save(Edsr(0.1, 255.0), tmp_path / "a.pth")
     by_range = read_teacher(path, input_range=(0.0, 255.0))
-    assert (
-        by_range.assumed == ("res_scale 0.1", "ReLU", "zero padding", "no clamp at the end")
-        and by_range.hyper["res_scale"] == 0.1
-    )
+    assert by_range.assumed == ("res_scale 0.1", *HABITS) and by_range.hyper["res_scale"] == 0.1
     by_scale = read_teacher(path, arch_args={"res_scale": 0.1})
-    assert by_scale.assumed == ("input values 0 to 255", "ReLU", "zero padding", "no clamp at the end")
+    assert by_scale.assumed == ("input values 0 to 255", *HABITS)
     assert torch.equal(run(by_range), run(by_scale))
     with pytest.raises(InvalidInput, match=r"does not restore a photograph.* with input values 0 to 255; bicub"):
         read_teacher(path, arch_args={"res_scale": 1.0})
@@ -121,11 +115,7 @@ def test_what_stands_beside_the_weights_is_read(content: Callable[[object], obje
     network = Edsr(0.1, 255.0)
     torch.save(content(network.state_dict()), tmp_path / "a.pth")
     teacher = read_teacher(tmp_path / "a.pth")
-    assert teacher.assumed == (
-        "ReLU",
-        "zero padding",
-        "no clamp at the end",
-    )
+    assert teacher.assumed == HABITS
     assert torch.allclose(run(teacher), network(IMAGE), rtol=0, atol=1e-4)
 
 
@@ -133,11 +123,7 @@ def test_metadata_of_safetensors_are_read(tmp_path: Path) -> None:
     network = Edsr(0.1)
     save_file(network.state_dict(), tmp_path / "a.safetensors", metadata={"res_scale": "0.1", "input_range": "[0, 1]"})
     teacher = read_teacher(tmp_path / "a.safetensors")
-    assert teacher.assumed == (
-        "ReLU",
-        "zero padding",
-        "no clamp at the end",
-    )
+    assert teacher.assumed == HABITS
     assert torch.allclose(run(teacher), network(IMAGE), rtol=0, atol=1e-4)
 
 
