@@ -271,7 +271,8 @@ class ConvertOptions:
     image_skip: Annotated[
         Literal["refuse", "outside"],
         option(
-            "An interpolated image added at the end: refuse it, or keep it outside the plain network", panel=CONVERSION
+            "An enlarged image added at the end: keep it outside the plain network, or refuse an interpolated one",
+            panel=CONVERSION,
         ),
     ] = "refuse"
     device: Device = "cpu"

@@ -17,6 +17,7 @@ from memsr_compiler.ir.pipeline import PassReport, run_passes
 from memsr_compiler.ir.rewrite import Pass
 from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.canonical import Tail, canonical
+from memsr_compiler.lowering.image_aside import set_image_aside
 from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.passes.split_stages import StageGraph
 from memsr_compiler.plain.info import PlainInfo
@@ -105,7 +106,8 @@ def compile_to_plain(
     input_range   the smallest and largest input value: (0, 1) or (0, 255), say; None: the teacher's own, (0, 1) of a
                   module
     align         widths are padded to a multiple of it
-    image_skip    "outside": an interpolated image added at the very end stays beside the plain network
+    image_skip    "outside": an image that is enlarged and added at the very end stays beside the plain network;
+                  "refuse": one that is repeated pixel by pixel is carried inside, an interpolated one refused
     max_weights   bytes (float32); a plain form that would be larger is refused before it is built
     on_pass       hears of each pass when it is done
     on_graph      sees the name of each pass and the graph that it made
@@ -119,6 +121,8 @@ def compile_to_plain(
     teacher = as_teacher(model, input_range=input_range)
     watch = Stopwatch()
     traced = trace(teacher.module, input_range=teacher.input_range)
+    if image_skip == "outside" and tail == "fold":  # with more than one shuffle there is no place to repeat pixels
+        traced = set_image_aside(traced)
     if traced.image_skip is not None and image_skip == "refuse":
         raise UnsupportedModel(
             f"the image, enlarged by {traced.image_skip.mode} interpolation, is added at the end; a plain network "

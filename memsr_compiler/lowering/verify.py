@@ -8,8 +8,10 @@ from os import PathLike
 from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.ir.validate import receptive_field
+from memsr_compiler.lowering.image_aside import set_image_aside
 from memsr_compiler.lowering.shift_losses import worst_shift_loss
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.manifest import REPEATED
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
@@ -54,7 +56,8 @@ def check_certificate(
     try:
         if input_range is None:
             _require_range(teacher, source, net)
-        return _check(trace(source.module, input_range=source.input_range), net, source.input_range)
+        traced = trace(source.module, input_range=source.input_range)
+        return _check(set_image_aside(traced) if net.info.image_skip == REPEATED else traced, net, source.input_range)
     except CertificateError as error:
         raise CertificateError(str(error) if isinstance(plain, PlainNet) else f"{plain}: {error}") from None
 

@@ -20,6 +20,7 @@ from memsr_compiler.errors import ExportError
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.plain.stored import find_proved_dtype, named_tensors, require_finite, round_to, sha256_in
 from memsr_compiler.proof.certificate import Certificate, Stage
+from memsr_compiler.torch_helpers import enlarge
 
 LARGEST = float(torch.finfo(torch.float16).max)
 HEADROOM = 8.0
@@ -56,7 +57,7 @@ def run_in_halves(net: PlainNet, images: Tensor) -> Tensor:
             y = F.pixel_shuffle(y, layer.shuffle)
         if not net.info.image_skip:
             return y
-        enlarged = F.interpolate(x.float(), scale_factor=net.scale, mode=net.info.image_skip, align_corners=False)
+        enlarged = enlarge(x.float(), net.scale, net.info.image_skip)
         return (y.float() + enlarged.half().float()).half()
 
 

@@ -41,7 +41,7 @@ class PlainInfo:
     carry, guarantee how values pass the ReLUs, and for which inputs that is exact, in words
     teacher_sha256   of what the teacher computes (ops and weights)
     receptive_field  how many input pixels away from an output pixel may still change it
-    image_skip       "" or, say, "bicubic": the enlarged image that has to be added to the output
+    image_skip       "" or, say, "nearest": the enlarged image that has to be added to the output
     tool             the version that made it
     assumed          what its teacher's file did not say, in words: see `Teacher.assumed`
     """

@@ -35,8 +35,10 @@ FORMAT = "memsr plain network 1"
 Numbers = NDArray[Any]
 Dtype = Literal["float32", "float16", "float64"]
 DTYPES: tuple[Dtype, ...] = ("float32", "float16", "float64")
-IMAGE_SKIPS = ("bilinear", "bicubic")
+IMAGE_SKIPS = ("nearest", "bilinear", "bicubic")
 """Ways to enlarge the image beside the network that every writer knows: torch's, with align_corners=False."""
+REPEATED = "nearest"
+"""That of them which repeats pixels, and so needs nothing but the network's own operators, and no other rows."""
 REGAIN = "Get the file again where it came from, or convert the teacher again."
 
 _HASH = "sha256."  # prefix of the keys that hold a tensor's hash
@@ -175,6 +177,8 @@ class Manifest:
             raise InvalidInput(f"image skip '{info.image_skip}' is none of {', '.join(IMAGE_SKIPS)}.")
         if info.image_skip and self.layers[-1].weight[0] != info.channels * self.layers[-1].shuffle ** 2:
             raise InvalidInput("adds an image with other channels than its output's.")
+        if info.image_skip == REPEATED and self.layers[-1].shuffle != info.scale:
+            raise InvalidInput("repeats the image's pixels, and enlarges before its last layer.")
 
     def numbers(self, name: str, content: bytes | bytearray) -> Numbers:
         """A tensor of these bytes, which it may go on using.

@@ -13,6 +13,7 @@ from memsr_compiler.ir import BlockConv2d
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.proof.checker import Layer
+from memsr_compiler.torch_helpers import enlarge
 
 if TYPE_CHECKING:
     from memsr_compiler.lowering.compile import Report
@@ -109,9 +110,7 @@ class PlainNet(nn.Module):
         for layer in self:
             y = layer(y)
         if self.info.image_skip:
-            y = y + nn.functional.interpolate(
-                x, scale_factor=self.scale, mode=self.info.image_skip, align_corners=False
-            )
+            y = y + enlarge(x, self.scale, self.info.image_skip)
         return y
 
     def checkable(self) -> Iterator[Layer]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from memsr_compiler.plain.manifest import Manifest
+import numpy as np
+
+from memsr_compiler.plain.manifest import REPEATED, Manifest
 from memsr_compiler.plain.seal import DIGEST_KEY, NO_DIGEST
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ def build_skeleton(manifest: Manifest, opset: int, location: str) -> ModelProto:
     nodes = list(_nodes(manifest))
     nodes[-1].output[0] = "upscaled"
     initializers = list(_tensors(manifest, element, location))
-    if info.image_skip:
+    if info.image_skip == REPEATED:
+        repeat = np.repeat(np.eye(info.channels), info.scale**2, axis=0)[..., None, None]
+        initializers.append(helper.make_tensor("image_skip.weight", element, repeat.shape, repeat.flatten()))
+    elif info.image_skip:
         scales = [1.0, 1.0, float(info.scale), float(info.scale)]
         initializers.append(helper.make_tensor("image_skip.scales", TensorProto.FLOAT, [4], scales))
     low, high = info.input_range
@@ -75,10 +80,15 @@ def _nodes(manifest: Manifest) -> Iterator[NodeProto]:
         if layer.relu:
             inputs, value = [value], f"layers.{i}.relu"
             yield helper.make_node("Relu", inputs, [value], value)
+        if manifest.info.image_skip == REPEATED and i == len(manifest.layers) - 1:
+            repeated = "image_skip.repeated"
+            yield helper.make_node("Conv", ["image", "image_skip.weight"], [repeated], repeated, kernel_shape=[1, 1])
+            inputs, value = [value, repeated], "image_skip.sum"
+            yield helper.make_node("Add", inputs, [value], value)
         if layer.shuffle > 1:
             inputs, value = [value], f"layers.{i}.shuffle"
             yield helper.make_node("DepthToSpace", inputs, [value], value, blocksize=layer.shuffle, mode="CRD")
-    if manifest.info.image_skip:
+    if manifest.info.image_skip not in ("", REPEATED):
         yield _resize(manifest.info.image_skip)
         yield helper.make_node("Add", [value, "image_skip.enlarged"], ["image_skip.sum"], "image_skip.sum")
 

@@ -5,6 +5,9 @@ rows that come in at the top go through all layers at once, each a few rows late
 image is zero for every layer, not just for the first, which is why zeros stand in each layer's rows at the start, and
 come in at the end, layer after layer, and never go through the layers below.
 
+An image that is added outside, each pixel repeated, waits until the rows that it belongs to are made: as many rows as
+the receptive field reaches.
+
 Where a single row of all layers is too much, the image is cut into columns, with a halo as wide as the receptive field
 at the cuts and none at the true borders (`upscaler`).
 """
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.manifest import REPEATED
 from memsr_compiler.runtime.ort_layers import Layer, count_inside
 
 Rows = NDArray[Any]  # (C, h, W)
@@ -40,7 +44,7 @@ class LayerEngine(Protocol):
 
 def require_local(info: PlainInfo) -> None:
     """Raises InvalidInput for a network that needs the whole image at once."""
-    if info.image_skip:
+    if info.image_skip not in ("", REPEATED):
         raise InvalidInput(
             f"the network adds a {info.image_skip} enlargement of the image, which is not done by bands; run it "
             "whole, or convert it with --image-skip inside"
@@ -54,8 +58,13 @@ class Stream:
     library's allocator would keep, several times as much as is needed.
     """
 
-    def __init__(self, layers: Sequence[Layer], engine: LayerEngine, width: int, height: int) -> None:
-        """Take the memory for bands of at most `height` rows of `width` pixels."""
+    def __init__(
+        self, layers: Sequence[Layer], engine: LayerEngine, width: int, height: int, *, image_skip: bool = False
+    ) -> None:
+        """Take the memory for bands of at most `height` rows of `width` pixels.
+
+        image_skip   whether the image is added to the output, each pixel repeated
+        """
         self._layers = layers
         self._engine = engine
         sizes = _sizes(layers, width, height)
@@ -65,19 +74,29 @@ class Stream:
         self._rows = [layer.kernel_size // 2 for layer in layers]  # of what is kept, zeros above the image at first
         self._read = np.empty(max(s.read for s in sizes), number)
         self._made = np.empty(max(s.made for s in sizes), number)
+        self._image = _Waiting(_waiting(layers, width, height), number) if image_skip else None
 
     def push(self, rows: Rows) -> Rows:
         """The output rows (C', h', scale * W) that more input rows (C, h, W) make possible; h' may be 0.
 
         They are to be used, or copied, before the next call.
         """
-        return self._through(0, rows)
+        if self._image is not None:
+            self._image.push(rows)
+        return self._with_image(self._through(0, rows))
 
     def finish(self) -> Iterator[Rows]:
         """The rest, once there are no more input rows: layer after layer gets the zeros below the image."""
         for i, layer in enumerate(self._layers):
             channels, _, width = self._kept[i].shape
-            yield self._through(i, np.zeros((channels, layer.kernel_size // 2, width), self._read.dtype))
+            rows = np.zeros((channels, layer.kernel_size // 2, width), self._read.dtype)
+            yield self._with_image(self._through(i, rows))
+
+    def _with_image(self, made: Rows) -> Rows:
+        """The rows with those of the image added that they belong to, in place."""
+        if self._image is not None:
+            self._image.add_to(made)
+        return made
 
     def _through(self, first: int, rows: Rows) -> Rows:
         """Give a layer more input and, what comes of it, to those above."""
@@ -100,20 +119,48 @@ class Stream:
         return made
 
 
+class _Waiting:
+    """Rows of the image that nothing has been made of yet, oldest first."""
+
+    def __init__(self, shape: tuple[int, int, int], number: np.dtype[Any]) -> None:
+        self._rows = np.empty(shape, number)
+        self._held = 0
+
+    def push(self, rows: Rows) -> None:
+        held = self._held + rows.shape[1]
+        self._rows[:, self._held : held] = rows
+        self._held = held
+
+    def add_to(self, made: Rows) -> None:
+        """Add the oldest to output rows (C, s * h, s * W), each pixel to s * s of them, and let them go."""
+        channels, _, width = self._rows.shape
+        s = made.shape[2] // width
+        h = made.shape[1] // s
+        made.reshape(channels, h, s, width, s)[...] += self._rows[:, :h, None, :, None]
+        self._held -= h
+        self._rows[:, : self._held] = self._rows[:, h : h + self._held]
+
+
 def run_bands(
-    layers: Sequence[Layer], engine: LayerEngine, width: int, height: int, bands: Iterable[Rows]
+    layers: Sequence[Layer],
+    engine: LayerEngine,
+    width: int,
+    height: int,
+    bands: Iterable[Rows],
+    *,
+    image_skip: bool = False,
 ) -> Iterator[Rows]:
     """The output, band by band, of an image that is given band by band, each (C, h, width) with h <= height.
 
-    Each is to be used, or copied, before the next is asked for.
+    Each is to be used, or copied, before the next is asked for.  `image_skip`: see `Stream`.
     """
-    stream = Stream(layers, engine, width, height)
+    stream = Stream(layers, engine, width, height, image_skip=image_skip)
     for band in bands:
         yield stream.push(band)
     yield from stream.finish()
 
 
-def live_bytes(layers: Sequence[Layer], width: int, height: int) -> int:
+def live_bytes(layers: Sequence[Layer], width: int, height: int, *, image_skip: bool = False) -> int:
     """Bytes held at the worst moment, for bands of `height` rows of `width` pixels, float32.
 
     What every layer keeps; the largest that is read, and the largest that is made; what the engine takes in the layer
@@ -124,7 +171,8 @@ def live_bytes(layers: Sequence[Layer], width: int, height: int) -> int:
     read, made = max(s.read for s in sizes), max(s.made for s in sizes)
     within = max(s.inside for s in sizes)
     ends = 3 * (int(layers[0].weight.shape[1]) * width * height + sizes[-1].made)
-    return 4 * (kept + read + made + within + ends)
+    waiting = prod(_waiting(layers, width, height)) if image_skip else 0
+    return 4 * (kept + read + made + within + ends + waiting)
 
 
 def reach(layers: Sequence[Layer]) -> int:
@@ -153,6 +201,11 @@ def _sizes(layers: Sequence[Layer], width: int, height: int) -> list[_Size]:
         sizes.append(_Size(kept, c_in * reads, c_out * down * across, count_inside(layer, reads, down * across)))
         down *= layer.shuffle
     return sizes
+
+
+def _waiting(layers: Sequence[Layer], width: int, height: int) -> tuple[int, int, int]:
+    """The shape of the most rows of the image that wait for what they are added to."""
+    return int(layers[0].weight.shape[1]), reach(layers) + height, width
 
 
 def _view(flat: NDArray[Any], *shape: int) -> Rows:

@@ -126,6 +126,7 @@ class Upscaler:
             width,
             self.rows(width),
             (to_rows(band, self.info.input_range) for band in bands),
+            image_skip=bool(self.info.image_skip),
         )
         yield from (to_pixels(rows, self.info.input_range, dtype) for rows in results if rows.size)
 
@@ -160,7 +161,7 @@ class Upscaler:
 
     def needed(self, width: int, rows: int) -> int:
         """Bytes that bands of `rows` rows of `width` pixels take, at most."""
-        return live_bytes(self._layers, width, rows) + SLACK
+        return live_bytes(self._layers, width, rows, image_skip=bool(self.info.image_skip)) + SLACK
 
     def _cut(self, height: int, width: int) -> Cut:
         """The highest bands, or else the widest columns, within the limit.  Raises InvalidInput if it is too small."""
@@ -174,7 +175,7 @@ class Upscaler:
             rows -= 1
         if self.needed(across, rows) <= limit:
             return Cut(rows, columns)
-        each = live_bytes(self._layers, 1, 1)
+        each = self.needed(1, 1) - SLACK
         columns = (limit - SLACK) // each - 2 * halo
         if columns < 1:
             least = each * min(width, 2 * halo + 1) + SLACK
@@ -197,7 +198,8 @@ class Upscaler:
                 for top in range(0, height, cut.rows)
             )
             row = 0
-            for rows in run_bands(layers, engine, end - start, cut.rows, bands):
+            skip = bool(self.info.image_skip)
+            for rows in run_bands(layers, engine, end - start, cut.rows, bands, image_skip=skip):
                 inner = rows[..., (left - start) * scale : (right - start) * scale]
                 below = row + inner.shape[1]
                 result[row:below, left * scale : right * scale] = to_pixels(inner, self.info.input_range, pixels.dtype)

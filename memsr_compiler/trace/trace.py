@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
-from memsr_compiler.torch_helpers import copy_module, one_thread
+from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_impossible
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
@@ -64,12 +64,7 @@ class GraphModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = run(self.graph, x)
-        return y if self.image_skip is None else y + enlarge_image(x, self.image_skip)
-
-
-def enlarge_image(x: Tensor, skip: ImageSkip) -> Tensor:
-    """The image (N, C, H, W) as an outside image skip adds it."""
-    return nn.functional.interpolate(x, scale_factor=skip.factor, mode=skip.mode, align_corners=False)
+        return y if self.image_skip is None else y + enlarge(x, self.image_skip.factor, self.image_skip.mode)
 
 
 @one_thread()

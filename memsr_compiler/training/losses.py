@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.torch_helpers import enlarge
 
 
 def feature_distance(student: Sequence[Tensor], maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -141,8 +142,7 @@ class Distillation(Objective):
             features.append(value)
         skip = self.network.info.image_skip
         if skip:
-            scale = self.network.scale
-            value = value + F.interpolate(low, scale_factor=scale, mode=skip, align_corners=False)
+            value = value + enlarge(low, self.network.scale, skip)
         return features[:-1], value
 
     def _teacher_features(self, low: Tensor) -> list[Tensor]:

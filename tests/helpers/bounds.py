@@ -15,6 +15,7 @@ from memsr_compiler.ir.interpreter import evaluate, run
 from memsr_compiler.ir.validate import long_probe, probes
 from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.torch_helpers import enlarge
 from memsr_compiler.trace.trace import trace
 
 EPS = torch.finfo(torch.float64).eps
@@ -85,6 +86,8 @@ def likely_rounding(net: PlainNet, x: Tensor, dtype: torch.dtype, *, once: bool 
     bound = 6 * variance.sqrt()
     if not net.info.image_skip:
         return bound
+    if net.info.image_skip == "nearest":
+        return bound + 2 * eps * (z + enlarge(x.double(), net.scale, "nearest")).abs()  # the sum, and x where `once`
     return bound + (4 * eps * float(x.abs().max()) if once else resize_rounding(x, eps))
 
 

@@ -117,6 +117,19 @@ def test_onnx_runtime_computes_the_plain_network(
     assert deviation(tmp_path / "net.onnx", net, 3) <= 1
 
 
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_a_repeated_image_takes_the_operators_that_are_there(scale: int, tmp_path: Path) -> None:
+    net = tiny("nearest", scale)
+    export_onnx(net, tmp_path / "net.onnx")
+    shuffle = ["DepthToSpace"] if scale > 1 else []
+    operators = [node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node]
+    assert operators == ["Conv", "Relu", "Conv", "Conv", "Add", *shuffle]
+    assert deviation(tmp_path / "net.onnx", net, 1) <= 1
+    assert load_plain(tmp_path / "net.onnx").info.image_skip == "nearest"
+    export_onnx(net, tmp_path / "half.onnx", dtype="float16")
+    assert deviation_of_half(tmp_path / "half.onnx", load_plain(tmp_path / "half.onnx"), 1) <= 1
+
+
 def test_the_model_is_the_teacher(plain: PlainNet, tmp_path: Path) -> None:
     export_onnx(plain, tmp_path / "net.onnx")
     assert deviation(tmp_path / "net.onnx", plain, 3, edsr()) <= 1

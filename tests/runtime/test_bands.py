@@ -51,7 +51,10 @@ def networks(draw: st.DrawFn) -> PlainNet:
     depth = draw(st.integers(1, 5))
     kernels = draw(st.lists(st.sampled_from([1, 3, 5]), min_size=depth, max_size=depth))
     shuffles = draw(st.lists(st.sampled_from([1, 1, 2, 3]), min_size=depth, max_size=depth))
-    return network(draw(st.integers(0, 1000)), kernels, shuffles)
+    net = network(draw(st.integers(0, 1000)), kernels, shuffles)
+    if shuffles[-1] == net.scale and draw(st.booleans()):
+        net.info = replace(net.info, image_skip="nearest")
+    return net
 
 
 def whole(net: PlainNet, image: Tensor) -> Tensor:
@@ -101,7 +104,8 @@ def test_bands_of_any_height_give_the_whole(
     if turned:
         layers = tuple(layer.transpose() for layer in layers)
         expected, bound = expected.transpose(1, 2), bound.transpose(1, 2)
-    made = np.concatenate([rows.copy() for rows in run_bands(layers, InFloat64(layers), width, highest, bands)], axis=1)
+    results = run_bands(layers, InFloat64(layers), width, highest, bands, image_skip=bool(net.info.image_skip))
+    made = np.concatenate([rows.copy() for rows in results], axis=1)
     assert bool(((torch.from_numpy(made) - expected).abs() <= bound).all())
 
 
@@ -112,8 +116,8 @@ def test_any_limit_and_columns_give_the_whole(
 ) -> None:
     single = net.float()
     layers = layers_of(single)
-    least = live_bytes(layers, 2 * reach(layers) + 1, 1) + SLACK
-    limit = least + int(share * live_bytes(layers, max(height, width), max(height, width)))
+    needed = Upscaler(single).needed
+    limit = needed(2 * reach(layers) + 1, 1) + int(share * needed(max(height, width), max(height, width)))
     pixels = image(height, width)[0].permute(1, 2, 0).float().numpy()
     with Upscaler(single, max_memory=limit, columns=columns) as upscale:
         made = upscale(pixels)
@@ -276,6 +280,17 @@ def test_what_upscaler_refuses() -> None:
     skipping = PlainNet(list(net), PlainInfo(**{**net.info.__dict__, "image_skip": "bicubic"}))
     with pytest.raises(InvalidInput, match="bicubic enlargement"):
         Upscaler(skipping)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_repeated_image_is_added_in_bounded_memory(mode: str) -> None:
+    """Its rows wait in three channels, as many as the network reaches: what is counted grows by them and no more."""
+    net = network(0, [3, 3, 3], [1, 1, 2]).float()
+    repeating, resized = (PlainNet(list(net), replace(net.info, image_skip=s)) for s in ("nearest", mode))
+    with Upscaler(net) as alone, Upscaler(repeating) as with_image:
+        assert with_image.needed(100, 8) - alone.needed(100, 8) == 4 * 3 * (3 + 8) * 100
+    with pytest.raises(InvalidInput, match=f"{mode} enlargement"):
+        Upscaler(resized)
 
 
 def test_images_as_people_have_them() -> None:

@@ -1,0 +1,87 @@
+"""Teachers that add the image itself at their end: the image is set aside, and what is left is compiled.
+
+ABPN, ECBSR and many others learn only what nearest-neighbour enlargement lacks, and add that image, each pixel
+repeated, before or after their last pixel shuffle.  Carried inside a plain network it takes channels in every layer;
+outside it is one addition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from memsr_compiler import ir
+from memsr_compiler.ir.interpreter import run
+from memsr_compiler.torch_helpers import enlarge
+from memsr_compiler.trace.trace import ImageSkip, Traced
+
+_POINTWISE = (ir.Input, ir.Select, ir.Concat, ir.PixelShuffle, ir.PixelUnshuffle, ir.Affine, ir.Sum)
+
+
+def set_image_aside(traced: Traced) -> Traced:
+    """The teacher without the nearest-neighbour image that it adds at its end; itself, if it adds none, or another.
+
+    traced   y = f(x) + nearest(x), the sum before the last pixel shuffle or after it
+    """
+    graph = traced.graph
+    last = end = graph[graph.output]
+    if isinstance(end, ir.PixelShuffle):
+        last = graph[end.inputs[0]]
+    if traced.image_skip is not None or not isinstance(last, ir.Sum):
+        return traced
+    shuffle = [end] if last is not end else []
+    for total in _list_sums(graph, last):
+        for image in total.inputs:
+            rest = list(total.inputs)
+            rest.remove(image)
+            if rest and _is_image(_end_at(graph, image, shuffle), graph):
+                return replace(traced, graph=_without(graph, total, rest), image_skip=ImageSkip("nearest", graph.scale))
+    return traced
+
+
+def _list_sums(graph: ir.Graph, total: ir.Sum) -> Iterator[ir.Sum]:
+    """A sum, and those among its terms that nothing else reads."""
+    yield total
+    for term in graph.operands(total):
+        if isinstance(term, ir.Sum) and len(graph.users(term.name)) == 1:
+            yield from _list_sums(graph, term)
+
+
+def _end_at(graph: ir.Graph, value: str, shuffle: list[ir.Op]) -> ir.Graph:
+    """The part of the graph that makes a value, and the shuffle of it."""
+    ops = [*graph, *(replace(op, name="shuffled", inputs=(value,)) for op in shuffle)]
+    return _prune(ops, ops[-1].name if shuffle else value)
+
+
+def _is_image(part: ir.Graph, whole: ir.Graph) -> bool:
+    """Whether a part of the teacher gives the image with its pixels repeated, by what it does with one pixel.
+
+    Only operations that treat every pixel by itself, and as an affine function, are looked at: what they do is known
+    from the zero pixel and from those with one channel that is 1.
+    """
+    if not all(isinstance(op, _POINTWISE) or (isinstance(op, ir.Conv2d) and op.pointwise) for op in part):
+        return False
+    channels = whole.input.channels
+    pixels = torch.cat([torch.zeros(1, channels), torch.eye(channels)]).double()[..., None, None]
+    expected = enlarge(pixels, whole.scale, "nearest")
+    return part.scale == whole.scale and torch.equal(run(part, pixels), expected)
+
+
+def _without(graph: ir.Graph, total: ir.Op, rest: list[str]) -> ir.Graph:
+    """The graph with a sum of these operands in place of that of all."""
+    if len(rest) > 1:
+        ops = [replace(op, inputs=tuple(rest)) if op is total else op for op in graph]
+        return _prune(ops, graph.output)
+    renamed = [replace(op, inputs=tuple(rest[0] if i == total.name else i for i in op.inputs)) for op in graph]
+    return _prune(renamed, rest[0] if graph.output == total.name else graph.output)
+
+
+def _prune(ops: list[ir.Op], output: str) -> ir.Graph:
+    """A graph of those ops that the output needs, and the input."""
+    needed = {output}
+    for op in reversed(ops):
+        if op.name in needed:
+            needed.update(op.inputs)
+    return ir.Graph(tuple(op for op in ops if op.name in needed or isinstance(op, ir.Input)), output)
