@@ -327,6 +327,24 @@ class StudentOptions:
         Literal["data-aware", "memsr"],
         option("How it is derived: data-aware, or memsr (the paper's Algorithm 1)", panel=STUDENT),
     ] = "data-aware"
+    layers: Annotated[
+        int | None,
+        option(
+            "Layers, the last included; fewer than the plain form's, and each stands for several of its levels",
+            panel=STUDENT,
+            metavar="N",
+            min=1,
+            max=1024,
+        ),
+    ] = None
+    image_skip: Annotated[
+        Literal["nearest", "none"] | None,
+        option(
+            "What is added to the layers' output: the nearest-neighbour image, or none; default: nearest where the "
+            "output is an enlarged image, none for --init memsr",
+            panel=STUDENT,
+        ),
+    ] = None
     refit: Annotated[
         int | None,
         option(

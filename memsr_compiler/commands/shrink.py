@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.reports.student import Row, report_student
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.runtime.runners import Provider, TorchNetwork
-from memsr_compiler.student.report import LayerShrunk, ShrinkReport
+from memsr_compiler.student.report import LayerShrunk, LevelsKept, ShrinkReport
 from memsr_compiler.student.statistics.distributed import join_processes
 from memsr_compiler.torch_helpers import copy_module, torch_device
 
@@ -175,6 +176,7 @@ def _tell(
             "protocol": "edsr",
             "arithmetic": _name_arithmetic(options),
             "fidelity": [finite(value) for value in report.fidelity],
+            "levels": None if report.choice is None else asdict(report.choice),
             "seconds": report.seconds,
         }
     )
@@ -195,6 +197,8 @@ def _tell(
     if talk.verbose:
         talk.table("Seconds", ("stage", "seconds"), [(k, f"{v:.2f}") for k, v in report.seconds.items()])
     talk.say(f"widths       {widths_text(net.widths)}")
+    if report.choice is not None:
+        talk.say(f"levels       {_name_levels(report.choice)}")
     talk.say(f"derived      from {report.images:,} crops, {report.pixels:,} pixels, in {_seconds(report)} s")
     if report.fidelity:
         talk.say(f"fidelity     {' -> '.join(f'{value:.2f}' for value in report.fidelity)} dB to the teacher's output")
@@ -207,6 +211,18 @@ def _tell(
 def _name_arithmetic(options: ShrinkOptions) -> str:
     """The arithmetic in which networks are scored."""
     return name_arithmetic("float32", "torch", options.device)
+
+
+def _name_levels(choice: LevelsKept) -> str:
+    """'2, 4, 6 of 12; the even choice, 3, 6, 9, is 1.20 dB further from the teacher'"""
+    kept, even = (", ".join(map(str, levels)) or "none" for levels in (choice.kept, choice.even))
+    words = f"{kept} of {len(choice.missed)}"
+    if not choice.losses:
+        return f"{words}, which is the even choice"
+    further = 10 * math.log10(max(choice.losses[1], 1e-30) / max(choice.losses[0], 1e-30))
+    if choice.kept == choice.even:
+        return f"{words}, the even choice; those of which the most is missed are {-further:.2f} dB further away"
+    return f"{words}; the even choice, {even}, is {further:.2f} dB further from the teacher"
 
 
 def _seconds(report: ShrinkReport) -> str:
@@ -226,6 +242,7 @@ def _layer_data(layer: LayerShrunk) -> dict[str, Any]:
         "teacher_width": layer.teacher_width,
         "width": layer.width,
         "relus": layer.relus,
+        "spans": layer.spans,
         "eq15_error": finite(layer.lost),
         "own_error": finite(layer.own_error),
         "singular_values": layer.singular_values.tolist(),

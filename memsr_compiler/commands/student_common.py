@@ -138,6 +138,8 @@ def derive(
         **budget,
         **{name: value for name, value in chosen.items() if value is not None},
         size=options.size,
+        layers=options.layers,
+        image_skip=options.image_skip,
         calibration=material.calibration,
         init=options.init,
         mean_shift=options.mean_shift,

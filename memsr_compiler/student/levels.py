@@ -9,19 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir, passes
 from memsr_compiler.analysis.schedule import body_output
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.ir import names
 from memsr_compiler.ir.interpreter import evaluate
+from memsr_compiler.ir.rewrite import conv_1x1
 from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.merge_split_carries import merge_split_carries
 from memsr_compiler.trace.trace import ImageSkip, trace
 
 Values = Mapping[str, Tensor]
+Outside = Literal["nearest", "none"]  # what a student adds to its layers' output
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Level:
     before    names of their values before the ReLU; of the same value where the teacher has none
     relu      bool (C,): which channels are behind a ReLU of the teacher; the others are carried, or the output
     kernel    size of the largest convolution in between
+    spans     how many levels of the teacher it is: more than 1 where those below it were left out
     """
 
     number: int
@@ -42,6 +49,7 @@ class Level:
     before: tuple[str, ...]
     relu: Tensor
     kernel: int
+    spans: int = 1
 
     @property
     def channels(self) -> int:
@@ -74,15 +82,29 @@ class LeveledTeacher:
     image_skip: ImageSkip | None
 
     @staticmethod
-    def of(model: nn.Module, input_range: tuple[float, float]) -> LeveledTeacher:
-        """Read a network, or a plain network.  Raises UnsupportedModel where it has no plain form."""
+    def of(
+        model: nn.Module, input_range: tuple[float, float], *, image_skip: Outside | None = "none"
+    ) -> LeveledTeacher:
+        """Read a network, or a plain network.
+
+        image_skip   "nearest": less the nearest-neighbour image, which is to be added outside; "none": as it is;
+                     None: "nearest" where that can be.  An image that it adds outside itself stays there.
+
+        Raises UnsupportedModel where it has no plain form, InvalidInput where no image can be taken off its output.
+        """
         traced = trace(model, input_range=input_range)
-        graph = canonical(traced.graph, "fold")[0].graph
+        graph, outside = traced.graph, traced.image_skip
+        reason = _why_no_image(graph, outside)
+        if image_skip == "nearest" and reason:
+            raise InvalidInput(f"the nearest-neighbour image cannot stay outside: {reason}; leave --image-skip out")
+        if image_skip != "none" and not reason and outside is None:
+            graph, outside = _subtract_image(graph), ImageSkip("nearest", graph.scale)
+        graph = canonical(graph, "fold")[0].graph
         if isinstance(model, PlainNet):
             graph = merge_split_carries(graph)
         graph = passes.skip_to_conv(graph)
         sha256 = model.info.teacher_sha256 if isinstance(model, PlainNet) else traced.graph.sha256()
-        return LeveledTeacher(graph, _find_levels(graph), graph.scale, sha256, traced.image_skip)
+        return LeveledTeacher(graph, _find_levels(graph), graph.scale, sha256, outside)
 
     @property
     def input(self) -> ir.Input:
@@ -96,6 +118,25 @@ class LeveledTeacher:
     @property
     def kernels(self) -> tuple[int, ...]:
         return tuple(level.kernel for level in self.levels)
+
+    @property
+    def whole(self) -> bool:
+        """Whether no level was left out."""
+        return all(level.spans == 1 for level in self.levels)
+
+    def keep(self, kept: Sequence[int]) -> LeveledTeacher:
+        """Leave out all inner levels but these (numbers, from 1, rising), which then stand for those below them too.
+
+        What is computed stays the same; a level that is left out only moves the values on.
+        """
+        assert sorted(set(kept)) == list(kept) and all(0 < k < len(self.levels) for k in kept), f"levels {kept}"
+        runs = pairwise((0, *kept, len(self.levels)))
+        return replace(self, levels=tuple(_merge(self.levels[a:b], i) for i, (a, b) in enumerate(runs, 1)))
+
+    def widest(self, layers: int) -> LeveledTeacher:
+        """Leave out all but the widest inner levels: what a student of so many layers can have at most."""
+        inner = sorted(self.levels[:-1], key=lambda level: level.channels, reverse=True)
+        return self.keep(sorted(level.number for level in inner[: layers - 1]))
 
     def like(self, x: Tensor) -> LeveledTeacher:
         """Convert its weights to the dtype and the device of a tensor."""
@@ -129,12 +170,48 @@ class LeveledTeacher:
             yield features
 
     def output(self, images: Tensor) -> Tensor:
-        """The network's output before the pixel shuffle, (N, C' * scale**2, H, W)."""
-        values = self.start(images)
-        for level in self.levels:
-            features = self.advance(level, values)
+        """Compute the network's output before the pixel shuffle, (N, C' * scale**2, H, W)."""
+        first = self.advance(self.levels[0], self.start(images))
+        return self.finish(self.levels[0], first.values) if len(self.levels) > 1 else first.after
+
+    def finish(self, level: Level, values: Values) -> Tensor:
+        """Compute that output from what the level above this one starts from."""
+        for above in self.levels[level.number :]:
+            features = self.advance(above, values)
             values = features.values
         return features.after
+
+
+def _why_no_image(graph: ir.Graph, outside: ImageSkip | None) -> str:
+    """Why a network's output, less the nearest-neighbour image, is nothing to derive a student of; "" where it is."""
+    if outside is not None and outside.mode != "nearest":
+        return f"the network adds the image itself, enlarged by {outside.mode} interpolation"
+    if graph.scale == 1:
+        return "the network enlarges nothing"
+    colours = graph.type(graph.output).channels
+    if colours != graph.input.channels:
+        return f"its output has {colours} channels and its input {graph.input.channels}"
+    return ""
+
+
+def _subtract_image(graph: ir.Graph) -> ir.Graph:
+    """Subtract the nearest-neighbour image from a network's output.
+
+    In canonical form an image that the network adds itself is gone then, and no level carries it.
+    """
+    source, output = graph.input.name, graph.output
+    repeated = torch.eye(graph.input.channels, dtype=torch.float64).repeat_interleave(graph.scale**2, dim=0)
+    minus = conv_1x1(names.internal(output, "minus"), source, -repeated)
+    image = ir.PixelShuffle(name=names.internal(output, "image"), inputs=(minus.name,), factor=graph.scale)
+    rest = ir.Sum(name=names.internal(output, "rest"), inputs=(output, image.name))
+    return ir.Graph((*graph, minus, image, rest), rest.name)
+
+
+def _merge(levels: Sequence[Level], number: int) -> Level:
+    """Make one level of several, of which the last is what is held."""
+    ops = tuple(name for level in levels for name in level.ops)
+    kernel = max(level.kernel for level in levels)
+    return replace(levels[-1], number=number, ops=ops, kernel=kernel, spans=sum(level.spans for level in levels))
 
 
 def _find_levels(graph: ir.Graph) -> tuple[Level, ...]:

@@ -62,4 +62,5 @@ def _describe_layer(level: Level, relus: int, known: Regression, theirs: Moments
         lost=eq15_error(values.square(), min(width, level.channels)),
         own_error=float((left.clamp_min(0) / values.square().sum().clamp_min(1e-300)).sqrt()),
         map=rows,
+        spans=level.spans,
     )

@@ -25,6 +25,7 @@ class LayerShrunk:
     singular_values   (teacher_width,) of the teacher's centred features, largest first, divided by sqrt(samples)
     lost              MemSR Eq. 15: relative Frobenius error of the best features of this width (centred)
     own_error         the same of M_i * (what the student really computes), 0 if nothing is lost
+    spans             levels of the teacher that the layer stands for, this one and those below that were left out
     map               M_i (teacher_width, width + 1): the teacher's features from the student's and 1
     """
 
@@ -37,6 +38,23 @@ class LayerShrunk:
     lost: float
     own_error: float
     map: Tensor
+    spans: int = 1
+
+
+@dataclass(frozen=True)
+class LevelsKept:
+    """The choice of the teacher's levels that the layers of a shallower student stand for.
+
+    kept, even   numbers of inner levels, from 1: those that were taken, and the even choice beside them
+    missed       mean squared error of the output without the ReLUs of each inner level: by these `kept` was proposed
+    losses       mean squared difference to the teacher's output of students tried with what was proposed, and with
+                 `even`; none where they are the same
+    """
+
+    kept: tuple[int, ...]
+    even: tuple[int, ...]
+    missed: tuple[float, ...]
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,13 +62,14 @@ class Derived:
     """A student and what is to be told of it.
 
     kernels    of every layer, the last without ReLU;  layers   one for each but the last
-    fidelity, seconds   as ShrinkReport has them
+    fidelity, seconds, choice   as ShrinkReport has them
     """
 
     kernels: tuple[Kernel, ...]
     layers: tuple[LayerShrunk, ...]
     fidelity: tuple[float, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    choice: LevelsKept | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +83,7 @@ class ShrinkReport:
                  first as derived layer by layer, then on the way of the joint refit and at its end
     cost         of the student;  teacher_cost  of the teacher as it is
     seconds      by stage of the work
+    choice       of levels, where the student has fewer layers than its teacher's plain form
     """
 
     mode: Mode
@@ -74,6 +94,7 @@ class ShrinkReport:
     cost: Cost
     teacher_cost: Cost
     seconds: Mapping[str, float]
+    choice: LevelsKept | None = None
 
     @property
     def maps(self) -> tuple[Tensor, ...]:

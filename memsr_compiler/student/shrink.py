@@ -24,16 +24,16 @@ from memsr_compiler.student.calibration_images import (
 from memsr_compiler.student.checks import require_range, require_whole
 from memsr_compiler.student.crops import batches, count_pixels, default_samples
 from memsr_compiler.student.data_aware import PREFERENCE, derive_data_aware
-from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.student.levels import LeveledTeacher, Outside
 from memsr_compiler.student.maps import describe_layers
 from memsr_compiler.student.paper.initialise import derive_memsr
 from memsr_compiler.student.paper.options import PAPER, PaperOptions, require_paper_options
 from memsr_compiler.student.refit import refit_to_output
 from memsr_compiler.student.report import Derived, Mode, ShrinkReport
 from memsr_compiler.student.statistics.survey import survey
-from memsr_compiler.student.widths.budget import Budget, choose_widths, require_affordable, student_cost
+from memsr_compiler.student.widths.budget import Budget, choose_widths, require_affordable, require_widths, student_cost
 from memsr_compiler.student.widths.share_limit import narrow_stepwise, output_errors
-from memsr_compiler.student.widths.trial import find_best_widths, find_preference
+from memsr_compiler.student.widths.trial import find_best_widths, find_levels, find_preference
 from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import full_float32, one_thread, torch_device
 from memsr_compiler.trace.trace import trace
@@ -58,6 +58,8 @@ def shrink(
     max_macs: Amount | None = None,
     max_memory: Amount | None = None,
     size: tuple[int, int] = (960, 540),
+    layers: int | None = None,
+    image_skip: Outside | None = None,
     calibration: CalibrationImages | None = None,
     init: Mode = "data-aware",
     refit: int | None = None,
@@ -80,6 +82,11 @@ def shrink(
                   the best widths found with at most so many parameters, multiply-adds, bytes of live feature maps
                   (numbers, or "1.2M", "40MB"), the last two for an input of `size` (width, height) pixels; give exactly
                   one of these six
+    layers        how many, the last included; fewer than the teacher's plain form has: each stands for several of its
+                  levels, and which are kept is chosen by what the output would miss; None: as many as that has
+    image_skip    "nearest": the nearest-neighbour image is added outside, and the layers are derived from the teacher
+                  less it; "none": the layers carry the image; None: "nearest" where the output is an enlarged image,
+                  "none" for "memsr".  An image that the teacher itself adds outside by interpolation stays there
     calibration   images: tensors (N, C, H, W) as the network is given them, in `input_range`; photographs, as uint8
                   arrays (H, W, 3), files or a folder, which are made smaller first; None: the photographs that come
                   with scikit-image
@@ -107,6 +114,7 @@ def shrink(
     )
     budget = Budget(theta, width, each, *limits, size)
     _check_options(init, refit, mean_shift, samples, seed, align, input_range)
+    _check_shape(layers, image_skip, init)
     require_paper_options(paper)
     if calibration is not None:
         require_images(calibration)
@@ -114,8 +122,8 @@ def shrink(
     watch = Stopwatch()
     teacher = as_teacher(model, input_range=input_range, plain=True)
     with one_thread():
-        leveled, teacher_cost = _read(teacher)
-    _check_widths(leveled, budget, align, paper if init == "memsr" else PAPER)
+        leveled, teacher_cost = _read(teacher, "none" if init == "memsr" and image_skip is None else image_skip)
+    _check_widths(leveled, budget, layers, align, paper if init == "memsr" else PAPER)
     if on_step is not None:
         on_step("reading the calibration images")
     images = _read_images(leveled, calibration)
@@ -127,9 +135,9 @@ def shrink(
         if init == "memsr":
             derived = _derive_memsr(leveled, inputs, budget, align, mean_shift, paper, on_step)
         else:
-            derived = _derive_data_aware(leveled, inputs, crops, budget, align, refit, on_step)
-    layers = [
-        PlainLayer(weight.float(), bias.float(), relu=i < len(leveled.levels) - 1, shuffle=leveled.scale if last else 1)
+            leveled, derived = _derive_data_aware(leveled, inputs, crops, budget, layers, align, refit, on_step)
+    stack = [
+        PlainLayer(weight.float(), bias.float(), relu=not last, shuffle=leveled.scale if last else 1)
         for i, (weight, bias) in enumerate(derived.kernels)
         for last in [i == len(derived.kernels) - 1]
     ]
@@ -139,11 +147,12 @@ def shrink(
         pixels=count_pixels(inputs),
         images=sum(len(x) for x in inputs),
         fidelity=derived.fidelity,
+        choice=derived.choice,
         cost=student_cost(leveled, [len(bias) for _, bias in derived.kernels[:-1]]),
         teacher_cost=teacher_cost,
         seconds={**watch.seconds, **derived.seconds},
     )
-    return PlainNet(layers, _describe(leveled, init, teacher.assumed), None, report).eval()
+    return PlainNet(stack, _describe(leveled, init, teacher.assumed), None, report).eval()
 
 
 @dataclass(frozen=True)
@@ -177,14 +186,28 @@ def _check_options(
         require_range("input_range", input_range)
 
 
-def _read(teacher: Teacher) -> tuple[LeveledTeacher, Cost]:
+def _check_shape(layers: object, image_skip: object, init: Mode) -> None:
+    if layers is not None:
+        require_whole("layers", layers, 1, f"a student of {layers} layers is none; give 1 or more, 6 say")
+        if init == "memsr":
+            raise InvalidInput("layers are chosen for the data-aware mode; MemSR's Algorithm 1 takes all of them")
+    if image_skip not in (None, "nearest", "none"):
+        raise InvalidInput(f"image_skip={image_skip!r}: want 'nearest' or 'none'")
+
+
+def _read(teacher: Teacher, image_skip: Outside | None) -> tuple[LeveledTeacher, Cost]:
     """Teacher as levels, and what it costs as it is."""
-    leveled = LeveledTeacher.of(teacher.module, teacher.input_range)
+    leveled = LeveledTeacher.of(teacher.module, teacher.input_range, image_skip=image_skip)
     return leveled, cost_of_graph(trace(teacher.module, input_range=teacher.input_range).graph)
 
 
-def _check_widths(teacher: LeveledTeacher, budget: Budget, align: int, paper: PaperOptions) -> None:
-    """Raise InvalidInput for widths that this teacher cannot have, before anything is computed."""
+def _check_widths(teacher: LeveledTeacher, budget: Budget, layers: int | None, align: int, paper: PaperOptions) -> None:
+    """Raise InvalidInput for a depth and widths that this teacher cannot have, before anything is computed."""
+    most = len(teacher.levels)
+    if layers is not None and layers > most:
+        raise InvalidInput(f"layers={layers}: the teacher's plain form has {most}; give at most so many")
+    require_widths(teacher, budget, align)
+    teacher = teacher.widest(layers or most)
     if budget.limit is not None:
         require_affordable(teacher, budget, align)
         if paper.kept:
@@ -237,14 +260,23 @@ def _derive_data_aware(
     inputs: Sequence[Tensor],
     crops: _Crops,
     budget: Budget,
+    layers: int | None,
     align: int,
     refit: int | None,
     on_step: OnStep | None,
-) -> Derived:
-    """Derive a student layer by layer from what it computes itself, and refit all layers together."""
+) -> tuple[LeveledTeacher, Derived]:
+    """Derive a student layer by layer from what it computes itself, and refit all layers together.
+
+    The teacher that is returned has the levels that the student's layers stand for.
+    """
     watch = Stopwatch()
     seen = survey(teacher, inputs, on_step)
     watch.lap("survey")
+    choice = None
+    if layers is not None and layers < len(teacher.levels):
+        choice = find_levels(teacher, inputs, seen, layers - 1, budget, align, on_step)
+        teacher, seen = teacher.keep(choice.kept), seen.keep(choice.kept)
+        watch.lap("levels")
     if budget.limit is None:
         widths = choose_widths(teacher, seen, budget, align)
     else:
@@ -259,14 +291,14 @@ def _derive_data_aware(
     peak = teacher.input.high - teacher.input.low
     fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
     watch.lap("refit")
-    layers = describe_layers(teacher, fitted.kernels, student.relus, inputs)
+    described = describe_layers(teacher, fitted.kernels, student.relus, inputs)
     watch.lap("maps")
-    return Derived(fitted.kernels, layers, fidelity, watch.seconds)
+    return teacher, Derived(fitted.kernels, described, fidelity, watch.seconds, choice)
 
 
 def _refit_steps(teacher: LeveledTeacher, widths: Sequence[int], inputs: Sequence[Tensor]) -> int:
     """Steps that the time allows; none for a student that is its teacher already."""
-    if all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False)):
+    if teacher.whole and all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False)):
         return 0
     batch = count_pixels(inputs) / len(inputs)
     steps = int(REFIT_MACS / (RUNS_PER_STEP * student_cost(teacher, widths).macs_per_pixel * batch))

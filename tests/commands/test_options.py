@@ -46,6 +46,7 @@ NUMBERS = [
     "epsilon",
     "every",
     "lambda",
+    "layers",
     "margin",
     "max-macs",
     "max-memory",

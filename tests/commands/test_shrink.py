@@ -73,6 +73,23 @@ def test_every_way_to_say_how_narrow(
         assert told["feature_map_bytes"] <= 100 * 2**20
 
 
+def test_few_layers_and_the_image_outside(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    command = shrink(teacher, photographs, "--width", "8", "--layers", "4")
+    status, out, err = run(*command)
+    assert status == 0 and err == "", err
+    assert any(line.startswith("levels       ") and "the even choice" in line for line in out.splitlines()), out
+    student = load_plain(tmp_path / "student.onnx")
+    assert student.info.image_skip == "nearest" and len(student.layers) == 4
+    status, out, err = run(*command, "--image-skip", "none", "--json", "--overwrite")
+    assert status == 0, err
+    told = json.loads(out)
+    assert told["info"]["image_skip"] == load_plain(tmp_path / "student.onnx").info.image_skip == ""
+    kept = told["levels"]["kept"]
+    assert len(kept) == 3 and sum(layer["spans"] for layer in told["layers"]) == kept[-1]
+    status, out, err = run(*shrink(teacher, photographs, "--width", "8", "--layers", "90", "--overwrite"))
+    assert status == 2 and "layers=90: the teacher's plain form has" in err and err.count("\n") == 1
+
+
 def test_a_width_for_every_layer(run: Run, teacher: Path, photographs: Path) -> None:
     status, out, err = run(*shrink(teacher, photographs, "--width", "8", "--json"))
     layers = len(json.loads(out)["layers"])

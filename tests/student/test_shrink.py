@@ -11,12 +11,14 @@ import pytest
 import torch
 from helpers.levels import difference, edsr, noise, reported, smooth_images
 from helpers.teachers import write_teacher
+from helpers.trained import Edsr as TrainedEdsr
 from PIL import Image
 from torch import nn
 
 from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.student import shrink as shrink_module
+from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.paper.options import AUTHORS, PaperOptions
 from memsr_compiler.student.shrink import shrink
@@ -99,6 +101,58 @@ def test_paper_mode_and_the_authors_choices_through_shrink() -> None:
     assert difference(data_aware, teacher, inputs) < difference(text, teacher, inputs)
 
 
+@torch.no_grad()
+def test_the_image_outside_is_added_to_what_the_layers_give() -> None:
+    """At full width the student is the teacher, borders included, and so are the files that it is written to."""
+    teacher, inputs = edsr(), smooth_images()
+    net = shrink(teacher, width=40, calibration=inputs)
+    assert net.info.image_skip == "nearest"
+    assert difference(net, teacher, [*inputs, noise(1, 3, 3, 5)]) < 1e-3  # see test_data_aware
+    inside = shrink(teacher, width=40, calibration=inputs, image_skip="none")
+    assert inside.info.image_skip == "" and difference(inside, teacher, inputs) < 1e-3
+    layers = nn.Sequential(*net)
+    assert difference(layers, teacher, inputs) > 0.1  # the image is not in the layers
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_no_image_is_outside_where_none_can_be(scale: int) -> None:
+    luma_of_rgb = nn.Sequential(nn.Conv2d(3, scale**2, 3, padding=1), nn.PixelShuffle(scale))
+    for teacher in (luma_of_rgb, nn.Conv2d(3, 3, 3, padding=1)):
+        assert shrink(teacher, max_params=4000, calibration=smooth_images(), refit=0).info.image_skip == ""
+        with pytest.raises(InvalidInput, match=r"image cannot stay outside: .*; leave --image-skip out"):
+            shrink(teacher, max_params=4000, calibration=smooth_images(), image_skip="nearest")
+
+
+def test_fewer_layers_stand_for_several_levels_each() -> None:
+    """A trained teacher.  The levels that were kept are those of which the students tried came nearer."""
+    teacher, inputs = TrainedEdsr(), sample_inputs(scale=2, channels=3, input_range=(0.0, 1.0))[:4]
+    errors = []
+    for layers in (3, 8):
+        net = shrink(teacher, width=8, layers=layers, calibration=inputs, samples=4, refit=0)
+        report = reported(net)
+        assert len(net.layers) == layers and net.widths[1:-1] == [8] * (layers - 1)
+        choice = report.choice
+        assert choice is not None and len(choice.kept) == len(choice.even) == layers - 1
+        assert sum(layer.spans for layer in report.layers) == choice.kept[-1]
+        assert (choice.kept == choice.even) == (choice.losses[1] == min(choice.losses))
+        errors.append(difference(net, teacher, inputs))
+    assert errors[1] < errors[0]
+
+
+def test_all_layers_are_no_choice() -> None:
+    teacher, inputs = edsr(), smooth_images()
+    most = len(LeveledTeacher.of(teacher, (0.0, 1.0)).levels)
+    whole, same = (shrink(teacher, width=8, calibration=inputs, refit=0, layers=n) for n in (None, most))
+    assert reported(same).choice is None
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), same.state_dict().values(), strict=True))
+    single = shrink(teacher, width=8, calibration=inputs, refit=0, layers=1)
+    assert single.widths == [3, 12] and reported(single).layers == ()
+    widths = [8, 40, 16]
+    assert shrink(teacher, widths=widths, layers=4, calibration=inputs, refit=0).widths[1] == 8
+    with pytest.raises(InvalidInput, match="3 widths are given, and the student has 4 inner levels"):
+        shrink(teacher, widths=widths, layers=5, calibration=inputs)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -109,6 +163,11 @@ def test_paper_mode_and_the_authors_choices_through_shrink() -> None:
         ({"width": 1000}, "a width of 1000 is not between 1 and the teacher's"),
         ({"width": None, "widths": [8, 8]}, "2 widths are given"),
         ({"width": None, "max_macs": -1}, "leaves room for no student"),
+        ({"layers": 0}, "a student of 0 layers is none"),
+        ({"layers": 2.5}, "layers=2.5: want a whole number"),
+        ({"layers": 99}, "layers=99: the teacher's plain form has 8; give at most so many"),
+        ({"layers": 4, "init": "memsr"}, "MemSR's Algorithm 1 takes all of them"),
+        ({"image_skip": "bicubic"}, "image_skip='bicubic': want 'nearest' or 'none'"),
         ({"samples": "many"}, "samples='many': want a whole number"),
         ({"paper": "code"}, "want PaperOptions, not str"),
         ({"paper": PaperOptions(kept=-1)}, "kept=-1"),

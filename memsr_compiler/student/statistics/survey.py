@@ -26,6 +26,10 @@ class Survey:
     features: tuple[Moments, ...]
     sensitivity: tuple[Tensor, ...]
 
+    def keep(self, kept: Sequence[int]) -> Survey:
+        """Keep the statistics of these levels, by number: see `LeveledTeacher.keep`."""
+        return Survey(tuple(self.features[k - 1] for k in kept), tuple(self.sensitivity[k - 1] for k in kept))
+
 
 def survey(teacher: LeveledTeacher, inputs: Sequence[Tensor], on_step: Callable[[str], None] | None = None) -> Survey:
     """Survey a teacher: run it once, forward and back, over batches (N, C, H, W)."""

@@ -86,20 +86,28 @@ def choose_widths(teacher: LeveledTeacher, seen: Survey | None, budget: Budget, 
     Raises InvalidInput for a width below 1 or above the teacher's, or a wrong number of widths.
     """
     largest = full_widths(teacher, align)
-    if budget.width is not None:
-        _require_width(budget.width, max(largest, default=budget.width))
-        return tuple(int(min(align_up(budget.width, align), most)) for most in largest)
-    if budget.widths is not None:
-        if len(budget.widths) != len(largest):
-            raise InvalidInput(
-                f"{len(budget.widths)} widths are given, and the student has {len(largest)} inner levels"
-            )
-        for width, most in zip(budget.widths, largest, strict=True):
-            _require_width(width, most)
-        return tuple(int(min(align_up(w, align), most)) for w, most in zip(budget.widths, largest, strict=True))
+    told = budget.widths if budget.width is None else (budget.width,) * len(largest)
+    if told is not None:
+        if len(told) != len(largest):
+            raise InvalidInput(f"{len(told)} widths are given, and the student has {len(largest)} inner levels")
+        if teacher.whole:  # else nobody said which levels would be kept
+            require_widths(teacher, budget, align)
+        return tuple(int(min(align_up(width, align), most)) for width, most in zip(told, largest, strict=True))
     assert seen is not None and budget.theta is not None, "a limit is shared out by `share_limit`"
     needed = [_narrowest(spectrum(m).square(), budget.theta) for m in seen.features]
     return tuple(min(align_up(w, align), most) for w, most in zip(needed, largest, strict=True))
+
+
+def require_widths(teacher: LeveledTeacher, budget: Budget, align: int) -> None:
+    """Raise InvalidInput for widths above the teacher's: the same level's, where one is told for each."""
+    largest = full_widths(teacher, align)
+    if budget.widths is not None and len(budget.widths) == len(largest):
+        limits = [*zip(budget.widths, largest, strict=True)]
+    else:
+        limits = [(width, max(largest, default=width)) for width in budget.widths or (budget.width,) if width]
+    for width, most in limits:
+        if width > most:
+            raise InvalidInput(f"a width of {width} is not between 1 and the teacher's, {most}")
 
 
 def require_affordable(teacher: LeveledTeacher, budget: Budget, align: int) -> None:
@@ -110,6 +118,18 @@ def require_affordable(teacher: LeveledTeacher, budget: Budget, align: int) -> N
             f"the limit of {budget.limit:,} is below what a student {align} wide everywhere takes: {narrowest:,}; "
             "raise it, or take a smaller --align"
         )
+
+
+def equal_widths(teacher: LeveledTeacher, budget: Budget, align: int) -> tuple[int, ...]:
+    """Find the largest equal widths, as far as the teacher has as many, within the budget's limit."""
+    largest = full_widths(teacher, align)
+    chosen = tuple(min(align, most) for most in largest)
+    for width in range(align, max(largest, default=align) + 1, align):
+        widths = tuple(min(width, most) for most in largest)
+        if budget.limit is None or budget.measure(student_cost(teacher, widths)) > budget.limit:
+            break
+        chosen = widths
+    return chosen
 
 
 def full_widths(teacher: LeveledTeacher, align: int) -> tuple[int, ...]:
@@ -127,11 +147,6 @@ def student_cost(teacher: LeveledTeacher, widths: Sequence[int]) -> Cost:
 def align_up(width: int, align: int) -> int:
     """Smallest multiple of `align` that is at least the width."""
     return width + -width % align
-
-
-def _require_width(width: int, most: int) -> None:
-    if not 1 <= width <= most:
-        raise InvalidInput(f"a width of {width} is not between 1 and the teacher's, {most}")
 
 
 def _narrowest(energy: Tensor, theta: float) -> int:

@@ -10,9 +10,11 @@ from memsr_compiler.student.crops import count_pixels
 from memsr_compiler.student.data_aware import PREFERENCE, PREFERENCE_REFIT, derive_data_aware
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.refit import refit_to_output
+from memsr_compiler.student.report import LevelsKept
 from memsr_compiler.student.statistics.survey import Survey
-from memsr_compiler.student.widths.budget import Budget, full_widths
+from memsr_compiler.student.widths.budget import Budget, choose_widths, equal_widths, full_widths
 from memsr_compiler.student.widths.forecast import forecast
+from memsr_compiler.student.widths.kept_levels import best_levels, even_levels, missed_relus
 from memsr_compiler.student.widths.share_limit import Widths, propose_widths
 
 SHARE = 4  # one in so many batches to derive from; by the others it is judged
@@ -48,6 +50,35 @@ def find_best_widths(
         tried = PREFERENCES if refitted else PREFERENCES[:1]
         losses.append(min(_loss(teacher, few, others, seen, widths, each) for each in tried))
     return ways[min(range(len(ways)), key=losses.__getitem__)]
+
+
+def find_levels(
+    teacher: LeveledTeacher,
+    inputs: Sequence[Tensor],
+    seen: Survey,
+    count: int,
+    budget: Budget,
+    align: int,
+    on_step: Callable[[str], None] | None = None,
+) -> LevelsKept:
+    """Find the `count` inner levels that a student of fewer layers is to keep: by what is missed, or evenly.
+
+    inputs   batches (N, C, H, W);   seen   the survey of them;   budget, align   of the widths
+    """
+    missed = missed_relus(teacher, inputs, on_step)
+    proposed, even = best_levels(missed, count), even_levels(len(missed), count)
+    if proposed == even:
+        return LevelsKept(even, even, missed)
+    losses = []
+    for number, kept in enumerate((proposed, even), 1):
+        if on_step is not None:
+            on_step(f"trying levels, {number} of 2")
+        shallow, of_kept = teacher.keep(kept), seen.keep(kept)
+        limited = budget.limit is not None
+        widths = equal_widths(shallow, budget, align) if limited else choose_widths(shallow, of_kept, budget, align)
+        few, others = _part_batches(shallow, inputs, widths)
+        losses.append(_loss(shallow, few, others, of_kept, widths, PREFERENCE_REFIT))
+    return LevelsKept(even if losses[1] < losses[0] else proposed, even, missed, tuple(losses))
 
 
 def find_preference(
