@@ -80,6 +80,7 @@ def recipe(options: TrainingOptions) -> Recipe:
         every=options.every,
         clip=options.clip,
         average=options.ema,
+        optimizer=options.optimizer,
         precision=options.precision,
         compiled=options.compiled,
         workers=options.workers,

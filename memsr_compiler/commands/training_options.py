@@ -110,6 +110,10 @@ class TrainingOptions:
             callback=check_number("a number from 0 to below 1", lambda x: 0 <= x < 1),
         ),
     ] = 0.0
+    optimizer: Annotated[
+        Literal["adam", "muon"],
+        option("adam, as MemSR; or muon, whose steps move all directions of a kernel alike", panel=TRAINING),
+    ] = "adam"
     precision: Annotated[Literal["no", "bf16", "fp16"], option("Mixed precision", panel=TRAINING)] = "no"
     compiled: Annotated[bool, option("Use torch.compile", "--compile/--no-compile", panel=TRAINING)] = False
     workers: Annotated[

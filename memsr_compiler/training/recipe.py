@@ -9,6 +9,7 @@ from typing import Literal
 from memsr_compiler.errors import InvalidInput
 
 Precision = Literal["no", "bf16", "fp16"]
+OptimizerName = Literal["adam", "muon"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Recipe:
     clip         largest norm of the gradient; 0: none
     average      decay of the exponential moving average of weights, which is then what is validated and kept; 0: none.
                  After step t it is (1 + t) / (10 + t) at most
+    optimizer    Adam, the paper's; or Muon for kernels, see `muon`
     precision    accelerate's mixed precision;  compiled  by torch.compile
     workers      processes that cut patches
     """
@@ -34,6 +36,7 @@ class Recipe:
     every: int = 500
     clip: float = 0.0
     average: float = 0.0
+    optimizer: OptimizerName = "adam"
     precision: Precision = "no"
     compiled: bool = False
     workers: int = 0
@@ -53,6 +56,8 @@ class Recipe:
         ):
             if not fits:
                 raise InvalidInput(f"{name} {value}: want a number {wanted}")
+        if self.optimizer not in ("adam", "muon"):
+            raise InvalidInput(f"optimizer {self.optimizer!r}: want adam or muon")
         if self.precision not in ("no", "bf16", "fp16"):
             raise InvalidInput(f"precision {self.precision!r}: want no, bf16 or fp16")
 

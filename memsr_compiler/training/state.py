@@ -13,6 +13,7 @@ from torch import nn
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.losses import Objective
+from memsr_compiler.training.muon import Muon
 from memsr_compiler.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ class RunState:
     def __init__(self, objective: Objective, recipe: Recipe) -> None:
         """The state at the start of a run."""
         trained = (value for _, value in _parameters(objective))
-        self.optimizer = torch.optim.Adam(trained, lr=recipe.rate, betas=(0.9, 0.999))
+        self.optimizer: torch.optim.Optimizer = (
+            Muon(trained, lr=recipe.rate)
+            if recipe.optimizer == "muon"
+            else torch.optim.Adam(trained, lr=recipe.rate, betas=(0.9, 0.999))
+        )
         self.schedule = _one_cycle(self.optimizer, recipe)
         self.average = Average(objective, recipe.average) if recipe.average else None
         self.step = self.best_step = 0

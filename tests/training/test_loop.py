@@ -40,10 +40,10 @@ def train(
     return weights
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize(("average", "optimizer"), [(0.0, "adam"), (0.9, "adam"), (0.9, "muon")])
 @pytest.mark.parametrize("at", [2, 6])
-def test_a_run_goes_on_bit_for_bit(photographs: Path, tmp_path: Path, at: int, average: float) -> None:
-    how = recipe(average=average, clip=0.5)
+def test_a_run_goes_on_bit_for_bit(photographs: Path, tmp_path: Path, at: int, average: float, optimizer: str) -> None:
+    how = recipe(average=average, clip=0.5, optimizer=optimizer)
     whole = train(photographs, tmp_path / "whole", how)
     kept = checkpoints.save_step
     with pytest.MonkeyPatch.context() as patched:
