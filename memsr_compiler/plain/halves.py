@@ -135,7 +135,7 @@ def _choose_exponents(net: PlainNet, peaks: Sequence[Tensor]) -> list[Tensor]:
 
     Raises ExportError for a value that stays out of range.
     """
-    fixed = _list_fixed(net)
+    fixed = list_fixed(net)
     exponents: list[Tensor] = []
     below = torch.zeros(net[0].in_channels, dtype=torch.int64)
     for i, (layer, peak) in enumerate(zip(net, peaks, strict=True)):
@@ -168,7 +168,7 @@ def _power(exponents: Tensor) -> Tensor:
     return torch.ldexp(torch.ones(len(exponents), dtype=torch.float64), exponents)
 
 
-def _list_fixed(net: PlainNet) -> list[Tensor]:
+def list_fixed(net: PlainNet) -> list[Tensor]:
     """For each layer the channels (C_out,) that cannot be scaled."""
     fixed = [torch.full((layer.out_channels,), not layer.relu or layer.shuffle > 1) for layer in net]
     levels = [level for stage in net.certificate.stages for level in stage.levels[1:]] if net.certificate else []
