@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.commands.options import ReadingOptions
@@ -17,6 +18,7 @@ from memsr_compiler.commands.training_common import read_data, recipe, show_prog
 from memsr_compiler.commands.training_options import DistillOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import file_digest
+from memsr_compiler.plain.balance import balance_channels
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
@@ -25,6 +27,7 @@ from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import batches, default_samples
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.training.labels import Labeller
 from memsr_compiler.training.losses import Distillation
 from memsr_compiler.training.starts import initial_maps, input_means, no_means, random_maps, restart
 
@@ -51,6 +54,7 @@ def _distill(
 ) -> None:
     student = load_plain(options.student, require_certificate=False).float()
     student.certificate = None  # it speaks of these weights, and others will come
+    student = balance_channels(student)
     model = read_source(reading.of(options.teacher), 8, talk)
     input_range = model.takes.input_range
     teacher = LeveledTeacher.of(model.model, input_range)
@@ -68,7 +72,10 @@ def _distill(
     talk.say(f"teacher      {options.teacher}: {model.words}")
     objective = _objective(student, teacher, default_samples(cost_of_graph(teacher.graph).macs_per_pixel), options)
     networks = {"student": file_digest(options.student), "teacher": file_digest(options.teacher)}
-    cut, judged = read_data(options, takes, record, resume, talk, networks)
+    labeller = None
+    if options.labels != "photographs":
+        labeller = Labeller(copy_module(model.model, torch.float32), takes, teacher.sha256, options.labels)
+    cut, judged = read_data(options, takes, record, resume, talk, networks, labeller)
     before = judged.score(load_plain(options.student, require_certificate=False).float())
     from memsr_compiler.training.loop import run as train
 
@@ -100,8 +107,10 @@ def _objective(student: PlainNet, teacher: LeveledTeacher, samples: int, options
     info, seed = student.info, options.seed
     images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
     crops = batches(images, samples=samples, seed=0)
-    random = options.maps == "random"
-    maps = random_maps(teacher, student, seed) if random else initial_maps(teacher, student, crops)
+    maps: tuple[Tensor, ...] = ()
+    if options.weight:
+        random = options.maps == "random"
+        maps = random_maps(teacher, student, seed) if random else initial_maps(teacher, student, crops)
     restart(student, options.init, seed)
     means = input_means(student, crops) if options.centred else no_means(student)
     return Distillation(student, teacher, maps, weight=options.weight, epsilon=options.epsilon, means=means)

@@ -21,6 +21,7 @@ from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, TestImage, read_te
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantities import say_count
+from memsr_compiler.training.labels import Labeller
 from memsr_compiler.training.patches import Patches, prepare_photographs
 
 if TYPE_CHECKING:
@@ -94,17 +95,19 @@ def read_data(
     resume: Path | None,
     talk: Talk,
     networks: Mapping[str, str] | None = None,
+    labeller: Labeller | None = None,
 ) -> tuple[Patches, Bench]:
     """Begin the run, if it does not go on, and read what it trains and is validated on.
 
     networks   SHA-256 of the files that it is about besides, by what they are
+    labeller   adds a teacher's outputs to the photographs
 
     Raises InvalidInput for data that do not fit the network, or are not those that a run began with.
     """
     new = resume is None
     if new and not options.overwrite:
         begin(options.out, record)  # before the photographs: making those ready takes long, and may be stopped too
-    patches = read_patches(options, takes, talk)
+    patches = read_patches(options, takes, talk, labeller)
     judged = read_bench(options, takes, talk)
     if new and options.overwrite:
         begin(options.out, record)  # not sooner: now it is known that the old run is given up for something
@@ -120,7 +123,7 @@ def read_bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:
     return Bench(images, takes, f"{say_count(len(images), 'image')}, {words}")
 
 
-def read_patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
+def read_patches(options: TrainingOptions, takes: Takes, talk: Talk, labeller: Labeller | None = None) -> Patches:
     """Read the photographs to be cut into patches.
 
     Raises InvalidInput for photographs and patches that do not fit the network.
@@ -146,8 +149,17 @@ def read_patches(options: TrainingOptions, takes: Takes, talk: Talk) -> Patches:
             on_image=on_image,
             warn=talk.warn,
         )
+        if labeller is not None:
+            photographs = labeller.label(photographs, lambda name: step(f"enlarging {name} by the teacher"))
     talk.say(f"data         {say_count(len(photographs), 'photograph')} in {options.data}")
-    return Patches(photographs, scale=takes.scale, patch=small, seed=options.seed, input_range=takes.input_range)
+    return Patches(
+        photographs,
+        scale=takes.scale,
+        patch=small,
+        seed=options.seed,
+        input_range=takes.input_range,
+        labels="photographs" if labeller is None else labeller.labels,
+    )
 
 
 def default_cache() -> Path:

@@ -141,6 +141,13 @@ class DistillOptions(TrainingOptions):
         int | None, option("Scale factor; default: the student's", panel=NETWORK, metavar="N", min=1, max=16)
     ] = None
     rate: Rate = 5e-5
+    labels: Annotated[
+        Literal["photographs", "teacher", "both"],
+        option(
+            "What the student is to give: the photographs, the teacher's output, or both",
+            panel=TRAINING,
+        ),
+    ] = "photographs"
     weight: Annotated[
         float,
         option(

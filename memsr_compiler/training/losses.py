@@ -28,8 +28,11 @@ def feature_distance(student: Sequence[Tensor], maps: Sequence[Tensor], teacher:
 
 
 def pixel_loss(output: Tensor, high: Tensor) -> Tensor:
-    """L1 of the output to the photograph, MemSR Eq. 13."""
-    return F.l1_loss(output, high)
+    """L1 of the output (N, C, H, W) to the photograph, MemSR Eq. 13; the mean of it to all that is wanted.
+
+    high   (N, T, C, H, W): photographs, the teacher's outputs, or both
+    """
+    return F.l1_loss(output[:, None].expand_as(high), high)
 
 
 def distillation_loss(pixels: Tensor, features: Tensor, share: float, *, weight: float, epsilon: float) -> Tensor:
@@ -51,7 +54,7 @@ def feature_weight(share: float, *, weight: float, epsilon: float) -> float:
 class Objective(nn.Module):
     """(low, high, share) -> what is minimised, its L1, the features' distance, not weighted.
 
-    low (N, C, h, w), high (N, C, s h, s w);  share  of the run that is done, 0..1
+    low (N, C, h, w), high (N, T, C, s h, s w);  share  of the run that is done, 0..1
     """
 
     network: nn.Module
@@ -82,7 +85,8 @@ class Distillation(Objective):
 
     What is trained of a layer is its kernel W and c = b + W m, the bias of its centred input: W x + b = W (x - m) + c.
     A student's linear channels lie far above zero, so that Adam's first steps, all of one size, would move every kernel
-    along m, and the output by much more than the rate says.
+    along m, and the output by much more than the rate says.  c is trained in parts of the image's range, for the same
+    reason: in a network on 0..255 biases are 255 times what they are in one on 0..1, and kernels are not.
     """
 
     network: PlainNet
@@ -99,11 +103,14 @@ class Distillation(Objective):
     ) -> None:
         super().__init__()
         self.network = network
+        low, high = network.info.input_range
+        self._span = high - low
         self.biases = nn.ParameterList()
         for i, (layer, mean) in enumerate(zip(network, means, strict=True)):
             assert layer.bias is not None
             self.register_buffer(f"mean_{i}", mean.to(layer.weight))
-            self.biases.append(nn.Parameter(layer.bias.detach() + self._along_mean(i).detach()))
+            centred = layer.bias.detach() + self._along_mean(i).detach()
+            self.biases.append(nn.Parameter(centred / self._span))
             layer.bias.requires_grad_(False)
         self._teacher = teacher
         self._placed: dict[tuple[torch.dtype, torch.device], LeveledTeacher] = {}
@@ -124,8 +131,13 @@ class Distillation(Objective):
         with torch.no_grad():
             for i, layer in enumerate(self.network):
                 assert layer.bias is not None
-                layer.bias.copy_(self.biases[i] - self._along_mean(i))
+                layer.bias.copy_(self._bias(i))
         return self.network
+
+    def _bias(self, i: int) -> Tensor:
+        """The bias of the layer, for what it really reads."""
+        bias: Tensor = self.biases[i] * self._span - self._along_mean(i)
+        return bias
 
     def _along_mean(self, i: int) -> Tensor:
         """W m, (C_out,); no matrix product, which mixed precision would round."""
@@ -135,8 +147,7 @@ class Distillation(Objective):
         """The student's features after every layer but the last, and its output."""
         features, value = [], low
         for i, layer in enumerate(self.network):
-            bias = self.biases[i] - self._along_mean(i)
-            value = F.conv2d(value, layer.weight, bias, padding=layer.weight.shape[-1] // 2)
+            value = F.conv2d(value, layer.weight, self._bias(i), padding=layer.weight.shape[-1] // 2)
             value = value.relu() if layer.relu else value
             value = F.pixel_shuffle(value, layer.shuffle) if layer.shuffle > 1 else value
             features.append(value)

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,12 +26,18 @@ from memsr_compiler.images.resize import resize
 from memsr_compiler.locks import remove_leftovers
 
 _DIGEST = 64  # characters of a SHA-256
+Labels = Literal["photographs", "teacher", "both"]
+
 WAYS = 8  # in which a picture can be turned by right angles and mirrored
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches low (N, 3, p, p) and high (N, 3, s p, s p), float32 in the network's range; the photographs' names."""
+    """Patches, float32 in the network's range, and the photographs' names.
+
+    low     (N, 3, p, p)
+    high    (N, T, 3, s p, s p): what is wanted of them, the photograph, the teacher's output, or both
+    """
 
     low: Tensor
     high: Tensor
@@ -42,6 +49,7 @@ class RawPhotograph:
     """A photograph as raw pixels on disk, uint8: high (H, W, 3), a multiple of the scale, and low (H / s, W / s, 3).
 
     sha256   of the file that it was read from
+    label    a teacher's output for low, float16 (H, W, 3) in levels of 0 to 255: see `labels`
     """
 
     name: str
@@ -49,6 +57,7 @@ class RawPhotograph:
     low: Path
     size: tuple[int, int]
     sha256: str
+    label: Path | None = None
 
     def is_whole(self, scale: int) -> bool:
         """Whether both files have as many bytes as they should."""
@@ -130,8 +139,8 @@ def _prepare(path: Path, cache: Path, scale: int) -> RawPhotograph:
     if min(pixels.shape[:2]) < scale:
         return RawPhotograph(path.name, low, low, (0, 0), "")
     high = cache / f"{key}-{pixels.shape[0]}x{pixels.shape[1]}-high.raw"
-    _write(low, np.ascontiguousarray(resize(pixels, 1 / scale)).data)
-    _write(high, np.ascontiguousarray(pixels).data)
+    write_raw(low, np.ascontiguousarray(resize(pixels, 1 / scale)).data)
+    write_raw(high, np.ascontiguousarray(pixels).data)
     sha256 = _digest(path, cache / f"{key}.sha256")
     return RawPhotograph(path.name, high, low, (pixels.shape[0], pixels.shape[1]), sha256)
 
@@ -141,11 +150,11 @@ def _digest(path: Path, kept: Path) -> str:
     if kept.exists() and len(digest := kept.read_text("ascii", errors="replace")) == _DIGEST:
         return digest
     digest = file_digest(path)
-    _write(kept, digest.encode())
+    write_raw(kept, digest.encode())
     return digest
 
 
-def _write(path: Path, content: bytes | memoryview) -> None:
+def write_raw(path: Path, content: bytes | memoryview) -> None:
     """Write a file of the cache; several processes may at once: each writes its own, and the last name wins."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,9 +167,10 @@ def _write(path: Path, content: bytes | memoryview) -> None:
 
 
 class Patches(Dataset[tuple[Tensor, Tensor, str]]):
-    """Patches by number, from 0 without end: low (3, p, p), high (3, s p, s p), the photograph's name.
+    """Patches by number, from 0 without end: low (3, p, p), high (T, 3, s p, s p), the photograph's name.
 
-    Photograph, place and way of turning are drawn from (seed, i) alone.
+    Photograph, place and way of turning are drawn from (seed, i) alone.  high is the photograph, or the teacher's
+    output where there are labels, or both, in this order.
     """
 
     def __init__(
@@ -171,8 +181,9 @@ class Patches(Dataset[tuple[Tensor, Tensor, str]]):
         patch: int,
         seed: int,
         input_range: tuple[float, float] = (0.0, 1.0),
+        labels: Labels = "photographs",
     ) -> None:
-        self._photographs = photographs
+        self._photographs, self._labels = photographs, labels
         self._scale, self._patch, self._seed, self._range = scale, patch, seed, input_range
 
     @property
@@ -186,9 +197,14 @@ class Patches(Dataset[tuple[Tensor, Tensor, str]]):
         low, high = photograph.open(self._scale)
         top, left = (int(random.integers(extent - self._patch + 1)) for extent in low.shape[:2])
         way = int(random.integers(WAYS))
-        return self._cut(low, top, left, 1, way), self._cut(high, top, left, self._scale, way), photograph.name
+        wanted = [high] if self._labels != "teacher" else []
+        if self._labels != "photographs":
+            assert photograph.label is not None, "photographs have been labelled"
+            wanted.append(np.memmap(photograph.label, np.float16, "r", shape=high.shape))
+        large = torch.stack([self._cut(image, top, left, self._scale, way) for image in wanted])
+        return self._cut(low, top, left, 1, way), large, photograph.name
 
-    def _cut(self, image: NDArray[np.uint8], top: int, left: int, factor: int, way: int) -> Tensor:
+    def _cut(self, image: NDArray[Any], top: int, left: int, factor: int, way: int) -> Tensor:
         size = self._patch * factor
         part = image[top * factor : top * factor + size, left * factor : left * factor + size]
         turned = np.rot90(part, way % 4)

@@ -20,7 +20,7 @@ def test_the_loss_is_eq_12_to_14(teacher: EDSR, student: PlainNet, share: float)
     levels = LeveledTeacher.of(teacher, (0.0, 1.0))
     maps = random_maps(levels, student, seed=1)
     objective = Distillation(student, levels, maps, weight=0.3, epsilon=1e-5, means=no_means(student)).double()
-    low, high = torch.rand(2, 3, 7, 9, dtype=torch.float64), torch.rand(2, 3, 14, 18, dtype=torch.float64)
+    low, high = torch.rand(2, 3, 7, 9, dtype=torch.float64), torch.rand(2, 2, 3, 14, 18, dtype=torch.float64)
     total, pixels, features = objective(low, high, share)
 
     plain = compile_to_plain(teacher).double()
@@ -36,7 +36,7 @@ def test_the_loss_is_eq_12_to_14(teacher: EDSR, student: PlainNet, share: float)
         for m, v, t in zip(maps, values, theirs, strict=True)
     ]
     torch.testing.assert_close(features, sum(expected) / len(expected))
-    torch.testing.assert_close(pixels, (student(low) - high).abs().mean())
+    torch.testing.assert_close(pixels, (student(low)[:, None] - high).abs().mean())
     torch.testing.assert_close(total, pixels + 0.3 * (1e-5**share) * features)
     # The plain network's weights are rounded to float32, levels' are not: layers add up to 2^-24 of their values each.
     torch.testing.assert_close(F.pixel_shuffle(levels.output(low), 2), plain(low), rtol=1e-4, atol=1e-5)
@@ -50,7 +50,7 @@ def test_the_features_weight_falls_from_lambda_to_epsilon_of_it() -> None:
 @pytest.mark.parametrize("centred", [False, True])
 def test_gradients_are_those_of_finite_differences(teacher: EDSR, student: PlainNet, centred: bool) -> None:
     generator = torch.Generator().manual_seed(2)
-    low, high = (torch.rand(1, 3, s, s, generator=generator, dtype=torch.float64) for s in (4, 8))
+    low, high = (torch.rand(1, *t, 3, s, s, generator=generator, dtype=torch.float64) for t, s in (((), 4), ((1,), 8)))
     means = input_means(student, [low]) if centred else no_means(student)
     levels, net = LeveledTeacher.of(teacher.double(), (0.0, 1.0)), student.double()
     maps = random_maps(levels, net, 1)
@@ -78,7 +78,7 @@ def test_without_weight_the_teacher_is_not_asked(student: PlainNet, teacher: EDS
         student, levels, random_maps(levels, student, 0), weight=0, epsilon=1, means=no_means(student)
     )
     objective._teacher = ()  # type: ignore[assignment]
-    total, pixels, features = objective(torch.rand(1, 3, 5, 5), torch.rand(1, 3, 10, 10), 0.0)
+    total, pixels, features = objective(torch.rand(1, 3, 5, 5), torch.rand(1, 1, 3, 10, 10), 0.0)
     assert total == pixels and features == 0 and not objective.maps
 
 
@@ -89,4 +89,4 @@ def test_centred_training_begins_with_the_same_network(teacher: EDSR, student: P
     maps = random_maps(levels, student, 0)
     objective = Distillation(student, levels, maps, weight=0.3, epsilon=1e-5, means=means).double()
     torch.testing.assert_close(objective.settle()(x), before)
-    assert objective(x, x.repeat_interleave(2, 2).repeat_interleave(2, 3), 0.0)[1] >= 0
+    assert objective(x, x.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, None], 0.0)[1] >= 0

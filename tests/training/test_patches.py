@@ -31,7 +31,7 @@ def test_a_patch_is_a_turned_part_of_photograph_and_small_image(photographs: Pat
     source = cut_patches(photographs, tmp_path)
     seen = set()
     for i in range(30):
-        low, high, name = source[i]
+        low, (high,), name = source[i]
         assert low.shape == (3, 8, 8) and high.shape == (3, 16, 16) and 0 <= float(high.min()) <= float(high.max()) <= 1
         whole, part = torch.from_numpy(read_image(photographs / name)).permute(2, 0, 1), (high * 255).round().byte()
         turned = [torch.rot90(part.flip(2) if flip else part, k, (1, 2)) for k in range(4) for flip in (False, True)]
