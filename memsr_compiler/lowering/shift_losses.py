@@ -17,9 +17,8 @@ MOST = 2.0**-9  # of a tensor's largest magnitude: half of one of 256 levels
 MOST_IN_ALL = 2.0**-8  # of what all tensors lose, each relative to its own, added up: nothing says that they cancel
 
 DIGITS = {torch.float16: 1 / 16}
-"""Part of lost digits that counts.  Two levels are accepted in float16, where others have half of one, and networks with
-such numbers were measured to lose less than a quarter of what is found: the largest values of their channels do not
-meet."""
+"""Part of lost digits that counts.  Two levels are accepted in float16, where others have half of one, and networks of
+such numbers were measured to lose less than a quarter of what is found: their channels' largest values do not meet."""
 
 
 @dataclass(frozen=True)
