@@ -7,6 +7,7 @@ what a person accepts, in grey levels, whatever explains it.  Networks are equiv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,7 +58,7 @@ class Equivalence:
 
     @property
     def equivalent(self) -> bool:
-        return self.deviation <= self.bound
+        return self.deviation <= self.bound and self.deviation < math.inf
 
     def __bool__(self) -> bool:
         return self.equivalent
@@ -284,7 +285,7 @@ def _badness(result: Equivalence) -> tuple[float, float]:
 
 
 def _compare(name: str, expected: Tensor, output: Tensor) -> Equivalence:
-    difference = torch.nan_to_num((expected - output).abs(), nan=float("inf"))
+    difference = torch.nan_to_num((expected - output).abs(), nan=math.inf, posinf=math.inf)
     at = torch.unravel_index(difference.argmax(), difference.shape)
     where = (int(at[0]), int(at[1]), int(at[2]), int(at[3]))
     peak = float(expected.abs().max())

@@ -9,7 +9,7 @@ from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.image_aside import set_image_aside
-from memsr_compiler.lowering.shift_losses import worst_shift_loss
+from memsr_compiler.lowering.shift_losses import ShiftLoss, worst_shift_loss
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import REPEATED
 from memsr_compiler.plain.network import PlainNet
@@ -80,15 +80,18 @@ def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateChe
     tensors = tuple(list_carried(certificate, teacher.graph))
     _require_facts(net, teacher, input_range, state_guarantee(tensors))
     checked = checker.check(teacher.graph, net.checkable(), certificate)
-    loss = worst_shift_loss(teacher.graph, checked.losses)
+    loss = worst_shift_loss(teacher.graph, checked.losses, checked.digits, net[0].weight.dtype)
     if loss is not None and loss.too_much:
-        way_out = (
-            "convert again with smaller constants, in a wider dtype, or with --carry auto"
-            if certificate.shifts
-            else "a clamp has bounds far beyond its values: take it out of the teacher, or use a wider dtype"
-        )
-        raise CertificateError(f"{loss}; {way_out}")
+        raise CertificateError(f"{loss}; {_say_way_out(loss, certificate)}")
     return CertificateCheck(net.info.guarantee, input_range, tensors, checked.rounding)
+
+
+def _say_way_out(loss: ShiftLoss, certificate: Certificate) -> str:
+    if loss.of_digits:
+        return "convert again in a wider dtype, or scale the teacher's weights so that they are neither small nor large"
+    if certificate.shifts:
+        return "convert again with smaller constants, in a wider dtype, or with --carry auto"
+    return "a clamp has bounds, or the teacher a constant, far beyond its values: take them out, or use a wider dtype"
 
 
 def _certificate_for(net: PlainNet, teacher: ir.Graph) -> Certificate:

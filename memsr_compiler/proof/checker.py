@@ -52,10 +52,12 @@ class Checked:
               number just above a power of two): 1 at most, float64's own rounding aside
     losses    what rounding takes from each tensor that constants of shifts and clamps enter, in its own units:
               the most of each layer, and all layers together, since nothing says that they take turns
+    digits    what each tensor loses beyond common rounding, as `Rows.lost_digits` has it, all layers together
     """
 
     rounding: float
     losses: Mapping[str, float]
+    digits: Mapping[str, Mapping[str, float]]
 
 
 def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> Checked:
@@ -82,6 +84,7 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
     todo: Iterator[Layer] = iter(layers)
     base, shuffle, rounding = 1, 1, 0.0
     losses: dict[str, float] = {}
+    digits: dict[str, dict[str, float]] = {}
     known = Known(teacher, never_negative(teacher))
     widest = WIDEST * sum(t.channels * t.scale**2 for t in (teacher.type(op.name) for op in teacher))
     inputs: list[tuple[str, int]] = [(teacher.input.name, teacher.type(teacher.input.name).channels)]
@@ -107,15 +110,21 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
                 raise CertificateError(f"{where}: is wider than all that the teacher computes, {len(layer.weight):,}")
             _require_sound(teacher, base, len(layer.weight), meanings, where)
             columns, powers = powers, _read_powers(stage, scaled, depth, len(layer.weight), where)
-            checked = _check_layer(below, layer, meanings, LayerScale(powers, columns), where)
+            checked, large = _check_layer(below, layer, meanings, LayerScale(powers, columns), where)
             rounding = max(rounding, checked.rounding)
-            losses |= {t: loss + losses.get(t, 0.0) for t, loss in checked.losses.items()}
-            below, shuffle = HeldLevel(known, base, meanings, nonnegative=layer.relu), layer.shuffle
+            losses |= _add(losses, checked.losses)
+            digits |= {t: {**digits.get(t, {}), **_add(digits.get(t, {}), lost)} for t, lost in checked.digits.items()}
+            below = HeldLevel(known, base, meanings, nonnegative=layer.relu, constants=large)
+            shuffle = layer.shuffle
         base *= shuffle
         inputs = _require_outputs(teacher, stage.levels[-1], shuffle, base, last_stage)
     if next(todo, None) is not None:
         raise CertificateError("the plain network has more layers than the certificate speaks of")
-    return Checked(rounding, losses)
+    return Checked(rounding, losses, digits)
+
+
+def _add(losses: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
+    return {tensor: loss + losses.get(tensor, 0.0) for tensor, loss in others.items()}
 
 
 def _require_one_constant(certificate: Certificate) -> None:
@@ -229,8 +238,8 @@ def _has_twins(names: Sequence[str]) -> bool:
 
 def _check_layer(
     below: HeldLevel, layer: Layer, meanings: Sequence[ir.Meaning], scale: LayerScale, where: str
-) -> Checked:
-    """Every row of the layer against what its meaning asks for."""
+) -> tuple[Checked, Tensor]:
+    """Every row of the layer against what its meaning asks for; and the large constants that its channels hold."""
     told = {p for m in meanings for p in m.positions if p >= 0}
     k, k2 = layer.weight.shape[-2:]
     if layer.weight.dim() != 4 or k != k2 or k % 2 == 0 or layer.bias.shape != layer.weight.shape[:1]:
@@ -242,6 +251,8 @@ def _check_layer(
             f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate"
         )
     rounding, losses = 0.0, dict[tuple[str, ir.Part | None], float]()
+    digits: dict[tuple[str, ir.Part | None], dict[str, float]] = {}
+    large = torch.zeros(len(layer.weight), dtype=torch.float64)
     # A layer of zeros (of x - x, say) has no scale of its own, and is held to that of images and common weights.
     largest = max(abs(float(v)) for v in layer.weight.aminmax()) or 1.0
     for m in _pieces(meanings, 1 + PIECE // layer.weight[0].numel()):
@@ -263,10 +274,17 @@ def _check_layer(
         lost = rows.lost()
         if lost is not None:
             losses[m.tensor, m.part] = max(lost, losses.get((m.tensor, m.part), 0.0))
+        for tensor, most in rows.lost_digits().items():
+            of_part = digits.setdefault((m.tensor, m.part), {})
+            of_part[tensor] = max(most, of_part.get(tensor, 0.0))
+        large[rows.at] = torch.maximum(large[rows.at], rows.large)
     together: dict[str, float] = {}
     for (tensor, _), lost in losses.items():
         together[tensor] = together.get(tensor, 0.0) + lost
-    return Checked(rounding, together)
+    in_all: dict[str, dict[str, float]] = {}
+    for (tensor, _), of_part in digits.items():
+        in_all.setdefault(tensor, {}).update(_add(in_all.get(tensor, {}), of_part))
+    return Checked(rounding, together, in_all), large
 
 
 def _pieces(meanings: Sequence[ir.Meaning], rows: int) -> Iterator[ir.Meaning]:

@@ -178,9 +178,18 @@ class HeldLevel:
     """A level by what it holds, with the teacher's tensors written in terms of it.
 
     nonnegative   no channel of it is ever negative: it is behind a ReLU, or the image
+    constants     large ones (width,) that its channels are found to hold; None: there are none
     """
 
-    def __init__(self, known: Known, base: int, meanings: Sequence[ir.Meaning], *, nonnegative: bool) -> None:
+    def __init__(
+        self,
+        known: Known,
+        base: int,
+        meanings: Sequence[ir.Meaning],
+        *,
+        nonnegative: bool,
+        constants: Tensor | None = None,
+    ) -> None:
         self.teacher, self.never_negative = known.teacher, known.never_negative
         self.base, self.nonnegative = base, nonnegative
         self.width = 1 + max(p for m in meanings for p in m.positions)
@@ -188,11 +197,15 @@ class HeldLevel:
         self.zeros = [p for m in meanings if m.kind == "zero" for p in m.positions if p >= 0]
         self.held: dict[tuple[str, ir.Part | None], list[ir.Meaning]] = {}
         self.shifts = torch.zeros(self.width, dtype=torch.float64)  # constant that each channel holds beside its tensor
+        self.tensors = [""] * self.width  # one that each channel is of
         for m in meanings:
             if m.tensor:
                 self.held.setdefault((m.tensor, m.part), []).append(m)
             at = [p for p in m.positions if p >= 0]
             self.shifts[at] = self.shifts[at].clamp_min(shift_of(known.teacher, m))
+            for p in at:
+                self.tensors[p] = m.tensor
+        self.constants = self.shifts if constants is None else torch.maximum(self.shifts, constants)
         self.forms: dict[str | ir.Part, LinearForm] = {}
         # the first column that stands for a tensor which is not held
         self.absent: dict[tuple[str, ir.Part | str | None], int] = {}

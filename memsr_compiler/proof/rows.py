@@ -19,6 +19,7 @@ from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.proof.forms import HeldLevel, LinearForm, pad, shift_of
 
+LARGE = 64.0  # times the image and all weights of its row: such a constant is watched as those of shifts are
 TOO_COARSE = 2.0**-24  # of the largest number of a layer; where float64 loses more, nothing can be decided
 
 
@@ -70,7 +71,7 @@ class Rows:
         self, below: HeldLevel, layer: Layer, m: ir.Meaning, expected: LinearForm, scale: LayerScale, where: str
     ) -> None:
         self.below, self.relu, self.where = below, layer.relu, where
-        self.shifted = shift_of(below.teacher, m) > 0 or bool(below.shifts.any())
+        self.kind = m.kind
         at = torch.tensor(m.positions)
         self.at = at[at >= 0]
         self.weight = pad(layer.weight[self.at], expected.kernel.shape[-1])
@@ -78,6 +79,9 @@ class Rows:
         self.scale = scale.pick(self.at)
         self.exact = self._as_split(expected.pick((at >= 0).nonzero()[:, 0].tolist()))
         self.gone = expected.pick((at < 0).nonzero()[:, 0].tolist())
+        self.large = self._find_large()
+        constants = bool(below.constants.any() or self.large.any())
+        self.shifted = shift_of(below.teacher, m) > 0 or constants
 
     def check(self, largest: float) -> float:
         """The largest rounding, in half units in the last place.  Raises CertificateError for a row that is wrong.
@@ -105,13 +109,52 @@ class Rows:
         """
         if not self.shifted:
             return None
-        constants, rows = self.below.shifts.clone(), (self.exact, self.gone)
+        constants, rows = self.below.constants.clone(), (self.exact, self.gone)
         if self.below.one is not None:
             constants[self.below.one] = 1.0
         slack = [((r.slack * r.terms).sum((2, 3)) @ constants + r.slack * r.bias_terms) for r in rows]
         off, bias = self._off()
         lost = _most_of_any_cut(torch.einsum("ocij,c->oij", off, constants), bias) + slack[0]
         return max(float(v.max()) for v in (lost, slack[1]) if len(v))
+
+    def lost_digits(self) -> dict[str, float]:
+        """The most that a row loses beyond common rounding: by tensor of the level below, times its magnitude.
+
+        Numbers below the dtype's smallest normal one lose digits, at last all, and so do those that float64 cannot
+        tell.
+        Nobody chooses how they are rounded: what counts is all that they lose in one direction, or three standard
+        deviations of what errors add up to at random.  What constants lose is under "".
+        """
+        if not len(self.at):
+            return {}
+        exact, common, (kernel, bias) = self.exact, torch.finfo(self.weight.dtype).eps, self._off()
+        off = (kernel.abs() + exact.slack * exact.terms - common * exact.kernel.abs()).clamp_min_(0)
+        of_bias = (bias.abs() + exact.slack * exact.bias_terms - common * exact.bias.abs()).clamp_min_(0)
+        lost = {"": float(of_bias.max())}
+        channels = off.flatten(2).any(2).any(0).nonzero()[:, 0].tolist()
+        for tensor in {self.below.tensors[channel] for channel in channels}:
+            of_tensor = torch.tensor([other == tensor for other in self.below.tensors])
+            most = off[:, of_tensor].flatten(1)
+            together = (most * kernel[:, of_tensor].flatten(1).sign()).sum(1).abs()
+            lost[tensor] = lost.get(tensor, 0.0) + float(torch.maximum(together, 3 * most.norm(dim=1)).max())
+        return {tensor: most for tensor, most in lost.items() if most > 0}
+
+    def _find_large(self) -> Tensor:
+        """Constants (rows,) that rows hold beside what varies, where these are large; else 0.
+
+        Shifts and bounds of clamps are such, and what a teacher adds itself, as max(1e6, x) does, or relu(x + 1e6).
+        """
+        if self.kind == "one":
+            return torch.zeros_like(self.exact.bias)
+        beside, kernel = self.below.constants.clone(), self.exact.kernel.sum((2, 3))
+        reach = self.exact.kernel.abs().sum((2, 3))
+        if self.below.one is not None:
+            beside[self.below.one] = 1.0
+            reach[:, self.below.one] = 0.0
+        held = (self.exact.bias + kernel @ beside).clamp_min(0)
+        image = self.below.teacher.input
+        least = LARGE * torch.maximum(reach.sum(1), torch.tensor(max(abs(image.low), abs(image.high), 1.0)))
+        return torch.where(held > least, held, 0.0)
 
     def _off(self) -> tuple[Tensor, Tensor]:
         """Stored weights and biases less the exact ones, all as if nothing were scaled."""

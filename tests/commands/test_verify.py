@@ -53,6 +53,19 @@ def test_a_float16_file_whose_values_overflow_is_not_the_teacher(
     assert "halves stored between layers, sums in float32, by torch on the CPU" in str(result)
 
 
+def test_an_input_with_large_values_does_not_excuse_the_others(tmp_path: Path) -> None:
+    """In float16 an output of 200 may be off by 0.8, and one of 1 by 2 / 255."""
+    torch.manual_seed(0)
+    teacher = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 3, padding=1), torch.nn.PixelShuffle(2)).eval()
+    net = compile_to_plain(teacher).half()
+    large, small = (value * torch.ones(1, 3, 4, 4, dtype=torch.float64) for value in (200.0, 1.0))
+    with torch.no_grad():
+        net[0].bias.add_(0.02)
+    for inputs in ({"large": large}, {"large": large, "small": small}, {"small": small}):
+        result = measure(teacher, net, tmp_path / "plain.safetensors", inputs, (0.0, 1.0), torch.device("cpu"))
+        assert bool(result) == ("small" not in inputs) and (not result) == (result.input == "small"), result
+
+
 def test_a_constant_that_an_image_is_beyond_is_told(tmp_path: Path) -> None:
     torch.manual_seed(0)
     first, second = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def test_the_worst_place_is_named(network: nn.Module) -> None:
 
 def test_what_is_no_number_is_no_agreement(network: nn.Module) -> None:
     assert not check_equivalence(network, lambda x: network.double()(x) * float("nan"))
+    result = check_equivalence(lambda x: torch.full_like(x, math.inf), lambda x: torch.full_like(x, 3.0))
+    assert not result and result.deviation == math.inf
 
 
 class Seen(nn.Module):

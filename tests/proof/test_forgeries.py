@@ -849,3 +849,83 @@ def test_names_that_look_like_ours() -> None:
     draft.swap(level, other, replace(other, tensor="act#0"))
     with pytest.raises(CertificateError):
         check_certificate(teacher, draft.net())
+
+
+class Adds(nn.Module):
+    """Values to which the teacher itself adds a constant before a ReLU, and takes it away after."""
+
+    def __init__(self, constant: float, *, by_maximum: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.constant, self.by_maximum = constant, by_maximum
+        self.head, self.body, self.tail = (nn.Conv2d(*c, 3, padding=1) for c in ((3, 4), (4, 4), (4, 12)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, c = self.head(x), self.constant
+        y = torch.maximum(0 * y - c, y) if self.by_maximum else (y + c).relu() - c
+        return nn.functional.pixel_shuffle(self.tail(self.body(y).relu()), 2)
+
+
+@pytest.mark.parametrize("by_maximum", [False, True])
+def test_constants_of_the_teacher_s_own_that_leave_nothing(by_maximum: bool) -> None:
+    """relu(x + 1e6) - 1e6 loses as much as clamp(x, -1e6) does, up to 5 grey levels in exact arithmetic."""
+    teacher = Adds(1e6, by_maximum=by_maximum).eval()
+    with pytest.raises(CertificateError, match=r"rounding the constants of shifts .* or the teacher a constant"):
+        check_certificate(teacher, compile_to_plain(teacher))
+    enough = Adds(100.0, by_maximum=by_maximum).eval()
+    check_certificate(enough, compile_to_plain(enough))
+
+
+def small_inside(scale: float) -> nn.Sequential:
+    """Values of a thousand, read by small weights, and those by large ones."""
+    torch.manual_seed(0)
+    made = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(8, 4, 3, padding=1), nn.PixelShuffle(2),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for at, factor in (("0", 1e3), ("2", scale), ("4", 50 / scale / 1e3)):
+            layer = made.get_submodule(at)
+            layer.weight.mul_(factor)  # type: ignore[operator]
+            layer.bias.zero_()  # type: ignore[operator]
+    return made
+
+
+def test_numbers_too_small_for_their_dtype() -> None:
+    """Every number is the exact one rounded, which in float16 is nothing, or has no digits left."""
+    for scale, right in ((1.0, True), (1e-5, False), (1e-6, False)):
+        teacher = small_inside(scale)
+        check_certificate(teacher, compile_to_plain(teacher))
+        halves = compile_to_plain(teacher).half()
+        if right:
+            check_certificate(teacher, halves)
+            continue
+        with pytest.raises(CertificateError, match=r"keeping fewer digits, of numbers too small .* in a wider dtype"):
+            check_certificate(teacher, halves)
+
+
+class Cancels(nn.Module):
+    """Constants of 1e12 that cancel, beside a tap of 1e8 that reads what is always zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.body, self.tail = nn.Conv2d(1, 64, 3, padding=1), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 4, 1)
+        with torch.no_grad():
+            assert self.head.bias is not None
+            self.head.bias[-1] = -100.0
+            self.body.weight[-1], self.body.weight[:, -1] = 0.0, 0.0
+            self.body.weight[-1, -1] = 1e8
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(self.head(x).relu()) + 1e12
+        return nn.functional.pixel_shuffle(self.tail((y - 1e12).relu()), 2)
+
+
+def test_what_cancels_is_not_measured_by_a_tap_that_reads_nothing() -> None:
+    """Biases are known to 0.02 only, of tensors of about 1: 7 grey levels."""
+    teacher = Cancels().eval()
+    draft = Draft(teacher, compile_to_plain(teacher))
+    draft.layers[1].bias += 0.02
+    with pytest.raises(CertificateError, match="large ones that cancel"):
+        check_certificate(teacher, draft.net())

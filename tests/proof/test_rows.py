@@ -215,6 +215,25 @@ def test_where_no_constant_of_a_shift_enters_none_is_lost() -> None:
     assert rows_of(form(THIRD, NOTHING), below=held("one", "value", "zero")).lost() is None
 
 
+# -- digits that are lost --------------------------------------------------------------------------------------------
+
+
+def test_digits_of_small_numbers_are_lost() -> None:
+    """1e-8 is nothing in float16: all that goes in one direction counts, of what does not three times its norm."""
+    small = torch.full((1, WIDTH, 3, 3), 1e-8, dtype=torch.float64)
+    turned = small * torch.tensor([1.0, -1.0]).repeat(14)[:27].reshape(small.shape)
+    for kernel, count in ((small, 27), (turned, 3 * 27**0.5)):
+        rows = rows_of(form(kernel, NOTHING), dtype=torch.float16)
+        assert check(rows) <= 1 and rows.lost_digits() == {"x": pytest.approx(count * 1e-8, rel=2e-3)}
+    assert rows_of(form(THIRD, THIRD[:, 0, 0, 0]), dtype=torch.float16).lost_digits() == {}
+    assert rows_of(form(small, NOTHING)).lost_digits() == {}
+
+
+def test_what_float64_cannot_tell_of_a_bias_is_lost() -> None:
+    lost = rows_of(form(THIRD, NOTHING, bias_terms=1e9)).lost_digits()
+    assert lost == {"": pytest.approx(1e9 * SPARE)}
+
+
 # -- powers of two ---------------------------------------------------------------------------------------------------
 
 
