@@ -12,6 +12,7 @@ from torch import Tensor
 from memsr_compiler.analysis.cost import Cost, cost_of_graph
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.stopwatch import Stopwatch
+from memsr_compiler.plain.balance import balance_channels
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.quantities import Amount, count, size_in_bytes
@@ -25,7 +26,7 @@ from memsr_compiler.student.checks import require_range, require_whole
 from memsr_compiler.student.crops import batches, count_pixels, default_samples
 from memsr_compiler.student.data_aware import PREFERENCE, derive_data_aware
 from memsr_compiler.student.levels import LeveledTeacher, Outside
-from memsr_compiler.student.maps import describe_layers
+from memsr_compiler.student.maps import describe_layers, follow_scales
 from memsr_compiler.student.paper.initialise import derive_memsr
 from memsr_compiler.student.paper.options import PAPER, PaperOptions, require_paper_options
 from memsr_compiler.student.refit import refit_to_output
@@ -115,8 +116,8 @@ def shrink(
     device        "cpu" or "cuda": where teacher and student run; the student is on the CPU in the end
     on_step       hears what is being done
 
-    Returns a PlainNet in float32 with `.report`, a ShrinkReport: per layer widths, singular values, errors and the maps
-    M_i.  It has no certificate: it is not equivalent to its teacher.
+    Returns a PlainNet in float32, its channels balanced (`plain.balance`), with `.report`, a ShrinkReport: per layer
+    widths, singular values, errors and the maps M_i.  It has no certificate: it is not equivalent to its teacher.
 
     Raises UnsupportedModel as compile_to_plain does; InvalidInput for options that do not fit, too few pixels.
     Source: MemSR (Wu, Lee, Ma, ICML 2022), Sec. 3.3 and 3.5; the data-aware mode beyond it.
@@ -164,9 +165,11 @@ def shrink(
         for i, (weight, bias) in enumerate(derived.kernels)
         for last in [i == len(derived.kernels) - 1]
     ]
-    report = ShrinkReport(
+    raw = PlainNet(stack, _describe(leveled, init, teacher.assumed)).eval()
+    net = balance_channels(raw)  # in its teacher's units training wrecks it, and half precision loses more
+    net.report = ShrinkReport(
         mode=init,
-        layers=derived.layers,
+        layers=follow_scales(derived.layers, raw, net),
         pixels=count_pixels(inputs),
         images=sum(len(x) for x in inputs),
         fidelity=derived.fidelity,
@@ -176,7 +179,7 @@ def shrink(
         teacher_cost=teacher_cost,
         seconds={**watch.seconds, **derived.seconds},
     )
-    return PlainNet(stack, _describe(leveled, init, teacher.assumed), None, report).eval()
+    return net
 
 
 @dataclass(frozen=True)
