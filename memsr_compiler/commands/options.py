@@ -428,6 +428,17 @@ class ShrinkOptions(StudentOptions):
             parser=parse_bytes,
         ),
     ] = None
+    max_latency: Annotated[
+        float | None,
+        option(
+            "The same for milliseconds at --size, in ONNX Runtime on this machine",
+            panel=WIDTHS,
+            metavar="MS",
+            callback=check_number("a positive number of milliseconds", lambda x: x > 0),
+        ),
+    ] = None
+    provider: Provider = "cpu"
+    threads: Threads = None
     out: Annotated[
         Path | None,
         option(
@@ -449,7 +460,7 @@ class ShrinkOptions(StudentOptions):
 
     @property
     def _budgets(self) -> dict[str, Any]:
-        names = ("theta", "width", "widths", "max_params", "max_macs", "max_memory")
+        names = ("theta", "width", "widths", "max_params", "max_macs", "max_memory", "max_latency")
         return {name: getattr(self, name) for name in names}
 
     @property

@@ -36,6 +36,7 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.reports.student import Row, report_student
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.runtime.runners import Provider, TorchNetwork
+from memsr_compiler.runtime.timing import make_timer
 from memsr_compiler.student.report import LayerShrunk, LevelsKept, ShrinkReport
 from memsr_compiler.student.statistics.distributed import join_processes
 from memsr_compiler.torch_helpers import copy_module, torch_device
@@ -57,12 +58,13 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
         raise InvalidInput(f"{options.save}: --save writes .safetensors; name it so")
     files = [path for path in (out, options.save, options.report) if path is not None]
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
+    budget = _budget(options)
     teacher = read_source(teacher_options, options.align, talk)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
     material = read_material(options.calibration, teacher.takes, talk)
     with talk.progress() as step:
         with join_processes():
-            net = derive(teacher, options, options.budget, material, step)
+            net = derive(teacher, options, budget, material, step)
         if not is_first():
             return
         tests = material.tests(teacher.takes)
@@ -79,6 +81,15 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
         step("writing")
         _write(net, out, options, page)
     _tell(net, rows, tests, files, options, talk)
+
+
+def _budget(options: ShrinkOptions) -> dict[str, Any]:
+    """The budget as arguments of `shrink`; with a limit on latency, also what times it."""
+    if options.max_latency is None:
+        if options.provider != "cpu" or options.threads is not None:
+            raise InvalidInput("--provider and --threads say what --max-latency is measured on; give it, or leave them")
+        return options.budget
+    return {**options.budget, "timer": make_timer(options.provider, threads=options.threads)}
 
 
 def _outputs(network: nn.Module, takes: Takes, tests: Sequence[TestImage], device: Provider) -> Images:
@@ -177,6 +188,7 @@ def _tell(
             "arithmetic": _name_arithmetic(options),
             "fidelity": [finite(value) for value in report.fidelity],
             "levels": None if report.choice is None else asdict(report.choice),
+            "milliseconds": report.milliseconds,
             "seconds": report.seconds,
         }
     )
@@ -199,6 +211,8 @@ def _tell(
     talk.say(f"widths       {widths_text(net.widths)}")
     if report.choice is not None:
         talk.say(f"levels       {_name_levels(report.choice)}")
+    if report.milliseconds is not None:
+        talk.say(f"takes        {report.milliseconds:.1f} ms at {width}x{height}, in ONNX Runtime, {options.provider}")
     talk.say(f"derived      from {report.images:,} crops, {report.pixels:,} pixels, in {_seconds(report)} s")
     if report.fidelity:
         talk.say(f"fidelity     {' -> '.join(f'{value:.2f}' for value in report.fidelity)} dB to the teacher's output")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.report import Kernel, LayerShrunk
 from memsr_compiler.student.statistics.distributed import share, sum_moments, sum_regression
@@ -40,6 +42,21 @@ def describe_layers(
                 theirs[i] += Moments.of(after)
     parts = zip(inner, relus, map(sum_regression, known), map(sum_moments, theirs), strict=True)
     return tuple(_describe_layer(*part) for part in parts)
+
+
+def follow_scales(layers: Sequence[LayerShrunk], before: PlainNet, after: PlainNet) -> tuple[LayerShrunk, ...]:
+    """Make the maps read the channels of a network that is the same with its channels in other units."""
+    followed = []
+    read = torch.ones(before.info.channels, dtype=torch.float64)
+    for layer, old, new in zip(layers, before, after, strict=False):
+        was, becomes = (part.weight.detach().double().flatten(2) for part in (old, new))
+        largest = was.abs().sum(2).argmax(1)
+        rows = torch.arange(len(was))
+        change = becomes[rows, largest].abs().sum(1) * read[largest] / was[rows, largest].abs().sum(1)
+        read = torch.where(change.isfinite(), change, 1.0)  # a row of zeros is in no unit
+        units = torch.cat([read, read.new_ones(1)])  # the last column is the constant's
+        followed.append(replace(layer, map=layer.map / units))
+    return tuple(followed)
 
 
 def _describe_layer(level: Level, relus: int, known: Regression, theirs: Moments) -> LayerShrunk:

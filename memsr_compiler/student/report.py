@@ -62,7 +62,7 @@ class Derived:
     """A student and what is to be told of it.
 
     kernels    of every layer, the last without ReLU;  layers   one for each but the last
-    fidelity, seconds, choice   as ShrinkReport has them
+    fidelity, seconds, choice, milliseconds   as ShrinkReport has them
     """
 
     kernels: tuple[Kernel, ...]
@@ -70,6 +70,7 @@ class Derived:
     fidelity: tuple[float, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     choice: LevelsKept | None = None
+    milliseconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,7 @@ class ShrinkReport:
     cost         of the student;  teacher_cost  of the teacher as it is
     seconds      by stage of the work
     choice       of levels, where the student has fewer layers than its teacher's plain form
+    milliseconds that it took where it was timed, for a limit on latency
     """
 
     mode: Mode
@@ -95,6 +97,7 @@ class ShrinkReport:
     teacher_cost: Cost
     seconds: Mapping[str, float]
     choice: LevelsKept | None = None
+    milliseconds: float | None = None
 
     @property
     def maps(self) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from memsr_compiler.analysis.cost import Cost, cost_of_graph
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.stopwatch import Stopwatch
+from memsr_compiler.plain.balance import balance_channels
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.quantities import Amount, count, size_in_bytes
@@ -25,15 +26,23 @@ from memsr_compiler.student.checks import require_range, require_whole
 from memsr_compiler.student.crops import batches, count_pixels, default_samples
 from memsr_compiler.student.data_aware import PREFERENCE, derive_data_aware
 from memsr_compiler.student.levels import LeveledTeacher, Outside
-from memsr_compiler.student.maps import describe_layers
+from memsr_compiler.student.maps import describe_layers, follow_scales
 from memsr_compiler.student.paper.initialise import derive_memsr
 from memsr_compiler.student.paper.options import PAPER, PaperOptions, require_paper_options
 from memsr_compiler.student.refit import refit_to_output
 from memsr_compiler.student.report import Derived, Mode, ShrinkReport
-from memsr_compiler.student.statistics.survey import survey
-from memsr_compiler.student.widths.budget import Budget, choose_widths, require_affordable, require_widths, student_cost
-from memsr_compiler.student.widths.share_limit import narrow_stepwise, output_errors
-from memsr_compiler.student.widths.trial import find_best_widths, find_levels, find_preference
+from memsr_compiler.student.statistics.survey import Survey, survey
+from memsr_compiler.student.widths.budget import (
+    Budget,
+    choose_widths,
+    list_shapes,
+    require_affordable,
+    require_widths,
+    student_cost,
+)
+from memsr_compiler.student.widths.latency import LatencyModel, Timer, fit_latency, random_stack
+from memsr_compiler.student.widths.share_limit import Widths, narrow_stepwise, output_errors
+from memsr_compiler.student.widths.trial import find_best_widths, find_depth, find_levels, find_preference
 from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import full_float32, one_thread, torch_device
 from memsr_compiler.trace.trace import trace
@@ -44,6 +53,8 @@ REFIT_MACS = 5e12  # multiply-adds that the joint refit may take unless told how
 REFIT_LEAST = 40  # steps: where there is time for fewer, the student is left as derived layer by layer
 RUNS_PER_STEP = 4  # of the student: forward, twice as much back, and forward again to see how far to go
 REFIT_SAMPLES = 4  # times as many crops as for the layers: a step needs only a few of them
+
+CORRECTIONS = 3  # times that a student above a limit on latency is narrowed
 
 OnStep = Callable[[str], None]
 
@@ -57,6 +68,8 @@ def shrink(
     max_params: Amount | None = None,
     max_macs: Amount | None = None,
     max_memory: Amount | None = None,
+    max_latency: float | None = None,
+    timer: Timer | None = None,
     size: tuple[int, int] = (960, 540),
     layers: int | None = None,
     image_skip: Outside | None = None,
@@ -78,12 +91,15 @@ def shrink(
                   modified
     theta         each level as narrow as keeps MemSR's Eq. 15, the relative error of its features, below this (0..1)
     width         the same width everywhere (where the teacher has as many);   widths   one for each inner level
-    max_params, max_macs, max_memory
-                  the best widths found with at most so many parameters, multiply-adds, bytes of live feature maps
-                  (numbers, or "1.2M", "40MB"), the last two for an input of `size` (width, height) pixels; give exactly
-                  one of these six
+    max_params, max_macs, max_memory, max_latency
+                  the best depth and widths found with at most so many parameters, multiply-adds, bytes of live feature
+                  maps (numbers, or "1.2M", "40MB"), milliseconds, all but the first for an input of `size` (width,
+                  height) pixels; give exactly one of these seven
+    timer         for max_latency: a function that times a plain network, `memsr_compiler.runtime.timing.make_timer()`
+                  on this machine, or your own
     layers        how many, the last included; fewer than the teacher's plain form has: each stands for several of its
-                  levels, and which are kept is chosen by what the output would miss; None: as many as that has
+                  levels, and which are kept is chosen by what the output would miss; None: as many as that has, or
+                  what a limit is best spent on
     image_skip    "nearest": the nearest-neighbour image is added outside, and the layers are derived from the teacher
                   less it; "none": the layers carry the image; None: "nearest" where the output is an enlarged image,
                   "none" for "memsr".  An image that the teacher itself adds outside by interpolation stays there
@@ -100,8 +116,8 @@ def shrink(
     device        "cpu" or "cuda": where teacher and student run; the student is on the CPU in the end
     on_step       hears what is being done
 
-    Returns a PlainNet in float32 with `.report`, a ShrinkReport: per layer widths, singular values, errors and the maps
-    M_i.  It has no certificate: it is not equivalent to its teacher.
+    Returns a PlainNet in float32, its channels balanced (`plain.balance`), with `.report`, a ShrinkReport: per layer
+    widths, singular values, errors and the maps M_i.  It has no certificate: it is not equivalent to its teacher.
 
     Raises UnsupportedModel as compile_to_plain does; InvalidInput for options that do not fit, too few pixels.
     Source: MemSR (Wu, Lee, Ma, ICML 2022), Sec. 3.3 and 3.5; the data-aware mode beyond it.
@@ -112,9 +128,13 @@ def shrink(
         max_macs if not isinstance(max_macs, str) else count("max_macs", max_macs),
         max_memory if not isinstance(max_memory, str) else size_in_bytes("max_memory", max_memory),
     )
-    budget = Budget(theta, width, each, *limits, size)
+    budget = Budget(theta, width, each, *limits, size, max_latency)
     _check_options(init, refit, mean_shift, samples, seed, align, input_range)
     _check_shape(layers, image_skip, init)
+    if max_latency is not None and timer is None:
+        raise InvalidInput(
+            "max_latency needs a timer; memsr_compiler.runtime.timing.make_timer() times on this machine"
+        )
     require_paper_options(paper)
     if calibration is not None:
         require_images(calibration)
@@ -123,7 +143,11 @@ def shrink(
     teacher = as_teacher(model, input_range=input_range, plain=True)
     with one_thread():
         leveled, teacher_cost = _read(teacher, "none" if init == "memsr" and image_skip is None else image_skip)
-    _check_widths(leveled, budget, layers, align, paper if init == "memsr" else PAPER)
+    if timer is not None and max_latency is not None:
+        if on_step is not None:
+            on_step("timing plain stacks")
+        budget = replace(budget, latency=_fit(timer, leveled, size))
+    _check_widths(leveled, budget, layers, align, paper, init)
     if on_step is not None:
         on_step("reading the calibration images")
     images = _read_images(leveled, calibration)
@@ -135,24 +159,27 @@ def shrink(
         if init == "memsr":
             derived = _derive_memsr(leveled, inputs, budget, align, mean_shift, paper, on_step)
         else:
-            leveled, derived = _derive_data_aware(leveled, inputs, crops, budget, layers, align, refit, on_step)
+            leveled, derived = _derive_data_aware(leveled, inputs, crops, budget, layers, align, refit, timer, on_step)
     stack = [
         PlainLayer(weight.float(), bias.float(), relu=not last, shuffle=leveled.scale if last else 1)
         for i, (weight, bias) in enumerate(derived.kernels)
         for last in [i == len(derived.kernels) - 1]
     ]
-    report = ShrinkReport(
+    raw = PlainNet(stack, _describe(leveled, init, teacher.assumed)).eval()
+    net = balance_channels(raw)  # in its teacher's units training wrecks it, and half precision loses more
+    net.report = ShrinkReport(
         mode=init,
-        layers=derived.layers,
+        layers=follow_scales(derived.layers, raw, net),
         pixels=count_pixels(inputs),
         images=sum(len(x) for x in inputs),
         fidelity=derived.fidelity,
         choice=derived.choice,
+        milliseconds=derived.milliseconds,
         cost=student_cost(leveled, [len(bias) for _, bias in derived.kernels[:-1]]),
         teacher_cost=teacher_cost,
         seconds={**watch.seconds, **derived.seconds},
     )
-    return PlainNet(stack, _describe(leveled, init, teacher.assumed), None, report).eval()
+    return net
 
 
 @dataclass(frozen=True)
@@ -201,21 +228,28 @@ def _read(teacher: Teacher, image_skip: Outside | None) -> tuple[LeveledTeacher,
     return leveled, cost_of_graph(trace(teacher.module, input_range=teacher.input_range).graph)
 
 
-def _check_widths(teacher: LeveledTeacher, budget: Budget, layers: int | None, align: int, paper: PaperOptions) -> None:
+def _fit(timer: Timer, teacher: LeveledTeacher, size: tuple[int, int]) -> LatencyModel:
+    """Fit a model of the time that students of this teacher take."""
+    out = teacher.levels[-1].channels
+    return fit_latency(timer, size, channels=teacher.input.channels, scale=teacher.scale, out=out)
+
+
+def _check_widths(
+    teacher: LeveledTeacher, budget: Budget, layers: int | None, align: int, paper: PaperOptions, init: Mode
+) -> None:
     """Raise InvalidInput for a depth and widths that this teacher cannot have, before anything is computed."""
     most = len(teacher.levels)
     if layers is not None and layers > most:
         raise InvalidInput(f"layers={layers}: the teacher's plain form has {most}; give at most so many")
     require_widths(teacher, budget, align)
-    teacher = teacher.widest(layers or most)
-    if budget.limit is not None:
-        require_affordable(teacher, budget, align)
-        if paper.kept:
-            raise InvalidInput(
-                f"{paper.kept} levels keep the teacher's width, which no limit allows for; say the widths"
-            )
-    elif budget.theta is None:
-        choose_widths(teacher, None, budget, align)
+    if budget.limit is None:
+        if budget.theta is None:
+            choose_widths(teacher.widest(layers or most), None, budget, align)
+        return
+    fewest = layers or (most if init == "memsr" else min(most, 2))
+    require_affordable(teacher.widest(fewest), budget, align)
+    if init == "memsr" and paper.kept:
+        raise InvalidInput(f"{paper.kept} levels keep the teacher's width, which no limit allows for; say the widths")
 
 
 def _read_images(teacher: LeveledTeacher, calibration: CalibrationImages | None) -> list[Tensor]:
@@ -263,6 +297,7 @@ def _derive_data_aware(
     layers: int | None,
     align: int,
     refit: int | None,
+    timer: Timer | None,
     on_step: OnStep | None,
 ) -> tuple[LeveledTeacher, Derived]:
     """Derive a student layer by layer from what it computes itself, and refit all layers together.
@@ -272,15 +307,22 @@ def _derive_data_aware(
     watch = Stopwatch()
     seen = survey(teacher, inputs, on_step)
     watch.lap("survey")
+    count = None if layers is None else layers - 1
+    if budget.limit is not None and count is None:
+        count = find_depth(teacher, inputs, seen, budget, align, on_step)
+        watch.lap("depth")
     choice = None
-    if layers is not None and layers < len(teacher.levels):
-        choice = find_levels(teacher, inputs, seen, layers - 1, budget, align, on_step)
+    if count is not None and count < len(teacher.levels) - 1:
+        choice = find_levels(teacher, inputs, seen, count, budget, align, on_step)
         teacher, seen = teacher.keep(choice.kept), seen.keep(choice.kept)
         watch.lap("levels")
+    milliseconds = None
     if budget.limit is None:
         widths = choose_widths(teacher, seen, budget, align)
     else:
         widths = find_best_widths(teacher, inputs, seen, budget, align, refitted=refit != 0, on_step=on_step)
+        if timer is not None and budget.max_latency is not None:
+            widths, milliseconds = _meet_latency(timer, teacher, seen, widths, budget, align)
         watch.lap("widths")
     steps = _refit_steps(teacher, widths, inputs) if refit is None else refit
     relus = find_preference(teacher, inputs, seen, widths, on_step) if steps else PREFERENCE
@@ -293,7 +335,27 @@ def _derive_data_aware(
     watch.lap("refit")
     described = describe_layers(teacher, fitted.kernels, student.relus, inputs)
     watch.lap("maps")
-    return teacher, Derived(fitted.kernels, described, fidelity, watch.seconds, choice)
+    return teacher, Derived(fitted.kernels, described, fidelity, watch.seconds, choice, milliseconds)
+
+
+def _meet_latency(
+    timer: Timer, teacher: LeveledTeacher, seen: Survey, widths: Widths, budget: Budget, align: int
+) -> tuple[Widths, float]:
+    """Time a student of these widths; narrow it where that is above the limit, by what the model was off.
+
+    Raises InvalidInput where the narrowest is too slow.
+    """
+    assert budget.latency is not None and budget.max_latency is not None, "a limit on latency comes with a model"
+    for _ in range(CORRECTIONS):
+        milliseconds = timer(random_stack(list_shapes(teacher, widths), teacher.scale), budget.size)
+        if milliseconds <= budget.max_latency:
+            break
+        model = budget.latency.scaled(milliseconds / budget.measure(teacher, widths))
+        budget = replace(budget, latency=model)
+        widths = narrow_stepwise(teacher, output_errors(seen), budget, align)
+    else:
+        milliseconds = timer(random_stack(list_shapes(teacher, widths), teacher.scale), budget.size)
+    return widths, milliseconds
 
 
 def _refit_steps(teacher: LeveledTeacher, widths: Sequence[int], inputs: Sequence[Tensor]) -> int:

@@ -48,6 +48,7 @@ NUMBERS = [
     "lambda",
     "layers",
     "margin",
+    "max-latency",
     "max-macs",
     "max-memory",
     "max-params",
@@ -73,7 +74,19 @@ NUMBERS = [
 MAY_BE_ZERO = {"beta", "clip", "ema", "lambda", "refit", "seed", "workers"}
 WRONG = ("nan", "inf", "-inf", "", "many", "1,x", "0x10", "1e999", "-1", "0", "9" * 40)
 LARGE = {"batch", "beta", "blocks", "channels", "clip", "constant", "every", "lambda", "margin", "max-weights", "patch"}
-LARGE |= {"max-macs", "max-memory", "max-params", "max-pixels", "rate", "refit", "repeats", "samples", "steps", "width"}
+LARGE |= {
+    "max-latency",
+    "max-macs",
+    "max-memory",
+    "max-params",
+    "max-pixels",
+    "rate",
+    "refit",
+    "repeats",
+    "samples",
+    "steps",
+    "width",
+}
 
 
 def name_of(parameter: Any) -> str:

@@ -53,6 +53,7 @@ def test_a_student_is_derived_and_written(run: Run, teacher: Path, photographs: 
         ("--max-macs", "8G"),
         ("--max-memory", "100MiB"),
         ("--max-macs", "1G", "--size", "100x50"),
+        ("--max-latency", "60000", "--size", "100x50", "--provider", "cpu", "--threads", "1"),
     ],
 )
 def test_every_way_to_say_how_narrow(
@@ -69,6 +70,8 @@ def test_every_way_to_say_how_narrow(
         assert told["parameters"] <= 9_000
     if "--max-macs" in budget:
         assert told["macs"] <= (1e9 if "--size" in budget else 8e9)
+    if "--max-latency" in budget:
+        assert 0 < found["milliseconds"] <= 60_000
     if "--max-memory" in budget:
         assert told["feature_map_bytes"] <= 100 * 2**20
 
@@ -88,6 +91,22 @@ def test_few_layers_and_the_image_outside(run: Run, teacher: Path, photographs: 
     assert len(kept) == 3 and sum(layer["spans"] for layer in told["layers"]) == kept[-1]
     status, out, err = run(*shrink(teacher, photographs, "--width", "8", "--layers", "90", "--overwrite"))
     assert status == 2 and "layers=90: the teacher's plain form has" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--width", "8", "--threads", "1"), "--provider and --threads say what --max-latency is measured on"),
+        (("--width", "8", "--provider", "cuda"), "--provider and --threads say what --max-latency is measured on"),
+        (("--max-latency", "0.000001", "--size", "40x30"), "below what a student 8 wide everywhere takes"),
+    ],
+)
+def test_limits_on_latency_that_are_none(
+    run: Run, teacher: Path, photographs: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    status, _, err = run(*shrink(teacher, photographs, *options))
+    assert status == 2 and message in err and err.count("\n") == 1
+    assert not (tmp_path / "student.onnx").exists()
 
 
 def test_a_width_for_every_layer(run: Run, teacher: Path, photographs: Path) -> None:

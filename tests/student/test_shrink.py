@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.student import shrink as shrink_module
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.student.maps import describe_layers
 from memsr_compiler.student.paper.options import AUTHORS, PaperOptions
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.teachers.teacher import Teacher
@@ -99,6 +101,25 @@ def test_paper_mode_and_the_authors_choices_through_shrink() -> None:
     assert reported(text).mode == "memsr" and text.widths != code.widths  # the code keeps the last level's width
     data_aware = shrink(teacher, width=8, calibration=inputs, refit=0)
     assert difference(data_aware, teacher, inputs) < difference(text, teacher, inputs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("init", ["data-aware", "memsr"])
+def test_channels_are_balanced_and_the_maps_are_theirs(init: Any) -> None:
+    teacher, inputs = edsr(), smooth_images()
+    for parameter in teacher.head.parameters():
+        parameter *= 300
+    net = shrink(teacher, width=8, calibration=inputs, init=init, **({} if init == "memsr" else {"refit": 0}))
+    for above, below in pairwise(net):
+        rows, columns = above.weight.flatten(1).norm(dim=1), below.weight.transpose(0, 1).flatten(1).norm(dim=1)
+        ratio = (rows / columns)[(rows > 0) & (columns > 0)]
+        assert float(ratio.min()) > 0.24 and float(ratio.max()) < 4.1  # powers of two, above and below
+    levels = LeveledTeacher.of(teacher, (0.0, 1.0), image_skip=None if init == "data-aware" else "none")
+    want = describe_layers(levels, [(a.weight.double(), a.bias.double()) for a in net], [0] * 7, inputs)
+    if init == "data-aware":
+        for layer, again in zip(reported(net).layers, want, strict=True):
+            torch.testing.assert_close(layer.map, again.map, rtol=1e-3, atol=1e-3 * float(again.map.abs().max()))
+            assert layer.own_error == pytest.approx(again.own_error, rel=1e-3)
 
 
 @torch.no_grad()

@@ -12,13 +12,16 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.student.checks import require_number, require_whole
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.survey import Survey, eq15_error, spectrum
+from memsr_compiler.student.widths.latency import LatencyModel
 
 
 @dataclass(frozen=True)
 class Budget:
     """One way to say how wide a student should be: exactly one of these.
 
-    See `shrink`; `size` is the (width, height) that max_macs and max_memory are for.
+    See `shrink`; `size` is the (width, height) that max_macs, max_memory and max_latency are for.
+
+    latency   what a stack of layers takes, for max_latency
     """
 
     theta: float | None = None
@@ -28,10 +31,12 @@ class Budget:
     max_macs: int | None = None
     max_memory: int | None = None
     size: tuple[int, int] = (960, 540)
+    max_latency: float | None = None
+    latency: LatencyModel | None = None
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for a budget that says nothing, too much, or what cannot be."""
-        names = ("theta", "width", "widths", "max_params", "max_macs", "max_memory")
+        names = ("theta", "width", "widths", "max_params", "max_macs", "max_memory", "max_latency")
         said = [name for name in names if getattr(self, name) is not None]
         if len(said) != 1:
             ways = " and ".join(said) or "nothing"
@@ -57,6 +62,10 @@ class Budget:
         ):
             if limit is not None:
                 require_whole(name, limit, 1, f"{name}={limit}: a limit below 1 leaves room for no student")
+        if self.max_latency is not None:
+            require_number("max_latency", self.max_latency)
+            if not 0 < self.max_latency < float("inf"):
+                raise InvalidInput(f"max_latency={self.max_latency:g}: want milliseconds, above 0")
         size: object = self.size
         if not isinstance(size, (tuple, list)) or len(size) != 2:
             raise InvalidInput(f"size={size!r}: want (width, height) in pixels, (960, 540) say")
@@ -64,13 +73,18 @@ class Budget:
             require_whole("size", side, 1, f"an image of {size[0]}x{size[1]} pixels has no pixel")
 
     @property
-    def limit(self) -> int | None:
+    def limit(self) -> float | None:
         """Limit on what the student may cost, if that is how its widths are told."""
-        return next((v for v in (self.max_params, self.max_macs, self.max_memory) if v is not None), None)
+        limits = (self.max_params, self.max_macs, self.max_memory, self.max_latency)
+        return next((v for v in limits if v is not None), None)
 
-    def measure(self, cost: Cost) -> int:
-        """Cost of a student in the units of `limit`."""
+    def measure(self, teacher: LeveledTeacher, widths: Sequence[int]) -> float:
+        """Cost of a student with these inner widths in the units of `limit`."""
         width, height = self.size
+        if self.max_latency is not None:
+            assert self.latency is not None, "a limit on latency comes with a model of it"
+            return self.latency.predict(list_shapes(teacher, widths), width * height)
+        cost = student_cost(teacher, widths)
         if self.max_params is not None:
             return cost.parameters
         if self.max_macs is not None:
@@ -112,12 +126,18 @@ def require_widths(teacher: LeveledTeacher, budget: Budget, align: int) -> None:
 
 def require_affordable(teacher: LeveledTeacher, budget: Budget, align: int) -> None:
     """Raise InvalidInput for a limit below what the narrowest student costs."""
-    narrowest = budget.measure(student_cost(teacher, [align] * (len(teacher.levels) - 1)))
+    narrowest = budget.measure(teacher, [align] * (len(teacher.levels) - 1))
     if budget.limit is not None and narrowest > budget.limit:
         raise InvalidInput(
-            f"the limit of {budget.limit:,} is below what a student {align} wide everywhere takes: {narrowest:,}; "
+            f"the limit of {budget.limit:,} is below what a student {align} wide everywhere takes: {narrowest:,.9g}; "
             "raise it, or take a smaller --align"
         )
+
+
+def is_affordable(teacher: LeveledTeacher, budget: Budget, align: int) -> bool:
+    """Whether the narrowest student of a teacher's levels is within the limit."""
+    narrowest = budget.measure(teacher, [align] * (len(teacher.levels) - 1))
+    return budget.limit is None or narrowest <= budget.limit
 
 
 def equal_widths(teacher: LeveledTeacher, budget: Budget, align: int) -> tuple[int, ...]:
@@ -126,7 +146,7 @@ def equal_widths(teacher: LeveledTeacher, budget: Budget, align: int) -> tuple[i
     chosen = tuple(min(align, most) for most in largest)
     for width in range(align, max(largest, default=align) + 1, align):
         widths = tuple(min(width, most) for most in largest)
-        if budget.limit is None or budget.measure(student_cost(teacher, widths)) > budget.limit:
+        if budget.limit is None or budget.measure(teacher, widths) > budget.limit:
             break
         chosen = widths
     return chosen
@@ -139,9 +159,14 @@ def full_widths(teacher: LeveledTeacher, align: int) -> tuple[int, ...]:
 
 def student_cost(teacher: LeveledTeacher, widths: Sequence[int]) -> Cost:
     """Cost of a student with these inner widths."""
-    every = (teacher.input.channels, *widths, teacher.levels[-1].channels)
-    shapes = [(after, below, k, k) for below, after, k in zip(every, every[1:], teacher.kernels, strict=False)]
+    shapes = list_shapes(teacher, widths)
     return cost_of_layers([(s, teacher.scale if i == len(shapes) - 1 else 1) for i, s in enumerate(shapes)])
+
+
+def list_shapes(teacher: LeveledTeacher, widths: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Shapes (C_out, C_in, k, k) of a student's kernels, by its inner widths."""
+    every = (teacher.input.channels, *widths, teacher.levels[-1].channels)
+    return [(after, below, k, k) for below, after, k in zip(every, every[1:], teacher.kernels, strict=False)]
 
 
 def align_up(width: int, align: int) -> int:

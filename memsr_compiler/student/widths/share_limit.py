@@ -15,7 +15,7 @@ from torch import Tensor
 
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.survey import Survey, output_error, relative_error
-from memsr_compiler.student.widths.budget import Budget, full_widths, require_affordable, student_cost
+from memsr_compiler.student.widths.budget import Budget, full_widths, require_affordable
 
 NOTHING = 1e-6  # of the output's variance: a level that loses less needs no more channels
 
@@ -88,7 +88,7 @@ class _Sharing:
     budget: Budget
     align: int
     full: Widths
-    limit: int
+    limit: float
 
     @staticmethod
     def of(teacher: LeveledTeacher, curves: Curves, budget: Budget, align: int) -> _Sharing:
@@ -96,8 +96,8 @@ class _Sharing:
         assert budget.limit is not None
         return _Sharing(teacher, curves, budget, align, full_widths(teacher, align), budget.limit)
 
-    def cost(self, widths: Sequence[int]) -> int:
-        return self.budget.measure(student_cost(self.teacher, widths))
+    def cost(self, widths: Sequence[int]) -> float:
+        return self.budget.measure(self.teacher, widths)
 
     def loss(self, i: int, width: int) -> float:
         return float(self.curves[i][min(width, len(self.curves[i]) - 1)])
@@ -107,7 +107,7 @@ class _Sharing:
         steps = ((range(self.align, most + 1, self.align), i) for i, most in enumerate(self.full))
         return [next((w for w in some if self.loss(i, w) <= loss), some[-1]) for some, i in steps]
 
-    def worth(self, i: int, widths: Sequence[int], now: int) -> float:
+    def worth(self, i: int, widths: Sequence[int], now: float) -> float:
         """Loss for each unit saved by narrowing level i."""
         if widths[i] <= self.align:
             return float("inf")

@@ -12,7 +12,7 @@ from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.refit import refit_to_output
 from memsr_compiler.student.report import LevelsKept
 from memsr_compiler.student.statistics.survey import Survey
-from memsr_compiler.student.widths.budget import Budget, choose_widths, equal_widths, full_widths
+from memsr_compiler.student.widths.budget import Budget, choose_widths, equal_widths, full_widths, is_affordable
 from memsr_compiler.student.widths.forecast import forecast
 from memsr_compiler.student.widths.kept_levels import best_levels, even_levels, missed_relus
 from memsr_compiler.student.widths.share_limit import Widths, propose_widths
@@ -50,6 +50,52 @@ def find_best_widths(
         tried = PREFERENCES if refitted else PREFERENCES[:1]
         losses.append(min(_loss(teacher, few, others, seen, widths, each) for each in tried))
     return ways[min(range(len(ways)), key=losses.__getitem__)]
+
+
+def find_depth(
+    teacher: LeveledTeacher,
+    inputs: Sequence[Tensor],
+    seen: Survey,
+    budget: Budget,
+    align: int,
+    on_step: Callable[[str], None] | None = None,
+) -> int:
+    """Find how many inner levels a student within a limit is to keep, by trying equal widths at several depths.
+
+    From all of them down, until what is shallower is no nearer to the teacher's output twice in a row.
+
+    inputs   batches (N, C, H, W);   seen   the survey of them
+    """
+    inner = len(teacher.levels) - 1
+    missed: tuple[float, ...] = ()
+    best, worse = (float("inf"), inner), 0
+    for count in _depths(inner):
+        shallow = teacher.widest(count + 1)
+        if not is_affordable(shallow, budget, align):
+            continue
+        if on_step is not None:
+            on_step(f"trying {count + 1} layers of {inner + 1}")
+        missed = missed or missed_relus(teacher, inputs, on_step)
+        kept = best_levels(missed, count)
+        shallow, of_kept = teacher.keep(kept), seen.keep(kept)
+        widths = equal_widths(shallow, budget, align)
+        if shallow.whole and widths == full_widths(shallow, align):
+            return inner  # all of the teacher is within the limit
+        few, others = _part_batches(shallow, inputs, widths)
+        loss = _loss(shallow, few, others, of_kept, widths, PREFERENCE_REFIT)
+        worse = worse + 1 if loss > best[0] else 0
+        best = min(best, (loss, count))
+        if worse == 2:
+            break
+    return best[1]
+
+
+def _depths(inner: int) -> list[int]:
+    """Numbers of inner levels to try: all of them, then each time a quarter less, or one."""
+    counts = [inner]
+    while counts[-1] > 1:
+        counts.append(min(round(0.75 * counts[-1]), counts[-1] - 1))
+    return counts
 
 
 def find_levels(

@@ -25,7 +25,7 @@ def test_a_limit_is_met_and_used(seen: tuple[LeveledTeacher, Survey]) -> None:
         for name, limit in limits:
             budget = Budget(size=(10, 20), **{name: limit})  # type: ignore[arg-type]
             for widths in propose_widths(levels, features, expected, budget, 2):
-                assert budget.measure(student_cost(levels, widths)) <= limit
+                assert budget.measure(levels, widths) <= limit
                 assert all(w % 2 == 0 and 2 <= w <= most for w, most in zip(widths, full, strict=True))
                 wider = [[*widths[:i], w + 2, *widths[i + 1 :]] for i, w in enumerate(widths)]
-                assert max(budget.measure(student_cost(levels, w)) for w in wider) > limit  # not all of it could be had
+                assert max(budget.measure(levels, w) for w in wider) > limit  # not all of it could be had
