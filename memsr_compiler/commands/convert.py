@@ -146,8 +146,7 @@ class Judge:
         self.peaks = peaks
         self.measured = measure_deviations(self.model, net, self.out, staged, self.options, self.input_range, self.warn)
         require_accepted(self.measured, net, self.out, self.input_range)
-        if net.largest_shift:
-            self._require_certified(load_plain(staged) if staged is not None else net)
+        self._require_certified(load_plain(staged) if staged is not None else net)
         half = (self.input_range[1] - self.input_range[0]) / 510
         for deviation in self.measured:
             if not deviation.value <= half:
@@ -157,7 +156,7 @@ class Judge:
                 )
 
     def _require_certified(self, stored: PlainNet) -> None:
-        """Raise ExportError where rounding large constants leaves nothing that `verify` would accept."""
+        """Raise ExportError for what `verify` would not accept: too much is lost to large constants or few digits."""
         try:
             check_certificate(self.model, stored, input_range=self.input_range)
         except CertificateError as error:
