@@ -27,7 +27,7 @@ assert importlib.util.find_spec("passes") is None, "passes was installed as a mo
 
 def expected() -> set[str]:
     """The files of the package, as they are to be installed."""
-    kinds = ("**/*.py", "**/*.css", "**/*.png", "py.typed")
+    kinds = ("**/*.py", "**/*.css", "**/*.png", "models/*.json", "models/*.onnx", "py.typed")
     wanted = [path for kind in kinds for path in ROOT.glob(f"memsr_compiler/{kind}")]
     names = {path.relative_to(ROOT).as_posix() for path in wanted}
     return names | {f"memsr_compiler/passes/{path.name}" for path in ROOT.glob("passes/*.py")}

@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from memsr_compiler.lowering.inspection import inspect as inspect
     from memsr_compiler.lowering.shift_constants import calibrate as calibrate
     from memsr_compiler.lowering.verify import check_certificate as check_certificate
+    from memsr_compiler.models.catalogue import load_model as load_model
     from memsr_compiler.plain.info import Takes as Takes
     from memsr_compiler.plain.load import load_plain as load_plain
     from memsr_compiler.plain.network import PlainNet as PlainNet
@@ -68,6 +69,7 @@ _HOME = {
     # the plain network and its files
     "PlainNet": "plain.network",
     "load_plain": "plain.load",
+    "load_model": "models.catalogue",
     "save_plain": "plain.write",
     "export_onnx": "plain.write",
     # narrower, smaller

@@ -197,6 +197,14 @@ def upscale(options: UpscaleOptions, reading: ReadingOptions, talk: TalkOptions)
     run(options, reading, _talk(talk))
 
 
+@command(app, TalkOptions, epilog="Example: memsrc upscale photo.jpg large.png --model x4-small")
+def models(talk: TalkOptions) -> None:
+    """List the students that ship: what they reach, what they cost, whose weights they come from."""
+    from memsr_compiler.commands.named_models import run
+
+    run(_talk(talk))
+
+
 @command(
     app,
     QuantizeOptions,

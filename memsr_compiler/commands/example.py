@@ -106,7 +106,6 @@ _SUGGESTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "second": lambda _: _find_plain(),
     "source": lambda _: _find_image(),
     "target": _name_enlarged,
-    "upscale model": lambda _: _find_plain(),
     "out": lambda _: "run/",
     "quantize model": lambda _: _find_float_onnx(),
     "quantize out": _name_quantized,

@@ -29,6 +29,7 @@ from memsr_compiler.commands.command import (
     option,
 )
 from memsr_compiler.commands.example import Incomplete
+from memsr_compiler.commands.named_models import find_network, find_networks
 from memsr_compiler.commands.quantities import (
     Size,
     check_number,
@@ -41,6 +42,7 @@ from memsr_compiler.commands.quantities import (
     parse_whole_numbers,
 )
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.models.catalogue import DEFAULT
 
 SMALL, MIDDLE = Size(480, 270), Size(960, 540)
 check_seed = check_number("a number below 2^63", lambda x: x < 2**63)  # torch's generators take no larger one
@@ -181,7 +183,11 @@ class TeacherOptions(ReadingOptions):
 
     teacher: Annotated[
         Path,
-        typer.Argument(help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2", metavar="TEACHER"),
+        typer.Argument(
+            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2",
+            metavar="TEACHER",
+            callback=find_network,
+        ),
     ]
     scale: Annotated[
         int | None,
@@ -198,6 +204,7 @@ class PlainOrTeacherOptions(TeacherOptions):
         typer.Argument(
             help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2; or a plain one that convert wrote",
             metavar="TEACHER",
+            callback=find_network,
         ),
     ]
 
@@ -211,6 +218,7 @@ class ShrinkSource(PlainOrTeacherOptions):
         typer.Argument(
             help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2; or a plain one that convert wrote",
             metavar="TEACHER",
+            callback=find_network,
             show_default="the only plain network in this folder",
         ),
     ] = Path()
@@ -508,7 +516,11 @@ class EvalOptions:
 
     model: Annotated[
         list[str],
-        typer.Argument(help="Networks: .onnx, plain .safetensors, a teacher; or the word bicubic", metavar="MODEL..."),
+        typer.Argument(
+            help="Networks: .onnx, plain .safetensors, a teacher, one that ships (x2-small); or the word bicubic",
+            metavar="MODEL...",
+            callback=find_networks,
+        ),
     ]
     data: ScoredData = None
     scale: CommonScale = None
@@ -531,7 +543,12 @@ class BenchOptions:
     """Networks that are measured, and the images for it."""
 
     model: Annotated[
-        list[Path], typer.Argument(help="Networks: .onnx, plain .safetensors, a teacher", metavar="MODEL...")
+        list[Path],
+        typer.Argument(
+            help="Networks: .onnx, plain .safetensors, a teacher, one that ships (x2-small)",
+            metavar="MODEL...",
+            callback=find_networks,
+        ),
     ]
     size: Annotated[Size, option("Size of the image to enlarge", panel=IMAGES, metavar="WxH", parser=parse_size)] = (
         MIDDLE
@@ -559,8 +576,13 @@ class UpscaleOptions:
     target: Annotated[Path, typer.Argument(help="The result: a file, or a folder for several", metavar="OUT")]
     model: Annotated[
         Path,
-        option("The network: a plain one, .onnx or .safetensors; any with --tile off", panel=NETWORK, metavar="FILE"),
-    ]
+        option(
+            "The network: one that ships (memsrc models), a plain one, .onnx or .safetensors; any with --tile off",
+            panel=NETWORK,
+            metavar="NAME|FILE",
+            callback=find_network,
+        ),
+    ] = Path(DEFAULT)
     overwrite: Annotated[bool, option("Also replace images that are there already", "--overwrite", panel=OUTPUT)] = (
         False
     )
@@ -601,7 +623,11 @@ class QuantizeOptions:
 
     model: Annotated[
         Path,
-        typer.Argument(help="A float32 network: .onnx, plain or any that enlarges images", metavar="MODEL.onnx"),
+        typer.Argument(
+            help="A float32 network: .onnx, plain or any that enlarges images",
+            metavar="MODEL.onnx",
+            callback=find_network,
+        ),
     ]
     out: Annotated[Path, option("What to write: .onnx", "--out", "-o", panel=OUTPUT, metavar="FILE")]
     overwrite: Overwrite = False
@@ -633,8 +659,12 @@ class QuantizeOptions:
 class SimilarityOptions:
     """Networks that are compared, and the images for it."""
 
-    first: Annotated[Path, typer.Argument(help="A network: a teacher, or a plain one", metavar="A")]
-    second: Annotated[Path, typer.Argument(help="Another that takes the same images", metavar="B")]
+    first: Annotated[
+        Path, typer.Argument(help="A network: a teacher, or a plain one", metavar="A", callback=find_network)
+    ]
+    second: Annotated[
+        Path, typer.Argument(help="Another that takes the same images", metavar="B", callback=find_network)
+    ]
     data: Annotated[
         Path | None, option("Photographs to compare on; default: those that ship", panel=IMAGES, metavar="DIR")
     ] = None

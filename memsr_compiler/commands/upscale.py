@@ -80,7 +80,7 @@ def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     seconds = time.perf_counter()
     with talk.bar(job.image.width * job.image.height) as advance:
         enlarge_file(engine, job.image, job.target, scale, _report_rows(job, scale, advance))
-    _tell([job], [], {}, scale, time.perf_counter() - seconds, talk)
+    _tell(options.model, [job], [], {}, scale, time.perf_counter() - seconds, talk)
 
 
 def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
@@ -107,7 +107,7 @@ def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: Readi
     seconds = time.perf_counter() - seconds
     if folder.failed and not folder.finished and not folder.kept:
         raise InvalidInput(_say_failed(folder.failed, sources))
-    _tell(folder.finished, folder.kept, folder.failed, scale, seconds, talk)
+    _tell(options.model, folder.finished, folder.kept, folder.failed, scale, seconds, talk)
     if folder.kept:
         talk.say(f"done before  {len(folder.kept)} of {len(sources)}, left as they are")
     for reason in folder.failed.values():
@@ -174,10 +174,17 @@ def _say_failed(failed: Mapping[Path, str], sources: Sequence[Path]) -> str:
 
 
 def _tell(
-    finished: Sequence[Job], kept: Sequence[Path], failed: Mapping[Path, str], scale: int, seconds: float, talk: Talk
+    network: Path,
+    finished: Sequence[Job],
+    kept: Sequence[Path],
+    failed: Mapping[Path, str],
+    scale: int,
+    seconds: float,
+    talk: Talk,
 ) -> None:
     talk.json(
         {
+            "network": str(network),
             "scale": scale,
             "seconds": seconds,
             "written": [{"image": str(job.image.path), "result": str(job.target)} for job in finished],
@@ -186,6 +193,7 @@ def _tell(
             "passed_over": list(failed.values()),
         }
     )
+    talk.say(f"network      {escape_controls(network.name)}")
     for job in finished:
         size = f"{job.image.width}x{job.image.height} -> {job.image.width * scale}x{job.image.height * scale}"
         held = job.image.say_held(job.target, scale)

@@ -12,6 +12,8 @@ from torch import Tensor
 from memsr_compiler import ir
 
 FEW_PIXELS = 512
+MOST_TAPS = 1 << 27
+"""The most numbers that taps of an image are copied to at once, a GiB in float64: a kernel of 127 has 16,129."""
 
 Convolve = Callable[[Tensor, Tensor, int, int], Tensor]
 
@@ -61,6 +63,11 @@ def convolve_same(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1)
     """
     k = weight.shape[-1]
     padding, pixels = k // 2 * dilation, x.shape[0] * x.shape[2] * x.shape[3]
+    rows = max(1, MOST_TAPS // (weight[0].numel() * groups * x.shape[0] * x.shape[3]))
+    if rows < x.shape[2]:
+        padded = F.pad(x, [padding] * 4)
+        bands = [padded[:, :, top : top + rows + 2 * padding] for top in range(0, x.shape[2], rows)]
+        return torch.cat([F.conv2d(band, weight, groups=groups, dilation=dilation) for band in bands], dim=2)
     if groups > 1 or pixels > FEW_PIXELS:
         return F.conv2d(x, weight, padding=padding, groups=groups, dilation=dilation)
     taps = F.unfold(x, k, dilation=dilation, padding=padding).transpose(0, 1).reshape(-1, pixels)

@@ -159,7 +159,8 @@ def test_help_has_panels_and_an_example(run: Run, command: str, monkeypatch: pyt
     status, out, _ = run(command, "--help")
     assert status == 0 and f": memsrc {command} " in " ".join(out.split())
     titles = [line.strip("╭╮─ ") for line in out.splitlines() if line.startswith("╭")]
-    assert titles[0] in ("Arguments", "Network") and titles[-1] == "Messages" and len(titles) > 2
+    assert titles[-1] == "Messages"
+    assert command == "models" or (titles[0] in ("Arguments", "Network") and len(titles) > 2)
     assert [title for title in PANELS if title in titles] == [title for title in titles if title in PANELS]
     assert max(map(len, out.splitlines())) <= 80
 

@@ -36,6 +36,8 @@ def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
         with np.errstate(all="ignore"):  # what is not finite is refused where it is used
             result = FOLDS[node.op](node, *operands)
     except MISUSE as error:
+        if any(operand is not None and operand.dtype == object for operand in operands):
+            raise Unreadable("it computes something of the size of the image that is not followed") from None
         raise Unreadable(f"it cannot be computed beforehand ({first_line(error)})") from None
     return tuple(_as_array(r) for r in (result if isinstance(result, tuple) else (result,)))
 

@@ -21,7 +21,7 @@ from memsr_compiler.trace.trace import GraphModule, ImageSkip
 from memsr_compiler.trace.views import Unreadable, View
 
 VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in ONNX_WORDS
-_TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "Dropout")
+_TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "CastLike", "Dropout")
 
 
 def load_onnx(path: str | Path) -> GraphModule:

@@ -29,7 +29,7 @@ PER_CHANNEL = whole(3, 1, 1, low=1, high=3)
         ("Slice", "x s1 s9 s1", {}), ("Slice", "x s1 s9 a s2", {}), ("Slice", "x s9 sn a m1", {}),
         ("Identity", "x", {}), ("Dropout", "x", {}), ("Dropout", "x - off", {}), ("Pad", "x p0", {}),
         ("Transpose", "x", {"perm": [0, 1, 2, 3]}), ("Expand", "x e", {}), ("Tile", "x t", {}),
-        ("Cast", "x", {"to": TensorProto.FLOAT}),
+        ("Cast", "x", {"to": TensorProto.FLOAT}), ("CastLike", "x c", {}),
     ],
 )  # fmt: skip
 def test_operators_agree_with_onnx_runtime(op: str, operands: str, attributes: dict[str, Any], tmp_path: Path) -> None:
@@ -46,6 +46,18 @@ def test_operators_agree_with_onnx_runtime(op: str, operands: str, attributes: d
     nodes = [node("Conv", "x w", "z", pads=[1, 1, 1, 1])] if "z" in operands.split() else []
     used = used if nodes else {n: a for n, a in used.items() if n != "w"}
     agrees(saved(model([*nodes, node(op, operands, "y", **attributes)], used), tmp_path), tolerance=1e-6)
+
+
+def test_bounds_in_the_type_of_a_feature_map(tmp_path: Path) -> None:
+    """As torch's newer exporter writes a clamp at opset 20."""
+    weights = {"low": np.float64(-0.5).reshape(()), "high": np.array(2, np.int64), "c": PER_CHANNEL}
+    nodes = [
+        node("CastLike", "low x", "l"),
+        node("CastLike", "high c", "known"),
+        node("CastLike", "known x", "h"),
+        node("Clip", "x l h", "y"),
+    ]
+    agrees(saved(model(nodes, weights, opset=20), tmp_path))
 
 
 def test_a_grey_map_is_added_to_every_channel_of_a_constant(tmp_path: Path) -> None:

@@ -106,6 +106,14 @@ FOLDS |= {
 }
 
 
+@fold_word("CastLike")
+def cast_like(node: Node, a: Array, like: Array) -> Any:
+    """The constant in the type of another."""
+    if object in (a.dtype, like.dtype):
+        raise Unreadable("it is given the size of the image")
+    return a.astype(like.dtype)
+
+
 @fold_word("Cast")
 def cast(node: Node, a: Array) -> Any:
     """The constant in another type; any floating type is float64."""

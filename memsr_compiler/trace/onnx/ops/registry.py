@@ -25,14 +25,14 @@ Value = View | Resized | Array
 Word = Callable[..., Any]
 ONNX_WORDS: dict[str, Word] = {}
 
-MAX_SCALE = 64
+MAX_SCALE = 16
 """The largest enlargement that is read."""
-MAX_KERNEL = 255
+MAX_KERNEL = 127
 """The largest kernel, dilation included, that is read."""
 MAX_CHANNELS = 2**16
 """The most channels of a feature map, at the input's resolution, that are read."""
 
-VIEWS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Identity", "Cast", "Dropout")
+VIEWS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Identity", "Cast", "CastLike", "Dropout")
 """Operators that take a tensor as it lies, whatever its axes are."""
 
 COMPOUND = (

@@ -174,6 +174,14 @@ def cast(c: Context, node: Node, x: Value) -> Value:
     return x
 
 
+@onnx_word("CastLike")
+def cast_like(c: Context, node: Node, x: Value, target: Value) -> Value:
+    """A constant in the type of a feature map, as torch's newer exporter writes bounds; feature maps are floating."""
+    if isinstance(target, np.ndarray) and target.dtype.kind != "f":
+        c.builder.refuse("it rounds feature maps to integers", "export the network in floating point to its end")
+    return x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype != object else x
+
+
 @onnx_word("Dropout")
 def dropout(c: Context, node: Node, x: Value, ratio: Value | None = None, training: Value | None = None) -> Value:
     if training is not None and any(_numbers(training)):

@@ -1,0 +1,57 @@
+"""Networks that ship, by name wherever a command takes a network's file; and memsrc models, which lists them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from memsr_compiler.models.catalogue import find_model, list_models
+
+if TYPE_CHECKING:
+    from memsr_compiler.commands.output import Talk
+    from memsr_compiler.models.catalogue import ShippedModel
+
+Network = TypeVar("Network", str, Path)
+
+_NAME = re.compile(r"x\d+-[a-z0-9-]+")  # x2-small, x4-medium-int8
+_TESTS = ("Set5", "Set14", "B100")
+_COLUMNS = ("name", "enlarges", "layers", "parameters", "multiply-adds", *_TESTS, "licence")
+
+
+def find_network(value: Network) -> Network:
+    """The file of a network that ships, for its name; all else as it is, and files before names.
+
+    Raises InvalidInput for what is like a name and none.
+    """
+    if not _NAME.fullmatch(str(value)) or Path(value).exists():
+        return value
+    return type(value)(find_model(str(value)).path)
+
+
+def find_networks(values: Sequence[Network]) -> list[Network]:
+    """The same for several."""
+    return [find_network(value) for value in values]
+
+
+def run(talk: Talk) -> None:
+    """List the networks that ship."""
+    models = list_models()
+    talk.json({"models": [_plain_data(model) for model in models]})
+    talk.table(
+        "Networks that ship: PSNR on Y in dB; multiply-adds at a 480x270 input", _COLUMNS, list(map(_row, models))
+    )
+    talk.say(f"files      {models[0].path.parent}")
+    for teacher in dict.fromkeys(model.teacher for model in models):
+        talk.say(f"teacher    {teacher}")
+
+
+def _plain_data(model: ShippedModel) -> dict[str, object]:
+    return {**vars(model), "path": str(model.path), "psnr": dict(model.psnr), "ssim": dict(model.ssim)}
+
+
+def _row(model: ShippedModel) -> tuple[str, ...]:
+    macs = f"{model.macs_per_pixel * 480 * 270 / 1e9:.1f} G"
+    psnr = (f"{model.psnr[test]:.2f}" for test in _TESTS)
+    return model.name, f"x{model.scale}", str(model.layers), f"{model.parameters:,}", macs, *psnr, model.licence

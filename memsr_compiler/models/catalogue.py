@@ -1,0 +1,89 @@
+"""The list of networks that ship.  `catalogue.json` is written by `benchmarks/shipped.py`, which measures them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from memsr_compiler.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memsr_compiler.plain.network import PlainNet
+
+DEFAULT = "x2-small"
+"""The network that `memsrc upscale` takes where none is named."""
+
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class ShippedModel:
+    """A network that ships.
+
+    name          x2-small: by how much it enlarges, how large it is; x2-small-int8: the same in 8-bit integers
+    path          of its .onnx file
+    scale         output size / input size
+    layers, width, parameters   of the plain stack
+    macs_per_pixel              multiply-adds for each pixel of the input
+    psnr, ssim    on Y (dB, 2 to 4 pixels shaved as the protocol `edsr` has it) by test set
+    teacher       whose student it is, and under which licence those weights are
+    licence       of the file
+    """
+
+    name: str
+    path: Path
+    scale: int
+    layers: int
+    width: int
+    parameters: int
+    macs_per_pixel: int
+    psnr: Mapping[str, float]
+    ssim: Mapping[str, float]
+    teacher: str
+    licence: str
+
+    @property
+    def int8(self) -> bool:
+        return self.name.endswith("-int8")
+
+
+@cache
+def list_models() -> tuple[ShippedModel, ...]:
+    """The networks that ship, smallest first at each scale."""
+    entries = json.loads((_FOLDER / "catalogue.json").read_text("utf-8"))
+    return tuple(_read(entry) for entry in entries)
+
+
+def _read(entry: dict[str, Any]) -> ShippedModel:
+    read_only = {kind: MappingProxyType(entry[kind]) for kind in ("psnr", "ssim")}
+    return ShippedModel(**{**entry, **read_only, "path": _FOLDER / f"{entry['name']}.onnx"})
+
+
+def find_model(name: str) -> ShippedModel:
+    """The network of this name.  Raises InvalidInput, with the names that there are, for another."""
+    models = {model.name: model for model in list_models()}
+    if name not in models:
+        near = difflib.get_close_matches(name, models, n=1)
+        meant = f"; did you mean {near[0]}?" if near else "."
+        raise InvalidInput(f"{name}: no network of that name ships{meant} There are {', '.join(models)}.")
+    return models[name]
+
+
+def load_model(name: str) -> PlainNet:
+    """The network of this name, (N, 3, H, W) -> (N, 3, scale * H, scale * W) in `info.input_range`, in float32.
+
+    Raises InvalidInput for a name that is none, and for one in 8 bits, which is no module: run its file.
+    """
+    model = find_model(name)
+    if model.int8:
+        raise InvalidInput(f"{name}: is in 8-bit integers, which torch does not run; give its file to ONNX Runtime")
+    from memsr_compiler.plain.load import load_plain  # with torch, which names are looked up without
+
+    return load_plain(model.path)
