@@ -33,6 +33,7 @@ from memsr_compiler.teachers import archive, pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.readings import Readings, choose_reading, read_family, read_module
 from memsr_compiler.teachers.remarks import Remarks, read_remarks
+from memsr_compiler.teachers.reparametrised import compute_weights
 from memsr_compiler.teachers.spandrel import INPUT_RANGE, build_by_spandrel
 from memsr_compiler.teachers.state_dict import call, check_tensors, load_strictly
 from memsr_compiler.teachers.teacher import Range, Teacher
@@ -141,7 +142,7 @@ def _load(
         return read_module(network.float().eval(), options, remarks, input_range)
     only = None if arch is None else find_family(arch)
     try:
-        return read_family(content, only, options, remarks, input_range)
+        return read_family(compute_weights(content), only, options, remarks, input_range)
     except UnknownKeys as refusal:
         if only is not None or options:
             raise

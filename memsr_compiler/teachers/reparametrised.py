@@ -1,0 +1,75 @@
+"""Weights that training code kept in parts, weight norm and spectral norm, computed from their parts.
+
+In evaluation both are constants: weight norm is g v / |v| (Salimans and Kingma 2016), spectral norm W / (u' W v) with
+the vectors as training left them (Miyato et al. 2018).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.wrappers import StateDict
+
+_PARTS = {
+    ("{}_g", "{}_v"): "weight norm",
+    ("parametrizations.{}.original0", "parametrizations.{}.original1"): "weight norm",
+    ("{}_orig", "{}_u", "{}_v"): "spectral norm",
+    ("parametrizations.{}.original", "parametrizations.{}.0._u", "parametrizations.{}.0._v"): "spectral norm",
+}
+"""Names of the parts of a module's weight, {}, in both ways in which torch has them."""
+
+
+def compute_weights(state: StateDict) -> StateDict:
+    """The state dict with each weight that is there in parts as one, under its own name, where the first part stood.
+
+    Raises InvalidInput where parts do not fit each other.
+    """
+    parts = {}
+    for key in state:
+        for patterns, kind in _PARTS.items():
+            first = patterns[0].format("weight")
+            if key == first or key.endswith(f".{first}"):
+                prefix = key.removesuffix(first)
+                names = [prefix + pattern.format("weight") for pattern in patterns]
+                if all(name in state for name in names):
+                    parts[key] = (f"{prefix}weight", kind, names)
+    used = {name for _, _, names in parts.values() for name in names}
+    result: StateDict = {}
+    for key, tensor in state.items():
+        if key in parts:
+            weight, kind, names = parts[key]
+            result[weight] = _compute(weight, kind, [state[name] for name in names])
+        elif key not in used:
+            result[key] = tensor
+    return result
+
+
+def _compute(name: str, kind: str, parts: list[Tensor]) -> Tensor:
+    try:
+        weight = _normalise_weight(*parts) if kind == "weight norm" else _normalise_spectrum(*parts)
+    except RuntimeError:
+        shapes = " and ".join(str(tuple(part.shape)) for part in parts)
+        raise InvalidInput(
+            f"{name}: parts of {shapes} do not fit each other as those of {kind}. Save it again."
+        ) from None
+    if not torch.isfinite(weight).all():
+        raise InvalidInput(f"{name}: {kind} of a kernel of zeros is no number. Take an earlier checkpoint.")
+    return weight
+
+
+def _normalise_weight(size: Tensor, direction: Tensor) -> Tensor:
+    """g v / |v|, the norm over all dimensions that g has not."""
+    over = [d for d, n in enumerate(size.shape) if n == 1] or None
+    exact = direction.double()
+    norm = torch.linalg.vector_norm(exact, dim=over, keepdim=True)
+    weight: Tensor = size.double() * exact / norm
+    return weight.to(direction.dtype)
+
+
+def _normalise_spectrum(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """W / (u' W v), W as a matrix with a row for each output channel."""
+    exact = weight.double()
+    largest = left.double() @ exact.flatten(1) @ right.double()
+    return (exact / largest).to(weight.dtype)

@@ -1,0 +1,68 @@
+"""Weights kept in parts give the network that torch computes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from memsr_compiler import read_teacher
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.reparametrised import compute_weights
+
+WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "weight norm": parametrizations.weight_norm,
+    "spectral norm": parametrizations.spectral_norm,
+    "old weight norm": nn.utils.weight_norm,
+    "old spectral norm": nn.utils.spectral_norm,
+}
+
+
+def reparametrise(network: nn.Module, way: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv2d):
+            way(module)
+    return network
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("way", WAYS)
+def test_the_network_is_torchs(way: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = reparametrise(EDSR(scale=2, blocks=1, channels=8, tail="conv"), WAYS[way])
+    x = torch.rand(1, 3, 9, 7)
+    network.train()
+    network(x)  # the power iteration's vectors
+    network.eval()
+    path = tmp_path / "teacher.pt"
+    torch.save(network.state_dict(), path)
+    with torch.no_grad():
+        expected, read = network(x), read_teacher(path, arch="edsr", probe=False).module(x)
+    assert float((expected - read).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+def test_other_keys_stay_as_they_are() -> None:
+    state = EDSR(scale=2, blocks=1, channels=8).state_dict()
+    assert list(compute_weights(state)) == list(state)
+    alone = {"a.weight_g": torch.ones(2, 1, 1, 1), "b.weight_v": torch.ones(2, 1, 1, 1)}
+    assert compute_weights(alone) == alone
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            {"a.weight_g": torch.ones(3, 1, 1, 1), "a.weight_v": torch.ones(2, 1, 3, 3)},
+            "a.weight: parts of .* do not make",
+        ),
+        ({"a.weight_g": torch.ones(2, 1, 1, 1), "a.weight_v": torch.zeros(2, 1, 3, 3)}, "is no number"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(state: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        compute_weights(state)
