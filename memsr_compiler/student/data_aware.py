@@ -21,7 +21,7 @@ from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.report import Kernel
 from memsr_compiler.student.selection import choose
 from memsr_compiler.student.statistics.distributed import min_over_processes, share, sum_regression
-from memsr_compiler.student.statistics.moments import Regression, pixels, taps
+from memsr_compiler.student.statistics.moments import Regression, pixels
 from memsr_compiler.student.statistics.spill import Spool
 from memsr_compiler.student.statistics.survey import Survey, metric_root
 
@@ -29,6 +29,7 @@ RIDGE = 1e-6
 MARGIN = 1.0  # of a linear channel's range, below the smallest value met: unseen images go further
 PREFERENCE = 2.0  # see `selection.choose`: the best that was found for a student that stays as it is
 PREFERENCE_REFIT = 4.0  # for one that will be refitted, where that is no worse before: `trial.find_preference`
+CHOICE = 100_000  # pixels, at least, by which channels are chosen: their values are fitted to all
 INPUT = "student"  # the student's own features, among the teacher's values
 
 
@@ -64,20 +65,22 @@ def derive_data_aware(
     require_samples(teacher, inputs, widths)
     kernels: list[Kernel] = []
     relus: list[int] = []
+    stride = max(count_pixels(inputs) // CHOICE, 1)
     with Spool() as batches, torch.no_grad():
         for batch in share(inputs):
-            single = batch.float()
+            single = batch.float().contiguous(memory_format=torch.channels_last)
             batches.append({INPUT: single, **teacher.start(single)})
         for level in teacher.levels:
             if on_step is not None:
                 on_step(f"layer {level.number} of {len(teacher.levels)}")
             width = len(kernels[-1][1]) if kernels else teacher.input.channels
-            below = _advance(teacher, level, batches, width)
+            exact = all(w >= lower.channels for w, lower in zip(widths, teacher.levels[: len(kernels)], strict=False))
+            below = _advance(teacher, level, batches, width, torch.float64 if exact else torch.float32)
             if level is teacher.levels[-1]:
                 kernels.append(below.kernel(below.before))
                 break
             i = level.number - 1
-            rows, chosen = _choose_rows(level, below, batches, seen.sensitivity[i], widths[i], preference)
+            rows, chosen = _choose_rows(level, below, batches, seen.sensitivity[i], widths[i], preference, stride)
             kernel = _raise_linear(below.kernel(rows), chosen, batches)
             kernels.append(_fill_up(kernel, level, widths[i]))
             relus.append(chosen)
@@ -114,8 +117,11 @@ class _Below:
         return weight.contiguous(), rows[:, -1].clone()
 
 
-def _advance(teacher: LeveledTeacher, level: Level, batches: Spool, width: int) -> _Below:
-    """Take the teacher one level on, in every batch, and regress that level on the student's `width` channels below."""
+def _advance(teacher: LeveledTeacher, level: Level, batches: Spool, width: int, dtype: torch.dtype) -> _Below:
+    """Take the teacher one level on, in every batch, and regress that level on the student's `width` channels below.
+
+    dtype   of products: float64 where the regression could be exact, float32 where the rounding is the least of it
+    """
     relus = level.relu.nonzero()[:, 0]  # only these differ before and after
     unknowns = width * level.kernel**2 + 1
     total = Regression.none(unknowns, level.channels + len(relus))
@@ -123,7 +129,7 @@ def _advance(teacher: LeveledTeacher, level: Level, batches: Spool, width: int) 
         own = batch.pop(INPUT)
         features = teacher.advance(level, batch)
         targets = torch.cat([features.before, features.after[:, relus]], dim=1)
-        total += Regression.of(taps(own, level.kernel), pixels(targets))
+        total += Regression.of_taps(own.to(dtype), level.kernel, targets.to(dtype))
         batches[i] = {INPUT: own, **features.values}
     rows = sum_regression(total).solve(RIDGE)
     before, after = rows[: level.channels], rows[: level.channels].clone()
@@ -137,9 +143,12 @@ def _convolve(kernel: Kernel, features: Tensor) -> Tensor:
 
 
 def _choose_rows(
-    level: Level, below: _Below, batches: Spool, sensitivity: Tensor, width: int, preference: float
+    level: Level, below: _Below, batches: Spool, sensitivity: Tensor, width: int, preference: float, stride: int
 ) -> tuple[Tensor, int]:
-    """Choose the layer's channels, as rows on the taps below: first ReLUs, then linear channels; say how many ReLUs."""
+    """Choose the layer's channels, as rows on the taps below: first ReLUs, then linear channels; say how many ReLUs.
+
+    stride   one in so many batches is looked at
+    """
     relus = level.relu.nonzero()[:, 0]
     if width >= level.channels:
         return torch.cat([below.before[relus], below.before[~level.relu]]), len(relus)
@@ -147,7 +156,8 @@ def _choose_rows(
     together = below.kernel(linear)
     count = len(relus) + len(linear)
     total = Regression.none(count + 1, level.channels)
-    for batch in batches:
+    for i in range(0, len(batches), stride):
+        batch = batches[i]
         predicted = _convolve(together, batch[INPUT])
         after = torch.cat([batch[name] for name in level.held], dim=1)
         candidates = torch.cat([predicted[:, : len(relus)].relu(), predicted, torch.ones_like(predicted[:, :1])], dim=1)
@@ -165,9 +175,9 @@ def _raise_linear(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
     low = torch.full_like(bias, float("inf"))
     high = -low
     for batch in batches:
-        values = _convolve(kernel, batch[INPUT]).double()
-        low = torch.minimum(low, values.amin(dim=(0, 2, 3)).cpu())
-        high = torch.maximum(high, values.amax(dim=(0, 2, 3)).cpu())
+        values = _convolve(kernel, batch[INPUT])
+        low = torch.minimum(low, values.amin(dim=(0, 2, 3)).double().cpu())
+        high = torch.maximum(high, values.amax(dim=(0, 2, 3)).double().cpu())
     low, high = min_over_processes(low), -min_over_processes(-high)
     sign = torch.where(high.abs() < low.abs(), -1.0, 1.0).double()  # the smaller shift: beyond the border there is 0
     lowest = torch.where(sign < 0, -high, low)

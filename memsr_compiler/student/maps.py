@@ -13,34 +13,39 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.report import Kernel, LayerShrunk
 from memsr_compiler.student.statistics.distributed import share, sum_moments, sum_regression
-from memsr_compiler.student.statistics.moments import Moments, Regression, pixels, taps
-from memsr_compiler.student.statistics.survey import eq15_error, spectrum
+from memsr_compiler.student.statistics.moments import Moments, Regression, pixels
+from memsr_compiler.student.statistics.survey import Survey, eq15_error, spectrum
 
 RIDGE = 1e-6
 
 
 def describe_layers(
-    teacher: LeveledTeacher, kernels: Sequence[Kernel], relus: Sequence[int], inputs: Sequence[Tensor]
+    teacher: LeveledTeacher,
+    kernels: Sequence[Kernel],
+    relus: Sequence[int],
+    inputs: Sequence[Tensor],
+    seen: Survey | None = None,
 ) -> tuple[LayerShrunk, ...]:
     """Describe each layer but the last beside the teacher's level.
 
     kernels   the student's, of every layer;  relus   how many channels of a layer are ReLUs of the teacher
-    inputs    batches (N, C, H, W)
+    inputs    batches (N, C, H, W);  seen   the survey of them, if there is one
     """
     inner = teacher.levels[:-1]
     widths = [len(bias) for _, bias in kernels[:-1]]
     known = [Regression.none(w + 1, level.channels) for w, level in zip(widths, inner, strict=True)]
-    theirs = [Moments.none(level.channels) for level in inner]
+    theirs = [Moments.none(level.channels) for level in inner] if seen is None else list(seen.features)
     with torch.no_grad():
         for batch in share(inputs):
-            own = batch.float()
+            own = batch.float().contiguous(memory_format=torch.channels_last)
             for i, features in enumerate(teacher.inner_features(own)):
                 weight, bias = (part.to(own) for part in kernels[i])
                 own = F.conv2d(own, weight, bias, padding=weight.shape[-1] // 2).relu()
-                after = pixels(features.after)
-                known[i] += Regression.of(taps(own, 1), after)
-                theirs[i] += Moments.of(after)
-    parts = zip(inner, relus, map(sum_regression, known), map(sum_moments, theirs), strict=True)
+                known[i] += Regression.of_taps(own, 1, features.after)
+                if seen is None:
+                    theirs[i] += Moments.of(pixels(features.after))
+    theirs = list(map(sum_moments, theirs)) if seen is None else theirs
+    parts = zip(inner, relus, map(sum_regression, known), theirs, strict=True)
     return tuple(_describe_layer(*part) for part in parts)
 
 

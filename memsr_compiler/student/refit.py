@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +21,9 @@ from torch import Tensor
 
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.report import Kernel
-from memsr_compiler.student.statistics.moments import pixels, products, taps
+from memsr_compiler.student.statistics.moments import Moments, pixels
 from memsr_compiler.student.statistics.spill import Record, Spool
+from memsr_compiler.student.statistics.tap_products import TapGrid
 
 LENGTH = 0.03  # of a step, at most, in units of the natural gradient; less from step to step, as half a cosine wave
 PROMISE = 0.05  # of the loss: steps are shorter where the gradient promises more, which a noisy batch easily does
@@ -32,6 +34,9 @@ RARE = 1e-6  # of the mean of what a layer reads, squared: else channels that ha
 FORGET = 0.8  # weight of the curvature so far when another batch's is added
 RENEW = 20  # steps after which that is done; and in every one of the first WARM_UP, which go nowhere yet
 WARM_UP = 5
+LOOK = (
+    4  # steps after which it is looked anew how the loss bends; in between as the curvature says, times what it was off
+)
 REVIEWS = 10  # times that the loss is looked at on the way
 HELD_OUT = 8  # one batch in so many is never taken a step on: by those the steps are judged
 
@@ -60,14 +65,23 @@ def refit_to_output(
     on_step: Callable[[str], None] | None = None,
 ) -> Refitted:
     """Refit a student to its teacher's output for the inputs, batches (N, C, H, W).  See `refit`."""
-    with Spool() as batches, torch.no_grad():
+    with run_teacher(teacher, inputs, on_step) as batches:
+        return refit(kernels, batches, steps, seed=seed, on_step=on_step)
+
+
+@contextmanager
+def run_teacher(
+    teacher: LeveledTeacher, inputs: Sequence[Tensor], on_step: Callable[[str], None] | None = None
+) -> Iterator[Spool]:
+    """Run a teacher on batches (N, C, H, W), and hold what `refit` takes while the context lasts."""
+    with Spool() as batches:
         for number, batch in enumerate(inputs):
             if on_step is not None:
                 on_step(f"running the teacher, {number + 1} of {len(inputs)}")
-            image = batch.float()
-            batches.append({"image": image, "output": teacher.output(image)})
-        with torch.enable_grad():
-            return refit(kernels, batches, steps, seed=seed, on_step=on_step)
+            image = batch.float().contiguous(memory_format=torch.channels_last)
+            with torch.no_grad():
+                batches.append({"image": image, "output": teacher.output(image)})
+        yield batches
 
 
 def refit(
@@ -92,6 +106,7 @@ def refit(
     best = losses[0], student.matrices
     curvature = _Curvature(student)
     velocity = [torch.zeros_like(m) for m in student.matrices]
+    off: float | None = None
     order = _order(training, seed)
     for step in range(-WARM_UP if steps else 0, steps):
         if on_step is not None and step >= 0:
@@ -102,7 +117,7 @@ def refit(
         if step < 0:
             continue
         length = LENGTH * (1 + math.cos(math.pi * step / steps)) / 2
-        velocity = _step(student, batch, curvature, velocity, length)
+        velocity, off = _step(student, batch, curvature, velocity, length, None if step % LOOK == 0 else off)
         if (step + 1) * REVIEWS // steps > step * REVIEWS // steps:
             losses.append(student.loss(watched))
             best = min(best, (losses[-1], student.matrices), key=lambda pair: pair[0])
@@ -110,8 +125,15 @@ def refit(
     return Refitted(student.kernels(), tuple(losses))
 
 
-def _step(student: _Chain, batch: Record, curvature: _Curvature, velocity: Direction, length: float) -> Direction:
-    """Move the student on, and return by how much: never so far that this batch's loss, as a parabola, would rise."""
+def _step(
+    student: _Chain, batch: Record, curvature: _Curvature, velocity: Direction, length: float, off: float | None
+) -> tuple[Direction, float | None]:
+    """Move the student on: never so far that this batch's loss, as a parabola, would rise.
+
+    off   how many times as much as the curvature says the loss bends; None: this is looked at
+
+    Returns by how much it was moved, and `off` for the next step.
+    """
     gradient, loss = student.gradient(batch)
     natural = curvature.inverse_times(gradient)
     promised = max(_dot(natural, gradient), 1e-300)
@@ -122,10 +144,11 @@ def _step(student: _Chain, batch: Record, curvature: _Curvature, velocity: Direc
         direction, slope = [-length * n for n in natural], -length * promised
     start = student.matrices
     student.matrices = _move(start, direction, 1.0)
-    bend = student.loss([batch]) - loss - slope
+    expected = max(curvature.along(direction), 1e-300)
+    bend = student.loss([batch]) - loss - slope if off is None else off * expected
     share = min(1.0, REACH * -slope / (2 * bend)) if bend > 0 else 1.0
     student.matrices = _move(start, direction, share)
-    return [share * d for d in direction]
+    return [share * d for d in direction], bend / expected if 0 < bend < math.inf else None
 
 
 def _move(start: Direction, direction: Direction, share: float) -> Direction:
@@ -210,6 +233,11 @@ class _Curvature:
     def inverse_times(self, gradient: Direction) -> Direction:
         return [made @ g @ read for g, (made, read) in zip(gradient, self._inverses, strict=True)]
 
+    def along(self, direction: Direction) -> float:
+        """Second derivative of the loss along a direction, but for a factor that is the same for all."""
+        factors = zip(direction, self._factors, strict=True)
+        return sum(float(((made @ d @ read) * d).sum()) for d, (made, read) in factors)
+
     def _measure(self, batch: Record, seed: int) -> list[tuple[Tensor, Tensor]]:
         read: list[Tensor] = []
         results: list[Tensor] = []
@@ -219,14 +247,9 @@ class _Curvature:
         signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
         gradients = torch.autograd.grad((output * signs).sum(), results)
         return [
-            (_mean_product(pixels(g)), _mean_product(taps(r.detach(), shape[-1])))
-            for g, r, shape in zip(gradients, read, self._student.shapes, strict=True)
+            (Moments.of(pixels(g)).second.to(g.device), Moments.of_taps(TapGrid.of(r, shape[-1])).second.to(g.device))
+            for g, r, shape in zip(gradients, [r.detach() for r in read], self._student.shapes, strict=True)
         ]
-
-
-def _mean_product(samples: Tensor) -> Tensor:
-    """Mean outer product of columns, float64; they are multiplied in float32, which is twice as fast."""
-    return products(samples).double() / samples.shape[1]
 
 
 def _invert(second: Tensor, of_mean: float, of_own: float) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 POWER_STEPS = 12
+RIDGE = 1e-6  # of a variance: what is less may be the rounding of products in float32
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class _Greedy:
         self.covariance = covariance.clone()
         self.target = target.clone()
         linear = covariance[relus:, relus:]
-        ridge = 1e-9 * linear.diagonal() + 1e-12 * float(linear.diagonal().max()) + 1e-300
+        ridge = RIDGE * linear.diagonal() + 1e-12 * float(linear.diagonal().max()) + 1e-300
         self.inverse = torch.linalg.inv(linear + torch.diag(ridge))
         self.guess = target.new_ones(target.shape[1])
         self.nothing = 1e-12 * float(target.square().sum()) / max(float(self.power.max()), 1e-300)
@@ -103,7 +104,7 @@ class _Greedy:
         moved = self.inverse @ along
         self._regress_out(one)
         rest = power - float(along @ moved)
-        if rest > 1e-9 * power:  # else the ReLU is linear on this data, as good as one of the directions
+        if rest > RIDGE * power:  # else the ReLU is linear on this data, as good as one of the directions
             self.inverse = self.inverse + torch.outer(moved, moved) / rest
 
     def take_direction(self, direction: Tensor) -> None:

@@ -333,7 +333,7 @@ def _derive_data_aware(
     peak = teacher.input.high - teacher.input.low
     fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
     watch.lap("refit")
-    described = describe_layers(teacher, fitted.kernels, student.relus, inputs)
+    described = describe_layers(teacher, fitted.kernels, student.relus, inputs, seen)
     watch.lap("maps")
     return teacher, Derived(fitted.kernels, described, fidelity, watch.seconds, choice, milliseconds)
 

@@ -109,7 +109,7 @@ def test_channels_are_balanced_and_the_maps_are_theirs(init: Any) -> None:
     teacher, inputs = edsr(), smooth_images()
     for parameter in teacher.head.parameters():
         parameter.mul_(300)
-    net = shrink(teacher, width=8, calibration=inputs, init=init, refit=None if init == "memsr" else 0)
+    net = shrink(teacher, width=8, calibration=inputs, init=init, refit=0)
     for above, below in pairwise(net):
         rows, columns = above.weight.flatten(1).norm(dim=1), below.weight.transpose(0, 1).flatten(1).norm(dim=1)
         ratio = (rows / columns)[(rows > 0) & (columns > 0)]

@@ -1,4 +1,7 @@
-"""Streamed statistics: sums in float64 that do not grow with the data, and that can be added up across processes."""
+"""Streamed statistics: sums in float64 that do not grow with the data, and that can be added up across processes.
+
+Samples are multiplied out in their own dtype, float32 as a rule, piece by piece: see `tap_products`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from memsr_compiler.student.statistics.tap_products import TapGrid, multiply
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,22 @@ class Moments:
     @staticmethod
     def of(samples: Tensor) -> Moments:
         """Moments of the columns of samples (C, N), in any dtype and on any device, where they are multiplied out."""
-        x = samples.double()
-        return Moments(x.shape[1], x.sum(1).cpu(), products(x).cpu())
+        return Moments(samples.shape[1], samples.sum(1, dtype=torch.float64).cpu(), _multiply_half(samples.T).cpu())
+
+    @staticmethod
+    def of_taps(grid: TapGrid) -> Moments:
+        """Moments of the taps of images, and of the constant 1 after them: see `taps`."""
+        mean = grid.mean[:, None, None, None]
+        ones, every = len(mean), grid.size**2
+        parts = grid.products().view(ones + 1, every, ones + 1, every)
+        total = parts[:ones, :, ones, every // 2] + grid.mean[:, None] * parts[ones, :, ones, every // 2]
+        parts = parts[:ones] + mean * parts[ones:]
+        inner = parts[:, :, :ones] + mean.view(1, 1, -1, 1) * parts[:, :, ones:]
+        total = torch.cat([total.flatten(), total.new_full((1,), grid.count)])
+        whole = total.new_empty(len(total), len(total))
+        whole[:-1, :-1] = inner.reshape(ones * every, -1)
+        whole[-1] = whole[:, -1] = total
+        return Moments(grid.count, total.cpu(), whole.cpu())
 
     @staticmethod
     def none(size: int) -> Moments:
@@ -52,12 +71,25 @@ class Moments:
         return self.second - torch.outer(self.mean, self.mean)
 
 
-def products(x: Tensor, rows: int = 128) -> Tensor:
-    """Product x x^T in x's dtype and on its device, of which only one half has to be multiplied out."""
-    out = x.new_empty(len(x), len(x))
-    for start in range(0, len(x), rows):
-        end = start + rows
-        out[start:end, start:] = x[start:end] @ x[start:].T
+def cross_taps(grid: TapGrid, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of targets (N, O, H, W), (O,), and of the taps times targets, (I, O): float64, as a `Regression` has them."""
+    mean = targets.mean(dim=(0, 2, 3))
+    ones = torch.ones_like(targets[:, :1])
+    parts = grid.cross(torch.cat([targets - mean[:, None, None], ones], dim=1))
+    parts = parts.view(len(grid.mean) + 1, grid.size**2, -1)
+    own = mean.double()
+    total = parts[-1, grid.size**2 // 2, :-1] + grid.count * own
+    read = (parts[:-1] + grid.mean[:, None, None] * parts[-1:]).flatten(0, 1)
+    cross = read[:, :-1] + torch.outer(read[:, -1], own)
+    return total.cpu(), torch.cat([cross, total[None]]).cpu()
+
+
+def _multiply_half(x: Tensor, columns: int = 128) -> Tensor:
+    """Compute `multiply(x, x)`, of which only one half has to be multiplied out."""
+    out = x.new_empty(x.shape[1], x.shape[1], dtype=torch.float64)
+    for start in range(0, len(out), columns):
+        end = start + columns
+        out[start:end, start:] = multiply(x[:, start:end], x[:, start:])
         out[end:, start:end] = out[start:end, end:].T
     return out
 
@@ -76,8 +108,15 @@ class Regression:
     @staticmethod
     def of(x: Tensor, y: Tensor) -> Regression:
         """Sums over samples in columns: x (I, N), its last row ones, and y (O, N)."""
-        x, y = x.double(), y.double()
-        return Regression(Moments.of(x), y.sum(1).cpu(), (x @ y.T).cpu())
+        dtype = torch.promote_types(x.dtype, y.dtype)
+        x, y = x.to(dtype), y.to(dtype)
+        return Regression(Moments.of(x), y.sum(1, dtype=torch.float64).cpu(), multiply(x.T, y.T).cpu())
+
+    @staticmethod
+    def of_taps(images: Tensor, size: int, targets: Tensor) -> Regression:
+        """Sums over all pixels of images (N, C, H, W): of their taps, see `taps`, and of targets (N, O, H, W)."""
+        grid = TapGrid.of(images, size)
+        return Regression(Moments.of_taps(grid), *cross_taps(grid, targets))
 
     @staticmethod
     def none(inputs: int, outputs: int) -> Regression:
@@ -127,4 +166,4 @@ def taps(image: Tensor, size: int) -> Tensor:
 
 def pixels(image: Tensor) -> Tensor:
     """Pixels of images, one a column: (N, C, H, W) -> (C, N * H * W)."""
-    return image.transpose(0, 1).reshape(image.shape[1], image.shape[0] * image.shape[2] * image.shape[3])
+    return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1]).T

@@ -39,7 +39,8 @@ def survey(teacher: LeveledTeacher, inputs: Sequence[Tensor], on_step: Callable[
     for number, batch in share(list(enumerate(inputs))):
         if on_step is not None:
             on_step(f"looking at the teacher's features, {number + 1} of {len(inputs)}")
-        held, back = _forward_and_back(teacher, batch.float(), seed=number)
+        single = batch.float().contiguous(memory_format=torch.channels_last)
+        held, back = _forward_and_back(teacher, single, seed=number)
         for i in range(len(inner)):
             features[i] = features[i] + Moments.of(pixels(held[i]))
             gradients[i] = gradients[i] + Moments.of(pixels(back[i]))

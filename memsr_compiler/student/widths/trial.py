@@ -9,7 +9,7 @@ from torch import Tensor
 from memsr_compiler.student.crops import count_pixels
 from memsr_compiler.student.data_aware import PREFERENCE, PREFERENCE_REFIT, derive_data_aware
 from memsr_compiler.student.levels import LeveledTeacher
-from memsr_compiler.student.refit import refit_to_output
+from memsr_compiler.student.refit import refit, run_teacher
 from memsr_compiler.student.report import LevelsKept
 from memsr_compiler.student.statistics.survey import Survey
 from memsr_compiler.student.widths.budget import Budget, choose_widths, equal_widths, full_widths, is_affordable
@@ -48,7 +48,7 @@ def find_best_widths(
         if on_step is not None:
             on_step(f"trying widths, {number} of {len(ways)}")
         tried = PREFERENCES if refitted else PREFERENCES[:1]
-        losses.append(min(_loss(teacher, few, others, seen, widths, each) for each in tried))
+        losses.append(min(_losses(teacher, few, others, seen, [(widths, each) for each in tried])))
     return ways[min(range(len(ways)), key=losses.__getitem__)]
 
 
@@ -82,7 +82,7 @@ def find_depth(
         if shallow.whole and widths == full_widths(shallow, align):
             return inner  # all of the teacher is within the limit
         few, others = _part_batches(shallow, inputs, widths)
-        loss = _loss(shallow, few, others, of_kept, widths, PREFERENCE_REFIT)
+        (loss,) = _losses(shallow, few, others, of_kept, [(widths, PREFERENCE_REFIT)])
         worse = worse + 1 if loss > best[0] else 0
         best = min(best, (loss, count))
         if worse == 2:
@@ -123,7 +123,7 @@ def find_levels(
         limited = budget.limit is not None
         widths = equal_widths(shallow, budget, align) if limited else choose_widths(shallow, of_kept, budget, align)
         few, others = _part_batches(shallow, inputs, widths)
-        losses.append(_loss(shallow, few, others, of_kept, widths, PREFERENCE_REFIT))
+        losses += _losses(shallow, few, others, of_kept, [(widths, PREFERENCE_REFIT)])
     return LevelsKept(even if losses[1] < losses[0] else proposed, even, missed, tuple(losses))
 
 
@@ -142,7 +142,8 @@ def find_preference(
     if on_step is not None:
         on_step("trying how many ReLUs to take")
     few, others = _part_batches(teacher, inputs, widths)
-    return min(PREFERENCES, key=lambda each: _loss(teacher, few, others, seen, widths, each))
+    losses = _losses(teacher, few, others, seen, [(widths, each) for each in PREFERENCES])
+    return PREFERENCES[losses.index(min(losses))]
 
 
 def _part_batches(
@@ -155,14 +156,20 @@ def _part_batches(
     return (few, others) if others and count_pixels(few) >= ENOUGH * unknowns else (inputs, inputs)
 
 
-def _loss(
+def _losses(
     teacher: LeveledTeacher,
     few: Sequence[Tensor],
     others: Sequence[Tensor],
     seen: Survey,
-    widths: Sequence[int],
-    preference: float,
-) -> float:
-    """Mean squared difference to the teacher's output, of the student as derived layer by layer."""
-    student = derive_data_aware(teacher, few, seen, widths, preference=preference)
-    return refit_to_output(teacher, student.kernels, others, 0).losses[0]
+    students: Sequence[tuple[Sequence[int], float]],
+) -> list[float]:
+    """Mean squared difference to the teacher's output of students as derived layer by layer.
+
+    few, others   batches to derive from, and to judge by;   students   their widths, and how much a ReLU is to count
+    """
+    losses = []
+    with run_teacher(teacher, others) as judged:
+        for widths, preference in students:
+            student = derive_data_aware(teacher, few, seen, widths, preference=preference)
+            losses.append(refit(student.kernels, judged, 0).losses[0])
+    return losses
