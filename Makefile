@@ -49,7 +49,7 @@ test-processors: $(VENV)/.installed-dev  ## The tests as processors without AVX5
 	$(bin)/python -m pytest --numprocesses $(JOBS) --without-mkldnn
 
 engines: $(VENV)/.installed-engines  ## ncnn, MNN, OpenVINO and the web page beside ONNX Runtime (make web and make arm first)
-	$(bin)/python -m pytest --numprocesses $(JOBS) tests/engines
+	$(bin)/python -m pytest --numprocesses $(JOBS) tests/deployment
 
 web: examples/web/runtime  ## What examples/web needs: ONNX Runtime Web from npm, and a student
 

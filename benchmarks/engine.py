@@ -28,7 +28,13 @@ Network: TypeAlias = "Callable[[Image], Image]"
 NO_HALF = {"use_fp16_packed": False, "use_fp16_storage": False, "use_fp16_arithmetic": False}
 PRECISIONS: dict[str, dict[str, dict[str, Any]]] = {
     "onnxruntime": {"float": {}},
-    "ncnn": {"float": NO_HALF, "half between layers": {"use_fp16_arithmetic": False}, "half": {}},
+    "ncnn": {
+        "float": NO_HALF,
+        "half between layers": {"use_fp16_arithmetic": False},
+        "half": {},
+        "half, no Winograd": {"use_winograd_convolution": False},
+        "bfloat16": {"use_bf16_storage": True, **NO_HALF},
+    },
     "mnn": {"float": {"precision": "high"}, "half": {"precision": "low"}},
     "openvino": {
         "float": {"INFERENCE_PRECISION_HINT": "f32"},

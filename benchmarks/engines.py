@@ -4,8 +4,7 @@
 
 BENCHMARKS  a folder with Set5/x2/HR, Set5/x2/LR
 MODEL       plain networks, x2
---arm       what benchmarks/arm.sh has made: also on an ARM processor with half-precision arithmetic, as phones have,
-            emulated
+--arm       what `make arm` has made: also on an ARM processor with half-precision arithmetic, as phones have, emulated
 
 PSNR-Y by protocol A: on this processor of the whole images; on the emulated one of the middle of each, 64x64 pixels of
 input, as it is a hundred times slower.  Time: CPU seconds of one thread at 240x135, the least of 7.
@@ -32,6 +31,7 @@ from memsr_compiler import load_plain
 from memsr_compiler.images.files import read_images, to_image
 from memsr_compiler.images.metrics import psnr
 
+HERE = Path(__file__).parent
 Pairs: TypeAlias = "dict[str, tuple[Image, NDArray[np.uint8]]]"
 
 
@@ -78,7 +78,7 @@ def run_on_arm(arm: Path, engine: str, file: Path, precision: str, pairs: Pairs)
     with tempfile.TemporaryDirectory() as folder:
         images, results = Path(folder, "images.npz"), Path(folder, "results.npz")
         np.savez(images, **{name: low for name, (low, _) in pairs.items()})  # type: ignore[arg-type]
-        words = [arm / "python", Path(__file__).with_name("engine.py"), engine, file, precision, images, results]
+        words = [arm / "python", HERE / "engine.py", engine, file, precision, images, results]
         subprocess.run(list(map(str, words)), check=True, capture_output=True)
         with np.load(results) as arrays:
             return dict(arrays)
@@ -102,6 +102,10 @@ def report(model: Path, benchmarks: Path, arm: Path | None, folder: Path) -> Non
                 there = score(run_on_arm(arm, engine, file, precision, small), small, top)
                 line += f"  on ARM {there - exact_small:+7.3f} dB"
             print(line, flush=True)
+    runtime = HERE.parent / "examples" / "web" / "runtime"
+    if runtime.is_dir():  # the time alone: tests/deployment/test_web_page.py compares the pixels
+        done = subprocess.run(["node", HERE / "web.mjs", model], check=True, capture_output=True, text=True)
+        print(f"  {'web':12} {'float':20} {'':10}  {float(done.stdout) / unit:5.2f}", flush=True)
 
 
 def main(benchmarks: Path, models: list[Path], arm: Path | None) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -109,7 +114,30 @@ def test_every_precision_of_the_table_is_one_of_the_engine(engine: str, student:
         assert np.isfinite(open_network(engine, file, precision)(image)).all()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_the_page_says_works_as_it_stands(
+    engine: str, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands in a shell, then its Python; half weights are within a grey level."""
+    page = (ROOT / "docs" / "how-to" / f"deploy-{engine}.md").read_text("utf-8")
+    shutil.copy(student, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    if engine == "ncnn":
+        (tmp_path / "bin" / "pnnx").symlink_to(importlib.import_module("pnnx").EXEC_PATH)
+    (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tmp_path / "bin" / "python").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    for command in re.findall(r"^    ((?:pnnx|python) .*)$", page, re.MULTILINE):
+        subprocess.run(command, shell=True, check=True, capture_output=True)
+    image = np.random.default_rng(0).random((1, 3, 21, 34), dtype=np.float32)
+    names: dict[str, object] = {"image": image}
+    exec(compile(re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[0], engine, "exec"), names)
+    expected = open_network("onnxruntime", student)(image)
+    assert np.abs(np.asarray(names["large"]).reshape(expected.shape) - expected).max() < 1 / 255
+
+
 def test_a_network_is_told_apart_from_another(student: Path, pairs: Pairs) -> None:
-    """The scores above are no constants: without its last grey level a result scores less."""
+    """The scores above are no constants: two grey levels brighter, a result scores less."""
     exact = run_all(open_network("onnxruntime", student), pairs)
     assert score({n: x + np.float32(2 / 255) for n, x in exact.items()}, pairs, 1.0) < score(exact, pairs, 1.0) - 0.05
