@@ -13,7 +13,7 @@ install := $(bin)/python -m pip install --quiet --disable-pip-version-check --co
 build_tools := setuptools pkgconfig cffi
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint types docs test test-processors fuzz mutants wheel-check bench clean
+.PHONY: help demo check lint types docs test test-processors engines web arm fuzz mutants wheel-check bench clean
 .NOTPARALLEL:
 
 help:  ## This list
@@ -48,6 +48,13 @@ test-processors: $(VENV)/.installed-dev  ## The tests as processors without AVX5
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(bin)/python -m pytest --numprocesses $(JOBS)
 	$(bin)/python -m pytest --numprocesses $(JOBS) --without-mkldnn
 
+engines: $(VENV)/.installed-engines  ## ncnn, MNN, OpenVINO and the web page beside ONNX Runtime (make web and make arm first)
+	$(bin)/python -m pytest --numprocesses $(JOBS) tests/deployment
+
+web: examples/web/runtime  ## What examples/web needs: ONNX Runtime Web from npm, and a student
+
+arm: build/arm/python  ## A phone's processor, emulated, for make engines; needs debootstrap and qemu-user-static
+
 fuzz: $(VENV)/.installed-dev  ## Compile 5,000 random networks and compare; damage 3,000 files of each kind (NETWORKS=n MUTATIONS=n)
 	$(bin)/python -m pytest --numprocesses $(JOBS) tests/whole/test_fuzz.py --networks $(NETWORKS)
 	MEMSR_MUTATIONS=$(MUTATIONS) $(bin)/python -m pytest --numprocesses $(JOBS) tests/whole/test_fuzz_files.py
@@ -80,3 +87,14 @@ $(VENV)/.installed-dev: $(VENV)/.created setup.cfg pyproject.toml constraints.tx
 	@$(install) $(build_tools)
 	@$(install) --no-build-isolation --editable '.[cpu,train,dev,docs]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-engines: $(VENV)/.installed-dev
+	@$(install) --no-build-isolation --editable '.[cpu,engines]'
+	@touch $@
+
+examples/web/runtime: $(VENV)/.installed examples/web/prepare.py
+	$(bin)/python examples/web/prepare.py
+	@touch $@
+
+build/arm/python:
+	PIP=$(bin)/pip bash benchmarks/arm.sh build/arm

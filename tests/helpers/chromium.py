@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,20 @@ class Browser:
         return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
 
+WITHOUT_GRAPHICS = ("disable-gpu",)
+WEBGPU_IN_SOFTWARE = (
+    "enable-unsafe-webgpu",
+    "enable-unsafe-swiftshader",
+    "use-webgpu-adapter=swiftshader",
+    "enable-features=Vulkan",
+    "use-vulkan=swiftshader",
+)
+
+
 @contextmanager
-def browser(profile: Path) -> Iterator[Browser]:
+def browser(profile: Path, graphics: Sequence[str] = WITHOUT_GRAPHICS) -> Iterator[Browser]:
     assert CHROMIUM is not None
-    quiet = ["disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
+    quiet = [*graphics, "disable-quic", "no-first-run", "disable-background-networking"]
     flags = [
         "headless",
         "no-sandbox",
