@@ -23,12 +23,14 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx, save_plain
+from memsr_compiler.quantization.simulate import IntegerNet
+from memsr_compiler.quantization.write_integers import write_integers
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import batches, default_samples
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.labels import Labeller
-from memsr_compiler.training.losses import Distillation
+from memsr_compiler.training.losses import Distillation, QuantizationAware
 from memsr_compiler.training.starts import initial_maps, input_means, no_means, random_maps, restart
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ def _distill(
     if input_range != takes.input_range:
         raise InvalidInput(f"the student takes values in {takes.input_range}, the teacher in {input_range}")
     talk.say(f"teacher      {options.teacher}: {model.words}")
-    objective = _objective(student, teacher, default_samples(cost_of_graph(teacher.graph).macs_per_pixel), options)
+    samples = default_samples(cost_of_graph(teacher.graph).macs_per_pixel)
+    objective = _for_integers(student, options) if options.int8 else _objective(student, teacher, samples, options)
     networks = {"student": file_digest(options.student), "teacher": file_digest(options.teacher)}
     labeller = None
     if options.labels != "photographs":
@@ -94,13 +97,31 @@ def _distill(
     written = [options.out / "student.safetensors", options.out / "student.onnx"]
     save_plain(student, written[0])
     export_onnx(student, written[1])
+    integers = {}
+    if isinstance(objective, QuantizationAware):
+        written.append(options.out / "student.int8.onnx")
+        write_integers(objective.network, written[2], written[1])
+        integers["student after, int8"] = judged.score(objective.network.eval())
     rows = {
         "bicubic": judged.bicubic,
         "teacher": judged.score(copy_module(model.model, torch.float32)),
         "student before": before,
         "student after": judged.score(student),
+        **integers,
     }
     tell(outcome, rows, judged, written, talk)
+
+
+def _for_integers(student: PlainNet, options: DistillOptions) -> QuantizationAware:
+    """The student in 8 bits; its ranges are at first those of the photographs that ship."""
+    if options.weight:
+        raise InvalidInput("--int8 with --lambda: features are compared in floating point; give --lambda 0")
+    info = student.info
+    integers = IntegerNet(student)
+    images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
+    for crops in batches(images, samples=36, seed=0):
+        integers.observe(crops.float())
+    return QuantizationAware(integers)
 
 
 def _objective(student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions) -> Distillation:

@@ -148,6 +148,14 @@ class DistillOptions(TrainingOptions):
             panel=TRAINING,
         ),
     ] = "photographs"
+    int8: Annotated[
+        bool,
+        option(
+            "Train for 8-bit integers, whose rounding is simulated; student.int8.onnx is written too",
+            "--int8",
+            panel=TRAINING,
+        ),
+    ] = False
     weight: Annotated[
         float,
         option(

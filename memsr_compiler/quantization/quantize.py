@@ -83,7 +83,7 @@ def quantize(
         _run_static(model, staged[0], arrays, source)
         integer_model = _load(staged[0])
         inner = round_convolutions(model, integer_model, arrays)
-        _describe(integer_model, takes, cost, assumed, source)
+        describe_integers(integer_model, takes, cost, assumed, source)
         staged[0].write_bytes(seal(integer_model.SerializeToString(deterministic=True)))
         size = staged[0].stat().st_size
     return Quantized(out, size, source.stat().st_size, inner)
@@ -222,7 +222,9 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
         raise InvalidInput(f"{source}: ONNX Runtime cannot quantise it ({reason}); give a plain network") from error
 
 
-def _describe(integer_model: ModelProto, takes: Takes, cost: Cost | None, assumed: Sequence[str], source: Path) -> None:
+def describe_integers(
+    integer_model: ModelProto, takes: Takes, cost: Cost | None, assumed: Sequence[str], source: Path
+) -> None:
     """Give the 8-bit network metadata of its own: those of the plain network would say that this is one."""
     low, high = takes.input_range
     integer_model.doc_string = QUANTIZED_FORMAT  # far from the metadata, so that damage to these does not hide it

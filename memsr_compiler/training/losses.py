@@ -9,8 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.quantization.simulate import IntegerNet
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import enlarge
+
+OBSERVED = 0.8
+"""Part of a run for 8 bits after which ranges stay, so that weights settle on steps that do not move any more."""
 
 
 def feature_distance(student: Sequence[Tensor], maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -72,6 +76,24 @@ class Supervised(Objective):
         self.network = network
 
     def forward(self, low: Tensor, high: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        pixels = pixel_loss(self.network(low), high)
+        return pixels, pixels, torch.zeros_like(pixels)
+
+
+class QuantizationAware(Objective):
+    """A network as 8-bit integers give it: L1 to what is wanted.
+
+    network   it keeps the ranges of its values, which batches move until OBSERVED of the run is done
+    """
+
+    network: IntegerNet
+
+    def __init__(self, network: IntegerNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, low: Tensor, high: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        self.network.observing = share < OBSERVED
         pixels = pixel_loss(self.network(low), high)
         return pixels, pixels, torch.zeros_like(pixels)
 

@@ -217,3 +217,26 @@ def test_another_teacher_is_told_and_a_plain_one_will_do(
     save_plain(compile_to_plain(new_teacher()), tmp_path / "plain.safetensors")
     status, _, err = run(*distill("second", "--teacher", tmp_path / "plain.safetensors"))
     assert status == 0 and "another network" not in err
+
+
+def test_a_student_for_eight_bits(run: Run, distill: Command, photographs: Path, tmp_path: Path) -> None:
+    """Its file gives in ONNX Runtime what validation said, and a run that was stopped ends with the same bits."""
+    more = ("--int8", "--lambda", 0, "--json")
+    status, out, err = run(*distill("run", *more))
+    assert status == 0, err
+    psnr = json.loads(out)["psnr"]
+    status, out, err = run("eval", tmp_path / "run" / "student.int8.onnx", "--data", photographs, "--json")
+    assert status == 0, err
+    engine = json.loads(out)["models"]["student.int8.onnx"]["average"]["psnr"]
+    assert engine == pytest.approx(psnr["student after, int8"], abs=0.02)
+    assert run(*distill("parts", *more))[0] == 0
+    (tmp_path / "parts" / "step-00000006.ckpt").unlink()
+    assert run("distill", "--resume", tmp_path / "parts", "--json")[0] == 0
+    whole, parts = ((tmp_path / name / "student.int8.onnx").read_bytes() for name in ("run", "parts"))
+    assert whole == parts
+
+
+def test_eight_bits_do_without_features(run: Run, distill: Command, tmp_path: Path) -> None:
+    status, _, err = run(*distill("run", "--int8", "--lambda", 0.3))
+    assert status == 2 and "--int8 with --lambda" in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()

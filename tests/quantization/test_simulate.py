@@ -1,0 +1,133 @@
+"""What is simulated is what ONNX Runtime computes of the file; rounding passes gradients."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from memsr_compiler import evaluate, export_onnx
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.quantization.simulate import IntegerNet, Steps, round_weights
+from memsr_compiler.quantization.write_integers import write_integers
+from memsr_compiler.runtime.runners import OrtNetwork
+
+
+def network(seed: int, widths: list[int], *, skip: str = "nearest", scale: int = 2, high: float = 1.0) -> PlainNet:
+    """A random plain network whose output stays near its image."""
+    generator = torch.Generator().manual_seed(seed)
+    channels = [3, *widths, 3 * scale**2]
+    layers = []
+    for i, (c_in, c_out) in enumerate(pairwise(channels)):
+        last = i == len(widths)
+        size = (0.1 if skip and last else 1.0) * (2 / (9 * c_in)) ** 0.5
+        weight = torch.randn(c_out, c_in, 3, 3, generator=generator) * size
+        bias = torch.randn(c_out, generator=generator) * 0.05 * high
+        layers.append(PlainLayer(weight, bias, relu=not last, shuffle=scale if last else 1))
+    return PlainNet(layers, PlainInfo(scale, 3, (0.0, high), "none", "", "", 3, skip, "memsr_compiler test")).eval()
+
+
+def pixels(height: int, width: int, high: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(height * 31 + width)
+    return torch.randint(0, 256, (1, 3, height, width), generator=generator) * (high / 255)
+
+
+def other_rounding(integers: IntegerNet) -> float:
+    """Levels that the result may be off where every value is rounded to its other neighbour: the next step each."""
+    off, last = 0.0, len(integers.plain.layers) - 1
+    for i, layer in enumerate(integers.plain):
+        off *= float(round_weights(layer.weight.detach()).abs().flatten(1).sum(1).max())
+        off += integers.steps(i).scale * 1.01 if i < last or integers.plain.info.image_skip else 0.0
+    return off / integers.image_steps.scale + 1.01
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(0, 999),
+    st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    st.sampled_from(["", "nearest"]),
+    st.integers(1, 3),
+    st.sampled_from([1.0, 255.0]),
+    st.integers(1, 12),
+    st.integers(1, 12),
+)
+def test_the_engine_gives_what_is_simulated(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    widths: list[int],
+    skip: str,
+    scale: int,
+    high: float,
+    height: int,
+    width: int,
+) -> None:
+    """But where a value lies in the middle of two, a few of a thousand: there it is the other one, in a hidden layer
+    times the weights above."""
+    folder = tmp_path_factory.mktemp("integers")
+    net = network(seed, widths, skip=skip, scale=scale, high=high)
+    integers = IntegerNet(net).eval()
+    integers.observe(pixels(24, 24, high))
+    export_onnx(net, folder / "float.onnx")
+    write_integers(integers, folder / "int8.onnx", folder / "float.onnx")
+    x = pixels(height, width, high)
+    with torch.no_grad():
+        simulated = integers(x)
+    session = onnxruntime.InferenceSession(str(folder / "int8.onnx"), providers=["CPUExecutionProvider"])
+    (engine,) = session.run(None, {"image": x.numpy()})
+    levels = ((torch.from_numpy(engine) - simulated) * (255 / high)).abs()
+    assert engine.shape == tuple(simulated.shape)
+    assert float(levels.max()) <= other_rounding(integers)
+    if skip:  # what is added to the image is small, and so is what it is off
+        assert float((levels > 0.5).float().mean()) <= 0.05 + 12 / levels.numel()
+
+
+def test_a_file_says_what_it_is(tmp_path: Path) -> None:
+    net = network(0, [6])
+    integers = IntegerNet(net).eval()
+    integers.observe(pixels(24, 24))
+    export_onnx(net, tmp_path / "float.onnx")
+    write_integers(integers, tmp_path / "int8.onnx", tmp_path / "float.onnx")
+    assert OrtNetwork(tmp_path / "int8.onnx").metadata["scale"] == "2"
+    assert len(evaluate(str(tmp_path / "int8.onnx"))) == len(evaluate(net))
+    with pytest.raises(InvalidInput, match=r"needs the extension \.onnx"):
+        write_integers(integers, tmp_path / "int8.tflite", tmp_path / "float.onnx")
+
+
+def test_rounding_is_to_the_nearest_and_passes_gradients() -> None:
+    x = torch.tensor([0.2, 0.6, 2.4, -3.0], requires_grad=True)
+    y = Steps.of(0.0, 2.55).round(x)
+    torch.testing.assert_close(y, torch.tensor([0.2, 0.6, 2.4, 0.0]))
+    y.sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None and x.grad.tolist() == [1, 1, 1, 0]  # none where it is cut off
+    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
+    rounded = round_weights(weight)
+    steps = weight.detach().flatten(1).abs().amax(1) / 64
+    assert bool(((rounded - weight).abs().flatten(1).amax(1) <= steps / 2 * 1.001).all())
+    rounded.sum().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None and bool((weight.grad == 1).all())
+
+
+def test_the_image_passes_as_it_is() -> None:
+    """With a network that gives nothing, every pixel comes back, repeated."""
+    net = network(0, [4])
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    integers, x = IntegerNet(net).eval(), pixels(5, 7)
+    integers.observe(x)
+    with torch.no_grad():
+        torch.testing.assert_close(integers(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+def test_what_it_does_not_know_is_refused() -> None:
+    for skip in ("bicubic", "bilinear"):
+        with pytest.raises(InvalidInput, match="no interpolated image"):
+            IntegerNet(network(0, [4], skip=skip))
