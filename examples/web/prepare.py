@@ -37,7 +37,8 @@ def fetch_runtime(target: Path) -> None:
     if npm is None:
         sys.exit("npm is not on PATH. Install it (Debian: apt-get install npm), then run this again.")
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([npm, "pack", "--silent", f"onnxruntime-web@{VERSION}"], cwd=folder, check=True)
+        if subprocess.run([npm, "pack", "--silent", f"onnxruntime-web@{VERSION}"], cwd=folder).returncode != 0:
+            sys.exit(f"npm did not fetch onnxruntime-web@{VERSION}, for the reason above.")
         with tarfile.open(Path(folder, f"onnxruntime-web-{VERSION}.tgz")) as package:
             target.mkdir(exist_ok=True)
             for name in BUILDS:

@@ -247,6 +247,8 @@ def test_it_says_what_is_wrong_with_a_file(site: tuple[str, Path], tab: Browser,
     foreign = onnx.load(str(folder / "student.onnx"))
     del foreign.metadata_props[:]
     onnx.save(foreign, str(tmp_path / "foreign.onnx"))
+    foreign.metadata_props.add(key="memsr_quantized", value="memsr quantized network 2")
+    onnx.save(foreign, str(tmp_path / "integers.onnx"))
     Image.new("RGB", (9000, 10)).save(tmp_path / "wide.png")
     visit(tab, address)
     for name, words in {
@@ -254,6 +256,7 @@ def test_it_says_what_is_wrong_with_a_file(site: tuple[str, Path], tab: Browser,
         "broken.onnx": "broken.onnx is no ONNX file, or a damaged one",
         "half.onnx": "half.onnx is in float16",
         "foreign.onnx": "foreign.onnx is no plain network of memsrc",
+        "integers.onnx": "integers.onnx is in 8 bits",
         "wide.png": "wide.png has 9,000 x 10 pixels",
     }.items():
         choose(tab, tmp_path / name, "photo" if name[-4:] != "onnx" else "network")
