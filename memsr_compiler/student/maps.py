@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.student.crops import count_pixels
 from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.report import Kernel, LayerShrunk
 from memsr_compiler.student.statistics.distributed import share, sum_moments, sum_regression
@@ -17,6 +18,7 @@ from memsr_compiler.student.statistics.moments import Moments, Regression, pixel
 from memsr_compiler.student.statistics.survey import Survey, eq15_error, spectrum
 
 RIDGE = 1e-6
+ENOUGH = 100_000  # pixels: a map has few unknowns
 
 
 def describe_layers(
@@ -29,8 +31,10 @@ def describe_layers(
     """Describe each layer but the last beside the teacher's level.
 
     kernels   the student's, of every layer;  relus   how many channels of a layer are ReLUs of the teacher
-    inputs    batches (N, C, H, W);  seen   the survey of them, if there is one
+    inputs    batches (N, C, H, W);  seen   the survey of them, if there is one: then some of them are enough
     """
+    if seen is not None:
+        inputs = inputs[:: max(count_pixels(inputs) // ENOUGH, 1)]
     inner = teacher.levels[:-1]
     widths = [len(bias) for _, bias in kernels[:-1]]
     known = [Regression.none(w + 1, level.channels) for w, level in zip(widths, inner, strict=True)]

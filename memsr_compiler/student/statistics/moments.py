@@ -74,9 +74,7 @@ class Moments:
 def cross_taps(grid: TapGrid, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of targets (N, O, H, W), (O,), and of the taps times targets, (I, O): float64, as a `Regression` has them."""
     mean = targets.mean(dim=(0, 2, 3))
-    ones = torch.ones_like(targets[:, :1])
-    parts = grid.cross(torch.cat([targets - mean[:, None, None], ones], dim=1))
-    parts = parts.view(len(grid.mean) + 1, grid.size**2, -1)
+    parts = grid.cross(targets, mean).view(len(grid.mean) + 1, grid.size**2, -1)
     own = mean.double()
     total = parts[-1, grid.size**2 // 2, :-1] + grid.count * own
     read = (parts[:-1] + grid.mean[:, None, None] * parts[-1:]).flatten(0, 1)

@@ -37,8 +37,7 @@ class TapGrid:
     def of(images: Tensor, size: int) -> TapGrid:
         """Lay out images (N, C, H, W) for kernels of size x size."""
         mean = images.mean(dim=(0, 2, 3))
-        plane = _lay_out(images - mean[:, None, None], size // 2)
-        return TapGrid(plane, mean.double(), size)
+        return TapGrid(_lay_out(images, mean, size // 2), mean.double(), size)
 
     @property
     def count(self) -> int:
@@ -68,12 +67,14 @@ class TapGrid:
         whole = pairs.permute(4, 0, 2, 5, 1, 3).reshape(channels * size**2, -1)
         return whole - self._outside()
 
-    def cross(self, targets: Tensor) -> Tensor:
-        """Sums of tap times target (N, O, H, W) over all pixels, (I, O) float64."""
+    def cross(self, targets: Tensor, mean: Tensor) -> Tensor:
+        """Sums of tap times target (N, O, H, W), about their mean (O,), over all pixels, and of the taps.
+
+        (I, O + 1) float64
+        """
         size, channels = self.size, self.plane.shape[3]
         margin, width = size // 2, self.plane.shape[2]
-        plane = _lay_out(targets, margin, ones=False)
-        wanted = plane.flatten(0, 2)
+        wanted = _lay_out(targets, mean, margin).flatten(0, 2)
         total = self.plane.new_zeros(size, size * channels, wanted.shape[1], dtype=torch.float64)
         first = (size - 1 - margin) * channels
         for rows, windows in self._pieces():
@@ -132,12 +133,12 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def _lay_out(images: Tensor, margin: int, *, ones: bool = True) -> Tensor:
-    """Lay images out pixel by pixel, (N, H + 2 margin, W + 2 margin, C), perhaps with a channel of ones."""
+def _lay_out(images: Tensor, mean: Tensor, margin: int) -> Tensor:
+    """Lay images less a mean out pixel by pixel, (N, H + 2 margin, W + 2 margin, C + 1), with a channel of ones."""
     n, channels, height, width = images.shape
-    plane = images.new_zeros(n, height + 2 * margin, width + 2 * margin, channels + ones)
+    plane = images.new_zeros(n, height + 2 * margin, width + 2 * margin, channels + 1)
     inside = plane[:, margin : margin + height, margin : margin + width]
     inside[..., :channels] = images.permute(0, 2, 3, 1)
-    if ones:
-        inside[..., channels] = 1
+    inside[..., :channels] -= mean
+    inside[..., channels] = 1
     return plane
