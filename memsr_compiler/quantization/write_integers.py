@@ -19,7 +19,7 @@ from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.seal import seal
 from memsr_compiler.quantization.quantize import describe_integers
-from memsr_compiler.quantization.simulate import IntegerNet, Steps, weight_steps
+from memsr_compiler.quantization.simulate import IntegerNet, Steps, round_layer, weight_steps
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -63,15 +63,17 @@ class _Writer:
         below = image.scale
         for i, layer in enumerate(plain):
             name = f"layers.{i}"
-            weight, bias = layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()
-            value = self._convolve(name, value, below, weight, bias, weight_steps(layer.weight).double().numpy())
+            kernel, offset = layer.weight.detach(), layer.bias.detach()
+            weight, bias, products = (part.numpy() for part in round_layer(kernel, offset, below))
+            steps = weight_steps(kernel, offset, below).numpy()
+            value = self._convolve(name, value, weight, bias, steps, products)
             if i < last or info.image_skip:
                 value, below = self._round(value, self._network.steps(i), name), self._network.steps(i).scale
         shuffle = plain[last].shuffle
         if info.image_skip:
             repeat = np.repeat(np.eye(info.channels), shuffle**2, axis=0)[..., None, None]
-            zeros = np.zeros(len(repeat))
-            repeated = self._convolve("image_skip", pixels, image.scale, repeat, zeros, np.ones(len(repeat)))
+            none, ones = np.zeros(len(repeat)), np.ones(len(repeat))
+            repeated = self._convolve("image_skip", pixels, repeat, none, ones, ones * image.scale)
             repeated = self._round(repeated, image, "image_skip.repeated")
             self._node("Add", [value, repeated], "image_skip.sum")
             value = "image_skip.sum"
@@ -96,19 +98,16 @@ class _Writer:
         self,
         name: str,
         value: str,
-        scale: float,
         weight: NDArray[Any],
         bias: NDArray[Any],
         steps: NDArray[Any],
+        products: NDArray[Any],
     ) -> str:
-        """A convolution of what has steps of `scale`; its weights have those of its output channels."""
-        integers = np.rint(weight / steps[:, None, None, None]).astype(np.int8)
-        limits = np.iinfo(np.int32)
-        whole = np.clip(np.rint(bias / (steps * scale)), limits.min, limits.max).astype(np.int32)
+        """A convolution with these integers; weights and biases have steps for each output channel."""
         inputs = [
             value,
-            self._dequantize(f"{name}.weight", integers, steps, axis=0),
-            self._dequantize(f"{name}.bias", whole, steps * scale, axis=0),
+            self._dequantize(f"{name}.weight", weight.astype(np.int8), steps, axis=0),
+            self._dequantize(f"{name}.bias", bias.astype(np.int32), products, axis=0),
         ]
         k = weight.shape[-1]
         self._node("Conv", inputs, f"{name}.conv", kernel_shape=[k, k], pads=[k // 2] * 4)
