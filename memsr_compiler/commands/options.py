@@ -656,6 +656,35 @@ class QuantizeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The plain network that is written as TFLite; for 8 bits, the images that it is measured on."""
+
+    model: Annotated[
+        Path,
+        typer.Argument(help="A plain network: .onnx or .safetensors; or one that quantize wrote", metavar="MODEL"),
+    ]
+    out: Annotated[Path, option("What to write: .tflite", "--out", "-o", panel=OUTPUT, metavar="FILE.tflite")]
+    overwrite: Overwrite = False
+    dtype: Annotated[
+        Literal["float32", "float16", "int8"] | None,
+        option("Precision of the weights, in int8 of everything; default: float32, or the file's own", panel=OUTPUT),
+    ] = None
+    io: Annotated[
+        Literal["int8", "float32"], option("Of an int8 network: what goes in and comes out", panel=OUTPUT)
+    ] = "int8"
+    size: Annotated[
+        Size | None,
+        option("Take images of this size only; default: any", panel=OUTPUT, metavar="WxH", parser=parse_size),
+    ] = None
+    calibration: Annotated[
+        Path | None,
+        option("For int8: images to measure ranges on; default: those that ship", panel=IMAGES, metavar="DIR"),
+    ] = None
+    samples: Annotated[int, option("Crops to take from them", panel=IMAGES, metavar="N", min=1)] = 36
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class SimilarityOptions:
     """Networks that are compared, and the images for it."""
 
