@@ -234,7 +234,7 @@ class ConvertOptions:
     out: Annotated[
         Path | None,
         option(
-            "What to write: .onnx (and .cert.json beside it) or .safetensors; default: beside the input, "
+            "What to write: .onnx (and .cert.json beside it), .safetensors or .tflite; default: beside the input, "
             "teacher.plain.onnx",
             "--out",
             "-o",
@@ -450,7 +450,7 @@ class ShrinkOptions(StudentOptions):
     out: Annotated[
         Path | None,
         option(
-            "What to write: .onnx or .safetensors; default: beside the input, teacher.student.onnx",
+            "What to write: .onnx, .safetensors or .tflite; default: beside the input, teacher.student.onnx",
             "--out",
             "-o",
             panel=OUTPUT,

@@ -12,10 +12,13 @@ import torch
 from helpers.command_line import Run
 from helpers.litert import LiteRT
 from helpers.plain_nets import build, draw_image
+from helpers.teachers import write_teacher
 
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.quantization.quantize import quantize
+from memsr_compiler.runtime.runners import OrtNetwork
+from memsr_compiler.teachers.families.edsr import EDSR
 
 
 @pytest.fixture
@@ -72,6 +75,21 @@ def test_refusals_write_nothing(run: Run, student: Path, tmp_path: Path) -> None
         status, _, err = run("export", *arguments)
         assert status == 2 and words in err and err.count("\n") == 1, err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_convert_and_shrink_write_tflite(run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    teacher = write_teacher(EDSR(scale=2, blocks=1, channels=4, tail="conv"), tmp_path / "t.pt")
+    few = ("--width", 8, "--samples", 2, "--refit", 0)
+    for command, options in (("convert", ()), ("shrink", few)):
+        onnx, tflite = (tmp_path / f"{command}{ending}" for ending in (".onnx", ".tflite"))
+        for out in (onnx, tflite):
+            assert run(command, teacher, "--out", out, *options)[0] == 0
+        x = draw_image(build([8], [3, 3]), 9, 7)
+        assert torch.allclose(LiteRT(tflite)(x), OrtNetwork(onnx)(x), rtol=0, atol=1e-5)
+    assert not (tmp_path / "shrink.cert.json").exists()
+    status, _, err = run("convert", teacher, "--out", tmp_path / "h.tflite", "--dtype", "float16")
+    assert status == 2 and "memsrc export writes these" in err and not (tmp_path / "h.tflite").exists()
 
 
 def test_what_is_not_installed_is_named(run: Run, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
