@@ -30,6 +30,7 @@ from memsr_compiler.commands.options import (
     BenchOptions,
     ConvertOptions,
     EvalOptions,
+    ExportOptions,
     InspectOptions,
     PlainOrTeacherOptions,
     QuantizeOptions,
@@ -214,6 +215,19 @@ def models(talk: TalkOptions) -> None:
 def quantize(options: QuantizeOptions, talk: VerboseOptions) -> None:
     """Turn a float32 ONNX network into one of 8-bit integers; prints what it costs in PSNR and gains in time."""
     from memsr_compiler.commands.quantize import run
+
+    run(options, _talk(talk))
+
+
+@command(
+    app,
+    ExportOptions,
+    VerboseOptions,
+    epilog="Example: memsrc export student.onnx --out student.tflite --dtype int8 --calibration photos/",
+)
+def export(options: ExportOptions, talk: VerboseOptions) -> None:
+    """Write a plain network as a TFLite file, for phones: float32, float16, or integers of 8 bits."""
+    from memsr_compiler.commands.export import run
 
     run(options, _talk(talk))
 

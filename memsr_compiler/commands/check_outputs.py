@@ -20,6 +20,7 @@ MARK = b"<!-- written by memsr_compiler -->\n"  # ends pages and drawings
 _KEYS = {  # what is somewhere in files of ours
     ".onnx": (b"memsr_format", b"memsr_quantized"),
     ".safetensors": (b"memsr_format",),
+    ".tflite": (b"memsr_compiler",),
     ".json": (b"memsr certificate",),
     ".html": (MARK,),
     ".svg": (MARK,),

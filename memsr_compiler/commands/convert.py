@@ -24,6 +24,7 @@ from memsr_compiler.lowering.compile import Report, compile_to_plain
 from memsr_compiler.lowering.verify import check_certificate
 from memsr_compiler.plain.halves import LARGEST, LayerPeak
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.tflite.write import import_schema
 from memsr_compiler.torch_helpers import one_thread, torch_device
 from memsr_compiler.trace.trace import trace
 
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) -> None:
     """Read a teacher, compile it, write the plain network, and run that beside the teacher."""
     out = options.out or name_beside(teacher_options.teacher, ".plain.onnx")
-    if out.suffix not in (".onnx", ".safetensors"):
-        raise InvalidInput(f"{out}: a plain network is written as .onnx or .safetensors; name it so")
+    if out.suffix not in (".onnx", ".safetensors", ".tflite"):
+        raise InvalidInput(f"{out}: a plain network is written as .onnx, .safetensors or .tflite; name it so")
+    if out.suffix == ".tflite":
+        _require_tflite(options.dtype)
     if out.suffix == ".safetensors" and options.dtype != "float32":
         raise InvalidInput(f"--dtype {options.dtype} is for .onnx files; .safetensors keep the teacher's own precision")
     _check_calibration(options)
@@ -75,6 +78,15 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         _write_report(options.report, net, [("as read", graph), *steps], teacher_options.teacher.name, cost, judge)
         written.append(options.report)
     _tell(net, cost, passes, judge, written, talk)
+
+
+def _require_tflite(dtype: str) -> None:
+    """Raise InvalidInput for what `convert` does not write as TFLite, MemsrError where nothing writes it."""
+    if dtype != "float32":
+        raise InvalidInput(
+            f"--dtype {dtype}: of .tflite files memsrc export writes these, from the .onnx file; leave --dtype out"
+        )
+    import_schema()
 
 
 def _check_calibration(options: ConvertOptions) -> None:
@@ -165,12 +177,16 @@ class Judge:
 
 def _write(net: PlainNet, judge: Judge) -> list[Path]:
     """Write the network, if the judge allows it."""
+    from memsr_compiler.plain.tflite_model import export_tflite
     from memsr_compiler.plain.write import export_onnx, save_plain
 
-    if judge.out.suffix == ".safetensors":
+    if judge.out.suffix == ".onnx":
+        return list(export_onnx(net, judge.out, dtype=judge.options.dtype, judge=judge).files)
+    if judge.out.suffix == ".tflite":
+        export_tflite(net, judge.out, judge=judge)
+    else:
         save_plain(net, judge.out, judge=judge)
-        return [judge.out]
-    return list(export_onnx(net, judge.out, dtype=judge.options.dtype, judge=judge).files)
+    return [judge.out]
 
 
 def _write_report(

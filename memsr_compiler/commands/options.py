@@ -234,7 +234,7 @@ class ConvertOptions:
     out: Annotated[
         Path | None,
         option(
-            "What to write: .onnx (and .cert.json beside it) or .safetensors; default: beside the input, "
+            "What to write: .onnx (and .cert.json beside it), .safetensors or .tflite; default: beside the input, "
             "teacher.plain.onnx",
             "--out",
             "-o",
@@ -450,7 +450,7 @@ class ShrinkOptions(StudentOptions):
     out: Annotated[
         Path | None,
         option(
-            "What to write: .onnx or .safetensors; default: beside the input, teacher.student.onnx",
+            "What to write: .onnx, .safetensors or .tflite; default: beside the input, teacher.student.onnx",
             "--out",
             "-o",
             panel=OUTPUT,
@@ -653,6 +653,35 @@ class QuantizeOptions:
             callback=check_range,
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The plain network that is written as TFLite; for 8 bits, the images that it is measured on."""
+
+    model: Annotated[
+        Path,
+        typer.Argument(help="A plain network: .onnx or .safetensors; or one that quantize wrote", metavar="MODEL"),
+    ]
+    out: Annotated[Path, option("What to write: .tflite", "--out", "-o", panel=OUTPUT, metavar="FILE.tflite")]
+    overwrite: Overwrite = False
+    dtype: Annotated[
+        Literal["float32", "float16", "int8"] | None,
+        option("Precision of the weights, in int8 of everything; default: float32, or the file's own", panel=OUTPUT),
+    ] = None
+    io: Annotated[
+        Literal["int8", "float32"], option("Of an int8 network: what goes in and comes out", panel=OUTPUT)
+    ] = "int8"
+    size: Annotated[
+        Size | None,
+        option("Take images of this size only; default: any", panel=OUTPUT, metavar="WxH", parser=parse_size),
+    ] = None
+    calibration: Annotated[
+        Path | None,
+        option("For int8: images to measure ranges on; default: those that ship", panel=IMAGES, metavar="DIR"),
+    ] = None
+    samples: Annotated[int, option("Crops to take from them", panel=IMAGES, metavar="N", min=1)] = 36
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,7 @@ from memsr_compiler.runtime.runners import Provider, TorchNetwork
 from memsr_compiler.runtime.timing import make_timer
 from memsr_compiler.student.report import LayerShrunk, LevelsKept, ShrinkReport
 from memsr_compiler.student.statistics.distributed import join_processes
+from memsr_compiler.tflite.write import import_schema
 from memsr_compiler.torch_helpers import copy_module, torch_device
 
 BUILT = 256 << 20  # bytes of weights; a plain network with more is not built for the report's pictures
@@ -52,8 +53,10 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
         teacher_options = replace(teacher_options, teacher=find_plain_network())
         talk.say(f"{teacher_options.teacher}: the only plain network in this folder")
     out = options.out or name_beside(teacher_options.teacher, ".student.onnx")
-    if out.suffix not in (".onnx", ".safetensors"):
-        raise InvalidInput(f"{out}: a student is written as .onnx or .safetensors; name it so")
+    if out.suffix not in (".onnx", ".safetensors", ".tflite"):
+        raise InvalidInput(f"{out}: a student is written as .onnx, .safetensors or .tflite; name it so")
+    if out.suffix == ".tflite":
+        import_schema()  # raises now, not after the work
     if options.save is not None and options.save.suffix != ".safetensors":
         raise InvalidInput(f"{options.save}: --save writes .safetensors; name it so")
     files = [path for path in (out, options.save, options.report) if path is not None]
@@ -156,10 +159,13 @@ def _plain(teacher: Source, options: ShrinkOptions, tests: Sequence[TestImage]) 
 
 
 def _write(net: PlainNet, out: Path, options: ShrinkOptions, page: str) -> None:
+    from memsr_compiler.plain.tflite_model import export_tflite
     from memsr_compiler.plain.write import export_onnx, save_plain
 
     if out.suffix == ".onnx":
         export_onnx(net, out)
+    elif out.suffix == ".tflite":
+        export_tflite(net, out)
     else:
         save_plain(net, out)
     if options.save is not None:

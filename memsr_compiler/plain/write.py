@@ -78,7 +78,7 @@ def save_plain(net: PlainNet, path: str | PathLike[str], *, judge: Judge | None 
     dtype = next((name for name, known in TORCH.items() if known == own), None)
     if dtype is None:
         raise ExportError(f"{path}: weights of {own} are not stored, only {', '.join(TORCH)}. Use net.float().")
-    net, peaks = _fit(net, dtype)
+    net, peaks = fit(net, dtype)
     if judge is not None:
         judge(None, net, peaks)
     manifest, _, _ = describe(net, dtype, certificate_inside=True)
@@ -135,7 +135,7 @@ def export_onnx(
         raise ExportError(
             f"opset {opset} is not within {OPSETS[0]} to {OPSETS[-1]}. Use 17 unless a runtime wants another."
         )
-    net, peaks = _fit(net, dtype)
+    net, peaks = fit(net, dtype)
     manifest, proof, rounding = describe(net, dtype, certificate_inside=certificate == "inside")
     external = sum(manifest.sizes.values()) + len(manifest.certificate) > _INLINE_BYTES
     data, beside = path.with_name(path.name + ".data"), certificate_path(path)
@@ -169,7 +169,7 @@ def export_onnx(
     )
 
 
-def _fit(net: PlainNet, dtype: Dtype) -> tuple[PlainNet, tuple[LayerPeak, ...]]:
+def fit(net: PlainNet, dtype: Dtype) -> tuple[PlainNet, tuple[LayerPeak, ...]]:
     """The network as it is to be stored in a dtype, and for float16 the largest value of each layer."""
     if dtype != "float16":
         return net, ()

@@ -81,7 +81,7 @@ def quantize(
     arrays = [image.detach().cpu().float().numpy() for image in cut_batches(images, fixed_sizes(model))]
     with atomic_write_together([out]) as staged:
         _run_static(model, staged[0], arrays, source)
-        integer_model = _load(staged[0])
+        integer_model = load_model(staged[0])
         inner = round_convolutions(model, integer_model, arrays)
         describe_integers(integer_model, takes, cost, assumed, source)
         staged[0].write_bytes(seal(integer_model.SerializeToString(deterministic=True)))
@@ -102,7 +102,7 @@ def takes_of(metadata: Mapping[str, str]) -> Takes | None:
 
 def cost_of_quantized(path: str | Path) -> Cost | None:
     """Cost of the network that `quantize` made this file of; None where the file does not say, or is another's."""
-    metadata = {entry.key: entry.value for entry in _load(Path(path)).metadata_props}
+    metadata = {entry.key: entry.value for entry in load_model(Path(path)).metadata_props}
     numbers = [metadata.get(part.name, "") for part in fields(Cost)]
     known = QUANTIZED_KEY in metadata and all(number.isdecimal() and len(number) < 20 for number in numbers)
     return Cost(*map(int, numbers)) if known else None
@@ -115,7 +115,7 @@ def _read(path: Path) -> ModelProto:
     """The model without metadata, every convolution with a bias; what cannot be quantised is refused."""
     import onnx
 
-    model = _load(path)
+    model = load_model(path)
     nodes = model.graph.node
     if any(node.op_type in _INTEGER_OPS for node in nodes):
         raise InvalidInput(f"{path}: is quantised already; give the float32 network that it was made from")
@@ -142,7 +142,8 @@ def _copy(model: ModelProto) -> ModelProto:
     return copy
 
 
-def _load(path: Path) -> ModelProto:
+def load_model(path: Path) -> ModelProto:
+    """The ONNX model in a file, one of ours as it was written.  Raises InvalidInput."""
     import onnx
     from google.protobuf.message import DecodeError
 

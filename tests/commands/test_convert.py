@@ -210,7 +210,7 @@ def test_outputs_that_cannot_be_written(
     status, _, err = run("convert", teacher, "--out", tmp_path / "nowhere" / "plain.onnx")
     assert status == 2 and "does not exist" in err
     status, _, err = run("convert", teacher, "--out", tmp_path / "plain.txt")
-    assert status == 2 and ".onnx or .safetensors" in err
+    assert status == 2 and ".onnx, .safetensors or .tflite" in err
     before = sorted(tmp_path.iterdir())
 
     def full(*_: object) -> None:

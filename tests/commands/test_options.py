@@ -27,6 +27,7 @@ REQUIRED = {
     "eval": ("a.onnx",),
     "inspect": ("teacher.pt",),
     "quantize": ("a.onnx", "--out", "b.onnx"),
+    "export": ("a.onnx", "--out", "a.tflite"),
     "shrink": ("teacher.pt", "--out", "student.onnx"),
     "similarity": ("a.onnx", "b.onnx"),
     "sweep": ("teacher.pt",),

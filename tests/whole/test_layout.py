@@ -28,6 +28,8 @@ ONLY = {
     "torch.export": {"trace", "teachers"},
     "onnx": {"plain", "quantization", "runtime", "trace"},
     "onnxruntime": {"runtime", "quantization"},
+    "tflite": {"tflite"},
+    "flatbuffers": {"tflite"},
     "networkx": {"analysis", "ir"},
     "PIL": {"images", "reports"},
     "pyvips": {"images"},

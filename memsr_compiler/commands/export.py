@@ -1,0 +1,82 @@
+"""memsrc export: a plain network in, a TFLite file out."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.options import ExportOptions
+from memsr_compiler.commands.output import Talk
+from memsr_compiler.commands.student_common import read_material
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.locks import keep_temporary_files
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.read import is_quantized
+from memsr_compiler.plain.tflite_model import export_tflite, require_writable
+from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.quantization.quantize import quantize
+from memsr_compiler.quantization.tflite import export_integers
+from memsr_compiler.student.crops import batches
+from memsr_compiler.tflite.write import import_schema
+
+
+def run(options: ExportOptions, talk: Talk) -> None:
+    """Read a plain network, and write it as TFLite."""
+    if options.out.suffix != ".tflite":
+        raise InvalidInput(f"{options.out}: export writes TFLite; name it .tflite")
+    check_outputs([options.out], reads=[options.model], overwrite=options.overwrite)
+    import_schema()  # raises now, not after the work
+    size = None if options.size is None else (options.size.height, options.size.width)
+    quantized = is_quantized(options.model)
+    dtype = options.dtype or ("int8" if quantized else "float32")
+    _check_calibration(options, dtype, quantized)
+    if quantized:
+        if dtype != "int8":
+            raise InvalidInput(f"--dtype {dtype}: {options.model} is in 8 bits; give the network that it was made of")
+        export_integers(options.model, options.out, ends=options.io, size=size)
+    else:
+        net = load_plain(options.model, require_certificate=False)
+        require_writable(net.info, str(options.out))
+        if dtype == "int8":
+            _quantize(net, options, size, talk)
+        else:
+            export_tflite(net, options.out, dtype=dtype, size=size)
+    sizes = "any size" if options.size is None else f"{options.size} only"
+    ends = options.io if dtype == "int8" else "float32"
+    talk.json({"written": str(options.out), "bytes": options.out.stat().st_size, "dtype": dtype, "io": ends})
+    talk.say(f"written      {options.out}  ({dtype}; {ends} in and out, NHWC; images of {sizes})")
+
+
+def _check_calibration(options: ExportOptions, dtype: str, quantized: bool) -> None:
+    """Raise InvalidInput for options that say what nothing is done with."""
+    if dtype == "int8" and not quantized:
+        return
+    why = f"{options.model} is in 8 bits already" if quantized else f"nothing is measured for {dtype}"
+    for name, value, default in (
+        ("--calibration", options.calibration, None),
+        ("--samples", options.samples, ExportOptions.samples),
+        ("--seed", options.seed, ExportOptions.seed),
+    ):
+        if value != default:
+            raise InvalidInput(f"{name} {value}: {why}; leave {name} out")
+    if dtype != "int8" and options.io != ExportOptions.io:
+        raise InvalidInput(f"--io {options.io}: is for --dtype int8; others take and give float32; leave --io out")
+
+
+def _quantize(net: PlainNet, options: ExportOptions, size: tuple[int, int] | None, talk: Talk) -> None:
+    """Quantise as `memsrc quantize` does, and write that."""
+    takes = Takes(net.info.scale, net.info.channels, net.info.input_range)
+    material = read_material(options.calibration, takes, talk)
+    images = batches(material.inputs(takes), samples=options.samples, seed=options.seed)
+    with tempfile.TemporaryDirectory() as folder, talk.progress(2) as step:
+        exact, integers = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        step("quantising")
+        net.certificate = None
+        export_onnx(net, exact)
+        with keep_temporary_files():  # ONNX Runtime's
+            quantize(exact, integers, images, takes=takes, assumed=net.info.assumed)
+        step("writing")
+        export_integers(integers, options.out, ends=options.io, size=size)

@@ -1,0 +1,228 @@
+"""A plain network in 8 bits, from its ONNX file to TFLite: the same integers, steps and zeros.
+
+ONNX has activations in 0 to 255 here and TFLite in -128 to 127: every zero is 128 less.  Nothing is rounded anew, so
+both engines give the same but for how they round products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.files import atomic_write
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.tflite_model import EVERY_SIZE, Size, enlarge_size, order_channels
+from memsr_compiler.quantization.quantize import load_model, takes_of
+from memsr_compiler.tflite.model import Model, Steps, Tensor
+from memsr_compiler.tflite.write import RELU, SAME, to_bytes
+from memsr_compiler.version import VERSION
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+Ends = Literal["int8", "float32"]
+_MIDDLE = 128  # between ONNX's unsigned and TFLite's signed activations
+_MAKE_ONE = "give a file that memsrc quantize made of a plain network"
+
+
+def export_integers(source: str | Path, path: str | Path, *, ends: Ends = "int8", size: Size | None = None) -> None:
+    """Write a TFLite file of a plain network in 8 bits, as `quantize` writes them.
+
+    ends   of the image and of the output: their integers, or float32
+    size   height and width of the image; None: any
+
+    The file appears whole or not at all.  Raises InvalidInput for another file, and for one with other operators.
+    """
+    model = load_model(Path(source))
+    takes = takes_of({entry.key: entry.value for entry in model.metadata_props})
+    if takes is None:
+        raise InvalidInput(f"{source}: is no network in 8 bits of ours; {_MAKE_ONE}")
+    content = to_bytes(_Transcription(model, str(source), takes, size or EVERY_SIZE).write(ends), _describe(takes))
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def _describe(takes: Takes) -> str:
+    low, high = takes.input_range
+    return f"memsr_compiler {VERSION}; NHWC, values {low:g} to {high:g}, enlarges {takes.scale} times"
+
+
+class _Transcription:
+    """An ONNX model on its way to TFLite.
+
+    numbers   tensors of the new model by the names that ONNX has for them, integers or what they stand for
+    """
+
+    def __init__(self, model: ModelProto, source: str, takes: Takes, size: Size) -> None:
+        from onnx import numpy_helper
+
+        self.source, self.takes, self.size = source, takes, size
+        self.graph = model.graph
+        self.stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        self.makers = {node.output[0]: node for node in model.graph.node}
+        self.readers = {name: node for node in model.graph.node for name in node.input}
+        self.numbers: dict[str, int] = {}
+        self.scales: dict[str, int] = {}
+        low, high = takes.input_range
+        self.model = Model(
+            metadata={"memsr": f"scale={takes.scale}\nchannels={takes.channels}\ninput_range={low} {high}\n"}
+        )
+
+    def write(self, ends: Ends) -> Model:
+        """The TFLite network."""
+        words = {"Conv": self._convolve, "Add": self._add, "DepthToSpace": self._shuffle}
+        image = self.graph.input[0].name
+        self._start(image, ends)
+        for node in self.graph.node:
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                self._pass_on(node)
+            elif node.op_type == "Relu":  # part of the convolution before it
+                self.numbers[node.output[0]] = self._number(node.input[0])
+                self.scales[node.output[0]] = self.scales[node.input[0]]
+            elif node.op_type in words:
+                words[node.op_type](node)
+            else:
+                self._refuse(node, f"is not among {', '.join(words)} and Relu")
+        self._end(self._number(self.graph.output[0].name), ends)
+        return self.model
+
+    def _start(self, image: str, ends: Ends) -> None:
+        steps = self._steps_after(image)
+        shape = (1, *self.size, self.takes.channels)
+        if ends == "float32":
+            start = self.model.add(Tensor("image", "float32", shape))
+            value = self.model.compute("QUANTIZE", [start], Tensor("image.integers", "int8", shape, steps=steps))
+        else:
+            start = value = self.model.add(Tensor("image", "int8", shape, steps=steps))
+        self.model.image = start
+        self.numbers[image], self.scales[image] = value, 1
+
+    def _end(self, value: int, ends: Ends) -> None:
+        last = self.model.tensors[value]
+        if ends == "float32":
+            value = self.model.compute("DEQUANTIZE", [value], Tensor("upscaled", "float32", last.shape))
+        self.model.upscaled = value
+
+    def _pass_on(self, node: NodeProto) -> None:
+        """Give what is only looked at otherwise the tensor that it comes from."""
+        if node.input[0] in self.numbers:
+            self.numbers[node.output[0]] = self.numbers[node.input[0]]
+            self.scales[node.output[0]] = self.scales[node.input[0]]
+
+    def _convolve(self, node: NodeProto) -> None:
+        image = self._number(node.input[0])
+        options = _attributes(node)
+        weight, step = self._integers(node, 1)
+        bias, _ = self._integers(node, 2)
+        side = weight.shape[-1]
+        if weight.shape[2] != side or side % 2 == 0 or list(options.get("pads", [0] * 4)) != [side // 2] * 4:
+            self._refuse(node, "does not pad an odd square kernel by (k - 1) / 2")
+        if (
+            any(n != 1 for key in ("strides", "dilations") for n in options.get(key, [1]))
+            or options.get("group", 1) != 1
+        ):
+            self._refuse(node, "has strides, dilations or groups")
+        result = node.output[0]
+        relu = self._reader(result) == "Relu"
+        steps = self._steps_after(self.readers[result].output[0] if relu else result)
+        relu = relu or (steps.zero[0] == -_MIDDLE)  # ONNX Runtime leaves out a ReLU that the integers' end makes
+        shuffle = self._shuffle_after(result)
+        step = np.broadcast_to(step, len(weight)).astype(np.float32)
+        kernel, offset = order_channels(weight, bias, shuffle)
+        _, step = order_channels(weight, step, shuffle)
+        read = self.model.tensors[image].steps
+        assert read is not None, "what a convolution reads has steps"
+        scale = self.scales[node.input[0]]
+        products, none = step * np.float32(read.step[0]), [0] * len(step)
+        value = self.model.compute(
+            "CONV_2D",
+            [
+                image,
+                self.model.store(node.input[1], kernel, Steps(step.tolist(), none)),
+                self.model.store(
+                    node.input[2],
+                    offset,
+                    Steps(products.tolist(), none),
+                ),
+            ],
+            Tensor(result, "int8", (1, *enlarge_size(self.size, scale), len(weight)), steps=steps),
+            padding=SAME,
+            stride_w=1,
+            stride_h=1,
+            dilation_w=1,
+            dilation_h=1,
+            activation=RELU * relu,
+        )
+        self.numbers[result], self.scales[result] = value, scale
+
+    def _add(self, node: NodeProto) -> None:
+        first, second = (self._number(name) for name in node.input)
+        result = node.output[0]
+        shape = self.model.tensors[first].shape
+        value = self.model.compute(
+            "ADD", [first, second], Tensor(result, "int8", shape, steps=self._steps_after(result)), activation=0
+        )
+        self.numbers[result], self.scales[result] = value, self.scales[node.input[0]]
+
+    def _shuffle(self, node: NodeProto) -> None:
+        value, factor = self._number(node.input[0]), _attributes(node).get("blocksize", 1)
+        if _attributes(node).get("mode", b"DCR") != b"CRD":
+            self._refuse(node, "is no pixel shuffle, whose mode is CRD")
+        before = self.model.tensors[value]
+        result = node.output[0]
+        scale = self.scales[node.input[0]] * factor
+        shape = (1, *enlarge_size(self.size, scale), before.shape[-1] // factor**2)
+        self.numbers[result] = self.model.compute(
+            "DEPTH_TO_SPACE", [value], Tensor(result, "int8", shape, steps=before.steps), block_size=factor
+        )
+        self.scales[result] = scale
+
+    # -- looking around in the ONNX graph ----------------------------------------------------------------------
+
+    def _number(self, name: str) -> int:
+        if name not in self.numbers:
+            raise InvalidInput(f"{self.source}: '{name}' is not computed in 8 bits from the image; {_MAKE_ONE}")
+        return self.numbers[name]
+
+    def _integers(self, node: NodeProto, place: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Stored integers that a node reads, and their steps."""
+        maker = self.makers.get(node.input[place]) if len(node.input) > place else None
+        if maker is None or maker.op_type != "DequantizeLinear" or maker.input[0] not in self.stored:
+            self._refuse(node, "has weights or biases that are not in 8 bits")
+        integers, step, zero = (self.stored[name] for name in maker.input)
+        if integers.dtype not in (np.int8, np.int32) or zero.any():
+            self._refuse(node, "has weights that are not symmetric")
+        return integers, step.reshape(-1)
+
+    def _steps_after(self, name: str) -> Steps:
+        """Steps of a value's integers."""
+        node = self.readers.get(name)
+        if node is None or node.op_type != "QuantizeLinear":
+            raise InvalidInput(f"{self.source}: '{name}' is not in 8 bits; {_MAKE_ONE}")
+        step, zero = (self.stored[entry] for entry in node.input[1:])
+        if zero.dtype != np.uint8 or step.size != 1:
+            raise InvalidInput(f"{self.source}: '{name}' is not in unsigned 8 bits with one step; {_MAKE_ONE}")
+        return Steps([float(step)], [int(zero) - _MIDDLE])
+
+    def _reader(self, name: str) -> str:
+        return str(self.readers[name].op_type) if name in self.readers else ""
+
+    def _shuffle_after(self, name: str) -> int:
+        """The factor of the pixel shuffle that a convolution's channels go to, perhaps through a sum; 1: none."""
+        while self._reader(name) in ("Relu", "QuantizeLinear", "DequantizeLinear", "Add"):
+            name = self.readers[name].output[0]
+        return int(_attributes(self.readers[name]).get("blocksize", 1)) if self._reader(name) == "DepthToSpace" else 1
+
+    def _refuse(self, node: NodeProto, reason: str) -> NoReturn:
+        raise InvalidInput(f"{self.source}: {node.name}: {node.op_type} {reason}; {_MAKE_ONE}")
+
+
+def _attributes(node: NodeProto) -> Mapping[str, Any]:
+    from onnx import helper
+
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -1,0 +1,1 @@
+"""TFLite files: a network's tensors and operators, and how they are written."""

@@ -1,0 +1,87 @@
+"""Networks in 8 bits as TFLite: LiteRT gives, integer by integer, what ONNX Runtime gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from helpers.litert import LiteRT
+from helpers.plain_nets import build, draw_image
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.quantization.quantize import quantize
+from memsr_compiler.quantization.tflite import Ends, export_integers
+from memsr_compiler.runtime.runners import OrtNetwork
+
+
+def in_8_bits(net: PlainNet, folder: Path) -> Path:
+    export_onnx(net, folder / "net.onnx")
+    takes = Takes(net.scale, net.info.channels, net.info.input_range)
+    images = [draw_image(net, 24, 24, seed) for seed in range(3)]
+    quantize(folder / "net.onnx", folder / "int8.onnx", images, takes=takes)
+    return folder / "int8.onnx"
+
+
+@pytest.mark.parametrize("ends", ["int8", "float32"])
+@pytest.mark.parametrize(
+    "net",
+    [
+        build([8, 8], [3, 3, 3]),
+        build([8, 8], [3, 3, 3], image_skip="nearest"),
+        build([9, 5], [5, 1, 3], scale=3, channels=1, image_skip="nearest", input_range=(0.0, 255.0)),
+        build([6], [3, 3], scale=1),
+        build([6, 7], [3, 3, 3], scale=4, early=2, input_range=(-1.0, 1.0)),
+    ],
+    ids=["x2", "image outside", "grey, 0 to 255", "x1", "stages"],
+)
+def test_litert_gives_the_integers_of_onnx_runtime(net: PlainNet, ends: Ends, tmp_path: Path) -> None:
+    path = in_8_bits(net, tmp_path)
+    export_integers(path, tmp_path / "int8.tflite", ends=ends)
+    network, reference = LiteRT(tmp_path / "int8.tflite"), OrtNetwork(path)
+    for size in ((1, 1), (5, 8), (20, 33)):
+        x = draw_image(net, *size, seed=9)
+        expected = reference(x)
+        peak = float(expected.abs().max())
+        step = float(network.interpreter.get_tensor_details()[network.upscaled["index"]]["quantization"][0])
+        difference = (network(x) - expected).abs()
+        assert float(difference.mean()) <= 0.01 * (step or peak / 255)  # a product at .5 may be rounded either way
+        assert float(difference.max()) <= 1.01 * (step or peak / 127)
+
+
+def test_integers_go_in_and_come_out(tmp_path: Path) -> None:
+    path = in_8_bits(build([8], [3, 3]), tmp_path)
+    export_integers(path, tmp_path / "a.tflite", size=(6, 10))
+    export_integers(path, tmp_path / "b.tflite", ends="float32")
+    integers, floats = LiteRT(tmp_path / "a.tflite"), LiteRT(tmp_path / "b.tflite")
+    assert integers.ops == ["CONV_2D", "CONV_2D", "DEPTH_TO_SPACE"]
+    assert floats.ops == ["QUANTIZE", *integers.ops, "DEQUANTIZE"]
+    assert list(integers.image["shape"]) == [1, 6, 10, 3]
+    weights = [d for d in integers.interpreter.get_tensor_details() if len(d["quantization_parameters"]["scales"]) > 1]
+    assert len(weights) == 4  # kernels and biases, a step for each channel
+
+
+def test_other_networks_are_refused_by_operator(tmp_path: Path) -> None:
+    path = in_8_bits(build([8], [3, 3]), tmp_path)
+    model = onnx.load(path)
+    (shuffle,) = (node for node in model.graph.node if node.op_type == "DepthToSpace")
+    shuffle.op_type, shuffle.name = "SpaceToDepth", "down"
+    del shuffle.attribute[:]
+    shuffle.attribute.append(onnx.helper.make_attribute("blocksize", 2))
+    _save(model, tmp_path / "other.onnx")
+    with pytest.raises(InvalidInput, match=r"down: SpaceToDepth is not among Conv, Add, DepthToSpace and Relu"):
+        export_integers(tmp_path / "other.onnx", tmp_path / "net.tflite")
+    export_onnx(build([8], [3, 3]), tmp_path / "float.onnx")
+    with pytest.raises(InvalidInput, match="is no network in 8 bits of ours"):
+        export_integers(tmp_path / "float.onnx", tmp_path / "net.tflite")
+    assert not (tmp_path / "net.tflite").exists()
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    from memsr_compiler.plain.seal import seal
+
+    del model.metadata_props[-1]
+    path.write_bytes(seal(model.SerializeToString(deterministic=True)))
