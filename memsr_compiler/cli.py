@@ -198,7 +198,7 @@ def upscale(options: UpscaleOptions, reading: ReadingOptions, talk: TalkOptions)
     run(options, reading, _talk(talk))
 
 
-@command(app, TalkOptions, epilog="Example: memsrc upscale photo.jpg large.png --model x4-small")
+@command(app, TalkOptions, epilog="Example: memsrc models --json")
 def models(talk: TalkOptions) -> None:
     """List the students that ship: what they reach, what they cost, whose weights they come from."""
     from memsr_compiler.commands.named_models import run
