@@ -27,7 +27,7 @@ from machine import machine
 from networks import plain
 from torch import Tensor, nn
 
-from memsr_compiler import compile_to_plain, export_onnx, load_plain, load_teacher
+from memsr_compiler import compile_to_plain, export_onnx, load_model, load_teacher
 from memsr_compiler.evaluation.bench import time_in_turns
 from memsr_compiler.evaluation.memory import peak_memory
 from memsr_compiler.plain.network import PlainNet
@@ -50,8 +50,7 @@ def networks() -> dict[str, nn.Module]:
     by_name: dict[str, nn.Module] = {
         "shipped teacher, EDSR 8x32": shipped,
         "its plain network": compile_to_plain(shipped),
-        "student, 32 channels": load_plain(EXAMPLES / "student_32_x2.safetensors"),
-        "student, 16 channels": load_plain(EXAMPLES / "student_16_x2.safetensors"),
+        "student, x2-small": load_model("x2-small"),
         "EDSR-baseline, 16x64": EDSR(scale=2, blocks=16, channels=64),
         "Teacher-M, one-conv tail": teacher_m,
         "its plain network ": compile_to_plain(teacher_m),

@@ -16,7 +16,7 @@ from skimage import data
 
 from memsr_compiler import Upscaler
 
-MODEL = Path(__file__).parent / "student_16_x2.safetensors"
+MODEL = "x2-small"  # memsrc models lists those that ship
 
 
 def on_disk(path: Path, height: int, width: int) -> np.memmap:

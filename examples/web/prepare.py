@@ -2,7 +2,7 @@
 
     python examples/web/prepare.py [STUDENT]
 
-STUDENT   a plain network's file; by default one that ships
+STUDENT   a plain network's file; by default one that ships, x2-small
 
 Writes runtime/ and student.onnx here.  Then: python -m http.server --directory examples/web
 """
@@ -16,10 +16,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from memsr_compiler import export_onnx, load_plain
+from memsr_compiler import export_onnx, load_model, load_plain
 
 HERE = Path(__file__).parent
-SHIPPED = HERE.parent / "student_16_x2.safetensors"
 VERSION = "1.30.0"
 BUILDS = (
     "ort.wasm.min.mjs",
@@ -47,11 +46,12 @@ def fetch_runtime(target: Path) -> None:
                 (target / name).write_bytes(content.read())
 
 
-def main(student: Path) -> None:
+def main(student: Path | None) -> None:
     fetch_runtime(HERE / "runtime")
-    export_onnx(load_plain(student, require_certificate=False), HERE / "student.onnx", certificate="inside")
+    net = load_model("x2-small") if student is None else load_plain(student, require_certificate=False)
+    export_onnx(net, HERE / "student.onnx", certificate="inside")
     print(f"written: {HERE / 'runtime'}, {HERE / 'student.onnx'}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else SHIPPED)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from memsr_compiler.models.catalogue import find_model, list_models
+from memsr_compiler.models.catalogue import find_file, list_models
 
 if TYPE_CHECKING:
     from memsr_compiler.commands.output import Talk
@@ -15,19 +14,13 @@ if TYPE_CHECKING:
 
 Network = TypeVar("Network", str, Path)
 
-_NAME = re.compile(r"x\d+-[a-z0-9-]+")  # x2-small, x4-medium-int8
 _TESTS = ("Set5", "Set14", "B100")
 _COLUMNS = ("name", "enlarges", "layers", "parameters", "multiply-adds", *_TESTS, "licence")
 
 
 def find_network(value: Network) -> Network:
-    """The file of a network that ships, for its name; all else as it is, and files before names.
-
-    Raises InvalidInput for what is like a name and none.
-    """
-    if not _NAME.fullmatch(str(value)) or Path(value).exists():
-        return value
-    return type(value)(find_model(str(value)).path)
+    """The file of a network, by its name or as it is.  Raises InvalidInput for what is like a name and none."""
+    return type(value)(find_file(str(value)))
 
 
 def find_networks(values: Sequence[Network]) -> list[Network]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ DEFAULT = "x2-small"
 """The network that `memsrc upscale` takes where none is named."""
 
 _FOLDER = Path(__file__).parent
+_NAME = re.compile(r"x\d+-[a-z0-9-]+")  # x2-small, x4-medium-int8
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,14 @@ def find_model(name: str) -> ShippedModel:
         meant = f"; did you mean {near[0]}?" if near else "."
         raise InvalidInput(f"{name}: no network of that name ships{meant} There are {', '.join(models)}.")
     return models[name]
+
+
+def find_file(path: str) -> str:
+    """The file of a network that ships, for its name; all else as it is, and files before names.
+
+    Raises InvalidInput for what is like a name and none.
+    """
+    return str(find_model(path).path) if _NAME.fullmatch(path) and not Path(path).exists() else path
 
 
 def load_model(name: str) -> PlainNet:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.models.catalogue import find_file
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.read import PlainFile, read_plain_file
 from memsr_compiler.quantities import Amount, count, size_in_bytes
@@ -59,7 +60,7 @@ class Upscaler:
     ) -> None:
         """Take a network, and say in how much memory and where it runs.
 
-        model        a plain network, its file, or what has been read of that
+        model        a plain network, its file, what has been read of that, or the name of one that ships: "x2-small"
         max_memory   bytes, or "64MB"; None: as bands of 32 rows take, or as this machine has
         columns      pixels that are processed side by side, at most, the halo not counted; None: as the limit has it
         threads      of the processor; None: one for each core, at most 8
@@ -230,7 +231,7 @@ class _Engines:
 def _open(model: PlainNet | PlainFile | str | PathLike[str]) -> tuple[PlainInfo, tuple[Layer, ...]]:
     """The network's info and layers.  Raises InvalidInput for what is no plain network."""
     if isinstance(model, (str, PathLike)):
-        model = read_plain_file(model, require_certificate=False)
+        model = read_plain_file(find_file(os.fspath(model)), require_certificate=False)
     if isinstance(model, PlainFile):
         return model.manifest.info, _layers_in(model)
     from memsr_compiler.plain.network import PlainNet  # with torch, which a file is run without

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from helpers.command_line import Run
 
+from memsr_compiler.models.catalogue import find_model
+
 pytest.importorskip("yaml")
 
 MANY = ",".join(["*{0}"] * 9)
@@ -49,7 +51,7 @@ def test_networks_and_images_are_read_from_files_alone(
     os.mkfifo("pipe")
     Path("folder").mkdir()
     Path("link").symlink_to("link")
-    network = Path(__file__).parents[2] / "examples" / "student_16_x2.safetensors"
+    network = find_model("x2-small").path
     words = {"WHAT": what, "NETWORK": network, "IMAGE": "image.png"}
     before = sorted(tmp_path.iterdir())
     refuse(run, *(words.get(word, word) for word in command.split()), named="")

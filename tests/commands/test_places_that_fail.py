@@ -12,10 +12,11 @@ import pytest
 from helpers.command_line import Run
 
 from memsr_compiler import cli
+from memsr_compiler.models.catalogue import find_model
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="takes the devices of Linux")
 
-STUDENT = Path(__file__).parents[2] / "examples" / "student_16_x2.safetensors"
+STUDENT = find_model("x2-small").path
 FULL = "memsrc: standard output: No space left on device\n"
 
 

@@ -16,13 +16,14 @@ pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
 from memsr_compiler import Upscaler, compile_to_plain
 from memsr_compiler.images.streams import RowFile
+from memsr_compiler.models.catalogue import find_model
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.runtime.upscale_file import ByBands, RowEngine, WholeFrame, enlarge_file
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
 
-STUDENT = Path(__file__).parents[2] / "examples" / "student_16_x2.safetensors"
+STUDENT = find_model("x2-small").path
 PLTE = np.random.default_rng(3).integers(0, 256, (256, 3)).astype(np.uint8)
 
 

@@ -17,8 +17,9 @@ from helpers.command_line import Run
 from typer.main import get_command
 
 import memsr_compiler
-from memsr_compiler import cli, export_onnx, load_plain
+from memsr_compiler import cli
 from memsr_compiler.images.files import read_image, sample_photographs, write_image
+from memsr_compiler.models.catalogue import find_model
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -109,7 +110,7 @@ def test_the_python_on_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "examples").mkdir()
     for place in ("examples/edsr_8x32_x2.pt", "teacher.pt"):
         shutil.copy(ROOT / "examples" / "edsr_8x32_x2.pt", place)
-    export_onnx(load_plain(ROOT / "examples" / "student_16_x2.safetensors", require_certificate=False), "student.onnx")
+    shutil.copy(find_model("x2-small").path, "student.onnx")
     full, little = memsr_compiler.shrink, [sample_photographs()[0][:96, :96]]
     monkeypatch.setattr(
         memsr_compiler, "shrink", lambda model, **options: full(model, calibration=little, refit=0, **options)
