@@ -239,7 +239,7 @@ def test_a_student_for_eight_bits(run: Run, distill: Command, photographs: Path,
 def test_eight_bits_begin_from_new_weights_where_told(run: Run, distill: Command, tmp_path: Path) -> None:
     starts = []
     for init in ("as-is", "he"):
-        status, out, err = run(*distill(init, "--int8", "--lambda", 0, "--init", init, "--steps", 1, "--json"))
+        status, _, err = run(*distill(init, "--int8", "--lambda", 0, "--init", init, "--steps", 1, "--json"))
         assert status == 0, err
         starts.append(load_plain(tmp_path / init / "student.safetensors")[0].weight)
     assert not torch.allclose(starts[0], starts[1], atol=0.05)
