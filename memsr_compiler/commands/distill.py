@@ -116,6 +116,7 @@ def _for_integers(student: PlainNet, options: DistillOptions) -> QuantizationAwa
     """The student in 8 bits; its ranges are at first those of the photographs that ship."""
     if options.weight:
         raise InvalidInput("--int8 with --lambda: features are compared in floating point; give --lambda 0")
+    restart(student, options.init, options.seed)
     info = student.info
     integers = IntegerNet(student)
     images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)

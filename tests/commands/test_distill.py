@@ -236,6 +236,15 @@ def test_a_student_for_eight_bits(run: Run, distill: Command, photographs: Path,
     assert whole == parts
 
 
+def test_eight_bits_begin_from_new_weights_where_told(run: Run, distill: Command, tmp_path: Path) -> None:
+    starts = []
+    for init in ("as-is", "he"):
+        status, _, err = run(*distill(init, "--int8", "--lambda", 0, "--init", init, "--steps", 1, "--json"))
+        assert status == 0, err
+        starts.append(load_plain(tmp_path / init / "student.safetensors")[0].weight)
+    assert not torch.allclose(starts[0], starts[1], atol=0.05)
+
+
 def test_eight_bits_do_without_features(run: Run, distill: Command, tmp_path: Path) -> None:
     status, _, err = run(*distill("run", "--int8", "--lambda", 0.3))
     assert status == 2 and "--int8 with --lambda" in err and err.count("\n") == 1
