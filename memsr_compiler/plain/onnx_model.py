@@ -83,7 +83,8 @@ def _nodes(manifest: Manifest) -> Iterator[NodeProto]:
         if manifest.info.image_skip == REPEATED and i == len(manifest.layers) - 1:
             repeated = "image_skip.repeated"
             yield helper.make_node("Conv", ["image", "image_skip.weight"], [repeated], repeated, kernel_shape=[1, 1])
-            inputs, value = [value, repeated], "image_skip.sum"
+            # In this order: ONNX Runtime computes a sum's last operand first, and would hold this one all along.
+            inputs, value = [repeated, value], "image_skip.sum"
             yield helper.make_node("Add", inputs, [value], value)
         if layer.shuffle > 1:
             inputs, value = [value], f"layers.{i}.shuffle"

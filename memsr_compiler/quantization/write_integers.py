@@ -75,7 +75,7 @@ class _Writer:
             none, ones = np.zeros(len(repeat)), np.ones(len(repeat))
             repeated = self._convolve("image_skip", pixels, repeat, none, ones, ones * image.scale)
             repeated = self._round(repeated, image, "image_skip.repeated")
-            self._node("Add", [value, repeated], "image_skip.sum")
+            self._node("Add", [repeated, value], "image_skip.sum")
             value = "image_skip.sum"
         value = self._round(value, image, "result")
         if shuffle > 1:
