@@ -9,7 +9,7 @@ from typing import Any
 
 from memsr_compiler.errors import InvalidInput
 
-_TEACHERS = (".pt", ".pth", ".ckpt", ".pt2", ".safetensors", ".onnx")
+_TEACHERS = (".pt", ".pth", ".ckpt", ".pt2", ".safetensors", ".onnx", ".tflite")
 _PLAIN = "plain.onnx"
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 

@@ -26,12 +26,13 @@ def set_image_aside(traced: Traced) -> Traced:
     traced   y = f(x) + nearest(x), the sum before the last pixel shuffle or after it
     """
     graph = traced.graph
-    last = end = graph[graph.output]
-    if isinstance(end, ir.PixelShuffle):
-        last = graph[end.inputs[0]]
+    last = graph[graph.output]
+    shuffle = list[ir.Op]()
+    while isinstance(last, (ir.PixelShuffle, ir.Select)):  # of TFLite's channels, in another order
+        shuffle.insert(0, last)
+        last = graph[last.inputs[0]]
     if traced.image_skip is not None or not isinstance(last, ir.Sum):
         return traced
-    shuffle = [end] if last is not end else []
     for total in _list_sums(graph, last):
         for image in total.inputs:
             rest = list(total.inputs)
@@ -51,8 +52,11 @@ def _list_sums(graph: ir.Graph, total: ir.Sum) -> Iterator[ir.Sum]:
 
 def _end_at(graph: ir.Graph, value: str, shuffle: list[ir.Op]) -> ir.Graph:
     """The part of the graph that makes a value, and the shuffle of it."""
-    ops = [*graph, *(replace(op, name="shuffled", inputs=(value,)) for op in shuffle)]
-    return _prune(ops, ops[-1].name if shuffle else value)
+    ops = list(graph)
+    for i, op in enumerate(shuffle):
+        ops.append(replace(op, name=f"shuffled.{i}", inputs=(value,)))
+        value = ops[-1].name
+    return _prune(ops, value)
 
 
 def _is_image(part: ir.Graph, whole: ir.Graph) -> bool:

@@ -75,7 +75,7 @@ def read_teacher(
     input_range: Range | None = None,
     probe: bool = True,
 ) -> Teacher:
-    """The teacher in a .pt, .pth, .ckpt, .safetensors, .pt2 or .onnx file.
+    """The teacher in a .pt, .pth, .ckpt, .safetensors, .pt2, .onnx or .tflite file.
 
     arch          the name of a family, or `package.module:factory` to call your code; None: recognise the
                   keys
@@ -90,8 +90,8 @@ def read_teacher(
 
     What is assumed is listed in the teacher's `assumed`. Weights are loaded strictly. Raises InvalidInput, its
     subclass RefusedPickle if reading would execute code, each saying what is wrong with the file and what to do, also
-    where a family's network restores no photograph however it is read; UnsupportedModel for an ONNX graph that cannot
-    be read.
+    where a family's network restores no photograph however it is read; UnsupportedModel for an ONNX or TFLite graph
+    that cannot be read.
     """
     path = Path(path)
     try:
@@ -116,12 +116,15 @@ def _load(
     input_range: Range | None,
 ) -> Readings:
     kind = _kind(path, data)
-    if kind in ("pt2", "onnx"):
+    if kind in ("pt2", "onnx", "tflite"):
         if arch is not None or prefix:
             option = "--prefix" if arch is None else "--arch"
             raise InvalidInput(f"is {kind}, which holds the network itself. Leave {option} out.")
         if kind == "onnx":
             require_seal(io.BytesIO(data))
+        if kind == "tflite":
+            network, stated = _load_tflite(data)
+            return read_module(network, {}, Remarks(input_range=stated), input_range)
         remarks = _plain_remarks(path)
         network = _load_pt2(data, allow_pickle) if kind == "pt2" else _load_onnx(path)
         return read_module(network, {}, remarks, input_range)
@@ -159,7 +162,9 @@ def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
 
 
 def _kind(path: Path, data: bytes) -> str:
-    """Kind of content: torch, safetensors, pt2 or onnx.  Raises InvalidInput for anything else."""
+    """Kind of content: torch, safetensors, pt2, onnx or tflite.  Raises InvalidInput for anything else."""
+    if data[4:8] == b"TFL3" or path.suffix == ".tflite":  # before others: what comes first is an offset, any number
+        return "tflite"
     if data.startswith(archive.MAGIC):
         return _zip_kind(data)
     if data.startswith(b"\x80"):
@@ -180,8 +185,8 @@ def _kind(path: Path, data: bytes) -> str:
             "is a tar archive, as PyTorch before 0.2 wrote. Load and save it with a PyTorch from between."
         )
     raise InvalidInput(
-        "is in no format known here. Give a PyTorch checkpoint (.pt, .pth, .ckpt), a .safetensors, a .pt2 or "
-        "an .onnx file."
+        "is in no format known here. Give a PyTorch checkpoint (.pt, .pth, .ckpt), a .safetensors, a .pt2, "
+        "an .onnx or a .tflite file."
     )
 
 
@@ -278,6 +283,13 @@ def _load_onnx(path: Path) -> nn.Module:
     from memsr_compiler.trace.onnx.reader import load_onnx
 
     return load_onnx(path).eval()
+
+
+def _load_tflite(data: bytes) -> tuple[nn.Module, Range | None]:
+    from memsr_compiler.trace.tflite.reader import load_tflite
+
+    network, stated = load_tflite(data)
+    return network.eval(), stated
 
 
 def import_factory(arch: str) -> Callable[..., object]:

@@ -64,7 +64,7 @@ def import_schema() -> ModuleType:
         import flatbuffers  # noqa: F401
         import tflite
     except ImportError:
-        raise MemsrError(say_missing("the tflite package", "writes TFLite files", "tflite")) from None
+        raise MemsrError(say_missing("the tflite package", "reads and writes TFLite files", "tflite")) from None
     schema: ModuleType = tflite
     return schema
 

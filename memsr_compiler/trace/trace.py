@@ -55,12 +55,13 @@ class Sample(NamedTuple):
 
 
 class GraphModule(nn.Module):
-    """A graph as a module: what the ONNX reader gives.  (N, C, H, W) -> (N, C', s H, s W)."""
+    """A graph as a module: what the readers of files give.  (N, C, H, W) -> (N, C', s H, s W)."""
 
-    def __init__(self, graph: ir.Graph, image_skip: ImageSkip | None = None) -> None:
+    def __init__(self, graph: ir.Graph, image_skip: ImageSkip | None = None, reader: str = "onnx") -> None:
         super().__init__()
         self.graph = graph
         self.image_skip = image_skip
+        self.reader = reader
 
     def forward(self, x: Tensor) -> Tensor:
         y = run(self.graph, x)
@@ -80,7 +81,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     """
     if isinstance(model, GraphModule):
         ops = tuple(_with_range(op, input_range) for op in model.graph)
-        return _with_convolution(Traced(ir.Graph(ops, model.graph.output), "onnx", model.image_skip))
+        return _with_convolution(Traced(ir.Graph(ops, model.graph.output), model.reader, model.image_skip))
     reference = copy_module(model, torch.float64)
     _check(reference)
     samples, errors = _run(reference, input_range)

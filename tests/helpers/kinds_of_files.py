@@ -109,6 +109,21 @@ def _without_metadata(path: Path) -> None:
     onnx.save(model, path)
 
 
+def _write_tflite(path: Path) -> None:
+    from helpers.tflite_files import TfliteGraph
+
+    graph = TfliteGraph(metadata={"memsr": b"input_range=0.0 255.0"})
+    numbers = np.random.default_rng(5).normal(0, 0.4, (40, 3, 3, 4)).astype(np.float32)
+    x = graph.conv(0, numbers[:4, ..., :3], numbers[:4, 0, 0, 0], FusedActivationFunction=1)
+    half = graph.op("DEQUANTIZE", graph.constant(numbers[4:16].astype(np.float16)), table="DequantizeOptions")
+    bias = graph.constant(numbers[:12, 0, 0, 1])
+    y = graph.op("CONV_2D", x, half, bias, table="Conv2DOptions", Padding=0, StrideW=1, StrideH=1)
+    image = graph.op("CONCATENATION", 0, 0, 0, 0, table="ConcatenationOptions", Axis=3)
+    total = graph.op("ADD", y, image, table="AddOptions")
+    graph.op("DEPTH_TO_SPACE", total, table="DepthToSpaceOptions", BlockSize=2)
+    graph.write(path)
+
+
 # -- networks of ours
 
 
@@ -213,6 +228,7 @@ KINDS: dict[str, Kind] = {
     "safetensors": _kind("t.safetensors", lambda p: save_file(teacher().state_dict(), p), _read_state, protected=False),
     "exported": _kind("t.pt2", _export, _read_graph, protected=True),
     "foreign onnx": _kind("t.onnx", _without_metadata, _read_graph, protected=False),
+    "tflite": _kind("t.tflite", _write_tflite, _read_as_teacher, protected=False),
     "plain safetensors": _kind("n.safetensors", lambda p: save_plain(tiny("bicubic"), p), _read_plain, protected=True),
     "plain onnx": Kind(_certified_plain, _read_plain, True),
     "plain onnx, sealed again": Kind(_certified_plain, _read_plain, False, reseal),
