@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ def _distill(
     student = load_plain(options.student, require_certificate=False).float()
     student.certificate = None  # it speaks of these weights, and others will come
     student = balance_channels(student)
+    start = copy.deepcopy(student.state_dict())
     model = read_source(reading.of(options.teacher), 8, talk)
     input_range = model.takes.input_range
     teacher = LeveledTeacher.of(model.model, input_range)
@@ -77,7 +79,8 @@ def _distill(
     networks = {"student": file_digest(options.student), "teacher": file_digest(options.teacher)}
     labeller = None
     if options.labels != "photographs":
-        labeller = Labeller(copy_module(model.model, torch.float32), takes, teacher.sha256, options.labels)
+        name = model.model.sha256() if isinstance(model.model, PlainNet) else teacher.sha256  # a student's is its own
+        labeller = Labeller(copy_module(model.model, torch.float32), takes, name, options.labels)
     cut, judged = read_data(options, takes, record, resume, talk, networks, labeller)
     before = judged.score(load_plain(options.student, require_certificate=False).float())
     from memsr_compiler.training.loop import run as train
@@ -94,6 +97,8 @@ def _distill(
         )
     if not is_first():
         return
+    if outcome.best_step == 0 and options.init == "as-is" and not options.int8:
+        student.load_state_dict(start)  # biases of centred inputs are that but for rounding
     written = [options.out / "student.safetensors", options.out / "student.onnx"]
     save_plain(student, written[0])
     export_onnx(student, written[1])

@@ -18,8 +18,9 @@ _SWEEPS = 50  # over all layers: each changes what its neighbours see
 
 
 def balance_channels(net: PlainNet) -> PlainNet:
-    """The same network, bit for bit, with every channel's row and column of one norm to within a factor of 2.
+    """The same network, bit for bit, with every channel's row and column of one norm to within a factor of 4.
 
+    Rounding to powers of two takes a factor of 2 at most of a channel itself, and as much of its neighbours.
     Channels with an empty row or column, carries by a shift, constants and what leaves a stage stay as they are; a
     certificate says what was scaled.  Raises ExportError where a weight would leave the range of its dtype.
     """

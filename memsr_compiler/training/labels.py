@@ -19,7 +19,7 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.training.patches import RawPhotograph, write_raw
 
 LABEL = np.float16
-"""Labels are kept in it, in levels of 0 to 255: steps of 1/16 at most."""
+"""Labels are kept in it, in levels of 0 to 255: rounded by 1/16 at most."""
 
 _ROWS = 256  # of a small image that the teacher is given at once
 _HALO = 32  # rows above and below them: what lies further changes no level

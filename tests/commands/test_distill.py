@@ -249,3 +249,18 @@ def test_eight_bits_do_without_features(run: Run, distill: Command, tmp_path: Pa
     status, _, err = run(*distill("run", "--int8", "--lambda", 0.3))
     assert status == 2 and "--int8 with --lambda" in err and err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_that_teaches_has_labels_of_its_own(
+    run: Run, distill: Command, files: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """It names the network that it was derived from, as another student of that one does."""
+    status, _, err = run(*distill("first", "--labels", "teacher", "--teacher", files / "student.safetensors"))
+    assert status == 0, err
+    other = load_plain(files / "student.safetensors", require_certificate=False)
+    with torch.no_grad():
+        other[-1].bias.add_(0.25)
+    save_plain(other, tmp_path / "other.safetensors")
+    status, _, err = run(*distill("second", "--labels", "teacher", "--teacher", tmp_path / "other.safetensors"))
+    assert status == 0, err
+    assert len(list((tmp_path / "cache").glob("*-low-*.raw"))) == 2 * len(list(photographs.iterdir()))
