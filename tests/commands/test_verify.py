@@ -43,7 +43,7 @@ def test_a_float16_file_whose_values_overflow_is_not_the_teacher(
 ) -> None:
     """As earlier versions wrote it, unscaled: right on ONNX Runtime's CPU, NaN wherever float16 is computed as such."""
     teacher = overflowing()
-    monkeypatch.setattr(write, "_fit", lambda net, dtype: (net, ()))
+    monkeypatch.setattr(write, "fit", lambda net, dtype: (net, ()))
     export_onnx(compile_to_plain(teacher, input_range=WIDE), tmp_path / "plain.onnx", dtype="float16")
     net = load_plain(tmp_path / "plain.onnx")
     check_certificate(teacher, net, input_range=WIDE)

@@ -25,6 +25,7 @@ from memsr_compiler import export_onnx
 from memsr_compiler.images.files import sample_photographs, to_image
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.plain.read import read_plain_file
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "web"
 pytestmark = [
@@ -125,8 +126,9 @@ def save_photograph(path: Path, height: int, width: int) -> NDArray[np.uint8]:
     return photograph
 
 
-def enlarge(network: Path, image: NDArray[np.uint8], top: float = 1.0) -> NDArray[np.uint8]:
+def enlarge(network: Path, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """What ONNX Runtime makes of an image."""
+    top = read_plain_file(network, require_certificate=False).manifest.info.input_range[1]
     values = np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32) * np.float32(top / 255)
     return to_image(torch.from_numpy(open_network("onnxruntime", network)(values) / top))
 
@@ -174,7 +176,7 @@ def test_a_photograph_and_another_network_can_be_dropped(site: tuple[str, Path],
     drop(tab, "other.onnx")
     tab.wait("document.getElementById('says').textContent.startsWith('other.onnx: enlarges 3 times')", 60)
     drop(tab, "photo.png")
-    compare(wait_for_result(tab), enlarge(folder / "other.onnx", photograph, 255.0))
+    compare(wait_for_result(tab), enlarge(folder / "other.onnx", photograph))
     assert tab.run("document.getElementById('save').download") == "photo-x3.png"
     assert not list_errors(tab)
 
