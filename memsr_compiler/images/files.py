@@ -46,7 +46,8 @@ def read_image(
     keep_grey    give a grey file as (H, W, 1) instead of three equal channels
     keep_alpha   give transparency, if there is any, as one channel more; else it is dropped
     most_pixels  more are refused before they are decoded; None: as many as make Pillow distrust a file, 179 million
-    warn        hears of colours that are a guess (CMYK without a profile); None: the log does
+    warn         hears of colours that are a guess (CMYK without a profile), and of frames that are left out; None: the
+                 log does
 
     16 bits and floating-point numbers are rounded to 8 bits, and the orientation a camera noted is applied.
     Raises InvalidInput for a file that is missing, damaged, no image, or too large, and pixels of unknown meaning.
@@ -54,8 +55,10 @@ def read_image(
     if np.dtype(dtype) not in (np.uint8, np.float32):
         raise InvalidInput(f"read_image: dtype {np.dtype(dtype)}. Choose uint8 (0..255) or float32 (0..1).")
     with open_image(path, most_pixels) as file:
+        frames = getattr(file, "n_frames", 1)
         image = decode(path, file, most_pixels)
-    for note in image.notes:
+    of_many = [f"has {frames} pages or frames; the first is read"] if frames > 1 else []
+    for note in (*image.notes, *of_many):
         (warn or _log.warning)(f"{path}: {note}")
     colours = to_eight_bits(image.pixels[..., : image.channels])
     if image.channels == 1 and not keep_grey:
