@@ -36,6 +36,12 @@ def compute_weights(state: StateDict) -> StateDict:
                 if all(name in state for name in names):
                     parts[key] = (f"{prefix}weight", kind, names)
     used = {name for _, _, names in parts.values() for name in names}
+    for weight, kind, names in parts.values():
+        if weight in state:
+            raise InvalidInput(
+                f"{weight}: is there as it is and in the parts of {kind} ({names[0]}), and either could be meant. Save "
+                "it once more, without one of them."
+            )
     result: StateDict = {}
     for key, tensor in state.items():
         if key in parts:
@@ -60,7 +66,9 @@ def _compute(name: str, kind: str, parts: list[Tensor]) -> Tensor:
 
 
 def _normalise_weight(size: Tensor, direction: Tensor) -> Tensor:
-    """g v / |v|, the norm over all dimensions that g has not."""
+    """g v / |v|, the norm over all dimensions that g has not.  Raises RuntimeError where g is no norm of v."""
+    if size.dim() and size.dim() != direction.dim():
+        raise RuntimeError("a norm has as many dimensions as what it is of, or none")
     over = [d for d, n in enumerate(size.shape) if n == 1] or None
     exact = direction.double()
     norm = torch.linalg.vector_norm(exact, dim=over, keepdim=True)
@@ -69,7 +77,16 @@ def _normalise_weight(size: Tensor, direction: Tensor) -> Tensor:
 
 
 def _normalise_spectrum(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """W / (u' W v), W as a matrix with a row for each output channel."""
+    """W / (u' W v), W as a matrix with a row for each output channel; those of a transposed convolution come second.
+
+    Where as many come in as go out, the vectors tell: no others give a larger product than the right ones. Raises
+    RuntimeError where they fit neither way.
+    """
     exact = weight.double()
-    largest = left.double() @ exact.flatten(1) @ right.double()
-    return (exact / largest).to(weight.dtype)
+    matrices = [exact.flatten(1), exact.transpose(0, 1).flatten(1)]
+    products = [
+        left.double() @ matrix @ right.double() for matrix in matrices if matrix.shape == (*left.shape, *right.shape)
+    ]
+    if not products:
+        raise RuntimeError("the vectors are not those of the weight")
+    return (exact / max(products, key=lambda product: float(product.abs()))).to(weight.dtype)

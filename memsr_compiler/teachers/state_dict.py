@@ -44,8 +44,7 @@ def check_tensors(state: Mapping[str, Tensor], stored: int) -> None:
     """
     total = 0
     for key, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            raise InvalidInput(f"{key}: neither dense nor on the CPU ({tensor.layout}, {tensor.device}).")
+        _check_kind(key, tensor)
         size = tensor.numel() * tensor.element_size()
         total += size
         held = tensor.untyped_storage().nbytes()
@@ -57,10 +56,23 @@ def check_tensors(state: Mapping[str, Tensor], stored: int) -> None:
     for key, tensor in state.items():
         if not tensor.is_floating_point():
             continue
-        # Not every dtype of a byte knows what infinity is; as float32 they all do.
-        values = tensor if tensor.element_size() > 2 else tensor.float()
-        if not torch.isfinite(values).all():
-            raise InvalidInput(f"{key}: holds NaN or infinite weights. Take an earlier checkpoint.")
+        # Not every dtype of a byte knows what infinity is, and as float32 networks run.
+        if not torch.isfinite(tensor.float()).all():
+            larger = tensor.element_size() > 4 and bool(torch.isfinite(tensor).all())
+            what = "weights too large for float32" if larger else "NaN or infinite weights"
+            raise InvalidInput(f"{key}: holds {what}. Take an earlier checkpoint.")
+
+
+def _check_kind(key: str, tensor: Tensor) -> None:
+    """Raises InvalidInput for a tensor that does not hold its numbers one by one, in memory."""
+    if tensor.is_meta:
+        raise InvalidInput(f"{key}: has a shape and no values (meta). Save the network after its weights were loaded.")
+    if tensor.is_quantized:
+        raise InvalidInput(f"{key}: is quantised. Save the network as it was before, in floating point.")
+    if tensor.layout != torch.strided:
+        raise InvalidInput(f"{key}: is sparse ({tensor.layout}). Save its to_dense().")
+    if tensor.device.type != "cpu":
+        raise InvalidInput(f"{key}: is not on the CPU ({tensor.device}). Save its cpu().")
 
 
 @dataclass(frozen=True, kw_only=True)

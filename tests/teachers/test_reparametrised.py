@@ -58,11 +58,38 @@ def test_other_keys_stay_as_they_are() -> None:
     [
         (
             {"a.weight_g": torch.ones(3, 1, 1, 1), "a.weight_v": torch.ones(2, 1, 3, 3)},
-            "a.weight: parts of .* do not make",
+            "a.weight: parts of .* do not fit each other",
         ),
         ({"a.weight_g": torch.ones(2, 1, 1, 1), "a.weight_v": torch.zeros(2, 1, 3, 3)}, "is no number"),
+        ({"a.weight_g": torch.ones(3), "a.weight_v": torch.ones(2, 1, 3, 3)}, "do not fit each other"),
+        (
+            {"a.weight_orig": torch.ones(2, 3, 3, 3), "a.weight_u": torch.ones(4), "a.weight_v": torch.ones(27)},
+            "do not fit each other",
+        ),
+        (
+            {
+                "a.weight": torch.ones(2, 1, 3, 3),
+                "a.weight_g": torch.ones(2, 1, 1, 1),
+                "a.weight_v": torch.ones(2, 1, 3, 3),
+            },
+            r"a.weight: is there as it is and in the parts of weight norm \(a.weight_g\)",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(state: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         compute_weights(state)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("channels", [3, 5])
+@pytest.mark.parametrize("way", WAYS)
+def test_transposed_convolutions_too(way: str, channels: int) -> None:
+    """Of which torch takes the norm over the other dimension; with five channels only the numbers tell which."""
+    torch.manual_seed(0)
+    layer = WAYS[way](nn.ConvTranspose2d(5, channels, 3)).train()
+    for _ in range(30):
+        layer(torch.rand(1, 5, 4, 4))
+    layer.eval()(torch.rand(1, 5, 4, 4))
+    weight = compute_weights({f"up.{key}": tensor for key, tensor in layer.state_dict().items()})["up.weight"]
+    assert torch.allclose(weight, layer.weight, rtol=1e-5)

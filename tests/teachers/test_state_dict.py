@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.teachers.families.vdsr import FAMILY
-from memsr_compiler.teachers.state_dict import assemble
+from memsr_compiler.teachers.state_dict import assemble, check_tensors
 
 
 def test_tensors_that_share_memory_become_separate_weights() -> None:
@@ -37,3 +39,17 @@ def test_weights_in_another_order_in_memory_are_laid_out_as_torch_does() -> None
     kernels = {k: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for k, t in state.items()}
     network = assemble(kernels, None, {}).module
     assert all(p.is_contiguous() and torch.equal(p, state[k]) for k, p in network.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "reason"),
+    [
+        (torch.full((2,), 1e40, dtype=torch.float64), "w: holds weights too large for float32"),
+        (torch.tensor([1.0, float("inf")], dtype=torch.float64), "w: holds NaN or infinite weights"),
+        (torch.ones(2, device="meta"), "w: has a shape and no values"),
+        (torch.eye(2).to_sparse(), "w: is sparse"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused(tensor: torch.Tensor, reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        check_tensors({"w": tensor}, 1000)
