@@ -138,6 +138,11 @@ class Builder:
     # -- ops that several words of the vocabulary share --------------------------------------------------------
 
     def pixel_shuffle(self, x: View, factor: int) -> View:
+        if self.channels(x) % factor**2:
+            self.refuse(
+                f"{self.channels(x)} channels make no blocks of {factor} x {factor} pixels",
+                f"give it a multiple of {factor**2}",
+            )
         return self.add(ir.PixelShuffle(name=self.name("pixel_shuffle"), inputs=(self.feature(x),), factor=factor))
 
     def pixel_unshuffle(self, x: View, factor: int) -> View:

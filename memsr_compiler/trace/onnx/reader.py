@@ -15,7 +15,7 @@ from memsr_compiler.trace.onnx.file import Network, Node, read_network
 from memsr_compiler.trace.onnx.frame import Frame
 from memsr_compiler.trace.onnx.ops import activation, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.onnx.ops.registry import COMPOUND, MAX_CHANNELS, MAX_SCALE, ONNX_WORDS, VIEWS, Context, Value
-from memsr_compiler.trace.onnx.ops.unsupported import REFUSED
+from memsr_compiler.trace.onnx.ops.unsupported import REFUSED, find_refusal
 from memsr_compiler.trace.onnx.sizes import find_fixed_node
 from memsr_compiler.trace.trace import GraphModule, ImageSkip
 from memsr_compiler.trace.views import Unreadable, View
@@ -57,6 +57,7 @@ class _Reader:
         self.builder = Builder(channels or _channels(network), float("-inf"), float("inf"))
         self.context = Context(self.builder, Frame(batch, height, width), network.opset)
         self.values: dict[str, Value] = {**network.constants, network.input: self.builder.input}
+        self.of_shapes: set[str] = set()  # constants that are computed of a shape
         self.left = 64 * sum(a.size for a in network.constants.values()) + 2**26  # elements that may be computed
 
     def read(self) -> GraphModule:
@@ -92,8 +93,9 @@ class _Reader:
         known = [v for v in operands if v is None or isinstance(v, np.ndarray)]
         if len(known) == len(operands):
             return fold(node, known)
-        if node.op in REFUSED:
-            self.builder.refuse(*REFUSED[node.op])
+        if (refusal := find_refusal(node, operands)) is not None:
+            self.builder.refuse(*refusal)
+        self._check_batch(node, operands)
         if node.op not in ONNX_WORDS:
             self.builder.give_up("this operator is not known; export the network without it")
         if any(isinstance(v, Resized) for v in operands) and node.op not in _TAKES_RESIZED:
@@ -105,6 +107,13 @@ class _Reader:
             self._settle(operands)
         result = ONNX_WORDS[node.op](self.context, node, *operands)
         return result if isinstance(result, tuple) else (result,)
+
+    def _check_batch(self, node: Node, operands: Sequence[Value | None]) -> None:
+        """Refuse to repeat the image by a number that the file fixes: networks are read with one of their own."""
+        if node.op == "Expand" and self.context.frame.batch is None and node.inputs[1] not in self.of_shapes:
+            x, target = operands
+            if isinstance(x, View) and isinstance(target, np.ndarray) and target.size == len(x.axes) and target[0] != 1:
+                self.builder.refuse(f"it makes {target[0]} images of each", "export it for a batch of any number")
 
     def _settle(self, operands: list[Value | None]) -> None:
         """Give pixel shuffles that were written as reshapes their own names, not that of the next layer."""
@@ -126,6 +135,8 @@ class _Reader:
             if isinstance(value, View):
                 self._check_size(value)
             elif isinstance(value, np.ndarray):
+                if node.op == "Shape" or not self.of_shapes.isdisjoint(node.inputs):
+                    self.of_shapes.add(name)
                 self.left -= value.size
                 if self.left < 0:
                     self.builder.refuse(

@@ -54,6 +54,8 @@ def clamp(b: Builder, x: View, min: Any = None, max: Any = None) -> View:
         return x if max is None else minimum(b, x, max)
     low = -math.inf if min is None else number(min)
     high = math.inf if max is None else number(max)
+    if low > high:
+        b.refuse(f"its lower bound, {low:g}, is above its upper, {high:g}", "swap them")
     return b.add(ir.Clamp(name=b.name("clamp"), inputs=(b.feature(x),), low=low, high=high))
 
 

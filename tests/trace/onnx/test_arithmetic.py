@@ -70,6 +70,52 @@ def test_a_grey_map_is_added_to_every_channel_of_a_constant(tmp_path: Path) -> N
     agrees(saved(model(nodes, {"w": whole(1, 3, 1, 1), "mean": PER_CHANNEL}), tmp_path))
 
 
+@pytest.mark.parametrize("decision", [True, False])
+def test_a_constant_chooses_between_two_feature_maps(decision: bool, tmp_path: Path) -> None:
+    """As torch's lerp is exported."""
+    nodes = [node("Conv", "x w", "z", pads=[1, 1, 1, 1]), node("Where", "d x z", "y")]
+    agrees(saved(model(nodes, {"w": whole(3, 3, 3, 3), "d": np.array(decision)}), tmp_path))
+
+
+@pytest.mark.parametrize("shape", [("n", 3, "h", "w"), (1, 3, 4, 5)])
+def test_channels_are_selected_on_another_axis(shape: Any, tmp_path: Path) -> None:
+    """As torch's newer exporter writes x[:, [2, 1, 0]]."""
+    nodes = [
+        node("Transpose", "x", "t", perm=[1, 0, 2, 3]),
+        node("GatherND", "t i", "g"),
+        node("Transpose", "g", "y", perm=[1, 0, 2, 3]),
+    ]
+    path = saved(model(nodes, {"i": np.array([[2], [-2], [0], [2]])}, shape=shape), tmp_path)
+    fixed = shape[0] == 1
+    agrees(path, sizes=((4, 5),) if fixed else ((1, 1), (4, 5)), batch=1 if fixed else 2)
+
+
+@pytest.mark.parametrize("shape", [("n", 3, "h", "w"), (1, 3, 4, 5)])
+@pytest.mark.parametrize("way", ["Expand", "Tile", "Concat"])
+@pytest.mark.parametrize("width", [1, 4])
+def test_channels_are_repeated_along_an_axis_of_their_own(shape: Any, way: str, width: int, tmp_path: Path) -> None:
+    """As torch exports repeat_interleave, expand and stack, with which ABPN repeats its image."""
+    repeat = node("Concat", "u u v", "r", axis=2) if way == "Concat" else node(way, "u i", "r")
+    nodes = [
+        node("Shape", "x", "shape"),
+        node("Conv", "x w", "z"),
+        node("Neg", "z", "z2"),
+        node("Unsqueeze", "z k2", "u"),
+        node("Unsqueeze", "z2 k2", "v"),
+        repeat,
+        node("Slice", "shape first k1", "n"),
+        node("Slice", "shape k2 four", "space"),
+        node("Concat", "n channels space", "target", axis=0),
+        node("Reshape", "r target", "y"),
+    ]
+    weights = {"w": whole(width, 3, 1, 1), "channels": np.array([3 * width])}
+    weights |= {"first": np.array([0]), "k1": np.array([1]), "k2": np.array([2]), "four": np.array([4])}
+    weights |= {} if way == "Concat" else {"i": np.array([1, 1, 3, 1, 1])}
+    path = saved(model(nodes, weights, shape=shape), tmp_path)
+    fixed = shape[0] == 1
+    agrees(path, sizes=((4, 5),) if fixed else ((1, 3), (4, 5)), batch=1 if fixed else 2)
+
+
 @pytest.mark.parametrize("opset", [11, 13, 18])
 def test_split(opset: int, tmp_path: Path) -> None:
     weights = {"w": whole(5, 3, 1, 1)}

@@ -41,6 +41,16 @@ from onnx import TensorProto, helper
         ("Transpose", "x", "its axes are no longer", "bring them back"),
         ("SpaceToDepth", "x", "it works at 1/2 of the input's resolution", "feed it the unshuffled image"),
         ("Pad", "x border", "padding (", "zero padding"),
+        ("ReduceSum", "x channel", "it makes one channel of all", "1x1 convolution"),
+        ("Where", "decide x x", "it decides by the values of pixels", "remove the decision"),
+        ("Mul", "x five", "a constant of 5 axes makes as many of the 4", "(1, C, 1, 1)"),
+        ("Add", "five x", "a constant of 5 axes makes as many of the 4", "(1, C, 1, 1)"),
+        ("Max", "x five", "a bound of 5 axes", "without axes"),
+        ("Expand", "x pair", "it makes 2 images of each", "a batch of any number"),
+        ("Expand", "x long", "it makes 5 axes of 4", "leave those in front out"),
+        ("Clip", "x low high", "its lower bound, 1, is above its upper, 0", "swap them"),
+        ("DepthToSpace", "x", "3 channels make no blocks of 2 x 2 pixels", "a multiple of 4"),
+        ("GatherND", "x place", "it takes part of something else than the channels", "with a list"),
     ],
 )
 def test_refusals_name_node_operator_reason_and_a_way_out(
@@ -49,9 +59,13 @@ def test_refusals_name_node_operator_reason_and_a_way_out(
     weights = {
         "v": whole(3, low=1), "v3": whole(3), "one": ONE, "pixels": whole(1, 3, 4, 5), "columns": whole(5),
         "border": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "k": whole(4, 3, 3, 3),
+        "channel": np.array([1]), "decide": np.array([True, False, True]), "five": np.ones((1, 1, 1, 1, 1), np.float32),
+        "pair": np.array([2, 1, 1, 1]), "long": np.array([1, 1, 1, 1, 1]), "place": np.array([[0], [1]]),
+        "low": np.float32(1).reshape(()), "high": np.float32(0).reshape(()),
     }  # fmt: skip
     needed: dict[str, dict[str, Any]] = {
         "AveragePool": {"kernel_shape": [2, 2]}, "Concat": {"axis": 1}, "SpaceToDepth": {"blocksize": 2},
+        "DepthToSpace": {"blocksize": 2},
     }  # fmt: skip
     attributes = needed.get(op, {})
     nodes = [node("Mul", "x one", "weights")] if "weights" in operands else []

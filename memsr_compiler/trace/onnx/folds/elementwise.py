@@ -77,11 +77,17 @@ def _variadic(function: Callable[..., Any]) -> Fold:
     return _elementwise(lambda *operands: reduce(function, operands))
 
 
+def _modulo(node: Node, a: Array, b: Array) -> Any:
+    check_room(np.broadcast_shapes(a.shape, b.shape))
+    return np.fmod(a, b) if node.integer("fmod", 0) else np.mod(a, b)
+
+
 FOLDS |= {
     "Add": _elementwise(operator.add),
     "Sub": _elementwise(operator.sub),
     "Mul": _elementwise(operator.mul),
     "Div": _elementwise(_divide),
+    "Mod": _modulo,
     "Neg": _elementwise(operator.neg),
     "Abs": _elementwise(np.abs),
     "Sign": _elementwise(np.sign),

@@ -66,4 +66,7 @@ def extreme(c: Context, node: Node, *operands: Value) -> Any:
     function = torch_activation.maximum if node.op == "Max" else torch_activation.minimum
     views = [v for v in operands if isinstance(v, View)]
     bounds = [_bound(c, v, math.nan) for v in operands if not isinstance(v, View)]
+    most = max(v.ndim if isinstance(v, np.ndarray) else 0 for v in operands)
+    if most > len(views[0].axes):
+        c.builder.refuse(f"a bound of {most} axes makes as many of a feature map's", "use one number without axes")
     return reduce(partial(function, c.builder), [*views, *bounds])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial, reduce
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from memsr_compiler import ir
@@ -12,6 +13,8 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.trace.builder import Resized
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word, read_operand
+from memsr_compiler.trace.onnx.ops.shape import stack
+from memsr_compiler.trace.onnx.ops.unsupported import DECIDES
 from memsr_compiler.trace.torch_ops import pointwise as torch_pointwise
 from memsr_compiler.trace.torch_ops import shape as torch_shape
 from memsr_compiler.trace.views import View
@@ -46,6 +49,11 @@ def _plus(c: Context, q: float, x: Any, y: Any) -> Any:
 
 
 def _broadcast(c: Context, x: Any, y: Any) -> Any:
+    if isinstance(x, View) and isinstance(y, Tensor) and y.dim() > len(x.axes):
+        c.builder.refuse(
+            f"a constant of {y.dim()} axes makes as many of the {len(x.axes)} of a feature map",
+            "reshape it to one number for each channel, (1, C, 1, 1)",
+        )
     if isinstance(x, View) and isinstance(y, Tensor) and 3 <= y.dim() <= 4 and c.builder.channels(x) == 1:
         width = y.shape[-3]
         if width > 1 and y.numel() == width:
@@ -87,10 +95,23 @@ def neg(c: Context, node: Node, x: View) -> Any:
     return torch_pointwise.neg(c.builder, x)
 
 
+@onnx_word("Where")
+def where(c: Context, node: Node, decision: Value, x: Value, y: Value) -> Value:
+    """One of two feature maps, by a constant, as torch's lerp is exported."""
+    if isinstance(decision, np.ndarray) and decision.size == 1 and isinstance(x, View) and isinstance(y, View):
+        chosen = x if decision.item() else y
+        if decision.ndim <= 4 == len(x.axes) == len(y.axes) and c.builder.channels(x) == c.builder.channels(y):
+            return chosen
+    c.builder.refuse(*DECIDES)
+
+
 @onnx_word("Concat")
 def concat(c: Context, node: Node, *parts: Value) -> Any:
     views = [p for p in parts if isinstance(p, View)]
     if len(views) < len(parts):
         c.builder.refuse("a constant is concatenated to a feature map", "add its effect to the next layer's bias")
-    c.channels(views[0], node.integer("axis", 1), "concatenates along")
+    at = c.axis(views[0], node.integer("axis", 1))
+    if len(views[0].axes) != 4 and (stacked := stack(c, views, at)) is not None:
+        return stacked
+    c.channels(views[0], at, "concatenates along")
     return torch_shape.cat(c.builder, views, 1)

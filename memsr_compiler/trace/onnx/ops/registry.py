@@ -32,7 +32,10 @@ MAX_KERNEL = 127
 MAX_CHANNELS = 2**16
 """The most channels of a feature map, at the input's resolution, that are read."""
 
-VIEWS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Identity", "Cast", "CastLike", "Dropout")
+VIEWS = (
+    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Identity", "Cast", "CastLike", "Dropout",
+    "GatherND",
+)  # fmt: skip
 """Operators that take a tensor as it lies, whatever its axes are."""
 
 COMPOUND = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from memsr_compiler.trace.onnx.ops.registry import MAX_CHANNELS, Context, Value,
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.torch_ops import shape as torch_shape
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
-from memsr_compiler.trace.views import Axes, Size, Unreadable, View
+from memsr_compiler.trace.views import Axes, Factor, Size, Unreadable, View
 
 
 @onnx_word("Split")
@@ -76,6 +79,30 @@ def gather(c: Context, node: Node, x: View, index: Value) -> View:
     if index.ndim > 1:
         c.builder.refuse("its index has several axes", "select channels with a list")
     return chosen
+
+
+@onnx_word("GatherND")
+def gather_nd(c: Context, node: Node, x: View, index: Value) -> View:
+    """Channels by number, on whatever axis they are, as torch's newer exporter writes x[:, [2, 1, 0]]."""
+    numbers, b = c.integers(index, "index"), c.builder
+    assert isinstance(index, np.ndarray), "c.integers saw to it"
+    width = b.types[x.op].channels
+    chosen: Axes = ((Factor("c", 1, len(numbers)),),)
+
+    def replace_channels(axes: Axes) -> Axes:
+        if axes[:1] != ((Factor("c", 1, width),),) or node.integer("batch_dims", 0) or index.shape != (len(numbers), 1):
+            b.refuse("it takes part of something else than the channels", "select channels with a list")
+        return chosen + axes[1:]
+
+    result = c.frame.change_axes(x, replace_channels)
+    if any(not -width <= i < width for i in numbers):
+        raise InvalidInput(f"{node.name}: {node.op}: an index is outside {width} channels.")
+    return replace(result, op=torch_shape.select(b, _whole(c, x), [i % width for i in numbers]).op)
+
+
+def _whole(c: Context, x: View) -> View:
+    """The op of a view, as it is."""
+    return View.of(x.op, c.builder.types[x.op].channels, c.builder.types[x.op].scale)
 
 
 @onnx_word("Reshape")
@@ -144,19 +171,57 @@ def shape(c: Context, node: Node, x: View) -> Array:
 @onnx_word("Expand")
 def expand(c: Context, node: Node, x: View, target: Value) -> View:
     wanted, own = _numbers(target), c.frame.shape(x)
+    if len(wanted) > len(own):
+        c.builder.refuse(f"it makes {len(wanted)} axes of {len(own)}", "leave those in front out")
     wanted = [1] * (len(own) - len(wanted)) + wanted
     wide = [i for i, (n, size) in enumerate(zip(wanted, own, strict=True)) if n not in (1, size)]
-    if not wide:
-        return x
-    if wide != [1] or own[1] != 1 or len(own) != 4:
+    if any(own[i] != 1 for i in wide):
         c.builder.refuse("it repeats the image itself", "repeat channels only")
-    c.room(wanted[1], MAX_CHANNELS, "a number of channels")
-    return torch_shape.select(c.builder, x, [0] * wanted[1])
+    if wide == [1] and len(own) == 4:
+        c.room(wanted[1], MAX_CHANNELS, "a number of channels")
+        return torch_shape.select(c.builder, x, [0] * wanted[1])
+    return _repeat(c, x, {i: wanted[i] for i in wide})
+
+
+def _repeat(c: Context, x: View, times: dict[int, int | Size]) -> View:
+    """x with axes of size 1 made larger: the axis that goes with a channel, a row or a column where those are repeated
+    one after another.  They are more channels of the op, the new ones next to what they repeat."""
+    for at, n in times.items():
+        if at == 0 or not isinstance(n, int):
+            c.builder.refuse("it repeats the image itself", "repeat channels only")
+        c.room(n * c.builder.types[x.op].channels, MAX_CHANNELS, "a number of channels")
+        index = [channel for channel in range(c.builder.types[x.op].channels) for _ in range(n)]
+        repeated = torch_shape.select(c.builder, _whole(c, x), index)
+        x = replace(c.frame.change_axes(x, partial(_widen, at=at, by=Factor("c", 1, n), apart=n)), op=repeated.op)
+    return x
+
+
+def _widen(axes: Axes, at: int, by: Factor, apart: int = 1) -> Axes:
+    """The axes of a view whose op has got more channels, which are that axis; the others are so far apart now."""
+    moved = [
+        tuple(replace(f, stride=f.stride * apart) if f.axis == "c" else f for f in axis if f.size != 1) for axis in axes
+    ]
+    moved[at] = (by,)
+    return tuple(moved)
+
+
+def stack(c: Context, views: Sequence[View], at: int) -> View | None:
+    """Views side by side along an axis that all have with size 1; None if they have not, or differ."""
+    ops, first = [c.builder.types[v.op] for v in views], views[0]
+    if at == 0 or c.frame.shape(first)[at] != 1 or any(v.axes != first.axes for v in views) or len(set(ops)) > 1:
+        return None
+    together = torch_shape.cat(c.builder, [_whole(c, v) for v in views], 1)
+    by = Factor("c", ops[0].channels, len(views))
+    return replace(c.frame.change_axes(first, partial(_widen, at=at, by=by)), op=together.op)
 
 
 @onnx_word("Tile")
 def tile(c: Context, node: Node, x: View, times: Value) -> Any:
     numbers = c.integers(times, "repeats")
+    if len(numbers) != 4 and len(numbers) == len(x.axes):
+        own, wide = c.frame.shape(x), [i for i, n in enumerate(numbers) if n != 1]
+        if all(own[i] == 1 for i in wide):
+            return _repeat(c, x, {i: numbers[i] for i in wide})
     if len(numbers) == 4:
         c.room(numbers[1] * c.builder.channels(x), MAX_CHANNELS, "a number of channels")
     return torch_shape.repeat(c.builder, x, numbers)

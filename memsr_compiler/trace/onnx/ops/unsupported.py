@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
+from memsr_compiler.trace.onnx.file import Node
+from memsr_compiler.trace.onnx.folds.registry import read_axes
+from memsr_compiler.trace.onnx.ops.registry import Value
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
+from memsr_compiler.trace.views import View
 
 _QUANTISED = ("the network is quantised", "convert the floating-point network, and quantise the plain one")
 _JUMPS = ("it jumps, and a plain network is continuous", "replace it by a piecewise linear one and retrain")
-_DECIDES = (
+DECIDES = (
     "it decides by the values of pixels, and a plain network does the same for every image",
     "remove the decision and retrain",
 )
@@ -20,6 +28,10 @@ _TORCH_NAMES = {
     "MaxPool": "max_pool2d", "AveragePool": "avg_pool2d", "LpPool": "avg_pool2d", "GridSample": "grid_sample",
     "DeformConv": "deform_conv2d",
 }  # fmt: skip
+_OVER_CHANNELS = (
+    "it makes one channel of all, which is not read",
+    "write a sum or mean over channels as a 1x1 convolution with constant weights",
+)
 REFUSED: dict[str, tuple[str, str]] = {
     **{name: IMPOSSIBLE[word] for name, word in _TORCH_NAMES.items()},
     **dict.fromkeys(
@@ -29,12 +41,12 @@ REFUSED: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("Sqrt", "Sin", "Cos", "Erf", "Pow", "Reciprocal", "LRN"), _CURVED),
     **dict.fromkeys(("Sign", "Round", "Floor", "Ceil", "ThresholdedRelu", "Shrink", "Mod"), _JUMPS),
     **dict.fromkeys(
-        ("Where", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "And"),
-        _DECIDES,
+        ("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "And"),
+        DECIDES,
     ),
     **dict.fromkeys(
-        ("ArgMax", "ArgMin", "TopK", "NonZero", "GatherND", "GatherElements", "ScatterND"),
-        _DECIDES,
+        ("ArgMax", "ArgMin", "TopK", "NonZero", "GatherElements", "ScatterND"),
+        DECIDES,
     ),
     **dict.fromkeys(
         ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd"),
@@ -47,3 +59,14 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     **dict.fromkeys(("ConvInteger", "MatMulInteger", "QLinearMatMul"), _QUANTISED),
 }  # fmt: skip
+
+
+def find_refusal(node: Node, operands: Sequence[Value | None]) -> tuple[str, str] | None:
+    """Reason and way out for a node that no plain network can express; None if one may."""
+    x = operands[0] if operands else None
+    if node.op.startswith("Reduce") and isinstance(x, View):
+        given = operands[1] if len(operands) > 1 else None
+        axes = read_axes(node, given if isinstance(given, np.ndarray) else None, len(x.axes))
+        if axes and all(f.axis == "c" for axis in axes for f in x.axes[axis]):
+            return _OVER_CHANNELS
+    return REFUSED.get(node.op)
