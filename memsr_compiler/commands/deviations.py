@@ -155,6 +155,11 @@ def _say_why(written: Deviation, net: PlainNet, own: Deviation, allowed: float) 
         return "a value is beyond 65,504, where float16 ends. Use --dtype float32"
     if half:
         return "float16 has 11 binary digits, and this network needs more. Use --dtype float32"
+    if not math.isfinite(own.value):
+        return (
+            "in float32 the teacher's own values are infinite or no numbers. Check its --input-range, and that its "
+            "weights are those of a trained network"
+        )
     return (
         f"the teacher itself deviates by {own.value:.3g}, and the plain network should be no worse. Use --carry split, "
         "and please report this"

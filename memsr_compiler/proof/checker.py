@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.errors import CertificateError, first_line
+from memsr_compiler.errors import CertificateError, first_line, tells_of_memory
 from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.forms import (
     HeldLevel,
@@ -61,10 +61,13 @@ class Checked:
 
 
 def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> Checked:
-    """Raises CertificateError unless the plain network is the teacher, as the certificate claims."""
+    """Raises CertificateError unless the plain network is the teacher, as the certificate claims; where there is not
+    enough memory to tell, torch's error."""
     try:
         return _check(teacher, layers, certificate)
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if tells_of_memory(error):
+            raise
         raise CertificateError(f"the certificate is malformed ({type(error).__name__}: {first_line(error)})") from error
 
 

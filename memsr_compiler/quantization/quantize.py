@@ -8,6 +8,7 @@ The weights are then rounded again, layer after layer: see `round_convolutions`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost
-from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing
+from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_line, say_missing
 from memsr_compiler.files import atomic_write_together, file_digest
 from memsr_compiler.images.tiles import cut_batches
 from memsr_compiler.plain.info import Takes
@@ -219,6 +220,10 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
             reduce_range=True,
         )
     except Exception as error:  # ONNX Runtime raises whatever its steps do
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise ExportError(
+                f"{source}: of 8 bits it cannot be written ({error.strerror}). Free some space or write elsewhere."
+            ) from error
         reason = first_line(error)
         raise InvalidInput(f"{source}: ONNX Runtime cannot quantise it ({reason}); give a plain network") from error
 

@@ -182,7 +182,7 @@ def test_crop_keeps_the_upper_left() -> None:
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
 def test_it_is_said_that_the_first_frame_of_several_is_read(tmp_path: Path, kind: str) -> None:
     first, second = (Image.new("RGB", (5, 4), colour) for colour in ("red", "blue"))
-    path, told = tmp_path / "moving", []
+    path, told = tmp_path / "moving", list[str]()
     first.save(path, kind, save_all=True, append_images=[second])
     assert np.abs(read_image(path, warn=told.append)[0, 0] - np.array([255, 0, 0])).max() < 3
     assert told == [f"{path}: has 2 pages or frames; the first is read"]

@@ -1032,6 +1032,17 @@ def test_what_is_malformed_is_refused_and_raises_nothing_else() -> None:
         check(graph, layers, with_level(certificate, 1, [part]))
 
 
+def test_too_little_memory_is_no_fault_of_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 34359738368 bytes.")
+
+    graph, teacher = centred()
+    layers, certificate = forged(LEVELS, *layers_of(teacher))
+    monkeypatch.setattr(checker, "_check", fail)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        check(graph, layers, certificate)
+
+
 @pytest.mark.parametrize("module", [checker, forms, rows])
 def test_the_checker_imports_nothing_that_it_checks(module: ModuleType) -> None:
     """Its proof is worth something because no pass, schedule, kernel or name of the compiler has a part in it."""
@@ -1051,4 +1062,5 @@ def test_the_checker_imports_nothing_that_it_checks(module: ModuleType) -> None:
         "memsr_compiler.proof.certificate.Stage",
         "memsr_compiler.errors.CertificateError",
         "memsr_compiler.errors.first_line",
+        "memsr_compiler.errors.tells_of_memory",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from memsr_compiler import compile_to_plain, export_onnx, quantize
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
@@ -172,6 +173,17 @@ def test_nothing_is_said_and_nothing_is_left_behind(
     (tmp_path / "int8.onnx").unlink()
     with pytest.raises(InvalidInput, match="cannot quantise it"):
         quantize(source, tmp_path / "int8.onnx", images(channels=3), takes=Takes(2, 1))  # the network takes one
+    assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_a_full_disk_is_no_fault_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", fail)
+    source = foreign(tmp_path / "net.onnx")
+    with pytest.raises(ExportError, match=r"No space left on device\)\. Free some space"):
+        quantize(source, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
 
 

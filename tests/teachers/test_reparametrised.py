@@ -92,4 +92,5 @@ def test_transposed_convolutions_too(way: str, channels: int) -> None:
         layer(torch.rand(1, 5, 4, 4))
     layer.eval()(torch.rand(1, 5, 4, 4))
     weight = compute_weights({f"up.{key}": tensor for key, tensor in layer.state_dict().items()})["up.weight"]
+    assert isinstance(layer.weight, torch.Tensor)
     assert torch.allclose(weight, layer.weight, rtol=1e-5)
