@@ -1,8 +1,7 @@
 """Muon: a kernel's momentum, made orthogonal before the step, so that all of its directions move alike.
 
 A derived student's gradients live in few directions of each kernel; Adam, which scales numbers one by one, follows
-these and leaves the rest.  Jordan et al. 2024 (Muon); steps scaled to Adam's size: Liu et al. 2025, arXiv 2502.16982,
-Eq. 4.
+these and leaves the rest.  Jordan et al. 2024 (Muon); steps scaled to Adam's size: Liu et al. 2025, arXiv 2502.16982.
 """
 
 from __future__ import annotations

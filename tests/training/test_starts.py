@@ -22,7 +22,7 @@ def test_initial_maps_are_least_squares(teacher: EDSR, student: PlainNet) -> Non
 
     def distance(maps: tuple[Tensor, ...]) -> float:
         objective = Distillation(student, levels, maps, weight=1, epsilon=1, means=no_means(student))
-        return float(objective(images[0], torch.zeros(2, 3, 40, 40), 0.0)[2].detach())
+        return float(objective(images[0], torch.zeros(2, 1, 3, 40, 40), 0.0)[2].detach())
 
     best = distance(found)
     assert all(distance(tuple(m + 0.01 * torch.randn(m.shape) for m in found)) > best for _ in range(5))

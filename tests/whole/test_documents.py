@@ -79,11 +79,16 @@ def test_every_option_that_is_named_is_one_of_some_command() -> None:
     known = {option for c in group.commands.values() for p in c.params for option in (*p.opts, *p.secondary_opts)}
     known |= {option for param in group.params for option in param.opts} | {"--help", "--install-completion"}
     others = {"--constraint", "--nproc-per-node", "--memory"}  # of pip, torchrun, a benchmark
-    others |= {"--arm", "--directory", "--biz", "--fp"}  # of a benchmark, Python's http.server, MNN (--bizCode, --fp16)
+    others |= {
+        "--arm",
+        "--directory",
+        "--biz",
+        "--fp16",
+    }  # of a benchmark, Python's http.server, MNN (--bizCode, --fp16)
     wrong = []
     for page, name in zip(PAGES, IDS, strict=True):
         lines = code(page.read_text("utf-8"))
-        named = {option for line in lines for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line)}
+        named = {option for line in lines for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", line)}
         wrong += [f"{name}: {option}" for option in sorted(named - known - others)]
     assert not wrong
 
