@@ -61,7 +61,7 @@ def _distill(
     start = copy.deepcopy(student.state_dict())
     model = read_source(reading.of(options.teacher), 8, talk)
     input_range = model.takes.input_range
-    teacher = LeveledTeacher.of(model.model, input_range)
+    teacher = LeveledTeacher.of(model.model, input_range, frozen=model.frozen)
     info = student.info
     if info.teacher_sha256 != teacher.sha256:
         talk.warn(

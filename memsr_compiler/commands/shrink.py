@@ -62,7 +62,7 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
     files = [path for path in (out, options.save, options.report) if path is not None]
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     budget = _budget(options)
-    teacher = read_source(teacher_options, options.align, talk)
+    teacher = read_source(teacher_options, options.align, talk, options.calibration)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
     material = read_material(options.calibration, teacher.takes, talk)
     with talk.progress() as step:
@@ -151,7 +151,11 @@ def _plain(teacher: Source, options: ShrinkOptions, tests: Sequence[TestImage]) 
     input_range = teacher.takes.input_range
     try:
         net = compile_to_plain(
-            teacher.model, input_range=input_range, align=options.align, image_skip="outside", max_weights=BUILT
+            teacher.teacher.convertible,
+            input_range=input_range,
+            align=options.align,
+            image_skip="outside",
+            max_weights=BUILT,
         )
     except MemsrError:
         return {}

@@ -66,7 +66,7 @@ def _own(reading: ReadingOptions, path: Path) -> TeacherOptions:
 
 
 def _levels(network: Source) -> LeveledTeacher:
-    return LeveledTeacher.of(network.model, network.takes.input_range)
+    return LeveledTeacher.of(network.model, network.takes.input_range, frozen=network.frozen)
 
 
 def _images(network: Source, options: SimilarityOptions, talk: Talk) -> list[Tensor]:

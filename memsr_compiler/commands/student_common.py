@@ -18,6 +18,7 @@ from memsr_compiler.commands.teachers import describe, read
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import ImageSet, calibration_image_set
 from memsr_compiler.images.files import NamedImage, read_folder
+from memsr_compiler.lowering.freezing import freeze_teacher
 from memsr_compiler.lowering.inspection import inspect
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
@@ -27,6 +28,7 @@ from memsr_compiler.student.calibration_images import photographs_as_inputs, sam
 from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.teachers.teacher import Teacher
+from memsr_compiler.trace.approximate.freeze import Frozen
 from memsr_compiler.trace.trace import trace
 
 
@@ -35,6 +37,7 @@ class Source:
     """A teacher, or a plain network that was made of one, and what it is.
 
     plain    cost of its plain form, predicted for a teacher;   cost   its own
+    frozen   what stands for a teacher that has no plain form; costs are then of that
     assumed  what its file does not say
     """
 
@@ -44,6 +47,12 @@ class Source:
     cost: Cost
     plain: Cost | None
     assumed: tuple[str, ...] = ()
+    frozen: Frozen | None = None
+
+    @property
+    def teacher(self) -> Teacher:
+        """The network as functions take it."""
+        return Teacher(module=self.model, input_range=self.takes.input_range, assumed=self.assumed, frozen=self.frozen)
 
     @property
     def is_plain(self) -> bool:
@@ -68,13 +77,20 @@ class Material:
         return calibration_image_set(self.photographs, takes.scale)
 
 
-def read_source(options: TeacherOptions, align: int, talk: Talk) -> Source:
-    """Read a teacher, or a plain network of ours."""
+def read_source(options: TeacherOptions, align: int, talk: Talk, calibration: Path | None = None) -> Source:
+    """Read a teacher, or a plain network of ours.
+
+    calibration   photographs on which a teacher is frozen that has no plain form; None: those that ship
+    """
     if is_plain(options.teacher):
         return _plain_source(options, talk)
     teacher, input_range = read(options, talk)
-    graph = trace(teacher.module, input_range=input_range).graph
-    inspection = inspect(teacher.module, input_range=input_range, align=align)
+    with talk.progress() as step:
+        teacher = freeze_teacher(
+            teacher, lambda takes: read_material(calibration, takes, talk).inputs(takes), on_step=step
+        )
+    graph = trace(teacher.convertible, input_range=input_range).graph
+    inspection = inspect(teacher.convertible, input_range=input_range, align=align)
     predicted = inspection.predictions[0].cost if inspection.predictions else None
     channels = graph.input.channels
     if channels not in (1, 3):
@@ -83,9 +99,8 @@ def read_source(options: TeacherOptions, align: int, talk: Talk) -> Source:
             "with tensors"
         )
     takes = Takes(graph.scale, channels, input_range)
-    return Source(
-        teacher.module, takes, describe(teacher, input_range), cost_of_graph(graph), predicted, teacher.assumed
-    )
+    words, cost = describe(teacher, input_range), cost_of_graph(graph)
+    return Source(teacher.module, takes, words, cost, predicted, teacher.assumed, teacher.frozen)
 
 
 def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
@@ -134,7 +149,7 @@ def derive(
     if options.paper and options.init != "memsr":
         raise InvalidInput("--paper is for --init memsr; the default mode is not the paper's")
     return shrink(
-        Teacher(module=teacher.model, input_range=teacher.takes.input_range, assumed=teacher.assumed),
+        teacher.teacher,
         **budget,
         **{name: value for name, value in chosen.items() if value is not None},
         size=options.size,

@@ -54,7 +54,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
-    teacher = read_source(teacher_options, options.align, talk)
+    teacher = read_source(teacher_options, options.align, talk, options.calibration)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
     material = read_material(options.calibration, teacher.takes, talk)
     if options.data is None:

@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from memsr_compiler import ir, passes
 from memsr_compiler.analysis.cost import Cost, cost_of_layers, predicted_widths
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
+from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.ir.pipeline import PassReport, run_passes
 from memsr_compiler.ir.rewrite import Pass
 from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.canonical import Tail, canonical
+from memsr_compiler.lowering.freezing import freeze_teacher, name_way_out
 from memsr_compiler.lowering.image_aside import set_image_aside
 from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.passes.split_stages import StageGraph
@@ -25,8 +28,9 @@ from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.guarantee import Carried, list_carried, state_guarantee
-from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
+from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
+from memsr_compiler.trace.approximate.freeze import Frozen
 from memsr_compiler.trace.trace import Traced, trace
 from memsr_compiler.version import VERSION
 
@@ -43,6 +47,7 @@ class Report:
     carried      every tensor carried past a ReLU
     rounding     largest rounding of a weight to the stored dtype, in units of half its last place: at most about 1
     cost         parameters, multiply-adds and feature maps of the plain network
+    frozen       what was replaced of a teacher that has no plain form, and at what cost; None where nothing was
     """
 
     reader: str
@@ -51,6 +56,7 @@ class Report:
     carried: tuple[Carried, ...]
     rounding: float
     cost: Cost
+    frozen: Frozen | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +97,13 @@ def compile_to_plain(
     align: int = 8,
     image_skip: Literal["refuse", "outside"] = "refuse",
     max_weights: int = MAX_WEIGHTS,
+    approximate: Sequence[Tensor] | None = None,
     on_pass: Callable[[PassReport], None] | None = None,
     on_graph: Callable[[str, ir.Graph], None] | None = None,
 ) -> PlainNet:
     """Compile a trained super-resolution network into an equivalent plain network.
+
+    One that has no plain form is refused, or approximated on request: what is compiled is then a frozen network.
 
     model         what `read_teacher` gives, a module (N, C, H, W) -> (N, C', s H, s W), or a file's path; in eval mode
                   where that matters; never modified.  Its weights' dtype is the result's.
@@ -109,6 +118,9 @@ def compile_to_plain(
     image_skip    "outside": an image that is enlarged and added at the very end stays beside the plain network;
                   "refuse": one that is repeated pixel by pixel is carried inside, an interpolated one refused
     max_weights   bytes (float32); a plain form that would be larger is refused before it is built
+    approximate   images, (N, C, H, W) in the input range: where the network has no plain form, its gates are frozen at
+                  their means on these, and smooth activations replaced by straight pieces where their inputs lie; the
+                  certificate names each and is of the frozen network
     on_pass       hears of each pass when it is done
     on_graph      sees the name of each pass and the graph that it made
 
@@ -120,7 +132,8 @@ def compile_to_plain(
     options.check()
     teacher = as_teacher(model, input_range=input_range)
     watch = Stopwatch()
-    traced = trace(teacher.module, input_range=teacher.input_range)
+    teacher, traced = _trace(teacher, approximate)
+    replacements = teacher.frozen.replacements if teacher.frozen else ()
     if image_skip == "outside" and tail == "fold":  # with more than one shuffle there is no place to repeat pixels
         traced = set_image_aside(traced)
     if traced.image_skip is not None and image_skip == "refuse":
@@ -132,7 +145,7 @@ def compile_to_plain(
     stages, reports = lower(traced.graph, options, on_pass=on_pass, on_graph=on_graph)
     watch.lap("lower")
     dtype = next((p.dtype for p in teacher.module.parameters() if p.is_floating_point()), torch.float32)
-    certificate = _claim(stages, traced.graph, teacher.input_range)
+    certificate = _claim(stages, traced.graph, teacher.input_range, replacements)
     tensors = tuple(list_carried(certificate, traced.graph))
     layers, exact = _layers(stages, dtype)
     info = _info(traced, certificate, carry, tensors, teacher.assumed)
@@ -154,8 +167,21 @@ def compile_to_plain(
         carried=tensors,
         rounding=checked.rounding,
         cost=cost_of_layers([(layer.weight.shape, layer.shuffle) for layer in net]),
+        frozen=teacher.frozen,
     )
     return net
+
+
+def _trace(teacher: Teacher, approximate: Sequence[Tensor] | None) -> tuple[Teacher, Traced]:
+    """Read a teacher, frozen where that is asked for and has to be."""
+    if approximate is not None:
+        teacher = freeze_teacher(teacher, lambda _: approximate)
+    if teacher.frozen is not None:
+        return teacher, teacher.frozen.traced
+    try:
+        return teacher, trace(teacher.module, input_range=teacher.input_range)
+    except UnsupportedModel as refusal:
+        raise UnsupportedModel(f"{refusal}{name_way_out(teacher)}") from None
 
 
 def lower(
@@ -220,7 +246,9 @@ def _layers(stages: Sequence[StageGraph], dtype: torch.dtype) -> tuple[list[Plai
     return layers, exact
 
 
-def _claim(stages: Sequence[StageGraph], teacher: ir.Graph, input_range: Range) -> Certificate:
+def _claim(
+    stages: Sequence[StageGraph], teacher: ir.Graph, input_range: Range, replacements: tuple[Replacement, ...]
+) -> Certificate:
     """The certificate of these stages, before the weights have a hash that it could name."""
     proved: list[Stage] = []
     base = 1
@@ -230,7 +258,7 @@ def _claim(stages: Sequence[StageGraph], teacher: ir.Graph, input_range: Range) 
         end = _side_by_side(teacher, stage.ends, stage.graph.scale)
         proved.append(Stage(base, (start, *(r.meaning for r in relus), end)))
         base *= stage.graph.scale
-    return Certificate(teacher.sha256(), "", input_range, tuple(proved))
+    return Certificate(teacher.sha256(), "", input_range, tuple(proved), replacements)
 
 
 def _info(
@@ -241,7 +269,7 @@ def _info(
         channels=traced.graph.input.channels,
         input_range=certificate.input_range,
         carry=carry,
-        guarantee=state_guarantee(tensors),
+        guarantee=state_guarantee(tensors, certificate.approximation),
         teacher_sha256=certificate.teacher_sha256,
         receptive_field=receptive_field(traced.graph),
         image_skip=traced.image_skip.mode if traced.image_skip else "",

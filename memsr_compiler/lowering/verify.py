@@ -7,6 +7,7 @@ from os import PathLike
 
 from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError
+from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.image_aside import set_image_aside
 from memsr_compiler.lowering.shift_losses import ShiftLoss, worst_shift_loss
@@ -18,7 +19,8 @@ from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.proof.guarantee import Carried, list_carried, state_guarantee
 from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
-from memsr_compiler.trace.trace import Traced, trace
+from memsr_compiler.trace.approximate.freeze import rebuild
+from memsr_compiler.trace.trace import GraphModule, Traced, trace
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,16 @@ class CertificateCheck:
     input_range  of these inputs' values
     carried      every tensor that passes ReLUs on its way to a later layer
     rounding     largest rounding of a weight, in half units of its last place: at most about 1
+    frozen       the network of which it is the equivalent where that is an approximation of the teacher, else None
+    replaced     what of the teacher it replaces
     """
 
     guarantee: str
     input_range: Range
     carried: tuple[Carried, ...]
     rounding: float
+    frozen: GraphModule | None = None
+    replaced: tuple[Replacement, ...] = ()
 
 
 @one_thread()
@@ -42,6 +48,9 @@ def check_certificate(
     teacher: TeacherLike, plain: PlainNet | str | PathLike[str], *, input_range: Range | None = None
 ) -> CertificateCheck:
     """Check, by its certificate, that a plain network is this teacher.  Nothing is run, no compiler is believed.
+
+    Where the certificate says that it is of an approximation, what is checked is the teacher with the replacements that
+    it names, and `replaced` of the result tells them: it is then not the teacher.
 
     teacher      what `read_teacher` gives, a module, or a file's path
     plain        the network, or its file
@@ -56,10 +65,17 @@ def check_certificate(
     try:
         if input_range is None:
             _require_range(teacher, source, net)
-        traced = trace(source.module, input_range=source.input_range)
+        traced = _read(source, net)
         return _check(set_image_aside(traced) if net.info.image_skip == REPEATED else traced, net, source.input_range)
     except CertificateError as error:
         raise CertificateError(str(error) if isinstance(plain, PlainNet) else f"{plain}: {error}") from None
+
+
+def _read(teacher: Teacher, net: PlainNet) -> Traced:
+    """Read the teacher; with the replacements that the certificate names, where it is of an approximation."""
+    if net.certificate is None or not net.certificate.approximation:
+        return trace(teacher.module, input_range=teacher.input_range)
+    return rebuild(teacher.module, net.certificate.approximation, input_range=teacher.input_range)
 
 
 def _require_range(given: TeacherLike, source: Teacher, net: PlainNet) -> None:
@@ -78,12 +94,14 @@ def _require_range(given: TeacherLike, source: Teacher, net: PlainNet) -> None:
 def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateCheck:
     certificate = _certificate_for(net, teacher.graph)
     tensors = tuple(list_carried(certificate, teacher.graph))
-    _require_facts(net, teacher, input_range, state_guarantee(tensors))
+    replaced = certificate.approximation
+    _require_facts(net, teacher, input_range, state_guarantee(tensors, replaced))
     checked = checker.check(teacher.graph, net.checkable(), certificate)
     loss = worst_shift_loss(teacher.graph, checked.losses, checked.digits, net[0].weight.dtype)
     if loss is not None and loss.too_much:
         raise CertificateError(f"{loss}; {_say_way_out(loss, certificate)}")
-    return CertificateCheck(net.info.guarantee, input_range, tensors, checked.rounding)
+    frozen = GraphModule(teacher.graph, teacher.image_skip) if replaced else None
+    return CertificateCheck(net.info.guarantee, input_range, tensors, checked.rounding, frozen, replaced)
 
 
 def _say_way_out(loss: ShiftLoss, certificate: Certificate) -> str:

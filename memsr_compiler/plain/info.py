@@ -61,7 +61,9 @@ class PlainInfo:
     def largest_shift(self) -> float:
         """The largest constant C of carries by a shift, as the guarantee states it; 0 where there is none."""
         stated = re.fullmatch(
-            r"exact while every carried value has a magnitude of at most (?:.* to )?(\S+)", self.guarantee
+            r"(?:an approximation: .*; of that, )?"
+            r"exact while every carried value has a magnitude of at most (?:.* to )?(\S+)",
+            self.guarantee,
         )
         return float(stated[1]) if stated else 0.0
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from memsr_compiler.errors import CertificateError, first_line
 from memsr_compiler.ir import Meaning, Part
+from memsr_compiler.ir.approximation import Replacement
 
 FORMAT = "memsr certificate 1"
 MOST_CLAIMS = 64  # about a channel of a level, on average: equal channels have become one, of which all meanings hold
@@ -35,12 +36,15 @@ class Certificate:
     """A claim: which teacher, which plain network (by hash of what they compute), and the meanings that link them.
 
     input_range   the promise holds for images within it; it must be the teacher's own
+    approximation what was replaced of a teacher that has no plain form; the claim, and teacher_sha256, are then of the
+                  teacher with these numbers in those places, and not of the teacher
     """
 
     teacher_sha256: str
     plain_sha256: str
     input_range: tuple[float, float]
     stages: tuple[Stage, ...]
+    approximation: tuple[Replacement, ...] = ()
 
     @property
     def shifts(self) -> dict[str, float]:
@@ -63,6 +67,7 @@ class Certificate:
                 "teacher_sha256": self.teacher_sha256,
                 "plain_sha256": self.plain_sha256,
                 "input_range": [str(v) for v in self.input_range],
+                **({"approximation": [r.to_data() for r in self.approximation]} if self.approximation else {}),
                 "stages": stages,
             },
             separators=(",", ":"),
@@ -95,7 +100,9 @@ class Certificate:
             constants = (m.constant for stage in stages for level in stage.levels for m in level)
             if not all(map(math.isfinite, (low, high, *constants))):
                 raise ValueError("a number is not finite")
-            certificate = Certificate(str(data["teacher_sha256"]), str(data["plain_sha256"]), (low, high), stages)
+            replaced = tuple(Replacement.from_data(r) for r in data.get("approximation", ()))
+            hashes = str(data["teacher_sha256"]), str(data["plain_sha256"])
+            certificate = Certificate(*hashes, (low, high), stages, replaced)
             if certificate.to_json() != text:
                 raise CertificateError("is not as it was written; convert again")
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

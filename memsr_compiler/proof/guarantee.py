@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from memsr_compiler import ir
 from memsr_compiler.ir import names
+from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.proof.forms import never_negative
 
@@ -36,6 +38,9 @@ class Carried:
         return "exact for images that are never negative" if self.image else "exact: it is never negative"
 
 
+APPROXIMATION = "an approximation: the teacher with "
+"""Beginning of the guarantee of a plain network that is not its teacher."""
+
 _FORMS = {"value": "free", "positive": "split", "shifted": "shift"}
 
 
@@ -61,8 +66,10 @@ def list_carried(certificate: Certificate, teacher: ir.Graph) -> list[Carried]:
     return [c for (name, _), c in tensors.items() if c.form != "free" or c.layers > 1 or not _is_relu(teacher, name)]
 
 
-def state_guarantee(tensors: Sequence[Carried]) -> str:
-    """The inputs for which the plain network is the teacher, in one sentence."""
+def state_guarantee(tensors: Sequence[Carried], approximation: Sequence[Replacement] = ()) -> str:
+    """The inputs for which the plain network is the teacher, or the frozen one that stands for it, in one sentence."""
+    if approximation:
+        return f"{APPROXIMATION}{count_replacements(approximation)} replaced; of that, {state_guarantee(tensors)}"
     constants = sorted({t.constant for t in tensors if t.form == "shift"})
     if constants:
         each = f"{constants[0]:g}" if len(constants) == 1 else f"its own C, {constants[0]:.3g} to {constants[-1]:.3g}"
@@ -70,6 +77,13 @@ def state_guarantee(tensors: Sequence[Carried]) -> str:
     if any(t.image for t in tensors):
         return "exact for every image without negative values"
     return "exact for every image"
+
+
+def count_replacements(approximation: Sequence[Replacement]) -> str:
+    """'6 gates, 2 gelu'"""
+    kinds = Counter(r.kind for r in approximation)
+    plural = {kind: "s" if count > 1 and kind.endswith("gate") else "" for kind, count in kinds.items()}
+    return ", ".join(f"{count} {kind}{plural[kind]}" for kind, count in kinds.items())
 
 
 def _is_relu(teacher: ir.Graph, name: str) -> bool:

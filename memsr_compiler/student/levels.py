@@ -24,6 +24,8 @@ from memsr_compiler.ir.rewrite import conv_1x1
 from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.merge_split_carries import merge_split_carries
+from memsr_compiler.torch_helpers import copy_module, enlarge
+from memsr_compiler.trace.approximate.freeze import Frozen
 from memsr_compiler.trace.trace import ImageSkip, trace
 
 Values = Mapping[str, Tensor]
@@ -73,6 +75,7 @@ class LeveledTeacher:
     scale        factor of the pixel shuffle at the end
     sha256       of the network as it was traced
     image_skip   the enlarged image that is added to the output, outside of all this
+    truth        the network that a student is to follow, where the graph is only a frozen one in its place
     """
 
     graph: ir.Graph
@@ -80,19 +83,25 @@ class LeveledTeacher:
     scale: int
     sha256: str
     image_skip: ImageSkip | None
+    truth: nn.Module | None = None
 
     @staticmethod
     def of(
-        model: nn.Module, input_range: tuple[float, float], *, image_skip: Outside | None = "none"
+        model: nn.Module,
+        input_range: tuple[float, float],
+        *,
+        image_skip: Outside | None = "none",
+        frozen: Frozen | None = None,
     ) -> LeveledTeacher:
         """Read a network, or a plain network.
 
+        frozen       the network with what has no plain form replaced, where that is needed
         image_skip   "nearest": less the nearest-neighbour image, which is to be added outside; "none": as it is;
                      None: "nearest" where that can be.  An image that it adds outside itself stays there.
 
         Raises UnsupportedModel where it has no plain form, InvalidInput where no image can be taken off its output.
         """
-        traced = trace(model, input_range=input_range)
+        traced = trace(model, input_range=input_range) if frozen is None else frozen.traced
         graph, outside = traced.graph, traced.image_skip
         reason = _why_no_image(graph, outside)
         if image_skip == "nearest" and reason:
@@ -104,7 +113,10 @@ class LeveledTeacher:
             graph = merge_split_carries(graph)
         graph = passes.skip_to_conv(graph)
         sha256 = model.info.teacher_sha256 if isinstance(model, PlainNet) else traced.graph.sha256()
-        return LeveledTeacher(graph, _find_levels(graph), graph.scale, sha256, outside)
+        levels = LeveledTeacher(graph, _find_levels(graph), graph.scale, sha256, outside)
+        if frozen is None:
+            return levels
+        return replace(levels, sha256=frozen.teacher_sha256, truth=copy_module(model, torch.float32))
 
     @property
     def input(self) -> ir.Input:
@@ -173,6 +185,15 @@ class LeveledTeacher:
         """Compute the network's output before the pixel shuffle, (N, C' * scale**2, H, W)."""
         first = self.advance(self.levels[0], self.start(images))
         return self.finish(self.levels[0], first.values) if len(self.levels) > 1 else first.after
+
+    def target(self, images: Tensor) -> Tensor:
+        """Compute what a student is to give before the pixel shuffle: the output of the network itself, not frozen."""
+        if self.truth is None:
+            return self.output(images)
+        output = self.truth.to(images)(images.clone())
+        if self.image_skip is not None:
+            output = output - enlarge(images, self.image_skip.factor, self.image_skip.mode)
+        return nn.functional.pixel_unshuffle(output, self.scale)
 
     def finish(self, level: Level, values: Values) -> Tensor:
         """Compute that output from what the level above this one starts from."""

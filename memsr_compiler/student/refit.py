@@ -80,7 +80,7 @@ def run_teacher(
                 on_step(f"running the teacher, {number + 1} of {len(inputs)}")
             image = batch.float().contiguous(memory_format=torch.channels_last)
             with torch.no_grad():
-                batches.append({"image": image, "output": teacher.output(image)})
+                batches.append({"image": image, "output": teacher.target(image)})
         yield batches
 
 

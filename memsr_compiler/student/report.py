@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost
+from memsr_compiler.trace.approximate.freeze import Frozen
 
 Mode = Literal["data-aware", "memsr"]
 Kernel = tuple[Tensor, Tensor]  # weight (C_out, C_in, k, k), bias (C_out,), float64
@@ -86,6 +87,7 @@ class ShrinkReport:
     seconds      by stage of the work
     choice       of levels, where the student has fewer layers than its teacher's plain form
     milliseconds that it took where it was timed, for a limit on latency
+    frozen       what was replaced of a teacher that has no plain form, to derive the student
     """
 
     mode: Mode
@@ -98,6 +100,7 @@ class ShrinkReport:
     seconds: Mapping[str, float]
     choice: LevelsKept | None = None
     milliseconds: float | None = None
+    frozen: Frozen | None = None
 
     @property
     def maps(self) -> tuple[Tensor, ...]:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost, cost_of_graph
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.lowering.freezing import freeze_teacher
 from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.plain.balance import balance_channels
-from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.info import PlainInfo, Takes
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.quantities import Amount, count, size_in_bytes
 from memsr_compiler.student.calibration_images import (
@@ -119,7 +120,10 @@ def shrink(
     Returns a PlainNet in float32, its channels balanced (`plain.balance`), with `.report`, a ShrinkReport: per layer
     widths, singular values, errors and the maps M_i.  It has no certificate: it is not equivalent to its teacher.
 
-    Raises UnsupportedModel as compile_to_plain does; InvalidInput for options that do not fit, too few pixels.
+    A teacher that has no plain form is frozen first, as compile_to_plain(approximate=...) does with the calibration
+    images; the refit is to the output of the teacher itself.
+
+    Raises UnsupportedModel as that does; InvalidInput for options that do not fit, too few pixels.
     Source: MemSR (Wu, Lee, Ma, ICML 2022), Sec. 3.3 and 3.5; the data-aware mode beyond it.
     """
     each = tuple(widths) if isinstance(widths, Iterable) else widths
@@ -141,6 +145,7 @@ def shrink(
     place = torch_device(device)
     watch = Stopwatch()
     teacher = as_teacher(model, input_range=input_range, plain=True)
+    teacher = freeze_teacher(teacher, lambda takes: _prepare_images(calibration, takes), on_step)
     with one_thread():
         leveled, teacher_cost = _read(teacher, "none" if init == "memsr" and image_skip is None else image_skip)
     if timer is not None and max_latency is not None:
@@ -150,7 +155,8 @@ def shrink(
     _check_widths(leveled, budget, layers, align, paper, init)
     if on_step is not None:
         on_step("reading the calibration images")
-    images = _read_images(leveled, calibration)
+    takes = Takes(leveled.scale, leveled.input.channels, (leveled.input.low, leveled.input.high))
+    images = _prepare_images(calibration, takes)
     number = default_samples(teacher_cost.macs_per_pixel) if samples is None else samples
     crops = _Crops(tuple(images), number, seed, place)
     inputs = crops.cut()
@@ -178,6 +184,7 @@ def shrink(
         cost=student_cost(leveled, [len(bias) for _, bias in derived.kernels[:-1]]),
         teacher_cost=teacher_cost,
         seconds={**watch.seconds, **derived.seconds},
+        frozen=teacher.frozen,
     )
     return net
 
@@ -224,8 +231,8 @@ def _check_shape(layers: object, image_skip: object, init: Mode) -> None:
 
 def _read(teacher: Teacher, image_skip: Outside | None) -> tuple[LeveledTeacher, Cost]:
     """Teacher as levels, and what it costs as it is."""
-    leveled = LeveledTeacher.of(teacher.module, teacher.input_range, image_skip=image_skip)
-    return leveled, cost_of_graph(trace(teacher.module, input_range=teacher.input_range).graph)
+    leveled = LeveledTeacher.of(teacher.module, teacher.input_range, image_skip=image_skip, frozen=teacher.frozen)
+    return leveled, cost_of_graph(trace(teacher.convertible, input_range=teacher.input_range).graph)
 
 
 def _fit(timer: Timer, teacher: LeveledTeacher, size: tuple[int, int]) -> LatencyModel:
@@ -252,11 +259,10 @@ def _check_widths(
         raise InvalidInput(f"{paper.kept} levels keep the teacher's width, which no limit allows for; say the widths")
 
 
-def _read_images(teacher: LeveledTeacher, calibration: CalibrationImages | None) -> list[Tensor]:
-    channels, input_range = teacher.input.channels, (teacher.input.low, teacher.input.high)
-    if calibration is None:
-        return sample_inputs(scale=teacher.scale, channels=channels, input_range=input_range)
-    return calibration_inputs(calibration, scale=teacher.scale, channels=channels, input_range=input_range)
+def _prepare_images(calibration: CalibrationImages | None, takes: Takes) -> list[Tensor]:
+    """Calibration images as a network is given them."""
+    kind = {"scale": takes.scale, "channels": takes.channels, "input_range": takes.input_range}
+    return sample_inputs(**kind) if calibration is None else calibration_inputs(calibration, **kind)
 
 
 def _derive_memsr(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.trace.approximate.freeze import Frozen
 
 Range: TypeAlias = tuple[float, float]
 
@@ -34,6 +35,7 @@ class Teacher:
     stated_range the range that the file itself tells, whatever `input_range` was asked for; None: it does not
     sha256       of the file, in hexadecimal; "" for a module
     path         of the file; None for a module
+    frozen       the network that stands for it where it has no plain form, once it was made: see `freeze_teacher`
     """
 
     module: nn.Module
@@ -44,10 +46,16 @@ class Teacher:
     stated_range: Range | None = None
     sha256: str = ""
     path: Path | None = None
+    frozen: Frozen | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidInput for a range that is empty or infinite."""
         _require_range(self.input_range)
+
+    @property
+    def convertible(self) -> nn.Module:
+        """The network that is compiled: the teacher's own, or the frozen one that stands for it."""
+        return self.module if self.frozen is None else self.frozen.module
 
     @property
     def range_is_assumed(self) -> bool:

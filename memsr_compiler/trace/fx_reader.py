@@ -38,7 +38,7 @@ _ALIASES = (
 )  # fmt: skip
 
 
-class _Cell:
+class Cell:
     """A value that names in the network's code hold: in-place ops change it for all names of the same tensor."""
 
     def __init__(self, value: Any, shared: bool = False) -> None:
@@ -48,7 +48,7 @@ class _Cell:
 
 def read(module: fx.GraphModule, builder: Builder, constant: Callable[[fx.Node], Any] | None = None) -> View | Resized:
     """Build the graph of a torch.fx module.  Raises Unreadable, or UnsupportedModel for what cannot be plain."""
-    return _Reader(module, builder, constant).read()
+    return Reader(module, builder, constant).read()
 
 
 def refuse_impossible(graph: fx.Graph, images: frozenset[str]) -> None:
@@ -64,7 +64,7 @@ def refuse_impossible(graph: fx.Graph, images: frozenset[str]) -> None:
             needed.update(node.all_input_nodes)
     pixels: set[fx.Node] = set()  # what depends on the values of the image, not on its shape alone
     for node in graph.nodes:
-        name = _word(node)
+        name = word_of(node)
         if node.name in images:
             pixels.add(node)
         elif name not in _SHAPES and not pixels.isdisjoint(node.all_input_nodes):
@@ -74,12 +74,12 @@ def refuse_impossible(graph: fx.Graph, images: frozenset[str]) -> None:
                 raise UnsupportedModel(f"{_module_of(node)[0] or 'the network'}: {name}: {reason}; {way_out}")
 
 
-class _Reader:
+class Reader:
     """Walks over a torch.fx graph, node by node, and has the builder build what each says."""
 
     def __init__(self, module: fx.GraphModule, builder: Builder, constant: Callable[[fx.Node], Any] | None) -> None:
         self.module, self.builder, self.constant = module, builder, constant
-        self.env: dict[fx.Node, _Cell] = {}
+        self.env: dict[fx.Node, Cell] = {}
         self.fed = False
 
     def read(self) -> View | Resized:
@@ -87,7 +87,7 @@ class _Reader:
             if node.op == "output":
                 return self._output(node)
             path, kind = _module_of(node)
-            self.builder.where, self.builder.last = path, _word(node)
+            self.builder.where, self.builder.last = path, word_of(node)
             self.builder.leaf = "torch.nn.modules." in kind
             self.env[node] = self._node(node)
         raise Unreadable("the network: output: it returns nothing; return the image", located=True)
@@ -105,27 +105,27 @@ class _Reader:
             )
         return result
 
-    def _node(self, node: fx.Node) -> _Cell:
+    def _node(self, node: fx.Node) -> Cell:
         if node.op == "placeholder":
             return self._placeholder(node)
         if node.op == "get_attr":
-            return _Cell(_attribute(self.module, str(node.target)))
+            return Cell(_attribute(self.module, str(node.target)))
         if node.op == "call_module":
             return self._norm(node)
         return self._call(node)
 
-    def _placeholder(self, node: fx.Node) -> _Cell:
+    def _placeholder(self, node: fx.Node) -> Cell:
         if self.constant is not None and (value := self.constant(node)) is not None:
-            return _Cell(value)
+            return Cell(value)
         if not self.fed:
             self.fed = True
-            return _Cell(self.builder.input)
+            return Cell(self.builder.input)
         if node.args:  # an argument with a default
-            return _Cell(node.args[0])
+            return Cell(node.args[0])
         self.builder.where, self.builder.last = "", f"input '{node.target}'"
         self.builder.refuse("the network takes more than one input", "wrap it in a module that takes the image only")
 
-    def _norm(self, node: fx.Node) -> _Cell:
+    def _norm(self, node: fx.Node) -> Cell:
         norm = self.module.get_submodule(str(node.target))
         self.builder.where, self.builder.last, self.builder.leaf = str(node.target), type(norm).__name__, True
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
@@ -134,20 +134,20 @@ class _Reader:
         x = self._value(node.args[0])
         mean, var = norm.running_mean, norm.running_var
         gain, bias = (norm.weight.detach(), norm.bias.detach()) if norm.affine else (None, None)
-        return _Cell(pointwise.batch_norm(self.builder, x, mean, var, gain, bias, statistics, 0.0, norm.eps))
+        return Cell(pointwise.batch_norm(self.builder, x, mean, var, gain, bias, statistics, 0.0, norm.eps))
 
-    def _call(self, node: fx.Node) -> _Cell:
-        name, inplace = _word(node), _is_inplace(node)
+    def _call(self, node: fx.Node) -> Cell:
+        name, inplace = word_of(node), is_inplace(node)
         args = [self._value(a) for a in node.args]
         kwargs = {k: self._value(v) for k, v in node.kwargs.items()}
-        values = list(_leaves([*args, *kwargs.values()]))
+        values = list(leaves_of([*args, *kwargs.values()]))
         resized = next((v for v in values if isinstance(v, Resized)), None)
         if resized is not None and name not in _TAKE_RESIZED:
             self._refuse_resized(resized, name)
         if name == "getattr":
-            return _Cell(self._getattr(args[0], args[1]))
+            return Cell(self._getattr(args[0], args[1]))
         if not any(isinstance(v, (View, Resized)) for v in values):
-            return _Cell(self._compute(node, args, kwargs))
+            return Cell(self._compute(node, args, kwargs))
         if name not in WORDS:
             if name in IMPOSSIBLE:
                 self.builder.refuse(*IMPOSSIBLE[name])
@@ -173,7 +173,7 @@ class _Reader:
         except Unreadable as error:
             self._locate(error)
         except (TypeError, RuntimeError, ValueError, AttributeError) as error:
-            if any(isinstance(v, Size) for v in _leaves([*args, *kwargs.values()])):
+            if any(isinstance(v, Size) for v in leaves_of([*args, *kwargs.values()])):
                 self.builder.give_up(_OF_SIZES, DependsOnSize)
             self.builder.give_up(f"constants cannot be computed before the image is known ({first_line(error)})")
 
@@ -198,7 +198,7 @@ class _Reader:
             "enlarge the image before the network, and give the module that takes the enlarged image (as VDSR does)",
         )
 
-    def _store(self, node: fx.Node, name: str, inplace: bool, value: Any) -> _Cell:
+    def _store(self, node: fx.Node, name: str, inplace: bool, value: Any) -> Cell:
         source = self.env.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
         if inplace and source is not None:
             if source.shared:
@@ -209,10 +209,10 @@ class _Reader:
             return source
         if source is not None and name in _ALIASES:
             source.shared = True
-            return _Cell(value, shared=True)
+            return Cell(value, shared=True)
         if source is not None and value is source.value and name != "clone":
             return source
-        return _Cell(value)
+        return Cell(value)
 
     def _getattr(self, value: Any, name: str) -> Any:
         if isinstance(value, View):
@@ -258,7 +258,7 @@ def _recognise_size(number: int) -> int | Size:
     return number
 
 
-def _word(node: fx.Node) -> str:
+def word_of(node: fx.Node) -> str:
     """The plain name of what a node calls: 'relu' for F.relu, Tensor.relu_, aten.relu.default."""
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
@@ -268,7 +268,7 @@ def _word(node: fx.Node) -> str:
     return name if name.startswith("__") else name.removesuffix("_") or name
 
 
-def _is_inplace(node: fx.Node) -> bool:
+def is_inplace(node: fx.Node) -> bool:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return (
         name in INPLACE
@@ -291,7 +291,7 @@ def _compute(node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     assert callable(node.target)
     if isinstance(node.target, type(torch.ops.aten.add.Tensor)) and any(isinstance(a, Size) for a in args):
-        return getattr(operator, _word(node))(*args)
+        return getattr(operator, word_of(node))(*args)
     return node.target(*args, **kwargs)
 
 
@@ -308,10 +308,10 @@ def _describe(value: Any) -> str:
     return str(value)
 
 
-def _leaves(values: Any) -> Iterator[Any]:
+def leaves_of(values: Any) -> Iterator[Any]:
     for v in values:
         if isinstance(v, (tuple, list)):
-            yield from _leaves(v)
+            yield from leaves_of(v)
         else:
             yield v
 

@@ -81,9 +81,9 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     """
     if isinstance(model, GraphModule):
         ops = tuple(_with_range(op, input_range) for op in model.graph)
-        return _with_convolution(Traced(ir.Graph(ops, model.graph.output), model.reader, model.image_skip))
+        return require_convolution(Traced(ir.Graph(ops, model.graph.output), model.reader, model.image_skip))
     reference = copy_module(model, torch.float64)
-    _check(reference)
+    require_readable(reference)
     samples, errors = _run(reference, input_range)
     del reference  # each reader makes a copy of its own, and networks are large
     if not samples:
@@ -101,7 +101,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             earlier = problems.get(SYMBOLIC)  # at the exported size, its numbers are there without their reason
             raise earlier if isinstance(earlier, DependsOnSize) else refusal from None
         if isinstance(outcome, Traced):
-            return _with_convolution(outcome)
+            return require_convolution(outcome)
         problems[reader] = outcome
         log.info("%s does not read it: %s", reader, outcome)
     raise UnsupportedModel(_explain_unread(model, problems))
@@ -145,14 +145,15 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
     return Traced(builder.graph(result.body), reader, ImageSkip(result.mode, result.factor))
 
 
-def _with_convolution(traced: Traced) -> Traced:
+def require_convolution(traced: Traced) -> Traced:
     """Itself, unless there is nothing in it to compile."""
     if not any(isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)) for op in traced.graph):
         raise UnsupportedModel("the network has no convolution, so there is nothing to compile; is this the module?")
     return traced
 
 
-def _check(model: nn.Module) -> None:
+def require_readable(model: nn.Module) -> None:
+    """Raise InvalidInput for a module that cannot be read as it is, in whatever way."""
     if isinstance(model, torch.jit.ScriptModule):
         raise InvalidInput(
             "TorchScript is not read; give the nn.Module it was made from, or its state dict with --arch"
@@ -174,7 +175,7 @@ def _with_range(op: ir.Op, input_range: tuple[float, float]) -> ir.Op:
     return op
 
 
-def _possible_channels(model: nn.Module) -> list[int]:
+def possible_channels(model: nn.Module) -> list[int]:
     """Numbers of channels that the input may have, likeliest first: what the first convolution takes, RGB, grey."""
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     candidates = [first.in_channels] if first is not None else []
@@ -185,7 +186,7 @@ def _run(model: nn.Module, input_range: tuple[float, float]) -> tuple[dict[int, 
     """Samples for each number of channels that the network takes; for the others what it raises, and where."""
     samples: dict[int, tuple[Sample, ...]] = {}
     errors: dict[int, str] = {}
-    for channels in _possible_channels(model):
+    for channels in possible_channels(model):
         try:
             samples[channels] = tuple(_samples(model, channels, input_range))
         except Exception as error:  # whatever the model's own code raises

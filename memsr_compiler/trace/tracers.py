@@ -18,9 +18,9 @@ from memsr_compiler.trace.fx_reader import HEIGHT, INPLACE, WIDTH, refuse_imposs
 from memsr_compiler.trace.views import BATCH
 
 
-def trace_symbolically(model: nn.Module) -> fx.GraphModule:
+def trace_symbolically(model: nn.Module, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
     """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises."""
-    traced = copy_module(model, torch.float64)  # a tracer may leave proxies behind in what it traces
+    traced = copy_module(model, dtype)  # a tracer may leave proxies behind in what it traces
     return fx.GraphModule(traced, _Tracer(traced).trace(traced))
 
 

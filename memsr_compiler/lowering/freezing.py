@@ -1,0 +1,54 @@
+"""Teachers that have no plain form, and the frozen networks that stand for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.teachers.teacher import Teacher
+from memsr_compiler.trace.approximate.freeze import find_places, freeze
+from memsr_compiler.trace.trace import trace
+
+SHOWN = 3  # names of gates in a message
+
+
+def freeze_teacher(
+    teacher: Teacher, images: Callable[[Takes], Sequence[Tensor]], on_step: Callable[[str], None] | None = None
+) -> Teacher:
+    """The teacher with a frozen network that stands for it; itself where it has a plain form.
+
+    images   gives calibration images, (N, C, H, W) in its range, for what it takes; asked only where it is frozen
+
+    Raises UnsupportedModel where freezing gates and bending activations is not enough.
+    """
+    if teacher.frozen is not None or isinstance(teacher.module, PlainNet):
+        return teacher
+    try:
+        trace(teacher.module, input_range=teacher.input_range)
+    except UnsupportedModel as refusal:
+        if not find_places(teacher.module, teacher.input_range):
+            raise
+        try:
+            inputs = images(teacher.takes)
+            frozen = freeze(teacher.module, inputs, input_range=teacher.input_range, on_step=on_step)
+        except UnsupportedModel as error:
+            raise UnsupportedModel(f"{error}; nor can it be approximated") from refusal
+        return replace(teacher, frozen=frozen)
+    return teacher
+
+
+def name_way_out(teacher: Teacher) -> str:
+    """Words on what `convert --approximate` would do with a teacher that was refused; "" where it would not help."""
+    places = find_places(teacher.module, teacher.input_range)
+    if not places:
+        return ""
+    more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+    return (
+        f"; or use --approximate, which puts numbers in place of {', '.join(places[:SHOWN])}{more}, and converts what "
+        "is then no longer this network; memsrc shrink takes it as it is"
+    )

@@ -1,0 +1,1 @@
+"""Teachers that no plain network can express, read with what is beyond it frozen or straightened."""

@@ -1,0 +1,214 @@
+"""Freezing a teacher: any network -> the nearest one that has a plain form, and what that costs."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler.errors import CertificateError, InvalidGraph, UnsupportedModel
+from memsr_compiler.ir.approximation import Replacement
+from memsr_compiler.torch_helpers import one_thread
+from memsr_compiler.trace.approximate.measure import measure, run_replaced
+from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
+from memsr_compiler.trace.builder import Builder, Resized
+from memsr_compiler.trace.trace import (
+    SYMBOLIC,
+    GraphModule,
+    ImageSkip,
+    Traced,
+    possible_channels,
+    require_convolution,
+    require_readable,
+)
+from memsr_compiler.trace.tracers import trace_symbolically
+from memsr_compiler.trace.views import WrongChannels
+
+READER = f"{SYMBOLIC}, approximated"
+SIDE = 192  # pixels; of larger images the middle is taken
+SMALL = 40  # pixels; of the image on which the graph is compared with the network
+ONE_BY_ONE = 3e12  # weights times pixels that may be spent on the costs of single places: about a minute
+_OTHERWISE = "let it do the same at every size of image, and draw no random numbers"
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A teacher as the compiler takes it, and what was put in place of what it does not.
+
+    traced         the frozen network
+    replacements   in the order in which they are computed
+    costs          PSNR in dB to the teacher, of the teacher with that one replacement, peak = width of the input range
+    psnr           the same with all of them
+    images         how many it was measured on
+    teacher_sha256 of the teacher: what it computes as far as it was read, and all its weights
+    """
+
+    traced: Traced
+    replacements: tuple[Replacement, ...]
+    costs: tuple[float, ...]
+    psnr: float
+    images: int
+    teacher_sha256: str
+
+    @property
+    def module(self) -> GraphModule:
+        """The frozen network as a module, which compiles like any other."""
+        return GraphModule(self.traced.graph, self.traced.image_skip)
+
+
+@one_thread()
+@torch.no_grad()
+def freeze(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    *,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    on_step: Callable[[str], None] | None = None,
+) -> Frozen:
+    """Freeze gates at their means on images and bend activations where their inputs lie; the network is not changed.
+
+    images   (N, C, H, W) in the input range
+
+    Raises the UnsupportedModel of `trace` where that is not enough.
+    """
+    say = on_step or (lambda _: None)
+    require_readable(model)
+    say("looking for gates and smooth activations")
+    channels = images[0].shape[1]
+    first, places = _read(model, channels, {}, input_range)
+    if not places:
+        raise UnsupportedModel("there is no gate and no smooth activation in it that could be replaced")
+    sha256 = _hash_teacher(model, first)
+    del first
+    module = trace_symbolically(model, torch.float32)
+    crops = [_middle(image.float()) for image in images]
+    say(f"measuring {len(places)} gates and activations on {len(crops)} images")
+    numbers = measure(module, places, crops)
+    traced, places = _read(model, channels, numbers, input_range)
+    _require_same(model, traced, places, numbers, crops[0])
+    expected = [module(image.clone()) for image in crops]
+    peak = input_range[1] - input_range[0]
+    some = _affordable(model, crops, len(places))
+    costs = []
+    for number, place in enumerate(places, start=1):
+        say(f"{place.name}: its cost, {number} of {len(places)}")
+        costs.append(_psnr([run_replaced(module, [place], numbers, x) for x in some], expected, peak))
+    whole = _psnr([run_replaced(module, places, numbers, x) for x in crops], expected, peak)
+    return Frozen(traced, tuple(numbers[p.name] for p in places), tuple(costs), whole, len(crops), sha256)
+
+
+def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0)) -> tuple[str, ...]:
+    """Names of the gates and activations that `freeze` would replace; none where that is not enough."""
+    try:
+        return tuple(place.name for place in _read_any(model, {}, input_range)[1])
+    except Exception:  # whatever the model's own code, or the tracer, raises
+        return ()
+
+
+@one_thread()
+@torch.no_grad()
+def rebuild(
+    model: nn.Module, replacements: Sequence[Replacement], *, input_range: tuple[float, float] = (0.0, 1.0)
+) -> Traced:
+    """Read a teacher with replacements that are known already.
+
+    Raises CertificateError unless they are for this teacher, all that it needs and no others.
+    """
+    require_readable(model)
+    numbers = {r.name: r for r in replacements}
+    try:
+        traced, places = _read_any(model, numbers, input_range)
+    except InvalidGraph as error:
+        raise CertificateError(f"its approximation does not fit the teacher: {error}; convert this teacher") from None
+    if [place.name for place in places] != [r.name for r in replacements]:
+        raise CertificateError(
+            f"its approximation replaces {_list_names(replacements)}, and of this teacher have to be replaced "
+            f"{_list_names(places)}; convert this teacher"
+        )
+    return traced
+
+
+def _read_any(
+    model: nn.Module, numbers: Mapping[str, Replacement], input_range: tuple[float, float]
+) -> tuple[Traced, list[Place]]:
+    """Read a network for the first number of channels that it takes."""
+    *others, last = possible_channels(model)
+    for channels in others:
+        with suppress(WrongChannels):
+            return _read(model, channels, numbers, input_range)
+    return _read(model, last, numbers, input_range)
+
+
+def _read(
+    model: nn.Module, channels: int, numbers: Mapping[str, Replacement], input_range: tuple[float, float]
+) -> tuple[Traced, list[Place]]:
+    """Read a network with these replacements; also the places where there have to be some.
+
+    Raises UnsupportedModel where there is none, or more is needed.
+    """
+    builder = Builder(channels, *input_range)
+    reader = ApproximateReader(trace_symbolically(model), builder, numbers)
+    result = reader.read()
+    skip = None
+    if isinstance(result, Resized):
+        assert result.body is not None, "the reader has asked"
+        skip, result = ImageSkip(result.mode, result.factor), result.body
+    graph = builder.graph(result)
+    return require_convolution(Traced(graph, READER, skip)), [p for p in reader.places if p.name in graph]
+
+
+def _require_same(
+    model: nn.Module, traced: Traced, places: Sequence[Place], numbers: Mapping[str, Replacement], image: Tensor
+) -> None:
+    """The graph must give what the network gives with the same numbers at the same places, in float64."""
+    image = image[:1, :, :SMALL, :SMALL].double()
+    expected = run_replaced(trace_symbolically(model), places, numbers, image.clone())
+    result = GraphModule(traced.graph, traced.image_skip)(image)
+    if expected.shape != result.shape:
+        raise UnsupportedModel(
+            f"the network gives {tuple(expected.shape)}, and read {tuple(result.shape)}; {_OTHERWISE}"
+        )
+    difference = float((expected - result).abs().max())
+    if not difference <= 1e-9 * (float(expected.abs().max()) + 1.0):
+        raise UnsupportedModel(f"the network, read, differs from itself by {difference:.3g}; {_OTHERWISE}")
+
+
+def _hash_teacher(model: nn.Module, traced: Traced) -> str:
+    """SHA-256 of what was read of a network, and of all its weights: those of its gates are in no graph."""
+    digest = hashlib.sha256(traced.graph.sha256().encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode() + value.detach().cpu().double().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _middle(image: Tensor) -> Tensor:
+    """The middle of an image, if it is large."""
+    height, width = image.shape[2:]
+    top, left = max(0, height - SIDE) // 2, max(0, width - SIDE) // 2
+    return image[:, :, top : top + SIDE, left : left + SIDE]
+
+
+def _affordable(model: nn.Module, crops: Sequence[Tensor], places: int) -> Sequence[Tensor]:
+    """As many of the images, from the first, as the network can be run on once for each place in moderate time."""
+    weights = sum(p.numel() for p in model.parameters())
+    count, spent = 0, 0
+    while count < len(crops) and (spent := spent + weights * places * crops[count][:, 0].numel()) <= ONE_BY_ONE:
+        count += 1
+    return crops[: max(1, count)]
+
+
+def _psnr(outputs: Sequence[Tensor], expected: Sequence[Tensor], peak: float) -> float:
+    """PSNR in dB of outputs to the first of what was expected, over all their numbers."""
+    pairs = list(zip(outputs, expected, strict=False))
+    squares = sum(float((a - b).double().square().sum()) for a, b in pairs)
+    error = squares / sum(a.numel() for a, _ in pairs)
+    return 10 * math.log10(peak**2 / error) if error else math.inf
+
+
+def _list_names(places: Iterable[Place | Replacement]) -> str:
+    return ", ".join(place.name for place in places) or "nothing"

@@ -1,0 +1,252 @@
+"""torch.fx graphs -> IR, where what the compiler has no word for may stay in the dark as long as it ends as a gate.
+
+A value is then a view of an op, as for the exact reader; or `Dark`, made of the image in a way that no plain network
+can follow; or `Bent`, an elementwise function of one op.  A dark value that multiplies a feature map is a gate and
+becomes a number a channel; a bent one becomes straight pieces where it is read.  Any other use of dark values keeps
+them dark, and a network that returns one is refused for the reason for which the first was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from memsr_compiler import ir
+from memsr_compiler.errors import InvalidGraph, UnsupportedModel
+from memsr_compiler.ir.approximation import Replacement, replacement_ops
+from memsr_compiler.trace.builder import Builder, Resized
+from memsr_compiler.trace.fx_reader import Cell, Reader, is_inplace, leaves_of, word_of
+from memsr_compiler.trace.views import View, WrongChannels
+
+BOUNDED = ("sigmoid", "hardsigmoid", "softmax")  # activations that make a gate of what they bend
+CURVES = (
+    *BOUNDED, "tanh", "gelu", "silu", "softplus", "hardswish", "mish", "elu", "selu", "celu", "logsigmoid",
+    "log_sigmoid", "softsign", "tanhshrink", "erf", "exp", "square", "pow", "rsqrt", "sqrt", "sin", "cos",
+)  # fmt: skip
+_ELEMENTWISE = (
+    *CURVES,
+    "add",
+    "sub",
+    "subtract",
+    "rsub",
+    "mul",
+    "multiply",
+    "div",
+    "truediv",
+    "neg",
+    "negative",
+    "relu",
+)
+_PRODUCTS = ("mul", "multiply", "div", "truediv", "divide")
+_POINTWISE = (ir.Affine, ir.Relu, ir.PRelu, ir.Clamp)
+
+
+@dataclass(frozen=True, eq=False)
+class Dark:
+    """A value that the compiler does not follow, and the refusal of the first operation on the way to it."""
+
+    refusal: UnsupportedModel
+
+
+@dataclass(frozen=True, eq=False)
+class Bent:
+    """An elementwise function of an op's value, made by a node of the torch.fx graph.
+
+    name      for the op that will stand for it;   kind   the activation: "silu"
+    bounded   whether it lies between bounds, as a gate does
+    """
+
+    root: str
+    node: fx.Node
+    name: str
+    kind: str
+    bounded: bool
+    refusal: UnsupportedModel
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place that is approximated, by names of nodes of the torch.fx graph.
+
+    result   what a replacement stands for, as a function of `source`
+    gate     what multiplies the source there; "" for an activation
+    inverse  whether it divides
+    refusal  why it cannot be exact
+    """
+
+    name: str
+    kind: str
+    source: str
+    result: str
+    refusal: UnsupportedModel
+    gate: str = ""
+    inverse: bool = False
+
+
+class ApproximateReader(Reader):
+    """Reads a torch.fx graph, and puts replacements where the teacher is approximated.
+
+    numbers   by name; where there are none yet a value passes as it is, and only the places are found
+    """
+
+    def __init__(self, module: fx.GraphModule, builder: Builder, numbers: Mapping[str, Replacement]) -> None:
+        super().__init__(module, builder, None)
+        self.numbers = numbers
+        self.places: list[Place] = []
+        self.sources: dict[str, fx.Node] = {builder.input.op: next(iter(module.graph.nodes))}
+
+    def _output(self, node: fx.Node) -> View | Resized:
+        for read in node.all_input_nodes:
+            self._settle(read)
+            if isinstance(dark := self.env[read].value, Dark):
+                raise dark.refusal
+        return super()._output(node)
+
+    def _norm(self, node: fx.Node) -> Cell:
+        read = node.all_input_nodes[0]
+        self._settle(read)
+        if isinstance(self.env[read].value, Dark):
+            return Cell(self.env[read].value)
+        return self._follow(node, super()._norm)
+
+    def _call(self, node: fx.Node) -> Cell:
+        bent = [n for n in node.all_input_nodes if isinstance(self.env[n].value, Bent)]
+        if bent and (cell := self._bend_on(node)):
+            return cell
+        if word_of(node) in _PRODUCTS and (cell := self._gate(node)):
+            return cell
+        for read in bent:
+            self._settle(read)
+        dark = next((v for v in self._values(node) if isinstance(v, Dark)), None)
+        if dark is not None:
+            return self._keep(node, dark)
+        return self._follow(node, super()._call)
+
+    def _follow(self, node: fx.Node, read: Callable[[fx.Node], Cell]) -> Cell:
+        """What the exact reader makes of a node, or what may be made of it by approximation."""
+        try:
+            cell = read(node)
+        except WrongChannels:
+            raise
+        except UnsupportedModel as refusal:
+            return self._bend(node, refusal) or self._keep(node, Dark(refusal))
+        view = cell.value
+        if isinstance(view, View) and view.axes == View.of(view.op, *self._type(view.op)).axes:
+            self.sources.setdefault(view.op, node)
+        return cell
+
+    # -- activations -------------------------------------------------------------------------------------------
+
+    def _bend(self, node: fx.Node, refusal: UnsupportedModel) -> Cell | None:
+        """A smooth activation of a feature map, or a product of functions of the same one."""
+        name = word_of(node)
+        views = [n for n in node.all_input_nodes if isinstance(self.env[n].value, View)]
+        if len(views) != len([v for v in self._values(node) if not _is_constant(v)]) or not views:
+            return None
+        if name not in CURVES and not (name in _PRODUCTS and len(views) == 2):
+            return None
+        roots = [self._root(n) for n in views]
+        root = roots[0] if len(roots) == 1 else self._common(roots)
+        if root is None:
+            return None
+        kind = name if name in CURVES else "product"
+        return self._store(node, name, is_inplace(node), self._bent(root, node, kind, name in BOUNDED, refusal))
+
+    def _bend_on(self, node: fx.Node) -> Cell | None:
+        """A bent value, bent on: elementwise, with constants and functions of the same op."""
+        name, values = word_of(node), [v for v in self._values(node) if not _is_constant(v)]
+        if name not in _ELEMENTWISE or not all(isinstance(v, (View, Bent)) for v in values):
+            return None
+        read = [n for n in node.all_input_nodes if isinstance(self.env[n].value, (View, Bent))]
+        root = self._common([self._root(n) for n in read])
+        if root is None:
+            return None
+        first = next(v for v in values if isinstance(v, Bent))
+        bounded = name in BOUNDED or (first.bounded and len(read) == 1)
+        return self._store(node, name, is_inplace(node), self._bent(root, node, first.kind, bounded, first.refusal))
+
+    def _bent(self, root: str, node: fx.Node, kind: str, bounded: bool, refusal: UnsupportedModel) -> Bent:
+        return Bent(root, node, self.builder.name(kind), kind, bounded, refusal)
+
+    def _settle(self, node: fx.Node) -> None:
+        """Make straight pieces of a bent value, for all that read it from now on."""
+        bent = self.env[node].value
+        if isinstance(bent, Bent):
+            source = self.sources[bent.root]
+            self.places.append(Place(bent.name, bent.kind, source.name, bent.node.name, bent.refusal))
+            self.env[node].value = self._replace(bent.name, bent.kind, bent.root)
+
+    # -- gates -------------------------------------------------------------------------------------------------
+
+    def _gate(self, node: fx.Node) -> Cell | None:
+        """A feature map times, or by, a value that is dark, or bent into bounds."""
+        if len(node.args) != 2 or not all(isinstance(a, fx.Node) for a in node.args):
+            return None
+        left, right = node.args
+        assert isinstance(left, fx.Node) and isinstance(right, fx.Node), "it has been asked"
+        inverse = "div" in word_of(node)
+        for x, gate in ((left, right),) if inverse else ((left, right), (right, left)):
+            value, by = self.env[x].value, self.env[gate].value
+            if isinstance(by, Dark) or (isinstance(by, Bent) and by.bounded and not inverse):
+                if isinstance(value, Bent):
+                    self._settle(x)
+                    value = self.env[x].value
+                if isinstance(value, View):
+                    return self._store(node, word_of(node), is_inplace(node), self._gated(node, x, gate, inverse))
+        return None
+
+    def _gated(self, node: fx.Node, x: fx.Node, gate: fx.Node, inverse: bool) -> View:
+        operand = self.builder.feature(self.env[x].value)
+        name = self.builder.name("gate")
+        by = self.env[gate].value
+        self.places.append(Place(name, "gate", x.name, node.name, by.refusal, gate.name, inverse))
+        return self._replace(name, "gate", operand)
+
+    # -- the rest ----------------------------------------------------------------------------------------------
+
+    def _replace(self, name: str, kind: str, operand: str) -> View:
+        replacement = self.numbers.get(name, Replacement(name, kind, (1.0,)))
+        channels = self.builder.types[operand].channels
+        try:
+            *_, last = [self.builder.add(op) for op in replacement_ops(replacement, operand, channels)]
+        except ValueError as error:
+            raise InvalidGraph(str(error)) from None
+        return last
+
+    def _keep(self, node: fx.Node, dark: Dark) -> Cell:
+        """A value in the dark, in place of what it was made of where that was changed in place."""
+        return self._store(node, word_of(node), is_inplace(node), dark)
+
+    def _values(self, node: fx.Node) -> list[Any]:
+        return list(leaves_of(self.env[n].value for n in node.all_input_nodes))
+
+    def _root(self, node: fx.Node) -> str:
+        """The op of which a node's value is an elementwise function."""
+        value = self.env[node].value
+        if isinstance(value, Bent):
+            return value.root
+        op = self.builder.feature(value)
+        self.sources.setdefault(op, node)
+        return op
+
+    def _common(self, roots: list[str]) -> str | None:
+        """The nearest op of which all these are elementwise functions."""
+        chains = [self._chain(root) for root in roots]
+        return next((op for op in chains[0] if op in self.sources and all(op in chain for chain in chains)), None)
+
+    def _chain(self, op: str) -> list[str]:
+        chain = [op]
+        while isinstance(made := self.builder.ops[chain[-1]], _POINTWISE):
+            chain.append(made.inputs[0])
+        return chain
+
+    def _type(self, op: str) -> tuple[int, int]:
+        t = self.builder.types[op]
+        return t.channels, t.scale
+
+
+def _is_constant(value: object) -> bool:
+    return not isinstance(value, (View, Bent, Dark, Resized))
