@@ -2,8 +2,8 @@
 command is called, and how errors end.
 
 Exit status: 0 done; 1 `verify` found the networks different or the certificate wrong; 2 wrong input, or a network that
-cannot be converted; 3 some images of a folder were passed over (`upscale`, `eval`); 130 interrupted; 141 nobody reads
-standard output any more.
+cannot be converted; 3 some images of a folder were passed over (`upscale`, `eval`); 4 `verify` found an approximation,
+as its certificate says; 130 interrupted; 141 nobody reads standard output any more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from memsr_compiler.commands.command import SomeNotDone, command
+from memsr_compiler.commands.command import OnlyApproximate, SomeNotDone, command
 from memsr_compiler.commands.config_file import SOURCE
 from memsr_compiler.commands.example import Incomplete, complete, suggest
 from memsr_compiler.commands.options import (
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from memsr_compiler.commands.output import Talk
 
 INTERRUPTED, PIPE_CLOSED = 130, 141  # exit status, as shells have it
-SOME_NOT_DONE = 3
+SOME_NOT_DONE, ONLY_APPROXIMATE = 3, 4
 PRINTERS = ("click", "typer", "rich", "codecs", "encodings")  # modules that write to standard output
 BUG = "a mistake of memsrc itself"
 CHOICE = re.compile(r"Invalid value for '(.*)': Value error, '(.*)' is not one of (.*)")  # typer's words
@@ -73,7 +73,8 @@ app = typer.Typer(
     epilog="Networks, reports, tables and charts that memsrc wrote are written anew; another file that is there "
     "already is refused, unless --overwrite; a file that is read is never replaced.\n\n"
     "Exit status: 0 done, 1 not equivalent (verify), 2 wrong input or not convertible, 3 some images of a folder were "
-    "passed over (upscale, eval), 130 interrupted, 141 nobody reads the output.",
+    "passed over (upscale, eval), 4 an approximation of the teacher (verify), 130 interrupted, 141 nobody reads the "
+    "output.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -116,7 +117,8 @@ def inspect(teacher: TeacherOptions, options: InspectOptions, talk: VerboseOptio
 
 @command(app, TeacherOptions, VerifyOptions, VerboseOptions, epilog="Example: memsrc verify teacher.pt plain.onnx")
 def verify(teacher: TeacherOptions, options: VerifyOptions, talk: VerboseOptions) -> None:
-    """Check the certificate and run both networks; exit status 1 if the plain one is not the teacher."""
+    """Check the certificate and run both networks; exit status 1 if the plain one is not the teacher, 4 if it is an
+    approximation of it."""
     from memsr_compiler.commands.verify import run
 
     run(teacher, options, _talk(talk))
@@ -317,6 +319,8 @@ def main() -> None:
         _fail(str(error), 1)
     except SomeNotDone as error:
         _fail(str(error), SOME_NOT_DONE)
+    except OnlyApproximate as error:
+        _fail(str(error), ONLY_APPROXIMATE)
     except Incomplete as error:
         _fail(f"{error}{_example(partial(complete, _typed_words(), error.arguments, error.options))}", 2)
     except MemsrError as error:
@@ -404,7 +408,10 @@ def _fail(message: str, status: int) -> NoReturn:
     if "--traceback" in sys.argv:
         traceback.print_exc()
     with contextlib.suppress(OSError):  # the error may be that nothing can be written
-        if "--json" in sys.argv and status != SOME_NOT_DONE:  # then the result has been printed, and names them
+        if "--json" in sys.argv and status not in (
+            SOME_NOT_DONE,
+            ONLY_APPROXIMATE,
+        ):  # then the result is printed, and tells
             typer.echo(json.dumps({"error": message, "exit_status": status}))
     with contextlib.suppress(OSError):
         typer.secho(f"memsrc: {escape_controls(message)}", err=True, fg="red")

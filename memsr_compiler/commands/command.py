@@ -35,6 +35,10 @@ class SomeNotDone(MemsrError):
     """Files of a folder that were passed over and told, while the others were done; the command line exits with 3."""
 
 
+class OnlyApproximate(MemsrError):
+    """A plain network that is what its certificate says: an approximation; the command line exits with 4."""
+
+
 def option(help: str, *names: str, panel: str, **settings: Any) -> Any:
     """Describe an option, for `Annotated`; without names it is called like its field."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **settings)

@@ -12,18 +12,22 @@ from torch import nn
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.cost import Cost, cost_of_graph
+from memsr_compiler.commands.approximation import frozen_data, tell_frozen
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.deviations import Deviation, measure_deviations, require_accepted
 from memsr_compiler.commands.find_network import name_beside
 from memsr_compiler.commands.options import ConvertOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
+from memsr_compiler.commands.student_common import read_material
 from memsr_compiler.commands.teachers import describe, read
 from memsr_compiler.errors import CertificateError, ExportError, InvalidInput
 from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report, compile_to_plain
+from memsr_compiler.lowering.freezing import freeze_teacher
 from memsr_compiler.lowering.verify import check_certificate
 from memsr_compiler.plain.halves import LARGEST, LayerPeak
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.tflite.write import import_schema
 from memsr_compiler.torch_helpers import one_thread, torch_device
 from memsr_compiler.trace.trace import trace
@@ -48,10 +52,15 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     teacher, input_range = read(teacher_options, talk)
     talk.say(f"{teacher_options.teacher}: {describe(teacher, input_range)}")
+    if options.approximate:
+        with talk.progress() as step:
+            teacher = freeze_teacher(
+                teacher, lambda takes: read_material(options.calibration, takes, talk).inputs(takes), step
+            )
     steps: list[tuple[str, ir.Graph]] = []
     passes: list[PassReport] = []
     with talk.progress() as step:
-        constant = _constants(teacher.module, options, input_range, talk, step)
+        constant = _constants(teacher.convertible, options, input_range, talk, step)
 
         def on_pass(report: PassReport) -> None:
             passes.append(report)
@@ -70,9 +79,9 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
             on_graph=(lambda name, graph: steps.append((name, graph))) if options.report else None,
         )
         step(f"running it beside the teacher, and writing {out}")
-        judge = Judge(teacher.module, out, options, input_range, talk.warn)
+        judge = Judge(teacher, out, options, input_range, talk.warn)
         written = _write(net, judge)
-    graph = trace(teacher.module, input_range=input_range).graph if options.report or not talk.quiet else None
+    graph = trace(teacher.convertible, input_range=input_range).graph if options.report or not talk.quiet else None
     cost = cost_of_graph(graph) if graph is not None else None
     if options.report is not None and graph is not None and cost is not None:
         _write_report(options.report, net, [("as read", graph), *steps], teacher_options.teacher.name, cost, judge)
@@ -97,7 +106,7 @@ def _check_calibration(options: ConvertOptions) -> None:
         return
     why = f"--constant {options.constant:g} is given" if options.carry == "shift" else f"carry is '{options.carry}'"
     for name, value, default in (
-        ("--calibration", options.calibration, None),
+        ("--calibration", None if options.approximate else options.calibration, None),
         ("--margin", options.margin, ConvertOptions.margin),
     ):
         if value != default:
@@ -145,7 +154,7 @@ class Judge:
     measured   deviations, once they are known;   peaks   of a float16 file: the largest values of its layers
     """
 
-    model: nn.Module
+    teacher: Teacher
     out: Path
     options: ConvertOptions
     input_range: tuple[float, float]
@@ -156,7 +165,8 @@ class Judge:
     def __call__(self, staged: Path | None, net: PlainNet, peaks: Sequence[LayerPeak]) -> None:
         """Measure and judge.  staged: the ONNX model where it lies until it gets its name."""
         self.peaks = peaks
-        self.measured = measure_deviations(self.model, net, self.out, staged, self.options, self.input_range, self.warn)
+        model = self.teacher.convertible
+        self.measured = measure_deviations(model, net, self.out, staged, self.options, self.input_range, self.warn)
         require_accepted(self.measured, net, self.out, self.input_range)
         self._require_certified(load_plain(staged) if staged is not None else net)
         half = (self.input_range[1] - self.input_range[0]) / 510
@@ -170,7 +180,7 @@ class Judge:
     def _require_certified(self, stored: PlainNet) -> None:
         """Raise ExportError for what `verify` would not accept: too much is lost to large constants or few digits."""
         try:
-            check_certificate(self.model, stored, input_range=self.input_range)
+            check_certificate(self.teacher.module, stored, input_range=self.input_range)
         except CertificateError as error:
             raise ExportError(f"{self.out}: is not written. {error}") from None
 
@@ -234,6 +244,7 @@ def _tell(
             "carried": [{**asdict(c), "guarantee": c.guarantee} for c in report.carried],
             "passes": [asdict(p) for p in passes],
             "seconds": report.seconds,
+            "approximation": frozen_data(report.frozen),
             "deviation": {d.name: d.value for d in judge.measured},
             "deviation_explained": {d.name: d.explained for d in judge.measured},
             "deviation_accepted": {d.name: d.accepted for d in judge.measured},
@@ -271,8 +282,10 @@ def _tell(
             )
         stages = ("trace", "passes", "validation", "build", "certificate")
         talk.table("Seconds", ("stage", "seconds"), [(k, f"{report.seconds[k]:.2f}") for k in stages])
+    tell_frozen(report.frozen, talk)
     width, height = judge.options.size
-    pairs = [("plain", plain)] if teacher is None else [("teacher", teacher), ("plain", plain)]
+    name = "teacher" if report.frozen is None else "frozen network"
+    pairs = [("plain", plain)] if teacher is None else [(name, teacher), ("plain", plain)]
     talk.table(
         f"Cost at a {width}x{height} input",
         ("", "parameters", "multiply-adds", "feature maps"),
@@ -287,7 +300,7 @@ def _tell(
         ],
     )
     talk.table(
-        "Largest deviation from the teacher in float64",
+        f"Largest deviation from the {name} in float64",
         ("", "deviation", "allowed", "computed in"),
         [(d.name, f"{d.value:.2e}", f"{d.allowed:.1e}", d.arithmetic) for d in judge.measured],
     )
@@ -295,5 +308,10 @@ def _tell(
         talk.say(f"largest      {say_peaks(judge.peaks)}")
     talk.say(f"widths       {widths_text(net.widths)}")
     talk.say(f"guarantee    {net.info.guarantee}")
-    talk.say(f"certificate  checked: every one of {len(net.layers)} layers is what the teacher's weights say")
+    of = "teacher" if report.frozen is None else "frozen network"
+    talk.say(f"certificate  checked: every one of {len(net.layers)} layers is what the {of}'s weights say")
+    if report.frozen is not None:
+        talk.say("approximate  this is not the teacher; memsrc verify says so too, and ends with exit status 4")
+    elif judge.options.approximate:
+        talk.say("approximate  nothing had to be replaced: this is the teacher")
     talk.say(f"written      {', '.join(map(str, written))}")

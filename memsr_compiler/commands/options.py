@@ -258,10 +258,21 @@ class ConvertOptions:
             callback=check_number("a positive number; 1000 is the paper's", lambda x: x > 0),
         ),
     ] = None
+    approximate: Annotated[
+        bool,
+        option(
+            "Replace what has no plain form by numbers (gates by their means, smooth activations by straight pieces): "
+            "not the teacher any more, and its certificate says so",
+            "--approximate",
+            panel=CONVERSION,
+        ),
+    ] = False
     calibration: Annotated[
         Path | None,
         option(
-            "Images to measure C on, without --constant; default: sample photographs", panel=CONVERSION, metavar="DIR"
+            "Images to measure C on, without --constant, and the numbers of --approximate; default: sample photographs",
+            panel=CONVERSION,
+            metavar="DIR",
         ),
     ] = None
     margin: Annotated[

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from memsr_compiler.arithmetic import name_arithmetic
+from memsr_compiler.commands.approximation import frozen_data, tell_frozen
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.find_network import HERE, find_plain_network, name_beside
 from memsr_compiler.commands.options import ShrinkOptions, TeacherOptions
@@ -77,6 +78,8 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
             name: _outputs(teacher.model, teacher.takes, tests.images, options.device),
             "student": _outputs(net, teacher.takes, tests.images, options.device),
         }
+        if teacher.frozen is not None:
+            outputs["frozen"] = _outputs(teacher.frozen.module, teacher.takes, tests.images, options.device)
         rows = _rows(teacher, net, tests, outputs)
         page = ""
         if options.report is not None:
@@ -102,11 +105,16 @@ def _outputs(network: nn.Module, takes: Takes, tests: Sequence[TestImage], devic
 
 
 def _rows(teacher: Source, net: PlainNet, tests: ImageSet, outputs: Mapping[str, Images]) -> list[Row]:
-    """Rows of the table of costs.  The plain network is the teacher's equivalent, so its PSNR is the teacher's."""
+    """Rows of the table of costs.  The plain network is the teacher's equivalent, so its PSNR is the teacher's; or that
+    of the frozen network, where one stands for the teacher."""
     report = _report(net)
     own = mean_psnr(tests.images, outputs["plain" if teacher.is_plain else "teacher"])
     rows = [Row("bicubic", None, mean_psnr(tests.images, map(enlarge_bicubic, tests.images)))]
-    if not teacher.is_plain:
+    if teacher.frozen is not None:  # whose cost is counted, and the teacher's is not
+        rows.append(Row("teacher", None, own))
+        own = mean_psnr(tests.images, outputs["frozen"])
+        rows.append(Row("frozen", report.teacher_cost, own))
+    elif not teacher.is_plain:
         rows.append(Row("teacher", report.teacher_cost, own))
     if teacher.plain is not None:
         rows.append(Row("plain", teacher.plain, own))
@@ -199,9 +207,11 @@ def _tell(
             "fidelity": [finite(value) for value in report.fidelity],
             "levels": None if report.choice is None else asdict(report.choice),
             "milliseconds": report.milliseconds,
+            "approximation": frozen_data(report.frozen),
             "seconds": report.seconds,
         }
     )
+    tell_frozen(report.frozen, talk)
     talk.table(
         "Layers",
         ("layer", "teacher's width", "student's width", "Eq. 15 error", "own error"),

@@ -14,6 +14,7 @@ from torch import nn
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.arithmetic import name_arithmetic
+from memsr_compiler.commands.approximation import frozen_data, tell_frozen
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.options import StudentOptions, SweepOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, finite, widths_text
@@ -69,6 +70,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
             teacher.cost,
         )
         students = [_student(teacher, options, budget, material, tests, step) for budget in options.budgets]
+    tell_frozen(teacher.frozen, talk)
     arithmetic = name_arithmetic("float32", "torch", options.device)
     bicubic = Entry("bicubic", mean_psnr(tests.images, map(enlarge_bicubic, tests.images)))
     size = options.size
@@ -87,6 +89,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
             "arithmetic": arithmetic,
             "size": list(size),
             "mode": options.init,
+            "approximation": frozen_data(teacher.frozen),
             "bicubic": _data(bicubic, size),
             itself.name: _data(itself, size),
             "students": [{"name": entry.name, **_data(entry, size)} for entry in students],

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.arithmetic import name_arithmetic
+from memsr_compiler.commands.approximation import replacement_data
+from memsr_compiler.commands.command import OnlyApproximate
 from memsr_compiler.commands.options import TeacherOptions, VerifyOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.teachers import read
@@ -22,15 +24,25 @@ from memsr_compiler.lowering.equivalence import (
     find_broken_shift,
 )
 from memsr_compiler.lowering.verify import check_certificate
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images, sample_middles
+from memsr_compiler.proof.guarantee import count_replacements
 from memsr_compiler.runtime.float16 import open_float16
+from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.torch_helpers import copy_module, torch_device
+from memsr_compiler.trace.approximate.freeze import psnr_between
+
+PHOTOGRAPHS = 4  # on which an approximation is run beside its teacher
 
 
 def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> None:
-    """Check the certificate, then run both.  Raises CertificateError or NotEquivalent if it is not the teacher."""
+    """Check the certificate, then run both.
+
+    Raises CertificateError or NotEquivalent if it is not the teacher, OnlyApproximate if it says so itself, and is
+    what it says.
+    """
     plain, place = options.plain, torch_device(options.device)
     net = load_plain(plain)
     told = teacher_options.input_range
@@ -49,10 +61,13 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
                 f"{plain}: {error}; {_how_far(teacher.module, net, plain, inputs, input_range, place)}"
             ) from None
         step("running both")
-        result = measure(teacher.module, net, plain, inputs, input_range, place)
+        model = teacher.module if certified.frozen is None else certified.frozen
+        result = measure(model, net, plain, inputs, input_range, place)
+        psnr = None if certified.frozen is None else _psnr_to_teacher(teacher.module, certified.frozen, _takes(net))
     talk.json(
         {
-            "equivalent": result.equivalent,
+            "equivalent": result.equivalent and not certified.replaced,
+            "approximation": {"replaced": replacement_data(certified.replaced), "psnr": psnr} if psnr else None,
             "certificate": "valid",
             "largest_rounding_in_half_ulps": certified.rounding,
             "guarantee": net.info.guarantee,
@@ -60,9 +75,29 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
         }
     )
     talk.say(f"certificate  valid: {net.info.guarantee}; weights are the exact ones, rounded")
-    talk.say(f"measured     {result} ({len(inputs)} inputs)")
+    of = "frozen network: " if certified.replaced else ""
+    talk.say(f"measured     {of}{result} ({len(inputs)} inputs)")
     result.require()
-    talk.say("equivalent")
+    if psnr is None:
+        talk.say("equivalent")
+        return
+    replaced = count_replacements(certified.replaced)
+    talk.say(f"replaced     {', '.join(r.name for r in certified.replaced)}")
+    talk.say(f"to teacher   {psnr:.2f} dB on photographs")
+    raise OnlyApproximate(
+        f"{plain}: is an approximation of the teacher, not its equivalent: {replaced} replaced, as its certificate "
+        f"says; {psnr:.2f} dB to the teacher on photographs"
+    )
+
+
+def _takes(net: PlainNet) -> Takes:
+    return Takes(net.info.scale, net.info.channels, net.info.input_range)
+
+
+def _psnr_to_teacher(model: torch.nn.Module, frozen: torch.nn.Module, takes: Takes) -> float:
+    """PSNR of the frozen network to its teacher, on some of the photographs that ship."""
+    images = sample_inputs(scale=takes.scale, channels=takes.channels, input_range=takes.input_range)[:PHOTOGRAPHS]
+    return psnr_between(frozen, model, images, takes.input_range)
 
 
 def _how_far(

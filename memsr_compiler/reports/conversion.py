@@ -11,6 +11,7 @@ from memsr_compiler.lowering.compile import Report
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.reports import page
+from memsr_compiler.reports.approximation import write_replacements
 from memsr_compiler.reports.level_contents import HOLDS, Bar, list_bars
 from memsr_compiler.reports.level_widths import draw_widths
 from memsr_compiler.reports.pass_by_pass import write_passes
@@ -44,6 +45,7 @@ def report_conversion(
     sections = (
         _write_head(net, net.certificate, teacher_name, measured),
         _write_costs(net, report.cost, teacher_cost, steps[0][1]),
+        write_replacements(report.frozen),
         _write_widths(net, net.certificate),
         write_passes(report.passes, steps),
         _write_carried(report),
@@ -66,11 +68,12 @@ def _write_head(net: PlainNet, certificate: Certificate, teacher_name: str, meas
     if info.image_skip:
         facts["beside it"] = escape(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
     facts |= {escape(what): escape(how) for what, how in measured.items()}
+    of = "frozen network" if certificate.approximation else "teacher"
     sentence = escape(info.guarantee[:1].upper() + info.guarantee[1:])
     return (
         f"<header>\n<h1>{escape(teacher_name)} as a plain network of {len(net.layers)} layers</h1>\n"
         f'<p class="guarantee">{sentence}.</p>\n<p class="note">Proved by a certificate: a checker that knows none of '
-        "the passes has compared every kernel with what the channels on both its sides mean in the teacher.</p>\n"
+        f"the passes has compared every kernel with what the channels on both its sides mean in the {of}.</p>\n"
         f"{page.facts(facts)}</header>\n"
     )
 

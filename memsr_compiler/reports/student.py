@@ -10,6 +10,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.ir import names
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.reports import page
+from memsr_compiler.reports.approximation import write_replacements
 from memsr_compiler.reports.side_by_side import Picture, write_pictures
 from memsr_compiler.reports.student_charts import write_errors, write_spectra, write_widths
 from memsr_compiler.reports.text import escape, format_decibels, format_error, format_seconds
@@ -56,6 +57,7 @@ def report_student(
     sections = (
         _write_head(net, report, teacher_name),
         _write_costs(rows, size, images),
+        write_replacements(report.frozen),
         write_pictures(pictures),
         write_widths(report.layers),
         write_spectra(report.layers),

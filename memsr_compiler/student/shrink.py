@@ -260,9 +260,11 @@ def _check_widths(
 
 
 def _prepare_images(calibration: CalibrationImages | None, takes: Takes) -> list[Tensor]:
-    """Calibration images as a network is given them."""
-    kind = {"scale": takes.scale, "channels": takes.channels, "input_range": takes.input_range}
-    return sample_inputs(**kind) if calibration is None else calibration_inputs(calibration, **kind)
+    """Prepare calibration images as a network is given them."""
+    scale, channels, input_range = takes.scale, takes.channels, takes.input_range
+    if calibration is None:
+        return sample_inputs(scale=scale, channels=channels, input_range=input_range)
+    return calibration_inputs(calibration, scale=scale, channels=channels, input_range=input_range)
 
 
 def _derive_memsr(

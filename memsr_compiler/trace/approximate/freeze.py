@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import CertificateError, InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement
-from memsr_compiler.torch_helpers import one_thread
+from memsr_compiler.torch_helpers import copy_module, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
@@ -58,7 +58,7 @@ class Frozen:
     @property
     def module(self) -> GraphModule:
         """The frozen network as a module, which compiles like any other."""
-        return GraphModule(self.traced.graph, self.traced.image_skip)
+        return GraphModule(self.traced.graph, self.traced.image_skip, self.traced.reader)
 
 
 @one_thread()
@@ -100,6 +100,18 @@ def freeze(
         costs.append(_psnr([run_replaced(module, [place], numbers, x) for x in some], expected, peak))
     whole = _psnr([run_replaced(module, places, numbers, x) for x in crops], expected, peak)
     return Frozen(traced, tuple(numbers[p.name] for p in places), tuple(costs), whole, len(crops), sha256)
+
+
+@one_thread()
+@torch.no_grad()
+def psnr_between(
+    network: nn.Module, model: nn.Module, images: Sequence[Tensor], input_range: tuple[float, float]
+) -> float:
+    """PSNR in dB of a network's output to a model's, on the middles of images; peak = width of the input range."""
+    exact = copy_module(model, torch.float32)
+    crops = [_middle(image.float()) for image in images]
+    outputs = [network(crop) for crop in crops]
+    return _psnr(outputs, [exact(crop.clone()) for crop in crops], input_range[1] - input_range[0])
 
 
 def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0)) -> tuple[str, ...]:

@@ -78,7 +78,8 @@ class _GateSums:
         if factor is None or factor.dim() != 4 or factor.shape[1] not in (1, x.shape[1]):
             raise place.refusal
         factor = 1 / factor if place.inverse else factor
-        self.spatial = self.spatial or factor.shape[2:] != (1, 1)
+        flat = factor.flatten(2)
+        self.spatial = self.spatial or not torch.equal(flat.amax(2), flat.amin(2))
         wide = factor.expand(len(x), x.shape[1], *factor.shape[2:])
         x = x.double()
         y = wide * x
@@ -106,7 +107,7 @@ def run_replaced(
 
 
 def measure(module: fx.GraphModule, places: Sequence[Place], images: Sequence[Tensor]) -> dict[str, Replacement]:
-    """What stands best at each place, by name: means of gates, curves fitted to what activations are given.
+    """The best replacement for each place, by name: means of gates, curves fitted where activations have their inputs.
 
     Raises the refusal of a place whose gate is not a number for each channel.
     """

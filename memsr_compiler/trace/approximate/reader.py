@@ -19,7 +19,7 @@ from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement, replacement_ops
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.fx_reader import Cell, Reader, is_inplace, leaves_of, word_of
-from memsr_compiler.trace.views import View, WrongChannels
+from memsr_compiler.trace.views import Unreadable, View, WrongChannels
 
 BOUNDED = ("sigmoid", "hardsigmoid", "softmax")  # activations that make a gate of what they bend
 CURVES = (
@@ -126,13 +126,13 @@ class ApproximateReader(Reader):
         return self._follow(node, super()._call)
 
     def _follow(self, node: fx.Node, read: Callable[[fx.Node], Cell]) -> Cell:
-        """What the exact reader makes of a node, or what may be made of it by approximation."""
+        """Read a node exactly, or what may be made of it by approximation."""
         try:
             cell = read(node)
         except WrongChannels:
             raise
         except UnsupportedModel as refusal:
-            return self._bend(node, refusal) or self._keep(node, Dark(refusal))
+            return self._bend(node, refusal) or self._keep(node, Dark(self._located(refusal)))
         view = cell.value
         if isinstance(view, View) and view.axes == View.of(view.op, *self._type(view.op)).axes:
             self.sources.setdefault(view.op, node)
@@ -146,13 +146,13 @@ class ApproximateReader(Reader):
         views = [n for n in node.all_input_nodes if isinstance(self.env[n].value, View)]
         if len(views) != len([v for v in self._values(node) if not _is_constant(v)]) or not views:
             return None
-        if name not in CURVES and not (name in _PRODUCTS and len(views) == 2):
+        product = name in _PRODUCTS and all(isinstance(a, fx.Node) for a in node.args)
+        if not product and name not in CURVES:
             return None
-        roots = [self._root(n) for n in views]
-        root = roots[0] if len(roots) == 1 else self._common(roots)
+        root = self._common([self._root(n) for n in views])
         if root is None:
             return None
-        kind = name if name in CURVES else "product"
+        kind = "product" if product else name
         return self._store(node, name, is_inplace(node), self._bent(root, node, kind, name in BOUNDED, refusal))
 
     def _bend_on(self, node: fx.Node) -> Cell | None:
@@ -219,6 +219,15 @@ class ApproximateReader(Reader):
     def _keep(self, node: fx.Node, dark: Dark) -> Cell:
         """A value in the dark, in place of what it was made of where that was changed in place."""
         return self._store(node, word_of(node), is_inplace(node), dark)
+
+    def _located(self, refusal: UnsupportedModel) -> UnsupportedModel:
+        """The refusal, which says where."""
+        if not isinstance(refusal, Unreadable):
+            return refusal
+        try:
+            self._locate(refusal)
+        except UnsupportedModel as located:
+            return located
 
     def _values(self, node: fx.Node) -> list[Any]:
         return list(leaves_of(self.env[n].value for n in node.all_input_nodes))

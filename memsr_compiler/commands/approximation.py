@@ -1,0 +1,33 @@
+"""Words of commands on a teacher that was frozen, since it has no plain form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memsr_compiler.commands.output import Talk, finite
+from memsr_compiler.ir.approximation import Replacement
+from memsr_compiler.reports.approximation import COLUMNS, list_rows
+from memsr_compiler.trace.approximate.freeze import Frozen
+
+
+def tell_frozen(frozen: Frozen | None, talk: Talk) -> None:
+    """Print what was replaced and what it costs, if anything was."""
+    if frozen is not None:
+        talk.table(
+            f"Replaced, since it has no plain form; measured on {frozen.images} images", COLUMNS, list_rows(frozen)
+        )
+
+
+def frozen_data(frozen: Frozen | None) -> dict[str, Any] | None:
+    """The same for JSON."""
+    if frozen is None:
+        return None
+    costs = [{"psnr": finite(cost)} for cost in frozen.costs]
+    rows = [row | cost for row, cost in zip(replacement_data(frozen.replacements), costs, strict=True)]
+    return {"replaced": rows, "psnr": finite(frozen.psnr), "images": frozen.images}
+
+
+def replacement_data(replacements: Sequence[Replacement]) -> list[dict[str, Any]]:
+    """Names and kinds of replacements for JSON; their numbers are in the certificate."""
+    return [{"name": r.name, "kind": r.kind} for r in replacements]

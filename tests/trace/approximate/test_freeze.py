@@ -1,0 +1,224 @@
+"""Teachers that have no plain form: the frozen network is the teacher with numbers put in by hand, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.gated import POOLED, SPATIAL, Constant, Lattice, Squeeze, gated, images
+from torch import Tensor, nn
+
+from memsr_compiler.errors import CertificateError, UnsupportedModel
+from memsr_compiler.ir.approximation import Replacement
+from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.trace.approximate.freeze import Frozen, find_places, freeze, rebuild
+from memsr_compiler.trace.trace import trace
+
+
+def column(numbers: tuple[float, ...]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64).expand(8)
+
+
+@torch.no_grad()
+def require_same(frozen: Frozen, by_hand: nn.Module) -> None:
+    for x in images(2):
+        expected = copy_module(by_hand, torch.float64)(x)
+        torch.testing.assert_close(frozen.module(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("gate", [*POOLED, *SPATIAL])
+def test_the_frozen_network_is_the_one_with_the_constants_put_in(gate: Callable[[], nn.Module]) -> None:
+    network = gated(gate)
+    with pytest.raises(UnsupportedModel):
+        trace(network)
+    frozen = freeze(network, images())
+    assert [r.name for r in frozen.replacements] == ["body.0.3.gate", "body.1.3.gate"]
+    for block, r in zip(network.blocks, frozen.replacements, strict=True):
+        block[3] = Constant(column(r.scale), column(r.shift))
+    require_same(frozen, network)
+
+
+@pytest.mark.parametrize("gate", POOLED)
+def test_gates_of_pooled_features_are_frozen_at_their_means(gate: Callable[[], nn.Module]) -> None:
+    network = gated(gate)
+    frozen = freeze(network, images())
+    attention = network.blocks[0][3]
+    inputs: list[Tensor] = []
+    attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0].clone()))
+    with torch.no_grad():
+        for x in images():
+            network(x.float())
+        gates = torch.stack([attention.gate(x)[0, :, 0, 0].double() for x in inputs])
+    pixels = torch.tensor([x[0, 0].numel() for x in inputs], dtype=torch.float64)
+    mean = (gates * pixels[:, None]).sum(0) / pixels.sum()
+    assert frozen.replacements[0].kind == "gate"
+    torch.testing.assert_close(column(frozen.replacements[0].scale), mean, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("gate", SPATIAL)
+def test_gates_that_differ_from_pixel_to_pixel_become_the_best_line(gate: Callable[[], nn.Module]) -> None:
+    network = gated(gate, blocks=1)
+    frozen = freeze(network, images())
+    r = frozen.replacements[0]
+    assert r.kind == "spatial gate"
+    inputs: list[Tensor] = []
+    network.blocks[0][3].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    with torch.no_grad():
+        for x in images():
+            network(x.float())
+        x = torch.cat([x.flatten(2)[0].double() for x in inputs], dim=1)
+        y = torch.cat([(network.blocks[0][3].gate(x) * x).flatten(2)[0].double() for x in inputs], dim=1)
+    best, line = (y - r.evaluate(x[None, :, None])[0, :, 0]).square().mean(), Constant(column(r.scale), column(r.shift))
+    for change in (1.05, 0.95):
+        other = Constant(line.scale * change, line.shift)
+        assert best < (y - other(x[None, :, None])[0, :, 0]).square().mean()
+    mean = torch.stack([(y / x).nanmean(dim=1)], dim=1)
+    assert best <= (y - mean * x).square().mean()
+
+
+def test_lattice_blocks_combine_two_branches() -> None:
+    network = gated(Lattice, blocks=1)
+    frozen = freeze(network, images())
+    coefficient = column(frozen.replacements[0].scale)
+
+    class ByHand(nn.Module):
+        def __init__(self, conv: nn.Module) -> None:
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + coefficient[None, :, None, None] * F.relu(self.conv(x))
+
+    network.blocks[0][3] = ByHand(network.blocks[0][3].conv)
+    require_same(frozen, network)
+
+
+class Bend(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+WRITTEN_OUT = {
+    "swish": lambda x: x * torch.sigmoid(1.5 * x),
+    "gelu": lambda x: 0.5 * x * (1.0 + torch.erf(x / 2**0.5)),
+    "hard swish": lambda x: x * F.relu6(x + 3) / 6,
+    "square": lambda x: x * x,
+    "in place": lambda x: F.silu(x + 0, inplace=True),
+}
+ACTIVATIONS = (nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Hardswish, nn.Mish, nn.ELU)
+
+
+@pytest.mark.parametrize(
+    "act", [*ACTIVATIONS, *WRITTEN_OUT.values()], ids=[*(a.__name__ for a in ACTIVATIONS), *WRITTEN_OUT]
+)
+def test_smooth_activations_become_straight_pieces(act: Callable[[Tensor], Tensor]) -> None:
+    make = act if isinstance(act, type) else lambda: Bend(act)
+    network = gated(nn.Identity, act=make)
+    with pytest.raises(UnsupportedModel):
+        trace(network)
+    frozen = freeze(network, images())
+    assert len(frozen.replacements) == 2 and all(r.knots for r in frozen.replacements)
+    assert frozen.psnr > 35
+    for block, r in zip(network.blocks, frozen.replacements, strict=True):
+        block[1] = Bend(r.evaluate)
+    require_same(frozen, network)
+
+
+def test_a_gate_and_an_activation_and_what_each_costs() -> None:
+    network = gated(Squeeze, act=nn.GELU)
+    frozen = freeze(network, images())
+    assert [r.kind for r in frozen.replacements] == ["gelu", "gate", "gelu", "gate"]
+    block = network.blocks[1]
+    for position, r, cost in ((1, *pick(frozen, 2)), (3, *pick(frozen, 3))):
+        kept = block[position]
+        with torch.no_grad():
+            expected = [network(x.float()) for x in images()]
+            block[position] = Bend(r.evaluate)
+            pairs = zip(images(), expected, strict=True)
+            errors = [(network(x.float()) - y).double().square().flatten() for x, y in pairs]
+        block[position] = kept
+        assert cost == pytest.approx(-10 * torch.cat(errors).mean().log10().item(), abs=0.01)
+    assert frozen.psnr < min(frozen.costs)
+
+
+def pick(frozen: Frozen, i: int) -> tuple[Replacement, float]:
+    return frozen.replacements[i], frozen.costs[i]
+
+
+def test_a_network_is_rebuilt_from_its_numbers() -> None:
+    network = gated(Squeeze, act=nn.SiLU)
+    frozen = freeze(network, images())
+    assert rebuild(network, frozen.replacements).graph.sha256() == frozen.traced.graph.sha256()
+    first, *others = frozen.replacements
+    with pytest.raises(CertificateError, match=r"of this teacher have to be replaced body\.0\.1, body\.0\.3\.gate"):
+        rebuild(network, others)
+    with pytest.raises(CertificateError, match=r"does not fit the teacher: body\.0\.1: 5 numbers for 8 channels"):
+        rebuild(network, [Replacement(first.name, first.kind, (1.0,) * 5), *others])
+
+
+def test_the_teacher_is_known_by_the_weights_of_its_gates_too() -> None:
+    network = gated(Squeeze)
+    before = freeze(network, images()).teacher_sha256
+    with torch.no_grad():
+        network.blocks[0][3].first.weight[0, 0] += 1
+    assert freeze(network, images()).teacher_sha256 != before
+
+
+def test_it_is_not_changed_and_the_numbers_do_not_depend_on_how_images_are_ordered() -> None:
+    network = gated(Squeeze, act=nn.GELU)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    frozen = freeze(network, images())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    other = freeze(network, images()[::-1])
+    for a, b in zip(frozen.replacements, other.replacements, strict=True):
+        torch.testing.assert_close(a.scale, b.scale, rtol=1e-3, atol=1e-3)
+
+
+class Attention(nn.Module):
+    """Attention between pixels: no gate, and what it adds is no number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        result: Tensor = (torch.softmax(flat.mT @ flat, dim=-1) @ flat.mT).mT.view_as(x)
+        return result
+
+
+class Two(nn.Module):
+    """A product of two feature maps neither of which is a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.a(x) * self.b(x)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Attention, r"body\.0\.3: (flatten|mT|matmul|getattr)"),
+        (Two, r"body\.0\.3: mul: two feature maps are multiplied"),
+        (lambda: nn.InstanceNorm2d(8), r"body\.0\.3: InstanceNorm2d: every output pixel depends on the whole image"),
+        (lambda: nn.AvgPool2d(3, 1, 1), r"body\.0\.3: avg_pool2d"),
+    ],
+)
+def test_what_is_no_gate_is_refused_for_its_reason(make: Callable[[], nn.Module], reason: str) -> None:
+    network = gated(make)
+    assert find_places(network) == ()
+    with pytest.raises(UnsupportedModel, match=reason):
+        freeze(network, images())
+
+
+def test_places_are_found_without_running_the_network() -> None:
+    assert find_places(gated(Squeeze, act=nn.GELU, blocks=1)) == ("body.0.1", "body.0.3.gate")
+    assert find_places(gated(nn.Identity)) == ()
