@@ -311,7 +311,7 @@ def test_a_failed_disk_leaves_nothing(
 def test_networks_that_have_no_plain_form(run: Run, photographs: Path, tmp_path: Path) -> None:
     """Nor would have if their gates were frozen: see test_approximate.py for those that would."""
     torch.save(blurring().state_dict(), tmp_path / "blurring.pt")
-    own = ("--arch", "helpers.user_code:blurring")
+    own = ("--arch", "helpers.user_code:blurring", "--no-probe", "--input-range", "0", "1")
     must_refuse(run, tmp_path, shrink(tmp_path / "blurring.pt", photographs, "--width", "8", *own), "1: avg_pool2d: ")
 
 

@@ -31,6 +31,7 @@ from memsr_compiler.trace.views import WrongChannels
 
 READER = f"{SYMBOLIC}, approximated"
 SIDE = 192  # pixels; of larger images the middle is taken
+MOST = 24  # images; of more, so many are taken, at equal steps
 SMALL = 40  # pixels; of the image on which the graph is compared with the network
 ONE_BY_ONE = 3e12  # weights times pixels that may be spent on the costs of single places: about a minute
 _OTHERWISE = "let it do the same at every size of image, and draw no random numbers"
@@ -86,7 +87,8 @@ def freeze(
     sha256 = _hash_teacher(model, first)
     del first
     module = trace_symbolically(model, torch.float32)
-    crops = [_middle(image.float()) for image in images]
+    some = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images
+    crops = [_middle(image.float()) for image in some]
     say(f"measuring {len(places)} gates and activations on {len(crops)} images")
     numbers = measure(module, places, crops)
     traced, places = _read(model, channels, numbers, input_range)
