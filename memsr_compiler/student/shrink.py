@@ -368,7 +368,11 @@ def _meet_latency(
 
 def _refit_steps(teacher: LeveledTeacher, widths: Sequence[int], inputs: Sequence[Tensor]) -> int:
     """Steps that the time allows; none for a student that is its teacher already."""
-    if teacher.whole and all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False)):
+    if (
+        teacher.truth is None
+        and teacher.whole
+        and all(w >= level.channels for w, level in zip(widths, teacher.levels, strict=False))
+    ):
         return 0
     batch = count_pixels(inputs) / len(inputs)
     steps = int(REFIT_MACS / (RUNS_PER_STEP * student_cost(teacher, widths).macs_per_pixel * batch))

@@ -10,6 +10,7 @@ import torch
 from helpers.command_line import Run, must_refuse
 from helpers.html_outline import outline
 from helpers.teachers import write_teacher
+from helpers.training import forget_accelerator, write_photographs
 
 from memsr_compiler import load_plain
 from memsr_compiler.teachers.families.imdn import IMDN
@@ -101,3 +102,22 @@ def test_rfdn_whose_attention_needs_fifteen_pixels(run: Run, photographs: Path, 
     assert status == 0, err
     assert "B1.esa.gate" in out and "spatial gate" in out
     assert run("verify", rfdn, "--no-probe", plain)[0] == 4
+
+
+@pytest.mark.parametrize("options", [("--labels", "both"), ("--labels", "photographs", "--lambda", "0.3")])
+def test_distill_learns_from_it_as_it_is(
+    run: Run, imdn: Path, photographs: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    pytest.importorskip("accelerate", reason="needs memsr_compiler[train]")
+    forget_accelerator()
+    student, data = tmp_path / "student.safetensors", tmp_path / "data"
+    data.mkdir()
+    write_photographs(data)
+    quick = ("--samples", "4", "--refit", "0", "--width", "8", "--calibration", photographs)
+    assert run("shrink", imdn, "--no-probe", *quick, "--out", student)[0] == 0
+    few = ("--steps", "4", "--batch", "2", "--patch", "16", "--every", "2", "--cache", tmp_path / "cache")
+    command = ("distill", student, "--teacher", imdn, "--no-probe", "--data", data, "--val", data, *few, *options)
+    status, out, err = run(*command, "--out", tmp_path / "run", "--json")
+    assert status == 0, err
+    assert "was derived from another network" not in err  # whatever it was frozen on
+    assert {"teacher", "student before", "student after"} <= set(json.loads(out)["psnr"])
