@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from memsr_compiler.errors import InvalidInput, RefusedPickle, first_line
+from memsr_compiler.errors import InvalidInput, RefusedPickle, UnsupportedModel, first_line
 from memsr_compiler.files import read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.plain.read import is_plain, read_plain_file
@@ -280,9 +280,21 @@ def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:
 
 
 def _load_onnx(path: Path) -> nn.Module:
+    """The graph in an ONNX file, or a module of torch where it has gates that can be frozen.
+
+    Raises UnsupportedModel where it is neither.
+    """
+    from memsr_compiler.trace.approximate.freeze import find_places
+    from memsr_compiler.trace.onnx.as_torch import load_onnx_module
     from memsr_compiler.trace.onnx.reader import load_onnx
 
-    return load_onnx(path).eval()
+    try:
+        return load_onnx(path).eval()
+    except UnsupportedModel as refusal:
+        network = load_onnx_module(path, refusal)
+        if not find_places(network):
+            raise
+        return network
 
 
 def _load_tflite(data: bytes) -> tuple[nn.Module, Range | None]:

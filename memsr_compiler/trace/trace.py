@@ -54,6 +54,14 @@ class Sample(NamedTuple):
     result: Any
 
 
+class RefusedModule(nn.Module):
+    """A network that its reader has found to have no plain form; it runs all the same."""
+
+    def __init__(self, refusal: UnsupportedModel) -> None:
+        super().__init__()
+        self.refusal = refusal
+
+
 class GraphModule(nn.Module):
     """A graph as a module: what the readers of files give.  (N, C, H, W) -> (N, C', s H, s W)."""
 
@@ -82,6 +90,8 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     if isinstance(model, GraphModule):
         ops = tuple(_with_range(op, input_range) for op in model.graph)
         return require_convolution(Traced(ir.Graph(ops, model.graph.output), model.reader, model.image_skip))
+    if isinstance(model, RefusedModule):
+        raise model.refusal
     reference = copy_module(model, torch.float64)
     require_readable(reference)
     samples, errors = _run(reference, input_range)

@@ -151,6 +151,17 @@ class Constant(nn.Module):
         return x * self.scale[None, :, None, None] + self.shift[None, :, None, None]
 
 
+class Bend(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
 class Gated(nn.Module):
     """(N, 3, H, W) -> (N, 3, 2 H, 2 W): two residual blocks, with whatever is put between convolution and sum."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.gated import POOLED, SPATIAL, Constant, Lattice, Squeeze, gated, images
+from helpers.gated import POOLED, SPATIAL, Bend, Constant, Lattice, Squeeze, gated, images
 from torch import Tensor, nn
 
 from memsr_compiler.errors import CertificateError, UnsupportedModel
@@ -93,17 +93,6 @@ def test_lattice_blocks_combine_two_branches() -> None:
 
     network.blocks[0][3] = ByHand(network.blocks[0][3].conv)
     require_same(frozen, network)
-
-
-class Bend(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 WRITTEN_OUT = {

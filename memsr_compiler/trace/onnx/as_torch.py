@@ -1,0 +1,308 @@
+"""ONNX files as modules of torch: networks that have no graph here, so that they run and can be approximated.
+
+The exact reader (`reader.py`) is for all that has a plain form.  This is for what is beyond it, gates and smooth
+activations: every node is run as torch runs it, and torch.fx sees what that is.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.onnx.file import Network, Node, read_network
+from memsr_compiler.trace.trace import RefusedModule
+
+Operand = Any
+"""A tensor; a list, where the file computes with sizes or holds whole numbers; a number of the file; None: left out."""
+
+_MANY = 2**31 - 1  # an end that is none
+
+
+def load_onnx_module(path: Path, refusal: UnsupportedModel) -> OnnxModule:
+    """The network in an ONNX file as a module of torch.  Raises `refusal` where an operator is not known here."""
+    network = read_network(path)
+    if any(node.op not in {*OPERATORS, "Constant"} or node.domain not in ("", "ai.onnx") for node in network.nodes):
+        raise refusal
+    return OnnxModule(network, refusal).float().eval()
+
+
+class OnnxModule(RefusedModule):
+    """A network from an ONNX file, (N, C, H, W) -> (N, C', s H, s W); its modules are the file's nodes."""
+
+    def __init__(self, network: Network, refusal: UnsupportedModel) -> None:
+        super().__init__(refusal)
+        self.channels = network.shape[1]
+        self.ends = network.input, network.output
+        self.steps: list[_Step] = []
+        known = dict(network.constants)
+        for node in network.nodes:
+            if node.op == "Constant":
+                known[node.outputs[0]] = np.asarray(next(iter(node.attributes.values())))
+                continue
+            step = _Step(node, {i: known[name] for i, name in enumerate(node.inputs) if name in known})
+            _add_module(self, _path(node.name), step)
+            self.steps.append(step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run node by node."""
+        values: dict[str, Operand] = {self.ends[0]: x}
+        for step in self.steps:
+            result = step(*(values.get(name) for name in step.node.inputs))
+            results = result if isinstance(result, tuple) else (result,)
+            values.update(zip(step.node.outputs, results, strict=False))
+        output: Tensor = values[self.ends[1]]
+        return output
+
+
+class _Step(nn.Module):
+    """A node, with the operands that the file holds: tensors are its weights."""
+
+    def __init__(self, node: Node, constants: Mapping[int, Any]) -> None:
+        super().__init__()
+        self.node = node
+        self.numbers: dict[int, Operand] = {}
+        for i, array in constants.items():
+            if array.dtype.kind != "f":
+                self.numbers[i] = array.reshape(-1).tolist()
+            elif array.size == 1 and node.op not in ("Conv", "ConvTranspose", "PRelu", "Gemm", "MatMul"):
+                self.numbers[i] = float(array.reshape(()))
+            else:
+                self.register_buffer(f"operand{i}", torch.from_numpy(array.astype(np.float64)))
+
+    def forward(self, *operands: Operand) -> Operand:
+        """Run the node; what the file holds of its operands is left out."""
+        held = [getattr(self, f"operand{i}", self.numbers.get(i, value)) for i, value in enumerate(operands)]
+        if self.node.op in SIZES and held and all(isinstance(v, list) for v in held if v is not None):
+            return SIZES[self.node.op](self.node, *held)
+        single = (v[0] if isinstance(v, list) and self.node.op in _ARITHMETIC else v for v in held)
+        return OPERATORS[self.node.op](self.node, *single)
+
+
+def _add_module(root: nn.Module, path: Sequence[str], step: nn.Module) -> None:
+    """Put a module where its node's name says, or beside that where it is taken."""
+    for name in path[:-1]:
+        if name not in root._modules:
+            root.add_module(name, nn.Module())
+        root = root.get_submodule(name)
+    name = path[-1]
+    while hasattr(root, name):
+        name += "_"
+    root.add_module(name, step)
+
+
+def _path(name: str) -> list[str]:
+    """'/body/conv1/Conv' -> body, conv1, Conv; none of them a name that a module has itself."""
+    parts = [re.sub(r"\W", "_", part) for part in re.split(r"[/.]", name) if part]
+    return [f"{part}_" if hasattr(OnnxModule, part) or part in _OWN else part for part in parts] or ["node"]
+
+
+_OWN = ("channels", "ends", "steps", "node", "numbers", "refusal", "training")
+
+
+# -- sizes: lists, also where ONNX has a single number -----------------------------------------------------------------
+
+
+def _pair(function: Callable[[Any, Any], Any]) -> Callable[..., list[Any]]:
+    def each(node: Node, a: list[Any], b: list[Any]) -> list[Any]:
+        length = max(len(a), len(b))
+        a, b = (v * length if len(v) == 1 else v for v in (a, b))
+        return [function(u, v) for u, v in zip(a, b, strict=True)]
+
+    return each
+
+
+def _slice_list(node: Node, data: list[Any], *bounds: list[Any]) -> list[Any]:
+    starts, ends, _, steps = _read_bounds(node, bounds)
+    return data[starts[0] : ends[0] : steps[0]]
+
+
+def _read_bounds(node: Node, bounds: Sequence[list[int] | None]) -> tuple[list[int], ...]:
+    """Starts, ends, axes and steps of Slice, which are attributes in old files."""
+    names = ("starts", "ends", "axes", "steps")
+    given = [*bounds, None, None, None, None] if bounds else [node.attributes.get(name) for name in names]
+    starts, ends, axes, steps = given[:4]
+    assert starts is not None and ends is not None, "the checker wants them"
+    return starts, ends, axes or list(range(len(starts))), steps or [1] * len(starts)
+
+
+SIZES: dict[str, Callable[..., list[Any]]] = {
+    **dict.fromkeys(("Unsqueeze", "Squeeze", "Cast", "Identity", "Floor"), lambda node, x, *_: x),
+    "ReduceProd": lambda node, data: [functools.reduce(operator.mul, data)],
+    "Gather": lambda node, data, index: [data[i] for i in index],
+    "Slice": _slice_list,
+    "Concat": lambda node, *parts: [entry for part in parts for entry in part],
+    "Add": _pair(lambda a, b: a + b),
+    "Sub": _pair(lambda a, b: a - b),
+    "Mul": _pair(lambda a, b: a * b),
+    "Div": _pair(lambda a, b: a // b),  # where they were made real numbers before, they are rounded down after
+}
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip")
+
+
+# -- tensors -----------------------------------------------------------------------------------------------------------
+
+
+def _pads(node: Node) -> tuple[int, int]:
+    """Padding above and on the left, which is that below and on the right."""
+    top, left, bottom, right = node.integers("pads", [0, 0, 0, 0])
+    if node.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or (top, left) != (bottom, right):
+        raise ValueError("padding that is not the same on both sides")
+    return top, left
+
+
+def _conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    stride, dilation = node.integers("strides", [1, 1]), node.integers("dilations", [1, 1])
+    return F.conv2d(x, weight, bias, stride, _pads(node), dilation, node.integer("group", 1))
+
+
+def _conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    stride, more = node.integers("strides", [1, 1]), node.integers("output_padding", [0, 0])
+    return F.conv_transpose2d(x, weight, bias, stride, _pads(node), more, node.integer("group", 1))
+
+
+def _pool(node: Node, x: Tensor) -> Tensor:
+    size, stride, ceil = (
+        node.integers("kernel_shape", []),
+        node.integers("strides", [1, 1]),
+        node.integer("ceil_mode", 0),
+    )
+    if node.op == "MaxPool":
+        return F.max_pool2d(x, size, stride, _pads(node), ceil_mode=bool(ceil))
+    return F.avg_pool2d(x, size, stride, _pads(node), bool(ceil), bool(node.integer("count_include_pad", 0)))
+
+
+def _reduce(name: str) -> Callable[..., Tensor]:
+    def reduce(node: Node, x: Tensor, axes: list[int] | None = None) -> Tensor:
+        over = node.integers("axes", [0, 1, 2, 3]) if axes is None else axes
+        result: Tensor = getattr(x, name)(tuple(over), keepdim=bool(node.integer("keepdims", 1)))
+        return result
+
+    return reduce
+
+
+def _clip(node: Node, x: Tensor, low: Operand = None, high: Operand = None) -> Tensor:
+    low = node.attributes.get("min") if low is None else low
+    return torch.clamp(x, low, node.attributes.get("max") if high is None else high)
+
+
+def _slice(node: Node, x: Tensor, *bounds: list[int]) -> Tensor:
+    for start, end, axis, step in zip(*_read_bounds(node, bounds), strict=True):
+        last = None if isinstance(end, int) and end >= _MANY else end
+        index = [slice(None)] * (axis % 4) + [slice(start, last, step)]
+        x = x[tuple(index)]
+    return x
+
+
+def _split(node: Node, x: Tensor, sizes: list[int] | None = None) -> tuple[Tensor, ...]:
+    axis, sizes = node.integer("axis", 0), node.attributes.get("split") if sizes is None else sizes
+    pieces = torch.chunk(x, len(node.outputs), axis) if sizes is None else torch.split(x, sizes, axis)
+    return tuple(pieces[i] for i in range(len(node.outputs)))
+
+
+def _reshape(node: Node, x: Tensor, shape: list[Any]) -> Tensor:
+    return x.reshape([x.size(i) if isinstance(n, int) and n == 0 else n for i, n in enumerate(shape)])
+
+
+def _squeeze(node: Node, x: Tensor, axes: list[int] | None = None) -> Tensor:
+    for axis in sorted(axes or node.integers("axes", []), reverse=True):
+        x = x.squeeze(axis)
+    return x
+
+
+def _unsqueeze(node: Node, x: Tensor, axes: list[int] | None = None) -> Tensor:
+    for axis in sorted(axes or node.integers("axes", [])):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _resize(node: Node, x: Tensor, _: Operand = None, scales: Operand = None, sizes: list[Any] | None = None) -> Tensor:
+    mode = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}[node.text("mode", "nearest")]
+    where = node.text("coordinate_transformation_mode", "half_pixel")
+    fits = (
+        where == "asymmetric" if mode == "nearest" else where in ("half_pixel", "pytorch_half_pixel", "align_corners")
+    )
+    if not fits or (mode == "bicubic" and node.number("cubic_coeff_a", -0.75) != -0.75):
+        raise ValueError("an enlargement that torch has not")
+    how = {} if mode == "nearest" else {"align_corners": where == "align_corners"}
+    if sizes is not None:
+        return F.interpolate(x, size=sizes[2:], mode=mode, **how)
+    return F.interpolate(x, scale_factor=scales.tolist()[2:], mode=mode, **how)
+
+
+def _depth_to_space(node: Node, x: Tensor) -> Tensor:
+    if node.text("mode", "DCR") != "CRD":
+        raise ValueError("another order than that of torch")
+    return F.pixel_shuffle(x, node.integer("blocksize", 1))
+
+
+def _gemm(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if node.integer("transA", 0) or (node.number("alpha", 1.0), node.number("beta", 1.0)) != (1.0, 1.0):
+        raise ValueError("a product that no linear layer makes")
+    return F.linear(x, weight if node.integer("transB", 0) else weight.T, bias)
+
+
+def _each(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda node, *operands: function(*operands)
+
+
+OPERATORS: dict[str, Callable[..., Operand]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    **dict.fromkeys(("MaxPool", "AveragePool"), _pool),
+    "GlobalAveragePool": _each(lambda x: x.mean((2, 3), keepdim=True)),
+    "GlobalMaxPool": _each(lambda x: x.amax((2, 3), keepdim=True)),
+    **{f"Reduce{name.title()}": _reduce(name) for name in ("mean", "sum")},
+    **{f"Reduce{name.title()}": _reduce(f"a{name}") for name in ("max", "min")},
+    "Gemm": _gemm,
+    "MatMul": _each(torch.matmul),
+    "BatchNormalization": lambda node, x, gain, bias, mean, variance: F.batch_norm(
+        x, mean, variance, gain, bias, eps=node.number("epsilon", 1e-5)
+    ),
+    **{name: _each(getattr(F, name.lower())) for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Mish", "Selu")},
+    "LeakyRelu": lambda node, x: F.leaky_relu(x, node.number("alpha", 0.01)),
+    "PRelu": lambda node, x, slope: F.prelu(x, slope.reshape(-1)),
+    "Elu": lambda node, x: F.elu(x, node.number("alpha", 1.0)),
+    "Gelu": lambda node, x: F.gelu(x, approximate=node.text("approximate", "none")),
+    "HardSwish": _each(F.hardswish),
+    "HardSigmoid": lambda node, x: (x * node.number("alpha", 0.2) + node.number("beta", 0.5)).clamp(0.0, 1.0),
+    "Clip": _clip,
+    "Softmax": lambda node, x: torch.softmax(x, node.integer("axis", -1)),
+    "Erf": _each(torch.erf),
+    "Exp": _each(torch.exp),
+    "Sqrt": _each(torch.sqrt),
+    "Neg": _each(torch.neg),
+    "Abs": _each(torch.abs),
+    "Reciprocal": _each(lambda x: 1 / x),
+    "Pow": _each(lambda x, power: x**power),
+    "Add": _each(lambda a, b: a + b),
+    "Sub": _each(lambda a, b: a - b),
+    "Mul": _each(lambda a, b: a * b),
+    "Div": _each(lambda a, b: a / b),
+    "Max": _each(torch.maximum),
+    "Min": _each(torch.minimum),
+    **dict.fromkeys(("Identity", "Dropout", "Cast"), lambda node, x, *_: x),
+    "Concat": lambda node, *parts: torch.cat(parts, node.integer("axis", 1)),
+    "Split": _split,
+    "Slice": _slice,
+    "Reshape": _reshape,
+    "Flatten": lambda node, x: x.flatten(node.integer("axis", 1)),
+    "Transpose": lambda node, x: x.permute(node.integers("perm", [])),
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Expand": lambda node, x, shape: x.expand([-1 if isinstance(n, int) and n == 1 else n for n in shape]),
+    "Shape": lambda node, x: [x.size(i) for i in range(4)],
+    "Gather": lambda node, data, index: SIZES["Gather"](node, data, index),
+    "ReduceProd": lambda node, data: SIZES["ReduceProd"](node, data),
+    "Resize": _resize,
+    "DepthToSpace": _depth_to_space,
+}

@@ -1,0 +1,93 @@
+"""ONNX files of networks with gates: run by torch as ONNX Runtime runs them, frozen as the networks they came from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from helpers.gated import POOLED, SPATIAL, Bend, Enhanced, Lattice, Squeeze, gated, images
+from torch import Tensor, nn
+
+from memsr_compiler import read_teacher
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.teachers.families.imdn import IMDN
+from memsr_compiler.trace.approximate.freeze import freeze
+from memsr_compiler.trace.onnx.as_torch import OnnxModule
+from memsr_compiler.trace.trace import trace
+
+
+def export(network: nn.Module, path: Path, opset: int = 17, *, free: bool = True) -> Path:
+    axes = {"x": {0: "n", 2: "h", 3: "w"}} if free else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        example = (torch.rand(1, 3, 24, 30),)
+        torch.onnx.export(
+            network, example, path, dynamo=False, opset_version=opset, input_names=["x"], dynamic_axes=axes
+        )
+    return path
+
+
+ACTIVATIONS: list[Callable[[], nn.Module]] = [
+    nn.GELU, nn.SiLU, nn.Tanh, nn.Softplus, nn.Hardswish, nn.Mish, nn.ELU, nn.SELU, lambda: Bend(lambda x: x * x),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+@pytest.mark.parametrize("make", [*POOLED, *SPATIAL, Lattice])
+def test_gates_are_those_of_the_network(make: Callable[[], nn.Module], opset: int, tmp_path: Path) -> None:
+    require_same(gated(make), export(gated(make), tmp_path / "net.onnx", opset))
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_activations_are_those_of_the_network(act: Callable[[], nn.Module], tmp_path: Path) -> None:
+    network = gated(nn.Identity, act=act)
+    require_same(network, export(network, tmp_path / "net.onnx"))
+
+
+def test_a_file_for_one_size(tmp_path: Path) -> None:
+    path = export(gated(Squeeze), tmp_path / "net.onnx", free=False)
+    with torch.no_grad():
+        x = images(1)[0].float()
+        torch.testing.assert_close(read_teacher(path, probe=False).module(x), gated(Squeeze)(x), rtol=0, atol=1e-5)
+
+
+def test_imdn(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = IMDN(scale=2, blocks=2, channels=16).eval()
+    require_same(network, export(network, tmp_path / "net.onnx"))
+
+
+@torch.no_grad()
+def require_same(network: nn.Module, path: Path) -> None:
+    """The file's module gives what ONNX Runtime gives, is refused for its reason, and frozen at the same numbers."""
+    module = read_teacher(path, probe=False).module
+    assert isinstance(module, OnnxModule)
+    session = ort.InferenceSession(path)
+    for x in images(2):
+        expected: Tensor = torch.from_numpy(np.asarray(session.run(None, {"x": x.float().numpy()})[0]))
+        torch.testing.assert_close(module(x.float()), expected, rtol=0, atol=1e-5)
+    with pytest.raises(UnsupportedModel):
+        trace(module)
+    own, read = freeze(network, images()), freeze(module, images())
+    assert len(own.replacements) == len(read.replacements)
+    for x in images(1):
+        torch.testing.assert_close(read.module(x), own.module(x), rtol=0, atol=1e-3)
+    assert read.psnr == pytest.approx(own.psnr, abs=0.5)
+
+
+def test_names_are_the_nodes(tmp_path: Path) -> None:
+    path = export(gated(Enhanced, act=nn.Softplus, blocks=1), tmp_path / "net.onnx")
+    frozen = freeze(read_teacher(path, probe=False).module, images())
+    names = ["body.0.body.0.1.Softplus.softplus", "body.0.body.0.3.Mul.gate"]
+    assert [r.name for r in frozen.replacements] == names
+
+
+def test_what_is_no_gate_is_refused_as_ever(tmp_path: Path) -> None:
+    path = export(gated(lambda: nn.AvgPool2d(3, 1, 1)), tmp_path / "net.onnx")
+    with pytest.raises(UnsupportedModel, match="AveragePool"):
+        read_teacher(path)
