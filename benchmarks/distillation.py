@@ -32,7 +32,7 @@ from memsr_compiler import load_plain, load_teacher
 from memsr_compiler.training import checkpoints
 
 SETS = ("Set5", "Set14", "B100")
-PUBLISHED = ("--as-published", "--rate", "2e-4")
+PUBLISHED = ("--as-published",)
 NO_DISTILLATION = ("--lambda", "0")
 
 

@@ -12,6 +12,9 @@ from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
 from memsr_compiler.files import open_file
 
 SOURCE = "memsr_compiler.config_file"  # where a context remembers the YAML file of its options
+FORMER = {"optimizer": "adam", "ema": 0.0, "labels": "photographs"}
+"""Choices of runs that began before there was one, and do not name them."""
+
 _MOST_BYTES = 1 << 18  # PyYAML takes a second or two for them
 _SHOWN = 60  # letters of a name that is wrong
 
@@ -33,7 +36,7 @@ def resume_run(context: typer.Context, place: Path | None) -> Path | None:
             raise InvalidInput(f"{place}: there is no such run; give a run's folder, or one of its checkpoints")
         folder = place.parent if place.is_file() else place
         use_config_file(context, folder / "config.yaml")
-        context.default_map = {**(context.default_map or {}), "out": str(folder)}
+        context.default_map = {**FORMER, **(context.default_map or {}), "out": str(folder)}
     return place
 
 

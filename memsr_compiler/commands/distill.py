@@ -15,6 +15,7 @@ from memsr_compiler.commands.options import ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first, silence_others
 from memsr_compiler.commands.run_folder import hold_run, record_of, steps_taken
 from memsr_compiler.commands.student_common import read_source
+from memsr_compiler.commands.training_choices import Choices, choose, settle
 from memsr_compiler.commands.training_common import read_data, recipe, show_progress, tell
 from memsr_compiler.commands.training_options import DistillOptions
 from memsr_compiler.errors import InvalidInput
@@ -41,14 +42,17 @@ if TYPE_CHECKING:
 def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Read teacher and student, train, write the best."""
     talk = silence_others(talk)
-    how = recipe(options)
+    choices = choose(options)
+    options = settle(options, choices)
+    how = recipe(options, choices)
     record = record_of(options, reading)
     with hold_run(options, how, record, talk) as resume:
-        _distill(options, reading, how, record, resume, talk)
+        _distill(options, choices, reading, how, record, resume, talk)
 
 
 def _distill(
     options: DistillOptions,
+    choices: Choices,
     reading: ReadingOptions,
     how: Recipe,
     record: Mapping[str, Any],
@@ -57,7 +61,8 @@ def _distill(
 ) -> None:
     student = load_plain(options.student, require_certificate=False).float()
     student.certificate = None  # it speaks of these weights, and others will come
-    student = balance_channels(student)
+    if options.centred:
+        student = balance_channels(student)
     start = copy.deepcopy(student.state_dict())
     model = read_source(reading.of(options.teacher), 8, talk)
     input_range = model.takes.input_range
@@ -75,12 +80,16 @@ def _distill(
         raise InvalidInput(f"the student takes values in {takes.input_range}, the teacher in {input_range}")
     talk.say(f"teacher      {options.teacher}: {model.words}")
     samples = default_samples(cost_of_graph(teacher.graph).macs_per_pixel)
-    objective = _for_integers(student, options) if options.int8 else _objective(student, teacher, samples, options)
+    objective = (
+        _for_integers(student, options, choices)
+        if options.int8
+        else _objective(student, teacher, samples, options, choices)
+    )
     networks = {"student": file_digest(options.student), "teacher": file_digest(options.teacher)}
     labeller = None
-    if options.labels != "photographs":
+    if choices.labels != "photographs":
         name = model.model.sha256() if isinstance(model.model, PlainNet) else teacher.sha256  # a student's is its own
-        labeller = Labeller(copy_module(model.model, torch.float32), takes, name, options.labels)
+        labeller = Labeller(copy_module(model.model, torch.float32), takes, name, choices.labels)
     cut, judged = read_data(options, takes, record, resume, talk, networks, labeller)
     before = judged.score(load_plain(options.student, require_certificate=False).float())
     from memsr_compiler.training.loop import run as train
@@ -117,9 +126,9 @@ def _distill(
     tell(outcome, rows, judged, written, talk)
 
 
-def _for_integers(student: PlainNet, options: DistillOptions) -> QuantizationAware:
+def _for_integers(student: PlainNet, options: DistillOptions, choices: Choices) -> QuantizationAware:
     """The student in 8 bits; its ranges are at first those of the photographs that ship."""
-    if options.weight:
+    if choices.weight:
         raise InvalidInput("--int8 with --lambda: features are compared in floating point; give --lambda 0")
     restart(student, options.init, options.seed)
     info = student.info
@@ -130,14 +139,17 @@ def _for_integers(student: PlainNet, options: DistillOptions) -> QuantizationAwa
     return QuantizationAware(integers)
 
 
-def _objective(student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions) -> Distillation:
+def _objective(
+    student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions, choices: Choices
+) -> Distillation:
+    """The student under its teacher; the maps of Eq. 12 only where its features count."""
     info, seed = student.info, options.seed
     images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
     crops = batches(images, samples=samples, seed=0)
     maps: tuple[Tensor, ...] = ()
-    if options.weight:
+    if choices.weight:
         random = options.maps == "random"
         maps = random_maps(teacher, student, seed) if random else initial_maps(teacher, student, crops)
     restart(student, options.init, seed)
     means = input_means(student, crops) if options.centred else no_means(student)
-    return Distillation(student, teacher, maps, weight=options.weight, epsilon=options.epsilon, means=means)
+    return Distillation(student, teacher, maps, weight=choices.weight, epsilon=options.epsilon, means=means)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from memsr_compiler.commands.command import option_defaults, option_values
+from memsr_compiler.commands.config_file import FORMER
 from memsr_compiler.commands.options import ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first
 from memsr_compiler.commands.training_options import TrainingOptions
@@ -129,6 +130,7 @@ def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]
         checkpoints.load(checkpoints.newest(place))
     recorded = {k: v for k, v in (yaml.safe_load((run / CONFIG).read_text("utf-8")) or {}).items() if v != []}
     defaults = option_defaults(type(options)) | option_defaults(ReadingOptions)  # of options that it did not know yet
+    defaults |= {name: value for name, value in FORMER.items() if name in defaults}
     for name in (name for name in {**recorded, **now} if name not in MAY_CHANGE):
         before = recorded.get(name, _as_recorded(defaults.get(name)))
         if now.get(name) != before:

@@ -12,9 +12,10 @@ from torch import nn
 from memsr_compiler.commands.output import Talk, is_first, silence_others
 from memsr_compiler.commands.run_folder import hold_run, record_of, steps_taken
 from memsr_compiler.commands.teachers import parse_arguments
+from memsr_compiler.commands.training_choices import choose, settle
 from memsr_compiler.commands.training_common import read_data, recipe, show_progress, tell
 from memsr_compiler.commands.training_options import TrainOptions
-from memsr_compiler.errors import MemsrError
+from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.files import atomic_write
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.info import Takes
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 def run(options: TrainOptions, talk: Talk) -> None:
     """Build a network, train it, write the best."""
     talk = silence_others(talk)
-    how = recipe(options)
+    choices = choose(options)
+    options = settle(options, choices)
+    how = recipe(options, choices)
     record = record_of(options)
     with hold_run(options, how, record, talk) as resume:
         _train(options, how, record, resume, talk)
@@ -67,8 +70,13 @@ def _train(options: TrainOptions, how: Recipe, record: Mapping[str, Any], resume
 
 
 def _arguments(options: TrainOptions) -> dict[str, object]:
-    """The arguments that the architecture is called with."""
-    sizes = {"blocks": options.blocks, "channels": options.channels}
+    """The arguments that the architecture is called with.  Raises InvalidInput where it has a shape of its own."""
+    sizes: dict[str, object] = {"blocks": options.blocks, "channels": options.channels}
+    shape = {"layers": options.layers, "width": options.width, "image_skip": options.image_skip}
+    if options.arch == "plain":
+        sizes |= shape | {"image_skip": "" if options.image_skip == "none" else "nearest"}
+    elif wrong := [name for name, value in shape.items() if value is not None]:
+        raise InvalidInput(f"--{wrong[0].replace('_', '-')} is for --arch plain; {options.arch} has a shape of its own")
     return parse_arguments(options.arch_args or ()) | {k: v for k, v in sizes.items() if v is not None}
 
 

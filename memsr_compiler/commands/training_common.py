@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.run_folder import begin, digest_tests, keep_data
+from memsr_compiler.commands.training_choices import Choices
 from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
 from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, TestImage, read_test_images
@@ -61,8 +62,8 @@ class Bench:
         return mean(evaluate_bicubic(self.images, scale=self.takes.scale))
 
 
-def recipe(options: TrainingOptions) -> Recipe:
-    """The loop's part of the options.
+def recipe(options: TrainingOptions, choices: Choices) -> Recipe:
+    """The loop's part of the options and choices.
 
     Raises MemsrError where what training needs is not installed, InvalidInput for numbers that are not possible.
     """
@@ -76,12 +77,12 @@ def recipe(options: TrainingOptions) -> Recipe:
     return Recipe(
         steps=options.steps,
         batch=options.batch,
-        rate=options.rate,
+        rate=choices.rate,
         warm_up=options.warm_up,
         every=options.every,
         clip=options.clip,
-        average=options.ema,
-        optimizer=options.optimizer,
+        average=choices.ema,
+        optimizer=choices.optimizer,
         precision=options.precision,
         compiled=options.compiled,
         workers=options.workers,

@@ -13,15 +13,8 @@ from memsr_compiler.commands.config_file import resume_run, use_config_file
 from memsr_compiler.commands.options import check_seed
 from memsr_compiler.commands.quantities import check_number
 
-Rate = Annotated[
-    float,
-    option(
-        "Peak of the one-cycle learning rate; MemSR's is 2e-4",
-        panel=TRAINING,
-        metavar="RATE",
-        callback=check_number("a learning rate above 0, at most 3e38; 2e-4 is MemSR's", lambda x: 0 < x <= 3e38),
-    ),
-]
+OptimizerName = Literal["adam", "muon"]
+Labels = Literal["photographs", "teacher", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +72,15 @@ class TrainingOptions:
     patch: Annotated[
         int, option("Side of a patch of the photograph, in pixels", panel=TRAINING, metavar="N", min=1)
     ] = 192
-    rate: Rate = 2e-4
+    rate: Annotated[
+        float | None,
+        option(
+            "Peak of the one-cycle learning rate; default: MemSR's 2e-4; of distill 2e-3 for muon, 1e-3 for adam",
+            panel=TRAINING,
+            metavar="RATE",
+            callback=check_number("a learning rate above 0, at most 3e38; 2e-4 is MemSR's", lambda x: 0 < x <= 3e38),
+        ),
+    ] = None
     warm_up: Annotated[
         float,
         option(
@@ -102,18 +103,21 @@ class TrainingOptions:
         ),
     ] = 0.0
     ema: Annotated[
-        float,
+        float | None,
         option(
-            "Decay of the moving average of weights, 0: none",
+            "Decay of the moving average of weights, 0: none; default: none, of distill 0.999",
             panel=TRAINING,
             metavar="DECAY",
             callback=check_number("a number from 0 to below 1", lambda x: 0 <= x < 1),
         ),
-    ] = 0.0
+    ] = None
     optimizer: Annotated[
-        Literal["adam", "muon"],
-        option("adam, as MemSR; or muon, whose steps move all directions of a kernel alike", panel=TRAINING),
-    ] = "adam"
+        OptimizerName | None,
+        option(
+            "adam, as MemSR; or muon, whose steps move all directions of a kernel alike; default: of distill muon",
+            panel=TRAINING,
+        ),
+    ] = None
     precision: Annotated[Literal["no", "bf16", "fp16"], option("Mixed precision", panel=TRAINING)] = "no"
     compiled: Annotated[bool, option("Use torch.compile", "--compile/--no-compile", panel=TRAINING)] = False
     workers: Annotated[
@@ -140,14 +144,13 @@ class DistillOptions(TrainingOptions):
     scale: Annotated[
         int | None, option("Scale factor; default: the student's", panel=NETWORK, metavar="N", min=1, max=16)
     ] = None
-    rate: Rate = 5e-5
     labels: Annotated[
-        Literal["photographs", "teacher", "both"],
+        Labels | None,
         option(
-            "What the student is to give: the photographs, the teacher's output, or both",
+            "What the student is to give: the photographs, the teacher's output, or both; default: both",
             panel=TRAINING,
         ),
-    ] = "photographs"
+    ] = None
     int8: Annotated[
         bool,
         option(
@@ -157,15 +160,15 @@ class DistillOptions(TrainingOptions):
         ),
     ] = False
     weight: Annotated[
-        float,
+        float | None,
         option(
-            "Weight of the features' distance, lambda of Eq. 14; 0: none",
+            "Weight of the features' distance, lambda of Eq. 14; default: 0, none",
             "--lambda",
             panel=TRAINING,
             metavar="WEIGHT",
             callback=check_number("a number from 0 on; 0.3 is the paper's", lambda x: x >= 0),
         ),
-    ] = 0.3
+    ] = None
     epsilon: Annotated[
         float,
         option(
@@ -184,7 +187,13 @@ class DistillOptions(TrainingOptions):
         option("The student's weights at the start: as-is; or new ones, he or xavier", panel=TRAINING),
     ] = "as-is"
     centred: Annotated[
-        bool, option("Train kernels on features without their mean", "--centred/--as-published", panel=TRAINING)
+        bool,
+        option(
+            "Balance channels, and train kernels on features without their mean; or train as MemSR did: neither, and "
+            "what else is not given is adam, 2e-4, photographs, lambda 0.3, no average",
+            "--centred/--as-published",
+            panel=TRAINING,
+        ),
     ] = True
 
 
@@ -195,7 +204,11 @@ class TrainOptions(TrainingOptions):
     scale: Annotated[int, option("Scale factor", panel=NETWORK, metavar="N", min=2, max=16)]
     arch: Annotated[
         str,
-        option("teacher-s, -m, -l, plain-s, -m, -l (MemSR's), or a family such as edsr", panel=NETWORK, metavar="NAME"),
+        option(
+            "teacher-s, -m, -l, plain-s, -m, -l (MemSR's); plain, with --layers and --width; or a family such as edsr",
+            panel=NETWORK,
+            metavar="NAME",
+        ),
     ] = "teacher-s"
     arch_args: Annotated[
         list[str] | None, option("Arguments for it, NAME=VALUE, may be repeated", panel=NETWORK, metavar="NAME=VALUE")
@@ -205,4 +218,17 @@ class TrainOptions(TrainingOptions):
     ] = None
     channels: Annotated[
         int | None, option("Channels, where the family has them", panel=NETWORK, metavar="N", min=1)
+    ] = None
+    layers: Annotated[
+        int | None, option("Layers of plain, the last included", panel=NETWORK, metavar="N", min=2, max=1024)
+    ] = None
+    width: Annotated[
+        int | None, option("Channels between the layers of plain", panel=NETWORK, metavar="N", min=1, max=1 << 16)
+    ] = None
+    image_skip: Annotated[
+        Literal["nearest", "none"] | None,
+        option(
+            "Of plain: what is added to the layers' output, the nearest-neighbour image or nothing; default: nearest",
+            panel=NETWORK,
+        ),
     ] = None

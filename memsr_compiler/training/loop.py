@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from memsr_compiler.errors import MemsrError
+from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.losses import Objective
 from memsr_compiler.training.patches import Batch, Patches, batches
@@ -164,7 +164,7 @@ class _Review:
             network = self._objective.settle()
             if state.step:
                 _require_finite(network, state.step)
-            psnr = _score(network, self._validate)
+            psnr = _score(network, self._validate, state.step)
             state.note_score(psnr)
             return {"network": copy_to_cpu(network), "step": state.step, "psnr": psnr}
 
@@ -173,11 +173,17 @@ class _Review:
         self._log.close()
 
 
-def _score(network: nn.Module, validate: Validate) -> float:
+def _score(network: nn.Module, validate: Validate, step: int) -> float:
+    """What validation says.  Raises MemsrError where training made a network that cannot be scored."""
     was = network.training
     network.eval()
     try:
         return validate(network)
+    except InvalidInput as error:
+        if not step:
+            raise
+        message = f"after step {step}: {error} Start again with a lower --rate or with --clip 1."
+        raise MemsrError(message) from None
     finally:
         network.train(was)
 

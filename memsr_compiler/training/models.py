@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import nn
@@ -21,7 +23,7 @@ TEACHERS = {"teacher-s": (8, 64), "teacher-m": (16, 64), "teacher-l": (16, 100)}
 """Residual blocks and channels; EDSR's blocks, one convolution before the pixel shuffle (MemSR Sec. 4.1)."""
 
 PLAIN = {"plain-s": (19, 64), "plain-m": (35, 64), "plain-l": (35, 100)}
-"""Layers and channels.  Plain-X is what `shrink --theta` makes of Teacher-M."""
+"""Layers and channels.  Plain-X is what `shrink --theta` makes of Teacher-M; any other is "plain", with its shape."""
 
 SIDE = 48  # of the image that a new network is tried on; attention of RFDN's kind needs some pixels
 
@@ -31,8 +33,8 @@ def new_network(
 ) -> tuple[nn.Module, tuple[float, float]]:
     """A network for RGB with new weights, and the range of values it takes.
 
-    arch       of TEACHERS or PLAIN, a family, or package.module:factory, which is given the scale if it takes one
-    arguments  of the family or factory, blocks=16 say; none for plain networks
+    arch       of TEACHERS or PLAIN, "plain", a family, or package.module:factory, given the scale if it takes one
+    arguments  of the family or factory, blocks=16 say; of "plain" layers, width and image_skip; of PLAIN none
 
     Raises InvalidInput for an unknown name, arguments that it does not take, and what does not enlarge RGB by `scale`.
     """
@@ -42,6 +44,12 @@ def new_network(
             layers, channels = PLAIN[arch]
             raise InvalidInput(f"--arch {arch}: is {layers} layers of {channels} channels, and takes no arguments")
         return new_plain(*PLAIN[arch], scale), (0.0, 1.0)
+    if arch == "plain":
+        if set(arguments) != {"layers", "width", "image_skip"}:
+            raise InvalidInput(
+                "--arch plain: give --layers and --width; it takes no --blocks, --channels or --arch-args"
+            )
+        return call(partial(new_plain, scale=scale), arguments, arch), (0.0, 1.0)
     build, settings, input_range = _builder(arch, arguments, scale)
     network = call(build, settings, arch)
     _require_enlarges(network, arch, scale)
@@ -63,7 +71,7 @@ def _builder(
         factory = import_factory(arch)
         default = {"scale": scale} if "scale" in inspect.signature(factory).parameters else {}
         return factory, {**default, **arguments}, (0.0, 1.0)
-    family = find_family(arch, also=(*TEACHERS, *PLAIN))
+    family = find_family(arch, also=(*TEACHERS, *PLAIN, "plain"))
     if "scale" not in inspect.signature(family.build).parameters:
         raise InvalidInput(
             f"--arch {arch}: gives images of the size that it is given; train takes networks that enlarge"
@@ -86,13 +94,15 @@ def _require_enlarges(network: nn.Module, arch: str, scale: int) -> None:
         )
 
 
-def new_plain(layers: int, channels: int, scale: int) -> PlainNet:
-    """A plain network of equal widths, initialised as torch initialises convolutions."""
-    shapes = [(3, channels), *[(channels, channels)] * (layers - 2), (channels, 3 * scale**2)]
+def new_plain(layers: int, width: int, scale: int, image_skip: Literal["nearest", ""] = "") -> PlainNet:
+    """A plain network of equal widths, by He et al. 2015 (normal), biases zero.  image_skip: of PlainInfo."""
+    shapes = [(3, width), *[(width, width)] * (layers - 2), (width, 3 * scale**2)]
     stack = []
     for i, (c_in, c_out) in enumerate(shapes):
         conv = nn.Conv2d(c_in, c_out, 3)
         assert conv.bias is not None
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        nn.init.zeros_(conv.bias)
         last = i == layers - 1
         stack.append(PlainLayer(conv.weight.detach(), conv.bias.detach(), relu=not last, shuffle=scale if last else 1))
     info = PlainInfo(
@@ -103,7 +113,7 @@ def new_plain(layers: int, channels: int, scale: int) -> PlainNet:
         guarantee="trained as it is, equivalent to no other network",
         teacher_sha256="",
         receptive_field=layers,
-        image_skip="",
+        image_skip=image_skip,
         tool=f"memsr_compiler {VERSION}",
     )
     return PlainNet(stack, info)

@@ -181,7 +181,7 @@ def test_a_run_goes_on_as_it_began_wherever_it_is(
     status, _, err = run(*distill("run", "-q"))
     assert status == 0, err
     config = (tmp_path / "run" / "config.yaml").read_text()
-    for wrong in (("--steps", 9), ("--rate", 1e-3), ("--batch", 4), ("--lambda", 0)):
+    for wrong in (("--steps", 9), ("--rate", 1e-3), ("--batch", 4), ("--lambda", 0.3), ("--optimizer", "adam")):
         status, _, err = run("distill", "--resume", tmp_path / "run", *wrong)
         assert status == 2 and f"{wrong[0]} {wrong[1]}" in err and "leave it out" in err, err
         assert (tmp_path / "run" / "config.yaml").read_text() == config
@@ -196,6 +196,17 @@ def test_a_run_goes_on_as_it_began_wherever_it_is(
     status, _, err = run("distill", "--resume", Path("..", "moved"), "--every", 1, "-q")
     assert status == 0, err
     assert (tmp_path / "moved" / "student.onnx").exists() and not (tmp_path / "run").exists()
+
+
+def test_a_run_of_before_there_were_choices_goes_on_as_it_began(run: Run, distill: Command, tmp_path: Path) -> None:
+    as_then = ["--optimizer", "adam", "--labels", "photographs", "--ema", 0, "--rate", 5e-5]
+    assert run(*distill("run", "-q", *as_then))[0] == 0
+    config = tmp_path / "run" / "config.yaml"
+    unknown = ("optimizer:", "labels:", "ema:")
+    config.write_text("".join(line for line in config.open() if not line.startswith(unknown)))
+    (tmp_path / "run" / "step-00000006.ckpt").unlink()
+    status, _, err = run("distill", "--resume", tmp_path / "run", "-q")
+    assert status == 0, err
 
 
 def test_a_best_network_that_was_lost_is_found_anew(run: Run, distill: Command, tmp_path: Path) -> None:

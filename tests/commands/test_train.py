@@ -12,6 +12,7 @@ from helpers.command_line import Run
 from helpers.training import forget_accelerator, write_photographs
 
 from memsr_compiler.images.files import write_image
+from memsr_compiler.plain.load import load_plain
 
 pytest.importorskip("accelerate", reason="needs memsr_compiler[train]")
 
@@ -40,13 +41,20 @@ def test_batch_norm_learns_what_its_inputs_are(run: Run, photographs: Path, tmp_
     ("arch", "message"),
     [
         (["--arch", "plain-s", "--blocks", "1"], "takes no arguments"),
+        (["--arch", "plain", "--layers", "3"], "--arch plain: give --layers and --width"),
+        (["--arch", "plain", "--layers", "3", "--width", "8", "--blocks", "2"], "takes no --blocks"),
+        (["--arch", "edsr", "--width", "8"], "--width is for --arch plain"),
+        (["--arch", "plain-s", "--image-skip", "none"], "--image-skip is for --arch plain"),
         (["--arch", "teacher-s", "--arch-args", "foo=1"], "--arch teacher-s: got an unexpected keyword"),
         (["--arch", "teacher-s", "--arch-args", "blocks=abc"], "--arch teacher-s: does not build"),
         (["--arch", "fsrcnn"], "does not take RGB"),
         (["--arch", "vdsr"], "of the size that it is given"),
         (["--arch", "edsr", "--arch-args", "scale=4,blocks=1,channels=4"], "which is not RGB enlarged by 2"),
         (["--arch", "no.such:thing"], "cannot be imported"),
-        (["--arch", "resnet"], "no such family. Known: teacher-s, teacher-m, teacher-l, plain-s, plain-m, plain-l"),
+        (
+            ["--arch", "resnet"],
+            "no such family. Known: teacher-s, teacher-m, teacher-l, plain-s, plain-m, plain-l",
+        ),
     ],
 )
 def test_networks_that_cannot_be_trained(
@@ -76,6 +84,7 @@ def test_a_network_of_ones_own_code_is_trained(
     [
         (["--arch", "edsr", "--blocks", "1", "--channels", "4"], {"network.pt", "plain.onnx"}),
         (["--arch", "plain-s"], {"network.safetensors", "network.onnx"}),
+        (["--arch", "plain", "--layers", "3", "--width", "8"], {"network.safetensors", "network.onnx"}),
         (["--arch", "rfdn", "--arch-args", "channels=16,blocks=1"], {"network.pt"}),
     ],
 )
@@ -113,3 +122,15 @@ def test_images_too_small_for_patch_or_score_are_named_and_spoil_no_run(
     for side in (1, 5, 15):
         assert f"tiny{side}.png: smaller than a patch of 32 pixels; passed over" in err
         assert f"tiny{side}.png: is smaller than 16x16 pixels; passed over" in err
+
+
+@pytest.mark.parametrize(("skip", "kept"), [([], "nearest"), (["--image-skip", "none"], "")])
+def test_a_plain_network_of_any_shape_is_trained(
+    run: Run, photographs: Path, tmp_path: Path, skip: list[str], kept: str
+) -> None:
+    few = ["--steps", "2", "--batch", "2", "--patch", "16", "--every", "1", "--cache", tmp_path, "--val", photographs]
+    plain = ["--arch", "plain", "--layers", "4", "--width", "6", *skip, "--scale", "2"]
+    status, _, err = run("train", *plain, "--data", photographs, "--out", tmp_path / "run", *few)
+    assert status == 0, err
+    net = load_plain(tmp_path / "run" / "network.safetensors")
+    assert net.widths == [3, 6, 6, 6, 12] and net.info.image_skip == kept

@@ -1,0 +1,60 @@
+"""Choices of a run that its options leave open, by what is trained and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TypeVar
+
+from memsr_compiler.commands.training_options import DistillOptions, Labels, OptimizerName, TrainingOptions
+
+Options = TypeVar("Options", bound=TrainingOptions)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Optimizer, its peak rate, decay of the weights' average, labels, and lambda of Eq. 14 (`weight`)."""
+
+    optimizer: OptimizerName
+    rate: float
+    ema: float
+    labels: Labels
+    weight: float
+
+
+PUBLISHED = Choices(optimizer="adam", rate=2e-4, ema=0.0, labels="photographs", weight=0.3)
+"""MemSR's, Sec. 4.1."""
+
+BEST = Choices(optimizer="muon", rate=2e-3, ema=0.999, labels="both", weight=0.0)
+"""The best that was measured for derived students: benchmarks/training_choices.py."""
+
+INTEGERS = dataclasses.replace(BEST, optimizer="adam", rate=1e-4)
+"""For 8-bit integers, which are found already where the student is good."""
+
+ADAM_RATE = 1e-3  # the best that was measured for Adam, with channels balanced
+
+
+def choose(options: TrainingOptions) -> Choices:
+    """The choices that the options make, and the default of each that they leave open."""
+    default = _defaults(options)
+    given = {
+        name: value
+        for name in (field.name for field in dataclasses.fields(Choices))
+        if (value := getattr(options, name, None)) is not None
+    }
+    if "optimizer" in given and given["optimizer"] != default.optimizer:
+        default = dataclasses.replace(default, rate=ADAM_RATE if given["optimizer"] == "adam" else BEST.rate)
+    return dataclasses.replace(default, **given)
+
+
+def settle(options: Options, choices: Choices) -> Options:
+    """The options with every choice made, as a run is to remember them."""
+    names = {field.name for field in dataclasses.fields(options)}
+    made = {name: value for name, value in dataclasses.asdict(choices).items() if name in names}
+    return dataclasses.replace(options, **made)
+
+
+def _defaults(options: TrainingOptions) -> Choices:
+    if not isinstance(options, DistillOptions) or not options.centred:
+        return PUBLISHED
+    return INTEGERS if options.int8 else BEST

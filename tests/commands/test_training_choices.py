@@ -1,0 +1,45 @@
+"""What a run trains with where its options leave that open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memsr_compiler.commands.training_choices import BEST, INTEGERS, PUBLISHED, Choices, choose, settle
+from memsr_compiler.commands.training_options import DistillOptions, TrainOptions
+
+
+def distill(**given: Any) -> DistillOptions:
+    return DistillOptions(data=Path("d"), out=Path("o"), student=Path("s"), teacher=Path("t"), **given)
+
+
+def test_each_way_of_training_has_its_own_defaults() -> None:
+    assert choose(distill()) == BEST == Choices("muon", 2e-3, 0.999, "both", 0.0)
+    assert choose(distill(centred=False)) == PUBLISHED == Choices("adam", 2e-4, 0.0, "photographs", 0.3)
+    assert choose(distill(int8=True)) == INTEGERS and INTEGERS.optimizer == "adam"
+    assert choose(TrainOptions(data=Path("d"), out=Path("o"), scale=2)) == PUBLISHED
+
+
+@pytest.mark.parametrize(
+    ("given", "rate"),
+    [
+        ({"optimizer": "adam"}, 1e-3),
+        ({"optimizer": "muon"}, 2e-3),
+        ({"optimizer": "muon", "centred": False}, 2e-3),
+        ({"optimizer": "adam", "centred": False}, 2e-4),
+        ({"optimizer": "adam", "rate": 3e-5}, 3e-5),
+    ],
+)
+def test_the_rate_is_the_optimizers(given: dict[str, Any], rate: float) -> None:
+    assert choose(distill(**given)).rate == rate
+
+
+def test_what_is_given_is_kept_and_all_is_recorded() -> None:
+    options = distill(labels="teacher", ema=0.0, weight=0.1)
+    settled = settle(options, choose(options))
+    assert (settled.labels, settled.ema, settled.weight) == ("teacher", 0.0, 0.1)
+    assert (settled.optimizer, settled.rate) == ("muon", 2e-3)
+    train = TrainOptions(data=Path("d"), out=Path("o"), scale=2)
+    assert settle(train, choose(train)).rate == 2e-4
