@@ -21,14 +21,14 @@ from memsr_compiler.plain.network import PlainLayer, PlainNet
 INFO = PlainInfo(2, 3, (0.0, 1.0), "none", "", "", 3, "nearest", "memsr_compiler test")
 
 
-def uneven(seed: int, widths: list[int]) -> PlainNet:
-    """A network in which channels are of very different sizes, and some are empty."""
+def uneven(seed: int, widths: list[int], empty: float = 0.1) -> PlainNet:
+    """A network in which channels are of very different sizes, and a part of them is empty."""
     generator = torch.Generator().manual_seed(seed)
     layers = []
     channels = [3, *widths, 12]
     for i, (c_in, c_out) in enumerate(pairwise(channels)):
         sizes = torch.exp(4 * torch.randn(c_out, generator=generator))
-        sizes[torch.rand(c_out, generator=generator) < 0.1] = 0
+        sizes[torch.rand(c_out, generator=generator) < empty] = 0
         weight = torch.randn(c_out, c_in, 3, 3, generator=generator) * sizes[:, None, None, None]
         last = i == len(widths)
         bias = torch.randn(c_out, generator=generator)
@@ -55,6 +55,22 @@ def test_rows_and_columns_have_one_norm(seed: int, widths: list[int]) -> None:
         felt = (row > 0) & (column > 0)
         ratio = (row / column)[felt].log2().abs()
         assert not felt.any() or float(ratio.max()) <= 2  # a factor is off by sqrt(2), a neighbour's by as much
+
+
+@pytest.mark.parametrize("layers", [13, 35])
+def test_a_long_chain_settles(layers: int) -> None:
+    """Deep networks whose last layers have all of the size, as a teacher's own units give them."""
+    net = uneven(2, [8] * layers, empty=0)
+    with torch.no_grad():
+        for i, layer in enumerate(net):
+            layer.weight *= 1.3 ** (i - layers // 2)
+    weights = [layer.weight.detach().double() for layer in balance_channels(net)]
+    for above, below in pairwise(weights):
+        row, column = above.flatten(1).norm(dim=1), below.transpose(0, 1).flatten(1).norm(dim=1)
+        felt = (row > 0) & (column > 0)
+        assert float((row / column)[felt].log2().abs().max()) <= 2
+    norms = torch.tensor([float(weight.norm()) for weight in weights[1:-1]])
+    assert float((norms.max() / norms.min()).log2()) <= 4  # neighbours of one size are not enough
 
 
 def test_twice_changes_nothing_more() -> None:
