@@ -23,7 +23,7 @@ class Choices:
 
 
 PUBLISHED = Choices(optimizer="adam", rate=2e-4, ema=0.0, labels="photographs", weight=0.3)
-"""MemSR's, Sec. 4.1."""
+"""MemSR's."""
 
 BEST = Choices(optimizer="muon", rate=2e-3, ema=0.999, labels="both", weight=0.0)
 """The best that was measured for derived students: benchmarks/training_choices.py."""

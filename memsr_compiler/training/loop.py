@@ -174,7 +174,7 @@ class _Review:
 
 
 def _score(network: nn.Module, validate: Validate, step: int) -> float:
-    """What validation says.  Raises MemsrError where training made a network that cannot be scored."""
+    """PSNR of a validation.  Raises MemsrError where training made a network that cannot be scored."""
     was = network.training
     network.eval()
     try:
