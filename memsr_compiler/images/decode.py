@@ -196,9 +196,9 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
 
 
 def _unreadable(path: str | os.PathLike[str], error: object) -> InvalidInput:
-    return InvalidInput(
-        f"{path}: not a readable image ({first_line(error)}). Give a PNG, JPEG or another format of Pillow."
-    )
+    silent = isinstance(error, AssertionError) and not str(error)  # Pillow's, of a palette that is not there, say
+    reason = "its parts contradict each other" if silent else first_line(error)
+    return InvalidInput(f"{path}: not a readable image ({reason}). Give a PNG, JPEG or another format of Pillow.")
 
 
 def require_pixels(path: str | os.PathLike[str], width: int, height: int, most: int) -> None:

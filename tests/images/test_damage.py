@@ -193,3 +193,9 @@ def test_any_bytes_have_a_fault_or_none(find: Callable[[bytes], str | None]) -> 
     for start in starts:
         for length in range(60):
             assert find(start + random.bytes(length)) != ""
+
+
+def test_a_palette_that_is_not_there_is_told(tmp_path: Path) -> None:
+    write_png(tmp_path / "x.png", np.zeros((4, 4), np.uint8), bits=8, colour=3)
+    with pytest.raises(InvalidInput, match=r"x\.png: not a readable image \(its parts contradict each other\)"):
+        read_image(tmp_path / "x.png")
