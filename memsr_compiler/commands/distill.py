@@ -76,8 +76,16 @@ def _distill(
     takes = Takes(info.scale, info.channels, info.input_range)
     if options.scale not in (None, takes.scale):
         raise InvalidInput(f"--scale {options.scale}: the student enlarges by {takes.scale}; leave --scale out")
-    if input_range != takes.input_range:
-        raise InvalidInput(f"the student takes values in {takes.input_range}, the teacher in {input_range}")
+    if (model.takes.scale, model.takes.channels) != (takes.scale, takes.channels):
+        raise InvalidInput(
+            f"{options.teacher}: enlarges {model.takes.channels} channels by {model.takes.scale}, the student "
+            f"{takes.channels} by {takes.scale}; a teacher does what its student is to do"
+        )
+    if choices.weight and input_range != takes.input_range:
+        raise InvalidInput(
+            f"the student takes values in {takes.input_range}, the teacher in {input_range}: their features cannot be "
+            "compared; give --lambda 0"
+        )
     talk.say(f"teacher      {options.teacher}: {model.words}")
     samples = default_samples(cost_of_graph(teacher.graph).macs_per_pixel)
     objective = (
@@ -89,7 +97,7 @@ def _distill(
     labeller = None
     if choices.labels != "photographs":
         name = model.model.sha256() if isinstance(model.model, PlainNet) else teacher.sha256  # a student's is its own
-        labeller = Labeller(copy_module(model.model, torch.float32), takes, name, choices.labels)
+        labeller = Labeller(copy_module(model.model, torch.float32), model.takes, name, choices.labels)
     cut, judged = read_data(options, takes, record, resume, talk, networks, labeller)
     before = judged.score(load_plain(options.student, require_certificate=False).float())
     from memsr_compiler.training.loop import run as train
@@ -118,7 +126,7 @@ def _distill(
         integers["student after, int8"] = judged.score(objective.network.eval())
     rows = {
         "bicubic": judged.bicubic,
-        "teacher": judged.score(copy_module(model.model, torch.float32)),
+        "teacher": judged.score(copy_module(model.model, torch.float32), model.takes),
         "student before": before,
         "student after": judged.score(student),
         **integers,

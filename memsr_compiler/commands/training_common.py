@@ -41,8 +41,8 @@ class Bench:
     arithmetics: set[str] = field(default_factory=set)
     """In what networks have been scored so far, in words."""
 
-    def score(self, network: nn.Module) -> Score:
-        """The average score of a network, wherever it is."""
+    def score(self, network: nn.Module, takes: Takes | None = None) -> Score:
+        """The average score of a network, wherever it is; takes: what it takes, where that is not what these do."""
         device = next(network.parameters()).device
         self.arithmetics.add(name_arithmetic("float32", "torch", device.type))
 
@@ -50,7 +50,7 @@ class Bench:
             output: Tensor = network(x.to(device))
             return output.cpu()
 
-        return mean(evaluate(run, self.takes, self.images, scale=self.takes.scale))
+        return mean(evaluate(run, takes or self.takes, self.images, scale=self.takes.scale))
 
     def psnr(self, network: nn.Module) -> float:
         """PSNR of a network in dB."""

@@ -230,6 +230,31 @@ def test_another_teacher_is_told_and_a_plain_one_will_do(
     assert status == 0 and "another network" not in err
 
 
+def test_labels_are_any_networks_of_the_scale_whatever_its_range(
+    run: Run, distill: Command, files: Path, tmp_path: Path
+) -> None:
+    """The same weights on 0..255, biases scaled with them, are the same function of pixels: the same labels."""
+    teacher = new_teacher()
+    write_teacher(teacher, tmp_path / "small.pt")
+    with torch.no_grad():
+        for name, value in teacher.named_parameters():
+            value *= 255 if name.endswith("bias") else 1
+    write_teacher(teacher, tmp_path / "large.pt", (0.0, 255.0))
+    scores = {}
+    for name in ("small", "large"):
+        more = ("--teacher", tmp_path / f"{name}.pt", "--labels", "teacher", "--cache", tmp_path / name, "--json")
+        status, out, err = run(*distill(name, *more))
+        assert status == 0, err
+        scores[name] = json.loads(out)["psnr"]
+        assert scores[name]["teacher"] == pytest.approx(scores["small"]["teacher"], abs=0.02)
+    assert scores["large"]["student after"] == pytest.approx(scores["small"]["student after"], abs=0.02)
+    status, _, err = run(*distill("third", "--teacher", tmp_path / "large.pt", "--lambda", 0.3))
+    assert status == 2 and "features cannot be compared; give --lambda 0" in err
+    write_teacher(EDSR(scale=3, blocks=1, channels=8, tail="conv"), tmp_path / "three.pt")
+    status, _, err = run(*distill("fourth", "--teacher", tmp_path / "three.pt"))
+    assert status == 2 and "enlarges 3 channels by 3, the student 3 by 2" in err
+
+
 def test_a_student_for_eight_bits(run: Run, distill: Command, photographs: Path, tmp_path: Path) -> None:
     """Its file gives in ONNX Runtime what validation said, and a run that was stopped ends with the same bits."""
     more = ("--int8", "--lambda", 0, "--json")
