@@ -200,7 +200,6 @@ def choose_integers(
     model    as `read_float` gives it; its channels are equalised, so that it is the same network in floating point
     place    where ONNX Runtime may write the model meanwhile;   source  the file that errors are about
     """
-    equalise_channels(model, images)
     _run_static(model, place, images, source, takes)
     integer_model = load_model(place)
     use_image_levels(model, integer_model, takes)
@@ -208,7 +207,7 @@ def choose_integers(
 
 
 def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], source: Path, takes: Takes) -> None:
-    """Run ONNX Runtime's static quantisation; ranges are measured, but for the image's, which is known.
+    """Equalise channels and run ONNX Runtime's static quantisation; ranges are measured, but for the image's.
 
     Given a model, not a file, it keeps its temporary files in a temporary folder, not beside the file.
     """
@@ -226,6 +225,7 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
             return None if image is None else {model.graph.input[0].name: image}
 
     try:
+        equalise_channels(model, images)
         quantize_static(
             _copy(model),  # it moves the weights of what it is given into a temporary file
             str(path),
