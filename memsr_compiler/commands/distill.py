@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.analysis.cost import cost_of_graph
-from memsr_compiler.commands.options import ReadingOptions
+from memsr_compiler.commands.options import QuantizeOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first, silence_others
 from memsr_compiler.commands.run_folder import hold_run, record_of, steps_taken
 from memsr_compiler.commands.student_common import read_source
@@ -20,12 +20,13 @@ from memsr_compiler.commands.training_common import read_data, recipe, show_prog
 from memsr_compiler.commands.training_options import DistillOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import file_digest
+from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.balance import balance_channels
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx, save_plain
-from memsr_compiler.quantization.simulate import IntegerNet
+from memsr_compiler.quantization.start_integers import start_integers
 from memsr_compiler.quantization.write_integers import write_integers
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import batches, default_samples
@@ -99,7 +100,9 @@ def _distill(
         name = model.model.sha256() if isinstance(model.model, PlainNet) else teacher.sha256  # a student's is its own
         labeller = Labeller(copy_module(model.model, torch.float32), model.takes, name, choices.labels)
     cut, judged = read_data(options, takes, record, resume, talk, networks, labeller)
-    before = judged.score(load_plain(options.student, require_certificate=False).float())
+    rows = {"student before": judged.score(load_plain(options.student, require_certificate=False).float())}
+    if options.int8:
+        rows["student before, int8"] = judged.score(objective.network.eval())
     from memsr_compiler.training.loop import run as train
 
     with show_progress(talk, how.steps, steps_taken(resume)) as on_step:
@@ -116,34 +119,33 @@ def _distill(
         return
     if outcome.best_step == 0 and options.init == "as-is" and not options.int8:
         student.load_state_dict(start)  # biases of centred inputs are that but for rounding
-    written = [options.out / "student.safetensors", options.out / "student.onnx"]
+    others = {"bicubic": judged.bicubic, "teacher": judged.score(copy_module(model.model, torch.float32), model.takes)}
+    written = [options.out / "student.safetensors"]
     save_plain(student, written[0])
-    export_onnx(student, written[1])
-    integers = {}
-    if isinstance(objective, QuantizationAware):
+    if isinstance(objective, QuantizationAware):  # in floating point the student is poor: no .onnx of that
         written.append(options.out / "student.int8.onnx")
-        write_integers(objective.network, written[2], written[1])
-        integers["student after, int8"] = judged.score(objective.network.eval())
-    rows = {
-        "bicubic": judged.bicubic,
-        "teacher": judged.score(copy_module(model.model, torch.float32), model.takes),
-        "student before": before,
-        "student after": judged.score(student),
-        **integers,
-    }
+        write_integers(objective.network, written[1], options.student)
+        rows["student after, int8"] = judged.score(objective.network.eval())
+    else:
+        written.append(options.out / "student.onnx")
+        export_onnx(student, written[1])
+        rows["student after"] = judged.score(student)
+    rows = {**others, **rows}
     tell(outcome, rows, judged, written, talk)
 
 
 def _for_integers(student: PlainNet, options: DistillOptions, choices: Choices) -> QuantizationAware:
-    """The student in 8 bits; its ranges are at first those of the photographs that ship."""
+    """The student in 8 bits, as `memsrc quantize` makes it on the photographs that ship."""
     if choices.weight:
         raise InvalidInput("--int8 with --lambda: features are compared in floating point; give --lambda 0")
     restart(student, options.init, options.seed)
     info = student.info
-    integers = IntegerNet(student)
     images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
-    for crops in batches(images, samples=36, seed=0):
-        integers.observe(crops.float())
+    crops = [part.float() for part in batches(images, samples=QuantizeOptions.samples, seed=0)]
+    with keep_temporary_files():  # ONNX Runtime's
+        integers = start_integers(student, crops)
+    if options.centred:
+        integers.centre(crops)
     return QuantizationAware(integers)
 
 

@@ -154,7 +154,7 @@ class DistillOptions(TrainingOptions):
     int8: Annotated[
         bool,
         option(
-            "Train for 8-bit integers, whose rounding is simulated; student.int8.onnx is written too",
+            "Train for 8-bit integers, whose rounding is simulated; student.int8.onnx is written, and no student.onnx",
             "--int8",
             panel=TRAINING,
         ),

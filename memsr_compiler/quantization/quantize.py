@@ -1,9 +1,11 @@
 """An ONNX network in 8-bit integers, by ONNX Runtime's static quantisation: read, quantised, checked, described.
 
-QDQ, unsigned activations by minimum and maximum, signed weights per output channel in 7 bits (`reduce_range`:
-processors without VNNI add two products in 16 bits, which 8-bit weights would overflow).
+QDQ, unsigned activations by minimum and maximum (image and result: the levels of images), signed weights per output
+channel in 7 bits (`reduce_range`: processors without VNNI add two products in 16 bits, which 8-bit weights would
+overflow).
 
-The weights are then rounded again, layer after layer: see `round_convolutions`.
+Before, channels are brought to one range: see `equalise`.  The weights are then rounded again, layer after layer: see
+`round_convolutions`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from memsr_compiler.images.tiles import cut_batches
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY
 from memsr_compiler.plain.seal import require_sealed_file, seal
+from memsr_compiler.quantization.equalise import equalise_channels
+from memsr_compiler.quantization.image_levels import override_image, use_image_levels
 from memsr_compiler.quantization.round_convolutions import list_convolutions, round_convolutions
 from memsr_compiler.trace.onnx.sizes import fixed_sizes, free_sizes, what_needs_sizes
 from memsr_compiler.version import VERSION
@@ -78,12 +82,10 @@ def quantize(
         raise InvalidInput(f"{out}: an ONNX model needs the extension .onnx; give it")
     if not images:
         raise InvalidInput("there are no calibration images; give some")
-    model = _read(source)
+    model = read_float(source)
     arrays = [image.detach().cpu().float().numpy() for image in cut_batches(images, fixed_sizes(model))]
     with atomic_write_together([out]) as staged:
-        _run_static(model, staged[0], arrays, source)
-        integer_model = load_model(staged[0])
-        inner = round_convolutions(model, integer_model, arrays)
+        integer_model, inner = choose_integers(model, staged[0], arrays, source, takes)
         describe_integers(integer_model, takes, cost, assumed, source)
         staged[0].write_bytes(seal(integer_model.SerializeToString(deterministic=True)))
         size = staged[0].stat().st_size
@@ -112,7 +114,7 @@ def cost_of_quantized(path: str | Path) -> Cost | None:
 # -- reading -------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> ModelProto:
+def read_float(path: Path) -> ModelProto:
     """The model without metadata, every convolution with a bias; what cannot be quantised is refused."""
     import onnx
 
@@ -190,8 +192,22 @@ def _give_biases(model: ModelProto) -> None:
 # -- quantising ----------------------------------------------------------------------------------------------
 
 
-def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], source: Path) -> None:
-    """Run ONNX Runtime's static quantisation.
+def choose_integers(
+    model: ModelProto, place: Path, images: Sequence[NDArray[Any]], source: Path, takes: Takes
+) -> tuple[ModelProto, int]:
+    """The model in 8 bits, and how many of its convolutions are.
+
+    model    as `read_float` gives it; its channels are equalised, so that it is the same network in floating point
+    place    where ONNX Runtime may write the model meanwhile;   source  the file that errors are about
+    """
+    _run_static(model, place, images, source, takes)
+    integer_model = load_model(place)
+    use_image_levels(model, integer_model, takes)
+    return integer_model, round_convolutions(model, integer_model, images)
+
+
+def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], source: Path, takes: Takes) -> None:
+    """Equalise channels and run ONNX Runtime's static quantisation; ranges are measured, but for the image's.
 
     Given a model, not a file, it keeps its temporary files in a temporary folder, not beside the file.
     """
@@ -209,6 +225,7 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
             return None if image is None else {model.graph.input[0].name: image}
 
     try:
+        equalise_channels(model, images)
         quantize_static(
             _copy(model),  # it moves the weights of what it is given into a temporary file
             str(path),
@@ -218,6 +235,7 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
+            extra_options={"TensorQuantOverrides": override_image(model, takes)},
         )
     except Exception as error:  # ONNX Runtime raises whatever its steps do
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:

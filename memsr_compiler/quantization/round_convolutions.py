@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from memsr_compiler.quantization.constants import read_constant, write_constant
 from memsr_compiler.quantization.conv_window import Window
 from memsr_compiler.quantization.inner_values import InnerValues
 from memsr_compiler.quantization.rounding import round_weights
@@ -29,7 +30,8 @@ WEIGHT_LIMIT = 64  # of the integers, as `reduce_range` has it
 def round_convolutions(model: ModelProto, integer_model: ModelProto, images: Sequence[NDArray[Any]]) -> int:
     """Choose the integers of all convolutions that are in 8 bits, and return how many that are.
 
-    Weights or biases that several convolutions share stay as ONNX Runtime has rounded them.
+    Weights or biases that several convolutions share stay as ONNX Runtime has rounded them; so does what repeats
+    channels, of which rounding loses nothing.
     """
     exact, integer = InnerValues(model, images), InnerValues(integer_model, images)
     twins = {node.name: node for node in integer_model.graph.node}
@@ -37,7 +39,7 @@ def round_convolutions(model: ModelProto, integer_model: ModelProto, images: Seq
     inner = [node for node in list_convolutions(model) if twins[node.name].input[1] in makers]
     uses = Counter(name for node in list_convolutions(model) for name in node.input[1:])
     for node in inner:
-        if any(uses[name] > 1 for name in node.input[1:]):
+        if any(uses[name] > 1 for name in node.input[1:]) or repeats_channels(model, node):
             continue
         twin = twins[node.name]
         pairs = zip(integer.of(twin.input[0]), exact.of(node.output[0]), strict=True)
@@ -61,9 +63,9 @@ def _choose(
     weight, bias   names of their integers and of their steps
     pairs          for each image what it reads in 8 bits, and what it gives in float32
     """
-    exact = _read_constant(model, node.input[1]).double()
-    steps = _read_constant(integer_model, weight[1]).double().reshape(-1).expand(len(exact))
-    wanted = _read_constant(model, node.input[2]).double()
+    exact = read_constant(model, node.input[1]).double()
+    steps = read_constant(integer_model, weight[1]).double().reshape(-1).expand(len(exact))
+    wanted = read_constant(model, node.input[2]).double()
     window = Window.of(node, exact.shape[2:])
     groups = len(pairs[0][0][0]) // exact.shape[1]
     integers, offsets = [], []
@@ -73,11 +75,9 @@ def _choose(
         integers.append(chosen)
         offsets.append(offset + shift)
     limits = torch.iinfo(torch.int32)
-    scaled = (
-        (torch.cat(offsets) / _read_constant(integer_model, bias[1]).double()).round().clamp(limits.min, limits.max)
-    )
-    _write_constant(integer_model, weight[0], torch.cat(integers).reshape(exact.shape).to(torch.int8))
-    _write_constant(integer_model, bias[0], scaled.to(torch.int32))
+    scaled = (torch.cat(offsets) / read_constant(integer_model, bias[1]).double()).round().clamp(limits.min, limits.max)
+    write_constant(integer_model, weight[0], torch.cat(integers).reshape(exact.shape).to(torch.int8))
+    write_constant(integer_model, bias[0], scaled.to(torch.int32))
 
 
 def list_convolutions(model: ModelProto) -> Iterator[NodeProto]:
@@ -86,14 +86,10 @@ def list_convolutions(model: ModelProto) -> Iterator[NodeProto]:
     yield from (node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in stored)
 
 
-def _read_constant(model: ModelProto, name: str) -> Tensor:
-    from onnx import numpy_helper
-
-    return torch.from_numpy(numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name)).copy())
-
-
-def _write_constant(model: ModelProto, name: str, value: Tensor) -> None:
-    from onnx import numpy_helper
-
-    place = next(t for t in model.graph.initializer if t.name == name)
-    place.CopyFrom(numpy_helper.from_array(value.numpy(), name))
+def repeats_channels(model: ModelProto, node: NodeProto) -> bool:
+    """Whether all that a convolution gives are channels that it reads, as of an image that is kept outside."""
+    kernel = read_constant(model, node.input[1])
+    offset = read_constant(model, node.input[2])
+    rows = kernel.flatten(1)
+    alone = bool(((rows == 0) | (rows == 1)).all()) and bool((rows.sum(1) == 1).all())
+    return kernel.shape[2:] == (1, 1) and alone and not offset.any()

@@ -19,7 +19,8 @@ from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.seal import seal
 from memsr_compiler.quantization.quantize import describe_integers
-from memsr_compiler.quantization.simulate import IntegerNet, Steps, round_layer, weight_steps
+from memsr_compiler.quantization.simulate import IntegerNet
+from memsr_compiler.quantization.steps import Steps
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,7 +31,7 @@ _OPSET = 17
 def write_integers(network: IntegerNet, out: Path, source: Path) -> None:
     """Write a network as it was trained for 8 bits; float32 images go in and come out, as of `quantize`'s files.
 
-    source   the file of the same network in floating point, whose hash the metadata keep
+    source   the file in floating point that it was made of, whose hash the metadata keep
 
     The file appears whole or not at all.  Raises InvalidInput for another extension, ExportError where it cannot be
     written.
@@ -60,15 +61,12 @@ class _Writer:
         plain, info = self._network.plain, self._network.plain.info
         image, last = self._network.image_steps, len(plain.layers) - 1
         pixels = value = self._round("image", image, "pixels")
-        below = image.scale
-        for i, layer in enumerate(plain):
+        for i in range(last + 1):
             name = f"layers.{i}"
-            kernel, offset = layer.weight.detach(), layer.bias.detach()
-            weight, bias, products = (part.numpy() for part in round_layer(kernel, offset, below))
-            steps = weight_steps(kernel, offset, below).numpy()
+            weight, bias, steps, products = (part.numpy() for part in self._network.layer_integers(i))
             value = self._convolve(name, value, weight, bias, steps, products)
             if i < last or info.image_skip:
-                value, below = self._round(value, self._network.steps(i), name), self._network.steps(i).scale
+                value = self._round(value, self._network.steps(i), name)
         shuffle = plain[last].shuffle
         if info.image_skip:
             repeat = np.repeat(np.eye(info.channels), shuffle**2, axis=0)[..., None, None]

@@ -13,8 +13,8 @@ from memsr_compiler.quantization.simulate import IntegerNet
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import enlarge
 
-OBSERVED = 0.8
-"""Part of a run for 8 bits after which ranges stay, so that weights settle on steps that do not move any more."""
+LEARNING = 0.8
+"""Part of a run for 8 bits after which steps stay, so that weights settle on steps that do not move any more."""
 
 
 def feature_distance(student: Sequence[Tensor], maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -83,7 +83,7 @@ class Supervised(Objective):
 class QuantizationAware(Objective):
     """A network as 8-bit integers give it: L1 to what is wanted.
 
-    network   it keeps the ranges of its values, which batches move until OBSERVED of the run is done
+    network   its steps are trained too, until LEARNING of the run is done
     """
 
     network: IntegerNet
@@ -93,9 +93,14 @@ class QuantizationAware(Objective):
         self.network = network
 
     def forward(self, low: Tensor, high: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
-        self.network.observing = share < OBSERVED
+        self.network.learning = share < LEARNING
         pixels = pixel_loss(self.network(low), high)
         return pixels, pixels, torch.zeros_like(pixels)
+
+    def settle(self) -> IntegerNet:
+        """Write the biases that are trained into the network in floating point too, and return that of integers."""
+        self.network.settle()
+        return self.network
 
 
 class Distillation(Objective):

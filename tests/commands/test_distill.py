@@ -14,11 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.command_line import Run
+from helpers.litert import LiteRT
 from helpers.teachers import write_teacher
 from helpers.training import derive_student, forget_accelerator, new_teacher, write_networks, write_photographs
 
-from memsr_compiler import compile_to_plain, save_plain
+from memsr_compiler import compile_to_plain, evaluate, export_onnx, save_plain
+from memsr_compiler.evaluation.scores import mean
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.quantization.tflite import export_integers
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.training import checkpoints
 
@@ -257,19 +261,41 @@ def test_labels_are_any_networks_of_the_scale_whatever_its_range(
 
 def test_a_student_for_eight_bits(run: Run, distill: Command, photographs: Path, tmp_path: Path) -> None:
     """Its file gives in ONNX Runtime what validation said, and a run that was stopped ends with the same bits."""
-    more = ("--int8", "--lambda", 0, "--json")
+    more = ("--int8", "--json")
     status, out, err = run(*distill("run", *more))
     assert status == 0, err
-    psnr = json.loads(out)["psnr"]
+    told = json.loads(out)
+    psnr = told["psnr"]
+    assert {Path(path).name for path in told["written"]} == {"student.safetensors", "student.int8.onnx"}
+    assert not (tmp_path / "run" / "student.onnx").exists()  # in floating point it would be poor
+    assert "student after" not in psnr
     status, out, err = run("eval", tmp_path / "run" / "student.int8.onnx", "--data", photographs, "--json")
     assert status == 0, err
     (model,) = json.loads(out)["models"].values()
     assert model["average"]["psnr"] == pytest.approx(psnr["student after, int8"], abs=0.02)
+    export_integers(tmp_path / "run" / "student.int8.onnx", tmp_path / "int8.tflite", ends="float32")
+    lite = mean(evaluate(LiteRT(tmp_path / "int8.tflite"), Takes(2), photographs)).psnr
+    assert lite == pytest.approx(psnr["student after, int8"], abs=0.02)
     assert run(*distill("parts", *more))[0] == 0
     (tmp_path / "parts" / "step-00000006.ckpt").unlink()
     assert run("distill", "--resume", tmp_path / "parts", "--json")[0] == 0
     whole, parts = ((tmp_path / name / "student.int8.onnx").read_bytes() for name in ("run", "parts"))
     assert whole == parts
+
+
+def test_eight_bits_start_where_quantize_ends(
+    run: Run, distill: Command, files: Path, photographs: Path, tmp_path: Path
+) -> None:
+    status, out, err = run(*distill("run", "--int8", "--steps", 1, "--json"))
+    assert status == 0, err
+    psnr = json.loads(out)["psnr"]
+    export_onnx(load_plain(files / "student.safetensors"), tmp_path / "student.onnx")
+    command = ("quantize", tmp_path / "student.onnx", "--out", tmp_path / "int8.onnx", "--data", photographs, "--json")
+    status, out, err = run(*command)
+    assert status == 0, err
+    assert psnr["student before, int8"] == pytest.approx(json.loads(out)["psnr"]["int8"], abs=0.02)
+    first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert first["step"] == 0 and first["psnr"] == pytest.approx(psnr["student before, int8"], abs=1e-6)
 
 
 def test_eight_bits_begin_from_new_weights_where_told(run: Run, distill: Command, tmp_path: Path) -> None:
@@ -285,6 +311,17 @@ def test_eight_bits_do_without_features(run: Run, distill: Command, tmp_path: Pa
     status, _, err = run(*distill("run", "--int8", "--lambda", 0.3))
     assert status == 2 and "--int8 with --lambda" in err and err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_eight_bits_are_centred_unless_told(run: Run, distill: Command, tmp_path: Path) -> None:
+    """From the same start another network comes of it."""
+    files = []
+    for name, more in (("yes", ()), ("no", ("--as-published", "--optimizer", "adam", "--rate", 1e-4, "--ema", 0.999))):
+        status, _, err = run(*distill(name, "--int8", "--labels", "both", "--lambda", 0, *more))
+        assert status == 0, err
+        files.append(checkpoints.load(checkpoints.newest(tmp_path / name))["objective"])
+    means = [[value for name, value in content.items() if ".mean_" in name] for content in files]
+    assert all(bool(mean.any()) for mean in means[0]) and not any(bool(mean.any()) for mean in means[1])
 
 
 def test_a_student_that_teaches_has_labels_of_its_own(
