@@ -24,6 +24,8 @@ def use_config_file(context: typer.Context, path: Path | None) -> Path | None:
     if path is not None:
         known = {option: p.name for p in context.command.params for option in (p.name, *p.opts) if option and p.name}
         values = read_settings(path, known, f"memsrc {context.info_name}")
+        repeated = {p.name for p in context.command.params if getattr(p, "multiple", False)}
+        values |= {n: [v] for n, v in values.items() if n in repeated and v is not None and not isinstance(v, list)}
         context.default_map = {**(context.default_map or {}), **values}
         context.meta[SOURCE] = path
     return path

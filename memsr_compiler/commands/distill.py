@@ -34,7 +34,7 @@ from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.labels import Labeller
 from memsr_compiler.training.losses import Distillation, QuantizationAware
-from memsr_compiler.training.starts import initial_maps, input_means, no_means, random_maps, restart
+from memsr_compiler.training.starts import initial_maps, input_means, match_levels, no_means, random_maps, restart
 
 if TYPE_CHECKING:
     from memsr_compiler.training.recipe import Recipe
@@ -158,6 +158,7 @@ def _objective(
     crops = batches(images, samples=samples, seed=0)
     maps: tuple[Tensor, ...] = ()
     if choices.weight:
+        teacher = match_levels(teacher, student)
         random = options.maps == "random"
         maps = random_maps(teacher, student, seed) if random else initial_maps(teacher, student, crops)
     restart(student, options.init, seed)

@@ -90,7 +90,7 @@ def is_begun(folder: Path) -> bool:
 
 def _check_options(options: TrainingOptions, how: Recipe) -> None:
     """Check what can be known before any work.  Raises InvalidInput for what cannot be done."""
-    for folder in (options.data, options.val):
+    for folder in (*options.data, options.val):
         if folder is not None and not folder.is_dir():
             raise InvalidInput(f"{folder}: is no folder; give one with photographs")
     how.share_of(int(os.environ.get("WORLD_SIZE", "1")))
@@ -262,7 +262,9 @@ def record_of(*options: object) -> dict[str, Any]:
 
 def _as_recorded(value: object) -> object:
     """An option's value as it stands in the record."""
-    return os.path.abspath(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+    if isinstance(value, (list, tuple)):
+        return [_as_recorded(part) for part in value]
+    return os.path.abspath(value) if isinstance(value, Path) else value
 
 
 def versions() -> dict[str, str]:

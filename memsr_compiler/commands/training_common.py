@@ -23,7 +23,7 @@ from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, 
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantities import say_count
 from memsr_compiler.training.labels import Labeller
-from memsr_compiler.training.patches import Patches, prepare_photographs
+from memsr_compiler.training.patches import Patches, prepare_folders
 
 if TYPE_CHECKING:
     from memsr_compiler.training.loop import Outcome
@@ -142,7 +142,7 @@ def read_patches(options: TrainingOptions, takes: Takes, talk: Talk, labeller: L
         def on_image(name: str) -> None:
             step(f"making {name} ready")
 
-        photographs = prepare_photographs(
+        photographs = prepare_folders(
             options.data,
             options.cache or default_cache(),
             scale=takes.scale,
@@ -152,7 +152,7 @@ def read_patches(options: TrainingOptions, takes: Takes, talk: Talk, labeller: L
         )
         if labeller is not None:
             photographs = labeller.label(photographs, lambda name: step(f"enlarging {name} by the teacher"))
-    talk.say(f"data         {say_count(len(photographs), 'photograph')} in {options.data}")
+    talk.say(f"data         {say_count(len(photographs), 'photograph')} in {', '.join(map(str, options.data))}")
     return Patches(
         photographs,
         scale=takes.scale,

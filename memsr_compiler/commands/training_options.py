@@ -22,8 +22,12 @@ class TrainingOptions:
     """A run on photographs, for `train` and `distill`."""
 
     data: Annotated[
-        Path,
-        option("High-resolution photographs; or a folder with one named ..HR, as DIV2K's", panel=RUN, metavar="DIR"),
+        list[Path],
+        option(
+            "High-resolution photographs; or a folder with one named ..HR, as DIV2K's; may be repeated",
+            panel=RUN,
+            metavar="DIR",
+        ),
     ]
     out: Annotated[Path, option("Folder for the run and its result", "--out", "-o", panel=RUN, metavar="RUN")]
     overwrite: Annotated[

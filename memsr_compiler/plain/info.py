@@ -44,6 +44,8 @@ class PlainInfo:
     image_skip       "" or, say, "nearest": the enlarged image that has to be added to the output
     tool             the version that made it
     assumed          what its teacher's file did not say, in words: see `Teacher.assumed`
+    levels           of its teacher's plain form that its layers but the last stand for, from 1 and rising, where some
+                     were left out
     """
 
     scale: int
@@ -56,6 +58,7 @@ class PlainInfo:
     image_skip: str
     tool: str
     assumed: tuple[str, ...] = ()
+    levels: tuple[int, ...] = ()
 
     @property
     def largest_shift(self) -> float:
@@ -71,10 +74,8 @@ class PlainInfo:
         """The info as text, which is all that file metadata hold."""
         low, high = self.input_range
         text = {k: str(v) for k, v in asdict(self).items()} | {"input_range": f"{low} {high}"}
-        if not self.assumed:
-            del text["assumed"]
-            return text
-        return text | {"assumed": _BETWEEN.join(self.assumed)}
+        text |= {"assumed": _BETWEEN.join(self.assumed), "levels": " ".join(map(str, self.levels))}
+        return {k: v for k, v in text.items() if v or k not in ("assumed", "levels")}
 
     @staticmethod
     def from_strings(text: Mapping[str, str]) -> PlainInfo:
@@ -83,4 +84,5 @@ class PlainInfo:
         values: dict[str, Any] = {k: int(text[k]) for k in ("scale", "channels", "receptive_field")}
         values |= {k: text[k] for k in ("carry", "guarantee", "teacher_sha256", "image_skip", "tool")}
         assumed = tuple(text["assumed"].split(_BETWEEN)) if "assumed" in text else ()
-        return PlainInfo(input_range=(float(low), float(high)), assumed=assumed, **values)
+        levels = tuple(map(int, text["levels"].split())) if "levels" in text else ()
+        return PlainInfo(input_range=(float(low), float(high)), assumed=assumed, levels=levels, **values)

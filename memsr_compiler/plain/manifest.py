@@ -53,6 +53,7 @@ _INFO = (
     "receptive_field",
     "image_skip",
     "assumed",
+    "levels",
 )
 
 
@@ -173,6 +174,10 @@ class Manifest:
             raise InvalidInput(f"takes {self.layers[0].weight[1]} channels, its info says {info.channels}.")
         if not (all(map(math.isfinite, info.input_range)) and info.input_range[0] < info.input_range[1]):
             raise InvalidInput(f"input range {info.input_range} is empty or infinite.")
+        rising = all(below < above for below, above in pairwise((0, *info.levels)))
+        if info.levels and not (rising and len(info.levels) == len(self.layers) - 1):
+            named = ", ".join(map(str, info.levels))
+            raise InvalidInput(f"has {len(self.layers)} layers, which stand for levels {named} of its teacher.")
         if info.image_skip not in ("", *IMAGE_SKIPS):
             raise InvalidInput(f"image skip '{info.image_skip}' is none of {', '.join(IMAGE_SKIPS)}.")
         if info.image_skip and self.layers[-1].weight[0] != info.channels * self.layers[-1].shuffle ** 2:

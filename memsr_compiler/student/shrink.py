@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -392,4 +393,5 @@ def _describe(teacher: LeveledTeacher, mode: Mode, assumed: tuple[str, ...]) -> 
         image_skip=teacher.image_skip.mode if teacher.image_skip else "",
         tool=f"memsr_compiler {VERSION}",
         assumed=assumed,
+        levels=() if teacher.whole else tuple(accumulate(level.spans for level in teacher.levels[:-1])),
     )

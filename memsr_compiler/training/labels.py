@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -21,8 +22,11 @@ from memsr_compiler.training.patches import RawPhotograph, write_raw
 LABEL = np.float16
 """Labels are kept in it, in levels of 0 to 255: rounded by 1/16 at most."""
 
-_ROWS = 256  # of a small image that the teacher is given at once
-_HALO = 32  # rows above and below them: what lies further changes no level
+_ROWS = 256  # of a small image that the teacher is given at once, where it does not see the whole of it
+_GRID = 16  # bands begin on rows that this divides: where windows of attention begin, too
+_FURTHEST = 8 * _GRID  # rows that it is measured on; who sees further is given whole images
+_WIDTH = 32  # of the image that it is measured on
+_EXACT = 1 / 64  # of a level: less than labels are rounded by
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class Labeller:
     name: str
     labels: Literal["teacher", "both"]
 
+    @cached_property
+    def reach(self) -> int | None:
+        """Rows of a small image that the teacher sees above and below a row; None where that is all of them."""
+        return measure_reach(self.teacher, self.takes)
+
     def label(
         self, photographs: Sequence[RawPhotograph], on_image: Callable[[str], None] | None = None
     ) -> list[RawPhotograph]:
@@ -54,22 +63,50 @@ class Labeller:
             whole = 3 * photograph.size[0] * photograph.size[1] * np.dtype(LABEL).itemsize
             if not path.exists() or path.stat().st_size != whole:
                 low, _ = photograph.open(self.takes.scale)
-                write_raw(path, np.ascontiguousarray(_enlarge(low, self.teacher, self.takes)).data.cast("B"))
+                write_raw(path, np.ascontiguousarray(self._enlarge(low)).data.cast("B"))
             labelled.append(replace(photograph, label=path))
         return labelled
 
+    def _enlarge(self, low: NDArray[np.uint8]) -> NDArray[np.float16]:
+        """The teacher's output (H, W, 3) in levels, by bands of rows that hold all that it sees of them."""
+        scale, height = self.takes.scale, len(low)
+        halo = height if height <= _ROWS or self.reach is None else -(-self.reach // _GRID) * _GRID
+        rows = height if halo == height else _ROWS
+        result = np.empty((height * scale, low.shape[1] * scale, 3), LABEL)
+        for top in range(0, height, rows):
+            start, end = max(top - halo, 0), min(top + rows, height)
+            levels = self._levels(low[start : min(end + halo, height)])
+            result[top * scale : end * scale] = levels[(top - start) * scale :][: (end - top) * scale]
+        return result
+
+    @torch.no_grad()
+    def _levels(self, low: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The teacher's output (H, W, 3) in levels, for an image at once."""
+        bottom, span = self.takes.input_range[0], self.takes.input_range[1] - self.takes.input_range[0]
+        images = torch.from_numpy(low.transpose(2, 0, 1).copy())[None].to(next(self.teacher.parameters()))
+        output: Tensor = self.teacher(images * (span / 255) + bottom)
+        levels: NDArray[np.float32] = ((output[0] - bottom) * (255 / span)).permute(1, 2, 0).cpu().numpy()
+        return levels
+
 
 @torch.no_grad()
-def _enlarge(low: NDArray[np.uint8], teacher: nn.Module, takes: Takes) -> NDArray[np.float16]:
-    """The teacher's output (H, W, 3) in levels, by bands of rows."""
-    bottom, span = takes.input_range[0], takes.input_range[1] - takes.input_range[0]
-    scale, height = takes.scale, len(low)
-    result = np.empty((height * scale, low.shape[1] * scale, 3), LABEL)
+def measure_reach(teacher: nn.Module, takes: Takes) -> int | None:
+    """Measure how many rows of a small image the teacher sees above and below a row; None where it needs them all.
+
+    A strip in the middle of a noisy image is turned from dark to bright: a row that changes by a bit sees as far.  So
+    values that are pooled over the image are met too; what float32 rounds away is not.  Without the first rows nothing
+    further than that may change: where it does, pixels are told apart by their places (strides, images made smaller).
+    """
+    low, span = takes.input_range[0], takes.input_range[1] - takes.input_range[0]
+    strip = slice(_FURTHEST, _FURTHEST + _GRID)
+    image = torch.rand((1, 3, 2 * _FURTHEST + _GRID, _WIDTH), generator=torch.Generator().manual_seed(0))
+    image[:, :, strip] /= 2
+    bright = image.clone()
+    bright[:, :, strip] += 0.5
     weight = next(teacher.parameters())
-    for top in range(0, height, _ROWS):
-        start, end = max(top - _HALO, 0), min(top + _ROWS, height)
-        band = torch.from_numpy(low[start : min(end + _HALO, height)].transpose(2, 0, 1).copy())[None]
-        output: Tensor = teacher(band.to(weight) * (span / 255) + bottom)
-        levels = ((output[0] - bottom) * (255 / span)).permute(1, 2, 0).cpu().numpy()
-        result[top * scale : end * scale] = levels[(top - start) * scale :][: (end - top) * scale]
-    return result
+    before, after, cut = (teacher(x.to(weight) * span + low) for x in (image, bright, image[:, :, _GRID:]))
+    rows = (before != after).any(dim=3).any(dim=1)[0].nonzero()[:, 0] // takes.scale
+    reach = max([0, *(max(strip.start - row, row + 1 - strip.stop) for row in rows.tolist())])
+    below = slice((_GRID + reach) * takes.scale, None)
+    moved = (cut[:, :, reach * takes.scale :] - before[:, :, below]).abs().max()
+    return reach if reach < _FURTHEST and moved <= span / 255 * _EXACT else None

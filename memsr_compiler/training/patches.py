@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +80,36 @@ def find_image_folder(folder: Path) -> Path:
     within = sorted(p for p in folder.iterdir() if p.is_dir() and p.name.endswith("HR"))
     trained = [p for p in within if "valid" not in p.name]
     return (trained or within or [folder])[0]
+
+
+def prepare_folders(
+    folders: Sequence[Path],
+    cache: Path,
+    *,
+    scale: int,
+    patch: int,
+    on_image: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> list[RawPhotograph]:
+    """Read every photograph of several folders, one after the other; see `prepare_photographs`.
+
+    Of more than one folder photographs are called FOLDER/NAME.
+    """
+    photographs = []
+    for prefix, folder in zip(_name_folders(folders), folders, strict=True):
+        of_folder = prepare_photographs(folder, cache, scale=scale, patch=patch, on_image=on_image, warn=warn)
+        photographs += [replace(photograph, name=prefix + photograph.name) for photograph in of_folder]
+    return photographs
+
+
+def _name_folders(folders: Sequence[Path]) -> list[str]:
+    """The beginning of photographs' names in each folder, "" of a single one; folders of one name are counted."""
+    if len(folders) == 1:
+        return [""]
+    names = [folder.resolve().name for folder in folders]
+    return [
+        f"{name}-{names[:i].count(name) + 1}/" if names.count(name) > 1 else f"{name}/" for i, name in enumerate(names)
+    ]
 
 
 def prepare_photographs(

@@ -57,12 +57,25 @@ def no_means(student: PlainNet) -> tuple[Tensor, ...]:
     return tuple(torch.zeros(layer.in_channels) for layer in student)
 
 
+def match_levels(teacher: LeveledTeacher, student: PlainNet) -> LeveledTeacher:
+    """The teacher with no other levels than those that the student's layers stand for.
+
+    Raises InvalidInput for a student of another teacher.
+    """
+    levels = student.info.levels
+    if not levels or levels[-1] >= len(teacher.levels):
+        require_pair(teacher, student)
+        return teacher
+    return teacher.keep(levels)
+
+
 def require_pair(teacher: LeveledTeacher, student: PlainNet) -> None:
     """Raises InvalidInput unless every layer of the student has a level of the teacher that it stands for."""
     if len(student.layers) != len(teacher.levels):
         raise InvalidInput(
             f"the student has {len(student.layers)} layers, the teacher's plain form {len(teacher.levels)}: it was "
-            "derived from another teacher"
+            "derived from another teacher, or does not say which levels its layers stand for; derive it anew, or give "
+            "--lambda 0"
         )
     if student.scale != teacher.scale:
         raise InvalidInput(f"the student enlarges by {student.scale}, the teacher by {teacher.scale}")

@@ -149,6 +149,32 @@ def test_options_that_do_not_fit(run: Run, distill: Command, tmp_path: Path, opt
     assert not (tmp_path / "run").exists()
 
 
+def test_features_of_a_student_of_few_layers_count(run: Run, distill: Command, files: Path, tmp_path: Path) -> None:
+    student = tmp_path / "few.safetensors"
+    command = (
+        "shrink",
+        files / "teacher.pt",
+        "--width",
+        4,
+        "--layers",
+        3,
+        "--refit",
+        0,
+        "--samples",
+        4,
+        "--out",
+        student,
+    )
+    status, _, err = run(*command)
+    assert status == 0, err
+    options = distill("run", "--lambda", 0.3, "-q")
+    status, _, err = run(*[student if part.endswith("student.safetensors") else part for part in options])
+    assert status == 0, err
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["features"] > 0
+    assert load_plain(tmp_path / "run" / "student.safetensors").info.levels == load_plain(student).info.levels != ()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
 def test_fp16_needs_a_gpu(run: Run, distill: Command) -> None:
     status, _, err = run(*distill("run", "--precision", "fp16"))

@@ -134,3 +134,37 @@ def test_a_plain_network_of_any_shape_is_trained(
     assert status == 0, err
     net = load_plain(tmp_path / "run" / "network.safetensors")
     assert net.widths == [3, 6, 6, 6, 12] and net.info.image_skip == kept
+
+
+def test_photographs_of_several_folders_are_told_apart(run: Run, photographs: Path, tmp_path: Path) -> None:
+    for folder in ("one/HR", "two"):
+        (tmp_path / folder).mkdir(parents=True)
+        write_photographs(tmp_path / folder)
+    few = ["--steps", "2", "--batch", "2", "--patch", "32", "--every", "1", "--cache", tmp_path / "cache"]
+    small = ["--arch", "edsr", "--arch-args", "blocks=1,channels=8", "--scale", "2", "--val", photographs]
+    folders = ("--data", tmp_path / "one", "--data", tmp_path / "two")
+    status, out, err = run("train", *small, *folders, "--out", tmp_path / "run", *few)
+    assert status == 0, err
+    assert f"6 photographs in {tmp_path / 'one'}, {tmp_path / 'two'}" in " ".join(out.split())
+    names = sorted(json.loads((tmp_path / "run" / "data.json").read_text())["photographs"])
+    assert names == ["one/0.png", "one/1.png", "one/2.png", "two/0.png", "two/1.png", "two/2.png"]
+    (tmp_path / "run" / "step-00000002.ckpt").unlink()
+    status, _, err = run("train", "--resume", tmp_path / "run")
+    assert status == 0, err
+    status, _, err = run("train", "--resume", tmp_path / "run", "--data", tmp_path / "two")
+    assert status == 2 and "photographs: 3 added (0.png" in err and "6 removed (one/0.png" in err
+    status, _, err = run("train", *small, *folders, "--data", tmp_path / "none", "--out", tmp_path / "other", *few)
+    assert status == 2 and "none: is no folder" in err and not (tmp_path / "other").exists()
+
+
+def test_a_run_that_began_with_one_folder_goes_on(run: Run, photographs: Path, tmp_path: Path) -> None:
+    few = ["--steps", "2", "--batch", "2", "--patch", "32", "--every", "1", "--cache", tmp_path / "cache"]
+    small = ["--arch", "edsr", "--arch-args", "blocks=1,channels=8", "--scale", "2", "--val", photographs]
+    assert run("train", *small, "--data", photographs, "--out", tmp_path / "run", *few)[0] == 0
+    config = tmp_path / "run" / "config.yaml"
+    text = config.read_text()
+    assert f"data:\n- {photographs}\n" in text
+    config.write_text(text.replace(f"data:\n- {photographs}\n", f"data: {photographs}\n"))  # as earlier versions did
+    (tmp_path / "run" / "step-00000002.ckpt").unlink()
+    status, _, err = run("train", "--resume", tmp_path / "run")
+    assert status == 0, err

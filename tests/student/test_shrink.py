@@ -144,7 +144,7 @@ def test_no_image_is_outside_where_none_can_be(scale: int) -> None:
             shrink(teacher, max_params=4000, calibration=smooth_images(), image_skip="nearest")
 
 
-def test_fewer_layers_stand_for_several_levels_each() -> None:
+def test_fewer_layers_stand_for_several_levels_each(tmp_path: Path) -> None:
     """A trained teacher.  The levels that were kept are those of which the students tried came nearer."""
     teacher, inputs = TrainedEdsr(), sample_inputs(scale=2, channels=3, input_range=(0.0, 1.0))[:4]
     errors = []
@@ -156,6 +156,10 @@ def test_fewer_layers_stand_for_several_levels_each() -> None:
         assert choice is not None and len(choice.kept) == len(choice.even) == layers - 1
         assert sum(layer.spans for layer in report.layers) == choice.kept[-1]
         assert (choice.kept == choice.even) == (choice.losses[1] == min(choice.losses))
+        assert net.info.levels == choice.kept
+        for path in (tmp_path / f"{layers}.safetensors", tmp_path / f"{layers}.onnx"):
+            (save_plain if path.suffix == ".safetensors" else export_onnx)(net, path)
+            assert load_plain(path, require_certificate=False).info == net.info
         errors.append(difference(net, teacher, inputs))
     assert errors[1] < errors[0]
 
@@ -164,7 +168,7 @@ def test_all_layers_are_no_choice() -> None:
     teacher, inputs = edsr(), smooth_images()
     most = len(LeveledTeacher.of(teacher, (0.0, 1.0)).levels)
     whole, same = (shrink(teacher, width=8, calibration=inputs, refit=0, layers=n) for n in (None, most))
-    assert reported(same).choice is None
+    assert reported(same).choice is None and whole.info.levels == ()
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), same.state_dict().values(), strict=True))
     single = shrink(teacher, width=8, calibration=inputs, refit=0, layers=1)
     assert single.widths == [3, 12] and reported(single).layers == ()

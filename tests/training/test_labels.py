@@ -10,9 +10,10 @@ import torch
 from helpers.training import new_teacher
 from torch import Tensor, nn
 
+from memsr_compiler import compile_to_plain
 from memsr_compiler.images.files import write_image
 from memsr_compiler.plain.info import Takes
-from memsr_compiler.training.labels import Labeller
+from memsr_compiler.training.labels import Labeller, measure_reach
 from memsr_compiler.training.patches import Labels, Patches, RawPhotograph, prepare_photographs
 
 NAME = "a" * 64
@@ -68,17 +69,94 @@ def test_they_are_made_once(prepared: list[RawPhotograph]) -> None:
     assert teacher.asked == asked + 1 + len(prepared)
 
 
-def test_bands_give_what_the_whole_image_does(tmp_path: Path) -> None:
-    folder, takes = tmp_path / "high", Takes(2)
+class Shift(nn.Module):
+    """Each layer moves the image a row up or down, so that the last sees as many rows away as there are layers."""
+
+    def __init__(self, layers: int, row: int) -> None:
+        super().__init__()
+        self.layers = layers
+        kernel = torch.zeros(3, 1, 3, 3)
+        kernel[:, :, row, 1] = 1
+        self.kernel = nn.Parameter(kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.layers):
+            x = nn.functional.conv2d(x, self.kernel, padding=1, groups=3)
+        return nn.functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class Gated(nn.Module):
+    """Every pixel is multiplied by what a gate makes of the whole image's mean, as in channel attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.gain * (x.mean(dim=(2, 3), keepdim=True) - 0.5))
+        return nn.functional.interpolate(x * gate, scale_factor=2, mode="nearest")
+
+
+class Sixes(nn.Module):
+    """Every six rows, counted from the first, are given their own largest value, as a pooling with a stride does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        largest = nn.functional.max_pool2d(x * self.gain, (6, 1), ceil_mode=True)
+        repeated = largest.repeat_interleave(6, dim=2)[:, :, : x.shape[2]]
+        return nn.functional.interpolate(repeated, scale_factor=2, mode="nearest")
+
+
+class Blank(nn.Module):
+    """The same for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.interpolate(x * self.gain, scale_factor=2, mode="nearest")
+
+
+@pytest.fixture
+def tall(tmp_path: Path) -> RawPhotograph:
+    """A photograph of 1100 rows, dark above and bright below, which is labelled by bands where that can be."""
+    folder = tmp_path / "high"
     folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (1100, 24, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 128, (1100, 24, 3)).astype(np.uint8)
+    pixels[500:] += 128
     write_image(folder / "tall.png", pixels)
     (photograph,) = prepare_photographs(folder, tmp_path / "cache", scale=2, patch=8)
-    teacher = new_teacher()
-    (labelled,) = Labeller(teacher, takes, NAME, "teacher").label([photograph])
-    low, _ = photograph.open(2)
+    return photograph
+
+
+@pytest.mark.parametrize(
+    "teacher", [new_teacher(), Shift(45, 0), Shift(45, 2), Shift(200, 0), Gated(), Sixes(), Blank()], ids=repr
+)
+def test_labels_of_bands_are_those_of_the_whole_photograph(teacher: nn.Module, tall: RawPhotograph) -> None:
+    takes = Takes(2)
+    (labelled,) = Labeller(teacher, takes, NAME, "teacher").label([tall])
+    low, _ = tall.open(2)
     with torch.no_grad():
         whole = teacher(torch.from_numpy(low.transpose(2, 0, 1).copy())[None] / 255)[0].permute(1, 2, 0) * 255
     assert labelled.label is not None
     label = np.memmap(labelled.label, np.float16, "r", shape=(1100, 24, 3))
     assert float(np.abs(label - whole.numpy()).max()) <= 1 / 8
+
+
+@pytest.mark.parametrize(
+    ("teacher", "reach"),
+    [(Local(), 0), (Shift(45, 0), 45), (Shift(45, 2), 45), (Shift(200, 0), None), (Gated(), None), (Sixes(), None)],
+    ids=repr,
+)
+def test_how_far_a_teacher_sees_is_measured(teacher: nn.Module, reach: int | None) -> None:
+    assert measure_reach(teacher, Takes(2)) == reach
+
+
+def test_convolutions_see_as_far_as_their_kernels_say() -> None:
+    plain = compile_to_plain(new_teacher())
+    assert measure_reach(new_teacher(), Takes(2)) == plain.info.receptive_field == 5
+    assert Labeller(new_teacher(), Takes(2, 3, (0.0, 255.0)), NAME, "both").reach == 5

@@ -12,8 +12,9 @@ from helpers.training import cut_patches, draw_picture
 from PIL import Image
 
 from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.files import file_digest
 from memsr_compiler.images.files import read_image
-from memsr_compiler.training.patches import batches, prepare_photographs
+from memsr_compiler.training.patches import batches, prepare_folders, prepare_photographs
 
 
 def test_patches_are_the_same_for_any_workers_processes_and_first_step(photographs: Path, tmp_path: Path) -> None:
@@ -87,3 +88,14 @@ def test_a_folder_is_read_whatever_stands_in_it(photographs: Path, tmp_path: Pat
     assert [text.partition(":")[0] for text in told] == [
         str(folder / f"{name}.png") for name in ("folder", "gone", "pipe")
     ]
+
+
+def test_folders_of_one_name_are_counted(tmp_path: Path) -> None:
+    folders = [tmp_path / "a" / "HR", tmp_path / "b" / "HR", tmp_path / "c"]
+    for i, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        Image.fromarray(draw_picture(40, 40, i)).save(folder / "0.png")
+    found = prepare_folders(folders, tmp_path / "cache", scale=2, patch=8)
+    assert [p.name for p in found] == ["HR-1/0.png", "HR-2/0.png", "c/0.png"]
+    assert [p.sha256 for p in found] == [file_digest(folder / "0.png") for folder in folders]
+    assert [p.name for p in prepare_folders(folders[:1], tmp_path / "cache", scale=2, patch=8)] == ["0.png"]

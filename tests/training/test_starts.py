@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from memsr_compiler import shrink
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.training.losses import Distillation
 from memsr_compiler.training.models import new_plain
-from memsr_compiler.training.starts import initial_maps, no_means, random_maps, restart
+from memsr_compiler.training.starts import initial_maps, match_levels, no_means, random_maps, restart
 
 
 def test_initial_maps_are_least_squares(teacher: EDSR, student: PlainNet) -> None:
@@ -32,6 +35,26 @@ def test_a_student_of_another_teacher_is_refused(student: PlainNet) -> None:
     other = LeveledTeacher.of(EDSR(scale=2, blocks=3, channels=8, tail="conv"), (0.0, 1.0))
     with pytest.raises(InvalidInput, match="another teacher"):
         random_maps(other, student, 0)
+
+
+def test_layers_of_few_follow_the_levels_that_they_stand_for(teacher: EDSR) -> None:
+    images = [torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    student = shrink(teacher, width=8, layers=3, calibration=images, refit=0)
+    levels = LeveledTeacher.of(teacher, (0.0, 1.0))
+    assert len(levels.levels) > 3 and len(student.info.levels) == 2
+    matched = match_levels(levels, student)
+    assert len(matched.levels) == 3 and torch.equal(matched.output(images[0]), levels.output(images[0]))
+    maps = initial_maps(matched, student, images)
+    objective = Distillation(student, matched, maps, weight=1, epsilon=1, means=no_means(student))
+    distance = float(objective(images[0], torch.zeros(1, 1, 3, 48, 48), 0.0)[2].detach())
+    features = [f.after for f in levels.inner_features(images[0])]
+    spread = torch.stack([features[i - 1].var() for i in student.info.levels]).mean()
+    assert distance < 0.5 * float(spread)  # of those levels, not of others
+    with pytest.raises(InvalidInput, match="another teacher"):
+        match_levels(LeveledTeacher.of(student, (0.0, 1.0)).keep([1]), student)
+    student.info = replace(student.info, levels=())  # as earlier versions wrote it
+    with pytest.raises(InvalidInput, match="which levels its layers stand for; derive it anew, or give --lambda 0"):
+        match_levels(levels, student)
 
 
 @pytest.mark.parametrize("start", ["he", "xavier"])
