@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memsr_compiler.arithmetic import HALVES, INTEGERS, Engine, name_arithmetic
+from memsr_compiler.arithmetic import HALVES, INTEGERS, INTEGERS_ALONE, Engine, name_arithmetic
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ from memsr_compiler.arithmetic import HALVES, INTEGERS, Engine, name_arithmetic
         ("float16", "ONNX Runtime", "tensorrt", "float16, by ONNX Runtime on the GPU"),
         ("float16", "ONNX Runtime", "cpu", "float32 (so it computes float16 files there), by ONNX Runtime on the CPU"),
         (HALVES, "torch", "cpu", "halves stored between layers, sums in float32, by torch on the CPU"),
+        ("float16", "LiteRT", "cpu", "float32 (so it computes float16 files there), by LiteRT on the CPU"),
+        (INTEGERS_ALONE, "LiteRT", "cpu", "8-bit integers, by LiteRT on the CPU"),
         (INTEGERS, "ONNX Runtime", "cpu", "8-bit integers, float32 between them, by ONNX Runtime on the CPU"),
     ],
 )

@@ -20,6 +20,7 @@ from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, 
 from memsr_compiler.files import atomic_write
 from memsr_compiler.quantities import say_count
 from memsr_compiler.runtime.open import Model, common_scale
+from memsr_compiler.tflite.model import TFLITE
 from memsr_compiler.torch_helpers import torch_device
 
 BICUBIC = "bicubic"
@@ -121,7 +122,7 @@ def format_csv(scores: Mapping[str, Sequence[Score]], arithmetics: Mapping[str, 
 
 
 def _open(name: str, options: EvalOptions, reading: ReadingOptions, talk: Talk) -> Model:
-    in_torch = Path(name).suffix != ".onnx"
+    in_torch = Path(name).suffix not in (".onnx", TFLITE)
     provider = options.device or options.provider if in_torch else options.provider
     return open_network(reading.of(Path(name)), talk, provider=provider, threads=options.threads)
 

@@ -19,6 +19,7 @@ from memsr_compiler.plain.tflite_model import export_tflite, require_writable
 from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.quantization.quantize import quantize
 from memsr_compiler.quantization.tflite import export_integers
+from memsr_compiler.runtime.open import NetworkFile, count_cost
 from memsr_compiler.student.crops import batches
 from memsr_compiler.tflite.write import import_schema
 
@@ -77,6 +78,7 @@ def _quantize(net: PlainNet, options: ExportOptions, size: tuple[int, int] | Non
         net.certificate = None
         export_onnx(net, exact)
         with keep_temporary_files():  # ONNX Runtime's
-            quantize(exact, integers, images, takes=takes, assumed=net.info.assumed)
+            cost = count_cost(NetworkFile(exact))[1]
+            quantize(exact, integers, images, takes=takes, cost=cost, assumed=net.info.assumed)
         step("writing")
         export_integers(integers, options.out, ends=options.io, size=size)

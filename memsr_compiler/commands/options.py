@@ -528,7 +528,7 @@ class EvalOptions:
     model: Annotated[
         list[str],
         typer.Argument(
-            help="Networks: .onnx, plain .safetensors, a teacher, one that ships (x2-small); or the word bicubic",
+            help="Networks: .onnx, .tflite, plain .safetensors, a teacher, one that ships (x2-small); or bicubic",
             metavar="MODEL...",
             callback=find_networks,
         ),
@@ -556,7 +556,7 @@ class BenchOptions:
     model: Annotated[
         list[Path],
         typer.Argument(
-            help="Networks: .onnx, plain .safetensors, a teacher, one that ships (x2-small)",
+            help="Networks: .onnx, .tflite, plain .safetensors, a teacher, one that ships (x2-small)",
             metavar="MODEL...",
             callback=find_networks,
         ),
@@ -640,7 +640,7 @@ class QuantizeOptions:
             callback=find_network,
         ),
     ]
-    out: Annotated[Path, option("What to write: .onnx", "--out", "-o", panel=OUTPUT, metavar="FILE")]
+    out: Annotated[Path, option("What to write: .onnx or .tflite", "--out", "-o", panel=OUTPUT, metavar="FILE")]
     overwrite: Overwrite = False
     calibration: Annotated[
         Path | None,

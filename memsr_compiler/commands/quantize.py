@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +25,17 @@ from memsr_compiler.evaluation.scores import enlarge, mean_psnr
 from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
-from memsr_compiler.plain.read import is_plain
+from memsr_compiler.plain.read import is_plain, read_plain_file
+from memsr_compiler.plain.tflite_model import require_writable
 from memsr_compiler.quantization.quantize import Quantized, quantize
+from memsr_compiler.quantization.tflite import export_integers
 from memsr_compiler.reports.text import format_decibels
-from memsr_compiler.runtime.one_size import open_onnx
-from memsr_compiler.runtime.open import NetworkFile, count_cost
+from memsr_compiler.runtime.litert import import_litert
+from memsr_compiler.runtime.open import NetworkFile, count_cost, open_runner
 from memsr_compiler.runtime.runners import Network, Runner
 from memsr_compiler.student.crops import batches
+from memsr_compiler.tflite.model import TFLITE
+from memsr_compiler.tflite.write import import_schema
 
 PAIRS = 7  # runs of both, one after the other; the median ratio hardly depends on what else the machine does
 
@@ -47,10 +55,13 @@ class Costs:
 
 def run(options: QuantizeOptions, talk: Talk) -> None:
     """Read a network, measure ranges, write it in 8 bits, compare."""
-    for path in (options.model, options.out):
-        if path.suffix != ".onnx":
-            raise InvalidInput(f"{path}: is not named .onnx; quantize reads and writes ONNX files")
+    if options.model.suffix != ".onnx":
+        raise InvalidInput(f"{options.model}: is not named .onnx; quantize reads ONNX files")
+    if options.out.suffix not in (".onnx", TFLITE):
+        raise InvalidInput(f"{options.out}: is not named .onnx or .tflite, which quantize writes; name it so")
     check_outputs([options.out], reads=[options.model], overwrite=options.overwrite)
+    if options.out.suffix == TFLITE:
+        _require_tflite(options.model, options.out)
     network = TeacherOptions(teacher=options.model, input_range=options.input_range)
     model = open_network(network, talk, provider="cpu", threads=None)
     takes = model.takes
@@ -68,11 +79,30 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         step("quantising")
         cost = count_cost(NetworkFile(options.model))[1]
         with keep_temporary_files():  # ONNX Runtime's
-            written = quantize(options.model, options.out, images, takes=takes, cost=cost, assumed=assumed)
+            written = _write(options.model, options.out, images, takes=takes, cost=cost, assumed=assumed)
         step("running both")
-        pair = tuple(open_onnx(path, threads=1) for path in (options.model, options.out))
+        pair = tuple(open_runner(NetworkFile(path), threads=1) for path in (options.model, options.out))
         costs = _compare(pair[0], pair[1], tests, takes, size)
     _tell(written, costs, tests, len(images), size, talk)
+
+
+def _require_tflite(source: Path, out: Path) -> None:
+    """Raise InvalidInput for a network that is not written as TFLite, MemsrError where nothing writes it or runs it."""
+    if not is_plain(source):
+        raise InvalidInput(f"{source}: is not plain, as a network for TFLite has to be; convert it, or write .onnx")
+    require_writable(read_plain_file(source, require_certificate=False).manifest.info, str(out))
+    import_schema()
+    import_litert()
+
+
+def _write(source: Path, out: Path, images: Sequence[Tensor], **facts: Any) -> Quantized:
+    """Write the network in 8 bits: as ONNX, or the same integers as TFLite."""
+    if out.suffix != TFLITE:
+        return quantize(source, out, images, **facts)
+    with tempfile.TemporaryDirectory() as folder:
+        written = quantize(source, Path(folder) / "int8.onnx", images, **facts)
+        export_integers(written.path, out)
+    return replace(written, path=out, bytes=out.stat().st_size)
 
 
 def _compare(exact: Runner, integer: Runner, tests: ImageSet, takes: Takes, size: tuple[int, int]) -> Costs:
@@ -130,7 +160,8 @@ def _tell(written: Quantized, costs: Costs, tests: ImageSet, batches: int, size:
     )
     talk.say(f"computed in  {join_arithmetics(dict(zip(('float32', 'int8'), costs.arithmetics, strict=True)))}")
     talk.say(f"8 bits       {written.convolutions} convolutions; ranges measured on {batches} batches of crops")
-    talk.say(f"written      {written.path}")
+    ends = "  (int8 in and out, NHWC; images of any size)" if written.path.suffix == TFLITE else ""
+    talk.say(f"written      {written.path}{ends}")
 
 
 def _kilobytes(count: int) -> str:

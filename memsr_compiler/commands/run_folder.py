@@ -42,6 +42,7 @@ STATE = (
     VERSIONS,
     CONFIG,
 )  # besides its curves; known by the last, which goes last
+NETWORKS = (".onnx", ".safetensors", ".tflite", ".pt", ".pth")
 RESULTS = ("student.*", "network.*", "plain.onnx")
 MAY_CHANGE = ("every", "workers", "cache", "out", "student", "teacher", "data", "val")  # while a run goes on
 UNRECORDED = ("resume", "config", "overwrite", "allow-changed-data")  # options that are about a start, not the run
@@ -108,6 +109,11 @@ def _check_folder(options: TrainingOptions, record: Mapping[str, Any]) -> None:
         return  # the first process may have begun the run by now, and its files are no other run's
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"{out}: is a file; give a folder for the run")
+    if out.suffix in NETWORKS and not out.is_dir():
+        raise InvalidInput(
+            f"{out}: is named like a network's file, and a run has a folder; give one. Of the network that is in it at "
+            "the end memsrc export writes .tflite"
+        )
     if options.overwrite:
         return
     if out.is_dir() and checkpoints.steps(out):

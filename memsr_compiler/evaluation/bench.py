@@ -105,7 +105,7 @@ def benchmark(
     images: Callable[[int], Sequence[TestImage]] | TestImages = sample_test_images,
     on_step: Callable[[str], None] | None = None,
 ) -> tuple[Measured, ...]:
-    """Measure networks side by side: .onnx and plain networks in ONNX Runtime, teachers in torch.
+    """Measure networks side by side: .onnx and plain networks in ONNX Runtime, .tflite in LiteRT, teachers in torch.
 
     models    files, what `read_teacher` gives, or modules; `runtime.open.NetworkFile` for a file that needs to be told
               how it is read.  Memory of modules is measured in this process, where it may have been more

@@ -22,6 +22,7 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.runtime.open import NetworkFile, open_model
 from memsr_compiler.runtime.runners import Network
 from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
+from memsr_compiler.tflite.model import TFLITE
 from memsr_compiler.torch_helpers import copy_module, torch_device
 
 _log = logging.getLogger(__name__)
@@ -190,7 +191,7 @@ def enlarge_bicubic(image: TestImage, *, protocol: Protocol = "edsr") -> Pixels:
 def _open_network(network: Any, takes: Takes | None, device: str) -> tuple[Network, Takes]:
     """A network as a function on the CPU's tensors, and what it takes."""
     place = torch_device(device)
-    if isinstance(network, (str, PathLike)) and Path(network).suffix == ".onnx":
+    if isinstance(network, (str, PathLike)) and Path(network).suffix in (".onnx", TFLITE):
         model = open_model(NetworkFile(Path(network)), provider="cpu" if place.type == "cpu" else "cuda")
         return model.network, takes or model.takes
     if isinstance(network, (str, PathLike, Teacher, nn.Module)):

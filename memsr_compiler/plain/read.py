@@ -26,6 +26,7 @@ from memsr_compiler.files import open_file, read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY, QUANTIZED_KEY, REGAIN, Manifest, Numbers, certificate_path
 from memsr_compiler.plain.onnx_model import OPSETS, build_skeleton
 from memsr_compiler.plain.seal import CHANGED, DIGEST_KEY, NO_DIGEST, STILL, is_sealed
+from memsr_compiler.tflite.model import IDENTIFIER
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -195,6 +196,11 @@ def _read_onnx(path: Path, require_certificate: bool) -> PlainFile:
 def _parse_model(path: Path) -> ModelProto:
     """The model in a file that is as it was written; others are not even parsed."""
     content = read_file(path, _NETWORK)
+    if content[4:8] == IDENTIFIER:
+        raise InvalidInput(
+            "is a TFLite file, for LiteRT to run. Give the plain network that it was written of, .onnx or "
+            ".safetensors, or make one of it with memsrc convert."
+        )
     if QUANTIZED_KEY.encode() in content:
         raise InvalidInput(
             "is a network in 8 bits, which is no plain network any more and has no certificate. "

@@ -6,12 +6,14 @@ takes the channel first: the channels of the convolution before it are put into 
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memsr_compiler.analysis.cost import cost_of_layers
 from memsr_compiler.errors import ExportError
 from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.info import PlainInfo
@@ -19,11 +21,9 @@ from memsr_compiler.plain.manifest import REPEATED
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.stored import named_tensors, round_to
 from memsr_compiler.plain.write import Judge, fit
+from memsr_compiler.tflite.metadata import ENTRY, TFLITE_KEY, write_facts
 from memsr_compiler.tflite.model import FREE, Model, Tensor
 from memsr_compiler.tflite.write import RELU, SAME, to_bytes
-
-INFO = "memsr"
-"""Name of the metadata entry that holds the network's `PlainInfo`, as lines of KEY=VALUE."""
 
 Floats = Literal["float32", "float16"]
 Size = tuple[int, int]  # height, width
@@ -73,14 +73,16 @@ def describe_network(info: PlainInfo) -> str:
     return f"{info.tool}; NHWC, values {low:g} to {high:g}, enlarges {info.scale} times, not clipped to the range"
 
 
-def write_info(info: PlainInfo) -> str:
-    """Text of the metadata entry."""
-    return "".join(f"{key}={value}\n" for key, value in info.to_strings().items())
+def describe_facts(net: PlainNet) -> dict[str, str]:
+    """Facts that the file states: the network's info, and its cost as a plain network."""
+    cost = cost_of_layers([(layer.weight.shape, layer.shuffle) for layer in net])
+    numbers = {name: str(value) for name, value in asdict(cost).items()}
+    return {TFLITE_KEY: "1", **net.info.to_strings(), **numbers}
 
 
 def build_model(net: PlainNet, dtype: Floats, size: Size) -> Model:
     """The TFLite network of a plain one.  Its image skip repeats pixels, or there is none."""
-    model = Model(metadata={INFO: write_info(net.info)})
+    model = Model(metadata={ENTRY: write_facts(describe_facts(net))})
     height, width = size
     numbers = {name: round_to(name, tensor, dtype).numpy() for name, tensor in named_tensors(net)}
     scale = 1

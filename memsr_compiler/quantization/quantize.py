@@ -30,6 +30,7 @@ from memsr_compiler.plain.seal import require_sealed_file, seal
 from memsr_compiler.quantization.equalise import equalise_channels
 from memsr_compiler.quantization.image_levels import override_image, use_image_levels
 from memsr_compiler.quantization.round_convolutions import list_convolutions, round_convolutions
+from memsr_compiler.tflite.metadata import TFLITE_KEY
 from memsr_compiler.trace.onnx.sizes import fixed_sizes, free_sizes, what_needs_sizes
 from memsr_compiler.version import VERSION
 
@@ -93,21 +94,29 @@ def quantize(
 
 
 def takes_of(metadata: Mapping[str, str]) -> Takes | None:
-    """Images that a network written by `quantize` says it takes; None for other metadata.  Raises InvalidInput."""
-    if QUANTIZED_KEY not in metadata:
+    """Images that a network in 8 bits or a TFLite file of ours says it takes; None for other metadata.
+
+    Raises InvalidInput where they are damaged.
+    """
+    if QUANTIZED_KEY not in metadata and TFLITE_KEY not in metadata:
         return None
     try:
         low, high = metadata["input_range"].split()
         return Takes(int(metadata["scale"]), int(metadata["channels"]), (float(low), float(high)))
     except (KeyError, ValueError) as error:
-        raise InvalidInput(f"its metadata are damaged ({first_line(error)}); quantize again") from None
+        raise InvalidInput(f"its metadata are damaged ({first_line(error)}); quantize or export again") from None
 
 
 def cost_of_quantized(path: str | Path) -> Cost | None:
     """Cost of the network that `quantize` made this file of; None where the file does not say, or is another's."""
     metadata = {entry.key: entry.value for entry in load_model(Path(path)).metadata_props}
+    return read_cost(metadata) if QUANTIZED_KEY in metadata else None
+
+
+def read_cost(metadata: Mapping[str, str]) -> Cost | None:
+    """Cost that a file of ours states; None where it does not."""
     numbers = [metadata.get(part.name, "") for part in fields(Cost)]
-    known = QUANTIZED_KEY in metadata and all(number.isdecimal() and len(number) < 20 for number in numbers)
+    known = all(number.isdecimal() and len(number) < 20 for number in numbers)
     return Cost(*map(int, numbers)) if known else None
 
 

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.seal import DIGEST_KEY
 from memsr_compiler.plain.tflite_model import EVERY_SIZE, Size, enlarge_size, order_channels
 from memsr_compiler.quantization.quantize import load_model, takes_of
+from memsr_compiler.tflite.metadata import ENTRY, write_facts
 from memsr_compiler.tflite.model import Model, Steps, Tensor
 from memsr_compiler.tflite.write import RELU, SAME, to_bytes
 from memsr_compiler.version import VERSION
@@ -39,10 +41,13 @@ def export_integers(source: str | Path, path: str | Path, *, ends: Ends = "int8"
     The file appears whole or not at all.  Raises InvalidInput for another file, and for one with other operators.
     """
     model = load_model(Path(source))
-    takes = takes_of({entry.key: entry.value for entry in model.metadata_props})
+    facts = {entry.key: entry.value for entry in model.metadata_props if entry.key != DIGEST_KEY}
+    takes = takes_of(facts)
     if takes is None:
         raise InvalidInput(f"{source}: is no network in 8 bits of ours; {_MAKE_ONE}")
-    content = to_bytes(_Transcription(model, str(source), takes, size or EVERY_SIZE).write(ends), _describe(takes))
+    network = _Transcription(model, str(source), takes, size or EVERY_SIZE).write(ends)
+    network.metadata = {ENTRY: write_facts(facts)}
+    content = to_bytes(network, _describe(takes))
     with atomic_write(path) as file:
         file.write(content)
 
@@ -68,10 +73,7 @@ class _Transcription:
         self.readers = {name: node for node in model.graph.node for name in node.input}
         self.numbers: dict[str, int] = {}
         self.scales: dict[str, int] = {}
-        low, high = takes.input_range
-        self.model = Model(
-            metadata={"memsr": f"scale={takes.scale}\nchannels={takes.channels}\ninput_range={low} {high}\n"}
-        )
+        self.model = Model()
 
     def write(self, ends: Ends) -> Model:
         """The TFLite network."""

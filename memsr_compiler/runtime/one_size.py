@@ -1,4 +1,4 @@
-"""ONNX networks that take images of one size only, run on images of any size.
+"""Networks in ONNX and TFLite files that take images of one size only, run on images of any size.
 
 A larger image goes through in pieces of that size, and of each result only what no cut can have changed is taken: how
 far pixels reach is measured, by changing one half of an image.  So the whole is what the network makes of each part of
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.tiles import Span, cut, place_spans, stack
+from memsr_compiler.runtime.litert import LiteRTNetwork
 from memsr_compiler.runtime.runners import OrtNetwork, Provider
 
 _LEAST_KEPT = 4  # a piece gives at least this part of its side, so that an image takes at most 16 times its own work
@@ -31,6 +32,12 @@ def open_onnx(path: Path, *, provider: Provider = "cpu", threads: int | None = N
     return network if network.sizes == (None, None, None) else OneSize(network, path)
 
 
+def open_tflite(path: Path, *, provider: Provider = "cpu", threads: int | None = None) -> LiteRTNetwork | OneSize:
+    """Open a TFLite file to run it on images of any size.  Raises InvalidInput as `LiteRTNetwork`."""
+    network = LiteRTNetwork(path, provider=provider, threads=threads)
+    return network if network.fixed == (None, None) else OneSize(network, path)
+
+
 class OneSize:
     """A network that takes images of one size only, as a function of images of any size.
 
@@ -38,7 +45,7 @@ class OneSize:
     note    what there is to say on that and on the file, for whoever runs it
     """
 
-    def __init__(self, network: OrtNetwork, path: Path) -> None:
+    def __init__(self, network: OrtNetwork | LiteRTNetwork, path: Path) -> None:
         self._network, self._path = network, path
         self._batch, *sides = network.sizes
         self.fixed = (sides[0], sides[1])

@@ -14,12 +14,14 @@ from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.read import is_plain
-from memsr_compiler.quantization.quantize import cost_of_quantized, takes_of
-from memsr_compiler.runtime.one_size import OneSize, open_onnx
+from memsr_compiler.quantization.quantize import cost_of_quantized, read_cost, takes_of
+from memsr_compiler.runtime.litert import LiteRTNetwork, read_metadata
+from memsr_compiler.runtime.one_size import OneSize, open_onnx, open_tflite
 from memsr_compiler.runtime.runners import OrtNetwork, Provider, Runner, TorchNetwork
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.teachers.readings import probe_range
 from memsr_compiler.teachers.teacher import Teacher, measure_takes
+from memsr_compiler.tflite.model import TFLITE
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.trace import trace
 
@@ -63,12 +65,13 @@ class Model:
 
 
 def open_runner(file: NetworkFile, *, provider: Provider = "cpu", threads: int | None = None) -> Runner:
-    """Open a network to run it: .onnx runs in ONNX Runtime, all else in torch, in float32.
+    """Open a network to run it: .onnx runs in ONNX Runtime, .tflite in LiteRT, all else in torch, in float32.
 
     Raises InvalidInput for a file that is no network, and a provider that is not to be had.
     """
-    if file.path.suffix == ".onnx":
-        return open_onnx(file.path, provider=provider, threads=threads)
+    engine = _open_in_engine(file.path, provider, threads)
+    if engine is not None:
+        return engine
     plain = is_plain(file.path)
     module = load_plain(file.path, require_certificate=False) if plain else file.teacher().module
     return _in_torch(module, provider, threads)
@@ -85,9 +88,10 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
         takes = _require_agreement(file, Takes(info.scale, info.channels, info.input_range))
         return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
     runner: Runner
-    if path.suffix == ".onnx":
-        runner = open_onnx(path, provider=provider, threads=threads)
-        stated = _stated_takes(runner, path)
+    engine = _open_in_engine(path, provider, threads)
+    if engine is not None:
+        runner = engine
+        stated = _stated_takes(engine, path)
         if stated is not None:
             return Model(path.name, runner, _require_agreement(file, stated))
         input_range, assumed = probe_range(runner, path, file.input_range, probe=file.probe)
@@ -121,14 +125,14 @@ def count_cost(file: NetworkFile) -> tuple[int | None, Cost | None]:
     """Count parameters, and what the network costs; None where they are not to be had.
 
     A network that no plain network can express (attention, say) has no count of its operations; if it is an ONNX file,
-    none of its parameters either.  Those of other ONNX files are weights and biases.  A network in 8 bits has the
-    counts of the one that it was made from, if that one had any.
+    none of its parameters either.  Those of other ONNX files are weights and biases.  A network in 8 bits, and a TFLite
+    file of ours, has the counts of the one that it was made from, if that one had any.
     """
     if is_plain(file.path):
         net = load_plain(file.path, require_certificate=False)
         cost = cost_of_layers([(tuple(layer.weight.shape), layer.shuffle) for layer in net])
         return cost.parameters, cost
-    before = cost_of_quantized(file.path) if file.path.suffix == ".onnx" else None
+    before = _stated_cost(file.path)
     if before is not None:
         return before.parameters, before
     try:
@@ -147,6 +151,20 @@ def count_module(module: nn.Module) -> tuple[int | None, Cost | None]:
     return parameters or cost.parameters, cost
 
 
+def _open_in_engine(path: Path, provider: Provider, threads: int | None) -> OrtNetwork | LiteRTNetwork | OneSize | None:
+    """The network in a file for ONNX Runtime or LiteRT; None for other files."""
+    if path.suffix == ".onnx":
+        return open_onnx(path, provider=provider, threads=threads)
+    return open_tflite(path, provider=provider, threads=threads) if path.suffix == TFLITE else None
+
+
+def _stated_cost(path: Path) -> Cost | None:
+    """The cost that a network's file states; None where it does not."""
+    if path.suffix == TFLITE:
+        return read_cost(read_metadata(path))
+    return cost_of_quantized(path) if path.suffix == ".onnx" else None
+
+
 def _in_torch(module: nn.Module, provider: Provider, threads: int | None) -> TorchNetwork:
     return TorchNetwork(copy_module(module, torch.float32), provider=provider, threads=threads)
 
@@ -159,8 +177,8 @@ def _require_agreement(file: NetworkFile, takes: Takes) -> Takes:
     return takes
 
 
-def _stated_takes(network: OrtNetwork | OneSize, path: Path) -> Takes | None:
-    """The images that a network in 8 bits says it takes; None if it does not say."""
+def _stated_takes(network: OrtNetwork | LiteRTNetwork | OneSize, path: Path) -> Takes | None:
+    """The images that a network in 8 bits, or a TFLite file of ours, says it takes; None if it does not say."""
     try:
         return takes_of(network.metadata)
     except InvalidInput as error:

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 Type = Literal["float32", "float16", "int32", "int8"]
 FREE = -1
 """The size of an axis that is free."""
+TFLITE = ".tflite"
+"""The extension of files."""
+IDENTIFIER = b"TFL3"
+"""The bytes 4 to 8 of a file."""
 
 
 @dataclass(frozen=True)

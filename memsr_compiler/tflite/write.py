@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from memsr_compiler.errors import ExportError, MemsrError, say_missing
-from memsr_compiler.tflite.model import FREE, Model, Operator, Tensor
+from memsr_compiler.tflite.model import FREE, IDENTIFIER, Model, Operator, Tensor
 
 LARGEST = (2 << 30) - (1 << 20)
 """Bytes of weights that a flatbuffer can hold beside its tables."""
@@ -18,7 +18,6 @@ LARGEST = (2 << 30) - (1 << 20)
 SAME, RELU = 0, 1
 """Padding by (k - 1) / 2 zeros where the stride is 1, and the activation of a convolution."""
 
-_IDENTIFIER = b"TFL3"
 _VERSION = 3
 _OPTIONS: dict[str, tuple[str, dict[str, str]]] = {  # each operator's table of options, and the fields that are set
     "CONV_2D": (
@@ -103,7 +102,7 @@ class _Writer:
             Buffers=self._vector([self._table("Buffer"), *numbers, *texts]),
             Metadata=self._vector(metadata),
         )
-        b.Finish(end, file_identifier=_IDENTIFIER)
+        b.Finish(end, file_identifier=IDENTIFIER)
         return bytes(b.Output())
 
     def _kind(self, op: Operator) -> tuple[str, int]:

@@ -29,6 +29,7 @@ ONLY = {
     "onnx": {"plain", "quantization", "runtime", "trace"},
     "onnxruntime": {"runtime", "quantization"},
     "tflite": {"tflite"},
+    "ai_edge_litert": {"runtime"},
     "flatbuffers": {"tflite"},
     "networkx": {"analysis", "ir"},
     "PIL": {"images", "reports"},

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel, first_line
+from memsr_compiler.tflite.model import IDENTIFIER
 from memsr_compiler.tflite.write import import_schema
 
 Array = NDArray[Any]
 
-IDENTIFIER = b"TFL3"
-"""What stands behind the first four bytes of such a file."""
 AGAIN = "Export or download it again."
 QUANTISED = ("the network is quantised", "give the float32 or float16 file, and quantise the plain one")
 

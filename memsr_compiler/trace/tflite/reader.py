@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from memsr_compiler.errors import MemsrError, UnsupportedModel
+from memsr_compiler.tflite.metadata import read_facts
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.tflite.file import QUANTISED, Array, Network, Operator, read_network
 from memsr_compiler.trace.tflite.words import TFLITE_WORDS, Context
 from memsr_compiler.trace.trace import GraphModule
 from memsr_compiler.trace.views import View
 
-_INFO = "memsr"  # metadata of files of ours: KEY=VALUE in lines
 _FLOATS = ("FLOAT32", "FLOAT16")
 _COMPOUND = ("SUB", "DEPTH_TO_SPACE", "MINIMUM", "MAXIMUM", "RESIZE_NEAREST_NEIGHBOR")
 _INTEGERS = ("INT8", "UINT8", "INT16", "INT4")
@@ -101,10 +101,8 @@ class _Reader:
 
 def _read_range(network: Network) -> tuple[float, float] | None:
     """The input range in a file of ours; None for others, and where it is not two numbers in their order."""
-    lines = network.metadata.get(_INFO, b"").decode("utf-8", "replace").splitlines()
-    stated = dict(line.split("=", 1) for line in lines if "=" in line).get("input_range", "")
     try:
-        low, high = map(float, stated.split())
+        low, high = map(float, read_facts(network.metadata).get("input_range", "").split())
     except ValueError:
         return None
     return (low, high) if -1e6 < low < high < 1e6 else None
