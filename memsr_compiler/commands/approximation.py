@@ -13,10 +13,12 @@ from memsr_compiler.trace.approximate.freeze import Frozen
 
 def tell_frozen(frozen: Frozen | None, talk: Talk) -> None:
     """Print what was replaced and what it costs, if anything was."""
-    if frozen is not None:
-        talk.table(
-            f"Replaced, since it has no plain form; measured on {frozen.images} images", COLUMNS, list_rows(frozen)
-        )
+    if frozen is None:
+        return
+    single = "" if frozen.cost_images == frozen.images else f", single ones on {frozen.cost_images}"
+    talk.table(
+        f"Replaced, since it has no plain form; measured on {frozen.images} images{single}", COLUMNS, list_rows(frozen)
+    )
 
 
 def frozen_data(frozen: Frozen | None) -> dict[str, Any] | None:
@@ -25,7 +27,7 @@ def frozen_data(frozen: Frozen | None) -> dict[str, Any] | None:
         return None
     costs = [{"psnr": finite(cost)} for cost in frozen.costs]
     rows = [row | cost for row, cost in zip(replacement_data(frozen.replacements), costs, strict=True)]
-    return {"replaced": rows, "psnr": finite(frozen.psnr), "images": frozen.images}
+    return {"replaced": rows, "psnr": finite(frozen.psnr), "images": frozen.images, "cost_images": frozen.cost_images}
 
 
 def replacement_data(replacements: Sequence[Replacement]) -> list[dict[str, Any]]:

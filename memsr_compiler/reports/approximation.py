@@ -42,7 +42,8 @@ def write_replacements(frozen: Frozen | None) -> str:
         page.note(
             f"The teacher has no plain form. Gates are frozen at their means on {frozen.images} images, those that "
             "differ from pixel to pixel at the best line; smooth activations are straight pieces where their inputs "
-            "lie. The PSNR is of the teacher with that one replacement to the teacher as it is, on those images."
+            "lie. The PSNR is of the teacher with that one replacement to the teacher as it is, on "
+            f"{'those images' if frozen.cost_images == frozen.images else f'the first {frozen.cost_images} of them'}."
         ),
     )
 

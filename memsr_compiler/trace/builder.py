@@ -54,10 +54,15 @@ class Builder:
 
     def name(self, kind: str) -> str:
         """A new name: the module path, with the op's kind where the module is not that op alone."""
-        base = self.where if self.leaf and self.where else ".".join(p for p in (self.where, kind) if p)
-        return self._unique(names.escape(base))
+        return self.number_name(self.describe_place(kind))
 
-    def _unique(self, base: str) -> str:
+    def describe_place(self, kind: str) -> str:
+        """The same, which other ops may have too."""
+        base = self.where if self.leaf and self.where else ".".join(p for p in (self.where, kind) if p)
+        return names.escape(base)
+
+    def number_name(self, base: str) -> str:
+        """A new name that begins so."""
         name, i = base, 1
         while name in self.taken:
             i += 1
@@ -158,7 +163,7 @@ class Builder:
         if factor == 1:
             return x
         name, index = self.name("nearest"), tuple(c for c in range(self.channels(x)) for _ in range(factor**2))
-        repeated = self.add(ir.Select(name=self._unique(f"{name}.repeat"), inputs=(self.feature(x),), index=index))
+        repeated = self.add(ir.Select(name=self.number_name(f"{name}.repeat"), inputs=(self.feature(x),), index=index))
         return self.add(ir.PixelShuffle(name=name, inputs=(repeated.op,), factor=factor))
 
     def affine(self, x: View, scale: Tensor | float, shift: Tensor | float) -> View:

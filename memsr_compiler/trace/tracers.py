@@ -20,8 +20,9 @@ from memsr_compiler.trace.views import BATCH
 
 def trace_symbolically(model: nn.Module, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
     """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises."""
-    traced = copy_module(model, dtype)  # a tracer may leave proxies behind in what it traces
-    return fx.GraphModule(traced, _Tracer(traced).trace(traced))
+    traced = copy_module(model, dtype)
+    graph = _Tracer(traced).trace(traced)
+    return fx.GraphModule(copy_module(model, dtype), graph)  # code that assigns attributes left proxies in the other
 
 
 def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[[fx.Node], Any]]:

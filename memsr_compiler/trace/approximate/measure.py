@@ -28,9 +28,11 @@ class _Run(fx.Interpreter):
         place = self.at.get(n.name)
         gate = None if place is None or not place.gate else self._value(n, place.gate)
         value = super().run_node(n)
-        if n.name in self.wanted:
+        if place is not None:
+            value = self.meet(place, self.kept[place.source], gate, value)
+        if n.name in self.wanted:  # which may be the result of another place
             self.kept[n.name] = value.clone()
-        return value if place is None else self.meet(place, self.kept[place.source], gate, value)
+        return value
 
     def meet(self, place: Place, source: Tensor, gate: object, result: Tensor) -> Tensor:
         """Look at a place; what is returned goes on in place of the result."""
@@ -47,7 +49,7 @@ class _Replaced(_Run):
         self.numbers = numbers
 
     def meet(self, place: Place, source: Tensor, gate: object, result: Tensor) -> Tensor:
-        return self.numbers[place.name].evaluate(source)
+        return result.copy_(self.numbers[place.name].evaluate(source))  # for all who hold what was changed in place
 
 
 class _Measured(_Run):

@@ -8,6 +8,7 @@ them dark, and a network that returns one is refused for the reason for which th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,25 +22,15 @@ from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.fx_reader import Cell, Reader, is_inplace, leaves_of, word_of
 from memsr_compiler.trace.views import Unreadable, View, WrongChannels
 
-BOUNDED = ("sigmoid", "hardsigmoid", "softmax")  # activations that make a gate of what they bend
+BOUNDED = ("sigmoid", "tanh", "softsign", "erf")  # activations that make a gate of what they bend
 CURVES = (
-    *BOUNDED, "tanh", "gelu", "silu", "softplus", "hardswish", "mish", "elu", "selu", "celu", "logsigmoid",
-    "log_sigmoid", "softsign", "tanhshrink", "erf", "exp", "square", "pow", "rsqrt", "sqrt", "sin", "cos",
+    *BOUNDED, "gelu", "silu", "softplus", "hardswish", "mish", "elu", "selu", "celu", "logsigmoid",
+    "log_sigmoid", "tanhshrink", "exp", "square", "pow", "rsqrt", "sqrt", "sin", "cos",
 )  # fmt: skip
+WRITTEN_OUT = "curve"  # kind of an activation of several operations
 _ELEMENTWISE = (
-    *CURVES,
-    "add",
-    "sub",
-    "subtract",
-    "rsub",
-    "mul",
-    "multiply",
-    "div",
-    "truediv",
-    "neg",
-    "negative",
-    "relu",
-)
+    *CURVES, "add", "sub", "subtract", "rsub", "mul", "multiply", "div", "truediv", "neg", "negative", "relu",
+)  # fmt: skip
 _PRODUCTS = ("mul", "multiply", "div", "truediv", "divide")
 _POINTWISE = (ir.Affine, ir.Relu, ir.PRelu, ir.Clamp)
 
@@ -55,13 +46,13 @@ class Dark:
 class Bent:
     """An elementwise function of an op's value, made by a node of the torch.fx graph.
 
-    name      for the op that will stand for it;   kind   the activation: "silu"
+    place     the beginning of its name;   kind   the activation: "silu"
     bounded   whether it lies between bounds, as a gate does
     """
 
     root: str
     node: fx.Node
-    name: str
+    place: str
     kind: str
     bounded: bool
     refusal: UnsupportedModel
@@ -116,7 +107,7 @@ class ApproximateReader(Reader):
         bent = [n for n in node.all_input_nodes if isinstance(self.env[n].value, Bent)]
         if bent and (cell := self._bend_on(node)):
             return cell
-        if word_of(node) in _PRODUCTS and (cell := self._gate(node)):
+        if cell := self._gate(node):
             return cell
         for read in bent:
             self._settle(read)
@@ -132,7 +123,7 @@ class ApproximateReader(Reader):
         except WrongChannels:
             raise
         except UnsupportedModel as refusal:
-            return self._bend(node, refusal) or self._keep(node, Dark(self._located(refusal)))
+            return self._bend(node, refusal) or self._gate(node, refusal) or self._keep(node, self._darken(refusal))
         view = cell.value
         if isinstance(view, View) and view.axes == View.of(view.op, *self._type(view.op)).axes:
             self.sources.setdefault(view.op, node)
@@ -152,7 +143,7 @@ class ApproximateReader(Reader):
         root = self._common([self._root(n) for n in views])
         if root is None:
             return None
-        kind = "product" if product else name
+        kind = WRITTEN_OUT if product else name
         return self._store(node, name, is_inplace(node), self._bent(root, node, kind, name in BOUNDED, refusal))
 
     def _bend_on(self, node: fx.Node) -> Cell | None:
@@ -166,68 +157,86 @@ class ApproximateReader(Reader):
             return None
         first = next(v for v in values if isinstance(v, Bent))
         bounded = name in BOUNDED or (first.bounded and len(read) == 1)
-        return self._store(node, name, is_inplace(node), self._bent(root, node, first.kind, bounded, first.refusal))
+        return self._store(node, name, is_inplace(node), self._bent(root, node, WRITTEN_OUT, bounded, first.refusal))
 
     def _bent(self, root: str, node: fx.Node, kind: str, bounded: bool, refusal: UnsupportedModel) -> Bent:
-        return Bent(root, node, self.builder.name(kind), kind, bounded, refusal)
+        return Bent(root, node, self.builder.describe_place(kind), kind, bounded, refusal)
 
     def _settle(self, node: fx.Node) -> None:
         """Make straight pieces of a bent value, for all that read it from now on."""
         bent = self.env[node].value
         if isinstance(bent, Bent):
-            source = self.sources[bent.root]
-            self.places.append(Place(bent.name, bent.kind, source.name, bent.node.name, bent.refusal))
-            self.env[node].value = self._replace(bent.name, bent.kind, bent.root)
+            source, name = self.sources[bent.root], self.builder.number_name(bent.place)
+            self.places.append(Place(name, bent.kind, source.name, bent.node.name, bent.refusal))
+            self.env[node].value = self._replace(name, bent.kind, bent.root, bent.node)
 
     # -- gates -------------------------------------------------------------------------------------------------
 
-    def _gate(self, node: fx.Node) -> Cell | None:
-        """A feature map times, or by, a value that is dark, or bent into bounds."""
-        if len(node.args) != 2 or not all(isinstance(a, fx.Node) for a in node.args):
+    def _gate(self, node: fx.Node, refusal: UnsupportedModel | None = None) -> Cell | None:
+        """A feature map times, or by, a value that is dark, or bent into bounds.
+
+        refusal   of the product, where it has no other reading: then a clamped feature map is a gate too
+        """
+        if word_of(node) not in _PRODUCTS or len(node.args) != 2 or not all(isinstance(a, fx.Node) for a in node.args):
             return None
         left, right = node.args
         assert isinstance(left, fx.Node) and isinstance(right, fx.Node), "it has been asked"
         inverse = "div" in word_of(node)
         for x, gate in ((left, right),) if inverse else ((left, right), (right, left)):
-            value, by = self.env[x].value, self.env[gate].value
-            if isinstance(by, Dark) or (isinstance(by, Bent) and by.bounded and not inverse):
-                if isinstance(value, Bent):
-                    self._settle(x)
-                    value = self.env[x].value
-                if isinstance(value, View):
-                    return self._store(node, word_of(node), is_inplace(node), self._gated(node, x, gate, inverse))
+            why = self._why_gate(self.env[gate].value, inverse, refusal)
+            if why is None:
+                continue
+            self._settle(x)
+            if isinstance(self.env[x].value, View):
+                return self._store(node, word_of(node), is_inplace(node), self._gated(node, x, gate, inverse, why))
         return None
 
-    def _gated(self, node: fx.Node, x: fx.Node, gate: fx.Node, inverse: bool) -> View:
+    def _why_gate(
+        self, value: object, inverse: bool, refusal: UnsupportedModel | None = None
+    ) -> UnsupportedModel | None:
+        """The refusal of a value that may be a gate; None of another."""
+        if isinstance(value, Dark) or (isinstance(value, Bent) and value.bounded and not inverse):
+            return value.refusal
+        return refusal if not inverse and isinstance(value, View) and self._is_clamped(value) else None
+
+    def _gated(self, node: fx.Node, x: fx.Node, gate: fx.Node, inverse: bool, refusal: UnsupportedModel) -> View:
         operand = self.builder.feature(self.env[x].value)
         name = self.builder.name("gate")
-        by = self.env[gate].value
-        self.places.append(Place(name, "gate", x.name, node.name, by.refusal, gate.name, inverse))
-        return self._replace(name, "gate", operand)
+        self.places.append(Place(name, "gate", x.name, node.name, refusal, gate.name, inverse))
+        return self._replace(name, "gate", operand, node)
+
+    def _is_clamped(self, view: View) -> bool:
+        """Whether a value lies between bounds, whatever the image: a hard sigmoid, say."""
+        made = self.builder.ops[view.op]
+        while isinstance(made, ir.Affine):
+            made = self.builder.ops[made.inputs[0]]
+        return isinstance(made, ir.Clamp) and math.isfinite(made.low) and math.isfinite(made.high)
 
     # -- the rest ----------------------------------------------------------------------------------------------
 
-    def _replace(self, name: str, kind: str, operand: str) -> View:
+    def _replace(self, name: str, kind: str, operand: str, node: fx.Node) -> View:
+        """Put a replacement in place of what a node gives."""
         replacement = self.numbers.get(name, Replacement(name, kind, (1.0,)))
         channels = self.builder.types[operand].channels
         try:
             *_, last = [self.builder.add(op) for op in replacement_ops(replacement, operand, channels)]
         except ValueError as error:
             raise InvalidGraph(str(error)) from None
+        self.sources[last.op] = node
         return last
 
     def _keep(self, node: fx.Node, dark: Dark) -> Cell:
         """A value in the dark, in place of what it was made of where that was changed in place."""
         return self._store(node, word_of(node), is_inplace(node), dark)
 
-    def _located(self, refusal: UnsupportedModel) -> UnsupportedModel:
-        """The refusal, which says where."""
-        if not isinstance(refusal, Unreadable):
-            return refusal
+    def _darken(self, refusal: UnsupportedModel) -> Dark:
+        """A value in the dark for this reason, which says where."""
         try:
-            self._locate(refusal)
+            if isinstance(refusal, Unreadable):
+                self._locate(refusal)
         except UnsupportedModel as located:
-            return located
+            refusal = located
+        return Dark(refusal)
 
     def _values(self, node: fx.Node) -> list[Any]:
         return list(leaves_of(self.env[n].value for n in node.all_input_nodes))
