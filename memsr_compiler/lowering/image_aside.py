@@ -43,10 +43,11 @@ def set_image_aside(traced: Traced) -> Traced:
 
 
 def _list_sums(graph: ir.Graph, total: ir.Sum) -> Iterator[ir.Sum]:
-    """A sum, and those among its terms that nothing else reads."""
+    """A sum, and those among its terms that nothing else reads, nor the sum itself twice."""
     yield total
     for term in graph.operands(total):
-        if isinstance(term, ir.Sum) and len(graph.users(term.name)) == 1:
+        once = len(graph.users(term.name)) == 1 and total.inputs.count(term.name) == 1
+        if isinstance(term, ir.Sum) and once:
             yield from _list_sums(graph, term)
 
 

@@ -37,6 +37,10 @@ def convolve_with_ones(x: Tensor) -> Tensor:
     return F.conv2d(x, torch.eye(3, dtype=x.dtype).repeat_interleave(4, 0)[..., None, None])
 
 
+def _double(y: Tensor) -> Tensor:
+    return y + y
+
+
 ENDS: dict[str, End] = {
     "after the shuffle": lambda y, x: F.pixel_shuffle(y, 2) + enlarged(x),
     "the image first": lambda y, x: enlarged(x) + F.pixel_shuffle(y, 2),
@@ -58,6 +62,8 @@ OTHERS: dict[str, End] = {
     "clamped": lambda y, x: (F.pixel_shuffle(y, 2) + enlarged(x)).clamp(0, 1),
     "its positive part": lambda y, x: F.pixel_shuffle(y, 2) + enlarged((x - 0.5).relu()),
     "none": lambda y, x: F.pixel_shuffle(y, 2),
+    "twice": lambda y, x: _double(F.pixel_shuffle(y, 2) + enlarged(x)),
+    "twice, before the shuffle": lambda y, x: F.pixel_shuffle(_double(y + x.repeat_interleave(4, dim=1)), 2),
 }
 
 

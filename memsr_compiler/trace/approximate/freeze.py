@@ -228,10 +228,12 @@ def _affordable(model: nn.Module, crops: Sequence[Tensor], places: int) -> Seque
 
 
 def _psnr(outputs: Sequence[Tensor], expected: Sequence[Tensor], peak: float) -> float:
-    """PSNR in dB of outputs to the first of what was expected, over all their numbers."""
+    """PSNR in dB of outputs to the first of what was expected, over all their numbers; -inf where one is no number."""
     pairs = list(zip(outputs, expected, strict=False))
     squares = sum(float((a - b).double().square().sum()) for a, b in pairs)
     error = squares / sum(a.numel() for a, _ in pairs)
+    if not math.isfinite(error):
+        return -math.inf
     return 10 * math.log10(peak**2 / error) if error else math.inf
 
 

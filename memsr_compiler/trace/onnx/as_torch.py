@@ -26,6 +26,7 @@ Operand = Any
 """A tensor; a list, where the file computes with sizes or holds whole numbers; a number of the file; None: left out."""
 
 _MANY = 2**31 - 1  # an end that is none
+_DEEPEST = 32  # modules inside one another: a name with thousands of slashes is no path
 
 
 def load_onnx_module(path: Path, refusal: UnsupportedModel) -> OnnxModule:
@@ -91,6 +92,8 @@ class _Step(nn.Module):
 def _add_module(root: nn.Module, path: Sequence[str], step: nn.Module) -> None:
     """Put a module where its node's name says, or beside that where it is taken."""
     for name in path[:-1]:
+        while name not in root._modules and hasattr(root, name):
+            name += "_"
         if name not in root._modules:
             root.add_module(name, nn.Module())
         root = root.get_submodule(name)
@@ -102,7 +105,7 @@ def _add_module(root: nn.Module, path: Sequence[str], step: nn.Module) -> None:
 
 def _path(name: str) -> list[str]:
     """'/body/conv1/Conv' -> body, conv1, Conv; none of them a name that a module has itself."""
-    parts = [re.sub(r"\W", "_", part) for part in re.split(r"[/.]", name) if part]
+    parts = [re.sub(r"\W", "_", part) for part in re.split(r"[/.]", name) if part][-_DEEPEST:]
     return [f"{part}_" if hasattr(OnnxModule, part) or part in _OWN else part for part in parts] or ["node"]
 
 

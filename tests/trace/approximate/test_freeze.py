@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from memsr_compiler.errors import CertificateError, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.torch_helpers import copy_module
-from memsr_compiler.trace.approximate.freeze import Frozen, find_places, freeze, rebuild
+from memsr_compiler.trace.approximate.freeze import Frozen, find_places, freeze, psnr_between, rebuild
 from memsr_compiler.trace.trace import trace
 
 
@@ -211,3 +211,18 @@ def test_what_is_no_gate_is_refused_for_its_reason(make: Callable[[], nn.Module]
 def test_places_are_found_without_running_the_network() -> None:
     assert find_places(gated(Squeeze, act=nn.GELU, blocks=1)) == ("body.0.1", "body.0.3.gate")
     assert find_places(gated(nn.Identity)) == ()
+
+
+class Times(nn.Module):
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.number = number
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.number
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_a_network_whose_output_is_no_number_is_infinitely_far(number: float) -> None:
+    """As the numbers of a certificate can make it, which are read from a file."""
+    assert psnr_between(Times(number), Times(1.0), images(1), (0.0, 1.0)) == -float("inf")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -91,3 +92,16 @@ def test_what_is_no_gate_is_refused_as_ever(tmp_path: Path) -> None:
     path = export(gated(lambda: nn.AvgPool2d(3, 1, 1)), tmp_path / "net.onnx")
     with pytest.raises(UnsupportedModel, match="AveragePool"):
         read_teacher(path)
+
+
+def test_names_that_are_no_paths(tmp_path: Path) -> None:
+    """Below a node's weight, and thousands of modules deep: what they compute is the same."""
+    path = export(gated(Squeeze), tmp_path / "net.onnx")
+    model = onnx.load(path)
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
+    others = [node for node in model.graph.node if node.op_type == "Relu"]
+    convolution.name, others[0].name, others[1].name = "a", "/a/operand1/b", "/c" * 3000
+    onnx.save(model, path)
+    x = images(1)[0].float()
+    with torch.no_grad():
+        torch.testing.assert_close(read_teacher(path, probe=False).module(x), gated(Squeeze)(x), rtol=0, atol=1e-5)
