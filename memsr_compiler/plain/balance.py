@@ -50,8 +50,8 @@ def _balance(squares: list[Tensor], fixed: list[Tensor]) -> list[Tensor]:
         squares[i + 1] = squares[i + 1] / s.square()
         factors[i] *= s
 
-    for i, s in _even_layers(squares, joints).items():
-        scale(i, torch.where(_free(squares, fixed, i), torch.tensor(s, dtype=torch.float64), 1.0))
+    for i, factor in _even_layers(squares, joints).items():
+        scale(i, torch.where(_free(squares, fixed, i), torch.tensor(factor, dtype=torch.float64), 1.0))
     for _ in range(_SWEEPS):
         largest = 1.0
         for i in joints:

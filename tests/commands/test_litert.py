@@ -159,7 +159,7 @@ def test_refusals_write_nothing(
         assert status == 2 and words in err and err.count("\n") == 1, err
         assert sorted(tmp_path.iterdir()) == before
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    for command in (("eval", files["b.tflite"]), ("quantize", files["a.onnx"], *quantize)):
-        status, _, err = run(*command)
+    for without in (("eval", files["b.tflite"]), ("quantize", files["a.onnx"], *quantize)):
+        status, _, err = run(*without)
         assert status == 2 and "pip install 'memsr_compiler[tflite]'" in err and err.count("\n") == 1, err
     assert sorted(tmp_path.iterdir()) == before
