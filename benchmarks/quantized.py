@@ -65,10 +65,12 @@ def change_settings(change: Mapping[str, Any]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, value in own.items():
             stack.enter_context(patch.object(OURS[name], name, value))
-        changed_static = patch.object(
-            onnxruntime.quantization, "quantize_static", lambda *args, **options: static(*args, **{**options, **other})
-        )
-        stack.enter_context(changed_static)
+
+        def changed_static(*args: Any, extra_options: dict[str, Any], **options: Any) -> None:
+            more = {"extra_options": {**extra_options, **other.get("extra_options", {})}}
+            static(*args, **{**options, **other, **more})
+
+        stack.enter_context(patch.object(onnxruntime.quantization, "quantize_static", changed_static))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))  # histograms are announced
         yield
 

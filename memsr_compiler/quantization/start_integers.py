@@ -1,8 +1,9 @@
 """The start of a training for 8 bits: the integers that `quantize` chooses.
 
 Training does not start from these whole numbers themselves: each would have to go half a step until it is rounded
-otherwise, and the steps of the optimizer are small.  Every weight starts at the point next to its exact value that is
-rounded to its integer.
+otherwise, and the steps of the optimizer are small.  Nor from the points next to the exact values that are rounded to
+them: most of what was chosen so that it makes up for other weights would be at the very edge, and the first steps would
+undo it.  Every weight starts as near to its exact value as half the way to the edge lets it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from memsr_compiler.quantization.steps import Steps
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_CELL = 0.499  # of a step: within it a weight is rounded to its integer
+_HALF_WAY = 0.25  # of a step, from the integer: its edge is at 0.5
 
 
 def start_integers(plain: PlainNet, images: Sequence[Tensor]) -> IntegerNet:
@@ -59,7 +60,7 @@ def _take_integers(plain: PlainNet, model: ModelProto, integer_model: ModelProto
         offsets, products = (read_constant(integer_model, name) for name in makers[twin.input[2]].input[:2])
         with torch.no_grad():
             exact = read_constant(model, node.input[1]) / steps[:, None, None, None]
-            inside = exact.clamp(integers - _CELL, integers + _CELL)
+            inside = exact.clamp(integers - _HALF_WAY, integers + _HALF_WAY)
             layer.weight.copy_(inside * steps[:, None, None, None])
             layer.bias.copy_(offsets * products)
         kernels.append(steps)
