@@ -26,7 +26,7 @@ def test_only_the_first_process_looks_whether_the_place_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others may be late, and find what the first one has written."""
-    options = TrainingOptions(data=tmp_path, out=tmp_path / "run")
+    options = TrainingOptions(data=[tmp_path], out=tmp_path / "run")
     options.out.mkdir()
     (options.out / CONFIG).write_text("steps: 4\n")
     monkeypatch.setenv("WORLD_SIZE", "2")

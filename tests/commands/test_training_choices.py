@@ -12,14 +12,14 @@ from memsr_compiler.commands.training_options import DistillOptions, TrainOption
 
 
 def distill(**given: Any) -> DistillOptions:
-    return DistillOptions(data=Path("d"), out=Path("o"), student=Path("s"), teacher=Path("t"), **given)
+    return DistillOptions(data=[Path("d")], out=Path("o"), student=Path("s"), teacher=Path("t"), **given)
 
 
 def test_each_way_of_training_has_its_own_defaults() -> None:
     assert choose(distill()) == BEST == Choices("muon", 2e-3, 0.999, "both", 0.0)
     assert choose(distill(centred=False)) == PUBLISHED == Choices("adam", 2e-4, 0.0, "photographs", 0.3)
     assert choose(distill(int8=True)) == INTEGERS and INTEGERS.optimizer == "adam"
-    assert choose(TrainOptions(data=Path("d"), out=Path("o"), scale=2)) == PUBLISHED
+    assert choose(TrainOptions(data=[Path("d")], out=Path("o"), scale=2)) == PUBLISHED
 
 
 @pytest.mark.parametrize(
@@ -41,5 +41,5 @@ def test_what_is_given_is_kept_and_all_is_recorded() -> None:
     settled = settle(options, choose(options))
     assert (settled.labels, settled.ema, settled.weight) == ("teacher", 0.0, 0.1)
     assert (settled.optimizer, settled.rate) == ("muon", 2e-3)
-    train = TrainOptions(data=Path("d"), out=Path("o"), scale=2)
+    train = TrainOptions(data=[Path("d")], out=Path("o"), scale=2)
     assert settle(train, choose(train)).rate == 2e-4
