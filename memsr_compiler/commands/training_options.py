@@ -125,7 +125,7 @@ class TrainingOptions:
     precision: Annotated[Literal["no", "bf16", "fp16"], option("Mixed precision", panel=TRAINING)] = "no"
     compiled: Annotated[bool, option("Use torch.compile", "--compile/--no-compile", panel=TRAINING)] = False
     workers: Annotated[
-        int, option("Processes that cut patches, 0: this one", panel=TRAINING, metavar="N", min=0, max=1024)
+        int, option("Processes that cut patches, 0: a thread of this one", panel=TRAINING, metavar="N", min=0, max=1024)
     ] = 0
     seed: Annotated[
         int,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -68,9 +69,7 @@ class RawPhotograph:
         """Low and high, of which only what is looked at is read."""
         height, width = self.size
         small = (height // scale, width // scale, 3)
-        return np.memmap(self.low, np.uint8, "r", shape=small), np.memmap(
-            self.high, np.uint8, "r", shape=(*self.size, 3)
-        )
+        return map_raw(self.low, np.uint8, small), map_raw(self.high, np.uint8, (*self.size, 3))
 
 
 def find_image_folder(folder: Path) -> Path:
@@ -196,6 +195,11 @@ def write_raw(path: Path, content: bytes | memoryview) -> None:
         raise ExportError(f"{error} Or choose another --cache.") from None
 
 
+def map_raw(path: Path, dtype: type[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Map a file of the cache, of which only what is looked at is read; a plain array, whose views cost little."""
+    return np.asarray(np.memmap(str(path), dtype, "r", shape=shape))
+
+
 class Patches(Dataset[tuple[Tensor, Tensor, str]]):
     """Patches by number, from 0 without end: low (3, p, p), high (T, 3, s p, s p), the photograph's name.
 
@@ -230,7 +234,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, str]]):
         wanted = [high] if self._labels != "teacher" else []
         if self._labels != "photographs":
             assert photograph.label is not None, "photographs have been labelled"
-            wanted.append(np.memmap(photograph.label, np.float16, "r", shape=high.shape))
+            wanted.append(map_raw(photograph.label, np.float16, high.shape))
         large = torch.stack([self._cut(image, top, left, self._scale, way) for image in wanted])
         return self._cut(low, top, left, 1, way), large, photograph.name
 
@@ -248,7 +252,7 @@ def batches(
 ) -> Iterator[Batch]:
     """Batches number `first` to `last` - 1; of each the share of one process: size / processes patches.
 
-    workers   processes that cut patches; 0: this one
+    workers   processes that cut patches; 0: a thread of this one
     """
     loader = torch.utils.data.DataLoader(
         patches,
@@ -259,7 +263,16 @@ def batches(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it draws from the one that networks draw from, at each start once
     )
-    yield from loader
+    yield from loader if workers else _work_ahead(iter(loader))
+
+
+def _work_ahead(source: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches, each of them made by a thread while the one before is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, source, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, source, None)
+            yield batch
 
 
 @dataclass(frozen=True)

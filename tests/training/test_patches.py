@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from helpers.training import cut_patches, draw_picture
 from PIL import Image
+from torch import Tensor
 
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.files import file_digest
 from memsr_compiler.images.files import read_image
-from memsr_compiler.training.patches import batches, prepare_folders, prepare_photographs
+from memsr_compiler.training.patches import Patches, batches, prepare_folders, prepare_photographs
 
 
 def test_patches_are_the_same_for_any_workers_processes_and_first_step(photographs: Path, tmp_path: Path) -> None:
@@ -26,6 +28,27 @@ def test_patches_are_the_same_for_any_workers_processes_and_first_step(photograp
         assert torch.equal(a.low, b.low) and torch.equal(a.high, b.high) and a.names == b.names
     for i, batch in enumerate(whole):
         assert torch.equal(batch.high, torch.cat([halves[0][i].high, halves[1][i].high]))
+
+
+def test_the_next_batch_is_cut_while_one_is_used(photographs: Path, tmp_path: Path) -> None:
+    source, cut = cut_patches(photographs, tmp_path), threading.Semaphore(0)
+
+    class Counted(Patches):
+        def __init__(self) -> None:
+            pass
+
+        def __getitem__(self, i: int) -> tuple[Tensor, Tensor, str]:
+            cut.release()
+            if i == 4:
+                raise OSError("the photograph is gone")
+            return source[i]
+
+    waiting = batches(Counted(), size=2, first=0, last=3)
+    next(waiting)
+    assert all(cut.acquire(timeout=20) for _ in range(4))  # of two batches, though one was asked for
+    next(waiting)
+    with pytest.raises(OSError, match="the photograph is gone"):
+        next(waiting)
 
 
 def test_a_patch_is_a_turned_part_of_photograph_and_small_image(photographs: Path, tmp_path: Path) -> None:
