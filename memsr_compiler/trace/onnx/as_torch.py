@@ -255,8 +255,9 @@ def _clip(node: Node, x: Tensor, low: Operand = None, high: Operand = None) -> T
 def _slice(node: Node, x: Tensor, *bounds: list[int]) -> Tensor:
     for start, end, axis, step in zip(*_read_bounds(node, bounds), strict=True):
         last = None if isinstance(end, int) and end >= _MANY else end
-        part = slice(start, last, step)
-        x = x[(*[slice(None)] * axis, part)] if axis >= 0 else x[(..., part, *[slice(None)] * (-axis - 1))]
+        part, others = slice(start, last, step), [slice(None)] * (axis if axis >= 0 else -axis - 1)
+        index: tuple[Any, ...] = (*others, part) if axis >= 0 else (..., part, *others)
+        x = x[index]
     return x
 
 
