@@ -10,6 +10,8 @@ from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.reports.approximation import COLUMNS, list_rows
 from memsr_compiler.trace.approximate.freeze import Frozen
 
+FAR = 30.0  # dB; of IMDN's frozen networks 43 and more
+
 
 def tell_frozen(frozen: Frozen | None, talk: Talk) -> None:
     """Print what was replaced and what it costs, if anything was."""
@@ -19,6 +21,11 @@ def tell_frozen(frozen: Frozen | None, talk: Talk) -> None:
     talk.table(
         f"Replaced, since it has no plain form; measured on {frozen.images} images{single}", COLUMNS, list_rows(frozen)
     )
+    if frozen.psnr < FAR:
+        talk.warn(
+            f"what is derived from is {frozen.psnr:.2f} dB from the teacher: its gates or activations are too much of "
+            "it; compare what comes of it with the teacher on images of your own"
+        )
 
 
 def frozen_data(frozen: Frozen | None) -> dict[str, Any] | None:

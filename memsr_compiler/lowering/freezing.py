@@ -49,6 +49,6 @@ def name_way_out(teacher: Teacher) -> str:
         return ""
     more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
     return (
-        f"; or use --approximate, which puts numbers in place of {', '.join(places[:SHOWN])}{more}, and converts what "
-        "is then no longer this network; memsrc shrink takes it as it is"
+        f"; or use convert --approximate, which puts numbers in place of {', '.join(places[:SHOWN])}{more}, and "
+        "converts what is then no longer this network; memsrc shrink takes it as it is"
     )

@@ -13,9 +13,10 @@ from memsr_compiler import ir
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, planned_widths
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying, Schedule
-from memsr_compiler.errors import MemsrError
+from memsr_compiler.errors import MemsrError, UnsupportedModel
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.canonical import Tail, canonical
+from memsr_compiler.lowering.freezing import name_way_out
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
@@ -85,7 +86,8 @@ def inspect(
     try:
         traced = trace(teacher.module, input_range=teacher.input_range)
     except MemsrError as error:
-        return Inspection(False, str(error), _modules(teacher.module))
+        way_out = name_way_out(teacher) if isinstance(error, UnsupportedModel) else ""
+        return Inspection(False, f"{error}{way_out}", _modules(teacher.module))
     inspection = _describe(traced)
     graph = _with_small_kernels(traced.graph, teacher.module)
     del traced

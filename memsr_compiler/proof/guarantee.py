@@ -80,9 +80,9 @@ def state_guarantee(tensors: Sequence[Carried], approximation: Sequence[Replacem
 
 
 def count_replacements(approximation: Sequence[Replacement]) -> str:
-    """'6 gates, 2 gelu'"""
+    """'6 gates, 2 gelu', in the order of the first of each kind."""
     kinds = Counter(r.kind for r in approximation)
-    plural = {kind: "s" if count > 1 and kind.endswith("gate") else "" for kind, count in kinds.items()}
+    plural = {kind: "s" if count > 1 and kind.endswith(("gate", "curve")) else "" for kind, count in kinds.items()}
     return ", ".join(f"{count} {kind}{plural[kind]}" for kind, count in kinds.items())
 
 

@@ -17,6 +17,7 @@ from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.plain.balance import balance_channels
 from memsr_compiler.plain.info import PlainInfo, Takes
 from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.proof.guarantee import count_replacements
 from memsr_compiler.quantities import Amount, count, size_in_bytes
 from memsr_compiler.student.calibration_images import (
     CalibrationImages,
@@ -172,7 +173,7 @@ def shrink(
         for i, (weight, bias) in enumerate(derived.kernels)
         for last in [i == len(derived.kernels) - 1]
     ]
-    raw = PlainNet(stack, _describe(leveled, init, teacher.assumed)).eval()
+    raw = PlainNet(stack, _describe(leveled, init, teacher)).eval()
     net = balance_channels(raw)  # in its teacher's units training wrecks it, and half precision loses more
     net.report = ShrinkReport(
         mode=init,
@@ -380,18 +381,20 @@ def _refit_steps(teacher: LeveledTeacher, widths: Sequence[int], inputs: Sequenc
     return 0 if steps < REFIT_LEAST else min(steps, REFIT_STEPS)
 
 
-def _describe(teacher: LeveledTeacher, mode: Mode, assumed: tuple[str, ...]) -> PlainInfo:
+def _describe(leveled: LeveledTeacher, mode: Mode, teacher: Teacher) -> PlainInfo:
     """Description of a student, for its file."""
+    frozen = teacher.frozen
+    way = f"; derived from it with {count_replacements(frozen.replacements)} replaced" if frozen else ""
     return PlainInfo(
-        scale=teacher.scale,
-        channels=teacher.input.channels,
-        input_range=(teacher.input.low, teacher.input.high),
+        scale=leveled.scale,
+        channels=leveled.input.channels,
+        input_range=(leveled.input.low, leveled.input.high),
         carry=mode,
-        guarantee="a student, narrower than its teacher and not equivalent to it",
-        teacher_sha256=teacher.sha256,
-        receptive_field=sum(kernel // 2 for kernel in teacher.kernels),
-        image_skip=teacher.image_skip.mode if teacher.image_skip else "",
+        guarantee=f"a student, narrower than its teacher and not equivalent to it{way}",
+        teacher_sha256=leveled.sha256,
+        receptive_field=sum(kernel // 2 for kernel in leveled.kernels),
+        image_skip=leveled.image_skip.mode if leveled.image_skip else "",
         tool=f"memsr_compiler {VERSION}",
-        assumed=assumed,
-        levels=() if teacher.whole else tuple(accumulate(level.spans for level in teacher.levels[:-1])),
+        assumed=teacher.assumed,
+        levels=() if leveled.whole else tuple(accumulate(level.spans for level in leveled.levels[:-1])),
     )

@@ -15,3 +15,4 @@ def test_inspect_says_why_not(run: Run, tmp_path: Path) -> None:
     write_teacher(imdn, tmp_path / "imdn.pt")
     status, out, _ = run("inspect", tmp_path / "imdn.pt")
     assert status == 0 and "Not convertible: IMDB1.cca" in out
+    assert "convert --approximate, which puts numbers in place of IMDB1.cca.gate, and" in out and "memsrc shrink" in out

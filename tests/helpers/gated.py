@@ -119,6 +119,35 @@ class Enhanced(nn.Module):
         return x * self.gate(x)
 
 
+class HardPixels(Pixels):
+    """A hard sigmoid of a convolution."""
+
+    def gate(self, x: Tensor) -> Tensor:
+        return F.hardsigmoid(self.conv(x))
+
+
+class Signed(Pixels):
+    """SPAN's: lies around zero (Wan et al. 2024)."""
+
+    def gate(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.conv(x)) - 0.5
+
+
+class Efficient(nn.Module):
+    """ECA's: a convolution along the channels (Wang et al. 2020)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def gate(self, x: Tensor) -> Tensor:
+        y = F.adaptive_avg_pool2d(x, 1).squeeze(-1).transpose(-1, -2)
+        return torch.sigmoid(self.conv(y)).transpose(-1, -2).unsqueeze(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
 class Lattice(nn.Module):
     """LatticeNet's: two branches combined with coefficients from pooled mean and deviation (Luo et al. 2020)."""
 
@@ -136,8 +165,8 @@ class Lattice(nn.Module):
         return x + self.gate(y) * y
 
 
-POOLED = (Squeeze, ChannelAttention, Contrast, Divided, Hard)
-SPATIAL = (Pixels, OneMap, Enhanced)
+POOLED = (Squeeze, ChannelAttention, Contrast, Divided, Hard, Efficient)
+SPATIAL = (Pixels, OneMap, Enhanced, HardPixels, Signed)
 
 
 class Constant(nn.Module):

@@ -44,7 +44,7 @@ def test_the_plain_network_is_the_frozen_one(make: Callable[[], nn.Module], act:
 
 def test_without_being_asked_it_is_refused_and_the_way_out_named() -> None:
     with pytest.raises(
-        UnsupportedModel, match=r"^body\.0\.3: adaptive_avg_pool2d: .*retrain; or use --approximate, which"
+        UnsupportedModel, match=r"^body\.0\.3: adaptive_avg_pool2d: .*retrain; or use convert --approximate, which"
     ):
         compile_to_plain(gated(Squeeze))
     with pytest.raises(UnsupportedModel, match=r"in place of body\.0\.1, body\.0\.3\.gate, body\.1\.1 and 1 more, and"):

@@ -26,10 +26,11 @@ class _Run(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         place = self.at.get(n.name)
-        gate = None if place is None or not place.gate else self._value(n, place.gate)
-        value = super().run_node(n)
-        if place is not None:
-            value = self.meet(place, self.kept[place.source], gate, value)
+        if place is None:
+            value = super().run_node(n)
+        else:
+            source, gate = self._value(n, place.source), self._value(n, place.gate) if place.gate else None
+            value = self.meet(place, source, gate, super().run_node(n))
         if n.name in self.wanted:  # which may be the result of another place
             self.kept[n.name] = value.clone()
         return value
@@ -38,8 +39,10 @@ class _Run(fx.Interpreter):
         """Look at a place; what is returned goes on in place of the result."""
         raise NotImplementedError
 
-    def _value(self, node: fx.Node, name: str) -> object:
-        value: object = self.env[next(read for read in node.all_input_nodes if read.name == name)]
+    def _value(self, node: fx.Node, name: str) -> Any:
+        """What a node reads, as it is now; of another node what it was when it was made."""
+        read = next((read for read in node.all_input_nodes if read.name == name), None)
+        value = self.kept[name] if read is None else self.env[read]
         return value.clone() if isinstance(value, Tensor) else value
 
 

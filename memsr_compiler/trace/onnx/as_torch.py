@@ -32,9 +32,15 @@ _DEEPEST = 32  # modules inside one another: a name with thousands of slashes is
 def load_onnx_module(path: Path, refusal: UnsupportedModel) -> OnnxModule:
     """The network in an ONNX file as a module of torch.  Raises `refusal` where an operator is not known here."""
     network = read_network(path)
-    if any(node.op not in {*OPERATORS, "Constant"} or node.domain not in ("", "ai.onnx") for node in network.nodes):
+    if not all(_is_known(node, network.opset) for node in network.nodes):
         raise refusal
     return OnnxModule(network, refusal).float().eval()
+
+
+def _is_known(node: Node, opset: int) -> bool:
+    """Whether an operator is run here; Softmax was that of all axes from one on, before opset 13."""
+    named = node.op in OPERATORS or node.op == "Constant"
+    return named and node.domain in ("", "ai.onnx") and (node.op != "Softmax" or opset >= 13)
 
 
 class OnnxModule(RefusedModule):
@@ -85,7 +91,7 @@ class _Step(nn.Module):
         held = [getattr(self, f"operand{i}", self.numbers.get(i, value)) for i, value in enumerate(operands)]
         if self.node.op in SIZES and held and all(isinstance(v, list) for v in held if v is not None):
             return SIZES[self.node.op](self.node, *held)
-        single = (v[0] if isinstance(v, list) and self.node.op in _ARITHMETIC else v for v in held)
+        single = (_only(v) if isinstance(v, list) and self.node.op in _ARITHMETIC else v for v in held)
         return OPERATORS[self.node.op](self.node, *single)
 
 
@@ -115,13 +121,49 @@ _OWN = ("channels", "ends", "steps", "node", "numbers", "refusal", "training")
 # -- sizes: lists, also where ONNX has a single number -----------------------------------------------------------------
 
 
-def _pair(function: Callable[[Any, Any], Any]) -> Callable[..., list[Any]]:
+class _Reals(list[Any]):
+    """Numbers computed of sizes that are no whole numbers any more."""
+
+
+def _only(values: list[Any]) -> Any:
+    """The number in a list.  Raises ValueError where it has more."""
+    (value,) = values
+    return value
+
+
+def _pair(function: Callable[[Any, Any], Any], of_reals: Callable[[Any, Any], Any]) -> Callable[..., list[Any]]:
     def each(node: Node, a: list[Any], b: list[Any]) -> list[Any]:
+        reals = isinstance(a, _Reals) or isinstance(b, _Reals)
         length = max(len(a), len(b))
-        a, b = (v * length if len(v) == 1 else v for v in (a, b))
-        return [function(u, v) for u, v in zip(a, b, strict=True)]
+        wide = (list(v) * length if len(v) == 1 else v for v in (a, b))
+        result = [(of_reals if reals else function)(u, v) for u, v in zip(*wide, strict=True)]
+        return _Reals(result) if reals else result
 
     return each
+
+
+def _cast_list(node: Node, values: list[Any]) -> list[Any]:
+    if node.attributes["to"] in FLOATS:
+        return _Reals(values)
+    if isinstance(values, _Reals):
+        raise ValueError("real numbers are rounded")
+    return values
+
+
+def _shape(node: Node, x: Tensor) -> list[Any]:
+    return [x.size(i) for i in range(4)][node.integer("start", 0) : node.attributes.get("end")]
+
+
+def _gather_list(node: Node, data: list[Any], index: list[int]) -> list[Any]:
+    if not isinstance(data, list):
+        raise ValueError("parts of a tensor are gathered")
+    return [data[i] for i in index]
+
+
+def _multiply_list(node: Node, data: list[Any], *_: Operand) -> list[Any]:
+    if not isinstance(data, list):
+        raise ValueError("the numbers of a tensor are multiplied")
+    return [functools.reduce(operator.mul, data)]
 
 
 def _slice_list(node: Node, data: list[Any], *bounds: list[Any]) -> list[Any]:
@@ -139,38 +181,46 @@ def _read_bounds(node: Node, bounds: Sequence[list[int] | None]) -> tuple[list[i
 
 
 SIZES: dict[str, Callable[..., list[Any]]] = {
-    **dict.fromkeys(("Unsqueeze", "Squeeze", "Cast", "Identity", "Floor"), lambda node, x, *_: x),
-    "ReduceProd": lambda node, data: [functools.reduce(operator.mul, data)],
-    "Gather": lambda node, data, index: [data[i] for i in index],
+    **dict.fromkeys(("Unsqueeze", "Squeeze", "Identity"), lambda node, x, *_: x),
+    "Cast": _cast_list,
+    "ReduceProd": _multiply_list,
+    "Gather": _gather_list,
     "Slice": _slice_list,
     "Concat": lambda node, *parts: [entry for part in parts for entry in part],
-    "Add": _pair(lambda a, b: a + b),
-    "Sub": _pair(lambda a, b: a - b),
-    "Mul": _pair(lambda a, b: a * b),
-    "Div": _pair(lambda a, b: a // b),  # where they were made real numbers before, they are rounded down after
+    "Add": _pair(operator.add, operator.add),
+    "Sub": _pair(operator.sub, operator.sub),
+    "Mul": _pair(operator.mul, operator.mul),
+    "Div": _pair(operator.floordiv, operator.truediv),
 }
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip")
+FLOATS = (1, 10, 11)  # types of numbers, as Cast has them: float, half, double
 
 
 # -- tensors -----------------------------------------------------------------------------------------------------------
 
 
-def _pads(node: Node) -> tuple[int, int]:
-    """Padding above and on the left, which is that below and on the right."""
-    top, left, bottom, right = node.integers("pads", [0, 0, 0, 0])
-    if node.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or (top, left) != (bottom, right):
+def _pads(node: Node, axes: int = 2) -> list[int]:
+    """Padding before each axis, which is that behind it.  Raises ValueError where it is not."""
+    pads = node.integers("pads", [0, 0] * axes)
+    before, behind = pads[:axes], pads[axes:]
+    if node.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or before != behind:
         raise ValueError("padding that is not the same on both sides")
-    return top, left
+    return before
 
 
 def _conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    stride, dilation = node.integers("strides", [1, 1]), node.integers("dilations", [1, 1])
-    return F.conv2d(x, weight, bias, stride, _pads(node), dilation, node.integer("group", 1))
+    axes = weight.dim() - 2
+    convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[axes]  # of one axis: ECA, along the channels
+    stride, dilation = node.integers("strides", [1] * axes), node.integers("dilations", [1] * axes)
+    return convolve(x, weight, bias, stride, _pads(node, axes), dilation, node.integer("group", 1))
 
 
 def _conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    stride, more = node.integers("strides", [1, 1]), node.integers("output_padding", [0, 0])
-    return F.conv_transpose2d(x, weight, bias, stride, _pads(node), more, node.integer("group", 1))
+    stride, dilation = node.integers("strides", [1, 1]), node.integers("dilations", [1, 1])
+    if "output_shape" in node.attributes:
+        raise ValueError("padding that follows from a size")
+    more, groups = node.integers("output_padding", [0, 0]), node.integer("group", 1)
+    return F.conv_transpose2d(x, weight, bias, stride, _pads(node), more, groups, dilation)
 
 
 def _pool(node: Node, x: Tensor) -> Tensor:
@@ -179,6 +229,8 @@ def _pool(node: Node, x: Tensor) -> Tensor:
         node.integers("strides", [1, 1]),
         node.integer("ceil_mode", 0),
     )
+    if set(node.integers("dilations", [1])) != {1}:
+        raise ValueError("pixels apart are pooled")
     if node.op == "MaxPool":
         return F.max_pool2d(x, size, stride, _pads(node), ceil_mode=bool(ceil))
     return F.avg_pool2d(x, size, stride, _pads(node), bool(ceil), bool(node.integer("count_include_pad", 0)))
@@ -187,6 +239,8 @@ def _pool(node: Node, x: Tensor) -> Tensor:
 def _reduce(name: str) -> Callable[..., Tensor]:
     def reduce(node: Node, x: Tensor, axes: list[int] | None = None) -> Tensor:
         over = node.integers("axes", [0, 1, 2, 3]) if axes is None else axes
+        if axes is None and node.integer("noop_with_empty_axes", 0):
+            return x
         result: Tensor = getattr(x, name)(tuple(over), keepdim=bool(node.integer("keepdims", 1)))
         return result
 
@@ -201,8 +255,9 @@ def _clip(node: Node, x: Tensor, low: Operand = None, high: Operand = None) -> T
 def _slice(node: Node, x: Tensor, *bounds: list[int]) -> Tensor:
     for start, end, axis, step in zip(*_read_bounds(node, bounds), strict=True):
         last = None if isinstance(end, int) and end >= _MANY else end
-        index = [slice(None)] * (axis % 4) + [slice(start, last, step)]
-        x = x[tuple(index)]
+        part, others = slice(start, last, step), [slice(None)] * (axis if axis >= 0 else -axis - 1)
+        index: tuple[Any, ...] = (*others, part) if axis >= 0 else (..., part, *others)
+        x = x[index]
     return x
 
 
@@ -213,29 +268,42 @@ def _split(node: Node, x: Tensor, sizes: list[int] | None = None) -> tuple[Tenso
 
 
 def _reshape(node: Node, x: Tensor, shape: list[Any]) -> Tensor:
+    if node.integer("allowzero", 0) and 0 in [n for n in shape if isinstance(n, int)]:
+        raise ValueError("a size of zero")
     return x.reshape([x.size(i) if isinstance(n, int) and n == 0 else n for i, n in enumerate(shape)])
 
 
 def _squeeze(node: Node, x: Tensor, axes: list[int] | None = None) -> Tensor:
-    for axis in sorted(axes or node.integers("axes", []), reverse=True):
+    for axis in reversed(_inwards(axes or node.integers("axes", []))):
         x = x.squeeze(axis)
     return x
 
 
 def _unsqueeze(node: Node, x: Tensor, axes: list[int] | None = None) -> Tensor:
-    for axis in sorted(axes or node.integers("axes", [])):
+    for axis in _inwards(axes or node.integers("axes", [])):
         x = x.unsqueeze(axis)
     return x
+
+
+def _inwards(axes: Sequence[int]) -> list[int]:
+    """Axes from the end on that they are counted from.  Raises ValueError for those of both ends, and for none."""
+    if not axes or min(axes) < 0 <= max(axes):
+        raise ValueError("axes counted from both ends, or none")
+    return sorted(axes, key=lambda axis: axis if axis >= 0 else -axis)
 
 
 def _resize(node: Node, x: Tensor, _: Operand = None, scales: Operand = None, sizes: list[Any] | None = None) -> Tensor:
     mode = {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}[node.text("mode", "nearest")]
     where = node.text("coordinate_transformation_mode", "half_pixel")
-    fits = (
-        where == "asymmetric" if mode == "nearest" else where in ("half_pixel", "pytorch_half_pixel", "align_corners")
-    )
-    if not fits or (mode == "bicubic" and node.number("cubic_coeff_a", -0.75) != -0.75):
+    if mode == "nearest":
+        fits = where == "asymmetric" and node.text("nearest_mode", "round_prefer_floor") == "floor"
+    else:
+        fits = where in ("half_pixel", "pytorch_half_pixel", "align_corners")
+    others = ("antialias", "exclude_outside", "axes", "keep_aspect_ratio_policy")
+    if not fits or any(name in node.attributes and node.attributes[name] not in (0, "stretch") for name in others):
         raise ValueError("an enlargement that torch has not")
+    if mode == "bicubic" and node.number("cubic_coeff_a", -0.75) != -0.75:
+        raise ValueError("another bicubic enlargement than that of torch")
     how = {} if mode == "nearest" else {"align_corners": where == "align_corners"}
     if sizes is not None:
         return F.interpolate(x, size=sizes[2:], mode=mode, **how)
@@ -254,6 +322,36 @@ def _gemm(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return F.linear(x, weight if node.integer("transB", 0) else weight.T, bias)
 
 
+def _batch_norm(node: Node, x: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    if node.integer("training_mode", 0):
+        raise ValueError("the mean of the image itself is taken off")
+    return F.batch_norm(x, mean, variance, gain, bias, eps=node.number("epsilon", 1e-5))
+
+
+def _selu(node: Node, x: Tensor) -> Tensor:
+    if {"alpha", "gamma"} & set(node.attributes):
+        raise ValueError("another SELU than that of torch")
+    return F.selu(x)
+
+
+def _flatten(node: Node, x: Tensor) -> Tensor:
+    if node.integer("axis", 1) != 1:
+        raise ValueError("images are flattened together")
+    return x.flatten(1)
+
+
+def _cast(node: Node, x: Tensor) -> Tensor:
+    if node.attributes["to"] not in FLOATS:
+        raise ValueError("values are rounded")
+    return x
+
+
+def _dropout(node: Node, x: Tensor, _: Operand = None, training: list[bool] | None = None) -> Tensor:
+    if training not in (None, [False]):
+        raise ValueError("values are dropped at random")
+    return x
+
+
 def _each(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda node, *operands: function(*operands)
 
@@ -268,10 +366,9 @@ OPERATORS: dict[str, Callable[..., Operand]] = {
     **{f"Reduce{name.title()}": _reduce(f"a{name}") for name in ("max", "min")},
     "Gemm": _gemm,
     "MatMul": _each(torch.matmul),
-    "BatchNormalization": lambda node, x, gain, bias, mean, variance: F.batch_norm(
-        x, mean, variance, gain, bias, eps=node.number("epsilon", 1e-5)
-    ),
-    **{name: _each(getattr(F, name.lower())) for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Mish", "Selu")},
+    "BatchNormalization": _batch_norm,
+    **{name: _each(getattr(F, name.lower())) for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Mish")},
+    "Selu": _selu,
     "LeakyRelu": lambda node, x: F.leaky_relu(x, node.number("alpha", 0.01)),
     "PRelu": lambda node, x, slope: F.prelu(x, slope.reshape(-1)),
     "Elu": lambda node, x: F.elu(x, node.number("alpha", 1.0)),
@@ -293,19 +390,21 @@ OPERATORS: dict[str, Callable[..., Operand]] = {
     "Div": _each(lambda a, b: a / b),
     "Max": _each(torch.maximum),
     "Min": _each(torch.minimum),
-    **dict.fromkeys(("Identity", "Dropout", "Cast"), lambda node, x, *_: x),
+    "Identity": _each(lambda x: x),
+    "Dropout": _dropout,
+    "Cast": _cast,
     "Concat": lambda node, *parts: torch.cat(parts, node.integer("axis", 1)),
     "Split": _split,
     "Slice": _slice,
     "Reshape": _reshape,
-    "Flatten": lambda node, x: x.flatten(node.integer("axis", 1)),
+    "Flatten": _flatten,
     "Transpose": lambda node, x: x.permute(node.integers("perm", [])),
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Expand": lambda node, x, shape: x.expand([-1 if isinstance(n, int) and n == 1 else n for n in shape]),
-    "Shape": lambda node, x: [x.size(i) for i in range(4)],
-    "Gather": lambda node, data, index: SIZES["Gather"](node, data, index),
-    "ReduceProd": lambda node, data: SIZES["ReduceProd"](node, data),
+    "Shape": _shape,
+    "Gather": _gather_list,
+    "ReduceProd": _multiply_list,
     "Resize": _resize,
     "DepthToSpace": _depth_to_space,
 }

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.gated import POOLED, SPATIAL, Bend, Constant, Lattice, Squeeze, gated, images
+from helpers.gated import POOLED, SPATIAL, Bend, Constant, Lattice, Pixels, Squeeze, gated, images
 from torch import Tensor, nn
 
 from memsr_compiler.errors import CertificateError, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.trace.approximate import freeze as freezing
 from memsr_compiler.trace.approximate.freeze import Frozen, find_places, freeze, psnr_between, rebuild
 from memsr_compiler.trace.trace import trace
 
@@ -140,6 +141,69 @@ def test_a_gate_and_an_activation_and_what_each_costs() -> None:
 
 def pick(frozen: Frozen, i: int) -> tuple[Replacement, float]:
     return frozen.replacements[i], frozen.costs[i]
+
+
+class Chain(nn.Module):
+    """A gate of a gated value, then an activation, both times changing in place what goes by another name too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Squeeze(), Pixels()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + 0
+        x.mul_(self.first.gate(x))
+        x.mul_(self.second.gate(x))
+        F.silu(x, inplace=True)
+        return x
+
+
+def test_a_replacement_of_what_was_replaced_is_of_what_stands_there_now() -> None:
+    network = gated(Chain, blocks=1)
+    frozen = freeze(network, images())
+    names = ["body.0.3.gate", "body.0.3.gate:2", "body.0.3.silu"]
+    assert [r.name for r in frozen.replacements] == names
+    network.blocks[0][3] = nn.Sequential(*(Bend(r.evaluate) for r in frozen.replacements))
+    require_same(frozen, network)
+
+
+class Assigns(nn.Module):
+    """A mean shift that is made anew at every call (SPAN)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.gate = torch.full((1, 8, 1, 1), 0.25), Squeeze()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean = self.mean.type_as(x)
+        result: Tensor = self.gate(x - self.mean)
+        return result
+
+
+def test_code_that_assigns_attributes_is_followed() -> None:
+    network = gated(Assigns)
+    frozen = freeze(network, images())
+    assert [r.kind for r in frozen.replacements] == ["gate", "gate"]
+    for block, r in zip(network.blocks, frozen.replacements, strict=True):
+        block[3] = Constant(column(r.scale), column(r.scale) * -0.25)
+    require_same(frozen, network)
+
+
+def test_what_is_random_is_no_gate() -> None:
+    network = gated(lambda: Bend(lambda x: x * torch.sigmoid(torch.rand_like(x[:, :, :1, :1]))))
+    with pytest.raises(UnsupportedModel, match="gives another output every time; let it draw no random numbers"):
+        freeze(network, images())
+
+
+def test_single_costs_are_of_few_images_where_there_are_many_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = gated(Squeeze)
+    all_of_them = freeze(network, images())
+    pixels = [x[0, 0].numel() for x in images()]
+    weights = sum(p.numel() for p in network.parameters())
+    monkeypatch.setattr(freezing, "ONE_BY_ONE", 2 * weights * (pixels[0] + pixels[1]))
+    few = freeze(network, images())
+    assert (few.images, few.cost_images) == (3, 2) and (all_of_them.images, all_of_them.cost_images) == (3, 3)
+    assert few.psnr == all_of_them.psnr and few.costs != all_of_them.costs
 
 
 def test_a_network_is_rebuilt_from_its_numbers() -> None:

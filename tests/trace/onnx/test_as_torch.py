@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from helpers.gated import POOLED, SPATIAL, Bend, Enhanced, Lattice, Squeeze, gated, images
+from helpers.onnx_files import model, node, saved, whole
 from torch import Tensor, nn
 
 from memsr_compiler import read_teacher
@@ -105,3 +106,91 @@ def test_names_that_are_no_paths(tmp_path: Path) -> None:
     x = images(1)[0].float()
     with torch.no_grad():
         torch.testing.assert_close(read_teacher(path, probe=False).module(x), gated(Squeeze)(x), rtol=0, atol=1e-5)
+
+
+WEIGHTS = {
+    "w": whole(4, 3, 3, 3) / 8,
+    "per_channel": np.arange(4, dtype=np.int64),
+    **{name: np.array(value, np.int64) for name, value in {
+        "all": [2, 3], "two": 2, "three": 3, "minus3": [-3], "minus2": [-2], "minus1": [-1], "m2m1": [-2, -1],
+        "zero": [0], "one": [1], "shape": [0, 4, 1, 1], "flat": [0, -1],
+    }.items()},
+    **{name: np.array(value, np.float32) for name, value in {
+        "half": 0.5, "real": 1.0, "mean": [0.5] * 4, "gain": [1.0] * 4, "twice": [1, 1, 2, 2], "none": [],
+    }.items()},
+}  # fmt: skip
+
+
+def gate_file(folder: Path, *nodes: onnx.NodeProto, opset: int = 17) -> Path:
+    """A convolution times a gate `g`, which these nodes make of the convolution's result c."""
+    taken = {name for n in nodes for name in n.input}
+    weights = {name: array for name, array in WEIGHTS.items() if name in taken | {"w"}}
+    whole_network = [node("Conv", "x w", "c", pads=[1, 1, 1, 1]), *nodes, node("Mul", "c g", "y")]
+    return saved(model(whole_network, weights, opset=opset), folder)
+
+
+MEAN, SIGMOID = node("GlobalAveragePool", "c", "p"), node("Sigmoid", "q", "g")
+SIDES = (node("Shape", "c", "h", start=2, end=3), node("Shape", "c", "w_", start=3))
+READ = {
+    "sum over the number of pixels, by sizes": (
+        *SIDES, node("Mul", "h w_", "n"), node("Cast", "n", "r", to=1),
+        node("ReduceSum", "c all", "s"), node("Div", "s r", "q"), SIGMOID,
+    ),
+    "height over width": (
+        *SIDES, node("Cast", "h", "hr", to=1), node("Cast", "w_", "wr", to=1), node("Div", "hr wr", "q1"),
+        MEAN, node("Mul", "p q1", "q"), SIGMOID,
+    ),
+    "channels counted from the end": (
+        MEAN, node("Slice", "p zero one minus3", "q"), SIGMOID,
+    ),
+    "axes from the end put in and taken out": (
+        MEAN, node("Squeeze", "p m2m1", "f"), node("Unsqueeze", "f m2m1", "q"), SIGMOID,
+    ),
+    "a batch norm": (MEAN, node("BatchNormalization", "p gain mean mean gain", "q"), SIGMOID),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("nodes", READ.values(), ids=READ)
+def test_attributes_mean_what_onnx_runtime_takes_them_for(nodes: tuple[onnx.NodeProto, ...], tmp_path: Path) -> None:
+    path = gate_file(tmp_path, *nodes)
+    module = read_teacher(path, probe=False).module
+    session = ort.InferenceSession(path)
+    for height, width in ((8, 12), (9, 5)):
+        x = whole(1, 3, height, width)
+        with torch.no_grad():
+            result = module(torch.from_numpy(x))
+        np.testing.assert_allclose(result, session.run(None, {"x": x})[0], rtol=0, atol=1e-5)
+
+
+REFUSED = {
+    "a number for each channel, made of whole ones": (
+        node("Cast", "per_channel", "r", to=1), MEAN, node("Add", "p r", "q"), SIGMOID,
+    ),
+    "rounded": (MEAN, node("Cast", "p", "i", to=7), node("Cast", "i", "q", to=1), SIGMOID),
+    "another SELU": (MEAN, node("Selu", "p", "q", alpha=1.0), SIGMOID),
+    "the nearest pixel, rounded": (
+        node("AveragePool", "c", "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Resize", "p none twice", "q", mode="nearest", coordinate_transformation_mode="asymmetric"), SIGMOID,
+    ),
+    "pixels apart": (
+        node("MaxPool", "c", "q", kernel_shape=[3, 3], dilations=[2, 2], pads=[2, 2, 2, 2]), SIGMOID,
+    ),
+    "gathered": (MEAN, node("Gather", "p zero", "q", axis=0), SIGMOID),
+    "multiplied together": (node("ReduceProd", "c", "q", axes=[2, 3]), SIGMOID),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("nodes", REFUSED.values(), ids=REFUSED)
+def test_what_would_be_misread_is_refused(nodes: tuple[onnx.NodeProto, ...], tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel):
+        read_teacher(gate_file(tmp_path, *nodes), probe=False)
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+def test_softmax_of_old_files_is_refused(opset: int, tmp_path: Path) -> None:
+    path = gate_file(tmp_path, MEAN, node("Softmax", "p", "g", axis=1), opset=opset)
+    if opset == 11:  # where it is over all axes from that one on
+        with pytest.raises(UnsupportedModel):
+            read_teacher(path, probe=False)
+    else:
+        assert isinstance(read_teacher(path, probe=False).module, OnnxModule)
