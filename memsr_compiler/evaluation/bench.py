@@ -133,6 +133,8 @@ def benchmark(
         contenders = [_Contender(entry, _shape(entry.model, size, factor)) for entry in entries]
         tests = () if images is None else _read(images, factor)
         for c in contenders:
+            if isinstance(c.entry.model.network, TorchNetwork):
+                c.entry.model.network.require_memory((1, *c.shape))
             if c.entry.model.network.fixed != (None, None):
                 c.entry.model.network(c.image())  # raises where an image of this size cannot be put together
         memories, scores = [], []
