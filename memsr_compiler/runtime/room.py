@@ -1,7 +1,7 @@
 """Memory that a run of a module takes, counted before it runs, and how much of it there is.
 
-The module is run on tensors without values (torch's device "meta"): every result that is alive counts, from when it is
-made to when nothing holds it any more.  What an operation takes inside is not seen, so it is the least that a run takes.
+The module is run on tensors without values (torch's device "meta"): every result that is alive counts, from when it
+is made to when nothing holds it any more.  What an operation takes inside is not seen, so a run takes at least that.
 """
 
 from __future__ import annotations
