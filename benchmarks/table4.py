@@ -154,7 +154,7 @@ def memory(scale: int, students: Sequence[Row]) -> None:
         theory = least_memory(net, (1, *row.shape(scale)))
         assert theory is not None, "these networks look at no values"
         with tempfile.TemporaryDirectory() as folder:
-            file = write(net, Path(folder))
+            file = write(net, Path(folder), row.colours)
             try:
                 peak = peak_memory(file, row.shape(scale), threads=1)
             except MemsrError as error:
@@ -166,10 +166,10 @@ def memory(scale: int, students: Sequence[Row]) -> None:
         print(f"{row.name:32} {least}{peak.bytes / 2**20:8,.1f} MiB {theory / 2**20:8,.1f} MiB  {engine}", flush=True)
 
 
-def write(net: nn.Module, folder: Path) -> NetworkFile:
+def write(net: nn.Module, folder: Path, colours: int) -> NetworkFile:
     """Write a network so that it can be measured in a process of its own."""
     if not isinstance(net, SwinIR):
-        write_onnx(net, folder / "net.onnx")
+        write_onnx(net, folder / "net.onnx", colours)
         return NetworkFile(folder / "net.onnx")
     state = net.state_dict()
     attach_remarks(state, "swinir", {}, (0.0, 1.0))
@@ -177,18 +177,17 @@ def write(net: nn.Module, folder: Path) -> NetworkFile:
     return NetworkFile(folder / "net.pt", probe=False)
 
 
-def write_onnx(net: nn.Module, path: Path) -> None:
+def write_onnx(net: nn.Module, path: Path, colours: int = 3) -> None:
     """Write a network as ONNX: plain ones by our exporter, the others by torch's."""
     if isinstance(net, PlainNet):
         export_onnx(net, path)
         return
     free = {2: "height", 3: "width"}
-    first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this exporter is the older one, and says so; the newer needs onnxscript
         torch.onnx.export(
             net,
-            (torch.rand(1, first.in_channels, 32, 32),),
+            (torch.rand(1, colours, 32, 32),),
             str(path),
             input_names=["image"],
             output_names=["upscaled"],

@@ -27,16 +27,16 @@ _MEMINFO = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
 
 
-class _Ledger(TorchDispatchMode):
+class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all results that are alive, and the most that there were.
 
     outside   tensors that are there before the run
     """
 
     def __init__(self, outside: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
-        self._alive: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._alive: Any = WeakIdKeyDictionary()
         for tensor in outside:
             self._alive[tensor.untyped_storage()] = 0
 

@@ -35,8 +35,8 @@ class Coefficients(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The mean of what either statistic gives."""
         mean = x.mean((2, 3), keepdim=True)
-        # As torch.std, which divides by one pixel less than there are; of a single pixel it is 0, and not no number.
-        others = torch.sym_max(x.shape[2] * x.shape[3] - 1, 1)  # type: ignore[no-untyped-call]
+        pixels = x.shape[2] * x.shape[3]
+        others = pixels - 1 + (pixels == 1)  # as torch.std divides; of a single pixel the deviation is 0, no NaN
         deviation = torch.linalg.vector_norm(x - mean, dim=(2, 3), keepdim=True) / others**0.5
         result: Tensor = (self.conv_mean(mean) + self.conv_std(deviation)) / 2
         return result

@@ -181,14 +181,16 @@ def to_planes(x: Tensor) -> Tensor:
 
 def cut_windows(x: Tensor, window: int) -> Tensor:
     """Windows of an image, row by row: (N, H, W, C) -> (N * windows, window^2, C)."""
-    cells = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))
-    return cells.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+    images, height, width, channels = x.shape
+    cells = x.reshape(images, height // window, window, width // window, window, channels)
+    return cells.transpose(2, 3).reshape(-1, window**2, channels)
 
 
 def join_windows(windows: Tensor, window: int, height: int, width: int) -> Tensor:
     """The image of these windows: (N * windows, window^2, C) -> (N, height, width, C)."""
-    cells = windows.unflatten(1, (window, window)).unflatten(0, (-1, height // window, width // window))
-    return cells.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    channels = windows.shape[2]
+    cells = windows.reshape(-1, height // window, width // window, window, window, channels)
+    return cells.transpose(2, 3).reshape(-1, height, width, channels)
 
 
 def number_pairs(window: int, device: torch.device | None = None) -> Tensor:
