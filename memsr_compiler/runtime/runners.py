@@ -173,7 +173,7 @@ class TorchNetwork:
         self.arithmetic = name_arithmetic("float32", "torch", provider)
         self._device = _device(provider)
         self._threads = threads
-        self._module = module.float().to(self._device).eval()
+        self.module = module.float().to(self._device).eval()
         self._fits = 0  # pixels of the largest image for which memory was enough
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -195,12 +195,12 @@ class TorchNetwork:
         """Raise InvalidInput where an image (N, C, H, W) takes more memory than there is."""
         pixels = shape[-2] * shape[-1]
         if pixels > self._fits:
-            require_memory(self._module, shape, self._device)
+            require_memory(self.module, shape, self._device)
             self._fits = pixels
 
     def _run(self, x: Tensor) -> Tensor:
         with torch.no_grad(), some_threads(self._threads):
-            result: Tensor = self._module(x)
+            result: Tensor = self.module(x)
         return result
 
 
