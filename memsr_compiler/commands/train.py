@@ -88,7 +88,8 @@ def _write(network: nn.Module, input_range: tuple[float, float], options: TrainO
         export_onnx(network, out / "network.onnx")
         return [out / "network.safetensors", out / "network.onnx"]
     state = network.state_dict()
-    attach_remarks(state, family_of(options.arch), _arguments(options), input_range)
+    said = {"scale": options.scale, **_arguments(options)}
+    attach_remarks(state, family_of(options.arch), said, input_range)
     with atomic_write(out / "network.pt") as file:
         torch.save(state, file)
     try:

@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from memsr_compiler.analysis.cost import Cost
+from memsr_compiler.analysis.counted_run import count_multiply_adds
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import (
     SSIM_WINDOW,
@@ -53,6 +55,7 @@ class Measured:
     score        PSNR-Y and SSIM, averages; None without images
     note         words on the sizes that its file fixes; "" where there is nothing to say
     assumed      what the file does not say, see `Teacher`
+    counted      multiply-adds of a run, where there is no cost and the network is a module; attention's count too
     """
 
     path: Path | None
@@ -69,6 +72,7 @@ class Measured:
     arithmetic: str = ""
     note: str = ""
     assumed: tuple[str, ...] = ()
+    counted: int | None = None
 
     @property
     def median(self) -> float:
@@ -85,7 +89,7 @@ class Measured:
     def macs(self) -> int | None:
         """Multiply-adds that the image takes."""
         width, height = self.size
-        return None if self.cost is None else self.cost.macs_per_pixel * width * height
+        return self.counted if self.cost is None else self.cost.macs_per_pixel * width * height
 
     @property
     def feature_maps(self) -> int | None:
@@ -133,6 +137,8 @@ def benchmark(
         contenders = [_Contender(entry, _shape(entry.model, size, factor)) for entry in entries]
         tests = () if images is None else _read(images, factor)
         for c in contenders:
+            if isinstance(c.entry.model.network, TorchNetwork):
+                c.entry.model.network.require_memory((1, *c.shape))
             if c.entry.model.network.fixed != (None, None):
                 c.entry.model.network(c.image())  # raises where an image of this size cannot be put together
         memories, scores = [], []
@@ -213,6 +219,10 @@ def _conclude(
 ) -> Measured:
     parameters, cost = c.entry.count()
     network = c.entry.model.network
+    counted = None
+    if cost is None and isinstance(network, TorchNetwork):
+        with suppress(Exception):  # of a network that looks at values, say
+            counted = count_multiply_adds(network.module, (1, *c.shape))
     return Measured(
         path=c.entry.path,
         name=c.entry.model.name,
@@ -228,6 +238,7 @@ def _conclude(
         arithmetic=network.arithmetic,
         note=network.note,
         assumed=c.entry.model.assumed,
+        counted=counted,
     )
 
 

@@ -25,7 +25,7 @@ import torch
 from memsr_compiler.errors import MemsrError
 from memsr_compiler.locks import temporary_folder
 from memsr_compiler.runtime.open import NetworkFile, open_runner
-from memsr_compiler.runtime.runners import Provider, Runner
+from memsr_compiler.runtime.runners import Provider, Runner, TorchNetwork
 
 TINY = 32  # pixels a side, of the image that goes through first
 RESULT = "memory.json"
@@ -88,6 +88,8 @@ def measure_run(network: Runner, shape: tuple[int, int, int], *, provider: Provi
     image = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(0), dtype=network.precision)
     if network.fixed == (None, None):  # of one size, a first image would take all that the second does
         network(torch.zeros(1, channels, TINY, TINY, dtype=network.precision))
+    if isinstance(network, TorchNetwork):
+        network.require_memory(tuple(image.shape))  # now, as that takes memory itself
     if provider != "cpu":
         return _measure_on_gpu(network, image)
     exact = _forget_highest()

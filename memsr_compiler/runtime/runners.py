@@ -22,6 +22,7 @@ from memsr_compiler.plain.seal import is_unsealed, require_sealed_file
 from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
 from memsr_compiler.runtime.ort import Provider as Provider
 from memsr_compiler.runtime.ort import onnxruntime, start_session
+from memsr_compiler.runtime.room import require_memory
 from memsr_compiler.torch_helpers import some_threads
 from memsr_compiler.trace.onnx.sizes import free_sizes, what_needs_sizes
 
@@ -153,7 +154,8 @@ class _Binding:
 class TorchNetwork:
     """A module as the same function, in float32; the module is moved to the device where it runs.
 
-    Raises InvalidInput if the device is not to be had.  Torch has no TensorRT.
+    Raises InvalidInput if the device is not to be had, and for an image for which memory is not enough.  Torch has no
+    TensorRT.
     """
 
     def __init__(self, module: nn.Module, *, threads: int | None = None, provider: Provider = "cpu") -> None:
@@ -171,12 +173,15 @@ class TorchNetwork:
         self.arithmetic = name_arithmetic("float32", "torch", provider)
         self._device = _device(provider)
         self._threads = threads
-        self._module = module.float().to(self._device).eval()
+        self.module = module.float().to(self._device).eval()
+        self._fits = 0  # pixels of the largest image for which memory was enough
 
     def __call__(self, x: Tensor) -> Tensor:
+        self.require_memory(tuple(x.shape))
         return self._run(x.to(self._device, self.precision)).cpu().to(x.dtype)
 
     def prepare(self, x: Tensor) -> Callable[[], object]:
+        self.require_memory(tuple(x.shape))
         image = x.to(self._device, self.precision)
 
         def once() -> None:
@@ -186,9 +191,16 @@ class TorchNetwork:
 
         return once
 
+    def require_memory(self, shape: tuple[int, ...]) -> None:
+        """Raise InvalidInput where an image (N, C, H, W) takes more memory than there is."""
+        pixels = shape[-2] * shape[-1]
+        if pixels > self._fits:
+            require_memory(self.module, shape, self._device)
+            self._fits = pixels
+
     def _run(self, x: Tensor) -> Tensor:
         with torch.no_grad(), some_threads(self._threads):
-            result: Tensor = self._module(x)
+            result: Tensor = self.module(x)
         return result
 
 

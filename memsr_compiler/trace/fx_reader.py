@@ -15,7 +15,7 @@ from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.torch_ops import activation, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.shape import SAME
-from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
+from memsr_compiler.trace.torch_ops.unsupported import ATTENTION, IMPOSSIBLE, MATRIX_PRODUCTS
 from memsr_compiler.trace.views import DependsOnSize, Size, Unreadable, View
 
 VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
@@ -58,20 +58,41 @@ def refuse_impossible(graph: fx.Graph, images: frozenset[str]) -> None:
     images   names of the inputs that are images
     Raises UnsupportedModel.
     """
+    refuse_attention(graph, images)
+    for node in _on_the_way(graph, images):
+        name = word_of(node)
+        if name in IMPOSSIBLE and name not in WORDS:
+            _refuse(node, *IMPOSSIBLE[name])
+
+
+def refuse_attention(graph: fx.Graph, images: frozenset[str]) -> None:
+    """Refuse products of two feature maps as matrices, before the norms and the like around them.
+
+    These could be retrained as something else, and attention between pixels would still be in the way.
+    Raises UnsupportedModel.
+    """
+    pixels = _on_the_way(graph, images)
+    for node in pixels:
+        features = [n for n in node.all_input_nodes if n in pixels or n.name in images]
+        if word_of(node) in MATRIX_PRODUCTS and len(features) > 1:
+            _refuse(node, *ATTENTION)
+
+
+def _on_the_way(graph: fx.Graph, images: frozenset[str]) -> dict[fx.Node, None]:
+    """The nodes on the way from the image to the result that depend on pixels, not on its shape alone, in order."""
     needed: set[fx.Node] = set()
     for node in reversed(graph.nodes):
         if node.op == "output" or node in needed:
             needed.update(node.all_input_nodes)
-    pixels: set[fx.Node] = set()  # what depends on the values of the image, not on its shape alone
+    pixels: set[fx.Node] = set()
     for node in graph.nodes:
-        name = word_of(node)
-        if node.name in images:
+        if node.name in images or (word_of(node) not in _SHAPES and not pixels.isdisjoint(node.all_input_nodes)):
             pixels.add(node)
-        elif name not in _SHAPES and not pixels.isdisjoint(node.all_input_nodes):
-            pixels.add(node)
-            if node in needed and name in IMPOSSIBLE and name not in WORDS:
-                reason, way_out = IMPOSSIBLE[name]
-                raise UnsupportedModel(f"{_module_of(node)[0] or 'the network'}: {name}: {reason}; {way_out}")
+    return {node: None for node in graph.nodes if node in pixels and node in needed and node.name not in images}
+
+
+def _refuse(node: fx.Node, reason: str, way_out: str) -> NoReturn:
+    raise UnsupportedModel(f"{_module_of(node)[0] or 'the network'}: {word_of(node)}: {reason}; {way_out}")
 
 
 class Reader:

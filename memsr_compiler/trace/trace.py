@@ -19,7 +19,7 @@ from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_impossible
+from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
 
@@ -144,10 +144,12 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
         result = read(module, builder, constant)
     else:
         module = trace_symbolically(model)
+        images = frozenset(n.name for n in module.graph.nodes if n.op == "placeholder")
+        refuse_attention(module.graph, images)
         try:
             result = read(module, builder)
         except Unreadable:
-            refuse_impossible(module.graph, frozenset(n.name for n in module.graph.nodes if n.op == "placeholder"))
+            refuse_impossible(module.graph, images)
             raise
     if not isinstance(result, Resized):
         return Traced(builder.graph(result), reader)

@@ -14,7 +14,9 @@ from helpers.training import forget_accelerator, write_photographs
 
 from memsr_compiler import load_plain
 from memsr_compiler.teachers.families.imdn import IMDN
+from memsr_compiler.teachers.families.latticenet import LatticeNet
 from memsr_compiler.teachers.families.rfdn import RFDN
+from memsr_compiler.teachers.families.swinir import SwinIR
 
 GATES = ("IMDB1.cca.gate", "IMDB2.cca.gate")
 
@@ -102,6 +104,44 @@ def test_rfdn_whose_attention_needs_fifteen_pixels(run: Run, photographs: Path, 
     assert status == 0, err
     assert "B1.esa.gate" in out and "spatial gate" in out
     assert run("verify", rfdn, "--no-probe", plain)[0] == 4
+
+
+@pytest.fixture
+def lattice(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = LatticeNet(scale=2, blocks=1, channels=8, narrow=6, hidden=4)
+    return write_teacher(network, tmp_path / "lattice.pt", (0.0, 255.0))
+
+
+def test_latticenet_is_taken_with_its_coefficients_frozen(
+    run: Run, lattice: Path, photographs: Path, tmp_path: Path
+) -> None:
+    message = must_refuse(run, tmp_path, ("convert", lattice), "body_unit1.fea_ca1: mean: ", "--approximate")
+    assert "body_unit1.gate, body_unit1.gate:2" in message
+    options = ("--calibration", photographs, "--samples", "4", "--refit", "0", "--width", "8")
+    status, out, err = run("shrink", lattice, *options, "--out", tmp_path / "student.safetensors")
+    assert status == 0, err
+    assert all(f"body_unit1.gate{number}" in out for number in ("", ":2", ":3", ":4"))
+    assert load_plain(tmp_path / "student.safetensors", require_certificate=False).info.scale == 2
+    status, out, err = run(
+        "convert", lattice, "--approximate", "--calibration", photographs, "--out", tmp_path / "plain.onnx"
+    )
+    assert status == 0 and "an approximation: the teacher with 4 gates replaced" in out, err
+
+
+def test_swinir_has_no_gate_that_could_be_frozen(run: Run, photographs: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = SwinIR(scale=2, blocks=1, layers=2, channels=12, heads=2, window=4)
+    swinir = write_teacher(small, tmp_path / "swinir.pt")
+    reason = "layers.0.residual_group.blocks.0.attn: matmul: it is a product of two feature maps, as in attention"
+    calibration = ("--calibration", photographs)
+    for command in (
+        ("shrink", swinir, "--width", "8", *calibration),
+        ("convert", swinir, "--approximate", *calibration),
+    ):
+        must_refuse(run, tmp_path, command, reason, "remove attention and retrain")
+    status, out, _ = run("inspect", swinir)
+    assert status == 0 and f"Not convertible: {reason}" in out
 
 
 @pytest.mark.parametrize("options", [("--labels", "both"), ("--labels", "photographs", "--lambda", "0.3")])

@@ -13,6 +13,7 @@ from helpers.training import forget_accelerator, write_photographs
 
 from memsr_compiler.images.files import write_image
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.teachers.load import read_teacher
 
 pytest.importorskip("accelerate", reason="needs memsr_compiler[train]")
 
@@ -86,6 +87,9 @@ def test_a_network_of_ones_own_code_is_trained(
         (["--arch", "plain-s"], {"network.safetensors", "network.onnx"}),
         (["--arch", "plain", "--layers", "3", "--width", "8"], {"network.safetensors", "network.onnx"}),
         (["--arch", "rfdn", "--arch-args", "channels=16,blocks=1"], {"network.pt"}),
+        (["--arch", "srcnn", "--channels", "8", "--arch-args", "narrow=4,colours=3"], {"network.pt"}),
+        (["--arch", "latticenet", "--blocks", "1", "--channels", "8", "--arch-args", "narrow=6"], {"network.pt"}),
+        (["--arch", "swinir", "--blocks", "1", "--channels", "12", "--arch-args", "layers=2"], {"network.pt"}),
     ],
 )
 def test_networks_are_trained(run: Run, photographs: Path, tmp_path: Path, arch: list[str], written: set[str]) -> None:
@@ -97,6 +101,9 @@ def test_networks_are_trained(run: Run, photographs: Path, tmp_path: Path, arch:
     assert {Path(name).name for name in json.loads(out)["written"]} == written
     assert json.loads(out)["arithmetic"] == "float32, by torch on the CPU"
     assert all((tmp_path / "run" / name).exists() for name in written)
+    if "network.pt" in written:
+        trained = read_teacher(tmp_path / "run" / "network.pt")
+        assert (trained.scale, trained.assumed) == (2, ())
 
 
 def test_images_too_small_for_patch_or_score_are_named_and_spoil_no_run(

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from memsr_compiler import benchmark, compile_to_plain, export_onnx, save_plain
+from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation import memory as footprint
 from memsr_compiler.evaluation.bench import time_in_turns
@@ -33,6 +34,7 @@ from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.imdn import IMDN
 from memsr_compiler.teachers.families.vdsr import VDSR
 from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.trace.trace import trace
 
 MIB = 2**20
 
@@ -165,10 +167,33 @@ def test_networks_on_enlarged_images_get_them_enlarged(models: Path) -> None:
     assert vdsr.score is None and vdsr.cost and vdsr.macs == vdsr.cost.macs_per_pixel * 32 * 24
 
 
-def test_what_cannot_be_counted_is_measured_all_the_same(models: Path) -> None:
+def test_what_has_no_graph_is_counted_by_a_run(models: Path) -> None:
     (found,) = benchmark([models / "attention.pt"], size=(16, 12), repeats=1, threads=1, images=None)
+    network = IMDN(scale=2, blocks=1, channels=16)
+    assert found.cost is None and found.feature_maps is None
+    assert found.parameters == sum(p.numel() for p in network.parameters())
+    without = cost_of_graph(trace(IMDN(scale=2, blocks=1, channels=16, attention=False).eval()).graph)
+    gate = sum(p.numel() for name, p in network.named_parameters() if "cca" in name and name.endswith("weight"))
+    assert found.macs == without.macs_per_pixel * 16 * 12 + gate
+    assert found.median > 0
+
+
+class Decides(nn.Module):
+    """Looks at values, so that it has neither graph nor count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = nn.functional.pixel_shuffle(self.conv(x), 2)
+        return -y if float(y.mean()) > 1e6 else y
+
+
+def test_what_cannot_be_counted_is_measured_all_the_same() -> None:
+    (found,) = benchmark([Decides()], size=(16, 12), repeats=1, threads=1, images=None)
     assert found.cost is None and found.macs is None and found.feature_maps is None
-    assert found.parameters == sum(p.numel() for p in IMDN(scale=2, blocks=1, channels=16).parameters())
+    assert found.parameters == 12 * 27 + 12
     assert found.median > 0
 
 

@@ -6,6 +6,7 @@ Written from the descriptions of the networks, with nothing of the families' cod
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -412,3 +413,180 @@ class PlainEtds(nn.Module):
             y = torch.relu(layer(y))
         y = torch.relu(self.conv_clip(torch.relu(self.conv_last(y))))
         return F.pixel_shuffle(y[:, :-1] if self.scale == 3 else y, self.scale)
+
+
+# -- SRCNN, LatticeNet, SwinIR --------------------------------------------------------------------------------------
+
+
+class NamedSrcnn(nn.Module):
+    """SRCNN 9-1-5 with a name for each part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 6, 9, 1, 4), nn.ReLU(True))
+        self.map = nn.Sequential(nn.Conv2d(6, 4, 1), nn.ReLU(True))
+        self.reconstruction = nn.Conv2d(4, 1, 5, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.reconstruction(self.map(self.features(x)))
+        return result
+
+
+class LatticeGate(nn.Module):
+    """LatticeNet's combination coefficients."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        for part in ("conv_mean", "conv_std"):
+            layers = (conv(width, 2, 1), nn.ReLU(inplace=True), conv(2, width, 1), nn.Sigmoid())
+            self.add_module(part, nn.Sequential(*layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c = x.shape[:2]
+        mean, deviation = F.adaptive_avg_pool2d(x, 1), x.view(n, c, -1).std(dim=2).view(n, c, 1, 1)
+        both: Tensor = self.get_submodule("conv_mean")(mean) + self.get_submodule("conv_std")(deviation)
+        return both / 2.0
+
+
+class LatticePair(nn.Module):
+    """LatticeNet's block."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        for i in (0, 1):
+            widths = (width, inner, inner, width)
+            layers = [m for a, b in pairwise(widths) for m in (conv(a, b), nn.LeakyReLU(0.05))]
+            self.add_module(f"conv_block{i}", nn.Sequential(*layers))
+        for name in ("fea_ca1", "x_ca1", "fea_ca2", "x_ca2"):
+            self.add_module(name, LatticeGate(width))
+        self.compress = conv(2 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = dict(self.named_children())
+        short = parts["conv_block0"](x)
+        p, q = x + parts["fea_ca1"](short) * short, short + parts["x_ca1"](x) * x
+        long = parts["conv_block1"](p)
+        p, q = long + parts["fea_ca2"](q) * q, q + parts["x_ca2"](long) * long
+        result: Tensor = self.compress(torch.cat((p, q), 1))
+        return result
+
+
+class Lattice(nn.Module):
+    """LatticeNet with four blocks."""
+
+    def __init__(self, scale: int, *, width: int = 8, inner: int = 6) -> None:
+        super().__init__()
+        self.sub_mean, self.add_mean = conv(3, 3, 1), conv(3, 3, 1)
+        for shift, sign in ((self.sub_mean, -1), (self.add_mean, 1)):
+            assert shift.bias is not None
+            shift.weight.data = torch.eye(3)[:, :, None, None]
+            shift.bias.data = sign * 255 * torch.tensor([0.4488, 0.4371, 0.4040])
+            shift.requires_grad_(False)
+        self.conv1, self.conv2 = conv(3, width), conv(width, width)
+        self.body_unit1, self.body_unit2 = LatticePair(width, inner), LatticePair(width, inner)
+        self.body_unit3, self.body_unit4 = LatticePair(width, inner), LatticePair(width, inner)
+        for i in (1, 2, 3):
+            for side in "TL":
+                self.add_module(f"{side}_tdm{i}", nn.Sequential(conv(width, width // 2, 1), nn.ReLU()))
+        self.tail = nn.Sequential(conv(width, width), conv(width, 3 * scale**2), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv2(self.conv1(self.sub_mean(x)))
+        one = self.body_unit1(x)
+        two = self.body_unit2(one)
+        three = self.body_unit3(two)
+        y = self.body_unit4(three)
+        for i, earlier in ((1, three), (2, two), (3, one)):
+            y = torch.cat((self.get_submodule(f"T_tdm{i}")(y), self.get_submodule(f"L_tdm{i}")(earlier)), 1)
+        result: Tensor = self.add_mean(self.tail(y + x))
+        return result
+
+
+class WindowByWindow(nn.Module):
+    """SwinIR's attention, one window after the other, each pair of pixels by itself."""
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.relative_position_bias_table = nn.Parameter(torch.randn((2 * window - 1) ** 2, heads))
+        pixels = [(i, j) for i in range(window) for j in range(window)]
+        index = [[(a - c + window - 1) * (2 * window - 1) + b - d + window - 1 for c, d in pixels] for a, b in pixels]
+        self.register_buffer("relative_position_index", torch.tensor(index))
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, shift: int) -> Tensor:
+        """x (H, W, C)"""
+        height, width = x.shape[:2]
+        result = torch.zeros_like(x)
+        for top in range(shift, height + shift, self.window):
+            for left in range(shift, width + shift, self.window):
+                places = [(top + i, left + j) for i in range(self.window) for j in range(self.window)]
+                seen = self._one(torch.stack([x[i % height, j % width] for i, j in places]), places, height, width)
+                for (i, j), value in zip(places, seen, strict=True):
+                    result[i % height, j % width] = value
+        return result
+
+    def _one(self, pixels: Tensor, places: list[tuple[int, int]], height: int, width: int) -> Tensor:
+        query, key, value = self.qkv(pixels).chunk(3, dim=1)
+        wraps = torch.tensor([[i >= height, j >= width] for i, j in places])
+        apart = (wraps[:, None] != wraps[None]).any(2)
+        size, parts = query.shape[1] // self.heads, []
+        for head in range(self.heads):
+            q, k, v = (t[:, head * size : (head + 1) * size] for t in (query, key, value))
+            index = self.get_buffer("relative_position_index")
+            scores = q @ k.T / size**0.5 + self.relative_position_bias_table[index, head] - 100.0 * apart
+            parts.append(scores.softmax(1) @ v)
+        result: Tensor = self.proj(torch.cat(parts, 1))
+        return result
+
+
+class SwinPart(nn.Module):
+    """A layer of SwinIR; `attn_mask` is of the size of image that it was trained on, and not used."""
+
+    def __init__(self, width: int, heads: int, window: int, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = WindowByWindow(width, heads, window)
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("fc1", nn.Linear(width, 2 * width))
+        self.mlp.add_module("act", nn.GELU())
+        self.mlp.add_module("fc2", nn.Linear(2 * width, width))
+        if shift:
+            self.register_buffer("attn_mask", torch.zeros(9, window**2, window**2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + torch.stack([self.attn(image, self.shift) for image in self.norm1(x)])
+        result: Tensor = x + self.mlp(self.norm2(x))
+        return result
+
+
+class Swin(nn.Module):
+    """SwinIR with one convolution before the shuffle, as its authors save it; sides are multiples of the window."""
+
+    def __init__(self, scale: int, *, window: int = 4, width: int = 6, heads: int = 2) -> None:
+        super().__init__()
+        self.conv_first = conv(3, width)
+        self.patch_embed = nn.Sequential()
+        self.patch_embed.add_module("norm", nn.LayerNorm(width))
+        self.layers = nn.ModuleList()
+        for _ in range(2):
+            blocks = nn.Sequential(*(SwinPart(width, heads, window, i % 2 * (window // 2)) for i in range(3)))
+            group = nn.Sequential()
+            group.add_module("blocks", blocks)
+            layer = nn.Module()
+            layer.add_module("residual_group", group)
+            layer.add_module("conv", conv(width, width))
+            self.layers.append(layer)
+        self.norm, self.conv_after_body = nn.LayerNorm(width), conv(width, width)
+        self.upsample = nn.Sequential(conv(width, 3 * scale**2), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
+        head = self.conv_first(x - mean)
+        y = self.patch_embed(head.movedim(1, 3))
+        for layer in self.layers:
+            inner = layer.get_submodule("residual_group")(y).movedim(3, 1)
+            y = y + layer.get_submodule("conv")(inner).movedim(1, 3)
+        result: Tensor = self.upsample(self.conv_after_body(self.norm(y).movedim(3, 1)) + head) + mean
+        return result

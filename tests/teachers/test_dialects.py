@@ -135,6 +135,28 @@ CASES: dict[str, Case] = {
     "ETDS, x4": Case("etds", lambda: foreign.Etds(4, image=4), {"scale": 4, "residual": 4}),
     "ETDS on devices, x2": Case("etds-plain", lambda: foreign.PlainEtds(2), {"scale": 2, "blocks": 2, "spare": 0}),
     "ETDS on devices, x3": Case("etds-plain", lambda: foreign.PlainEtds(3), {"scale": 3, "spare": 1}),
+    "SRCNN 9-1-5, its parts named": Case("srcnn", foreign.NamedSrcnn, {"middle": 1, "channels": 6, "narrow": 4}),
+    "LatticeNet, x2": Case(
+        "latticenet",
+        lambda: foreign.Lattice(2),
+        {"scale": 2, "blocks": 4, "channels": 8, "narrow": 6, "hidden": 2},
+        assumed=("slope 0.05 below zero",),
+        fold=2,
+        close=True,
+        top=255.0,
+    ),
+    "LatticeNet, x3": Case("latticenet", lambda: foreign.Lattice(3), {"scale": 3}, fold=2, close=True, top=255.0),
+    "SwinIR, x2": Case(
+        "swinir",
+        lambda: foreign.Swin(2),
+        {"scale": 2, "blocks": 2, "layers": 3, "channels": 6, "heads": 2, "window": 4, "hidden": 12},
+        assumed=("mean colour of DIV2K", "images mirrored to whole windows"),
+        fold=4,
+        close=True,
+    ),
+    "SwinIR, x4, window 2": Case(
+        "swinir", lambda: foreign.Swin(4, window=2), {"scale": 4, "window": 2}, fold=2, close=True
+    ),
 }
 
 

@@ -49,6 +49,12 @@ SMALL: list[tuple[str, dict[str, object], set[str]]] = [
     ("etds", {"scale": 3, "blocks": 2, "channels": 8, "residual": 3, "colours": 3}, set()),
     ("etds-plain", {"scale": 3, "blocks": 2, "channels": 8, "colours": 3, "spare": 1}, set()),
     ("abpn", {"scale": 2, "blocks": 2, "channels": 8, "colours": 3}, set()),
+    ("srcnn", {"middle": 5, "channels": 8, "narrow": 4, "colours": 1}, set()),
+    ("srcnn", {"middle": 1, "channels": 6, "narrow": 6, "colours": 3}, set()),
+    ("latticenet", {"scale": 2, "blocks": 2, "channels": 8, "narrow": 6, "hidden": 2}, set()),
+    ("latticenet", {"scale": 3, "blocks": 1, "channels": 4, "narrow": 4, "hidden": 1}, set()),
+    ("swinir", {"scale": 2, "blocks": 1, "layers": 2, "channels": 6, "heads": 2, "window": 4, "hidden": 9}, set()),
+    ("swinir", {"scale": 4, "blocks": 2, "layers": 1, "channels": 4, "heads": 4, "window": 8, "colours": 1}, set()),
     ("dncnn", {"layers": 5, "channels": 8, "colours": 1, "batch_norm": False}, set()),
     ("dncnn", {"layers": 4, "channels": 8, "colours": 3, "batch_norm": True}, set()),
 ]
@@ -124,9 +130,12 @@ def test_what_weights_do_not_show_has_to_be_said(
         ("carn", {"scale": 5}),
         ("carn", {"scale": 8, "multi_scale": True}),
         ("srresnet", {"scale": 3}),
+        ("srcnn", {"scale": 0}),
+        ("latticenet", {"scale": 2, "channels": 7}),
+        ("swinir", {"scale": 2, "channels": 60, "heads": 7}),
     ],
 )
-def test_a_scale_the_network_cannot_have_is_refused(name: str, hyper: dict[str, object]) -> None:
+def test_a_size_the_network_cannot_have_is_refused(name: str, hyper: dict[str, object]) -> None:
     with pytest.raises(InvalidInput, match="scale="):
         find_family(name).build(**hyper)
 

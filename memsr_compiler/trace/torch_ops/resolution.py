@@ -42,7 +42,11 @@ def interpolate(
             "use nearest-neighbour enlargement or a pixel shuffle, and retrain",
         )
     if align_corners or antialias:
-        b.refuse("align_corners and antialias are not kept", "use align_corners=False, antialias=False")
+        b.refuse(
+            "align_corners and antialias are not kept",
+            "use align_corners=False, antialias=False, or enlarge the image before the network, and give the module "
+            "that takes the enlarged image",
+        )
     return Resized(mode, factor)
 
 

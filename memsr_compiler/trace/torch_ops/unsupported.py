@@ -11,6 +11,11 @@ SMOOTH = "it is curved, and a plain network is piecewise linear"
 GLOBAL = "every output pixel depends on the whole image, and a plain network is local"
 RETRAIN = "replace it by a piecewise linear one and retrain"
 POOLING = (GLOBAL, "remove the pooling (channel attention?) and retrain")
+MATRIX_PRODUCTS = ("matmul", "bmm", "einsum", "baddbmm", "scaled_dot_product_attention")
+ATTENTION = (
+    "it is a product of two feature maps, as in attention between pixels, and a plain network is piecewise linear",
+    "remove attention and retrain; eval, bench and upscale --tile off run the network as it is",
+)
 IMPOSSIBLE: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
         ("sigmoid", "softmax", "_softmax", "log_softmax", "hardswish", "glu"),
@@ -39,7 +44,7 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
         (GLOBAL, "use batch norm, which becomes constant, and retrain"),
     ),
     **dict.fromkeys(
-        ("matmul", "bmm", "einsum", "baddbmm"),
+        MATRIX_PRODUCTS[:-1],
         (
             "products of matrices are not read, be they of two feature maps (attention) or with constant weights",
             "write one with constant weights as a 1x1 convolution; remove attention and retrain",
