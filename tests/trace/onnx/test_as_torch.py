@@ -124,7 +124,9 @@ WEIGHTS = {
 def gate_file(folder: Path, *nodes: onnx.NodeProto, opset: int = 17) -> Path:
     """A convolution times a gate `g`, which these nodes make of the convolution's result c."""
     taken = {name for n in nodes for name in n.input}
-    weights = {name: array for name, array in WEIGHTS.items() if name in taken | {"w"}}
+    weights: dict[str, np.ndarray] = {
+        name: np.asarray(array) for name, array in WEIGHTS.items() if name in taken | {"w"}
+    }
     whole_network = [node("Conv", "x w", "c", pads=[1, 1, 1, 1]), *nodes, node("Mul", "c g", "y")]
     return saved(model(whole_network, weights, opset=opset), folder)
 
