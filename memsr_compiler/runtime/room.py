@@ -109,7 +109,7 @@ def _group_memory() -> int | None:
 
 
 def _address_space() -> int | None:
-    """What `ulimit -v` leaves."""
+    """Bytes that `ulimit -v` leaves."""
     if sys.platform == "win32":
         return None
     import resource  # which Windows has not
