@@ -99,7 +99,7 @@ def _system_memory() -> int | None:
 
 
 def _group_memory() -> int | None:
-    """What a container may still take; its cache of files is given back when it is needed."""
+    """Bytes that a container may still take; its cache of files is given back when it is needed."""
     try:
         limit, taken = (int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         statistics = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
@@ -109,7 +109,7 @@ def _group_memory() -> int | None:
 
 
 def _address_space() -> int | None:
-    """What `ulimit -v` leaves."""
+    """Bytes that `ulimit -v` leaves."""
     if sys.platform == "win32":
         return None
     import resource  # which Windows has not

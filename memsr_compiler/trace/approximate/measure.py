@@ -40,7 +40,7 @@ class _Run(fx.Interpreter):
         raise NotImplementedError
 
     def _value(self, node: fx.Node, name: str) -> Any:
-        """What a node reads, as it is now; of another node what it was when it was made."""
+        """Value that a node reads, as it is now; of another node the one that it was when it was made."""
         read = next((read for read in node.all_input_nodes if read.name == name), None)
         value = self.kept[name] if read is None else self.env[read]
         return value.clone() if isinstance(value, Tensor) else value
