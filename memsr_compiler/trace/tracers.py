@@ -21,8 +21,13 @@ from memsr_compiler.trace.views import BATCH
 def trace_symbolically(model: nn.Module, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
     """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises."""
     traced = copy_module(model, dtype)
-    graph = _Tracer(traced).trace(traced)
-    return fx.GraphModule(copy_module(model, dtype), graph)  # code that assigns attributes left proxies in the other
+    tracer = _Tracer(traced)
+    graph = tracer.trace(traced)
+    clean = copy_module(model, dtype)  # code that assigns attributes left proxies in the traced one
+    for constant, name in tracer.tensor_attrs.items():  # tensors that forward makes itself
+        if "." not in name and not hasattr(clean, name):
+            setattr(clean, name, constant)
+    return fx.GraphModule(clean, graph)
 
 
 def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[[fx.Node], Any]]:
