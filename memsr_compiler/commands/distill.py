@@ -180,6 +180,8 @@ def _objective(
         random = options.maps == "random"
         maps = random_maps(teacher, student, seed) if random else initial_maps(teacher, student, crops)
     restart(student, options.init, seed)
+    if options.centred and options.init != "as-is":
+        student.load_state_dict(balance_channels(student).state_dict())
     means = input_means(student, crops) if options.centred else no_means(student)
     weight, epsilon = choices.weight, choices.epsilon
     if options.method == "memsr":

@@ -23,7 +23,8 @@ def test_each_way_of_training_has_its_own_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "weight", "labels"), [("srkd", 1.0, "photographs"), ("fakd", 10.0, "both"), ("pisr", 1e-6, "photographs")]
+    ("method", "weight", "labels"),
+    [("srkd", 1.0, "photographs"), ("fakd", 10.0, "both"), ("pisr", 1e-6, "photographs")],
 )
 def test_other_methods_have_their_authors_weights(method: str, weight: float, labels: str) -> None:
     published = choose(distill(centred=False, method=method))

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from dataclasses import replace
-=======
-import dataclasses
 from typing import Literal
->>>>>>> f7b7d2e (Methods that MemSR is compared with: SRKD, FAKD and PISR; RepVGG's branches, folded; more new weights)
 
 import pytest
 import torch
@@ -21,11 +17,7 @@ from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.training.losses import Distillation
 from memsr_compiler.training.models import new_plain
-<<<<<<< HEAD
-from memsr_compiler.training.starts import initial_maps, match_levels, no_means, random_maps, restart
-=======
-from memsr_compiler.training.starts import Start, initial_maps, no_means, random_maps, restart
->>>>>>> f7b7d2e (Methods that MemSR is compared with: SRKD, FAKD and PISR; RepVGG's branches, folded; more new weights)
+from memsr_compiler.training.starts import Start, initial_maps, match_levels, no_means, random_maps, restart
 
 
 def test_initial_maps_are_least_squares(teacher: EDSR, student: PlainNet) -> None:
@@ -47,7 +39,6 @@ def test_a_student_of_another_teacher_is_refused(student: PlainNet) -> None:
         random_maps(other, student, 0)
 
 
-<<<<<<< HEAD
 def test_layers_of_few_follow_the_levels_that_they_stand_for(teacher: EDSR) -> None:
     images = [torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     student = shrink(teacher, width=8, layers=3, calibration=images, refit=0)
@@ -68,12 +59,8 @@ def test_layers_of_few_follow_the_levels_that_they_stand_for(teacher: EDSR) -> N
         match_levels(levels, student)
 
 
-@pytest.mark.parametrize("start", ["he", "xavier"])
-def test_new_weights_have_the_variance_of_their_name(start: str) -> None:
-=======
 @pytest.mark.parametrize("start", ["he", "he-uniform", "xavier", "xavier-uniform"])
 def test_new_weights_have_the_variance_of_their_name(start: Start) -> None:
->>>>>>> f7b7d2e (Methods that MemSR is compared with: SRKD, FAKD and PISR; RepVGG's branches, folded; more new weights)
     net = new_plain(3, 64, 2)
     restart(net, start, seed=0)
     fan_in, fan_out = 64 * 9, 12 * 9
@@ -109,6 +96,6 @@ def test_identity_is_refused_where_the_image_cannot_be_carried() -> None:
     with pytest.raises(InvalidInput, match="carry the 3 channels"):
         restart(new_plain(4, 2, 2), "identity", seed=0)
     net = new_plain(4, 8, 2)
-    net.info = dataclasses.replace(net.info, input_range=(-1.0, 1.0))
+    net.info = replace(net.info, input_range=(-1.0, 1.0))
     with pytest.raises(InvalidInput, match="images from 0 on"):
         restart(net, "identity", seed=0)
