@@ -28,7 +28,7 @@ _LEAST = 1e-8  # of a scale
 
 
 class Encoder(nn.Sequential):
-    """Photographs -> small images, (N, C, s h, s w) -> (N, C, h, w), a mirrored FSRCNN (figure 3 of Lee et al.)."""
+    """Photographs -> small images, (N, C, s h, s w) -> (N, C, h, w), a mirrored FSRCNN, as their code has it."""
 
     def __init__(self, channels: int, scale: int) -> None:
         super().__init__(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def statistics_map(features: Tensor) -> Tensor:
-    """Mean magnitude over the channels, (N, C, H, W) -> (N, 1, H, W): G_mean of Gao et al., the best of their maps."""
+    """Mean magnitude over the channels, (N, C, H, W) -> (N, 1, H, W): G_mean of Gao et al."""
     return features.abs().mean(dim=1, keepdim=True)
 
 
