@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,9 @@ from memsr_compiler.student.crops import batches, default_samples
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.labels import Labeller
-from memsr_compiler.training.losses import Distillation, QuantizationAware
+from memsr_compiler.training.losses import CentredStudent, Distillation, QuantizationAware
+from memsr_compiler.training.methods.comparison import DISTANCES, Comparison
+from memsr_compiler.training.methods.pisr import Privileged
 from memsr_compiler.training.starts import initial_maps, input_means, match_levels, no_means, random_maps, restart
 
 if TYPE_CHECKING:
@@ -44,11 +47,25 @@ def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Read teacher and student, train, write the best."""
     talk = silence_others(talk)
     choices = choose(options)
+    _check_method(options, choices)
     options = settle(options, choices)
     how = recipe(options, choices)
     record = record_of(options, reading)
     with hold_run(options, how, record, talk) as resume:
         _distill(options, choices, reading, how, record, resume, talk)
+
+
+def _check_method(options: DistillOptions, choices: Choices) -> None:
+    """Raises InvalidInput for what a method cannot be trained with."""
+    method = options.method
+    if method == "memsr":
+        return
+    if options.int8:
+        raise InvalidInput(f"--int8 with --method {method}: features are compared in floating point; leave one out")
+    if method == "pisr" and choices.labels == "teacher":
+        raise InvalidInput("--method pisr: learns from photographs; leave --labels out")
+    if method == "pisr" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InvalidInput("--method pisr: trains parts that change on the way, which only one process can")
 
 
 def _distill(
@@ -82,7 +99,7 @@ def _distill(
             f"{options.teacher}: enlarges {model.takes.channels} channels by {model.takes.scale}, the student "
             f"{takes.channels} by {takes.scale}; a teacher does what its student is to do"
         )
-    if choices.weight and input_range != takes.input_range:
+    if choices.weight and options.method != "pisr" and input_range != takes.input_range:
         raise InvalidInput(
             f"the student takes values in {takes.input_range}, the teacher in {input_range}: their features cannot be "
             "compared; give --lambda 0"
@@ -151,16 +168,24 @@ def _for_integers(student: PlainNet, options: DistillOptions, choices: Choices) 
 
 def _objective(
     student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions, choices: Choices
-) -> Distillation:
+) -> CentredStudent:
     """The student under its teacher; the maps of Eq. 12 only where its features count."""
     info, seed = student.info, options.seed
     images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
     crops = batches(images, samples=samples, seed=0)
     maps: tuple[Tensor, ...] = ()
-    if choices.weight:
+    if choices.weight and options.method != "pisr":
         teacher = match_levels(teacher, student)
+    if choices.weight and options.method == "memsr":
         random = options.maps == "random"
         maps = random_maps(teacher, student, seed) if random else initial_maps(teacher, student, crops)
     restart(student, options.init, seed)
+    if options.centred and options.init != "as-is":
+        student.load_state_dict(balance_channels(student).state_dict())
     means = input_means(student, crops) if options.centred else no_means(student)
-    return Distillation(student, teacher, maps, weight=choices.weight, epsilon=options.epsilon, means=means)
+    weight, epsilon = choices.weight, choices.epsilon
+    if options.method == "memsr":
+        return Distillation(student, teacher, maps, weight=weight, epsilon=epsilon, means=means)
+    if options.method == "pisr":
+        return Privileged(student, weight=weight, epsilon=epsilon, means=means, seed=seed)
+    return Comparison(student, teacher, DISTANCES[options.method], weight=weight, epsilon=epsilon, means=means)

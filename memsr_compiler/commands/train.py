@@ -22,8 +22,10 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.teachers.remarks import attach_remarks
-from memsr_compiler.training.losses import Supervised
+from memsr_compiler.training.branches import Branched
+from memsr_compiler.training.losses import Objective, Supervised
 from memsr_compiler.training.models import family_of, new_network
+from memsr_compiler.training.starts import restart
 
 if TYPE_CHECKING:
     from memsr_compiler.training.recipe import Recipe
@@ -44,13 +46,14 @@ def _train(options: TrainOptions, how: Recipe, record: Mapping[str, Any], resume
     network, input_range = new_network(options.arch, _arguments(options), scale=options.scale, seed=options.seed)
     takes = Takes(options.scale, 3, input_range)
     talk.say(f"network      {options.arch}, {sum(p.numel() for p in network.parameters()):,} parameters")
+    objective = _objective(network, options)
     source, judged = read_data(options, takes, record, resume, talk)
-    before = judged.score(network.eval())
+    before = judged.score(objective.settle().eval())
     from memsr_compiler.training.loop import run as train
 
     with show_progress(talk, how.steps, steps_taken(resume)) as on_step:
         outcome = train(
-            Supervised(network),
+            objective,
             source,
             how,
             options.out,
@@ -67,6 +70,23 @@ def _train(options: TrainOptions, how: Recipe, record: Mapping[str, Any], resume
         "network after": judged.score(network),
     }
     tell(outcome, rows, judged, written, talk)
+
+
+def _objective(network: nn.Module, options: TrainOptions) -> Objective:
+    """The network from the new weights that were asked for.  Raises InvalidInput where it is no plain one."""
+    branches = options.branches or "none"
+    if not isinstance(network, PlainNet):
+        if options.init is not None or branches != "none":
+            name = "--init" if options.init is not None else "--branches"
+            raise InvalidInput(f"{name} is for plain networks; {options.arch} begins with the weights of its family")
+        return Supervised(network)
+    if options.init == "identity" and branches != "none":
+        raise InvalidInput("--init identity with --branches: the branches have identities already; leave one out")
+    if options.init not in (None, "he"):  # He's it has already
+        restart(network, options.init, options.seed)
+    if branches == "none":
+        return Supervised(network)
+    return Branched(network, normalised=branches == "repvgg", start=options.init or "he", seed=options.seed)
 
 
 def _arguments(options: TrainOptions) -> dict[str, object]:

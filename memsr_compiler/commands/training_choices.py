@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from memsr_compiler.commands.training_options import DistillOptions, Labels, OptimizerName, TrainingOptions
+from memsr_compiler.commands.training_options import (
+    DistillOptions,
+    Labels,
+    Method,
+    OptimizerName,
+    TrainingOptions,
+)
 
 Options = TypeVar("Options", bound=TrainingOptions)
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Optimizer, its peak rate, decay of the weights' average, labels, and lambda of Eq. 14 (`weight`)."""
+    """Optimizer, its peak rate, decay of the weights' average, labels, lambda (`weight`) and epsilon of Eq. 14."""
 
     optimizer: OptimizerName
     rate: float
     ema: float
     labels: Labels
     weight: float
+    epsilon: float = 1e-5
 
 
 PUBLISHED = Choices(optimizer="adam", rate=2e-4, ema=0.0, labels="photographs", weight=0.3)
@@ -30,6 +37,14 @@ BEST = Choices(optimizer="muon", rate=2e-3, ema=0.999, labels="both", weight=0.0
 
 INTEGERS = dataclasses.replace(BEST, optimizer="adam", rate=1e-4)
 """For 8-bit integers, which are found already where the student is good."""
+
+METHODS: dict[Method, dict[str, Any]] = {
+    "memsr": {},
+    "srkd": {"weight": 1.0, "epsilon": 1.0},  # the weights of Gao et al. are not known here
+    "fakd": {"weight": 10.0, "epsilon": 1.0, "labels": "both"},  # He et al.: half of the output's loss to the teacher
+    "pisr": {"weight": 1e-6, "epsilon": 1.0, "labels": "photographs"},  # Lee et al.
+}
+"""What each method's authors chose, however it is trained besides; `labels` where they are part of it."""
 
 ADAM_RATE = 1e-3  # the best that was measured for Adam, with channels balanced
 
@@ -55,6 +70,7 @@ def settle(options: Options, choices: Choices) -> Options:
 
 
 def _defaults(options: TrainingOptions) -> Choices:
-    if not isinstance(options, DistillOptions) or not options.centred:
+    if not isinstance(options, DistillOptions):
         return PUBLISHED
-    return INTEGERS if options.int8 else BEST
+    training = PUBLISHED if not options.centred else INTEGERS if options.int8 else BEST
+    return dataclasses.replace(training, **METHODS[options.method])

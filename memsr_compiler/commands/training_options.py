@@ -15,6 +15,7 @@ from memsr_compiler.commands.quantities import check_number
 
 OptimizerName = Literal["adam", "muon"]
 Labels = Literal["photographs", "teacher", "both"]
+Method = Literal["memsr", "srkd", "fakd", "pisr"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +164,18 @@ class DistillOptions(TrainingOptions):
             panel=TRAINING,
         ),
     ] = False
+    method: Annotated[
+        Method,
+        option(
+            "How features are compared: memsr, with trained maps; srkd, their statistics; fakd, which pixels are "
+            "alike; pisr, with an auto-encoder of photographs that the first half of the steps trains",
+            panel=TRAINING,
+        ),
+    ] = "memsr"
     weight: Annotated[
         float | None,
         option(
-            "Weight of the features' distance, lambda of Eq. 14; default: 0, none",
+            "Weight of the features' distance, lambda of Eq. 14; default: 0, none; srkd 1, fakd 10, pisr 1e-6",
             "--lambda",
             panel=TRAINING,
             metavar="WEIGHT",
@@ -174,27 +183,31 @@ class DistillOptions(TrainingOptions):
         ),
     ] = None
     epsilon: Annotated[
-        float,
+        float | None,
         option(
-            "What is left of that at the end, Eq. 14",
+            "What is left of that at the end, Eq. 14; default: 1e-5; of other methods 1, all of it",
             panel=TRAINING,
             metavar="PART",
             callback=check_number("a number above 0, at most 1; 1e-5 is the paper's", lambda x: 0 < x <= 1),
         ),
-    ] = 1e-5
+    ] = None
     maps: Annotated[
         Literal["initialised", "random"],
         option("The maps M_i at the start: initialised (least squares), or random", panel=TRAINING),
     ] = "initialised"
     init: Annotated[
-        Literal["as-is", "he", "xavier"],
-        option("The student's weights at the start: as-is; or new ones, he or xavier", panel=TRAINING),
+        Literal["as-is", "he", "he-uniform", "xavier", "xavier-uniform", "identity"],
+        option(
+            "The student's weights at the start: as-is; or new ones, normal, uniform, or such that it begins as the "
+            "nearest-neighbour image",
+            panel=TRAINING,
+        ),
     ] = "as-is"
     centred: Annotated[
         bool,
         option(
             "Balance channels, and train kernels on features without their mean; or train as MemSR did: neither, and "
-            "what else is not given is adam, 2e-4, photographs, lambda 0.3, no average",
+            "what else is not given is adam, 2e-4, photographs, lambda 0.3 (of memsr), no average",
             "--centred/--as-published",
             panel=TRAINING,
         ),
@@ -234,5 +247,21 @@ class TrainOptions(TrainingOptions):
         option(
             "Of plain: what is added to the layers' output, the nearest-neighbour image or nothing; default: nearest",
             panel=NETWORK,
+        ),
+    ] = None
+    init: Annotated[
+        Literal["he", "he-uniform", "xavier", "xavier-uniform", "identity"] | None,
+        option(
+            "Of plain networks: new weights, normal, uniform, or such that it begins as the nearest-neighbour image; "
+            "default: he",
+            panel=TRAINING,
+        ),
+    ] = None
+    branches: Annotated[
+        Literal["none", "repvgg", "repvgg-bn-free"] | None,
+        option(
+            "Of plain networks: train 1x1 convolutions and identities beside every layer, with batch norm or without, "
+            "that are one convolution at the end; default: none",
+            panel=TRAINING,
         ),
     ] = None

@@ -103,12 +103,10 @@ class QuantizationAware(Objective):
         return self.network
 
 
-class Distillation(Objective):
-    """A plain student beside its teacher; the maps M_i are trained too.
+class CentredStudent(Objective):
+    """A plain student, of which kernels are trained, and the biases of centred inputs.
 
-    network  the student;   maps  M_i, each (C_i, r_i + 1), which are trained as 1x1 convolutions
-    means    what each layer reads on average, (C_in,)
-    weight   lambda;   epsilon   of Eq. 14.  With weight 0 the teacher is not run.
+    network  the student;   means    what each layer reads on average, (C_in,)
 
     What is trained of a layer is its kernel W and c = b + W m, the bias of its centred input: W x + b = W (x - m) + c.
     A student's linear channels lie far above zero, so that Adam's first steps, all of one size, would move every kernel
@@ -118,16 +116,7 @@ class Distillation(Objective):
 
     network: PlainNet
 
-    def __init__(
-        self,
-        network: PlainNet,
-        teacher: LeveledTeacher,
-        maps: Sequence[Tensor],
-        *,
-        weight: float,
-        epsilon: float,
-        means: Sequence[Tensor],
-    ) -> None:
+    def __init__(self, network: PlainNet, means: Sequence[Tensor]) -> None:
         super().__init__()
         self.network = network
         low, high = network.info.input_range
@@ -139,19 +128,6 @@ class Distillation(Objective):
             centred = layer.bias.detach() + self._along_mean(i).detach()
             self.biases.append(nn.Parameter(centred / self._span))
             layer.bias.requires_grad_(False)
-        self._teacher = teacher
-        self._placed: dict[tuple[torch.dtype, torch.device], LeveledTeacher] = {}
-        self._weight, self._epsilon = weight, epsilon
-        self.maps = nn.ParameterList(nn.Parameter(m.float()[:, :, None, None].clone()) for m in maps if weight)
-
-    def forward(self, low: Tensor, high: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
-        own, output = self._features(low)
-        pixels = pixel_loss(output, high)
-        if not self.maps:
-            return pixels, pixels, torch.zeros_like(pixels)
-        features = feature_distance(own, list(self.maps), self._teacher_features(low))
-        loss = distillation_loss(pixels, features, share, weight=self._weight, epsilon=self._epsilon)
-        return loss, pixels, features
 
     def settle(self) -> PlainNet:
         """Write the biases that belong to the trained ones into the network, and return it."""
@@ -183,6 +159,15 @@ class Distillation(Objective):
             value = value + enlarge(low, self.network.scale, skip)
         return features[:-1], value
 
+
+class TaughtStudent(CentredStudent):
+    """A plain student beside its teacher, whose features are computed for the same images."""
+
+    def __init__(self, network: PlainNet, teacher: LeveledTeacher, means: Sequence[Tensor]) -> None:
+        super().__init__(network, means)
+        self._teacher = teacher
+        self._placed: dict[tuple[torch.dtype, torch.device], LeveledTeacher] = {}
+
     def _teacher_features(self, low: Tensor) -> list[Tensor]:
         """The teacher's features after every level but the last."""
         place = low.dtype, low.device
@@ -190,3 +175,35 @@ class Distillation(Objective):
             self._placed[place] = self._teacher.like(low)
         with torch.no_grad():
             return [level.after for level in self._placed[place].inner_features(low)]
+
+
+class Distillation(TaughtStudent):
+    """A plain student beside its teacher; the maps M_i are trained too.
+
+    maps     M_i, each (C_i, r_i + 1), which are trained as 1x1 convolutions
+    weight   lambda;   epsilon   of Eq. 14.  With weight 0 the teacher is not run.
+    network, teacher, means   of TaughtStudent
+    """
+
+    def __init__(
+        self,
+        network: PlainNet,
+        teacher: LeveledTeacher,
+        maps: Sequence[Tensor],
+        *,
+        weight: float,
+        epsilon: float,
+        means: Sequence[Tensor],
+    ) -> None:
+        super().__init__(network, teacher, means)
+        self._weight, self._epsilon = weight, epsilon
+        self.maps = nn.ParameterList(nn.Parameter(m.float()[:, :, None, None].clone()) for m in maps if weight)
+
+    def forward(self, low: Tensor, high: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        own, output = self._features(low)
+        pixels = pixel_loss(output, high)
+        if not self.maps:
+            return pixels, pixels, torch.zeros_like(pixels)
+        features = feature_distance(own, list(self.maps), self._teacher_features(low))
+        loss = distillation_loss(pixels, features, share, weight=self._weight, epsilon=self._epsilon)
+        return loss, pixels, features

@@ -13,7 +13,8 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.maps import describe_layers
 
-Start = Literal["as-is", "he", "xavier"]
+NewWeights = Literal["he", "he-uniform", "xavier", "xavier-uniform", "identity"]
+Start = Literal["as-is", NewWeights]
 
 
 def initial_maps(teacher: LeveledTeacher, student: PlainNet, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -82,15 +83,64 @@ def require_pair(teacher: LeveledTeacher, student: PlainNet) -> None:
 
 
 def restart(student: PlainNet, start: Start, seed: int) -> None:
-    """Give a student new weights, in place: "he" or "xavier" (normal, biases zero); "as-is" keeps those there are."""
+    """Give a student new weights, in place, and biases of zero; "as-is" keeps those there are.
+
+    "he" and "xavier" are drawn from a normal distribution, "he-uniform" and "xavier-uniform" from a uniform one of the
+    same variance (He et al. 2015; Glorot and Bengio 2010); for "identity" see `carry_image`.
+    """
     if start == "as-is":
         return
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in student:
-            if start == "he":
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-            else:
-                nn.init.xavier_normal_(layer.weight, generator=generator)
-            assert layer.bias is not None
+            draw_kernel(layer.weight, "he" if start == "identity" else start, generator)
             layer.bias.zero_()
+    if start == "identity":
+        carry_image(student)
+
+
+def draw_kernel(kernel: Tensor, start: NewWeights, generator: torch.Generator) -> None:
+    """Fill a kernel (C_out, C_in, k, k) with new weights."""
+    with torch.no_grad():
+        if start == "he":
+            nn.init.kaiming_normal_(kernel, nonlinearity="relu", generator=generator)
+        elif start == "he-uniform":
+            nn.init.kaiming_uniform_(kernel, nonlinearity="relu", generator=generator)
+        elif start == "xavier":
+            nn.init.xavier_normal_(kernel, generator=generator)
+        else:
+            assert start == "xavier-uniform", start
+            nn.init.xavier_uniform_(kernel, generator=generator)
+
+
+def carry_image(net: PlainNet) -> None:
+    """Let a plain network begin as the nearest-neighbour image: half of its channels carry what the first layer made.
+
+    The first channels of that layer are the image itself, and nothing that passed a ReLU once is changed by another.
+    The other half of each layer keeps its weights, and learns from both.  The last layer repeats the image, or is zero
+    where the image is added outside.
+
+    Zhang et al. 2024 (arXiv 2402.08645, PNNH) keep the input of a deep plain network by a path of its own in every
+    layer, whose weights all layers share.  Here that path is no part of the network: it is a start, of weights that
+    are trained like the others.  Raises InvalidInput for a network that cannot carry its image.
+    """
+    channels, low = net.info.channels, net.info.input_range[0]
+    inner, last = list(net)[:-1], net[-1]
+    if low < 0 or any(layer.shuffle > 1 or not layer.relu for layer in inner):
+        raise InvalidInput("--init identity: is for images from 0 on and layers that all end in ReLU, but for the last")
+    if not inner or min(layer.out_channels for layer in inner) < channels:
+        raise InvalidInput(f"--init identity: every layer has to carry the {channels} channels of the image")
+    with torch.no_grad():
+        for i, layer in enumerate(inner):
+            carried = channels if i == 0 else max(channels, min(layer.in_channels, layer.out_channels) // 2)
+            _pass_on(layer.weight, list(range(carried)))
+        last.weight.zero_()
+        if not net.info.image_skip:
+            _pass_on(last.weight, [row // net.scale**2 for row in range(last.out_channels)])
+
+
+def _pass_on(kernel: Tensor, sources: Sequence[int]) -> None:
+    """Make row i of a kernel (C_out, C_in, k, k) a copy of channel sources[i], in place."""
+    middle = kernel.shape[-1] // 2
+    kernel[: len(sources)] = 0
+    kernel[range(len(sources)), sources, middle, middle] = 1

@@ -364,3 +364,84 @@ def test_a_student_that_teaches_has_labels_of_its_own(
     status, _, err = run(*distill("second", "--labels", "teacher", "--teacher", tmp_path / "other.safetensors"))
     assert status == 0, err
     assert len(list((tmp_path / "cache").glob("*-low-*.raw"))) == 2 * len(list(photographs.iterdir()))
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("method", ["srkd", "fakd", "pisr"])
+def test_each_method_trains_and_goes_on_bit_for_bit(
+    run: Run, distill: Command, tmp_path: Path, method: str, published: bool
+) -> None:
+    """From its last state but one, which PISR's is in the second stage already, and from the first of all."""
+    more = ["--method", method, *(["--as-published"] if published else []), "--rate", "1e-3", "--json"]
+    status, out, err = run(*distill("whole", *more))
+    assert status == 0, err
+    assert set(json.loads(out)["psnr"]) == {"bicubic", "teacher", "student before", "student after"}
+    assert f"method: {method}\n" in (tmp_path / "whole" / "config.yaml").read_text()
+    log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").open()]
+    assert all(line["features"] != 0 for line in log[1:])
+    (tmp_path / "whole").rename(tmp_path / "parts")
+    whole = checkpoints.load(tmp_path / "parts" / "step-00000006.ckpt")["objective"]
+    (tmp_path / "parts" / "step-00000006.ckpt").unlink()
+    status, _, err = run("distill", "--resume", tmp_path / "parts", "--json")
+    assert status == 0, err
+    parts = checkpoints.load(tmp_path / "parts" / "step-00000006.ckpt")["objective"]
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_an_auto_encoder_that_was_stopped_goes_on(
+    run: Run, distill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["--method", "pisr", "--as-published", "--init", "he", "-q"]
+    assert run(*distill("whole", *more))[0] == 0
+    kept = checkpoints.save_step
+
+    def stop(state: checkpoints.State, folder: Path, step: int) -> None:
+        kept(state, folder, step)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save_step", stop)
+        run(*distill("parts", *more))
+    assert not checkpoints.load(tmp_path / "parts" / "step-00000002.ckpt")["objective"]["taught"]
+    assert run("distill", "--resume", tmp_path / "parts", "-q")[0] == 0
+    states = [checkpoints.load(tmp_path / n / "step-00000006.ckpt")["objective"] for n in ("whole", "parts")]
+    assert states[0]["taught"] and all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_a_loss_that_is_no_number_is_told_of_every_method(run: Run, distill: Command) -> None:
+    status, _, err = run(*distill("run", "--method", "pisr", "--as-published", "--rate", "1e30"))
+    assert status != 0 and "lower --rate" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "fakd", "--int8"], "--int8 with --method fakd"),
+        (["--method", "pisr", "--labels", "teacher"], "--method pisr: learns from photographs"),
+        (["--method", "ofakd"], "want one of memsr, srkd, fakd, pisr"),
+        (["--init", "orthogonal"], "want one of as-is, he, he-uniform, xavier, xavier-uniform, identity"),
+    ],
+)
+def test_methods_that_do_not_fit(run: Run, distill: Command, tmp_path: Path, options: list[str], message: str) -> None:
+    status, _, err = run(*distill("run", *options))
+    assert status == 2 and message in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_pisr_is_for_one_process(run: Run, distill: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, _, err = run(*distill("run", "--method", "pisr"))
+    assert status == 2 and "only one process" in err
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("init", ["he", "xavier-uniform", "identity"])
+def test_every_start_is_trained_as_published_and_balanced(
+    run: Run, distill: Command, tmp_path: Path, init: str, published: bool
+) -> None:
+    more = ["--init", init, *(["--as-published"] if published else []), "--steps", 1, "-q"]
+    status, _, err = run(*distill("run", *more))
+    assert status == 0, err
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    assert (log[0]["psnr"] > 30) == (init == "identity")  # only this one gives an image before it is trained

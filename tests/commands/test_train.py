@@ -46,6 +46,10 @@ def test_batch_norm_learns_what_its_inputs_are(run: Run, photographs: Path, tmp_
         (["--arch", "plain", "--layers", "3", "--width", "8", "--blocks", "2"], "takes no --blocks"),
         (["--arch", "edsr", "--width", "8"], "--width is for --arch plain"),
         (["--arch", "plain-s", "--image-skip", "none"], "--image-skip is for --arch plain"),
+        (["--arch", "edsr", "--branches", "repvgg"], "--branches is for plain networks"),
+        (["--arch", "teacher-s", "--init", "xavier"], "--init is for plain networks"),
+        (["--arch", "plain-s", "--init", "identity", "--branches", "repvgg"], "--init identity with --branches"),
+        (["--arch", "plain", "--layers", "3", "--width", "2", "--init", "identity"], "the 3 channels of the image"),
         (["--arch", "teacher-s", "--arch-args", "foo=1"], "--arch teacher-s: got an unexpected keyword"),
         (["--arch", "teacher-s", "--arch-args", "blocks=abc"], "--arch teacher-s: does not build"),
         (["--arch", "fsrcnn"], "does not take RGB"),
@@ -175,3 +179,37 @@ def test_a_run_that_began_with_one_folder_goes_on(run: Run, photographs: Path, t
     (tmp_path / "run" / "step-00000002.ckpt").unlink()
     status, _, err = run("train", "--resume", tmp_path / "run")
     assert status == 0, err
+
+
+@pytest.mark.parametrize("branches", ["none", "repvgg", "repvgg-bn-free"])
+def test_branches_are_folded_and_a_run_goes_on_bit_for_bit(
+    run: Run, photographs: Path, tmp_path: Path, branches: str
+) -> None:
+    few = ["--steps", "4", "--batch", "2", "--patch", "16", "--every", "2", "--cache", tmp_path / "cache"]
+    plain = ["--arch", "plain", "--layers", "4", "--width", "6", "--branches", branches, "--scale", "2"]
+    where = ["--data", photographs, "--val", photographs, "--out", tmp_path / "run"]
+    status, out, err = run("train", *plain, *few, *where, "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    written = (tmp_path / "run" / "network.safetensors").read_bytes()
+    assert load_plain(tmp_path / "run" / "network.safetensors").widths == [3, 6, 6, 6, 12]
+    status, out, err = run("eval", tmp_path / "run" / "network.onnx", "--data", photographs, "--json")
+    assert status == 0, err
+    (model,) = json.loads(out)["models"].values()
+    assert model["average"]["psnr"] == pytest.approx(told["psnr"]["network after"], abs=0.01)
+    (tmp_path / "run" / "step-00000004.ckpt").unlink()
+    status, _, err = run("train", "--resume", tmp_path / "run")
+    assert status == 0, err
+    assert (tmp_path / "run" / "network.safetensors").read_bytes() == written
+
+
+def test_he_is_what_plain_networks_begin_with(run: Run, photographs: Path, tmp_path: Path) -> None:
+    few = ["--steps", "1", "--batch", "1", "--patch", "16", "--every", "1", "--cache", tmp_path, "--val", photographs]
+    plain = ["--arch", "plain", "--layers", "3", "--width", "6", "--scale", "2", "--data", photographs, *few]
+    starts = {}
+    for init in ("", "he", "he-uniform", "xavier", "xavier-uniform", "identity"):
+        out = tmp_path / (init or "default")
+        status, _, err = run("train", *plain, "--out", out, *(["--init", init] if init else []))
+        assert status == 0, err
+        starts[init] = json.loads((out / "log.jsonl").open().readline())["psnr"]
+    assert starts.pop("") == starts["he"] and len(set(starts.values())) == 5

@@ -23,6 +23,19 @@ def test_each_way_of_training_has_its_own_defaults() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "weight", "labels"),
+    [("srkd", 1.0, "photographs"), ("fakd", 10.0, "both"), ("pisr", 1e-6, "photographs")],
+)
+def test_other_methods_have_their_authors_weights(method: str, weight: float, labels: str) -> None:
+    published = choose(distill(centred=False, method=method))
+    assert published == Choices("adam", 2e-4, 0.0, labels, weight, epsilon=1.0)  # type: ignore[arg-type]
+    balanced = choose(distill(method=method))
+    assert (balanced.optimizer, balanced.weight, balanced.epsilon) == ("muon", weight, 1.0)
+    assert choose(distill(method=method, weight=0.0, epsilon=0.5)).weight == 0.0
+    assert choose(distill(method=method, epsilon=0.5)).epsilon == 0.5
+
+
+@pytest.mark.parametrize(
     ("given", "rate"),
     [
         ({"optimizer": "adam"}, 1e-3),

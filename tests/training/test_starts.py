@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler import shrink
@@ -15,7 +17,7 @@ from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.training.losses import Distillation
 from memsr_compiler.training.models import new_plain
-from memsr_compiler.training.starts import initial_maps, match_levels, no_means, random_maps, restart
+from memsr_compiler.training.starts import Start, initial_maps, match_levels, no_means, random_maps, restart
 
 
 def test_initial_maps_are_least_squares(teacher: EDSR, student: PlainNet) -> None:
@@ -57,11 +59,43 @@ def test_layers_of_few_follow_the_levels_that_they_stand_for(teacher: EDSR) -> N
         match_levels(levels, student)
 
 
-@pytest.mark.parametrize("start", ["he", "xavier"])
-def test_new_weights_have_the_variance_of_their_name(start: str) -> None:
+@pytest.mark.parametrize("start", ["he", "he-uniform", "xavier", "xavier-uniform"])
+def test_new_weights_have_the_variance_of_their_name(start: Start) -> None:
     net = new_plain(3, 64, 2)
-    restart(net, start, seed=0)  # type: ignore[arg-type]
+    restart(net, start, seed=0)
     fan_in, fan_out = 64 * 9, 12 * 9
-    expected = 2 / fan_in if start == "he" else 2 / (fan_in + fan_out)
-    assert float(net[2].weight.detach().var()) == pytest.approx(expected, rel=0.1)
+    expected = 2 / fan_in if start.startswith("he") else 2 / (fan_in + fan_out)
+    weight = net[2].weight.detach()
+    assert float(weight.var()) == pytest.approx(expected, rel=0.1)
+    largest = float(weight.abs().max()) / expected**0.5  # in standard deviations; a uniform distribution ends at sqrt 3
+    assert (largest < 3**0.5) if start.endswith("uniform") else (largest > 3)
     assert not any(bool(layer.bias.any()) for layer in net)
+
+
+@pytest.mark.parametrize("image_skip", ["", "nearest"])
+@pytest.mark.parametrize("width", [3, 8, 9])
+def test_identity_begins_as_the_nearest_neighbour_image(width: int, image_skip: Literal["", "nearest"]) -> None:
+    net = new_plain(12, width, 3, image_skip)
+    restart(net, "identity", seed=0)
+    x = torch.rand(2, 3, 4, 5)
+    assert torch.equal(net(x), F.interpolate(x, scale_factor=3, mode="nearest"))
+
+
+def test_identity_carries_half_of_the_features_through_all_layers() -> None:
+    net = new_plain(6, 10, 2)
+    restart(net, "identity", seed=0)
+    first = net[0](torch.rand(1, 3, 5, 6))
+    value = first
+    for layer in list(net)[1:-1]:
+        value = layer(value)
+    assert torch.equal(value[:, :5], first[:, :5]) and not torch.equal(value[:, 5:], first[:, 5:])
+    assert bool(net[3].weight[5:].all())  # the others are new weights, which read them too
+
+
+def test_identity_is_refused_where_the_image_cannot_be_carried() -> None:
+    with pytest.raises(InvalidInput, match="carry the 3 channels"):
+        restart(new_plain(4, 2, 2), "identity", seed=0)
+    net = new_plain(4, 8, 2)
+    net.info = replace(net.info, input_range=(-1.0, 1.0))
+    with pytest.raises(InvalidInput, match="images from 0 on"):
+        restart(net, "identity", seed=0)

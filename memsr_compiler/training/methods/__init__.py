@@ -1,0 +1,1 @@
+"""Methods of distillation that MemSR is compared with, each an objective of its own."""
