@@ -16,6 +16,7 @@ An op says what it computes and which operands it takes (`infer`); what it gives
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -190,13 +191,14 @@ class PRelu(Op):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Clamp(Op):
-    """y = min(max(x, low), high): ReLU6, Hardtanh, clamp.  Either bound may be infinite."""
+    """y = min(max(x, low), high): ReLU6, Hardtanh, clamp.  Either bound may be infinite, on its own side."""
 
     low: float
     high: float
 
     def infer(self, x: FeatureMap) -> FeatureMap:
         self.check(self.low <= self.high, f"bounds {self.low} > {self.high}")
+        self.check(self.low < math.inf and self.high > -math.inf, f"bounds {self.low}, {self.high} leave no number")
         return x
 
 

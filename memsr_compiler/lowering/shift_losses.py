@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.ir.interpreter import run
+from memsr_compiler.ir.interpreter import evaluate, run
 from memsr_compiler.lowering.equivalence import probe_images
 from memsr_compiler.proof.forms import tensor_of
 
@@ -88,6 +88,38 @@ def worst_shift_loss(
     in_all = sum(lost[tensor] / peak for tensor, peak in need.items())
     found = (ShiftLoss(t, lost[t], peak, in_all, small.get(t, 0.0)) for t, peak in need.items())
     return max(found, key=lambda loss: loss.lost / loss.peak, default=None)
+
+
+def output_loss(teacher: ir.Graph, by_channel: Mapping[str, Tensor]) -> tuple[float, float]:
+    """The most that the output moves on the probe images where tensors are off by what they lose; its magnitude.
+
+    by_channel  losses, one for each channel of a tensor, as the certificate's checker finds them
+
+    Constants are off by the same at every pixel.  All channels are off in one direction, then each in one at random.
+    What a tensor may lose is judged by its largest channel, and the output may have little to do with that one.
+    """
+    lost: dict[str, Tensor] = {}
+    for tensor, each in by_channel.items():
+        lost[tensor_of(tensor)] = each + lost.get(tensor_of(tensor), 0.0)
+    generator = torch.Generator().manual_seed(0)
+    random = {name: torch.randint(0, 2, each.shape, generator=generator) * 2 - 1 for name, each in lost.items()}
+    most, peak = 0.0, 0.0
+    for image in probe_images(teacher.input.channels, (teacher.input.low, teacher.input.high)).values():
+        exact = run(teacher, image.double())
+        peak = max(peak, float(exact.abs().max()))
+        for signs in (dict.fromkeys(lost, 1), random):
+            moved = _run_moved(teacher, image.double(), {name: signs[name] * each for name, each in lost.items()})
+            most = max(most, float((moved - exact).abs().max()))
+    return most, peak
+
+
+def _run_moved(graph: ir.Graph, x: Tensor, offsets: Mapping[str, Tensor]) -> Tensor:
+    """The graph's output where some values are moved, each channel by a number of its own."""
+    values: dict[str, Tensor] = {}
+    for op in graph:
+        value = x if isinstance(op, ir.Input) else evaluate(op, *(values[i] for i in op.inputs))
+        values[op.name] = value + offsets[op.name][:, None, None] if op.name in offsets else value
+    return values[graph.output]
 
 
 def _need(teacher: ir.Graph, tensor: str, peaks: Mapping[str, float]) -> float:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
+from typing import get_args
+
+from torch import Tensor
 
 from memsr_compiler import ir
+from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.ir.validate import receptive_field
+from memsr_compiler.lowering.equivalence import most_accepted
 from memsr_compiler.lowering.image_aside import set_image_aside
-from memsr_compiler.lowering.shift_losses import ShiftLoss, worst_shift_loss
+from memsr_compiler.lowering.shift_losses import ShiftLoss, output_loss, worst_shift_loss
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import REPEATED
 from memsr_compiler.plain.network import PlainNet
@@ -100,8 +106,22 @@ def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateChe
     loss = worst_shift_loss(teacher.graph, checked.losses, checked.digits, net[0].weight.dtype)
     if loss is not None and loss.too_much:
         raise CertificateError(f"{loss}; {_say_way_out(loss, certificate)}")
+    if loss is not None and checked.by_channel:
+        _require_small(teacher.graph, checked.by_channel, net, loss)
     frozen = GraphModule(teacher.graph, teacher.image_skip) if replaced else None
     return CertificateCheck(net.info.guarantee, input_range, tensors, checked.rounding, frozen, replaced)
+
+
+def _require_small(teacher: ir.Graph, lost: Mapping[str, Tensor], net: PlainNet, worst: ShiftLoss) -> None:
+    """Raises CertificateError where the constants' losses, small for their tensors, are too much for the output."""
+    most, peak = output_loss(teacher, lost)
+    accepted = most_accepted(peak, net[0].weight.dtype, net.info.input_range)
+    if not most <= accepted:
+        assert net.certificate is not None, "it has been looked at"
+        raise CertificateError(
+            f"rounding the constants of shifts moves the output by up to {most:.3g}, and {accepted:.3g} is accepted; "
+            f"{_say_way_out(worst, net.certificate)}"
+        )
 
 
 def _say_way_out(loss: ShiftLoss, certificate: Certificate) -> str:
@@ -127,7 +147,7 @@ def _require_facts(net: PlainNet, teacher: Traced, input_range: Range, proved: s
     """Raises CertificateError unless what the network says of itself is true of this teacher."""
     assert net.certificate is not None, "it has been looked at"
     skip = teacher.image_skip
-    carry = "shift" if net.certificate.shifts else net.info.carry
+    carry = "shift" if net.certificate.shifts else net.info.carry if net.info.carry in get_args(Carrying) else "auto"
     facts = {
         "scale": (net.info.scale, teacher.graph.scale),
         "channels": (net.info.channels, teacher.graph.input.channels),

@@ -52,11 +52,13 @@ class Checked:
               number just above a power of two): 1 at most, float64's own rounding aside
     losses    what rounding takes from each tensor that constants of shifts and clamps enter, in its own units:
               the most of each layer, and all layers together, since nothing says that they take turns
+    by_channel the same of each channel of these tensors: one that is large may have little to do with the output
     digits    what each tensor loses beyond common rounding, as `Rows.lost_digits` has it, all layers together
     """
 
     rounding: float
     losses: Mapping[str, float]
+    by_channel: Mapping[str, Tensor]
     digits: Mapping[str, Mapping[str, float]]
 
 
@@ -87,6 +89,7 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
     todo: Iterator[Layer] = iter(layers)
     base, shuffle, rounding = 1, 1, 0.0
     losses: dict[str, float] = {}
+    by_channel: dict[str, Tensor] = {}
     digits: dict[str, dict[str, float]] = {}
     known = Known(teacher, never_negative(teacher))
     widest = WIDEST * sum(t.channels * t.scale**2 for t in (teacher.type(op.name) for op in teacher))
@@ -116,6 +119,7 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
             checked, large = _check_layer(below, layer, meanings, LayerScale(powers, columns), where)
             rounding = max(rounding, checked.rounding)
             losses |= _add(losses, checked.losses)
+            by_channel |= {t: lost + by_channel.get(t, 0.0) for t, lost in checked.by_channel.items()}
             digits |= {t: {**digits.get(t, {}), **_add(digits.get(t, {}), lost)} for t, lost in checked.digits.items()}
             below = HeldLevel(known, base, meanings, nonnegative=layer.relu, constants=large)
             shuffle = layer.shuffle
@@ -123,7 +127,7 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
         inputs = _require_outputs(teacher, stage.levels[-1], shuffle, base, last_stage)
     if next(todo, None) is not None:
         raise CertificateError("the plain network has more layers than the certificate speaks of")
-    return Checked(rounding, losses, digits)
+    return Checked(rounding, losses, by_channel, digits)
 
 
 def _add(losses: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
@@ -254,6 +258,7 @@ def _check_layer(
             f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate"
         )
     rounding, losses = 0.0, dict[tuple[str, ir.Part | None], float]()
+    by_channel: dict[tuple[str, ir.Part | None], Tensor] = {}
     digits: dict[tuple[str, ir.Part | None], dict[str, float]] = {}
     large = torch.zeros(len(layer.weight), dtype=torch.float64)
     # A layer of zeros (of x - x, say) has no scale of its own, and is held to that of images and common weights.
@@ -276,18 +281,26 @@ def _check_layer(
         rounding = max(rounding, rows.check(largest))
         lost = rows.lost()
         if lost is not None:
-            losses[m.tensor, m.part] = max(lost, losses.get((m.tensor, m.part), 0.0))
+            losses[m.tensor, m.part] = max(float(lost.max()), losses.get((m.tensor, m.part), 0.0))
+        if lost is not None and m.tensor:
+            count = below.teacher.type(tensor_of(m.tensor)).channels
+            of_part = by_channel.setdefault((m.tensor, m.part), torch.zeros(count, dtype=torch.float64))
+            index = torch.tensor(m.channels) // (below.channels(m.tensor) // count)  # of a channel's pixels all
+            of_part.scatter_reduce_(0, index, lost, "amax")
         for tensor, most in rows.lost_digits().items():
-            of_part = digits.setdefault((m.tensor, m.part), {})
-            of_part[tensor] = max(most, of_part.get(tensor, 0.0))
+            digits_of_part = digits.setdefault((m.tensor, m.part), {})
+            digits_of_part[tensor] = max(most, digits_of_part.get(tensor, 0.0))
         large[rows.at] = torch.maximum(large[rows.at], rows.large)
     together: dict[str, float] = {}
     for (tensor, _), lost in losses.items():
         together[tensor] = together.get(tensor, 0.0) + lost
+    each: dict[str, Tensor] = {}
+    for (tensor, _), channels in by_channel.items():
+        each[tensor] = channels + each.get(tensor, 0.0)
     in_all: dict[str, dict[str, float]] = {}
-    for (tensor, _), of_part in digits.items():
-        in_all.setdefault(tensor, {}).update(_add(in_all.get(tensor, {}), of_part))
-    return Checked(rounding, together, in_all), large
+    for (tensor, _), digits_of_part in digits.items():
+        in_all.setdefault(tensor, {}).update(_add(in_all.get(tensor, {}), digits_of_part))
+    return Checked(rounding, together, each, in_all), large
 
 
 def _pieces(meanings: Sequence[ir.Meaning], rows: int) -> Iterator[ir.Meaning]:

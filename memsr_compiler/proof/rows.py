@@ -73,12 +73,13 @@ class Rows:
         self.below, self.relu, self.where = below, layer.relu, where
         self.kind = m.kind
         at = torch.tensor(m.positions)
-        self.at = at[at >= 0]
+        self.there = at >= 0
+        self.at = at[self.there]
         self.weight = pad(layer.weight[self.at], expected.kernel.shape[-1])
         self.bias = layer.bias[self.at]
         self.scale = scale.pick(self.at)
-        self.exact = self._as_split(expected.pick((at >= 0).nonzero()[:, 0].tolist()))
-        self.gone = expected.pick((at < 0).nonzero()[:, 0].tolist())
+        self.exact = self._as_split(expected.pick(self.there.nonzero()[:, 0].tolist()))
+        self.gone = expected.pick((~self.there).nonzero()[:, 0].tolist())
         self.large = self._find_large()
         constants = bool(below.constants.any() or self.large.any())
         self.shifted = shift_of(below.teacher, m) > 0 or constants
@@ -101,8 +102,8 @@ class Rows:
             self._check_scale()
         return rounding
 
-    def lost(self) -> float | None:
-        """The most that rounding takes from a row's constants; None where none of a shift or a clamp enters.
+    def lost(self) -> Tensor | None:
+        """The most that rounding takes from each row's constants; None where none of a shift or a clamp enters.
 
         A channel that holds t + C is read by taps a little off: t by as little, C by so much times C.  The bias, which
         takes C away again, and what is read of the constant 1 are rounded as well.  At the border fewer taps read.
@@ -115,7 +116,9 @@ class Rows:
         slack = [((r.slack * r.terms).sum((2, 3)) @ constants + r.slack * r.bias_terms) for r in rows]
         off, bias = self._off()
         lost = _most_of_any_cut(torch.einsum("ocij,c->oij", off, constants), bias) + slack[0]
-        return max(float(v.max()) for v in (lost, slack[1]) if len(v))
+        each = torch.zeros(len(self.there), dtype=torch.float64)
+        each[self.there], each[~self.there] = lost, slack[1]
+        return each
 
     def lost_digits(self) -> dict[str, float]:
         """The most that a row loses beyond common rounding: by tensor of the level below, times its magnitude.
@@ -254,6 +257,7 @@ def _most_of_any_cut(taps: Tensor, bias: Tensor) -> Tensor:
     most = torch.zeros_like(bias)
     for top in range(radius + 1):
         rows = sums[:, radius + 1 :] - sums[:, top : top + 1]
-        cuts = rows[:, :, radius + 1 :, None] - rows[:, :, None, : radius + 1]
-        most = torch.maximum(most, (cuts + bias[:, None, None, None]).abs().amax((1, 2, 3)))
+        left, right = rows[:, :, : radius + 1].aminmax(dim=2), rows[:, :, radius + 1 :].aminmax(dim=2)
+        cuts = torch.stack([right.max - left.min, right.min - left.max])  # of all rectangles the two ends
+        most = torch.maximum(most, (cuts + bias[:, None]).abs().amax((0, 2)))
     return most

@@ -15,6 +15,7 @@ from memsr_compiler.ir.rewrite import replace_ops, without_unused
 from memsr_compiler.trace.trace import trace
 
 X = ir.Input(name="x", channels=4, low=0.0, high=1.0)
+INF = float("inf")
 
 
 def conv(name: str, operand: str, c_out: int = 4, c_in: int = 4, k: int = 3) -> ir.Conv2d:
@@ -45,6 +46,8 @@ def test_types_and_structure() -> None:
         (ir.Select(name="a", inputs=("x",), index=(0, 4)), "a: Select: of 4 channels"),
         (ir.Select(name="a", inputs=("x",), index=()), "a: Select: of 4 channels"),
         (ir.Clamp(name="a", inputs=("x",), low=1.0, high=0.0), "a: Clamp: bounds 1.0 > 0.0"),
+        (ir.Clamp(name="a", inputs=("x",), low=INF, high=INF), "a: Clamp: bounds inf, inf leave no number"),
+        (ir.Clamp(name="a", inputs=("x",), low=-INF, high=-INF), "a: Clamp: bounds -inf, -inf leave no number"),
         (ir.PRelu(name="a", inputs=("x",), slope=torch.zeros(3)), "a: PRelu: 3 slopes for 4 channels"),
         (
             ir.Affine(name="a", inputs=("x",), scale=torch.ones(4), shift=torch.ones(1)),

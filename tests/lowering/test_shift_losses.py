@@ -8,7 +8,7 @@ from torch import nn
 
 from memsr_compiler import check_certificate, compile_to_plain, ir
 from memsr_compiler.errors import CertificateError
-from memsr_compiler.lowering.shift_losses import ShiftLoss, worst_shift_loss
+from memsr_compiler.lowering.shift_losses import ShiftLoss, output_loss, worst_shift_loss
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.trace.trace import trace
 
@@ -60,3 +60,14 @@ def test_a_relu_has_room_for_its_operand(network: nn.Module) -> None:
     assert isinstance(graph["body.0.body.1"], ir.Relu)
     worst = worst_shift_loss(graph, {"body.0.body.1": 1.0})
     assert worst is not None and worst.peak > 90
+
+
+def test_what_the_output_loses_is_what_the_channels_lose_times_their_weights() -> None:
+    """y = 2 a + 3 b + 0 c: of losses of 1, 10 and 1000 either 32 or 28."""
+    head, tail = nn.Conv2d(1, 3, 1), nn.Conv2d(3, 1, 1, bias=False)
+    with torch.no_grad():
+        tail.weight.copy_(torch.tensor([2.0, 3.0, 0.0])[None, :, None, None])
+    graph = trace(nn.Sequential(head, tail).eval()).graph
+    most, peak = output_loss(graph, {"0": torch.tensor([1.0, 10.0, 1000.0]).double()})
+    assert most == pytest.approx(32.0) and 0 < peak < 10
+    assert output_loss(graph, {"0": torch.zeros(3).double()})[0] == 0

@@ -60,6 +60,7 @@ def test_another_teacher_and_another_range(network: nn.Module, net: PlainNet, tm
         ({"guarantee": "exact for the moon"}, "says its guarantee is 'exact for the moon', and it is 'exact for"),
         ({"scale": 3}, "says its scale is '3', and it is '2'"),
         ({"image_skip": "bicubic"}, "says its image skip is 'bicubic', and it is ''"),
+        ({"carry": "by hand"}, "says its carry is 'by hand', and it is 'auto'"),
     ],
 )
 def test_what_a_network_says_of_itself_must_be_true(

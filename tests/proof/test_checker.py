@@ -396,6 +396,12 @@ def test_cuts_of_a_kernel_are_found() -> None:
     assert torch.equal(rows._most_of_any_cut(torch.zeros(4, 5, 5, dtype=torch.float64), bias), bias.abs())
 
 
+def test_cuts_of_a_large_kernel_take_no_memory() -> None:
+    """By trying all rectangles, a kernel of 4 MiB takes gigabytes and minutes."""
+    ones = torch.ones(1, 1023, 1023, dtype=torch.float64)
+    assert float(rows._most_of_any_cut(ones, torch.zeros(1).double())) == 1023**2
+
+
 def test_a_part_of_what_is_never_negative_may_be_negative() -> None:
     """y = relu(x) - relu(x - 1), between 0 and 1: its second term does not pass a ReLU."""
     graph = graphs.graph(graphs.source(1), ir.Clamp(name="y", inputs=("x",), low=0.0, high=1.0))

@@ -14,7 +14,7 @@ from helpers.forged import Draft, DraftLayer, furthest, must_be_refused
 from torch import Tensor, nn
 
 from memsr_compiler import PlainNet, check_certificate, compile_to_plain, read_teacher, save_plain
-from memsr_compiler.errors import CertificateError, MemsrError
+from memsr_compiler.errors import CertificateError, MemsrError, UnsupportedModel
 from memsr_compiler.ir import Meaning, Part
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.torch_helpers import enlarge
@@ -780,6 +780,34 @@ def test_losses_of_many_tensors_are_added_up(run: Run, case: Case, tmp_path: Pat
     assert "and in all, tensor by tensor" in must_be_refused(run, case.teacher, net, tmp_path)
 
 
+class LargeAside(nn.Module):
+    """A carried tensor, and each that reads it, has a channel of a million, of which the output takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Conv2d(1, 4, 3, padding=1)
+        self.first, self.second, self.tail = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+        with torch.no_grad():
+            for layer in (self.head, self.first):
+                layer.weight[0] *= 1e6
+            for layer in (self.first, self.second, self.tail):
+                layer.weight[:, 0] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(x)
+        return nn.functional.pixel_shuffle(self.tail((self.second(self.first(y).relu()) + y).relu()), 2)
+
+
+def test_a_large_channel_does_not_free_the_constants_of_those_beside_it() -> None:
+    """Each tensor loses little for its largest channel, and its others lose all: 900 grey levels."""
+    teacher = LargeAside().eval()
+    check_certificate(teacher, compile_to_plain(teacher, carry="shift", constant=1e4))
+    forged = compile_to_plain(teacher, carry="shift", constant=1e9)
+    with pytest.raises(CertificateError, match=r"constants of shifts moves the output by up to .* smaller constants"):
+        check_certificate(teacher, forged)
+
+
 class Clamped(nn.Module):
     """Values that a clamp lets through as they are, its bounds being far away."""
 
@@ -815,6 +843,16 @@ def test_bounds_of_a_clamp_that_leave_nothing(bounds: tuple[float, float]) -> No
 def test_bounds_of_a_clamp_that_leave_enough(bounds: tuple[float, float], dtype: torch.dtype) -> None:
     teacher = Clamped(*bounds).eval()
     check_certificate(teacher, compile_to_plain(teacher).to(dtype))
+
+
+@pytest.mark.parametrize("bounds", [(float("inf"), float("inf")), (-float("inf"), -float("inf"))])
+def test_bounds_of_a_clamp_between_which_there_is_no_number(bounds: tuple[float, float]) -> None:
+    """Both are infinite, and yet it is no identity: of clamp(x, max=-inf) a ReLU leaves 0, and of x more."""
+    with pytest.raises(UnsupportedModel, match=r"clamp: nothing but -?inf is within its bounds"):
+        compile_to_plain(Clamped(*bounds).eval())
+    honest = compile_to_plain(Clamped(-float("inf"), float("inf")).eval())
+    with pytest.raises(UnsupportedModel):
+        check_certificate(Clamped(*bounds).eval(), honest)
 
 
 class Collision(nn.Module):

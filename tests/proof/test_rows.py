@@ -178,14 +178,20 @@ def test_what_is_lost_is_what_an_image_of_constants_shows(seed: int, scaled: boo
     off = (weight.double() / scale.of_kernel - kernel, bias.double() / scale.rows - exact.bias)
     shapes = [image.expand(1, WIDTH, height, width) for height in range(1, 5) for width in range(1, 5)]
     worst = max(float(F.conv2d(x, *off, padding=1).abs().max()) for x in shapes)
-    assert rows_of(exact, weight, bias, below=below, scale=scale).lost() == pytest.approx(worst, rel=1e-5)
+    assert most_lost(rows_of(exact, weight, bias, below=below, scale=scale)) == pytest.approx(worst, rel=1e-5)
+
+
+def most_lost(rows: Rows) -> float:
+    lost = rows.lost()
+    assert lost is not None, "there are constants"
+    return float(lost.max())
 
 
 def test_at_the_border_it_may_be_more_than_inside() -> None:
     """0.1 and -0.1 are rounded by as much: inside an image they lose nothing."""
     kernel = torch.zeros(1, WIDTH, 3, 3, dtype=torch.float64)
     kernel[0, 0, 1, 0], kernel[0, 0, 1, 2] = 0.1, -0.1
-    lost = rows_of(form(kernel, NOTHING), below=held("shifted", "value", "value", constant=1e6)).lost()
+    lost = most_lost(rows_of(form(kernel, NOTHING), below=held("shifted", "value", "value", constant=1e6)))
     assert lost == pytest.approx(1e6 * abs(float(torch.tensor(0.1)) - 0.1), rel=1e-3)
 
 
@@ -197,7 +203,7 @@ def test_what_float64_loses_is_lost_too(kernel_terms: float, bias_terms: float, 
     kernel[0, 0], kernel[0, 1] = 0.5, 2.0
     exact = form(kernel, torch.tensor([-500.0, -1.0]).double(), kernel_terms=kernel_terms, bias_terms=bias_terms)
     below = held("shifted", "one", "value", constant=1000.0)
-    lost = rows_of(exact, below=below, dtype=torch.float64, left_out=left_out).lost()
+    lost = most_lost(rows_of(exact, below=below, dtype=torch.float64, left_out=left_out))
     of_kernel = 1001.0 * kernel_terms if kernel_terms else 1000.0 * 0.5 + 1.0 * 2.0
     assert lost == pytest.approx(SPARE * (of_kernel + (bias_terms or 500.0)))
 
@@ -207,7 +213,7 @@ def test_of_rows_that_are_not_there_the_worst_counts() -> None:
     terms = kernel.clone()
     terms[1, 0] = 50.0
     exact = LinearForm(kernel, torch.zeros(2).double(), torch.zeros(2).double(), terms)
-    lost = rows_of(exact, below=held("shifted", "value", "value", constant=1000.0), left_out=(1,)).lost()
+    lost = most_lost(rows_of(exact, below=held("shifted", "value", "value", constant=1000.0), left_out=(1,)))
     assert lost == pytest.approx(SPARE * 50000.0)
 
 

@@ -56,6 +56,8 @@ def clamp(b: Builder, x: View, min: Any = None, max: Any = None) -> View:
     high = math.inf if max is None else number(max)
     if low > high:
         b.refuse(f"its lower bound, {low:g}, is above its upper, {high:g}", "swap them")
+    if low == math.inf or high == -math.inf:
+        b.refuse(f"nothing but {low if low > 0 else high:g} is within its bounds", "give it bounds that are numbers")
     return b.add(ir.Clamp(name=b.name("clamp"), inputs=(b.feature(x),), low=low, high=high))
 
 
