@@ -1,17 +1,20 @@
 """The networks that ship, measured: PSNR and SSIM on three test sets, cost; and their catalogue, written.
 
-    python benchmarks/shipped.py BENCHMARKS [--write]
+    python benchmarks/shipped.py BENCHMARKS [NAME...] [--write]
 
 BENCHMARKS  a folder with Set5/x2/HR, Set5/x2/LR, ..., Set14, B100, and x3, x4
+NAME        measure these alone (x4-small is not x4-small-int8); the catalogue keeps what it says of others
 --write     also write memsr_compiler/models/catalogue.json
 
-Every .onnx file in memsr_compiler/models is measured, in ONNX Runtime; SOURCES says whose students they are.
+Every .onnx file in memsr_compiler/models is measured, in ONNX Runtime, and those in 8 bits as TFLite files too, which
+LiteRT runs; SOURCES says whose students they are.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,15 @@ from machine import machine
 from memsr_compiler import evaluate
 from memsr_compiler.evaluation.scores import mean
 from memsr_compiler.models.catalogue import find_model
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.read import is_quantized, read_plain_file
 from memsr_compiler.quantization.quantize import takes_of
+from memsr_compiler.quantization.tflite import export_integers
+from memsr_compiler.runtime.litert import LiteRTNetwork
 from memsr_compiler.runtime.runners import OrtNetwork
 
 FOLDER = Path(find_model.__code__.co_filename).parent
+CATALOGUE = FOLDER / "catalogue.json"
 TESTS = ("Set5", "Set14", "B100")
 SIZES = ("tiny", "small", "medium")
 INTEGERS = "-int8"
@@ -56,9 +63,19 @@ def measure(path: Path, benchmarks: Path) -> dict[str, Any]:
         "macs_per_pixel": sum(o * i * k * k for o, i, k, _ in weights),
         "psnr": psnr,
         "ssim": ssim,
+        "psnr_tflite": measure_tflite(path, takes, benchmarks) if takes else {},
         "teacher": SOURCES[name.removesuffix(INTEGERS)],
         "licence": LICENCE,
     }
+
+
+def measure_tflite(path: Path, takes: Takes, benchmarks: Path) -> dict[str, float]:
+    """PSNR by test set of the TFLite file with the integers of this one."""
+    with tempfile.TemporaryDirectory() as folder:
+        export_integers(path, Path(folder) / "int8.tflite")
+        network = LiteRTNetwork(Path(folder) / "int8.tflite", threads=1)
+        folders = {test: benchmarks / test / f"x{takes.scale}" for test in TESTS}
+        return {test: round(mean(evaluate(network, takes, images)).psnr, 3) for test, images in folders.items()}
 
 
 def order(entry: dict[str, Any]) -> tuple[int, int, bool]:
@@ -66,17 +83,22 @@ def order(entry: dict[str, Any]) -> tuple[int, int, bool]:
     return entry["scale"], size, entry["name"].endswith(INTEGERS)
 
 
-def main(benchmarks: Path, *, write: bool) -> None:
-    print(f"{machine()}, ONNX Runtime on one thread")
-    entries = sorted((measure(path, benchmarks) for path in FOLDER.glob("*.onnx")), key=order)
-    for entry in entries:
+def main(benchmarks: Path, names: list[str], *, write: bool) -> None:
+    print(f"{machine()}, ONNX Runtime and LiteRT on one thread")
+    kept = {entry["name"]: entry for entry in json.loads(CATALOGUE.read_text())} if names else {}
+    paths = [path for path in FOLDER.glob("*.onnx") if path.stem in names or not names]
+    measured = {path.stem: measure(path, benchmarks) for path in paths}
+    for entry in sorted(measured.values(), key=order):
         scores = "  ".join(f"{test} {entry['psnr'][test]:.3f} / {entry['ssim'][test]:.4f}" for test in TESTS)
         print(
             f"{entry['name']:16} {entry['layers']:2} layers of {entry['width']:2}  {entry['parameters']:7,}  {scores}"
         )
+        if entry["psnr_tflite"]:
+            tflite = "  ".join(f"{test} {psnr:.3f}" for test, psnr in entry["psnr_tflite"].items())
+            print(f"{'as TFLite':16} {'':24}  {tflite}")
     if write:
-        (FOLDER / "catalogue.json").write_text(json.dumps(entries, indent=2) + "\n")
+        CATALOGUE.write_text(json.dumps(sorted({**kept, **measured}.values(), key=order), indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), write="--write" in sys.argv)
+    main(Path(sys.argv[1]), [name for name in sys.argv[2:] if name != "--write"], write="--write" in sys.argv)

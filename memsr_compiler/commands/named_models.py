@@ -35,13 +35,20 @@ def run(talk: Talk) -> None:
     talk.table(
         "Networks that ship: PSNR on Y in dB; multiply-adds at a 480x270 input", _COLUMNS, list(map(_row, models))
     )
+    for model in filter(lambda model: model.int8, models):
+        tests = ", ".join(f"{test} {psnr:.2f}" for test, psnr in model.psnr_tflite.items())
+        talk.say(f"as TFLite  {model.name}: {tests}, by LiteRT")
     talk.say(f"files      {models[0].path.parent}")
     for teacher in dict.fromkeys(model.teacher for model in models):
         talk.say(f"teacher    {teacher}")
 
 
 def _plain_data(model: ShippedModel) -> dict[str, object]:
-    return {**vars(model), "path": str(model.path), "psnr": dict(model.psnr), "ssim": dict(model.ssim)}
+    return {
+        **vars(model),
+        "path": str(model.path),
+        **{kind: dict(vars(model)[kind]) for kind in ("psnr", "ssim", "psnr_tflite")},
+    }
 
 
 def _row(model: ShippedModel) -> tuple[str, ...]:

@@ -672,7 +672,11 @@ class ExportOptions:
 
     model: Annotated[
         Path,
-        typer.Argument(help="A plain network: .onnx or .safetensors; or one that quantize wrote", metavar="MODEL"),
+        typer.Argument(
+            help="A plain network: .onnx or .safetensors, one that quantize wrote, or one that ships (x2-small)",
+            metavar="MODEL",
+            callback=find_network,
+        ),
     ]
     out: Annotated[Path, option("What to write: .tflite", "--out", "-o", panel=OUTPUT, metavar="FILE.tflite")]
     overwrite: Overwrite = False

@@ -35,6 +35,7 @@ class ShippedModel:
     layers, width, parameters   of the plain stack
     macs_per_pixel              multiply-adds for each pixel of the input
     psnr, ssim    on Y (dB, 2 to 4 pixels shaved as the protocol `edsr` has it) by test set
+    psnr_tflite   the same of the TFLite file with these integers, by LiteRT; empty for networks in floating point
     teacher       whose student it is, and under which licence those weights are
     licence       of the file
     """
@@ -48,6 +49,7 @@ class ShippedModel:
     macs_per_pixel: int
     psnr: Mapping[str, float]
     ssim: Mapping[str, float]
+    psnr_tflite: Mapping[str, float]
     teacher: str
     licence: str
 
@@ -64,7 +66,7 @@ def list_models() -> tuple[ShippedModel, ...]:
 
 
 def _read(entry: dict[str, Any]) -> ShippedModel:
-    read_only = {kind: MappingProxyType(entry[kind]) for kind in ("psnr", "ssim")}
+    read_only = {kind: MappingProxyType(entry[kind]) for kind in ("psnr", "ssim", "psnr_tflite")}
     return ShippedModel(**{**entry, **read_only, "path": _FOLDER / f"{entry['name']}.onnx"})
 
 

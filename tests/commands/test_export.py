@@ -48,6 +48,7 @@ def test_integers_of_quantize_are_taken_as_they_are(run: Run, tmp_path: Path) ->
     export_onnx(net, tmp_path / "net.onnx")
     quantize(tmp_path / "net.onnx", tmp_path / "int8.onnx", [draw_image(net, 24, 24)], takes=Takes(2))
     out = tmp_path / "int8.tflite"
+    assert run("export", "x2-tiny-int8", "--out", out)[0] == 0
     status, printed, _ = run("export", tmp_path / "int8.onnx", "--out", out, "--io", "float32", "--size", "10x6")
     assert status == 0 and "int8; float32 in and out, NHWC; images of 10x6 only" in printed
     assert list(LiteRT(out).image["shape"]) == [1, 6, 10, 3]

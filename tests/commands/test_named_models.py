@@ -20,6 +20,8 @@ def test_models_are_listed(run: Run) -> None:
     for model in list_models():
         (line,) = [line for line in out.splitlines() if line.split()[:1] == [model.name]]
         assert f"{model.psnr['Set5']:.2f}" in line and f"{model.parameters:,}" in line and model.licence in line
+        if model.int8:
+            assert f"as TFLite  {model.name}: Set5 {model.psnr_tflite['Set5']:.2f}, " in out
     status, out, _ = run("models", "--json")
     assert [entry["name"] for entry in json.loads(out)["models"]] == [model.name for model in list_models()]
 

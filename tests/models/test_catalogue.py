@@ -13,6 +13,7 @@ from memsr_compiler.evaluation.image_sets import sample_test_images
 from memsr_compiler.evaluation.scores import evaluate_bicubic, mean
 from memsr_compiler.models.catalogue import DEFAULT, ShippedModel, find_model, list_models
 from memsr_compiler.plain.read import is_quantized
+from memsr_compiler.quantization.tflite import export_integers
 
 MODELS = list_models()
 FLOAT = [model for model in MODELS if not model.int8]
@@ -43,6 +44,23 @@ def test_it_restores_photographs(model: ShippedModel) -> None:
     images = sample_test_images(model.scale)
     bicubic = mean(evaluate_bicubic(images, scale=model.scale, protocol="edsr")).psnr
     assert mean(evaluate(load_model(model.name), images)).psnr > bicubic + (2 if model.scale == 2 else 1)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_its_tflite_file_is_listed_with_it(model: ShippedModel) -> None:
+    assert set(model.psnr_tflite) == (set(model.psnr) if model.int8 else set())
+    for test, psnr in model.psnr_tflite.items():
+        assert psnr == pytest.approx(model.psnr[test], abs=0.02)
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS if model.int8], ids=lambda model: model.name)
+def test_litert_restores_what_onnx_runtime_does(model: ShippedModel, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    pytest.importorskip("tflite")
+    export_integers(model.path, tmp_path / "int8.tflite")
+    images = sample_test_images(model.scale)[:2]
+    scores = (mean(evaluate(path, images)).psnr for path in (model.path, tmp_path / "int8.tflite"))
+    assert next(scores) == pytest.approx(next(scores), abs=0.02)
 
 
 def test_a_wrong_name_is_refused_with_the_right_ones() -> None:
