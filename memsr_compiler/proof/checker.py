@@ -292,8 +292,8 @@ def _check_layer(
             digits_of_part[tensor] = max(most, digits_of_part.get(tensor, 0.0))
         large[rows.at] = torch.maximum(large[rows.at], rows.large)
     together: dict[str, float] = {}
-    for (tensor, _), lost in losses.items():
-        together[tensor] = together.get(tensor, 0.0) + lost
+    for (tensor, _), most in losses.items():
+        together[tensor] = together.get(tensor, 0.0) + most
     each: dict[str, Tensor] = {}
     for (tensor, _), channels in by_channel.items():
         each[tensor] = channels + each.get(tensor, 0.0)

@@ -41,7 +41,7 @@ def test_branches_are_what_ding_et_al_say() -> None:
     layer = objective.branches[1]
     x = torch.rand(1, 6, 4, 3, dtype=torch.float64)
     outputs = (F.conv2d(x, layer.kernel, padding=1), F.conv2d(x, layer.one), x)  # type: ignore[arg-type]
-    expected = sum(norm(y) for norm, y in zip(layer.norms, outputs, strict=True))  # type: ignore[arg-type,operator]
+    expected = sum(norm(y) for norm, y in zip(layer.norms, outputs, strict=True))  # type: ignore[arg-type]
     torch.testing.assert_close(layer(x), expected)
     assert len(objective.branches[0].norms) == 2  # type: ignore[arg-type]
 

@@ -52,7 +52,7 @@ def test_fakd_compares_the_cosines_of_all_pixels(monkeypatch: pytest.MonkeyPatch
 
 def test_fakd_does_not_mind_pixels_that_are_all_zero() -> None:
     student = torch.zeros(1, 2, 2, 2, requires_grad=True)
-    affinity_distance([student], [torch.ones(1, 3, 2, 2)]).backward()
+    affinity_distance([student], [torch.ones(1, 3, 2, 2)]).backward()  # type: ignore[no-untyped-call]
     assert student.grad is not None and bool(torch.isfinite(student.grad).all())
 
 

@@ -29,7 +29,7 @@ def test_the_distance_is_a_laplace_distributions() -> None:
     """Of torch's own, but for the constant log 2."""
     location, features = torch.randn(2, 3, 2, 2, dtype=torch.float64), torch.randn(2, 3, 2, 2, dtype=torch.float64)
     scale = torch.rand(2, 3, 2, 2, dtype=torch.float64) + 0.1
-    expected = -Laplace(location, scale).log_prob(features).mean() - np.log(2)
+    expected = -Laplace(location, scale).log_prob(features).mean() - np.log(2)  # type: ignore[no-untyped-call]
     torch.testing.assert_close(laplace_distance(location, scale, features), expected)
 
 
