@@ -37,8 +37,18 @@ SIZES = ("tiny", "small", "medium")
 INTEGERS = "-int8"
 
 MLPERF = "EDSR of 5 blocks of 64 channels, x2, of MLPerf Mobile (MLCommons), Apache-2.0"
-SOURCES = {"x2-tiny": MLPERF, "x2-small": MLPERF, "x2-medium": MLPERF}
-LICENCE = "Apache-2.0"
+LABELS = "labels of IMDN x2 (Hui et al. 2019), MIT"
+IMDN_X3 = "IMDN x3 (Hui et al. 2019), MIT"
+BASELINE = "IMDN x4 without attention, baseline of NTIRE 2022's efficient super-resolution, MIT"
+SOURCES = {
+    "x2-tiny": MLPERF,
+    "x2-small": MLPERF,
+    "x2-medium": f"{MLPERF}; {LABELS}",
+    "x3-small": IMDN_X3,
+    "x4-small": BASELINE,
+    "x4-medium": BASELINE,
+}
+APACHE, MIT = "Apache-2.0", "MIT"
 
 
 def measure(path: Path, benchmarks: Path) -> dict[str, Any]:
@@ -65,7 +75,7 @@ def measure(path: Path, benchmarks: Path) -> dict[str, Any]:
         "ssim": ssim,
         "psnr_tflite": measure_tflite(path, takes, benchmarks) if takes else {},
         "teacher": SOURCES[name.removesuffix(INTEGERS)],
-        "licence": LICENCE,
+        "licence": APACHE if MLPERF in SOURCES[name.removesuffix(INTEGERS)] else MIT,
     }
 
 
