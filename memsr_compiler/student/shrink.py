@@ -15,7 +15,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.freezing import freeze_teacher
 from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.plain.balance import balance_channels
-from memsr_compiler.plain.info import PlainInfo, Takes
+from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.proof.guarantee import count_replacements
 from memsr_compiler.quantities import Amount, count, size_in_bytes
@@ -147,7 +147,9 @@ def shrink(
     place = torch_device(device)
     watch = Stopwatch()
     teacher = as_teacher(model, input_range=input_range, plain=True)
-    teacher = freeze_teacher(teacher, lambda takes: _prepare_images(calibration, takes), on_step)
+    teacher = freeze_teacher(
+        teacher, lambda takes: _prepare_images(calibration, takes.scale, takes.channels, takes.input_range), on_step
+    )
     with one_thread():
         leveled, teacher_cost = _read(teacher, "none" if init == "memsr" and image_skip is None else image_skip)
     if timer is not None and max_latency is not None:
@@ -157,8 +159,8 @@ def shrink(
     _check_widths(leveled, budget, layers, align, paper, init)
     if on_step is not None:
         on_step("reading the calibration images")
-    takes = Takes(leveled.scale, leveled.input.channels, (leveled.input.low, leveled.input.high))
-    images = _prepare_images(calibration, takes)
+    source = leveled.input
+    images = _prepare_images(calibration, leveled.scale, source.channels, (source.low, source.high))
     number = default_samples(teacher_cost.macs_per_pixel) if samples is None else samples
     crops = _Crops(tuple(images), number, seed, place)
     inputs = crops.cut()
@@ -261,9 +263,10 @@ def _check_widths(
         raise InvalidInput(f"{paper.kept} levels keep the teacher's width, which no limit allows for; say the widths")
 
 
-def _prepare_images(calibration: CalibrationImages | None, takes: Takes) -> list[Tensor]:
-    """Prepare calibration images as a network is given them."""
-    scale, channels, input_range = takes.scale, takes.channels, takes.input_range
+def _prepare_images(
+    calibration: CalibrationImages | None, scale: int, channels: int, input_range: tuple[float, float]
+) -> list[Tensor]:
+    """Prepare calibration images as a network is given them; tensors may have any channels, photographs not."""
     if calibration is None:
         return sample_inputs(scale=scale, channels=channels, input_range=input_range)
     return calibration_inputs(calibration, scale=scale, channels=channels, input_range=input_range)
