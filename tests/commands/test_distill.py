@@ -277,8 +277,8 @@ def test_labels_are_any_networks_of_the_scale_whatever_its_range(
         status, out, err = run(*distill(name, *more))
         assert status == 0, err
         scores[name] = json.loads(out)["psnr"]
-        assert scores[name]["teacher"] == pytest.approx(scores["small"]["teacher"], abs=0.02)
-    assert scores["large"]["student after"] == pytest.approx(scores["small"]["student after"], abs=0.02)
+        assert scores[name]["teacher"] == pytest.approx(scores["small"]["teacher"], abs=1e-3)
+    assert scores["large"]["student after"] == pytest.approx(scores["small"]["student after"], abs=1e-3)
     status, _, err = run(*distill("third", "--teacher", tmp_path / "large.pt", "--lambda", 0.3))
     assert status == 2 and "features cannot be compared; give --lambda 0" in err
     write_teacher(EDSR(scale=3, blocks=1, channels=8, tail="conv"), tmp_path / "three.pt")
@@ -299,10 +299,11 @@ def test_a_student_for_eight_bits(run: Run, distill: Command, photographs: Path,
     status, out, err = run("eval", tmp_path / "run" / "student.int8.onnx", "--data", photographs, "--json")
     assert status == 0, err
     (model,) = json.loads(out)["models"].values()
-    assert model["average"]["psnr"] == pytest.approx(psnr["student after, int8"], abs=0.02)
+    engines = 0.02  # dB: of the last sum, of result and image, engines round the middle of two levels differently
+    assert model["average"]["psnr"] == pytest.approx(psnr["student after, int8"], abs=engines)
     export_integers(tmp_path / "run" / "student.int8.onnx", tmp_path / "int8.tflite", ends="float32")
     lite = mean(evaluate(LiteRT(tmp_path / "int8.tflite"), Takes(2), photographs)).psnr
-    assert lite == pytest.approx(psnr["student after, int8"], abs=0.02)
+    assert lite == pytest.approx(psnr["student after, int8"], abs=engines)
     assert run(*distill("parts", *more))[0] == 0
     (tmp_path / "parts" / "step-00000006.ckpt").unlink()
     assert run("distill", "--resume", tmp_path / "parts", "--json")[0] == 0

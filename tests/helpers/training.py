@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from helpers.teachers import write_teacher
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from memsr_compiler import save_plain, shrink
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.training.losses import Objective
 from memsr_compiler.training.patches import Patches, prepare_photographs
 
 
@@ -65,3 +67,23 @@ def score(network: nn.Module) -> float:
     """Minus the mean error on a grey image, as if it were a PSNR."""
     with torch.no_grad():
         return -float(network(torch.full((1, 3, 4, 4), 0.5)).sub(0.5).abs().mean())
+
+
+def require_gradients(objective: Objective, low: Tensor, high: Tensor, *, share: float) -> None:
+    """Every trained parameter's gradient is that of finite differences, along a random direction; in float64."""
+    generator = torch.Generator().manual_seed(2)
+    objective(low, high, share)[0].backward()
+    for name, value in objective.named_parameters():
+        if not value.requires_grad:
+            continue
+        direction = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        direction /= direction.norm()
+        step, losses = 1e-7, []
+        for sign in (1, -1):
+            with torch.no_grad():
+                value.add_(sign * step * direction)
+                losses.append(float(objective(low, high, share)[0]))
+                value.sub_(sign * step * direction)
+        assert value.grad is not None, name
+        slope = float((value.grad * direction).sum())
+        assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(slope, rel=1e-3, abs=1e-7), name

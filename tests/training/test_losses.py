@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.training import require_gradients
 
 from memsr_compiler import compile_to_plain
 from memsr_compiler.plain.network import PlainNet
@@ -55,21 +56,7 @@ def test_gradients_are_those_of_finite_differences(teacher: EDSR, student: Plain
     levels, net = LeveledTeacher.of(teacher.double(), (0.0, 1.0)), student.double()
     maps = random_maps(levels, net, 1)
     objective = Distillation(net, levels, maps, weight=0.3, epsilon=1e-2, means=means).double()
-    objective(low, high, 0.5)[0].backward()
-    for name, value in objective.named_parameters():
-        if not value.requires_grad:
-            continue
-        direction = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-        direction /= direction.norm()
-        step, losses = 1e-7, []
-        for sign in (1, -1):
-            with torch.no_grad():
-                value.add_(sign * step * direction)
-                losses.append(float(objective(low, high, 0.5)[0]))
-                value.sub_(sign * step * direction)
-        assert value.grad is not None
-        slope = float((value.grad * direction).sum())
-        assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(slope, rel=1e-3, abs=1e-7), name
+    require_gradients(objective, low, high, share=0.5)
 
 
 def test_without_weight_the_teacher_is_not_asked(student: PlainNet, teacher: EDSR) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.training import require_gradients
 from torch import Tensor
 
 from memsr_compiler.plain.network import PlainNet
@@ -85,21 +86,7 @@ def test_gradients_are_those_of_finite_differences(teacher: EDSR, student: Plain
     low, high = (torch.rand(1, *t, 3, s, s, generator=generator, dtype=torch.float64) for t, s in (((), 4), ((1,), 8)))
     levels, net = LeveledTeacher.of(teacher.double(), (0.0, 1.0)), student.double()
     objective = Comparison(net, levels, DISTANCES[method], weight=1.0, epsilon=1.0, means=no_means(net)).double()
-    objective(low, high, 0.5)[0].backward()
-    for name, value in objective.named_parameters():
-        if not value.requires_grad:
-            continue
-        direction = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-        direction /= direction.norm()
-        step, losses = 1e-7, []
-        for sign in (1, -1):
-            with torch.no_grad():
-                value.add_(sign * step * direction)
-                losses.append(float(objective(low, high, 0.5)[0]))
-                value.sub_(sign * step * direction)
-        assert value.grad is not None
-        slope = float((value.grad * direction).sum())
-        assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(slope, rel=1e-3, abs=1e-7), name
+    require_gradients(objective, low, high, share=0.5)
 
 
 def test_without_weight_the_teacher_is_not_asked(teacher: EDSR, student: PlainNet) -> None:
