@@ -1,55 +1,80 @@
-"""Constants of shifts that are too large for the numbers of the network: rounding them takes what the tensors need."""
+"""Losses of stored numbers: constants of shifts too large for the network's numbers, and digits that these do not have.
+
+Every number is the exact one, rounded, or the certificate's checker has refused it.  What rounding takes together is
+judged here: by tensor, by channel, and by running the numbers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.ir.interpreter import evaluate, run
+from memsr_compiler.ir.interpreter import convolve_same, evaluate, run
 from memsr_compiler.lowering.equivalence import probe_images
+from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof.forms import tensor_of
 
 MOST = 2.0**-9  # of a tensor's largest magnitude: half of one of 256 levels
 MOST_IN_ALL = 2.0**-8  # of what all tensors lose, each relative to its own, added up: nothing says that they cancel
 
-DIGITS = {torch.float16: 1 / 16}
-"""Part of lost digits that counts.  Two levels are accepted in float16, where others have half of one, and networks of
-such numbers were measured to lose less than a quarter of what is found: their channels' largest values do not meet."""
+MANY = 1 << 22  # stored numbers; networks of more would take long
+CORNER = 10  # pixels of the noise, on which such a network is run beside the small probes
+
+
+class Probed:
+    """A teacher on the probe images, where it is run when something is first asked for."""
+
+    def __init__(self, teacher: ir.Graph) -> None:
+        self.teacher = teacher
+        self.images = probe_images(teacher.input.channels, (teacher.input.low, teacher.input.high))
+
+    def reach(self) -> Mapping[str, Tensor]:
+        """The largest magnitude of each channel of every tensor; of an activation's, with its operands'.
+
+        A ReLU's own values may all be zero on these images, and not on others.
+        """
+        return self._reach
+
+    @cached_property
+    def _reach(self) -> dict[str, Tensor]:
+        zero = torch.zeros((), dtype=torch.float64)
+        reach: dict[str, Tensor] = {}
+
+        def watch(name: str, value: Tensor) -> None:
+            reach[name] = torch.maximum(reach.get(name, zero), value.abs().amax((0, 2, 3)))
+
+        with torch.no_grad():
+            for image in self.images.values():
+                run(self.teacher, image, watch=watch)
+        for op in self.teacher:
+            if isinstance(op, (ir.Relu, ir.PRelu, ir.Clamp, ir.Maximum)):
+                reach[op.name] = torch.stack([reach[name] for name in (op.name, *op.inputs)]).amax(0)
+        return reach
 
 
 @dataclass(frozen=True)
 class ShiftLoss:
-    """A tensor, what rounding constants of shifts takes from it, and its largest magnitude on the probe images.
+    """A tensor, what is taken from it, and its largest magnitude on the probe images.
 
+    cause    of it, in words
     in_all   what all tensors lose, each relative to its own magnitude, added up
-    digits   of what is lost, the part that is lost in numbers too small for their dtype, and in sums that cancel
     """
 
     tensor: str
     lost: float
     peak: float
+    cause: str = field(default="", compare=False)
     in_all: float = field(default=0.0, compare=False)
-    digits: float = field(default=0.0, compare=False)
 
     @property
     def too_much(self) -> bool:
         return not (self.lost <= MOST * self.peak and self.in_all <= MOST_IN_ALL)
-
-    @property
-    def of_digits(self) -> bool:
-        """Whether digits are most of what is lost."""
-        return self.digits > self.lost / 2
-
-    @property
-    def cause(self) -> str:
-        """Reason of the loss, in words."""
-        if self.of_digits:
-            return "keeping fewer digits, of numbers too small for their dtype or of large ones that cancel,"
-        return "rounding the constants of shifts"
 
     def __str__(self) -> str:
         if self.lost <= MOST * self.peak:
@@ -64,53 +89,62 @@ class ShiftLoss:
         )
 
 
-def worst_shift_loss(
-    teacher: ir.Graph,
-    losses: Mapping[str, float],
-    digits: Mapping[str, Mapping[str, float]] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> ShiftLoss | None:
+def worst_shift_loss(probed: Probed, losses: Mapping[str, float], cause: str = "") -> ShiftLoss | None:
     """The tensor that loses most for its size; None where no tensor loses anything.
 
     losses  by tensor, as the certificate's checker finds them
-    digits  as well, times what each other tensor reaches
-    dtype   of the plain network: in float16 many numbers lose digits that nobody misses
+    cause   of them, in words
+
+    A tensor that is nothing on the probe images is given a little of the image's magnitude, lest it had to be perfect.
     """
-    if not losses and not digits:
-        return None
-    peaks, share = _peaks(teacher), DIGITS.get(dtype, 1.0)
-    small = {
-        tensor: share * sum(most * (_need(teacher, other, peaks) if other else 1.0) for other, most in lost.items())
-        for tensor, lost in (digits or {}).items()
-    }
-    lost = {tensor: losses.get(tensor, 0.0) + small.get(tensor, 0.0) for tensor in (*losses, *small) if tensor}
-    need = {tensor: _need(teacher, tensor, peaks) for tensor in lost}
-    in_all = sum(lost[tensor] / peak for tensor, peak in need.items())
-    found = (ShiftLoss(t, lost[t], peak, in_all, small.get(t, 0.0)) for t, peak in need.items())
+    image = probed.teacher.input
+    least = max(abs(image.low), abs(image.high)) / 256
+    need = {t: max(least, float(probed.reach()[tensor_of(t)].max())) for t in losses if t}
+    in_all = sum(losses[tensor] / peak for tensor, peak in need.items())
+    found = (ShiftLoss(t, losses[t], peak, cause, in_all) for t, peak in need.items())
     return max(found, key=lambda loss: loss.lost / loss.peak, default=None)
 
 
-def output_loss(teacher: ir.Graph, by_channel: Mapping[str, Tensor]) -> tuple[float, float]:
+def measure_stored(probed: Probed, net: PlainNet) -> list[tuple[float, float]]:
+    """The most that a plain network's stored numbers, run in float64, are off the teacher; its magnitude: by probe.
+
+    This is all that the numbers lose.  Running them in fewer digits loses more, which `verify` measures.
+    """
+    images = list(probed.images.values())
+    if sum(p.numel() for p in net.parameters()) > MANY:
+        images = [x if max(x.shape[2:]) <= CORNER else x[:1, :, :CORNER, :CORNER] for x in images]
+    with torch.no_grad():
+        values = images
+        for layer in net.checkable():
+            weight, bias = layer.weight.double(), layer.bias.double()[:, None, None]
+            values = [convolve_same(y, weight) + bias for y in values]
+            values = [F.pixel_shuffle(y.relu_() if layer.relu else y, layer.shuffle) for y in values]
+        exact = [run(probed.teacher, x) for x in images]
+    return [(float((y - z).abs().max()), float(z.abs().max())) for y, z in zip(values, exact, strict=True)]
+
+
+def output_loss(probed: Probed, by_channel: Mapping[str, Tensor]) -> tuple[float, float]:
     """The most that the output moves on the probe images where tensors are off by what they lose; its magnitude.
 
     by_channel  losses, one for each channel of a tensor, as the certificate's checker finds them
 
-    Constants are off by the same at every pixel.  All channels are off in one direction, then each in one at random.
-    What a tensor may lose is judged by its largest channel, and the output may have little to do with that one.
+    What is lost is taken to be the same at every pixel, as it is of constants.  All channels are off in one direction,
+    then each in one at random.  What a tensor may lose is judged by its largest channel, and the output may have little
+    to do with that one.
     """
     lost: dict[str, Tensor] = {}
     for tensor, each in by_channel.items():
         lost[tensor_of(tensor)] = each + lost.get(tensor_of(tensor), 0.0)
     generator = torch.Generator().manual_seed(0)
     random = {name: torch.randint(0, 2, each.shape, generator=generator) * 2 - 1 for name, each in lost.items()}
-    most, peak = 0.0, 0.0
-    for image in probe_images(teacher.input.channels, (teacher.input.low, teacher.input.high)).values():
-        exact = run(teacher, image.double())
+    most, peak = [], 0.0
+    for image in probed.images.values():
+        exact = run(probed.teacher, image)
         peak = max(peak, float(exact.abs().max()))
         for signs in (dict.fromkeys(lost, 1), random):
-            moved = _run_moved(teacher, image.double(), {name: signs[name] * each for name, each in lost.items()})
-            most = max(most, float((moved - exact).abs().max()))
-    return most, peak
+            moved = _run_moved(probed.teacher, image, {name: signs[name] * each for name, each in lost.items()})
+            most.append((moved - exact).abs().max())
+    return float(torch.stack(most).max()), peak  # NaN, if one is
 
 
 def _run_moved(graph: ir.Graph, x: Tensor, offsets: Mapping[str, Tensor]) -> Tensor:
@@ -120,27 +154,3 @@ def _run_moved(graph: ir.Graph, x: Tensor, offsets: Mapping[str, Tensor]) -> Ten
         value = x if isinstance(op, ir.Input) else evaluate(op, *(values[i] for i in op.inputs))
         values[op.name] = value + offsets[op.name][:, None, None] if op.name in offsets else value
     return values[graph.output]
-
-
-def _need(teacher: ir.Graph, tensor: str, peaks: Mapping[str, float]) -> float:
-    """The magnitude that a tensor has to have room for: of a ReLU its operand's.
-
-    A tensor that is nothing on the probe images is given a little of the image's magnitude, lest it had to be perfect.
-    """
-    op = teacher[tensor_of(tensor)]
-    activation = isinstance(op, (ir.Relu, ir.PRelu, ir.Clamp, ir.Maximum))
-    return max(peaks[name] for name in (op.name, *(op.inputs if activation else ())))
-
-
-def _peaks(teacher: ir.Graph) -> dict[str, float]:
-    """The largest magnitude of every tensor on the probe images, at least a 256th of the image's own."""
-    low, high = teacher.input.low, teacher.input.high
-    peaks = dict.fromkeys((op.name for op in teacher), max(abs(low), abs(high)) / 256)
-
-    def watch(name: str, value: Tensor) -> None:
-        peaks[name] = max(peaks[name], float(value.abs().max()))
-
-    with torch.no_grad():
-        for image in probe_images(teacher.input.channels, (low, high)).values():
-            run(teacher, image, watch=watch)
-    return peaks

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import get_args
-
-from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.ir.validate import receptive_field
-from memsr_compiler.lowering.equivalence import most_accepted
+from memsr_compiler.lowering.equivalence import find_broken_shift, most_accepted
 from memsr_compiler.lowering.image_aside import set_image_aside
-from memsr_compiler.lowering.shift_losses import ShiftLoss, output_loss, worst_shift_loss
+from memsr_compiler.lowering.shift_losses import Probed, measure_stored, output_loss, worst_shift_loss
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import REPEATED
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.proof.checker import Checked
 from memsr_compiler.proof.guarantee import Carried, list_carried, state_guarantee
 from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
@@ -53,7 +51,9 @@ class CertificateCheck:
 def check_certificate(
     teacher: TeacherLike, plain: PlainNet | str | PathLike[str], *, input_range: Range | None = None
 ) -> CertificateCheck:
-    """Check, by its certificate, that a plain network is this teacher.  Nothing is run, no compiler is believed.
+    """Check, by its certificate, that a plain network is this teacher.  No compiler is believed.
+
+    Both are run, in float64 and on small images, only to refuse what rounding of the stored numbers has made useless.
 
     Where the certificate says that it is of an approximation, what is checked is the teacher with the replacements that
     it names, and `replaced` of the result tells them: it is then not the teacher.
@@ -102,30 +102,52 @@ def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateChe
     tensors = tuple(list_carried(certificate, teacher.graph))
     replaced = certificate.approximation
     _require_facts(net, teacher, input_range, state_guarantee(tensors, replaced))
-    checked = checker.check(teacher.graph, net.checkable(), certificate)
-    loss = worst_shift_loss(teacher.graph, checked.losses, checked.digits, net[0].weight.dtype)
+    probed = Probed(teacher.graph)
+    checked = checker.check(teacher.graph, net.checkable(), certificate, probed.reach)
+    loss = worst_shift_loss(probed, checked.losses, _say_cause(checked))
     if loss is not None and loss.too_much:
-        raise CertificateError(f"{loss}; {_say_way_out(loss, certificate)}")
-    if loss is not None and checked.by_channel:
-        _require_small(teacher.graph, checked.by_channel, net, loss)
+        raise CertificateError(f"{loss}; {_say_way_out(checked, certificate)}")
+    _require_small(probed, checked, net)
+    _require_near(probed, checked, net)
     frozen = GraphModule(teacher.graph, teacher.image_skip) if replaced else None
     return CertificateCheck(net.info.guarantee, input_range, tensors, checked.rounding, frozen, replaced)
 
 
-def _require_small(teacher: ir.Graph, lost: Mapping[str, Tensor], net: PlainNet, worst: ShiftLoss) -> None:
-    """Raises CertificateError where the constants' losses, small for their tensors, are too much for the output."""
-    most, peak = output_loss(teacher, lost)
+def _require_small(probed: Probed, checked: Checked, net: PlainNet) -> None:
+    """Raises CertificateError where what channels lose, small or not for their tensors, is too much for the output."""
+    if not checked.by_channel:
+        return
+    most, peak = output_loss(probed, checked.by_channel)
     accepted = most_accepted(peak, net[0].weight.dtype, net.info.input_range)
     if not most <= accepted:
         assert net.certificate is not None, "it has been looked at"
         raise CertificateError(
-            f"rounding the constants of shifts moves the output by up to {most:.3g}, and {accepted:.3g} is accepted; "
-            f"{_say_way_out(worst, net.certificate)}"
+            f"{_say_cause(checked)} moves the output by up to {most:.3g}, and {accepted:.3g} is accepted; "
+            f"{_say_way_out(checked, net.certificate)}"
         )
 
 
-def _say_way_out(loss: ShiftLoss, certificate: Certificate) -> str:
-    if loss.of_digits:
+def _require_near(probed: Probed, checked: Checked, net: PlainNet) -> None:
+    """Raises CertificateError where the stored numbers, each the exact one rounded, are too far off all together."""
+    for off, peak in measure_stored(probed, net):
+        accepted = most_accepted(peak, net[0].weight.dtype, net.info.input_range)
+        if not off <= accepted:
+            assert net.certificate is not None, "it has been looked at"
+            beyond = next(filter(None, (find_broken_shift(x, net) for x in probed.images.values())), "")
+            raise CertificateError(
+                f"its stored numbers alone take it {off:.3g} off the teacher on probe images, and {accepted:.3g} is "
+                f"accepted; {beyond or _say_way_out(checked, net.certificate)}"
+            )
+
+
+def _say_cause(checked: Checked) -> str:
+    if checked.constants:
+        return "rounding the constants of shifts"
+    return "keeping fewer digits, of numbers too small for their dtype or of large ones that cancel,"
+
+
+def _say_way_out(checked: Checked, certificate: Certificate) -> str:
+    if not checked.constants:
         return "convert again in a wider dtype, or scale the teacher's weights so that they are neither small nor large"
     if certificate.shifts:
         return "convert again with smaller constants, in a wider dtype, or with --carry auto"

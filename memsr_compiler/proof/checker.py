@@ -29,6 +29,7 @@ from memsr_compiler.proof.forms import (
     HeldLevel,
     Known,
     LinearForm,
+    Reach,
     before_relu,
     is_finite,
     is_relu,
@@ -50,30 +51,36 @@ class Checked:
 
     rounding  the largest difference between a stored number and the exact one, in half units in its last place (of a
               number just above a power of two): 1 at most, float64's own rounding aside
-    losses    what rounding takes from each tensor that constants of shifts and clamps enter, in its own units:
-              the most of each layer, and all layers together, since nothing says that they take turns
-    by_channel the same of each channel of these tensors: one that is large may have little to do with the output
-    digits    what each tensor loses beyond common rounding, as `Rows.lost_digits` has it, all layers together
+    constants  whether constants of shifts, of clamps, or large ones of the teacher enter
+    losses    what is taken from each tensor by rounding these, and where float64 cannot tell (`Rows.lost`), in its own
+              units: the most of each layer, and all layers together, since nothing says that they take turns
+    by_channel the same of each channel, with what it loses in numbers too small for their dtype (`Rows.lost_digits`)
+
+    Of tensors that lose nothing there are no entries.
     """
 
     rounding: float
+    constants: bool
     losses: Mapping[str, float]
     by_channel: Mapping[str, Tensor]
-    digits: Mapping[str, Mapping[str, float]]
 
 
-def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> Checked:
+def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate, reach: Reach | None = None) -> Checked:
     """Raises CertificateError unless the plain network is the teacher, as the certificate claims; where there is not
-    enough memory to tell, torch's error."""
+    enough memory to tell, torch's error.
+
+    reach   measures the magnitude of each channel of the teacher's tensors; it is called where numbers lose more than
+            common rounding takes.  None: only constants are looked at
+    """
     try:
-        return _check(teacher, layers, certificate)
+        return _check(teacher, layers, certificate, reach)
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         if tells_of_memory(error):
             raise
         raise CertificateError(f"the certificate is malformed ({type(error).__name__}: {first_line(error)})") from error
 
 
-def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate) -> Checked:
+def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate, reach: Reach | None) -> Checked:
     if not certificate.stages:
         raise CertificateError("the certificate has no stages")
     if certificate.input_range != (teacher.input.low, teacher.input.high):
@@ -87,11 +94,10 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
         raise CertificateError(f"the teacher has a tensor '{marked}', a name that only an activation's ReLU may have")
     _require_one_constant(certificate)
     todo: Iterator[Layer] = iter(layers)
-    base, shuffle, rounding = 1, 1, 0.0
+    base, shuffle, rounding, constants = 1, 1, 0.0, False
     losses: dict[str, float] = {}
     by_channel: dict[str, Tensor] = {}
-    digits: dict[str, dict[str, float]] = {}
-    known = Known(teacher, never_negative(teacher))
+    known = Known(teacher, never_negative(teacher), reach)
     widest = WIDEST * sum(t.channels * t.scale**2 for t in (teacher.type(op.name) for op in teacher))
     inputs: list[tuple[str, int]] = [(teacher.input.name, teacher.type(teacher.input.name).channels)]
     for number, stage in enumerate(certificate.stages):
@@ -117,17 +123,16 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate)
             _require_sound(teacher, base, len(layer.weight), meanings, where)
             columns, powers = powers, _read_powers(stage, scaled, depth, len(layer.weight), where)
             checked, large = _check_layer(below, layer, meanings, LayerScale(powers, columns), where)
-            rounding = max(rounding, checked.rounding)
+            rounding, constants = max(rounding, checked.rounding), constants or checked.constants
             losses |= _add(losses, checked.losses)
             by_channel |= {t: lost + by_channel.get(t, 0.0) for t, lost in checked.by_channel.items()}
-            digits |= {t: {**digits.get(t, {}), **_add(digits.get(t, {}), lost)} for t, lost in checked.digits.items()}
             below = HeldLevel(known, base, meanings, nonnegative=layer.relu, constants=large)
             shuffle = layer.shuffle
         base *= shuffle
         inputs = _require_outputs(teacher, stage.levels[-1], shuffle, base, last_stage)
     if next(todo, None) is not None:
         raise CertificateError("the plain network has more layers than the certificate speaks of")
-    return Checked(rounding, losses, by_channel, digits)
+    return Checked(rounding, constants, losses, by_channel)
 
 
 def _add(losses: Mapping[str, float], others: Mapping[str, float]) -> dict[str, float]:
@@ -257,9 +262,8 @@ def _check_layer(
         raise CertificateError(
             f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate"
         )
-    rounding, losses = 0.0, dict[tuple[str, ir.Part | None], float]()
+    rounding, constants, losses = 0.0, False, dict[tuple[str, ir.Part | None], float]()
     by_channel: dict[tuple[str, ir.Part | None], Tensor] = {}
-    digits: dict[tuple[str, ir.Part | None], dict[str, float]] = {}
     large = torch.zeros(len(layer.weight), dtype=torch.float64)
     # A layer of zeros (of x - x, say) has no scale of its own, and is held to that of images and common weights.
     largest = max(abs(float(v)) for v in layer.weight.aminmax()) or 1.0
@@ -279,17 +283,17 @@ def _check_layer(
             raise CertificateError(f"{where}: {m.tensor}: the teacher's weights are NaN, infinite or too large")
         rows = Rows(below, layer, m, expected, scale, f"{where}: {m.kind} {m.tensor}")
         rounding = max(rounding, rows.check(largest))
+        constants |= rows.shifted
         lost = rows.lost()
-        if lost is not None:
+        if lost.any():
             losses[m.tensor, m.part] = max(float(lost.max()), losses.get((m.tensor, m.part), 0.0))
-        if lost is not None and m.tensor:
+        if below.known.reach is not None:
+            lost += rows.lost_digits()
+        if m.tensor and lost.any():
             count = below.teacher.type(tensor_of(m.tensor)).channels
             of_part = by_channel.setdefault((m.tensor, m.part), torch.zeros(count, dtype=torch.float64))
             index = torch.tensor(m.channels) // (below.channels(m.tensor) // count)  # of a channel's pixels all
             of_part.scatter_reduce_(0, index, lost, "amax")
-        for tensor, most in rows.lost_digits().items():
-            digits_of_part = digits.setdefault((m.tensor, m.part), {})
-            digits_of_part[tensor] = max(most, digits_of_part.get(tensor, 0.0))
         large[rows.at] = torch.maximum(large[rows.at], rows.large)
     together: dict[str, float] = {}
     for (tensor, _), most in losses.items():
@@ -297,10 +301,7 @@ def _check_layer(
     each: dict[str, Tensor] = {}
     for (tensor, _), channels in by_channel.items():
         each[tensor] = channels + each.get(tensor, 0.0)
-    in_all: dict[str, dict[str, float]] = {}
-    for (tensor, _), digits_of_part in digits.items():
-        in_all.setdefault(tensor, {}).update(_add(in_all.get(tensor, {}), digits_of_part))
-    return Checked(rounding, together, each, in_all), large
+    return Checked(rounding, constants, together, each), large
 
 
 def _pieces(meanings: Sequence[ir.Meaning], rows: int) -> Iterator[ir.Meaning]:

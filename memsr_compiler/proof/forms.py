@@ -10,7 +10,7 @@ Nothing here is shared with the passes, their kernel algebra or their names: see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,12 +74,19 @@ def shift_of(teacher: ir.Graph, m: ir.Meaning) -> float:
     return m.constant + (bound if 0 < bound < math.inf else 0.0)
 
 
+Reach = Callable[[], Mapping[str, Tensor]]
+
+
 @dataclass(frozen=True)
 class Known:
-    """A teacher, and which of its tensors are never negative."""
+    """A teacher, and which of its tensors are never negative.
+
+    reach   measures the magnitude of each channel of its tensors on some images; None: nobody does
+    """
 
     teacher: ir.Graph
     never_negative: frozenset[str]
+    reach: Reach | None = None
 
 
 @dataclass(frozen=True)
@@ -190,27 +197,42 @@ class HeldLevel:
         nonnegative: bool,
         constants: Tensor | None = None,
     ) -> None:
-        self.teacher, self.never_negative = known.teacher, known.never_negative
+        self.known, self.teacher, self.never_negative = known, known.teacher, known.never_negative
+        self.meanings = meanings
         self.base, self.nonnegative = base, nonnegative
         self.width = 1 + max(p for m in meanings for p in m.positions)
         self.one = next((p for m in meanings if m.kind == "one" for p in m.positions if p >= 0), None)
         self.zeros = [p for m in meanings if m.kind == "zero" for p in m.positions if p >= 0]
         self.held: dict[tuple[str, ir.Part | None], list[ir.Meaning]] = {}
         self.shifts = torch.zeros(self.width, dtype=torch.float64)  # constant that each channel holds beside its tensor
-        self.tensors = [""] * self.width  # one that each channel is of
         for m in meanings:
             if m.tensor:
                 self.held.setdefault((m.tensor, m.part), []).append(m)
             at = [p for p in m.positions if p >= 0]
             self.shifts[at] = self.shifts[at].clamp_min(shift_of(known.teacher, m))
-            for p in at:
-                self.tensors[p] = m.tensor
         self.constants = self.shifts if constants is None else torch.maximum(self.shifts, constants)
         self.forms: dict[str | ir.Part, LinearForm] = {}
         # the first column that stands for a tensor which is not held
         self.absent: dict[tuple[str, ir.Part | str | None], int] = {}
         self.definitions = 0
         self.columns = self.width
+
+    def reach(self) -> Tensor:
+        """Magnitude (width,) of each channel, without the constant of a shift; 0 where nobody measures."""
+        reach = torch.zeros(self.width, dtype=torch.float64)
+        if self.known.reach is None:
+            return reach
+        measured = self.known.reach()
+        for m in self.meanings:
+            positions = torch.tensor(m.positions)
+            there = positions >= 0
+            if m.tensor:
+                each = measured[tensor_of(m.tensor)]
+                folded = torch.tensor(m.channels) // (self.channels(m.tensor) // len(each))
+                reach[positions[there]] = each[folded[there]]
+            elif m.kind == "one":
+                reach[positions[there]] = 1.0
+        return reach
 
     def count_definition(self) -> None:
         """Raises CertificateError where a level's claims ask for definitions far more often than a teacher has them."""

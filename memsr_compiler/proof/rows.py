@@ -102,45 +102,42 @@ class Rows:
             self._check_scale()
         return rounding
 
-    def lost(self) -> Tensor | None:
-        """The most that rounding takes from each row's constants; None where none of a shift or a clamp enters.
+    def lost(self) -> Tensor:
+        """The most that whoever makes a network can take from each row: by constants, and where float64 cannot tell.
 
         A channel that holds t + C is read by taps a little off: t by as little, C by so much times C.  The bias, which
         takes C away again, and what is read of the constant 1 are rounded as well.  At the border fewer taps read.
+        Where terms cancel, a number may be anything within its slack, and a network's maker chooses it.
         """
+        rows, each = (self.exact, self.gone), torch.zeros(len(self.there), dtype=torch.float64)
+        slack = [(r.slack * r.terms, r.slack * r.bias_terms) for r in rows]
+        each[self.there] = self._beyond_common(slack[0][0], 0 * slack[0][1] if self.shifted else slack[0][1])
         if not self.shifted:
-            return None
-        constants, rows = self.below.constants.clone(), (self.exact, self.gone)
+            return each
+        constants = self.below.constants.clone()
         if self.below.one is not None:
             constants[self.below.one] = 1.0
-        slack = [((r.slack * r.terms).sum((2, 3)) @ constants + r.slack * r.bias_terms) for r in rows]
+        unsure, unsure_of_gone = (taps.sum((2, 3)) @ constants + bias for taps, bias in slack)
         off, bias = self._off()
-        lost = _most_of_any_cut(torch.einsum("ocij,c->oij", off, constants), bias) + slack[0]
-        each = torch.zeros(len(self.there), dtype=torch.float64)
-        each[self.there], each[~self.there] = lost, slack[1]
+        each[self.there] += _most_of_any_cut(torch.einsum("ocij,c->oij", off, constants), bias) + unsure
+        each[~self.there] = unsure_of_gone
         return each
 
-    def lost_digits(self) -> dict[str, float]:
-        """The most that a row loses beyond common rounding: by tensor of the level below, times its magnitude.
+    def lost_digits(self) -> Tensor:
+        """The most that each row loses in numbers below its dtype's smallest normal one.
 
-        Numbers below the dtype's smallest normal one lose digits, at last all, and so do those that float64 cannot
-        tell.
-        Nobody chooses how they are rounded: what counts is all that they lose in one direction, or three standard
-        deviations of what errors add up to at random.  What constants lose is under "".
+        Such numbers have fewer digits, at last none.  Nobody chooses how they are rounded.
         """
-        if not len(self.at):
-            return {}
-        exact, common, (kernel, bias) = self.exact, torch.finfo(self.weight.dtype).eps, self._off()
-        off = (kernel.abs() + exact.slack * exact.terms - common * exact.kernel.abs()).clamp_min_(0)
-        of_bias = (bias.abs() + exact.slack * exact.bias_terms - common * exact.bias.abs()).clamp_min_(0)
-        lost = {"": float(of_bias.max())}
-        channels = off.flatten(2).any(2).any(0).nonzero()[:, 0].tolist()
-        for tensor in {self.below.tensors[channel] for channel in channels}:
-            of_tensor = torch.tensor([other == tensor for other in self.below.tensors])
-            most = off[:, of_tensor].flatten(1)
-            together = (most * kernel[:, of_tensor].flatten(1).sign()).sum(1).abs()
-            lost[tensor] = lost.get(tensor, 0.0) + float(torch.maximum(together, 3 * most.norm(dim=1)).max())
-        return {tensor: most for tensor, most in lost.items() if most > 0}
+        each, (kernel, bias) = torch.zeros(len(self.there), dtype=torch.float64), self._off()
+        each[self.there] = self._beyond_common(kernel.abs_(), bias.abs_())
+        return each
+
+    def _beyond_common(self, kernel: Tensor, bias: Tensor) -> Tensor:
+        """Sum (rows,) of what numbers are off beyond common rounding, taps times what the channels they read reach."""
+        common = torch.finfo(self.weight.dtype).eps
+        taps = torch.relu(kernel - common * self.exact.kernel.abs()).sum((2, 3))
+        lost = torch.relu(bias - common * self.exact.bias.abs())
+        return lost + taps @ self.below.reach() if taps.any() else lost
 
     def _find_large(self) -> Tensor:
         """Constants (rows,) that rows hold beside what varies, where these are large; else 0.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from memsr_compiler import check_certificate, compile_to_plain, ir
 from memsr_compiler.errors import CertificateError
-from memsr_compiler.lowering.shift_losses import ShiftLoss, output_loss, worst_shift_loss
+from memsr_compiler.lowering import shift_losses
+from memsr_compiler.lowering.shift_losses import Probed, ShiftLoss, measure_stored, output_loss, worst_shift_loss
 from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.trace import trace
 
 
@@ -44,9 +48,9 @@ def test_the_worst_is_the_worst_for_its_size(network: nn.Module) -> None:
     with torch.no_grad():
         network.get_submodule("body.0.body.0").weight.zero_()  # type: ignore[operator]
         network.get_submodule("body.0.body.0").bias.zero_()  # type: ignore[operator]
-    graph = trace(network).graph
-    assert worst_shift_loss(graph, {}) is None and worst_shift_loss(graph, {"": 1.0}) is None
-    worst = worst_shift_loss(graph, {"head.0": 1e-6, "body.0.body.1": 1e-7})
+    probed = Probed(trace(network).graph)
+    assert worst_shift_loss(probed, {}) is None and worst_shift_loss(probed, {"": 1.0}) is None
+    worst = worst_shift_loss(probed, {"head.0": 1e-6, "body.0.body.1": 1e-7})
     assert worst == ShiftLoss("body.0.body.1", 1e-7, 1 / 256)
     assert not worst.too_much
     assert ShiftLoss("", float("nan"), 1.0).too_much and ShiftLoss("", 1.0, 1.0).too_much
@@ -58,7 +62,7 @@ def test_a_relu_has_room_for_its_operand(network: nn.Module) -> None:
         network.get_submodule("body.0.body.0").bias.fill_(-100.0)  # type: ignore[operator]
     graph = trace(network).graph
     assert isinstance(graph["body.0.body.1"], ir.Relu)
-    worst = worst_shift_loss(graph, {"body.0.body.1": 1.0})
+    worst = worst_shift_loss(Probed(graph), {"body.0.body.1": 1.0})
     assert worst is not None and worst.peak > 90
 
 
@@ -68,6 +72,33 @@ def test_what_the_output_loses_is_what_the_channels_lose_times_their_weights() -
     with torch.no_grad():
         tail.weight.copy_(torch.tensor([2.0, 3.0, 0.0])[None, :, None, None])
     graph = trace(nn.Sequential(head, tail).eval()).graph
-    most, peak = output_loss(graph, {"0": torch.tensor([1.0, 10.0, 1000.0]).double()})
+    most, peak = output_loss(Probed(graph), {"0": torch.tensor([1.0, 10.0, 1000.0]).double()})
     assert most == pytest.approx(32.0) and 0 < peak < 10
-    assert output_loss(graph, {"0": torch.zeros(3).double()})[0] == 0
+    assert output_loss(Probed(graph), {"0": torch.zeros(3).double()})[0] == 0
+    assert math.isnan(output_loss(Probed(graph), {"0": torch.tensor([0.0, 0.0, math.inf]).double()})[0])
+
+
+def test_each_channel_reaches_what_it_does_on_the_probes() -> None:
+    """Channels of x, -100 x and 2 x, and of a ReLU the same."""
+    head = nn.Conv2d(1, 3, 1, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([1.0, -100.0, 2.0])[:, None, None, None])
+    probed = Probed(trace(nn.Sequential(head, nn.ReLU(), nn.Conv2d(3, 1, 1)).eval()).graph)
+    for name in ("0", "1"):
+        assert probed.reach()[name].tolist() == pytest.approx([1.0, 100.0, 2.0])
+
+
+@pytest.mark.parametrize("many", [1, 1 << 22])
+def test_stored_numbers_are_as_far_off_as_they_are(
+    many: int, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None at all of exact ones; of those of float16 what rounding takes; of larger networks on fewer pixels."""
+    monkeypatch.setattr(shift_losses, "MANY", many)
+    probed, net = Probed(trace(network).graph), compile_to_plain(network)
+    exact = measure_stored(probed, copy_module(net, torch.float64))  # type: ignore[arg-type]
+    halves = measure_stored(probed, net.half())
+    assert len(exact) == len(probed.images) and all(off < 1e-12 < 0.01 < peak for off, peak in exact)
+    assert all(1e-6 < off < 1e-2 for off, _ in halves)
+    with torch.no_grad():
+        net[0].weight.zero_()
+    assert min(off for off, _ in measure_stored(probed, net)) > 0.01

@@ -13,7 +13,7 @@ from helpers.command_line import Run
 from helpers.forged import Draft, DraftLayer, furthest, must_be_refused
 from torch import Tensor, nn
 
-from memsr_compiler import PlainNet, check_certificate, compile_to_plain, read_teacher, save_plain
+from memsr_compiler import PlainNet, check_certificate, check_equivalence, compile_to_plain, read_teacher, save_plain
 from memsr_compiler.errors import CertificateError, MemsrError, UnsupportedModel
 from memsr_compiler.ir import Meaning, Part
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -966,4 +966,102 @@ def test_what_cancels_is_not_measured_by_a_tap_that_reads_nothing() -> None:
     draft = Draft(teacher, compile_to_plain(teacher))
     draft.layers[1].bias += 0.02
     with pytest.raises(CertificateError, match="large ones that cancel"):
+        check_certificate(teacher, draft.net())
+
+
+class SmallBeside(nn.Module):
+    """What is read by small weights, beside a channel of a thousand, of which the output takes next to nothing."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.inner = small_inside(scale)
+        with torch.no_grad():
+            self.inner.get_submodule("2").weight[0] *= 1 / scale  # type: ignore[index, operator]
+            self.inner.get_submodule("4").weight[:, 0] = 1e-7  # type: ignore[index, operator]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.inner(x)
+        return y
+
+
+def test_a_large_channel_does_not_free_the_digits_of_those_beside_it() -> None:
+    """Each tensor loses little for its largest channel, and its others lose all that float16 has no digits for."""
+    check_certificate(SmallBeside(1.0).eval(), compile_to_plain(SmallBeside(1.0).eval()).half())
+    teacher = SmallBeside(1e-6).eval()
+    halves = compile_to_plain(teacher).half()
+    assert check_equivalence(teacher, halves).deviation > 20 / 255
+    with pytest.raises(CertificateError, match=r"keeping fewer digits, .* moves the output by up to .* a wider dtype"):
+        check_certificate(teacher, halves)
+
+
+class CancelsBeside(Cancels):
+    """The same, and a channel of 1e6, of which the output takes next to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.body.weight[0] *= 1e7
+            self.tail.weight[:, 0] = 1e-12
+
+
+def test_a_large_channel_does_not_free_what_cancels_beside_it() -> None:
+    teacher = CancelsBeside().eval()
+    draft = Draft(teacher, compile_to_plain(teacher))
+    draft.layers[1].bias += 0.02
+    forged = draft.net()
+    assert furthest(CancelsBeside().double().eval(), forged, [torch.rand(1, 1, 8, 8)]) > 2 / 255
+    with pytest.raises(CertificateError, match="large ones that cancel"):
+        check_certificate(teacher, forged)
+
+
+class Difference(nn.Module):
+    """1,000 times the difference of two channels that are nearly alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.tail = nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.Conv2d(16, 4, 1)
+        with torch.no_grad():
+            self.head.weight[8:] = self.head.weight[:8] * 1.001
+            self.tail.weight[:, 8:] = self.tail.weight[:, :8] * 1000
+            self.tail.weight[:, :8] = -self.tail.weight[:, 8:]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pixel_shuffle(self.tail(self.head(x).relu()), 2)
+
+
+def test_what_common_rounding_leaves_of_a_difference_is_measured() -> None:
+    """No number of it loses more than any other does."""
+    teacher = Difference().eval()
+    check_certificate(teacher, compile_to_plain(teacher))
+    halves = compile_to_plain(teacher).half()
+    with pytest.raises(CertificateError, match=r"its stored numbers alone take it .* off the teacher .* a wider dtype"):
+        check_certificate(teacher, halves)
+
+
+class Carried(nn.Module):
+    """relu(b(y)) + y of single pixels; the image is carried, which has negative values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.tail = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return nn.functional.pixel_shuffle(self.tail(self.b(y).relu() + y), 2)
+
+
+def test_a_shift_that_its_values_pass_is_told() -> None:
+    """Exact numbers for C = 1/8, where values reach more: right where |x| <= C, which the probes are not."""
+    teacher = Carried().double().eval()
+    honest = compile_to_plain(teacher, carry="shift", constant=8.0, align=1, input_range=(-1.0, 1.0))
+    draft = Draft(teacher, honest)
+    first, last = draft.layers
+    at = list(draft.meaning(1, "shifted").positions)
+    first.bias[at] -= 7.875
+    last.bias += 7.875 * last.weight[:, at].sum((1, 2, 3))
+    for level in draft.levels:
+        level[:] = [replace(m, constant=0.125) if m.kind == "shifted" else m for m in level]
+    with pytest.raises(CertificateError, match=r"its stored numbers .* beyond the shift's C = 0\.125"):
         check_certificate(teacher, draft.net())

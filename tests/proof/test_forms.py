@@ -46,6 +46,30 @@ def image(kind: str = "value", constant: float = 0.0) -> ir.Meaning:
     return ir.Meaning(kind, (0, 1, 2), "x", (0, 1, 2), constant)  # type: ignore[arg-type]
 
 
+def test_what_a_level_s_channels_reach_is_what_their_tensors_do() -> None:
+    """Each of the pixels folded into a channel as much as the channel; a channel that is not there nothing."""
+    graph = ir.Graph(
+        (
+            graphs.source(2, 0.0),
+            graphs.conv("a", "x", 8, 2),
+            ir.PixelShuffle(name="s", inputs=("a",), factor=2),
+            graphs.conv("y", "s", 1, 2),
+        ),
+        "y",
+    )
+    reach = {"x": numbers(2, seed=0).abs(), "s": torch.tensor([3.0, 5.0]).double()}
+    meanings = [
+        ir.Meaning("value", (4, -1, 0, 2), "s", (1, 7, 6, 3)),
+        ir.Meaning("positive", (-1, -1), "x", (0, 1)),
+        ir.Meaning("shifted", (1,), "x", (1,), 100.0),
+        ir.Meaning("one", (3,)),
+        ir.Meaning("zero", (5,)),
+    ]
+    level = HeldLevel(Known(graph, frozenset(), lambda: reach), 1, meanings, nonnegative=True)
+    assert level.reach().tolist() == [5.0, float(reach["x"][1]), 3.0, 1.0, 3.0, 0.0]
+    assert not HeldLevel(Known(graph, frozenset()), 1, meanings, nonnegative=True).reach().any()
+
+
 def absolute(graph: ir.Graph) -> ir.Graph:
     """The same teacher with the absolute value of every number."""
 
