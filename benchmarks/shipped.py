@@ -15,17 +15,17 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from machine import machine
 
 from memsr_compiler import evaluate
-from memsr_compiler.evaluation.scores import mean
+from memsr_compiler.evaluation.scores import Score, mean
 from memsr_compiler.models.catalogue import find_model
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.read import is_quantized, read_plain_file
-from memsr_compiler.quantization.quantize import takes_of
 from memsr_compiler.quantization.tflite import export_integers
 from memsr_compiler.runtime.litert import LiteRTNetwork
 from memsr_compiler.runtime.runners import OrtNetwork
@@ -57,12 +57,10 @@ def measure(path: Path, benchmarks: Path) -> dict[str, Any]:
     plain = read_plain_file(path.with_name(f"{name.removesuffix(INTEGERS)}.onnx")).manifest
     scale = plain.info.scale
     network = OrtNetwork(path, threads=1)
-    takes = takes_of(network.metadata) if is_quantized(path) else None
-    psnr, ssim = {}, {}
-    for test in TESTS:
-        images = benchmarks / test / f"x{scale}"
-        score = mean(evaluate(network, takes, images) if takes else evaluate(path, images))
-        psnr[test], ssim[test] = round(score.psnr, 3), round(score.ssim, 4)
+    takes = Takes(scale, plain.info.channels, plain.info.input_range)
+    scores = {test: mean(evaluate(network, takes, benchmarks / test / f"x{scale}")) for test in TESTS}
+    psnr, ssim = round_scores(scores)
+    psnr_tflite, ssim_tflite = round_scores(measure_tflite(path, takes, benchmarks) if is_quantized(path) else {})
     weights = [layer.weight for layer in plain.layers]
     return {
         "name": name,
@@ -73,19 +71,25 @@ def measure(path: Path, benchmarks: Path) -> dict[str, Any]:
         "macs_per_pixel": sum(o * i * k * k for o, i, k, _ in weights),
         "psnr": psnr,
         "ssim": ssim,
-        "psnr_tflite": measure_tflite(path, takes, benchmarks) if takes else {},
+        "psnr_tflite": psnr_tflite,
+        "ssim_tflite": ssim_tflite,
         "teacher": SOURCES[name.removesuffix(INTEGERS)],
         "licence": APACHE if MLPERF in SOURCES[name.removesuffix(INTEGERS)] else MIT,
     }
 
 
-def measure_tflite(path: Path, takes: Takes, benchmarks: Path) -> dict[str, float]:
-    """PSNR by test set of the TFLite file with the integers of this one."""
+def round_scores(scores: Mapping[str, Score]) -> tuple[dict[str, float], dict[str, float]]:
+    """PSNR and SSIM by test set."""
+    psnr = {test: round(score.psnr, 3) for test, score in scores.items()}
+    return psnr, {test: round(score.ssim, 4) for test, score in scores.items()}
+
+
+def measure_tflite(path: Path, takes: Takes, benchmarks: Path) -> dict[str, Score]:
+    """Scores by test set of the TFLite file with the integers of this one."""
     with tempfile.TemporaryDirectory() as folder:
         export_integers(path, Path(folder) / "int8.tflite")
         network = LiteRTNetwork(Path(folder) / "int8.tflite", threads=1)
-        folders = {test: benchmarks / test / f"x{takes.scale}" for test in TESTS}
-        return {test: round(mean(evaluate(network, takes, images)).psnr, 3) for test, images in folders.items()}
+        return {test: mean(evaluate(network, takes, benchmarks / test / f"x{takes.scale}")) for test in TESTS}
 
 
 def order(entry: dict[str, Any]) -> tuple[int, int, bool]:
@@ -104,7 +108,9 @@ def main(benchmarks: Path, names: list[str], *, write: bool) -> None:
             f"{entry['name']:16} {entry['layers']:2} layers of {entry['width']:2}  {entry['parameters']:7,}  {scores}"
         )
         if entry["psnr_tflite"]:
-            tflite = "  ".join(f"{test} {psnr:.3f}" for test, psnr in entry["psnr_tflite"].items())
+            tflite = "  ".join(
+                f"{test} {entry['psnr_tflite'][test]:.3f} / {entry['ssim_tflite'][test]:.4f}" for test in TESTS
+            )
             print(f"{'as TFLite':16} {'':24}  {tflite}")
     if write:
         CATALOGUE.write_text(json.dumps(sorted({**kept, **measured}.values(), key=order), indent=2) + "\n")

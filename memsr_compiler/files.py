@@ -14,6 +14,11 @@ from typing import BinaryIO
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.locks import temporary_file, temporary_folder
 
+DIGEST_KEY = "file_sha256"
+"""Metadata entry of an ONNX or TFLite file of ours whose value ends the file: the SHA-256 of all that comes before."""
+NO_DIGEST = "0" * 64
+"""That value until the rest is written."""
+
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".tga", ".ppm", ".pgm")
 _CHUNK = 1 << 22
 _WAYS_OUT = {

@@ -27,16 +27,18 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx, save_plain
+from memsr_compiler.quantization.simulate import require_integers
 from memsr_compiler.quantization.start_integers import start_integers
 from memsr_compiler.quantization.write_integers import write_integers
 from memsr_compiler.student.calibration_images import sample_inputs
-from memsr_compiler.student.crops import batches, default_samples
+from memsr_compiler.student.crops import CROP, batches, default_samples
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.labels import Labeller
-from memsr_compiler.training.losses import CentredStudent, Distillation, QuantizationAware
+from memsr_compiler.training.losses import CentredStudent, Distillation, Objective, QuantizationAware
 from memsr_compiler.training.methods.comparison import DISTANCES, Comparison
 from memsr_compiler.training.methods.pisr import Privileged
+from memsr_compiler.training.patches import Patches
 from memsr_compiler.training.starts import initial_maps, input_means, match_levels, no_means, random_maps, restart
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ def _check_method(options: DistillOptions, choices: Choices) -> None:
     """Raises InvalidInput for what a method cannot be trained with."""
     method = options.method
     if method == "memsr":
+        if options.int8 and choices.weight:
+            raise InvalidInput("--int8 with --lambda: features are compared in floating point; give --lambda 0")
         return
     if options.int8:
         raise InvalidInput(f"--int8 with --method {method}: features are compared in floating point; leave one out")
@@ -106,11 +110,9 @@ def _distill(
         )
     talk.say(f"teacher      {options.teacher}: {model.words}")
     samples = default_samples(cost_of_graph(teacher.graph).macs_per_pixel)
-    objective = (
-        _for_integers(student, options, choices)
-        if options.int8
-        else _objective(student, teacher, samples, options, choices)
-    )
+    if options.int8:
+        require_integers(student)  # at once; the rest waits for the photographs
+    in_floats = None if options.int8 else _objective(student, teacher, samples, options, choices)
     networks = {"student": file_digest(options.student), "teacher": file_digest(options.teacher)}
     labeller = None
     if choices.labels != "photographs":
@@ -118,6 +120,7 @@ def _distill(
         labeller = Labeller(copy_module(model.model, torch.float32), model.takes, name, choices.labels)
     cut, judged = read_data(options, takes, record, resume, talk, networks, labeller)
     rows = {"student before": judged.score(load_plain(options.student, require_certificate=False).float())}
+    objective: Objective = in_floats or _for_integers(student, cut, options)
     if options.int8:
         rows["student before, int8"] = judged.score(objective.network.eval())
     from memsr_compiler.training.loop import run as train
@@ -151,14 +154,14 @@ def _distill(
     tell(outcome, rows, judged, written, talk)
 
 
-def _for_integers(student: PlainNet, options: DistillOptions, choices: Choices) -> QuantizationAware:
-    """The student in 8 bits, as `memsrc quantize` makes it on the photographs that ship."""
-    if choices.weight:
-        raise InvalidInput("--int8 with --lambda: features are compared in floating point; give --lambda 0")
+def _for_integers(student: PlainNet, cut: Patches, options: DistillOptions) -> QuantizationAware:
+    """The student in 8 bits, as `memsrc quantize` makes it on parts of the photographs that it is trained on.
+
+    Of others validation would tell too much good: the default of --val is what `quantize` calibrates on.
+    """
     restart(student, options.init, options.seed)
-    info = student.info
-    images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
-    crops = [part.float() for part in batches(images, samples=QuantizeOptions.samples, seed=0)]
+    samples = QuantizeOptions.samples
+    crops = [part.float() for part in batches(cut.crops(samples, CROP), samples=samples, seed=0)]
     with keep_temporary_files():  # ONNX Runtime's
         integers = start_integers(student, crops)
     if options.centred:

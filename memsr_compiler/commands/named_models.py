@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from memsr_compiler.models.catalogue import find_file, list_models
+from memsr_compiler.models.catalogue import SCORES, find_file, list_models
 
 if TYPE_CHECKING:
     from memsr_compiler.commands.output import Talk
@@ -47,7 +47,7 @@ def _plain_data(model: ShippedModel) -> dict[str, object]:
     return {
         **vars(model),
         "path": str(model.path),
-        **{kind: dict(vars(model)[kind]) for kind in ("psnr", "ssim", "psnr_tflite")},
+        **{kind: dict(vars(model)[kind]) for kind in SCORES},
     }
 
 

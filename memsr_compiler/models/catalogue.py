@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 DEFAULT = "x2-small"
 """The network that `memsrc upscale` takes where none is named."""
 
+SCORES = ("psnr", "ssim", "psnr_tflite", "ssim_tflite")
+"""The entries that have a number for each test set."""
+
 _FOLDER = Path(__file__).parent
 _NAME = re.compile(r"x\d+-[a-z0-9-]+")  # x2-small, x4-medium-int8
 
@@ -35,7 +38,8 @@ class ShippedModel:
     layers, width, parameters   of the plain stack
     macs_per_pixel              multiply-adds for each pixel of the input
     psnr, ssim    on Y (dB, 2 to 4 pixels shaved as the protocol `edsr` has it) by test set
-    psnr_tflite   the same of the TFLite file with these integers, by LiteRT; empty for networks in floating point
+    psnr_tflite, ssim_tflite    the same of the TFLite file with these integers, by LiteRT; empty for networks in
+                                floating point
     teacher       whose student it is, and under which licence those weights are
     licence       of the file
     """
@@ -50,6 +54,7 @@ class ShippedModel:
     psnr: Mapping[str, float]
     ssim: Mapping[str, float]
     psnr_tflite: Mapping[str, float]
+    ssim_tflite: Mapping[str, float]
     teacher: str
     licence: str
 
@@ -66,7 +71,7 @@ def list_models() -> tuple[ShippedModel, ...]:
 
 
 def _read(entry: dict[str, Any]) -> ShippedModel:
-    read_only = {kind: MappingProxyType(entry[kind]) for kind in ("psnr", "ssim", "psnr_tflite")}
+    read_only = {kind: MappingProxyType(entry[kind]) for kind in SCORES}
     return ShippedModel(**{**entry, **read_only, "path": _FOLDER / f"{entry['name']}.onnx"})
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memsr_compiler.files import DIGEST_KEY, NO_DIGEST
 from memsr_compiler.plain.manifest import REPEATED, Manifest
-from memsr_compiler.plain.seal import DIGEST_KEY, NO_DIGEST
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from memsr_compiler.errors import CertificateError, InvalidInput, first_line
-from memsr_compiler.files import open_file, read_file
+from memsr_compiler.files import DIGEST_KEY, NO_DIGEST, open_file, read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY, QUANTIZED_KEY, REGAIN, Manifest, Numbers, certificate_path
 from memsr_compiler.plain.onnx_model import OPSETS, build_skeleton
-from memsr_compiler.plain.seal import CHANGED, DIGEST_KEY, NO_DIGEST, STILL, is_sealed
+from memsr_compiler.plain.seal import CHANGED, STILL, is_sealed
 from memsr_compiler.tflite.model import IDENTIFIER
 
 if TYPE_CHECKING:

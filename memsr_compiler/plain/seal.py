@@ -1,22 +1,22 @@
-"""The seal of an ONNX file of ours: its last 64 characters are the SHA-256 of all that comes before.
+"""The seal of an ONNX or TFLite file of ours: its last 64 characters are the SHA-256 of all that comes before.
 
-They are the value of its last metadata entry, so every reader of ONNX takes the file.  A file of ours says what it is
-in several places, and has to bear the seal if any of them is left: no damage makes it a file of somebody else's.
+They are the value of a metadata entry, so every reader of ONNX or TFLite takes the file.  A file of ours says what it
+is in several places, and has to bear the seal if any of them is left: no damage makes it a file of somebody else's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.files import open_file
+from memsr_compiler.files import DIGEST_KEY, NO_DIGEST, open_file
 from memsr_compiler.plain.manifest import FORMAT, PLAIN_FORMAT_KEY, QUANTIZED_FORMAT, QUANTIZED_KEY, REGAIN
+from memsr_compiler.tflite.metadata import DESCRIPTION, TFLITE_KEY
 
-DIGEST_KEY = "file_sha256"
-NO_DIGEST = "0" * 64
 CHANGED = "was changed or damaged after it was written, its SHA-256 differs."
 
 STILL = "ONNX Runtime may still run it; without its metadata it is read as anybody's."
@@ -25,6 +25,7 @@ _ENTRY = b"\x72\x4f\x0a\x0b" + DIGEST_KEY.encode() + b"\x12\x40"  # of ModelProt
 _OURS = b"memsr"
 _IN_8_BITS = QUANTIZED_FORMAT.encode()
 _SEALED = (PLAIN_FORMAT_KEY.encode(), FORMAT.encode(), _IN_8_BITS)
+_IN_TFLITE = (TFLITE_KEY.encode(), QUANTIZED_KEY.encode(), DESCRIPTION.encode())
 _PIECE = 1 << 22
 
 
@@ -53,6 +54,13 @@ def require_seal(file: BinaryIO) -> None:
     if claims and not is_sealed(file):
         again = "Get the file again where it came from, or quantize again." if _IN_8_BITS in found else REGAIN
         raise InvalidInput(f"{CHANGED} {again} ({STILL})")
+
+
+def require_tflite_seal(data: bytes) -> None:
+    """Raises InvalidInput, without the path, for a TFLite file of ours that is not as it was written; others pass."""
+    claims = any(text in data for text in _IN_TFLITE) or (DIGEST_KEY.encode() in data and _OURS in data)
+    if claims and not is_sealed(io.BytesIO(data)):
+        raise InvalidInput(f"{CHANGED} Get the file again where it came from, or export or quantize again.")
 
 
 def is_unsealed(metadata: Mapping[str, str]) -> bool:

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from memsr_compiler.errors import ExportError, first_line
-from memsr_compiler.files import atomic_write, atomic_write_together, file_digest
+from memsr_compiler.files import NO_DIGEST, atomic_write, atomic_write_together, file_digest
 from memsr_compiler.plain.halves import LayerPeak, fit_to_half
 from memsr_compiler.plain.manifest import DTYPES, Dtype, Manifest, certificate_path
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.onnx_model import OPSETS, build_skeleton
 from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.plain.read import build_header
-from memsr_compiler.plain.seal import NO_DIGEST
 from memsr_compiler.plain.stored import TORCH, Rounding, describe, named_tensors, raw_bytes, round_to
 
 if TYPE_CHECKING:

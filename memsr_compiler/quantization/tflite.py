@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.files import atomic_write
+from memsr_compiler.files import DIGEST_KEY, atomic_write
 from memsr_compiler.plain.info import Takes
-from memsr_compiler.plain.seal import DIGEST_KEY
 from memsr_compiler.plain.tflite_model import EVERY_SIZE, Size, enlarge_size, order_channels
 from memsr_compiler.quantization.quantize import load_model, takes_of
 from memsr_compiler.tflite.metadata import ENTRY, write_facts

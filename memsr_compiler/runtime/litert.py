@@ -1,6 +1,7 @@
 """TFLite networks that run, in LiteRT on the processor: in float32, or in 8-bit integers.
 
-LiteRT is given the bytes that our own reader has gone through: it checks less.
+LiteRT is given the bytes that our own reader has gone through, of files of ours as they were written: it checks less,
+and the process ends where it finds nonsense late.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from memsr_compiler.arithmetic import INTEGERS_ALONE, name_arithmetic
 from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel, first_line, say_missing
 from memsr_compiler.files import read_file
+from memsr_compiler.plain.seal import require_tflite_seal
 from memsr_compiler.runtime.ort import Provider
 from memsr_compiler.tflite.metadata import read_facts
 from memsr_compiler.trace.tflite.file import Network, read_network
@@ -45,8 +47,9 @@ class LiteRTNetwork:
 
         threads   of the processor; None: LiteRT's choice
 
-        Raises InvalidInput for a file that is damaged, or no network with one image in and one out, and for another
-        provider than "cpu"; MemsrError where the packages that read and run TFLite are not installed.
+        Raises InvalidInput for a file that is damaged, is one of ours and not as it was written, or no network with one
+        image in and one out, and for another provider than "cpu"; MemsrError where the packages that read and run
+        TFLite are not installed.
         """
         if provider != "cpu":
             raise InvalidInput(
@@ -127,6 +130,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _read(path: Path) -> tuple[bytes, Network]:
     try:
         data = read_file(path, "the network")
+        require_tflite_seal(data)
         return data, read_network(data)
     except (InvalidInput, UnsupportedModel) as error:
         raise InvalidInput(f"{path}: {error}") from error

@@ -28,7 +28,7 @@ from memsr_compiler.errors import InvalidInput, RefusedPickle, UnsupportedModel,
 from memsr_compiler.files import read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.plain.read import is_plain, read_plain_file
-from memsr_compiler.plain.seal import require_seal
+from memsr_compiler.plain.seal import require_seal, require_tflite_seal
 from memsr_compiler.teachers import archive, pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.readings import Readings, choose_reading, read_family, read_module
@@ -123,6 +123,7 @@ def _load(
         if kind == "onnx":
             require_seal(io.BytesIO(data))
         if kind == "tflite":
+            require_tflite_seal(data)
             network, stated = _load_tflite(data)
             return read_module(network, {}, Remarks(input_range=stated), input_range)
         remarks = _plain_remarks(path)

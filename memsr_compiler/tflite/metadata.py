@@ -9,6 +9,9 @@ ENTRY = "memsr"
 TFLITE_KEY = "memsr_tflite"
 """What the facts of a float network begin with; those of one in 8 bits say so as its ONNX file does."""
 
+DESCRIPTION = "ends with its SHA-256"
+"""Words that end the description of a file of ours."""
+
 
 def write_facts(facts: Mapping[str, str]) -> str:
     """Text of the entry."""

@@ -1,15 +1,18 @@
 """A network as the bytes of a TFLite file, by the `tflite` and `flatbuffers` packages; nothing of TensorFlow is needed.
 
-A flatbuffer is built from its end: what is written first lies last.
+A flatbuffer is built from its end: what is written first lies last, which is the file's own SHA-256.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 from memsr_compiler.errors import ExportError, MemsrError, say_missing
+from memsr_compiler.files import DIGEST_KEY, NO_DIGEST
+from memsr_compiler.tflite.metadata import DESCRIPTION
 from memsr_compiler.tflite.model import FREE, IDENTIFIER, Model, Operator, Tensor
 
 LARGEST = (2 << 30) - (1 << 20)
@@ -46,7 +49,10 @@ _OP_VERSIONS = {  # the oldest in which an operator takes these operands
 
 
 def to_bytes(model: Model, description: str) -> bytes:
-    """The file of a network.  Raises ExportError where it is too large, MemsrError without the two packages."""
+    """The file of a network, which ends with the SHA-256 of all that comes before.
+
+    Raises ExportError where it is too large, MemsrError without the two packages.
+    """
     schema = import_schema()
     import flatbuffers
 
@@ -54,7 +60,10 @@ def to_bytes(model: Model, description: str) -> bytes:
     if held > LARGEST:
         raise ExportError(f"{held:,} bytes of weights, and a TFLite file holds {LARGEST:,}; write .onnx")
     builder = flatbuffers.Builder(held + (1 << 16))
-    return _Writer(schema, builder, model).write(description)
+    content = _Writer(schema, builder, model).write(f"{description}; {DESCRIPTION}")
+    before = content.removesuffix(NO_DIGEST.encode())
+    assert before != content, "the first text written ends the file"
+    return before + hashlib.sha256(before).hexdigest().encode()
 
 
 def import_schema() -> ModuleType:
@@ -74,7 +83,8 @@ class _Writer:
 
     def write(self, description: str) -> bytes:
         b, model = self.builder, self.model
-        texts = [self._buffer(text.encode()) for text in model.metadata.values()]
+        named_texts = {DIGEST_KEY: NO_DIGEST, **model.metadata}
+        texts = [self._buffer(text.encode()) for text in named_texts.values()]
         stored = [t.data for t in model.tensors if t.data is not None]
         numbers = [self._buffer(data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes()) for data in stored]
         places = iter(range(1, len(stored) + 1))  # buffer 0 is empty: that of what is computed
@@ -91,7 +101,7 @@ class _Writer:
         )
         metadata = [
             self._table("Metadata", Name=b.CreateString(name), Buffer=1 + len(stored) + i)
-            for i, name in enumerate(model.metadata)
+            for i, name in enumerate(named_texts)
         ]
         end = self._table(
             "Model",

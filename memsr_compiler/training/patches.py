@@ -238,11 +238,34 @@ class Patches(Dataset[tuple[Tensor, Tensor, str]]):
         large = torch.stack([self._cut(image, top, left, self._scale, way) for image in wanted])
         return self._cut(low, top, left, 1, way), large, photograph.name
 
+    def crops(self, count: int, side: int) -> list[Tensor]:
+        """Parts of the small photographs (1, 3, side, side), at most `count`, less where a photograph is smaller.
+
+        They are drawn from the seed; as many as there are, different photographs.
+        """
+        random = np.random.default_rng(self._seed)
+        order = random.permutation(len(self._photographs))
+        places = set()
+        for i in range(count):
+            number = int(order[i % len(order)])
+            height, width = (extent // self._scale for extent in self._photographs[number].size)
+            top, left = (int(random.integers(max(extent - side, 0) + 1)) for extent in (height, width))
+            places.add((number, top, left))
+        return [self._crop(*place, side) for place in sorted(places)]
+
+    def _crop(self, number: int, top: int, left: int, side: int) -> Tensor:
+        low, _ = self._photographs[number].open(self._scale)
+        return self._to_range(low[top : top + side, left : left + side])[None]
+
     def _cut(self, image: NDArray[Any], top: int, left: int, factor: int, way: int) -> Tensor:
         size = self._patch * factor
         part = image[top * factor : top * factor + size, left * factor : left * factor + size]
         turned = np.rot90(part, way % 4)
-        pixels = np.ascontiguousarray((turned[:, ::-1] if way >= 4 else turned).transpose(2, 0, 1))
+        return self._to_range(turned[:, ::-1] if way >= 4 else turned)
+
+    def _to_range(self, image: NDArray[Any]) -> Tensor:
+        """Tensor (3, h, w) in the network's range, of levels (h, w, 3)."""
+        pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
         low, high = self._range
         return torch.from_numpy(pixels).float() * ((high - low) / 255) + low
 

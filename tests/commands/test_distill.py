@@ -17,9 +17,11 @@ from helpers.command_line import Run
 from helpers.litert import LiteRT
 from helpers.teachers import write_teacher
 from helpers.training import derive_student, forget_accelerator, new_teacher, write_networks, write_photographs
+from PIL import Image
 
 from memsr_compiler import compile_to_plain, evaluate, export_onnx, save_plain
 from memsr_compiler.evaluation.scores import mean
+from memsr_compiler.images.files import read_image
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.quantization.tflite import export_integers
@@ -318,12 +320,32 @@ def test_eight_bits_start_where_quantize_ends(
     assert status == 0, err
     psnr = json.loads(out)["psnr"]
     export_onnx(load_plain(files / "student.safetensors"), tmp_path / "student.onnx")
-    command = ("quantize", tmp_path / "student.onnx", "--out", tmp_path / "int8.onnx", "--data", photographs, "--json")
-    status, out, err = run(*command)
+    command = ("quantize", tmp_path / "student.onnx", "--out", tmp_path / "int8.onnx", "--data", photographs)
+    status, out, err = run(*command, "--calibration", photographs, "--json")
     assert status == 0, err
     assert psnr["student before, int8"] == pytest.approx(json.loads(out)["psnr"]["int8"], abs=0.02)
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert first["step"] == 0 and first["psnr"] == pytest.approx(psnr["student before, int8"], abs=1e-6)
+
+
+def test_eight_bits_are_calibrated_on_the_photographs_to_learn_from(
+    run: Run, distill: Command, photographs: Path, tmp_path: Path
+) -> None:
+    """Not on those that ship, which validation is on unless told: from dark ones other steps come."""
+    dark = tmp_path / "dark"
+    dark.mkdir()
+    for path in photographs.iterdir():
+        Image.fromarray(read_image(path) // 8).save(dark / path.name)
+    start = distill("bright", "--int8", "--steps", 1)
+    assert run(*start)[0] == 0
+    in_the_dark = distill("dark-run", "--int8", "--steps", 1)
+    in_the_dark[in_the_dark.index("--data") + 1] = str(dark)
+    assert run(*in_the_dark)[0] == 0
+    bright, dim = (
+        checkpoints.load(checkpoints.newest(tmp_path / name))["objective"]["network.value_scales"]
+        for name in ("bright", "dark-run")
+    )
+    assert (dim < 0.9 * bright).all()
 
 
 def test_eight_bits_begin_from_new_weights_where_told(run: Run, distill: Command, tmp_path: Path) -> None:

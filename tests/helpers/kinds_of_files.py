@@ -24,8 +24,11 @@ from memsr_compiler.images.streams import RowFile
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.tflite_model import export_tflite
 from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.quantization.quantize import cost_of_quantized, quantize
+from memsr_compiler.quantization.tflite import export_integers
+from memsr_compiler.runtime.litert import LiteRTNetwork
 from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.trace.trace import trace
@@ -162,6 +165,20 @@ def _read_quantized(path: Path) -> object:
     return cost_of_quantized(path), _run_onnx(path)
 
 
+def _float_tflite(path: Path) -> None:
+    export_tflite(tiny("nearest"), path)
+
+
+def _quantized_tflite(path: Path) -> None:
+    _quantized(path.with_name("q.onnx"))
+    export_integers(path.with_name("q.onnx"), path)
+
+
+def _run_tflite(path: Path) -> object:
+    network = LiteRTNetwork(path, threads=1)
+    return sorted(network.metadata.items()), network(torch.full((1, 1, 4, 4), 0.5)).tolist()
+
+
 # -- what runs leave
 
 
@@ -236,6 +253,8 @@ KINDS: dict[str, Kind] = {
     "plain onnx as a teacher": Kind(_certified_plain, _read_as_teacher, True),
     "certificate": Kind(_certificate, lambda p: _read_plain(p.parent / "net.onnx"), True),
     "network in 8 bits": _kind("q.onnx", _quantized, _read_quantized, protected=True),
+    "tflite of ours as a teacher": _kind("f.tflite", _float_tflite, _read_as_teacher, protected=True),
+    "tflite in 8 bits": _kind("q.tflite", _quantized_tflite, _run_tflite, protected=True),
     "checkpoint": _kind(
         "step-00000004.ckpt",
         lambda p: checkpoints.save({"step": 4, "objective": nn.Linear(3, 3).state_dict()}, p),

@@ -51,6 +51,9 @@ def test_its_tflite_file_is_listed_with_it(model: ShippedModel) -> None:
     assert set(model.psnr_tflite) == (set(model.psnr) if model.int8 else set())
     for test, psnr in model.psnr_tflite.items():
         assert psnr == pytest.approx(model.psnr[test], abs=0.02)
+    assert set(model.ssim_tflite) == set(model.psnr_tflite)
+    for test, ssim in model.ssim_tflite.items():
+        assert ssim == pytest.approx(model.ssim[test], abs=0.0005)
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model.int8], ids=lambda model: model.name)
@@ -59,8 +62,9 @@ def test_litert_restores_what_onnx_runtime_does(model: ShippedModel, tmp_path: P
     pytest.importorskip("tflite")
     export_integers(model.path, tmp_path / "int8.tflite")
     images = sample_test_images(model.scale)[:2]
-    scores = (mean(evaluate(path, images)).psnr for path in (model.path, tmp_path / "int8.tflite"))
-    assert next(scores) == pytest.approx(next(scores), abs=0.02)
+    by_ort, by_litert = (mean(evaluate(path, images)) for path in (model.path, tmp_path / "int8.tflite"))
+    assert by_litert.psnr == pytest.approx(by_ort.psnr, abs=0.02)
+    assert by_litert.ssim == pytest.approx(by_ort.ssim, abs=0.0005)
 
 
 def test_a_wrong_name_is_refused_with_the_right_ones() -> None:

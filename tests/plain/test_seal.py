@@ -1,7 +1,8 @@
-"""The hash that ends an ONNX file of ours: whoever opens a damaged one is told, in 8 bits too, and as a teacher."""
+"""The hash that ends a file of ours, ONNX or TFLite: whoever opens a damaged one is told, as a teacher too."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +18,18 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain import seal
 from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.read import is_quantized
+from memsr_compiler.plain.tflite_model import export_tflite
 from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.quantization.quantize import cost_of_quantized, quantize
-from memsr_compiler.runtime.one_size import open_onnx
+from memsr_compiler.quantization.tflite import export_integers
+from memsr_compiler.runtime.litert import LiteRTNetwork, read_metadata
+from memsr_compiler.runtime.one_size import open_onnx, open_tflite
 from memsr_compiler.runtime.open import NetworkFile, open_model, open_runner
 from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.trace.tflite.file import read_network
 
 DAMAGED = "was changed or damaged after it was written"
 OLD = "an earlier version wrote it without a hash"
@@ -147,6 +153,83 @@ def test_files_of_others_are_not_asked_for_a_seal(plain: Path) -> None:
     model.metadata_props.add(key="file_sha256", value="0" * 64)  # a word that anybody may use
     onnx.save(model, plain)
     assert OrtNetwork(plain).note == ""
+
+
+# -- TFLite
+
+
+@pytest.fixture
+def tflite(integers: Path) -> Path:
+    """The network in 8 bits for phones."""
+    pytest.importorskip("tflite")
+    export_integers(integers, integers.with_name("int8.tflite"))
+    return integers.with_name("int8.tflite")
+
+
+@pytest.fixture
+def float_tflite(plain: Path) -> Path:
+    pytest.importorskip("tflite")
+    export_tflite(load_plain(plain), plain.with_name("float.tflite"))
+    return plain.with_name("float.tflite")
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_damaged_tflite_file_is_neither_run_nor_a_teacher(tflite: Path, float_tflite: Path, part: float) -> None:
+    for path in (tflite, float_tflite):
+        flip(path, int(part * path.stat().st_size))
+        for opened in (LiteRTNetwork, open_tflite, read_metadata, read_teacher, lambda p: open_runner(NetworkFile(p))):
+            with pytest.raises(InvalidInput, match=f"{DAMAGED}.*export or quantize again") as told:
+                opened(path)
+            assert str(told.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("command", ["eval", "bench", "upscale", "convert"])
+def test_commands_refuse_a_damaged_tflite_file(
+    tflite: Path, float_tflite: Path, run: Run, tmp_path: Path, command: str
+) -> None:
+    for path in (tflite, float_tflite):
+        flip(path, path.stat().st_size // 2)
+        words = {
+            "eval": (path,),
+            "bench": (path,),
+            "upscale": (path, tmp_path / "out.png", "--model", path, "--tile", "off"),
+            "convert": (path, "--out", tmp_path / "out.onnx"),
+        }[command]
+        must_refuse(run, tmp_path, (command, *words), str(path), DAMAGED)
+
+
+def test_the_seal_ends_a_tflite_file(tflite: Path, float_tflite: Path) -> None:
+    for path in (tflite, float_tflite):
+        content = path.read_bytes()
+        metadata = read_network(content).metadata
+        assert content.endswith(metadata["file_sha256"])
+        assert metadata["file_sha256"].decode() == hashlib.sha256(content[:-64]).hexdigest()
+        assert "file_sha256" not in read_metadata(path)
+
+
+def test_any_sign_left_of_whose_it_is_wants_the_seal(tflite: Path, float_tflite: Path) -> None:
+    signs = {b"ends with its SHA-256", b"memsr_quantized", b"memsr_tflite", b"file_sha256"}
+    for path in (tflite, float_tflite):
+        content = path.read_bytes()
+        own = [sign for sign in signs if sign in content]
+        assert len(own) == 3
+        for left in own:
+            damaged = content
+            for sign in set(own) - {left}:
+                damaged = damaged.replace(sign, b"?" * len(sign))
+            with pytest.raises(InvalidInput, match=DAMAGED):
+                seal.require_tflite_seal(damaged)
+
+
+def test_tflite_files_of_others_are_not_asked_for_a_seal() -> None:
+    seal.require_tflite_seal(b"....TFL3 file_sha256 memory_compiler.plain")
+    seal.require_tflite_seal(b"....TFL3 memsr_compiler.plain.network.PlainNet")  # names of a converter of modules
 
 
 @pytest.mark.parametrize("piece", [30, 31, 64, 65, 1 << 20])

@@ -149,6 +149,7 @@ def test_evaluate_runs_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(LiteRTNetwork, "__call__", spy)
     scores = evaluate(path, tmp_path / "data", takes=Takes(2))
     assert len(calls) >= len(scores) > 0
+    assert all(0.5 < score.ssim < 1 and score.psnr > 15 for score in scores)
     with pytest.raises(InvalidInput, match="run by LiteRT, on the processor; leave --provider cuda out"):
         open_model(NetworkFile(path), provider="cuda")
 

@@ -30,6 +30,28 @@ def test_patches_are_the_same_for_any_workers_processes_and_first_step(photograp
         assert torch.equal(batch.high, torch.cat([halves[0][i].high, halves[1][i].high]))
 
 
+def is_part(crop: Tensor, image: Tensor) -> bool:
+    """Whether it lies somewhere in the image, both (3, h, w)."""
+    side = crop.shape[1]
+    places = image.unfold(1, side, 1).unfold(2, side, 1)  # (3, y, x, side, side)
+    return bool((places == crop[:, None, None]).flatten(3).all(3).all(0).any())
+
+
+def test_crops_are_bounded_parts_of_the_small_photographs(photographs: Path, tmp_path: Path) -> None:
+    prepared = prepare_photographs(photographs, tmp_path, scale=2, patch=8)
+    source = Patches(prepared, scale=2, patch=8, seed=0, input_range=(0.0, 255.0))
+    smalls = [torch.from_numpy(p.open(2)[0].copy()).permute(2, 0, 1).float() for p in prepared]
+    crops = source.crops(7, 12)
+    assert len(crops) == 7 and all(crop.shape == (1, 3, 12, 12) for crop in crops)
+    whose = [{i for i, small in enumerate(smalls) if is_part(crop[0], small)} for crop in crops]
+    assert set.union(*whose) == set(range(len(smalls))) and all(whose)
+    assert all(torch.equal(a, b) for a, b in zip(crops, source.crops(7, 12), strict=True))
+    other = Patches(prepared, scale=2, patch=8, seed=1, input_range=(0.0, 255.0)).crops(7, 12)
+    assert not all(torch.equal(a, b) for a, b in zip(crops, other, strict=True))
+    whole = source.crops(30, 1000)
+    assert sorted(crop.shape for crop in whole) == sorted((1, *small.shape) for small in smalls)
+
+
 def test_the_next_batch_is_cut_while_one_is_used(photographs: Path, tmp_path: Path) -> None:
     source, cut = cut_patches(photographs, tmp_path), threading.Semaphore(0)
 
