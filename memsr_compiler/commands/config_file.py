@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ FORMER = {"optimizer": "adam", "ema": 0.0, "labels": "photographs"}
 
 _MOST_BYTES = 1 << 18  # PyYAML takes a second or two for them
 _SHOWN = 60  # letters of a name that is wrong
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
 def use_config_file(context: typer.Context, path: Path | None) -> Path | None:
@@ -24,6 +29,8 @@ def use_config_file(context: typer.Context, path: Path | None) -> Path | None:
     if path is not None:
         known = {option: p.name for p in context.command.params for option in (p.name, *p.opts) if option and p.name}
         values = read_settings(path, known, f"memsrc {context.info_name}")
+        if "config" in values:
+            raise InvalidInput(f"{path}: config: a file of options reads no other; give its lines here")
         repeated = {p.name for p in context.command.params if getattr(p, "multiple", False)}
         values |= {n: [v] for n, v in values.items() if n in repeated and v is not None and not isinstance(v, list)}
         context.default_map = {**(context.default_map or {}), **values}
@@ -64,7 +71,7 @@ def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[st
             f"{path}: has more than {_MOST_BYTES:,} bytes, which no options have; give lines of name: value"
         )
     try:
-        content = yaml.safe_load(text.decode())
+        content = yaml.load(text.decode(), _make_loader())  # a SafeLoader
     except Exception as error:  # PyYAML has errors of its own, and lets Python's through: of numbers, dates, nesting
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise InvalidInput(f"{path}: is no YAML ({reason}); give lines of name: value") from None
@@ -72,7 +79,7 @@ def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[st
         content = {}
     if not isinstance(content, dict):
         raise InvalidInput(f"{path}: want lines of name: value")
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in content.items():
         option = next(
             (known[n] for n in (str(name), f"--{name}", f"--{str(name).replace('_', '-')}") if n in known), None
@@ -81,8 +88,41 @@ def read_settings(path: Path, known: Mapping[str, str], command: str) -> dict[st
             raise InvalidInput(f"{path}: no option of {command} is called {str(name)[:_SHOWN]}")
         if not (_is_word(value) or (isinstance(value, list) and all(map(_is_word, value)))):
             raise InvalidInput(f"{path}: {name}: want a word, a number or a list of them (a date in quotes)")
+        if option in values:
+            raise InvalidInput(f"{path}: {name}: is given twice, under two spellings of its name; leave one out")
         values[option] = value
     return values
+
+
+@cache
+def _make_loader() -> Any:
+    """A loader of YAML to which a value is what the command line would take it for.
+
+    To YAML 1.1, which PyYAML reads, `no` is false, and then 0 where a number is wanted, 010 is 8 and 1:30 is 90; and of
+    two lines with one name the last counts.  Here such words stay text, which the option reads, and such lines are
+    refused.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # of PyYAML nothing is known to mypy
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            double = next((name for name, times in Counter(names).items() if times > 1), None)
+            if double is not None:
+                raise ValueError(f"{double[:_SHOWN]} is given twice")
+            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+            return mapping
+
+    own = ("bool", "int", "float")
+    kept = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in own]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.yaml_implicit_resolvers = kept
+    for kind, pattern in (("int", _INTEGER), ("float", _FLOAT)):
+        whole = re.compile(rf"(?:{pattern.pattern})\Z")
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", whole, list("-+.0123456789"))
+    return Loader
 
 
 def _is_word(value: object) -> bool:
