@@ -1,10 +1,11 @@
 """What each choice of `distill` buys at equal steps: optimizer, rate, labels, features.
 
-    python benchmarks/training_choices.py STUDENT TEACHER PHOTOGRAPHS RUNS STEPS
+    python benchmarks/training_choices.py STUDENT TEACHER PHOTOGRAPHS RUNS STEPS [NAME ...]
 
 STUDENT      a plain student of TEACHER, as `memsrc shrink --layers 6 --width 32` writes it
 PHOTOGRAPHS  a folder, BSDS400 say;   RUNS  where runs go, and photographs made ready
 STEPS        of each, 16 patches of 96x96 pixels, the same in the same order
+NAME         of CHOICES; default: all
 
 PSNR-Y of averaged weights (--ema 0.999) on the photographs that ship, after the last step; nothing is chosen.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from machine import machine
@@ -29,14 +31,18 @@ CHOICES = {
     "Muon 1e-3, both": [],
     "Muon 2e-3, both": ["--rate", "2e-3"],
     "Muon 5e-4, both": ["--rate", "5e-4"],
+    "Muon 2e-3, both, bf16": ["--rate", "2e-3", "--precision", "bf16"],
+    "Muon 2e-3, both, compiled": ["--rate", "2e-3", "--compile"],
+    "Muon 2e-3, both, bf16, compiled": ["--rate", "2e-3", "--precision", "bf16", "--compile"],
 }
 COMMON = ["--optimizer", "muon", "--rate", "1e-3", "--labels", "both", "--lambda", "0", "--ema", "0.999"]
 
 
-def main(student: Path, teacher: Path, photographs: Path, runs: Path, steps: int) -> None:
+def main(student: Path, teacher: Path, photographs: Path, runs: Path, steps: int, names: Sequence[str]) -> None:
     print(machine(), flush=True)
-    for name, options in CHOICES.items():
+    for name in names or CHOICES:
         out = runs / name.replace(" ", "_").replace(",", "").split("(")[0].strip("_")
+        options = CHOICES[name]
         begun = time.process_time()
         arguments = ["distill", student, "--teacher", teacher, "--data", photographs, "--out", out, "--quiet"]
         sizes = ["--steps", steps, "--every", steps, "--batch", 16, "--patch", 96, "--cache", runs / "cache"]
@@ -47,4 +53,4 @@ def main(student: Path, teacher: Path, photographs: Path, runs: Path, steps: int
 
 if __name__ == "__main__":
     student, teacher, photographs, runs = map(Path, sys.argv[1:5])
-    main(student, teacher, photographs, runs, int(sys.argv[5]))
+    main(student, teacher, photographs, runs, int(sys.argv[5]), sys.argv[6:])

