@@ -977,7 +977,7 @@ class SmallBeside(nn.Module):
         self.inner = small_inside(scale)
         with torch.no_grad():
             self.inner.get_submodule("2").weight[0] *= 1 / scale  # type: ignore[index, operator]
-            self.inner.get_submodule("4").weight[:, 0] = 1e-7  # type: ignore[index, operator]
+            self.inner.get_submodule("4").weight[:, 0] = 1e-7  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.inner(x)
