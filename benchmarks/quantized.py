@@ -1,6 +1,6 @@
 """The cost and gain of 8 bits: PSNR, size and time of a student of the shipped teacher, and what each choice is worth.
 
-    memsrc shrink examples/edsr_8x32_x2.pt --width 32 --out student.onnx
+    memsrc shrink examples/edsr_8x32_x2.pt --width 32 --image-skip none --out student.onnx
     python benchmarks/quantized.py student.onnx BENCHMARKS
 
 BENCHMARKS  a folder with Set5/x2/HR, Set5/x2/LR, Set14/x2/...
@@ -39,9 +39,14 @@ from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import batches
 
 TESTS = ("Set5", "Set14")
-OURS: dict[str, Any] = {"round_convolutions": quantization, "WEIGHT_LIMIT": round_convolutions}  # and their modules
+OURS: dict[str, Any] = {  # and their modules
+    "equalise_channels": quantization,
+    "round_convolutions": quantization,
+    "WEIGHT_LIMIT": round_convolutions,
+}
 CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
+    "channels as they are": {"equalise_channels": lambda *_: None},
     "weights rounded to the nearest": {"round_convolutions": lambda *_: 0},
     "weights in 8 bits instead of 7": {"reduce_range": False, "WEIGHT_LIMIT": 127},
     "one range for all channels of weights": {"per_channel": False},
