@@ -187,6 +187,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
                 if most_pixels is not None:
                     require_pixels(path, file.width, file.height, most_pixels)
                 if file.format == "TIFF":
+                    file.filename = ""  # else Pillow maps it, and takes width for height where it is to be turned
                     require_undamaged_tiff(path, file)
                 yield file
     except InvalidInput as error:
