@@ -28,7 +28,8 @@ def copy_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     }
     copied = copy.deepcopy(model, computed)
     # Not `to(dtype)`, which makes complex weights real without a word.
-    return copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t).cpu()
+    copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
+    return copied.cpu()
 
 
 @contextmanager
