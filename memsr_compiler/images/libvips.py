@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing, tells_of_memory
 
 FORMATS = {"uchar": np.uint8, "ushort": np.uint16}  # of pixels, those that are handled
+DRAWINGS = ("svgload", "pdfload")  # readers of what has no pixels of its own
 COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}  # channels, by what the colours are called
 
 
@@ -43,8 +44,15 @@ def open_with_libvips(path: str | os.PathLike[str], *, jpeg: bool, **options: An
 
     jpeg   its pixels are JPEG, whose decoder only warns where it has to guess
 
-    Raises pyvips.Error where libvips does not know it, and InvalidInput where it cannot be read.
+    Raises pyvips.Error where libvips does not know it, and InvalidInput where it cannot be read, or is a drawing.
     """
+    image = _open_by_name_or_handle(path, jpeg=jpeg, **options)
+    if image.get("vips-loader").startswith(DRAWINGS):
+        raise InvalidInput(f"{path}: is a drawing, not a photograph: draw it as a PNG of the size that you mean")
+    return image
+
+
+def _open_by_name_or_handle(path: str | os.PathLike[str], *, jpeg: bool, **options: Any) -> Any:
     vips, name = libvips(), str(path)
     options |= {"access": "sequential", "fail_on": "warning" if jpeg else "error"}
     # pyvips wants UTF-8, which half a surrogate pair, for a byte that is none, is not, and takes brackets for options.
