@@ -292,3 +292,10 @@ def test_a_drawing_is_no_photograph(name: str, tmp_path: Path) -> None:
     for read in (read_image, RowFile.open):
         with pytest.raises(InvalidInput, match="is a drawing, not a photograph"):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("x.qoi", "RGB"), ("x.xbm", "1"), ("x.bmp", "RGB"), ("x.sgi", "RGB")])
+def test_formats_of_pillow_alone_are_read(tmp_path: Path, name: str, mode: str) -> None:
+    image = Image.fromarray(EIGHT[..., :3]).convert(mode)
+    image.save(tmp_path / name)
+    assert np.array_equal(read_image(tmp_path / name), np.asarray(image.convert("RGB")))
