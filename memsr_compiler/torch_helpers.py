@@ -26,7 +26,10 @@ def copy_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    return copy.deepcopy(model, computed).to(dtype).cpu()
+    copied = copy.deepcopy(model, computed)
+    # Not `to(dtype)`, which makes complex weights real without a word.
+    copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
+    return copied.cpu()
 
 
 @contextmanager

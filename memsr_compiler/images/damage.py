@@ -67,19 +67,24 @@ def _require_no(fault: str | None, path: str | os.PathLike[str]) -> None:
         raise InvalidInput(f"{path}: is damaged ({fault}); get it anew from where it comes from")
 
 
-def require_decodable(path: str | os.PathLike[str], *, jpeg: bool) -> None:
+def require_decodable(path: str | os.PathLike[str], *, strict: bool) -> None:
     """Raise InvalidInput for damage that libvips, if it is there, meets in a file which it knows.
 
-    A JPEG decoder only warns where it has to guess, which Pillow keeps to itself.
+    strict   also for what it only warns of (`only_warns`), which Pillow keeps to itself
     """
     if not is_installed():
         return
     try:
-        image = open_with_libvips(path, jpeg=jpeg)
+        image = open_with_libvips(path, strict=strict)
     except libvips().Error:
         return
     for _ in read_bands(path, image, ROWS):
         pass
+
+
+def only_warns(file: Image) -> bool:
+    """Whether libvips but warns of damage to a file's pixels: a JPEG's it guesses, a tile of a TIFF it leaves black."""
+    return is_jpeg(file) or (file.format == "TIFF" and TILES in _tags(file))
 
 
 def is_jpeg(file: Image) -> bool:

@@ -24,7 +24,13 @@ from PIL import Image, UnidentifiedImageError, features
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
-from memsr_compiler.images.damage import is_jpeg, require_decodable, require_undamaged, require_undamaged_tiff
+from memsr_compiler.images.damage import (
+    is_jpeg,
+    only_warns,
+    require_decodable,
+    require_undamaged,
+    require_undamaged_tiff,
+)
 from memsr_compiler.images.libvips import count_colours, is_installed, libvips, open_with_libvips, read_bands
 
 Pixels = NDArray[Any]
@@ -187,6 +193,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
                 if most_pixels is not None:
                     require_pixels(path, file.width, file.height, most_pixels)
                 if file.format == "TIFF":
+                    file.filename = ""  # else Pillow maps it, and takes width for height where it is to be turned
                     require_undamaged_tiff(path, file)
                 yield file
     except InvalidInput as error:
@@ -240,7 +247,7 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     if file is None or needs_libvips(path, file):
         return _decode_with_libvips(path, most_pixels)
     if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
-        require_decodable(path, jpeg=is_jpeg(file))
+        require_decodable(path, strict=only_warns(file))
     kind = PIXEL_TYPES.get(file.mode)
     if kind is None:
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
@@ -277,7 +284,8 @@ def _with_key(pixels: Pixels, colour: NDArray[Any]) -> Pixels:
 def _raw_mode(file: Image.Image) -> str:
     """Arrangement of the file's bytes, in Pillow's words; "" once it has been decoded."""
     for tile in file.tile or ():  # type: ignore[attr-defined]
-        return str(tile[3] if isinstance(tile[3], str) else tile[3][0])
+        arguments = tile[3] or ""  # of some formats, QOI and XBM, it has none
+        return str(arguments if isinstance(arguments, str) else arguments[0])
     return ""
 
 
@@ -294,7 +302,7 @@ def needs_libvips(path: str | os.PathLike[str], file: Image.Image) -> bool:
     if file.format != "AVIF" or not is_installed():
         return False
     try:
-        return bool(open_with_libvips(path, jpeg=False).format == "ushort")
+        return bool(open_with_libvips(path, strict=False).format == "ushort")
     except libvips().Error:
         return False
 
@@ -334,7 +342,7 @@ def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) 
     if not is_installed():
         raise InvalidInput("its pixels are of a kind that is not handled without pyvips: save it as PNG")
     try:
-        image = open_with_libvips(path, jpeg=False)
+        image = open_with_libvips(path, strict=False)
     except libvips().Error:
         raise _unreadable(path, "neither Pillow nor libvips knows what it is") from None
     pillows = Image.MAX_IMAGE_PIXELS

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing, tells_of_memory
 
 FORMATS = {"uchar": np.uint8, "ushort": np.uint16}  # of pixels, those that are handled
+DRAWINGS = ("svgload", "pdfload")  # readers of what has no pixels of its own
+LACKING = ("not configured", "not supported")  # in what libvips says of a file that it could not read were it whole
 COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}  # channels, by what the colours are called
 
 
@@ -38,15 +40,22 @@ def is_installed() -> bool:
     return True
 
 
-def open_with_libvips(path: str | os.PathLike[str], *, jpeg: bool, **options: Any) -> Any:
+def open_with_libvips(path: str | os.PathLike[str], *, strict: bool, **options: Any) -> Any:
     """Open a file to read it once from the top, whatever its name.
 
-    jpeg   its pixels are JPEG, whose decoder only warns where it has to guess
+    strict   what libvips only warns of is damage: pixels that a decoder guesses, or leaves black
 
-    Raises pyvips.Error where libvips does not know it, and InvalidInput where it cannot be read.
+    Raises pyvips.Error where libvips does not know it, and InvalidInput where it cannot be read, or is a drawing.
     """
+    image = _open_by_name_or_handle(path, strict=strict, **options)
+    if image.get("vips-loader").startswith(DRAWINGS):
+        raise InvalidInput(f"{path}: is a drawing, not a photograph: draw it as a PNG of the size that you mean")
+    return image
+
+
+def _open_by_name_or_handle(path: str | os.PathLike[str], *, strict: bool, **options: Any) -> Any:
     vips, name = libvips(), str(path)
-    options |= {"access": "sequential", "fail_on": "warning" if jpeg else "error"}
+    options |= {"access": "sequential", "fail_on": "warning" if strict else "error"}
     # pyvips wants UTF-8, which half a surrogate pair, for a byte that is none, is not, and takes brackets for options.
     if name.isprintable() and not name.endswith("]"):
         return vips.Image.new_from_file(name, **options)
@@ -70,9 +79,15 @@ def read_bands(path: str | os.PathLike[str], image: Any, rows: int) -> Iterator[
             raw = region.fetch(0, top, image.width, height)
         except vips.Error as error:
             reason = error.detail or error
-            why = "there is not enough memory to decode it" if tells_of_memory(reason) else "is damaged"
-            raise InvalidInput(f"{path}: {why} ({first_line(reason)})") from None
+            raise InvalidInput(f"{path}: {_say_why(reason)} ({first_line(reason)})") from None
         yield np.frombuffer(raw, FORMATS[image.format]).reshape(height, image.width, image.bands)
+
+
+def _say_why(reason: object) -> str:
+    if tells_of_memory(reason):
+        return "there is not enough memory to decode it"
+    lacking = any(words in str(reason) for words in LACKING)
+    return "cannot be decoded by this libvips; save it in another way" if lacking else "is damaged"
 
 
 def count_colours(path: str | os.PathLike[str], image: Any) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import ExportError, first_line
-from memsr_compiler.images.damage import is_jpeg, rows_of_strip
+from memsr_compiler.images.damage import only_warns, rows_of_strip
 from memsr_compiler.images.decode import (
     PIXEL_TYPES,
     Decoded,
@@ -77,7 +77,7 @@ class RowFile:
     whole     why it cannot be decoded by rows, "an interlaced PNG", and is held whole; "" where it can
     held      bytes that this takes each time it is read;   passing  bytes more, while it is decoded
     decoded   whether it is decoded by `decode`, not by libvips; then `profile` is the ICC profile of the pixels
-    strict    what libvips calls a warning is damage
+    strict    what libvips only warns of is damage
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
     """
@@ -107,33 +107,34 @@ class RowFile:
         Raises InvalidInput for what is no image, is damaged, has too many pixels, or pixels of unknown meaning.
         """
         with open_image(path, most_pixels) as file:
+            pages = getattr(file, "n_frames", 1)
             if file is None or can_stream(file) or needs_libvips(path, file):
-                strict = file is not None and is_jpeg(file)
+                strict = file is not None and only_warns(file)
                 strip = rows_of_strip(file) if file is not None else 0
                 with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows
-                    return _opened_with_libvips(path, open_with_libvips(path, jpeg=strict), most_pixels, strict, strip)
-            pages = getattr(file, "n_frames", 1)
-            image = decode(path, file, most_pixels)
+                    image = open_with_libvips(path, strict=strict)
+                    return _opened_with_libvips(path, image, pages, most_pixels, strict, strip)
+            decoded = decode(path, file, most_pixels)
             kind = "" if file is None else f"a {file.format} of {PIXEL_TYPES[file.mode].words}"
-        height, width, _ = image.pixels.shape
+        height, width, _ = decoded.pixels.shape
         chunks = read_colour_chunks(path)
         return RowFile(
             path,
             width,
             height,
-            image.channels,
-            image.alpha,
-            image.pixels.dtype.type,
+            decoded.channels,
+            decoded.alpha,
+            decoded.pixels.dtype.type,
             pages,
             most_pixels,
             whole=kind,
-            held=image.pixels.nbytes,
+            held=decoded.pixels.nbytes,
             passing=width * height * BY_PILLOW,
             decoded=True,
-            profile=image.profile,
+            profile=decoded.profile,
             chunks=chunks,
-            colours=describe_colours(chunks, profile=image.profile is not None),
-            notes=image.notes,
+            colours=describe_colours(chunks, profile=decoded.profile is not None),
+            notes=decoded.notes,
         )
 
     def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]:
@@ -150,7 +151,7 @@ class RowFile:
         if self.decoded:
             pixels = self._decode().pixels
             return (pixels[top : top + rows] for top in range(0, self.height, rows))
-        return read_bands(self.path, open_with_libvips(self.path, jpeg=self.strict), rows)
+        return read_bands(self.path, open_with_libvips(self.path, strict=self.strict), rows)
 
     def _decode(self) -> Decoded:
         with open_image(self.path, self.most_pixels) as file:
@@ -250,7 +251,7 @@ class RowFile:
     def _tell(self, image: Any) -> Any:
         """An image of libvips, with what this file has beside its pixels."""
         try:
-            original = open_with_libvips(self.path, jpeg=self.strict)
+            original = open_with_libvips(self.path, strict=self.strict)
         except libvips().Error:  # nothing but what Pillow tells
             original = image
         image = image.copy(xres=original.xres, yres=original.yres)
@@ -265,7 +266,7 @@ class RowFile:
         return image
 
 
-def _opened_with_libvips(path: Path, image: Any, most_pixels: int, strict: bool, strip: int) -> RowFile:
+def _opened_with_libvips(path: Path, image: Any, pages: int, most_pixels: int, strict: bool, strip: int) -> RowFile:
     require_pixels(path, image.width, image.height, most_pixels)
     channels = count_colours(path, image)
     fields, chunks = image.get_fields(), read_colour_chunks(path)
@@ -277,7 +278,7 @@ def _opened_with_libvips(path: Path, image: Any, most_pixels: int, strict: bool,
         channels,
         image.bands > channels,
         FORMATS[image.format],
-        image.get_n_pages(),
+        max(pages, image.get_n_pages()),  # of an animated PNG libvips knows the first frame alone
         most_pixels,
         whole=whole,
         held=held,

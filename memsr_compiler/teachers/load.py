@@ -249,7 +249,8 @@ def _safetensors(data: bytes) -> StateDict:
 
 def _safetensors_metadata(data: bytes) -> dict[str, str]:
     """The text that a safetensors file holds beside its tensors.  Raises ValueError for a header that is none."""
-    metadata: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata: dict[str, str] = header.get("__metadata__") or {}  # null is nothing to the library too
     return metadata
 
 

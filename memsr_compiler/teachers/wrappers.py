@@ -162,7 +162,22 @@ def _choose_wrapper(loaded: Mapping[object, object]) -> object | None:
     twins = [repr(str(key)) for key in loaded if key not in keys and _has_same_keys(loaded[key], loaded[chosen[0]])]
     if twins:
         log.warning("taking the weights under %r, and not those of the same keys under %s", chosen[0], some(twins))
+    if any(isinstance(loaded.get(key), Tensor) for key in _keys(loaded[chosen[0]])):
+        log.warning("taking the weights under %r, and not those of the same keys beside it", chosen[0])
+    nameless = [repr(str(key)) for key, value in loaded.items() if _is_averaged(str(key)) and _holds_a_list(value)]
+    if nameless and not averaged:
+        log.warning("passing over %s, averaged weights without names; taking those under %r", some(nameless), chosen[0])
     return chosen[0]
+
+
+def _keys(weights: object) -> Iterable[object]:
+    return weights.keys() if isinstance(weights, Mapping) else ()
+
+
+def _holds_a_list(value: object) -> bool:
+    """Whether a value is a list of tensors, or a dictionary with one, as torch_ema's `shadow_params`."""
+    lists = value.values() if isinstance(value, Mapping) else [value]
+    return any(isinstance(entry, (list, tuple)) and any(isinstance(t, Tensor) for t in entry) for entry in lists)
 
 
 def _has_same_keys(value: object, weights: object) -> bool:

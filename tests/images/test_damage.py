@@ -174,6 +174,34 @@ def test_whole_files_are_read_with_tiles_and_private_tags(tmp_path: Path, compre
         assert compression == "jpeg" or np.array_equal(whole, pixels)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_tile_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
+    """libvips leaves it black, and does not call that an error."""
+    import pyvips
+
+    path = tmp_path / "tiles.tif"
+    options = {"compression": "lzw", "tile": True, "tile_width": 32, "tile_height": 16}
+    pyvips.Image.new_from_array(photograph(70, 90)).tiffsave(str(path), **options)
+    content = path.read_bytes()
+    with Image.open(path) as file:
+        starts, lengths = file.tag_v2[324], file.tag_v2[325]  # type: ignore[attr-defined]
+    start, end = starts[1] + 2, starts[1] + lengths[1]
+    for fault in (b"\xff", b"\x7f"):  # codes that its table does not have
+        path.write_bytes(content[:start] + fault * (end - start) + content[end:])
+        assert read_whole(path) is None and read_by_rows(path) is None
+
+
+def test_a_compression_that_libvips_lacks_is_told(tmp_path: Path) -> None:
+    import pyvips
+
+    path = tmp_path / "tiles.tif"
+    pyvips.Image.new_from_array(photograph(70, 90)).tiffsave(str(path), compression="lzw", tile=True)
+    lzw, unknown = (struct.pack("<HHIHH", 259, 3, 1, number, 0) for number in (5, 34676))  # SGILOG, of other pixels
+    assert path.read_bytes().count(lzw) == 1
+    path.write_bytes(path.read_bytes().replace(lzw, unknown))
+    assert read_whole(path) is None and read_by_rows(path) is None
+
+
 def test_what_follows_an_image_is_no_damage(tmp_path: Path) -> None:
     """Cameras and editors append to files."""
     for kind in ("PNG", "JPEG", "WebP"):

@@ -283,3 +283,19 @@ def test_other_colour_spaces_come_back(tmp_path: Path, mode: str) -> None:
     (in_lab(SMOOTH) if mode == "LAB" else by_pillow(SMOOTH, mode, compression="tiff_lzw"))(path)
     off = np.abs(read_image(path).astype(int) - SMOOTH)
     assert off.mean() < 2
+
+
+@pytest.mark.parametrize("name", ["curve.svg", "curve.png", "curve [1]"])
+def test_a_drawing_is_no_photograph(name: str, tmp_path: Path) -> None:
+    """Which libvips would draw: one that memsrc itself has put beside photographs, say."""
+    (tmp_path / name).write_text('<svg xmlns="http://www.w3.org/2000/svg" width="32" height="32"/>')
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match="is a drawing, not a photograph"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("x.qoi", "RGB"), ("x.xbm", "1"), ("x.bmp", "RGB"), ("x.sgi", "RGB")])
+def test_formats_of_pillow_alone_are_read(tmp_path: Path, name: str, mode: str) -> None:
+    image = Image.fromarray(EIGHT[..., :3]).convert(mode)
+    image.save(tmp_path / name)
+    assert np.array_equal(read_image(tmp_path / name), np.asarray(image.convert("RGB")))

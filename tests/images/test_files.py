@@ -76,6 +76,22 @@ def test_the_camera_orientation_is_applied(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png"), np.rot90(PICTURE, -1))
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "I;16", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_it_is_applied_to_a_tiff_whose_pixels_stand_as_they_are(orientation: int, mode: str, tmp_path: Path) -> None:
+    """Those that Pillow maps into memory it reads as if they were as wide as the turned picture, so as none at all."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(PICTURE[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(PICTURE)
+    image = image if image.mode == mode else image.convert(mode)
+    image.save(tmp_path / "a.tif")
+    image.save(tmp_path / "turned.tif", exif=exif)
+    upright = read_image(tmp_path / "a.tif").swapaxes(0, 1)
+    upright = upright[::-1] if orientation in (7, 8) else upright
+    upright = upright[:, ::-1] if orientation in (6, 7) else upright
+    assert np.array_equal(read_image(tmp_path / "turned.tif"), upright)
+
+
 def test_missing_foreign_and_empty_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").touch()

@@ -170,6 +170,14 @@ def test_without_a_listener_the_log_hears_of_it(tmp_path: Path, caplog: pytest.L
 # -- what is turned, and what else a file has
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.webp", "x.gif", "x.tif"])
+def test_frames_that_are_left_out_are_told(tmp_path: Path, name: str) -> None:
+    frames = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1])]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    told = RowFile.open(tmp_path / name).warnings(tmp_path / "y.png")
+    assert f"{tmp_path / name}: has 2 pages or frames; the first is enlarged" in told
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_what_is_decoded_whole_is_upright(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()

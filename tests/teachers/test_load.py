@@ -105,6 +105,15 @@ def test_safetensors(tmp_path: Path) -> None:
     assert same(load_teacher(tmp_path / "a.bin"), small())
 
 
+def test_safetensors_whose_metadata_are_null(tmp_path: Path) -> None:
+    save_file(small().state_dict(), tmp_path / "a.safetensors")
+    data = (tmp_path / "a.safetensors").read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = b'{"__metadata__":null,' + data[9:end]
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    assert same(load_teacher(tmp_path / "a.safetensors"), small())
+
+
 def test_a_plain_network_is_no_teacher(tmp_path: Path) -> None:
     save_file(small().state_dict(), tmp_path / "a.safetensors", metadata={"memsr_format": "1"})
     with pytest.raises(InvalidInput, match="is a plain network, not a teacher"):

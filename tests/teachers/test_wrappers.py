@@ -109,6 +109,26 @@ def test_another_version_of_the_same_weights_is_named(tmp_path: Path, caplog: py
     assert "taking the weights under 'model', and not those of the same keys under 'best_model'" in caplog.text
 
 
+def test_the_same_keys_beside_a_wrapper_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    network = read({**OTHER, "state_dict": AVERAGED}, tmp_path / "a.pth")
+    assert holds(network, AVERAGED)
+    assert "taking the weights under 'state_dict', and not those of the same keys beside it" in caplog.text
+
+
+@pytest.mark.parametrize("wrap", [lambda average: {"decay": 0.999, "shadow_params": average}, list])
+def test_averages_without_names_are_told(
+    wrap: Callable[[list[Tensor]], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = read({"model": OTHER, "ema": wrap(list(AVERAGED.values()))}, tmp_path / "a.pth")  # as torch_ema has them
+    assert holds(network, OTHER)
+    assert "passing over 'ema', averaged weights without names; taking those under 'model'" in caplog.text
+
+
+def test_nothing_is_told_of_other_tensors_beside_a_wrapper(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read({"model": OTHER, "mean": torch.zeros(3), "ema": {"decay": 0.9, "steps": [1, 2]}}, tmp_path / "a.pth")
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
