@@ -52,8 +52,10 @@ OUR_WAY = Method("our data-aware student, trained our way", OURS, ())
 PAPER_OUR_WAY = Method("initialised, trained our way", DERIVED, ())
 
 
-def weighted(weight: str, epsilon: str) -> Method:
+def _weigh(weight: str, epsilon: str) -> Method:
     """The whole method with another lambda and epsilon, as published."""
-    return Method(
-        f"lambda {weight}, epsilon {epsilon}", DERIVED, (*PUBLISHED, "--lambda", weight, "--epsilon", epsilon)
-    )
+    name = f"initialised, distilled, lambda {weight}, epsilon {epsilon}"
+    return Method(name, DERIVED, (*PUBLISHED, "--lambda", weight, "--epsilon", epsilon))
+
+
+WEIGHTED = (_weigh("0.03", "1e-5"), _weigh("3", "1e-5"), _weigh("0.3", "1e-2"), _weigh("0.3", "1"))

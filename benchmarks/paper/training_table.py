@@ -58,6 +58,11 @@ def make_table(
         )
 
 
+ASSIGNED = (
+    "The paper's text could not be read: which rows this table of its has is our guess by what it is about, and its "
+    "numbers are not known ([rows](rows.md))."
+)
+
 NOTES = (
     "In brackets: the paper's, Plain-M at x4 after 10^6 steps on DIV2K; ?: it has a number, which is in no text that "
     "we could read.",
@@ -71,17 +76,15 @@ NOTES = (
 
 def describe(outcomes: Outcomes, settings: Settings) -> str:
     """The paragraph on machine, data, steps and seeds."""
+    pair = find_pair(settings)
     machines = {outcome.machine for known in outcomes.values() for outcome in known}
-    runs = [len(known) for known in outcomes.values()]
-    data = "the photographs that ship" if settings.data is None else f"the photographs in {settings.data.name}"
-    seeds = (
-        f"{min(runs)} of {settings.seeds} seeds are done" if min(runs) < settings.seeds else f"seeds: {settings.seeds}"
-    )
+    done = min(len(known) for known in outcomes.values())
+    photographs = "the photographs that ship" if settings.data is None else f"the photographs in {settings.data.name}"
+    seeds = f"seeds: {settings.seeds}" if done == settings.seeds else f"seeds done: {done} of {settings.seeds}"
     return (
-        f"{find_pair(settings).words[0].upper()}{find_pair(settings).words[1:]}; students of width "
-        f"{find_pair(settings).width}, x2. {settings.steps:,} steps of {settings.batch} patches of {settings.patch}x"
-        f"{settings.patch} pixels of {data}, the same patches in the same order for all rows; {seeds}. PSNR-Y in dB. "
-        f"Trained on {'; '.join(sorted(machines))}."
+        f"The teacher: {pair.words}; students of width {pair.width}, x2. {settings.steps:,} steps of {settings.batch} "
+        f"patches of {settings.patch}x{settings.patch} pixels of {photographs}, the same patches in the same order for "
+        f"all rows; {seeds}. PSNR-Y in dB. Trained on {'; '.join(sorted(machines))}."
     )
 
 
