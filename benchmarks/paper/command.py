@@ -85,6 +85,7 @@ class _Parser(argparse.ArgumentParser):
         add("--batch", type=int, metavar="N", help=f"patches in a step; default: {BATCH}")
         add("--patch", type=int, metavar="N", help=f"side of a patch of the photograph; default: {PATCH}")
         add("--seeds", type=int, metavar="N", default=1, help="runs of each row; default: 1")
+        add("--done", action="store_true", help="train nothing: tables of the runs that are done")
         add("--smoke", action="store_true", help="tiny networks, few steps: only to see that it works")
 
     def error(self, message: str) -> NoReturn:
@@ -124,6 +125,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         batch=batch,
         patch=patch,
         seeds=options.seeds,
+        done=options.done,
         smoke=smoke,
     )
 

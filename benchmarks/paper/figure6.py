@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from memsr_compiler.errors import InvalidInput
 from paper.curves import Curve, draw_curves
 from paper.runs import Outcome
 from paper.settings import Settings
@@ -18,6 +19,8 @@ def make(settings: Settings) -> Iterator[Table]:
     """Figure 6, after each of its runs."""
     for outcomes in run_all([line.method for line in ROWS], settings):
         done = {method.name: known for method, known in outcomes.items() if known}
+        if not done:
+            raise InvalidInput("figure6: no run of Table 1 is done; leave --done out")
         steps = [step for step, _ in max((known[0].curve for known in done.values()), key=len)]
         curves = [_mean_curve(name, known) for name, known in done.items()]
         title = f"Figure 6: {settings.steps:,} steps of training"

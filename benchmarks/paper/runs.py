@@ -14,15 +14,18 @@ from typing import Any
 
 import torch
 from machine import machine
+from torch import Tensor
 
 from memsr_compiler.cli import app
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation.image_sets import TestImage, read_test_images
-from memsr_compiler.evaluation.scores import evaluate, mean
+from memsr_compiler.evaluation.scores import enlarge, mean_psnr
 from memsr_compiler.files import atomic_write, file_digest, list_files
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.teachers.teacher import as_teacher
+from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.branches import Branched
 from memsr_compiler.training.losses import CentredStudent, Objective
@@ -86,15 +89,17 @@ def test_sets(settings: Settings) -> list[str]:
     return there
 
 
-def run_method(method: Method, seed: int, settings: Settings) -> Outcome:
-    """The outcome of a run, which is trained as far as it is not done.
+def run_method(method: Method, seed: int, settings: Settings) -> Outcome | None:
+    """The outcome of a run, which is trained as far as it is not done; None where nothing is to be trained.
 
     Raises InvalidInput for a run that was begun with other settings.
     """
-    folder = settings.runs / (settings.pair if not settings.smoke else "smoke") / f"{method.folder}-{seed}"
+    folder = _folder_of(settings) / f"{method.folder}-{seed}"
+    done = folder / "outcome.json"
+    if settings.done and not done.exists():
+        return None
     pair = find_pair(settings)
     _keep_settings(folder / "settings.json", _settings_of(method, seed, settings, pair))
-    done = folder / "outcome.json"
     outcome = _read(done) if done.exists() else {}
     if not outcome:
         failure = _train(method, seed, settings, pair, folder)
@@ -112,8 +117,16 @@ def run_method(method: Method, seed: int, settings: Settings) -> Outcome:
 
 def score(network: PlainNet | Path, settings: Settings, name: str) -> float:
     """PSNR-Y in dB on a test set, or on the photographs that ship."""
-    device = "cuda" if settings.device == "cuda" else "cpu"
-    return mean(evaluate(network, list(_read_set(settings, name)), device=device)).psnr
+    teacher, images = as_teacher(network, plain=True), _read_set(settings, name)
+    module = copy_module(teacher.module, torch.float32).to(settings.device).eval()
+
+    def run(x: Tensor) -> Tensor:
+        output: Tensor = module(x.to(settings.device))
+        return output.cpu()
+
+    psnr = mean_psnr(images, (enlarge(run, teacher.takes, image) for image in images))
+    assert psnr is not None, "a test set has images"
+    return psnr
 
 
 @cache
@@ -172,7 +185,7 @@ def _train(method: Method, seed: int, settings: Settings, pair: Found, folder: P
 def _start_of(method: Method, settings: Settings, pair: Found) -> Path:
     """The student that the run begins with, derived once for all that begin with it."""
     name = "_".join(re.sub(r"[^\w.]+", "", word) for word in method.shrink)
-    path = settings.runs / (settings.pair if not settings.smoke else "smoke") / "starts" / f"{name}.safetensors"
+    path = _folder_of(settings) / "starts" / f"{name}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         memsrc("shrink", pair.teacher, "--width", pair.width, *method.shrink, "--out", path)
@@ -184,6 +197,11 @@ def memsrc(*arguments: object) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as the command line does
         app([*map(str, arguments), "--quiet"], standalone_mode=False)
+
+
+def _folder_of(settings: Settings) -> Path:
+    """The folder of a pair's runs."""
+    return settings.runs / ("smoke" if settings.smoke else settings.pair)
 
 
 def _settings_of(method: Method, seed: int, settings: Settings, pair: Found) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def run_all(methods: Sequence[Method], settings: Settings) -> Iterator[Outcomes]
     outcomes: dict[Method, list[Outcome]] = {method: [] for method in dict.fromkeys(methods)}
     for seed in settings.all_seeds:
         for method, known in outcomes.items():
-            known.append(run_method(method, seed, settings))
+            outcome = run_method(method, seed, settings)
+            known += [] if outcome is None else [outcome]
             yield outcomes
 
 
@@ -78,7 +79,7 @@ def describe(outcomes: Outcomes, settings: Settings) -> str:
     """The paragraph on machine, data, steps and seeds."""
     pair = find_pair(settings)
     machines = {outcome.machine for known in outcomes.values() for outcome in known}
-    done = min(len(known) for known in outcomes.values())
+    done = min((len(known) for known in outcomes.values() if known), default=0)
     photographs = "the photographs that ship" if settings.data is None else f"the photographs in {settings.data.name}"
     seeds = f"seeds: {settings.seeds}" if done == settings.seeds else f"seeds done: {done} of {settings.seeds}"
     return (
@@ -89,6 +90,8 @@ def describe(outcomes: Outcomes, settings: Settings) -> str:
 
 
 def _row(line: Line, known: Sequence[Outcome], sets: Sequence[str]) -> Row:
+    if not known:
+        return Row(line.method.name, ("not run", *("" for _ in range(len(sets) + 1))))
     failures = [outcome for outcome in known if outcome.failure]
     start = Numbers(tuple(outcome.curve[0][1] for outcome in known), digits=2)
     if failures:
