@@ -9,7 +9,7 @@ from paper.settings import Settings
 from paper.table import Table
 from paper.training_table import ASSIGNED, lines, make_table
 
-ROWS = lines(*methods.HE, *methods.SRKD, *methods.FAKD, *methods.PISR, *methods.HE_DISTILLED, *methods.WHOLE)
+ROWS = lines(methods.HE, methods.SRKD, methods.FAKD, methods.PISR, methods.HE_DISTILLED, methods.WHOLE)
 
 WORDS = ("Other ways to distil: SRKD, FAKD and PISR from new weights (He), beside none and MemSR's.", ASSIGNED)
 

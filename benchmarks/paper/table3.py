@@ -9,7 +9,7 @@ from paper.settings import Settings
 from paper.table import Table
 from paper.training_table import ASSIGNED, lines, make_table
 
-ROWS = lines(*methods.HE, methods.REPVGG, methods.REPVGG_BN_FREE, *methods.INITIALISED, *methods.WHOLE)
+ROWS = lines(methods.HE, (methods.REPVGG,), (methods.REPVGG_BN_FREE,), methods.INITIALISED, methods.WHOLE)
 
 WORDS = (
     "Other ways to train a plain network: branches beside every layer, folded at the end, with batch norm and without.",

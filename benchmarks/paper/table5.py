@@ -7,17 +7,13 @@ from collections.abc import Iterator
 from paper import methods
 from paper.settings import Settings
 from paper.table import Table
-from paper.training_table import ASSIGNED, lines, make_table
+from paper.training_table import ASSIGNED, lines, make_table, ours
 
-ROWS = lines(
-    *methods.HE,
-    *methods.HE_UNIFORM,
-    *methods.XAVIER,
-    *methods.XAVIER_UNIFORM,
-    *methods.IDENTITY,
-    *methods.NO_SHIFT,
-    *methods.INITIALISED,
-    *methods.OUR_START,
+ROWS = (
+    *lines(methods.HE, methods.HE_UNIFORM, methods.XAVIER, methods.XAVIER_UNIFORM),
+    *ours(*methods.IDENTITY),
+    *lines(methods.NO_SHIFT, methods.INITIALISED),
+    *ours(*methods.OUR_START),
 )
 
 WORDS = (

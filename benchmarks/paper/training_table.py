@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from memsr_compiler.files import list_files
 from paper.pairs import find_pair
-from paper.runs import SHIPPED, Method, Outcome, run_method, score, test_sets
+from paper.runs import SETS, SHIPPED, Method, Outcome, run_method, score, test_sets
 from paper.settings import Settings
-from paper.table import Cell, Numbers, Row, Table
+from paper.table import UNKNOWN, Cell, Numbers, Row, Table
+
+UNKNOWNS = dict.fromkeys(SETS, UNKNOWN)
 
 Outcomes = Mapping[Method, Sequence[Outcome]]
 """The outcomes of each method so far, by seed."""
@@ -22,8 +25,13 @@ class Line:
     paper: Mapping[str, str] = field(default_factory=dict)
 
 
-def lines(*methods: Method) -> tuple[Line, ...]:
-    """Rows of which the paper's numbers are not known."""
+def lines(*ways: Sequence[Method]) -> tuple[Line, ...]:
+    """Rows of which the paper's numbers are not known: of each way to train the first is the paper's."""
+    return tuple(Line(method, UNKNOWNS if method is way[0] else {}) for way in ways for method in way)
+
+
+def ours(*methods: Method) -> tuple[Line, ...]:
+    """Rows that the paper does not have."""
     return tuple(Line(method) for method in methods)
 
 
@@ -70,8 +78,8 @@ NOTES = (
     "The first two columns are on the photographs that ship with scikit-image. All is after the last step: nothing is "
     "chosen by any image. ±: half of the distance between the lowest and the highest of the seeds.",
     "As published: MemSR's optimizer, rate and loss, on the weights as they are. Balanced: the same on the same "
-    "function with its channels balanced and inputs centred, which is what training makes the most of "
-    "([training](../../training.md)). Our way: the defaults of `memsrc distill`.",
+    "function with its channels balanced and inputs centred ([training](../../training.md)). Our way: the "
+    "defaults of `memsrc distill`.",
 )
 
 
@@ -80,12 +88,14 @@ def describe(outcomes: Outcomes, settings: Settings) -> str:
     pair = find_pair(settings)
     machines = {outcome.machine for known in outcomes.values() for outcome in known}
     done = min((len(known) for known in outcomes.values() if known), default=0)
-    photographs = "the photographs that ship" if settings.data is None else f"the photographs in {settings.data.name}"
+    photographs = "the photographs that ship"
+    if settings.data is not None:
+        photographs = f"the {len(list_files(settings.data)):,} photographs in {settings.data.name}"
     seeds = f"seeds: {settings.seeds}" if done == settings.seeds else f"seeds done: {done} of {settings.seeds}"
     return (
         f"The teacher: {pair.words}; students of width {pair.width}, x2. {settings.steps:,} steps of {settings.batch} "
         f"patches of {settings.patch}x{settings.patch} pixels of {photographs}, the same patches in the same order for "
-        f"all rows; {seeds}. PSNR-Y in dB. Trained on {'; '.join(sorted(machines))}."
+        f"all rows; {seeds}. PSNR-Y in dB. Trained on {'; '.join(sorted(machines)) or 'nothing yet'}."
     )
 
 
