@@ -85,6 +85,14 @@ class _Parser(argparse.ArgumentParser):
         add("--batch", type=int, metavar="N", help=f"patches in a step; default: {BATCH}")
         add("--patch", type=int, metavar="N", help=f"side of a patch of the photograph; default: {PATCH}")
         add("--seeds", type=int, metavar="N", default=1, help="runs of each row; default: 1")
+        add(
+            "--row",
+            action="append",
+            default=[],
+            dest="rows",
+            metavar="NAME",
+            help="train this row only; may be repeated",
+        )
         add("--done", action="store_true", help="train nothing: tables of the runs that are done")
         add("--smoke", action="store_true", help="tiny networks, few steps: only to see that it works")
 
@@ -125,6 +133,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         batch=batch,
         patch=patch,
         seeds=options.seeds,
+        rows=tuple(options.rows),
         done=options.done,
         smoke=smoke,
     )

@@ -21,6 +21,7 @@ class Settings:
     runs     where runs are kept, and go on;   out   where tables and pictures are written
     device   "cpu" or "cuda"
     steps, batch, patch   of each run;   seeds   how many runs a row has
+    rows     the rows whose runs are trained, by name; none: all
     done     whether only runs that are done count, and nothing is trained
     smoke    whether only to show that all works: tiny networks with random weights
     """
@@ -36,6 +37,7 @@ class Settings:
     batch: int
     patch: int
     seeds: int
+    rows: tuple[str, ...]
     done: bool
     smoke: bool
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import list_files
 from paper.pairs import find_pair
 from paper.runs import SETS, SHIPPED, Method, Outcome, run_method, score, test_sets
@@ -36,11 +37,18 @@ def ours(*methods: Method) -> tuple[Line, ...]:
 
 
 def run_all(methods: Sequence[Method], settings: Settings) -> Iterator[Outcomes]:
-    """The outcomes so far, after each run; one seed after the other, so that all methods soon have one."""
+    """The outcomes so far, after each run; one seed after the other, so that all methods soon have one.
+
+    Raises InvalidInput where a row is to be trained that is not among these.
+    """
+    names = [method.name for method in methods]
+    for name in (name for name in settings.rows if name not in names):
+        raise InvalidInput(f"--row {name}: is no row here; there are {'; '.join(names)}")
     outcomes: dict[Method, list[Outcome]] = {method: [] for method in dict.fromkeys(methods)}
     for seed in settings.all_seeds:
         for method, known in outcomes.items():
-            outcome = run_method(method, seed, settings)
+            chosen = not settings.rows or method.name in settings.rows
+            outcome = run_method(method, seed, settings if chosen else replace(settings, done=True))
             known += [] if outcome is None else [outcome]
             yield outcomes
 

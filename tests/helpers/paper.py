@@ -22,6 +22,7 @@ def smoke_settings(folder: Path, **changes: Any) -> Settings:
         "batch": 2,
         "patch": 16,
         "seeds": 1,
+        "rows": (),
         "done": False,
         "smoke": True,
     }

@@ -123,6 +123,15 @@ def test_a_row_that_is_not_run_says_so(folder: Path) -> None:
     assert [row.cells[0] == "not run" for row in table.rows] == [False, True, False]
 
 
+def test_one_row_alone(folder: Path) -> None:
+    rows = [Line(methods.HE[0]), Line(ONE), Line(methods.XAVIER[0])]
+    settings = smoke_settings(folder, rows=("new weights, Xavier",))
+    table = list(make_table(1, "Table", rows, (), settings))[-1]
+    assert [row.cells[0] == "not run" for row in table.rows] == [False, True, False, False]
+    with pytest.raises(InvalidInput, match="--row He: is no row here; there are new weights, He; initialised; new"):
+        list(make_table(1, "Table", rows, (), smoke_settings(folder, rows=("He",))))
+
+
 @pytest.mark.parametrize(("change", "words"), [({"steps": 3}, "steps 2, not 3"), ({"patch": 20}, "patch 16, not 20")])
 def test_a_run_with_other_settings_is_refused(change: dict[str, int], words: str, folder: Path) -> None:
     with pytest.raises(InvalidInput, match=words):
