@@ -19,6 +19,7 @@ from typing import NoReturn, Protocol, cast
 
 import torch
 
+from memsr_compiler.cli import INTERRUPTED
 from memsr_compiler.errors import InvalidInput, MemsrError
 from paper.pairs import PAIRS
 from paper.settings import ROOT, Settings
@@ -44,7 +45,7 @@ def names() -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status: 2 where something is wrong, after one line on it."""
+    """The exit status: 2 where something is wrong, 130 where it was interrupted, after one line on it."""
     try:
         options = _Parser().parse_args(arguments)
         chosen = _choose(options.names)
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     except MemsrError as error:
         print(f"paper: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("paper: interrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

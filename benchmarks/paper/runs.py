@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from machine import machine
 from torch import Tensor
 
-from memsr_compiler.cli import app
+from memsr_compiler.cli import INTERRUPTED, app
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.evaluation.image_sets import TestImage, read_test_images
 from memsr_compiler.evaluation.scores import enlarge, mean_psnr
@@ -60,8 +60,7 @@ class Method:
     @property
     def folder(self) -> str:
         """The name of its runs' folder, of the options alone: tables that name them otherwise share the run."""
-        words = (*self.shrink, "to", *self.distill, *([self.branches] if self.branches else []))
-        return "_".join(re.sub(r"[^\w.]+", "", word) for word in words)
+        return _join_words((*self.shrink, "to", *self.distill, *([self.branches] if self.branches else [])))
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,8 @@ def _train(method: Method, seed: int, settings: Settings, pair: Found, folder: P
 
 def _start_of(method: Method, settings: Settings, pair: Found) -> Path:
     """The student that the run begins with, derived once for all that begin with it."""
-    name = "_".join(re.sub(r"[^\w.]+", "", word) for word in method.shrink)
-    path = _folder_of(settings) / "starts" / f"{name}.safetensors"
+    name = f"{_join_words(method.shrink)}-{pair.width}-{file_digest(pair.teacher)[:12]}.safetensors"
+    path = _folder_of(settings) / "starts" / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         memsrc("shrink", pair.teacher, "--width", pair.width, *method.shrink, "--out", path)
@@ -196,7 +195,14 @@ def memsrc(*arguments: object) -> None:
     """A command of memsrc, in this process.  Raises MemsrError where the command line exits with 2."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as the command line does
-        app([*map(str, arguments), "--quiet"], standalone_mode=False)
+        status = app([*map(str, arguments), "--quiet"], standalone_mode=False)
+    if status == INTERRUPTED:  # typer has caught it
+        raise KeyboardInterrupt
+
+
+def _join_words(words: Sequence[str]) -> str:
+    """Options as a part of a file's name: init_memsr_beta_0."""
+    return "_".join(re.sub(r"[^\w.]+", "", word) for word in words)
 
 
 def _folder_of(settings: Settings) -> Path:
@@ -240,9 +246,11 @@ def _photographs(settings: Settings) -> Path:
         images = sample_photographs()
         if settings.smoke:
             images = [image[100 : 100 + SMOKE_SIDE, 100 : 100 + SMOKE_SIDE] for image in images[:2]]
-        folder.mkdir(parents=True)
+        unfinished = folder.with_name("photographs.unfinished")
+        unfinished.mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(images):
-            write_image(folder / f"{number}.png", image)
+            write_image(unfinished / f"{number}.png", image)
+        unfinished.rename(folder)
     return folder
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.paper import smoke_settings
 from paper import methods, runs
+from paper.command import main
 from paper.runs import SHIPPED, Method, Outcome, load_last, run_method, score
 from paper.settings import Settings
 from paper.table import Numbers
@@ -58,7 +59,7 @@ def test_the_last_step_is_scored(method: Method, tmp_path: Path) -> None:
     settings = smoke_settings(tmp_path, steps=4)
     outcome = run(method, settings)
     assert [step for step, _ in outcome.curve] == [0, 1, 2, 3, 4]
-    start = settings.runs / "smoke" / "starts" / "init_memsr.safetensors"
+    (start,) = (settings.runs / "smoke" / "starts").glob("init_memsr-6-*.safetensors")
     last = load_last(folder_of(method, settings) / "run", start, method)
     assert score(last, settings, SHIPPED) == pytest.approx(outcome.curve[-1][1], abs=1e-6)
     assert score(start, settings, SHIPPED) != pytest.approx(outcome.curve[-1][1], abs=1e-3)
@@ -106,6 +107,16 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch:
     outcome = run(ONE, killed)
     assert arguments == [("distill", "--resume", place)]
     assert outcome.curve == run(ONE, whole).curve
+
+
+def test_an_interrupted_run_is_not_done(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """typer catches Ctrl-C, and gives the status of it."""
+    settings = smoke_settings(folder)
+    monkeypatch.setattr(runs, "app", lambda *_, **__: 130)
+    with pytest.raises(KeyboardInterrupt):
+        run(methods.HE[0], settings)
+    assert not (folder_of(methods.HE[0], settings) / "outcome.json").exists()
+    assert main(["table2", "--smoke", "--runs", str(settings.runs), "--row", methods.HE[0].name]) == 130
 
 
 def test_a_run_that_diverges_is_a_row_that_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
