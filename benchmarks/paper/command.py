@@ -119,9 +119,9 @@ def _settings(options: argparse.Namespace) -> Settings:
         if folder is not None and not folder.is_dir():
             raise InvalidInput(f"--{name} {folder}: is no folder")
     smoke = options.smoke
-    steps = options.steps or (SMOKE_STEPS if smoke else STEPS)
-    batch = options.batch or (SMOKE_BATCH if smoke else BATCH)
-    patch = options.patch or (SMOKE_PATCH if smoke else PATCH)
+    standard = (SMOKE_STEPS, SMOKE_BATCH, SMOKE_PATCH) if smoke else (STEPS, BATCH, PATCH)
+    given = (options.steps, options.batch, options.patch)
+    steps, batch, patch = (usual if number is None else number for number, usual in zip(given, standard, strict=True))
     if min(steps, batch, patch, options.seeds) < 1:
         raise InvalidInput("--steps, --batch, --patch and --seeds: want 1 or more")
     runs = options.runs or (SMOKE_RUNS if smoke else RUNS)
