@@ -85,6 +85,16 @@ def test_every_option_that_is_named_is_one_of_some_command() -> None:
         "--biz",
         "--fp16",
     }  # of a benchmark, Python's http.server, MNN (--bizCode, --fp16)
+    others |= {
+        "--models",
+        "--tests",
+        "--seeds",
+        "--smoke",
+        "--runs",
+        "--pair",
+        "--row",
+        "--done",
+    }  # of benchmarks.paper
     wrong = []
     for page, name in zip(PAGES, IDS, strict=True):
         lines = code(page.read_text("utf-8"))
