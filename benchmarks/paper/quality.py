@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,14 @@ from memsr_compiler.evaluation.image_sets import TestImage, read_test_images
 from memsr_compiler.evaluation.scores import enlarge, evaluate_bicubic, mean
 from memsr_compiler.images.files import sample_photographs
 from memsr_compiler.models.catalogue import list_models
+from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.teachers.teacher import as_teacher
 from paper import methods
 from paper.kept import digest, keep
 from paper.pairs import find_pair
 from paper.rivals import WEIGHTS
-from paper.runs import SETS, SHIPPED, Method, load_start, load_student
+from paper.runs import SETS, SHIPPED, Method, load_start, load_student, memsrc
 from paper.settings import FIRST_SEED, Settings
 
 SMOKE_SIDE = 48
@@ -90,6 +93,17 @@ def load_trained(name: str, scale: int, settings: Settings) -> tuple[nn.Module, 
     return load_teacher(path), Takes(scale, 3, input_range), digest(path)
 
 
+def derive(settings: Settings, *options: str) -> tuple[PlainNet, str]:
+    """A student of the pair's teacher by `memsrc shrink` with these options, kept, and the key of its weights."""
+    teacher = find_pair(settings).teacher
+    key = f"{digest(teacher)} {' '.join(options)}"
+    path = settings.runs / "derived" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        memsrc("shrink", teacher, *options, "--out", path)
+    return load_plain(path, require_certificate=False).float(), key
+
+
 def list_students(settings: Settings) -> dict[str, tuple[nn.Module, str]]:
     """Students of the pair, and the keys of their weights: as derived, and those of Table 1 whose runs are done."""
     teacher = digest(find_pair(settings).teacher)
@@ -112,4 +126,3 @@ def enlarge_all(network: nn.Module, takes: Takes, images: list[TestImage], devic
     """The test images as a network enlarges them, floating, 0..1."""
     module = network.float().to(device).eval()
     return [enlarge(lambda x: module(x.to(device)).cpu(), takes, image) for image in images]
-

@@ -27,13 +27,13 @@ NOTES = (
     "within attention.",
     "Live results: bytes of all results that a run in torch, float32, holds at its worst moment, counted from shapes; "
     "what an engine takes is measured in Table 11.",
-    "SRCNN is 9-5-5, on the image that bicubic interpolation has enlarged; whether the paper's is on Y or RGB we do not "
-    "know. FSRCNN's is on RGB. IDN's own paper counts it on Y; CARN's one network with upsamplers for three scales. RFDN "
-    "is the one of the AIM 2020 challenge, 50 channels.",
+    "SRCNN is 9-5-5, on the image that bicubic interpolation has enlarged; whether the paper's is on Y or RGB we do "
+    "not know. FSRCNN's is on RGB. IDN's own paper counts it on Y; CARN's one network with upsamplers for three "
+    "scales. RFDN is the one of the AIM 2020 challenge, 50 channels.",
     "SwinIR-S: its own paper's parameters are less by one 3x3 convolution of 60 channels (32,460), which its files "
     "have. It works on whole windows of 8, and that is counted.",
-    "Trained weights: IMDN its authors'; RFDN the challenge's; EDSR-baseline x4 and the EDSR with a one-conv tail at x2, "
-    "which is Teacher-M, from 8-bit files of EDSR's authors' group. PSNR-Y in dB and SSIM-Y, protocol edsr.",
+    "Trained weights: IMDN its authors'; RFDN the challenge's; EDSR-baseline x4 and the EDSR with a one-conv tail at "
+    "x2, which is Teacher-M, from 8-bit files of EDSR's authors' group. PSNR-Y in dB and SSIM-Y, protocol edsr.",
 )
 
 
@@ -46,7 +46,9 @@ def make(settings: Settings) -> Iterator[Table]:
         if not settings.rows:
             rows.append(_bicubic(scale, sets, settings))
         for rival in choose_rivals(settings, scale):
-            rows.append(Row(_name(rival, scale), (*_count(rival, scale, settings), *_score(rival, scale, sets, settings))))
+            rows.append(
+                Row(_name(rival, scale), (*_count(rival, scale, settings), *_score(rival, scale, sets, settings)))
+            )
             yield _table(columns, rows, settings)
         if scale == SCALE and not settings.rows:
             rows += _students(sets, settings)
