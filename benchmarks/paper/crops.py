@@ -1,4 +1,4 @@
-"""Crops of photographs as several systems enlarge them, as one SVG with PNGs in it: MemSR's Figures 4 and 8."""
+"""Crops of photographs as several systems enlarge them, as one SVG with PNGs in it: MemSR's Figure 4 and 8."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def make_crops(number: int, scale: int, systems: Mapping[str, System], settings:
             columns=("", *(picture.name for picture in pictures)),
             rows=tuple(_row(name, pictures, place) for place, name in enumerate(["bicubic", *outputs], 1)),
             caption=(
-                f"{source}; crops of {CROP}x{CROP} pixels, {TIMES} times as large, where bicubic interpolation is furthest "
-                "from the original. PSNR-Y in dB of the whole photograph. Systems whose trained weights are at hand; "
-                "the paper's crops are in no text that we could read.",
+                f"{source}; crops of {CROP}x{CROP} pixels, {TIMES} times as large, where bicubic interpolation is "
+                "furthest from the original. PSNR-Y in dB of the whole photograph. Systems whose trained weights "
+                "are at hand; the paper's crops are in no text that we could read.",
             ),
             picture=_draw(pictures, title),
         )

@@ -1,4 +1,4 @@
-"""MemSR's Figure 8, at x4: crops of photographs as EDSR-baseline, RFDN, IMDN and the students that ship enlarge them."""
+"""MemSR's Figure 8, at x4: crops of photographs as EDSR-baseline, RFDN, IMDN and students that ship do them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.files import atomic_write, file_digest, list_files
+from memsr_compiler.files import atomic_write, file_digest
 
 
 def keep(folder: Path, about: Mapping[str, object], compute: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -42,10 +42,11 @@ def _read(path: Path, key: str) -> Mapping[str, Any]:
 
 
 def digest(path: Path | None) -> str:
-    """The content of a file, or names and sizes of a folder's files, as a short digest; empty for None."""
+    """The content of a file, or names and sizes of all files in a folder, as a short digest; empty for None."""
     if path is None:
         return ""
     if path.is_file():
         return file_digest(path)[:16]
-    listed = sorted((entry.name, entry.stat().st_size) for entry in list_files(path))
+    files = (entry for entry in path.rglob("*") if entry.is_file())
+    listed = sorted((entry.relative_to(path).as_posix(), entry.stat().st_size) for entry in files)
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]

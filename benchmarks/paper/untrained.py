@@ -47,8 +47,8 @@ def make_table(
             rows=tuple(rows),
             caption=(
                 UNREAD,
-                f"{words} The teacher: {pair.words}, x2; students before any training, derived from the photographs that "
-                f"ship; multiply-adds for an output of {width}x{height}; PSNR-Y in dB.",
+                f"{words} The teacher: {pair.words}, x2; students before any training, derived from the photographs "
+                f"that ship; multiply-adds for an output of {width}x{height}; PSNR-Y in dB.",
             ),
             notes=(f"The paper's numbers: {UNKNOWN}.",),
         )
