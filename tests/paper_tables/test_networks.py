@@ -17,7 +17,8 @@ from helpers.paper import smoke_settings
 from paper import crops, figure5, figure7, quality, speed
 from paper.command import main
 from paper.crops import PHOTOGRAPHS, System, make_crops
-from paper.quality import load_trained, score_network
+from paper.pairs import SHIPPED
+from paper.quality import load_trained, read_set, score_network
 from paper.rivals import PAPER, RIVALS, SMOKE
 from paper.settings import ROOT
 from paper.steps import draw_steps
@@ -25,14 +26,16 @@ from paper.table4 import make as make_table4
 from PIL import Image
 from torch import nn
 
-from memsr_compiler import Takes
+from memsr_compiler import Takes, evaluate
 from memsr_compiler.analysis.counted_run import count_published
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.evaluation.scores import mean
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.runtime import room
-from memsr_compiler.teachers.families.imdn import IMDN
 
-NAMES = ("table4", "table6", "table7", "table11", "figure1", "figure4", "figure5", "figure7", "figure8")
+NAMES = ("figure5", "table4", "table6", "table7", "table11", "figure1", "figure4", "figure7", "figure8")
+"""Figure 5 first: the others have its students too, once they are trained."""
+
 FILES = ("table4", "table6-small", "table7-small", "table11-cpu")
 PICTURES = ("figure1-small", "figure4-small", "figure5-small", "figure7-small", "figure8")
 WIDTH, HEIGHT = 1920, 1080
@@ -147,19 +150,21 @@ def test_a_kept_result_that_is_damaged_is_refused(tmp_path: Path) -> None:
             list(make_table4(settings))
 
 
-def test_trained_weights_are_scored_by_what_they_are(tmp_path: Path) -> None:
-    """IMDN's own, from a folder of models; other weights in the same file are scored anew."""
+def test_trained_weights_are_scored_by_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a folder of models; other weights in the same file are scored anew."""
+    monkeypatch.setattr(quality, "WEIGHTS", {("IMDN", 2): ("weights.pt", (0.0, 1.0))})
+    settings = smoke_settings(tmp_path, models=tmp_path, rows=("IMDN",))
+    assert load_trained("IMDN", 2, settings) is None
+    state = torch.load(SHIPPED)
     scores = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        (tmp_path / "models").mkdir(exist_ok=True)
-        torch.save(IMDN(scale=2).state_dict(), tmp_path / "models" / "IMDN_x2.pth")
-        settings = smoke_settings(tmp_path, models=tmp_path / "models", rows=("IMDN",))
+    for change in (0.0, 0.05):
+        list(state.values())[-1].add_(change)  # a bias
+        torch.save(state, tmp_path / "weights.pt")
         trained = load_trained("IMDN", 2, settings)
         assert trained is not None
-        assert load_trained("IMDN", 3, settings) is None
         scores.append(score_network(*trained, None, settings)["psnr"])
-    assert scores[0] != scores[1]
+        assert scores[-1] == mean(evaluate(trained[0], Takes(2), read_set(None, 2, settings))).psnr
+    assert scores[0] > scores[1] + 1
 
 
 def test_each_test_set_has_its_own_score(tmp_path: Path) -> None:
@@ -218,8 +223,8 @@ def test_widths_are_drawn_as_high_as_they_are() -> None:
     teacher, student = (path.get("d") or "" for path in drawing.findall(".//{*}path[@class='widths']"))
     floor, *_ = (float(number) for number in re.findall(r"M[\d.]+ ([\d.]+)", teacher))
     (low, high), (least, most) = ([float(y) for y in re.findall(r"V([\d.]+)H", d)] for d in (teacher, student))
-    assert floor - high == pytest.approx(2 * (floor - low))
-    assert (floor - least, floor - most) == pytest.approx(((floor - low) / 2, floor - low))
+    assert floor - high == pytest.approx(2 * (floor - low), abs=0.2)
+    assert (floor - least, floor - most) == pytest.approx(((floor - low) / 2, floor - low), abs=0.2)
     assert {text.text for text in drawing.findall(".//{*}text")} >= {"the <teacher>", "student"}
 
 
