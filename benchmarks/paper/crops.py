@@ -14,7 +14,8 @@ from memsr_compiler import Takes
 from memsr_compiler.commands.pictures import CROP, draw_pictures
 from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.evaluation.scores import enlarge_bicubic, image_psnr
-from memsr_compiler.images.files import png
+from memsr_compiler.images.files import png, to_uint8
+from memsr_compiler.images.resize import resize
 from memsr_compiler.reports.colours import INK, PAPER, SERIES, SOFT
 from memsr_compiler.reports.side_by_side import Picture
 from memsr_compiler.reports.text import escape, format_decibels
@@ -109,15 +110,14 @@ def _draw(pictures: Sequence[Picture], title: str) -> str:
 
 def _draw_whole(picture: Picture, x: int, y: int) -> str:
     """The photograph, small, with a frame where the crop is."""
-    tall, wide = picture.whole.shape[:2]
-    factor = SIDE / max(tall, wide)
+    whole = to_uint8(resize(picture.whole, min(1.0, SIDE / max(picture.whole.shape))))
+    tall, wide = whole.shape[:2]
     left, top, part_wide, part_tall = picture.place
     frame = (
-        f'<rect x="{x + left * wide * factor:.1f}" y="{y + top * tall * factor:.1f}" '
-        f'width="{part_wide * wide * factor:.1f}" height="{part_tall * tall * factor:.1f}" fill="none" '
-        f'stroke="{SERIES[1]}" stroke-width="2"/>'
+        f'<rect x="{x + left * wide:.1f}" y="{y + top * tall:.1f}" width="{part_wide * wide:.1f}" '
+        f'height="{part_tall * tall:.1f}" fill="none" stroke="{SERIES[1]}" stroke-width="2"/>'
     )
-    image = _embed(picture.whole, x, y, round(wide * factor), round(tall * factor), picture.name)
+    image = _embed(whole, x, y, wide, tall, picture.name)
     return f'{image}{frame}<text x="{x}" y="{y + SIDE + 13}">{escape(picture.name)}</text>'
 
 

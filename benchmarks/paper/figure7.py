@@ -55,7 +55,7 @@ def _table(
         ),
         caption=(f"Channels of each layer but the last; the teacher: {words}, x{SCALE}.",),
         notes=NOTES,
-        picture=draw_steps(widths, f"{title}, of {words}"),
+        picture=draw_steps(widths, title),
     )
 
 
