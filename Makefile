@@ -65,7 +65,7 @@ mutants: $(VENV)/.installed-dev  ## Make small mistakes in passes, analysis, pro
 bench: $(VENV)/.installed-dev  ## The numbers in the documentation that need no data beyond what ships
 	$(bin)/python benchmarks/compile_time.py
 	$(bin)/python benchmarks/precision.py
-	$(bin)/python benchmarks/table4.py --memory
+	$(bin)/python -m benchmarks.paper table4 table11
 
 clean:  ## Remove what was built or cached; not .venv
 	rm -rf build dist demo-output *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from machine import machine
-from table4 import write_onnx
+from paper.rivals import write_onnx
 
 from memsr_compiler import benchmark
 from memsr_compiler.models.catalogue import ShippedModel, list_models

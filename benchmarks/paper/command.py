@@ -28,6 +28,7 @@ from paper.table import Table
 RUNS, OUT = Path("build/paper"), ROOT / "docs" / "results" / "paper"
 SMOKE_RUNS = Path("build/paper-smoke")
 STEPS, BATCH, PATCH = 500, 8, 96
+SIZE, SMOKE_SIZE = (1920, 1080), (96, 72)
 SMOKE_STEPS, SMOKE_BATCH, SMOKE_PATCH = 2, 2, 16
 
 
@@ -97,6 +98,7 @@ class _Parser(argparse.ArgumentParser):
             metavar="NAME",
             help="train this row only; may be repeated",
         )
+        add("--size", type=_size, metavar="WxH", help="of the image that networks make; default: 1920x1080")
         add("--done", action="store_true", help="train nothing: tables of the runs that are done")
         add("--smoke", action="store_true", help="tiny networks, few steps: only to see that it works")
 
@@ -140,7 +142,16 @@ def _settings(options: argparse.Namespace) -> Settings:
         rows=tuple(options.rows),
         done=options.done,
         smoke=smoke,
+        size=options.size or (SMOKE_SIZE if smoke else SIZE),
     )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Width and height, of which x2, x3 and x4 are whole.  Raises ValueError, which argparse reports."""
+    width, height = (int(part) for part in text.split("x"))
+    if min(width, height) < 1 or width % 12 or height % 12:
+        raise argparse.ArgumentTypeError(f"{text}: want multiples of 12, as 1920x1080 are")
+    return width, height
 
 
 def _device(name: str | None) -> str:

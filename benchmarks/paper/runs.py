@@ -153,6 +153,23 @@ def load_last(run: Path, start: Path, method: Method) -> PlainNet:
     return settled
 
 
+def load_student(method: Method, seed: int, settings: Settings) -> PlainNet | None:
+    """The student of a run after its last step; None where that is not done, or diverged.
+
+    Raises InvalidInput as `run_method`.
+    """
+    outcome = run_method(method, seed, settings)
+    if outcome is None or outcome.failure:
+        return None
+    start = _start_of(method, settings, find_pair(settings))
+    return load_last(_folder_of(settings) / f"{method.folder}-{seed}" / "run", start, method)
+
+
+def load_start(method: Method, settings: Settings) -> PlainNet:
+    """The student that the runs of a method begin with, as it was derived."""
+    return load_plain(_start_of(method, settings, find_pair(settings)), require_certificate=False).float()
+
+
 def _train(method: Method, seed: int, settings: Settings, pair: Found, folder: Path) -> str:
     """Train a run to its end, or to where it diverges; words on that, else nothing."""
     run, start = folder / "run", _start_of(method, settings, pair)

@@ -21,7 +21,8 @@ class Settings:
     runs     where runs are kept, and go on;   out   where tables and pictures are written
     device   "cpu" or "cuda"
     steps, batch, patch   of each run;   seeds   how many runs a row has
-    rows     the rows whose runs are trained, by name; none: all
+    rows     the rows whose runs are trained, or whose networks are measured, by name; none: all
+    size     width and height of the image that networks make, where they are counted and measured
     done     whether only runs that are done count, and nothing is trained
     smoke    whether only to show that all works: tiny networks with random weights
     """
@@ -40,6 +41,7 @@ class Settings:
     rows: tuple[str, ...]
     done: bool
     smoke: bool
+    size: tuple[int, int] = (1920, 1080)
 
     @property
     def all_seeds(self) -> range:
