@@ -32,10 +32,12 @@ from memsr_compiler.images.damage import (
     require_undamaged_tiff,
 )
 from memsr_compiler.images.libvips import count_colours, is_installed, libvips, open_with_libvips, read_bands
+from memsr_compiler.quantities import say_count
 
 Pixels = NDArray[Any]
 
 SAMPLE_FORMAT, PHOTOMETRIC, BITS, EXTRA, PLANAR, COMPRESSION = 339, 262, 258, 338, 284, 259  # tags of TIFF
+SAMPLES = 277
 SIGNED, WHITE_IS_ZERO, SEPARATE, WEBP = 2, 0, 2, 50001
 ORIENTATION = 274
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
@@ -271,7 +273,13 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         levels = np.minimum(np.array(key) * KEY_STEPS.get(raw, 1), np.iinfo(pixels.dtype).max)  # Pillow 12 has 255 of 1
         pixels, alpha = _with_key(pixels, levels), True
     pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
-    return Decoded(pixels, alpha, profile, () if note is None else (note,))
+    return Decoded(pixels, alpha, profile, tuple(filter(None, (note, _describe_others(file)))))
+
+
+def _describe_others(file: Image.Image) -> str:
+    """Words on channels of a TIFF that are neither colours nor alpha; "" where it has none."""
+    others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
+    return f"has {say_count(others, 'channel')} besides, which may mean anything and is left out" if others > 0 else ""
 
 
 def _with_key(pixels: Pixels, colour: NDArray[Any]) -> Pixels:

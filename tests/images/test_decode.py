@@ -299,3 +299,14 @@ def test_formats_of_pillow_alone_are_read(tmp_path: Path, name: str, mode: str) 
     image = Image.fromarray(EIGHT[..., :3]).convert(mode)
     image.save(tmp_path / name)
     assert np.array_equal(read_image(tmp_path / name), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("channels", [3, 4, 5])
+def test_channels_that_are_left_out_are_told(channels: int, tmp_path: Path) -> None:
+    pixels = np.dstack([EIGHT, EIGHT])[..., :channels]
+    write_tiff(tmp_path / "a.tif", pixels, photometric=2, extra=[0] * (channels - 3))
+    told: list[str] = []
+    assert np.array_equal(read_image(tmp_path / "a.tif", warn=told.append), EIGHT[..., :3])
+    more = {3: [], 4: ["1 channel besides"], 5: ["2 channels besides"]}[channels]
+    assert [f"has {words}" in line for words, line in zip(more, told, strict=True)] == [True] * len(more)
+    assert len(RowFile.open(tmp_path / "a.tif").notes) == len(more)

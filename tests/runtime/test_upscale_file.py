@@ -265,10 +265,11 @@ def test_what_only_pillow_reads_keeps_alpha_and_the_limit(tmp_path: Path) -> Non
         RowFile.open(tmp_path / "x.tga", most_pixels=29)
 
 
-def test_further_frames_are_told_of(run: Run, model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["in.gif", "in.png", "in.webp", "in.tif"])
+def test_further_frames_are_told_of(name: str, run: Run, model: Path, tmp_path: Path) -> None:
     frames = [Image.fromarray(pixels(8, 8 + i)).crop((0, 0, 8, 8)) for i in range(3)]
-    frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:])
-    status, _, err = run("upscale", tmp_path / "in.gif", tmp_path / "out.png", "--model", model)
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    status, _, err = run("upscale", tmp_path / name, tmp_path / "out.png", "--model", model)
     assert status == 0 and "has 3 pages or frames" in " ".join(err.split())
 
 
