@@ -31,14 +31,14 @@ from memsr_compiler.images.damage import (
     require_undamaged,
     require_undamaged_tiff,
 )
-from memsr_compiler.images.libvips import count_colours, is_installed, libvips, open_with_libvips, read_bands
+from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
+from memsr_compiler.images.tiff_tags import EXTRA, PLANAR, SAMPLES, SEPARATE
 from memsr_compiler.quantities import say_count
 
 Pixels = NDArray[Any]
 
-SAMPLE_FORMAT, PHOTOMETRIC, BITS, EXTRA, PLANAR, COMPRESSION = 339, 262, 258, 338, 284, 259  # tags of TIFF
-SAMPLES = 277
-SIGNED, WHITE_IS_ZERO, SEPARATE, WEBP = 2, 0, 2, 50001
+SAMPLE_FORMAT, PHOTOMETRIC, BITS, COMPRESSION = 339, 262, 258, 259  # tags of TIFF
+SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
 ORIENTATION = 274
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
@@ -138,6 +138,8 @@ def _from_cmyk(image: Image.Image) -> tuple[Pixels, str | None]:
 def _from_lab(image: Image.Image) -> tuple[Pixels, str | None]:
     if not features.check("littlecms2"):
         raise InvalidInput("its pixels are CIE L*a*b*, which this Pillow, without LittleCMS, cannot convert")
+    if getattr(image, "tag_v2", {}).get(PLANAR) == SEPARATE:  # Pillow then takes a and b, which have signs, for none
+        raise InvalidInput("its pixels are CIE L*a*b* in planes, whose signs Pillow does not know: save it as RGB")
     from PIL import ImageCms
 
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
@@ -273,13 +275,14 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         levels = np.minimum(np.array(key) * KEY_STEPS.get(raw, 1), np.iinfo(pixels.dtype).max)  # Pillow 12 has 255 of 1
         pixels, alpha = _with_key(pixels, levels), True
     pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
-    return Decoded(pixels, alpha, profile, tuple(filter(None, (note, _describe_others(file)))))
-
-
-def _describe_others(file: Image.Image) -> str:
-    """Words on channels of a TIFF that are neither colours nor alpha; "" where it has none."""
     others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
-    return f"has {say_count(others, 'channel')} besides, which may mean anything and is left out" if others > 0 else ""
+    return Decoded(pixels, alpha, profile, (*(() if note is None else (note,)), *say_left_out(others)))
+
+
+def say_left_out(channels: int) -> tuple[str, ...]:
+    """A note on channels of a TIFF that are neither colours nor alpha; none where there are none."""
+    words = f"has {say_count(channels, 'channel')} besides, which may mean anything and is left out"
+    return (words,) if channels > 0 else ()
 
 
 def _with_key(pixels: Pixels, colour: NDArray[Any]) -> Pixels:
@@ -362,7 +365,9 @@ def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) 
     fields = image.get_fields()
     pixels = _turn_upright(pixels, image.get("orientation") if "orientation" in fields else 1)
     profile = image.get("icc-profile-data") if "icc-profile-data" in fields else None
-    return Decoded(pixels, image.bands > channels, profile)
+    alpha = has_alpha(path, image, channels)
+    colours = pixels[..., : channels + alpha]
+    return Decoded(colours, alpha, profile, say_left_out(image.bands - channels - alpha))
 
 
 def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:

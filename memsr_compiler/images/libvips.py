@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing, tells_of_memory
+from memsr_compiler.images.tiff_tags import EXTRA, PLANAR, SAMPLES, SEPARATE, UNSPECIFIED, read_numbers
 
 FORMATS = {"uchar": np.uint8, "ushort": np.uint16}  # of pixels, those that are handled
 DRAWINGS = ("svgload", "pdfload")  # readers of what has no pixels of its own
@@ -45,12 +46,24 @@ def open_with_libvips(path: str | os.PathLike[str], *, strict: bool, **options: 
 
     strict   what libvips only warns of is damage: pixels that a decoder guesses, or leaves black
 
-    Raises pyvips.Error where libvips does not know it, and InvalidInput where it cannot be read, or is a drawing.
+    Raises pyvips.Error where libvips does not know it, and InvalidInput where it cannot be read, is a drawing, or a
+    TIFF of two channels one after the other, whose rows libvips takes from the wrong places.
     """
     image = _open_by_name_or_handle(path, strict=strict, **options)
     if image.get("vips-loader").startswith(DRAWINGS):
         raise InvalidInput(f"{path}: is a drawing, not a photograph: draw it as a PNG of the size that you mean")
+    if _is_tiff(image) and (read_numbers(path, SAMPLES), read_numbers(path, PLANAR)) == ((2,), (SEPARATE,)):
+        raise InvalidInput(f"{path}: its two channels are stored one after the other: save it interleaved, or as PNG")
     return image
+
+
+def has_alpha(path: str | os.PathLike[str], image: Any, channels: int) -> bool:
+    """Whether what comes after the channels of colour is alpha; in a TIFF it may be anything."""
+    return image.bands > channels and not (_is_tiff(image) and read_numbers(path, EXTRA)[:1] == (UNSPECIFIED,))
+
+
+def _is_tiff(image: Any) -> bool:
+    return bool(image.get("vips-loader").startswith("tiffload"))
 
 
 def _open_by_name_or_handle(path: str | os.PathLike[str], *, strict: bool, **options: Any) -> Any:

@@ -27,8 +27,9 @@ from memsr_compiler.images.decode import (
     needs_libvips,
     open_image,
     require_pixels,
+    say_left_out,
 )
-from memsr_compiler.images.libvips import FORMATS, count_colours, libvips, open_with_libvips, read_bands
+from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
 from memsr_compiler.images.png_colours import HEAD, Chunk, describe_colours, pack_chunks, read_colour_chunks
 from memsr_compiler.images.resize import enlarge_rows
@@ -271,12 +272,13 @@ def _opened_with_libvips(path: Path, image: Any, pages: int, most_pixels: int, s
     channels = count_colours(path, image)
     fields, chunks = image.get_fields(), read_colour_chunks(path)
     whole, held = _what_is_held(image, fields, strip)
+    alpha = has_alpha(path, image, channels)
     return RowFile(
         path,
         image.width,
         image.height,
         channels,
-        image.bands > channels,
+        alpha,
         FORMATS[image.format],
         max(pages, image.get_n_pages()),  # of an animated PNG libvips knows the first frame alone
         most_pixels,
@@ -285,6 +287,7 @@ def _opened_with_libvips(path: Path, image: Any, pages: int, most_pixels: int, s
         strict=strict,
         chunks=chunks,
         colours=describe_colours(chunks, profile="icc-profile-data" in fields),
+        notes=say_left_out(image.bands - channels - alpha),
     )
 
 

@@ -310,3 +310,33 @@ def test_channels_that_are_left_out_are_told(channels: int, tmp_path: Path) -> N
     more = {3: [], 4: ["1 channel besides"], 5: ["2 channels besides"]}[channels]
     assert [f"has {words}" in line for words, line in zip(more, told, strict=True)] == [True] * len(more)
     assert len(RowFile.open(tmp_path / "a.tif").notes) == len(more)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("extra", [0, 2])
+@pytest.mark.parametrize("pixels", [EIGHT, DEEP])
+def test_two_channels_in_planes_are_refused(pixels: NDArray[Any], extra: int, photometric: int, tmp_path: Path) -> None:
+    """Libvips makes another picture of them, and says nothing."""
+    write_tiff(tmp_path / "a.tif", pixels[..., 2:], photometric=photometric, extra=[extra], planes=True)
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match=r"its two channels are stored one after the other|unknown raw mode"):
+            read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("pixels", [EIGHT, DEEP])
+def test_a_plane_that_may_be_anything_is_not_taken_for_alpha(
+    pixels: NDArray[Any], big_endian: bool, tmp_path: Path
+) -> None:
+    write_tiff(tmp_path / "a.tif", pixels, photometric=2, extra=[0], planes=True, big_endian=big_endian)
+    opened = RowFile.open(tmp_path / "a.tif")
+    assert not opened.alpha and "has 1 channel besides" in opened.notes[0]
+    assert np.array_equal(np.concatenate(list(opened.bands(5))), pixels[..., :3])
+    write_tiff(tmp_path / "b.tif", pixels, photometric=2, extra=[2], planes=True, big_endian=big_endian)
+    assert RowFile.open(tmp_path / "b.tif").alpha
+
+
+def test_lab_in_planes_is_refused(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", EIGHT[..., :3], photometric=8, planes=True)
+    with pytest.raises(InvalidInput, match=r"CIE L\*a\*b\* in planes"):
+        read_image(tmp_path / "a.tif")
