@@ -117,7 +117,7 @@ def photographs_as_inputs(
 ) -> list[Tensor]:
     """Prepare a folder's photographs with `network_inputs`; pass over those that are too small.
 
-    where    the folder, for messages;   on_skip   hears of each that is passed over
+    where    the folder, for messages;   on_skip   hears of each that is passed over, and where all are blank
 
     Raises InvalidInput if none is left.
     """
@@ -132,6 +132,8 @@ def photographs_as_inputs(
             on_skip(f"{Path(where, image.name)}: {error}; passed over")
     if not inputs:
         raise InvalidInput(f"{where}: no image in it is large enough; give photographs of 64x64 pixels or more")
+    if all((image.pixels == image.pixels[:1, :1]).all() for image in photographs):
+        on_skip(f"{where}: its images have one colour each, so they show little of what the network does")
     return inputs
 
 

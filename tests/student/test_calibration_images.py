@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.calibration_images import calibration_inputs, network_inputs, require_images
+from memsr_compiler.images.files import NamedImage
+from memsr_compiler.student.calibration_images import (
+    calibration_inputs,
+    network_inputs,
+    photographs_as_inputs,
+    require_images,
+)
 
 
 def photograph(height: int = 24, width: int = 36, seed: int = 0) -> NDArray[np.uint8]:
@@ -110,3 +116,12 @@ def test_what_this_network_cannot_take(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(InvalidInput, match="not a readable image"):
         inputs(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize(("last", "told"), [(7, 1), (8, 0)])
+def test_images_of_one_colour_are_told_where_there_are_no_others(last: int, told: int) -> None:
+    images = [NamedImage(name, np.full((64, 64, 3), 7, np.uint8)) for name in ("a.png", "b.png")]
+    images[1].pixels[-20:] = last
+    heard: list[str] = []
+    photographs_as_inputs(images, "folder", scale=2, channels=3, input_range=(0.0, 1.0), on_skip=heard.append)
+    assert ["its images have one colour each" in words for words in heard] == [True] * told
