@@ -137,6 +137,15 @@ def test_a_scale_that_weights_do_not_show_is_read_beside_them(tmp_path: Path) ->
         read_teacher(tmp_path / "a.pth")
 
 
+def test_a_shift_by_nothing_leaves_the_range_to_the_photograph(tmp_path: Path) -> None:
+    state = Edsr(peak=255.0).state_dict()
+    for name in ("sub_mean", "add_mean"):
+        state |= {f"{name}.weight": torch.eye(3).reshape(3, 3, 1, 1), f"{name}.bias": torch.zeros(3)}
+    torch.save(state, tmp_path / "a.pt")
+    teacher = read_teacher(tmp_path / "a.pt")
+    assert teacher.input_range == (0.0, 255.0) and "input values 0 to 255" in teacher.assumed
+
+
 def test_a_mean_shift_shows_the_range_of_what_goes_in() -> None:
     def shift(gain: float, bias: float) -> dict[str, Tensor]:
         return {"m.weight": gain * torch.eye(3)[:, :, None, None], "m.bias": torch.full((3,), bias)}
@@ -144,6 +153,8 @@ def test_a_mean_shift_shows_the_range_of_what_goes_in() -> None:
     assert range_of_mean_shift(shift(1.0, -0.4), "m") == (0.0, 1.0)
     assert range_of_mean_shift(shift(1.0, -100.0), "m") == (0.0, 255.0)
     assert range_of_mean_shift(shift(255.0, -100.0), "m") == (0.0, 1.0)  # BasicSR's: 255 inside
+    assert range_of_mean_shift(shift(1.0, 0.0), "m") is None  # by nothing: nothing is shown
+    assert range_of_mean_shift(shift(1.0, 1e-6), "m") is None
     assert range_of_mean_shift({}, "m") is None
     assert range_of_mean_shift({**shift(1.0, 0.0), "m.weight": torch.ones(3, 3, 1, 1)}, "m") is None
 

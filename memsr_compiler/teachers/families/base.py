@@ -17,6 +17,7 @@ Infer: TypeAlias = Callable[[Shapes], "dict[str, object] | None"]
 Rename: TypeAlias = Callable[[Iterable[str]], "dict[str, str]"]
 Unsaid: TypeAlias = Mapping[str, "tuple[object, ...]"]
 Value = TypeVar("Value")
+_LEAST_MEAN = 0.01  # of values of 0..1: no photographs are as dark on average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,7 @@ def count_keys(shapes: Mapping[str, torch.Size], template: str, first: int = 0) 
 def range_of_mean_shift(state: Mapping[str, Tensor], name: str) -> Range | None:
     """Input range that the first mean shift shows: means of 0..1 are below 1, those of 0..255 about 100.
 
-    name   of the 1x1 convolution; None where there is none, or it mixes colours
+    name   of the 1x1 convolution; None where there is none, it mixes colours, or shifts by nothing
     """
     weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
     if weight is None or bias is None or not bias.numel():
@@ -159,4 +160,7 @@ def range_of_mean_shift(state: Mapping[str, Tensor], name: str) -> Range | None:
     gain = weight[:, :, 0, 0].diagonal()
     if not torch.equal(torch.diag(gain), weight[:, :, 0, 0]) or not bool(gain.all()):
         return None
-    return (0.0, 255.0) if float((bias / gain).abs().max()) > 1 else (0.0, 1.0)
+    mean = float((bias / gain).abs().max())
+    if mean < _LEAST_MEAN:
+        return None
+    return (0.0, 255.0) if mean > 1 else (0.0, 1.0)
