@@ -168,7 +168,8 @@ def _kind(path: Path, data: bytes) -> str:
         return "tflite"
     if data.startswith(archive.MAGIC):
         return _zip_kind(data)
-    if data.startswith(b"\x80"):
+    begins_a_header = data[4:9] == b"\0\0\0\0{"  # of safetensors, behind its length, whose first byte may be any
+    if data.startswith(b"\x80") and not begins_a_header:
         return "torch"
     header = int.from_bytes(data[:8], "little")
     if data[8:9] == b"{" or path.suffix == ".safetensors":

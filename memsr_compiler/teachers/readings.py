@@ -94,7 +94,15 @@ def read_family(
     ours = remarks.family == family.name  # which states all that is not usual
     said = {**remarks.arguments(unsaid_arguments(match)), **options}
     open_arguments = {name: values for name, values in match.unsaid.items() if name not in said and not ours}
-    stated = match.known_range or remarks.input_range or family.read_range(usual.module.state_dict())
+    shown = family.read_range(usual.module.state_dict())
+    stated = match.known_range or remarks.input_range or shown
+    if shown and stated and shown != stated == remarks.input_range and told is None:
+        log.warning(
+            "the file says that it has %s, and its mean shift is one of %s: taken at its word; if that is wrong, say "
+            "its --input-range",
+            assume_range(stated),
+            assume_range(shown),
+        )
     if stated is None and "rgb_range" not in match.unsaid:
         stated = remarks.rgb_range
     known = told or stated

@@ -105,6 +105,17 @@ def test_safetensors(tmp_path: Path) -> None:
     assert same(load_teacher(tmp_path / "a.bin"), small())
 
 
+@pytest.mark.parametrize("first", [0x80, 0x08, 0x50])  # as pickles begin, ONNX files and zip archives
+def test_safetensors_whose_header_has_any_length(first: int, tmp_path: Path) -> None:
+    save_file(small().state_dict(), tmp_path / "a.safetensors")
+    data = (tmp_path / "a.safetensors").read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = data[8:end] + b" " * ((first - (end - 8)) % 256)
+    assert len(header) % 256 == first
+    (tmp_path / "a.bin").write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    assert same(load_teacher(tmp_path / "a.bin"), small())
+
+
 def test_safetensors_whose_metadata_are_null(tmp_path: Path) -> None:
     save_file(small().state_dict(), tmp_path / "a.safetensors")
     data = (tmp_path / "a.safetensors").read_bytes()

@@ -137,6 +137,18 @@ def test_a_scale_that_weights_do_not_show_is_read_beside_them(tmp_path: Path) ->
         read_teacher(tmp_path / "a.pth")
 
 
+def test_a_range_that_the_weights_contradict_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = Edsr(peak=255.0, mean_shift=True).state_dict()
+    for words, told in (("[0, 255]", False), ("[0, 1]", True)):
+        caplog.clear()
+        save_file(state, tmp_path / "a.safetensors", metadata={"input_range": words, "res_scale": "1"})
+        read_teacher(tmp_path / "a.safetensors", probe=False)
+        assert ("input values 0 to 1, and its mean shift is one of input values 0 to 255" in caplog.text) == told
+    caplog.clear()
+    read_teacher(tmp_path / "a.safetensors", input_range=(0.0, 1.0), probe=False)
+    assert caplog.text == ""
+
+
 def test_a_shift_by_nothing_leaves_the_range_to_the_photograph(tmp_path: Path) -> None:
     state = Edsr(peak=255.0).state_dict()
     for name in ("sub_mean", "add_mean"):
