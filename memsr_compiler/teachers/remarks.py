@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -15,7 +17,10 @@ _MOST = 10_000  # entries of a mapping that are looked at
 _LONGEST = 100_000  # characters of text that are parsed
 _LARGEST = 1e6  # no constant of a network is larger
 _FAMILY = "memsr_family"
+_PAIR = re.compile(r"[\[(]?\s*([^\s,\[(]+)(?:\s*,\s*|\s+)([^\s,\])]+)\s*[\])]?")
 _ALIASES = {"rgb_range": "img_range"}  # BasicSR's: of values inside the network, whose input is 0..1 whatever it is
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ def read_remarks(loaded: object) -> Remarks:
         values[name] = value
     values = {name: value for name, value in values.items() if name not in contradicted}
     input_range, rgb_range = (_range(values.get(name)) for name in ("input_range", "rgb_range"))
+    if "input_range" in values and input_range is None:
+        log.warning("its input_range, %.60s, is no range of two rising numbers, and passed over", values["input_range"])
     return Remarks(values, input_range, rgb_range, str(values.get(_FAMILY, "")))
 
 
@@ -102,9 +109,11 @@ def _fits(value: object, usual: object) -> bool:
 
 
 def _range(value: object) -> Range | None:
-    """(0, 255) for 255, as EDSR's `rgb_range` says it; for a pair the pair."""
+    """(0, 255) for 255, as EDSR's `rgb_range` says it; for a pair the pair, which may be text, "(0, 255)" or "0 255"."""
     if _fits(value, 0.0) and value in (1, 255):
         return (0.0, 255.0 if value == 255 else 1.0)
+    if isinstance(value, str) and (pair := _PAIR.fullmatch(value)):
+        value = tuple(map(_parse, pair.groups()))
     if isinstance(value, (list, tuple)) and len(value) == 2 and all(_fits(v, 0.0) for v in value):
         low, high = map(float, value)
         return (low, high) if low < high else None

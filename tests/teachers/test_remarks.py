@@ -74,6 +74,18 @@ def test_a_range(loaded: object, expected: tuple[float, float] | None) -> None:
     assert read_remarks(loaded).input_range == expected
 
 
+@pytest.mark.parametrize("text", ["0 255", "0.0 255.0", "(0, 255)", "[0,255]", "0, 255", "( 0.0 , 255.0 )"])
+def test_a_range_as_text(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_remarks({"input_range": text}).input_range == (0.0, 255.0)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("value", ["0-255", "255 0", "(0, many)", "0 1 2", "0..255", [0, 1, 2], "nan 1"])
+def test_a_range_that_is_none_is_told(value: object, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_remarks({"input_range": value}).input_range is None
+    assert "is no range of two rising numbers, and passed over" in caplog.text
+
+
 def test_the_range_of_edsrs_authors() -> None:
     assert read_remarks({"args": {"rgb_range": 255}}).rgb_range == (0.0, 255.0)
     assert read_remarks({"rgb_range": 8}).rgb_range is None
