@@ -109,7 +109,7 @@ def _fits(value: object, usual: object) -> bool:
 
 
 def _range(value: object) -> Range | None:
-    """(0, 255) for 255, as EDSR's `rgb_range` says it; for a pair the pair, which may be text, "(0, 255)" or "0 255"."""
+    """(0, 255) for 255, as EDSR's `rgb_range` says it; for a pair the pair, be it text, "(0, 255)" or "0 255"."""
     if _fits(value, 0.0) and value in (1, 255):
         return (0.0, 255.0 if value == 255 else 1.0)
     if isinstance(value, str) and (pair := _PAIR.fullmatch(value)):
