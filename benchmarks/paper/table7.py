@@ -20,7 +20,9 @@ WORDS = (
 def make(settings: Settings) -> Iterator[Table]:
     """Table 7, after each of its students."""
     width = ("--width", str(find_pair(settings).width))
-    students = {f"beta {beta}": (*width, "--init", "memsr", "--beta", beta) for beta in BETAS}
+    students: dict[str, tuple[str, ...]] = {
+        f"beta {beta}": (*width, "--init", "memsr", "--beta", beta) for beta in BETAS
+    }
     students |= {
         "ours": (*width, "--image-skip", "none"),
         "ours, the image outside": (*width, "--image-skip", "nearest"),
