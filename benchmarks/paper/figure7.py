@@ -17,6 +17,10 @@ WAYS = {
     "the paper's way": ("--init", "memsr"),
     "ours": ("--image-skip", "none", "--refit", "0"),
 }
+STUDENTS = {
+    f"Plain-X({theta}), {words}": ("--theta", theta, *options) for words, options in WAYS.items() for theta in THETAS
+}
+"""Options of `memsrc shrink`."""
 
 NOTES = (
     "Plain-X(theta): each level as narrow as keeps the relative error of its features (Eq. 15) below theta. Ours "
@@ -32,13 +36,11 @@ def make(settings: Settings) -> Iterator[Table]:
     teacher = compile_to_plain(as_teacher(pair.teacher))
     widths: dict[str, Sequence[int]] = {"the teacher, made plain": teacher.widths[1:-1]}
     thousands = {"the teacher, made plain": sum(p.numel() for p in teacher.parameters()) / 1e3}
-    for words, options in WAYS.items():
-        for theta in THETAS:
-            net, _ = derive(settings, "--theta", theta, *options)
-            name = f"Plain-X({theta}), {words}"
-            widths[name] = net.widths[1:-1]
-            thousands[name] = sum(p.numel() for p in net.parameters()) / 1e3
-            yield _table(widths, thousands, pair.words, settings)
+    for name, options in STUDENTS.items():
+        net, _ = derive(settings, *options)
+        widths[name] = net.widths[1:-1]
+        thousands[name] = sum(p.numel() for p in net.parameters()) / 1e3
+        yield _table(widths, thousands, pair.words, settings)
 
 
 def _table(

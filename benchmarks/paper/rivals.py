@@ -111,7 +111,7 @@ def _shipped(scale: int) -> tuple[Rival, ...]:
 
 def choose_scales(settings: Settings) -> tuple[int, ...]:
     """The scales of the tables."""
-    return SCALES[:1] if settings.smoke else SCALES
+    return SCALES[:1] if settings.smoke and not settings.rows else SCALES
 
 
 def count_inner_parameters(net: PlainNet) -> int:

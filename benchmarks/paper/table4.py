@@ -8,8 +8,9 @@ from memsr_compiler.analysis.counted_run import count_multiply_adds, count_publi
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.runtime.room import least_memory
 from memsr_compiler.teachers.teacher import as_teacher
+from paper.figure7 import STUDENTS as PLAIN_X
 from paper.pairs import SCALE, find_pair
-from paper.quality import list_sets, list_students, load_trained, score_bicubic, score_network
+from paper.quality import derive, list_sets, list_students, load_trained, score_bicubic, score_network
 from paper.rivals import PAPER, RIVALS, Rival, choose_rivals, choose_scales, count_inner_parameters
 from paper.settings import Settings
 from paper.table import UNKNOWN, Cell, Numbers, Row, Table
@@ -122,7 +123,8 @@ def _students(sets: list[str], settings: Settings) -> Iterator[Row]:
     """Rows of the pair's students."""
     there = list_sets(settings, SCALE)
     words = find_pair(settings).words
-    for name, (net, key) in list_students(settings).items():
+    students = list_students(settings) | {name: derive(settings, *options) for name, options in PLAIN_X.items()}
+    for name, (net, key) in students.items():
         rival = Rival(f"student of {words}: {name}", lambda scale, net=net: net)  # type: ignore[misc]
         cells: list[Cell] = []
         for test in sets:
