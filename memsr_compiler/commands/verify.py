@@ -31,6 +31,7 @@ from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.proof.guarantee import count_replacements
 from memsr_compiler.runtime.float16 import open_float16
 from memsr_compiler.student.calibration_images import sample_inputs
+from memsr_compiler.teachers.teacher import Range
 from memsr_compiler.torch_helpers import copy_module, torch_device
 from memsr_compiler.trace.approximate.freeze import psnr_between
 
@@ -45,17 +46,15 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
     """
     plain, place = options.plain, torch_device(options.device)
     net = load_plain(plain)
-    told = teacher_options.input_range
-    if told is None:
-        teacher_options = replace(teacher_options, input_range=net.info.input_range)
     teacher, input_range = read(teacher_options, talk)
+    _require_range(net, plain, input_range)
     inputs = probe_images(net.info.channels, input_range) | _photographs(options.images, net, input_range)
     if net[0].weight.dtype == torch.float16:  # large values are found on photographs
         inputs |= sample_middles(net.info.channels, input_range)
     with talk.progress() as step:
         step("checking the certificate")
         try:
-            certified = check_certificate(teacher, net, input_range=told)
+            certified = check_certificate(teacher, net, input_range=input_range)
         except CertificateError as error:
             raise CertificateError(
                 f"{plain}: {error}; {_how_far(teacher.module, net, plain, inputs, input_range, place)}"
@@ -88,6 +87,19 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
         f"{plain}: is an approximation of the teacher, not its equivalent: {replaced} replaced, as its certificate "
         f"says; {psnr:.2f} dB to the teacher on photographs"
     )
+
+
+def _require_range(net: PlainNet, path: Path, input_range: Range) -> None:
+    """Raises CertificateError where a plain network is for other values than its teacher is read to take.
+
+    What the file says is not believed: how far it may be off is measured in parts of the range.
+    """
+    if net.info.input_range != input_range:
+        (low, high), (own_low, own_high) = net.info.input_range, input_range
+        raise CertificateError(
+            f"{path}: is for images of {low:g} to {high:g}, and the teacher takes {own_low:g} to {own_high:g}; convert "
+            f"again, or say --input-range {low:g} {high:g} if that is known to be right"
+        )
 
 
 def _takes(net: PlainNet) -> Takes:

@@ -26,6 +26,7 @@ from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError, first_line, tells_of_memory
 from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.forms import (
+    SPARE_DEFINITIONS,
     HeldLevel,
     Known,
     LinearForm,
@@ -43,6 +44,7 @@ PIECE = 1 << 17  # numbers of a layer that are looked at together
 MOST_SCALED = 64  # largest k of a channel that holds 2^-k of what it means; no float16 or float32 needs more
 WIDEST = 8  # channels of a level for each pixel-folded channel of the teacher: both signs, and partial sums
 SPARE_WIDTH = 4096  # channels of padding
+MOST_DEFINITIONS = 16  # of each op of the teacher, by all levels together; some networks need 3
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate,
         raise CertificateError(f"the teacher has a tensor '{marked}', a name that only an activation's ReLU may have")
     _require_one_constant(certificate)
     todo: Iterator[Layer] = iter(layers)
-    base, shuffle, rounding, constants = 1, 1, 0.0, False
+    base, shuffle, rounding, constants, definitions = 1, 1, 0.0, False, 0
     losses: dict[str, float] = {}
     by_channel: dict[str, Tensor] = {}
     known = Known(teacher, never_negative(teacher), reach)
@@ -124,6 +126,9 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate,
             columns, powers = powers, _read_powers(stage, scaled, depth, len(layer.weight), where)
             checked, large = _check_layer(below, layer, meanings, LayerScale(powers, columns), where)
             rounding, constants = max(rounding, checked.rounding), constants or checked.constants
+            definitions += below.definitions
+            if definitions > SPARE_DEFINITIONS + MOST_DEFINITIONS * len(teacher.ops):
+                raise CertificateError(f"{where}: the claims up to here take far more work than there are tensors")
             losses |= _add(losses, checked.losses)
             by_channel |= {t: lost + by_channel.get(t, 0.0) for t, lost in checked.by_channel.items()}
             below = HeldLevel(known, base, meanings, nonnegative=layer.relu, constants=large)

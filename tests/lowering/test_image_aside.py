@@ -117,3 +117,20 @@ def test_nothing_else_of_the_graph_changes() -> None:
     names = [op.name for op in aside.graph]
     assert [op.name for op in traced.graph if op.name in names] == names
     assert set_image_aside(aside) is aside
+
+
+class RoundsTheImage(nn.Module):
+    """Adds the image as float64 keeps it beside 2^52: in whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(1, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = (x + 2.0**52) - 2.0**52
+        return nn.functional.pixel_shuffle(self.body(x) + torch.cat([image] * 4, 1), 2)
+
+
+def test_an_image_in_whole_numbers_is_not_the_image() -> None:
+    traced = trace(RoundsTheImage().double().eval())
+    assert set_image_aside(traced) is traced

@@ -1065,3 +1065,17 @@ def test_a_shift_that_its_values_pass_is_told() -> None:
         level[:] = [replace(m, constant=0.125) if m.kind == "shifted" else m for m in level]
     with pytest.raises(CertificateError, match=r"its stored numbers .* beyond the shift's C = 0\.125"):
         check_certificate(teacher, draft.net())
+
+
+def test_claims_that_are_true_and_cost_time_are_counted_in_all(run: Run, case: Case, tmp_path: Path) -> None:
+    """Levels that copy the image, with claims that nothing of it comes from elsewhere: few of each, and many in all."""
+    draft = case.draft()
+    image, shares = draft.levels[0][0], list(draft.graph.structure)[1:]
+    last = draft.graph[draft.graph.output].inputs[0]
+    below = draft.graph[last].inputs[0]
+    for i in range(24):
+        rest = (below, image.tensor)[: 1 + i % 2]  # what the level below claims too would be a copy
+        nothing = [Meaning("positive", (-1,), last, (0,), part=Part(last, (s,), rest)) for s in shares if s != below]
+        draft.layers.insert(0, DraftLayer(torch.eye(3)[:, :, None, None], torch.zeros(3), True, 1))
+        draft.levels.insert(1, [image, *nothing])
+    assert "take far more work" in must_be_refused(run, case.teacher, draft.net(), tmp_path)
