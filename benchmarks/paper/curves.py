@@ -41,7 +41,8 @@ def draw_curves(curves: Sequence[Curve], title: str) -> str:
         return round(FLOOR - (FLOOR - TOP) * (psnr - low) / (high - low), 1)
 
     parts = [f'<clipPath id="plot"><path d="M{LEFT} {TOP}H{RIGHT}V{FLOOR}H{LEFT}z"/></clipPath>']
-    for level in range(low, high + 1, choose_whole_step(high - low)):
+    rise = choose_whole_step(high - low)
+    for level in range(-(-low // rise) * rise, high + 1, rise):
         parts.append(f'<path d="M{LEFT} {y(level)}H{RIGHT}" stroke="{GRID}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(level) + 4}" text-anchor="end">{level}</text>')
     for n in range(last // each + 1):

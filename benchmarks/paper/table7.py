@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from paper.pairs import find_pair
 from paper.settings import Settings
@@ -20,7 +20,9 @@ WORDS = (
 def make(settings: Settings) -> Iterator[Table]:
     """Table 7, after each of its students."""
     width = ("--width", str(find_pair(settings).width))
-    students: dict[str, Sequence[str]] = {f"beta {beta}": (*width, "--init", "memsr", "--beta", beta) for beta in BETAS}
+    students: dict[str, tuple[str, ...]] = {
+        f"beta {beta}": (*width, "--init", "memsr", "--beta", beta) for beta in BETAS
+    }
     students |= {
         "ours": (*width, "--image-skip", "none"),
         "ours, the image outside": (*width, "--image-skip", "nearest"),
