@@ -39,6 +39,7 @@ from memsr_compiler.training.losses import CentredStudent, Distillation, Objecti
 from memsr_compiler.training.methods.comparison import DISTANCES, Comparison
 from memsr_compiler.training.methods.pisr import Privileged
 from memsr_compiler.training.patches import Patches
+from memsr_compiler.training.revive import revive
 from memsr_compiler.training.starts import initial_maps, input_means, match_levels, no_means, random_maps, restart
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ def _objective(
     info, seed = student.info, options.seed
     images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
     crops = batches(images, samples=samples, seed=0)
+    if options.centred and options.init == "as-is":
+        revive(student, crops, seed)
     maps: tuple[Tensor, ...] = ()
     if choices.weight and options.method != "pisr":
         teacher = match_levels(teacher, student)
