@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -90,7 +91,10 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch:
     killed, whole = (smoke_settings(tmp_path, steps=steps, runs=tmp_path / name) for name in ("killed", "whole"))
     command = ["-m", "benchmarks.paper", "table10", "--smoke", "--steps", str(steps), "--runs", str(killed.runs)]
     place = folder_of(ONE, killed) / "run"
-    with subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as this process has: more of them add up in another order
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=one_thread, stderr=subprocess.PIPE, text=True
+    ) as process:
         while process.poll() is None and len(checkpoints.steps(place)) < 2:
             time.sleep(0.02)
         process.kill()

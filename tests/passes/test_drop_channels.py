@@ -182,13 +182,14 @@ def test_what_is_left_is_read_differs_and_lives(seed: int) -> None:
     before = random_chain(seed)
     after = apply(drop_channels, before)
     convs, relus = chain(after)
+    as_drawn = {id(conv) for conv in chain(before)[0]}  # a block of zeros may be drawn; nothing was dropped there
     for made, reader in pairwise(convs):
         rows = torch.cat([made.dense().flatten(1), made.bias[:, None]], dim=1)
         if len(rows) > 1:
             assert len(torch.unique(rows, dim=0)) == len(rows)
             assert reader.dense().transpose(0, 1).flatten(1).any(1).all()
             assert (made.dense().flatten(1).any(1) | (made.bias > 0)).all()
-        assert all(b.kernel.any() for b in (*made.blocks, *reader.blocks))
+        assert all(b.kernel.any() for conv in (made, reader) if id(conv) not in as_drawn for b in conv.blocks)
     values: dict[str, Tensor] = {}
     x = integers(2, before.input.channels, 4, 3, seed=seed % 100)
     run(before, x, watch=lambda name, value: values.update({f"before {name}": value}))
