@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.evaluation.memory import measure_run
 from memsr_compiler.runtime import room
 from memsr_compiler.runtime.room import available_memory, least_memory, require_memory
-from memsr_compiler.runtime.runners import TorchNetwork
 from memsr_compiler.teachers.families.swinir import SwinIR
 
 MIB = 2**20
@@ -70,14 +70,28 @@ def test_a_network_is_left_where_it_is() -> None:
 
 
 def test_a_run_takes_what_was_said() -> None:
-    """SwinIR of few layers, whose attention is most of it; torch takes a little more inside its operations."""
-    network = SwinIR(scale=2, blocks=1, layers=2).eval()
-    shape = (3, 200, 240)
-    least = least_memory(network, (1, *shape))
-    measured = measure_run(TorchNetwork(network, threads=1), shape)
-    assert least is not None and measured is not None
+    """SwinIR of few layers, whose attention is most of it; torch takes a little more inside its operations.
+
+    In a process of its own: one that has run much else has memory in pieces, and takes more.
+    """
+    told = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True).stdout
+    least, measured, at_least = map(int, told.split())
     assert least > 150 * MIB
-    assert 0.9 * least <= measured.bytes <= 1.5 * least or measured.at_least
+    assert 0.9 * least <= measured <= 1.5 * least or at_least
+
+
+MEASURE = """
+from memsr_compiler.evaluation.memory import measure_run
+from memsr_compiler.runtime.room import least_memory
+from memsr_compiler.runtime.runners import TorchNetwork
+from memsr_compiler.teachers.families.swinir import SwinIR
+
+network = SwinIR(scale=2, blocks=1, layers=2).eval()
+shape = (3, 200, 240)
+least = least_memory(network, (1, *shape))
+measured = measure_run(TorchNetwork(network, threads=1), shape)
+print(least, measured.bytes, int(measured.at_least))
+"""
 
 
 def test_the_system_says_what_there_is() -> None:
