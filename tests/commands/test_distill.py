@@ -274,13 +274,14 @@ def test_labels_are_any_networks_of_the_scale_whatever_its_range(
                 value.mul_(255)
     write_teacher(teacher, tmp_path / "large.pt", (0.0, 255.0))
     scores = {}
+    rounding = 1e-3  # dB: values up to 255 are rounded elsewhere than those up to 1
     for name in ("small", "large"):
         more = ("--teacher", tmp_path / f"{name}.pt", "--labels", "teacher", "--cache", tmp_path / name, "--json")
         status, out, err = run(*distill(name, *more))
         assert status == 0, err
         scores[name] = json.loads(out)["psnr"]
-        assert scores[name]["teacher"] == pytest.approx(scores["small"]["teacher"], abs=1e-3)
-    assert scores["large"]["student after"] == pytest.approx(scores["small"]["student after"], abs=1e-3)
+        assert scores[name]["teacher"] == pytest.approx(scores["small"]["teacher"], abs=rounding)
+    assert scores["large"]["student after"] == pytest.approx(scores["small"]["student after"], abs=rounding)
     status, _, err = run(*distill("third", "--teacher", tmp_path / "large.pt", "--lambda", 0.3))
     assert status == 2 and "features cannot be compared; give --lambda 0" in err
     write_teacher(EDSR(scale=3, blocks=1, channels=8, tail="conv"), tmp_path / "three.pt")
@@ -323,9 +324,10 @@ def test_eight_bits_start_where_quantize_ends(
     command = ("quantize", tmp_path / "student.onnx", "--out", tmp_path / "int8.onnx", "--data", photographs)
     status, out, err = run(*command, "--calibration", photographs, "--json")
     assert status == 0, err
-    assert psnr["student before, int8"] == pytest.approx(json.loads(out)["psnr"]["int8"], abs=0.02)
+    engines = 0.02  # dB: torch's integers beside ONNX Runtime's, as above
+    assert psnr["student before, int8"] == pytest.approx(json.loads(out)["psnr"]["int8"], abs=engines)
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
-    assert first["step"] == 0 and first["psnr"] == pytest.approx(psnr["student before, int8"], abs=1e-6)
+    assert first["step"] == 0 and first["psnr"] == psnr["student before, int8"]
 
 
 def test_eight_bits_are_calibrated_on_the_photographs_to_learn_from(

@@ -68,6 +68,13 @@ def test_all_of_it_works_and_a_second_call_trains_nothing(
         (["table1", "--pair", "large"], "invalid choice"),
         ([], "NAME"),
         (["figure6", "--done"], "no run of Table 1 is done"),
+        (["table4", "--row", "VDSR"], "--row VDSR: is no network here; there are SRCNN on Y; "),
+        (["table11", "--row", "Plain-XL"], "--row Plain-XL: is no network here"),
+        (["table11", "--size", "1920x1081"], "1920x1081: want multiples of 12"),
+        (["table11", "--size", "large"], "--size: invalid"),
+        (["figure7", "--pair", "teacher-m"], "its teacher does not ship; give --models, with teacher_m_x2.safetensors"),
+        (["figure5", "--done"], "none of its three runs of Table 1 is done"),
+        (["figure4", "--tests", "nowhere"], "--tests nowhere: is no folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -79,7 +86,7 @@ def test_what_is_wrong_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
+    assert main([*arguments, "--out", str(tmp_path / "pages")]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("paper: ")

@@ -94,36 +94,6 @@ def test_parameters_are_within_one_percent_of_the_networks_own_papers() -> None:
     assert dict.fromkeys(off) == dict.fromkeys(["IDN", "CARN", "SwinIR-S"])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["table4", "--row", "VDSR"], "--row VDSR: is no network here; there are SRCNN on Y; "),
-        (["table11", "--row", "Plain-XL"], "--row Plain-XL: is no network here"),
-        (["table11", "--size", "1920x1081"], "1920x1081: want multiples of 12"),
-        (["table11", "--size", "large"], "--size: invalid"),
-        (["figure7", "--pair", "teacher-m"], "its teacher does not ship; give --models, with teacher_m_x2.safetensors"),
-        (["figure5", "--done"], "none of its three runs of Table 1 is done"),
-        (["figure4", "--tests", "nowhere"], "--tests nowhere: is no folder"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_what_is_wrong_is_one_line(
-    arguments: list[str],
-    words: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main([*arguments, "--out", str(tmp_path / "pages")]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("paper: ")
-    assert err.count("\n") == 1
-    assert words in err
-    assert not list(tmp_path.rglob("*.md"))
-
-
 @cpu_only
 def test_too_little_memory_for_swinir_is_said_before_anything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
