@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ from paper.table import Cell, Numbers, Row, Table
 SET = "B100"
 PHOTOGRAPHS = 3
 TIMES = 3  # that crops are enlarged in the picture
-SIDE, PAD, TEXT, TOP = CROP * TIMES, 8, 34, 44
+SIDE, PAD, TEXT, TOP = CROP * TIMES, 8, 47, 44
+LINE, CHARACTERS = 13, 28  # pixels from one line of text to the next, and as many letters as stand below a crop
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,21 @@ def _draw(pictures: Sequence[Picture], title: str) -> str:
         for column, (name, pixels, psnr) in enumerate(picture.crops, 1):
             x = PAD + column * (SIDE + PAD)
             parts.append(_embed(pixels, x, y, SIDE, SIDE, f"{picture.name}, {name}"))
-            parts.append(f'<text x="{x}" y="{y + SIDE + 13}">{escape(name)}</text>')
-            words = "" if psnr is None else format_decibels(psnr)
-            parts.append(f'<text x="{x}" y="{y + SIDE + 26}" fill="{SOFT}">{words}</text>')
+            parts.append(_write_below(name, "" if psnr is None else format_decibels(psnr), x, y + SIDE))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'font-family="system-ui, sans-serif" font-size="11"><title>{escape(title)}</title>'
         f'<rect width="{width}" height="{height}" fill="{PAPER}"/><g fill="{INK}">'
         f'<text x="{PAD}" y="24" font-size="13" font-weight="600">{escape(title)}</text>{"".join(parts)}</g></svg>\n'
+    )
+
+
+def _write_below(name: str, decibels: str, x: int, y: int) -> str:
+    """A name, in lines as wide as a crop, and its PSNR."""
+    lines = [*((line, INK) for line in wrap(name, CHARACTERS)), (decibels, SOFT)]
+    return "".join(
+        f'<text x="{x}" y="{y + LINE * number}" fill="{colour}">{escape(line)}</text>'
+        for number, (line, colour) in enumerate(lines, 1)
     )
 
 
@@ -118,7 +127,7 @@ def _draw_whole(picture: Picture, x: int, y: int) -> str:
         f'height="{part_tall * tall:.1f}" fill="none" stroke="{SERIES[1]}" stroke-width="2"/>'
     )
     image = _embed(whole, x, y, wide, tall, picture.name)
-    return f'{image}{frame}<text x="{x}" y="{y + SIDE + 13}">{escape(picture.name)}</text>'
+    return f'{image}{frame}<text x="{x}" y="{y + SIDE + LINE}">{escape(picture.name)}</text>'
 
 
 def _embed(pixels: NDArray[Any], x: int, y: int, wide: int, tall: int, label: str) -> str:
