@@ -16,7 +16,8 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.ir.interpreter import convolve_same, evaluate, run
-from memsr_compiler.lowering.equivalence import probe_images
+from memsr_compiler.lowering.equivalence import find_broken_shift, probe_images
+from memsr_compiler.lowering.unseen import find_images, list_unseen
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof.forms import tensor_of
 
@@ -28,7 +29,10 @@ CORNER = 10  # pixels of the noise, on which such a network is run beside the sm
 
 
 class Probed:
-    """A teacher on the probe images, where it is run when something is first asked for."""
+    """A teacher on the probe images, where it is run when something is first asked for.
+
+    images   the probe images, by name
+    """
 
     def __init__(self, teacher: ir.Graph) -> None:
         self.teacher = teacher
@@ -56,6 +60,11 @@ class Probed:
             if isinstance(op, (ir.Relu, ir.PRelu, ir.Clamp, ir.Maximum)):
                 reach[op.name] = torch.stack([reach[name] for name in (op.name, *op.inputs)]).amax(0)
         return reach
+
+    @cached_property
+    def searched(self) -> list[Tensor]:
+        """Images (1, C, H, W) that show what the probe images do not, as far as they were found."""
+        return [x[None] for x in find_images(self.teacher, list_unseen(self.teacher, self.images.values()))]
 
 
 @dataclass(frozen=True)
@@ -106,25 +115,27 @@ def worst_shift_loss(probed: Probed, losses: Mapping[str, float], cause: str = "
 
 
 def measure_stored(probed: Probed, net: PlainNet) -> list[tuple[float, float]]:
-    """The most that a plain network's stored numbers, run in float64, are off the teacher; its magnitude: by probe.
+    """The most that a plain network's stored numbers, run in float64, are off the teacher; its magnitude: by image.
 
-    This is all that the numbers lose.  Running them in fewer digits loses more, which `verify` measures.
+    This is all that the numbers lose.  Running them in fewer digits loses more, which `verify` measures.  Images that
+    were searched count where the network promises something, for none of them is what its constants are measured on.
     """
-    images = list(probed.images.values())
+    batches = list(probed.images.values())
     if sum(p.numel() for p in net.parameters()) > MANY:
-        images = [x if max(x.shape[2:]) <= CORNER else x[:1, :, :CORNER, :CORNER] for x in images]
-    with torch.no_grad():
-        values = images
-        for layer in net.checkable():
-            weight, bias = layer.weight.double(), layer.bias.double()[:, None, None]
-            values = [convolve_same(y, weight) + bias for y in values]
-            values = [F.pixel_shuffle(y.relu_() if layer.relu else y, layer.shuffle) for y in values]
-        exact = [run(probed.teacher, x) for x in images]
-    return [(float((y - z).abs().max()), float(z.abs().max())) for y, z in zip(values, exact, strict=True)]
+        batches = [x if max(x.shape[2:]) <= CORNER else x[:1, :, :CORNER, :CORNER] for x in batches]
+    found = []
+    for x in [*batches, *(x for x in probed.searched if not find_broken_shift(x, net))]:
+        with torch.no_grad():
+            y, exact = x, run(probed.teacher, x)
+            for layer in net.checkable():
+                y = convolve_same(y, layer.weight.double()) + layer.bias.double()[:, None, None]
+                y = F.pixel_shuffle(y.relu_() if layer.relu else y, layer.shuffle)
+        found += _compare(y, exact)
+    return found
 
 
-def output_loss(probed: Probed, by_channel: Mapping[str, Tensor]) -> tuple[float, float]:
-    """The most that the output moves on the probe images where tensors are off by what they lose; its magnitude.
+def measure_losses(probed: Probed, by_channel: Mapping[str, Tensor]) -> list[tuple[float, float]]:
+    """The most that the output moves where tensors are off by what they lose; its magnitude: by image.
 
     by_channel  losses, one for each channel of a tensor, as the certificate's checker finds them
 
@@ -136,15 +147,15 @@ def output_loss(probed: Probed, by_channel: Mapping[str, Tensor]) -> tuple[float
     for tensor, each in by_channel.items():
         lost[tensor_of(tensor)] = each + lost.get(tensor_of(tensor), 0.0)
     generator = torch.Generator().manual_seed(0)
-    random = {name: torch.randint(0, 2, each.shape, generator=generator) * 2 - 1 for name, each in lost.items()}
-    most, peak = [], 0.0
-    for image in probed.images.values():
-        exact = run(probed.teacher, image)
-        peak = max(peak, float(exact.abs().max()))
-        for signs in (dict.fromkeys(lost, 1), random):
-            moved = _run_moved(probed.teacher, image, {name: signs[name] * each for name, each in lost.items()})
-            most.append((moved - exact).abs().max())
-    return float(torch.stack(most).max()), peak  # NaN, if one is
+    random = {
+        name: each * (torch.randint(0, 2, each.shape, generator=generator) * 2 - 1) for name, each in lost.items()
+    }
+    found = []
+    for x in probed.images.values():
+        exact = run(probed.teacher, x)
+        for offsets in (lost, random):
+            found += _compare(_run_moved(probed.teacher, x, offsets), exact)
+    return found
 
 
 def _run_moved(graph: ir.Graph, x: Tensor, offsets: Mapping[str, Tensor]) -> Tensor:
@@ -154,3 +165,9 @@ def _run_moved(graph: ir.Graph, x: Tensor, offsets: Mapping[str, Tensor]) -> Ten
         value = x if isinstance(op, ir.Input) else evaluate(op, *(values[i] for i in op.inputs))
         values[op.name] = value + offsets[op.name][:, None, None] if op.name in offsets else value
     return values[graph.output]
+
+
+def _compare(y: Tensor, exact: Tensor) -> list[tuple[float, float]]:
+    """For each image the largest difference, NaN if one is, and the largest magnitude of the exact one."""
+    off, peak = (values.abs().amax((1, 2, 3)).tolist() for values in (y - exact, exact))
+    return list(zip(off, peak, strict=True))

@@ -13,7 +13,7 @@ from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.equivalence import find_broken_shift, most_accepted
 from memsr_compiler.lowering.image_aside import set_image_aside
-from memsr_compiler.lowering.shift_losses import Probed, measure_stored, output_loss, worst_shift_loss
+from memsr_compiler.lowering.shift_losses import Probed, measure_losses, measure_stored, worst_shift_loss
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import REPEATED
 from memsr_compiler.plain.network import PlainNet
@@ -117,25 +117,25 @@ def _require_small(probed: Probed, checked: Checked, net: PlainNet) -> None:
     """Raises CertificateError where what channels lose, small or not for their tensors, is too much for the output."""
     if not checked.by_channel:
         return
-    most, peak = output_loss(probed, checked.by_channel)
-    accepted = most_accepted(peak, net[0].weight.dtype, net.info.input_range)
-    if not most <= accepted:
-        assert net.certificate is not None, "it has been looked at"
-        raise CertificateError(
-            f"{_say_cause(checked)} moves the output by up to {most:.3g}, and {accepted:.3g} is accepted; "
-            f"{_say_way_out(checked, net.certificate)}"
-        )
+    assert net.certificate is not None, "it has been looked at"
+    for off, peak in measure_losses(probed, checked.by_channel):
+        accepted = most_accepted(peak, net[0].weight.dtype, net.info.input_range)
+        if not off <= accepted:
+            raise CertificateError(
+                f"{_say_cause(checked)} moves the output by up to {off:.3g}, and {accepted:.3g} is accepted; "
+                f"{_say_way_out(checked, net.certificate)}"
+            )
 
 
 def _require_near(probed: Probed, checked: Checked, net: PlainNet) -> None:
     """Raises CertificateError where the stored numbers, each the exact one rounded, are too far off all together."""
+    assert net.certificate is not None, "it has been looked at"
     for off, peak in measure_stored(probed, net):
         accepted = most_accepted(peak, net[0].weight.dtype, net.info.input_range)
         if not off <= accepted:
-            assert net.certificate is not None, "it has been looked at"
             beyond = next(filter(None, (find_broken_shift(x, net) for x in probed.images.values())), "")
             raise CertificateError(
-                f"its stored numbers alone take it {off:.3g} off the teacher on probe images, and {accepted:.3g} is "
+                f"its stored numbers alone take it {off:.3g} off the teacher on an image, and {accepted:.3g} is "
                 f"accepted; {beyond or _say_way_out(checked, net.certificate)}"
             )
 

@@ -1,0 +1,134 @@
+"""Images that are looked for, on which units fire that are dead on the probe images."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler import check_certificate, compile_to_plain, ir
+from memsr_compiler.errors import CertificateError
+from memsr_compiler.lowering.unseen import MANY, Unseen, find_images, list_unseen
+from memsr_compiler.plain.probes import probe_images
+from memsr_compiler.trace.trace import trace
+
+
+def bias_of(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None, "made with one"
+    return layer.bias
+
+
+class Detector(nn.Module):
+    """A unit that fires on a checkerboard of 5x5 pixels and on no probe image, behind a skip, and what it is worth."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.body = nn.Conv2d(1, 8, 5, padding=2), nn.Conv2d(8, 8, 3, padding=1)
+        self.threshold, self.gain = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.tail = nn.Conv2d(8, 4, 3, padding=1)
+        signs = torch.tensor([[(-1.0) ** (row + column) for column in range(5)] for row in range(5)])
+        with torch.no_grad():
+            for layer in (self.body, self.threshold, self.gain):
+                layer.weight[:, 7] = layer.weight[7] = bias_of(layer)[7] = 0.0
+            self.tail.weight[:, 7] = bias_of(self.head)[7] = 0.0
+            self.head.weight[7] = signs * 1.7 / 13
+            self.threshold.weight[7, 7], bias_of(self.threshold)[7] = 1.0, -1.0009
+            self.gain.weight[7, 7], bias_of(self.gain)[7] = gain, -0.1 * gain
+            self.tail.weight[:, 7, 1, 1] = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(x)
+        z = self.body(y.relu()) + y
+        return F.pixel_shuffle(self.tail(self.gain(self.threshold(z).relu()).relu()), 2)
+
+
+def list_here(module: nn.Module) -> tuple[ir.Graph, list[Unseen]]:
+    graph = trace(module.eval()).graph
+    return graph, list_unseen(graph, probe_images(graph.input.channels).values())
+
+
+def test_a_unit_that_no_probe_image_shows_is_found() -> None:
+    graph, unseen = list_here(Detector(20.0))
+    hidden = {Unseen("relu:2", 1, 7), Unseen("relu:3", 1, 7)}
+    assert hidden <= set(unseen)
+    images = find_images(graph, unseen)
+    assert images.dtype == torch.float64 and len(images) <= MANY
+    assert float(images.min()) >= 0 and float(images.max()) <= 1
+    assert not hidden & set(list_unseen(graph, [images]))
+
+
+def test_where_all_is_seen_there_is_no_image() -> None:
+    graph, unseen = list_here(nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.PReLU(), nn.Conv2d(1, 1, 1)))
+    unseen = [side for side in unseen if side.side != (1 if float(graph["0"].weight) < 0 else -1)]  # type: ignore[attr-defined]
+    assert not unseen and find_images(graph, unseen).shape == (0, 1, 13, 13)
+
+
+class Bends(nn.Module):
+    """y = bend(difference of two neighbours in a checkerboard of 3x3, which is 5 on it, 0.9 on an edge at most)."""
+
+    def __init__(self, bend: nn.Module, shuffle: int = 1) -> None:
+        super().__init__()
+        self.head, self.shuffle, self.bend = nn.Conv2d(1, shuffle**2, 3, padding=1, bias=False), shuffle, bend
+        signs = torch.tensor([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
+        self.head.weight = nn.Parameter(signs.expand(shuffle**2, 1, 3, 3).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bend(F.pixel_shuffle(self.head(x), self.shuffle) - 4.5)  # type: ignore[no-any-return]
+
+
+class Larger(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.maximum(x, 0 * x)
+
+
+@pytest.mark.parametrize("bend", [nn.ReLU(), nn.PReLU(1), nn.Hardtanh(0.0, 9.0), Larger()])
+@pytest.mark.parametrize("shuffle", [1, 2])
+def test_both_sides_of_every_bend_are_looked_for(bend: nn.Module, shuffle: int) -> None:
+    graph, unseen = list_here(Bends(bend, shuffle))
+    assert [side.side for side in unseen] == [1]
+    assert not [side for side in list_unseen(graph, [find_images(graph, unseen)]) if side.side == 1]
+
+
+def test_many_units_are_looked_for_together() -> None:
+    """More than there are images, at pixels of their own."""
+    torch.manual_seed(0)
+    head = nn.Conv2d(1, 300, 3, padding=1)
+    with torch.no_grad():
+        bias_of(head).copy_(-0.93 * head.weight.clamp_min(0).sum((1, 2, 3)))
+    graph, unseen = list_here(nn.Sequential(head, nn.ReLU(), nn.Conv2d(300, 1, 1)))
+    images = find_images(graph, unseen)
+    assert len(unseen) > 200 and len(images) <= MANY
+    assert not set(unseen) & set(list_unseen(graph, [images]))
+
+
+@pytest.mark.parametrize("constant", [200.0, 2.0e4])
+def test_losses_of_constants_behind_such_a_unit_are_refused(constant: float) -> None:
+    """A gain of 20 behind it: 4.6 grey levels at C = 20,000."""
+    teacher = Detector(20.0).eval()
+    check = partial(check_certificate, teacher, compile_to_plain(teacher, carry="shift", constant=constant))
+    if constant < 1000:
+        check()
+    else:
+        with pytest.raises(CertificateError, match=r"stored numbers alone .* smaller constants"):
+            check()
+
+
+@pytest.mark.parametrize("gain", [5.0, 30.0])
+def test_digits_of_halves_behind_such_a_unit_are_counted(gain: float) -> None:
+    teacher = Detector(gain).eval()
+    check = partial(check_certificate, teacher, compile_to_plain(teacher).half())
+    if gain < 10:
+        check()
+    else:
+        with pytest.raises(CertificateError, match=r"stored numbers alone .* wider dtype"):
+            check()
+
+
+def test_beyond_the_constant_nothing_is_promised() -> None:
+    """A C above all values on probe images and below that of the checkerboard."""
+    teacher = Detector(1.0).eval()
+    check_certificate(teacher, compile_to_plain(teacher, carry="shift", constant=1.3))
