@@ -17,6 +17,7 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.ir.interpreter import convolve_same, evaluate, run
 from memsr_compiler.lowering.equivalence import find_broken_shift, probe_images
+from memsr_compiler.lowering.unseen import MOST as MOST_SEARCHED
 from memsr_compiler.lowering.unseen import find_images, list_unseen
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof.certificate import Certificate
@@ -26,6 +27,7 @@ MOST = 2.0**-9  # of a tensor's largest magnitude: half of one of 256 levels
 MOST_IN_ALL = 2.0**-8  # of what all tensors lose, each relative to its own, added up: nothing says that they cancel
 
 MANY = 1 << 22  # stored numbers; networks of more would take long
+SEARCHED_WORK = 1 << 27  # stored numbers of all searched images together
 CORNER = 10  # pixels of the noise, on which such a network is run beside the small probes
 
 
@@ -62,12 +64,16 @@ class Probed:
                 reach[op.name] = torch.stack([reach[name] for name in (op.name, *op.inputs)]).amax(0)
         return reach
 
-    def search(self, images: Sequence[Tensor], limits: Mapping[str, Tensor] | None = None) -> list[Tensor]:
-        """Images (1, C, H, W) that show what these do not, as far as they were found.
+    def search(self, images: Sequence[Tensor], net: PlainNet) -> list[Tensor]:
+        """Images (1, C, H, W) that show what these do not, as far as they were found, within the constants of shifts.
 
-        limits  of tensors, as `find_images` takes them
+        Whoever chose these could have chosen what no image of the probes passes, and every strong one.  And of a plain
+        network that is far larger than its teacher fewer images are run, lest it took hours.
         """
-        return [x[None] for x in find_images(self.teacher, list_unseen(self.teacher, images), limits)]
+        most = min(MOST_SEARCHED, SEARCHED_WORK // sum(p.numel() for p in net.parameters()))
+        limits = _list_limits(self.teacher, net.certificate)
+        found = find_images(self.teacher, list_unseen(self.teacher, images), limits, most)
+        return [x[None] for x in found if not find_broken_shift(x[None], net)]
 
 
 @dataclass(frozen=True)
@@ -120,16 +126,13 @@ def worst_shift_loss(probed: Probed, losses: Mapping[str, float], cause: str = "
 def measure_stored(probed: Probed, net: PlainNet) -> list[tuple[float, float]]:
     """The most that a plain network's stored numbers, run in float64, are off the teacher; its magnitude: by image.
 
-    This is all that the numbers lose.  Running them in fewer digits loses more, which `verify` measures.  Images that
-    were searched, within the constants of shifts, count where the network promises something: whoever chose these could
-    have chosen what no image of the probes passes, and every other.
+    This is all that the numbers lose.  Running them in fewer digits loses more, which `verify` measures.
     """
     batches = list(probed.images.values())
     if sum(p.numel() for p in net.parameters()) > MANY:
         batches = [x if max(x.shape[2:]) <= CORNER else x[:1, :, :CORNER, :CORNER] for x in batches]
-    searched = probed.search(batches, _list_limits(probed.teacher, net.certificate))
     found = []
-    for x in [*batches, *(x for x in searched if not find_broken_shift(x, net))]:
+    for x in [*batches, *probed.search(batches, net)]:
         with torch.no_grad():
             y, exact = x, run(probed.teacher, x)
             for layer in net.checkable():

@@ -61,17 +61,20 @@ def list_unseen(graph: ir.Graph, images: Iterable[Tensor]) -> list[Unseen]:
     ]
 
 
-def find_images(graph: ir.Graph, unseen: Sequence[Unseen], limits: Mapping[str, Tensor] | None = None) -> Tensor:
+def find_images(
+    graph: ir.Graph, unseen: Sequence[Unseen], limits: Mapping[str, Tensor] | None = None, most: int = MOST
+) -> Tensor:
     """Images (N, C, 13, 13) in the input's range, float64, on which these sides are seen, as far as they were found.
 
     limits  by tensor, one for each channel: no value is to be less than minus that
+    most    of them that are drawn, before there are some of less contrast
 
     Ascent by the signs of gradients; each side has an image of its own while there are few, and then a pixel.  Every
     image is there as it is, and with as little contrast as shows what it was made for: just beyond a bend the output is
     small, and what it loses may not be.  N is 0 where nothing is unseen.
     """
     low, high = graph.input.low, graph.input.high
-    count = min(max(FEW, min(MOST, WORK // _count_terms(graph))), len(unseen))
+    count = min(max(FEW, min(most, WORK // _count_terms(graph))), len(unseen))
     generator = torch.Generator().manual_seed(0)
     grey = torch.rand(count, graph.input.channels, SIDE, SIDE, generator=generator, dtype=torch.float64) * 0.2 + 0.4
     grey = grey * (high - low) + low

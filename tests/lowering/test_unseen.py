@@ -107,6 +107,7 @@ def test_many_units_are_looked_for_together(monkeypatch: pytest.MonkeyPatch) -> 
     graph, unseen = list_here(nn.Sequential(head, nn.ReLU(), nn.Conv2d(300, 1, 1)))
     images = find_images(graph, unseen)
     assert len(unseen) > 200 and len(images) <= 4 * MOST
+    assert len(find_images(graph, unseen, most=3)) <= 12
     monkeypatch.setattr("memsr_compiler.lowering.unseen.HAIR", 0.0)
     assert not set(unseen) & set(list_unseen(graph, [images]))
 
