@@ -164,9 +164,15 @@ def _unpack(data: dict[str, Any]) -> Meaning:
     if data["kind"] != "shifted" and "constant" in data:
         raise CertificateError(f"a channel means '{data['kind']}' and has a constant; convert again")
     tensor = str(data.get("tensor", ""))
-    part = Part(tensor, tuple(data["sources"]), tuple(data["rest"])) if "sources" in data else None
+    part = Part(tensor, _unpack_names(data["sources"]), _unpack_names(data["rest"])) if "sources" in data else None
     channels = numbers(data["channels"]) if tensor else ()
     return Meaning(data["kind"], numbers(data["at"]), tensor, channels, float(data.get("constant", 0.0)), part)
+
+
+def _unpack_names(data: Sequence[Any]) -> tuple[str, ...]:
+    if not all(isinstance(name, str) for name in data):
+        raise CertificateError("a part is of what has no name; the certificate is damaged")
+    return tuple(data)
 
 
 def _unpack_scaled(entry: Sequence[Any]) -> tuple[int, int, int]:

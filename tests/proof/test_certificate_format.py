@@ -10,7 +10,7 @@ from helpers.converted import NETWORKS, converted, small_edsr
 
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import CertificateError
-from memsr_compiler.ir import Meaning
+from memsr_compiler.ir import Meaning, Part
 from memsr_compiler.proof.certificate import Certificate, Stage, numbers, runs
 from memsr_compiler.proof.checker import check
 from memsr_compiler.proof.forms import HeldLevel, Known
@@ -83,6 +83,16 @@ def test_a_text_that_is_not_as_it_was_written_is_refused(right: str, wrong: str)
     assert Certificate.from_json(text) == right_one and right in text
     with pytest.raises(CertificateError):
         Certificate.from_json(text.replace(right, wrong, 1))
+
+
+@pytest.mark.parametrize("name", [1, None, ["add"], {"add": 1}])
+def test_a_part_of_what_is_no_name_is_refused(name: object) -> None:
+    """The words of the guarantee were read off it before anything was checked, and ended with a TypeError."""
+    part = Part("add", (name,), ())  # type: ignore[arg-type]
+    level = (Meaning("value", (0,), "add", (0,), part=part),)
+    text = replace(small_edsr().certificate, stages=(Stage(1, (level, level)),)).to_json()
+    with pytest.raises(CertificateError, match="a part is of what has no name"):
+        Certificate.from_json(text)
 
 
 def test_a_certificate_of_other_layers_takes_no_memory() -> None:
