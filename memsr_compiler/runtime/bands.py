@@ -177,7 +177,7 @@ def live_bytes(layers: Sequence[Layer], width: int, height: int, *, image_skip: 
 
 def reach(layers: Sequence[Layer]) -> int:
     """The distance, in input pixels, from which a pixel may still change an output pixel."""
-    return sum(-(-(layer.kernel_size // 2) // scale) for layer, scale in zip(layers, _scales(layers), strict=False))
+    return sum(-(-(layer.kernel_size // 2) // scale) for layer, scale in zip(layers, scales_of(layers), strict=False))
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class _Size:
 def _sizes(layers: Sequence[Layer], width: int, height: int) -> list[_Size]:
     sizes = []
     down = 0
-    for layer, scale in zip(layers, _scales(layers), strict=False):
+    for layer, scale in zip(layers, scales_of(layers), strict=False):
         c_out, c_in = layer.weight.shape[:2]
         across, down = width * scale, max(down, height * scale, layer.kernel_size // 2)  # zeros below may be more rows
         reads = (down + layer.kernel_size - 1) * across
@@ -213,6 +213,6 @@ def _view(flat: NDArray[Any], *shape: int) -> Rows:
     return view
 
 
-def _scales(layers: Sequence[Layer]) -> list[int]:
+def scales_of(layers: Sequence[Layer]) -> list[int]:
     """Scales of each layer's input, and of the output, relative to the image."""
     return list(accumulate((layer.shuffle for layer in layers), mul, initial=1))
