@@ -84,6 +84,46 @@ class Folder:
             self.talk.warn(f"{self.failed[source].rstrip('.')}; passed over")
 
 
+@dataclass(frozen=True)
+class Enlarger:
+    """A network that enlarges images of a folder one by one, beside other processes that do the others.
+
+    work   all that results depend on, besides the image
+    """
+
+    options: UpscaleOptions
+    engine: RowEngine
+    scale: int
+    work: str
+    talk: Talk
+
+    @staticmethod
+    def open(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> Enlarger:
+        """Raises InvalidInput for a network, a limit or a scale that do not fit."""
+        engine = _open_engine(options, reading, talk)
+        scale = _choose_scale(engine, options.scale)
+        return Enlarger(options, engine, scale, _describe_work(options, reading, scale), talk)
+
+    def enlarge(
+        self, source: Path, target: Path, owner: Path, journal: Journal, process: int | None = None
+    ) -> dict[str, Any]:
+        """Enlarge an image; give what has become of it: fields of `Written`, or "kept" or "failed", with which or why.
+
+        owner   the image whose result this is
+        """
+        folder = Folder(self.talk)
+        with folder.passing_over(source):
+            _require_owner(source, target, owner)
+            _sort_in(source, target, folder, journal, self.scale, self.options)
+            for job in folder.jobs:
+                _do(job, self.engine, self.scale, journal, _be_silent)
+                return asdict(Written.of(job, self.scale, process))
+        if folder.failed:
+            gc.collect()
+            return {"failed": folder.failed[source]}
+        return {"kept": str(target)}
+
+
 def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Enlarge an image, or all of a folder."""
     for number in (signal.SIGINT, signal.SIGTERM):  # everything is imported: from here on either tidies up
@@ -91,13 +131,13 @@ def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     sources, several = _find_sources(options.source)
     launch = Launch.find()
     if several and launch is not None:
-        _make_folder(options.target)
+        make_folder(options.target)
         _share_folder(sources, _share_machine(options, launch), reading, talk, launch)
         return
     if launch is not None and launch.rank > 0:
         return  # there is nothing to share in a single image
     if several:
-        _make_folder(options.target)
+        make_folder(options.target)
         with hold_folder(options.target):
             _run_folder(sources, options, reading, talk)
         return
@@ -122,7 +162,7 @@ def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: Readi
     with Journal(options.target, _describe_work(options, reading, scale)) as journal:
         for source, target in targets.items():
             with folder.passing_over(source):
-                _require_owner(source, target, owners)
+                _require_owner(source, target, owners[target])
                 _sort_in(source, target, folder, journal, scale, options)
         with talk.bar(sum(job.image.width * job.image.height for job in folder.jobs)) as advance:
             for job in folder.jobs:
@@ -144,30 +184,19 @@ def _share_folder(
     An image is looked at by whoever enlarges it.
     """
     first = launch.rank == 0
-    engine = _open_engine(options, reading, talk)
-    scale = _choose_scale(engine, options.scale)
+    enlarger = Enlarger.open(options, reading, talk)
     targets = _name_targets(sources, options.target)
     owners = _find_owners(targets)
     by_name = {str(source): source for source in sources}
 
     def do(name: str) -> dict[str, Any]:
-        source, folder = by_name[name], Folder(talk)
-        target = targets[source]
-        with folder.passing_over(source):
-            _require_owner(source, target, owners)
-            _sort_in(source, target, folder, journal, scale, options)
-            for job in folder.jobs:
-                _do(job, engine, scale, journal, lambda amount, what: None)
-                return asdict(Written.of(job, scale, launch.rank))
-        if folder.failed:
-            gc.collect()
-            return {"failed": folder.failed[source]}
-        return {"kept": str(target)}
+        source = by_name[name]
+        return enlarger.enlarge(source, targets[source], owners[targets[source]], journal, launch.rank)
 
     seconds = time.perf_counter()
     with (
         Team.join(options.target, launch) as team,
-        Journal(options.target, _describe_work(options, reading, scale), team.alone) as journal,
+        Journal(options.target, enlarger.work, team.alone) as journal,
         talk.bar(len(sources)) if first else nullcontext(_be_silent) as advance,
     ):
         told = 0
@@ -181,7 +210,7 @@ def _share_folder(
     written = [Written(**outcome) for _, outcome in outcomes if "image" in outcome]
     kept = [Path(outcome["kept"]) for _, outcome in outcomes if "kept" in outcome]
     failed = {source: outcome["failed"] for source, outcome in outcomes if "failed" in outcome}
-    _tell_folder(options.model, sources, written, kept, failed, scale, seconds, talk)
+    _tell_folder(options.model, sources, written, kept, failed, enlarger.scale, seconds, talk)
 
 
 def _share_machine(options: UpscaleOptions, launch: Launch) -> UpscaleOptions:
@@ -321,7 +350,8 @@ def _find_sources(source: str) -> tuple[list[Path], bool]:
     return paths, True
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make a folder for results, if it is not there.  Raises InvalidInput where that cannot be."""
     if path.suffix.lower() in WRITTEN and not path.is_dir():
         raise InvalidInput(f"{path}: several images go into a folder, and this is named like an image")
     try:
@@ -399,10 +429,10 @@ def _find_owners(targets: Mapping[Path, Path]) -> dict[Path, Path]:
     return owners
 
 
-def _require_owner(source: Path, target: Path, owners: Mapping[Path, Path]) -> None:
+def _require_owner(source: Path, target: Path, owner: Path) -> None:
     """Raises InvalidInput where the result is another image's."""
-    if owners[target] is not source:
-        raise InvalidInput(f"{source}: would become {target}, as {owners[target]} does; rename it")
+    if owner != source:
+        raise InvalidInput(f"{source}: would become {target}, as {owner} does; rename it")
 
 
 def _check_target(source: Path, target: Path, overwrite: bool) -> None:
