@@ -194,6 +194,7 @@ def upscale(options: UpscaleOptions, reading: ReadingOptions, talk: TalkOptions)
     """Enlarge image files, of any size in bounded memory.  Alpha, ICC profile, EXIF and 16 bits are kept.
 
     A folder that was begun goes on where it stopped.  No image stops the others: those that cannot be done are named.
+    Several processes share it out: torchrun --nproc-per-node 2 -m memsr_compiler upscale ...
     """
     from memsr_compiler.commands.upscale import run
 
