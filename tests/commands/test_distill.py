@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from helpers.command_line import Run
@@ -24,6 +25,7 @@ from memsr_compiler.evaluation.scores import mean
 from memsr_compiler.images.files import read_image
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.tflite_model import export_tflite
 from memsr_compiler.quantization.tflite import export_integers
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.training import checkpoints
@@ -72,6 +74,28 @@ def test_a_student_is_distilled_and_written(run: Run, distill: Command, tmp_path
     assert load_plain(tmp_path / "run" / "student.safetensors").widths == [3, 8, 8, 8, 8, 12]
     status, _, err = run(*distill("run"))
     assert status == 2 and "holds a run already" in err
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+@pytest.mark.parametrize("labels", ["photographs", "teacher"])
+def test_the_teacher_may_be_anybodys_onnx_or_tflite_file(
+    run: Run, distill: Command, tmp_path: Path, suffix: str, labels: str
+) -> None:
+    """Such a network holds constants, and no parameters."""
+    net = compile_to_plain(new_teacher())
+    path = tmp_path / f"theirs{suffix}"
+    if suffix == ".onnx":
+        model = onnx.load(export_onnx(net, path).path)
+        del model.metadata_props[:]
+        onnx.save(model, path)
+    else:
+        export_tflite(net, path)
+    options = ("--labels", labels, *(("--lambda", "0") if labels == "teacher" else ()))
+    status, out, err = run(*distill("theirs", *options, "--teacher", path, "--json"))
+    assert status == 0, err
+    _, same, _ = run(*distill("same", *options, "--json"))
+    for name in ("teacher", "student after"):
+        assert json.loads(out)["psnr"][name] == pytest.approx(json.loads(same)["psnr"][name], abs=2e-3), name
 
 
 def test_weights_that_are_no_numbers_are_told(run: Run, distill: Command) -> None:
