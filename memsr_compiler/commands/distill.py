@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.commands.options import QuantizeOptions, ReadingOptions
@@ -117,7 +118,7 @@ def _distill(
     networks = {"student": file_digest(options.student), "teacher": file_digest(options.teacher)}
     labeller = None
     if choices.labels != "photographs":
-        name = model.model.sha256() if isinstance(model.model, PlainNet) else teacher.sha256  # a student's is its own
+        name = _name_outputs(model.model, teacher)
         labeller = Labeller(copy_module(model.model, torch.float32), model.takes, name, choices.labels)
     cut, judged = read_data(options, takes, record, resume, talk, networks, labeller)
     rows = {"student before": judged.score(load_plain(options.student, require_certificate=False).float())}
@@ -153,6 +154,21 @@ def _distill(
         rows["student after"] = judged.score(student)
     rows = {**others, **rows}
     tell(outcome, rows, judged, written, talk)
+
+
+def _name_outputs(model: nn.Module, teacher: LeveledTeacher) -> str:
+    """SHA-256 of what a network makes of images: labels are kept by it.
+
+    That of a plain network is of its layers alone, and its teacher's is another network's; that of a graph tells its
+    range too, but not an image that is added outside.
+    """
+    if isinstance(model, PlainNet):
+        told = f"{model.sha256()} {model.info.input_range} {model.info.image_skip}"
+    elif teacher.image_skip is not None:
+        told = f"{teacher.sha256} {teacher.image_skip}"
+    else:
+        return teacher.sha256
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _for_integers(student: PlainNet, cut: Patches, options: DistillOptions) -> QuantizationAware:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from helpers.command_line import Run
@@ -20,12 +22,17 @@ from helpers.training import derive_student, forget_accelerator, new_teacher, wr
 from PIL import Image
 
 from memsr_compiler import compile_to_plain, evaluate, export_onnx, save_plain
+from memsr_compiler.commands.distill import _name_outputs
 from memsr_compiler.evaluation.scores import mean
 from memsr_compiler.images.files import read_image
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.tflite_model import export_tflite
 from memsr_compiler.quantization.tflite import export_integers
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.trace.trace import GraphModule, ImageSkip, trace
 from memsr_compiler.training import checkpoints
 
 pytest.importorskip("accelerate", reason="needs memsr_compiler[train]")
@@ -72,6 +79,28 @@ def test_a_student_is_distilled_and_written(run: Run, distill: Command, tmp_path
     assert load_plain(tmp_path / "run" / "student.safetensors").widths == [3, 8, 8, 8, 8, 12]
     status, _, err = run(*distill("run"))
     assert status == 2 and "holds a run already" in err
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+@pytest.mark.parametrize("labels", ["photographs", "teacher"])
+def test_the_teacher_may_be_anybodys_onnx_or_tflite_file(
+    run: Run, distill: Command, tmp_path: Path, suffix: str, labels: str
+) -> None:
+    """Such a network holds constants, and no parameters."""
+    net = compile_to_plain(new_teacher())
+    path = tmp_path / f"theirs{suffix}"
+    if suffix == ".onnx":
+        model = onnx.load(export_onnx(net, path).path)
+        del model.metadata_props[:]
+        onnx.save(model, path)
+    else:
+        export_tflite(net, path)
+    options = ("--labels", labels, *(("--lambda", "0") if labels == "teacher" else ()))
+    status, out, err = run(*distill("theirs", *options, "--teacher", path, "--json"))
+    assert status == 0, err
+    _, same, _ = run(*distill("same", *options, "--json"))
+    for name in ("teacher", "student after"):
+        assert json.loads(out)["psnr"][name] == pytest.approx(json.loads(same)["psnr"][name], abs=2e-3), name
 
 
 def test_weights_that_are_no_numbers_are_told(run: Run, distill: Command) -> None:
@@ -389,6 +418,28 @@ def test_a_student_that_teaches_has_labels_of_its_own(
     status, _, err = run(*distill("second", "--labels", "teacher", "--teacher", tmp_path / "other.safetensors"))
     assert status == 0, err
     assert len(list((tmp_path / "cache").glob("*-low-*.raw"))) == 2 * len(list(photographs.iterdir()))
+
+
+def test_labels_are_told_apart_by_all_that_they_depend_on(
+    run: Run, distill: Command, files: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """The same layers are another function in another range, and beside another image."""
+    net = load_plain(files / "student.safetensors", require_certificate=False)
+    net.certificate = None
+    told = (net.info, replace(net.info, input_range=(0.0, 255.0)), replace(net.info, image_skip="bilinear"))
+    for i, info in enumerate(told):
+        path = tmp_path / f"{i}.safetensors"
+        save_plain(PlainNet(list(net), info), path)
+        status, _, err = run(*distill(str(i), "--labels", "teacher", "--lambda", 0, "--teacher", path))
+        assert status == 0, err
+    assert len(list((tmp_path / "cache").glob("*-low-*.raw"))) == len(told) * len(list(photographs.iterdir()))
+
+
+def test_labels_of_a_graph_are_told_apart_by_the_image_beside_it() -> None:
+    graph = trace(new_teacher()).graph
+    skips = (None, ImageSkip("bilinear", 2), ImageSkip("bicubic", 2))
+    models = [GraphModule(graph, skip) for skip in skips]
+    assert len({_name_outputs(model, LeveledTeacher.of(model, (0.0, 1.0))) for model in models}) == len(skips)
 
 
 @pytest.mark.parametrize("published", [True, False])
