@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.material import read_material
 from memsr_compiler.commands.options import ExportOptions
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.student_common import read_material
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.info import Takes

@@ -16,15 +16,14 @@ from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.approximation import frozen_data, tell_frozen
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
+from memsr_compiler.commands.material import Material, read_material
 from memsr_compiler.commands.options import StudentOptions, SweepOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, finite, widths_text
 from memsr_compiler.commands.student_common import (
-    Material,
     Source,
     cost_cells,
     cost_data,
     derive,
-    read_material,
     read_source,
 )
 from memsr_compiler.errors import InvalidInput
