@@ -44,7 +44,8 @@ def main(photos: Path, large: Path, workers: int = 2, worker: type = EnlargeFile
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
     )
-    return done.take_all()
+    results: list[dict[str, Any]] = done.take_all()
+    return results
 
 
 if __name__ == "__main__":
