@@ -132,11 +132,14 @@ class _Waiting:
         self._held = held
 
     def add_to(self, made: Rows) -> None:
-        """Add the oldest to output rows (C, s * h, s * W), each pixel to s * s of them, and let them go."""
+        """Add the oldest to output rows, each pixel to s * s of them, and let them go.
+
+        made   (C, s * h, s * W), or before the pixel shuffle (C * s * s, h, W)
+        """
         channels, _, width = self._rows.shape
         s = made.shape[2] // width
         h = made.shape[1] // s
-        made.reshape(channels, h, s, width, s)[...] += self._rows[:, :h, None, :, None]
+        made.reshape(channels, len(made) // channels, h, s, width, s)[...] += self._rows[:, None, :h, None, :, None]
         self._held -= h
         self._rows[:, : self._held] = self._rows[:, h : h + self._held]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.limits import require_holds
@@ -48,8 +48,11 @@ class RowEngine(Protocol):
     def leave(self, memory: int) -> RowEngine:
         """The same engine, within a limit of memory that is lower by so many bytes, if there is one."""
 
-    def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
-        """Run on bands (h, width, C) -> (h', scale * width, C), float32 in 0..1; the result may go beyond."""
+    def run(self, bands: Iterator[Pixels], width: int, height: int, dtype: DTypeLike = np.float32) -> Iterator[Pixels]:
+        """Run on bands (h, width, C), uint8, uint16 or float32 in 0..1 -> (h', scale * width, C) in `dtype`, of these.
+
+        A result in float32 may go beyond 0..1.
+        """
 
 
 @dataclass(frozen=True)
@@ -73,32 +76,32 @@ class ByBands:
     def leave(self, memory: int) -> ByBands:
         return replace(self, upscaler=self.upscaler.leave(memory))
 
-    def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
+    def run(self, bands: Iterator[Pixels], width: int, height: int, dtype: DTypeLike = np.float32) -> Iterator[Pixels]:
         if self.upscaler.streams(width):
-            yield from self.upscaler.stream(bands, width, np.float32)
+            yield from self.upscaler.stream(bands, width, dtype)
             return
         scale, channels = self.takes.scale, self.takes.channels
         with temporary_folder(self.folder) as folder:
-            small = _on_disk(folder / "image", (height, width, channels))
+            small = _on_disk(folder / "image", (height, width, channels), dtype)
             top = 0
             for band in bands:
                 small[top : top + len(band)] = band
                 top += len(band)
-            large = _on_disk(folder / "result", (height * scale, width * scale, channels))
+            large = _on_disk(folder / "result", (height * scale, width * scale, channels), dtype)
             self.upscaler(small, out=large)
             yield from (np.array(large[row : row + ROWS]) for row in range(0, len(large), ROWS))
 
 
-def _on_disk(path: Path, shape: tuple[int, int, int]) -> Pixels:
-    """An array of float32 numbers in a file.
+def _on_disk(path: Path, shape: tuple[int, int, int], dtype: DTypeLike) -> Pixels:
+    """An array of numbers in a file.
 
     Raises OSError where there is no room: later, the process would be killed for it.
     """
     with open(path, "xb") as file:
-        zeros = bytes(4 * shape[1] * shape[2])
+        zeros = bytes(np.dtype(dtype).itemsize * shape[1] * shape[2])
         for _ in range(shape[0]):
             file.write(zeros)
-    return np.memmap(path, np.float32, "r+", shape=shape)
+    return np.memmap(path, dtype, "r+", shape=shape)
 
 
 @dataclass(frozen=True)
@@ -117,13 +120,13 @@ class WholeFrame:
     def leave(self, memory: int) -> WholeFrame:
         return self
 
-    def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
+    def run(self, bands: Iterator[Pixels], width: int, height: int, dtype: DTypeLike = np.float32) -> Iterator[Pixels]:
         import torch  # here, as plain networks run without it
 
         for image in bands:
             with torch.no_grad():
                 output = self.network(torch.from_numpy(to_rows(image, self.takes.input_range))[None])
-            yield to_pixels(output[0].float().numpy(), self.takes.input_range, np.float32)
+            yield to_pixels(output[0].float().numpy(), self.takes.input_range, dtype)
 
 
 def enlarge_file(
@@ -147,10 +150,19 @@ def enlarge_file(
     require_holds(target, image.width * scale, image.height * scale)
     source = Source(image, _reach(engine, image, scale) if image.keeps_alpha(target) else None)
     engine = _leave_room(engine, source, target, scale)
-    peak = np.iinfo(image.dtype).max
-    bands = _by_luma(engine, source, scale) if engine.takes.channels == 1 else _by_colours(engine, source, scale)
-    rounded = (np.rint(np.clip(rows, 0, 1) * peak).astype(image.dtype) for rows in bands)
-    image.save(target, rounded, scale, on_rows, on_whole)
+    if engine.takes.channels == 1:
+        bands = _round(_by_luma(engine, source, scale), image.dtype)
+    elif image.channels == 1:
+        bands = _round(_by_grey(engine, source, scale), image.dtype)
+    else:
+        bands = _run(engine, source, scale, _leave, image.dtype)
+    image.save(target, bands, scale, on_rows, on_whole)
+
+
+def _round(bands: Iterator[Pixels], dtype: DTypeLike) -> Iterator[Pixels]:
+    """Whole numbers of values in 0..1."""
+    peak = np.iinfo(np.dtype(dtype)).max
+    return (np.rint(np.clip(rows, 0, 1) * peak).astype(dtype) for rows in bands)
 
 
 @dataclass(frozen=True)
@@ -163,9 +175,13 @@ class Source:
     image: RowFile
     reach: int | None
 
+    def levels(self, rows: int) -> Iterator[Pixels]:
+        """The image's bands, in its own dtype."""
+        return self.image.bands(rows, self.reach)
+
     def colours(self, rows: int, scale: int) -> Iterator[Pixels]:
         """The image's bands, enlarged by bicubic interpolation: float32 in 0..1."""
-        bands = self.image.bands(rows, self.reach)
+        bands = self.levels(rows)
         peak = np.iinfo(self.image.dtype).max
         for band in bands if scale == 1 else enlarge_rows(bands, scale):
             yield (band / peak).astype(np.float32)
@@ -197,11 +213,10 @@ def _leave_room(engine: RowEngine, source: Source, target: Path, scale: int) -> 
         raise InvalidInput(f"{image.path}: {what}: takes {error}: allow more, or {way}") from None
 
 
-def _by_colours(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
-    """Enlarge by a network on RGB: a grey image is given as three equal channels, their mean comes back."""
-    grey = source.image.channels == 1
-    for rows in _run(engine, source, scale, lambda colours: colours.repeat(3, axis=2) if grey else colours):
-        yield rows.mean(axis=2, keepdims=True) if grey else rows
+def _by_grey(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
+    """Enlarge a grey image by a network on RGB: it is given as three equal channels, their mean comes back."""
+    for rows in _run(engine, source, scale, lambda grey: grey.repeat(3, axis=2)):
+        yield rows.mean(axis=2, keepdims=True)
 
 
 def _by_luma(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
@@ -215,14 +230,26 @@ def _by_luma(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
         yield colours + (rows - _luma(colours)) / LUMA_RANGE
 
 
-def _run(engine: RowEngine, source: Source, scale: int, prepared: Callable[[Pixels], Pixels]) -> Iterator[Pixels]:
+def _leave(colours: Pixels) -> Pixels:
+    return colours
+
+
+def _run(
+    engine: RowEngine,
+    source: Source,
+    scale: int,
+    prepared: Callable[[Pixels], Pixels],
+    dtype: DTypeLike = np.float32,
+) -> Iterator[Pixels]:
     """Run the network on the prepared image; one of scale 1 is given what bicubic interpolation has enlarged."""
     before = scale // engine.takes.scale
     width, height = source.image.width * before, source.image.height * before
-    bands = source.colours(max(engine.rows(width, height) // before, 1), before)
+    at_once = max(engine.rows(width, height) // before, 1)
+    whole = before == 1 and dtype == source.image.dtype  # numbers that the network takes as they are
+    bands = source.levels(at_once) if whole else source.colours(at_once, before)
     rows, height_of_band = RowBuffer(bands), engine.rows(width, height)
     cut = (rows.take(min(height_of_band, height - top)) for top in range(0, height, height_of_band))
-    return engine.run(map(prepared, cut), width, height)
+    return engine.run(map(prepared, cut), width, height, dtype)
 
 
 def _luma(colours: Pixels) -> Pixels:

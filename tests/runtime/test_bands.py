@@ -26,7 +26,7 @@ from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.runtime.bands import Rows, live_bytes, reach, run_bands
 from memsr_compiler.runtime.ort_layers import Layer, OrtLayers
-from memsr_compiler.runtime.upscaler import SLACK, layers_of
+from memsr_compiler.runtime.upscaler import ROWS, SLACK, layers_of
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
 
@@ -324,6 +324,6 @@ def test_the_result_has_to_fit_into_an_array() -> None:
 def test_rows_for_which_no_machine_has_memory() -> None:
     """A PNG of 16,000,000 x 16 pixels takes 50 KB on the disk; without a limit, the machine's own is one."""
     upscale = Upscaler(network(0, [3, 3], [1, 2]))
-    assert upscale.rows(1000) == 32
+    assert upscale.rows(1000) == ROWS
     with pytest.raises(InvalidInput, match=r"rows of 10,000,000,000,000 pixels take .* bytes: .*allow more"):
         upscale.rows(10**13)
