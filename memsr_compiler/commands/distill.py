@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx, save_plain
+from memsr_compiler.quantities import say_count
 from memsr_compiler.quantization.simulate import require_integers
 from memsr_compiler.quantization.start_integers import start_integers
 from memsr_compiler.quantization.write_integers import write_integers
@@ -37,6 +38,7 @@ from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.labels import Labeller
 from memsr_compiler.training.losses import CentredStudent, Distillation, Objective, QuantizationAware
+from memsr_compiler.training.lower import Lowered, lower_channels
 from memsr_compiler.training.methods.comparison import DISTANCES, Comparison
 from memsr_compiler.training.methods.pisr import Privileged
 from memsr_compiler.training.patches import Patches
@@ -114,7 +116,7 @@ def _distill(
     samples = default_samples(cost_of_graph(teacher.graph).macs_per_pixel)
     if options.int8:
         require_integers(student)  # at once; the rest waits for the photographs
-    in_floats = None if options.int8 else _objective(student, teacher, samples, options, choices)
+    in_floats = None if options.int8 else _objective(student, teacher, samples, options, choices, talk)
     networks = {"student": file_digest(options.student), "teacher": file_digest(options.teacher)}
     labeller = None
     if choices.labels != "photographs":
@@ -139,8 +141,10 @@ def _distill(
         )
     if not is_first():
         return
-    if outcome.best_step == 0 and options.init == "as-is" and not options.int8:
-        student.load_state_dict(start)  # biases of centred inputs are that but for rounding
+    no_better = outcome.best_step == 0 or outcome.best <= rows["student before"].psnr
+    as_given = no_better and options.init == "as-is" and not options.int8
+    if as_given:
+        student.load_state_dict(start)  # what the run began with is that but for rounding, or channels lowered
     others = {"bicubic": judged.bicubic, "teacher": judged.score(copy_module(model.model, torch.float32), model.takes)}
     written = [options.out / "student.safetensors"]
     save_plain(student, written[0])
@@ -154,6 +158,16 @@ def _distill(
         rows["student after"] = judged.score(student)
     rows = {**others, **rows}
     tell(outcome, rows, judged, written, talk)
+    if as_given and outcome.best_step:
+        talk.say("kept         the student as it was given: no step was better")
+
+
+def _tell_lowered(lowered: Sequence[Lowered], options: DistillOptions, talk: Talk) -> None:
+    """Say how many channels were lowered, where the run begins."""
+    if lowered and options.resume is None:
+        channels, layers = sum(x.channels for x in lowered), say_count(len(lowered), "layer")
+        most = max(x.most for x in lowered)
+        talk.say(f"lowered      {say_count(channels, 'channel')} of {layers}, never below zero, by up to {most:.3g}")
 
 
 def _name_outputs(model: nn.Module, teacher: LeveledTeacher) -> str:
@@ -187,7 +201,7 @@ def _for_integers(student: PlainNet, cut: Patches, options: DistillOptions) -> Q
 
 
 def _objective(
-    student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions, choices: Choices
+    student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions, choices: Choices, talk: Talk
 ) -> CentredStudent:
     """The student under its teacher; the maps of Eq. 12 only where its features count."""
     info, seed = student.info, options.seed
@@ -195,6 +209,7 @@ def _objective(
     crops = batches(images, samples=samples, seed=0)
     if options.centred and options.init == "as-is":
         revive(student, crops, seed)
+        _tell_lowered(lower_channels(student, crops), options, talk)
     maps: tuple[Tensor, ...] = ()
     if choices.weight and options.method != "pisr":
         teacher = match_levels(teacher, student)

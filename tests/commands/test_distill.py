@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -101,6 +102,33 @@ def test_the_teacher_may_be_anybodys_onnx_or_tflite_file(
     _, same, _ = run(*distill("same", *options, "--json"))
     for name in ("teacher", "student after"):
         assert json.loads(out)["psnr"][name] == pytest.approx(json.loads(same)["psnr"][name], abs=2e-3), name
+
+
+def test_channels_that_are_lowered_are_told_once(run: Run, distill: Command, tmp_path: Path) -> None:
+    status, out, _ = run(*distill("run"))
+    assert status == 0 and re.search(
+        r"^lowered      32 channels of 4 layers, never below zero, by up to [0-9.]+$", out, re.M
+    ), out
+    (tmp_path / "run" / "step-00000006.ckpt").unlink()
+    status, out, _ = run("distill", "--resume", tmp_path / "run")
+    assert status == 0 and "\nlowered " not in out
+    status, out, _ = run(*distill("published", "--as-published"))
+    assert status == 0 and "\nlowered " not in out
+
+
+def test_a_student_that_does_not_get_better_is_written_as_it_was_given(
+    run: Run, distill: Command, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(student: PlainNet, images: object) -> list[object]:
+        with torch.no_grad():
+            student[-1].bias.sub_(0.1)
+        return []
+
+    monkeypatch.setattr("memsr_compiler.commands.distill.lower_channels", spoil)
+    status, out, _ = run(*distill("run", "--rate", "1e-3"))
+    assert status == 0 and "\nkept         the student as it was given: no step was better\n" in out, out
+    written, x = load_plain(tmp_path / "run" / "student.safetensors"), torch.rand(1, 3, 9, 9)
+    assert torch.equal(written(x), load_plain(files / "student.safetensors")(x))
 
 
 def test_weights_that_are_no_numbers_are_told(run: Run, distill: Command) -> None:
