@@ -136,9 +136,9 @@ def _tell(options: UpscaleOptions, plan: Plan, outcome: Outcome, seconds: float,
         }
     )
     talk.say(f"network      {escape_controls(options.model.name)}")
-    quality = "without loss" if encoding.quality is None else f"quality {encoding.quality}"
+    codec = encoding.codec if encoding.quality is None else f"{encoding.codec}, quality {encoding.quality}"
     size = f"{film.width}x{film.height} -> {encoding.width}x{encoding.height}"
-    how = f"{size}; {outcome.frames} frames, {encoding.codec}, {quality}, {encoding.form}"
+    how = f"{size}; {outcome.frames} frames, {codec}, {encoding.form}"
     talk.say(f"written      {escape_controls(str(plan.target))}  ({how})")
     for words in film.colours.guessed:
         talk.say(f"colours      {words}, and written down")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -39,7 +40,7 @@ CODECS = {
     "libx265": Codec("crf", 0, 51, 18, (("x265-params", "log-level=none"),)),
     "libsvtav1": Codec("crf", 1, 63, 20),
     "libvpx-vp9": Codec("crf", 0, 63, 18, (("b", "0"), ("row-mt", "1"))),
-    "prores_ks": Codec("qscale", 1, 31, 4, (("profile", "3"),)),
+    "prores_ks": Codec(),
     "mpeg4": Codec("qscale", 1, 31, 2),
     "ffv1": Codec(options=(("level", "3"), ("slicecrc", "1"))),
 }
@@ -50,7 +51,7 @@ DEFAULTS = {".webm": "libvpx-vp9"}
 class Encoding:
     """Everything that an encoder is told.
 
-    form      of the pixels, "yuv420p";   quality   None for a codec without loss
+    form      of the pixels, "yuv420p";   quality   None for a codec without such a number
     """
 
     codec: str
@@ -72,11 +73,13 @@ class Encoding:
     def add_to(self, container: OutputContainer) -> VideoStream:
         """A new stream of a container, set up to encode.  The time base is a frame."""
         kind = CODECS[self.codec]
+        if self.codec == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "0")  # it writes to standard error, past libavutil
         stream = container.add_stream(self.codec, rate=self.rate, options=dict(kind.options))
         assert isinstance(stream, VideoStream), "every codec here is one of pictures"
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, self.form
         context = stream.codec_context
-        if self.codec not in ("ffv1", "prores_ks"):
+        if kind.option:
             context.gop_size = GOP
         context.time_base = 1 / self.rate
         context.colorspace, context.color_range = self.colours.matrix, self.colours.range
@@ -102,7 +105,7 @@ def choose_encoding(film: Film, scale: int, suffix: str, codec: str | None, qual
     except (FFmpegError, ValueError):
         raise InvalidInput(f"--codec {name}: this PyAV has no such encoder; take another codec") from None
     if quality is not None and not kind.option:
-        raise InvalidInput(f"--quality {quality}: {name} loses nothing; leave it out")
+        raise InvalidInput(f"--quality {quality}: {name} has no such number; leave it out")
     if quality is not None and not kind.best <= quality <= kind.worst:
         raise InvalidInput(f"--quality {quality}: {name} takes {kind.best} (best) to {kind.worst}")
     width, height = film.width * scale, film.height * scale

@@ -73,8 +73,11 @@ def read_colours(width: int, height: int, pixels: VideoFormat, tags: tuple[int, 
             f"its transfer is {REFUSED[transfer]}, and the networks know photographs in sRGB: convert it to SDR first, "
             "for example by FFmpeg's filter zscale with tonemap"
         )
-    if pixels.is_rgb:
+    if pixels.is_rgb or pixels.has_palette:
         return Colours(RGB, True, primaries, transfer)
+    full = numbers == FULL or pixels.name.startswith("yuvj")
+    if len(pixels.components) == 1:  # grey, which no matrix is for
+        return Colours(matrix, full, primaries, transfer)
     guessed = []
     if matrix in (UNSPECIFIED, RGB, 3):  # 0 is written for "unknown" too, and 3 is reserved
         large = width >= HD[0] or height > HD[1]
@@ -87,7 +90,6 @@ def read_colours(width: int, height: int, pixels: VideoFormat, tags: tuple[int, 
             f"its colour matrix is {OTHER_MATRICES.get(matrix, f'number {matrix}')}, which is not read; convert it to "
             "BT.709 first"
         )
-    full = numbers == FULL or pixels.name.startswith("yuvj")
     return Colours(matrix, full, primaries, transfer, tuple(guessed))
 
 

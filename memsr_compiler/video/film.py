@@ -103,7 +103,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         raise InvalidInput(f"{path}: there is no such file") from None
     except (FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise InvalidInput(f"{path}: no film, or one that is damaged or cut off ({reason})") from None
+        raise InvalidInput(f"{path}: no film that is read here, or one that is damaged or cut off ({reason})") from None
     with container:
         yield container
 
@@ -122,10 +122,15 @@ def is_cover(stream: Stream) -> bool:
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
+def is_chapter_track(stream: Stream) -> bool:
+    """Whether it is QuickTime's copy of the chapters, which is written anew with them."""
+    return stream.type == "data" and stream.name == "bin_data"
+
+
 def name_stream(stream: Stream) -> str:
     """Words on a stream: 'stream 2 (subtitle, subrip, eng)'."""
     context = getattr(stream, "codec_context", None)
-    codec = context.name if context is not None else stream.name
+    codec = context.codec.canonical_name if context is not None else stream.name
     language = stream.metadata.get("language", "")
     return f"stream {stream.index} ({', '.join(filter(None, (stream.type, codec, language)))})"
 
@@ -156,8 +161,8 @@ def _look_at(path: Path, container: InputContainer, stream: VideoStream, most_pi
         _first_said(2, context.color_primaries, frame.color_primaries),
         _first_said(2, context.color_trc, frame.color_trc),
     )
-    colours = read_colours(frame.width, frame.height, form, tags)
     grey = len(form.components) == 1 and not form.has_palette and not form.is_rgb
+    colours = read_colours(frame.width, frame.height, form, tags)
     deep = not form.has_palette and form.components[0].bits > 8
     rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
     time_base = stream.time_base or 1 / rate

@@ -17,8 +17,7 @@ from av.video.stream import VideoStream
 from memsr_compiler.video.colours import Pixels
 from memsr_compiler.video.film import Film, name_side_data, open_container
 
-SHORT = 0.5  # seconds that a film may end before it says so: containers round
-SHORT_CONTAINER = 1.0  # and that all of its streams may
+SHORT = 0.25  # seconds that a film, besides its last two frames, may end before it says so: containers round
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[VideoFrame]:
                 number += 1
                 if scene.stop is not None and number >= scene.stop:
                     return
-        _look_for_the_end(container, stream, end + last, latest, notes)
+        _look_for_the_end(container, stream, end + last, latest, SHORT + last, notes)
 
 
 def _demux(container: InputContainer, notes: Notes) -> Iterator[Packet[Stream]]:
@@ -136,15 +135,20 @@ def _flushing(stream: VideoStream) -> Packet[Stream]:
     return packet
 
 
-def _look_for_the_end(container: InputContainer, stream: VideoStream, end: float, latest: float, notes: Notes) -> None:
-    """Note where a film ends before it should, as one that was cut off does."""
+def _look_for_the_end(
+    container: InputContainer, stream: VideoStream, end: float, latest: float, tolerance: float, notes: Notes
+) -> None:
+    """Note where a film ends before it should, as one that was cut off does.
+
+    end, latest   seconds, of the last frame and of the last packet of all streams
+    """
     begun = float((stream.start_time or 0) * (stream.time_base or 0))
     said = begun + float((stream.duration or 0) * (stream.time_base or 0))
-    if end < said - SHORT:
+    if end < said - tolerance:
         notes.add("pictures end before the film says", f"{end:.2f} s, not {said:.2f} s")
     elif container.duration:
         said = (container.duration + max(container.start_time or 0, 0)) / av.time_base
-        if latest < said - SHORT_CONTAINER:
+        if latest < said - tolerance:
             notes.add("the file ends before it says", f"{latest:.2f} s, not {said:.2f} s")
 
 

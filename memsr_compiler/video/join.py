@@ -21,11 +21,12 @@ from av.video.stream import VideoStream
 
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.locks import temporary_file
-from memsr_compiler.video.film import Film, is_cover, name_stream, open_container
+from memsr_compiler.video.film import Film, is_chapter_track, is_cover, name_stream, open_container
 from memsr_compiler.video.names import WRITTEN
 from memsr_compiler.video.parts import Part
 
 COPIED = ("audio", "subtitle")  # streams without which a result would not be the film
+OF_THE_FILE = ("encoder", "major_brand", "minor_version", "compatible_brands")  # metadata that are not of the film
 Packets: TypeAlias = "Iterator[tuple[Fraction, Packet[Any]]]"
 
 
@@ -51,12 +52,13 @@ def choose_copies(film: Film, target: Path, sample: bytes) -> Copies:
         pictures = part.streams.video[0]
         reason = _try(kind, film, pictures, [])
         if reason:
+            codec = pictures.codec_context.codec.canonical_name
             raise InvalidInput(
-                f"{target}: such a file cannot hold pictures of {pictures.codec_context.name} ({reason}); choose "
-                "another --codec or a name that ends in .mkv"
+                f"{target}: such a file cannot hold pictures of {codec} ({reason}); choose another --codec or a name "
+                "that ends in .mkv"
             )
         for stream in source.streams:
-            if stream.index == film.stream:
+            if stream.index == film.stream or (source.chapters() and is_chapter_track(stream)):
                 continue
             reason = _try(kind, film, pictures, [stream])
             if not reason:
@@ -97,7 +99,7 @@ def join(
                     pictures = _add_pictures(film, result, first.streams.video[0], source.streams[film.stream])
                 made = {i: _copy_stream(result, source.streams[i]) for i in copies.streams}
                 copied = {i: stream for i, stream in made.items() if stream is not None}
-                result.metadata.update(source.metadata)
+                result.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in OF_THE_FILE})
                 _copy_chapters(source, result, film, scene)
                 ways = (_read_parts(film, folder, parts, pictures, scene), _read_source(source, copied, film, scene))
                 for _, packet in heapq.merge(*ways, key=lambda pair: pair[0]):

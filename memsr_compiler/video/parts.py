@@ -101,23 +101,24 @@ def open_parts(target: Path, work: str, *, begin_anew: bool) -> Iterator[Parts]:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be made a folder ({error.strerror}); choose another place") from None
-    with hold_folder(folder):
-        parts, same = _read(folder, work)
-        if not same:
-            if not begin_anew and any(folder.glob("*.mkv")):
-                raise InvalidInput(
-                    f"{folder}: holds parts of this result made of another film, by another network or with other "
-                    "options; give those again to go on, or --overwrite to begin anew"
-                )
-            _clear(folder)
-        _write_anew(parts, work)
-        try:
-            yield parts
-        finally:
-            if not parts.all:
+    try:
+        with hold_folder(folder):
+            parts, same = _read(folder, work)
+            if not same:
+                if not begin_anew and any(folder.glob("*.mkv")):
+                    raise InvalidInput(
+                        f"{folder}: holds parts of this result made of another film, by another network or with other "
+                        "options; give those again to go on, or --overwrite to begin anew"
+                    )
                 _clear(folder)
-    if not parts.all:
-        with contextlib.suppress(OSError):
+            _write_anew(parts, work)
+            try:
+                yield parts
+            finally:
+                if not parts.all:
+                    _clear(folder)
+    finally:
+        with contextlib.suppress(OSError):  # it holds parts
             folder.rmdir()
 
 
