@@ -12,6 +12,7 @@ from memsr_compiler.commands.command import SomeNotDone
 from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
 from memsr_compiler.commands.output import Done, Talk
 from memsr_compiler.errors import ExportError, InvalidInput, escape_controls
+from memsr_compiler.locks import remove_leftovers
 from memsr_compiler.runtime.upscale_file import RowEngine
 from memsr_compiler.video.codecs import choose_encoding
 from memsr_compiler.video.film import Film
@@ -34,6 +35,7 @@ def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, sca
     engine = leave_room(engine, plan)
     for words in (*film.left_out, *plan.copies.left_out):
         talk.warn(f"{source}: {words}")
+    remove_leftovers(target.parent)
     seconds = time.perf_counter()
     with open_parts(target, _describe_work(options, reading, plan), begin_anew=options.overwrite) as parts:
         if target.exists() and not options.overwrite and not parts.is_done(target):
@@ -114,8 +116,7 @@ def say_time(seconds: float) -> str:
 
 def _tell(options: UpscaleOptions, plan: Plan, outcome: Outcome, seconds: float, talk: Talk) -> None:
     film, encoding = plan.film, plan.encoding
-    damage = outcome.notes.tell()
-    late = [f"what its pictures carry besides ({words}) is left out" for words in sorted(outcome.notes.left_out)]
+    late = [f"what its pictures carry besides ({words}) is left out" for words in outcome.left_out]
     left_out = [*dict.fromkeys((*film.left_out, *plan.copies.left_out, *late))]
     for words in left_out[len(film.left_out) + len(plan.copies.left_out) :]:
         talk.warn(f"{film.path}: {words}")
@@ -132,7 +133,7 @@ def _tell(options: UpscaleOptions, plan: Plan, outcome: Outcome, seconds: float,
             "pixels": encoding.form,
             "guessed": list(film.colours.guessed),
             "left_out": left_out,
-            "damage": damage,
+            "damage": outcome.damage,
         }
     )
     talk.say(f"network      {escape_controls(options.model.name)}")
@@ -142,7 +143,7 @@ def _tell(options: UpscaleOptions, plan: Plan, outcome: Outcome, seconds: float,
     talk.say(f"written      {escape_controls(str(plan.target))}  ({how})")
     for words in film.colours.guessed:
         talk.say(f"colours      {words}, and written down")
-    for words in damage:
+    for words in outcome.damage:
         talk.say(f"damage       {escape_controls(words)}")
-    if damage:
-        raise SomeNotDone(f"{film.path}: {'; '.join(damage)}. The rest is in {plan.target}")
+    if outcome.damage:
+        raise SomeNotDone(f"{film.path}: {'; '.join(outcome.damage)}. The rest is in {plan.target}")

@@ -130,7 +130,7 @@ def is_chapter_track(stream: Stream) -> bool:
 def name_stream(stream: Stream) -> str:
     """Words on a stream: 'stream 2 (subtitle, subrip, eng)'."""
     context = getattr(stream, "codec_context", None)
-    codec = context.codec.canonical_name if context is not None else stream.name
+    codec = context.codec.canonical_name if context is not None else getattr(stream, "name", "")
     language = stream.metadata.get("language", "")
     return f"stream {stream.index} ({', '.join(filter(None, (stream.type, codec, language)))})"
 

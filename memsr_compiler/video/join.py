@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import av
 from av.container.input import InputContainer
 from av.container.output import OutputContainer
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
@@ -22,10 +22,12 @@ from av.video.stream import VideoStream
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.locks import temporary_file
 from memsr_compiler.video.film import Film, is_chapter_track, is_cover, name_stream, open_container
+from memsr_compiler.video.frames import Notes
 from memsr_compiler.video.names import WRITTEN
 from memsr_compiler.video.parts import Part
 
 COPIED = ("audio", "subtitle")  # streams without which a result would not be the film
+NOT_COPIED = "packets of sound or subtitles that are damaged or out of order, left out"
 OF_THE_FILE = ("encoder", "major_brand", "minor_version", "compatible_brands")  # metadata that are not of the film
 Packets: TypeAlias = "Iterator[tuple[Fraction, Packet[Any]]]"
 
@@ -85,11 +87,13 @@ def join(
     copies: Copies,
     target: Path,
     scene: tuple[int, int] | None,
+    notes: Notes,
     on_whole: Callable[[Path], None],
 ) -> None:
     """Write the result, whole or not at all.
 
     scene      the times of its first frame and of the end of its last, where it is not the whole film; begins at 0 then
+    notes      hear of packets of the original that cannot be copied
     on_whole   hears where the file is before it takes its name
     """
     with temporary_file(target.parent) as (staged, file):
@@ -101,9 +105,10 @@ def join(
                 copied = {i: stream for i, stream in made.items() if stream is not None}
                 result.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in OF_THE_FILE})
                 _copy_chapters(source, result, film, scene)
-                ways = (_read_parts(film, folder, parts, pictures, scene), _read_source(source, copied, film, scene))
+                others = _keep_order(_read_source(source, copied, film, scene), notes)
+                ways = (_read_parts(film, folder, parts, pictures, scene), others)
                 for _, packet in heapq.merge(*ways, key=lambda pair: pair[0]):
-                    result.mux_one(packet)
+                    _write(result, packet, packet.stream is not pictures, notes)
         except FFmpegError as error:
             raise ExportError(f"{target}: cannot be written ({error.strerror or error})") from error
         except OSError as error:
@@ -223,6 +228,35 @@ def _read_source(
         latest = max(latest, time * packet.time_base)  # heapq.merge wants what rises
         packet.stream = copied[packet.stream.index]
         yield latest, packet
+
+
+def _keep_order(packets: Packets, notes: Notes) -> Packets:
+    """The packets of copied streams, without those that come after one that is later: no container takes them."""
+    latest: dict[int, int] = {}
+    for at, packet in packets:
+        index = packet.stream.index
+        if packet.dts is not None:
+            if packet.dts < latest.get(index, packet.dts):
+                notes.add(NOT_COPIED, _say_place(packet))
+                continue
+            latest[index] = packet.dts
+        yield at, packet
+
+
+def _write(result: OutputContainer, packet: Packet[Any], is_copy: bool, notes: Notes) -> None:
+    """Write a packet; one of the original that is damaged is noted."""
+    place = _say_place(packet)
+    try:
+        result.mux_one(packet)
+    except (InvalidDataError, ArgumentError):
+        if not is_copy:
+            raise
+        notes.add(NOT_COPIED, place)
+
+
+def _say_place(packet: Packet[Any]) -> str:
+    time = packet.pts if packet.pts is not None else packet.dts or 0
+    return f"{packet.stream.type} at {float(time * packet.time_base):.2f} s"
 
 
 def _try(kind: str, film: Film, pictures: VideoStream, others: Sequence[Stream]) -> str:

@@ -45,11 +45,15 @@ class Part:
 
 
 class Parts:
-    """The parts of a result that are there."""
+    """The parts of a result that are there.
 
-    def __init__(self, folder: Path, parts: list[Part], finished: list[int] | None) -> None:
-        self.folder, self.all = folder, parts
-        self._finished = finished  # size and time of the result, where it was about to get its name
+    finished   the result's size and time, and what there is to say about it, where it was about to get its name
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.all: list[Part] = []
+        self.finished: dict[str, Any] | None = None
 
     @property
     def frames(self) -> int:
@@ -60,17 +64,14 @@ class Parts:
         self._write({"part": vars(part)})
         self.all.append(part)
 
-    def announce(self, staged: Path) -> None:
-        """Note that a file is about to be the result."""
-        status = staged.stat()
-        self._write({"finished": [status.st_size, status.st_mtime_ns]})
+    def announce(self, staged: Path, words: dict[str, Any]) -> None:
+        """Note that a file is about to be the result, and what there is to say about it."""
+        self.finished = {"file": _describe(staged), "words": words}
+        self._write({"finished": self.finished})
 
     def is_done(self, target: Path) -> bool:
         """Whether the result is there already, and nothing is left to do but to tidy up."""
-        with contextlib.suppress(OSError):
-            status = target.stat()
-            return self._finished == [status.st_size, status.st_mtime_ns]
-        return False
+        return self.finished is not None and target.is_file() and self.finished["file"] == _describe(target)
 
     def _write(self, line: dict[str, Any]) -> None:
         path = self.folder / JOURNAL
@@ -81,6 +82,11 @@ class Parts:
                 os.fsync(file.fileno())
         except OSError as error:
             raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _describe(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def parts_folder(target: Path) -> Path:
@@ -125,8 +131,8 @@ def open_parts(target: Path, work: str, *, begin_anew: bool) -> Iterator[Parts]:
 def _write_anew(parts: Parts, work: str) -> None:
     """Write the journal without what is not true any more, or was not written to its end."""
     lines: list[dict[str, Any]] = [{"work": work}, *({"part": vars(part)} for part in parts.all)]
-    if parts._finished is not None:
-        lines.append({"finished": parts._finished})
+    if parts.finished is not None:
+        lines.append({"finished": parts.finished})
     with atomic_write(parts.folder / JOURNAL) as file:
         file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
@@ -148,7 +154,7 @@ def _read(folder: Path, work: str) -> tuple[Parts, bool]:
 
     A line that the machine did not write to its end is none.
     """
-    parts = Parts(folder, [], None)
+    parts, missing = Parts(folder), False
     try:
         head, *lines = (folder / JOURNAL).read_bytes().splitlines()
         if json.loads(head)["work"] != work:
@@ -156,11 +162,12 @@ def _read(folder: Path, work: str) -> tuple[Parts, bool]:
         for line in lines:
             entry = json.loads(line)
             if "finished" in entry:
-                parts._finished = entry["finished"]
-            elif (folder / entry["part"]["name"]).is_file():
-                parts.all.append(Part(**entry["part"]))
-            else:
-                break  # what comes behind it has to be made again, in its place
+                parts.finished = entry["finished"]
+                continue
+            part = Part(**entry["part"])
+            missing = missing or not (folder / part.name).is_file()
+            if not missing:  # what comes behind one that is has to be made again, in its place
+                parts.all.append(part)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return parts, bool(parts.all)
     return parts, True

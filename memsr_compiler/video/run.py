@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -52,16 +52,18 @@ class Plan:
         return self.encoding.width * self.encoding.height * (1 if image.grey else 3) * np.dtype(image.dtype).itemsize
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
     """What has become of a film.
 
-    frames  of the result;   before   of these were there when the run began
+    frames    of the result;   before   of these were there when the run began
+    damage    what is wrong with the film, in words;   left_out   what its frames carry besides, in words
     """
 
-    frames: int = 0
-    before: int = 0
-    notes: Notes = field(default_factory=Notes)
+    frames: int
+    before: int
+    damage: list[str]
+    left_out: list[str]
 
 
 def make_plan(film: Film, scene: Scene, scale: int, target: Path, encoding: Encoding) -> Plan:
@@ -91,20 +93,32 @@ def enlarge_film(plan: Plan, engine: RowEngine, parts: Parts, on_frame: Callable
     What interrupts it leaves the parts, the last one as long as it has become.  Raises InvalidInput where there is no
     frame, ExportError where something cannot be written.
     """
-    outcome = Outcome(before=parts.frames)
-    frames = read_frames(plan.film, plan.scene, outcome.before, outcome.notes)
+    if parts.is_done(plan.target) and parts.finished is not None:
+        outcome = Outcome(**parts.finished["words"])
+        remove_parts(parts)
+        return replace(outcome, before=outcome.frames)
+    before, notes = parts.frames, Notes()
+    frames = read_frames(plan.film, plan.scene, before, notes)
     with _Encoder(plan, parts).running() as encode, ReadAhead(frames, AHEAD) as ahead:
         for frame in ahead:
             result = np.empty((plan.encoding.height, plan.encoding.width, frame.pixels.shape[2]), frame.pixels.dtype)
             enlarge_pixels(engine, frame.pixels, plan.scale, result)
             encode.put((replace(frame, pixels=np.empty(0)), result))
             on_frame(frame)
-    outcome.frames = parts.frames
-    if not outcome.frames:
+    if not parts.frames:
         raise InvalidInput(f"{plan.film.path}: there are no frames {_say(plan.scene)}")
-    join(plan.film, parts.folder, parts.all, plan.copies, plan.target, _times(plan, parts), parts.announce)
+
+    def announce(staged: Path) -> None:
+        parts.announce(staged, vars(_sum_up(parts, before, notes)))
+
+    join(plan.film, parts.folder, parts.all, plan.copies, plan.target, _times(plan, parts), notes, announce)
+    outcome = _sum_up(parts, before, notes)
     remove_parts(parts)
     return outcome
+
+
+def _sum_up(parts: Parts, before: int, notes: Notes) -> Outcome:
+    return Outcome(parts.frames, before, notes.tell(), sorted(notes.left_out))
 
 
 class _Encoder:
