@@ -14,7 +14,7 @@ from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.video.colours import BT709, RGB, Colours
+from memsr_compiler.video.colours import BT709, RGB, SITE, Colours
 from memsr_compiler.video.film import Film
 
 FASTEST = 500  # pictures a second that are noted in a part, at most: Matroska counts milliseconds
@@ -86,6 +86,7 @@ class Encoding:
         context.color_primaries, context.color_trc = self.colours.primaries, self.colours.transfer
         if self.aspect is not None:
             context.sample_aspect_ratio = self.aspect
+        context.options = {**context.options, "chroma_sample_location": SITE}
         if kind.option == "crf":
             context.options = {**context.options, "crf": str(self.quality)}
         elif kind.option == "qscale":

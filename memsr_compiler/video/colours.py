@@ -7,13 +7,16 @@ an original is therefore written down in its result.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import Any
 
+import av
 import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput
@@ -33,6 +36,7 @@ REFUSED = {  # transfer characteristics of which networks for photographs know n
     17: "SMPTE ST 428",
     18: "HLG (HDR)",
 }
+SITE = "left"  # where colours that are coarser than the pixels stand in a result, as libavcodec calls it
 FLAGS = (
     Interpolation.BICUBIC
     | Interpolation.FULL_CHR_H_INT
@@ -95,7 +99,10 @@ def read_colours(width: int, height: int, pixels: VideoFormat, tags: tuple[int, 
 
 @dataclass(frozen=True)
 class ToPixels:
-    """A conversion of a film's frames to pixels (H, W, 3), or (H, W, 1) of a grey film."""
+    """A conversion of a film's frames to pixels (H, W, 3), or (H, W, 1) of a grey film.
+
+    deep   whether they have 16 bits each
+    """
 
     colours: Colours
     grey: bool
@@ -128,25 +135,6 @@ class ToPixels:
         ).to_ndarray()
         return self._stretch(pixels, bits)[..., None] if self.grey else pixels
 
-    def write(self, pixels: Pixels, form: str, colours: Colours, converter: VideoReformatter) -> VideoFrame:
-        """A frame of these pixels, in a form ("yuv420p") of these colours."""
-        numbers = self._squeeze(pixels[..., 0], VideoFormat(form).components[0].bits) if self.grey else pixels
-        frame = VideoFrame.from_ndarray(numbers, format=self.format)
-        matrix = SWSCALE.get(colours.matrix)
-        frame = converter.reformat(
-            frame,
-            format=form,
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
-            interpolation=FLAGS,
-            src_color_range=FULL,
-            dst_color_range=colours.range,
-            threads=1,
-        )
-        frame.colorspace, frame.color_range = colours.matrix, colours.range
-        frame.color_primaries, frame.color_trc = colours.primaries, colours.transfer
-        return frame
-
     def _stretch(self, grey: Pixels, bits: int) -> Pixels:
         """Grey of limited range as grey of the full one: libswscale knows no range of grey."""
         if self.colours.full:
@@ -154,11 +142,65 @@ class ToPixels:
         black, white = _limits(bits, np.iinfo(self.dtype).max)
         return _round((grey.astype(np.float32) - black) * (np.iinfo(self.dtype).max / (white - black)), self.dtype)
 
-    def _squeeze(self, grey: Pixels, bits: int) -> Pixels:
-        if self.colours.full:
+
+class FrameMaker:
+    """Frames of pixels, in a form ("yuv420p") of these colours."""
+
+    def __init__(self, to_pixels: ToPixels, width: int, height: int, form: str, colours: Colours) -> None:
+        self._to_pixels, self._form, self._colours = to_pixels, form, colours
+        self._converter = VideoReformatter()
+        self._frame = _sited(width, height, to_pixels.format)
+
+    def make(self, pixels: Pixels) -> VideoFrame:
+        """Make a frame of (H, W, C), of the whole range of their dtype."""
+        numbers = self._squeeze(pixels[..., 0]) if self._to_pixels.grey else pixels
+        plane = self._frame.planes[0]
+        rows = np.zeros((plane.height, plane.line_size // numbers.itemsize), numbers.dtype)
+        rows[:, : numbers[0].size] = numbers.reshape(plane.height, -1)
+        plane.update(rows.tobytes())
+        matrix = SWSCALE.get(self._colours.matrix)
+        frame = self._converter.reformat(
+            self._frame,
+            format=self._form,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            interpolation=FLAGS,
+            src_color_range=FULL,
+            dst_color_range=self._colours.range,
+            threads=1,
+        )
+        if frame is self._frame:  # it has that form; the encoder keeps what it is given
+            frame = VideoFrame.from_ndarray(numbers, format=self._form)
+        frame.colorspace, frame.color_range = self._colours.matrix, self._colours.range
+        frame.color_primaries, frame.color_trc = self._colours.primaries, self._colours.transfer
+        return frame
+
+    def _squeeze(self, grey: Pixels) -> Pixels:
+        """Grey of the full range as grey of the limited one."""
+        if self._colours.full:
             return grey
-        black, white = _limits(bits, np.iinfo(self.dtype).max)
-        return _round(grey.astype(np.float32) * ((white - black) / np.iinfo(self.dtype).max) + black, self.dtype)
+        peak = np.iinfo(grey.dtype).max
+        black, white = _limits(VideoFormat(self._form).components[0].bits, peak)
+        return _round(grey.astype(np.float32) * ((white - black) / peak) + black, self._to_pixels.dtype)
+
+
+def _sited(width: int, height: int, form: str) -> VideoFrame:
+    """A frame whose colours, once they are coarser than its pixels, stand where most films have them: to the left.
+
+    Of a frame that is new libswscale puts them in the middle, and there is no other way to tell it than a frame that
+    was decoded, and says so.
+    """
+    file = io.BytesIO()
+    frame = VideoFrame(16, 16, "yuv420p")
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=25, options={"chroma_sample_location": SITE})
+        assert isinstance(stream, VideoStream), "ffv1 is a codec of pictures"
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    file.seek(0)
+    with av.open(file) as container:
+        decoded = next(container.decode(video=0))
+    return VideoReformatter().reformat(decoded, width=width, height=height, format=form, threads=1)
 
 
 def _limits(bits: int, peak: int) -> tuple[float, float]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.runtime.upscale_file import Pixels, RowEngine, enlarge_pixels
 from memsr_compiler.video.beside import ReadAhead, WriteBehind
 from memsr_compiler.video.codecs import Encoding
+from memsr_compiler.video.colours import FrameMaker
 from memsr_compiler.video.film import Film
 from memsr_compiler.video.frames import Frame, Notes, Scene, read_frames
 from memsr_compiler.video.join import Copies, choose_copies, join
@@ -127,7 +127,8 @@ class _Encoder:
     def __init__(self, plan: Plan, parts: Parts) -> None:
         self._plan, self._parts = plan, parts
         self._writer: PartWriter | None = None
-        self._converter = VideoReformatter()
+        encoding = plan.encoding
+        self._maker = FrameMaker(plan.film.to_pixels, encoding.width, encoding.height, encoding.form, encoding.colours)
 
     @contextmanager
     def running(self) -> Iterator[WriteBehind[tuple[Frame, Pixels]]]:
@@ -146,8 +147,7 @@ class _Encoder:
         plan = self._plan
         if self._writer is None:
             self._writer = PartWriter(self._parts.folder, len(self._parts.all), plan.encoding)
-        encoded = plan.film.to_pixels.write(result, plan.encoding.form, plan.encoding.colours, self._converter)
-        self._writer.add(encoded, frame.time, frame.length)
+        self._writer.add(self._maker.make(result), frame.time, frame.length)
         if len(self._writer) >= PART:
             self._complete()
 
