@@ -36,7 +36,7 @@ class Frame:
 
 @dataclass
 class Notes:
-    """What a reader has met that a person has to know.
+    """Notes of a reader on what a person has to know.
 
     damage     parts of the film that a result lacks, or in which it is wrong: words, and where that began
     left_out   what frames carry besides that a result lacks

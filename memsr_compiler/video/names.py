@@ -1,4 +1,4 @@
-"""What a film is called, told without PyAV."""
+"""Names of films, and whether there is PyAV to read them; told without it."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a film.
+    """Account of a film that is done.
 
     frames    of the result;   before   of these were there when the run began
     damage    what is wrong with the film, in words;   left_out   what its frames carry besides, in words
