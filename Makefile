@@ -88,7 +88,7 @@ $(VENV)/.installed: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time torch is fetched, which takes a while"
 	@$(install) $(build_tools)
-	@$(install) --no-build-isolation --editable '.[cpu,train,tflite,dev,docs]'
+	@$(install) --no-build-isolation --editable '.[cpu,train,tflite,video,dev,docs]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-engines: $(VENV)/.installed-dev

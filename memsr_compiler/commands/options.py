@@ -19,6 +19,7 @@ from memsr_compiler.commands.command import (
     CONVERSION,
     COSTS,
     ENGINE,
+    FILMS,
     IMAGES,
     MESSAGES,
     NETWORK,
@@ -582,7 +583,7 @@ class UpscaleOptions:
     """Images that `upscale` enlarges, where to, and in how much memory.  max_memory: bytes."""
 
     source: Annotated[
-        str, typer.Argument(help="An image, a folder, or a pattern in quotes: 'photos/*.jpg'", metavar="IN")
+        str, typer.Argument(help="An image, a film, a folder, or a pattern in quotes: 'photos/*.jpg'", metavar="IN")
     ]
     target: Annotated[Path, typer.Argument(help="The result: a file, or a folder for several", metavar="OUT")]
     model: Annotated[
@@ -625,6 +626,28 @@ class UpscaleOptions:
     provider: Provider = "cpu"
     threads: Annotated[
         int | None, option("Default: one for each core, at most 8", panel=ENGINE, metavar="N", min=1, max=1024)
+    ] = None
+    codec: Annotated[
+        str | None,
+        option(
+            "libx264 (default; .webm: libvpx-vp9), libx265, libsvtav1, prores_ks, mpeg4, ffv1 (nothing is lost)",
+            panel=FILMS,
+            metavar="NAME",
+        ),
+    ] = None
+    quality: Annotated[
+        int | None,
+        option(
+            "The encoder's own number, less is better: of libx264 0 to 51, default 17",
+            panel=FILMS,
+            metavar="N",
+            min=0,
+            max=63,
+        ),
+    ] = None
+    frames: Annotated[
+        str | None,
+        option("A scene: from frame A up to, but without, frame B; either may be left out", panel=FILMS, metavar="A:B"),
     ] = None
 
 

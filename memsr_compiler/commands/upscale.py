@@ -29,6 +29,7 @@ from memsr_compiler.runtime.ort_layers import THREADS
 from memsr_compiler.runtime.upscale_file import ByBands, RowEngine, WholeFrame, enlarge_file
 from memsr_compiler.runtime.upscaler import Upscaler
 from memsr_compiler.sharing import Launch, Team
+from memsr_compiler.video.names import is_film_name, require_av
 
 PATTERN = "*?["
 
@@ -128,8 +129,13 @@ def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Enlarge an image, or all of a folder."""
     for number in (signal.SIGINT, signal.SIGTERM):  # everything is imported: from here on either tidies up
         signal.signal(number, signal.default_int_handler)
-    sources, several = _find_sources(options.source)
     launch = Launch.find()
+    if is_film_name(options.source) and not Path(options.source).is_dir():
+        if launch is None or launch.rank == 0:  # there is nothing to share in a single film
+            _run_film(options, reading, talk)
+        return
+    _require_no_film(options)
+    sources, several = _find_sources(options.source)
     if several and launch is not None:
         make_folder(options.target)
         _share_folder(sources, _share_machine(options, launch), reading, talk, launch)
@@ -149,6 +155,28 @@ def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     with talk.bar(job.image.width * job.image.height) as advance:
         enlarge_file(engine, job.image, job.target, scale, _report_rows(job, scale, advance))
     _tell(options.model, [Written.of(job, scale)], [], {}, scale, time.perf_counter() - seconds, talk)
+
+
+def _run_film(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
+    require_av()
+    require_file(Path(options.source))
+    if not Path(options.source).exists():
+        raise InvalidInput(f"{options.source}: there is no such file or folder")
+    from memsr_compiler.commands.upscale_film import run as run_film  # with PyAV
+
+    engine = _open_engine(options, reading, talk)
+    run_film(options, reading, engine, _choose_scale(engine, options.scale), talk)
+
+
+def _require_no_film(options: UpscaleOptions) -> None:
+    """Raises InvalidInput for options that only films have."""
+    for name in ("codec", "quality", "frames"):
+        if getattr(options, name) is not None:
+            raise InvalidInput(f"--{name}: is for films, and {options.source} is named like none; leave it out")
+    if is_film_name(options.target) and not options.target.is_dir():
+        raise InvalidInput(
+            f"{options.target}: is named like a film, and {options.source} is not; name it like an image"
+        )
 
 
 def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
@@ -226,6 +254,8 @@ def _be_silent(amount: float, what: str) -> None:
 def _sort_in(source: Path, target: Path, folder: Folder, journal: Journal, scale: int, options: UpscaleOptions) -> None:
     """Look at an image: its result is there already, or it is a job.  Raises whatever speaks against it."""
     require_file(source)
+    if is_film_name(source):
+        raise InvalidInput(f"{source}: is a film; enlarge it by itself: memsrc upscale FILM RESULT")
     if not options.overwrite and journal.has(ImageState.of(source), target):
         folder.kept.append(target)
     else:

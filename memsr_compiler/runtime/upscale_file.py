@@ -149,20 +149,61 @@ def enlarge_file(
         raise InvalidInput(f"the network enlarges by {engine.takes.scale}, not by {scale}")
     require_holds(target, image.width * scale, image.height * scale)
     source = Source(image, _reach(engine, image, scale) if image.keeps_alpha(target) else None)
-    engine = _leave_room(engine, source, target, scale)
-    if engine.takes.channels == 1:
-        bands = _round(_by_luma(engine, source, scale), image.dtype)
-    elif image.channels == 1:
-        bands = _round(_by_grey(engine, source, scale), image.dtype)
-    else:
-        bands = _run(engine, source, scale, _leave, image.dtype)
-    image.save(target, bands, scale, on_rows, on_whole)
+    engine = _leave_room(engine, image, source.reach, target, scale)
+    image.save(target, _enlarge(engine, source, scale), scale, on_rows, on_whole)
 
 
-def _round(bands: Iterator[Pixels], dtype: DTypeLike) -> Iterator[Pixels]:
-    """Whole numbers of values in 0..1."""
-    peak = np.iinfo(np.dtype(dtype)).max
-    return (np.rint(np.clip(rows, 0, 1) * peak).astype(dtype) for rows in bands)
+def enlarge_pixels(engine: RowEngine, pixels: Pixels, scale: int, out: Pixels) -> None:
+    """Enlarge (H, W, 3), or (H, W, 1) of grey, uint8 or uint16, into `out`: what a file of these pixels becomes."""
+    top = 0
+    for rows in _enlarge(engine, Source(HeldImage(pixels), None), scale):
+        out[top : top + len(rows)] = rows
+        top += len(rows)
+
+
+class RowImage(Protocol):
+    """An image whose pixels can be had from the top; its attributes are those of `RowFile`."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]: ...
+
+    def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]: ...
+
+
+@dataclass(frozen=True)
+class HeldImage:
+    """An image in memory, (H, W, channels)."""
+
+    pixels: Pixels
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def channels(self) -> int:
+        return int(self.pixels.shape[2])
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        kind: type[np.uint8] | type[np.uint16] = self.pixels.dtype.type
+        return kind
+
+    def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]:
+        return (self.pixels[top : top + rows] for top in range(0, self.height, rows))
 
 
 @dataclass(frozen=True)
@@ -172,7 +213,7 @@ class Source:
     reach   how far, in its pixels, visible colours are extended under transparent ones; None: all stay as they are
     """
 
-    image: RowFile
+    image: RowImage
     reach: int | None
 
     def levels(self, rows: int) -> Iterator[Pixels]:
@@ -193,17 +234,16 @@ def _reach(engine: RowEngine, image: RowFile, scale: int) -> int:
     return -(-engine.reach(image.width * before, image.height * before) // before) + 2 * REACH
 
 
-def _leave_room(engine: RowEngine, source: Source, target: Path, scale: int) -> RowEngine:
+def _leave_room(engine: RowEngine, image: RowFile, reach: int | None, target: Path, scale: int) -> RowEngine:
     """The engine, in the memory that is left: by an image or a result held whole, and where colours are extended.
 
     Raises InvalidInput where that is too little.
     """
-    image = source.image
-    passes = 1 + (engine.takes.channels == 1) + (source.reach is not None)
+    passes = 1 + (engine.takes.channels == 1) + (reach is not None)
     held = image.held_bytes(target, scale, passes)
     extended = 0
-    if source.reach is not None:
-        each = working_bytes(image.width, image.channels, np.dtype(image.dtype).itemsize, source.reach)
+    if reach is not None:
+        each = working_bytes(image.width, image.channels, np.dtype(image.dtype).itemsize, reach)
         extended = each * (passes - 1)
     try:
         return engine.leave(held + extended)
@@ -211,6 +251,21 @@ def _leave_room(engine: RowEngine, source: Source, target: Path, scale: int) -> 
         way = "write another format than WebP" if not image.whole else "save it anew, as a PNG that is not interlaced"
         what = image.say_held(target, scale) if held else "transparency, whose colours are extended"
         raise InvalidInput(f"{image.path}: {what}: takes {error}: allow more, or {way}") from None
+
+
+def _enlarge(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
+    """Bands of the result, in the image's dtype."""
+    if engine.takes.channels == 1:
+        return _round(_by_luma(engine, source, scale), source.image.dtype)
+    if source.image.channels == 1:
+        return _round(_by_grey(engine, source, scale), source.image.dtype)
+    return _run(engine, source, scale, _leave, source.image.dtype)
+
+
+def _round(bands: Iterator[Pixels], dtype: DTypeLike) -> Iterator[Pixels]:
+    """Whole numbers of values in 0..1."""
+    peak = np.iinfo(np.dtype(dtype)).max
+    return (np.rint(np.clip(rows, 0, 1) * peak).astype(dtype) for rows in bands)
 
 
 def _by_grey(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:

@@ -27,7 +27,7 @@ def raise_channels(net: PlainNet, layer: int, channels: list[int], by: float) ->
     """Raise channels far above zero; the next layer's bias makes up for it, but for the frame."""
     with torch.no_grad():
         net[layer].bias[channels] += by
-        net[layer + 1].bias -= by * net[layer + 1].weight[:, channels].sum((1, 2, 3))
+        net[layer + 1].bias.sub_(by * net[layer + 1].weight[:, channels].sum((1, 2, 3)))
 
 
 def add_constant(net: PlainNet) -> PlainNet:

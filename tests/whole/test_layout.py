@@ -34,6 +34,7 @@ ONLY = {
     "networkx": {"analysis", "ir"},
     "PIL": {"images", "reports"},
     "pyvips": {"images"},
+    "av": {"video"},
     "accelerate": {"commands", "training"},
     "tensorboard": {"training"},
     "yaml": {"commands"},
@@ -144,7 +145,7 @@ def test_passes_have_one_name() -> None:
 
 def test_help_does_not_wait_for_torch() -> None:
     loaded = modules_after("import memsr_compiler, memsr_compiler.cli")
-    assert not loaded & {"torch", "onnx", "onnxruntime", "networkx", "numpy", "PIL"}
+    assert not loaded & {"torch", "onnx", "onnxruntime", "networkx", "numpy", "PIL", "av"}
 
 
 def test_running_a_plain_network_does_not_wait_for_torch() -> None:
