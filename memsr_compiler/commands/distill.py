@@ -27,6 +27,7 @@ from memsr_compiler.plain.balance import balance_channels
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.read import read_plain_file
 from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.quantities import say_count
 from memsr_compiler.quantization.simulate import require_integers
@@ -52,13 +53,20 @@ if TYPE_CHECKING:
 def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Read teacher and student, train, write the best."""
     talk = silence_others(talk)
-    choices = choose(options)
+    choices = choose(options, _count_layers(options))
     _check_method(options, choices)
     options = settle(options, choices)
     how = recipe(options, choices)
     record = record_of(options, reading)
     with hold_run(options, how, record, talk) as resume:
         _distill(options, choices, reading, how, record, resume, talk)
+
+
+def _count_layers(options: DistillOptions) -> int:
+    """Layers of the student, where a default depends on them; else 0.  Raises InvalidInput for a file that is none."""
+    if options.rate is not None or options.init != "as-is":
+        return 0
+    return len(read_plain_file(options.student, require_certificate=False).manifest.layers)
 
 
 def _check_method(options: DistillOptions, choices: Choices) -> None:

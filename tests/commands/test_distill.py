@@ -104,6 +104,18 @@ def test_the_teacher_may_be_anybodys_onnx_or_tflite_file(
         assert json.loads(out)["psnr"][name] == pytest.approx(json.loads(same)["psnr"][name], abs=2e-3), name
 
 
+def test_the_rate_is_by_the_students_depth_and_recorded(
+    run: Run, distill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, deep in (("shallow", 6), ("deep", 5)):  # the student has 5 layers
+        monkeypatch.setattr("memsr_compiler.commands.training_choices.DEEP", deep)
+        status, _, err = run(*distill(name, "--steps", 1, "-q"))
+        assert status == 0, err
+    rates = [(tmp_path / name / "config.yaml").read_text() for name in ("shallow", "deep")]
+    assert "rate: 0.002\n" in rates[0] and "rate: 0.0002\n" in rates[1]
+    assert run("distill", "--resume", tmp_path / "shallow", "-q") == (0, "", "")  # as it began, by another default
+
+
 def test_channels_that_are_lowered_are_told_once(run: Run, distill: Command, tmp_path: Path) -> None:
     status, out, _ = run(*distill("run"))
     assert status == 0 and re.search(
