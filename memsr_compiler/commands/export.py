@@ -37,7 +37,7 @@ def run(options: ExportOptions, talk: Talk) -> None:
     if quantized:
         if dtype != "int8":
             raise InvalidInput(f"--dtype {dtype}: {options.model} is in 8 bits; give the network that it was made of")
-        export_integers(options.model, options.out, ends=options.io, size=size)
+        export_integers(options.model, options.out, ends=options.io, size=size, warn=talk.warn)
     else:
         net = load_plain(options.model, require_certificate=False)
         require_writable(net.info, str(options.out))

@@ -21,6 +21,8 @@ CHANGED = "was changed or damaged after it was written, its SHA-256 differs."
 
 STILL = "ONNX Runtime may still run it; without its metadata it is read as anybody's."
 
+UNSEALED = "an earlier version wrote it without a hash, so damage to it cannot be noticed; quantize again"
+
 _ENTRY = b"\x72\x4f\x0a\x0b" + DIGEST_KEY.encode() + b"\x12\x40"  # of ModelProto.metadata_props, before its value
 _OURS = b"memsr"
 _IN_8_BITS = QUANTIZED_FORMAT.encode()

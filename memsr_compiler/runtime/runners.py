@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.arithmetic import INTEGERS, name_arithmetic
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line
-from memsr_compiler.plain.seal import is_unsealed, require_sealed_file
+from memsr_compiler.plain.seal import UNSEALED, is_unsealed, require_sealed_file
 from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
 from memsr_compiler.runtime.ort import Provider as Provider
 from memsr_compiler.runtime.ort import device_of, onnxruntime, start_session
@@ -205,7 +205,7 @@ class TorchNetwork:
 
 
 def _say_unsealed(path: str | Path) -> str:
-    return f"{path}: an earlier version wrote it without a hash, so damage to it cannot be noticed; quantize again"
+    return f"{path}: {UNSEALED}"
 
 
 def _start(name: str | Path, model: Path | bytes, options: Any, provider: Provider) -> Any:

@@ -19,7 +19,14 @@ import torch
 from helpers.command_line import Run
 from helpers.litert import LiteRT
 from helpers.teachers import write_teacher
-from helpers.training import derive_student, forget_accelerator, new_teacher, write_networks, write_photographs
+from helpers.training import (
+    derive_student,
+    forget_accelerator,
+    forget_options,
+    new_teacher,
+    write_networks,
+    write_photographs,
+)
 from PIL import Image
 
 from memsr_compiler import compile_to_plain, evaluate, export_onnx, save_plain
@@ -305,6 +312,7 @@ def test_a_run_of_before_there_were_choices_goes_on_as_it_began(run: Run, distil
     config = tmp_path / "run" / "config.yaml"
     unknown = ("optimizer:", "labels:", "ema:")
     config.write_text("".join(line for line in config.open() if not line.startswith(unknown)))
+    forget_options(tmp_path / "run")
     (tmp_path / "run" / "step-00000006.ckpt").unlink()
     status, _, err = run("distill", "--resume", tmp_path / "run", "-q")
     assert status == 0, err
