@@ -7,6 +7,7 @@ part is whole and has its name.  Players show them, without sound.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -42,6 +43,21 @@ class Part:
     times: list[int]
     lengths: list[int]
     order: list[int]
+
+    @staticmethod
+    def parse(entry: dict[str, Any]) -> Part:
+        """A part, as it stands in a journal.  Raises KeyError, TypeError or ValueError where that is damaged."""
+        numbers = (entry["times"], entry["lengths"], entry["order"])
+        if not all(isinstance(each, list) and all(type(number) is int for number in each) for each in numbers):
+            raise ValueError("numbers that are none")
+        part = Part(**entry)
+        if sorted(part.order) != list(range(len(part.times))) or len(part.lengths) != len(part.times):
+            raise ValueError("numbers that do not go together")
+        if any(later <= earlier for earlier, later in itertools.pairwise(part.times)):
+            raise ValueError("times that do not rise")
+        if Path(part.name).name != part.name:
+            raise ValueError("a file elsewhere")
+        return part
 
 
 class Parts:
@@ -162,9 +178,9 @@ def _read(folder: Path, work: str) -> tuple[Parts, bool]:
         for line in lines:
             entry = json.loads(line)
             if "finished" in entry:
-                parts.finished = entry["finished"]
+                parts.finished = {"file": entry["finished"]["file"], "words": dict(entry["finished"]["words"])}
                 continue
-            part = Part(**entry["part"])
+            part = Part.parse(entry["part"])
             missing = missing or not (folder / part.name).is_file()
             if not missing:  # what comes behind one that is has to be made again, in its place
                 parts.all.append(part)

@@ -68,7 +68,7 @@ class Outcome:
 
 def make_plan(film: Film, scene: Scene, scale: int, target: Path, encoding: Encoding) -> Plan:
     """Decide what is copied.  Raises InvalidInput where encoder or container cannot do it."""
-    copies = choose_copies(film, target, _encode_sample(film, encoding))
+    copies = choose_copies(film, target, _encode_sample(film, encoding), whole=scene == Scene())
     return Plan(film, scene, scale, target, encoding, copies)
 
 
