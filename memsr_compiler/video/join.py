@@ -103,7 +103,10 @@ def join(
     """
     with temporary_file(target.parent) as (staged, file):
         try:
-            with open_container(film.path) as source, av.open(file, "w", format=_kind(target)) as result:
+            with (
+                open_container(film.path) as source,
+                av.open(file, "w", format=WRITTEN[target.suffix.lower()]) as result,
+            ):
                 with av.open(folder / parts[0].name) as first:
                     part = first.streams.video[0]
                     pictures, copied = _lay_out(film, source, result, part, copies.streams, scene)
@@ -121,7 +124,7 @@ def join(
         os.replace(staged, target)
 
 
-def decode_times(times: Sequence[int], order: Sequence[int], step: int) -> list[int]:
+def choose_decode_times(times: Sequence[int], order: Sequence[int], step: int) -> list[int]:
     """When each packet has to be decoded: rising, and never after it is shown.
 
     times   when the frames are shown, rising;   order   which of them each packet holds;   step   before the first
@@ -129,10 +132,6 @@ def decode_times(times: Sequence[int], order: Sequence[int], step: int) -> list[
     late = max((place - number for place, number in enumerate(order)), default=0)
     before = [times[0] - step * (late - i) for i in range(late)]
     return [*before, *times][: len(order)]
-
-
-def _kind(target: Path) -> str:
-    return WRITTEN[target.suffix.lower()]
 
 
 def _lay_out(
@@ -219,7 +218,7 @@ def _read_parts(
     lengths = [length for part in parts for length in part.lengths]
     starts = [sum(len(part.times) for part in parts[:i]) for i in range(len(parts))]
     order = [start + number for part, start in zip(parts, starts, strict=True) for number in part.order]
-    decoded = iter(decode_times(times, order, film.step))
+    decoded = iter(choose_decode_times(times, order, film.step))
     numbers = iter(order)
     for part in parts:
         with av.open(folder / part.name) as container:

@@ -105,7 +105,7 @@ def _describe(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def parts_folder(target: Path) -> Path:
+def name_folder(target: Path) -> Path:
     return target.with_name(target.name + ENDING)
 
 
@@ -118,7 +118,7 @@ def open_parts(target: Path, work: str, *, begin_anew: bool) -> Iterator[Parts]:
 
     Raises InvalidInput where there are parts of other work, or where another process is at it.
     """
-    folder = parts_folder(target)
+    folder = name_folder(target)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -216,7 +216,7 @@ class PartWriter:
     def close(self) -> Part:
         """Write the file to its end."""
         self._mux(None)
-        with _explained(self._path):
+        with _explain_errors(self._path):
             self._container.close()
         self._undo.close()
         if sorted(self._order) != list(range(len(self._times))):
@@ -231,7 +231,7 @@ class PartWriter:
             self._undo.__exit__(_Abandoned, _Abandoned(), None)
 
     def _mux(self, frame: VideoFrame | None) -> None:
-        with _explained(self._path):
+        with _explain_errors(self._path):
             for packet in self._stream.encode(frame):
                 self._order.append(self._number(packet))
                 self._container.mux(packet)
@@ -247,7 +247,7 @@ class _Abandoned(Exception):
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FFmpegError as error:
