@@ -34,7 +34,7 @@ def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, sca
     plan = make_plan(film, scene, scale, target, encoding)
     engine = leave_room(engine, plan)
     for words in (*film.left_out, *plan.copies.left_out):
-        talk.warn(f"{source}: {words}")
+        talk.warn(f"{source}: left out: {words}")
     remove_leftovers(target.parent)
     seconds = time.perf_counter()
     with open_parts(target, _describe_work(options, reading, plan), begin_anew=options.overwrite) as parts:
@@ -116,10 +116,10 @@ def say_time(seconds: float) -> str:
 
 def _tell(options: UpscaleOptions, plan: Plan, outcome: Outcome, seconds: float, talk: Talk) -> None:
     film, encoding = plan.film, plan.encoding
-    late = [f"what its pictures carry besides ({words}) is left out" for words in outcome.left_out]
+    late = outcome.left_out
     left_out = [*dict.fromkeys((*film.left_out, *plan.copies.left_out, *late))]
     for words in left_out[len(film.left_out) + len(plan.copies.left_out) :]:
-        talk.warn(f"{film.path}: {words}")
+        talk.warn(f"{film.path}: left out: {words}")
     talk.json(
         {
             "network": str(options.model),

@@ -139,7 +139,7 @@ class ToPixels:
         """Grey of limited range as grey of the full one: libswscale knows no range of grey."""
         if self.colours.full:
             return grey
-        black, white = _limits(bits, np.iinfo(self.dtype).max)
+        black, white = _find_limits(bits, np.iinfo(self.dtype).max)
         return _round((grey.astype(np.float32) - black) * (np.iinfo(self.dtype).max / (white - black)), self.dtype)
 
 
@@ -149,7 +149,7 @@ class FrameMaker:
     def __init__(self, to_pixels: ToPixels, width: int, height: int, form: str, colours: Colours) -> None:
         self._to_pixels, self._form, self._colours = to_pixels, form, colours
         self._converter = VideoReformatter()
-        self._frame = _sited(width, height, to_pixels.format)
+        self._frame = _make_sited_frame(width, height, to_pixels.format)
 
     def make(self, pixels: Pixels) -> VideoFrame:
         """Make a frame of (H, W, C), of the whole range of their dtype."""
@@ -180,11 +180,11 @@ class FrameMaker:
         if self._colours.full:
             return grey
         peak = np.iinfo(grey.dtype).max
-        black, white = _limits(VideoFormat(self._form).components[0].bits, peak)
+        black, white = _find_limits(VideoFormat(self._form).components[0].bits, peak)
         return _round(grey.astype(np.float32) * ((white - black) / peak) + black, self._to_pixels.dtype)
 
 
-def _sited(width: int, height: int, form: str) -> VideoFrame:
+def _make_sited_frame(width: int, height: int, form: str) -> VideoFrame:
     """A frame whose colours, once they are coarser than its pixels, stand where most films have them: to the left.
 
     Of a frame that is new libswscale puts them in the middle, and there is no other way to tell it than a frame that
@@ -203,7 +203,7 @@ def _sited(width: int, height: int, form: str) -> VideoFrame:
     return VideoReformatter().reformat(decoded, width=width, height=height, format=form, threads=1)
 
 
-def _limits(bits: int, peak: int) -> tuple[float, float]:
+def _find_limits(bits: int, peak: int) -> tuple[float, float]:
     """Black and white of the limited range, in numbers of so many bits that are spread over 0..peak."""
     one = peak * 2 ** (bits - 8) / (2**bits - 1)
     return 16 * one, 235 * one

@@ -27,15 +27,15 @@ KINDS = (  # of containers, as libavformat calls them: no playlists, which name 
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mxf,nut,yuv4mpegpipe"
 )
 LOST = {  # side data of frames that a result lacks, and that a person would miss
-    Type.A53_CC: "closed captions",
-    Type.STEREO3D: "two eyes",
-    Type.SPHERICAL: "a view all around",
-    Type.AFD: "an active format",
-    Type.S12M_TIMECODE: "timecodes",
-    Type.ICC_PROFILE: "an ICC profile",
+    Type.A53_CC: "closed captions within the pictures",
+    Type.STEREO3D: "that it is for two eyes",
+    Type.SPHERICAL: "that it is a view all around",
+    Type.AFD: "the active format",
+    Type.S12M_TIMECODE: "timecodes within the pictures",
+    Type.ICC_PROFILE: "its ICC profile",
     Type.DOVI_METADATA: "Dolby Vision",
     Type.DYNAMIC_HDR_PLUS: "HDR10+",
-    Type.FILM_GRAIN_PARAMS: "film grain",
+    Type.FILM_GRAIN_PARAMS: "film grain that is told apart from the pictures",
 }
 PROGRESSIVE = (0, 1)  # field orders: unknown, and none
 USUAL_RATE = Fraction(25)
@@ -109,10 +109,14 @@ def open_container(path: Path) -> Iterator[InputContainer]:
 
 
 def choose_stream(path: Path, container: InputContainer) -> VideoStream:
-    """The first stream of pictures that is no cover.  Raises InvalidInput where there is none."""
-    for stream in container.streams.video:
-        if not is_cover(stream):
+    """The stream of pictures that players show: no cover.  Raises InvalidInput where there is none."""
+    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    best = container.streams.best("video")
+    for stream in streams:
+        if best is None or stream.index == best.index:
             return stream
+    if streams:
+        return streams[0]
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     raise InvalidInput(f"{path}: has no stream of pictures, only {kinds}")
 
@@ -120,11 +124,6 @@ def choose_stream(path: Path, container: InputContainer) -> VideoStream:
 def is_cover(stream: Stream) -> bool:
     """Whether it is a single picture that players show beside the sound."""
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
-
-
-def is_chapter_track(stream: Stream) -> bool:
-    """Whether it is QuickTime's copy of the chapters, which is written anew with them."""
-    return stream.type == "data" and stream.name == "bin_data"
 
 
 def name_stream(stream: Stream) -> str:
@@ -178,7 +177,7 @@ def _look_at(path: Path, container: InputContainer, stream: VideoStream, most_pi
         stream.frames or _count_by_length(container, stream, rate),
         stream.sample_aspect_ratio or None,
         _display_matrix(frame),
-        tuple(f"what its pictures carry besides ({word}) is left out" for word in sorted(name_side_data(frame))),
+        tuple(sorted(name_side_data(frame))),
     )
 
 

@@ -95,7 +95,7 @@ def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[VideoFrame]:
         assert isinstance(stream, VideoStream), "the stream of pictures is where it was"
         number, end, latest, last = 0, 0.0, 0.0, 0.0
         for packet in _demux(container, notes):
-            latest = max(latest, _end_of(packet))
+            latest = max(latest, _find_end(packet))
             if packet.stream.index != film.stream:
                 continue
             try:
@@ -122,14 +122,14 @@ def _demux(container: InputContainer, notes: Notes) -> Iterator[Packet[Stream]]:
             packet = next(packets, None)
         except FFmpegError as error:
             notes.add(f"the file cannot be read further ({error.strerror or error})", "there it ends")
-            yield from (_flushing(stream) for stream in container.streams.video)
+            yield from (_make_flush(stream) for stream in container.streams.video)
             return
         if packet is None:
             return
         yield packet
 
 
-def _flushing(stream: VideoStream) -> Packet[Stream]:
+def _make_flush(stream: VideoStream) -> Packet[Stream]:
     packet: Packet[Stream] = Packet()
     packet.stream = stream
     return packet
@@ -152,7 +152,7 @@ def _look_for_the_end(
             notes.add("the file ends before it says", f"{latest:.2f} s, not {said:.2f} s")
 
 
-def _end_of(packet: Packet[Stream]) -> float:
+def _find_end(packet: Packet[Stream]) -> float:
     time = packet.pts if packet.pts is not None else packet.dts
     return float((time + (packet.duration or 0)) * packet.time_base) if time is not None else 0.0
 

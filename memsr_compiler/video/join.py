@@ -21,13 +21,15 @@ from av.video.stream import VideoStream
 
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.locks import temporary_file
-from memsr_compiler.video.film import Film, is_chapter_track, is_cover, name_stream, open_container
+from memsr_compiler.video.film import Film, is_cover, name_stream, open_container
 from memsr_compiler.video.frames import Notes
 from memsr_compiler.video.names import WRITTEN
 from memsr_compiler.video.parts import Part
 
 COPIED = ("audio", "subtitle")  # streams without which a result would not be the film
 NOT_COPIED = "packets of sound or subtitles that are damaged or out of order, left out"
+TIMECODE = "timecode"
+COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 OF_THE_FILE = ("encoder", "major_brand", "minor_version", "compatible_brands")  # metadata that are not of the film
 Packets: TypeAlias = "Iterator[tuple[Fraction, Packet[Any]]]"
 
@@ -40,10 +42,10 @@ class Copies:
     left_out: tuple[str, ...]
 
 
-def choose_copies(film: Film, target: Path, sample: bytes) -> Copies:
+def choose_copies(film: Film, target: Path, sample: bytes, *, whole: bool) -> Copies:
     """Try what the result's container can hold: its header is written, with the pictures alone and with each stream.
 
-    sample   a part, with a frame or more
+    sample   a part, with a frame or more;   whole   whether it is no scene
 
     Raises InvalidInput where it cannot hold the pictures, or sound or subtitles.
     """
@@ -52,7 +54,7 @@ def choose_copies(film: Film, target: Path, sample: bytes) -> Copies:
     left_out, refused = [], []
     with open_container(film.path) as source, av.open(io.BytesIO(sample)) as part:
         pictures = part.streams.video[0]
-        reason = _try(kind, film, pictures, [])
+        reason = _try(kind, film, source, pictures, [])
         if reason:
             codec = pictures.codec_context.codec.canonical_name
             raise InvalidInput(
@@ -60,9 +62,9 @@ def choose_copies(film: Film, target: Path, sample: bytes) -> Copies:
                 "that ends in .mkv"
             )
         for stream in source.streams:
-            if stream.index == film.stream or (source.chapters() and is_chapter_track(stream)):
+            if stream.index == film.stream or _is_written_anew(stream, source):
                 continue
-            reason = _try(kind, film, pictures, [stream])
+            reason = _try(kind, film, source, pictures, [stream.index])
             if not reason:
                 kept.append(stream.index)
             elif stream.type in COPIED:
@@ -74,10 +76,13 @@ def choose_copies(film: Film, target: Path, sample: bytes) -> Copies:
             raise InvalidInput(
                 f"{target}: such a file cannot hold {', '.join(refused)} of {film.path} as they are; choose {way}"
             )
-        reason = _try(kind, film, pictures, [source.streams[i] for i in kept])
+        reason = _try(kind, film, source, pictures, kept)
         if reason:
             raise InvalidInput(f"{target}: such a file cannot hold all streams of {film.path} together ({reason})")
-    return Copies(tuple(kept), tuple(f"{words}, which {target.suffix} cannot hold" for words in left_out))
+        words = [f"{name}, which {target.suffix} cannot hold" for name in left_out]
+        if not whole and any(TIMECODE in held.metadata for held in (source, *source.streams)):
+            words.append("its timecode, which is of the first frame")
+    return Copies(tuple(kept), tuple(words))
 
 
 def join(
@@ -98,13 +103,13 @@ def join(
     """
     with temporary_file(target.parent) as (staged, file):
         try:
-            with open_container(film.path) as source, av.open(file, "w", format=_kind(target)) as result:
+            with (
+                open_container(film.path) as source,
+                av.open(file, "w", format=WRITTEN[target.suffix.lower()]) as result,
+            ):
                 with av.open(folder / parts[0].name) as first:
-                    pictures = _add_pictures(film, result, first.streams.video[0], source.streams[film.stream])
-                made = {i: _copy_stream(result, source.streams[i]) for i in copies.streams}
-                copied = {i: stream for i, stream in made.items() if stream is not None}
-                result.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in OF_THE_FILE})
-                _copy_chapters(source, result, film, scene)
+                    part = first.streams.video[0]
+                    pictures, copied = _lay_out(film, source, result, part, copies.streams, scene)
                 others = _keep_order(_read_source(source, copied, film, scene), notes)
                 ways = (_read_parts(film, folder, parts, pictures, scene), others)
                 for _, packet in heapq.merge(*ways, key=lambda pair: pair[0]):
@@ -119,7 +124,7 @@ def join(
         os.replace(staged, target)
 
 
-def decode_times(times: Sequence[int], order: Sequence[int], step: int) -> list[int]:
+def choose_decode_times(times: Sequence[int], order: Sequence[int], step: int) -> list[int]:
     """When each packet has to be decoded: rising, and never after it is shown.
 
     times   when the frames are shown, rising;   order   which of them each packet holds;   step   before the first
@@ -129,17 +134,27 @@ def decode_times(times: Sequence[int], order: Sequence[int], step: int) -> list[
     return [*before, *times][: len(order)]
 
 
-def _kind(target: Path) -> str:
-    return WRITTEN[target.suffix.lower()]
-
-
-def _add_pictures(film: Film, result: OutputContainer, part: VideoStream, original: Stream) -> VideoStream:
-    stream = result.add_stream_from_template(part, opaque=True)
-    stream.time_base = film.time_base
-    stream.disposition = original.disposition
-    stream.metadata.update({key: value for key, value in original.metadata.items() if not _is_of_encoding(key)})
-    stream.set_display_matrix(film.matrix)
-    return stream
+def _lay_out(
+    film: Film,
+    source: InputContainer,
+    result: OutputContainer,
+    part: VideoStream,
+    streams: Sequence[int],
+    scene: tuple[int, int] | None,
+) -> tuple[VideoStream, dict[int, Stream]]:
+    """The streams of a result: of the pictures, which are encoded as in a part, and the copies by their index."""
+    original = source.streams[film.stream]
+    pictures = result.add_stream_from_template(part, opaque=True)
+    pictures.time_base = film.time_base
+    pictures.disposition = original.disposition
+    gone = () if scene is None else (TIMECODE,)  # of the film's first frame
+    kept = {k: v for k, v in original.metadata.items() if not _is_of_encoding(k) and k not in gone}
+    pictures.metadata.update(kept)
+    pictures.set_display_matrix(film.matrix)
+    made = {i: _copy_stream(film, result, source.streams[i]) for i in streams}
+    result.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in (*OF_THE_FILE, *gone)})
+    _copy_chapters(source, result, film, scene)
+    return pictures, {i: stream for i, stream in made.items() if stream is not None}
 
 
 def _is_of_encoding(key: str) -> bool:
@@ -147,15 +162,36 @@ def _is_of_encoding(key: str) -> bool:
     return key.lower().startswith(("encoder", "duration", "number_of_", "bps", "_statistics", "vendor_id"))
 
 
-def _copy_stream(result: OutputContainer, original: Stream) -> Stream | None:
-    """A stream for packets of the original; None for attachments, which are in the header and have none."""
+def _copy_stream(film: Film, result: OutputContainer, original: Stream) -> Stream | None:
+    """A stream for packets of the original; None for what is in the header and has none.
+
+    Raises FFmpegError or ValueError where the container has no place for it.
+    """
     if original.type == "attachment":
         result.add_stream_from_template(original)
+        return None
+    if is_cover(original) and result.format.name == "matroska":
+        name, kind = COVERS.get(original.codec_context.codec.canonical_name, ("", ""))
+        if not name:
+            raise ValueError("a cover of this kind")
+        result.add_attachment(name, kind, _read_cover(film.path, original.index))
         return None
     stream = result.add_stream_from_template(original, opaque=True)
     stream.metadata.update(original.metadata)
     stream.disposition = original.disposition
     return stream
+
+
+def _read_cover(path: Path, index: int) -> bytes:
+    with open_container(path) as source:
+        return next((bytes(packet) for packet in source.demux(source.streams[index]) if packet.size), b"")
+
+
+def _is_written_anew(stream: Stream, source: InputContainer) -> bool:
+    """Whether it is a copy of the chapters or of the timecode, which muxers make themselves."""
+    if stream.type != "data":
+        return False
+    return (stream.name == "bin_data" and bool(source.chapters())) or TIMECODE in stream.metadata
 
 
 def _copy_chapters(source: InputContainer, result: OutputContainer, film: Film, scene: tuple[int, int] | None) -> None:
@@ -182,7 +218,7 @@ def _read_parts(
     lengths = [length for part in parts for length in part.lengths]
     starts = [sum(len(part.times) for part in parts[:i]) for i in range(len(parts))]
     order = [start + number for part, start in zip(parts, starts, strict=True) for number in part.order]
-    decoded = iter(decode_times(times, order, film.step))
+    decoded = iter(choose_decode_times(times, order, film.step))
     numbers = iter(order)
     for part in parts:
         with av.open(folder / part.name) as container:
@@ -214,12 +250,17 @@ def _read_source(
             return
         if packet is None:
             return
-        time = packet.dts if packet.dts is not None else packet.pts
-        if time is None or packet.size == 0:
+        if packet.size == 0:
             continue
-        if begin is not None and end is not None:
+        cover = is_cover(source.streams[packet.stream.index])
+        if cover:
+            packet.pts = packet.dts = 0
+        time = packet.dts if packet.dts is not None else packet.pts
+        if time is None:
+            continue
+        if begin is not None and end is not None and not cover:
             shown = (packet.pts if packet.pts is not None else time) * packet.time_base
-            if not begin <= shown < end and not is_cover(source.streams[packet.stream.index]):
+            if not begin <= shown < end:
                 continue
             shift = round(begin / packet.time_base)
             packet.pts = None if packet.pts is None else packet.pts - shift
@@ -259,13 +300,11 @@ def _say_place(packet: Packet[Any]) -> str:
     return f"{packet.stream.type} at {float(time * packet.time_base):.2f} s"
 
 
-def _try(kind: str, film: Film, pictures: VideoStream, others: Sequence[Stream]) -> str:
-    """Why a container cannot hold these streams; "" where it can."""
+def _try(kind: str, film: Film, source: InputContainer, part: VideoStream, streams: Sequence[int]) -> str:
+    """Why a container cannot hold the pictures and these streams; "" where it can."""
     try:
         with av.open(io.BytesIO(), "w", format=kind) as result:
-            _add_pictures(film, result, pictures, pictures)
-            for stream in others:
-                _copy_stream(result, stream)
+            _lay_out(film, source, result, part, streams, None)
             result.start_encoding()
     except (FFmpegError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)

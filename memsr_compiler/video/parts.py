@@ -7,6 +7,7 @@ part is whole and has its name.  Players show them, without sound.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -42,6 +43,21 @@ class Part:
     times: list[int]
     lengths: list[int]
     order: list[int]
+
+    @staticmethod
+    def parse(entry: dict[str, Any]) -> Part:
+        """A part, as it stands in a journal.  Raises KeyError, TypeError or ValueError where that is damaged."""
+        numbers = (entry["times"], entry["lengths"], entry["order"])
+        if not all(isinstance(each, list) and all(type(number) is int for number in each) for each in numbers):
+            raise ValueError("numbers that are none")
+        part = Part(**entry)
+        if sorted(part.order) != list(range(len(part.times))) or len(part.lengths) != len(part.times):
+            raise ValueError("numbers that do not go together")
+        if any(later <= earlier for earlier, later in itertools.pairwise(part.times)):
+            raise ValueError("times that do not rise")
+        if Path(part.name).name != part.name:
+            raise ValueError("a file elsewhere")
+        return part
 
 
 class Parts:
@@ -89,7 +105,7 @@ def _describe(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def parts_folder(target: Path) -> Path:
+def name_folder(target: Path) -> Path:
     return target.with_name(target.name + ENDING)
 
 
@@ -102,7 +118,7 @@ def open_parts(target: Path, work: str, *, begin_anew: bool) -> Iterator[Parts]:
 
     Raises InvalidInput where there are parts of other work, or where another process is at it.
     """
-    folder = parts_folder(target)
+    folder = name_folder(target)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -162,9 +178,9 @@ def _read(folder: Path, work: str) -> tuple[Parts, bool]:
         for line in lines:
             entry = json.loads(line)
             if "finished" in entry:
-                parts.finished = entry["finished"]
+                parts.finished = {"file": entry["finished"]["file"], "words": dict(entry["finished"]["words"])}
                 continue
-            part = Part(**entry["part"])
+            part = Part.parse(entry["part"])
             missing = missing or not (folder / part.name).is_file()
             if not missing:  # what comes behind one that is has to be made again, in its place
                 parts.all.append(part)
@@ -200,7 +216,7 @@ class PartWriter:
     def close(self) -> Part:
         """Write the file to its end."""
         self._mux(None)
-        with _explained(self._path):
+        with _explain_errors(self._path):
             self._container.close()
         self._undo.close()
         if sorted(self._order) != list(range(len(self._times))):
@@ -215,7 +231,7 @@ class PartWriter:
             self._undo.__exit__(_Abandoned, _Abandoned(), None)
 
     def _mux(self, frame: VideoFrame | None) -> None:
-        with _explained(self._path):
+        with _explain_errors(self._path):
             for packet in self._stream.encode(frame):
                 self._order.append(self._number(packet))
                 self._container.mux(packet)
@@ -231,7 +247,7 @@ class _Abandoned(Exception):
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FFmpegError as error:

@@ -68,7 +68,7 @@ class Outcome:
 
 def make_plan(film: Film, scene: Scene, scale: int, target: Path, encoding: Encoding) -> Plan:
     """Decide what is copied.  Raises InvalidInput where encoder or container cannot do it."""
-    copies = choose_copies(film, target, _encode_sample(film, encoding))
+    copies = choose_copies(film, target, _encode_sample(film, encoding), whole=scene == Scene())
     return Plan(film, scene, scale, target, encoding, copies)
 
 
@@ -111,7 +111,7 @@ def enlarge_film(plan: Plan, engine: RowEngine, parts: Parts, on_frame: Callable
     def announce(staged: Path) -> None:
         parts.announce(staged, vars(_sum_up(parts, before, notes)))
 
-    join(plan.film, parts.folder, parts.all, plan.copies, plan.target, _times(plan, parts), notes, announce)
+    join(plan.film, parts.folder, parts.all, plan.copies, plan.target, _find_times(plan, parts), notes, announce)
     outcome = _sum_up(parts, before, notes)
     remove_parts(parts)
     return outcome
@@ -162,7 +162,7 @@ class _Encoder:
             writer.abandon()
 
 
-def _times(plan: Plan, parts: Parts) -> tuple[int, int] | None:
+def _find_times(plan: Plan, parts: Parts) -> tuple[int, int] | None:
     if plan.scene == Scene():
         return None
     last = parts.all[-1]

@@ -18,6 +18,7 @@ pytest.importorskip("av", reason="films need the extra [video]")
 pytest.importorskip("pyvips", reason="images to compare with need the extra [cpu]")
 
 import av
+from av.stream import Disposition
 from helpers.films import Tags, add_subtitles, draw, read_packets, read_pictures, read_times, write_film
 from PIL import Image
 
@@ -315,6 +316,48 @@ def test_what_a_container_cannot_hold_and_nobody_misses_is_named(run: Run, model
     status, out, err = run("upscale", film, tmp_path / "out.mp4", "--model", model, "--json")
     assert status == 0 and "stream 2 (attachment, font.ttf), which .mp4 cannot hold" in err
     assert json.loads(out)["left_out"] == ["stream 2 (attachment, font.ttf), which .mp4 cannot hold"]
+
+
+def write_with(film: Path, path: Path, *, cover: bool = False, timecode: str = "") -> Path:
+    """A film with a cover in front of its pictures, or a timecode."""
+    picture = path.with_suffix(".jpg")
+    Image.fromarray(draw(0, 16, 16)).save(picture)
+    with av.open(path, "w") as container, av.open(film) as source, av.open(picture) as covers:
+        if cover:
+            stream = container.add_stream_from_template(covers.streams.video[0], opaque=True)
+            stream.disposition = Disposition.attached_pic
+        streams = [container.add_stream_from_template(s, opaque=True) for s in source.streams]
+        if timecode:
+            streams[0].metadata["timecode"] = timecode
+        for packet in (*covers.demux(), *source.demux()):
+            if packet.size and (cover or packet.stream.container is source):
+                packet.stream = stream if packet.stream.container is covers else streams[packet.stream.index]
+                container.mux(packet)
+    return path
+
+
+def test_covers_are_copied(run: Run, model: Path, tmp_path: Path) -> None:
+    """From .mp4, where they are streams, to .mkv, where they are files, and back; they are not taken for the film."""
+    before = write_with(write_film(tmp_path / "plain.mp4"), tmp_path / "0.mp4", cover=True)
+    ((_, data),) = read_packets(before, "video")[1]
+    for path in (tmp_path / "1.mp4", tmp_path / "2.mkv", tmp_path / "3.mkv", tmp_path / "4.mp4"):
+        status, out, err = run("upscale", before, path, "--model", model, "--frames", ":3", "--json")
+        assert status == 0 and err == "" and json.loads(out)["frames"] == 3, err
+        with av.open(path) as container:
+            (held,) = [s for s in container.streams if s.disposition & Disposition.attached_pic]
+            assert next(bytes(packet) for packet in container.demux(held) if packet.size) == data
+        before = path
+
+
+def test_timecodes_are_kept_but_for_a_scene(run: Run, model: Path, tmp_path: Path) -> None:
+    """The muxer makes their track: another one beside it would be refused when all is done."""
+    film = write_with(write_film(tmp_path / "plain.mp4"), tmp_path / "film.mov", timecode="01:02:03:04")
+    for name, options in (("a.mov", ()), ("b.mp4", ()), ("c.mov", ("--frames", "2:4"))):
+        status, _, err = run("upscale", film, tmp_path / name, "--model", model, *options)
+        assert status == 0 and ("left out: its timecode" in err) == bool(options), err
+        with av.open(tmp_path / name) as container:
+            told = [stream.metadata.get("timecode") for stream in container.streams if stream.type != "audio"]
+        assert told == ([None] if options else ["01:02:03:04"] * 2)
 
 
 def test_options_of_films_are_refused_for_images(run: Run, model: Path, tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import configparser
+import importlib.util
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import memsr_compiler
 
@@ -149,7 +152,12 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 def test_running_a_plain_network_does_not_wait_for_torch() -> None:
-    assert "torch" not in modules_after("import memsr_compiler.commands.upscale")
+    assert not {"torch", "av"} & modules_after("import memsr_compiler.commands.upscale")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="films need the extra [video]")
+def test_enlarging_a_film_does_not_wait_for_torch() -> None:
+    assert "torch" not in modules_after("import memsr_compiler.commands.upscale_film")
 
 
 def modules_after(statement: str) -> set[str]:
