@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.limits import require_holds
+from memsr_compiler.images.pipe import read_ahead
 from memsr_compiler.images.resize import REACH, enlarge_rows
 from memsr_compiler.images.streams import RowBuffer, RowFile
 from memsr_compiler.images.transparency import working_bytes
@@ -301,7 +302,7 @@ def _run(
     width, height = source.image.width * before, source.image.height * before
     at_once = max(engine.rows(width, height) // before, 1)
     whole = before == 1 and dtype == source.image.dtype  # numbers that the network takes as they are
-    bands = source.levels(at_once) if whole else source.colours(at_once, before)
+    bands = read_ahead(source.levels(at_once) if whole else source.colours(at_once, before))
     rows, height_of_band = RowBuffer(bands), engine.rows(width, height)
     cut = (rows.take(min(height_of_band, height - top)) for top in range(0, height, height_of_band))
     return engine.run(map(prepared, cut), width, height, dtype)
