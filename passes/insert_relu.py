@@ -8,7 +8,7 @@ from torch import Tensor
 
 from memsr_compiler.analysis.schedule import Carrying, nonnegative
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Carry, Conv2d, Graph, Meaning, Op, Relu, names
+from memsr_compiler.ir import Carry, Conv2d, Graph, Meaning, Op, PRelu, Relu, names
 from memsr_compiler.ir.rewrite import conv_1x1, rewrite
 
 Constants = Mapping[str, float]
@@ -21,8 +21,10 @@ def insert_relu(graph: Graph, *, carry: Carrying = "auto", constant: float | Con
     never negative   relu(x) = x: free
     "auto", "split"  x = relu(x) - relu(-x): exact for every x, twice the channels
     "shift"          x = relu(x + C) - C: exact while x >= -C; `constant` is C, for all or by tensor
+    "pass"           x = prelu(x) with slope 1: exact for every x; for the PReLU form
 
-    Ensures   no Carry; every ReLU says what its channels mean.  Raises PassError without a positive C for a shift.
+    Ensures   no Carry; every activation says what its channels mean.
+    Raises PassError without a positive C for a shift.
     """
     rewriter = _Rewriter(nonnegative(graph), carry, constant)
     ops = tuple(new for op in graph for new in rewriter.rule(op, graph.type(op.name).channels))
@@ -35,7 +37,9 @@ class _Rewriter:
         self.carried: dict[str, Relu] = {}  # a Carry's name -> the ReLU that holds it
 
     def rule(self, op: Op, width: int) -> list[Op]:
-        if isinstance(op, Relu):
+        if isinstance(op, PRelu) and self.carry != "pass":
+            raise PassError(f"{op.name}: a PRelu is for the PReLU form; run activation-to-relu first")
+        if isinstance(op, (Relu, PRelu)):
             return [replace(op, meaning=(_everything("value", names.value(op.name), width),))]
         if not isinstance(op, Carry):
             return [op]
@@ -43,6 +47,8 @@ class _Rewriter:
             return self._again(op, self.carried[op.inputs[0]], width)
         held = _everything("value", names.value(op.name), width)
         held = replace(held, part=op.part, tensor=op.part.tensor if op.part else held.tensor)
+        if self.carry == "pass":
+            return [PRelu(name=op.name, inputs=op.inputs, slope=_constant(width, 1.0), meaning=(held,))]
         if op.inputs[0] in self.free and op.part is None:
             return [Relu(name=op.name, inputs=op.inputs, meaning=(held,))]
         if self.carry == "shift":

@@ -114,5 +114,5 @@ def _constant_before_a_border(graph: ir.Graph) -> bool:
         if wide and inherited:
             return True
         bias = isinstance(op, ir.Conv2d) and op.pointwise and bool(op.bias.any())
-        constant[op.name] = not isinstance(op, (ir.Relu, ir.Input)) and not wide and (bias or inherited)
+        constant[op.name] = not isinstance(op, (*ir.ACTIVATIONS, ir.Input)) and not wide and (bias or inherited)
     return False

@@ -246,6 +246,14 @@ class ConvertOptions:
     overwrite: Overwrite = False
     report: Report = None
     dtype: Annotated[Literal["float32", "float16"], option("Precision of the ONNX file", panel=OUTPUT)] = "float32"
+    activation: Annotated[
+        Literal["relu", "prelu"],
+        option(
+            "What follows a convolution: relu, or prelu, with a slope of 0, 1 or the teacher's own in each channel, "
+            "which carries every value in one",
+            panel=CONVERSION,
+        ),
+    ] = "relu"
     carry: Annotated[
         Literal["auto", "shift", "split"],
         option("How values pass ReLUs: auto (free, else split), split, or shift (x + C)", panel=CONVERSION),
