@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from memsr_compiler.analysis.schedule import nonnegative
 from memsr_compiler.errors import PassError
 from memsr_compiler.ir import (
     ACTIVATIONS,
@@ -40,7 +39,6 @@ def merge_parallel(graph: Graph) -> Graph:
               PReLU form a level that is no ReLU is a PRelu, with all slopes 1 where that can be.
     """
     level: dict[str, int] = {graph.input.name: 0}
-    free = nonnegative(graph)
     members: list[list[Op]] = [[graph.input]]
     for op in graph:
         if isinstance(op, ACTIVATIONS):
@@ -53,7 +51,7 @@ def merge_parallel(graph: Graph) -> Graph:
     for depth in range(1, len(members)):
         name, rows = names.internal("", f"layer{depth}"), [op.inputs[0] for op in members[depth]]
         conv = _merge(graph, name, chain[-1].name, rows, members[depth - 1])
-        meaning, slopes = _side_by_side(graph, members[depth]), _choose_slopes(graph, members[depth], free)
+        meaning, slopes = _side_by_side(graph, members[depth]), _join_slopes(graph, members[depth])
         chain += [conv, _activate(f"{conv.name}.relu", conv.name, slopes, meaning)]
     last = graph[graph.output]
     body = last.inputs[0] if isinstance(last, PixelShuffle) else last.name
@@ -110,25 +108,18 @@ def _side_by_side(graph: Graph, relus: list[Op]) -> tuple[Meaning, ...]:
     return tuple(meanings)
 
 
-def _choose_slopes(graph: Graph, members: list[Op], free: frozenset[str]) -> Tensor:
-    """Slopes (C,) of a level, 0 for all or 1 for all where that can be: what is never negative passes with either."""
-    slopes, either = [], []
+def _join_slopes(graph: Graph, members: list[Op]) -> Tensor:
+    """Slopes (C,) of a level; the constant 1 passes with any, and takes the one that all others have."""
+    slopes, ones = [], []
     for op in members:
         assert isinstance(op, ACTIVATIONS), "a level is made of activations"
         width = graph.type(op.name).channels
         slopes.append(slopes_of(op, width))
-        either.append(torch.full((width,), op.inputs[0] in free or _is_constant(graph, op.inputs[0])))
-    slope, free_to_choose = torch.cat(slopes), torch.cat(either)
-    fixed = slope[~free_to_choose]
-    for value in (0.0, 1.0):
-        if bool((fixed == value).all()):
-            return torch.full_like(slope, value)
+        ones.append(torch.full((width,), all(m.kind == "one" for m in op.meaning)))
+    slope, one = torch.cat(slopes), torch.cat(ones)
+    if not one.all() and bool((slope[~one] == 1).all()):
+        return torch.ones_like(slope)
     return slope
-
-
-def _is_constant(graph: Graph, name: str) -> bool:
-    """Whether a value is the constant of a channel of ones."""
-    return all(not t.weight.any() and bool((t.bias >= 0).all()) for t in _terms(graph, name))
 
 
 def _activate(name: str, operand: str, slopes: Tensor, meaning: tuple[Meaning, ...]) -> Op:
