@@ -21,7 +21,7 @@ from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
 
-CARRYING: tuple[Carrying, ...] = ("auto", "shift")  # ways of carrying that are predicted
+CARRYING: tuple[Carrying, ...] = ("auto", "shift", "pass")  # ways of carrying that are predicted
 Plan = tuple[ir.Graph, Schedule]
 
 
@@ -39,7 +39,10 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The plain form under one way of carrying: widths from input to output, and what it costs."""
+    """The plain form under one way of carrying: widths from input to output, and what it costs.
+
+    carry   "pass": the PReLU form
+    """
 
     carry: Carrying
     widths: tuple[int, ...]
@@ -52,7 +55,7 @@ class Inspection:
 
     layers       op by op as read; for a network that cannot be read, its modules instead (channels 0)
     teacher      its cost; None if it could not be read
-    predictions  for "auto" and "shift"
+    predictions  for "auto" and "shift", and for the PReLU form, "pass"
     carries      the tensors that skip a ReLU, under "auto", and past how many
     """
 
@@ -93,8 +96,10 @@ def inspect(
     del traced
     gc.collect()  # torch.fx's graphs refer to themselves, and what they hold is a copy of all weights in float64
     try:
-        stages = [stage.graph for stage in canonical(graph, tail)]
-        plans = {carry: [plan(stage, carry) for stage in stages] for carry in CARRYING}
+        forms = {False: [stage.graph for stage in canonical(graph, tail)]}
+        bent = any(isinstance(op, ir.PRelu) for op in graph)
+        forms[True] = [stage.graph for stage in canonical(graph, tail, keep_prelu=True)] if bent else forms[False]
+        plans = {carry: [plan(stage, carry) for stage in forms[carry == "pass"]] for carry in CARRYING}
     except MemsrError as error:
         return replace(inspection, convertible=False, reason=str(error))
     predictions = tuple(_predict(planned, carry, align) for carry, planned in plans.items())
