@@ -109,11 +109,9 @@ class LeveledTeacher:
             raise InvalidInput(f"the nearest-neighbour image cannot stay outside: {reason}; leave --image-skip out")
         if image_skip != "none" and not reason and outside is None:
             graph, outside = _subtract_image(graph), ImageSkip("nearest", graph.scale)
+        graph = canonical(graph, "fold", keep_prelu=isinstance(model, PlainNet))[0].graph
         if isinstance(model, PlainNet):
-            graph = split_activations(graph)
-        graph = canonical(graph, "fold")[0].graph
-        if isinstance(model, PlainNet):
-            graph = merge_split_carries(graph)
+            graph = merge_split_carries(split_activations(graph))
         graph = passes.skip_to_conv(graph)
         sha256 = model.info.teacher_sha256 if isinstance(model, PlainNet) else traced.graph.sha256()
         levels = LeveledTeacher(graph, _find_levels(graph), graph.scale, sha256, outside)

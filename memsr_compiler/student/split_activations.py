@@ -6,41 +6,49 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
-from memsr_compiler.ir import Concat, Graph, Op, PRelu, Relu, Select
-from memsr_compiler.ir.rewrite import replace_ops
+from memsr_compiler.ir import Graph, Op, PRelu, Relu, Sum, names
+from memsr_compiler.ir.kernels import selection
+from memsr_compiler.ir.rewrite import conv_1x1, replace_ops
+from memsr_compiler.passes import activation_to_relu
 
 
 def split_activations(graph: Graph) -> Graph:
-    """Make three of each PReLU: nothing where the slope is 1, a ReLU where it is 0, a PReLU of the other channels.
+    """Make three of each PReLU: nothing where the slope is 1, a ReLU where it is 0, two ReLUs of the other channels.
 
     A student would else be given relu(t) and relu(-t) of a value t that is only carried.
     """
-    return replace_ops(graph, _split)
+    return activation_to_relu(replace_ops(graph, _split))
 
 
 def _split(op: Op) -> Iterator[Op]:
-    if not isinstance(op, PRelu) or not bool(((op.slope == 0) | (op.slope == 1)).any()):
+    if not isinstance(op, PRelu):
         yield op
         return
-    order: list[int] = []
-    parts: list[str] = []
-    for what, chosen in (
-        ("carried", op.slope == 1),
-        ("relu", op.slope == 0),
-        ("rest", (op.slope != 0) & (op.slope != 1)),
-    ):
-        channels = chosen.nonzero()[:, 0].tolist()
-        if not channels:
+    back: list[Op] = []
+    carried, bent = op.slope == 1, op.slope == 0
+    for what, chosen in (("carried", carried), ("relu", bent), ("prelu", ~carried & ~bent)):
+        if not chosen.any():
             continue
-        order += channels
-        picked = Select(name=f"{op.name}.{what}", inputs=op.inputs, index=tuple(channels))
+        pick = _select(chosen)
+        picked = conv_1x1(f"{op.name}.{what}", op.inputs[0], pick)
         yield picked
-        parts.append(picked.name)
-        if what != "carried":
-            parts[-1] = f"{op.name}.{what}.bent"
-            bent = Relu(name=parts[-1], inputs=(picked.name,))
-            yield bent if what == "relu" else replace(op, name=parts[-1], inputs=(picked.name,), slope=op.slope[chosen])
-    together = Concat(name=f"{op.name}.parts", inputs=tuple(parts))
-    yield together
-    yield Select(name=op.name, inputs=(together.name,), index=tuple(torch.tensor(order).argsort().tolist()))
+        value: Op = picked
+        if what == "relu":
+            value = Relu(name=f"{picked.name}.after", inputs=(picked.name,))
+        elif what == "prelu":
+            value = replace(op, name=f"{picked.name}.after", inputs=(picked.name,), slope=op.slope[chosen])
+        if value is not picked:
+            yield value
+        back.append(conv_1x1(names.internal(picked.name, "back"), value.name, pick.T))
+    if len(back) == 1:
+        yield replace(back[0], name=op.name)
+        return
+    yield from back
+    yield Sum(name=op.name, inputs=tuple(part.name for part in back))
+
+
+def _select(chosen: Tensor) -> Tensor:
+    """The matrix that picks these channels."""
+    return selection(chosen.nonzero()[:, 0].tolist(), len(chosen)).to(torch.float64)
