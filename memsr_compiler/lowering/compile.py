@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir, passes
-from memsr_compiler.analysis.cost import Cost, cost_of_layers, predicted_widths
+from memsr_compiler.analysis.cost import Cost, cost_of_layers, default_align, predicted_widths
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement
@@ -69,7 +69,7 @@ class Options:
     carry: Carrying
     constant: float | Mapping[str, float] | None
     tail: Tail
-    align: int
+    align: int | None
     max_weights: int
     activation: Activation = "relu"
 
@@ -77,6 +77,11 @@ class Options:
     def carrying(self) -> Carrying:
         """How values cross levels: in the PReLU form all pass as they are."""
         return "pass" if self.activation == "prelu" else self.carry
+
+    @property
+    def multiple(self) -> int:
+        """Multiple that widths are padded to."""
+        return default_align(self.carrying) if self.align is None else self.align
 
     def check(self) -> None:
         """Raises InvalidInput for a choice that is none, or that does not fit another."""
@@ -97,7 +102,7 @@ class Options:
             raise InvalidInput(f"a constant is for carry 'shift'; carry is '{carry}'")
         if isinstance(constant, (int, float)) and not (constant > 0 and math.isfinite(constant)):
             raise InvalidInput(f"the constant {constant} is not a positive number")
-        if self.align < 1:
+        if self.multiple < 1:
             raise InvalidInput(f"widths cannot be aligned to {self.align}; take 1 or more")
 
 
@@ -110,7 +115,7 @@ def compile_to_plain(
     activation: Activation = "relu",
     tail: Tail = "fold",
     input_range: Range | None = None,
-    align: int = 8,
+    align: int | None = None,
     image_skip: Literal["refuse", "outside"] = "refuse",
     max_weights: int = MAX_WEIGHTS,
     approximate: Sequence[Tensor] | None = None,
@@ -132,7 +137,7 @@ def compile_to_plain(
                   layers for each resolution, a pixel shuffle between
     input_range   the smallest and largest input value: (0, 1) or (0, 255), say; None: the teacher's own, (0, 1) of a
                   module
-    align         widths are padded to a multiple of it
+    align         widths are padded to a multiple of it; None: 8, or 4 for "prelu"
     image_skip    "outside": an image that is enlarged and added at the very end stays beside the plain network;
                   "refuse": one that is repeated pixel by pixel is carried inside, an interpolated one refused
     max_weights   bytes (float32); a plain form that would be larger is refused before it is built
@@ -236,7 +241,7 @@ def lower(
     bound: dict[str, dict[str, Any]] = {
         "skip-to-conv": {"carry": options.carrying},
         "insert-relu": {"carry": options.carrying, "constant": options.constant},
-        "align-channels": {"multiple": options.align},
+        "align-channels": {"multiple": options.multiple},
     }
     plain = [step.bind(**bound.get(step.name, {})) for step in passes.PLAIN]
     keep_prelu = options.activation == "prelu"
@@ -244,7 +249,7 @@ def lower(
 
 
 def _refuse_too_large(graph: ir.Graph, options: Options) -> None:
-    widths, kernels = predicted_widths(graph, options.carrying, options.align)
+    widths, kernels = predicted_widths(graph, options.carrying, options.multiple)
     size = 4 * sum(a * b * k * k for a, b, k in zip(widths, widths[1:], kernels, strict=False))
     if size > options.max_weights:
         raise UnsupportedModel(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, planned_widths
+from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, default_align, planned_widths
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying, Schedule
 from memsr_compiler.errors import MemsrError, UnsupportedModel
@@ -74,14 +74,14 @@ def inspect(
     model: TeacherLike,
     *,
     input_range: Range | None = None,
-    align: int = 8,
+    align: int | None = None,
     tail: Tail = "fold",
 ) -> Inspection:
     """Read a network and predict its plain form.  Never raises for a network that cannot be converted: it says so.
 
     model         what `read_teacher` gives, a module, or a file's path
     input_range   of its input values; None: the teacher's own
-    align         widths are padded to a multiple of it;   tail   "fold" or "keep"
+    align         widths are padded to a multiple of it; None: as `compile_to_plain` has it;   tail   "fold" or "keep"
 
     Raises InvalidInput for a file that cannot be read.
     """
@@ -102,7 +102,9 @@ def inspect(
         plans = {carry: [plan(stage, carry) for stage in forms[carry == "pass"]] for carry in CARRYING}
     except MemsrError as error:
         return replace(inspection, convertible=False, reason=str(error))
-    predictions = tuple(_predict(planned, carry, align) for carry, planned in plans.items())
+    predictions = tuple(
+        _predict(planned, carry, default_align(carry) if align is None else align) for carry, planned in plans.items()
+    )
     return replace(inspection, predictions=predictions, carries=_carries(plans["auto"]))
 
 
