@@ -295,7 +295,9 @@ def _check_layer(
         if lost.any():
             losses[m.tensor, m.part] = max(float(lost.max()), losses.get((m.tensor, m.part), 0.0))
         if below.known.reach is not None:
-            lost += rows.lost_digits() + _reach_of(below, m) * rows.lost_slopes()
+            lost += rows.lost_digits()
+            if (shares := rows.lost_slopes()).any():
+                lost += shares * _reach_of(below, m)
         if m.tensor and lost.any():
             count = below.teacher.type(tensor_of(m.tensor)).channels
             of_part = by_channel.setdefault((m.tensor, m.part), torch.zeros(count, dtype=torch.float64))
@@ -367,10 +369,9 @@ def _never_negative(known: Known, layer: Layer, meanings: Sequence[ir.Meaning]) 
     return signs
 
 
-def _reach_of(level: HeldLevel, m: ir.Meaning) -> Tensor | float:
-    """Magnitude (C,) of what goes into the activations of some channels; 0 for constants."""
-    if not m.tensor or level.known.reach is None:
-        return 0.0
+def _reach_of(level: HeldLevel, m: ir.Meaning) -> Tensor:
+    """Magnitude (C,) of what goes into the activations of some channels."""
+    assert level.known.reach is not None, "somebody measures"
     measured = level.known.reach()[tensor_of(m.tensor)]
     return measured[torch.tensor(m.channels) // (level.channels(m.tensor) // len(measured))]
 
