@@ -75,7 +75,7 @@ class Options:
 
     @property
     def carrying(self) -> Carrying:
-        """How values cross levels: in the PReLU form all pass as they are."""
+        """Way in which values cross levels: in the PReLU form all pass as they are."""
         return "pass" if self.activation == "prelu" else self.carry
 
     @property

@@ -39,7 +39,7 @@ class Layer:
 
     @property
     def slopes(self) -> Tensor:
-        """What each channel (C_out,) is multiplied by below zero, as stored: by 0 in a ReLU, by 1 where nothing is."""
+        """Slope of each channel (C_out,) below zero, as stored: 0 in a ReLU, 1 where there is no activation."""
         if self.slope is not None:
             return self.slope.flatten()
         return torch.full_like(self.bias, float(not self.relu))
@@ -77,7 +77,7 @@ class LayerScale:
 
 @dataclass(frozen=True)
 class Expected:
-    """What some rows must be.
+    """Rows as they must be.
 
     form    before the activation
     slopes  (C,) of the activation: 0 of a ReLU, 1 where a value passes as it is
@@ -195,7 +195,8 @@ class Rows:
         if self.below.one is not None:
             beside[self.below.one] = 1.0
             reach[:, self.below.one] = 0.0
-        held = torch.nn.functional.prelu((self.exact.bias + kernel @ beside)[None], self.slopes.double())[0].abs()
+        held = self.exact.bias + kernel @ beside
+        held = held.clamp_min(0) + self.slopes.double().abs() * (-held).clamp_min(0)
         image = self.below.teacher.input
         least = LARGE * torch.maximum(reach.sum(1), torch.tensor(max(abs(image.low), abs(image.high), 1.0)))
         return torch.where(held > least, held, 0.0)

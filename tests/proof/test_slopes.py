@@ -36,7 +36,15 @@ def residual() -> nn.Module:
     return EDSR(scale=2, blocks=2, channels=3, colours=1).eval()
 
 
-TEACHERS = {"its own slopes": mobile(), "carried values": residual()}
+def fine() -> nn.Module:
+    """A PReLU behind a pixel shuffle."""
+    torch.manual_seed(2)
+    bend = nn.PReLU(3)
+    bend.weight.data = torch.tensor([0.1, 0.2, -0.3])
+    return nn.Sequential(nn.Conv2d(1, 12, 3, padding=1), nn.PixelShuffle(2), bend, nn.Conv2d(3, 1, 3, padding=1)).eval()
+
+
+TEACHERS = {"its own slopes": mobile(), "carried values": residual(), "behind a pixel shuffle": fine()}
 
 
 def draft(teacher: nn.Module) -> Draft:
@@ -87,7 +95,7 @@ def test_no_other_slope_is_taken(name: str) -> None:
                 assert passes(teacher, d.net()) == harmless, f"layer {i}, channel {channel}: {was:g} became {other:g}"
                 tried += 1
             layer.slope[channel] = was
-    assert tried > 60 and passes(teacher, d.net())
+    assert tried > 30 and passes(teacher, d.net())
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -96,7 +104,7 @@ def test_without_its_slopes_a_layer_is_refused(name: str, relu: bool) -> None:
     d = draft(TEACHERS[name])
     for layer, slope in sloped(d):
         layer.slope, layer.relu = None, relu
-        with pytest.raises(CertificateError, match="slope of channel|goes through a ReLU as it is"):
+        with pytest.raises(CertificateError, match=r"slope of channel|goes through a ReLU as it is"):
             check_certificate(TEACHERS[name], d.net())
         layer.slope, layer.relu = slope, False
     check_certificate(TEACHERS[name], d.net())
@@ -110,7 +118,7 @@ def test_where_nothing_was_bent_nothing_is() -> None:
     with pytest.raises(CertificateError, match="goes through a ReLU as it is, though it may be negative"):
         check_certificate(residual(), d.net())
     d.layers[0].relu, d.layers[0].slope = False, torch.full((len(d.layers[0].bias), 1, 1), 0.5)
-    with pytest.raises(CertificateError, match="goes through a ReLU as it is|slope of channel"):
+    with pytest.raises(CertificateError, match=r"goes through a ReLU as it is|slope of channel"):
         check_certificate(residual(), d.net())
 
 
@@ -175,13 +183,13 @@ def test_by_hand() -> None:
     levels = [[whole("x")], [whole("p"), whole("a", first=2)], [whole("r"), whole("a", first=2)], [whole("y")]]
     check_levels(graph, layers, *levels)
     for lie in ("a", "r"):  # it is p that the first two channels hold
-        with pytest.raises(CertificateError, match="may be negative|slope of channel|does not hold"):
+        with pytest.raises(CertificateError, match=r"may be negative|slope of channel|does not hold"):
             check_levels(graph, layers, levels[0], [replace(whole(lie)), whole("a", first=2)], *levels[2:])
-    with pytest.raises(CertificateError, match="slope of channel 2 is 1, what it means asks for 0.25"):
+    with pytest.raises(CertificateError, match=r"slope of channel 2 is 1, what it means asks for 0\.25"):
         check_levels(graph, layers, levels[0], [whole("p"), whole("p", first=2)], *levels[2:])
     for kind in ("positive", "negative"):
-        with pytest.raises(CertificateError):
-            signs = replace(whole("a", first=2), kind=kind)  # type: ignore[arg-type]
+        signs = replace(whole("a", first=2), kind=kind)  # type: ignore[arg-type]
+        with pytest.raises(CertificateError, match="slope of channel 2 is 1, what it means asks for 0"):
             check_levels(graph, layers, levels[0], [whole("p"), signs], *levels[2:])
 
 
@@ -245,4 +253,4 @@ def test_digits_of_small_slopes_are_lost() -> None:
     reach = {"x": torch.ones(1).double(), "a": 5 * torch.ones(1).double(), "p": 5 * torch.ones(1).double()}
     checked = check(graph, layers, Certificate("", "", (0.0, 1.0), (stage,)), lambda: reach)
     off = abs(float(halves[2]) - 4e-8)
-    assert 5e-9 < off and checked.by_channel["p"].item() == pytest.approx(5 * off, rel=1e-2)
+    assert off > 5e-9 and checked.by_channel["p"].item() == pytest.approx(5 * off, rel=1e-2)
