@@ -188,7 +188,7 @@ def test_by_hand() -> None:
     with pytest.raises(CertificateError, match=r"slope of channel 2 is 1, what it means asks for 0\.25"):
         check_levels(graph, layers, levels[0], [whole("p"), whole("p", first=2)], *levels[2:])
     for kind in ("positive", "negative"):
-        signs = replace(whole("a", first=2), kind=kind)  # type: ignore[arg-type]
+        signs = replace(whole("a", first=2), kind=kind)
         with pytest.raises(CertificateError, match="slope of channel 2 is 1, what it means asks for 0"):
             check_levels(graph, layers, levels[0], [whole("p"), signs], *levels[2:])
 
