@@ -70,6 +70,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         net = compile_to_plain(
             teacher,
             carry=options.carry,
+            activation=options.activation,
             constant=constant,
             tail=options.tail,
             align=options.align,

@@ -16,7 +16,7 @@ from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.commands.options import QuantizeOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first, silence_others
 from memsr_compiler.commands.run_folder import hold_run, record_of, steps_taken
-from memsr_compiler.commands.student_common import read_source
+from memsr_compiler.commands.student_common import read_source, require_relus
 from memsr_compiler.commands.training_choices import Choices, choose, settle
 from memsr_compiler.commands.training_common import read_data, recipe, show_progress, tell
 from memsr_compiler.commands.training_options import DistillOptions
@@ -94,6 +94,7 @@ def _distill(
     talk: Talk,
 ) -> None:
     student = load_plain(options.student, require_certificate=False).float()
+    require_relus(student.info, options.student, "trained")
     student.certificate = None  # it speaks of these weights, and others will come
     if options.centred:
         student = balance_channels(student)

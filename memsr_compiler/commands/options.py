@@ -69,9 +69,9 @@ Tail = Annotated[
     option("Layers above the input's resolution: fold them down, or keep them as stages", panel=CONVERSION),
 ]
 Align = Annotated[
-    int,
+    int | None,
     option(
-        "Round widths up to a multiple of this; engines run multiples of 8 at full speed",
+        "Round widths up to a multiple of this; default: 8, which engines run at full speed, or 4 with PReLUs",
         panel=CONVERSION,
         metavar="N",
         min=1,
@@ -246,6 +246,14 @@ class ConvertOptions:
     overwrite: Overwrite = False
     report: Report = None
     dtype: Annotated[Literal["float32", "float16"], option("Precision of the ONNX file", panel=OUTPUT)] = "float32"
+    activation: Annotated[
+        Literal["relu", "prelu"],
+        option(
+            "What follows a convolution: relu, or prelu, with a slope of 0, 1 or the teacher's own in each channel, "
+            "which carries every value in one",
+            panel=CONVERSION,
+        ),
+    ] = "relu"
     carry: Annotated[
         Literal["auto", "shift", "split"],
         option("How values pass ReLUs: auto (free, else split), split, or shift (x + C)", panel=CONVERSION),
@@ -287,7 +295,7 @@ class ConvertOptions:
         ),
     ] = 3.0
     tail: Tail = "fold"
-    align: Align = 8
+    align: Align = None
     image_skip: Annotated[
         Literal["refuse", "outside"],
         option(
@@ -313,7 +321,7 @@ class InspectOptions:
     """Options of `inspect`: the plain form that it predicts."""
 
     tail: Tail = "fold"
-    align: Align = 8
+    align: Align = None
     size: CostSize = SMALL
 
 

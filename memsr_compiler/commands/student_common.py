@@ -19,7 +19,7 @@ from memsr_compiler.commands.teachers import describe, read
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.freezing import freeze_teacher
 from memsr_compiler.lowering.inspection import inspect
-from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.info import PlainInfo, Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
@@ -99,6 +99,18 @@ def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
     words = f"a plain network of {len(net.layers)} layers, made by {net.info.tool}"
     takes = Takes(net.info.scale, net.info.channels, net.info.input_range)
     return Source(net, takes, words, cost, cost, net.info.assumed)
+
+
+def require_relus(info: PlainInfo, path: Path, what: str) -> None:
+    """Raise InvalidInput for a network in the PReLU form, which is run and shrunk, and nothing else.
+
+    what   is not done with it
+    """
+    if info.carry == "pass":
+        raise InvalidInput(
+            f"{path}: is in the PReLU form, which is not {what}; give a student that memsrc shrink derives of it, or "
+            "convert the teacher with --activation relu"
+        )
 
 
 def derive(

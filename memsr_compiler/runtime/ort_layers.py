@@ -26,12 +26,16 @@ BLOCK = 16  # channels that ONNX Runtime's fast convolutions work on together; 8
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer: weight (C_out, C_in, k, k), bias (C_out,), ReLU or not, the factor of the pixel shuffle after it."""
+    """A layer: weight (C_out, C_in, k, k), bias (C_out,), ReLU or not, the factor of the pixel shuffle after it.
+
+    slope  (C_out, 1, 1) of a PReLU; None: there is none
+    """
 
     weight: NDArray[Any]
     bias: NDArray[Any]
     relu: bool
     shuffle: int
+    slope: NDArray[Any] | None = None
 
     @property
     def kernel_size(self) -> int:
@@ -44,7 +48,8 @@ class Layer:
 
     def astype(self, number: DTypeLike) -> Layer:
         """A copy in that dtype."""
-        return Layer(self.weight.astype(number), self.bias.astype(number), self.relu, self.shuffle)
+        slope = None if self.slope is None else self.slope.astype(number)
+        return Layer(self.weight.astype(number), self.bias.astype(number), self.relu, self.shuffle, slope)
 
     def to_float32(self) -> Layer:
         """A copy in float32."""
@@ -52,11 +57,11 @@ class Layer:
 
     def transpose(self) -> Layer:
         """The layer for images whose height and width are exchanged."""
-        weight, bias, s = self.weight.swapaxes(2, 3), self.bias, self.shuffle
+        weight, bias, slope, s = self.weight.swapaxes(2, 3), self.bias, self.slope, self.shuffle
         if s > 1:  # the shuffle's channels are (c, row, column)
             order = np.arange(len(bias)).reshape(-1, s, s).swapaxes(1, 2).flatten()
-            weight, bias = weight[order], bias[order]
-        return Layer(np.ascontiguousarray(weight), bias, self.relu, s)
+            weight, bias, slope = weight[order], bias[order], None if slope is None else slope[order]
+        return Layer(np.ascontiguousarray(weight), bias, self.relu, s, slope)
 
 
 class OrtLayers:
@@ -105,11 +110,11 @@ def count_inside(layer: Layer, read: int, made: int) -> int:
     """The most numbers that the engine holds within a layer, `read` and `made` being pixels per channel.
 
     What is read and what is made are copied, with channels in whole blocks; before a pixel shuffle there is one copy
-    more.
+    more, and before a PReLU another.
     """
     c_out, c_in = layer.weight.shape[:2]
     blocks = _whole_blocks(c_in) * read + _whole_blocks(c_out) * made
-    return int(blocks + c_out * made * (layer.shuffle > 1))
+    return int(blocks + c_out * made * ((layer.shuffle > 1) + (layer.slope is not None)))
 
 
 def _whole_blocks(channels: int) -> int:
@@ -163,12 +168,16 @@ def _model(layer: Layer) -> bytes:
     ]
     if layer.relu:
         nodes.append(helper.make_node("Relu", [nodes[-1].output[0]], ["relu"]))
+    if layer.slope is not None:
+        nodes.append(helper.make_node("PRelu", [nodes[-1].output[0], "slope"], ["prelu"]))
     if s > 1:
         nodes.append(helper.make_node("DepthToSpace", [nodes[-1].output[0]], ["wide"], blocksize=s, mode="CRD"))
     nodes[-1].output[0] = "made"
     read = helper.make_tensor_value_info("read", TensorProto.FLOAT, [1, c_in, "rows", "columns"])
     made = helper.make_tensor_value_info("made", TensorProto.FLOAT, [1, c_out // s**2, "rows made", "columns made"])
     weights = [numpy_helper.from_array(layer.weight, "weight"), numpy_helper.from_array(layer.bias, "bias")]
+    if layer.slope is not None:
+        weights.append(numpy_helper.from_array(layer.slope, "slope"))
     return _serialise(nodes, read, made, weights)
 
 

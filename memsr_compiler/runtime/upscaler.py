@@ -304,7 +304,10 @@ def _as_array(image: object, channels: int) -> Pixels:
 
 def layers_of(net: PlainNet) -> tuple[Layer, ...]:
     """The layers of a network, in its dtype."""
-    return tuple(Layer(x.weight.numpy(), x.bias.numpy(), x.relu, x.shuffle) for x in net.checkable())
+    return tuple(
+        Layer(x.weight.numpy(), x.bias.numpy(), x.relu, x.shuffle, None if x.slope is None else x.slope.numpy())
+        for x in net.checkable()
+    )
 
 
 def _take_shuffle(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...], int]:
@@ -316,7 +319,13 @@ def _take_shuffle(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...], int]:
 def _layers_in(file: PlainFile) -> tuple[Layer, ...]:
     numbers = file.tensors
     return tuple(
-        Layer(numbers[f"layers.{i}.weight"], numbers[f"layers.{i}.bias"], layer.relu, layer.shuffle)
+        Layer(
+            numbers[f"layers.{i}.weight"],
+            numbers[f"layers.{i}.bias"],
+            layer.relu,
+            layer.shuffle,
+            numbers.get(f"layers.{i}.slope"),
+        )
         for i, layer in enumerate(file.manifest.layers)
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from helpers.plain_nets import draw_slopes
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -23,7 +24,9 @@ def network(seed: int, kernels: list[int], shuffles: list[int]) -> PlainNet:
         made = 3 if last else int(torch.randint(1, 5, (), generator=generator))
         weight = torch.randn(made * shuffle**2, channels, kernel, kernel, generator=generator, dtype=torch.float64)
         bias = torch.randn(made * shuffle**2, generator=generator, dtype=torch.float64)
-        layers.append(PlainLayer(weight / kernel, bias, relu=not last, shuffle=shuffle))
+        bend = "none" if last else ("relu", "prelu", "none")[(seed + i) % 3]
+        slope = draw_slopes(len(bias), seed + i).double() if bend == "prelu" else None
+        layers.append(PlainLayer(weight / kernel, bias, relu=bend == "relu", shuffle=shuffle, slope=slope))
         channels, scale = made, scale * shuffle
     return PlainNet(layers, PlainInfo(**{**INFO.__dict__, "scale": scale}))
 

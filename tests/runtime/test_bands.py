@@ -47,6 +47,8 @@ class InFloat64:
         layer = self.layers[number]
         weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
         y = F.conv2d(torch.from_numpy(read)[None], weight, bias, padding=(0, layer.kernel_size // 2))
+        if layer.slope is not None:
+            y = F.prelu(y, torch.from_numpy(layer.slope).flatten())
         made[:] = F.pixel_shuffle(y.relu() if layer.relu else y, layer.shuffle)[0].numpy()
 
     def reserve(self, numbers: int) -> None:
@@ -119,13 +121,20 @@ print(status("VmHWM") - before, upscale.needed(min(height, width), 32))
         ([24, 40, 72, 104, 72, 64, 256], 400, 500, 60 << 20),  # the arena has to serve all sizes
     ],
 )
+@pytest.mark.parametrize("slope", [None, 0.25])
 def test_the_process_takes_no_more_than_was_said(
-    widths: list[int], height: int, width: int, limit: int, tmp_path: Path
+    widths: list[int], height: int, width: int, limit: int, slope: float | None, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     shapes = [*zip(widths, [3, *widths], strict=False), (12, widths[-1])]
     layers = [
-        PlainLayer(torch.randn(o, i, 3, 3) / i, torch.zeros(o), relu=o > 12, shuffle=1 if o > 12 else 2)
+        PlainLayer(
+            torch.randn(o, i, 3, 3) / i,
+            torch.zeros(o),
+            relu=o > 12 and slope is None,
+            shuffle=1 if o > 12 else 2,
+            slope=None if slope is None or o == 12 else torch.full((o, 1, 1), slope),
+        )
         for o, i in shapes
     ]
     save_plain(PlainNet(layers, PlainInfo(**{**INFO.__dict__, "scale": 2})), tmp_path / "net.safetensors")
