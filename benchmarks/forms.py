@@ -56,11 +56,18 @@ def write_teacher(teacher: Teacher, path: Path) -> None:
     """The teacher as ONNX, by torch's own exporter."""
     module = teacher.module.eval()
     image = torch.rand(1, trace(module).graph.input.channels, 16, 16)
-    names = {"input_names": ["image"], "output_names": ["upscaled"]}
     free = {"image": {2: "height", 3: "width"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, which is to be replaced by one that needs another package
-        torch.onnx.export(module, (image,), str(path), dynamic_axes=free, dynamo=False, **names)
+        torch.onnx.export(
+            module,
+            (image,),
+            str(path),
+            input_names=["image"],
+            output_names=["upscaled"],
+            dynamic_axes=free,
+            dynamo=False,
+        )
 
 
 def open_all(teacher: Teacher, folder: Path, forms: dict[str, dict[str, str]]) -> dict[tuple[str, str], Runner]:

@@ -89,7 +89,7 @@ def device_bytes(layers: Sequence[Layer], width: int, rows: int, *, image_skip: 
     """Bytes that a band of so many rows of `width` pixels takes on the device, at most, weights and workspace aside.
 
     What layers keep, of this band and of the last one; in the largest layer its rows with those kept above, its result,
-    and that with pixels shuffled; image and output.
+    that after a PReLU and that with pixels shuffled; image and output.
     """
     size = layers[0].weight.dtype.itemsize
     kept, within, high = 0, 0, rows
@@ -98,7 +98,8 @@ def device_bytes(layers: Sequence[Layer], width: int, rows: int, *, image_skip: 
         across, above = width * scale, layer.kernel_size - 1
         kept += 2 * c_in * above * across
         high = rows * scale + above
-        within = max(within, (2 * c_in * (high + above) + c_out * high * (1 + (layer.shuffle > 1))) * across)
+        results = 1 + (layer.shuffle > 1) + (layer.slope is not None)
+        within = max(within, (2 * c_in * (high + above) + c_out * high * results) * across)
     colours, scale = layers[0].weight.shape[1], scales_of(layers)[-1]
     ends = colours * width * (rows + rows * scale**2) * (2 if image_skip else 1)
     waiting = 2 * colours * width * (reach(layers) + rows) if image_skip else 0
@@ -149,6 +150,7 @@ def build_part(layers: Sequence[Layer], part: Part, *, image_skip: bool = False)
         weights = [graph.constant(layer.weight), graph.constant(layer.bias)]
         x = graph.add("Conv", x, *weights, kernel_shape=[k, k], pads=pads)
         x = graph.add("Relu", x) if layer.relu else x
+        x = x if layer.slope is None else graph.add("PRelu", x, graph.constant(layer.slope))
         x = graph.add("DepthToSpace", x, blocksize=layer.shuffle, mode="CRD") if layer.shuffle > 1 else x
     if image_skip:
         colours, scale, late = layers[0].weight.shape[1], scales_of(layers)[-1], reach(layers)
