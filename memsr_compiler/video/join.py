@@ -107,7 +107,7 @@ def join(
                 open_container(film.path) as source,
                 av.open(file, "w", format=WRITTEN[target.suffix.lower()]) as result,
             ):
-                with av.open(folder / parts[0].name) as first:
+                with open_container(folder / parts[0].name) as first:
                     part = first.streams.video[0]
                     pictures, copied = _lay_out(film, source, result, part, copies.streams, scene)
                 others = _keep_order(_read_source(source, copied, film, scene), notes)
@@ -221,7 +221,7 @@ def _read_parts(
     decoded = iter(choose_decode_times(times, order, film.step))
     numbers = iter(order)
     for part in parts:
-        with av.open(folder / part.name) as container:
+        with open_container(folder / part.name) as container:
             for packet in container.demux(container.streams.video[0]):
                 if packet.size == 0:
                     continue

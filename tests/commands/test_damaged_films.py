@@ -142,6 +142,18 @@ def test_a_size_that_changes_on_the_way(run: Run, model: Path, tmp_path: Path) -
     assert [picture.shape for picture in read_pictures(tmp_path / "out.mkv", "rgb24")] == [(64, 96, 3)] * 8
 
 
+def test_frames_that_are_interlaced_on_the_way(run: Run, model: Path, tmp_path: Path) -> None:
+    """Half a film is better than none, and a person is told."""
+    one = write_film(tmp_path / "one.ts", sound=None, frames=8)
+    lines = {"flags": "+ildct+ilme", "x264-params": "tff=1"}
+    other = write_film(tmp_path / "other.ts", sound=None, times=range(8, 14), frames=6, options=lines)
+    film = tmp_path / "film.ts"
+    film.write_bytes(one.read_bytes() + other.read_bytes())
+    status, _, err = run("upscale", film, tmp_path / "out.mkv", "--model", model)
+    assert status == 3 and "interlaced frames, enlarged as if they were not: 6, the first: frame 8" in err
+    assert len(read_pictures(tmp_path / "out.mkv")) == 14
+
+
 def test_times_that_do_not_rise(run: Run, model: Path, tmp_path: Path) -> None:
     """Two films, one behind the other, each from zero."""
     one = write_film(tmp_path / "one.ts", sound=None, frames=8)

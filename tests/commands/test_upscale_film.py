@@ -29,7 +29,9 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
 from memsr_compiler.video import run as video_run
-from memsr_compiler.video.frames import Scene
+from memsr_compiler.video.codecs import choose_encoding
+from memsr_compiler.video.film import Film
+from memsr_compiler.video.frames import Frame, Scene
 from memsr_compiler.video.names import READ, WRITTEN, is_film_name
 
 
@@ -120,6 +122,14 @@ def test_codecs(run: Run, model: Path, tmp_path: Path, codec: str, short_parts: 
     errors = [[float(np.abs(a.astype(int) - b).mean()) for b in other] for a in one]
     assert [row.index(min(row)) for row in errors] == list(range(12))
     assert max(errors[i][i] for i in range(12)) < 4
+
+
+def test_webm(run: Run, model: Path, tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.webm", codec="libvpx-vp9", sound="libopus", frames=6)
+    status, out, err = run("upscale", film, tmp_path / "out.webm", "--model", model)
+    assert status == 0 and "libvpx-vp9, quality 18, yuv420p" in out, err
+    assert read_packets(film, "audio") == read_packets(tmp_path / "out.webm", "audio")
+    assert len(read_pictures(tmp_path / "out.webm")) == 6
 
 
 # -- everything else
@@ -229,6 +239,26 @@ def test_a_scene_behind_the_end(run: Run, model: Path, tmp_path: Path) -> None:
     film = write_film(tmp_path / "film.mp4")
     command = ("upscale", film, tmp_path / "out.mp4", "--model", model, "--frames", "100:")
     must_refuse(run, tmp_path, command, "there are no frames from 100 to the end")
+
+
+# -- progress
+
+
+def test_progress_says_how_long_it_will_take(tmp_path: Path) -> None:
+    film = Film.open(write_film(tmp_path / "film.mp4", frames=25), most_pixels=1 << 20)
+    encoding = choose_encoding(film, 2, ".mp4", None, None)
+    plan = video_run.make_plan(film, Scene(5, 20), 2, tmp_path / "out.mp4", encoding)
+    said: list[tuple[float, str]] = []
+    clock = iter((0.0, 2.0, 4.0))
+    on_frame = upscale_film._report(plan, 6, lambda amount, words: said.append((amount, words)), lambda: next(clock))
+    for number in (11, 12):
+        on_frame(Frame(number, 0, 0, np.empty(0)))
+    assert said == [
+        (6, ""),
+        (1, "frame 7 of 15, 0.5 a second, 0:16 left"),
+        (1, "frame 8 of 15, 0.5 a second, 0:14 left"),
+    ]
+    assert upscale_film.say_time(3725) == "1:02:05"
 
 
 # -- what is refused before the work
@@ -391,6 +421,17 @@ def test_a_folder_passes_films_over_and_names_them(run: Run, model: Path, tmp_pa
 def test_names_of_films() -> None:
     assert all(is_film_name(f"a{suffix.upper()}") for suffix in (*READ, *WRITTEN)) and not is_film_name("a.png")
     assert {"codec", "quality", "frames"} <= set(UpscaleOptions.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.mp4", "写真 %03d.mp4", "http:x.mp4", "concat:a|b.mp4", "a\nb.mp4"])
+def test_whatever_a_name_is_made_of(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """In the current folder, where a protocol would stand in front of it."""
+    os.replace(write_film(tmp_path / "film.mp4", frames=2), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run("upscale", name, f"{name}.mkv", "--model", model)
+    assert status == 0 and err == "" and sorted(os.listdir()) == sorted((name, f"{name}.mkv")), err
 
 
 def test_a_result_that_is_there(run: Run, model: Path, tmp_path: Path) -> None:
