@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import FileIO
@@ -32,13 +32,15 @@ _NOTES = "notes"  # what is claimed to read and write them; pieces are called by
 class Launch:
     """The processes that were started together, by torchrun or accelerate: which of them this one is.
 
-    run    a name that they have in common;   rank  from 0;   size  all of them;   beside  those on this machine
+    run    a name that they have in common;   rank  from 0;   size  all of them
+    beside   those on this machine;   place   this one's among them, from 0
     """
 
     run: str
     rank: int
     size: int
     beside: int
+    place: int
 
     @staticmethod
     def find(environment: Mapping[str, str] = os.environ) -> Launch | None:
@@ -52,7 +54,12 @@ class Launch:
         beside = _number(environment, "LOCAL_WORLD_SIZE", 1)
         run = f"{environment.get('TORCHELASTIC_RUN_ID', '')} {place}"
         name = hashlib.sha256(run.encode(errors="surrogateescape")).hexdigest()[:16]
-        return Launch(name, _number(environment, "RANK", 0), size, beside)
+        return Launch(name, _number(environment, "RANK", 0), size, beside, _number(environment, "LOCAL_RANK", 0))
+
+    def take_gpu(self, environment: MutableMapping[str, str] = os.environ) -> None:
+        """Let this process see one of the machine's GPUs alone, each its own; before anything looks for them."""
+        visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        environment["CUDA_VISIBLE_DEVICES"] = visible[self.place % len(visible)] if visible else str(self.place)
 
 
 def _number(environment: Mapping[str, str], name: str, least: int) -> int:

@@ -242,7 +242,9 @@ def _share_folder(
 
 
 def _share_machine(options: UpscaleOptions, launch: Launch) -> UpscaleOptions:
-    """The options of one of several processes: it has its share of the machine's cores, unless told how many."""
+    """The options of one of several processes: its share of the machine's cores, unless told how many; its GPU."""
+    if options.provider != "cpu":
+        launch.take_gpu()
     cores = max((os.cpu_count() or 1) // launch.beside, 1)
     return replace(options, threads=options.threads or min(cores, THREADS))
 

@@ -86,7 +86,9 @@ class PngPieces:
     def rows(self, band: NDArray[Any]) -> bytes:
         """Encode a band (h, width, channels), each row behind the number of its filter, 0: none."""
         raw = np.ascontiguousarray(band.reshape(len(band), -1), dtype=f">u{self._bits // 8}").view(np.uint8)
-        return pack_chunk(b"IDAT", self._deflate.compress(np.pad(raw, ((0, 0), (1, 0))).tobytes()))
+        rows = np.empty((len(raw), 1 + raw.shape[1]), np.uint8)
+        rows[:, 0], rows[:, 1:] = 0, raw
+        return pack_chunk(b"IDAT", self._deflate.compress(rows.data))
 
     def end(self) -> bytes:
         return pack_chunk(b"IDAT", self._deflate.flush()) + pack_chunk(b"IEND", b"")

@@ -162,6 +162,15 @@ def test_a_place_without_locks_is_told(
     assert status == 2 and "cannot share out work there, as it has no locks" in err and len(err.splitlines()) == 1
 
 
+def test_each_process_has_a_gpu_of_its_own() -> None:
+    for visible, place, seen in ((None, 1, "1"), ("4,6", 1, "6"), ("4,6", 2, "4"), ("", 0, "0")):
+        environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+        launch = Launch.find({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": str(place)})
+        assert launch is not None
+        launch.take_gpu(environment)
+        assert environment["CUDA_VISIBLE_DEVICES"] == seen
+
+
 def test_an_environment_that_is_no_launch_is_told(
     run: Run, model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
