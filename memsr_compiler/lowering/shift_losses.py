@@ -6,7 +6,7 @@ judged here: by tensor, by channel, and by running the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -61,10 +61,9 @@ class Probed:
                 reach[op.name] = torch.stack([reach[name] for name in (op.name, *op.inputs)]).amax(0)
         return reach
 
-    @cached_property
-    def searched(self) -> list[Tensor]:
-        """Images (1, C, H, W) that show what the probe images do not, as far as they were found."""
-        return [x[None] for x in find_images(self.teacher, list_unseen(self.teacher, self.images.values()))]
+    def search(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Images (1, C, H, W) that show what these do not, as far as they were found."""
+        return [x[None] for x in find_images(self.teacher, list_unseen(self.teacher, images))]
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def measure_stored(probed: Probed, net: PlainNet) -> list[tuple[float, float]]:
     if sum(p.numel() for p in net.parameters()) > MANY:
         batches = [x if max(x.shape[2:]) <= CORNER else x[:1, :, :CORNER, :CORNER] for x in batches]
     found = []
-    for x in [*batches, *(x for x in probed.searched if not find_broken_shift(x, net))]:
+    for x in [*batches, *(x for x in probed.search(batches) if not find_broken_shift(x, net))]:
         with torch.no_grad():
             y, exact = x, run(probed.teacher, x)
             for layer in net.checkable():

@@ -10,8 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import isfinite
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler import ir
@@ -21,14 +23,20 @@ SIDE = 13  # pixels of an image
 PLACES = tuple(product((6, 2, 10), (6, 2, 10)))  # of the units in it, the middle first
 STEPS = tuple(0.6 * 0.75**i for i in range(10))  # of the range, by which every pixel is moved
 LEAK = 0.2  # of the gradient passes a closed unit, or what lies behind it would never be found
+HAIR = 2.0**-6  # of a channel's largest magnitude; one that is no further beyond its bend shows nothing of its losses
 
-FEW, MANY = 4, 96  # images, of large and of small networks
-SMALL = 1 << 18  # numbers of a network of which there are many
+FEW, MOST = 2, 128  # images that are drawn, of large and of small networks
+WORK = 1 << 23  # terms for a pixel of all images together
+LEAST_TERMS = 32  # of a number, whose memory counts too
+PARTS = 8  # of an image's contrast that are tried, and parts of these, where its first side begins to be seen
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """A side of an activation's bend on which a channel never is: where `_sides` would have to be positive."""
+    """A side of an activation's bend on which a channel never is: where `_sides` would have to be positive.
+
+    channel   counts pixels folded into channels, each of which is a unit of its own
+    """
 
     op: str
     side: int
@@ -36,79 +44,136 @@ class Unseen:
 
 
 def list_unseen(graph: ir.Graph, images: Iterable[Tensor]) -> list[Unseen]:
-    """All sides of bends, in the graph's order, that none of these images, each (N, C, H, W), shows.
-
-    What a clamp does beyond its bounds is not looked for: that is a constant, behind which nothing is lost.
-    """
-    seen: dict[tuple[str, int], Tensor] = {}
+    """All sides of bends, in the graph's order, that none of these images, each (N, C, H, W), shows."""
+    most: dict[tuple[str, int], Tensor] = {}
+    magnitude: dict[tuple[str, int], Tensor] = {}
     with torch.no_grad():
         for x in images:
-            for (name, side), value in _run_sides(graph, x):
-                here = (value > 0).amax((0, 2, 3))
-                seen[name, side] = here | seen.get((name, side), here)
-    return [Unseen(*of, int(channel)) for of, shown in seen.items() for channel in (~shown).nonzero()]
+            for of, value in _run_sides(graph, x):
+                low, high = value.amin((0, 2, 3)), value.amax((0, 2, 3))
+                most[of] = torch.maximum(high, most.get(of, high))
+                magnitude[of] = torch.stack([high, -low, magnitude.get(of, high)]).amax(0)
+    return [
+        Unseen(*of, channel)
+        for of, reached in most.items()
+        for channel in (~(reached > HAIR * magnitude[of])).nonzero()[:, 0].tolist()
+    ]
 
 
 def find_images(graph: ir.Graph, unseen: Sequence[Unseen]) -> Tensor:
     """Images (N, C, 13, 13) in the input's range, float64, on which these sides are seen, as far as they were found.
 
-    Ascent by the signs of gradients, each side at a pixel of its own while there are few; then the same less and less
-    far from grey, down to halfway: just beyond a bend the output is small, and what it loses may not be.  N is 0 where
-    nothing is unseen.
+    Ascent by the signs of gradients; each side has an image of its own while there are few, and then a pixel.  Every
+    image is there as it is, and with as little contrast as shows what it was made for: just beyond a bend the output is
+    small, and what it loses may not be.  N is 0 where nothing is unseen.
     """
     low, high = graph.input.low, graph.input.high
-    small = sum(op.weight.numel() for op in graph if isinstance(op, ir.Conv2d)) < SMALL
-    most = MANY if small else FEW
-    count = min(most // 2, len(unseen))
+    count = min(max(FEW, min(MOST, WORK // _count_terms(graph))), len(unseen))
     generator = torch.Generator().manual_seed(0)
     grey = torch.rand(count, graph.input.channels, SIDE, SIDE, generator=generator, dtype=torch.float64) * 0.2 + 0.4
     grey = grey * (high - low) + low
     if not count:
         return grey
-    x = grey.float()
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
+        single = graph.like(torch.empty(0))
+        x = _climb(single, grey.float(), unseen)
+    shares = _list_shares(single, grey.float(), x, unseen)
+    return torch.stack([grey[i] + share * (x[i].double() - grey[i]) for i, share in shares])
+
+
+def _count_terms(graph: ir.Graph) -> int:
+    """Products and numbers that a pixel of the input costs."""
+    terms = 1
+    for op in graph:
+        t = graph.type(op.name)
+        each = op.weight[0].numel() if isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)) else 0
+        terms += t.channels * t.scale**2 * max(each, LEAST_TERMS)
+    return terms
+
+
+def _climb(graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen]) -> Tensor:
+    """The images, changed so that what is unseen becomes positive."""
+    low, high = graph.input.low, graph.input.high
     for step in STEPS:
         x.requires_grad_()
         (slope,) = torch.autograd.grad(_sum_wanted(graph, x, unseen), x)
         x = (x.detach() + step * (high - low) * slope.nan_to_num().sign()).clamp(low, high)
-    shares = torch.linspace(1.0, 0.5, min(most // count, 16), dtype=torch.float64)
-    return torch.cat([grey + share * (x - grey) for share in shares])
+    return x
+
+
+def _list_shares(graph: ir.Graph, grey: Tensor, x: Tensor, unseen: Sequence[Unseen]) -> list[tuple[int, float]]:
+    """(i, share): image i with that much of its contrast, where the first of its sides is seen, the last, and all."""
+    first, last = _find_first(graph, grey, x, unseen, torch.zeros(len(x)), 1 / PARTS)
+    near, _ = _find_first(graph, grey, x, unseen, first - 1 / PARTS, PARTS**-2)
+    nearest, _ = _find_first(graph, grey, x, unseen, near - PARTS**-2, PARTS**-3)
+    shares = torch.stack([nearest, near, torch.maximum(last, (1 + first) / 2), torch.ones(len(x))], dim=1)
+    return [(i, share) for i, each in enumerate(shares.tolist()) for share in sorted(set(each))]
+
+
+def _find_first(
+    graph: ir.Graph, grey: Tensor, x: Tensor, unseen: Sequence[Unseen], start: Tensor, step: float
+) -> tuple[Tensor, Tensor]:
+    """The shares (N,) of each image's contrast, in steps from a start, at which the first and the last of its sides
+    begin to be seen; of those that are not, the end."""
+    first, last = start + PARTS * step, start.clone()
+    left = set(range(len(unseen)))
+    for n in range(1, PARTS + 1):
+        share = start + n * step
+        with torch.no_grad():
+            values, _ = _look_at(graph, grey + share[:, None, None, None] * (x - grey), unseen)
+        shown = {i for i in left if values[i] > 0}
+        images = list({i % len(x) for i in shown})
+        first[images], last[images] = torch.minimum(first, share)[images], share[images]
+        left -= shown
+    return first, last
 
 
 def _sum_wanted(graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen]) -> Tensor:
-    """The sum of all that is wanted to be positive, each at its pixel and in parts of its channel's magnitude."""
+    """The sum of all that is wanted to be positive, in parts of its channel's magnitude."""
+    values, usual = _look_at(graph, x, unseen, _evaluate_leaking)
+    return (values / usual).sum()
+
+
+def _look_at(
+    graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen], evaluate: Callable[..., Tensor] = evaluate
+) -> tuple[Tensor, Tensor]:
+    """How far each side is seen at the pixel that is its own, and the usual magnitude of its channel."""
     wanted = defaultdict(list)
     for i, side in enumerate(unseen):
-        wanted[side.op, side.side].append((i % len(x), side.channel, *PLACES[i // len(x) % len(PLACES)]))
-    total = x.new_zeros(())
-    for of, value in _run_sides(graph, x, _evaluate_leaking):
+        wanted[side.op, side.side].append((i, i % len(x), side.channel, *PLACES[i // len(x) % len(PLACES)]))
+    order, values, usual = list[int](), list[Tensor](), list[Tensor]()
+    for of, value in _run_sides(graph, x, evaluate):
         if of in wanted:
-            image, channel, row, column = torch.tensor(wanted[of]).T
-            scale = value.shape[-1] // SIDE
-            usual = value.detach().abs().mean((0, 2, 3)).clamp_min(torch.finfo(value.dtype).tiny)
-            total = total + (value[image, channel, row * scale, column * scale] / usual[channel]).sum()
-    return total
+            which, image, channel, row, column = torch.tensor(wanted[of]).T
+            order += which.tolist()
+            values.append(value[image, channel, row, column])
+            each = value.detach().abs().mean((0, 2, 3)).clamp_min(torch.finfo(value.dtype).tiny)
+            usual.append(each[channel])
+    back = torch.tensor(order).argsort()
+    return torch.cat(values)[back], torch.cat(usual)[back]
 
 
 def _run_sides(
     graph: ir.Graph, x: Tensor, evaluate: Callable[..., Tensor] = evaluate
 ) -> Iterator[tuple[tuple[str, int], Tensor]]:
-    """For every activation and either side of its bend how far on that side its operand is (N, C, H, W)."""
+    """For every activation and side of a bend how far on that side its operand is (N, C, H, W), pixels folded."""
     values: dict[str, Tensor] = {}
     for op in graph:
         operands = [values[name] for name in op.inputs]
         values[op.name] = x if isinstance(op, ir.Input) else evaluate(op, *operands)
         for side, value in _sides(op, *operands).items():
-            yield (op.name, side), value
+            scale = graph.type(op.name).scale
+            yield (op.name, side), F.pixel_unshuffle(value, scale) if scale > 1 else value
 
 
 def _sides(op: ir.Op, *operands: Tensor) -> dict[int, Tensor]:
+    """Both sides of each bend: beyond one nothing may be lost, and what is subtracted from it may lose."""
     match op:
-        case ir.Relu():
-            return {1: operands[0]}
-        case ir.PRelu():
+        case ir.Relu() | ir.PRelu():
             return {1: operands[0], -1: -operands[0]}
         case ir.Clamp():
-            return {1: operands[0] - op.low, -1: op.high - operands[0]}
+            bounds = [bound for bound in (op.low, op.high) if isfinite(bound)]
+            return {sign * n: sign * (operands[0] - bound) for n, bound in enumerate(bounds, 1) for sign in (1, -1)}
         case ir.Maximum():
             return {1: operands[0] - operands[1], -1: operands[1] - operands[0]}
     return {}

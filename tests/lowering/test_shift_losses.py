@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from memsr_compiler import check_certificate, compile_to_plain, ir
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.lowering import shift_losses
 from memsr_compiler.lowering.shift_losses import Probed, ShiftLoss, measure_losses, measure_stored, worst_shift_loss
+from memsr_compiler.lowering.unseen import Unseen, list_unseen
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.trace import trace
@@ -99,9 +101,23 @@ def test_stored_numbers_are_as_far_off_as_they_are(
     probed, net = Probed(trace(network).graph), compile_to_plain(network)
     exact = measure_stored(probed, copy_module(net, torch.float64))  # type: ignore[arg-type]
     halves = measure_stored(probed, net.half())
-    assert len(exact) == len(probed.searched) + (17 if many == 1 else 20)
+    assert len(exact) == len(probed.search(list(probed.images.values()))) + (17 if many == 1 else 20)
     assert all(off < 1e-12 < 0.01 < peak for off, peak in exact)
     assert all(1e-6 < off < 1e-2 for off, _ in halves)
     with torch.no_grad():
         net[0].weight.zero_()
     assert median(off for off, _ in measure_stored(probed, net)) > 0.01
+
+
+def test_images_are_looked_for_beside_those_that_are_run(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only the rest of a probe image shows, a larger network does not show where a corner of it is run."""
+    sizes: list[int] = []
+
+    def note(graph: ir.Graph, images: Sequence[Tensor]) -> list[Unseen]:
+        sizes.extend(max(x.shape[2:]) for x in images)
+        return list_unseen(graph, images)
+
+    monkeypatch.setattr(shift_losses, "list_unseen", note)
+    monkeypatch.setattr(shift_losses, "MANY", 1)
+    measure_stored(Probed(trace(network).graph), compile_to_plain(network))
+    assert len(sizes) == 5 and max(sizes) == shift_losses.CORNER
