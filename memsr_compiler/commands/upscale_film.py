@@ -11,7 +11,7 @@ from pathlib import Path
 from memsr_compiler.commands.command import SomeNotDone
 from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
 from memsr_compiler.commands.output import Done, Talk
-from memsr_compiler.errors import ExportError, InvalidInput, escape_controls
+from memsr_compiler.errors import InvalidInput, escape_controls
 from memsr_compiler.locks import remove_leftovers
 from memsr_compiler.runtime.upscale_file import RowEngine
 from memsr_compiler.video.codecs import choose_encoding
@@ -45,7 +45,7 @@ def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, sca
         try:
             with talk.bar(plan.frames) as advance:
                 outcome = enlarge_film(plan, engine, parts, _report(plan, parts.frames, advance, time.monotonic))
-        except (KeyboardInterrupt, ExportError):
+        except BaseException:  # whatever it is, an interrupt too
             if parts.frames:
                 talk.warn(
                     f"{parts.frames} frames are done, in {parts.folder}: players show these files, without sound; the "
@@ -81,8 +81,7 @@ def _check_target(source: Path, target: Path) -> None:
 
 def _describe_work(options: UpscaleOptions, reading: ReadingOptions, plan: Plan) -> str:
     """All that parts depend on."""
-    status = plan.film.path.stat()
-    film = f"{plan.film.path.resolve()}, {status.st_size} bytes of {status.st_mtime_ns}"
+    film = f"{plan.film.path.resolve()}, bytes and time {plan.film.state}"
     network = hashlib.sha256(options.model.read_bytes()).hexdigest()
     way = (reading.input_range, reading.arch, *(reading.arch_args or ()), *([reading.prefix] if reading.prefix else []))
     scene = f"{plan.scene.first}:{plan.scene.stop}"
@@ -116,9 +115,9 @@ def say_time(seconds: float) -> str:
 
 def _tell(options: UpscaleOptions, plan: Plan, outcome: Outcome, seconds: float, talk: Talk) -> None:
     film, encoding = plan.film, plan.encoding
-    late = outcome.left_out
-    left_out = [*dict.fromkeys((*film.left_out, *plan.copies.left_out, *late))]
-    for words in left_out[len(film.left_out) + len(plan.copies.left_out) :]:
+    told = (*film.left_out, *plan.copies.left_out)
+    left_out = [*dict.fromkeys((*told, *outcome.left_out))]
+    for words in left_out[len(told) :]:
         talk.warn(f"{film.path}: left out: {words}")
     talk.json(
         {

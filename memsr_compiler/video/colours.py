@@ -23,7 +23,7 @@ from memsr_compiler.errors import InvalidInput
 
 Pixels = NDArray[Any]
 
-UNSPECIFIED = 2  # of matrix, primaries and transfer
+UNSPECIFIED, RESERVED = 2, (0, 3)  # of matrix, primaries and transfer; some write 0 where they do not know
 RGB, BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 4, 5, 6, 7, 9  # matrices, by ITU-T H.273
 LIMITED, FULL = 1, 2  # ranges, as libavutil numbers them
 SWSCALE = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020: 9}  # what libswscale calls these matrices
@@ -71,7 +71,8 @@ def read_colours(width: int, height: int, pixels: VideoFormat, tags: tuple[int, 
 
     Raises InvalidInput for those that networks for photographs, or libswscale, know nothing of.
     """
-    matrix, numbers, primaries, transfer = tags
+    matrix, numbers, *others = tags
+    primaries, transfer = (UNSPECIFIED if number in RESERVED else number for number in others)
     if transfer in REFUSED:
         raise InvalidInput(
             f"its transfer is {REFUSED[transfer]}, and the networks know photographs in sRGB: convert it to SDR first, "
@@ -83,11 +84,11 @@ def read_colours(width: int, height: int, pixels: VideoFormat, tags: tuple[int, 
     if len(pixels.components) == 1:  # grey, which no matrix is for
         return Colours(matrix, full, primaries, transfer)
     guessed = []
-    if matrix in (UNSPECIFIED, RGB, 3):  # 0 is written for "unknown" too, and 3 is reserved
+    if matrix in (UNSPECIFIED, *RESERVED):  # RGB, which is 0, is not: it has been told by its pixels
         large = width >= HD[0] or height > HD[1]
         matrix = BT709 if large else BT470BG if height == PAL else SMPTE170M
         guessed.append(f"by its size its matrix is taken for {'BT.709' if large else 'BT.601'}")
-        if primaries in (UNSPECIFIED, 0, 3):
+        if primaries == UNSPECIFIED:
             primaries = matrix
     if matrix not in SWSCALE:
         raise InvalidInput(

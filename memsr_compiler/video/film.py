@@ -45,7 +45,7 @@ USUAL_RATE = Fraction(25)
 class Film:
     """A film's file, and of the stream of pictures that is enlarged what a result needs.
 
-    stream      its index
+    state       size and time of the file;   stream   its index
     form        the pixels, as libavutil calls them;   to_pixels   how they become a network's
     time_base   seconds of a timestamp's unit;   rate   pictures a second, on average
     frames      that it says it has, or that follow from its length; 0: nobody knows
@@ -55,6 +55,7 @@ class Film:
     """
 
     path: Path
+    state: tuple[int, int]
     stream: int
     width: int
     height: int
@@ -83,9 +84,10 @@ class Film:
     def open(path: Path, *, most_pixels: int) -> Film:
         """Look at a film, and decode a frame.  Raises InvalidInput for what cannot be enlarged, and says why."""
         with open_container(path) as container:
+            state = read_state(path)
             stream = choose_stream(path, container)
             try:
-                return _look_at(path, container, stream, most_pixels)
+                return _look_at(path, state, container, stream, most_pixels)
             except InvalidInput as error:
                 raise InvalidInput(f"{path}: {error}") from None
             except FFmpegError as error:
@@ -101,6 +103,8 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         container = av.open(f"file:{path}", "r", container_options=options, metadata_errors="replace")
     except FileNotFoundError:
         raise InvalidInput(f"{path}: there is no such file") from None
+    except PermissionError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
     except (FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InvalidInput(f"{path}: no film that is read here, or one that is damaged or cut off ({reason})") from None
@@ -121,6 +125,12 @@ def choose_stream(path: Path, container: InputContainer) -> VideoStream:
     raise InvalidInput(f"{path}: has no stream of pictures, only {kinds}")
 
 
+def read_state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, which differ once it has been changed.  Raises OSError where it is gone."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 def is_cover(stream: Stream) -> bool:
     """Whether it is a single picture that players show beside the sound."""
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
@@ -134,7 +144,9 @@ def name_stream(stream: Stream) -> str:
     return f"stream {stream.index} ({', '.join(filter(None, (stream.type, codec, language)))})"
 
 
-def _look_at(path: Path, container: InputContainer, stream: VideoStream, most_pixels: int) -> Film:
+def _look_at(
+    path: Path, state: tuple[int, int], container: InputContainer, stream: VideoStream, most_pixels: int
+) -> Film:
     context = stream.codec_context
     if getattr(stream, "codec_context", None) is None:
         raise InvalidInput("nothing here knows how its pictures are decoded; convert it first")
@@ -167,6 +179,7 @@ def _look_at(path: Path, container: InputContainer, stream: VideoStream, most_pi
     time_base = stream.time_base or 1 / rate
     return Film(
         path,
+        state,
         stream.index,
         frame.width,
         frame.height,

@@ -26,6 +26,7 @@ from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.files import atomic_write
 from memsr_compiler.locks import hold_folder
 from memsr_compiler.video.codecs import Encoding
+from memsr_compiler.video.film import read_state
 
 JOURNAL = "journal.jsonl"
 ENDING = ".parts"
@@ -82,12 +83,12 @@ class Parts:
 
     def announce(self, staged: Path, words: dict[str, Any]) -> None:
         """Note that a file is about to be the result, and what there is to say about it."""
-        self.finished = {"file": _describe(staged), "words": words}
+        self.finished = {"file": list(read_state(staged)), "words": words}
         self._write({"finished": self.finished})
 
     def is_done(self, target: Path) -> bool:
         """Whether the result is there already, and nothing is left to do but to tidy up."""
-        return self.finished is not None and target.is_file() and self.finished["file"] == _describe(target)
+        return self.finished is not None and target.is_file() and self.finished["file"] == list(read_state(target))
 
     def _write(self, line: dict[str, Any]) -> None:
         path = self.folder / JOURNAL
@@ -98,11 +99,6 @@ class Parts:
                 os.fsync(file.fileno())
         except OSError as error:
             raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
-
-
-def _describe(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def name_folder(target: Path) -> Path:

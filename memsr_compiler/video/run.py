@@ -17,7 +17,7 @@ from memsr_compiler.runtime.upscale_file import Pixels, RowEngine, enlarge_pixel
 from memsr_compiler.video.beside import ReadAhead, WriteBehind
 from memsr_compiler.video.codecs import Encoding
 from memsr_compiler.video.colours import FrameMaker
-from memsr_compiler.video.film import Film
+from memsr_compiler.video.film import Film, read_state
 from memsr_compiler.video.frames import Frame, Notes, Scene, read_frames
 from memsr_compiler.video.join import Copies, choose_copies, join
 from memsr_compiler.video.parts import Parts, PartWriter, remove_parts
@@ -107,6 +107,7 @@ def enlarge_film(plan: Plan, engine: RowEngine, parts: Parts, on_frame: Callable
             on_frame(frame)
     if not parts.frames:
         raise InvalidInput(f"{plan.film.path}: there are no frames {_say(plan.scene)}")
+    _require_unchanged(plan.film)
 
     def announce(staged: Path) -> None:
         parts.announce(staged, vars(_sum_up(parts, before, notes)))
@@ -115,6 +116,15 @@ def enlarge_film(plan: Plan, engine: RowEngine, parts: Parts, on_frame: Callable
     outcome = _sum_up(parts, before, notes)
     remove_parts(parts)
     return outcome
+
+
+def _require_unchanged(film: Film) -> None:
+    try:
+        same = read_state(film.path) == film.state
+    except OSError:
+        same = False
+    if not same:
+        raise InvalidInput(f"{film.path}: has changed since it was looked at, or is gone; run the command again")
 
 
 def _sum_up(parts: Parts, before: int, notes: Notes) -> Outcome:
@@ -174,7 +184,7 @@ def _say(scene: Scene) -> str:
 
 
 def _encode_sample(film: Film, encoding: Encoding) -> bytes:
-    """A part of one grey frame.  Raises InvalidInput where the encoder does not take such frames."""
+    """A part of one frame, of one colour.  Raises InvalidInput where the encoder does not take such frames."""
     file = io.BytesIO()
     frame = VideoFrame(encoding.width, encoding.height, encoding.form)
     for plane in frame.planes:

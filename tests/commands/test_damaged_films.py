@@ -26,6 +26,7 @@ from helpers.films import read_packets, read_pictures, read_times, write_film
 
 from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.commands import upscale_film
+from memsr_compiler.runtime.upscale_file import enlarge_pixels
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.video import run as video_run
 from memsr_compiler.video.parts import JOURNAL
@@ -162,6 +163,25 @@ def test_times_that_do_not_rise(run: Run, model: Path, tmp_path: Path) -> None:
     status, _, err = run("upscale", film, tmp_path / "out.mkv", "--model", model)
     assert status == 3 and "frames with times that do not rise" in err
     assert len(read_pictures(tmp_path / "out.mkv")) == 16
+
+
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_a_film_that_changes_meanwhile(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    film = write_film(tmp_path / "film.mp4", frames=8)
+
+    def enlarge(*arguments: Any) -> None:
+        if film.exists() and change == "gone":
+            film.unlink()
+        elif film.exists():
+            film.touch()
+        enlarge_pixels(*arguments)
+
+    monkeypatch.setattr(video_run, "enlarge_pixels", enlarge)
+    status, _, err = run("upscale", film, tmp_path / "out.mp4", "--model", model)
+    assert status == 2 and "has changed since it was looked at, or is gone" in err
+    assert not (tmp_path / "out.mp4").exists()
 
 
 # -- interrupted

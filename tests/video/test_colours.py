@@ -96,6 +96,7 @@ def test_what_a_film_does_not_say_goes_by_its_size() -> None:
     small, pal, large = (read_colours(*size, form, untold) for size in ((640, 480), (720, 576), (1280, 720)))
     assert (small.matrix, small.primaries) == (6, 6) and not small.full and "BT.601" in small.guessed[0]
     assert (pal.matrix, pal.primaries) == (5, 5) and (large.matrix, large.primaries) == (1, 1)
+    assert read_colours(640, 480, form, (0, 0, 0, 0)) == small == read_colours(640, 480, form, (3, 1, 3, 3))
     told = read_colours(640, 480, form, (1, 2, 1, 1))
     assert told == Colours(1, True, 1, 1) and not told.guessed
     assert read_colours(640, 480, VideoFormat("yuvj420p"), (1, 0, 1, 1)).full
