@@ -167,8 +167,9 @@ def _distill(
         rows["student after"] = judged.score(student)
     rows = {**others, **rows}
     tell(outcome, rows, judged, written, talk)
-    if as_given and outcome.best_step:
-        talk.say("kept         the student as it was given: no step was better")
+    if as_given:
+        where = "" if options.val is not None else " on the photographs that ship, by which shrink derives: see --val"
+        talk.say(f"kept         the student as it was given: no step was better{where}")
 
 
 def _tell_lowered(lowered: Sequence[Lowered], options: DistillOptions, talk: Talk) -> None:

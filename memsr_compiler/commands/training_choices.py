@@ -53,7 +53,7 @@ DEEP = 10
 
 DEEP_RATE = 2e-4
 """Peak rate of either optimizer for deep derived students: what one layer's step does, all behind it carry on, and they
-begin where little is left to be gained.  Ten times that throws them back by half a decibel: docs/training.md."""
+begin where little is left to be gained.  Ten times that throws them back: docs/training.md."""
 
 
 def choose(options: TrainingOptions, layers: int = 0) -> Choices:

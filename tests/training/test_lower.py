@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.training.lower import FRAME, MARGIN, Lowered, choose_drops, lower_channels
+from memsr_compiler.training.lower import FRAMES, MARGIN, Lowered, choose_drops, lower_channels
 from memsr_compiler.training.revive import before_relu
+
+FRAME = FRAMES[0]
 
 
 def extremes(net: PlainNet, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,9 +70,29 @@ def test_with_a_channel_that_makes_up_for_them_all_are_lowered_and_the_frame_sta
     assert float((alone(x) - net(x)).detach().abs().max()) > 0.5
 
 
-def test_a_network_whose_frame_would_change_stays_bit_for_bit() -> None:
-    net = build([6], [3, 3])
-    raise_channels(net, 0, [1], 9.0)
+def raise_one(by: float) -> PlainNet:
+    """A network on 0..255 of which one channel is raised, and nothing makes up for it on the frame."""
+    net = build([6], [3, 3], input_range=(0.0, 255.0))
+    raise_channels(net, 0, [1], by)
+    return net
+
+
+def test_where_the_frame_must_change_all_are_lowered_if_training_mends_it() -> None:
+    x = draw_image(raise_one(0.0), 96, 96)
+    net = raise_one(1000.0)
+    with torch.no_grad():
+        net[1].weight.mul_(0.02)  # so that the frame is moved by little
+        net[1].bias.mul_(0.02)
+    before = net(x).detach()
+    assert lower_channels(net, [x])
+    least, most = extremes(net, 0, x)
+    torch.testing.assert_close(least[1], MARGIN * (most - least)[1], rtol=1e-3, atol=0)
+    moved = (net(x) - before).detach()
+    assert 0.01 < float(moved.square().mean().sqrt()) < 2 and float(moved[..., 2:-2, 2:-2].abs().max()) < 1e-3
+
+
+def test_a_network_whose_frame_would_change_by_more_stays_bit_for_bit() -> None:
+    net = raise_one(1000.0)
     old = copy.deepcopy(net.state_dict())
     assert lower_channels(net, [draw_image(net, 24, 24)]) == []
     assert all(torch.equal(value, old[name]) for name, value in net.state_dict().items())
@@ -114,7 +136,7 @@ def test_no_other_drops_are_better() -> None:
     kernel = torch.randn(4, 5, 3, 3, generator=generator, dtype=torch.float64)
     kernel[:, 0] = 0.01 * kernel[:, 0] - kernel[:, 1:4].sum(1) * 4 / 9
     room = torch.tensor([9.0, 4.0, 4.0, 4.0, 0.0], dtype=torch.float64)
-    drops = choose_drops(room, kernel)
+    drops = choose_drops(room, kernel, FRAME)
     assert bool((drops >= 0).all() and (drops <= room).all()) and float(drops[4]) == 0
     share = torch.where(room > 0, drops / room.clamp_min(1), 0)
     best = cost(share, room, kernel)
