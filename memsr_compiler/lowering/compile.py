@@ -106,6 +106,7 @@ class Options:
             raise InvalidInput(f"widths cannot be aligned to {self.align}; take 1 or more")
 
 
+@torch.inference_mode(False)  # whose tensors do not tell whether they were written to
 @one_thread()
 def compile_to_plain(
     model: TeacherLike,

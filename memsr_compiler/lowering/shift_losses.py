@@ -19,6 +19,7 @@ from memsr_compiler.ir.interpreter import convolve_same, evaluate, run
 from memsr_compiler.lowering.equivalence import find_broken_shift, probe_images
 from memsr_compiler.lowering.unseen import find_images, list_unseen
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.proof.forms import tensor_of
 
 MOST = 2.0**-9  # of a tensor's largest magnitude: half of one of 256 levels
@@ -61,9 +62,12 @@ class Probed:
                 reach[op.name] = torch.stack([reach[name] for name in (op.name, *op.inputs)]).amax(0)
         return reach
 
-    def search(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Images (1, C, H, W) that show what these do not, as far as they were found."""
-        return [x[None] for x in find_images(self.teacher, list_unseen(self.teacher, images))]
+    def search(self, images: Sequence[Tensor], limits: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+        """Images (1, C, H, W) that show what these do not, as far as they were found.
+
+        limits  of tensors, as `find_images` takes them
+        """
+        return [x[None] for x in find_images(self.teacher, list_unseen(self.teacher, images), limits)]
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,15 @@ def measure_stored(probed: Probed, net: PlainNet) -> list[tuple[float, float]]:
     """The most that a plain network's stored numbers, run in float64, are off the teacher; its magnitude: by image.
 
     This is all that the numbers lose.  Running them in fewer digits loses more, which `verify` measures.  Images that
-    were searched count where the network promises something, for none of them is what its constants are measured on.
+    were searched, within the constants of shifts, count where the network promises something: whoever chose these could
+    have chosen what no image of the probes passes, and every other.
     """
     batches = list(probed.images.values())
     if sum(p.numel() for p in net.parameters()) > MANY:
         batches = [x if max(x.shape[2:]) <= CORNER else x[:1, :, :CORNER, :CORNER] for x in batches]
+    searched = probed.search(batches, _list_limits(probed.teacher, net.certificate))
     found = []
-    for x in [*batches, *(x for x in probed.search(batches) if not find_broken_shift(x, net))]:
+    for x in [*batches, *(x for x in searched if not find_broken_shift(x, net))]:
         with torch.no_grad():
             y, exact = x, run(probed.teacher, x)
             for layer in net.checkable():
@@ -131,6 +137,18 @@ def measure_stored(probed: Probed, net: PlainNet) -> list[tuple[float, float]]:
                 y = F.pixel_shuffle(F.prelu(y, layer.slopes.double()), layer.shuffle)
         found += _compare(y, exact)
     return found
+
+
+def _list_limits(teacher: ir.Graph, certificate: Certificate | None) -> dict[str, Tensor]:
+    """The C of the channels of tensors that are shifted; of their other channels infinity."""
+    limits: dict[str, Tensor] = {}
+    for stage in certificate.stages if certificate else ():
+        for m in (m for level in stage.levels for m in level if m.kind == "shifted" and m.part is None):
+            if m.tensor in teacher:
+                t = teacher.type(m.tensor)
+                each = limits.setdefault(m.tensor, torch.full((t.channels,), torch.inf))
+                each[torch.tensor(m.channels) // (t.scale // stage.base) ** 2] = m.constant
+    return limits
 
 
 def measure_losses(probed: Probed, by_channel: Mapping[str, Tensor]) -> list[tuple[float, float]]:

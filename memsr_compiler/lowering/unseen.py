@@ -7,7 +7,7 @@ this is no proof either: a unit that fires on none of them may fire on others.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import isfinite
@@ -23,6 +23,7 @@ SIDE = 13  # pixels of an image
 PLACES = tuple(product((6, 2, 10), (6, 2, 10)))  # of the units in it, the middle first
 STEPS = tuple(0.6 * 0.75**i for i in range(10))  # of the range, by which every pixel is moved
 LEAK = 0.2  # of the gradient passes a closed unit, or what lies behind it would never be found
+BEYOND = 1e3  # times as much as for a unit counts what is beyond a limit
 HAIR = 2.0**-6  # of a channel's largest magnitude; one that is no further beyond its bend shows nothing of its losses
 
 FEW, MOST = 2, 128  # images that are drawn, of large and of small networks
@@ -60,8 +61,10 @@ def list_unseen(graph: ir.Graph, images: Iterable[Tensor]) -> list[Unseen]:
     ]
 
 
-def find_images(graph: ir.Graph, unseen: Sequence[Unseen]) -> Tensor:
+def find_images(graph: ir.Graph, unseen: Sequence[Unseen], limits: Mapping[str, Tensor] | None = None) -> Tensor:
     """Images (N, C, 13, 13) in the input's range, float64, on which these sides are seen, as far as they were found.
+
+    limits  by tensor, one for each channel: no value is to be less than minus that
 
     Ascent by the signs of gradients; each side has an image of its own while there are few, and then a pixel.  Every
     image is there as it is, and with as little contrast as shows what it was made for: just beyond a bend the output is
@@ -76,7 +79,7 @@ def find_images(graph: ir.Graph, unseen: Sequence[Unseen]) -> Tensor:
         return grey
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
         single = graph.like(torch.empty(0))
-        x = _climb(single, grey.float(), unseen)
+        x = _climb(single, grey.float(), unseen, limits or {})
     shares = _list_shares(single, grey.float(), x, unseen)
     return torch.stack([grey[i] + share * (x[i].double() - grey[i]) for i, share in shares])
 
@@ -91,12 +94,12 @@ def _count_terms(graph: ir.Graph) -> int:
     return terms
 
 
-def _climb(graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen]) -> Tensor:
+def _climb(graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen], limits: Mapping[str, Tensor]) -> Tensor:
     """The images, changed so that what is unseen becomes positive."""
     low, high = graph.input.low, graph.input.high
     for step in STEPS:
         x.requires_grad_()
-        (slope,) = torch.autograd.grad(_sum_wanted(graph, x, unseen), x)
+        (slope,) = torch.autograd.grad(_sum_wanted(graph, x, unseen, limits), x)
         x = (x.detach() + step * (high - low) * slope.nan_to_num().sign()).clamp(low, high)
     return x
 
@@ -128,21 +131,29 @@ def _find_first(
     return first, last
 
 
-def _sum_wanted(graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen]) -> Tensor:
-    """The sum of all that is wanted to be positive, in parts of its channel's magnitude."""
-    values, usual = _look_at(graph, x, unseen, _evaluate_leaking)
-    return (values / usual).sum()
+def _sum_wanted(graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen], limits: Mapping[str, Tensor]) -> Tensor:
+    """The sum of all that is wanted to be positive, in parts of its channel's magnitude, less what is beyond limits."""
+    tensors: dict[str, Tensor] = {}
+    values, usual = _look_at(graph, x, unseen, _evaluate_leaking, tensors)
+    total = (values / usual).sum()
+    for name, limit in limits.items():
+        total = total - BEYOND * F.relu(-tensors[name] / limit.to(x)[:, None, None] - 1).sum()
+    return total
 
 
 def _look_at(
-    graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen], evaluate: Callable[..., Tensor] = evaluate
+    graph: ir.Graph,
+    x: Tensor,
+    unseen: Sequence[Unseen],
+    evaluate: Callable[..., Tensor] = evaluate,
+    tensors: dict[str, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """How far each side is seen at the pixel that is its own, and the usual magnitude of its channel."""
     wanted = defaultdict(list)
     for i, side in enumerate(unseen):
         wanted[side.op, side.side].append((i, i % len(x), side.channel, *PLACES[i // len(x) % len(PLACES)]))
     order, values, usual = list[int](), list[Tensor](), list[Tensor]()
-    for of, value in _run_sides(graph, x, evaluate):
+    for of, value in _run_sides(graph, x, evaluate, tensors):
         if of in wanted:
             which, image, channel, row, column = torch.tensor(wanted[of]).T
             order += which.tolist()
@@ -154,10 +165,16 @@ def _look_at(
 
 
 def _run_sides(
-    graph: ir.Graph, x: Tensor, evaluate: Callable[..., Tensor] = evaluate
+    graph: ir.Graph,
+    x: Tensor,
+    evaluate: Callable[..., Tensor] = evaluate,
+    tensors: dict[str, Tensor] | None = None,
 ) -> Iterator[tuple[tuple[str, int], Tensor]]:
-    """For every activation and side of a bend how far on that side its operand is (N, C, H, W), pixels folded."""
-    values: dict[str, Tensor] = {}
+    """For every activation and side of a bend how far on that side its operand is (N, C, H, W), pixels folded.
+
+    tensors  where every value is put, as it is made
+    """
+    values = {} if tensors is None else tensors
     for op in graph:
         operands = [values[name] for name in op.inputs]
         values[op.name] = x if isinstance(op, ir.Input) else evaluate(op, *operands)

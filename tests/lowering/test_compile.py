@@ -572,3 +572,11 @@ def test_compiling_takes_one_thread_and_gives_the_others_back() -> None:
         assert seen == {1} and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_where_the_caller_infers_it_compiles_all_the_same() -> None:
+    """The result is no tensor of inference, and may be trained."""
+    with torch.inference_mode():
+        made = EDSR(scale=2, blocks=1, channels=4).eval()
+        net = compile_to_plain(made)
+    assert not any(p.is_inference() for p in net.parameters())

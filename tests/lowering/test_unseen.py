@@ -232,6 +232,35 @@ def test_each_pixel_of_a_shuffle_is_a_unit_of_its_own() -> None:
     assert halves_are_refused(Shuffled())
 
 
+class Rings(nn.Module):
+    """A unit that fires on a checkerboard, most of it by 3x3 pixels, and a carried value of the ring around these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.body, self.gain = nn.Conv2d(1, 2, 5, padding=2), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 4, 1)
+        ring = torch.ones(5, 5)
+        ring[1:4, 1:4] = 0
+        with torch.no_grad():
+            self.head.weight[0], self.head.weight[1] = SIGNS * (2 - 1.5 * ring), -SIGNS.sign() * ring / 8
+            self.body.weight.zero_()[0, 0], self.gain.weight[:, 0], self.gain.weight[:, 1] = 1.0, 40.0, 0.1
+            for layer in (self.head, self.body, self.gain):
+                bias_of(layer).zero_()
+            bias_of(self.body)[0] = -1.0009
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(x)
+        return F.pixel_shuffle(self.gain(self.body(y).relu() + torch.cat([0 * y[:, :1], y[:, 1:]], 1)), 2)
+
+
+def test_a_constant_that_strong_images_pass_hides_no_others() -> None:
+    """C = 0.5 is more than the ring gives on probe images, and less than on whole checkerboards."""
+    teacher = Rings().eval()
+    net = compile_to_plain(teacher, carry="shift", constant=0.5)
+    check_certificate(teacher, net)
+    with pytest.raises(CertificateError, match="stored numbers alone"):
+        check_certificate(teacher, net.half())
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_caller_s_gradients_may_be_off(mode: Callable[[], AbstractContextManager[None]]) -> None:
     teacher = Detector(5.0).eval()
