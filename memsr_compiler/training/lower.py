@@ -86,7 +86,7 @@ def _lower(student: PlainNet, values: Sequence[Tensor], frame: float) -> list[Lo
 
 
 def choose_drops(room: Tensor, kernel: Tensor, frame: float) -> Tensor:
-    """By how much channels are lowered, (C,): all that there is room for, against what that does to the frame.
+    """Drops of channels, (C,): all that there is room for, against what that does to the frame.
 
     Minimises  |column|^2 (room - drop)^2  over all channels, what they reach too far as the next layer sees it, and
     `frame` times the square of what that layer's outputs change by on each side of an image: the drops times the taps
