@@ -240,5 +240,7 @@ def test_behind_a_slope() -> None:
     assert left(after) == ([1, 0.5, 0.25, 0.5], (0, 1, -1, 2, 3))
     same = apply(drop_channels, bent_layers(first, bias, second, 1.0, 0.5, 0.0, 0.25, 0.25))
     assert left(same) == ([1, 0.5, 0.25], (0, 1, -1, 2, 2))
+    near = drop_channels(bent_layers(first, bias, second, 1.0, 0.5, 0.0, 0.25, 0.25 + 1e-12))
+    assert left(near) == ([1, 0.5, 0.25, 0.25 + 1e-12], (0, 1, -1, 2, 3))
     second[:, 0] = 0
     assert left(apply(drop_channels, bent_layers(first, bias, second, 1.0, 0.5, 0.0, 0.25, 0.25)))[0] == [0.5, 0.25]
