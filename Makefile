@@ -13,7 +13,7 @@ install := $(bin)/python -m pip install --quiet --disable-pip-version-check --co
 build_tools := setuptools pkgconfig cffi
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint types docs test test-processors engines web arm fuzz mutants wheel-check bench clean
+.PHONY: help demo check lint types docs test test-processors engines ray web arm fuzz mutants wheel-check bench clean
 .NOTPARALLEL:
 
 help:  ## This list
@@ -51,6 +51,9 @@ test-processors: $(VENV)/.installed-dev  ## The tests as processors without AVX5
 engines: $(VENV)/.installed-engines  ## ncnn, MNN, OpenVINO and the web page beside ONNX Runtime (make web and make arm first)
 	$(bin)/python -m pytest --numprocesses $(JOBS) tests/deployment
 
+ray: $(VENV)/.installed-ray  ## Two workers of Ray on this machine, one of them killed; Ray and what it needs are 150 MB
+	$(bin)/python -m pytest tests/test_distributed.py
+
 web: examples/web/runtime  ## What examples/web needs: ONNX Runtime Web from npm, and a student
 
 arm: build/arm/python  ## A phone's processor, emulated, for make engines; needs debootstrap and qemu-user-static
@@ -85,11 +88,15 @@ $(VENV)/.installed: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time torch is fetched, which takes a while"
 	@$(install) $(build_tools)
-	@$(install) --no-build-isolation --editable '.[cpu,train,tflite,dev,docs]'
+	@$(install) --no-build-isolation --editable '.[cpu,train,tflite,video,dev,docs]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-engines: $(VENV)/.installed-dev
 	@$(install) --no-build-isolation --editable '.[cpu,engines]'
+	@touch $@
+
+$(VENV)/.installed-ray: $(VENV)/.installed-dev
+	@$(install) --no-build-isolation --editable '.[cpu,ray]'
 	@touch $@
 
 examples/web/runtime: $(VENV)/.installed examples/web/prepare.py

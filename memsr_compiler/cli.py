@@ -2,8 +2,8 @@
 command is called, and how errors end.
 
 Exit status: 0 done; 1 `verify` found the networks different or the certificate wrong; 2 wrong input, or a network that
-cannot be converted; 3 some images of a folder were passed over (`upscale`, `eval`); 4 `verify` found an approximation,
-as its certificate says; 130 interrupted; 141 nobody reads standard output any more.
+cannot be converted; 3 some images of a folder were passed over (`upscale`, `eval`), or a film is damaged; 4 `verify`
+found an approximation, as its certificate says; 130 interrupted; 141 nobody reads standard output any more.
 """
 
 from __future__ import annotations
@@ -188,12 +188,13 @@ def bench(options: BenchOptions, reading: ReadingOptions, talk: VerboseOptions) 
     ReadingOptions,
     TalkOptions,
     epilog="Example: memsrc upscale photos/ large/ --model student.onnx --max-memory 256MB\n\n"
-    "Exit status: 0 all done, 2 none done, 3 some images were passed over, 130 interrupted.",
+    "Exit status: 0 all done, 2 none done, 3 some images were passed over, or a film is damaged, 130 interrupted.",
 )
 def upscale(options: UpscaleOptions, reading: ReadingOptions, talk: TalkOptions) -> None:
-    """Enlarge image files, of any size in bounded memory.  Alpha, ICC profile, EXIF and 16 bits are kept.
+    """Enlarge image files, of any size in bounded memory, or a film.  Alpha, ICC profile, EXIF and 16 bits are kept.
 
     A folder that was begun goes on where it stopped.  No image stops the others: those that cannot be done are named.
+    Several processes share it out: torchrun --nproc-per-node 2 -m memsr_compiler upscale ...
     """
     from memsr_compiler.commands.upscale import run
 

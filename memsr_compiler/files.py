@@ -176,8 +176,11 @@ def numbers_sha256(dtype: str, shape: tuple[int, ...], content: bytes | memoryvi
     return digest.hexdigest()
 
 
-def stack_sha256(layers: Iterable[tuple[str, str, bool, int]]) -> str:
-    """Hash of what layers compute: of each the hashes of weight and bias, ReLU or not, the pixel shuffle's factor."""
+def stack_sha256(layers: Iterable[tuple[str, str, bool | str, int]]) -> str:
+    """Hash of what layers compute: of each the hashes of weight and bias, ReLU or not, the pixel shuffle's factor.
+
+    In place of a ReLU there may be a PReLU: the hash of its slopes.
+    """
     digest = hashlib.sha256()
     for weight, bias, relu, shuffle in layers:
         digest.update(f"{weight} {bias} {relu} {shuffle};".encode())

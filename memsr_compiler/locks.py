@@ -1,4 +1,5 @@
-"""Locks that end with their process: who works in a folder, and which temporary files nobody writes any more.
+"""Locks that end with their process: who works in a folder, who does what in it, and which temporary files nobody
+writes any more.
 
 The system lets go of such a lock when the process ends, however it ends, so no process number has to be trusted.
 Where it has none (Windows, some network file systems) nobody is kept out, and nothing is removed.
@@ -7,14 +8,17 @@ Where it has none (Windows, some network file systems) nobody is kept out, and n
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import os
 import platform
+import random
 import secrets
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +31,7 @@ with contextlib.suppress(ImportError):
 LOCK = ".memsr-lock"
 _PREFIX, _SUFFIX = ".memsr-", ".tmp"
 _PATIENCE = 10.0  # seconds, that what a killed process started may outlive it: torch's workers look every 5
+_BEGINNING = 3.0  # seconds, in which the first process of a run has said whose the folder is
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -45,6 +50,53 @@ def hold_folder(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 (folder / LOCK).unlink()  # before it is let go: afterwards it may be another's
             os.close(handle)
+
+
+@contextlib.contextmanager
+def share_folder(folder: Path, run: str) -> Iterator[FileIO]:
+    """Keep a folder for the processes of one run, which all give it the same name; each is in this block on its own.
+
+    Yields a file that they have in common while any of them is here, to be read and written by one at a time, its first
+    line ours; what killed processes left in the folder is removed first.  Raises InvalidInput where other processes
+    hold the folder, or the place has no locks; ExportError where it cannot be written.
+    """
+    handle = _share(folder, run)
+    try:
+        remove_leftovers(folder)
+        with os.fdopen(os.dup(handle), "r+b", buffering=0) as file:
+            yield file
+        remove_leftovers(folder)
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):  # another is still here, and will be the last
+            _remove_unheld(folder / LOCK)
+
+
+@contextlib.contextmanager
+def claim(folder: Path, name: str, *, wait: bool = False) -> Iterator[bool]:
+    """Take what has this name in a folder for this process; yields whether it is ours.
+
+    wait   until it is
+
+    Raises InvalidInput where the place has no locks.
+    """
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:24]
+    path = folder / f"{_PREFIX}{digest}{_SUFFIX}"
+    while True:
+        handle = _open_lock(path)
+        if not _lock(handle, path, exclusive=True, wait=wait):
+            os.close(handle)
+            yield False
+            return
+        if _is_at(handle, path):
+            break
+        os.close(handle)  # taken for a leftover, or done with
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()  # before it is let go
+        os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -108,12 +160,7 @@ def _take(folder: Path) -> int | None:
     path = folder / LOCK
     patience = time.monotonic() + _PATIENCE
     while True:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
-        except OSError as error:
-            raise ExportError(
-                f"{folder}: cannot be written ({error.strerror}). Check the permissions, or choose another folder."
-            ) from error
+        handle = _open_lock(path)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(handle, path):
@@ -122,18 +169,77 @@ def _take(folder: Path) -> int | None:
                 return handle
             os.close(handle)  # who held it has just removed it
         except BlockingIOError:
-            number, _, machine = os.read(handle, 300).decode(errors="replace").partition(" ")
+            number, machine, _ = _read_holder(handle)
             os.close(handle)
             if not _has_ended(number, machine) or time.monotonic() > patience:
-                who = f"process {number} on {machine}" if machine else "another process"
-                raise InvalidInput(
-                    f"{folder}: {who} is at work in it. Wait until it is done, end it, or choose another folder."
-                ) from None
+                raise _say_held(folder, number, machine) from None
             time.sleep(0.1)
         except OSError:  # no locks here
             os.close(handle)
             path.unlink(missing_ok=True)
             return None
+
+
+def _share(folder: Path, run: str) -> int:
+    """A handle that holds the folder together with the other processes of the run."""
+    path = folder / LOCK
+    begun = time.monotonic()
+    while True:
+        handle = _open_lock(path)
+        if _lock(handle, path, exclusive=True) and _is_at(handle, path):  # alone, so it begins
+            os.truncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()} {platform.node()} {run}\n".encode(), 0)
+        # Between the two locks there is a moment without any, in which another may come first.
+        shared = _lock(handle, path, exclusive=False)
+        number, machine, name = _read_holder(handle)
+        if shared and name == run and _is_at(handle, path):
+            return handle
+        os.close(handle)
+        waited = time.monotonic() - begun
+        if name != run and waited > (_PATIENCE if _has_ended(number, machine) else _BEGINNING):
+            raise _say_held(folder, number, machine)
+        time.sleep(random.uniform(0.01, 0.1))  # or two would look at the same moments again and again
+
+
+def _open_lock(path: Path) -> int:
+    """Raises ExportError where the folder cannot be written."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
+    except OSError as error:
+        raise ExportError(
+            f"{path.parent}: cannot be written ({error.strerror}). Check the permissions, or choose another folder."
+        ) from error
+
+
+def _lock(handle: int, path: Path, *, exclusive: bool, wait: bool = False) -> bool:
+    """Lock an open file; False where another process has it.  Raises InvalidInput where there are no locks."""
+    try:
+        if fcntl is None:
+            raise OSError(0, "the system has none")
+        fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        os.close(handle)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise InvalidInput(
+            f"{path.parent}: several processes cannot share out work there, as it has no locks ({error.strerror}). "
+            "Choose another folder, or run one process."
+        ) from None
+    return True
+
+
+def _read_holder(handle: int) -> tuple[str, str, str]:
+    """Number and machine of the process that wrote a lock's file, and the name of its run; "" for what is not there."""
+    line = os.pread(handle, 1000, 0).partition(b"\n")[0].decode(errors="replace")
+    number, machine, run, *_ = [*line.split(" ", 2), "", "", ""]
+    return number, machine, run
+
+
+def _say_held(folder: Path, number: str, machine: str) -> InvalidInput:
+    who = f"process {number} on {machine}" if machine else "another process"
+    return InvalidInput(f"{folder}: {who} is at work in it. Wait until it is done, end it, or choose another folder.")
 
 
 def _has_ended(number: str, machine: str) -> bool:
@@ -187,6 +293,8 @@ def _remove_unheld(path: Path) -> None:
     handle = _open(path)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_at(handle, path):
+            return
         if path.is_dir():
             shutil.rmtree(path)
         else:

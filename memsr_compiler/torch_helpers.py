@@ -32,6 +32,16 @@ def copy_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copied.cpu()
 
 
+def first_weight(model: nn.Module) -> Tensor:
+    """A weight of a network, which tells where all are and in what dtype.
+
+    One without numbers, float32 on the CPU, where it has none: a network read from ONNX or TFLite holds constants, and
+    takes images as they come.
+    """
+    weights = (t for tensors in (model.parameters(), model.buffers()) for t in tensors)
+    return next((t for t in weights if t.is_floating_point()), torch.empty(0))
+
+
 @contextmanager
 def some_threads(count: int | None) -> Iterator[None]:
     """Let so many of torch's threads work while it lasts; None: as many as do now."""

@@ -9,18 +9,20 @@ from memsr_compiler.ir import Clamp, Conv2d, Graph, Maximum, Op, PRelu, Relu, Su
 from memsr_compiler.ir.rewrite import conv_1x1, replace_ops, rewrite
 
 
-@rewrite(source="max(x, y) = x + relu(y - x) and its consequences", removes=(PRelu, Clamp, Maximum))
-def activation_to_relu(graph: Graph) -> Graph:
+@rewrite(source="max(x, y) = x + relu(y - x) and its consequences", removes=(Clamp, Maximum))
+def activation_to_relu(graph: Graph, *, keep_prelu: bool = False) -> Graph:
     """Write activations in ReLU form; the k-th ReLU of activation n is called n#k.
 
     PRelu    relu(x) - slope * relu(-x)
     Clamp    low + relu(x - low) - relu(x - high);  with only one bound, low + relu(x - low) or high - relu(high - x)
     Maximum  x + relu(y - x)
+
+    Ensures   no PRelu unless they are kept, for the PReLU form.
     """
 
     def rule(op: Op) -> list[Op]:
         channels = graph.type(op.name).channels
-        if isinstance(op, PRelu):
+        if isinstance(op, PRelu) and not keep_prelu:
             return _prelu(op, torch.ones(channels, dtype=torch.float64))
         if isinstance(op, Clamp):
             return _clamp(op, torch.ones(channels, dtype=torch.float64))

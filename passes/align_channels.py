@@ -5,13 +5,14 @@ from dataclasses import replace
 import torch
 
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import BlockConv2d, Graph, Input, Meaning, PixelShuffle, Relu
+from memsr_compiler.ir import BlockConv2d, Graph, Input, Meaning, PixelShuffle, PRelu, Relu
 from memsr_compiler.ir.rewrite import rewrite
 from memsr_compiler.passes.drop_channels import chain, rebuild
 
 
 @rewrite(
-    source="vector width of the engines: 65 channels cost what 72 cost", reads=(Input, BlockConv2d, Relu, PixelShuffle)
+    source="vector width of the engines: 65 channels cost what 72 cost",
+    reads=(Input, BlockConv2d, Relu, PRelu, PixelShuffle),
 )
 def align_channels(graph: Graph, *, multiple: int = 8) -> Graph:
     """Pad every level with channels that are zero and that nobody reads, up to a multiple.  Exact.
@@ -29,5 +30,8 @@ def align_channels(graph: Graph, *, multiple: int = 8) -> Graph:
         convs[i] = replace(convs[i], bias=torch.cat([convs[i].bias, torch.zeros(extra, dtype=torch.float64)]))
         convs[i + 1] = replace(convs[i + 1], channels_in=width + extra)
         padding = Meaning("zero", tuple(range(width, width + extra)))
+        if isinstance(relu, PRelu):  # zeros pass whatever there is; a level of nothing but ones stays one
+            slopes = torch.full((extra,), float((relu.slope == 1).all()), dtype=torch.float64)
+            relu = replace(relu, slope=torch.cat([relu.slope, slopes]))
         relus[i] = replace(relu, meaning=(*relu.meaning, padding))
     return rebuild(graph, convs, relus)

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Block, BlockConv2d, Graph, Input, Op, PixelShuffle, Relu
+from memsr_compiler.ir import ACTIVATIONS, Block, BlockConv2d, Graph, Input, Op, PixelShuffle, PRelu, Relu, slopes_of
 from memsr_compiler.ir.rewrite import rewrite
 
 
 @rewrite(
     source="dead-code and common-subexpression elimination, channel by channel",
-    reads=(Input, BlockConv2d, Relu, PixelShuffle),
+    reads=(Input, BlockConv2d, Relu, PRelu, PixelShuffle),
 )
 def drop_channels(graph: Graph) -> Graph:
     """Drop dead channels, then channels that are always zero, then all but the first of equal ones.
@@ -27,22 +27,22 @@ def drop_channels(graph: Graph) -> Graph:
     for i in reversed(range(len(relus))):  # from the end: a reader that goes takes what only it read along
         convs, relus = _keep(convs, relus, i, {c: c for c in _read(convs[i + 1])})
     for i in range(len(relus)):  # from the start: equal channels make equal channels
-        convs, relus = _keep(convs, relus, i, _not_always_zero(convs[i]))
-        convs, relus = _keep(convs, relus, i, _representatives(convs[i]))
+        convs, relus = _keep(convs, relus, i, _not_always_zero(convs[i], _slopes(convs, relus, i)))
+        convs, relus = _keep(convs, relus, i, _representatives(convs[i], _slopes(convs, relus, i)))
     return rebuild(graph, convs, relus)
 
 
-def chain(graph: Graph) -> tuple[list[BlockConv2d], list[Relu]]:
-    """The convolutions of a chain and the ReLUs between them.  Raises PassError if the graph is not a chain."""
+def chain(graph: Graph) -> tuple[list[BlockConv2d], list[Relu | PRelu]]:
+    """The convolutions of a chain and the activations between them.  Raises PassError if the graph is not a chain."""
     convs = [op for op in graph if isinstance(op, BlockConv2d)]
-    relus = [op for op in graph if isinstance(op, Relu)]
+    relus = [op for op in graph if isinstance(op, ACTIVATIONS)]
     if len(convs) != len(relus) + 1 or any(len(graph.users(op.name)) > 1 for op in graph):
         raise PassError(f"{graph.output}: not a chain of convolution and ReLU; run merge-parallel first")
     return convs, relus
 
 
-def rebuild(graph: Graph, convs: Sequence[BlockConv2d], relus: Sequence[Relu]) -> Graph:
-    """The same chain with other convolutions and ReLUs in place of its own."""
+def rebuild(graph: Graph, convs: Sequence[BlockConv2d], relus: Sequence[Relu | PRelu]) -> Graph:
+    """The same chain with other convolutions and activations in place of its own."""
     ops: list[Op] = [graph.input, convs[0]]
     for relu, conv in zip(relus, convs[1:], strict=True):
         ops += [relu, conv]
@@ -50,8 +50,8 @@ def rebuild(graph: Graph, convs: Sequence[BlockConv2d], relus: Sequence[Relu]) -
 
 
 def _keep(
-    convs: list[BlockConv2d], relus: list[Relu], i: int, stands_for: dict[int, int]
-) -> tuple[list[BlockConv2d], list[Relu]]:
+    convs: list[BlockConv2d], relus: list[Relu | PRelu], i: int, stands_for: dict[int, int]
+) -> tuple[list[BlockConv2d], list[Relu | PRelu]]:
     """Level i with only the channels stands_for.values().
 
     Channel c of before is now stands_for[c]; it was always zero if that is -1, and was not needed if it has none.
@@ -67,7 +67,9 @@ def _keep(
     meaning = tuple(m for m in (m.renumber(moved) for m in relus[i].meaning) if m.positions)
     convs, relus = list(convs), list(relus)
     convs[i], convs[i + 1] = _with_rows(convs[i], position), _with_columns(convs[i + 1], moved, len(kept))
-    relus[i] = replace(relus[i], meaning=meaning)
+    relu = relus[i]
+    relu = replace(relu, slope=relu.slope[kept]) if isinstance(relu, PRelu) else relu
+    relus[i] = replace(relu, meaning=meaning)
     return convs, relus
 
 
@@ -121,17 +123,22 @@ def _read(conv: BlockConv2d) -> list[int]:
     return numbers
 
 
-def _not_always_zero(conv: BlockConv2d) -> dict[int, int]:
+def _slopes(convs: Sequence[BlockConv2d], relus: Sequence[Relu | PRelu], i: int) -> Tensor:
+    return slopes_of(relus[i], len(convs[i].bias))
+
+
+def _not_always_zero(conv: BlockConv2d, slopes: Tensor) -> dict[int, int]:
     """Each channel as itself, or as -1 if it can be nothing but zero."""
     fed = torch.zeros(len(conv.bias), dtype=torch.bool)
     for b in conv.blocks:
         fed[b.row : b.row + len(b.kernel)] |= b.kernel.flatten(1).any(1)
     # Where equal channels have become one, blocks may cancel: (nearly) no mark is then looked at in full.
     largest = max((float(torch.stack(b.kernel.aminmax()).abs().max()) for b in conv.blocks), default=0.0)
-    doubtful = fed & (conv.bias <= 0) & (_marks(conv).abs() <= largest * 1e-9)
+    constant = (conv.bias > 0) | ((conv.bias < 0) & (slopes != 0))
+    doubtful = fed & ~constant & (_marks(conv).abs() <= largest * 1e-9)
     for channel in doubtful.nonzero()[:, 0].tolist():
         fed[channel] = bool(_row(conv, channel)[:-1].any())
-    return {c: c if alive else -1 for c, alive in enumerate((fed | (conv.bias > 0)).tolist())}
+    return {c: c if alive else -1 for c, alive in enumerate((fed | constant).tolist())}
 
 
 def _marks(conv: BlockConv2d) -> Tensor:
@@ -148,16 +155,16 @@ def _marks(conv: BlockConv2d) -> Tensor:
     return mark
 
 
-def _representatives(conv: BlockConv2d) -> dict[int, int]:
-    """For each channel the first one with the same kernel and bias."""
-    mark = conv.bias + _marks(conv)  # those of equal rows are then compared in full
+def _representatives(conv: BlockConv2d, slopes: Tensor) -> dict[int, int]:
+    """For each channel the first one with the same kernel, bias and slope."""
+    mark = conv.bias + slopes + _marks(conv)  # those of equal rows are then compared in full
     ordered, order = mark.sort(stable=True)
     near = (ordered.diff() <= ordered.abs().max() * 1e-9).nonzero()[:, 0]
     close = list(zip(order[near].tolist(), order[near + 1].tolist(), strict=True))
     stands_for: dict[int, int] = {c: c for c in range(len(mark))}
     if not close:
         return stands_for
-    candidates = {c: _row(conv, c) for pair in close for c in pair}
+    candidates = {c: torch.cat([_row(conv, c), slopes[c : c + 1]]) for pair in close for c in pair}
     for a, b in close:
         if torch.equal(candidates[a], candidates[b]):
             first, second = sorted((stands_for[a], b))

@@ -1,5 +1,7 @@
 """Everything at a higher resolution -> folded to the input's resolution, one pixel shuffle at the end."""
 
+from dataclasses import replace
+
 import torch
 
 from memsr_compiler.ir import (
@@ -10,6 +12,7 @@ from memsr_compiler.ir import (
     Op,
     PixelShuffle,
     PixelUnshuffle,
+    PRelu,
     Relu,
     Select,
     Sum,
@@ -18,7 +21,7 @@ from memsr_compiler.ir import (
 )
 from memsr_compiler.ir.rewrite import replace_ops, rewrite
 
-READS = (Input, Conv2d, Sum, Concat, Select, Relu, PixelShuffle, PixelUnshuffle)
+READS = (Input, Conv2d, Sum, Concat, Select, Relu, PRelu, PixelShuffle, PixelUnshuffle)
 
 
 @rewrite(source="polyphase identity (Vaidyanathan 1993, ch. 4); beyond MemSR, whose tails are copied", reads=READS)
@@ -48,6 +51,8 @@ def fold_shuffle(graph: Graph) -> Graph:
             weight = kernels.polyphase(op.weight, before.scale)
             bias = op.bias.repeat_interleave(fold)
             return [Conv2d(name=op.name, inputs=op.inputs, weight=weight, bias=bias)]
+        if isinstance(op, PRelu):
+            return [replace(op, slope=op.slope.repeat_interleave(fold))]
         if isinstance(op, Select):
             index = tuple(i * fold + phase for i in op.index for phase in range(fold))
             return [Select(name=op.name, inputs=op.inputs, index=index)]

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, kernels, names
+from memsr_compiler.ir import ACTIVATIONS, Conv2d, Graph, Input, Op, PixelShuffle, PRelu, Relu, Sum, kernels, names
 from memsr_compiler.ir.rewrite import rewrite
 
 
-@rewrite(source="MemSR (ICML 2022), Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PixelShuffle))
+@rewrite(source="MemSR (ICML 2022), Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PRelu, PixelShuffle))
 def fuse_1x1(graph: Graph) -> Graph:
     """Fold every linear 1x1 convolution into the convolutions around it (MemSR, Lemma 3.1).
 
     Requires  no bias before a convolution with k > 1 (one_pad sees to it); no two such convolutions in a row.
-    Ensures   the operand of every ReLU, and the output, is a convolution of ReLUs or the input, or a Sum of such.
+    Ensures   the operand of every activation, and the output, is a convolution of ReLUs or the input, or a Sum of such.
     """
     forms: dict[str, LinearForm] = {}
     unread = {op.name: len(graph.users(op.name)) for op in graph}
@@ -23,7 +23,7 @@ def fuse_1x1(graph: Graph) -> Graph:
     for op in graph:
         if isinstance(op, Input):
             ops.append(op)
-        elif isinstance(op, (Relu, PixelShuffle)):
+        elif isinstance(op, (*ACTIVATIONS, PixelShuffle)):
             name = op.inputs[0] if isinstance(op, PixelShuffle) else names.internal(op.name, "sum")
             produced = _emit(name, _without_ones(graph, _operand(graph, op.inputs[0], forms)))
             ops += [*produced, replace(op, inputs=(produced[-1].name,))]
@@ -33,7 +33,7 @@ def fuse_1x1(graph: Graph) -> Graph:
             unread[name] -= 1
             if not unread[name] and name != graph.output:
                 forms.pop(name, None)
-    if not isinstance(graph[graph.output], (Input, Relu, PixelShuffle)):
+    if not isinstance(graph[graph.output], (Input, *ACTIVATIONS, PixelShuffle)):
         ops += _emit(graph.output, _without_ones(graph, forms[graph.output]))
     return Graph(tuple(ops), graph.output)
 

@@ -7,13 +7,27 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from memsr_compiler.ir import Concat, Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Select, Sum, kernels, names
+from memsr_compiler.ir import (
+    Concat,
+    Conv2d,
+    Graph,
+    Input,
+    Op,
+    Part,
+    PixelShuffle,
+    PRelu,
+    Relu,
+    Select,
+    Sum,
+    kernels,
+    names,
+)
 from memsr_compiler.ir.rewrite import conv_1x1, rewrite, without_unused
 
 
 @rewrite(
     source="MemSR (ICML 2022), x + y = [I I][x; y] of Prop. 3.6's proof, read from right to left",
-    reads=(Input, Conv2d, Sum, Concat, Select, Relu, PixelShuffle),
+    reads=(Input, Conv2d, Sum, Concat, Select, Relu, PRelu, PixelShuffle),
     removes=(Concat, Select),
 )
 def gather_terms(graph: Graph) -> Graph:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from memsr_compiler.analysis.schedule import Carrying, nonnegative
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Carry, Conv2d, Graph, Meaning, Op, Relu, names
+from memsr_compiler.ir import Carry, Conv2d, Graph, Meaning, Op, PRelu, Relu, names
 from memsr_compiler.ir.rewrite import conv_1x1, rewrite
 
 Constants = Mapping[str, float]
@@ -21,21 +21,26 @@ def insert_relu(graph: Graph, *, carry: Carrying = "auto", constant: float | Con
     never negative   relu(x) = x: free
     "auto", "split"  x = relu(x) - relu(-x): exact for every x, twice the channels
     "shift"          x = relu(x + C) - C: exact while x >= -C; `constant` is C, for all or by tensor
+    "pass"           x = prelu(x) with slope 1: exact for every x; for the PReLU form
 
-    Ensures   no Carry; every ReLU says what its channels mean.  Raises PassError without a positive C for a shift.
+    Ensures   no Carry; every activation says what its channels mean.
+    Raises PassError without a positive C for a shift.
     """
-    rewriter = _Rewriter(nonnegative(graph), carry, constant)
+    rewriter = _Rewriter(graph, carry, constant)
     ops = tuple(new for op in graph for new in rewriter.rule(op, graph.type(op.name).channels))
     return Graph(ops, graph.output)
 
 
 class _Rewriter:
-    def __init__(self, free: frozenset[str], carry: Carrying, constant: float | Constants | None) -> None:
-        self.free, self.carry, self.constant = free, carry, constant
+    def __init__(self, graph: Graph, carry: Carrying, constant: float | Constants | None) -> None:
+        self.free, self.carry, self.constant = nonnegative(graph), carry, constant
+        self.behind_relu = _find_free_behind_relu(graph, self.free)
         self.carried: dict[str, Relu] = {}  # a Carry's name -> the ReLU that holds it
 
     def rule(self, op: Op, width: int) -> list[Op]:
-        if isinstance(op, Relu):
+        if isinstance(op, PRelu) and self.carry != "pass":
+            raise PassError(f"{op.name}: a PRelu is for the PReLU form; run activation-to-relu first")
+        if isinstance(op, (Relu, PRelu)):
             return [replace(op, meaning=(_everything("value", names.value(op.name), width),))]
         if not isinstance(op, Carry):
             return [op]
@@ -43,6 +48,8 @@ class _Rewriter:
             return self._again(op, self.carried[op.inputs[0]], width)
         held = _everything("value", names.value(op.name), width)
         held = replace(held, part=op.part, tensor=op.part.tensor if op.part else held.tensor)
+        if self.carry == "pass" and op.name not in self.behind_relu:
+            return [PRelu(name=op.name, inputs=op.inputs, slope=_constant(width, 1.0), meaning=(held,))]
         if op.inputs[0] in self.free and op.part is None:
             return [Relu(name=op.name, inputs=op.inputs, meaning=(held,))]
         if self.carry == "shift":
@@ -71,6 +78,22 @@ class _Rewriter:
         shifted = before.meaning[0].kind == "shifted"
         back = _lower(op, width, before.meaning[0].constant) if shifted else _join_signs(op, width)
         return [self.carried[op.name], back]
+
+
+def _find_free_behind_relu(graph: Graph, free: frozenset[str]) -> frozenset[str]:
+    """Carries that are never negative, in levels of nothing but such and ReLUs: engines have a ReLU for nothing."""
+    level: dict[str, int] = {}
+    relus, bent, carries = set[int](), set[int](), list[str]()
+    for op in graph:
+        ends = isinstance(op, (Relu, PRelu, Carry))
+        level[op.name] = max((level[i] for i in op.inputs), default=0) + ends
+        if isinstance(op, Relu):
+            relus.add(level[op.name])
+        elif isinstance(op, Carry) and op.inputs[0] in free and op.part is None:
+            carries.append(op.name)
+        elif ends:
+            bent.add(level[op.name])
+    return frozenset(name for name in carries if level[name] in relus - bent)
 
 
 def _join_signs(op: Op, width: int) -> Conv2d:

@@ -1,30 +1,47 @@
 """The parallel convolutions of a layer -> one convolution; the graph becomes a chain."""
 
 import torch
+from torch import Tensor
 
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Block, BlockConv2d, Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum, names
+from memsr_compiler.ir import (
+    ACTIVATIONS,
+    Block,
+    BlockConv2d,
+    Conv2d,
+    Graph,
+    Input,
+    Meaning,
+    Op,
+    PixelShuffle,
+    PRelu,
+    Relu,
+    Sum,
+    names,
+    slopes_of,
+)
 from memsr_compiler.ir.rewrite import rewrite
 
 
 @rewrite(
     source="MemSR (ICML 2022), Eq. 1 (different inputs: diagonal kernels) and Eq. 2 (the same input: stacked outputs)",
-    reads=(Input, Conv2d, Sum, Relu, PixelShuffle),
+    reads=(Input, Conv2d, Sum, Relu, PRelu, PixelShuffle),
     removes=(Conv2d, Sum),
 )
 def merge_parallel(graph: Graph) -> Graph:
-    """Put the ReLUs of a level side by side; what is between two levels is then one kernel, kept as its blocks.
+    """Put the activations of a level side by side; what is between two levels is then one kernel, kept as its blocks.
 
     Convolutions of different inputs stand on its diagonal (MemSR, Eq. 1), those of the same input below each other
     (Eq. 2); those that are summed stand side by side, x + y = [I I][x; y] (Prop. 3.6, proof).
 
     Requires  the form that fuse_1x1 leaves.
-    Ensures   a chain: the input, BlockConv2d, Relu, BlockConv2d, Relu, ..., BlockConv2d, perhaps PixelShuffle.
+    Ensures   a chain: the input, BlockConv2d, Relu, BlockConv2d, Relu, ..., BlockConv2d, perhaps PixelShuffle.  In the
+              PReLU form a level that is no ReLU is a PRelu, with all slopes 1 where that can be.
     """
     level: dict[str, int] = {graph.input.name: 0}
     members: list[list[Op]] = [[graph.input]]
     for op in graph:
-        if isinstance(op, Relu):
+        if isinstance(op, ACTIVATIONS):
             level[op.name] = 1 + max(level[i] for i in _sources(graph, op.inputs[0]))
             if level[op.name] == len(members):
                 members.append([])
@@ -34,8 +51,8 @@ def merge_parallel(graph: Graph) -> Graph:
     for depth in range(1, len(members)):
         name, rows = names.internal("", f"layer{depth}"), [op.inputs[0] for op in members[depth]]
         conv = _merge(graph, name, chain[-1].name, rows, members[depth - 1])
-        relu = Relu(name=f"{conv.name}.relu", inputs=(conv.name,), meaning=_side_by_side(graph, members[depth]))
-        chain += [conv, relu]
+        meaning, slopes = _side_by_side(graph, members[depth]), _join_slopes(graph, members[depth])
+        chain += [conv, _activate(f"{conv.name}.relu", conv.name, slopes, meaning)]
     last = graph[graph.output]
     body = last.inputs[0] if isinstance(last, PixelShuffle) else last.name
     chain.append(_merge(graph, body, chain[-1].name, [body], members[-1]))
@@ -85,7 +102,27 @@ def _side_by_side(graph: Graph, relus: list[Op]) -> tuple[Meaning, ...]:
     for op in relus:
         width = graph.type(op.name).channels
         here = {i: offset + i for i in range(width)}
-        if isinstance(op, Relu):
+        if isinstance(op, ACTIVATIONS):
             meanings += [m.renumber(here) for m in op.meaning]
         offset += width
     return tuple(meanings)
+
+
+def _join_slopes(graph: Graph, members: list[Op]) -> Tensor:
+    """Slopes (C,) of a level; the constant 1 passes with any, and takes the one that all others have."""
+    slopes, ones = [], []
+    for op in members:
+        assert isinstance(op, ACTIVATIONS), "a level is made of activations"
+        width = graph.type(op.name).channels
+        slopes.append(slopes_of(op, width))
+        ones.append(torch.full((width,), all(m.kind == "one" for m in op.meaning)))
+    slope, one = torch.cat(slopes), torch.cat(ones)
+    if not one.all() and bool((slope[~one] == 1).all()):
+        return torch.ones_like(slope)
+    return slope
+
+
+def _activate(name: str, operand: str, slopes: Tensor, meaning: tuple[Meaning, ...]) -> Op:
+    if not slopes.any():
+        return Relu(name=name, inputs=(operand,), meaning=meaning)
+    return PRelu(name=name, inputs=(operand,), slope=slopes, meaning=meaning)

@@ -7,11 +7,24 @@ from torch import Tensor
 
 from memsr_compiler.analysis.schedule import is_pointwise
 from memsr_compiler.errors import PassError
-from memsr_compiler.ir import Conv2d, Graph, Input, Meaning, Op, PixelShuffle, Relu, Sum, kernels, names
+from memsr_compiler.ir import (
+    ACTIVATIONS,
+    Conv2d,
+    Graph,
+    Input,
+    Meaning,
+    Op,
+    PixelShuffle,
+    PRelu,
+    Relu,
+    Sum,
+    kernels,
+    names,
+)
 from memsr_compiler.ir.rewrite import rewrite, without_unused
 
 
-@rewrite(source="MemSR (ICML 2022), Eq. 3 and 4, Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PixelShuffle))
+@rewrite(source="MemSR (ICML 2022), Eq. 3 and 4, Lemma 3.1", reads=(Input, Conv2d, Sum, Relu, PRelu, PixelShuffle))
 def one_pad(graph: Graph) -> Graph:
     """Where a pointwise value with a constant in it goes into a convolution with k > 1, take the constant from a
     channel of ones, which is zero-padded as the convolution expects (MemSR, Eq. 3).
@@ -37,8 +50,8 @@ class _OnePad:
     def build(self) -> Graph:
         for op in self.graph:
             below = max((self.level[i] for i in op.inputs), default=0)
-            self.level[op.name] = below + isinstance(op, Relu)
-            if isinstance(op, (Input, Relu)):
+            self.level[op.name] = below + isinstance(op, ACTIVATIONS)
+            if isinstance(op, (Input, *ACTIVATIONS)):
                 self.member.setdefault(self.level[op.name], op.name)
             self.constant[op.name] = self._constant(op)
             if isinstance(op, Conv2d) and not op.pointwise and self.constant[op.inputs[0]].any():

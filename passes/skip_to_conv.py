@@ -6,20 +6,20 @@ import torch
 
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying, Schedule, body_output, is_pointwise
-from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, names
+from memsr_compiler.ir import ACTIVATIONS, Carry, Conv2d, Graph, Input, Op, PixelShuffle, PRelu, Relu, Sum, names
 from memsr_compiler.ir.rewrite import conv_1x1, rewrite
 
 
 @rewrite(
     source="MemSR (ICML 2022), Sec. 3.2.3 and Figure 3; schedule and liveness beyond it",
-    reads=(Input, Conv2d, Sum, Relu, PixelShuffle),
+    reads=(Input, Conv2d, Sum, Relu, PRelu, PixelShuffle),
 )
 def skip_to_conv(graph: Graph, *, carry: Carrying = "auto") -> Graph:
     """Compute everything in its layer, from what crosses the boundary below; carry what later layers need
     (MemSR, Sec. 3.2.3, Figure 3).
 
-    Requires  Input, Conv2d, Sum, Relu at one resolution; perhaps a PixelShuffle at the end.
-    Ensures   on every path from the input to an op there are equally many ReLUs and Carries.
+    Requires  Input, Conv2d, Sum, Relu (PRelu) at one resolution; perhaps a PixelShuffle at the end.
+    Ensures   on every path from the input to an op there are equally many activations and Carries.
     """
     return _Layers(*plan(graph, carry)).build()
 
@@ -51,7 +51,7 @@ class _Layers:
 
     def _cross(self, name: str, boundary: int) -> str:
         op = self.graph[name]
-        if isinstance(op, Relu) and self.plan.layer[name] == boundary:
+        if isinstance(op, ACTIVATIONS) and self.plan.layer[name] == boundary:
             return self._add(replace(op, inputs=(self.value(op.inputs[0], boundary - 1),)), boundary)
         operand = self.value(name, boundary - 1)
         carried = names.again(names.value(name), boundary)

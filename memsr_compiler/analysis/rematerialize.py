@@ -10,7 +10,7 @@ from dataclasses import replace
 import networkx as nx
 
 from memsr_compiler.analysis.schedule import Carrying, Schedule, body_output, schedule
-from memsr_compiler.ir import Conv2d, Graph, Input, Op, Part, PixelShuffle, Relu, Sum, names
+from memsr_compiler.ir import ACTIVATIONS, Conv2d, Graph, Input, Op, Part, PixelShuffle, Sum, names
 
 FAR = 3  # layers between a value and a user that make it worth looking at computing it again
 SHALLOW = 2  # how many layers deep a value may be to be computed again
@@ -37,7 +37,7 @@ def chain_sums(graph: Graph) -> Graph:
     ops: list[Op] = []
     for op in graph:
         deepest = max((order[i] for i in op.inputs), default=0)
-        order[op.name] = deepest + (isinstance(op, Relu) or (isinstance(op, Conv2d) and not op.pointwise))
+        order[op.name] = deepest + (isinstance(op, ACTIVATIONS) or (isinstance(op, Conv2d) and not op.pointwise))
         ops.extend(_chain(graph, op, order) if isinstance(op, Sum) and len(op.inputs) > 2 else [op])
     return Graph(tuple(ops), graph.output)
 

@@ -16,17 +16,17 @@ from typing import Literal
 import networkx as nx
 from networkx.algorithms.flow import edmonds_karp
 
-from memsr_compiler.ir import Carry, Conv2d, Graph, Input, Op, PixelShuffle, Relu, Sum, names
+from memsr_compiler.ir import ACTIVATIONS, Carry, Conv2d, Graph, Input, Op, PixelShuffle, PRelu, Relu, Sum, names
 from memsr_compiler.ir.rewrite import without_unused
 
-Carrying = Literal["auto", "shift", "split"]
+Carrying = Literal["auto", "shift", "split", "pass"]  # the last: in the PReLU form, where a slope of 1 lets all pass
 
 
 @dataclass(frozen=True)
 class Schedule:
     """The layer of everything, and what is held between layers.
 
-    layer[name]  of every ReLU and every convolution with k > 1, from 1;  the output's layer is `depth`.
+    layer[name]  of every activation and every convolution with k > 1, from 1;  the output's layer is `depth`.
     crossing[l]  the values that cross boundary l, for l = 0 .. depth - 1
     width[l]     how many channels they take
     kernel[l]    the kernel size of layer l + 1
@@ -70,6 +70,7 @@ def nonnegative(graph: Graph) -> frozenset[str]:
         known = all(name in never_below for name in op.inputs)
         if (
             isinstance(op, Relu)
+            or (isinstance(op, PRelu) and (known or float(op.slope.max()) <= 0))
             or (isinstance(op, Input) and op.low >= 0)
             or (isinstance(op, Conv2d) and known and float(op.weight.min()) >= 0 and float(op.bias.min()) >= 0)
             or (isinstance(op, (Sum, Carry)) and known)
@@ -82,7 +83,7 @@ def schedule(graph: Graph, carry: Carrying = "auto") -> Schedule:
     """The cheapest schedule found, of least depth: everything as early, or as late as possible, or only second
     computations (x@12, see `rematerialize`) late.
 
-    graph   Input, Conv2d, Sum, Relu, one resolution, perhaps a PixelShuffle at the end
+    graph   Input, Conv2d, Sum, Relu (in the PReLU form PRelu too), one resolution, perhaps a PixelShuffle at the end
     """
     graph = without_unused(graph)
     regions = _Regions(graph, carry)
@@ -131,7 +132,7 @@ class _Regions:
             return 0
         c = self.graph.type(name).channels
         free = name in self.free and op.part is None
-        return c if free or self.carry == "shift" else 2 * c
+        return c if free or self.carry in ("shift", "pass") else 2 * c
 
 
 def _time(graph: Graph, layer_of: Mapping[str, int] | None) -> _Timing:
@@ -148,7 +149,7 @@ def _time(graph: Graph, layer_of: Mapping[str, int] | None) -> _Timing:
             earliest = max(ready[operand], 1 if operand in shifted else 0) + 1
             layer[n] = layer_of[n] if layer_of else earliest
             ready[n] = computed[n] = layer[n]
-        elif isinstance(op, Relu):
+        elif isinstance(op, ACTIVATIONS):
             layer[n] = layer_of[n] if layer_of else computed[operand]
             ready[n], computed[n] = layer[n], layer[n] + 1
         else:
@@ -172,7 +173,7 @@ def _later(graph: Graph, early: _Timing, movable: Callable[[str], bool]) -> _Tim
         if isinstance(op, Conv2d) and not op.pointwise:
             layer[n] = min(by, computed) if movable(n) else early.layer[n]
             ready_by[op.inputs[0]] = min(ready_by.get(op.inputs[0], never), layer[n] - 1)
-        elif isinstance(op, Relu):
+        elif isinstance(op, ACTIVATIONS):
             layer[n] = min(by, computed - 1) if movable(n) else early.layer[n]
             computed_by[op.inputs[0]] = min(computed_by.get(op.inputs[0], never), layer[n])
         elif is_pointwise(op):

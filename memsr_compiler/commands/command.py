@@ -22,13 +22,14 @@ CONVERSION = "Conversion"
 OUTPUT = "Output"
 COSTS = "Costs"
 IMAGES = "Images"
+FILMS = "Films"
 TRAINING = "Training"
 STUDENT = "How the student is made"
 ENGINE = "Where it runs"
 READING = "How a network's file is read"
 MESSAGES = "Messages"
 _TOO_LARGE = 2**63
-PANELS = (WIDTHS, NETWORK, RUN, CONVERSION, OUTPUT, COSTS, IMAGES, TRAINING, STUDENT, ENGINE, READING, MESSAGES)
+PANELS = (WIDTHS, NETWORK, RUN, CONVERSION, OUTPUT, COSTS, IMAGES, FILMS, TRAINING, STUDENT, ENGINE, READING, MESSAGES)
 
 
 class SomeNotDone(MemsrError):

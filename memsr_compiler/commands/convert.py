@@ -16,9 +16,9 @@ from memsr_compiler.commands.approximation import frozen_data, tell_frozen
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.deviations import Deviation, measure_deviations, require_accepted
 from memsr_compiler.commands.find_network import name_beside
+from memsr_compiler.commands.material import read_material
 from memsr_compiler.commands.options import ConvertOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
-from memsr_compiler.commands.student_common import read_material
 from memsr_compiler.commands.teachers import describe, read
 from memsr_compiler.errors import CertificateError, ExportError, InvalidInput
 from memsr_compiler.ir.pipeline import PassReport
@@ -70,6 +70,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         net = compile_to_plain(
             teacher,
             carry=options.carry,
+            activation=options.activation,
             constant=constant,
             tail=options.tail,
             align=options.align,

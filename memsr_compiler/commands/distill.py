@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.commands.options import QuantizeOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first, silence_others
 from memsr_compiler.commands.run_folder import hold_run, record_of, steps_taken
-from memsr_compiler.commands.student_common import read_source
+from memsr_compiler.commands.student_common import read_source, require_relus
 from memsr_compiler.commands.training_choices import Choices, choose, settle
 from memsr_compiler.commands.training_common import read_data, recipe, show_progress, tell
 from memsr_compiler.commands.training_options import DistillOptions
@@ -26,7 +27,9 @@ from memsr_compiler.plain.balance import balance_channels
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.read import read_plain_file
 from memsr_compiler.plain.write import export_onnx, save_plain
+from memsr_compiler.quantities import say_count
 from memsr_compiler.quantization.simulate import require_integers
 from memsr_compiler.quantization.start_integers import start_integers
 from memsr_compiler.quantization.write_integers import write_integers
@@ -36,6 +39,7 @@ from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.labels import Labeller
 from memsr_compiler.training.losses import CentredStudent, Distillation, Objective, QuantizationAware
+from memsr_compiler.training.lower import Lowered, lower_channels
 from memsr_compiler.training.methods.comparison import DISTANCES, Comparison
 from memsr_compiler.training.methods.pisr import Privileged
 from memsr_compiler.training.patches import Patches
@@ -49,13 +53,20 @@ if TYPE_CHECKING:
 def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Read teacher and student, train, write the best."""
     talk = silence_others(talk)
-    choices = choose(options)
+    choices = choose(options, _count_layers(options))
     _check_method(options, choices)
     options = settle(options, choices)
     how = recipe(options, choices)
     record = record_of(options, reading)
     with hold_run(options, how, record, talk) as resume:
         _distill(options, choices, reading, how, record, resume, talk)
+
+
+def _count_layers(options: DistillOptions) -> int:
+    """Layers of the student, where a default depends on them; else 0.  Raises InvalidInput for a file that is none."""
+    if options.rate is not None or options.init != "as-is":
+        return 0
+    return len(read_plain_file(options.student, require_certificate=False).manifest.layers)
 
 
 def _check_method(options: DistillOptions, choices: Choices) -> None:
@@ -83,6 +94,7 @@ def _distill(
     talk: Talk,
 ) -> None:
     student = load_plain(options.student, require_certificate=False).float()
+    require_relus(student.info, options.student, "trained")
     student.certificate = None  # it speaks of these weights, and others will come
     if options.centred:
         student = balance_channels(student)
@@ -113,11 +125,11 @@ def _distill(
     samples = default_samples(cost_of_graph(teacher.graph).macs_per_pixel)
     if options.int8:
         require_integers(student)  # at once; the rest waits for the photographs
-    in_floats = None if options.int8 else _objective(student, teacher, samples, options, choices)
+    in_floats = None if options.int8 else _objective(student, teacher, samples, options, choices, talk)
     networks = {"student": file_digest(options.student), "teacher": file_digest(options.teacher)}
     labeller = None
     if choices.labels != "photographs":
-        name = model.model.sha256() if isinstance(model.model, PlainNet) else teacher.sha256  # a student's is its own
+        name = _name_outputs(model.model, teacher)
         labeller = Labeller(copy_module(model.model, torch.float32), model.takes, name, choices.labels)
     cut, judged = read_data(options, takes, record, resume, talk, networks, labeller)
     rows = {"student before": judged.score(load_plain(options.student, require_certificate=False).float())}
@@ -138,8 +150,10 @@ def _distill(
         )
     if not is_first():
         return
-    if outcome.best_step == 0 and options.init == "as-is" and not options.int8:
-        student.load_state_dict(start)  # biases of centred inputs are that but for rounding
+    no_better = outcome.best_step == 0 or outcome.best <= rows["student before"].psnr
+    as_given = no_better and options.init == "as-is" and not options.int8
+    if as_given:
+        student.load_state_dict(start)  # what the run began with is that but for rounding, or channels lowered
     others = {"bicubic": judged.bicubic, "teacher": judged.score(copy_module(model.model, torch.float32), model.takes)}
     written = [options.out / "student.safetensors"]
     save_plain(student, written[0])
@@ -153,6 +167,32 @@ def _distill(
         rows["student after"] = judged.score(student)
     rows = {**others, **rows}
     tell(outcome, rows, judged, written, talk)
+    if as_given:
+        where = "" if options.val is not None else " on the photographs that ship, by which shrink derives: see --val"
+        talk.say(f"kept         the student as it was given: no step was better{where}")
+
+
+def _tell_lowered(lowered: Sequence[Lowered], options: DistillOptions, talk: Talk) -> None:
+    """Say how many channels were lowered, where the run begins."""
+    if lowered and options.resume is None:
+        channels, layers = sum(x.channels for x in lowered), say_count(len(lowered), "layer")
+        most = max(x.most for x in lowered)
+        talk.say(f"lowered      {say_count(channels, 'channel')} of {layers}, never below zero, by up to {most:.3g}")
+
+
+def _name_outputs(model: nn.Module, teacher: LeveledTeacher) -> str:
+    """SHA-256 of what a network makes of images: labels are kept by it.
+
+    That of a plain network is of its layers alone, and its teacher's is another network's; that of a graph tells its
+    range too, but not an image that is added outside.
+    """
+    if isinstance(model, PlainNet):
+        told = f"{model.sha256()} {model.info.input_range} {model.info.image_skip}"
+    elif teacher.image_skip is not None:
+        told = f"{teacher.sha256} {teacher.image_skip}"
+    else:
+        return teacher.sha256
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _for_integers(student: PlainNet, cut: Patches, options: DistillOptions) -> QuantizationAware:
@@ -171,7 +211,7 @@ def _for_integers(student: PlainNet, cut: Patches, options: DistillOptions) -> Q
 
 
 def _objective(
-    student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions, choices: Choices
+    student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions, choices: Choices, talk: Talk
 ) -> CentredStudent:
     """The student under its teacher; the maps of Eq. 12 only where its features count."""
     info, seed = student.info, options.seed
@@ -179,6 +219,7 @@ def _objective(
     crops = batches(images, samples=samples, seed=0)
     if options.centred and options.init == "as-is":
         revive(student, crops, seed)
+        _tell_lowered(lower_channels(student, crops), options, talk)
     maps: tuple[Tensor, ...] = ()
     if choices.weight and options.method != "pisr":
         teacher = match_levels(teacher, student)

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.material import read_material
 from memsr_compiler.commands.options import ExportOptions
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.student_common import read_material
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.info import Takes
@@ -37,7 +37,7 @@ def run(options: ExportOptions, talk: Talk) -> None:
     if quantized:
         if dtype != "int8":
             raise InvalidInput(f"--dtype {dtype}: {options.model} is in 8 bits; give the network that it was made of")
-        export_integers(options.model, options.out, ends=options.io, size=size)
+        export_integers(options.model, options.out, ends=options.io, size=size, warn=talk.warn)
     else:
         net = load_plain(options.model, require_certificate=False)
         require_writable(net.info, str(options.out))

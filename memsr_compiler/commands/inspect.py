@@ -11,7 +11,7 @@ from memsr_compiler.commands.teachers import describe, read
 
 if TYPE_CHECKING:
     from memsr_compiler.analysis.cost import Cost
-    from memsr_compiler.lowering.inspection import Inspection, LayerInfo
+    from memsr_compiler.lowering.inspection import Inspection, LayerInfo, Prediction
 
 
 def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) -> None:
@@ -36,12 +36,17 @@ def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) ->
         talk.say(f"Not convertible: {inspection.reason}\n")
     if inspection.teacher is not None and inspection.predictions:
         rows = [_row("teacher", inspection.teacher, size)]
-        rows += [_row(f"plain, --carry {p.carry}", p.cost, size) for p in inspection.predictions]
+        rows += [_row(f"plain, {_name_form(p)}", p.cost, size) for p in inspection.predictions]
         talk.table(f"Cost at a {size[0]}x{size[1]} input (predicted)", COLUMNS, rows)
         for p in inspection.predictions:
-            talk.say(f"widths, --carry {p.carry}: {widths_text(p.widths)}")
+            talk.say(f"widths, {_name_form(p)}: {widths_text(p.widths)}")
         talk.say("")
     talk.table("Layers", LAYER_COLUMNS, [_layer_row(layer) for layer in inspection.layers])
+
+
+def _name_form(p: Prediction) -> str:
+    """The options of `convert` that make this form."""
+    return "--activation prelu" if p.carry == "pass" else f"--carry {p.carry}"
 
 
 LAYER_COLUMNS = ("module", "op", "channels, resolution", "parameters", "reads")

@@ -25,7 +25,8 @@ def open_network(options: TeacherOptions, talk: Talk, *, provider: Provider, thr
 def network_file(options: TeacherOptions, talk: Talk) -> NetworkFile:
     """The network's file, and how it is to be read.  Raises InvalidInput if it is not there."""
     if not options.teacher.is_file():
-        raise InvalidInput(f"{options.teacher}: there is no such file; give a network")
+        what = "is a folder" if options.teacher.is_dir() else "there is no such file"
+        raise InvalidInput(f"{options.teacher}: {what}; give a network")
     set_up(options, talk)
     arguments = teacher_arguments(options)
     return NetworkFile(

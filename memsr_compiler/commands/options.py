@@ -19,6 +19,7 @@ from memsr_compiler.commands.command import (
     CONVERSION,
     COSTS,
     ENGINE,
+    FILMS,
     IMAGES,
     MESSAGES,
     NETWORK,
@@ -68,9 +69,9 @@ Tail = Annotated[
     option("Layers above the input's resolution: fold them down, or keep them as stages", panel=CONVERSION),
 ]
 Align = Annotated[
-    int,
+    int | None,
     option(
-        "Round widths up to a multiple of this; engines run multiples of 8 at full speed",
+        "Round widths up to a multiple of this; default: 8, which engines run at full speed, or 4 with PReLUs",
         panel=CONVERSION,
         metavar="N",
         min=1,
@@ -245,6 +246,14 @@ class ConvertOptions:
     overwrite: Overwrite = False
     report: Report = None
     dtype: Annotated[Literal["float32", "float16"], option("Precision of the ONNX file", panel=OUTPUT)] = "float32"
+    activation: Annotated[
+        Literal["relu", "prelu"],
+        option(
+            "What follows a convolution: relu, or prelu, with a slope of 0, 1 or the teacher's own in each channel, "
+            "which carries every value in one",
+            panel=CONVERSION,
+        ),
+    ] = "relu"
     carry: Annotated[
         Literal["auto", "shift", "split"],
         option("How values pass ReLUs: auto (free, else split), split, or shift (x + C)", panel=CONVERSION),
@@ -286,7 +295,7 @@ class ConvertOptions:
         ),
     ] = 3.0
     tail: Tail = "fold"
-    align: Align = 8
+    align: Align = None
     image_skip: Annotated[
         Literal["refuse", "outside"],
         option(
@@ -312,7 +321,7 @@ class InspectOptions:
     """Options of `inspect`: the plain form that it predicts."""
 
     tail: Tail = "fold"
-    align: Align = 8
+    align: Align = None
     size: CostSize = SMALL
 
 
@@ -582,7 +591,7 @@ class UpscaleOptions:
     """Images that `upscale` enlarges, where to, and in how much memory.  max_memory: bytes."""
 
     source: Annotated[
-        str, typer.Argument(help="An image, a folder, or a pattern in quotes: 'photos/*.jpg'", metavar="IN")
+        str, typer.Argument(help="An image, a film, a folder, or a pattern in quotes: 'photos/*.jpg'", metavar="IN")
     ]
     target: Annotated[Path, typer.Argument(help="The result: a file, or a folder for several", metavar="OUT")]
     model: Annotated[
@@ -625,6 +634,28 @@ class UpscaleOptions:
     provider: Provider = "cpu"
     threads: Annotated[
         int | None, option("Default: one for each core, at most 8", panel=ENGINE, metavar="N", min=1, max=1024)
+    ] = None
+    codec: Annotated[
+        str | None,
+        option(
+            "libx264 (default; .webm: libvpx-vp9), libx265, libsvtav1, prores_ks, mpeg4, ffv1 (nothing is lost)",
+            panel=FILMS,
+            metavar="NAME",
+        ),
+    ] = None
+    quality: Annotated[
+        int | None,
+        option(
+            "The encoder's own number, less is better: of libx264 0 to 51, default 17",
+            panel=FILMS,
+            metavar="N",
+            min=0,
+            max=63,
+        ),
+    ] = None
+    frames: Annotated[
+        str | None,
+        option("A scene: from frame A up to, but without, frame B; either may be left out", panel=FILMS, metavar="A:B"),
     ] = None
 
 

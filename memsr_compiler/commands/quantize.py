@@ -15,16 +15,16 @@ from torch import Tensor
 
 from memsr_compiler.arithmetic import join_arithmetics
 from memsr_compiler.commands.check_outputs import check_outputs
+from memsr_compiler.commands.material import read_material
 from memsr_compiler.commands.models import open_network
 from memsr_compiler.commands.options import QuantizeOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, finite
-from memsr_compiler.commands.student_common import read_material
+from memsr_compiler.commands.student_common import require_relus
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
 from memsr_compiler.evaluation.scores import enlarge, mean_psnr
 from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.info import Takes
-from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.read import is_plain, read_plain_file
 from memsr_compiler.plain.tflite_model import require_writable
 from memsr_compiler.quantization.quantize import Quantized, quantize
@@ -62,11 +62,14 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     check_outputs([options.out], reads=[options.model], overwrite=options.overwrite)
     if options.out.suffix == TFLITE:
         _require_tflite(options.model, options.out)
+    plain = is_plain(options.model)
+    if plain:
+        info = read_plain_file(options.model, require_certificate=False).manifest.info
+        require_relus(info, options.model, "written in 8 bits")
     network = TeacherOptions(teacher=options.model, input_range=options.input_range)
     model = open_network(network, talk, provider="cpu", threads=None)
     takes = model.takes
-    plain = is_plain(options.model)  # which says what was assumed of its teacher
-    assumed = load_plain(options.model, require_certificate=False).info.assumed if plain else model.assumed
+    assumed = info.assumed if plain else model.assumed  # a plain one says what was assumed of its teacher
     material = read_material(options.calibration, takes, talk)
     images = batches(material.inputs(takes), samples=options.samples, seed=options.seed)
     data = options.data

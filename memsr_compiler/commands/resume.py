@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -52,9 +53,15 @@ class Journal(AbstractContextManager["Journal"]):
     killed, and what somebody else has put there is neither.
     """
 
-    def __init__(self, folder: Path, work: str) -> None:
-        """Go on with the journal of a folder; with an empty one if it cannot be read, or is about other work."""
+    def __init__(
+        self, folder: Path, work: str, alone: Callable[[], AbstractContextManager[object]] | None = None
+    ) -> None:
+        """Go on with the journal of a folder; with an empty one if it cannot be read, or is about other work.
+
+        alone   keeps out the other processes that write this journal too; None: there are none
+        """
         self._path, self._work = folder / NAME, work
+        self._shared, self._alone = alone is not None, alone or nullcontext
         self._done = _read(self._path, work)
         self._file: BinaryIO | None = None  # until there is something to write
 
@@ -68,6 +75,12 @@ class Journal(AbstractContextManager["Journal"]):
         """Whether the result is there, of this image as it is now."""
         if not result.is_file():
             return False
+        if self._shared and not self._knows(image, result):  # another may have made it since
+            with self._alone():
+                self._done = _read(self._path, self._work)
+        return self._knows(image, result)
+
+    def _knows(self, image: ImageState, result: Path) -> bool:
         entry, before = _split(self._done.get(result.name))
         untimed = _describe(image, result)
         return untimed in (entry, before) or entry == [*untimed, result.stat().st_mtime_ns]
@@ -84,10 +97,14 @@ class Journal(AbstractContextManager["Journal"]):
 
     def _add(self, name: str, entry: list[Any]) -> None:
         try:
-            file = self._file = self._file or self._begin()
-            file.write(_encode([name, entry]))
-            file.flush()
-            os.fsync(file.fileno())
+            with self._alone():
+                file = self._file = self._file or self._begin()
+                file.write(_encode([name, entry]))
+                file.flush()
+                os.fsync(file.fileno())
+                if self._shared:  # the next time another may have begun it anew
+                    file.close()
+                    self._file = None
         except OSError as error:
             raise JournalNotWritten(f"{self._path}: cannot be written ({error.strerror or error})") from None
         except ExportError as error:
@@ -95,9 +112,24 @@ class Journal(AbstractContextManager["Journal"]):
         self._done[name] = entry
 
     def _begin(self) -> BinaryIO:
+        if self._shared and _goes_on(self._path, self._work):
+            return open(self._path, "ab")
+        if self._shared:
+            self._done = _read(self._path, self._work)
         with atomic_write(self._path) as file:
             file.write(_encode({"work": self._work, "done": self._done}))
         return open(self._path, "ab")
+
+
+def _goes_on(path: Path, work: str) -> bool:
+    """Whether lines can be added to the journal as it is."""
+    try:
+        with open(path, "rb") as file:
+            ours = json.loads(file.readline())["work"] == work
+            file.seek(-1, os.SEEK_END)
+            return bool(ours and file.read() == b"\n")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def _read(path: Path, work: str) -> dict[str, Any]:

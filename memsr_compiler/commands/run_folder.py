@@ -47,6 +47,7 @@ RESULTS = ("student.*", "network.*", "plain.onnx")
 MAY_CHANGE = ("every", "workers", "cache", "out", "student", "teacher", "data", "val")  # while a run goes on
 UNRECORDED = ("resume", "config", "overwrite", "allow-changed-data")  # options that are about a start, not the run
 NAMED = 3  # of the files that have changed
+OPTIONS = "options"  # of a run, kept beside its data: what stands in its record can be edited
 
 Data = Mapping[str, Mapping[str, str]]
 """What a run is about: kinds of files, and of each kind SHA-256 by name."""
@@ -127,14 +128,13 @@ def _check_folder(options: TrainingOptions, record: Mapping[str, Any]) -> None:
 
 
 def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]) -> None:
-    import yaml
-
     run = place.parent if place.is_file() else place
     if options.out.resolve() != run.resolve():
         raise InvalidInput(f"--out {options.out}: a run goes on in its own folder, {run}; leave --out out")
     if place.is_file() or checkpoints.steps(run) or not is_begun(run):
         checkpoints.load(checkpoints.newest(place))
-    recorded = {k: v for k, v in (yaml.safe_load((run / CONFIG).read_text("utf-8")) or {}).items() if v != []}
+    recorded = _read_options(run)
+    _require_unedited(run, recorded)
     defaults = option_defaults(type(options)) | option_defaults(ReadingOptions)  # of options that it did not know yet
     defaults |= {name: value for name, value in FORMER.items() if name in defaults}
     for name in (name for name in {**recorded, **now} if name not in MAY_CHANGE):
@@ -144,6 +144,34 @@ def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]
                 f"--{name} {now.get(name)}: the run began with {before}, and goes on with that; leave it out, or begin "
                 "another run"
             )
+
+
+def _read_options(run: Path) -> dict[str, Any]:
+    """The options in a run's folder."""
+    import yaml
+
+    return {k: v for k, v in (yaml.safe_load((run / CONFIG).read_text("utf-8")) or {}).items() if v != []}
+
+
+def _require_unedited(run: Path, recorded: Mapping[str, Any]) -> None:
+    """Raises InvalidInput where a run's folder has other options than it began with.
+
+    Some would be followed from here on, so that the record is of no run that there was; others, as the rate, are in the
+    state, and would not be.
+    """
+    began = _read_data(run / DATA).get(OPTIONS) if (run / DATA).exists() else None
+    if began is None:
+        return  # an earlier version began it
+    now = _describe_options(recorded)
+    for name in (name for name in {**began, **now} if began.get(name) != now.get(name)):
+        raise InvalidInput(
+            f"{run / CONFIG}: {name} is {now.get(name, 'not there')}, and the run began with "
+            f"{began.get(name, 'none')}, and goes on with that; put it back, or begin another run"
+        )
+
+
+def _describe_options(recorded: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in recorded.items() if name not in MAY_CHANGE}
 
 
 def _place(options: TrainingOptions) -> Path | None:
@@ -196,7 +224,10 @@ def keep_data(options: TrainingOptions, data: Data, resume: Path | None, talk: T
     if not is_first():
         return
     path = options.out / DATA
-    changes = [] if resume is None or not path.exists() else list_changes(_read_data(path), data)
+    changes: list[str] = []
+    if resume is not None and path.exists():
+        before = {kind: names for kind, names in _read_data(path).items() if kind != OPTIONS}
+        changes = list_changes(before, data)
     if changes and not options.allow_changed_data:
         raise InvalidInput(
             f"{options.out}: its data are not those that the run began with: {'; '.join(changes)}. Give it the old "
@@ -207,7 +238,7 @@ def keep_data(options: TrainingOptions, data: Data, resume: Path | None, talk: T
     if resume is not None and not path.exists():
         talk.warn(f"{options.out}: does not say which data it began with; from now on these are compared")
     with atomic_write(path) as file:
-        file.write(json.dumps(data, indent=1).encode())
+        file.write(json.dumps({**data, OPTIONS: _describe_options(_read_options(options.out))}, indent=1).encode())
 
 
 def digest_tests(images: Sequence[TestImage]) -> dict[str, str]:

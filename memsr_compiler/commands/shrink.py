@@ -15,6 +15,7 @@ from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.approximation import frozen_data, tell_frozen
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.find_network import HERE, find_plain_network, name_beside
+from memsr_compiler.commands.material import read_material
 from memsr_compiler.commands.options import ShrinkOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, finite, is_first, silence_others, widths_text
 from memsr_compiler.commands.pictures import PICTURES, Images, draw_pictures
@@ -23,7 +24,6 @@ from memsr_compiler.commands.student_common import (
     cost_cells,
     cost_data,
     derive,
-    read_material,
     read_source,
 )
 from memsr_compiler.errors import InvalidInput, MemsrError

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from memsr_compiler.arithmetic import FULL_FLOAT32, name_arithmetic
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
+from memsr_compiler.commands.material import read_material
 from memsr_compiler.commands.options import ReadingOptions, SimilarityOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.student_common import Source, read_material, read_source
+from memsr_compiler.commands.student_common import Source, read_source
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.cka import linear_cka
 from memsr_compiler.files import atomic_write

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers
+from memsr_compiler.commands.material import Material, read_material
 from memsr_compiler.commands.options import StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands
 from memsr_compiler.commands.teachers import describe, read
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.evaluation.image_sets import ImageSet, calibration_image_set
-from memsr_compiler.images.files import NamedImage, read_folder
 from memsr_compiler.lowering.freezing import freeze_teacher
 from memsr_compiler.lowering.inspection import inspect
-from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.info import PlainInfo, Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
-from memsr_compiler.student.calibration_images import photographs_as_inputs, sample_inputs
 from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.teachers.teacher import Teacher
@@ -57,24 +55,6 @@ class Source:
     @property
     def is_plain(self) -> bool:
         return isinstance(self.model, PlainNet)
-
-
-@dataclass(frozen=True)
-class Material:
-    """Images that students are derived from, and scored on."""
-
-    calibration: Sequence[Tensor] | None
-    photographs: Sequence[NamedImage] | None
-
-    def inputs(self, takes: Takes) -> Sequence[Tensor]:
-        """The calibration images as the network is given them; where none were named, those that ship."""
-        return self.calibration or sample_inputs(
-            scale=takes.scale, channels=takes.channels, input_range=takes.input_range
-        )
-
-    def tests(self, takes: Takes) -> ImageSet:
-        """The middles of the first photographs."""
-        return calibration_image_set(self.photographs, takes.scale)
 
 
 def read_source(options: TeacherOptions, align: int, talk: Talk, calibration: Path | None = None) -> Source:
@@ -121,20 +101,16 @@ def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
     return Source(net, takes, words, cost, cost, net.info.assumed)
 
 
-def read_material(folder: Path | None, takes: Takes, talk: Talk) -> Material:
-    """Read the photographs in a folder, if one was named.  Raises InvalidInput if there are none."""
-    if folder is None:
-        return Material(None, None)
-    photographs = read_folder(folder, warn=talk.warn)
-    inputs = photographs_as_inputs(
-        photographs,
-        str(folder),
-        scale=takes.scale,
-        channels=takes.channels,
-        input_range=takes.input_range,
-        on_skip=talk.warn,
-    )
-    return Material(inputs, photographs)
+def require_relus(info: PlainInfo, path: Path, what: str) -> None:
+    """Raise InvalidInput for a network in the PReLU form, which is run and shrunk, and nothing else.
+
+    what   is not done with it
+    """
+    if info.carry == "pass":
+        raise InvalidInput(
+            f"{path}: is in the PReLU form, which is not {what}; give a student that memsrc shrink derives of it, or "
+            "convert the teacher with --activation relu"
+        )
 
 
 def derive(

@@ -1,12 +1,17 @@
-"""memsrc sweep: what students of several widths cost and give."""
+"""memsrc sweep: what students of several widths cost and give; several processes share them out."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,26 +21,27 @@ from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.approximation import frozen_data, tell_frozen
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
+from memsr_compiler.commands.material import Material, read_material
 from memsr_compiler.commands.options import StudentOptions, SweepOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk, finite, widths_text
+from memsr_compiler.commands.output import Talk, finite, is_first, silence_others, widths_text
 from memsr_compiler.commands.student_common import (
-    Material,
     Source,
     cost_cells,
     cost_data,
     derive,
-    read_material,
     read_source,
 )
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
 from memsr_compiler.evaluation.scores import enlarge, enlarge_bicubic, mean_psnr
-from memsr_compiler.files import atomic_write
+from memsr_compiler.files import atomic_write, file_digest
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.reports.tradeoff import Point, draw_tradeoff
 from memsr_compiler.runtime.runners import Provider, TorchNetwork
+from memsr_compiler.sharing import Launch, Team
 from memsr_compiler.student.report import ShrinkReport
 from memsr_compiler.torch_helpers import copy_module, torch_device
+from memsr_compiler.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,16 @@ class Entry:
 
 def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> None:
     """Derive a student for every budget, score it, and show the curve."""
+    launch = Launch.find()
+    if launch is not None and options.device != "cpu":
+        launch.take_gpu()
+    talk = silence_others(talk)
     torch_device(options.device)  # raises where it is not to be had
     if options.plot is not None and options.plot.suffix != ".svg":
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
+    if launch is not None and not files:
+        raise InvalidInput("several processes share a sweep out in the folder of its results: give --csv or --plot")
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
     teacher = read_source(teacher_options, options.align, talk, options.calibration)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
@@ -63,13 +75,21 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
     else:
         tests = read_image_set(options.data, teacher.takes.scale, warn=talk.warn)
     with talk.progress() as step:
-        step("running the teacher")
-        itself = Entry(
-            "plain" if teacher.is_plain else "teacher",
-            _psnr(teacher.model, tests, teacher, options.device),
-            teacher.cost,
-        )
-        students = [_student(teacher, options, budget, material, tests, step) for budget in options.budgets]
+
+        def run_teacher() -> Entry:
+            step("running the teacher")
+            psnr = _psnr(teacher.model, tests, teacher, options.device)
+            return Entry("plain" if teacher.is_plain else "teacher", psnr, teacher.cost)
+
+        work: list[Callable[[], Entry]] = [run_teacher]
+        work += [partial(_student, teacher, options, budget, material, tests, step) for budget in options.budgets]
+        if launch is None:
+            itself, *students = [each() for each in work]
+        else:
+            place = files[0].parent / f".memsrc-sweep-{files[0].name}"
+            itself, *students = _share(work, place, _describe_work(teacher_options, options), launch)
+    if not is_first():
+        return
     tell_frozen(teacher.frozen, talk)
     arithmetic = name_arithmetic("float32", "torch", options.device)
     bicubic = Entry("bicubic", mean_psnr(tests.images, map(enlarge_bicubic, tests.images)))
@@ -106,6 +126,52 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
     talk.say(f"computed in  {arithmetic}")
     if files:
         talk.say(f"written      {', '.join(map(str, files))}")
+
+
+def _share(work: Sequence[Callable[[], Entry]], place: Path, key: str, launch: Launch) -> list[Entry]:
+    """Do pieces of work together with the other processes of the launch, in a folder that is gone at the end.
+
+    What is done stays in it, under its key, until all is done: the same sweep goes on with it.
+    """
+    try:
+        place.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{place.parent}: cannot be written ({error.strerror}). Choose another folder.") from None
+
+    def do(piece: str) -> dict[str, Any]:
+        kept = place / f"{piece}.json"
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            before = json.loads(kept.read_bytes())
+            if before["key"] == key:
+                return dict(before["entry"])
+        entry = asdict(work[int(piece)]())
+        with atomic_write(kept) as file:
+            file.write(json.dumps({"key": key, "entry": entry}).encode())
+        return entry
+
+    pieces = [str(i) for i in range(len(work))]
+    with Team.join(place, launch) as team:
+        for notes in team.each(pieces, do):
+            entries = [notes.get(piece) for piece in pieces]
+    if launch.rank == 0:
+        for piece in pieces:
+            (place / f"{piece}.json").unlink(missing_ok=True)
+    with suppress(OSError):  # others are still in it, the last of them removes it; or the first has died
+        place.rmdir()
+    return [Entry(**{**entry, "cost": Cost(**entry["cost"])}) for entry in entries if entry is not None]
+
+
+def _describe_work(teacher: TeacherOptions, options: SweepOptions) -> str:
+    """Hash of all that students and their scores depend on; of folders, names, sizes and times of what is in them."""
+    states = [
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        for folder in (options.calibration, options.data)
+        if folder is not None
+        for path in sorted(folder.rglob("*"))
+    ]
+    alike = replace(options, csv=None, plot=None, overwrite=False)
+    said = (VERSION, file_digest(teacher.teacher), teacher, alike, states)
+    return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()
 
 
 def _student(

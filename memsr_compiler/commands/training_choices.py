@@ -48,9 +48,19 @@ METHODS: dict[Method, dict[str, Any]] = {
 
 ADAM_RATE = 1e-3  # the best that was measured for Adam, with channels balanced
 
+DEEP = 10
+"""Layers from which on a student is as deep as networks that teach are."""
 
-def choose(options: TrainingOptions) -> Choices:
-    """The choices that the options make, and the default of each that they leave open."""
+DEEP_RATE = 2e-4
+"""Peak rate of either optimizer for deep derived students: what one layer's step does, all behind it carry on, and they
+begin where little is left to be gained.  Ten times that throws them back: docs/training.md."""
+
+
+def choose(options: TrainingOptions, layers: int = 0) -> Choices:
+    """The choices that the options make, and the default of each that they leave open.
+
+    layers   of a student that is to be trained from its own weights
+    """
     default = _defaults(options)
     given = {
         name: value
@@ -59,6 +69,8 @@ def choose(options: TrainingOptions) -> Choices:
     }
     if "optimizer" in given and given["optimizer"] != default.optimizer:
         default = dataclasses.replace(default, rate=ADAM_RATE if given["optimizer"] == "adam" else BEST.rate)
+    if layers >= DEEP:
+        default = dataclasses.replace(default, rate=min(default.rate, DEEP_RATE))
     return dataclasses.replace(default, **given)
 
 

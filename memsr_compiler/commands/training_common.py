@@ -22,6 +22,7 @@ from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, TestImage, read_te
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantities import say_count
+from memsr_compiler.torch_helpers import first_weight
 from memsr_compiler.training.labels import Labeller
 from memsr_compiler.training.patches import Patches, prepare_folders
 
@@ -43,7 +44,7 @@ class Bench:
 
     def score(self, network: nn.Module, takes: Takes | None = None) -> Score:
         """The average score of a network, wherever it is; takes: what it takes, where that is not what these do."""
-        device = next(network.parameters()).device
+        device = first_weight(network).device
         self.arithmetics.add(name_arithmetic("float32", "torch", device.type))
 
         def run(x: Tensor) -> Tensor:

@@ -80,7 +80,8 @@ class TrainingOptions:
     rate: Annotated[
         float | None,
         option(
-            "Peak of the one-cycle learning rate; default: MemSR's 2e-4; of distill 2e-3 for muon, 1e-3 for adam",
+            "Peak of the one-cycle learning rate; default: MemSR's 2e-4; of distill 2e-3 for muon, 1e-3 for adam, 2e-4 "
+            "for students of 10 layers or more",
             panel=TRAINING,
             metavar="RATE",
             callback=check_number("a learning rate above 0, at most 3e38; 2e-4 is MemSR's", lambda x: 0 < x <= 3e38),

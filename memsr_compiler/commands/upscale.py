@@ -1,17 +1,19 @@
-"""memsrc upscale: image files made larger, in as much memory as is allowed."""
+"""memsrc upscale: image files made larger, in as much memory as is allowed; those of a folder by several processes."""
 
 from __future__ import annotations
 
 import gc
 import glob
 import hashlib
+import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from memsr_compiler.commands.command import SomeNotDone
 from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
@@ -23,8 +25,11 @@ from memsr_compiler.images.limits import require_holds
 from memsr_compiler.images.streams import WRITTEN, RowFile
 from memsr_compiler.locks import hold_folder, remove_leftovers
 from memsr_compiler.plain.read import read_plain_file
+from memsr_compiler.runtime.ort_layers import THREADS
 from memsr_compiler.runtime.upscale_file import ByBands, RowEngine, WholeFrame, enlarge_file
 from memsr_compiler.runtime.upscaler import Upscaler
+from memsr_compiler.sharing import Launch, Team
+from memsr_compiler.video.names import is_film_name, require_av
 
 PATTERN = "*?["
 
@@ -36,6 +41,23 @@ class Job:
     image: RowFile
     state: ImageState
     target: Path
+
+
+@dataclass(frozen=True)
+class Written:
+    """A result: of which image, and in words how large, and what was held for it; by which of several processes."""
+
+    image: str
+    result: str
+    words: str
+    process: int | None = None
+
+    @staticmethod
+    def of(job: Job, scale: int, process: int | None = None) -> Written:
+        width, height = job.image.width, job.image.height
+        size = f"{width}x{height} -> {width * scale}x{height * scale}"
+        held = job.image.say_held(job.target, scale)
+        return Written(str(job.image.path), str(job.target), "; ".join(filter(None, (size, held))), process)
 
 
 @dataclass
@@ -63,13 +85,65 @@ class Folder:
             self.talk.warn(f"{self.failed[source].rstrip('.')}; passed over")
 
 
+@dataclass(frozen=True)
+class Enlarger:
+    """A network that enlarges images of a folder one by one, beside other processes that do the others.
+
+    work   all that results depend on, besides the image
+    """
+
+    options: UpscaleOptions
+    engine: RowEngine
+    scale: int
+    work: str
+    talk: Talk
+
+    @staticmethod
+    def open(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> Enlarger:
+        """Raises InvalidInput for a network, a limit or a scale that do not fit."""
+        engine = _open_engine(options, reading, talk)
+        scale = _choose_scale(engine, options.scale)
+        return Enlarger(options, engine, scale, _describe_work(options, reading, scale), talk)
+
+    def enlarge(
+        self, source: Path, target: Path, owner: Path, journal: Journal, process: int | None = None
+    ) -> dict[str, Any]:
+        """Enlarge an image; give what has become of it: fields of `Written`, or "kept" or "failed", with which or why.
+
+        owner   the image whose result this is
+        """
+        folder = Folder(self.talk)
+        with folder.passing_over(source):
+            _require_owner(source, target, owner)
+            _sort_in(source, target, folder, journal, self.scale, self.options)
+            for job in folder.jobs:
+                _do(job, self.engine, self.scale, journal, _be_silent)
+                return asdict(Written.of(job, self.scale, process))
+        if folder.failed:
+            gc.collect()
+            return {"failed": folder.failed[source]}
+        return {"kept": str(target)}
+
+
 def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     """Enlarge an image, or all of a folder."""
     for number in (signal.SIGINT, signal.SIGTERM):  # everything is imported: from here on either tidies up
         signal.signal(number, signal.default_int_handler)
+    launch = Launch.find()
+    if is_film_name(options.source) and not Path(options.source).is_dir():
+        if launch is None or launch.rank == 0:  # there is nothing to share in a single film
+            _run_film(options, reading, talk)
+        return
+    _require_no_film(options)
     sources, several = _find_sources(options.source)
+    if several and launch is not None:
+        make_folder(options.target)
+        _share_folder(sources, _share_machine(options, launch), reading, talk, launch)
+        return
+    if launch is not None and launch.rank > 0:
+        return  # there is nothing to share in a single image
     if several:
-        _make_folder(options.target)
+        make_folder(options.target)
         with hold_folder(options.target):
             _run_folder(sources, options, reading, talk)
         return
@@ -80,7 +154,29 @@ def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     seconds = time.perf_counter()
     with talk.bar(job.image.width * job.image.height) as advance:
         enlarge_file(engine, job.image, job.target, scale, _report_rows(job, scale, advance))
-    _tell(options.model, [job], [], {}, scale, time.perf_counter() - seconds, talk)
+    _tell(options.model, [Written.of(job, scale)], [], {}, scale, time.perf_counter() - seconds, talk)
+
+
+def _run_film(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
+    require_av()
+    require_file(Path(options.source))
+    if not Path(options.source).exists():
+        raise InvalidInput(f"{options.source}: there is no such file or folder")
+    from memsr_compiler.commands.upscale_film import run as run_film  # with PyAV
+
+    engine = _open_engine(options, reading, talk)
+    run_film(options, reading, engine, _choose_scale(engine, options.scale), talk)
+
+
+def _require_no_film(options: UpscaleOptions) -> None:
+    """Raises InvalidInput for options that only films have."""
+    for name in ("codec", "quality", "frames"):
+        if getattr(options, name) is not None:
+            raise InvalidInput(f"--{name}: is for films, and {options.source} is named like none; leave it out")
+    if is_film_name(options.target) and not options.target.is_dir():
+        raise InvalidInput(
+            f"{options.target}: is named like a film, and {options.source} is not; name it like an image"
+        )
 
 
 def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
@@ -94,8 +190,7 @@ def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: Readi
     with Journal(options.target, _describe_work(options, reading, scale)) as journal:
         for source, target in targets.items():
             with folder.passing_over(source):
-                if owners[target] is not source:
-                    raise InvalidInput(f"{source}: would become {target}, as {owners[target]} does; rename it")
+                _require_owner(source, target, owners[target])
                 _sort_in(source, target, folder, journal, scale, options)
         with talk.bar(sum(job.image.width * job.image.height for job in folder.jobs)) as advance:
             for job in folder.jobs:
@@ -104,21 +199,65 @@ def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: Readi
                     folder.finished.append(job)
                 if job.image.path in folder.failed:
                     gc.collect()  # memory and disk that it held: a file that is removed takes room while it is open
+    written = [Written.of(job, scale) for job in folder.finished]
     seconds = time.perf_counter() - seconds
-    if folder.failed and not folder.finished and not folder.kept:
-        raise InvalidInput(_say_failed(folder.failed, sources))
-    _tell(options.model, folder.finished, folder.kept, folder.failed, scale, seconds, talk)
-    if folder.kept:
-        talk.say(f"done before  {len(folder.kept)} of {len(sources)}, left as they are")
-    for reason in folder.failed.values():
-        talk.say(f"passed over  {escape_controls(reason)}")
-    if folder.failed:
-        raise SomeNotDone(_say_failed(folder.failed, sources))
+    _tell_folder(options.model, sources, written, folder.kept, folder.failed, scale, seconds, talk)
+
+
+def _share_folder(
+    sources: Sequence[Path], options: UpscaleOptions, reading: ReadingOptions, talk: Talk, launch: Launch
+) -> None:
+    """Enlarge images together with the other processes of the launch; the first of them tells what has become of all.
+
+    An image is looked at by whoever enlarges it.
+    """
+    first = launch.rank == 0
+    enlarger = Enlarger.open(options, reading, talk)
+    targets = _name_targets(sources, options.target)
+    owners = _find_owners(targets)
+    by_name = {str(source): source for source in sources}
+
+    def do(name: str) -> dict[str, Any]:
+        source = by_name[name]
+        return enlarger.enlarge(source, targets[source], owners[targets[source]], journal, launch.rank)
+
+    seconds = time.perf_counter()
+    with (
+        Team.join(options.target, launch) as team,
+        Journal(options.target, enlarger.work, team.alone) as journal,
+        talk.bar(len(sources)) if first else nullcontext(_be_silent) as advance,
+    ):
+        told = 0
+        for notes in team.each(list(by_name), do):
+            advance(len(notes) - told, f"{len(notes)} of {len(sources)}")
+            told = len(notes)
+    seconds = time.perf_counter() - seconds
+    if not first:
+        return
+    outcomes = [(source, notes[name]) for name, source in by_name.items()]
+    written = [Written(**outcome) for _, outcome in outcomes if "image" in outcome]
+    kept = [Path(outcome["kept"]) for _, outcome in outcomes if "kept" in outcome]
+    failed = {source: outcome["failed"] for source, outcome in outcomes if "failed" in outcome}
+    _tell_folder(options.model, sources, written, kept, failed, enlarger.scale, seconds, talk)
+
+
+def _share_machine(options: UpscaleOptions, launch: Launch) -> UpscaleOptions:
+    """The options of one of several processes: its share of the machine's cores, unless told how many; its GPU."""
+    if options.provider != "cpu":
+        launch.take_gpu()
+    cores = max((os.cpu_count() or 1) // launch.beside, 1)
+    return replace(options, threads=options.threads or min(cores, THREADS))
+
+
+def _be_silent(amount: float, what: str) -> None:
+    """Say nothing of progress, which another process tells."""
 
 
 def _sort_in(source: Path, target: Path, folder: Folder, journal: Journal, scale: int, options: UpscaleOptions) -> None:
     """Look at an image: its result is there already, or it is a job.  Raises whatever speaks against it."""
     require_file(source)
+    if is_film_name(source):
+        raise InvalidInput(f"{source}: is a film; enlarge it by itself: memsrc upscale FILM RESULT")
     if not options.overwrite and journal.has(ImageState.of(source), target):
         folder.kept.append(target)
     else:
@@ -173,9 +312,34 @@ def _say_failed(failed: Mapping[Path, str], sources: Sequence[Path]) -> str:
     return f"{len(failed)} of {len(sources)} files could not be enlarged: {named}"
 
 
+def _tell_folder(
+    network: Path,
+    sources: Sequence[Path],
+    written: Sequence[Written],
+    kept: Sequence[Path],
+    failed: Mapping[Path, str],
+    scale: int,
+    seconds: float,
+    talk: Talk,
+) -> None:
+    """Tell what has become of a folder's images.
+
+    Raises InvalidInput where none could be done, SomeNotDone where some could not.
+    """
+    if failed and not written and not kept:
+        raise InvalidInput(_say_failed(failed, sources))
+    _tell(network, written, kept, failed, scale, seconds, talk)
+    if kept:
+        talk.say(f"done before  {len(kept)} of {len(sources)}, left as they are")
+    for reason in failed.values():
+        talk.say(f"passed over  {escape_controls(reason)}")
+    if failed:
+        raise SomeNotDone(_say_failed(failed, sources))
+
+
 def _tell(
     network: Path,
-    finished: Sequence[Job],
+    written: Sequence[Written],
     kept: Sequence[Path],
     failed: Mapping[Path, str],
     scale: int,
@@ -187,17 +351,18 @@ def _tell(
             "network": str(network),
             "scale": scale,
             "seconds": seconds,
-            "written": [{"image": str(job.image.path), "result": str(job.target)} for job in finished],
+            "written": [
+                {key: value for key, value in asdict(each).items() if key != "words" and value is not None}
+                for each in written
+            ],
             "done_before": [str(path) for path in kept],
             "failed": [path.name for path in failed],
             "passed_over": list(failed.values()),
         }
     )
     talk.say(f"network      {escape_controls(network.name)}")
-    for job in finished:
-        size = f"{job.image.width}x{job.image.height} -> {job.image.width * scale}x{job.image.height * scale}"
-        held = job.image.say_held(job.target, scale)
-        talk.say(f"written      {escape_controls(str(job.target))}  ({'; '.join(filter(None, (size, held)))})")
+    for each in written:
+        talk.say(f"written      {escape_controls(each.result)}  ({each.words})")
 
 
 def _find_sources(source: str) -> tuple[list[Path], bool]:
@@ -217,7 +382,8 @@ def _find_sources(source: str) -> tuple[list[Path], bool]:
     return paths, True
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make a folder for results, if it is not there.  Raises InvalidInput where that cannot be."""
     if path.suffix.lower() in WRITTEN and not path.is_dir():
         raise InvalidInput(f"{path}: several images go into a folder, and this is named like an image")
     try:
@@ -293,6 +459,12 @@ def _find_owners(targets: Mapping[Path, Path]) -> dict[Path, Path]:
         if other.parent != path.parent:
             raise InvalidInput(f"{other} and {path}: would both become {target}; do them in separate folders")
     return owners
+
+
+def _require_owner(source: Path, target: Path, owner: Path) -> None:
+    """Raises InvalidInput where the result is another image's."""
+    if owner != source:
+        raise InvalidInput(f"{source}: would become {target}, as {owner} does; rename it")
 
 
 def _check_target(source: Path, target: Path, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""An uncompressed PNG, made band by band, on its way through a pipe to a writer in a thread of its own."""
+"""Threads beside the one that computes: one reads ahead, one writes what comes through a pipe, an uncompressed PNG."""
 
 from __future__ import annotations
 
@@ -7,13 +7,48 @@ import queue
 import struct
 import threading
 import zlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import ExportError
+
+Item = TypeVar("Item")
+
+
+def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each made in a thread of its own while the one before is worked on; what that raises is raised.
+
+    At most two are there besides the one that is worked on.
+    """
+    ready: queue.Queue[tuple[Item] | None] = queue.Queue(maxsize=1)
+    unwanted = threading.Event()
+
+    def put(piece: tuple[Item] | None) -> None:
+        while not unwanted.is_set():
+            with contextlib.suppress(queue.Full):
+                return ready.put(piece, timeout=0.2)
+
+    def read() -> None:
+        try:
+            for item in items:
+                put((item,))
+                if unwanted.is_set():
+                    return
+        finally:
+            put(None)
+
+    reader = Writer(read)
+    reader.start()
+    try:
+        while (piece := ready.get()) is not None:
+            yield piece[0]
+        reader.finish()
+    finally:
+        unwanted.set()
+        reader.join()
 
 
 class Writer(threading.Thread):
@@ -51,7 +86,9 @@ class PngPieces:
     def rows(self, band: NDArray[Any]) -> bytes:
         """Encode a band (h, width, channels), each row behind the number of its filter, 0: none."""
         raw = np.ascontiguousarray(band.reshape(len(band), -1), dtype=f">u{self._bits // 8}").view(np.uint8)
-        return pack_chunk(b"IDAT", self._deflate.compress(np.pad(raw, ((0, 0), (1, 0))).tobytes()))
+        rows = np.empty((len(raw), 1 + raw.shape[1]), np.uint8)
+        rows[:, 0], rows[:, 1:] = 0, raw
+        return pack_chunk(b"IDAT", self._deflate.compress(rows.data))
 
     def end(self) -> bytes:
         return pack_chunk(b"IDAT", self._deflate.flush()) + pack_chunk(b"IEND", b"")

@@ -40,10 +40,12 @@ Pixels = NDArray[Any]
 
 ROWS = 32  # that are read at a time where nobody says
 MOST_PIXELS = 1 << 28  # of an image that is read, unless more are allowed: 16,384 x 16,384
+# Level 6 takes twice the time, and files are smaller by a twentieth.
+TIFF = {"compression": "deflate", "predictor": "horizontal", "level": 2, "bigtiff": True}
 WRITTEN: dict[str, dict[str, Any]] = {  # file name extensions, and how such files are written
-    ".png": {},
-    ".tif": {"compression": "deflate", "predictor": "horizontal", "bigtiff": True},
-    ".tiff": {"compression": "deflate", "predictor": "horizontal", "bigtiff": True},
+    ".png": {"compression": 2, "filter": "up"},  # by a third smaller than without a filter, and as quickly
+    ".tif": TIFF,
+    ".tiff": TIFF,
     ".jpg": {"Q": 95},
     ".jpeg": {"Q": 95},
     ".webp": {"Q": 95},

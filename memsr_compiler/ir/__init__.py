@@ -2,6 +2,7 @@
 
 from memsr_compiler.ir.graph import Graph
 from memsr_compiler.ir.ops import (
+    ACTIVATIONS,
     ROWS,
     Affine,
     Block,
@@ -23,9 +24,11 @@ from memsr_compiler.ir.ops import (
     Relu,
     Select,
     Sum,
+    slopes_of,
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "ROWS",
     "Affine",
     "Block",
@@ -48,4 +51,5 @@ __all__ = [
     "Relu",
     "Select",
     "Sum",
+    "slopes_of",
 ]

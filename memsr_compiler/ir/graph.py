@@ -10,7 +10,7 @@ import networkx as nx
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidGraph
-from memsr_compiler.ir.ops import FeatureMap, Input, Op
+from memsr_compiler.ir.ops import FeatureMap, Input, Op, PRelu
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ class Graph:
         for op in self.ops:
             digest.update(f"{type(op).__name__}{[number[i] for i in op.inputs]}".encode())
             for name, value in _facts(op):
+                if name == "meaning" and isinstance(op, PRelu) and not value:
+                    continue  # of teachers; the hashes in certificates are from before a PRelu could have one
                 digest.update(f"{name}=".encode())
                 if isinstance(value, Tensor):
                     digest.update(str(tuple(value.shape)).encode() + value.double().contiguous().numpy().tobytes())

@@ -10,6 +10,7 @@ into channels, see `FeatureMap`).  The certificate stands on this; how names are
     left when canonical       Input  Conv2d  Sum  Relu; where two resolutions meet, PixelShuffle
     added by scheduling       Carry
     left by merging           Input  BlockConv2d  Relu; at the end, PixelShuffle
+    in the PReLU form         PRelu too, from beginning to end
 
 An op says what it computes and which operands it takes (`infer`); what it gives for an image is in `ir.interpreter`.
 """
@@ -173,20 +174,38 @@ class Relu(Op):
     meaning: tuple[Meaning, ...] = ()
 
     def infer(self, x: FeatureMap) -> FeatureMap:
-        told = {p for m in self.meaning for p in m.positions if p >= 0}
-        self.check(not self.meaning or told == set(range(x.channels)), f"{len(told)} of {x.channels} have a meaning")
+        _check_meaning(self, self.meaning, x)
         return x
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PRelu(Op):
-    """y = max(x, 0) + slope * min(x, 0), a slope a channel.  LeakyReLU; absolute value is slope -1."""
+    """y = max(x, 0) + slope * min(x, 0), a slope a channel.  LeakyReLU; absolute value is slope -1.
+
+    meaning  as of a Relu
+    """
 
     slope: Tensor
+    meaning: tuple[Meaning, ...] = ()
 
     def infer(self, x: FeatureMap) -> FeatureMap:
         self.check(self.slope.shape == (x.channels,), f"{len(self.slope)} slopes for {x.channels} channels")
+        _check_meaning(self, self.meaning, x)
         return x
+
+
+ACTIVATIONS = (Relu, PRelu)
+"""Ops that a level of a plain network can end with."""
+
+
+def _check_meaning(op: Op, meaning: tuple[Meaning, ...], x: FeatureMap) -> None:
+    told = {p for m in meaning for p in m.positions if p >= 0}
+    op.check(not meaning or told == set(range(x.channels)), f"{len(told)} of {x.channels} have a meaning")
+
+
+def slopes_of(op: Relu | PRelu, channels: int) -> Tensor:
+    """Slope (C,) below zero of each channel: 0 of a ReLU's."""
+    return op.slope if isinstance(op, PRelu) else torch.zeros(channels, dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -23,15 +23,23 @@ def apply_passes(graph: Graph, recipe: Sequence[Pass]) -> Graph:
 
 
 def canonical(
-    graph: Graph, tail: Tail, *, further: Sequence[Pass] = (), apply: Apply = apply_passes
+    graph: Graph,
+    tail: Tail,
+    *,
+    keep_prelu: bool = False,
+    further: Sequence[Pass] = (),
+    apply: Apply = apply_passes,
 ) -> list[StageGraph]:
     """Stages of a traced teacher in canonical form: one if the tail is folded, else one for each resolution.
 
+    keep_prelu PReLUs stay, for the PReLU form
     further   passes that each stage goes through afterwards
     apply     runs passes one after the other
     """
+    options = {passes.activation_to_relu.name: {"keep_prelu": keep_prelu}}
+    local = [step.bind(**options.get(step.name, {})) for step in passes.LOCAL]
     if tail == "fold":  # one recipe: what one pass leaves is what the next starts from, also for the validation
-        folded = apply(graph, (*passes.CANONICAL, *further))
+        folded = apply(graph, (*local, *passes.FOLD, *further))
         return [StageGraph(folded, (graph.input.name,), (graph.output,))]
-    local = apply(graph, passes.LOCAL)
-    return [replace(stage, graph=apply(stage.graph, (*passes.FOLD, *further))) for stage in split_stages(local)]
+    high = apply(graph, local)
+    return [replace(stage, graph=apply(stage.graph, (*passes.FOLD, *further))) for stage in split_stages(high)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from memsr_compiler import ir, passes
-from memsr_compiler.analysis.cost import Cost, cost_of_layers, predicted_widths
+from memsr_compiler.analysis.cost import Cost, cost_of_layers, default_align, predicted_widths
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement
@@ -24,7 +25,7 @@ from memsr_compiler.lowering.image_aside import set_image_aside
 from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.passes.split_stages import StageGraph
 from memsr_compiler.plain.info import PlainInfo
-from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.plain.network import ExactLayer, PlainLayer, PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.guarantee import Carried, list_carried, state_guarantee
@@ -33,6 +34,8 @@ from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.approximate.freeze import Frozen
 from memsr_compiler.trace.trace import Traced, trace
 from memsr_compiler.version import VERSION
+
+Activation = Literal["relu", "prelu"]
 
 MAX_WEIGHTS = 4 << 30  # bytes in float32; beyond it the plain form is not built unless told
 
@@ -66,14 +69,31 @@ class Options:
     carry: Carrying
     constant: float | Mapping[str, float] | None
     tail: Tail
-    align: int
+    align: int | None
     max_weights: int
+    activation: Activation = "relu"
+
+    @property
+    def carrying(self) -> Carrying:
+        """Way in which values cross levels: in the PReLU form all pass as they are."""
+        return "pass" if self.activation == "prelu" else self.carry
+
+    @property
+    def multiple(self) -> int:
+        """Multiple that widths are padded to."""
+        return default_align(self.carrying) if self.align is None else self.align
 
     def check(self) -> None:
         """Raises InvalidInput for a choice that is none, or that does not fit another."""
         carry, constant = self.carry, self.constant
         if carry not in ("auto", "shift", "split"):
             raise InvalidInput(f"carry '{carry}' is none of auto, shift, split")
+        if self.activation not in ("relu", "prelu"):
+            raise InvalidInput(f"activation '{self.activation}' is neither relu nor prelu")
+        if self.activation == "prelu" and carry != "auto":
+            raise InvalidInput(
+                f"carry '{carry}' is for activation relu; with prelu every value passes in one channel; leave it out"
+            )
         if self.tail not in ("fold", "keep"):
             raise InvalidInput(f"tail '{self.tail}' is neither fold nor keep")
         if carry == "shift" and constant is None:
@@ -82,7 +102,7 @@ class Options:
             raise InvalidInput(f"a constant is for carry 'shift'; carry is '{carry}'")
         if isinstance(constant, (int, float)) and not (constant > 0 and math.isfinite(constant)):
             raise InvalidInput(f"the constant {constant} is not a positive number")
-        if self.align < 1:
+        if self.multiple < 1:
             raise InvalidInput(f"widths cannot be aligned to {self.align}; take 1 or more")
 
 
@@ -93,9 +113,10 @@ def compile_to_plain(
     *,
     carry: Carrying = "auto",
     constant: float | Mapping[str, float] | None = None,
+    activation: Activation = "relu",
     tail: Tail = "fold",
     input_range: Range | None = None,
-    align: int = 8,
+    align: int | None = None,
     image_skip: Literal["refuse", "outside"] = "refuse",
     max_weights: int = MAX_WEIGHTS,
     approximate: Sequence[Tensor] | None = None,
@@ -111,11 +132,13 @@ def compile_to_plain(
     carry         "auto": free where a value is never negative, else split, exact for every input in the range;
                   "split": split; "shift": x + C, exact only while |x| <= C (MemSR, Prop. 3.6)
     constant      C of the shift, in the units of the network's values; one for all, or one a tensor
+    activation    "relu": convolutions and ReLUs, MemSR's form; "prelu": after a convolution a PReLU, whose slope, one a
+                  channel, is 0 (ReLU), the teacher's own, or 1: every value is carried in one channel, for every input
     tail          "fold": everything at the input's resolution and one pixel shuffle at the end; "keep": a stack of
                   layers for each resolution, a pixel shuffle between
     input_range   the smallest and largest input value: (0, 1) or (0, 255), say; None: the teacher's own, (0, 1) of a
                   module
-    align         widths are padded to a multiple of it
+    align         widths are padded to a multiple of it; None: 8, or 4 for "prelu"
     image_skip    "outside": an image that is enlarged and added at the very end stays beside the plain network;
                   "refuse": one that is repeated pixel by pixel is carried inside, an interpolated one refused
     max_weights   bytes (float32); a plain form that would be larger is refused before it is built
@@ -129,7 +152,9 @@ def compile_to_plain(
     cannot be read, NotEquivalent and CertificateError if this compiler made a mistake and noticed.
     Source: MemSR (Wu, Lee, Ma, ICML 2022), Sec. 3.2; schedule, split carries, folded tails and certificate beyond it.
     """
-    options = Options(carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights)
+    options = Options(
+        carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights, activation=activation
+    )
     options.check()
     teacher = as_teacher(model, input_range=input_range)
     watch = Stopwatch()
@@ -147,9 +172,9 @@ def compile_to_plain(
     watch.lap("lower")
     dtype = next((p.dtype for p in teacher.module.parameters() if p.is_floating_point()), torch.float32)
     certificate = _claim(stages, traced.graph, teacher.input_range, replacements)
-    tensors = tuple(list_carried(certificate, traced.graph))
     layers, exact = _layers(stages, dtype)
-    info = _info(traced, certificate, carry, tensors, teacher.assumed)
+    tensors = tuple(list_carried(certificate, traced.graph, [layer.for_checker().slopes for layer in layers]))
+    info = _info(traced, certificate, options.carrying, tensors, teacher.assumed)
     net = PlainNet(layers, info, exact=exact).eval()
     net.certificate = certificate = replace(certificate, plain_sha256=net.sha256())
     watch.lap("build")
@@ -192,7 +217,7 @@ def lower(
     on_pass: Callable[[PassReport], None] | None = None,
     on_graph: Callable[[str, ir.Graph], None] | None = None,
 ) -> tuple[list[StageGraph], list[PassReport]]:
-    """A traced graph -> one chain of convolutions and ReLUs for each stage, every pass checked and reported."""
+    """A traced graph -> one chain of convolutions and activations for each stage, every pass checked and reported."""
     reports: list[PassReport] = []
 
     def see(name: str, after: ir.Graph) -> None:  # before the next pass, the first that could take much memory
@@ -215,16 +240,17 @@ def lower(
         return after
 
     bound: dict[str, dict[str, Any]] = {
-        "skip-to-conv": {"carry": options.carry},
-        "insert-relu": {"carry": options.carry, "constant": options.constant},
-        "align-channels": {"multiple": options.align},
+        "skip-to-conv": {"carry": options.carrying},
+        "insert-relu": {"carry": options.carrying, "constant": options.constant},
+        "align-channels": {"multiple": options.multiple},
     }
     plain = [step.bind(**bound.get(step.name, {})) for step in passes.PLAIN]
-    return canonical(graph, options.tail, further=plain, apply=apply), reports
+    keep_prelu = options.activation == "prelu"
+    return canonical(graph, options.tail, keep_prelu=keep_prelu, further=plain, apply=apply), reports
 
 
 def _refuse_too_large(graph: ir.Graph, options: Options) -> None:
-    widths, kernels = predicted_widths(graph, options.carry, options.align)
+    widths, kernels = predicted_widths(graph, options.carrying, options.multiple)
     size = 4 * sum(a * b * k * k for a, b, k in zip(widths, widths[1:], kernels, strict=False))
     if size > options.max_weights:
         raise UnsupportedModel(
@@ -233,17 +259,22 @@ def _refuse_too_large(graph: ir.Graph, options: Options) -> None:
         )
 
 
-def _layers(stages: Sequence[StageGraph], dtype: torch.dtype) -> tuple[list[PlainLayer], list[ir.BlockConv2d]]:
-    """The layers in this dtype, and the convolutions of which they are the rounded numbers."""
+def _layers(stages: Sequence[StageGraph], dtype: torch.dtype) -> tuple[list[PlainLayer], list[ExactLayer]]:
+    """The layers in this dtype, and those of which they are the rounded numbers."""
     layers: list[PlainLayer] = []
-    exact: list[ir.BlockConv2d] = []
+    exact: list[ExactLayer] = []
     for stage in stages:
         convs = [op for op in stage.graph if isinstance(op, ir.BlockConv2d)]
-        for conv in convs:
-            last = conv is convs[-1]
-            shuffle = stage.graph.scale if last else 1
-            layers.append(PlainLayer(conv.dense(dtype), conv.bias.to(dtype), relu=not last, shuffle=shuffle))
-        exact += convs
+        ends = [op for op in stage.graph if isinstance(op, ir.ACTIVATIONS)]
+        for conv, end in zip_longest(convs, ends):
+            relu, slope = isinstance(end, ir.Relu), None
+            if isinstance(end, ir.PRelu) and bool((end.slope != 1).any()):
+                slope = end.slope[:, None, None]
+            numbers = [conv.dense(dtype), conv.bias.to(dtype)]
+            shuffle = stage.graph.scale if end is None else 1
+            stored = None if slope is None else slope.to(dtype)
+            layers.append(PlainLayer(*numbers, relu=relu, shuffle=shuffle, slope=stored))
+            exact.append(ExactLayer(conv, slope))
     return layers, exact
 
 
@@ -254,7 +285,7 @@ def _claim(
     proved: list[Stage] = []
     base = 1
     for stage in stages:
-        relus = [op for op in stage.graph if isinstance(op, ir.Relu)]
+        relus = [op for op in stage.graph if isinstance(op, ir.ACTIVATIONS)]
         start = _side_by_side(teacher, stage.starts, 1)
         end = _side_by_side(teacher, stage.ends, stage.graph.scale)
         proved.append(Stage(base, (start, *(r.meaning for r in relus), end)))

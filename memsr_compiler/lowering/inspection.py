@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, planned_widths
+from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, default_align, planned_widths
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying, Schedule
 from memsr_compiler.errors import MemsrError, UnsupportedModel
@@ -21,7 +21,7 @@ from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import one_thread
 from memsr_compiler.trace.trace import Traced, trace
 
-CARRYING: tuple[Carrying, ...] = ("auto", "shift")  # ways of carrying that are predicted
+CARRYING: tuple[Carrying, ...] = ("auto", "shift", "pass")  # ways of carrying that are predicted
 Plan = tuple[ir.Graph, Schedule]
 
 
@@ -39,7 +39,10 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The plain form under one way of carrying: widths from input to output, and what it costs."""
+    """The plain form under one way of carrying: widths from input to output, and what it costs.
+
+    carry   "pass": the PReLU form
+    """
 
     carry: Carrying
     widths: tuple[int, ...]
@@ -52,7 +55,7 @@ class Inspection:
 
     layers       op by op as read; for a network that cannot be read, its modules instead (channels 0)
     teacher      its cost; None if it could not be read
-    predictions  for "auto" and "shift"
+    predictions  for "auto" and "shift", and for the PReLU form, "pass"
     carries      the tensors that skip a ReLU, under "auto", and past how many
     """
 
@@ -71,14 +74,14 @@ def inspect(
     model: TeacherLike,
     *,
     input_range: Range | None = None,
-    align: int = 8,
+    align: int | None = None,
     tail: Tail = "fold",
 ) -> Inspection:
     """Read a network and predict its plain form.  Never raises for a network that cannot be converted: it says so.
 
     model         what `read_teacher` gives, a module, or a file's path
     input_range   of its input values; None: the teacher's own
-    align         widths are padded to a multiple of it;   tail   "fold" or "keep"
+    align         widths are padded to a multiple of it; None: as `compile_to_plain` has it;   tail   "fold" or "keep"
 
     Raises InvalidInput for a file that cannot be read.
     """
@@ -93,11 +96,15 @@ def inspect(
     del traced
     gc.collect()  # torch.fx's graphs refer to themselves, and what they hold is a copy of all weights in float64
     try:
-        stages = [stage.graph for stage in canonical(graph, tail)]
-        plans = {carry: [plan(stage, carry) for stage in stages] for carry in CARRYING}
+        forms = {False: [stage.graph for stage in canonical(graph, tail)]}
+        bent = any(isinstance(op, ir.PRelu) for op in graph)
+        forms[True] = [stage.graph for stage in canonical(graph, tail, keep_prelu=True)] if bent else forms[False]
+        plans = {carry: [plan(stage, carry) for stage in forms[carry == "pass"]] for carry in CARRYING}
     except MemsrError as error:
         return replace(inspection, convertible=False, reason=str(error))
-    predictions = tuple(_predict(planned, carry, align) for carry, planned in plans.items())
+    predictions = tuple(
+        _predict(planned, carry, default_align(carry) if align is None else align) for carry, planned in plans.items()
+    )
     return replace(inspection, predictions=predictions, carries=_carries(plans["auto"]))
 
 

@@ -137,7 +137,7 @@ def measure_stored(probed: Probed, net: PlainNet) -> list[tuple[float, float]]:
             y, exact = x, run(probed.teacher, x)
             for layer in net.checkable():
                 y = convolve_same(y, layer.weight.double()) + layer.bias.double()[:, None, None]
-                y = F.pixel_shuffle(y.relu_() if layer.relu else y, layer.shuffle)
+                y = F.pixel_shuffle(F.prelu(y, layer.slopes.double()), layer.shuffle)
         found += _compare(y, exact)
     return found
 

@@ -151,7 +151,7 @@ def _look_at(
     evaluate: Callable[..., Tensor] = evaluate,
     tensors: dict[str, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """How far each side is seen at the pixel that is its own, and the usual magnitude of its channel."""
+    """Each side's value at the pixel that is its own, and the usual magnitude of its channel."""
     wanted = defaultdict(list)
     for i, side in enumerate(unseen):
         wanted[side.op, side.side].append((i, i % len(x), side.channel, *PLACES[i // len(x) % len(PLACES)]))

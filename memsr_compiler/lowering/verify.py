@@ -8,7 +8,7 @@ from typing import get_args
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.schedule import Carrying
-from memsr_compiler.errors import CertificateError
+from memsr_compiler.errors import CertificateError, first_line
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.equivalence import find_broken_shift, most_accepted
@@ -99,7 +99,10 @@ def _require_range(given: TeacherLike, source: Teacher, net: PlainNet) -> None:
 
 def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateCheck:
     certificate = _certificate_for(net, teacher.graph)
-    tensors = tuple(list_carried(certificate, teacher.graph))
+    try:
+        tensors = tuple(list_carried(certificate, teacher.graph, [layer.slopes for layer in net.checkable()]))
+    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise CertificateError(f"the certificate is malformed ({type(error).__name__}: {first_line(error)})") from error
     replaced = certificate.approximation
     _require_facts(net, teacher, input_range, state_guarantee(tensors, replaced))
     probed = Probed(teacher.graph)

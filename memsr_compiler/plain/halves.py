@@ -1,9 +1,9 @@
 """A plain network in float16: as it is computed there, and with its channels in float16's range.
 
 float16 ends at 65,504.  What a layer stores beyond it is infinite, and the next layer makes NaN of that; ONNX Runtime's
-CPU hides it, since it computes float16 files in float32.  ReLU is homogeneous, so a channel may be stored as 2^-k of
-what it is, if its column in the next layer is 2^k as large: in binary numbers no digit changes, and the certificate
-says which channels hold how much less than they mean.
+CPU hides it, since it computes float16 files in float32.  ReLU is homogeneous, and so is PReLU: a channel may be stored
+as 2^-k of what it is, if its column in the next layer is 2^k as large: in binary numbers no digit changes, and the
+certificate says which channels hold how much less than they mean.
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ def run_in_halves(net: PlainNet, images: Tensor) -> Tensor:
 
 
 def _convolve(layer: PlainLayer, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convolution and ReLU in x's dtype, weights rounded to another before."""
-    weight, bias = (t.detach().cpu().to(dtype).to(x.dtype) for t in (layer.weight, layer.bias))
+    """Convolution and activation in x's dtype, weights and slopes rounded to another before."""
+    weight, bias, *slope = (t.detach().cpu().to(dtype).to(x.dtype) for t in layer.numbers())
     y = F.conv2d(x, weight, bias, padding=layer.weight.shape[-1] // 2)
+    if slope:
+        return F.prelu(y, slope[0].flatten())
     return y.relu() if layer.relu else y
 
 
@@ -170,7 +172,8 @@ def _power(exponents: Tensor) -> Tensor:
 
 def list_fixed(net: PlainNet) -> list[Tensor]:
     """For each layer the channels (C_out,) that cannot be scaled."""
-    fixed = [torch.full((layer.out_channels,), not layer.relu or layer.shuffle > 1) for layer in net]
+    last = len(net.layers) - 1
+    fixed = [torch.full((layer.out_channels,), i == last or layer.shuffle > 1) for i, layer in enumerate(net)]
     levels = [level for stage in net.certificate.stages for level in stage.levels[1:]] if net.certificate else []
     for channels, level in zip(fixed, levels, strict=False):
         for m in level:
@@ -181,7 +184,7 @@ def list_fixed(net: PlainNet) -> list[Tensor]:
 
 def _say_out_of_range(net: PlainNet, i: int, channel: int, peak: float) -> str:
     layer = net[i]
-    if layer.relu and layer.shuffle == 1:
+    if i < len(net.layers) - 1 and layer.shuffle == 1:
         what, way_out = "which holds a shifted value", "use --carry auto, a smaller --constant, or --dtype float32"
     else:
         what = "the output" if i == len(net.layers) - 1 else "which a pixel shuffle follows"
@@ -213,7 +216,7 @@ def scale_channels(net: PlainNet, exponents: Sequence[Tensor]) -> PlainNet:
                 f"layers.{i}: its weights, scaled by powers of two, leave the range of {layer.weight.dtype}; use "
                 "--dtype float32"
             )
-        layers.append(PlainLayer(scaled[0], scaled[1], relu=layer.relu, shuffle=layer.shuffle))
+        layers.append(PlainLayer(*scaled, relu=layer.relu, shuffle=layer.shuffle, slope=layer.slope))
         below = k if layer.shuffle == 1 else torch.zeros(layer.out_channels // layer.shuffle**2, dtype=torch.int64)
     result = PlainNet(layers, net.info, report=net.report).eval()
     result.certificate = _restate(net, result, exponents)

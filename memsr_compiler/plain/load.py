@@ -33,6 +33,7 @@ def load_plain(path: str | PathLike[str], *, require_certificate: bool = True) -
             torch.from_numpy(file.tensors[f"layers.{i}.bias"]),
             relu=layer.relu,
             shuffle=layer.shuffle,
+            slope=torch.from_numpy(file.tensors[f"layers.{i}.slope"]) if layer.prelu else None,
         )
         for i, layer in enumerate(file.manifest.layers)
     ]

@@ -32,6 +32,8 @@ QUANTIZED_FORMAT = "memsr quantized network 2"
 """Value of that entry.  Files of format 1 are the same but for the hash at the end, which they lack."""
 
 FORMAT = "memsr plain network 1"
+PRELU_FORMAT = "memsr plain network 2"
+"""That of networks with PReLUs, or with layers inside that have no activation."""
 Numbers = NDArray[Any]
 Dtype = Literal["float32", "float16", "float64"]
 DTYPES: tuple[Dtype, ...] = ("float32", "float16", "float64")
@@ -59,11 +61,21 @@ _INFO = (
 
 @dataclass(frozen=True)
 class LayerShape:
-    """A layer without its numbers.  weight: the shape (C_out, C_in, k, k);  relu, shuffle: what follows."""
+    """A layer without its numbers.
+
+    weight               the shape (C_out, C_in, k, k)
+    relu, shuffle, prelu what follows
+    """
 
     weight: tuple[int, int, int, int]
     relu: bool
     shuffle: int
+    prelu: bool = False
+
+    def to_data(self) -> dict[str, object]:
+        """The layer as JSON has it."""
+        data: dict[str, object] = {"weight": self.weight, "relu": self.relu, "shuffle": self.shuffle}
+        return data | ({"prelu": True} if self.prelu else {})
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,15 @@ class Manifest:
         shapes: dict[str, tuple[int, ...]] = {}
         for i, layer in enumerate(self.layers):
             shapes |= {f"layers.{i}.weight": layer.weight, f"layers.{i}.bias": layer.weight[:1]}
+            if layer.prelu:
+                shapes[f"layers.{i}.slope"] = (layer.weight[0], 1, 1)
         return shapes
+
+    @property
+    def format(self) -> str:
+        """Name of the format that says all there is."""
+        new = self.info.carry == "pass" or any(layer.prelu for layer in self.layers)
+        return PRELU_FORMAT if new else FORMAT
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -107,8 +127,8 @@ class Manifest:
     def to_strings(self) -> dict[str, str]:
         """The manifest as text, for a file's metadata."""
         info = self.info.to_strings()
-        layers = [{"weight": layer.weight, "relu": layer.relu, "shuffle": layer.shuffle} for layer in self.layers]
-        text = {PLAIN_FORMAT_KEY: FORMAT} | {key: info[key] for key in _INFO if key in info}
+        layers = [layer.to_data() for layer in self.layers]
+        text = {PLAIN_FORMAT_KEY: self.format} | {key: info[key] for key in _INFO if key in info}
         text |= {
             "dtype": self.dtype,
             "layers": json.dumps(layers, separators=(",", ":")),
@@ -125,9 +145,10 @@ class Manifest:
         stated = text.get(PLAIN_FORMAT_KEY)
         if stated is None:
             raise InvalidInput("is not a plain network of ours. Make one with memsrc convert.")
-        if stated != FORMAT:
+        if stated not in (FORMAT, PRELU_FORMAT):
             raise InvalidInput(
-                f"is a '{stated}', and only '{FORMAT}' is read here. Update memsr_compiler, or convert again."
+                f"is a '{stated}', and only '{FORMAT}' and '{PRELU_FORMAT}' are read here. Update memsr_compiler, or "
+                "convert again."
             )
         try:
             dtype = text["dtype"]
@@ -163,6 +184,8 @@ class Manifest:
                 raise InvalidInput(f"layers.{i}: the kernel {rows}x{columns}x{k}x{k2} is not odd and square.")
             if layer.shuffle < 1 or rows % layer.shuffle**2:
                 raise InvalidInput(f"layers.{i}: a pixel shuffle by {layer.shuffle} does not fit {rows} channels.")
+            if layer.relu and layer.prelu:
+                raise InvalidInput(f"layers.{i}: has a ReLU and a PReLU.")
         for i, (below, above) in enumerate(pairwise(self.layers), start=1):
             channels = below.weight[0] // below.shuffle**2
             if above.weight[1] != channels:
@@ -201,7 +224,12 @@ class Manifest:
     def check_stack(self) -> None:
         """Raises InvalidInput unless the tensors named are together the network named."""
         layers = (
-            (self.hashes[f"layers.{i}.weight"], self.hashes[f"layers.{i}.bias"], layer.relu, layer.shuffle)
+            (
+                self.hashes[f"layers.{i}.weight"],
+                self.hashes[f"layers.{i}.bias"],
+                self.hashes[f"layers.{i}.slope"] if layer.prelu else layer.relu,
+                layer.shuffle,
+            )
             for i, layer in enumerate(self.layers)
         )
         if stack_sha256(layers) != self.plain_sha256:
@@ -216,5 +244,5 @@ def certificate_path(path: str | PathLike[str]) -> Path:
 def _parse_layer(data: Mapping[str, object]) -> LayerShape:
     match data:
         case {"weight": [int(a), int(b), int(c), int(d)], "relu": bool(relu), "shuffle": int(shuffle)}:
-            return LayerShape((a, b, c, d), relu, shuffle)
+            return LayerShape((a, b, c, d), relu, shuffle, bool(data.get("prelu", False)))
     raise ValueError(f"layer {str(data)[:60]}")

@@ -1,8 +1,9 @@
-"""The result: a plain network, a straight stack of convolution + ReLU with pixel shuffle at the end."""
+"""The result: a plain network, a straight stack of convolution + ReLU (or PReLU) with pixel shuffle at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,33 +22,68 @@ if TYPE_CHECKING:
 
 
 class PlainLayer(nn.Conv2d):
-    """Convolution (zero padding, stride 1), then perhaps ReLU, then perhaps a pixel shuffle."""
+    """Convolution (zero padding, stride 1), then perhaps ReLU or PReLU, then perhaps a pixel shuffle.
+
+    slope  (C_out, 1, 1) of the PReLU; None: there is none
+    """
 
     bias: nn.Parameter  # there always is one
+    slope: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, relu: bool, shuffle: int = 1) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, *, relu: bool, shuffle: int = 1, slope: Tensor | None = None
+    ) -> None:
         c_out, c_in, k, _ = weight.shape
         super().__init__(c_in, c_out, k, padding=k // 2, device="meta")
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(bias)
         self.relu = relu
         self.shuffle = shuffle
+        self.register_buffer("slope", slope)  # what passes and what is a ReLU is no matter of training
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        if self.relu:
-            y = y.relu_() if not torch.is_grad_enabled() else y.relu()
+        y = self.activate(super().forward(x))
         return nn.functional.pixel_shuffle(y, self.shuffle) if self.shuffle > 1 else y
+
+    def for_checker(self) -> Layer:
+        """The layer as the certificate's checker wants it."""
+        slope = None if self.slope is None else self.slope.cpu()
+        return Layer(self.weight.detach().cpu(), self.bias.detach().cpu(), self.relu, self.shuffle, slope)
+
+    def numbers(self) -> list[Tensor]:
+        """Weight, bias, and the slopes where there are any."""
+        return [self.weight, self.bias, *([] if self.slope is None else [self.slope])]
+
+    def activate(self, y: Tensor) -> Tensor:
+        """The convolution's result after the activation; without gradients it may be written over."""
+        if self.slope is not None:
+            return nn.functional.prelu(y, self.slope.to(y).flatten())
+        if not self.relu:
+            return y
+        return y.relu_() if not torch.is_grad_enabled() else y.relu()
 
     def extra_repr(self) -> str:
         conv = str(super().extra_repr())  # type: ignore[no-untyped-call]
-        return conv + (", relu" if self.relu else "") + (f", shuffle={self.shuffle}" if self.shuffle > 1 else "")
+        bend = ", prelu" if self.slope is not None else ", relu" if self.relu else ""
+        return conv + bend + (f", shuffle={self.shuffle}" if self.shuffle > 1 else "")
+
+
+@dataclass(frozen=True)
+class ExactLayer:
+    """The numbers of which a layer's are rounded, in float64; slope (C_out, 1, 1) of a PReLU, or None."""
+
+    conv: BlockConv2d
+    slope: Tensor | None
+
+    def numbers(self) -> list[Tensor]:
+        """Weight, bias and slopes, in the order of `PlainLayer.numbers`."""
+        return [self.conv.dense(), self.conv.bias, *([] if self.slope is None else [self.slope])]
 
 
 class PlainNet(nn.Module):
     """A plain network, (N, C, H, W) -> (N, C', scale * H, scale * W), H and W from 1 up, values in `info.input_range`.
 
-    layers        `PlainLayer`s, each with .weight (C_out, C_in, k, k) and .bias (C_out,)
+    layers        `PlainLayer`s, each with .weight (C_out, C_in, k, k), .bias (C_out,) and perhaps .slope (C_out, 1, 1)
     info          PlainInfo;   scale   the same as info.scale
     certificate   what every channel means in the teacher, for these weights (it names them by hash), or None
     report        what the compiler did, pass by pass, or for a student what `shrink` did; None if read from a file
@@ -61,7 +97,7 @@ class PlainNet(nn.Module):
         info: PlainInfo,
         certificate: Certificate | None = None,
         report: Report | ShrinkReport | None = None,
-        exact: Sequence[BlockConv2d] = (),
+        exact: Sequence[ExactLayer] = (),
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
@@ -116,10 +152,10 @@ class PlainNet(nn.Module):
     def checkable(self) -> Iterator[Layer]:
         """The layers as the certificate's checker wants them, one at a time."""
         for layer in self:
-            yield Layer(layer.weight.detach().cpu(), layer.bias.detach().cpu(), layer.relu, layer.shuffle)
+            yield layer.for_checker()
 
     def sha256(self) -> str:
-        """Hash of what the network computes: every weight as stored, ReLUs and shuffles."""
+        """Hash of what the network computes: every weight and slope as stored, ReLUs and shuffles."""
         return layers_sha256(self.checkable())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PlainNet:
@@ -129,7 +165,7 @@ class PlainNet(nn.Module):
         if self[0].weight.dtype == torch.float64 and narrow != torch.float64 and not self[0].weight.is_meta:
             with torch.no_grad():
                 for layer, exact in zip(self, self._exact, strict=False):
-                    for have, want in ((layer.weight, exact.dense()), (layer.bias, exact.bias)):
+                    for have, want in zip(layer.numbers(), exact.numbers(), strict=True):
                         if torch.equal(have.cpu(), want.to(narrow).double()):  # not changed since it was compiled
                             have.copy_(want)
         return self
@@ -146,4 +182,12 @@ def tensor_sha256(tensor: Tensor) -> str:
 
 def layers_sha256(layers: Iterable[Layer]) -> str:
     """Hash of what a stack of layers computes."""
-    return stack_sha256((tensor_sha256(x.weight), tensor_sha256(x.bias), x.relu, x.shuffle) for x in layers)
+    return stack_sha256(
+        (
+            tensor_sha256(x.weight),
+            tensor_sha256(x.bias),
+            x.relu if x.slope is None else tensor_sha256(x.slope),
+            x.shuffle,
+        )
+        for x in layers
+    )

@@ -80,6 +80,9 @@ def _nodes(manifest: Manifest) -> Iterator[NodeProto]:
         if layer.relu:
             inputs, value = [value], f"layers.{i}.relu"
             yield helper.make_node("Relu", inputs, [value], value)
+        if layer.prelu:
+            inputs, value = [value, f"layers.{i}.slope"], f"layers.{i}.prelu"
+            yield helper.make_node("PRelu", inputs, [value], value)
         if manifest.info.image_skip == REPEATED and i == len(manifest.layers) - 1:
             repeated = "image_skip.repeated"
             yield helper.make_node("Conv", ["image", "image_skip.weight"], [repeated], repeated, kernel_shape=[1, 1])

@@ -14,17 +14,26 @@ from typing import BinaryIO
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import DIGEST_KEY, NO_DIGEST, open_file
-from memsr_compiler.plain.manifest import FORMAT, PLAIN_FORMAT_KEY, QUANTIZED_FORMAT, QUANTIZED_KEY, REGAIN
+from memsr_compiler.plain.manifest import (
+    FORMAT,
+    PLAIN_FORMAT_KEY,
+    PRELU_FORMAT,
+    QUANTIZED_FORMAT,
+    QUANTIZED_KEY,
+    REGAIN,
+)
 from memsr_compiler.tflite.metadata import DESCRIPTION, TFLITE_KEY
 
 CHANGED = "was changed or damaged after it was written, its SHA-256 differs."
 
 STILL = "ONNX Runtime may still run it; without its metadata it is read as anybody's."
 
+UNSEALED = "an earlier version wrote it without a hash, so damage to it cannot be noticed; quantize again"
+
 _ENTRY = b"\x72\x4f\x0a\x0b" + DIGEST_KEY.encode() + b"\x12\x40"  # of ModelProto.metadata_props, before its value
 _OURS = b"memsr"
 _IN_8_BITS = QUANTIZED_FORMAT.encode()
-_SEALED = (PLAIN_FORMAT_KEY.encode(), FORMAT.encode(), _IN_8_BITS)
+_SEALED = (PLAIN_FORMAT_KEY.encode(), FORMAT.encode(), PRELU_FORMAT.encode(), _IN_8_BITS)
 _IN_TFLITE = (TFLITE_KEY.encode(), QUANTIZED_KEY.encode(), DESCRIPTION.encode())
 _PIECE = 1 << 22
 

@@ -41,7 +41,7 @@ def describe(net: PlainNet, dtype: Dtype, *, certificate_inside: bool) -> tuple[
     The certificate names the weights as stored. Raises ExportError for weights that are not finite or not
     within range of the dtype, for layers that do not fit each other, and for a certificate of other weights.
     """
-    layers = tuple(LayerShape(_four(layer.weight), layer.relu, layer.shuffle) for layer in net)
+    layers = tuple(LayerShape(_four(layer.weight), layer.relu, layer.shuffle, layer.slope is not None) for layer in net)
     manifest = Manifest(PlainInfo.from_strings(net.info.to_strings()), dtype, layers)
     try:
         manifest.check()
@@ -60,10 +60,12 @@ def describe(net: PlainNet, dtype: Dtype, *, certificate_inside: bool) -> tuple[
 
 
 def named_tensors(net: PlainNet) -> Iterator[tuple[str, Tensor]]:
-    """Weights and biases as they are, on the CPU, in the order of Manifest.shapes."""
+    """Weights, biases and slopes as they are, on the CPU, in the order of Manifest.shapes."""
     for i, layer in enumerate(net.checkable()):
         yield f"layers.{i}.weight", layer.weight
         yield f"layers.{i}.bias", layer.bias
+        if layer.slope is not None:
+            yield f"layers.{i}.slope", layer.slope
 
 
 def round_to(name: str, tensor: Tensor, dtype: Dtype) -> Tensor:
@@ -93,8 +95,10 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 
 def sha256_in(net: PlainNet, dtype: torch.dtype) -> str:
     """Hash of what the network computes, its weights rounded to a dtype."""
-    layers = (Layer(x.weight.to(dtype), x.bias.to(dtype), x.relu, x.shuffle) for x in net.checkable())
-    return layers_sha256(layers)
+    return layers_sha256(
+        Layer(x.weight.to(dtype), x.bias.to(dtype), x.relu, x.shuffle, None if x.slope is None else x.slope.to(dtype))
+        for x in net.checkable()
+    )
 
 
 def _certificate_for(net: PlainNet, manifest: Manifest) -> str:

@@ -1,4 +1,4 @@
-"""A plain network as a TFLite network: CONV_2D with its ReLU, ADD for a repeated image, DEPTH_TO_SPACE.
+"""A plain network as a TFLite network: CONV_2D with its ReLU, PRELU, ADD for a repeated image, DEPTH_TO_SPACE.
 
 TFLite has channels last, and its DEPTH_TO_SPACE takes the place in the block before the channel, where a pixel shuffle
 takes the channel first: the channels of the convolution before it are put into that order.
@@ -98,6 +98,10 @@ def build_model(net: PlainNet, dtype: Floats, size: Size) -> Model:
             activation=RELU * layer.relu,
             **_CONVOLUTION,
         )
+        if layer.slope is not None:
+            slope = numbers[f"{name}.slope"].reshape(1, 1, -1)
+            bent = Tensor(f"{name}.prelu", "float32", (*sizes, layer.out_channels))
+            value = model.compute("PRELU", [value, _store(model, f"{name}.slope", slope)], bent)
         if last and net.info.image_skip == REPEATED:
             value = _add_image(model, value, net.info.channels, layer.shuffle, weight.dtype)
         if layer.shuffle > 1:

@@ -1,8 +1,8 @@
 """Files of plain networks, written: .safetensors, or an ONNX model.
 
-The ONNX model is written node by node from the plain network, nothing is traced: Conv, Relu and DepthToSpace; Add
-for an outside image skip, with Resize unless that repeats pixels. Opset 17 by default: every operator here has had its
-meaning since opset 13, so any runtime of the last years reads it, and newer opsets would gain nothing. The graph is
+The ONNX model is written node by node from the plain network, nothing is traced: Conv, Relu (PRelu) and DepthToSpace;
+Add for an outside image skip, with Resize unless that repeats pixels. Opset 17 by default: every operator here has had
+its meaning since opset 13, so any runtime of the last years reads it, and newer opsets would gain nothing. The graph is
 `onnx_model.build_skeleton`'s, the weights are put in here.
 """
 

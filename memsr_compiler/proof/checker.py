@@ -31,14 +31,14 @@ from memsr_compiler.proof.forms import (
     Known,
     LinearForm,
     Reach,
-    before_relu,
+    before_activation,
     is_finite,
     is_relu,
     never_negative,
     tensor_of,
 )
+from memsr_compiler.proof.rows import Expected, LayerScale, Rows
 from memsr_compiler.proof.rows import Layer as Layer
-from memsr_compiler.proof.rows import LayerScale, Rows
 
 PIECE = 1 << 17  # numbers of a layer that are looked at together
 MOST_SCALED = 64  # largest k of a channel that holds 2^-k of what it means; no float16 or float32 needs more
@@ -117,7 +117,7 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate,
             if layer is None:
                 raise CertificateError("the plain network has fewer layers than the certificate speaks of")
             ends = depth == len(stage.levels) - 1
-            if layer.relu == ends or (layer.shuffle != 1 and not ends):
+            if (ends and (layer.relu or layer.slope is not None)) or (layer.shuffle != 1 and not ends):
                 raise CertificateError(f"stage {number}, layer {depth}: ReLU or pixel shuffle in the wrong place")
             where = f"stage {number}, layer {depth}"
             if len(layer.weight) > widest + SPARE_WIDTH:
@@ -131,7 +131,8 @@ def _check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate,
                 raise CertificateError(f"{where}: the claims up to here take far more work than there are tensors")
             losses |= _add(losses, checked.losses)
             by_channel |= {t: lost + by_channel.get(t, 0.0) for t, lost in checked.by_channel.items()}
-            below = HeldLevel(known, base, meanings, nonnegative=layer.relu, constants=large)
+            signs = _never_negative(known, layer, meanings)
+            below = HeldLevel(known, base, meanings, nonnegative=signs, constants=large)
             shuffle = layer.shuffle
         base *= shuffle
         inputs = _require_outputs(teacher, stage.levels[-1], shuffle, base, last_stage)
@@ -261,7 +262,9 @@ def _check_layer(
     k, k2 = layer.weight.shape[-2:]
     if layer.weight.dim() != 4 or k != k2 or k % 2 == 0 or layer.bias.shape != layer.weight.shape[:1]:
         raise CertificateError(f"{where}: kernel {k}x{k2} or bias is not what a plain layer has")
-    if not (is_finite(layer.weight) and is_finite(layer.bias)):
+    if layer.slope is not None and (layer.relu or layer.slope.shape != (len(layer.weight), 1, 1)):
+        raise CertificateError(f"{where}: has slopes that are not one for each channel, or beside a ReLU")
+    if not (is_finite(layer.weight) and is_finite(layer.bias) and is_finite(layer.slopes)):
         raise CertificateError(f"{where}: NaN or infinite weights")
     if told != set(range(len(layer.weight))) or layer.weight.shape[1] != below.width:
         raise CertificateError(
@@ -273,20 +276,19 @@ def _check_layer(
     # A layer of zeros (of x - x, say) has no scale of its own, and is held to that of images and common weights.
     largest = max(abs(float(v)) for v in layer.weight.aminmax()) or 1.0
     for m in _pieces(meanings, 1 + PIECE // layer.weight[0].numel()):
-        expected = _expect(below, m, layer.relu, where)
-        missing = below.missing(expected)
+        at = torch.tensor(m.positions)
+        expected = _expect(below, m, layer.slopes[at[at >= 0]], where)
+        missing = below.missing(expected.form)
         if missing.any():
             row = int(missing.nonzero()[0])
-            lacking = below.lacking(expected, row)
+            lacking = below.lacking(expected.form, row)
             raise CertificateError(
                 f"{where}: {m.tensor}[{m.channels[row]}] needs {lacking}, which the level below does not hold"
             )
-        expected = expected.take(below.width).pad(layer.weight.shape[-1])
-        if not all(
-            is_finite(v) for v in (expected.kernel, expected.kernel_terms, expected.bias_terms) if v is not None
-        ):
+        form = expected.form.take(below.width).pad(layer.weight.shape[-1])
+        if not all(is_finite(v) for v in (form.kernel, form.kernel_terms, form.bias_terms) if v is not None):
             raise CertificateError(f"{where}: {m.tensor}: the teacher's weights are NaN, infinite or too large")
-        rows = Rows(below, layer, m, expected, scale, f"{where}: {m.kind} {m.tensor}")
+        rows = Rows(below, layer, m, replace(expected, form=form), scale, f"{where}: {m.kind} {m.tensor}")
         rounding = max(rounding, rows.check(largest))
         constants |= rows.shifted
         lost = rows.lost()
@@ -294,6 +296,8 @@ def _check_layer(
             losses[m.tensor, m.part] = max(float(lost.max()), losses.get((m.tensor, m.part), 0.0))
         if below.known.reach is not None:
             lost += rows.lost_digits()
+            if (shares := rows.lost_slopes()).any():
+                lost += shares * _reach_of(below, m)
         if m.tensor and lost.any():
             count = below.teacher.type(tensor_of(m.tensor)).channels
             of_part = by_channel.setdefault((m.tensor, m.part), torch.zeros(count, dtype=torch.float64))
@@ -316,25 +320,60 @@ def _pieces(meanings: Sequence[ir.Meaning], rows: int) -> Iterator[ir.Meaning]:
             yield replace(m, positions=m.positions[i : i + rows], channels=m.channels[i : i + rows])
 
 
-def _expect(below: HeldLevel, m: ir.Meaning, relu: bool, where: str) -> LinearForm:
-    """The pre-activation that gives a channel its meaning."""
+def _expect(below: HeldLevel, m: ir.Meaning, slopes: Tensor, where: str) -> Expected:
+    """The pre-activation and the slopes that give channels their meaning.
+
+    slopes  that those of them which are there have
+    """
     if m.kind in ("one", "zero"):
-        return below.nothing(len(m.positions)).scale(1.0, float(m.kind == "one"))
+        constant = below.nothing(len(m.positions)).scale(1.0, float(m.kind == "one"))
+        return Expected.behind(constant, 0.0, either=True)
     held = [h for h in below.held.get((m.tensor, m.part), []) if h.kind == m.kind and h.constant == m.constant]
-    if relu and m.kind != "value" and held:
-        return _copy(below, m, held)
-    if relu and m.kind == "value" and m.part is None and not held:
-        before = before_relu(below, m.tensor, m.channels)
-        if before is not None:
-            return before
+    if m.kind != "value" and held:
+        return Expected.behind(_copy(below, m, held), 0.0, either=True)
+    if m.kind == "value":
+        return _expect_value(below, m, bool(held), slopes, where)
     form = below.form(m.part or m.tensor).pick(m.channels)
-    if relu and m.kind == "value":
-        by_rule = m.part is None and (is_relu(m.tensor) or m.tensor in below.never_negative)
-        if not by_rule and not below.missing(form).any() and not below.at_least_zero(form):
-            raise CertificateError(f"{where}: {m.tensor}: goes through a ReLU as it is, though it may be negative")
     if m.kind == "negative":
-        return form.scale(-1.0)
-    return form.scale(1.0, m.constant) if m.kind == "shifted" else form
+        return Expected.behind(form.scale(-1.0), 0.0)
+    return Expected.behind(form.scale(1.0, m.constant) if m.kind == "shifted" else form, 0.0)
+
+
+def _expect_value(below: HeldLevel, m: ir.Meaning, held: bool, slopes: Tensor, where: str) -> Expected:
+    """A tensor as it is: what its activation makes of its operand, or what passes this level's.
+
+    Anything passes a slope of 1; what is never negative any, of which 0 and 1 are allowed.
+    """
+    form = None
+    if m.part is None and not held:
+        if not is_relu(m.tensor) and isinstance(below.teacher[m.tensor], ir.PRelu):
+            form = below.form(m.tensor).pick(m.channels)  # from its two ReLUs, where the level has these
+        activation = before_activation(below, m.tensor, m.channels)
+        if activation is not None and (form is None or below.missing(form).any()):
+            return Expected.behind(*activation)
+    form = form or below.form(m.part or m.tensor).pick(m.channels)
+    if bool((slopes == 1).all()) or below.missing(form).any():
+        return Expected.behind(form, 1.0)
+    by_rule = m.part is None and (is_relu(m.tensor) or m.tensor in below.never_negative)
+    if not by_rule and not below.at_least_zero(form):
+        raise CertificateError(f"{where}: {m.tensor}: goes through a ReLU as it is, though it may be negative")
+    return Expected.behind(form, 0.0, either=True)
+
+
+def _never_negative(known: Known, layer: Layer, meanings: Sequence[ir.Meaning]) -> Tensor:
+    """Which of a layer's channels (C_out,) are never negative: behind a ReLU, or by what they mean."""
+    signs = layer.slopes <= 0
+    for m in meanings:
+        if m.kind != "value" or (m.part is None and (is_relu(m.tensor) or m.tensor in known.never_negative)):
+            signs[[p for p in m.positions if p >= 0]] = True
+    return signs
+
+
+def _reach_of(level: HeldLevel, m: ir.Meaning) -> Tensor:
+    """Magnitude (C,) of what goes into the activations of some channels."""
+    assert level.known.reach is not None, "somebody measures"
+    measured = level.known.reach()[tensor_of(m.tensor)]
+    return measured[torch.tensor(m.channels) // (level.channels(m.tensor) // len(measured))]
 
 
 def _copy(below: HeldLevel, m: ir.Meaning, held: Sequence[ir.Meaning]) -> LinearForm:

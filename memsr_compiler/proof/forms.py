@@ -184,7 +184,7 @@ Get = Callable[[str], LinearForm]
 class HeldLevel:
     """A level by what it holds, with the teacher's tensors written in terms of it.
 
-    nonnegative   no channel of it is ever negative: it is behind a ReLU, or the image
+    nonnegative   which channels (width,) are never negative: they are behind a ReLU, or the image
     constants     large ones (width,) that its channels are found to hold; None: there are none
     """
 
@@ -194,13 +194,14 @@ class HeldLevel:
         base: int,
         meanings: Sequence[ir.Meaning],
         *,
-        nonnegative: bool,
+        nonnegative: bool | Tensor,
         constants: Tensor | None = None,
     ) -> None:
         self.known, self.teacher, self.never_negative = known, known.teacher, known.never_negative
         self.meanings = meanings
-        self.base, self.nonnegative = base, nonnegative
+        self.base = base
         self.width = 1 + max(p for m in meanings for p in m.positions)
+        self.nonnegative = torch.as_tensor(nonnegative).expand(self.width)
         self.one = next((p for m in meanings if m.kind == "one" for p in m.positions if p >= 0), None)
         self.zeros = [p for m in meanings if m.kind == "zero" for p in m.positions if p >= 0]
         self.held: dict[tuple[str, ir.Part | None], list[ir.Meaning]] = {}
@@ -270,7 +271,7 @@ class HeldLevel:
     def at_least_zero(self, form: LinearForm) -> bool:
         """Whether a form is plainly >= 0: nothing negative in it, whatever rounding did, nor below it."""
         numbers = (form.kernel, form.terms), (form.bias, form.bias_terms)
-        return self.nonnegative and all(
+        return not bool(form.take(self.width).terms[:, ~self.nonnegative].any()) and all(
             bool(((number >= form.slack * terms) | (number == terms)).all()) for number, terms in numbers
         )
 
@@ -418,7 +419,7 @@ def _shuffle_index(level: HeldLevel, op: ir.PixelShuffle | ir.PixelUnshuffle) ->
 
 
 def _activate(level: HeldLevel, op: ir.Op, get: Get) -> LinearForm:
-    """Activation n from its ReLUs n#0, n#1 (whose own definitions are in `before_relu`)."""
+    """Activation n from its ReLUs n#0, n#1 (whose own definitions are in `before_activation`)."""
     if isinstance(op, ir.PRelu):
         fold = level.channels(op.name) // len(op.slope)
         return get(f"{op.name}#0") + get(f"{op.name}#1").scale(-op.slope.repeat_interleave(fold))
@@ -434,7 +435,20 @@ def _activate(level: HeldLevel, op: ir.Op, get: Get) -> LinearForm:
     return get(f"{op.name}#0").scale(1.0, op.low) + get(f"{op.name}#1").scale(-1.0)
 
 
-def before_relu(level: HeldLevel, name: str, channels: Sequence[int]) -> LinearForm | None:
+def before_activation(level: HeldLevel, name: str, channels: Sequence[int]) -> tuple[LinearForm, Tensor] | None:
+    """The operand of channels of an activation, and the slope (C,) of each; None if the tensor is not one's.
+
+    Activations are the teacher's Relus and PRelus, and the ReLUs "n#k" of others.
+    """
+    op = level.teacher[name] if not is_relu(name) else None
+    if isinstance(op, ir.PRelu):
+        fold = level.channels(name) // len(op.slope)
+        return level.form(op.inputs[0]).pick(channels), op.slope.double().repeat_interleave(fold)[list(channels)]
+    form = _before_relu(level, name, channels)
+    return None if form is None else (form, torch.zeros(len(channels), dtype=torch.float64))
+
+
+def _before_relu(level: HeldLevel, name: str, channels: Sequence[int]) -> LinearForm | None:
     """The operand of channels of ReLU `name` ("n#k", or a Relu of the teacher); None if the tensor is not one's."""
     op, k = level.teacher[tensor_of(name)], name.partition("#")[2]
     if not isinstance(op, (ir.Relu, ir.PRelu, ir.Clamp, ir.Maximum)):

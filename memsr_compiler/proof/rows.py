@@ -26,12 +26,23 @@ TOO_COARSE = 2.0**-24  # of the largest number of a layer; where float64 loses m
 @dataclass(frozen=True)
 class Layer:
     """One layer of the plain network: weight (C_out, C_in, k, k) and bias (C_out,) as stored, ReLU or not, and the
-    factor of the pixel shuffle after it (1: none)."""
+    factor of the pixel shuffle after it (1: none).
+
+    slope  (C_out, 1, 1) of the PReLU that it ends with instead of a ReLU; None: it ends with none
+    """
 
     weight: Tensor
     bias: Tensor
     relu: bool
     shuffle: int
+    slope: Tensor | None = None
+
+    @property
+    def slopes(self) -> Tensor:
+        """Slope of each channel (C_out,) below zero, as stored: 0 in a ReLU, 1 where there is no activation."""
+        if self.slope is not None:
+            return self.slope.flatten()
+        return torch.full_like(self.bias, float(not self.relu))
 
 
 @dataclass(frozen=True)
@@ -64,22 +75,44 @@ class LayerScale:
         return LinearForm(kernel, bias, bias_terms, terms, form.steps)
 
 
+@dataclass(frozen=True)
+class Expected:
+    """Rows as they must be.
+
+    form    before the activation
+    slopes  (C,) of the activation: 0 of a ReLU, 1 where a value passes as it is
+    either  bool (C,): whether the slope may be 0 or 1, since what goes into the activation is never negative
+    """
+
+    form: LinearForm
+    slopes: Tensor
+    either: Tensor
+
+    @staticmethod
+    def behind(form: LinearForm, slope: float | Tensor, *, either: bool = False) -> Expected:
+        """The rows of a form behind an activation with one slope for all, or one each."""
+        rows = len(form.bias)
+        slopes = torch.broadcast_to(torch.as_tensor(slope, dtype=torch.float64), (rows,))
+        return Expected(form, slopes, torch.full((rows,), either))
+
+
 class Rows:
     """Some rows of a layer, with one meaning, and what they must be."""
 
     def __init__(
-        self, below: HeldLevel, layer: Layer, m: ir.Meaning, expected: LinearForm, scale: LayerScale, where: str
+        self, below: HeldLevel, layer: Layer, m: ir.Meaning, expected: Expected, scale: LayerScale, where: str
     ) -> None:
-        self.below, self.relu, self.where = below, layer.relu, where
+        self.below, self.where = below, where
         self.kind = m.kind
         at = torch.tensor(m.positions)
         self.there = at >= 0
         self.at = at[self.there]
-        self.weight = pad(layer.weight[self.at], expected.kernel.shape[-1])
+        self.slopes, self.expected = layer.slopes[self.at], expected
+        self.weight = pad(layer.weight[self.at], expected.form.kernel.shape[-1])
         self.bias = layer.bias[self.at]
         self.scale = scale.pick(self.at)
-        self.exact = self._as_split(expected.pick(self.there.nonzero()[:, 0].tolist()))
-        self.gone = expected.pick((~self.there).nonzero()[:, 0].tolist())
+        self.exact = self._as_split(expected.form.pick(self.there.nonzero()[:, 0].tolist()))
+        self.gone = expected.form.pick((~self.there).nonzero()[:, 0].tolist())
         self.large = self._find_large()
         constants = bool(below.constants.any() or self.large.any())
         self.shifted = shift_of(below.teacher, m) > 0 or constants
@@ -93,6 +126,7 @@ class Rows:
             self._check_gone()
         if not len(self.at):
             return 0.0
+        self._check_slopes()
         exact, constants = self.scale.scale(self.exact), largest * (1 + float(self.below.shifts.max()))
         rounding = max(
             self._compare(self.weight, exact.kernel, exact.kernel_terms, largest),
@@ -109,6 +143,9 @@ class Rows:
         takes C away again, and what is read of the constant 1 are rounded as well.  At the border fewer taps read.
         Where terms cancel, a number may be anything within its slack, and a network's maker chooses it.
         """
+        return self._lost() * self.expected.slopes.abs().clamp_min(1)
+
+    def _lost(self) -> Tensor:
         rows, each = (self.exact, self.gone), torch.zeros(len(self.there), dtype=torch.float64)
         slack = [(r.slack * r.terms, r.slack * r.bias_terms) for r in rows]
         each[self.there] = self._beyond_common(slack[0][0], 0 * slack[0][1] if self.shifted else slack[0][1])
@@ -130,6 +167,13 @@ class Rows:
         """
         each, (kernel, bias) = torch.zeros(len(self.there), dtype=torch.float64), self._off()
         each[self.there] = self._beyond_common(kernel.abs_(), bias.abs_())
+        return each * self.expected.slopes.abs().clamp_min(1)
+
+    def lost_slopes(self) -> Tensor:
+        """The most that each row loses in a slope so small, as a share of what goes into its activation."""
+        each, exact = torch.zeros(len(self.there), dtype=torch.float64), self.expected.slopes[self.there]
+        off, common = (self.slopes.double() - exact).abs(), torch.finfo(self.slopes.dtype).eps
+        each[self.there] = torch.where(self.expected.either[self.there], 0.0, torch.relu(off - common * exact.abs()))
         return each
 
     def _beyond_common(self, kernel: Tensor, bias: Tensor) -> Tensor:
@@ -151,7 +195,8 @@ class Rows:
         if self.below.one is not None:
             beside[self.below.one] = 1.0
             reach[:, self.below.one] = 0.0
-        held = (self.exact.bias + kernel @ beside).clamp_min(0)
+        held = self.exact.bias + kernel @ beside
+        held = held.clamp_min(0) + self.slopes.double().abs() * (-held).clamp_min(0)
         image = self.below.teacher.input
         least = LARGE * torch.maximum(reach.sum(1), torch.tensor(max(abs(image.low), abs(image.high), 1.0)))
         return torch.where(held > least, held, 0.0)
@@ -228,8 +273,19 @@ class Rows:
             if (off > info.eps / 2 * unit + rows.slack * terms).any():
                 raise CertificateError(f"{self.where}: is scaled so far down that its numbers lose their digits")
 
+    def _check_slopes(self) -> None:
+        """Slopes are the teacher's, rounded; 0 and 1 are themselves, and what is never negative may have either."""
+        exact, either = self.expected.slopes[self.there], self.expected.either[self.there]
+        wrong = (self.slopes != exact.to(self.slopes.dtype)) & ~(either & (self.slopes == 1))
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise CertificateError(
+                f"{self.where}: the slope of channel {int(self.at[row])} is {float(self.slopes[row]):.9g}, what it "
+                f"means asks for {float(exact[row]):.9g}"
+            )
+
     def _check_gone(self) -> None:
-        """Channels that are not there must be always zero: nothing but a constant that is not above zero."""
+        """Channels that are not there must be always zero: a constant of 0, or in front of a ReLU not above it."""
         kernel, bias, one, mid = self.gone.kernel.clone(), self.gone.bias, self.below.one, self.weight.shape[-1] // 2
         kernel_lost, bias_lost = self.gone.slack * self.gone.terms, self.gone.slack * self.gone.bias_terms
         if one is not None:
@@ -237,7 +293,8 @@ class Rows:
             bias_lost = bias_lost + kernel_lost[:, one, mid, mid]
             kernel[:, one, mid, mid] = 0
         kernel[:, self.below.zeros] = 0
-        if (kernel.abs() > kernel_lost).any() or (bias > bias_lost).any() or not self.relu:
+        constant = torch.where(self.expected.slopes[~self.there] == 0, bias, bias.abs())
+        if (kernel.abs() > kernel_lost).any() or (constant > bias_lost).any():
             raise CertificateError(f"{self.where}: a channel was left out that is not always zero")
 
 

@@ -11,6 +11,7 @@ Before, channels are brought to one range: see `equalise`.  The weights are then
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -101,10 +102,13 @@ def takes_of(metadata: Mapping[str, str]) -> Takes | None:
     if QUANTIZED_KEY not in metadata and TFLITE_KEY not in metadata:
         return None
     try:
-        low, high = metadata["input_range"].split()
-        return Takes(int(metadata["scale"]), int(metadata["channels"]), (float(low), float(high)))
+        low, high = map(float, metadata["input_range"].split())
+        takes = Takes(int(metadata["scale"]), int(metadata["channels"]), (low, high))
+        if takes.scale < 1 or takes.channels < 1 or not (math.isfinite(high - low) and low < high):
+            raise ValueError(f"x{takes.scale}, {takes.channels} channels, values {low:g} to {high:g}")
     except (KeyError, ValueError) as error:
         raise InvalidInput(f"its metadata are damaged ({first_line(error)}); quantize or export again") from None
+    return takes
 
 
 def cost_of_quantized(path: str | Path) -> Cost | None:

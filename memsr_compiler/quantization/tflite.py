@@ -6,7 +6,8 @@ both engines give the same but for how they round products.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import DIGEST_KEY, atomic_write
 from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.seal import UNSEALED, is_unsealed
 from memsr_compiler.plain.tflite_model import EVERY_SIZE, Size, enlarge_size, order_channels
 from memsr_compiler.quantization.quantize import load_model, takes_of
 from memsr_compiler.tflite.metadata import ENTRY, write_facts
-from memsr_compiler.tflite.model import Model, Steps, Tensor
+from memsr_compiler.tflite.model import LEAST_STEP, Model, Steps, Tensor
 from memsr_compiler.tflite.write import RELU, SAME, to_bytes
 from memsr_compiler.version import VERSION
 
@@ -27,20 +29,33 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 Ends = Literal["int8", "float32"]
+_log = logging.getLogger(__name__)
+_SAME_STEP = 1e-3  # of a product of steps, which float32 rounds
 _MIDDLE = 128  # between ONNX's unsigned and TFLite's signed activations
 _MAKE_ONE = "give a file that memsrc quantize made of a plain network"
 
 
-def export_integers(source: str | Path, path: str | Path, *, ends: Ends = "int8", size: Size | None = None) -> None:
+def export_integers(
+    source: str | Path,
+    path: str | Path,
+    *,
+    ends: Ends = "int8",
+    size: Size | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> None:
     """Write a TFLite file of a plain network in 8 bits, as `quantize` writes them.
 
     ends   of the image and of the output: their integers, or float32
     size   height and width of the image; None: any
+    warn   hears of a file in which damage cannot be noticed; None: the log does
 
     The file appears whole or not at all.  Raises InvalidInput for another file, and for one with other operators.
     """
     model = load_model(Path(source))
-    facts = {entry.key: entry.value for entry in model.metadata_props if entry.key != DIGEST_KEY}
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    if is_unsealed(facts):
+        (warn or _log.warning)(f"{source}: {UNSEALED}")
+    facts.pop(DIGEST_KEY, None)
     takes = takes_of(facts)
     if takes is None:
         raise InvalidInput(f"{source}: is no network in 8 bits of ours; {_MAKE_ONE}")
@@ -89,11 +104,18 @@ class _Transcription:
                 words[node.op_type](node)
             else:
                 self._refuse(node, f"is not among {', '.join(words)} and Relu")
-        self._end(self._number(self.graph.output[0].name), ends)
+        result = self.graph.output[0].name
+        value = self._number(result)
+        if self.scales[result] != self.takes.scale or self.model.tensors[value].shape[3] != self.takes.channels:
+            self._deny("enlarges by another factor than its metadata say, or gives other channels")
+        self._end(value, ends)
         return self.model
 
     def _start(self, image: str, ends: Ends) -> None:
         steps = self._steps_after(image)
+        first = next((self._integers(node, 1)[0] for node in self.graph.node if node.op_type == "Conv"), None)
+        if first is None or first.shape[1] != self.takes.channels:
+            self._deny("takes other channels than its metadata say")
         shape = (1, *self.size, self.takes.channels)
         if ends == "float32":
             start = self.model.add(Tensor("image", "float32", shape))
@@ -112,6 +134,8 @@ class _Transcription:
     def _pass_on(self, node: NodeProto) -> None:
         """Give what is only looked at otherwise the tensor that it comes from."""
         if node.input[0] in self.numbers:
+            if self._read_steps(node) != self.model.tensors[self.numbers[node.input[0]]].steps:
+                self._refuse(node, "has other steps than the integers that it reads")
             self.numbers[node.output[0]] = self.numbers[node.input[0]]
             self.scales[node.output[0]] = self.scales[node.input[0]]
 
@@ -119,9 +143,10 @@ class _Transcription:
         image = self._number(node.input[0])
         options = _attributes(node)
         weight, step = self._integers(node, 1)
-        bias, _ = self._integers(node, 2)
+        bias, bias_step = self._integers(node, 2)
         side = weight.shape[-1]
-        if weight.shape[2] != side or side % 2 == 0 or list(options.get("pads", [0] * 4)) != [side // 2] * 4:
+        same = list(options.get("pads", [0] * 4)) == [side // 2] * 4 and options.get("auto_pad", b"NOTSET") == b"NOTSET"
+        if not same or weight.shape[2] != side or side % 2 == 0:
             self._refuse(node, "does not pad an odd square kernel by (k - 1) / 2")
         if (
             any(n != 1 for key in ("strides", "dilations") for n in options.get(key, [1]))
@@ -133,13 +158,15 @@ class _Transcription:
         steps = self._steps_after(self.readers[result].output[0] if relu else result)
         relu = relu or (steps.zero[0] == -_MIDDLE)  # ONNX Runtime leaves out a ReLU that the integers' end makes
         shuffle = self._shuffle_after(result)
-        step = np.broadcast_to(step, len(weight)).astype(np.float32)
         kernel, offset = order_channels(weight, bias, shuffle)
+        _, bias_step = order_channels(weight, bias_step, shuffle)
         _, step = order_channels(weight, step, shuffle)
         read = self.model.tensors[image].steps
         assert read is not None, "what a convolution reads has steps"
         scale = self.scales[node.input[0]]
         products, none = step * np.float32(read.step[0]), [0] * len(step)
+        if not np.allclose(bias_step, products, rtol=_SAME_STEP, atol=0):  # TFLite's reads no other ones
+            self._refuse(node, "has biases whose step is not that of its image times that of its weights")
         value = self.model.compute(
             "CONV_2D",
             [
@@ -187,7 +214,7 @@ class _Transcription:
 
     def _number(self, name: str) -> int:
         if name not in self.numbers:
-            raise InvalidInput(f"{self.source}: '{name}' is not computed in 8 bits from the image; {_MAKE_ONE}")
+            self._deny(f"'{name}' is not computed in 8 bits from the image")
         return self.numbers[name]
 
     def _integers(self, node: NodeProto, place: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -195,20 +222,35 @@ class _Transcription:
         maker = self.makers.get(node.input[place]) if len(node.input) > place else None
         if maker is None or maker.op_type != "DequantizeLinear" or maker.input[0] not in self.stored:
             self._refuse(node, "has weights or biases that are not in 8 bits")
-        integers, step, zero = (self.stored[name] for name in maker.input)
-        if integers.dtype not in (np.int8, np.int32) or zero.any():
+        integers, step, *zero = (self.stored[name] for name in maker.input)
+        if integers.dtype != (np.int8, np.int32)[place - 1] or any(entry.any() for entry in zero):
             self._refuse(node, "has weights that are not symmetric")
-        return integers, step.reshape(-1)
+        along = _attributes(maker).get("axis", 1) % integers.ndim  # ONNX's axis, if it is left out, is 1
+        if step.size != 1 and (along != 0 or step.size != len(integers)):
+            self._refuse(node, "has weights whose steps are not one for each channel that it gives")
+        return integers, np.broadcast_to(self._require_steps(step.reshape(-1), node.input[place]), len(integers))
 
     def _steps_after(self, name: str) -> Steps:
         """Steps of a value's integers."""
         node = self.readers.get(name)
         if node is None or node.op_type != "QuantizeLinear":
-            raise InvalidInput(f"{self.source}: '{name}' is not in 8 bits; {_MAKE_ONE}")
-        step, zero = (self.stored[entry] for entry in node.input[1:])
-        if zero.dtype != np.uint8 or step.size != 1:
-            raise InvalidInput(f"{self.source}: '{name}' is not in unsigned 8 bits with one step; {_MAKE_ONE}")
-        return Steps([float(step)], [int(zero) - _MIDDLE])
+            self._deny(f"'{name}' is not in 8 bits")
+        return self._read_steps(node)
+
+    def _read_steps(self, node: NodeProto) -> Steps:
+        """Steps to or from which a node rounds."""
+        name = node.input[0]
+        step, zero = [self.stored.get(entry) for entry in (*node.input, "")][1:3]
+        if step is None or zero is None or zero.dtype != np.uint8 or step.size != 1 or zero.size != 1:
+            self._deny(f"'{name}' is not in unsigned 8 bits with one step")
+        return Steps([self._require_steps(step.reshape(-1), name).item()], [zero.item() - _MIDDLE])
+
+    def _require_steps(self, steps: NDArray[Any], name: str) -> NDArray[np.float32]:
+        """The steps.  Raises InvalidInput unless they are numbers above 0."""
+        wrong = steps[~((steps >= LEAST_STEP) & np.isfinite(steps))]
+        if wrong.size:
+            self._deny(f"a step of '{name}' is {wrong[0]:g}")
+        return steps.astype(np.float32)
 
     def _reader(self, name: str) -> str:
         return str(self.readers[name].op_type) if name in self.readers else ""
@@ -219,8 +261,11 @@ class _Transcription:
             name = self.readers[name].output[0]
         return int(_attributes(self.readers[name]).get("blocksize", 1)) if self._reader(name) == "DepthToSpace" else 1
 
+    def _deny(self, reason: str) -> NoReturn:
+        raise InvalidInput(f"{self.source}: {reason}; {_MAKE_ONE}")
+
     def _refuse(self, node: NodeProto, reason: str) -> NoReturn:
-        raise InvalidInput(f"{self.source}: {node.name}: {node.op_type} {reason}; {_MAKE_ONE}")
+        self._deny(f"{node.name or node.output[0]}: {node.op_type} {reason}")
 
 
 def _attributes(node: NodeProto) -> Mapping[str, Any]:

@@ -118,7 +118,7 @@ def _count_mebibytes(cost: Cost) -> float:
 
 
 def _write_widths(net: PlainNet, certificate: Certificate) -> str:
-    bars = list_bars(certificate)
+    bars = list_bars(certificate, [layer.slopes for layer in net.checkable()] if net.info.carry == "pass" else ())
     shown = {what for bar in bars for what, _, _ in bar.parts}
     staged = " Every stage has its own resolution." if len(certificate.stages) > 1 else ""
     label = f"Widths from input to output: {', '.join(str(bar.width) for bar in bars)}"

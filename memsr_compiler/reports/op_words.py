@@ -8,7 +8,7 @@ from memsr_compiler import ir
 
 
 def describe_op(graph: ir.Graph, op: ir.Op) -> list[str]:
-    """Lines on an op: its type, channels and size; then its kernel, or what the channels of a ReLU mean."""
+    """Lines on an op: its type, channels and size; then its kernel, or what the channels of an activation mean."""
     t = graph.type(op.name)
     where = f" at {t.scale} times the input's size" if t.scale > 1 else ""
     return [f"{type(op).__name__}, {t.channels} channels{where}", *_detail_op(op)]
@@ -29,7 +29,7 @@ def _detail_op(op: ir.Op) -> Iterator[str]:
         yield f"kernel {len(op.bias)}×{op.channels_in}×{k}×{k} in {len(op.blocks)} blocks"
     elif isinstance(op, ir.ConvTranspose2d):
         yield f"kernel {'×'.join(map(str, op.weight.shape))}, stride {op.stride}"
-    elif isinstance(op, ir.Relu):
+    elif isinstance(op, ir.ACTIVATIONS):
         yield from (f"{m.kind} {m.tensor} ({len(m.positions)})".replace("  ", " ") for m in op.meaning)
 
 

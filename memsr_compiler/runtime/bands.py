@@ -132,11 +132,14 @@ class _Waiting:
         self._held = held
 
     def add_to(self, made: Rows) -> None:
-        """Add the oldest to output rows (C, s * h, s * W), each pixel to s * s of them, and let them go."""
+        """Add the oldest to output rows, each pixel to s * s of them, and let them go.
+
+        made   (C, s * h, s * W), or before the pixel shuffle (C * s * s, h, W)
+        """
         channels, _, width = self._rows.shape
         s = made.shape[2] // width
         h = made.shape[1] // s
-        made.reshape(channels, h, s, width, s)[...] += self._rows[:, :h, None, :, None]
+        made.reshape(channels, len(made) // channels, h, s, width, s)[...] += self._rows[:, None, :h, None, :, None]
         self._held -= h
         self._rows[:, : self._held] = self._rows[:, h : h + self._held]
 
@@ -177,7 +180,7 @@ def live_bytes(layers: Sequence[Layer], width: int, height: int, *, image_skip: 
 
 def reach(layers: Sequence[Layer]) -> int:
     """The distance, in input pixels, from which a pixel may still change an output pixel."""
-    return sum(-(-(layer.kernel_size // 2) // scale) for layer, scale in zip(layers, _scales(layers), strict=False))
+    return sum(-(-(layer.kernel_size // 2) // scale) for layer, scale in zip(layers, scales_of(layers), strict=False))
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ class _Size:
 def _sizes(layers: Sequence[Layer], width: int, height: int) -> list[_Size]:
     sizes = []
     down = 0
-    for layer, scale in zip(layers, _scales(layers), strict=False):
+    for layer, scale in zip(layers, scales_of(layers), strict=False):
         c_out, c_in = layer.weight.shape[:2]
         across, down = width * scale, max(down, height * scale, layer.kernel_size // 2)  # zeros below may be more rows
         reads = (down + layer.kernel_size - 1) * across
@@ -213,6 +216,6 @@ def _view(flat: NDArray[Any], *shape: int) -> Rows:
     return view
 
 
-def _scales(layers: Sequence[Layer]) -> list[int]:
+def scales_of(layers: Sequence[Layer]) -> list[int]:
     """Scales of each layer's input, and of the output, relative to the image."""
     return list(accumulate((layer.shuffle for layer in layers), mul, initial=1))

@@ -59,18 +59,26 @@ def require_provider(provider: Provider) -> None:
         )
 
 
-def start_session(model: Path | bytes, options: Any, provider: Provider) -> Any:
+def device_of(provider: Provider) -> str:
+    """The device, by the name that ONNX Runtime and torch have for it, where a provider holds its values."""
+    return "cpu" if provider == "cpu" else "cuda"
+
+
+def start_session(model: Path | bytes, options: Any, provider: Provider, *, small_workspace: bool = False) -> Any:
     """A session of ONNX Runtime that runs on the provider and on no other.
+
+    small_workspace   on CUDA: convolutions take no more beside their operands than 32 MiB, and may be slower
 
     Raises InvalidInput as `require_provider`, and where the provider does not start; for a model that cannot be loaded,
     ONNX Runtime's own errors, one type for each status code.
     """
     require_provider(provider)
     wanted = _PROVIDERS[provider]
+    cuda = {"cudnn_conv_use_max_workspace": "0"} if small_workspace else {}
     session = onnxruntime().InferenceSession(
         model if isinstance(model, bytes) else str(model),
         options,
-        providers=[(name, _OPTIONS.get(name, {})) for name in wanted],
+        providers=[(name, _OPTIONS[name] | cuda if name in _OPTIONS else {}) for name in wanted],
         enable_fallback=0,
     )
     running = session.get_providers()

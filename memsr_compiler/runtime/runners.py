@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from memsr_compiler.arithmetic import INTEGERS, name_arithmetic
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line
-from memsr_compiler.plain.seal import is_unsealed, require_sealed_file
+from memsr_compiler.plain.seal import UNSEALED, is_unsealed, require_sealed_file
 from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
 from memsr_compiler.runtime.ort import Provider as Provider
-from memsr_compiler.runtime.ort import onnxruntime, start_session
+from memsr_compiler.runtime.ort import device_of, onnxruntime, start_session
 from memsr_compiler.runtime.room import require_memory
 from memsr_compiler.torch_helpers import some_threads
 from memsr_compiler.trace.onnx.sizes import free_sizes, what_needs_sizes
@@ -107,7 +107,7 @@ class OrtNetwork:
         integers = _holds_integers(Path(path))
         numbers = INTEGERS if integers else str(self.precision).removeprefix("torch.")
         self.arithmetic = name_arithmetic(numbers, "ONNX Runtime", provider)
-        self._bound = _Binding(ort, self._session, self._name, result, _device(provider))
+        self._bound = _Binding(ort, self._session, self._name, result, device_of(provider))
 
     def __call__(self, x: Tensor) -> Tensor:
         with _explain_misfit(x):
@@ -171,7 +171,7 @@ class TorchNetwork:
         self.note = ""
         self.precision = torch.float32
         self.arithmetic = name_arithmetic("float32", "torch", provider)
-        self._device = _device(provider)
+        self._device = device_of(provider)
         self._threads = threads
         self.module = module.float().to(self._device).eval()
         self._fits = 0  # pixels of the largest image for which memory was enough
@@ -205,7 +205,7 @@ class TorchNetwork:
 
 
 def _say_unsealed(path: str | Path) -> str:
-    return f"{path}: an earlier version wrote it without a hash, so damage to it cannot be noticed; quantize again"
+    return f"{path}: {UNSEALED}"
 
 
 def _start(name: str | Path, model: Path | bytes, options: Any, provider: Provider) -> Any:
@@ -244,10 +244,6 @@ def _holds_integers(path: Path) -> bool:
     """Whether a file has operators that compute in integers, by their names."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return any(content.find(name) >= 0 for name in (b"QuantizeLinear", b"QLinearConv", b"ConvInteger"))
-
-
-def _device(provider: Provider) -> str:
-    return "cpu" if provider == "cpu" else "cuda"
 
 
 def _options(ort: ModuleType, threads: int | None) -> Any:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.limits import require_holds
+from memsr_compiler.images.pipe import read_ahead
 from memsr_compiler.images.resize import REACH, enlarge_rows
 from memsr_compiler.images.streams import RowBuffer, RowFile
 from memsr_compiler.images.transparency import working_bytes
@@ -48,8 +49,11 @@ class RowEngine(Protocol):
     def leave(self, memory: int) -> RowEngine:
         """The same engine, within a limit of memory that is lower by so many bytes, if there is one."""
 
-    def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
-        """Run on bands (h, width, C) -> (h', scale * width, C), float32 in 0..1; the result may go beyond."""
+    def run(self, bands: Iterator[Pixels], width: int, height: int, dtype: DTypeLike = np.float32) -> Iterator[Pixels]:
+        """Run on bands (h, width, C), uint8, uint16 or float32 in 0..1 -> (h', scale * width, C) in `dtype`, of these.
+
+        A result in float32 may go beyond 0..1.
+        """
 
 
 @dataclass(frozen=True)
@@ -73,32 +77,32 @@ class ByBands:
     def leave(self, memory: int) -> ByBands:
         return replace(self, upscaler=self.upscaler.leave(memory))
 
-    def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
+    def run(self, bands: Iterator[Pixels], width: int, height: int, dtype: DTypeLike = np.float32) -> Iterator[Pixels]:
         if self.upscaler.streams(width):
-            yield from self.upscaler.stream(bands, width, np.float32)
+            yield from self.upscaler.stream(bands, width, dtype)
             return
         scale, channels = self.takes.scale, self.takes.channels
         with temporary_folder(self.folder) as folder:
-            small = _on_disk(folder / "image", (height, width, channels))
+            small = _on_disk(folder / "image", (height, width, channels), dtype)
             top = 0
             for band in bands:
                 small[top : top + len(band)] = band
                 top += len(band)
-            large = _on_disk(folder / "result", (height * scale, width * scale, channels))
+            large = _on_disk(folder / "result", (height * scale, width * scale, channels), dtype)
             self.upscaler(small, out=large)
             yield from (np.array(large[row : row + ROWS]) for row in range(0, len(large), ROWS))
 
 
-def _on_disk(path: Path, shape: tuple[int, int, int]) -> Pixels:
-    """An array of float32 numbers in a file.
+def _on_disk(path: Path, shape: tuple[int, int, int], dtype: DTypeLike) -> Pixels:
+    """An array of numbers in a file.
 
     Raises OSError where there is no room: later, the process would be killed for it.
     """
     with open(path, "xb") as file:
-        zeros = bytes(4 * shape[1] * shape[2])
+        zeros = bytes(np.dtype(dtype).itemsize * shape[1] * shape[2])
         for _ in range(shape[0]):
             file.write(zeros)
-    return np.memmap(path, np.float32, "r+", shape=shape)
+    return np.memmap(path, dtype, "r+", shape=shape)
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,13 @@ class WholeFrame:
     def leave(self, memory: int) -> WholeFrame:
         return self
 
-    def run(self, bands: Iterator[Pixels], width: int, height: int) -> Iterator[Pixels]:
+    def run(self, bands: Iterator[Pixels], width: int, height: int, dtype: DTypeLike = np.float32) -> Iterator[Pixels]:
         import torch  # here, as plain networks run without it
 
         for image in bands:
             with torch.no_grad():
                 output = self.network(torch.from_numpy(to_rows(image, self.takes.input_range))[None])
-            yield to_pixels(output[0].float().numpy(), self.takes.input_range, np.float32)
+            yield to_pixels(output[0].float().numpy(), self.takes.input_range, dtype)
 
 
 def enlarge_file(
@@ -146,11 +150,61 @@ def enlarge_file(
         raise InvalidInput(f"the network enlarges by {engine.takes.scale}, not by {scale}")
     require_holds(target, image.width * scale, image.height * scale)
     source = Source(image, _reach(engine, image, scale) if image.keeps_alpha(target) else None)
-    engine = _leave_room(engine, source, target, scale)
-    peak = np.iinfo(image.dtype).max
-    bands = _by_luma(engine, source, scale) if engine.takes.channels == 1 else _by_colours(engine, source, scale)
-    rounded = (np.rint(np.clip(rows, 0, 1) * peak).astype(image.dtype) for rows in bands)
-    image.save(target, rounded, scale, on_rows, on_whole)
+    engine = _leave_room(engine, image, source.reach, target, scale)
+    image.save(target, _enlarge(engine, source, scale), scale, on_rows, on_whole)
+
+
+def enlarge_pixels(engine: RowEngine, pixels: Pixels, scale: int, out: Pixels) -> None:
+    """Enlarge (H, W, 3), or (H, W, 1) of grey, uint8 or uint16, into `out`: what a file of these pixels becomes."""
+    top = 0
+    for rows in _enlarge(engine, Source(HeldImage(pixels), None), scale):
+        out[top : top + len(rows)] = rows
+        top += len(rows)
+
+
+class RowImage(Protocol):
+    """An image whose pixels can be had from the top; its attributes are those of `RowFile`."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]: ...
+
+    def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]: ...
+
+
+@dataclass(frozen=True)
+class HeldImage:
+    """An image in memory, (H, W, channels)."""
+
+    pixels: Pixels
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def channels(self) -> int:
+        return int(self.pixels.shape[2])
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        kind: type[np.uint8] | type[np.uint16] = self.pixels.dtype.type
+        return kind
+
+    def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]:
+        return (self.pixels[top : top + rows] for top in range(0, self.height, rows))
 
 
 @dataclass(frozen=True)
@@ -160,12 +214,16 @@ class Source:
     reach   how far, in its pixels, visible colours are extended under transparent ones; None: all stay as they are
     """
 
-    image: RowFile
+    image: RowImage
     reach: int | None
+
+    def levels(self, rows: int) -> Iterator[Pixels]:
+        """The image's bands, in its own dtype."""
+        return self.image.bands(rows, self.reach)
 
     def colours(self, rows: int, scale: int) -> Iterator[Pixels]:
         """The image's bands, enlarged by bicubic interpolation: float32 in 0..1."""
-        bands = self.image.bands(rows, self.reach)
+        bands = self.levels(rows)
         peak = np.iinfo(self.image.dtype).max
         for band in bands if scale == 1 else enlarge_rows(bands, scale):
             yield (band / peak).astype(np.float32)
@@ -177,17 +235,16 @@ def _reach(engine: RowEngine, image: RowFile, scale: int) -> int:
     return -(-engine.reach(image.width * before, image.height * before) // before) + 2 * REACH
 
 
-def _leave_room(engine: RowEngine, source: Source, target: Path, scale: int) -> RowEngine:
+def _leave_room(engine: RowEngine, image: RowFile, reach: int | None, target: Path, scale: int) -> RowEngine:
     """The engine, in the memory that is left: by an image or a result held whole, and where colours are extended.
 
     Raises InvalidInput where that is too little.
     """
-    image = source.image
-    passes = 1 + (engine.takes.channels == 1) + (source.reach is not None)
+    passes = 1 + (engine.takes.channels == 1) + (reach is not None)
     held = image.held_bytes(target, scale, passes)
     extended = 0
-    if source.reach is not None:
-        each = working_bytes(image.width, image.channels, np.dtype(image.dtype).itemsize, source.reach)
+    if reach is not None:
+        each = working_bytes(image.width, image.channels, np.dtype(image.dtype).itemsize, reach)
         extended = each * (passes - 1)
     try:
         return engine.leave(held + extended)
@@ -197,11 +254,25 @@ def _leave_room(engine: RowEngine, source: Source, target: Path, scale: int) -> 
         raise InvalidInput(f"{image.path}: {what}: takes {error}: allow more, or {way}") from None
 
 
-def _by_colours(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
-    """Enlarge by a network on RGB: a grey image is given as three equal channels, their mean comes back."""
-    grey = source.image.channels == 1
-    for rows in _run(engine, source, scale, lambda colours: colours.repeat(3, axis=2) if grey else colours):
-        yield rows.mean(axis=2, keepdims=True) if grey else rows
+def _enlarge(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
+    """Bands of the result, in the image's dtype."""
+    if engine.takes.channels == 1:
+        return _round(_by_luma(engine, source, scale), source.image.dtype)
+    if source.image.channels == 1:
+        return _round(_by_grey(engine, source, scale), source.image.dtype)
+    return _run(engine, source, scale, _leave, source.image.dtype)
+
+
+def _round(bands: Iterator[Pixels], dtype: DTypeLike) -> Iterator[Pixels]:
+    """Whole numbers of values in 0..1."""
+    peak = np.iinfo(np.dtype(dtype)).max
+    return (np.rint(np.clip(rows, 0, 1) * peak).astype(dtype) for rows in bands)
+
+
+def _by_grey(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
+    """Enlarge a grey image by a network on RGB: it is given as three equal channels, their mean comes back."""
+    for rows in _run(engine, source, scale, lambda grey: grey.repeat(3, axis=2)):
+        yield rows.mean(axis=2, keepdims=True)
 
 
 def _by_luma(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
@@ -215,14 +286,26 @@ def _by_luma(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:
         yield colours + (rows - _luma(colours)) / LUMA_RANGE
 
 
-def _run(engine: RowEngine, source: Source, scale: int, prepared: Callable[[Pixels], Pixels]) -> Iterator[Pixels]:
+def _leave(colours: Pixels) -> Pixels:
+    return colours
+
+
+def _run(
+    engine: RowEngine,
+    source: Source,
+    scale: int,
+    prepared: Callable[[Pixels], Pixels],
+    dtype: DTypeLike = np.float32,
+) -> Iterator[Pixels]:
     """Run the network on the prepared image; one of scale 1 is given what bicubic interpolation has enlarged."""
     before = scale // engine.takes.scale
     width, height = source.image.width * before, source.image.height * before
-    bands = source.colours(max(engine.rows(width, height) // before, 1), before)
+    at_once = max(engine.rows(width, height) // before, 1)
+    whole = before == 1 and dtype == source.image.dtype  # numbers that the network takes as they are
+    bands = read_ahead(source.levels(at_once) if whole else source.colours(at_once, before))
     rows, height_of_band = RowBuffer(bands), engine.rows(width, height)
     cut = (rows.take(min(height_of_band, height - top)) for top in range(0, height, height_of_band))
-    return engine.run(map(prepared, cut), width, height)
+    return engine.run(map(prepared, cut), width, height, dtype)
 
 
 def _luma(colours: Pixels) -> Pixels:

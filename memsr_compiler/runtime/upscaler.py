@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -18,17 +19,21 @@ from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.read import PlainFile, read_plain_file
 from memsr_compiler.quantities import Amount, count, size_in_bytes
 from memsr_compiler.runtime.bands import Rows, live_bytes, reach, require_local, run_bands
+from memsr_compiler.runtime.device_bands import DeviceBands, device_bytes, least_rows
 from memsr_compiler.runtime.ort import Provider, require_provider
 from memsr_compiler.runtime.ort_layers import Layer, OrtLayers
 
 if TYPE_CHECKING:  # a file is run without torch
     from memsr_compiler.plain.network import PlainNet
 
-ROWS = 32  # of a band, at most: more are hardly faster
+ROWS = 16  # of a band, at most: with more, not even 64 channels are faster
+DEVICE_ROWS = 1024  # on a GPU, of a band of an image that comes by bands itself
+DEVICE_MEMORY = 1 << 30  # bytes of a GPU's memory, unless told
 SLACK = 4 << 20  # bytes: Python's objects, and what arena and C library round up
 PEAKS = {"uint8": 255, "uint16": 65535}  # of whole-number pixels; floating ones are 0..1
 
 Pixels = NDArray[Any]
+Engine: TypeAlias = "OrtLayers | DeviceBands"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Upscaler:
             large = upscale(small)  # (H, W, 3) -> (scale * H, scale * W, 3), in the dtype that is given
 
     The result is the whole-frame one, to rounding.  The limit is about what an image takes beyond the loaded network,
-    the image and the result; `needed` says how much that is.  On a GPU, layers hold most of it there.
+    the image and the result; `needed` says how much that is.  On a GPU it is about the memory there: bands are as high
+    as it allows, the whole image if that fits, and a network in float16 is run so.
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class Upscaler:
         """Take a network, and say in how much memory and where it runs.
 
         model        a plain network, its file, what has been read of that, or the name of one that ships: "x2-small"
-        max_memory   bytes, or "64MB"; None: as bands of 32 rows take, or as this machine has
+        max_memory   bytes, or "64MB"; None: as bands of 16 rows take, or as this machine has; on a GPU 1 GiB of its own
         columns      pixels that are processed side by side, at most, the halo not counted; None: as the limit has it
         threads      of the processor; None: one for each core, at most 8
         provider     "cpu", "cuda", or "tensorrt" with CUDA for what it does not take
@@ -76,7 +82,14 @@ class Upscaler:
         require_local(self.info)
         require_provider(provider)
         self._provider: Provider = provider
-        self._layers = tuple(layer.to_float32() for layer in layers)  # copies: the network may be changed afterwards
+        copied = _copy_in_halves if self._on_device else Layer.to_float32  # the network may be changed afterwards
+        layers = tuple(copied(layer) for layer in layers)
+        turned = tuple(layer.transpose() for layer in layers)
+        self._shuffle = 1  # of what the layers here make, the factor of the pixel shuffle that is left to do
+        if not self._on_device:
+            layers, self._shuffle = _take_shuffle(layers)
+            turned, _ = _take_shuffle(turned)
+        self._layers, self._turned = layers, turned
         self._engines = _Engines()
         self._taken = 0  # bytes of the limit that something else has, see `leave`
 
@@ -108,7 +121,7 @@ class Upscaler:
         if height >= width:  # bands go along the longer axis
             self._whole(pixels, result, self._layers, self._engine())
         else:
-            self._whole(pixels.swapaxes(0, 1), result.swapaxes(0, 1), *self._turned_engine())
+            self._whole(pixels.swapaxes(0, 1), result.swapaxes(0, 1), self._turned, self._turned_engine())
         return result if array.ndim == 3 else result[..., 0]
 
     def bands(self, image: ArrayLike) -> Iterator[Pixels]:
@@ -121,26 +134,20 @@ class Upscaler:
 
     def stream(self, bands: Iterable[Pixels], width: int, dtype: DTypeLike) -> Iterator[Pixels]:
         """The result from the top, of an image that comes by bands (h, width, C) itself, h at most `rows(width)`."""
-        results = run_bands(
-            self._layers,
-            self._engine(),
-            width,
-            self.rows(width),
-            (to_rows(band, self.info.input_range) for band in bands),
-            image_skip=bool(self.info.image_skip),
-        )
-        yield from (to_pixels(rows, self.info.input_range, dtype) for rows in results if rows.size)
+        rows = (to_rows(band, self.info.input_range) for band in bands)
+        results = self._run(self._layers, self._engine(), width, self.rows(width), rows)
+        yield from (to_pixels(rows, self.info.input_range, dtype, self._shuffle) for rows in results if rows.size)
 
     def streams(self, width: int) -> bool:
         """Whether an image that wide goes through in one piece, without columns.  Raises InvalidInput as a call."""
-        return self._cut(ROWS, width).columns >= width
+        return self._cut(self._most_rows, width).columns >= width
 
     def rows(self, width: int) -> int:
         """The height of a band, for an image that wide.  Raises InvalidInput where it has to be cut into columns."""
         if not self.streams(width):
             why = f"take {self.needed(width, 1):,} bytes" if self._columns is None else f"are cut at {self._columns}"
             raise InvalidInput(f"rows of {width:,} pixels {why}: give the whole image at once, or allow more")
-        return self._cut(ROWS, width).rows
+        return self._cut(self._most_rows, width).rows
 
     @property
     def reach(self) -> int:
@@ -162,31 +169,51 @@ class Upscaler:
 
     def needed(self, width: int, rows: int) -> int:
         """Bytes that bands of `rows` rows of `width` pixels take, at most."""
-        return live_bytes(self._layers, width, rows, image_skip=bool(self.info.image_skip)) + SLACK
+        count_bytes = device_bytes if self._on_device else live_bytes
+        return count_bytes(self._layers, width, rows, image_skip=bool(self.info.image_skip)) + SLACK
+
+    @property
+    def _on_device(self) -> bool:
+        return self._provider != "cpu"
+
+    @property
+    def _most_rows(self) -> int:
+        """Rows of a band of an image that comes by bands itself."""
+        return DEVICE_ROWS if self._on_device else ROWS
 
     def _cut(self, height: int, width: int) -> Cut:
         """The highest bands, or else the widest columns, within the limit.  Raises InvalidInput if it is too small."""
-        limit, halo = _machine_memory() if self._max_memory is None else self._max_memory, reach(self._layers)
+        halo, limit = reach(self._layers), self._max_memory
+        if limit is None:
+            limit = DEVICE_MEMORY if self._on_device else _machine_memory()
         columns = min(self._columns or width, width)
         across = min(columns + 2 * halo, width)
-        rows = min(ROWS, height)
+        least = min(least_rows(self._layers), height) if self._on_device else 1
+        most = height if self._on_device else min(ROWS, height)
         if limit is None:
-            return Cut(rows, columns)
-        while rows > 1 and self.needed(across, rows) > limit:
-            rows -= 1
-        if self.needed(across, rows) <= limit:
-            return Cut(rows, columns)
-        each = self.needed(1, 1) - SLACK
+            return Cut(most, columns)
+        heights = range(least, most + 1)
+        fitting = bisect_right(heights, limit, key=lambda rows: self.needed(across, rows))
+        if fitting:
+            return Cut(heights[fitting - 1], columns)
+        each = self.needed(1, least) - SLACK
         columns = (limit - SLACK) // each - 2 * halo
         if columns < 1:
-            least = each * min(width, 2 * halo + 1) + SLACK
+            pixels = each * min(width, 2 * halo + 1) + SLACK
             besides = f", besides {self._taken:,} for the image," if self._taken else ""
             raise InvalidInput(
-                f"{limit:,} bytes{besides} are too few: a column of one pixel and its halo take {least:,}"
+                f"{limit:,} bytes{besides} are too few: a column of one pixel and its halo take {pixels:,}"
             )
-        return Cut(1, columns)
+        return Cut(least, columns)
 
-    def _whole(self, pixels: Pixels, result: Pixels, layers: tuple[Layer, ...], engine: OrtLayers) -> None:
+    def _run(
+        self, layers: tuple[Layer, ...], engine: Engine, width: int, height: int, bands: Iterable[Rows]
+    ) -> Iterator[Rows]:
+        if isinstance(engine, DeviceBands):
+            return engine.run(bands)
+        return run_bands(layers, engine, width, height, bands, image_skip=bool(self.info.image_skip))
+
+    def _whole(self, pixels: Pixels, result: Pixels, layers: tuple[Layer, ...], engine: Engine) -> None:
         """Enlarge column by column, each with its halo where it is cut, band by band."""
         height, width, _ = pixels.shape
         scale, halo = self.info.scale, reach(layers)
@@ -199,33 +226,43 @@ class Upscaler:
                 for top in range(0, height, cut.rows)
             )
             row = 0
-            skip = bool(self.info.image_skip)
-            for rows in run_bands(layers, engine, end - start, cut.rows, bands, image_skip=skip):
-                inner = rows[..., (left - start) * scale : (right - start) * scale]
-                below = row + inner.shape[1]
-                result[row:below, left * scale : right * scale] = to_pixels(inner, self.info.input_range, pixels.dtype)
+            for rows in self._run(layers, engine, end - start, cut.rows, bands):
+                s = scale // self._shuffle
+                inner = rows[..., (left - start) * s : (right - start) * s]
+                below = row + inner.shape[1] * self._shuffle
+                made = to_pixels(inner, self.info.input_range, pixels.dtype, self._shuffle)
+                result[row:below, left * scale : right * scale] = made
                 row = below
 
-    def _engine(self) -> OrtLayers:
+    def _engine(self) -> Engine:
         engines = self._engines
         if engines.upright is None:
-            engines.upright = OrtLayers(self._layers, threads=self._threads, provider=self._provider)
+            engines.upright = self._start(self._layers)
         return engines.upright
 
-    def _turned_engine(self) -> tuple[tuple[Layer, ...], OrtLayers]:
+    def _turned_engine(self) -> Engine:
         engines = self._engines
         if engines.turned is None:
-            layers = tuple(layer.transpose() for layer in self._layers)
-            engines.turned = layers, OrtLayers(layers, threads=self._threads, provider=self._provider)
+            engines.turned = self._start(self._turned)
         return engines.turned
+
+    def _start(self, layers: tuple[Layer, ...]) -> Engine:
+        if self._on_device:
+            return DeviceBands(layers, image_skip=bool(self.info.image_skip), provider=self._provider)
+        return OrtLayers(layers, threads=self._threads)
 
 
 @dataclass
 class _Engines:
     """The layers made ready to run, as they are and with rows for columns: made where they are first needed."""
 
-    upright: OrtLayers | None = None
-    turned: tuple[tuple[Layer, ...], OrtLayers] | None = None
+    upright: Engine | None = None
+    turned: Engine | None = None
+
+
+def _copy_in_halves(layer: Layer) -> Layer:
+    """A copy in float16, or in float32 where the layer is not in that."""
+    return layer.astype(np.float16 if layer.weight.dtype == np.float16 else np.float32)
 
 
 def _open(model: PlainNet | PlainFile | str | PathLike[str]) -> tuple[PlainInfo, tuple[Layer, ...]]:
@@ -267,13 +304,28 @@ def _as_array(image: object, channels: int) -> Pixels:
 
 def layers_of(net: PlainNet) -> tuple[Layer, ...]:
     """The layers of a network, in its dtype."""
-    return tuple(Layer(x.weight.numpy(), x.bias.numpy(), x.relu, x.shuffle) for x in net.checkable())
+    return tuple(
+        Layer(x.weight.numpy(), x.bias.numpy(), x.relu, x.shuffle, None if x.slope is None else x.slope.numpy())
+        for x in net.checkable()
+    )
+
+
+def _take_shuffle(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...], int]:
+    """The layers without the last one's pixel shuffle, and its factor: it costs least where pixels are put in place."""
+    last = layers[-1]
+    return (*layers[:-1], replace(last, shuffle=1)), last.shuffle
 
 
 def _layers_in(file: PlainFile) -> tuple[Layer, ...]:
     numbers = file.tensors
     return tuple(
-        Layer(numbers[f"layers.{i}.weight"], numbers[f"layers.{i}.bias"], layer.relu, layer.shuffle)
+        Layer(
+            numbers[f"layers.{i}.weight"],
+            numbers[f"layers.{i}.bias"],
+            layer.relu,
+            layer.shuffle,
+            numbers.get(f"layers.{i}.slope"),
+        )
         for i, layer in enumerate(file.manifest.layers)
     )
 
@@ -295,12 +347,22 @@ def to_rows(band: Pixels, input_range: tuple[float, float]) -> Rows:
     return rows
 
 
-def to_pixels(rows: Rows, input_range: tuple[float, float], dtype: DTypeLike) -> Pixels:
-    """(C, h, W) -> (h, W, C) in that dtype, clipped and rounded where it is of whole numbers."""
+def to_pixels(rows: Rows, input_range: tuple[float, float], dtype: DTypeLike, shuffle: int = 1) -> Pixels:
+    """(C * s * s, h, W) -> (s * h, s * W, C) in that dtype, clipped and rounded where it is of whole numbers.
+
+    shuffle   s, the factor of the pixel shuffle that the rows have yet to go through
+    """
     low, high = input_range
     kind = np.dtype(dtype).name
-    values = (rows - low) * (PEAKS.get(kind, 1) / (high - low))
+    factor = PEAKS.get(kind, 1) / (high - low)
+    values = rows if (low, factor) == (0, 1) else (rows - low) * factor
     if kind in PEAKS:
-        np.rint(np.clip(values, 0, PEAKS[kind], out=values), out=values)
-    pixels: Pixels = values.transpose(1, 2, 0).astype(dtype, order="C")
-    return pixels
+        values = np.clip(values, 0, PEAKS[kind])
+        np.rint(values, out=values)
+    planes, height, width = rows.shape
+    channels = planes // shuffle**2
+    pixels: Pixels = np.empty((height, shuffle, width, shuffle, channels), dtype)
+    for i, plane in enumerate(values):  # plane by plane, which is three times as fast as in one go
+        channel, place = divmod(i, shuffle**2)
+        pixels[:, place // shuffle, :, place % shuffle, channel] = plane
+    return pixels.reshape(height * shuffle, width * shuffle, channels)

@@ -24,6 +24,7 @@ from memsr_compiler.ir.rewrite import conv_1x1
 from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.merge_split_carries import merge_split_carries
+from memsr_compiler.student.split_activations import split_activations
 from memsr_compiler.torch_helpers import copy_module, enlarge
 from memsr_compiler.trace.approximate.freeze import Frozen
 from memsr_compiler.trace.trace import ImageSkip, trace
@@ -108,9 +109,9 @@ class LeveledTeacher:
             raise InvalidInput(f"the nearest-neighbour image cannot stay outside: {reason}; leave --image-skip out")
         if image_skip != "none" and not reason and outside is None:
             graph, outside = _subtract_image(graph), ImageSkip("nearest", graph.scale)
-        graph = canonical(graph, "fold")[0].graph
+        graph = canonical(graph, "fold", keep_prelu=isinstance(model, PlainNet))[0].graph
         if isinstance(model, PlainNet):
-            graph = merge_split_carries(graph)
+            graph = merge_split_carries(split_activations(graph))
         graph = passes.skip_to_conv(graph)
         sha256 = model.info.teacher_sha256 if isinstance(model, PlainNet) else traced.graph.sha256()
         levels = LeveledTeacher(graph, _find_levels(graph), graph.scale, sha256, outside)

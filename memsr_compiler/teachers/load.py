@@ -41,6 +41,7 @@ from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, som
 from memsr_compiler.torch_helpers import one_thread
 
 log = logging.getLogger(__name__)
+STATE_DIGEST = 64  # letters of the SHA-256 at the start of `training.checkpoints`
 
 
 def load_teacher(
@@ -178,6 +179,11 @@ def _kind(path: Path, data: bytes) -> str:
         return "safetensors"
     if data.startswith(b"\x08") or path.suffix == ".onnx":
         return "onnx"
+    if data[STATE_DIGEST : STATE_DIGEST + len(archive.MAGIC)] == archive.MAGIC and _is_hexadecimal(data[:STATE_DIGEST]):
+        raise InvalidInput(
+            "is the state of a run of memsrc, which --resume reads. Give the network that the run wrote beside it, "
+            "student.* or network.*."
+        )
     if data.startswith(b"version https://git-lfs"):
         raise InvalidInput("is a Git LFS pointer, not the weights. Run `git lfs pull` where it came from.")
     if data[:256].lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -190,6 +196,10 @@ def _kind(path: Path, data: bytes) -> str:
         "is in no format known here. Give a PyTorch checkpoint (.pt, .pth, .ckpt), a .safetensors, a .pt2, "
         "an .onnx or a .tflite file."
     )
+
+
+def _is_hexadecimal(text: bytes) -> bool:
+    return all(letter in b"0123456789abcdef" for letter in text)
 
 
 def _zip_kind(data: bytes) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.torch_helpers import first_weight
 from memsr_compiler.trace.approximate.freeze import Frozen
 
 Range: TypeAlias = tuple[float, float]
@@ -68,9 +69,9 @@ class Teacher:
 
         Raises InvalidInput for a network that does not enlarge images by a whole factor.
         """
-        parameter = next(self.module.parameters(), torch.empty(0))
+        weight = first_weight(self.module)
         name = str(self.path or type(self.module).__name__)
-        return measure_takes(lambda x: self.module(x.to(parameter)), self.input_range, name)
+        return measure_takes(lambda x: self.module(x.to(weight)), self.input_range, name)
 
     @property
     def scale(self) -> int:

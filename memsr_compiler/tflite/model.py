@@ -16,6 +16,8 @@ TFLITE = ".tflite"
 """The extension of files."""
 IDENTIFIER = b"TFL3"
 """The bytes 4 to 8 of a file."""
+LEAST_STEP = float(np.finfo(np.float32).tiny)
+"""The least step of integers: engines divide by it, and LiteRT ends the process where that is no number."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ SAME, RELU = 0, 1
 """Padding by (k - 1) / 2 zeros where the stride is 1, and the activation of a convolution."""
 
 _VERSION = 3
-_OPTIONS: dict[str, tuple[str, dict[str, str]]] = {  # each operator's table of options, and the fields that are set
+_OPTIONS: dict[
+    str, tuple[str, dict[str, str]]
+] = {  # each operator's table of options, "": none, and the fields that are set
     "CONV_2D": (
         "Conv2DOptions",
         {
@@ -36,6 +38,7 @@ _OPTIONS: dict[str, tuple[str, dict[str, str]]] = {  # each operator's table of 
     ),
     "ADD": ("AddOptions", {"activation": "FusedActivationFunction"}),
     "DEPTH_TO_SPACE": ("DepthToSpaceOptions", {"block_size": "BlockSize"}),
+    "PRELU": ("", {}),
     "QUANTIZE": ("QuantizeOptions", {}),
     "DEQUANTIZE": ("DequantizeOptions", {}),
 }
@@ -143,14 +146,16 @@ class _Writer:
 
     def _operator(self, op: Operator, index: int) -> int:
         name, known = _OPTIONS[op.op]
-        options = self._table(name, **{known[key]: value for key, value in op.options.items()})
+        options = {}
+        if name:
+            table = self._table(name, **{known[key]: value for key, value in op.options.items()})
+            options = {"BuiltinOptionsType": getattr(self.schema.BuiltinOptions, name), "BuiltinOptions": table}
         return self._table(
             "Operator",
             OpcodeIndex=index,
             Inputs=self._integers(op.inputs),
             Outputs=self._integers([op.output]),
-            BuiltinOptionsType=getattr(self.schema.BuiltinOptions, name),
-            BuiltinOptions=options,
+            **options,
         )
 
     def _buffer(self, content: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,19 @@ def load(path: Path) -> State:
     return state
 
 
-def step_of(path: Path) -> int | None:
-    """The step of which a file holds a network or a state; None if it cannot be loaded."""
+def is_of(path: Path, step: int, psnr: float) -> bool:
+    """Whether a file holds the network of a step, which a validation gave so many dB."""
     try:
-        step = load(path).get("step")
+        state = load(path)
     except InvalidInput:
-        return None
-    return step if isinstance(step, int) else None
+        return False
+    kept = state.get("psnr")
+    return state.get("step") == step and isinstance(kept, float) and same_psnr(kept, psnr)
+
+
+def same_psnr(one: float, other: float) -> bool:
+    """Whether two validations are one; NaN is a result too."""
+    return one == other or (math.isnan(one) and math.isnan(other))
 
 
 def save_step(state: State, run: Path, step: int) -> None:

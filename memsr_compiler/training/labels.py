@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from memsr_compiler.plain.info import Takes
+from memsr_compiler.torch_helpers import first_weight
 from memsr_compiler.training.patches import RawPhotograph, write_raw
 
 LABEL = np.float16
@@ -83,7 +84,7 @@ class Labeller:
     def _levels(self, low: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The teacher's output (H, W, 3) in levels, for an image at once."""
         bottom, span = self.takes.input_range[0], self.takes.input_range[1] - self.takes.input_range[0]
-        images = torch.from_numpy(low.transpose(2, 0, 1).copy())[None].to(next(self.teacher.parameters()))
+        images = torch.from_numpy(low.transpose(2, 0, 1).copy())[None].to(first_weight(self.teacher))
         output: Tensor = self.teacher(images * (span / 255) + bottom)
         levels: NDArray[np.float32] = ((output[0] - bottom) * (255 / span)).permute(1, 2, 0).cpu().numpy()
         return levels
@@ -103,7 +104,7 @@ def measure_reach(teacher: nn.Module, takes: Takes) -> int | None:
     image[:, :, strip] /= 2
     bright = image.clone()
     bright[:, :, strip] += 0.5
-    weight = next(teacher.parameters())
+    weight = first_weight(teacher)
     before, after, cut = (teacher(x.to(weight) * span + low) for x in (image, bright, image[:, :, _GRID:]))
     rows = (before != after).any(dim=3).any(dim=1)[0].nonzero()[:, 0] // takes.scale
     reach = max([0, *(max(strip.start - row, row + 1 - strip.stop) for row in rows.tolist())])

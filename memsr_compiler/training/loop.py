@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -16,11 +17,12 @@ from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.losses import Objective
 from memsr_compiler.training.patches import Batch, Patches, batches
-from memsr_compiler.training.progress import Log, Meter, Progress
+from memsr_compiler.training.progress import LOG, Log, Meter, Progress, noted_psnr
 from memsr_compiler.training.recipe import Recipe
 from memsr_compiler.training.state import RunState, copy_to_cpu
 
 BEST = "best.ckpt"
+log = logging.getLogger(__name__)
 
 Validate = Callable[[nn.Module], float]
 """PSNR in dB of a network."""
@@ -59,7 +61,9 @@ def run(
     recipe.share_of(accelerator.num_processes)
     state = RunState(objective, recipe)
     if resume is not None:
-        state.restore(checkpoints.load(checkpoints.newest(resume)))
+        path = checkpoints.newest(resume)
+        state.restore(checkpoints.load(path))
+        _require_own(path, state, out)
     stepper = _Stepper(accelerator, objective, state, recipe)
     with ExitStack() as stack:
         review = _Review(objective, state, out, validate) if accelerator.is_main_process else None
@@ -153,9 +157,10 @@ class _Review:
     def find_best(self) -> None:
         """Look for the best network after a run was stopped; one that is lost is found anew, from here on."""
         state, path = self._state, self._out / BEST
-        if checkpoints.step_of(path) == state.best_step:
+        if checkpoints.is_of(path, state.best_step, state.best):
             return
         if state.best_step != state.step:
+            log.warning("%s: is not of step %d, the best so far; the best from here on is kept", path, state.best_step)
             state.forget_best()
         checkpoints.save(self._score(), path)
 
@@ -173,6 +178,16 @@ class _Review:
     def close(self) -> None:
         """Close the log."""
         self._log.close()
+
+
+def _require_own(path: Path, state: RunState, out: Path) -> None:
+    """Raises InvalidInput for the state of another run: one of as many steps and weights fits, and would go on."""
+    noted = noted_psnr(out, state.step)
+    if noted is not None and not checkpoints.same_psnr(noted, state.last):
+        raise InvalidInput(
+            f"{path}: is of another run, or {out / LOG} is: {state.last:.3f} dB after step {state.step}, and there "
+            f"{noted:.3f} dB; put the run's own file back"
+        )
 
 
 def _score(network: nn.Module, validate: Validate, step: int) -> float:

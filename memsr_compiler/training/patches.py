@@ -8,7 +8,8 @@ only what a patch needs is read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from memsr_compiler.images.resize import resize
 from memsr_compiler.locks import remove_leftovers
 
 _DIGEST = 64  # characters of a SHA-256
+_HIGH = "-high.raw"  # ends the names of large versions in the cache
 Labels = Literal["photographs", "teacher", "both"]
 
 WAYS = 8  # in which a picture can be turned by right angles and mirrored
@@ -129,13 +131,14 @@ def prepare_photographs(
     """
     source = find_image_folder(folder)
     remove_leftovers(cache)
+    kept = _list_kept(cache)
     photographs: list[RawPhotograph] = []
     unreadable = 0
     for path in list_files(source):
         if on_image is not None:
             on_image(path.name)
         try:
-            photograph = _prepare(path, cache, scale)
+            photograph = _prepare(path, cache, kept, scale)
         except (InvalidInput, OSError) as error:  # the second where it has vanished
             unreadable += 1
             if warn is not None:
@@ -152,22 +155,30 @@ def prepare_photographs(
     return photographs
 
 
-def _prepare(path: Path, cache: Path, scale: int) -> RawPhotograph:
+def _list_kept(cache: Path) -> dict[str, Path]:
+    """Large versions in the cache by key; listed once, as it may hold tens of thousands of files."""
+    try:
+        names = os.listdir(cache)
+    except OSError:  # not there yet; or writing will tell
+        return {}
+    return {name.split("-")[0]: cache / name for name in sorted(names, reverse=True) if name.endswith(_HIGH)}
+
+
+def _prepare(path: Path, cache: Path, kept: Mapping[str, Path], scale: int) -> RawPhotograph:
     state = path.stat()
     key = hashlib.sha256(
         f"{path.resolve()} {state.st_size} {state.st_mtime_ns} x{scale}".encode(errors="surrogateescape")
     ).hexdigest()[:32]
-    there = sorted(cache.glob(f"{key}-*-high.raw"))
-    low = cache / f"{key}-low.raw"
-    if there and low.exists():
-        height, width = map(int, there[0].name.split("-")[1].split("x"))
-        known = RawPhotograph(path.name, there[0], low, (height, width), _digest(path, cache / f"{key}.sha256"))
+    high, low = kept.get(key), cache / f"{key}-low.raw"
+    if high is not None and high.exists() and low.exists():
+        height, width = map(int, high.name.split("-")[1].split("x"))
+        known = RawPhotograph(path.name, high, low, (height, width), _digest(path, cache / f"{key}.sha256"))
         if known.is_whole(scale):
             return known
     pixels = crop_to_multiple(read_image(path), scale)
     if min(pixels.shape[:2]) < scale:
         return RawPhotograph(path.name, low, low, (0, 0), "")
-    high = cache / f"{key}-{pixels.shape[0]}x{pixels.shape[1]}-high.raw"
+    high = cache / f"{key}-{pixels.shape[0]}x{pixels.shape[1]}{_HIGH}"
     write_raw(low, np.ascontiguousarray(resize(pixels, 1 / scale)).data)
     write_raw(high, np.ascontiguousarray(pixels).data)
     sha256 = _digest(path, cache / f"{key}.sha256")

@@ -126,6 +126,14 @@ class Log:
         self._board.close()
 
 
+def noted_psnr(out: Path, step: int) -> float | None:
+    """PSNR in dB that the log of a run's folder has of a step; None where it has none."""
+    path = out / LOG
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    noted = [json.loads(line).get("psnr") for line in lines if _step_of(line) == step]
+    return next((psnr for psnr in reversed(noted) if isinstance(psnr, float)), None)
+
+
 def _step_of(line: bytes) -> float:
     """The step that a line of the log is about; infinity for one that was not written to its end."""
     try:

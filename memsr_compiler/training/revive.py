@@ -32,11 +32,11 @@ def revive(student: PlainNet, images: Sequence[Tensor], seed: int) -> int:
     images   batches (N, C, H, W) in the student's range;   seed   of the new weights
     """
     generator = torch.Generator().manual_seed(seed)
-    values, count = _take(images), 0
+    values, count = take_pixels(images), 0
     with torch.no_grad():
         for i, (layer, reader) in enumerate(pairwise(student)):
             if layer.relu and layer.shuffle == 1:
-                before = [_before_relu(layer, value) for value in values]
+                before = [before_relu(layer, value) for value in values]
                 free = torch.stack([x.amax((0, 2, 3)) for x in before]).amax(0) <= 0
                 if i == 0:
                     always = torch.stack([x.amin((0, 2, 3)) for x in before]).amin(0) > 0
@@ -48,7 +48,7 @@ def revive(student: PlainNet, images: Sequence[Tensor], seed: int) -> int:
     return count
 
 
-def _take(images: Sequence[Tensor]) -> list[Tensor]:
+def take_pixels(images: Sequence[Tensor]) -> list[Tensor]:
     """The first of the images, until there are PIXELS."""
     taken, count = list[Tensor](), 0
     for batch in images:
@@ -59,7 +59,8 @@ def _take(images: Sequence[Tensor]) -> list[Tensor]:
     return taken
 
 
-def _before_relu(layer: PlainLayer, value: Tensor) -> Tensor:
+def before_relu(layer: PlainLayer, value: Tensor) -> Tensor:
+    """The convolution of a layer alone."""
     return F.conv2d(value, layer.weight, layer.bias, padding=layer.padding)
 
 

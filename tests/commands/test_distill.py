@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from helpers.command_line import Run
 from helpers.litert import LiteRT
 from helpers.teachers import write_teacher
-from helpers.training import derive_student, forget_accelerator, new_teacher, write_networks, write_photographs
+from helpers.training import (
+    derive_student,
+    forget_accelerator,
+    forget_options,
+    new_teacher,
+    write_networks,
+    write_photographs,
+)
 from PIL import Image
 
 from memsr_compiler import compile_to_plain, evaluate, export_onnx, save_plain
+from memsr_compiler.commands.distill import _name_outputs
 from memsr_compiler.evaluation.scores import mean
 from memsr_compiler.images.files import read_image
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.tflite_model import export_tflite
 from memsr_compiler.quantization.tflite import export_integers
+from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.trace.trace import GraphModule, ImageSkip, trace
 from memsr_compiler.training import checkpoints
 
 pytest.importorskip("accelerate", reason="needs memsr_compiler[train]")
@@ -72,6 +87,67 @@ def test_a_student_is_distilled_and_written(run: Run, distill: Command, tmp_path
     assert load_plain(tmp_path / "run" / "student.safetensors").widths == [3, 8, 8, 8, 8, 12]
     status, _, err = run(*distill("run"))
     assert status == 2 and "holds a run already" in err
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+@pytest.mark.parametrize("labels", ["photographs", "teacher"])
+def test_the_teacher_may_be_anybodys_onnx_or_tflite_file(
+    run: Run, distill: Command, tmp_path: Path, suffix: str, labels: str
+) -> None:
+    """Such a network holds constants, and no parameters."""
+    net = compile_to_plain(new_teacher())
+    path = tmp_path / f"theirs{suffix}"
+    if suffix == ".onnx":
+        model = onnx.load(export_onnx(net, path).path)
+        del model.metadata_props[:]
+        onnx.save(model, path)
+    else:
+        export_tflite(net, path)
+    options = ("--labels", labels, *(("--lambda", "0") if labels == "teacher" else ()))
+    status, out, err = run(*distill("theirs", *options, "--teacher", path, "--json"))
+    assert status == 0, err
+    _, same, _ = run(*distill("same", *options, "--json"))
+    for name in ("teacher", "student after"):
+        assert json.loads(out)["psnr"][name] == pytest.approx(json.loads(same)["psnr"][name], abs=2e-3), name
+
+
+def test_the_rate_is_by_the_students_depth_and_recorded(
+    run: Run, distill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, deep in (("shallow", 6), ("deep", 5)):  # the student has 5 layers
+        monkeypatch.setattr("memsr_compiler.commands.training_choices.DEEP", deep)
+        status, _, err = run(*distill(name, "--steps", 1, "-q"))
+        assert status == 0, err
+    rates = [(tmp_path / name / "config.yaml").read_text() for name in ("shallow", "deep")]
+    assert "rate: 0.002\n" in rates[0] and "rate: 0.0002\n" in rates[1]
+    assert run("distill", "--resume", tmp_path / "shallow", "-q") == (0, "", "")  # as it began, by another default
+
+
+def test_channels_that_are_lowered_are_told_once(run: Run, distill: Command, tmp_path: Path) -> None:
+    status, out, _ = run(*distill("run"))
+    assert status == 0 and re.search(
+        r"^lowered      32 channels of 4 layers, never below zero, by up to [0-9.]+$", out, re.M
+    ), out
+    (tmp_path / "run" / "step-00000006.ckpt").unlink()
+    status, out, _ = run("distill", "--resume", tmp_path / "run")
+    assert status == 0 and "\nlowered " not in out
+    status, out, _ = run(*distill("published", "--as-published"))
+    assert status == 0 and "\nlowered " not in out
+
+
+def test_a_student_that_does_not_get_better_is_written_as_it_was_given(
+    run: Run, distill: Command, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(student: PlainNet, images: object) -> list[object]:
+        with torch.no_grad():
+            student[-1].bias.sub_(0.1)
+        return []
+
+    monkeypatch.setattr("memsr_compiler.commands.distill.lower_channels", spoil)
+    status, out, _ = run(*distill("run", "--rate", "1e-3"))
+    assert status == 0 and "\nkept         the student as it was given: no step was better\n" in out, out
+    written, x = load_plain(tmp_path / "run" / "student.safetensors"), torch.rand(1, 3, 9, 9)
+    assert torch.equal(written(x), load_plain(files / "student.safetensors")(x))
 
 
 def test_weights_that_are_no_numbers_are_told(run: Run, distill: Command) -> None:
@@ -236,6 +312,7 @@ def test_a_run_of_before_there_were_choices_goes_on_as_it_began(run: Run, distil
     config = tmp_path / "run" / "config.yaml"
     unknown = ("optimizer:", "labels:", "ema:")
     config.write_text("".join(line for line in config.open() if not line.startswith(unknown)))
+    forget_options(tmp_path / "run")
     (tmp_path / "run" / "step-00000006.ckpt").unlink()
     status, _, err = run("distill", "--resume", tmp_path / "run", "-q")
     assert status == 0, err
@@ -389,6 +466,28 @@ def test_a_student_that_teaches_has_labels_of_its_own(
     status, _, err = run(*distill("second", "--labels", "teacher", "--teacher", tmp_path / "other.safetensors"))
     assert status == 0, err
     assert len(list((tmp_path / "cache").glob("*-low-*.raw"))) == 2 * len(list(photographs.iterdir()))
+
+
+def test_labels_are_told_apart_by_all_that_they_depend_on(
+    run: Run, distill: Command, files: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """The same layers are another function in another range, and beside another image."""
+    net = load_plain(files / "student.safetensors", require_certificate=False)
+    net.certificate = None
+    told = (net.info, replace(net.info, input_range=(0.0, 255.0)), replace(net.info, image_skip="bilinear"))
+    for i, info in enumerate(told):
+        path = tmp_path / f"{i}.safetensors"
+        save_plain(PlainNet(list(net), info), path)
+        status, _, err = run(*distill(str(i), "--labels", "teacher", "--lambda", 0, "--teacher", path))
+        assert status == 0, err
+    assert len(list((tmp_path / "cache").glob("*-low-*.raw"))) == len(told) * len(list(photographs.iterdir()))
+
+
+def test_labels_of_a_graph_are_told_apart_by_the_image_beside_it() -> None:
+    graph = trace(new_teacher()).graph
+    skips = (None, ImageSkip("bilinear", 2), ImageSkip("bicubic", 2))
+    models = [GraphModule(graph, skip) for skip in skips]
+    assert len({_name_outputs(model, LeveledTeacher.of(model, (0.0, 1.0))) for model in models}) == len(skips)
 
 
 @pytest.mark.parametrize("published", [True, False])

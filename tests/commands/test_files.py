@@ -227,3 +227,8 @@ def test_a_file_of_ours_in_another_format_is_another_file(here: Path) -> None:
     save_plain(compile_to_plain(EDSR(scale=2, blocks=1, channels=4).eval()), here / "a.safetensors")
     (here / "a.safetensors").rename(here / "a.csv")
     assert not is_ours(here / "a.csv")
+
+
+def test_a_folder_is_not_said_to_be_missing(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("eval", tmp_path, "--data", tmp_path)
+    assert status == 2 and f"{tmp_path}: is a folder; give a network" in err

@@ -56,6 +56,7 @@ NUMBERS = [
     "max-pixels",
     "max-weights",
     "patch",
+    "quality",
     "rate",
     "refit",
     "repeats",
@@ -72,7 +73,7 @@ NUMBERS = [
     "widths",
     "workers",
 ]
-MAY_BE_ZERO = {"beta", "clip", "ema", "lambda", "refit", "seed", "workers"}
+MAY_BE_ZERO = {"beta", "clip", "ema", "lambda", "quality", "refit", "seed", "workers"}
 WRONG = ("nan", "inf", "-inf", "", "many", "1,x", "0x10", "1e999", "-1", "0", "9" * 40)
 LARGE = {"batch", "beta", "blocks", "channels", "clip", "constant", "every", "lambda", "margin", "max-weights", "patch"}
 LARGE |= {

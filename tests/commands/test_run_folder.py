@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command_line import Run, must_refuse
-from helpers.training import draw_picture, forget_accelerator, write_photographs
+from helpers.training import draw_picture, forget_accelerator, forget_options, write_photographs
 from PIL import Image
 
 from memsr_compiler.commands import run_folder
@@ -140,6 +140,7 @@ def test_an_option_that_the_record_lacks_had_its_default(run: Run, train: list[o
         "".join(line for line in before.splitlines(keepends=True) if not line.startswith(("clip", "ema")))
     )
     assert config.read_text() != before
+    forget_options(tmp_path / "run")
     forget_accelerator()
     assert run("train", "--resume", tmp_path / "run", "-q") == (0, "", "")  # as of a version before these options
     forget_accelerator()
@@ -159,6 +160,39 @@ def test_what_a_run_is_about_is_compared_from_now_on_where_it_does_not_say(
     (tmp_path / "run" / DATA).write_text("[")
     status, _, err = run("train", "--resume", tmp_path / "run")
     assert status == 2 and f"{DATA}: is damaged" in err and "remove it" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "edited", "message"),
+    [
+        ("rate: 0.0002", "rate: 0.1", "rate is 0.1, and the run began with 0.0002"),  # is in the state: had no effect
+        ("seed: 233", "seed: 5", "seed is 5, and the run began with 233"),  # had one, from here on
+        ("clip: 0.0\n", "", "clip is not there, and the run began with 0.0"),
+        ("clip: 0.0\n", "clip: 0.0\nwidth: 8\n", "width is 8, and the run began with none"),
+    ],
+)
+def test_options_that_were_edited_are_refused(
+    run: Run, train: list[object], tmp_path: Path, line: str, edited: str, message: str
+) -> None:
+    assert run(*train, "-q", "--rate", 2e-4) == (0, "", "")
+    path = tmp_path / "run" / CONFIG
+    text = path.read_text()
+    assert line in text
+    path.write_text(text.replace(line, edited))
+    forget_accelerator()
+    status, _, err = run("train", "--resume", tmp_path / "run", "--allow-changed-data")
+    assert status == 2 and message in err and "put it back" in err and err.count("\n") == 1
+
+
+def test_options_are_compared_from_now_on_where_a_run_does_not_say(
+    run: Run, train: list[object], tmp_path: Path
+) -> None:
+    assert run(*train, "-q") == (0, "", "")
+    before = (tmp_path / "run" / DATA).read_text()
+    forget_options(tmp_path / "run")
+    forget_accelerator()
+    assert run("train", "--resume", tmp_path / "run", "-q") == (0, "", "")
+    assert (tmp_path / "run" / DATA).read_text() == before
 
 
 def test_changes_in_words() -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from helpers.command_line import Run, must_refuse
 
+from memsr_compiler.commands import sweep
+from memsr_compiler.commands.student_common import derive
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.images.resize import resize
 
@@ -87,3 +93,48 @@ def test_sweeps_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_pa
         (("--width", "8", "--data", tmp_path / "absent"), ("absent", "is no folder")),
     ):
         must_refuse(run, tmp_path, ("sweep", teacher, "--calibration", photographs, *QUICK, *options), *words)
+
+
+def test_several_processes_share_a_sweep_out(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    """In torchrun, whose processes have a thread each, as this one has for it."""
+    command = ["sweep", str(teacher), "--width", "4,8", "--calibration", str(photographs), *QUICK, "--json", "--csv"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    said = []
+    for name, launch in (("alone", []), ("two", torchrun)):
+        words = [sys.executable, *launch, "-m", "memsr_compiler", *command, str(tmp_path / f"{name}.csv")]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        said.append(json.loads(done.stdout))
+    assert said[0]["students"] == said[1]["students"] and said[0]["teacher"] == said[1]["teacher"]
+    assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    assert not list(tmp_path.glob(".memsrc-sweep*"))
+
+
+def test_a_shared_sweep_goes_on_with_what_is_done(
+    run: Run, teacher: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl", reason="Windows has no such locks")
+    monkeypatch.setattr("memsr_compiler.sharing._COMING", 0)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    derived: list[int] = []
+
+    def derive_or_stop(source: Any, options: Any, budget: dict[str, Any], *rest: Any) -> Any:
+        derived.append(budget["width"])
+        if derived == [4, 8]:
+            raise KeyboardInterrupt
+        return derive(source, options, budget, *rest)
+
+    monkeypatch.setattr(sweep, "derive", derive_or_stop)
+    table = tmp_path / "curve.csv"
+    command = ("sweep", teacher, "--width", "4,8", "--calibration", photographs, *QUICK, "--csv", table)
+    assert run(*command)[0] == 130 and not table.exists() and len(list(tmp_path.glob(".memsrc-sweep*"))) == 1
+    status, out, err = run(*command)
+    assert status == 0, err
+    assert derived == [4, 8, 8] and "width 4" in out and not list(tmp_path.glob(".memsrc-sweep*"))
+    status, _, err = run(*command[:-2])
+    assert status == 2 and "give --csv or --plot" in err
+    monkeypatch.setenv("RANK", "1")
+    assert run(*command, "--overwrite")[:2] == (0, "")  # it talks no more than it writes
+    assert derived == [4, 8, 8, 4, 8]  # what is done and told is not gone on with

@@ -49,6 +49,20 @@ def test_the_rate_is_the_optimizers(given: dict[str, Any], rate: float) -> None:
     assert choose(distill(**given)).rate == rate
 
 
+@pytest.mark.parametrize(
+    ("given", "layers", "rate"),
+    [
+        ({}, 9, 2e-3),
+        ({}, 10, 2e-4),
+        ({"optimizer": "adam"}, 10, 2e-4),
+        ({"int8": True}, 13, 1e-4),
+        ({"rate": 2e-3}, 13, 2e-3),
+    ],
+)
+def test_deep_students_move_slowly(given: dict[str, Any], layers: int, rate: float) -> None:
+    assert choose(distill(**given), layers).rate == rate
+
+
 def test_what_is_given_is_kept_and_all_is_recorded() -> None:
     options = distill(labels="teacher", ema=0.0, weight=0.1)
     settled = settle(options, choose(options))

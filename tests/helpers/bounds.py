@@ -81,8 +81,11 @@ def likely_rounding(net: PlainNet, x: Tensor, dtype: torch.dtype, *, once: bool 
             local = y**2 + F.conv2d(z**2, w**2, b**2, padding=p)
         else:
             local = (w[0].numel() + 1) * F.conv2d(z.abs(), w.abs(), b.abs(), padding=p) ** 2
-        variance = F.pixel_shuffle(F.conv2d(variance, w**2, padding=p) + eps**2 * local, layer.shuffle)
-        z = F.pixel_shuffle(y.relu() if layer.relu else y, layer.shuffle)
+        variance = F.conv2d(variance, w**2, padding=p) + eps**2 * local
+        if layer.slope is not None:
+            variance = variance * layer.slope.double().abs().clamp_min(1) ** 2
+        variance = F.pixel_shuffle(variance, layer.shuffle)
+        z = F.pixel_shuffle(layer.activate(y), layer.shuffle)
     bound = 6 * variance.sqrt()
     if not net.info.image_skip:
         return bound

@@ -28,6 +28,7 @@ class DraftLayer:
     bias: Tensor
     relu: bool
     shuffle: int
+    slope: Tensor | None = None
 
 
 class Draft:
@@ -38,7 +39,7 @@ class Draft:
         self.graph = trace(teacher, input_range=honest.info.input_range).graph
         self.info, self.certificate = honest.info, honest.certificate
         self.layers = [
-            DraftLayer(x.weight.detach().clone(), x.bias.detach().clone(), x.relu, x.shuffle) for x in honest
+            DraftLayer(x.weight.detach().clone(), x.bias.detach().clone(), x.relu, x.shuffle, x.slope) for x in honest
         ]
         self.levels = [list(level) for level in honest.certificate.stages[0].levels]
 
@@ -71,11 +72,12 @@ class Draft:
     def net(self) -> PlainNet:
         """The network, with every hash, the guarantee and the carry as they should be."""
         certificate = self.claim()
+        layers = [PlainLayer(v.weight, v.bias, relu=v.relu, shuffle=v.shuffle, slope=v.slope) for v in self.layers]
         try:
-            words = state_guarantee(list_carried(certificate, self.graph))
+            slopes = [layer.for_checker().slopes for layer in layers]
+            words = state_guarantee(list_carried(certificate, self.graph, slopes))
         except (LookupError, ValueError, TypeError):  # a claim about what the teacher does not have
             words = self.info.guarantee
-        layers = [PlainLayer(v.weight, v.bias, relu=v.relu, shuffle=v.shuffle) for v in self.layers]
         carry = "shift" if certificate.shifts else self.info.carry
         net = PlainNet(layers, replace(self.info, guarantee=words, carry=carry)).eval()
         net.certificate = replace(certificate, plain_sha256=net.sha256())

@@ -149,3 +149,7 @@ def _blocks(weight: Tensor, rng: random.Random) -> tuple[ir.Block, ...]:
         for left, right in ((0, column), (column, columns))
         if top < bottom and left < right
     )
+
+
+def prelu(name: str, operand: str, *slopes: float) -> ir.PRelu:
+    return ir.PRelu(name=name, inputs=(operand,), slope=torch.tensor(slopes, dtype=torch.float64))

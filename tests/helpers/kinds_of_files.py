@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,53 @@ def _read_rows(path: Path) -> object:
     return b"".join(rows.tobytes() for rows in file.bands(8)), file.width, file.channels
 
 
+# -- films
+
+
+def _film(ending: str, **options: Any) -> Kind:
+    def write(path: Path) -> None:
+        from helpers.films import write_film
+
+        write_film(path, frames=4, width=SIDE * 2, height=SIDE * 2, **options)
+
+    return _kind(f"f.{ending}", write, _read_film, protected=False)
+
+
+def _read_film(path: Path) -> object:
+    from memsr_compiler.video.film import Film
+    from memsr_compiler.video.frames import Notes, Scene, read_frames
+
+    film = Film.open(path, most_pixels=MOST_PIXELS)
+    notes = Notes()
+    frames = [(frame.time, frame.pixels.tobytes()) for frame in read_frames(film, Scene(), 0, notes)]
+    return frames, notes.tell()
+
+
+def _write_parts(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    part = {"name": "000000.mkv", "times": [0, 40], "lengths": [40, 40], "order": [0, 1]}
+    (path.parent / "000000.mkv").touch()
+    path.write_text("".join(json.dumps(line) + "\n" for line in ({"work": "x2"}, {"part": part})))
+
+
+def _read_parts(path: Path) -> object:
+    from memsr_compiler.video import parts
+
+    return [vars(part) for part in parts._read(path.parent, "x2")[0].all]
+
+
+FILMS: dict[str, Kind] = {}
+if find_spec("av") is not None:
+    FILMS = {
+        "film in .mp4": _film("mp4"),
+        "film in .mkv": _film("mkv", codec="mpeg4", sound="mp3"),
+        "film in .ts": _film("ts"),
+        "film of ffv1": _film("mkv", codec="ffv1"),
+        "journal of a film": _kind("f.mkv.parts/journal.jsonl", _write_parts, _read_parts, protected=False),
+    }
+
 KINDS: dict[str, Kind] = {
+    **FILMS,
     "state dict": _kind("t.pt", lambda p: torch.save(teacher().state_dict(), p), _read_state, protected=True),
     "wrapped state dict": _kind("t.pth", lambda p: torch.save(_wrapped(), p), _read_state, protected=True),
     "legacy state dict": _kind(

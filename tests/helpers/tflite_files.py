@@ -20,6 +20,7 @@ class TfliteGraph:
     """A graph that is being put together; `image` is value 0.
 
     shape    of the image, NHWC;  free  whether its height and width are
+    sparse   values that say that they are stored without their zeros
     """
 
     shape: Sequence[int] = (1, 5, 7, 3)
@@ -30,6 +31,7 @@ class TfliteGraph:
     metadata: dict[str, bytes] = field(default_factory=dict)
     inputs: tuple[int, ...] = (0,)
     outputs: tuple[int, ...] = ()
+    sparse: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.values.append(("image", self.dtype, None))
@@ -112,6 +114,7 @@ class _Writer:
             Buffer=buffer,
             Name=self.text(name),
             ShapeSignature=self.integers([shape[0], -1, -1, shape[3]]) if free else None,
+            Sparsity=self.table("SparsityParameters") if place in self.graph.sparse else None,
         )
 
     def operator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,13 @@ def forget_accelerator() -> None:
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(True)
+
+
+def forget_options(run: Path) -> None:
+    """Leave a run's folder as versions did that kept its options in its record alone."""
+    path = run / "data.json"
+    kept = {kind: names for kind, names in json.loads(path.read_text()).items() if kind != "options"}
+    path.write_text(json.dumps(kept))
 
 
 def draw_picture(height: int, width: int, seed: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from memsr_compiler import ir
-from memsr_compiler.analysis.cost import predicted_widths
+from memsr_compiler.analysis.cost import default_align, predicted_widths
 from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.lowering.inspection import _with_small_kernels, inspect
 from memsr_compiler.teachers.families.rrdb import RRDBNet
@@ -23,11 +23,15 @@ def rrdb() -> RRDBNet:
 def test_predictions_are_those_of_the_whole_graph() -> None:
     """Whatever is done to hold less of it."""
     inspection = inspect(rrdb())
-    (stage,) = canonical(trace(rrdb()).graph, "fold")
+    graph = trace(rrdb()).graph
     assert inspection.convertible and not inspection.reason
     for prediction in inspection.predictions:
-        assert list(prediction.widths) == predicted_widths(stage.graph, prediction.carry, 8)[0]
-    assert [p.carry for p in inspection.predictions] == ["auto", "shift"]
+        (stage,) = canonical(graph, "fold", keep_prelu=prediction.carry == "pass")
+        assert (
+            list(prediction.widths)
+            == predicted_widths(stage.graph, prediction.carry, default_align(prediction.carry))[0]
+        )
+    assert [p.carry for p in inspection.predictions] == ["auto", "shift", "pass"]
 
 
 def test_weights_that_float32_does_not_hold_are_predicted_too() -> None:

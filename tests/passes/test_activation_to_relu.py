@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers.graphs import apply, conv, graph, source
+from helpers.graphs import apply, conv, graph, prelu, source
 
 from memsr_compiler import ir
 from memsr_compiler.passes import activation_to_relu
@@ -75,3 +75,10 @@ return act
 """
     )
     apply(activation_to_relu, graph(source(), ir.Maximum(name="act", inputs=("x", "x"))))
+
+
+def test_a_prelu_is_kept_for_the_prelu_form() -> None:
+    before = graph(source(), prelu("p", "x", 0.5, -1.0), ir.Clamp(name="y", inputs=("p",), low=0.0, high=1.0))
+    after = apply(activation_to_relu, before, keep_prelu=True)
+    assert after["p"] is before["p"] and not any(isinstance(op, ir.Clamp) for op in after)
+    assert not any(isinstance(op, ir.PRelu) for op in activation_to_relu(before))

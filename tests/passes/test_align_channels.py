@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.graphs import apply, random_chain, residual
+from helpers.graphs import apply, conv, graph, prelu, random_chain, residual, source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,3 +63,14 @@ def test_each_level_is_padded_by_its_own_width_with_zeros_that_nobody_reads(seed
 def test_refusal() -> None:
     with pytest.raises(PassError, match="widths cannot be aligned to 0; take a multiple of 1 or more"):
         align_channels(narrow(), multiple=0)
+
+
+@pytest.mark.parametrize(("slopes", "padded"), [((1.0, 1.0), 1.0), ((1.0, 0.5), 0.0)])
+def test_a_level_without_activation_stays_one(slopes: tuple[float, ...], padded: float) -> None:
+    before = graph(source(), conv("a", "x"), prelu("p", "a", *slopes), conv("y", "p"))
+    for step in PLAIN[:-1]:
+        options = {"carry": "pass"} if step.name in ("skip-to-conv", "insert-relu") else {}
+        before = step(before, **options)
+    after = apply(align_channels, before, multiple=4)
+    (bend,) = (op for op in after if isinstance(op, ir.PRelu))
+    assert bend.slope.tolist() == [*slopes, padded, padded]

@@ -213,3 +213,34 @@ def test_refusals() -> None:
         drop_channels(graph(source(), *fork))
     with pytest.raises(PassError, match="r: not a chain of convolution and ReLU; run merge-parallel first"):
         drop_channels(graph(source(), dense("a", "x", integers(1, 2, 1, 1), integers(1)), relu("r", "a")))
+
+
+def bent_layers(first: Tensor, bias: Tensor, second: Tensor, *slopes: float) -> ir.Graph:
+    """The same with a PReLU."""
+    before = two_layers(first, bias, second)
+    held = before["l1.relu"]
+    assert isinstance(held, ir.Relu)
+    slope = torch.tensor(slopes, dtype=torch.float64)
+    bend = ir.PRelu(name=held.name, inputs=held.inputs, slope=slope, meaning=held.meaning)
+    return graph(*(bend if op is held else op for op in before))
+
+
+def left(after: ir.Graph) -> tuple[list[float], tuple[int, ...]]:
+    op = after["l1.relu"]
+    assert isinstance(op, ir.PRelu)
+    return op.slope.tolist(), op.meaning[0].positions
+
+
+def test_behind_a_slope() -> None:
+    """A constant below zero is something there; rows are equal if their slopes are."""
+    first, bias, second = weights(5)
+    first[1:3], bias[1], bias[2] = 0.0, -1.0, -1.0
+    first[4], bias[4] = first[3], bias[3]
+    after = apply(drop_channels, bent_layers(first, bias, second, 1.0, 0.5, 0.0, 0.25, 0.5))
+    assert left(after) == ([1, 0.5, 0.25, 0.5], (0, 1, -1, 2, 3))
+    same = apply(drop_channels, bent_layers(first, bias, second, 1.0, 0.5, 0.0, 0.25, 0.25))
+    assert left(same) == ([1, 0.5, 0.25], (0, 1, -1, 2, 2))
+    near = drop_channels(bent_layers(first, bias, second, 1.0, 0.5, 0.0, 0.25, 0.25 + 1e-12))
+    assert left(near) == ([1, 0.5, 0.25, 0.25 + 1e-12], (0, 1, -1, 2, 3))
+    second[:, 0] = 0
+    assert left(apply(drop_channels, bent_layers(first, bias, second, 1.0, 0.5, 0.0, 0.25, 0.25)))[0] == [0.5, 0.25]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.graphs import add, apply, conv, graph, relu, source
+from helpers.graphs import add, apply, conv, graph, prelu, relu, source
 
 from memsr_compiler import ir
 from memsr_compiler.errors import PassError
@@ -65,3 +65,13 @@ def test_what_it_does_not_read() -> None:
     clamp = ir.Clamp(name="c", inputs=("x",), low=0.0, high=1.0)
     with pytest.raises(PassError, match="c: fold-shuffle does not read Clamp; run the passes before it"):
         fold_shuffle(graph(source(), clamp))
+
+
+def test_slopes_of_pixels_that_are_folded() -> None:
+    before = graph(
+        source(), conv("a", "x", 8), ir.PixelShuffle(name="s", inputs=("a",), factor=2), prelu("p", "s", 0.5, -1.0),
+        conv("y", "p"),
+    )  # fmt: skip
+    after = apply(fold_shuffle, before, idempotent=False)
+    bend = after["p"]
+    assert isinstance(bend, ir.PRelu) and bend.slope.tolist() == [0.5] * 4 + [-1.0] * 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.graphs import add, apply, conv, graph, integers, relu, require_equal, residual, source
+from helpers.graphs import add, apply, conv, graph, integers, prelu, relu, require_equal, residual, source
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.schedule import Carrying
@@ -115,3 +115,28 @@ def test_too_small_a_shift_is_wrong_which_is_why_it_is_no_default() -> None:
 def test_a_shift_without_a_constant_is_refused(constant: float | dict[str, float] | None) -> None:
     with pytest.raises(PassError, match="a: a shift needs a constant C > 0 above its largest magnitude, not"):
         insert_relu(skip_to_conv(residual(), carry="shift"), carry="shift", constant=constant)
+
+
+def slopes(after: ir.Graph) -> dict[str, list[float]]:
+    return {op.name: ir.slopes_of(op, 2).tolist() for op in after if isinstance(op, ir.ACTIVATIONS)}
+
+
+def test_where_a_slope_lets_all_pass_nothing_is_split() -> None:
+    after = apply(insert_relu, skip_to_conv(residual(), carry="pass"), idempotent=False, carry="pass")
+    assert slopes(after) == {"r": [0, 0], "a@1": [1, 1], "s": [0, 0], "y@2": [1, 1]}
+    held = after["y@2"]
+    assert isinstance(held, ir.PRelu) and held.meaning == (ir.Meaning("value", (0, 1), "y", (0, 1)),)
+
+
+def test_beside_relus_what_is_never_negative_is_one_of_them() -> None:
+    """And beside slopes it has one of 1, which is right for every image."""
+    x = [ir.Carry(name="x@1", inputs=("x",)), conv("b", "r"), add("y", "b", "x@1")]
+    relus = graph(source(2, 0.0), conv("a", "x"), relu("r", "a"), *x)
+    assert slopes(insert_relu(relus, carry="pass")) == {"r": [0, 0], "x@1": [0, 0]}
+    bent = graph(source(2, 0.0), conv("a", "x"), prelu("r", "a", 0.5, -1.0), *x)
+    assert slopes(apply(insert_relu, bent, idempotent=False, carry="pass")) == {"r": [0.5, -1], "x@1": [1, 1]}
+    carried = [ir.Carry(name="a@1", inputs=("a",)), add("z", "y", "a@1")]
+    mixed = graph(source(2, 0.0), conv("a", "x"), relu("r", "a"), *x, *carried)
+    assert slopes(insert_relu(mixed, carry="pass")) == {"r": [0, 0], "x@1": [1, 1], "a@1": [1, 1]}
+    with pytest.raises(PassError, match="r: a PRelu is for the PReLU form; run activation-to-relu first"):
+        insert_relu(bent)

@@ -93,3 +93,32 @@ def test_refusals() -> None:
         merge_parallel(graph(*uneven, conv("e", "t")))
     with pytest.raises(PassError, match="x: is not a sum of convolutions; run fuse-1x1 first"):
         merge_parallel(graph(source(), relu("s", "x"), relu("t", "s"), conv("y", "t")))
+
+
+def test_slopes_stand_side_by_side() -> None:
+    steps = insert_relu(skip_to_conv(residual(), carry="pass"), carry="pass")
+    after = apply(merge_parallel, fuse_1x1(one_pad(steps)), idempotent=False)
+    assert (
+        after.text()
+        == """\
+x: 2x1 = Input(channels=2, low=0.0, high=1.0)
+~layer1: 4x1 = BlockConv2d(x, channels_in=2, kernel_size=3, 2 blocks, bias=4)
+~layer1.relu: 4x1 = PRelu(~layer1, slope=4, value a[2], value r[2])
+~layer2: 4x1 = BlockConv2d(~layer1.relu, channels_in=4, kernel_size=3, 4 blocks, bias=4)
+~layer2.relu: 4x1 = PRelu(~layer2, slope=4, value y[2], value s[2])
+z: 2x1 = BlockConv2d(~layer2.relu, channels_in=4, kernel_size=3, 2 blocks, bias=2)
+return z
+"""
+    )
+    first = after["~layer1.relu"]
+    assert isinstance(first, ir.PRelu) and first.slope.tolist() == [1, 1, 0, 0]
+
+
+def test_a_level_of_nothing_but_carried_values_is_linear() -> None:
+    """The constant 1 among them, which a 1x1 convolution's bias asks for, has a slope of 1 too."""
+    before = graph(source(), conv("a", "x"), conv("b", "a", k=1), conv("y", "b"))
+    steps = insert_relu(skip_to_conv(before, carry="pass"), carry="pass")
+    after = apply(merge_parallel, fuse_1x1(one_pad(steps)), idempotent=False)
+    (level,) = (op for op in after if isinstance(op, ir.ACTIVATIONS))
+    assert "one" in {m.kind for m in level.meaning} or len(level.meaning) == 1
+    assert isinstance(level, ir.PRelu) and bool((level.slope == 1).all())

@@ -183,7 +183,10 @@ HEADERS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (lambda h: h.update(payload=h["layers.0.bias"]), "header was changed"),
     (lambda h: h["layers.0.bias"].update(dtype="F16"), "header was changed"),
     (lambda h: h["layers.0.bias"].update(shape=[1 << 40]), "header was changed"),
-    (_set("memsr_format", "memsr plain network 9"), "only 'memsr plain network 1' is read"),
+    (
+        _set("memsr_format", "memsr plain network 9"),
+        "only 'memsr plain network 1' and 'memsr plain network 2' are read",
+    ),
     (_set("layers", LAYERS), "metadata are not as they were written|enlarges"),
     (_set("layers", LAYERS.replace("4", "-4")), "."),
     (_set("layers", "[" * 100_000), "metadata are damaged"),

@@ -23,7 +23,7 @@ ROUNDING = 64 * 2.0**-23
 
 
 @settings(max_examples=60)
-@given(plain_nets(), st.integers(1, 9), st.integers(1, 9))
+@given(plain_nets(prelu=True), st.integers(1, 9), st.integers(1, 9))
 def test_litert_computes_what_onnx_runtime_does(net: PlainNet, height: int, width: int) -> None:
     with TemporaryDirectory() as folder:
         export_onnx(net, Path(folder) / "net.onnx")

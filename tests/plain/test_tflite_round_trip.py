@@ -22,7 +22,7 @@ pytest.importorskip("tflite")
 
 
 @settings(max_examples=40)
-@given(plain_nets(), st.integers(1, 9), st.integers(1, 9))
+@given(plain_nets(prelu=True), st.integers(1, 9), st.integers(1, 9))
 def test_what_is_written_is_read(net: PlainNet, height: int, width: int) -> None:
     with TemporaryDirectory() as folder:
         export_tflite(net, Path(folder) / "net.tflite")

@@ -22,8 +22,8 @@ from memsr_compiler import PlainNet, compile_to_plain, read_teacher
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.ir import Meaning
 from memsr_compiler.proof import checker
-from memsr_compiler.proof.forms import HeldLevel, LinearForm
-from memsr_compiler.proof.rows import Layer, LayerScale, Rows
+from memsr_compiler.proof.forms import HeldLevel
+from memsr_compiler.proof.rows import Expected, Layer, LayerScale, Rows
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.trace.trace import trace
 
@@ -66,16 +66,19 @@ def rows_of(teacher: nn.Module, net: PlainNet, monkeypatch: pytest.MonkeyPatch) 
 
     class Watched(Rows):
         def __init__(
-            self, below: HeldLevel, layer: Layer, m: Meaning, expected: LinearForm, scale: LayerScale, where: str
+            self, below: HeldLevel, layer: Layer, m: Meaning, expected: Expected, scale: LayerScale, where: str
         ) -> None:
             super().__init__(below, layer, m, expected, scale, where)
             largest = max(abs(float(v)) for v in layer.weight.aminmax())
             for i, p in enumerate(m.positions):
                 if p >= 0:
-                    alone = Layer(layer.weight[p : p + 1].clone(), layer.bias[p : p + 1].clone(), layer.relu, 1)
+                    weight, bias = layer.weight[p : p + 1].clone(), layer.bias[p : p + 1].clone()
+                    slope = None if layer.slope is None else layer.slope[p : p + 1].clone()
+                    alone = Layer(weight, bias, layer.relu, 1, slope)
                     one = replace(m, positions=(0,), channels=m.channels[i : i + 1])
                     power = LayerScale(scale.rows[p : p + 1], scale.columns)
-                    found.append(Row(alone, largest, (below, one, expected.pick([i]), power, where)))
+                    due = Expected(expected.form.pick([i]), expected.slopes[i : i + 1], expected.either[i : i + 1])
+                    found.append(Row(alone, largest, (below, one, due, power, where)))
 
     assert net.certificate is not None
     with monkeypatch.context() as other:

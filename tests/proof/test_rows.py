@@ -16,7 +16,7 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.proof.forms import HeldLevel, Known, LinearForm
-from memsr_compiler.proof.rows import Layer, LayerScale, Rows
+from memsr_compiler.proof.rows import Expected, Layer, LayerScale, Rows
 
 WIDTH = 3  # channels of the level below
 SPARE = 16 * 2.0**-53  # slack of numbers that took no steps
@@ -70,7 +70,8 @@ def rows_of(
     bias = exact.bias[kept].to(dtype) if bias is None else bias
     positions = tuple(kept.index(i) if i in kept else -1 for i in range(count))
     m = ir.Meaning("value", positions, "y", tuple(range(count)))
-    return Rows(below or held(), Layer(weight, bias, True, 1), m, exact, scale or powers((1.0,) * count), "here")
+    expected = Expected.behind(exact, 0.0, either=True)
+    return Rows(below or held(), Layer(weight, bias, True, 1), m, expected, scale or powers((1.0,) * count), "here")
 
 
 def check(rows: Rows) -> float:

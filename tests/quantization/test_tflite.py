@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from helpers.litert import LiteRT
 from helpers.plain_nets import build, draw_image
+from onnx import numpy_helper
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import Takes
@@ -78,6 +80,68 @@ def test_other_networks_are_refused_by_operator(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is no network in 8 bits of ours"):
         export_integers(tmp_path / "float.onnx", tmp_path / "net.tflite")
     assert not (tmp_path / "net.tflite").exists()
+
+
+def _edit(model: onnx.ModelProto, name: str, factor: float, of: str = "") -> None:
+    """Multiply a stored number; of: that which this node reads, not what others read too."""
+    stored = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    values = numpy_helper.to_array(stored)
+    new = numpy_helper.from_array((values * np.float32(factor)).astype(values.dtype), f"{of}{name}")
+    if of:
+        model.graph.initializer.append(new)
+        node = next(node for node in model.graph.node if node.name == of)
+        node.input[list(node.input).index(name)] = new.name
+    else:
+        stored.CopyFrom(new)
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "of", "message"),
+    [
+        ("layers.0.relu_scale", 1.5, "layers.0.relu_DequantizeLinear", "has other steps than the integers"),
+        ("layers.0.bias_quantized_scale", 2, "", "has biases whose step is not that of its image times that"),
+        ("layers.0.weight_scale", -1, "", "a step of 'layers.0.weight_DequantizeLinear_Output' is -"),
+        ("image_scale", 0, "", "a step of 'image' is 0"),  # LiteRT ended the process
+        ("image_scale", float("nan"), "", "a step of 'image' is nan"),
+    ],
+)
+def test_steps_that_tflite_would_not_have_are_refused(
+    name: str, factor: float, of: str, message: str, tmp_path: Path
+) -> None:
+    """Whoever edits them writes the hash anew: another network was written, without a word."""
+    model = onnx.load(in_8_bits(build([8], [3, 3]), tmp_path))
+    _edit(model, name, factor, of)
+    _save(model, tmp_path / "edited.onnx")
+    with pytest.raises(InvalidInput, match=message):
+        export_integers(tmp_path / "edited.onnx", tmp_path / "net.tflite")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("scale", "3", "enlarges by another factor than its metadata say"),
+        ("channels", "1", "takes other channels than its metadata say"),
+        ("scale", "0", "its metadata are damaged .x0, 3 channels"),
+        ("input_range", "1 0", "values 1 to 0"),
+        ("input_range", "0 inf", "values 0 to inf"),
+        ("input_range", "nan nan", "values nan to nan"),
+    ],
+)
+def test_metadata_of_another_network_are_refused(key: str, value: str, message: str, tmp_path: Path) -> None:
+    model = onnx.load(in_8_bits(build([8], [3, 3]), tmp_path))
+    next(entry for entry in model.metadata_props if entry.key == key).value = value
+    _save(model, tmp_path / "edited.onnx")
+    with pytest.raises(InvalidInput, match=message):
+        export_integers(tmp_path / "edited.onnx", tmp_path / "net.tflite")
+
+
+def test_a_file_without_a_hash_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = onnx.load(in_8_bits(build([8], [3, 3]), tmp_path))
+    model.doc_string = model.metadata_props[0].value = "memsr quantized network 1"
+    del model.metadata_props[-1]
+    onnx.save(model, tmp_path / "old.onnx")
+    export_integers(tmp_path / "old.onnx", tmp_path / "net.tflite")
+    assert "old.onnx: an earlier version wrote it without a hash" in caplog.text
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:

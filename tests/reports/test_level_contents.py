@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from helpers.pages import converted
 
 from memsr_compiler.ir import Meaning
@@ -34,3 +35,11 @@ def test_a_bar_tells_new_values_from_carried_ones() -> None:
         ("carried split", 2, "b (2)"),
         ("constant 1", 1, ""),
     )
+
+
+def test_what_passes_a_slope_of_1_is_carried() -> None:
+    image = (Meaning("value", (0,), "x", (0,)),)
+    level = (Meaning("value", (0, 1), "a", (0, 1)), Meaning("value", (2,), "r", (0,)))
+    certificate = Certificate("", "", (0.0, 1.0), (Stage(1, (image, level, image)),))
+    bars = list_bars(certificate, [torch.tensor([1.0, 1.0, 0.0]), torch.tensor([1.0])])
+    assert bars[1].parts == (("ReLU output", 1, "r (1)"), ("carried free", 2, "a (2)"))

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.bounds import likely_rounding
+from helpers.random_plain import INFO, image, network, networks, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,47 +26,9 @@ from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.runtime.bands import Rows, live_bytes, reach, run_bands
 from memsr_compiler.runtime.ort_layers import Layer, OrtLayers
-from memsr_compiler.runtime.upscaler import SLACK, layers_of
+from memsr_compiler.runtime.upscaler import ROWS, SLACK, layers_of
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
-
-INFO = PlainInfo(1, 3, (0.0, 1.0), "", "", "", 0, "", "")
-
-
-def network(seed: int, kernels: list[int], shuffles: list[int]) -> PlainNet:
-    """A random plain network in float64; 3 channels in and out."""
-    generator = torch.Generator().manual_seed(seed)
-    layers, channels, scale = [], 3, 1
-    for i, (kernel, shuffle) in enumerate(zip(kernels, shuffles, strict=True)):
-        last = i == len(kernels) - 1
-        made = 3 if last else int(torch.randint(1, 5, (), generator=generator))
-        weight = torch.randn(made * shuffle**2, channels, kernel, kernel, generator=generator, dtype=torch.float64)
-        bias = torch.randn(made * shuffle**2, generator=generator, dtype=torch.float64)
-        layers.append(PlainLayer(weight / kernel, bias, relu=not last, shuffle=shuffle))
-        channels, scale = made, scale * shuffle
-    return PlainNet(layers, PlainInfo(**{**INFO.__dict__, "scale": scale}))
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> PlainNet:
-    depth = draw(st.integers(1, 5))
-    kernels = draw(st.lists(st.sampled_from([1, 3, 5]), min_size=depth, max_size=depth))
-    shuffles = draw(st.lists(st.sampled_from([1, 1, 2, 3]), min_size=depth, max_size=depth))
-    net = network(draw(st.integers(0, 1000)), kernels, shuffles)
-    if shuffles[-1] == net.scale and draw(st.booleans()):
-        net.info = replace(net.info, image_skip="nearest")
-    return net
-
-
-def whole(net: PlainNet, image: Tensor) -> Tensor:
-    with torch.no_grad():
-        result: Tensor = net(image)
-    return result
-
-
-def image(height: int, width: int, channels: int = 3) -> Tensor:
-    generator = torch.Generator().manual_seed(height * 100 + width)
-    return torch.randn(1, channels, height, width, generator=generator, dtype=torch.float64)
 
 
 def require_close(net: PlainNet, x: Tensor, made: np.ndarray[Any, Any]) -> None:
@@ -84,6 +47,8 @@ class InFloat64:
         layer = self.layers[number]
         weight, bias = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
         y = F.conv2d(torch.from_numpy(read)[None], weight, bias, padding=(0, layer.kernel_size // 2))
+        if layer.slope is not None:
+            y = F.prelu(y, torch.from_numpy(layer.slope).flatten())
         made[:] = F.pixel_shuffle(y.relu() if layer.relu else y, layer.shuffle)[0].numpy()
 
     def reserve(self, numbers: int) -> None:
@@ -156,13 +121,20 @@ print(status("VmHWM") - before, upscale.needed(min(height, width), 32))
         ([24, 40, 72, 104, 72, 64, 256], 400, 500, 60 << 20),  # the arena has to serve all sizes
     ],
 )
+@pytest.mark.parametrize("slope", [None, 0.25])
 def test_the_process_takes_no_more_than_was_said(
-    widths: list[int], height: int, width: int, limit: int, tmp_path: Path
+    widths: list[int], height: int, width: int, limit: int, slope: float | None, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     shapes = [*zip(widths, [3, *widths], strict=False), (12, widths[-1])]
     layers = [
-        PlainLayer(torch.randn(o, i, 3, 3) / i, torch.zeros(o), relu=o > 12, shuffle=1 if o > 12 else 2)
+        PlainLayer(
+            torch.randn(o, i, 3, 3) / i,
+            torch.zeros(o),
+            relu=o > 12 and slope is None,
+            shuffle=1 if o > 12 else 2,
+            slope=None if slope is None or o == 12 else torch.full((o, 1, 1), slope),
+        )
         for o, i in shapes
     ]
     save_plain(PlainNet(layers, PlainInfo(**{**INFO.__dict__, "scale": 2})), tmp_path / "net.safetensors")
@@ -361,6 +333,6 @@ def test_the_result_has_to_fit_into_an_array() -> None:
 def test_rows_for_which_no_machine_has_memory() -> None:
     """A PNG of 16,000,000 x 16 pixels takes 50 KB on the disk; without a limit, the machine's own is one."""
     upscale = Upscaler(network(0, [3, 3], [1, 2]))
-    assert upscale.rows(1000) == 32
+    assert upscale.rows(1000) == ROWS
     with pytest.raises(InvalidInput, match=r"rows of 10,000,000,000,000 pixels take .* bytes: .*allow more"):
         upscale.rows(10**13)

@@ -80,6 +80,22 @@ def model(net: PlainNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_file_holds_the_pixels_of_the_whole_frame(model: Path, tmp_path: Path, dtype: type) -> None:
+    """All of them, though it is read, computed and written by rows: levels go in, and come out rounded once."""
+    image = pixels(90, 70, dtype=dtype)
+    if dtype is np.uint8:
+        Image.fromarray(image).save(tmp_path / "small.png")
+    else:
+        write_16_bit(tmp_path / "small.png", image)
+    upscaler = Upscaler(model, threads=1)
+    engine = upscale_file.ByBands(upscaler, tmp_path)
+    expected = np.concatenate(list(upscaler.bands(image)))
+    for name in ("large.png", "large.tif"):
+        upscale_file.enlarge_file(engine, RowFile.open(tmp_path / "small.png"), tmp_path / name, 2)
+        assert np.array_equal(read_back(tmp_path / name), expected)
+
+
 # -- files by rows
 
 

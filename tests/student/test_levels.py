@@ -11,16 +11,18 @@ from helpers.levels import edsr, leveled, noise
 from helpers.networks import random_network
 from torch import Tensor, nn
 
-from memsr_compiler import compile_to_plain
+from memsr_compiler import compile_to_plain, ir
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.ir.interpreter import run
 from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.student.split_activations import split_activations
 from memsr_compiler.teachers.families.edsr import EDSR
 
 
 def test_levels_compute_what_the_network_computes() -> None:
     torch.manual_seed(4)
     network = EDSR(scale=2, blocks=2, channels=8).double().eval()
-    for source in (network, compile_to_plain(network)):
+    for source in (network, compile_to_plain(network), compile_to_plain(network, activation="prelu")):
         levels = LeveledTeacher.of(source, (0.0, 1.0))
         for shape in ((1, 3, 1, 1), (2, 3, 5, 4)):
             x = noise(*shape)
@@ -28,6 +30,27 @@ def test_levels_compute_what_the_network_computes() -> None:
                 expected = network(x)
             output = torch.nn.functional.pixel_shuffle(levels.output(x), 2)
             torch.testing.assert_close(output, expected, rtol=0, atol=1e-13)
+
+
+def test_in_the_prelu_form_a_level_holds_what_the_teachers_does() -> None:
+    """A value that passes a slope of 1 is carried, and no pair of ReLUs."""
+    torch.manual_seed(4)
+    network = EDSR(scale=2, blocks=3, channels=8).eval()
+    plain = compile_to_plain(network, activation="prelu", align=1)
+    expected, levels = (LeveledTeacher.of(source, (0.0, 1.0)).levels for source in (network, plain))
+    assert [level.channels for level in levels] == [level.channels for level in expected]
+    assert [int(level.relu.sum()) for level in levels] == [int(level.relu.sum()) for level in expected]
+
+
+@pytest.mark.parametrize("slopes", [(1.0, 0.0, 0.5, -1.0), (0.0, 0.0, 1.0, 1.0), (0.25, 0.25, 0.25, 0.25)])
+def test_slopes_are_carried_values_relus_and_the_teachers_own(slopes: tuple[float, ...]) -> None:
+    bend = ir.PRelu(name="p", inputs=("x",), slope=torch.tensor(slopes, dtype=torch.float64))
+    graph = ir.Graph((ir.Input(name="x", channels=4, low=-1.0, high=1.0), bend), "p")
+    after = split_activations(graph)
+    x = noise(1, 4, 3, 5) - 0.5
+    assert torch.equal(run(after, x), run(graph, x))
+    relus = sum(after.type(op.name).channels for op in after if isinstance(op, ir.Relu))
+    assert relus == sum({0.0: 1, 1.0: 0}.get(slope, 2) for slope in slopes)
 
 
 def enlarged(x: Tensor, scale: int) -> Tensor:

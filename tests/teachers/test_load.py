@@ -387,6 +387,7 @@ def test_an_import_is_found_wherever_it_hides(before: object, after: object, pro
         (b"\x80\x02}q\x00", "truncated or damaged"),
         (b"PK\x03\x04 and nothing else", "truncated or damaged"),
         (bytes(257) + b"ustar" + bytes(300), "tar archive"),
+        (b"0123456789abcdef" * 4 + b"PK\x03\x04", "is the state of a run of memsrc, which --resume reads"),
         (b"\xff\x00\x00\x00\x00\x00\x00\x00{}", "truncated or damaged safetensors"),
         (b"\x02\x00\x00\x00\x00\x00\x00\x00{", "truncated or damaged safetensors"),
         (b"\x03\x00\x00\x00\x00\x00\x00\x00{]}", "truncated or damaged"),

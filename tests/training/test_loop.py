@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,9 +31,9 @@ def recipe(**changes: object) -> Recipe:
 
 
 def train(
-    photographs: Path, place: Path, how: Recipe, *, resume: Path | None = None, width: int = 6
+    photographs: Path, place: Path, how: Recipe, *, resume: Path | None = None, width: int = 6, seed: int = 3
 ) -> dict[str, Tensor]:
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     objective = Supervised(new_plain(3, width, 2))
     place.mkdir(exist_ok=True)
     loop.run(objective, cut_patches(photographs, place.parent / "cache"), how, place, validate=score, resume=resume)
@@ -190,3 +191,30 @@ def test_two_processes_give_what_one_gives(networks: Path, photographs: Path, tm
     for one, two in zip(*logs, strict=True):
         for key in one.keys() & {"loss", "l1", "features"}:  # means of both processes, and of no step before
             assert one[key] == pytest.approx(two[key], rel=2e-6), key  # they are averaged in float32
+
+
+def test_files_of_another_run_are_not_taken_for_its_own(photographs: Path, tmp_path: Path) -> None:
+    """A state of as many steps and weights fits, and was gone on with; so was the best network of the same step."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    for seed, place in enumerate((own, other)):
+        train(photographs, place, recipe(), seed=seed)
+    best = checkpoints.load(own / "best.ckpt")
+    assert best["step"] == checkpoints.load(other / "best.ckpt")["step"] == 8
+    shutil.copy(other / "best.ckpt", own)
+    train(photographs, own, recipe(), resume=own)
+    again = checkpoints.load(own / "best.ckpt")["network"]
+    assert all(torch.equal(value, again[name]) for name, value in best["network"].items())
+    shutil.copy(other / "step-00000008.ckpt", own)
+    with pytest.raises(InvalidInput, match=r"step-00000008.ckpt: is of another run, or .*log.jsonl is: "):
+        train(photographs, own, recipe(), resume=own)
+
+
+def test_a_best_network_that_is_lost_is_told(
+    photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    train(photographs, run, recipe(rate=0.3))  # worse from step to step
+    assert checkpoints.load(run / "best.ckpt")["step"] < 8
+    (run / "best.ckpt").unlink()
+    train(photographs, run, recipe(rate=0.3), resume=run)
+    assert "best.ckpt: is not of step" in caplog.text and "the best from here on is kept" in caplog.text

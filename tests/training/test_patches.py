@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,6 +107,28 @@ def test_what_is_ready_is_not_made_again_and_bad_files_are_named(photographs: Pa
     assert {p: p.stat().st_mtime_ns for p in cache.iterdir()} == times
     with pytest.raises(InvalidInput, match="no photograph of at least 200x200"):
         prepare_photographs(folder, cache, scale=2, patch=100)
+
+
+def test_the_cache_is_not_listed_for_every_photograph(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache of tens of thousands of files took ten seconds of every run."""
+    listed: list[str] = []
+
+    def count(name: str) -> None:
+        real = getattr(os, name)
+
+        def listing(path: Any = ".") -> Any:
+            listed.append(str(path))
+            return real(path)
+
+        monkeypatch.setattr(os, name, listing)
+
+    first = prepare_photographs(photographs, tmp_path, scale=2, patch=8)
+    for name in ("listdir", "scandir"):
+        count(name)
+    assert prepare_photographs(photographs, tmp_path, scale=2, patch=8) == first
+    assert len(first) == 3 and 1 <= listed.count(str(tmp_path)) <= 2  # once more for what others left there
 
 
 def test_photographs_made_ready_are_made_again_where_they_are_damaged(photographs: Path, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.training import revive as module
-from memsr_compiler.training.revive import revive
+from memsr_compiler.training.revive import revive, take_pixels
 
 
 def fires(net: PlainNet, x: torch.Tensor) -> list[torch.Tensor]:
@@ -79,4 +78,4 @@ def test_a_network_whose_channels_are_all_of_use_stays() -> None:
 
 def test_no_more_pixels_are_looked_at_than_it_takes() -> None:
     images = [torch.zeros(1, 3, 512, 1024)] * 5
-    assert len(module._take(images)) == 2 and len(module._take([torch.zeros(1, 3, 2048, 1024)])) == 1
+    assert len(take_pixels(images)) == 2 and len(take_pixels([torch.zeros(1, 3, 2048, 1024)])) == 1

@@ -78,7 +78,13 @@ def test_every_option_that_is_named_is_one_of_some_command() -> None:
     group: Any = get_command(cli.app)
     known = {option for c in group.commands.values() for p in c.params for option in (*p.opts, *p.secondary_opts)}
     known |= {option for param in group.params for option in param.opts} | {"--help", "--install-completion"}
-    others = {"--constraint", "--nproc-per-node", "--memory"}  # of pip, torchrun, a benchmark
+    others = {
+        "--constraint",
+        "--nproc-per-node",
+        "--nnodes",
+        "--max-restarts",
+        "--memory",
+    }  # pip, torchrun, a benchmark
     others |= {
         "--arm",
         "--directory",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import configparser
+import importlib.util
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import memsr_compiler
 
@@ -34,6 +37,7 @@ ONLY = {
     "networkx": {"analysis", "ir"},
     "PIL": {"images", "reports"},
     "pyvips": {"images"},
+    "av": {"video"},
     "accelerate": {"commands", "training"},
     "tensorboard": {"training"},
     "yaml": {"commands"},
@@ -144,11 +148,16 @@ def test_passes_have_one_name() -> None:
 
 def test_help_does_not_wait_for_torch() -> None:
     loaded = modules_after("import memsr_compiler, memsr_compiler.cli")
-    assert not loaded & {"torch", "onnx", "onnxruntime", "networkx", "numpy", "PIL"}
+    assert not loaded & {"torch", "onnx", "onnxruntime", "networkx", "numpy", "PIL", "av"}
 
 
 def test_running_a_plain_network_does_not_wait_for_torch() -> None:
-    assert "torch" not in modules_after("import memsr_compiler.commands.upscale")
+    assert not {"torch", "av"} & modules_after("import memsr_compiler.commands.upscale")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="films need the extra [video]")
+def test_enlarging_a_film_does_not_wait_for_torch() -> None:
+    assert "torch" not in modules_after("import memsr_compiler.commands.upscale_film")
 
 
 def modules_after(statement: str) -> set[str]:

@@ -84,6 +84,8 @@ def _read_external(
     """A tensor whose data are in a file beside the network."""
     kind, _, count = _read_declaration(onnx, tensor, where)
     entries = {require_text(entry.key): require_text(entry.value) for entry in tensor.external_data}
+    if len(entries) < len(tensor.external_data):
+        raise InvalidInput(f"{where}: the place of its data is told twice. {AGAIN}")
     path = _find_beside(entries.get("location", ""), folder, where)
     size = path.stat().st_size
     length = count * np.dtype(kind).itemsize

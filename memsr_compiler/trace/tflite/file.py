@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel, first_line
-from memsr_compiler.tflite.model import IDENTIFIER
+from memsr_compiler.tflite.model import IDENTIFIER, LEAST_STEP
 from memsr_compiler.tflite.write import import_schema
 
 Array = NDArray[Any]
@@ -27,6 +27,7 @@ QUANTISED = ("the network is quantised", "give the float32 or float16 file, and 
 _PAD = 16  # bytes of zeros behind the file: offsets near its end are read as something, and then refused
 _MAX_RANK = 8
 _TYPES = {"FLOAT32": "<f4", "FLOAT16": "<f2", "FLOAT64": "<f8", "INT32": "<i4", "INT64": "<i8"}
+_INTEGERS = ("INT8", "UINT8", "INT16")
 _OPTIONS = {  # what is read of each operator's options, by the schema's names
     "Conv2DOptions": ("Padding", "StrideW", "StrideH", "DilationWFactor", "DilationHFactor", "FusedActivationFunction"),
     "DepthwiseConv2DOptions": (
@@ -157,7 +158,11 @@ class _Reader:
         free = [int(n) for n in self._each(tensor.ShapeSignatureLength(), tensor.ShapeSignature)]
         if len(shape) > _MAX_RANK or min(shape, default=0) < 0:
             raise InvalidInput(f"{name}: has the impossible shape {shape[: _MAX_RANK + 1]}. {AGAIN}")
+        if tensor.Sparsity() is not None:
+            raise UnsupportedModel(f"{name}: is stored without its zeros; export the network with dense weights")
         content = self._content(tensor.Buffer(), name, kind, shape)
+        if kind in _INTEGERS and self._is_computed(tensor):
+            self._require_steps(tensor.Quantization(), name)
         sizes = free if len(free) == len(shape) else shape
         return Value(name, kind, tuple(n if n >= 0 else None for n in sizes), content)
 
@@ -186,6 +191,16 @@ class _Reader:
         if bad:
             raise InvalidInput(f"{name}: has {bad} NaN or infinite values; the file is damaged or training diverged.")
         return numbers.astype(np.float64)
+
+    def _is_computed(self, tensor: Any) -> bool:
+        return int(tensor.Buffer()) == 0 or int(self.model.Buffers(tensor.Buffer()).DataLength()) == 0
+
+    def _require_steps(self, quantization: Any, name: str) -> None:
+        """Raises InvalidInput for steps by which LiteRT divides, and with which it ends the process."""
+        steps = () if quantization is None else self._each(quantization.ScaleLength(), quantization.Scale)
+        for step in steps:
+            if not (LEAST_STEP <= step < math.inf):
+                raise InvalidInput(f"{name}: a step of its integers is {step:g}. {AGAIN}")
 
     def _operator(self, op: Any, place: int, codes: list[str], values: tuple[Value, ...]) -> Operator:
         self._require_numbers((op.OpcodeIndex(),), len(codes), f"operator {place}")

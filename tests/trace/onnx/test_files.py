@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from helpers.onnx_files import model, node, quick, refuses, saved, small, whole
@@ -145,3 +146,13 @@ def test_external_data_elsewhere_are_refused(location: str, tmp_path: Path) -> N
 def test_external_data_that_do_not_fit_are_refused(entries: dict[str, str], reason: str, tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(small().graph.initializer[0].raw_data)
     refuses(external(tmp_path, **entries), reason, error=InvalidInput)
+
+
+def test_external_data_whose_place_is_told_twice_are_refused(tmp_path: Path) -> None:
+    """ONNX Runtime refuses a place that is told twice, or takes the other one."""
+    path = external(tmp_path, location="weights.bin")
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].external_data.add(key="offset", value="16")
+    model.graph.initializer[0].external_data.add(key="offset", value="32")
+    path.write_bytes(model.SerializeToString())
+    refuses(path, "the place of its data is told twice", error=InvalidInput)

@@ -15,6 +15,10 @@ from torch import Tensor
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.ir import Conv2d
 from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.tflite.model import Model, Steps
+from memsr_compiler.tflite.model import Tensor as Value
+from memsr_compiler.tflite.write import to_bytes
+from memsr_compiler.trace.tflite.file import read_network
 from memsr_compiler.trace.trace import GraphModule
 
 pytest.importorskip("tflite")
@@ -248,6 +252,23 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     graph.conv(0, kernel, numbers(12))
     with pytest.raises(InvalidInput, match="NaN"):
         read(graph, tmp_path)
+
+
+def test_weights_that_are_stored_without_zeros_are_refused(tmp_path: Path) -> None:
+    """Where all are there, they may still stand in another order."""
+    graph, x = start()
+    graph.sparse = (1,)
+    with pytest.raises(UnsupportedModel, match="constant_1: is stored without its zeros"):
+        read(finish(graph, x), tmp_path)
+
+
+@pytest.mark.parametrize("step", [0.0, -0.5, float("nan"), float("inf"), 1e-42])
+def test_steps_with_which_litert_ends_the_process_are_refused(step: float, tmp_path: Path) -> None:
+    image = Value("image", "int8", (1, -1, -1, 3), steps=Steps([step], [0]))
+    model = Model([image])
+    model.upscaled = model.compute("DEPTH_TO_SPACE", [0], Value("y", "int8", (1, -1, -1, 3)), block_size=1)
+    with pytest.raises(InvalidInput, match="image: a step of its integers is"):
+        read_network(to_bytes(model, "no network of ours"))
 
 
 def test_commands_read_it(run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""Linear channels, which lie above zero everywhere, are lowered towards it before a plain student is trained.
+
+Derivation raises them until no ReLU clips them, and far more where one carries the constants of others.  Eight bits
+have steps for the whole way up from zero, and on the frame of an image, where the next layer reads zeros, whatever
+moves that layer's weights is multiplied by all of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.training.revive import before_relu, take_pixels
+
+MARGIN = 0.25
+"""Ranges of its own that are left below a channel's lowest value, for other images."""
+
+FRAMES = (1000.0, 0.0)
+"""Weights of what is done to the frame, beside what channels reach too far: the first by which anything is lowered."""
+
+MENDED = 2.0
+"""Grey levels, in root mean square over the images, by which the output moves at most; 300 steps mended 1."""
+
+PAYS = 0.9
+"""Part of the reach, as `choose_drops` has it, that is left at most; else a layer stays as it is."""
+
+_SWEEPS = 500
+_SETTLED = 1e-4  # of the room
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Channels of a layer, counted from 1, that were lowered, and by how much at most."""
+
+    layer: int
+    channels: int
+    most: float
+
+
+def lower_channels(student: PlainNet, images: Sequence[Tensor]) -> list[Lowered]:
+    """Lower linear channels in place; list what was done.
+
+    The next layer's bias takes up the change, so on the images the output stays, but for a frame: where the next layer
+    reads zeros around its input, nothing was lowered.  So it is done as far as the frame allows, see `choose_drops`;
+    where that is nowhere, as in trained students, regardless of it, unless the output moves by more than MENDED.
+
+    images   batches (N, C, H, W) in the student's range
+    """
+    values = take_pixels(images)
+    low, high = student.info.input_range
+    with torch.no_grad():
+        wanted = [student(value) for value in values]
+        for frame in FRAMES:
+            lowered = copy.deepcopy(student)
+            done = _lower(lowered, values, frame)
+            moved = torch.cat([(lowered(x) - y).flatten() for x, y in zip(values, wanted, strict=True)])
+            if done and float(moved.square().mean().sqrt()) <= MENDED * (high - low) / 255:
+                student.load_state_dict(lowered.state_dict())
+                return done
+    return []
+
+
+def _lower(student: PlainNet, values: Sequence[Tensor], frame: float) -> list[Lowered]:
+    """Lower channels of every layer that pays, in place.  Constant ones stay: at zero they would be dead."""
+    done = list[Lowered]()
+    for i, (layer, reader) in enumerate(pairwise(student), start=1):
+        if layer.relu and layer.shuffle == 1:
+            before = [before_relu(layer, value) for value in values]
+            least = torch.stack([x.amin((0, 2, 3)) for x in before]).amin(0)
+            span = torch.stack([x.amax((0, 2, 3)) for x in before]).amax(0) - least
+            room = (least - MARGIN * span).clamp_min(0) * (span > 0)
+            drops = choose_drops(room.double(), reader.weight.double(), frame).to(room)
+            most, column = least + span, reader.weight.square().sum((0, 2, 3)).sqrt()
+            if ((most - drops) * column)[room > 0].norm() < PAYS * (most * column)[room > 0].norm():
+                layer.bias.sub_(drops)
+                reader.bias.add_((reader.weight.double().sum((2, 3)) @ drops.double()).to(room))
+                done.append(Lowered(i, int(drops.count_nonzero()), float(drops.max())))
+        values = [layer(value) for value in values]
+    return done
+
+
+def choose_drops(room: Tensor, kernel: Tensor, frame: float) -> Tensor:
+    """Drops of channels, (C,): all that there is room for, against what that does to the frame.
+
+    Minimises  |column|^2 (room - drop)^2  over all channels, what they reach too far as the next layer sees it, and
+    `frame` times the square of what that layer's outputs change by on each side of an image: the drops times the taps
+    that lie beyond it.  A derived student has a channel that is nearly constant, by which it makes up on the frame for
+    all that are raised, so all can be lowered with it.
+
+    room     (C,), 0 for channels that stay;   kernel   of the next layer, (C_out, C, k, k)
+    frame    weight of the frame; 0: all the room is used
+    """
+    middle = kernel.shape[-1] // 2
+    sides = [
+        taps.sum((2, 3))
+        for taps in (
+            kernel[:, :, :middle],
+            kernel[:, :, middle + 1 :],
+            kernel[..., :middle],
+            kernel[..., middle + 1 :],
+        )
+    ]
+    trace = torch.cat(sides) * room  # (4 C_out, C), of drops as shares of the room
+    reach = kernel.square().sum((0, 2, 3)) * room.square()
+    matrix = frame * trace.T @ trace + reach.diag()
+    share = torch.ones_like(room)
+    for _ in range(_SWEEPS):  # a channel after the other: the minimum is one, and so found
+        before = share.clone()
+        for c in (matrix.diagonal() > 0).nonzero().flatten().tolist():
+            share[c] = (share[c] - (matrix[c] @ share - reach[c]) / matrix[c, c]).clamp(0, 1)
+        if float((share - before).abs().max()) < _SETTLED:
+            break
+    return share * room

@@ -1,0 +1,231 @@
+"""A film's file, looked at: what is in it, and what speaks against enlarging it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+from av.container.input import InputContainer
+from av.error import FFmpegError
+from av.sidedata.sidedata import SideData, Type
+from av.stream import Disposition, Stream
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.files import require_file
+from memsr_compiler.video.colours import Colours, ToPixels, read_colours
+
+KINDS = (  # of containers, as libavformat calls them: no playlists, which name other files, and no pictures
+    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mxf,nut,yuv4mpegpipe"
+)
+LOST = {  # side data of frames that a result lacks, and that a person would miss
+    Type.A53_CC: "closed captions within the pictures",
+    Type.STEREO3D: "that it is for two eyes",
+    Type.SPHERICAL: "that it is a view all around",
+    Type.AFD: "the active format",
+    Type.S12M_TIMECODE: "timecodes within the pictures",
+    Type.ICC_PROFILE: "its ICC profile",
+    Type.DOVI_METADATA: "Dolby Vision",
+    Type.DYNAMIC_HDR_PLUS: "HDR10+",
+    Type.FILM_GRAIN_PARAMS: "film grain that is told apart from the pictures",
+}
+PROGRESSIVE = (0, 1)  # field orders: unknown, and none
+USUAL_RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film's file, and of the stream of pictures that is enlarged what a result needs.
+
+    state       size and time of the file;   stream   its index
+    form        the pixels, as libavutil calls them;   to_pixels   how they become a network's
+    time_base   seconds of a timestamp's unit;   rate   pictures a second, on average
+    frames      that it says it has, or that follow from its length; 0: nobody knows
+    aspect      of a pixel, width / height; None: not said
+    matrix      nine numbers by which a player turns the pictures; None: as they are
+    left_out    what a result will lack, in words
+    """
+
+    path: Path
+    state: tuple[int, int]
+    stream: int
+    width: int
+    height: int
+    form: VideoFormat
+    to_pixels: ToPixels
+    time_base: Fraction
+    rate: Fraction
+    frames: int
+    aspect: Fraction | None
+    matrix: tuple[int, ...] | None
+    left_out: tuple[str, ...]
+
+    @property
+    def colours(self) -> Colours:
+        return self.to_pixels.colours
+
+    @property
+    def step(self) -> int:
+        """The usual time between two frames, in units of the time base."""
+        return max(round(1 / self.rate / self.time_base), 1)
+
+    def seconds(self, time: int) -> float:
+        return float(time * self.time_base)
+
+    @staticmethod
+    def open(path: Path, *, most_pixels: int) -> Film:
+        """Look at a film, and decode a frame.  Raises InvalidInput for what cannot be enlarged, and says why."""
+        with open_container(path) as container:
+            state = read_state(path)
+            stream = choose_stream(path, container)
+            try:
+                return _look_at(path, state, container, stream, most_pixels)
+            except InvalidInput as error:
+                raise InvalidInput(f"{path}: {error}") from None
+            except FFmpegError as error:
+                raise InvalidInput(f"{path}: cannot be decoded ({error.strerror or error})") from None
+
+
+@contextmanager
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """A film's file, opened.  Raises InvalidInput where it is none."""
+    require_file(path)
+    options = {"format_whitelist": KINDS, "protocol_whitelist": "file"}
+    try:
+        container = av.open(f"file:{path}", "r", container_options=options, metadata_errors="replace")
+    except FileNotFoundError:
+        raise InvalidInput(f"{path}: there is no such file") from None
+    except PermissionError as error:
+        raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
+    except (FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InvalidInput(f"{path}: no film that is read here, or one that is damaged or cut off ({reason})") from None
+    with container:
+        yield container
+
+
+def choose_stream(path: Path, container: InputContainer) -> VideoStream:
+    """The stream of pictures that players show: no cover.  Raises InvalidInput where there is none."""
+    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    best = container.streams.best("video")
+    for stream in streams:
+        if best is None or stream.index == best.index:
+            return stream
+    if streams:
+        return streams[0]
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    raise InvalidInput(f"{path}: has no stream of pictures, only {kinds}")
+
+
+def read_state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, which differ once it has been changed.  Raises OSError where it is gone."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def is_cover(stream: Stream) -> bool:
+    """Whether it is a single picture that players show beside the sound."""
+    return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def name_stream(stream: Stream) -> str:
+    """Words on a stream: 'stream 2 (subtitle, subrip, eng)'."""
+    context = getattr(stream, "codec_context", None)
+    codec = context.codec.canonical_name if context is not None else getattr(stream, "name", "")
+    language = stream.metadata.get("language", "")
+    return f"stream {stream.index} ({', '.join(filter(None, (stream.type, codec, language)))})"
+
+
+def _look_at(
+    path: Path, state: tuple[int, int], container: InputContainer, stream: VideoStream, most_pixels: int
+) -> Film:
+    context = stream.codec_context
+    if getattr(stream, "codec_context", None) is None:
+        raise InvalidInput("nothing here knows how its pictures are decoded; convert it first")
+    if context.width * context.height > most_pixels:
+        raise InvalidInput(
+            f"has pictures of {context.width} x {context.height} pixels, more than {most_pixels:,}; allow them with "
+            "--max-pixels if you trust it"
+        )
+    frame = _first_frame(container, stream)
+    form = frame.format
+    if any(component.is_alpha for component in form.components):
+        raise InvalidInput("has transparency, which is not enlarged; put it on a background first")
+    if form.is_bit_stream or form.name.startswith("bayer"):
+        raise InvalidInput(f"its pixels are {form.name}, which is not read; convert it first")
+    if frame.interlaced_frame or context.field_order not in PROGRESSIVE:
+        raise InvalidInput(
+            "is interlaced: two moments in one picture, which a network takes for one; deinterlace it first, for "
+            "example by FFmpeg's filter bwdif"
+        )
+    tags = (
+        _first_said(2, context.colorspace, frame.colorspace),
+        _first_said(0, context.color_range, frame.color_range),
+        _first_said(2, context.color_primaries, frame.color_primaries),
+        _first_said(2, context.color_trc, frame.color_trc),
+    )
+    grey = len(form.components) == 1 and not form.has_palette and not form.is_rgb
+    colours = read_colours(frame.width, frame.height, form, tags)
+    deep = not form.has_palette and form.components[0].bits > 8
+    rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
+    time_base = stream.time_base or 1 / rate
+    return Film(
+        path,
+        state,
+        stream.index,
+        frame.width,
+        frame.height,
+        form,
+        ToPixels(colours, grey, deep),
+        Fraction(time_base),
+        Fraction(rate),
+        stream.frames or _count_by_length(container, stream, rate),
+        stream.sample_aspect_ratio or None,
+        _display_matrix(frame),
+        tuple(sorted(name_side_data(frame))),
+    )
+
+
+def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
+    for packet in container.demux(stream):
+        try:
+            frames = stream.decode(packet)
+        except FFmpegError:  # the next ones may be whole: it is told when the film is read
+            continue
+        if frames:
+            return frames[0]
+    raise InvalidInput("has no picture that can be decoded; it is empty, damaged or cut off")
+
+
+def _first_said(unspecified: int, *values: int) -> int:
+    return next((value for value in values if value != unspecified), unspecified)
+
+
+def _count_by_length(container: InputContainer, stream: VideoStream, rate: Fraction) -> int:
+    if stream.duration and stream.time_base:
+        return round(stream.duration * stream.time_base * rate)
+    return round(container.duration * rate / av.time_base) if container.duration else 0
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
+    for held in list_side_data(frame):
+        if held.type == Type.DISPLAYMATRIX:
+            return struct.unpack("=9i", bytes(held))
+    return None
+
+
+def name_side_data(frame: VideoFrame) -> set[str]:
+    """Words on what a frame carries that its result will lack."""
+    return {LOST[held.type] for held in list_side_data(frame) if held.type in LOST}
+
+
+def list_side_data(frame: VideoFrame) -> list[SideData]:
+    return list(cast("Iterable[SideData]", frame.side_data))  # which is no mapping, whatever its annotations say

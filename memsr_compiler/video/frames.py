@@ -1,0 +1,177 @@
+"""Frames of a film, one after the other, with their times; what is wrong with it is noted and does not stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import av
+from av.container.input import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from memsr_compiler.video.colours import Pixels
+from memsr_compiler.video.film import Film, name_side_data, open_container
+
+SHORT = 0.25  # seconds that a film, besides its last two frames, may end before it says so: containers round
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture of a film.
+
+    number   from 0, in the order in which they are shown
+    time     of its beginning;  length   until the next one, as far as the film says: both in units of the time base
+    """
+
+    number: int
+    time: int
+    length: int
+    pixels: Pixels
+
+
+@dataclass
+class Notes:
+    """Notes of a reader on what a person has to know.
+
+    damage     parts of the film that a result lacks, or in which it is wrong: words, and where that began
+    left_out   what frames carry besides that a result lacks
+    """
+
+    damage: dict[str, list[str]] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+
+    def add(self, what: str, where: str) -> None:
+        self.damage.setdefault(what, []).append(where)
+
+    def tell(self) -> list[str]:
+        """Words on the damage, a line for each kind."""
+        return [f"{what}: {_count(places)}" for what, places in self.damage.items()]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The frames from number `first` up to, but without, number `stop`; None: the end."""
+
+    first: int = 0
+    stop: int | None = None
+
+    def holds(self, number: int) -> bool:
+        return self.first <= number and (self.stop is None or number < self.stop)
+
+
+def read_frames(film: Film, scene: Scene, skip: int, notes: Notes) -> Iterator[Frame]:
+    """The frames of a scene, without the first `skip`, which have been done.
+
+    All are decoded, from the beginning: so their numbers and the damage are the same whenever it is stopped.  Frames of
+    another size cannot be in one stream with the others, and are left out.
+    """
+    converter = VideoReformatter()
+    given = 0
+    for number, (frame, time, length) in enumerate(_time(film, _decode(film, scene, notes), notes)):
+        if not scene.holds(number):
+            continue
+        where = f"frame {number} at {film.seconds(time):.2f} s"
+        if (frame.width, frame.height) != (film.width, film.height):
+            notes.add(f"frames of {frame.width}x{frame.height}, not {film.width}x{film.height}, left out", where)
+            continue
+        if frame.is_corrupt:
+            notes.add("damaged frames, of which the decoder has made up a part", where)
+        if frame.interlaced_frame:
+            notes.add("interlaced frames, enlarged as if they were not", where)
+        notes.left_out |= name_side_data(frame)
+        given += 1
+        if given > skip:
+            yield Frame(number, time, length, film.to_pixels.read(frame, converter))
+
+
+def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[VideoFrame]:
+    with open_container(film.path) as container:
+        stream = container.streams[film.stream]
+        assert isinstance(stream, VideoStream), "the stream of pictures is where it was"
+        number, end, latest, last = 0, 0.0, 0.0, 0.0
+        for packet in _demux(container, notes):
+            latest = max(latest, _find_end(packet))
+            if packet.stream.index != film.stream:
+                continue
+            try:
+                frames = stream.decode(packet)
+            except FFmpegError as error:
+                place = f"{float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else "the end"
+                notes.add(f"packets that cannot be decoded ({error.strerror or error}), left out", place)
+                continue
+            for frame in frames:
+                if frame.pts is not None:
+                    end, last = max(end, film.seconds(frame.pts)), film.seconds(film.step)
+                yield frame
+                number += 1
+                if scene.stop is not None and number >= scene.stop:
+                    return
+        _look_for_the_end(container, stream, end + last, latest, SHORT + last, notes)
+
+
+def _demux(container: InputContainer, notes: Notes) -> Iterator[Packet[Stream]]:
+    """The packets of all streams, with those without data that make decoders give what they hold back."""
+    packets = container.demux()
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError as error:
+            notes.add(f"the file cannot be read further ({error.strerror or error})", "there it ends")
+            yield from (_make_flush(stream) for stream in container.streams.video)
+            return
+        if packet is None:
+            return
+        yield packet
+
+
+def _make_flush(stream: VideoStream) -> Packet[Stream]:
+    packet: Packet[Stream] = Packet()
+    packet.stream = stream
+    return packet
+
+
+def _look_for_the_end(
+    container: InputContainer, stream: VideoStream, end: float, latest: float, tolerance: float, notes: Notes
+) -> None:
+    """Note where a film ends before it should, as one that was cut off does.
+
+    end, latest   seconds, of the last frame and of the last packet of all streams
+    """
+    begun = float((stream.start_time or 0) * (stream.time_base or 0))
+    said = begun + float((stream.duration or 0) * (stream.time_base or 0))
+    if end < said - tolerance:
+        notes.add("pictures end before the film says", f"{end:.2f} s, not {said:.2f} s")
+    elif container.duration:
+        said = (container.duration + max(container.start_time or 0, 0)) / av.time_base
+        if latest < said - tolerance:
+            notes.add("the file ends before it says", f"{latest:.2f} s, not {said:.2f} s")
+
+
+def _find_end(packet: Packet[Stream]) -> float:
+    time = packet.pts if packet.pts is not None else packet.dts
+    return float((time + (packet.duration or 0)) * packet.time_base) if time is not None else 0.0
+
+
+def _time(film: Film, frames: Iterator[VideoFrame], notes: Notes) -> Iterator[tuple[VideoFrame, int, int]]:
+    """Frames with time and length: times that rise, made up where there are none."""
+    before: int | None = None
+    for number, frame in enumerate(frames):
+        time = frame.pts if frame.pts is not None else frame.dts
+        if time is None:
+            time = 0 if before is None else before + film.step
+        if before is not None and time <= before:
+            notes.add("frames with times that do not rise, shown as soon as can be", f"frame {number}")
+            time = before + 1
+        before = time
+        yield frame, time, frame.duration or film.step
+
+
+def _count(places: list[str]) -> str:
+    if len(places) == 1:
+        return places[0]
+    return f"{len(places)}, the first: {places[0]}, the last: {places[-1]}"

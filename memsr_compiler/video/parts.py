@@ -1,0 +1,250 @@
+"""A result in parts: whole files of a few seconds each, so that a run that was stopped goes on where it was.
+
+They are in a folder beside the result, with a journal: a line on the work, then one for each part, written when the
+part is whole and has its name.  Players show them, without sound.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container.output import OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.files import atomic_write
+from memsr_compiler.locks import hold_folder
+from memsr_compiler.video.codecs import Encoding
+from memsr_compiler.video.film import read_state
+
+JOURNAL = "journal.jsonl"
+ENDING = ".parts"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of frames that follow one another.
+
+    times, lengths   of its frames as they are shown, in units of the original's time base
+    order            of its packets: which of the frames each holds
+    """
+
+    name: str
+    times: list[int]
+    lengths: list[int]
+    order: list[int]
+
+    @staticmethod
+    def parse(entry: dict[str, Any]) -> Part:
+        """A part, as it stands in a journal.  Raises KeyError, TypeError or ValueError where that is damaged."""
+        numbers = (entry["times"], entry["lengths"], entry["order"])
+        if not all(isinstance(each, list) and all(type(number) is int for number in each) for each in numbers):
+            raise ValueError("numbers that are none")
+        part = Part(**entry)
+        if sorted(part.order) != list(range(len(part.times))) or len(part.lengths) != len(part.times):
+            raise ValueError("numbers that do not go together")
+        if any(later <= earlier for earlier, later in itertools.pairwise(part.times)):
+            raise ValueError("times that do not rise")
+        if Path(part.name).name != part.name:
+            raise ValueError("a file elsewhere")
+        return part
+
+
+class Parts:
+    """The parts of a result that are there.
+
+    finished   the result's size and time, and what there is to say about it, where it was about to get its name
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.all: list[Part] = []
+        self.finished: dict[str, Any] | None = None
+
+    @property
+    def frames(self) -> int:
+        return sum(len(part.times) for part in self.all)
+
+    def add(self, part: Part) -> None:
+        """Note a part whose file is there."""
+        self._write({"part": vars(part)})
+        self.all.append(part)
+
+    def announce(self, staged: Path, words: dict[str, Any]) -> None:
+        """Note that a file is about to be the result, and what there is to say about it."""
+        self.finished = {"file": list(read_state(staged)), "words": words}
+        self._write({"finished": self.finished})
+
+    def is_done(self, target: Path) -> bool:
+        """Whether the result is there already, and nothing is left to do but to tidy up."""
+        return self.finished is not None and target.is_file() and self.finished["file"] == list(read_state(target))
+
+    def _write(self, line: dict[str, Any]) -> None:
+        path = self.folder / JOURNAL
+        try:
+            with open(path, "ab") as file:
+                file.write(json.dumps(line).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def name_folder(target: Path) -> Path:
+    return target.with_name(target.name + ENDING)
+
+
+@contextlib.contextmanager
+def open_parts(target: Path, work: str, *, begin_anew: bool) -> Iterator[Parts]:
+    """The parts of a result, held for this process.  The folder is removed where it is left without a part.
+
+    work         all that parts depend on, as text
+    begin_anew   whether parts of other work are replaced
+
+    Raises InvalidInput where there are parts of other work, or where another process is at it.
+    """
+    folder = name_folder(target)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{folder}: cannot be made a folder ({error.strerror}); choose another place") from None
+    try:
+        with hold_folder(folder):
+            parts, same = _read(folder, work)
+            if not same:
+                if not begin_anew and any(folder.glob("*.mkv")):
+                    raise InvalidInput(
+                        f"{folder}: holds parts of this result made of another film, by another network or with other "
+                        "options; give those again to go on, or --overwrite to begin anew"
+                    )
+                _clear(folder)
+            _write_anew(parts, work)
+            try:
+                yield parts
+            finally:
+                if not parts.all:
+                    _clear(folder)
+    finally:
+        with contextlib.suppress(OSError):  # it holds parts
+            folder.rmdir()
+
+
+def _write_anew(parts: Parts, work: str) -> None:
+    """Write the journal without what is not true any more, or was not written to its end."""
+    lines: list[dict[str, Any]] = [{"work": work}, *({"part": vars(part)} for part in parts.all)]
+    if parts.finished is not None:
+        lines.append({"finished": parts.finished})
+    with atomic_write(parts.folder / JOURNAL) as file:
+        file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+
+
+def remove_parts(parts: Parts) -> None:
+    """Remove the parts of a result that is there."""
+    parts.all.clear()
+    _clear(parts.folder)
+
+
+def _clear(folder: Path) -> None:
+    for path in (*folder.glob("*.mkv"), folder / JOURNAL):  # the journal last: it says what the parts are
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _read(folder: Path, work: str) -> tuple[Parts, bool]:
+    """The parts that the journal knows and that are there, and whether it is about this work.
+
+    A line that the machine did not write to its end is none.
+    """
+    parts, missing = Parts(folder), False
+    try:
+        head, *lines = (folder / JOURNAL).read_bytes().splitlines()
+        if json.loads(head)["work"] != work:
+            return parts, False
+        for line in lines:
+            entry = json.loads(line)
+            if "finished" in entry:
+                parts.finished = {"file": entry["finished"]["file"], "words": dict(entry["finished"]["words"])}
+                continue
+            part = Part.parse(entry["part"])
+            missing = missing or not (folder / part.name).is_file()
+            if not missing:  # what comes behind one that is has to be made again, in its place
+                parts.all.append(part)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return parts, bool(parts.all)
+    return parts, True
+
+
+class PartWriter:
+    """A part that is being written: frame by frame, and then `close` gives it its name."""
+
+    def __init__(self, folder: Path, number: int, encoding: Encoding) -> None:
+        self._path = folder / f"{number:06}.mkv"
+        self._encoding = encoding
+        self._undo = contextlib.ExitStack()
+        self._times: list[int] = []
+        self._lengths: list[int] = []
+        self._order: list[int] = []
+        file = self._undo.enter_context(atomic_write(self._path))
+        self._container: OutputContainer = av.open(file, "w", format="matroska")
+        self._stream: VideoStream = encoding.add_to(self._container)
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def add(self, frame: VideoFrame, time: int, length: int) -> None:
+        """Encode a frame."""
+        frame.pts, frame.time_base = len(self._times), 1 / self._encoding.rate
+        self._times.append(time)
+        self._lengths.append(length)
+        self._mux(frame)
+
+    def close(self) -> Part:
+        """Write the file to its end."""
+        self._mux(None)
+        with _explain_errors(self._path):
+            self._container.close()
+        self._undo.close()
+        if sorted(self._order) != list(range(len(self._times))):
+            raise ExportError(f"{self._encoding.codec}: gave {len(self._order)} packets of {len(self._times)} frames")
+        return Part(self._path.name, self._times, self._lengths, self._order)
+
+    def abandon(self) -> None:
+        """Let the file go."""
+        with contextlib.suppress(FFmpegError, OSError):
+            self._container.close()
+        with contextlib.suppress(_Abandoned):
+            self._undo.__exit__(_Abandoned, _Abandoned(), None)
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        with _explain_errors(self._path):
+            for packet in self._stream.encode(frame):
+                self._order.append(self._number(packet))
+                self._container.mux(packet)
+
+    def _number(self, packet: Packet[VideoStream]) -> int:
+        """The frame that a packet holds, counted from the part's first."""
+        assert packet.pts is not None, "an encoder tells the time that it was told"
+        return round(packet.pts * packet.time_base * self._encoding.rate)
+
+
+class _Abandoned(Exception):
+    """A reason for a file not to be written."""
+
+
+@contextlib.contextmanager
+def _explain_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FFmpegError as error:
+        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error

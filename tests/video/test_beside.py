@@ -1,0 +1,97 @@
+"""Threads beside the network: order, room, errors, and that they end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from memsr_compiler.video.beside import ReadAhead, WriteBehind
+
+
+def write(work: Callable[[int], None], number: int, interrupt: BaseException | None = None) -> None:
+    with WriteBehind(work, 1) as behind:
+        for i in range(number):
+            behind.put(i)
+        if interrupt is not None:
+            raise interrupt
+
+
+def running() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name in ("reading ahead", "writing behind")]
+
+
+def test_items_come_in_order_and_no_more_than_there_is_room_for() -> None:
+    made: list[int] = []
+
+    def make() -> Iterator[int]:
+        for i in range(20):
+            made.append(i)
+            yield i
+
+    with ReadAhead(make(), 2) as ahead:
+        read = []
+        for item in ahead:
+            time.sleep(0.005)
+            read.append(item)
+            assert len(made) - len(read) <= 3 + 1  # waiting, in the thread's hands, and the one that was just made
+    assert read == list(range(20)) and running() == []
+
+
+def test_an_error_of_the_reader_is_raised_where_its_item_would_be() -> None:
+    def make() -> Iterator[int]:
+        yield 1
+        raise ValueError("no more")
+
+    read = []
+    with pytest.raises(ValueError, match="no more"), ReadAhead(make(), 2) as ahead:
+        read += list(ahead)
+    assert running() == []
+
+
+def test_a_reader_that_nobody_reads_any_more_closes_its_files() -> None:
+    closed = threading.Event()
+
+    def make() -> Iterator[int]:
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    with ReadAhead(make(), 1) as ahead:
+        next(iter(ahead))
+    assert closed.is_set() and running() == []
+
+
+def test_work_is_done_in_order_and_to_its_end() -> None:
+    done: list[int] = []
+    with WriteBehind(done.append, 2) as behind:
+        for i in range(10):
+            behind.put(i)
+    assert done == list(range(10)) and running() == []
+
+
+def test_an_error_of_the_work_is_raised_once() -> None:
+    def work(item: int) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write(work, 10)
+    with pytest.raises(OSError, match="disk full"):
+        write(work, 1)  # told at the end
+    assert running() == []
+
+
+def test_what_interrupts_lets_the_work_be_completed() -> None:
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        time.sleep(0.02)
+        done.append(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(work, 3, KeyboardInterrupt())
+    assert done == [0, 1, 2] and running() == []
