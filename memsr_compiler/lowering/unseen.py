@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.ir.interpreter import evaluate
+from memsr_compiler.ir.interpreter import evaluate, run
 
 SIDE = 13  # pixels of an image
 PLACES = tuple(product((6, 2, 10), (6, 2, 10)))  # of the units in it, the middle first
@@ -29,7 +29,8 @@ HAIR = 2.0**-6  # of a channel's largest magnitude; one that is no further beyon
 FEW, MOST = 2, 128  # images that are drawn, of large and of small networks
 WORK = 1 << 23  # terms for a pixel of all images together
 LEAST_TERMS = 32  # of a number, whose memory counts too
-PARTS = 8  # of an image's contrast that are tried, and parts of these, where its first side begins to be seen
+PARTS = 8  # of an image's contrast that are tried
+HALVINGS = (3, 4, 5)  # of the part in which its first side begins to be seen: the larger a gain, the nearer
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,20 @@ def find_images(
     grey = grey * (high - low) + low
     if not count:
         return grey
+    start = grey.float() if _is_finite(graph, grey.float()) else grey
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
-        single = graph.like(torch.empty(0))
-        x = _climb(single, grey.float(), unseen, limits or {})
-    shares = _list_shares(single, grey.float(), x, unseen)
+        graph = graph.like(start)
+        x = _climb(graph, start.clone(), unseen, limits or {})
+    shares = _list_shares(graph, start, x, unseen)
     return torch.stack([grey[i] + share * (x[i].double() - grey[i]) for i, share in shares])
+
+
+def _is_finite(graph: ir.Graph, x: Tensor) -> bool:
+    """Whether all values are finite in the dtype of an image, for which a teacher's numbers may be too large."""
+    finite = []
+    with torch.no_grad():
+        run(graph, x[:1], watch=lambda _, value: finite.append(bool(value.isfinite().all())))
+    return all(finite)
 
 
 def _count_terms(graph: ir.Graph) -> int:
@@ -109,29 +119,26 @@ def _climb(graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen], limits: Mapping
 
 def _list_shares(graph: ir.Graph, grey: Tensor, x: Tensor, unseen: Sequence[Unseen]) -> list[tuple[int, float]]:
     """(i, share): image i with that much of its contrast, where the first of its sides is seen, the last, and all."""
-    first, last = _find_first(graph, grey, x, unseen, torch.zeros(len(x)), 1 / PARTS)
-    near, _ = _find_first(graph, grey, x, unseen, first - 1 / PARTS, PARTS**-2)
-    nearest, _ = _find_first(graph, grey, x, unseen, near - PARTS**-2, PARTS**-3)
-    shares = torch.stack([nearest, near, torch.maximum(last, (1 + first) / 2), torch.ones(len(x))], dim=1)
-    return [(i, share) for i, each in enumerate(shares.tolist()) for share in sorted(set(each))]
 
-
-def _find_first(
-    graph: ir.Graph, grey: Tensor, x: Tensor, unseen: Sequence[Unseen], start: Tensor, step: float
-) -> tuple[Tensor, Tensor]:
-    """The shares (N,) of each image's contrast, in steps from a start, at which the first and the last of its sides
-    begin to be seen; of those that are not, the end."""
-    first, last = start + PARTS * step, start.clone()
-    left = set(range(len(unseen)))
-    for n in range(1, PARTS + 1):
-        share = start + n * step
+    def look(share: Tensor) -> Tensor:
         with torch.no_grad():
-            values, _ = _look_at(graph, grey + share[:, None, None, None] * (x - grey), unseen)
-        shown = {i for i in left if values[i] > 0}
-        images = list({i % len(x) for i in shown})
-        first[images], last[images] = torch.minimum(first, share)[images], share[images]
-        left -= shown
-    return first, last
+            return _look_at(graph, grey + share[:, None, None, None] * (x - grey), unseen)[0] > 0
+
+    image = torch.arange(len(unseen)) % len(x)
+    begins = torch.ones(len(unseen))
+    for n in range(PARTS - 1, 0, -1):
+        begins[look(torch.full((len(x),), n / PARTS))] = n / PARTS
+    first = torch.ones(len(x)).scatter_reduce(0, image, begins, "amin")
+    last = torch.zeros(len(x)).scatter_reduce(0, image, begins, "amax")
+    low, high, kept = first - 1 / PARTS, first, list[Tensor]()
+    for halvings in HALVINGS:
+        for _ in range(halvings):
+            middle = (low + high) / 2
+            shown = torch.zeros(len(x)).index_add(0, image, look(middle).float()) > 0
+            low, high = torch.where(shown, low, middle), torch.where(shown, middle, high)
+        kept.append(high)
+    shares = torch.stack([*kept, torch.maximum(last, (1 + first) / 2), torch.ones(len(x))], dim=1)
+    return [(i, share) for i, each in enumerate(shares.tolist()) for share in sorted(set(each))]
 
 
 def _sum_wanted(graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen], limits: Mapping[str, Tensor]) -> Tensor:

@@ -58,7 +58,7 @@ def test_a_unit_that_no_probe_image_shows_is_found() -> None:
     hidden = {Unseen("relu:2", 1, 7), Unseen("relu:3", 1, 7)}
     assert hidden <= set(unseen)
     images = find_images(graph, unseen)
-    assert images.dtype == torch.float64 and len(images) <= 4 * MOST
+    assert images.dtype == torch.float64 and len(images) <= 5 * MOST
     assert float(images.min()) >= 0 and float(images.max()) <= 1
     assert not hidden & set(list_unseen(graph, [images]))
 
@@ -106,8 +106,8 @@ def test_many_units_are_looked_for_together(monkeypatch: pytest.MonkeyPatch) -> 
         bias_of(head).copy_(-0.93 * head.weight.clamp_min(0).sum((1, 2, 3)))
     graph, unseen = list_here(nn.Sequential(head, nn.ReLU(), nn.Conv2d(300, 1, 1)))
     images = find_images(graph, unseen)
-    assert len(unseen) > 200 and len(images) <= 4 * MOST
-    assert len(find_images(graph, unseen, most=3)) <= 12
+    assert len(unseen) > 200 and len(images) <= 5 * MOST
+    assert len(find_images(graph, unseen, most=3)) <= 15
     monkeypatch.setattr("memsr_compiler.lowering.unseen.HAIR", 0.0)
     assert not set(unseen) & set(list_unseen(graph, [images]))
 
@@ -133,6 +133,18 @@ def test_digits_of_halves_behind_such_a_unit_are_counted(gain: float) -> None:
     else:
         with pytest.raises(CertificateError, match=r"stored numbers alone .* wider dtype"):
             check()
+
+
+def test_numbers_too_large_for_float32_hide_none() -> None:
+    """A channel of 1e39, made small again, is infinite there, and nothing could be found; a gain of 2000 in float64."""
+    teacher = Detector(2000.0).double().eval()
+    with torch.no_grad():
+        teacher.head.weight[6] = bias_of(teacher.head)[6] = 0.0
+        for tensor in (teacher.body.weight[6], bias_of(teacher.body)[6:7]):
+            tensor *= 1e39
+        teacher.threshold.weight[:, 6] *= 1e-39
+    with pytest.raises(CertificateError, match="stored numbers alone"):
+        check_certificate(teacher, compile_to_plain(teacher, carry="shift", constant=6e10))
 
 
 def test_beyond_the_constant_nothing_is_promised() -> None:
