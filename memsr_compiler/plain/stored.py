@@ -50,6 +50,8 @@ def describe(net: PlainNet, dtype: Dtype, *, certificate_inside: bool) -> tuple[
     hashes, rounding = {}, Rounding()
     for name, tensor in named_tensors(net):
         kept = round_to(name, tensor, dtype)
+        if kept.shape != manifest.shapes[name]:
+            raise ExportError(f"{name}: has the shape {tuple(kept.shape)}, where {manifest.shapes[name]} is due.")
         hashes[name] = tensor_sha256(kept)
         rounding = _worse(rounding, tensor, kept)
     manifest = replace(manifest, hashes=hashes, plain_sha256=sha256_in(net, TORCH[dtype]))

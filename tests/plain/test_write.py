@@ -20,6 +20,7 @@ import pytest
 import torch
 from helpers.bounds import likely_rounding, resize_rounding
 from helpers.plain_files import reseal, tiny
+from helpers.plain_nets import build
 from torch import Tensor, nn
 
 from memsr_compiler.errors import ExportError, InvalidInput
@@ -379,3 +380,16 @@ def test_exporting_twice_gives_the_same_bytes(plain: PlainNet, tmp_path: Path) -
 def test_onnx_is_imported_when_it_is_needed() -> None:
     code = "import sys, memsr_compiler.plain.write, memsr_compiler.plain.load; sys.exit('onnx' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("ending", ["onnx", "safetensors"])
+def test_slopes_of_another_shape_are_not_written(ending: str, tmp_path: Path) -> None:
+    """A file that says (C, 1, 1) and holds something else is read by nobody."""
+    net = build([4], [3, 3], activations=["prelu"])
+    slope = net[0].slope
+    assert slope is not None
+    net[0].slope = slope.flatten()
+    write = {"onnx": export_onnx, "safetensors": export.save_plain}[ending]
+    with pytest.raises(ExportError, match=r"slope: has the shape \(4,\), where \(4, 1, 1\) is due"):
+        write(net, tmp_path / f"net.{ending}")
+    assert not list(tmp_path.iterdir())

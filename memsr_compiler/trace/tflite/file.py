@@ -48,6 +48,20 @@ _OPTIONS = {  # what is read of each operator's options, by the schema's names
     "SpaceToDepthOptions": ("BlockSize",),
     "ResizeNearestNeighborOptions": ("AlignCorners",),
 }
+_TABLES = {  # the operators that are read with options, and their tables, which no other table stands in for
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "ADD": "AddOptions",
+    "SUB": "SubOptions",
+    "MUL": "MulOptions",
+    "DIV": "DivOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "LEAKY_RELU": "LeakyReluOptions",
+    "DEPTH_TO_SPACE": "DepthToSpaceOptions",
+    "SPACE_TO_DEPTH": "SpaceToDepthOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
+}
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +144,7 @@ class _Reader:
         (image,) = self._only("inputs", graph.InputsLength(), graph.Inputs)
         (result,) = self._only("outputs", graph.OutputsLength(), graph.Outputs)
         self._require_numbers((image, result), len(values), "the network")
+        self._require_one_writer(operators, values, image)
         return Network(values, operators, image, result, self._metadata())
 
     def _each(self, length: int, entry: Callable[[int], Any]) -> Iterator[Any]:
@@ -210,13 +225,33 @@ class _Reader:
         self._require_numbers([n for n in inputs if n != -1], len(values), code)
         self._require_numbers(outputs, len(values), code)
         name = values[outputs[0]].name if outputs else f"operator {place}"
-        return Operator(code, name.partition(";")[0], inputs, outputs, self._read_options(op))
+        return Operator(code, name.partition(";")[0], inputs, outputs, self._read_options(op, code, name))
 
-    def _read_options(self, op: Any) -> dict[str, Any]:
-        kind = self.options.get(op.BuiltinOptionsType(), "")
+    def _require_one_writer(self, operators: tuple[Operator, ...], values: tuple[Value, ...], image: int) -> None:
+        """Raises InvalidInput for operators that write over the image, a constant, or what another has made."""
+        written = {image, *(i for i, value in enumerate(values) if value.content is not None)}
+        for op in operators:
+            for number in op.outputs:
+                if number in written:
+                    raise InvalidInput(f"{op.name}: {op.code} writes over what is there already. {AGAIN}")
+                written.add(number)
+
+    def _read_options(self, op: Any, code: str, name: str) -> dict[str, Any]:
+        """The options in an operator's own table.  Interpreters look at no other, and take zeros where it is missing.
+
+        Zeros are no strides, so a convolution has to have it.
+        """
+        kind = self.options.get(op.BuiltinOptionsType(), "another operator's")
         table = op.BuiltinOptions()
-        if kind not in _OPTIONS or table is None:
+        own = _TABLES.get(code)
+        if own is None:
             return {}
+        if table is None or kind == "NONE":
+            if code in _CONVOLUTIONS:
+                raise InvalidInput(f"{name}: {code} has no options, strides and padding among them. {AGAIN}")
+            return {}
+        if kind != own:
+            raise InvalidInput(f"{name}: {code} has {kind}, where {own} are due. {AGAIN}")
         options = getattr(self.schema, kind)()
         options.Init(table.Bytes, table.Pos)
         return {name: getattr(options, name)() for name in _OPTIONS[kind]}

@@ -262,6 +262,30 @@ def test_weights_that_are_stored_without_zeros_are_refused(tmp_path: Path) -> No
         read(finish(graph, x), tmp_path)
 
 
+def test_options_in_the_table_of_another_operator_are_refused(tmp_path: Path) -> None:
+    """LiteRT looks at an operator's own table only: it multiplies, and there is no ReLU."""
+    graph, x = start()
+    x = graph.op("MUL", x, graph.constant(numbers(8)), table="AddOptions", FusedActivationFunction=RELU)
+    with pytest.raises(InvalidInput, match="MUL has AddOptions, where MulOptions are due"):
+        read(finish(graph, x), tmp_path)
+
+
+def test_a_convolution_without_strides_and_padding_is_refused(tmp_path: Path) -> None:
+    graph = TfliteGraph()
+    x = graph.op("CONV_2D", 0, graph.constant(numbers(12, 3, 3, 3)), graph.constant(numbers(12)))
+    with pytest.raises(InvalidInput, match="CONV_2D has no options"):
+        read(finish(graph, x, 12), tmp_path)
+
+
+@pytest.mark.parametrize("place", ["image", "constant", "result"])
+def test_an_operator_that_writes_over_what_is_there_is_refused(place: str, tmp_path: Path) -> None:
+    graph, x = start()
+    y = graph.op("RELU", x)
+    graph.operators[-1][2][0] = {"image": 0, "constant": 1, "result": x}[place]
+    with pytest.raises(InvalidInput, match="RELU writes over what is there already"):
+        read(finish(graph, y), tmp_path)
+
+
 @pytest.mark.parametrize("step", [0.0, -0.5, float("nan"), float("inf"), 1e-42])
 def test_steps_with_which_litert_ends_the_process_are_refused(step: float, tmp_path: Path) -> None:
     image = Value("image", "int8", (1, -1, -1, 3), steps=Steps([step], [0]))
