@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -389,7 +390,7 @@ def test_slopes_of_another_shape_are_not_written(ending: str, tmp_path: Path) ->
     slope = net[0].slope
     assert slope is not None
     net[0].slope = slope.flatten()
-    write = {"onnx": export_onnx, "safetensors": export.save_plain}[ending]
+    write: Callable[[PlainNet, Path], object] = export_onnx if ending == "onnx" else export.save_plain
     with pytest.raises(ExportError, match=r"slope: has the shape \(4,\), where \(4, 1, 1\) is due"):
         write(net, tmp_path / f"net.{ending}")
     assert not list(tmp_path.iterdir())
