@@ -10,8 +10,10 @@ exported networks of tensors need.
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -69,6 +71,9 @@ def suspicions(data: bytes) -> list[str]:
         contents = {name: reader.get_record(name) for name in records if not name.startswith("extra/")}
     except (RuntimeError, ValueError) as error:
         raise InvalidInput(f"damaged zip archive ({first_line(error)})") from error
+    order = contents.get("byteorder", b"little")
+    if order != b"little":
+        raise InvalidInput(f"says that its byte order is {order[:20]!r}; export it again, on a machine like this one")
     reasons = [f"holds {name!r}" for name in records if not _RECORDS.fullmatch(name)]
     # The loader turns to these when it fails on the rest, with another zip reader.
     reasons += [f"holds {name!r}" for name in members if name == "version" or name.startswith("serialized_")]
@@ -95,16 +100,52 @@ def load_exported(data: bytes) -> nn.Module:
     Executes whatever the archive asks for: call `suspicions` first. Raises InvalidInput if torch cannot load
     it.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # which some versions of torch raise about themselves
-            program = torch.export.load(io.BytesIO(data)).run_decompositions({})
-            module: nn.Module = program.module(check_guards=False)
-    except Exception as error:  # torch raises whatever the damage leads to
-        raise InvalidInput(f"torch.export cannot load it ({type(error).__name__}: {first_line(error)})") from error
+    with _hold_back_log() as told:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # which some versions of torch raise about themselves
+                program = torch.export.load(io.BytesIO(data))
+                _require_types(program)
+                module: nn.Module = program.run_decompositions({}).module(check_guards=False)
+        except InvalidInput:
+            raise
+        except Exception as error:  # torch raises whatever the damage leads to
+            cause = told[0] if told else error
+            raise InvalidInput(f"torch.export cannot load it ({type(cause).__name__}: {first_line(cause)})") from error
     for part in module.modules():
         part.training = False  # an exported module refuses eval(): its mode was fixed when it was exported
     return module
+
+
+@contextlib.contextmanager
+def _hold_back_log() -> Iterator[list[BaseException]]:
+    """The errors that torch.export logs, with their tracebacks, where it raises another that only points at them."""
+    told: list[BaseException] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        told.extend(error for error in (record.exc_info or ())[1:2] if isinstance(error, BaseException))
+        return False
+
+    log = logging.getLogger("torch.export")
+    log.addFilter(hold)
+    try:
+        yield told
+    finally:
+        log.removeFilter(hold)
+
+
+def _require_types(program: torch.export.ExportedProgram) -> None:
+    """Raises InvalidInput where the program was made for weights of another type or shape than the file stores."""
+    stored = {**program.constants, **program.state_dict}
+    kept = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
+    for node in program.graph.nodes:
+        name, due = kept.get(node.name), node.meta.get("val")
+        have = None if name is None else stored.get(name)
+        if not (isinstance(have, torch.Tensor) and isinstance(due, torch.Tensor)):
+            continue
+        if (have.dtype, have.shape) != (due.dtype, due.shape):
+            words = (f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in (have, due))
+            raise InvalidInput("{}: is stored as {}, and the program takes {}; export it again".format(name, *words))
 
 
 def _payload_suspicions(config: Mapping[str, Any], folder: str, contents: Mapping[str, bytes]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import pickle
+import re
 import sys
 import warnings
 import zipfile
@@ -664,6 +665,44 @@ def test_an_archive_that_declares_more_than_it_stores(archive: bytes, tmp_path: 
     (tmp_path / "a.pt2").write_bytes(content)
     with pytest.raises(InvalidInput, match=r"conv\.weight: declares 36 numbers, and the file stores 0 bytes"):
         read_teacher(tmp_path / "a.pt2")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"), [("dtype", 13, "bfloat16 (4, 1, 3, 3)"), ("sizes", [3, 1, 3, 3], "float32 (3, 1, 3, 3)")]
+)
+def test_weights_that_are_stored_as_others_than_the_program_takes(
+    key: str, value: object, kind: str, archive: bytes, tmp_path: Path
+) -> None:
+    """Their bytes are enough either way, and so would be read as something."""
+
+    def edit(members: dict[str, bytes]) -> None:
+        place = "data/weights/model_weights_config.json"
+        config = json.loads(members[place])
+        meta = config["config"]["conv.weight"]["tensor_meta"]
+        meta[key] = [{"as_int": n} for n in value] if isinstance(value, list) else value
+        members[place] = json.dumps(config).encode()
+
+    (tmp_path / "a.pt2").write_bytes(edit_archive(archive, edit))
+    with pytest.raises(InvalidInput, match=re.escape(f"conv.weight: is stored as {kind}, and the program takes float")):
+        read_teacher(tmp_path / "a.pt2")
+
+
+def test_numbers_of_another_byte_order(archive: bytes, tmp_path: Path) -> None:
+    """Torch writes the byte order, and does not look at it."""
+    (tmp_path / "a.pt2").write_bytes(edit_archive(archive, lambda members: members.update(byteorder=b"big")))
+    with pytest.raises(InvalidInput, match="its byte order is b'big'"):
+        read_teacher(tmp_path / "a.pt2")
+
+
+def test_why_torch_cannot_load_it_is_told_in_one_line(
+    archive: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Torch logs the cause with its traceback, and raises an error that says to look there."""
+    edit = replace_text("models/model.json", '"major": ', '"major": 9')
+    (tmp_path / "a.pt2").write_bytes(edit_archive(archive, edit))
+    with pytest.raises(InvalidInput, match=r"cannot load it \(SerializeError: .*version"):
+        read_teacher(tmp_path / "a.pt2")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("record", ["models/model.json", "data/weights/model_weights_config.json"])
