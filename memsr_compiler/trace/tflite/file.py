@@ -176,8 +176,8 @@ class _Reader:
         if tensor.Sparsity() is not None:
             raise UnsupportedModel(f"{name}: is stored without its zeros; export the network with dense weights")
         content = self._content(tensor.Buffer(), name, kind, shape)
-        if kind in _INTEGERS and self._is_computed(tensor):
-            self._require_steps(tensor.Quantization(), name)
+        if kind in (*_INTEGERS, "INT32"):
+            self._require_steps(tensor, name, kind)
         sizes = free if len(free) == len(shape) else shape
         return Value(name, kind, tuple(n if n >= 0 else None for n in sizes), content)
 
@@ -210,12 +210,22 @@ class _Reader:
     def _is_computed(self, tensor: Any) -> bool:
         return int(tensor.Buffer()) == 0 or int(self.model.Buffers(tensor.Buffer()).DataLength()) == 0
 
-    def _require_steps(self, quantization: Any, name: str) -> None:
-        """Raises InvalidInput for steps by which LiteRT divides, and with which it ends the process."""
-        steps = () if quantization is None else self._each(quantization.ScaleLength(), quantization.Scale)
-        for step in steps:
-            if not (LEAST_STEP <= step < math.inf):
+    def _require_steps(self, tensor: Any, name: str, kind: str) -> None:
+        """Raises InvalidInput for steps that are none, and for zeros that are none of their integers.
+
+        LiteRT divides by those of computed values, and ends the process; with others it computes something.
+        """
+        quantization = tensor.Quantization()
+        if quantization is None:
+            return
+        least = LEAST_STEP if kind in _INTEGERS and self._is_computed(tensor) else 0.0
+        for step in self._each(quantization.ScaleLength(), quantization.Scale):
+            if not (least <= step < math.inf):
                 raise InvalidInput(f"{name}: a step of its integers is {step:g}. {AGAIN}")
+        ends = np.iinfo(kind.lower())
+        for zero in self._each(quantization.ZeroPointLength(), quantization.ZeroPoint):
+            if not (ends.min <= zero <= ends.max):
+                raise InvalidInput(f"{name}: zero is said to be {zero}, which is no {kind}. {AGAIN}")
 
     def _operator(self, op: Any, place: int, codes: list[str], values: tuple[Value, ...]) -> Operator:
         self._require_numbers((op.OpcodeIndex(),), len(codes), f"operator {place}")

@@ -295,6 +295,22 @@ def test_steps_with_which_litert_ends_the_process_are_refused(step: float, tmp_p
         read_network(to_bytes(model, "no network of ours"))
 
 
+@pytest.mark.parametrize("step", [-0.5, float("nan"), float("inf")])
+def test_steps_of_weights_that_are_none_are_refused(step: float) -> None:
+    """LiteRT computes something with them."""
+    model = Model([Value("image", "int8", (1, -1, -1, 3), steps=Steps([0.1], [0]))])
+    model.store("kernel", np.ones((3, 1, 1, 3), np.int8), Steps([0.1, step, 0.1], [0, 0, 0]))
+    with pytest.raises(InvalidInput, match="kernel: a step of its integers is"):
+        read_network(to_bytes(model, "no network of ours"))
+
+
+@pytest.mark.parametrize("zero", [-129, 128, 2**40])
+def test_a_zero_that_is_none_of_the_integers_is_refused(zero: int) -> None:
+    model = Model([Value("image", "int8", (1, -1, -1, 3), steps=Steps([0.1], [zero]))])
+    with pytest.raises(InvalidInput, match=f"image: zero is said to be {zero}, which is no INT8"):
+        read_network(to_bytes(model, "no network of ours"))
+
+
 def test_commands_read_it(run: Run, tmp_path: Path) -> None:
     graph, x = start()
     finish(graph, x).write(tmp_path / "t.tflite")
