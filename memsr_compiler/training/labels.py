@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.torch_helpers import first_weight
-from memsr_compiler.training.patches import RawPhotograph, write_raw
+from memsr_compiler.training.patches import RawPhotograph, is_as_written, write_raw
 
 LABEL = np.float16
 """Labels are kept in it, in levels of 0 to 255: rounded by 1/16 at most."""
@@ -62,7 +62,7 @@ class Labeller:
                 on_image(photograph.name)
             path = photograph.low.with_name(f"{photograph.low.stem}-{self.name[:16]}.raw")
             whole = 3 * photograph.size[0] * photograph.size[1] * np.dtype(LABEL).itemsize
-            if not path.exists() or path.stat().st_size != whole:
+            if not is_as_written(path, whole):
                 low, _ = photograph.open(self.takes.scale)
                 write_raw(path, np.ascontiguousarray(self._enlarge(low)).data.cast("B"))
             labelled.append(replace(photograph, label=path))

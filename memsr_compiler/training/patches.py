@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from memsr_compiler.images.resize import resize
 from memsr_compiler.locks import remove_leftovers
 
 _DIGEST = 64  # characters of a SHA-256
+_CHECKSUM = 4  # bytes of a CRC-32, behind the content of each file of the cache
+_PIECE = 1 << 22
 _HIGH = "-high.raw"  # ends the names of large versions in the cache
 Labels = Literal["photographs", "teacher", "both"]
 
@@ -63,9 +66,9 @@ class RawPhotograph:
     label: Path | None = None
 
     def is_whole(self, scale: int) -> bool:
-        """Whether both files have as many bytes as they should."""
+        """Whether both files are as they were written."""
         count = 3 * self.size[0] * self.size[1]
-        return self.high.stat().st_size == count and self.low.stat().st_size == count // scale**2
+        return is_as_written(self.high, count) and is_as_written(self.low, count // scale**2)
 
     def open(self, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Low and high, of which only what is looked at is read."""
@@ -170,7 +173,7 @@ def _prepare(path: Path, cache: Path, kept: Mapping[str, Path], scale: int) -> R
         f"{path.resolve()} {state.st_size} {state.st_mtime_ns} x{scale}".encode(errors="surrogateescape")
     ).hexdigest()[:32]
     high, low = kept.get(key), cache / f"{key}-low.raw"
-    if high is not None and high.exists() and low.exists():
+    if high is not None:
         height, width = map(int, high.name.split("-")[1].split("x"))
         known = RawPhotograph(path.name, high, low, (height, width), _digest(path, cache / f"{key}.sha256"))
         if known.is_whole(scale):
@@ -186,24 +189,50 @@ def _prepare(path: Path, cache: Path, kept: Mapping[str, Path], scale: int) -> R
 
 
 def _digest(path: Path, kept: Path) -> str:
-    """SHA-256 of a photograph's file, taken once: it is read again when that is as long as it should be."""
-    if kept.exists() and len(digest := kept.read_text("ascii", errors="replace")) == _DIGEST:
-        return digest
+    """SHA-256 of a photograph's file, taken once: it is read again where it is as it was written."""
+    if is_as_written(kept, _DIGEST):
+        return kept.read_bytes()[:_DIGEST].decode("ascii")
     digest = file_digest(path)
     write_raw(kept, digest.encode())
     return digest
 
 
 def write_raw(path: Path, content: bytes | memoryview) -> None:
-    """Write a file of the cache; several processes may at once: each writes its own, and the last name wins."""
+    """Write a file of the cache, which ends with a checksum of its name and content.
+
+    Several processes may at once: each writes its own, and the last name wins.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(content)
+            file.write(_to_bytes(zlib.crc32(content, zlib.crc32(path.name.encode()))))
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror}); choose another --cache") from None
     except ExportError as error:
         raise ExportError(f"{error} Or choose another --cache.") from None
+
+
+def is_as_written(path: Path, count: int) -> bool:
+    """Whether there is a file of the cache with so many bytes of content, under the name that it was written under.
+
+    All of it is read: what has been damaged, or is another photograph's, looks like pixels too.
+    """
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size != count + _CHECKSUM:
+                return False
+            checksum, left = zlib.crc32(path.name.encode()), count
+            while left and (piece := file.read(min(left, _PIECE))):
+                checksum = zlib.crc32(piece, checksum)
+                left -= len(piece)
+            return file.read() == _to_bytes(checksum)
+    except OSError:  # is not there, or cannot be read: writing it will tell
+        return False
+
+
+def _to_bytes(checksum: int) -> bytes:
+    return checksum.to_bytes(_CHECKSUM, "little")
 
 
 def map_raw(path: Path, dtype: type[Any], shape: tuple[int, ...]) -> NDArray[Any]:

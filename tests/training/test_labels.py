@@ -65,8 +65,12 @@ def test_they_are_made_once(prepared: list[RawPhotograph]) -> None:
     assert first[0].label is not None
     first[0].label.write_bytes(b"cut off")
     assert labeller.label(prepared) == first and teacher.asked == asked + 1
+    content = first[0].label.read_bytes()
+    first[0].label.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert labeller.label(prepared) == first and teacher.asked == asked + 2
+    assert first[0].label.read_bytes() == content
     Labeller(teacher, takes, "b" * 64, "teacher").label(prepared)  # another teacher has labels of its own
-    assert teacher.asked == asked + 1 + len(prepared)
+    assert teacher.asked == asked + 2 + len(prepared)
 
 
 class Shift(nn.Module):

@@ -142,6 +142,21 @@ def test_photographs_made_ready_are_made_again_where_they_are_damaged(photograph
         cut_patches(photographs, tmp_path / "file")
 
 
+@pytest.mark.parametrize("kind", ["-high.raw", "-low.raw", ".sha256"])
+def test_what_is_of_the_right_size_and_other_content_is_made_again(
+    kind: str, photographs: Path, tmp_path: Path
+) -> None:
+    """A bit that fell over, and a file that is another photograph's: both look like pixels."""
+    cache = tmp_path / "cache"
+    cut_patches(photographs, cache)
+    before = {path: path.read_bytes() for path in cache.iterdir()}
+    first, second, *_ = sorted(path for path in before if path.name.endswith(kind))
+    first.write_bytes(bytes([before[first][0] ^ 1]) + before[first][1:])
+    second.write_bytes(before[first])
+    cut_patches(photographs, cache)
+    assert {path: path.read_bytes() for path in cache.iterdir()} == before
+
+
 def test_a_folder_is_read_whatever_stands_in_it(photographs: Path, tmp_path: Path) -> None:
     folder, told = tmp_path / "data", list[str]()
     folder.mkdir()
