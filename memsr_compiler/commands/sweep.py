@@ -140,13 +140,13 @@ def _share(work: Sequence[Callable[[], Entry]], place: Path, key: str, launch: L
 
     def do(piece: str) -> dict[str, Any]:
         kept = place / f"{piece}.json"
-        with suppress(OSError, ValueError, TypeError, KeyError):
+        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             before = json.loads(kept.read_bytes())
-            if before["key"] == key:
+            if before["key"] == _seal(key, before["entry"]):
                 return dict(before["entry"])
         entry = asdict(work[int(piece)]())
         with atomic_write(kept) as file:
-            file.write(json.dumps({"key": key, "entry": entry}).encode())
+            file.write(json.dumps({"key": _seal(key, entry), "entry": entry}).encode())
         return entry
 
     pieces = [str(i) for i in range(len(work))]
@@ -159,6 +159,11 @@ def _share(work: Sequence[Callable[[], Entry]], place: Path, key: str, launch: L
     with suppress(OSError):  # others are still in it, the last of them removes it; or the first has died
         place.rmdir()
     return [Entry(**{**entry, "cost": Cost(**entry["cost"])}) for entry in entries if entry is not None]
+
+
+def _seal(key: str, entry: object) -> str:
+    """Hash of a piece of work and of what it gave, as JSON has it: numbers that were changed are numbers, too."""
+    return hashlib.sha256(f"{key} {json.dumps(entry)}".encode()).hexdigest()
 
 
 def _describe_work(teacher: TeacherOptions, options: SweepOptions) -> str:

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,10 +16,12 @@ from xml.etree import ElementTree
 import pytest
 from helpers.command_line import Run, must_refuse
 
+from memsr_compiler.analysis.cost import cost_of_layers
 from memsr_compiler.commands import sweep
 from memsr_compiler.commands.student_common import derive
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.images.resize import resize
+from memsr_compiler.sharing import Launch
 
 QUICK = ("--samples", "4", "--refit", "0")
 
@@ -138,3 +142,43 @@ def test_a_shared_sweep_goes_on_with_what_is_done(
     monkeypatch.setenv("RANK", "1")
     assert run(*command, "--overwrite")[:2] == (0, "")  # it talks no more than it writes
     assert derived == [4, 8, 8, 4, 8]  # what is done and told is not gone on with
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"psnr": 30.25', '"psnr": 90.25'),
+        lambda text: text.replace('"psnr": 30.25, ', ""),
+        lambda text: "[" * 100_000,
+        lambda text: text[:-4],
+    ],
+)
+def test_a_student_whose_entry_was_changed_is_derived_again(
+    damage: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that was changed is a number too; and an entry may lack what belongs into it."""
+    pytest.importorskip("fcntl", reason="Windows has no such locks")
+    monkeypatch.setattr("memsr_compiler.sharing._COMING", 0)
+    entry = sweep.Entry("width 4", 30.25, cost_of_layers([((12, 3, 3, 3), 2)]), [3, 12])
+    done: list[str] = []
+    launches = count()
+
+    def stop() -> sweep.Entry:
+        raise KeyboardInterrupt
+
+    def derive_it() -> sweep.Entry:
+        done.append("width 4")
+        return entry
+
+    def share(*work: Callable[[], sweep.Entry]) -> list[sweep.Entry]:
+        return sweep._share(work, tmp_path / "hidden", "key", Launch(str(next(launches)), 0, 1, 1, 0))
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            share(derive_it, stop)
+    assert done == ["width 4"]
+    kept = tmp_path / "hidden" / "0.json"
+    changed = damage(kept.read_text())
+    assert changed != kept.read_text()
+    kept.write_text(changed)
+    assert share(derive_it, derive_it) == [entry, entry] and done == ["width 4"] * 3
