@@ -99,7 +99,7 @@ def build_model(net: PlainNet, dtype: Floats, size: Size) -> Model:
             **_CONVOLUTION,
         )
         if layer.slope is not None:
-            slope = numbers[f"{name}.slope"].reshape(1, 1, -1)
+            slope = numbers[f"{name}.slope"].reshape(1, 1, -1)[..., block_first(layer.out_channels, layer.shuffle)]
             bent = Tensor(f"{name}.prelu", "float32", (*sizes, layer.out_channels))
             value = model.compute("PRELU", [value, _store(model, f"{name}.slope", slope)], bent)
         if last and net.info.image_skip == REPEATED:
@@ -116,8 +116,13 @@ def build_model(net: PlainNet, dtype: Floats, size: Size) -> Model:
 
 def order_channels(weight: NDArray[Any], bias: NDArray[Any], shuffle: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Kernel (C_out, C_in, k, k) and bias as TFLite has them, (C_out, k, k, C_in), in DEPTH_TO_SPACE's order."""
-    order = np.arange(len(weight)).reshape(-1, shuffle**2).T.flatten()
+    order = block_first(len(weight), shuffle)
     return weight[order].transpose(0, 2, 3, 1), bias[order]
+
+
+def block_first(channels: int, shuffle: int) -> NDArray[Any]:
+    """Channels of a pixel shuffle in DEPTH_TO_SPACE's order: by place in the block, then by the channel that results."""
+    return np.arange(channels).reshape(-1, shuffle**2).T.flatten()
 
 
 def repeat_kernel(channels: int, scale: int) -> NDArray[Any]:
