@@ -121,8 +121,9 @@ def order_channels(weight: NDArray[Any], bias: NDArray[Any], shuffle: int) -> tu
 
 
 def block_first(channels: int, shuffle: int) -> NDArray[Any]:
-    """Channels of a pixel shuffle in DEPTH_TO_SPACE's order: by place in the block, then by the channel that results."""
-    return np.arange(channels).reshape(-1, shuffle**2).T.flatten()
+    """Channels of a pixel shuffle in DEPTH_TO_SPACE's order: by place in the block, then by resulting channel."""
+    order: NDArray[Any] = np.arange(channels).reshape(-1, shuffle**2).T.flatten()
+    return order
 
 
 def repeat_kernel(channels: int, scale: int) -> NDArray[Any]:
