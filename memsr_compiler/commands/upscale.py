@@ -60,6 +60,18 @@ class Written:
         return Written(str(job.image.path), str(job.target), "; ".join(filter(None, (size, held))), process)
 
 
+@dataclass(frozen=True)
+class Account:
+    """A run's end: what was written in how many seconds, what was there, and why the rest could not be, by its path."""
+
+    network: Path
+    scale: int
+    seconds: float
+    written: Sequence[Written]
+    kept: Sequence[Path] = ()
+    failed: Mapping[Path, str] = field(default_factory=dict)
+
+
 @dataclass
 class Folder:
     """A folder of results: what is to be done, what has been.
@@ -154,7 +166,7 @@ def run(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
     seconds = time.perf_counter()
     with talk.bar(job.image.width * job.image.height) as advance:
         enlarge_file(engine, job.image, job.target, scale, _report_rows(job, scale, advance))
-    _tell(options.model, [Written.of(job, scale)], [], {}, scale, time.perf_counter() - seconds, talk)
+    _tell(Account(options.model, scale, time.perf_counter() - seconds, [Written.of(job, scale)]), talk)
 
 
 def _run_film(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> None:
@@ -201,7 +213,7 @@ def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: Readi
                     gc.collect()  # memory and disk that it held: a file that is removed takes room while it is open
     written = [Written.of(job, scale) for job in folder.finished]
     seconds = time.perf_counter() - seconds
-    _tell_folder(options.model, sources, written, folder.kept, folder.failed, scale, seconds, talk)
+    _tell_folder(Account(options.model, scale, seconds, written, folder.kept, folder.failed), sources, talk)
 
 
 def _share_folder(
@@ -238,7 +250,7 @@ def _share_folder(
     written = [Written(**outcome) for _, outcome in outcomes if "image" in outcome]
     kept = [Path(outcome["kept"]) for _, outcome in outcomes if "kept" in outcome]
     failed = {source: outcome["failed"] for source, outcome in outcomes if "failed" in outcome}
-    _tell_folder(options.model, sources, written, kept, failed, enlarger.scale, seconds, talk)
+    _tell_folder(Account(options.model, enlarger.scale, seconds, written, kept, failed), sources, talk)
 
 
 def _share_machine(options: UpscaleOptions, launch: Launch) -> UpscaleOptions:
@@ -312,23 +324,15 @@ def _say_failed(failed: Mapping[Path, str], sources: Sequence[Path]) -> str:
     return f"{len(failed)} of {len(sources)} files could not be enlarged: {named}"
 
 
-def _tell_folder(
-    network: Path,
-    sources: Sequence[Path],
-    written: Sequence[Written],
-    kept: Sequence[Path],
-    failed: Mapping[Path, str],
-    scale: int,
-    seconds: float,
-    talk: Talk,
-) -> None:
+def _tell_folder(account: Account, sources: Sequence[Path], talk: Talk) -> None:
     """Tell what has become of a folder's images.
 
     Raises InvalidInput where none could be done, SomeNotDone where some could not.
     """
-    if failed and not written and not kept:
+    kept, failed = account.kept, account.failed
+    if failed and not account.written and not kept:
         raise InvalidInput(_say_failed(failed, sources))
-    _tell(network, written, kept, failed, scale, seconds, talk)
+    _tell(account, talk)
     if kept:
         talk.say(f"done before  {len(kept)} of {len(sources)}, left as they are")
     for reason in failed.values():
@@ -337,31 +341,23 @@ def _tell_folder(
         raise SomeNotDone(_say_failed(failed, sources))
 
 
-def _tell(
-    network: Path,
-    written: Sequence[Written],
-    kept: Sequence[Path],
-    failed: Mapping[Path, str],
-    scale: int,
-    seconds: float,
-    talk: Talk,
-) -> None:
+def _tell(account: Account, talk: Talk) -> None:
     talk.json(
         {
-            "network": str(network),
-            "scale": scale,
-            "seconds": seconds,
+            "network": str(account.network),
+            "scale": account.scale,
+            "seconds": account.seconds,
             "written": [
                 {key: value for key, value in asdict(each).items() if key != "words" and value is not None}
-                for each in written
+                for each in account.written
             ],
-            "done_before": [str(path) for path in kept],
-            "failed": [path.name for path in failed],
-            "passed_over": list(failed.values()),
+            "done_before": [str(path) for path in account.kept],
+            "failed": [path.name for path in account.failed],
+            "passed_over": list(account.failed.values()),
         }
     )
-    talk.say(f"network      {escape_controls(network.name)}")
-    for each in written:
+    talk.say(f"network      {escape_controls(account.network.name)}")
+    for each in account.written:
         talk.say(f"written      {escape_controls(each.result)}  ({each.words})")
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.teachers import write_teacher
 
+from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
@@ -38,3 +39,12 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, image in enumerate(sample_photographs()[:2]):
         write_image(folder / f"{i}.png", image[100:220, 100:250])
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small plain network."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "plain.onnx"
+    export_onnx(compile_to_plain(EDSR(scale=2, blocks=1, channels=8).eval()), path)
+    return path

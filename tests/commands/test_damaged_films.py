@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from helpers.command_line import Run, must_refuse
 
 pytest.importorskip("av", reason="films need the extra [video]")
@@ -24,20 +23,10 @@ pytest.importorskip("pyvips", reason="runs are prepared with the extra [cpu]")
 import av
 from helpers.films import read_packets, read_pictures, read_times, write_film
 
-from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.commands import upscale_film
 from memsr_compiler.runtime.upscale_file import enlarge_pixels
-from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.video import run as video_run
 from memsr_compiler.video.parts import JOURNAL
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "plain.onnx"
-    export_onnx(compile_to_plain(EDSR(scale=2, blocks=1, channels=4).eval()), path)
-    return path
 
 
 @pytest.fixture(autouse=True)

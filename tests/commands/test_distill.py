@@ -107,8 +107,9 @@ def test_the_teacher_may_be_anybodys_onnx_or_tflite_file(
     status, out, err = run(*distill("theirs", *options, "--teacher", path, "--json"))
     assert status == 0, err
     _, same, _ = run(*distill("same", *options, "--json"))
+    # Equal here; an engine on another processor may round a label to the next float16.
     for name in ("teacher", "student after"):
-        assert json.loads(out)["psnr"][name] == pytest.approx(json.loads(same)["psnr"][name], abs=2e-3), name
+        assert json.loads(out)["psnr"][name] == pytest.approx(json.loads(same)["psnr"][name], abs=1e-4), name
 
 
 def test_the_rate_is_by_the_students_depth_and_recorded(
@@ -433,7 +434,7 @@ def test_eight_bits_begin_from_new_weights_where_told(run: Run, distill: Command
         status, _, err = run(*distill(init, "--int8", "--lambda", 0, "--init", init, "--steps", 1, "--json"))
         assert status == 0, err
         starts.append(load_plain(tmp_path / init / "student.safetensors")[0].weight)
-    assert not torch.allclose(starts[0], starts[1], atol=0.05)
+    assert not torch.allclose(starts[0], starts[1], atol=0.05)  # a step of training moves weights by far less
 
 
 def test_eight_bits_do_without_features(run: Run, distill: Command, tmp_path: Path) -> None:

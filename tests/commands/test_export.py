@@ -87,6 +87,7 @@ def test_convert_and_shrink_write_tflite(run: Run, tmp_path: Path) -> None:
         for out in (onnx, tflite):
             assert run(command, teacher, "--out", out, *options)[0] == 0
         x = draw_image(build([8], [3, 3]), 9, 7)
+        # Two engines in float32, values of about 1, some twenty layers: a hundred units in the last place.
         assert torch.allclose(LiteRT(tflite)(x), OrtNetwork(onnx)(x), rtol=0, atol=1e-5)
     assert not (tmp_path / "shrink.cert.json").exists()
     status, _, err = run("convert", teacher, "--out", tmp_path / "h.tflite", "--dtype", "float16")

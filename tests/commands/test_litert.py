@@ -76,7 +76,7 @@ def test_eval_runs_them_by_litert_and_says_so(
     }
     psnr = {name: model["average"]["psnr"] for name, model in models.items()}
     assert psnr["b.tflite"] == pytest.approx(psnr["a.onnx"], abs=PSNR_ROUNDING)
-    assert psnr["half.tflite"] == pytest.approx(psnr["a.onnx"], abs=0.05)
+    assert psnr["half.tflite"] == pytest.approx(psnr["a.onnx"], abs=0.05)  # its weights have 11 digits
     assert psnr["int8.tflite"] == pytest.approx(psnr["int8.onnx"], abs=0.01)
     assert psnr["int8.tflite"] != psnr["a.onnx"]
     rows = list(csv.DictReader(table.open()))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from helpers import share_upscale
 from helpers.command_line import Run
 from PIL import Image
@@ -18,11 +17,9 @@ from PIL import Image
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 pytest.importorskip("fcntl", reason="Windows has no such locks")
 
-from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.commands.resume import NAME
 from memsr_compiler.locks import LOCK, hold_folder, share_folder
 from memsr_compiler.sharing import Launch
-from memsr_compiler.teachers.families.edsr import EDSR
 
 TESTS = Path(__file__).parents[1]
 ENVIRONMENT = {
@@ -32,14 +29,6 @@ ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
 }
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "plain.onnx"
-    export_onnx(compile_to_plain(EDSR(scale=2, blocks=1, channels=8).eval()), path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from helpers import kill_upscale
 from helpers.command_line import Run
 from numpy.typing import NDArray
@@ -19,12 +18,10 @@ from PIL import Image
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
-from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.commands import upscale
 from memsr_compiler.commands.resume import NAME, ImageState, Journal, JournalNotWritten
 from memsr_compiler.locks import hold_folder
 from memsr_compiler.runtime import upscale_file
-from memsr_compiler.teachers.families.edsr import EDSR
 
 
 def pixels(height: int, width: int) -> NDArray[np.uint8]:
@@ -38,14 +35,6 @@ def write(path: Path, height: int = 10, width: int = 12) -> None:
 def names(folder: Path) -> list[str]:
     """What is in a folder, but hidden."""
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "plain.onnx"
-    export_onnx(compile_to_plain(EDSR(scale=2, blocks=1, channels=8).eval()), path)
-    return path
 
 
 @pytest.fixture

@@ -26,21 +26,12 @@ from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.commands import upscale_film
 from memsr_compiler.commands.options import UpscaleOptions
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
 from memsr_compiler.video import run as video_run
 from memsr_compiler.video.codecs import choose_encoding
 from memsr_compiler.video.film import Film
 from memsr_compiler.video.frames import Frame, Scene
 from memsr_compiler.video.names import READ, WRITTEN, is_film_name
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "plain.onnx"
-    export_onnx(compile_to_plain(EDSR(scale=2, blocks=1, channels=4).eval()), path)
-    return path
 
 
 @pytest.fixture
