@@ -46,7 +46,7 @@ def check_outputs(outputs: Sequence[Path], *, reads: Sequence[Path], overwrite: 
             raise InvalidInput(f"{path}: is the network that is read; write somewhere else")
         if os.path.realpath(path) in (os.path.realpath(other) for other in outputs[:i]):
             raise InvalidInput(f"{path}: is to be written twice; give every file a name of its own")
-        if path.exists() and not overwrite and not is_ours(path):
+        if os.path.lexists(path) and not overwrite and not (path.exists() and is_ours(path)):  # a link to nothing too
             raise InvalidInput(
                 f"{path}: is there already, and not as memsrc writes it; choose another place, or give --overwrite"
             )

@@ -472,7 +472,7 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise InvalidInput(f"{target}: is a folder; give the name of a file")
     if target.exists() and target.resolve() == source.resolve():
         raise InvalidInput(f"{target}: is the image itself; write somewhere else")
-    if target.exists() and not overwrite:
+    if os.path.lexists(target) and not overwrite:
         raise InvalidInput(f"{target}: is there already; choose another place, or give --overwrite")
 
 

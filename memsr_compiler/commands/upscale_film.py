@@ -38,7 +38,7 @@ def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, sca
     remove_leftovers(target.parent)
     seconds = time.perf_counter()
     with open_parts(target, _describe_work(options, reading, plan), begin_anew=options.overwrite) as parts:
-        if target.exists() and not options.overwrite and not parts.is_done(target):
+        if os.path.lexists(target) and not options.overwrite and not parts.is_done(target):
             raise InvalidInput(f"{target}: is there already; choose another place, or give --overwrite")
         if parts.frames:
             talk.say(f"goes on      {parts.frames} frames are in {escape_controls(str(parts.folder))}")

@@ -232,3 +232,10 @@ def test_a_file_of_ours_in_another_format_is_another_file(here: Path) -> None:
 def test_a_folder_is_not_said_to_be_missing(run: Run, tmp_path: Path) -> None:
     status, _, err = run("eval", tmp_path, "--data", tmp_path)
     assert status == 2 and f"{tmp_path}: is a folder; give a network" in err
+
+
+def test_a_link_to_nothing_is_there_already(here: Path) -> None:
+    (here / "page.svg").symlink_to(here / "gone.svg")
+    with pytest.raises(InvalidInput, match="is there already"):
+        check_outputs([here / "page.svg"], reads=[], overwrite=False)
+    check_outputs([here / "page.svg"], reads=[], overwrite=True)

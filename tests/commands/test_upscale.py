@@ -145,11 +145,14 @@ def test_a_place_that_is_taken(run: Run, model: Path, photos: Path, tmp_path: Pa
     large = tmp_path / "large"
     (large / "b.png").mkdir(parents=True)
     (large / "c.png").write_text("somebody's own")
-    for name in ("b", "c"):
+    (large / "d.png").symlink_to("nothing.png")
+    for name in ("b", "c", "d"):
         write(photos / f"{name}.png")
     status, _, err = run("upscale", photos, large, "--model", model)
     assert status == 3 and "b.png: is a folder" in err and "c.png: is there already" in err
-    assert names(large) == ["a.png", "b.png", "c.png", "z.png"] and (large / "c.png").read_text() == "somebody's own"
+    assert "d.png: is there already" in err and (large / "d.png").is_symlink()
+    assert names(large) == ["a.png", "b.png", "c.png", "d.png", "z.png"]
+    assert (large / "c.png").read_text() == "somebody's own"
     assert run("upscale", photos, large, "--model", model, "--overwrite")[0] == 3
     assert Image.open(large / "c.png").size == (24, 20)
 
