@@ -39,7 +39,7 @@ from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.labels import Labeller
 from memsr_compiler.training.losses import CentredStudent, Distillation, Objective, QuantizationAware
-from memsr_compiler.training.lower import Lowered, lower_channels
+from memsr_compiler.student.lower import Lowered, lower_channels
 from memsr_compiler.training.methods.comparison import DISTANCES, Comparison
 from memsr_compiler.training.methods.pisr import Privileged
 from memsr_compiler.training.patches import Patches

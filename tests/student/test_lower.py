@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.training.lower import FRAMES, MARGIN, Lowered, choose_drops, lower_channels
+from memsr_compiler.student.lower import FRAMES, MARGIN, Lowered, choose_drops, lower_channels
 from memsr_compiler.training.revive import before_relu
 
 FRAME = FRAMES[0]
