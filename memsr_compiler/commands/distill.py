@@ -36,10 +36,10 @@ from memsr_compiler.quantization.write_integers import write_integers
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import CROP, batches, default_samples
 from memsr_compiler.student.levels import LeveledTeacher
+from memsr_compiler.student.lower import Lowered, lower_channels
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.training.labels import Labeller
 from memsr_compiler.training.losses import CentredStudent, Distillation, Objective, QuantizationAware
-from memsr_compiler.student.lower import Lowered, lower_channels
 from memsr_compiler.training.methods.comparison import DISTANCES, Comparison
 from memsr_compiler.training.methods.pisr import Privileged
 from memsr_compiler.training.patches import Patches

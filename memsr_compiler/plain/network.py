@@ -42,8 +42,12 @@ class PlainLayer(nn.Conv2d):
         self.register_buffer("slope", slope)  # what passes and what is a ReLU is no matter of training
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.activate(super().forward(x))
+        y = self.activate(self.before_activation(x))
         return nn.functional.pixel_shuffle(y, self.shuffle) if self.shuffle > 1 else y
+
+    def before_activation(self, x: Tensor) -> Tensor:
+        """The convolution alone."""
+        return super().forward(x)
 
     def for_checker(self) -> Layer:
         """The layer as the certificate's checker wants it."""

@@ -18,6 +18,7 @@ CROP = 96  # pixels a side
 SAMPLES = (12, 36)  # crops: for large networks, and for small ones
 PIXEL_MACS = 1.4e11  # multiply-adds of one run of the teacher over all crops, between these two
 BATCH = 4  # crops that go through the networks together
+PIXELS = 1 << 20  # a channel that is dead on all of these fires on next to none
 
 
 def batches(
@@ -48,6 +49,17 @@ def batches(
     for i in np.random.default_rng(seed).permutation(len(cut)):  # a batch is of several images: the refit goes by it
         by_shape.setdefault(cut[i].shape, []).append(cut[i])
     return [torch.cat(parts[i : i + BATCH]) for parts in by_shape.values() for i in range(0, len(parts), BATCH)]
+
+
+def take_pixels(images: Sequence[Tensor]) -> list[Tensor]:
+    """The first of the images, until there are PIXELS."""
+    taken, count = list[Tensor](), 0
+    for batch in images:
+        if count >= PIXELS:
+            break
+        taken.append(batch.float())
+        count += batch[:, 0].numel()
+    return taken
 
 
 def _cut(image: Tensor, count: int, crop: int, seed: int, turned: bool) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Linear channels, which lie above zero everywhere, are lowered towards it before a plain student is trained.
+"""Linear channels, which lie above zero everywhere, are lowered towards it, before the joint refit and before training.
 
 Derivation raises them until no ReLU clips them, and far more where one carries the constants of others.  Eight bits
 have steps for the whole way up from zero, and on the frame of an image, where the next layer reads zeros, whatever
@@ -8,15 +8,16 @@ moves that layer's weights is multiplied by all of it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.training.revive import before_relu, take_pixels
+from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.student.crops import take_pixels
+from memsr_compiler.student.report import Kernel
 
 MARGIN = 0.25
 """Ranges of its own that are left below a channel's lowest value, for other images."""
@@ -66,12 +67,24 @@ def lower_channels(student: PlainNet, images: Sequence[Tensor]) -> list[Lowered]
     return []
 
 
-def _lower(student: PlainNet, values: Sequence[Tensor], frame: float) -> list[Lowered]:
+def lower_kernels(kernels: Sequence[Kernel], images: Sequence[Tensor]) -> tuple[Kernel, ...]:
+    """Kernels of every layer of a derived student, its linear channels lowered as far as the frame allows.
+
+    kernels   ReLU after all but the last;   images   batches (N, C, H, W) in the student's range
+    """
+    last = len(kernels) - 1
+    stack = [PlainLayer(weight.clone(), bias.clone(), relu=i < last) for i, (weight, bias) in enumerate(kernels)]
+    with torch.no_grad():
+        _lower(stack, [x.to(kernels[0][0]) for x in take_pixels(images)], FRAMES[0])
+    return tuple((layer.weight.detach(), layer.bias.detach()) for layer in stack)
+
+
+def _lower(student: Iterable[PlainLayer], values: Sequence[Tensor], frame: float) -> list[Lowered]:
     """Lower channels of every layer that pays, in place.  Constant ones stay: at zero they would be dead."""
     done = list[Lowered]()
     for i, (layer, reader) in enumerate(pairwise(student), start=1):
         if layer.relu and layer.shuffle == 1:
-            before = [before_relu(layer, value) for value in values]
+            before = [layer.before_activation(value) for value in values]
             least = torch.stack([x.amin((0, 2, 3)) for x in before]).amin(0)
             span = torch.stack([x.amax((0, 2, 3)) for x in before]).amax(0) - least
             room = (least - MARGIN * span).clamp_min(0) * (span > 0)
@@ -96,7 +109,8 @@ def choose_drops(room: Tensor, kernel: Tensor, frame: float) -> Tensor:
     room     (C,), 0 for channels that stay;   kernel   of the next layer, (C_out, C, k, k)
     frame    weight of the frame; 0: all the room is used
     """
-    middle = kernel.shape[-1] // 2
+    middle, device = kernel.shape[-1] // 2, room.device
+    room, kernel = room.cpu(), kernel.cpu()  # many small steps
     sides = [
         taps.sum((2, 3))
         for taps in (
@@ -116,4 +130,4 @@ def choose_drops(room: Tensor, kernel: Tensor, frame: float) -> Tensor:
             share[c] = (share[c] - (matrix[c] @ share - reach[c]) / matrix[c, c]).clamp(0, 1)
         if float((share - before).abs().max()) < _SETTLED:
             break
-    return share * room
+    return (share * room).to(device)

@@ -27,6 +27,7 @@ from memsr_compiler.student.statistics.tap_products import TapGrid
 
 LENGTH = 0.03  # of a step, at most, in units of the natural gradient; less from step to step, as half a cosine wave
 PROMISE = 0.05  # of the loss: steps are shorter where the gradient promises more, which a noisy batch easily does
+LOWERED = 1.05  # times the loss may be where linear channels are lowered: a student of full width is its teacher
 MOMENTUM = 0.9
 REACH = 2.0  # times as far as to this batch's minimum: there its loss is what it was
 DAMPING = 1e-3  # of either factor's diagonal
@@ -61,11 +62,17 @@ def refit_to_output(
     inputs: Sequence[Tensor],
     steps: int,
     *,
+    lowered: Sequence[Kernel] | None = None,
     seed: int = 0,
     on_step: Callable[[str], None] | None = None,
 ) -> Refitted:
-    """Refit a student to its teacher's output for the inputs, batches (N, C, H, W).  See `refit`."""
+    """Refit a student to its teacher's output for the inputs, batches (N, C, H, W).  See `refit`.
+
+    lowered   the student with its linear channels lowered: begun from if that costs at most LOWERED
+    """
     with run_teacher(teacher, inputs, on_step) as batches:
+        if lowered is not None and _loss(lowered, batches) <= LOWERED * _loss(kernels, batches):
+            kernels = lowered
         return refit(kernels, batches, steps, seed=seed, on_step=on_step)
 
 
@@ -153,6 +160,12 @@ def _step(
 
 def _move(start: Direction, direction: Direction, share: float) -> Direction:
     return [s + share * d for s, d in zip(start, direction, strict=True)]
+
+
+def _loss(kernels: Sequence[Kernel], batches: Spool) -> float:
+    """The loss on the batches to judge by."""
+    watched = [batches[i] for i in _part(len(batches))[1]]
+    return _Chain(kernels, watched[0]["image"].device).loss(watched)
 
 
 def _part(count: int) -> tuple[Sequence[int], Sequence[int]]:

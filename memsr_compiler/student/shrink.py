@@ -29,6 +29,7 @@ from memsr_compiler.student.checks import require_range, require_whole
 from memsr_compiler.student.crops import batches, count_pixels, default_samples
 from memsr_compiler.student.data_aware import PREFERENCE, derive_data_aware
 from memsr_compiler.student.levels import LeveledTeacher, Outside
+from memsr_compiler.student.lower import lower_kernels
 from memsr_compiler.student.maps import describe_layers, follow_scales
 from memsr_compiler.student.paper.initialise import derive_memsr
 from memsr_compiler.student.paper.options import PAPER, PaperOptions, require_paper_options
@@ -342,7 +343,8 @@ def _derive_data_aware(
     student = derive_data_aware(teacher, inputs, seen, widths, preference=relus, on_step=on_step)
     watch.lap("layers")
     others = crops.cut(times=REFIT_SAMPLES, turned=True) if steps else inputs
-    fitted = refit_to_output(teacher, student.kernels, others, steps, seed=crops.seed, on_step=on_step)
+    lowered = lower_kernels(student.kernels, inputs)
+    fitted = refit_to_output(teacher, student.kernels, others, steps, lowered=lowered, seed=crops.seed, on_step=on_step)
     peak = teacher.input.high - teacher.input.low
     fidelity = tuple(10 * math.log10(peak**2 / max(loss, 1e-30)) for loss in fitted.losses)
     watch.lap("refit")

@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.student.crops import take_pixels
 from memsr_compiler.training.starts import draw_kernel
-
-PIXELS = 1 << 20
-"""Of the images, so many are looked at: a channel that is dead on all of these fires on next to none."""
 
 _INDEPENDENT = 1e-6  # what is left of a channel without the others, in parts of the largest; less is rounding
 
@@ -36,7 +34,7 @@ def revive(student: PlainNet, images: Sequence[Tensor], seed: int) -> int:
     with torch.no_grad():
         for i, (layer, reader) in enumerate(pairwise(student)):
             if layer.relu and layer.shuffle == 1:
-                before = [before_relu(layer, value) for value in values]
+                before = [layer.before_activation(value) for value in values]
                 free = torch.stack([x.amax((0, 2, 3)) for x in before]).amax(0) <= 0
                 if i == 0:
                     always = torch.stack([x.amin((0, 2, 3)) for x in before]).amin(0) > 0
@@ -46,22 +44,6 @@ def revive(student: PlainNet, images: Sequence[Tensor], seed: int) -> int:
                     count += int(free.sum())
             values = [layer(value) for value in values]
     return count
-
-
-def take_pixels(images: Sequence[Tensor]) -> list[Tensor]:
-    """The first of the images, until there are PIXELS."""
-    taken, count = list[Tensor](), 0
-    for batch in images:
-        if count >= PIXELS:
-            break
-        taken.append(batch.float())
-        count += batch[:, 0].numel()
-    return taken
-
-
-def before_relu(layer: PlainLayer, value: Tensor) -> Tensor:
-    """The convolution of a layer alone."""
-    return F.conv2d(value, layer.weight, layer.bias, padding=layer.padding)
 
 
 def _leave_sums(layer: PlainLayer, reader: PlainLayer, linear: Tensor) -> Tensor:

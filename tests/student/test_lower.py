@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.student.lower import FRAMES, MARGIN, Lowered, choose_drops, lower_channels
-from memsr_compiler.training.revive import before_relu
+from memsr_compiler.student.lower import FRAMES, MARGIN, Lowered, choose_drops, lower_channels, lower_kernels
 
 FRAME = FRAMES[0]
 
@@ -21,7 +20,7 @@ def extremes(net: PlainNet, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
     """Least and most of each channel of a layer, before its ReLU."""
     for before in list(net)[:layer]:
         x = before(x)
-    x = before_relu(net[layer], x)
+    x = net[layer].before_activation(x)
     return x.amin((0, 2, 3)), x.amax((0, 2, 3))
 
 
@@ -121,6 +120,18 @@ def test_constant_channels_stay() -> None:
     x = draw_image(net, 24, 24)
     lower_channels(net, [x])
     assert float(net[0].bias.detach()[2]) == 9.0
+
+
+def test_kernels_are_lowered_as_channels_of_a_network_are() -> None:
+    net = add_constant(build([6], [3, 3]))
+    x = draw_image(net, 24, 24)
+    kernels = [(layer.weight.detach().double(), layer.bias.detach().double()) for layer in net]
+    lowered = lower_kernels(kernels, [x])
+    assert lower_channels(net, [x])
+    for layer, (weight, bias), (_, old) in zip(net, lowered, kernels, strict=True):
+        assert weight.dtype == bias.dtype == torch.float64 and torch.equal(weight, layer.weight.detach().double())
+        torch.testing.assert_close(bias, layer.bias.detach().double(), rtol=1e-4, atol=1e-3)
+        assert not bool((bias == old).all())
 
 
 def cost(share: Tensor, room: Tensor, kernel: Tensor) -> float:

@@ -47,6 +47,19 @@ def test_a_plain_network_is_a_teacher_too() -> None:
     assert max(carried.widths[1:-2]) < max(plain.widths[1:-2])  # split carries are one channel again
 
 
+def test_linear_channels_are_lowered_before_the_refit(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = [x.float() for x in smooth_images()]
+    lowered = shrink(edsr(), width=8, calibration=inputs, refit=0)
+    monkeypatch.setattr(shrink_module, "lower_kernels", lambda kernels, images: kernels)
+    raised = shrink(edsr(), width=8, calibration=inputs, refit=0)
+    reach = [
+        sum(float(layer(x).detach().amax()) for layer in list(net)[:1] for x in inputs) for net in (lowered, raised)
+    ]
+    assert reach[0] < 0.9 * reach[1]
+    for x in inputs:
+        torch.testing.assert_close(lowered(x)[..., 40:-40, 40:-40], raised(x)[..., 40:-40, 40:-40], rtol=0, atol=1e-3)
+
+
 def test_a_student_is_written_and_read_again(tmp_path: Path) -> None:
     net = shrink(edsr(), width=8, calibration=smooth_images(), refit=0)
     save_plain(net, tmp_path / "student.safetensors")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.training.revive import revive, take_pixels
+from memsr_compiler.student.crops import take_pixels
+from memsr_compiler.training.revive import revive
 
 
 def fires(net: PlainNet, x: torch.Tensor) -> list[torch.Tensor]:
