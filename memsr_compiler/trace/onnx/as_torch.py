@@ -328,6 +328,13 @@ def _batch_norm(node: Node, x: Tensor, gain: Tensor, bias: Tensor, mean: Tensor,
     return F.batch_norm(x, mean, variance, gain, bias, eps=node.number("epsilon", 1e-5))
 
 
+def _prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
+    """Slopes are broadcast from the last axis on; torch's are always the channels'."""
+    if slope.numel() == 1 or (slope.dim() in (3, 4) and slope.size(-3) == slope.numel()):
+        return F.prelu(x, slope.reshape(-1))
+    return torch.where(x >= 0, x, slope * x)
+
+
 def _selu(node: Node, x: Tensor) -> Tensor:
     if {"alpha", "gamma"} & set(node.attributes):
         raise ValueError("another SELU than that of torch")
@@ -370,7 +377,7 @@ OPERATORS: dict[str, Callable[..., Operand]] = {
     **{name: _each(getattr(F, name.lower())) for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Mish")},
     "Selu": _selu,
     "LeakyRelu": lambda node, x: F.leaky_relu(x, node.number("alpha", 0.01)),
-    "PRelu": lambda node, x, slope: F.prelu(x, slope.reshape(-1)),
+    "PRelu": _prelu,
     "Elu": lambda node, x: F.elu(x, node.number("alpha", 1.0)),
     "Gelu": lambda node, x: F.gelu(x, approximate=node.text("approximate", "none")),
     "HardSwish": _each(F.hardswish),

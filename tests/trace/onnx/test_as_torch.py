@@ -116,6 +116,7 @@ WEIGHTS = {
         "zero": [0], "one": [1], "shape": [0, 4, 1, 1], "flat": [0, -1],
     }.items()},
     **{name: np.array(value, np.float32) for name, value in {
+        "slopes": [0.5, -1.0, 2.0, 0.25],
         "half": 0.5, "real": 1.0, "mean": [0.5] * 4, "gain": [1.0] * 4, "twice": [1, 1, 2, 2], "none": [],
     }.items()},
 }  # fmt: skip
@@ -147,6 +148,14 @@ READ = {
     ),
     "axes from the end put in and taken out": (
         MEAN, node("Squeeze", "p m2m1", "f"), node("Unsqueeze", "f m2m1", "q"), SIGMOID,
+    ),
+    "slopes of the last axis, which is as long as that of channels": (
+        MEAN, node("Transpose", "p", "t", perm=[0, 2, 3, 1]), node("Mul", "p t", "m"), node("PRelu", "m slopes", "s"),
+        node("ReduceMean", "s", "q", axes=[3]), SIGMOID,
+    ),
+    "slopes where the channels are last": (
+        MEAN, node("Transpose", "p", "t", perm=[0, 2, 3, 1]), node("PRelu", "t slopes", "s"),
+        node("Transpose", "s", "q", perm=[0, 3, 1, 2]), SIGMOID,
     ),
     "a batch norm": (MEAN, node("BatchNormalization", "p gain mean mean gain", "q"), SIGMOID),
 }  # fmt: skip
