@@ -230,7 +230,7 @@ def _require_sound(teacher: ir.Graph, base: int, rows: int, meanings: Sequence[i
             bad = f"means '{m.kind}'"
         elif m.tensor and tensor_of(m.tensor) not in teacher:
             bad = "is not a tensor of the teacher"
-        elif m.tensor and len(set(m.channels)) != len(m.channels):
+        elif len(set(m.channels or m.positions)) != len(m.positions):  # of zeros and ones, which have no others
             bad = "has a channel twice"
         elif m.kind != "shifted" and m.constant != 0:
             bad = f"means '{m.kind}' and has a constant, {m.constant}"

@@ -203,7 +203,7 @@ class HeldLevel:
         self.width = 1 + max(p for m in meanings for p in m.positions)
         self.nonnegative = torch.as_tensor(nonnegative).expand(self.width)
         self.one = next((p for m in meanings if m.kind == "one" for p in m.positions if p >= 0), None)
-        self.zeros = [p for m in meanings if m.kind == "zero" for p in m.positions if p >= 0]
+        self.zeros = sorted({p for m in meanings if m.kind == "zero" for p in m.positions if p >= 0})
         self.held: dict[tuple[str, ir.Part | None], list[ir.Meaning]] = {}
         self.shifts = torch.zeros(self.width, dtype=torch.float64)  # constant that each channel holds beside its tensor
         for m in meanings:

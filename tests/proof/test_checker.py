@@ -793,6 +793,8 @@ def test_what_is_held_twice_is_read_once() -> None:
         (ir.Meaning("one", ()), "does not say which channel is where"),
         (ir.Meaning("value", (0,), "", ()), "means 'value'"),
         (ir.Meaning("zero", (0,), "input", (0,)), "means 'zero'"),
+        (ir.Meaning("zero", (0, 0)), "has a channel twice"),
+        (ir.Meaning("one", (0, 0)), "has a channel twice"),
         (ir.Meaning("value", (0,), "nowhere", (0,)), "is not a tensor of the teacher"),
         (ir.Meaning("value", (0,), "input", (1,)), "has no such channel"),
         (ir.Meaning("value", (0,), "input", (-1,)), "has no such channel"),
