@@ -21,7 +21,6 @@ from memsr_compiler.commands.training_choices import Choices, choose, settle
 from memsr_compiler.commands.training_common import read_data, recipe, show_progress, tell
 from memsr_compiler.commands.training_options import DistillOptions
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.files import file_digest
 from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.balance import balance_channels
 from memsr_compiler.plain.info import Takes
@@ -38,6 +37,7 @@ from memsr_compiler.student.crops import CROP, batches, default_samples
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.lower import Lowered, lower_channels
 from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.trace.onnx.digest import network_digest
 from memsr_compiler.training.labels import Labeller
 from memsr_compiler.training.losses import CentredStudent, Distillation, Objective, QuantizationAware
 from memsr_compiler.training.methods.comparison import DISTANCES, Comparison
@@ -126,7 +126,7 @@ def _distill(
     if options.int8:
         require_integers(student)  # at once; the rest waits for the photographs
     in_floats = None if options.int8 else _objective(student, teacher, samples, options, choices, talk)
-    networks = {"student": file_digest(options.student), "teacher": file_digest(options.teacher)}
+    networks = {"student": network_digest(options.student), "teacher": network_digest(options.teacher)}
     labeller = None
     if choices.labels != "photographs":
         name = _name_outputs(model.model, teacher)

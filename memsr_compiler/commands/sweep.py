@@ -34,13 +34,14 @@ from memsr_compiler.commands.student_common import (
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
 from memsr_compiler.evaluation.scores import enlarge, enlarge_bicubic, mean_psnr
-from memsr_compiler.files import atomic_write, file_digest
+from memsr_compiler.files import atomic_write
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.reports.tradeoff import Point, draw_tradeoff
 from memsr_compiler.runtime.runners import Provider, TorchNetwork
 from memsr_compiler.sharing import Launch, Team
 from memsr_compiler.student.report import ShrinkReport
 from memsr_compiler.torch_helpers import copy_module, torch_device
+from memsr_compiler.trace.onnx.digest import network_digest
 from memsr_compiler.version import VERSION
 
 
@@ -175,7 +176,7 @@ def _describe_work(teacher: TeacherOptions, options: SweepOptions) -> str:
         for path in sorted(folder.rglob("*"))
     ]
     alike = replace(options, csv=None, plot=None, overwrite=False)
-    said = (VERSION, file_digest(teacher.teacher), teacher, alike, states)
+    said = (VERSION, network_digest(teacher.teacher), teacher, alike, states)
     return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import glob
-import hashlib
 import os
 import signal
 import time
@@ -29,6 +28,7 @@ from memsr_compiler.runtime.ort_layers import THREADS
 from memsr_compiler.runtime.upscale_file import ByBands, RowEngine, WholeFrame, enlarge_file
 from memsr_compiler.runtime.upscaler import Upscaler
 from memsr_compiler.sharing import Launch, Team
+from memsr_compiler.trace.onnx.digest import network_digest
 from memsr_compiler.video.names import is_film_name, require_av
 
 PATTERN = "*?["
@@ -479,4 +479,4 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
 def _describe_work(options: UpscaleOptions, reading: ReadingOptions, scale: int) -> str:
     """All that results depend on, besides the image."""
     way = (reading.input_range, reading.arch, *(reading.arch_args or ()), *([reading.prefix] if reading.prefix else []))
-    return f"x{scale}, network {hashlib.sha256(options.model.read_bytes()).hexdigest()}, {way}"
+    return f"x{scale}, network {network_digest(options.model)}, {way}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from memsr_compiler.commands.output import Done, Talk
 from memsr_compiler.errors import InvalidInput, escape_controls
 from memsr_compiler.locks import remove_leftovers
 from memsr_compiler.runtime.upscale_file import RowEngine
+from memsr_compiler.trace.onnx.digest import network_digest
 from memsr_compiler.video.codecs import choose_encoding
 from memsr_compiler.video.film import Film
 from memsr_compiler.video.frames import Frame, Scene
@@ -82,7 +82,7 @@ def _check_target(source: Path, target: Path) -> None:
 def _describe_work(options: UpscaleOptions, reading: ReadingOptions, plan: Plan) -> str:
     """All that parts depend on."""
     film = f"{plan.film.path.resolve()}, bytes and time {plan.film.state}"
-    network = hashlib.sha256(options.model.read_bytes()).hexdigest()
+    network = network_digest(options.model)
     way = (reading.input_range, reading.arch, *(reading.arch_args or ()), *([reading.prefix] if reading.prefix else []))
     scene = f"{plan.scene.first}:{plan.scene.stop}"
     return f"{film}, frames {scene}, x{plan.scale}, network {network}, {way}, {plan.encoding.describe()}"

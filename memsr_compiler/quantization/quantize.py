@@ -23,7 +23,7 @@ from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_line, say_missing
-from memsr_compiler.files import atomic_write_together, file_digest
+from memsr_compiler.files import atomic_write_together
 from memsr_compiler.images.tiles import cut_batches
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY
@@ -32,6 +32,7 @@ from memsr_compiler.quantization.equalise import equalise_channels
 from memsr_compiler.quantization.image_levels import override_image, use_image_levels
 from memsr_compiler.quantization.round_convolutions import list_convolutions, round_convolutions
 from memsr_compiler.tflite.metadata import TFLITE_KEY
+from memsr_compiler.trace.onnx.digest import network_digest
 from memsr_compiler.trace.onnx.sizes import fixed_sizes, free_sizes, what_needs_sizes
 from memsr_compiler.version import VERSION
 
@@ -271,7 +272,7 @@ def describe_integers(
         "scale": str(takes.scale),
         "channels": str(takes.channels),
         "input_range": f"{low} {high}",
-        "source_sha256": file_digest(source),
+        "source_sha256": network_digest(source),
         "tool": f"memsr_compiler {VERSION}",
         **({name: str(value) for name, value in asdict(cost).items()} if cost is not None else {}),
         **({"assumed": "; ".join(assumed)} if assumed else {}),

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from helpers import kill_upscale
 from helpers.command_line import Run
+from helpers.onnx_files import model as network_of
+from helpers.onnx_files import node, whole
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -365,3 +368,25 @@ def test_a_folder_without_a_journal_is_stopped_at_once(
     monkeypatch.setattr(Journal, "announce", full)
     status, _, err = run("upscale", photos, tmp_path / "large", "--model", model)
     assert status == 2 and err == "memsrc: no space left\n" and names(tmp_path / "large") == []
+
+
+def test_weights_beside_the_model_that_changed_are_another_network(run: Run, photos: Path, tmp_path: Path) -> None:
+    """The .onnx that torch's exporter writes has the same bytes whatever the weights are."""
+
+    def write_network(seed: int) -> Path:
+        (tmp_path / "w.data").unlink(missing_ok=True)
+        nodes = [node("Conv", "x w", "z", pads=[1, 1, 1, 1]), node("DepthToSpace", "z", "y", blocksize=2, mode="CRD")]
+        network = network_of(nodes, {"w": whole(12, 3, 3, 3, seed=seed)})
+        path = tmp_path / "network.onnx"
+        onnx.save(network, path, save_as_external_data=True, location="w.data", size_threshold=0)
+        return path
+
+    command = ("upscale", photos, tmp_path / "large", "--tile", "off", "--model")
+    path = write_network(0)
+    before = path.read_bytes()
+    status, _, err = run(*command, path)
+    assert status == 0, err
+    assert "done before  2 of 2" in run(*command, path)[1]
+    assert write_network(1).read_bytes() == before
+    status, _, err = run(*command, path)
+    assert status == 2 and "a.png: is there already" in err

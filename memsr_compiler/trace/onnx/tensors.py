@@ -86,7 +86,7 @@ def _read_external(
     entries = {require_text(entry.key): require_text(entry.value) for entry in tensor.external_data}
     if len(entries) < len(tensor.external_data):
         raise InvalidInput(f"{where}: the place of its data is told twice. {AGAIN}")
-    path = _find_beside(entries.get("location", ""), folder, where)
+    path = find_beside(entries.get("location", ""), folder, where)
     size = path.stat().st_size
     length = count * np.dtype(kind).itemsize
     try:
@@ -108,7 +108,7 @@ def _read_external(
     return _widen(np.frombuffer(ranges[key], dtype=little).reshape(tuple(tensor.dims)))
 
 
-def _find_beside(location: str, folder: Path, where: str) -> Path:
+def find_beside(location: str, folder: Path, where: str) -> Path:
     """The file that external data name, if it is a regular file in the network's folder."""
     parts = location.replace("\\", "/").split("/")
     inside = f"{where}: its data are said to be in '{location}'"
