@@ -40,6 +40,7 @@ _SIZE_ARITHMETIC = re.compile(
 # What torch < 2.11 found out about sizes, "3*L['x'].size()[2] <= 2147483647"; powers could take forever.
 _GUARD = re.compile(r"(L\['\w+'\]\.size\(\)\[\d+\]|\d+|[-+/%() ]|\*(?!\*)|[<>=!]=|[<>]|\b(and|or|not)\b)*")
 _PLAIN_TEXT = re.compile(r"[\w.:+-]*")
+_EQUATION = re.compile(r"[\w.,> -]*")  # of einsum, "om,micd->oicd"
 _EXPRESSION_NODES = (
     ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword,
     ast.UnaryOp, ast.USub, ast.UAdd,
@@ -180,6 +181,8 @@ def _harmless_text(key: str, text: str) -> bool:
         return bool(_ATEN.fullmatch(text) or _SIZE_ARITHMETIC.fullmatch(text))
     if key == "guards_code":
         return _GUARD.fullmatch(text) is not None
+    if key == "as_string" and _EQUATION.fullmatch(text):
+        return True
     if key == "expr_str":
         return _harmless_expression(text)
     if key in ("in_spec", "out_spec"):

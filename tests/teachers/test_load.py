@@ -556,6 +556,29 @@ def test_rewriting_an_archive_alone_is_no_reason_to_refuse(archive: bytes) -> No
     assert pt2.suspicions(edit_archive(archive, lambda members: None)) == []
 
 
+class Collapsible(torch.nn.Module):
+    """Two convolutions as one, whose kernel is computed on the way, as SESR has it (arXiv 2103.09404)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = torch.nn.Conv2d(3, 16, 3, bias=False)
+        self.narrow = torch.nn.Conv2d(16, 12, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel = torch.einsum("om,micd->oicd", self.narrow.weight[:, :, 0, 0], self.wide.weight)
+        return torch.pixel_shuffle(torch.conv2d(x, kernel, padding=1), 2)
+
+
+def test_the_equation_of_an_einsum_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    network = Collapsible().eval()
+    torch.export.save(torch.export.export(network, (torch.rand(1, 3, 9, 8),)), tmp_path / "a.pt2")
+    assert pt2.suspicions((tmp_path / "a.pt2").read_bytes()) == []
+    x = torch.rand(1, 3, 9, 8)
+    torch.testing.assert_close(read_teacher(tmp_path / "a.pt2").module(x), network(x), rtol=0, atol=1e-5)
+    for text in ("f(1)", "a'b", "a;b", "a\nb", "a\\b", "[a]"):
+        assert list(pt2._json_suspicions({"as_string": text})) == [f"as_string is {text!r}"]
+
+
 def add_guard(archive: bytes, guard: str) -> bytes:
     """The archive with a condition on sizes, as torch 2.10 writes them."""
 
