@@ -19,8 +19,8 @@ from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.student.crops import take_pixels
 from memsr_compiler.student.report import Kernel
 
-MARGIN = 0.25
-"""Ranges of its own that are left below a channel's lowest value, for other images."""
+MARGIN, DERIVED_MARGIN = 0.25, 0.5
+"""Ranges of its own that are left below a channel's lowest value, for other images; where no training mends it."""
 
 FRAMES = (1000.0, 0.0)
 """Weights of what is done to the frame, beside what channels reach too far: the first by which anything is lowered."""
@@ -75,11 +75,13 @@ def lower_kernels(kernels: Sequence[Kernel], images: Sequence[Tensor]) -> tuple[
     last = len(kernels) - 1
     stack = [PlainLayer(weight.clone(), bias.clone(), relu=i < last) for i, (weight, bias) in enumerate(kernels)]
     with torch.no_grad():
-        _lower(stack, [x.to(kernels[0][0]) for x in take_pixels(images)], FRAMES[0])
+        _lower(stack, [x.to(kernels[0][0]) for x in take_pixels(images)], FRAMES[0], DERIVED_MARGIN)
     return tuple((layer.weight.detach(), layer.bias.detach()) for layer in stack)
 
 
-def _lower(student: Iterable[PlainLayer], values: Sequence[Tensor], frame: float) -> list[Lowered]:
+def _lower(
+    student: Iterable[PlainLayer], values: Sequence[Tensor], frame: float, margin: float = MARGIN
+) -> list[Lowered]:
     """Lower channels of every layer that pays, in place.  Constant ones stay: at zero they would be dead."""
     done = list[Lowered]()
     for i, (layer, reader) in enumerate(pairwise(student), start=1):
@@ -87,7 +89,7 @@ def _lower(student: Iterable[PlainLayer], values: Sequence[Tensor], frame: float
             before = [layer.before_activation(value) for value in values]
             least = torch.stack([x.amin((0, 2, 3)) for x in before]).amin(0)
             span = torch.stack([x.amax((0, 2, 3)) for x in before]).amax(0) - least
-            room = (least - MARGIN * span).clamp_min(0) * (span > 0)
+            room = (least - margin * span).clamp_min(0) * (span > 0)
             drops = choose_drops(room.double(), reader.weight.double(), frame).to(room)
             most, column = least + span, reader.weight.square().sum((0, 2, 3)).sqrt()
             if ((most - drops) * column)[room > 0].norm() < PAYS * (most * column)[room > 0].norm():

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.student.lower import FRAMES, MARGIN, Lowered, choose_drops, lower_channels, lower_kernels
+from memsr_compiler.student.lower import (
+    DERIVED_MARGIN,
+    FRAMES,
+    MARGIN,
+    Lowered,
+    choose_drops,
+    lower_channels,
+    lower_kernels,
+)
 
 FRAME = FRAMES[0]
 
@@ -122,16 +130,21 @@ def test_constant_channels_stay() -> None:
     assert float(net[0].bias.detach()[2]) == 9.0
 
 
-def test_kernels_are_lowered_as_channels_of_a_network_are() -> None:
+def test_kernels_are_lowered_and_more_is_left_below_them() -> None:
     net = add_constant(build([6], [3, 3]))
     x = draw_image(net, 24, 24)
     kernels = [(layer.weight.detach().double(), layer.bias.detach().double()) for layer in net]
     lowered = lower_kernels(kernels, [x])
-    assert lower_channels(net, [x])
-    for layer, (weight, bias), (_, old) in zip(net, lowered, kernels, strict=True):
-        assert weight.dtype == bias.dtype == torch.float64 and torch.equal(weight, layer.weight.detach().double())
-        torch.testing.assert_close(bias, layer.bias.detach().double(), rtol=1e-4, atol=1e-3)
-        assert not bool((bias == old).all())
+    assert all(kind.dtype == torch.float64 for kernel in lowered for kind in kernel)
+    assert all(torch.equal(new, old) for (new, _), (old, _) in zip(lowered, kernels, strict=True))
+    low = copy.deepcopy(net)
+    with torch.no_grad():
+        for layer, (_, bias) in zip(low, lowered, strict=True):
+            layer.bias.copy_(bias)
+    least, most = extremes(low, 0, x)
+    assert bool((most[:3] < extremes(net, 0, x)[1][:3] - 5).all())
+    assert bool((least[:3] > (DERIVED_MARGIN - 0.01) * (most - least)[:3]).all())
+    torch.testing.assert_close(low(x), net(x), rtol=0, atol=0.02)
 
 
 def cost(share: Tensor, room: Tensor, kernel: Tensor) -> float:
