@@ -31,8 +31,8 @@ from memsr_compiler.torch_helpers import one_thread
 
 SIZE = (240, 135)
 TESTS = ("Set5", "Set14", "B100")
-NEAR = 0.05
-"""Of EDSR-baseline's time: networks that take less are drawn."""
+NEAR = 0.12
+"""Of EDSR-baseline's time: networks that take less are drawn, as far as ours go and their peers of more PSNR."""
 
 
 @dataclass(frozen=True)

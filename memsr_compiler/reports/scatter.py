@@ -14,7 +14,7 @@ from memsr_compiler.reports.canvas import Canvas, PngCanvas, SvgCanvas
 from memsr_compiler.reports.colours import SERIES, SOFT
 
 LEFT, TOP, RIGHT, FLOOR = 64, 52, 616, 366  # of the plot, in pixels
-LARGEST, SMALLEST = 34.0, 3.0  # radius of a dot
+LARGEST, SMALLEST = 24.0, 3.0  # radius of a dot
 LINE, LETTER = 14, 6  # pixels from a line of text to the next, and of a letter, about
 GAP = 5  # pixels from a dot to its label
 
