@@ -83,7 +83,8 @@ def _draw_dots(canvas: Canvas, frame: Frame, dots: Sequence[Dot]) -> None:
     for x, y, radius, words, measured in sorted(wanted, key=lambda dot: dot[1]):  # labels in the order of their dots
         half = LETTER * max(len(words), len(measured)) / 2
         beside = radius + GAP + half
-        labels.append(_find_place(labels, x + beside if x + beside + half <= RIGHT else x - beside, y - 3, half))
+        sides = [at for at in (x + beside, x - beside) if at - half >= LEFT and at + half <= RIGHT] or [x - beside]
+        labels.append(_find_place(labels, sides, y - 3, half))
         middle, base, _ = labels[-1]
         canvas.text(middle, base, words, "middle")
         canvas.text(middle, base + LINE - 1, measured, "middle", SOFT)
@@ -95,9 +96,14 @@ def _mebibytes(memory: int) -> str:
 
 
 def _find_place(
-    occupied: Sequence[tuple[float, float, float]], x: float, y: float, half: float
+    occupied: Sequence[tuple[float, float, float]], sides: Sequence[float], y: float, half: float
 ) -> tuple[float, float, float]:
-    """Middle, base line and half the width of a label of two lines, lower than wanted where it would cover another."""
-    while any(abs(y - there) < 2 * LINE and abs(x - middle) < half + wide for middle, there, wide in occupied):
+    """Middle, base line and half the width of a label of two lines, lower than wanted where it would cover another.
+
+    sides   middles to choose from, the better first
+    """
+    while True:
+        for x in sides:
+            if all(abs(y - there) >= 2 * LINE or abs(x - middle) >= half + wide for middle, there, wide in occupied):
+                return x, y, half
         y += 1
-    return x, y, half
