@@ -177,11 +177,12 @@ class FrameMaker:
         return frame
 
     def _squeeze(self, grey: Pixels) -> Pixels:
-        """Grey of the full range as grey of the limited one."""
-        if self._colours.full:
+        """Grey of the full range as grey of the limited one, unless libswscale makes Y of it, whose range it knows."""
+        form = VideoFormat(self._form)
+        if self._colours.full or len(form.components) > 1:
             return grey
         peak = np.iinfo(grey.dtype).max
-        black, white = _find_limits(VideoFormat(self._form).components[0].bits, peak)
+        black, white = _find_limits(form.components[0].bits, peak)
         return _round(grey.astype(np.float32) * ((white - black) / peak) + black, self._to_pixels.dtype)
 
 

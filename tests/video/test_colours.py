@@ -89,6 +89,20 @@ def test_grey(full: bool, form: str, levels: tuple[int, ...]) -> None:
     assert np.array_equal(back.to_ndarray()[8, 8::16], levels)
 
 
+@pytest.mark.parametrize(("full", "levels"), [(True, (0, 128, 255)), (False, (16, 126, 235))])
+@pytest.mark.parametrize("form", ["yuv420p", "yuv422p10le"])
+def test_grey_for_a_codec_that_has_none(form: str, full: bool, levels: tuple[int, ...]) -> None:
+    """The range of Y is the grey's: black is not made brighter twice."""
+    conversion = ToPixels(Colours(2, full, 2, 2), grey=True, deep=False)
+    pixels = conversion.read(colour_patches("gray", [(level, 0, 0) for level in levels]), VideoReformatter())
+    frame = make_frame(conversion, pixels, form)
+    deep = frame.format.components[0].bits > 8
+    luma, *others = (np.frombuffer(bytes(plane), np.uint16 if deep else np.uint8)[:48] for plane in frame.planes)
+    one = (1023 / 255 if full else 4) if deep else 1  # of 8 bits' levels
+    assert np.abs(luma[8::16] / one - levels).max() <= 1
+    assert all(np.abs(other[:24] / (4 if deep else 1) - 128).max() <= 1 for other in others)
+
+
 def test_what_a_film_does_not_say_goes_by_its_size() -> None:
     """As players guess; and it is written down, since the result may be on the other side of what they go by."""
     form = VideoFormat("yuv420p")
