@@ -93,7 +93,7 @@ def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[VideoFrame]:
     with open_container(film.path) as container:
         stream = container.streams[film.stream]
         assert isinstance(stream, VideoStream), "the stream of pictures is where it was"
-        number, end, latest, last = 0, 0.0, 0.0, 0.0
+        number, end, latest = 0, 0.0, 0.0
         for packet in _demux(container, notes):
             latest = max(latest, _find_end(packet))
             if packet.stream.index != film.stream:
@@ -105,13 +105,13 @@ def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[VideoFrame]:
                 notes.add(f"packets that cannot be decoded ({error.strerror or error}), left out", place)
                 continue
             for frame in frames:
-                if frame.pts is not None:
-                    end, last = max(end, film.seconds(frame.pts)), film.seconds(film.step)
+                if frame.pts is not None:  # the last one may be shown for long
+                    end = max(end, film.seconds(frame.pts + (frame.duration or film.step)))
                 yield frame
                 number += 1
                 if scene.stop is not None and number >= scene.stop:
                     return
-        _look_for_the_end(container, stream, end + last, latest, SHORT + last, notes)
+        _look_for_the_end(container, stream, end, latest, SHORT + film.seconds(film.step), notes)
 
 
 def _demux(container: InputContainer, notes: Notes) -> Iterator[Packet[Stream]]:
@@ -140,7 +140,7 @@ def _look_for_the_end(
 ) -> None:
     """Note where a film ends before it should, as one that was cut off does.
 
-    end, latest   seconds, of the last frame and of the last packet of all streams
+    end, latest   seconds, where the last frame and the last packet of all streams end
     """
     begun = float((stream.start_time or 0) * (stream.time_base or 0))
     said = begun + float((stream.duration or 0) * (stream.time_base or 0))

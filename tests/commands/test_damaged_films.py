@@ -84,6 +84,22 @@ def test_an_mp4_with_its_head_in_front_that_was_cut_off(run: Run, model: Path, t
     assert 0 < len(read_pictures(tmp_path / "out.mp4")) < 30
 
 
+def test_a_last_picture_that_is_shown_for_long_is_no_damage(run: Run, model: Path, tmp_path: Path) -> None:
+    """As the last slide of a talk, or of what a screen showed when nothing moved any more."""
+    plain, film = write_film(tmp_path / "plain.mp4", options={"bf": "0"}, sound=None), tmp_path / "film.mp4"
+    with av.open(film, "w") as container, av.open(plain) as source:
+        stream = container.add_stream_from_template(source.streams.video[0], opaque=True)
+        *packets, last = (packet for packet in source.demux() if packet.size)
+        last.duration = 75 * (last.duration or 0)
+        for packet in (*packets, last):
+            packet.stream = stream
+            container.mux(packet)
+    status, _, err = run("upscale", film, tmp_path / "out.mp4", "--model", model)
+    assert status == 0 and err == "", err
+    with av.open(film) as source, av.open(tmp_path / "out.mp4") as result:
+        assert source.duration == result.duration == (11 + 75) * 40_000
+
+
 def test_packets_that_cannot_be_decoded(run: Run, model: Path, tmp_path: Path) -> None:
     """What stands in them is no picture: ffv1's checksums tell, and each picture stands for itself."""
     plain = write_film(tmp_path / "plain.mkv", codec="ffv1", form="yuv420p", options={"g": "1", "slicecrc": "1"})
