@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -65,15 +66,25 @@ class WriteBehind(AbstractContextManager["WriteBehind[Item]"], Generic[Item]):
         self._work = work
         self._queue: queue.Queue[tuple[Item] | None] = queue.Queue(room)
         self._error: BaseException | None = None
+        self._over = threading.Event()  # a join that is interrupted may take the thread for one that has ended
         self._thread = threading.Thread(target=self._write, name="writing behind", daemon=True)
         self._thread.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Do what has been put; an error of the work is raised where there is no other."""
-        self._offer(None)
-        self._thread.join()
+        """Do what has been put; an error of the work is raised where there is no other.
+
+        What interrupts that lets go of what waits; what is at work comes to its end, and nothing is at work afterwards.
+        """
+        try:
+            self._finish()
+        except BaseException:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._queue.get_nowait()
+            self._finish()
+            raise
         if error is None and self._error is not None:
             raise self._error
 
@@ -82,6 +93,11 @@ class WriteBehind(AbstractContextManager["WriteBehind[Item]"], Generic[Item]):
         self._offer((item,))
         if self._error is not None:
             raise self._error
+
+    def _finish(self) -> None:
+        self._offer(None)
+        self._over.wait()
+        self._thread.join()
 
     def _offer(self, held: tuple[Item] | None) -> None:
         while self._error is None:
@@ -92,9 +108,10 @@ class WriteBehind(AbstractContextManager["WriteBehind[Item]"], Generic[Item]):
                 continue
 
     def _write(self) -> None:
-        while (held := self._queue.get()) is not None:
-            try:
+        try:
+            while (held := self._queue.get()) is not None:
                 self._work(held[0])
-            except BaseException as error:
-                self._error = error
-                return
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._over.set()

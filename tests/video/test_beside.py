@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -95,3 +97,33 @@ def test_what_interrupts_lets_the_work_be_completed() -> None:
     with pytest.raises(KeyboardInterrupt):
         write(work, 3, KeyboardInterrupt())
     assert done == [0, 1, 2] and running() == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="waits that Ctrl-C ends")
+def test_what_interrupts_twice_leaves_nothing_at_work() -> None:
+    """The encoder is its thread's alone until that has ended: nobody else may complete the part meanwhile."""
+    done: list[int] = []
+    at_work = threading.Event()
+
+    def work(item: int) -> None:
+        at_work.set()
+        if item == 0:
+            threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+        time.sleep(0.4)
+        done.append(item)
+        at_work.clear()
+
+    def interrupt() -> None:
+        with WriteBehind(work, 2) as behind:
+            for i in range(3):
+                behind.put(i)
+            at_work.wait()
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == [0] and not at_work.is_set()
