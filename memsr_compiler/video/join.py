@@ -150,11 +150,19 @@ def _lay_out(
     gone = () if scene is None else (TIMECODE,)  # of the film's first frame
     kept = {k: v for k, v in original.metadata.items() if not _is_of_encoding(k) and k not in gone}
     pictures.metadata.update(kept)
-    pictures.set_display_matrix(film.matrix)
+    pictures.set_display_matrix(_enlarge_matrix(film, part))
     made = {i: _copy_stream(film, result, source.streams[i]) for i in streams}
     result.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in (*OF_THE_FILE, *gone)})
     _copy_chapters(source, result, film, scene)
     return pictures, {i: stream for i, stream in made.items() if stream is not None}
+
+
+def _enlarge_matrix(film: Film, part: VideoStream) -> tuple[int, ...] | None:
+    """The film's matrix for its larger pictures: how far they are moved, its 7th and 8th number, counts pixels."""
+    if film.matrix is None:
+        return None
+    scale = part.width // film.width
+    return tuple(number * scale if place in (6, 7) else number for place, number in enumerate(film.matrix))
 
 
 def _is_of_encoding(key: str) -> bool:

@@ -185,6 +185,23 @@ def test_what_a_player_needs_to_show_it_is_kept(run: Run, model: Path, tmp_path:
             assert (frame.colorspace, frame.color_range) == (9, 2)
 
 
+def test_turned_pictures_are_moved_by_as_many_pixels_more(run: Run, model: Path, tmp_path: Path) -> None:
+    """A telephone held upright writes: turned to the left, and moved down by the width that the pictures had."""
+    plain, film = write_film(tmp_path / "plain.mp4", frames=2, sound=None), tmp_path / "film.mp4"
+    one, unit = 1 << 16, 1 << 30
+    with av.open(film, "w") as container, av.open(plain) as source:
+        stream = container.add_stream_from_template(source.streams.video[0], opaque=True)
+        stream.set_display_matrix((0, -one, 0, one, 0, 0, 0, 48 * one, unit))
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    status, _, err = run("upscale", film, tmp_path / "out.mp4", "--model", model)
+    assert status == 0, err
+    result = Film.open(tmp_path / "out.mp4", most_pixels=1 << 20)
+    assert result.matrix == (0, -one, 0, one, 0, 0, 0, 2 * 48 * one, unit)
+
+
 def test_a_guess_is_written_down(run: Run, model: Path, tmp_path: Path) -> None:
     """A player would take the result for BT.709, as it is larger than films of BT.601 are."""
     film = write_film(tmp_path / "film.mp4", width=720, height=480, frames=1, sound=None)
