@@ -30,6 +30,7 @@ from memsr_compiler.video.film import read_state
 
 JOURNAL = "journal.jsonl"
 ENDING = ".parts"
+UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)  # what a damaged line of a journal raises
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,9 @@ def _read(folder: Path, work: str) -> tuple[Parts, bool]:
         head, *lines = (folder / JOURNAL).read_bytes().splitlines()
         if json.loads(head)["work"] != work:
             return parts, False
+    except (*UNREADABLE, OSError):
+        return parts, False
+    with contextlib.suppress(*UNREADABLE):
         for line in lines:
             entry = json.loads(line)
             if "finished" in entry:
@@ -180,8 +184,6 @@ def _read(folder: Path, work: str) -> tuple[Parts, bool]:
             missing = missing or not (folder / part.name).is_file()
             if not missing:  # what comes behind one that is has to be made again, in its place
                 parts.all.append(part)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return parts, bool(parts.all)
     return parts, True
 
 
@@ -210,11 +212,15 @@ class PartWriter:
         self._mux(frame)
 
     def close(self) -> Part:
-        """Write the file to its end."""
-        self._mux(None)
-        with _explain_errors(self._path):
-            self._container.close()
-        self._undo.close()
+        """Write the file to its end; it vanishes where that cannot be."""
+        try:
+            self._mux(None)
+            with _explain_errors(self._path):
+                self._container.close()
+            self._undo.close()
+        except BaseException:
+            self.abandon()
+            raise
         if sorted(self._order) != list(range(len(self._times))):
             raise ExportError(f"{self._encoding.codec}: gave {len(self._order)} packets of {len(self._times)} frames")
         return Part(self._path.name, self._times, self._lengths, self._order)
@@ -248,3 +254,5 @@ def _explain_errors(path: Path) -> Iterator[None]:
         yield
     except FFmpegError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error

@@ -142,7 +142,10 @@ class _Encoder:
 
     @contextmanager
     def running(self) -> Iterator[WriteBehind[tuple[Frame, Pixels]]]:
-        """Encode in a thread of its own; at the end, whatever it is, the part that is begun is completed."""
+        """Encode in a thread of its own; at the end, or an interrupt, the part that is begun is completed.
+
+        Where something fails it is let go.
+        """
         try:
             with WriteBehind(self._encode, AHEAD) as behind:
                 yield behind

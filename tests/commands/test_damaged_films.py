@@ -279,6 +279,22 @@ def test_a_part_that_is_gone_is_made_again(run: Run, model: Path, tmp_path: Path
     assert read_times(tmp_path / "out.mp4") == read_times(film) and len(read_pictures(tmp_path / "out.mp4")) == 23
 
 
+def test_a_journal_that_breaks_off_in_its_first_part_is_about_this_film(
+    run: Run, model: Path, tmp_path: Path, interrupting: Any
+) -> None:
+    """The machine went down when it was noted."""
+    film = write_film(tmp_path / "film.mp4")
+    command = ("upscale", film, tmp_path / "out.mp4", "--model", model, "--json")
+    interrupting(6)
+    assert run(*command)[0] == 130
+    interrupting(None)
+    journal = tmp_path / "out.mp4.parts" / JOURNAL
+    work, part, *_ = journal.read_bytes().splitlines()
+    journal.write_bytes(work + b"\n" + part[:20])
+    status, out, err = run(*command)
+    assert status == 0 and json.loads(out)["done_before"] == 0 and json.loads(out)["frames"] == 12, err
+
+
 def test_a_full_disk_keeps_the_parts(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = write_film(tmp_path / "film.mp4")
     command = ("upscale", film, tmp_path / "out.mp4", "--model", model)
@@ -292,6 +308,34 @@ def test_a_full_disk_keeps_the_parts(run: Run, model: Path, tmp_path: Path, monk
     assert status == 2 and "No space left" in err and (tmp_path / "out.mp4.parts").is_dir()
     status, out, _ = run(*command, "--json")
     assert status == 0 and json.loads(out)["done_before"] == 12 and not (tmp_path / "out.mp4.parts").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("kept", [0, 5])
+def test_a_part_that_cannot_be_written_is_named_and_leaves_nothing(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    import resource
+
+    film = write_film(tmp_path / "film.mkv", codec="ffv1", form="bgr0", frames=12, sound=None)
+    folder = tmp_path / "out.mkv.parts"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(*arguments: Any) -> None:
+        full = len(list(folder.glob("*.mkv"))) * 5 == kept
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000 if full else before[0], before[1]))
+        enlarge_pixels(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(video_run, "enlarge_pixels", limit)
+        try:
+            status, _, err = run("upscale", film, tmp_path / "out.mkv", "--model", model, "--codec", "ffv1")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    part = folder / f"{kept // 5:06}.mkv"
+    assert status == 2 and f"{part}: cannot be written (File too large)" in err
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    assert names == ({"000000.mkv", JOURNAL} if kept else set()) and folder.exists() == bool(kept)
 
 
 def test_two_processes_do_not_do_the_same(run: Run, model: Path, tmp_path: Path) -> None:
