@@ -25,7 +25,7 @@ GOP = 250  # frames between two that stand for themselves, at most
 class Codec:
     """An encoder, and how its quality is told: the option's name, the least and the worst, and the default.
 
-    options   besides
+    options   besides;   ticks   into how many a second is cut at most, of which a frame takes some; None: any number
     """
 
     option: str = ""
@@ -33,6 +33,7 @@ class Codec:
     worst: int = 0
     quality: int = 0
     options: tuple[tuple[str, str], ...] = ()
+    ticks: int | None = None
 
 
 CODECS = {
@@ -41,7 +42,7 @@ CODECS = {
     "libsvtav1": Codec("crf", 1, 63, 20),
     "libvpx-vp9": Codec("crf", 0, 63, 18, (("b", "0"), ("row-mt", "1"))),
     "prores_ks": Codec(),
-    "mpeg4": Codec("qscale", 1, 31, 2),
+    "mpeg4": Codec("qscale", 1, 31, 2, ticks=65_535),
     "ffv1": Codec(options=(("level", "3"), ("slicecrc", "1"))),
 }
 DEFAULTS = {".webm": "libvpx-vp9"}
@@ -118,6 +119,8 @@ def choose_encoding(film: Film, scale: int, suffix: str, codec: str | None, qual
         colours = Colours(RGB, True, colours.primaries, colours.transfer)
     chosen = (kind.quality if quality is None else quality) if kind.option else None
     rate = min(film.rate, Fraction(FASTEST)).limit_denominator(1001 * 60)
+    if kind.ticks is not None:  # the average of a variable rate may be any fraction
+        rate = 1 / (1 / rate).limit_denominator(kind.ticks)
     return Encoding(name, chosen, width, height, form, colours, rate, film.aspect)
 
 

@@ -169,6 +169,16 @@ def test_variable_rates_are_kept(
     )
 
 
+def test_a_variable_rate_whose_average_is_too_fine_for_the_codec(run: Run, model: Path, tmp_path: Path) -> None:
+    """MPEG-4 cuts a second into 65,535 at most, and here a frame takes, on average, 2651/78750 of it."""
+    times = list(itertools.accumulate([0, *[3003, 2995, 3010, 3007, 2991] * 4]))
+    film = write_film(tmp_path / "film.mp4", frames=21, times=times, time_base=Fraction(1, 90000), sound=None)
+    assert Film.open(film, most_pixels=1 << 20).rate.numerator > 65_535
+    status, _, err = run("upscale", film, tmp_path / "out.mp4", "--model", model, "--codec", "mpeg4")
+    assert status == 0, err
+    assert read_times(film) == read_times(tmp_path / "out.mp4")
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_what_a_player_needs_to_show_it_is_kept(run: Run, model: Path, tmp_path: Path, suffix: str) -> None:
     film = write_film(
