@@ -47,7 +47,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
             file.close()
             os.replace(staged, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def atomic_write_together(paths: Sequence[Path]) -> Iterator[list[Path]]:
                 with open(file, "rb+") as written:
                     os.fsync(written.fileno())
             _move_in(staged, paths)
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 def _move_in(staged: Sequence[Path], targets: Sequence[Path]) -> None:
@@ -119,7 +119,7 @@ def _explain_errors(target: Path) -> Iterator[None]:
         raise ExportError(f"{target}: cannot be written ({error.strerror or error}). {way_out}") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new names durable, where the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

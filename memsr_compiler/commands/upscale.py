@@ -173,6 +173,8 @@ def _run_film(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -> N
     require_av()
     require_file(Path(options.source))
     if not Path(options.source).exists():
+        if any(letter in options.source for letter in PATTERN) and glob.glob(options.source):
+            raise InvalidInput(f"{options.source}: films are enlarged one by one; give one of them")
         raise InvalidInput(f"{options.source}: there is no such file or folder")
     from memsr_compiler.commands.upscale_film import run as run_film  # with PyAV
 

@@ -121,7 +121,7 @@ def choose_stream(path: Path, container: InputContainer) -> VideoStream:
             return stream
     if streams:
         return streams[0]
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    kinds = ", ".join(sorted({"a cover" if is_cover(s) else s.type for s in container.streams})) or "nothing"
     raise InvalidInput(f"{path}: has no stream of pictures, only {kinds}")
 
 

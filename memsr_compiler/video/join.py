@@ -20,6 +20,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.files import sync_folder
 from memsr_compiler.locks import temporary_file
 from memsr_compiler.video.film import Film, is_cover, name_stream, open_container
 from memsr_compiler.video.frames import Notes
@@ -122,6 +123,7 @@ def join(
         os.fsync(file.fileno())
         on_whole(staged)
         os.replace(staged, target)
+    sync_folder(target.parent)  # the parts go next, and a power cut must not bring the old name back without them
 
 
 def choose_decode_times(times: Sequence[int], order: Sequence[int], step: int) -> list[int]:

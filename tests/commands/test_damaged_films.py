@@ -189,6 +189,29 @@ def test_a_film_that_changes_meanwhile(
     assert not (tmp_path / "out.mp4").exists()
 
 
+def test_the_result_has_its_name_for_good_before_the_parts_go(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could leave neither."""
+    film, target = write_film(tmp_path / "film.mp4", frames=2), tmp_path / "out.mp4"
+    told: list[str] = []
+    fsync, remove_parts = os.fsync, video_run.remove_parts
+
+    def note_sync(handle: int) -> None:
+        if os.path.samestat(os.fstat(handle), os.stat(tmp_path)) and target.exists():
+            told.append("named for good")
+        fsync(handle)
+
+    def note_removal(*arguments: Any) -> None:
+        told.append("parts go")
+        remove_parts(*arguments)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(video_run, "remove_parts", note_removal)
+    assert run("upscale", film, target, "--model", model)[0] == 0
+    assert told == ["named for good", "parts go"]
+
+
 # -- interrupted
 
 

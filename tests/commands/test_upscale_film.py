@@ -397,6 +397,22 @@ def test_covers_are_copied(run: Run, model: Path, tmp_path: Path) -> None:
         before = path
 
 
+def test_a_song_with_a_cover_is_no_film(run: Run, model: Path, tmp_path: Path) -> None:
+    song, picture = tmp_path / "song.mp4", tmp_path / "cover.jpg"
+    Image.fromarray(draw(0, 16, 16)).save(picture)
+    with av.open(song, "w") as container, av.open(picture) as covers, av.open(write_sound(tmp_path / "a.mp4")) as sound:
+        cover = container.add_stream_from_template(covers.streams.video[0], opaque=True)
+        cover.disposition = Disposition.attached_pic
+        voice = container.add_stream_from_template(sound.streams.audio[0])
+        for source, stream in ((covers, cover), (sound, voice)):
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = stream
+                    container.mux(packet)
+    command = ("upscale", song, tmp_path / "out.mp4", "--model", model)
+    must_refuse(run, tmp_path, command, "has no stream of pictures, only a cover, audio")
+
+
 def test_timecodes_are_kept_but_for_a_scene(run: Run, model: Path, tmp_path: Path) -> None:
     """The muxer makes their track: another one beside it would be refused when all is done."""
     film = write_with(write_film(tmp_path / "plain.mp4"), tmp_path / "film.mov", timecode="01:02:03:04")
@@ -434,6 +450,12 @@ def test_a_folder_passes_films_over_and_names_them(run: Run, model: Path, tmp_pa
     status, _, err = run("upscale", folder, tmp_path / "large", "--model", model)
     assert status == 3 and "film.mp4: is a film; enlarge it by itself" in err
     assert (tmp_path / "large" / "a.png").is_file()
+
+
+def test_a_pattern_of_films_is_told_that_they_are_done_one_by_one(run: Run, model: Path, tmp_path: Path) -> None:
+    write_film(tmp_path / "film.mp4")
+    for pattern, words in (("*.mp4", "films are enlarged one by one"), ("*.mkv", "there is no such file")):
+        must_refuse(run, tmp_path, ("upscale", tmp_path / pattern, tmp_path / "out.mp4", "--model", model), words)
 
 
 def test_names_of_films() -> None:
