@@ -26,7 +26,7 @@ from helpers.films import read_packets, read_pictures, read_times, write_film
 from memsr_compiler.commands import upscale_film
 from memsr_compiler.runtime.upscale_file import enlarge_pixels
 from memsr_compiler.video import run as video_run
-from memsr_compiler.video.parts import JOURNAL
+from memsr_compiler.video.parts import JOURNAL, Parts, remove_parts
 
 
 @pytest.fixture(autouse=True)
@@ -195,16 +195,16 @@ def test_the_result_has_its_name_for_good_before_the_parts_go(
     """Else a power cut could leave neither."""
     film, target = write_film(tmp_path / "film.mp4", frames=2), tmp_path / "out.mp4"
     told: list[str] = []
-    fsync, remove_parts = os.fsync, video_run.remove_parts
+    fsync = os.fsync
 
     def note_sync(handle: int) -> None:
         if os.path.samestat(os.fstat(handle), os.stat(tmp_path)) and target.exists():
             told.append("named for good")
         fsync(handle)
 
-    def note_removal(*arguments: Any) -> None:
+    def note_removal(parts: Parts) -> None:
         told.append("parts go")
-        remove_parts(*arguments)
+        remove_parts(parts)
 
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(video_run, "remove_parts", note_removal)
