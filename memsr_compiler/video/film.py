@@ -13,6 +13,7 @@ from typing import cast
 import av
 from av.container.input import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet, PktSideDataT
 from av.sidedata.sidedata import SideData, Type
 from av.stream import Disposition, Stream
 from av.video.format import VideoFormat
@@ -39,6 +40,9 @@ LOST = {  # side data of frames that a result lacks, and that a person would mis
 }
 PROGRESSIVE = (0, 1)  # field orders: unknown, and none
 USUAL_RATE = Fraction(25)
+BESIDE: PktSideDataT = "matroska_block_additional"  # its kind, in 8 bytes, comes first
+ALPHA = (1).to_bytes(8, "big")
+TRANSPARENT = "has transparency, which is not enlarged; put it on a background first"
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def _look_at(
     frame = _first_frame(container, stream)
     form = frame.format
     if any(component.is_alpha for component in form.components):
-        raise InvalidInput("has transparency, which is not enlarged; put it on a background first")
+        raise InvalidInput(TRANSPARENT)
     if form.is_bit_stream or form.name.startswith("bayer"):
         raise InvalidInput(f"its pixels are {form.name}, which is not read; convert it first")
     if frame.interlaced_frame or context.field_order not in PROGRESSIVE:
@@ -194,8 +198,18 @@ def _look_at(
     )
 
 
+def _has_alpha_beside(packet: Packet[VideoStream]) -> bool:
+    """Whether alpha is beside the pictures, as in WebM, where their decoder knows nothing of it.
+
+    What the file says does not tell: browsers say so of everything that they record.
+    """
+    return packet.has_sidedata(BESIDE) and bytes(packet.get_sidedata(BESIDE))[:8] == ALPHA
+
+
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
     for packet in container.demux(stream):
+        if _has_alpha_beside(packet):
+            raise InvalidInput(TRANSPARENT)
         try:
             frames = stream.decode(packet)
         except FFmpegError:  # the next ones may be whole: it is told when the film is read

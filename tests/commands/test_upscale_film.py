@@ -333,6 +333,23 @@ def test_films_that_networks_do_not_know(
     must_refuse(run, tmp_path, ("upscale", film, tmp_path / "out.mp4", "--model", model), str(film), words)
 
 
+def test_transparency_beside_the_pictures(run: Run, model: Path, tmp_path: Path) -> None:
+    """WebM's, which the decoder does not know.  A browser says that there is some in whatever it records."""
+    options = {"codec": "libvpx-vp9", "sound": None, "frames": 3}
+    film = write_film(tmp_path / "film.webm", form="yuva420p", **options)  # type: ignore[arg-type]
+    must_refuse(run, tmp_path, ("upscale", film, tmp_path / "out.mp4", "--model", model), "has transparency")
+    plain, recorded = write_film(tmp_path / "plain.webm", **options), tmp_path / "recorded.webm"  # type: ignore[arg-type]
+    with av.open(recorded, "w") as container, av.open(plain) as source:
+        stream = container.add_stream_from_template(source.streams.video[0], opaque=True)
+        stream.metadata["alpha_mode"] = "1"
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    status, _, err = run("upscale", recorded, tmp_path / "out.mp4", "--model", model)
+    assert status == 0, err
+
+
 def test_containers_that_cannot_hold_it(run: Run, model: Path, tmp_path: Path) -> None:
     film = add_subtitles(write_film(tmp_path / "plain.mp4"), tmp_path / "film.mkv")
     for name, options, words in (
