@@ -20,7 +20,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.locks import claim, share_folder
 
 _COMING = 30.0  # seconds, that a process waits at the end for one that has not come yet
@@ -132,11 +132,17 @@ class Team:
         yield self._notes
 
     def _write(self, line: object) -> None:
+        """Raises ExportError where there is no room for it."""
         with self.alone():
             self._catch_up()
             self._file.seek(self._read)  # behind the last whole line: what is half was a dead process's
             self._file.truncate()
-            self._file.write(json.dumps(line).encode() + b"\n")
+            left = memoryview(json.dumps(line).encode() + b"\n")
+            try:
+                while left:  # a full disk takes a part, and refuses the rest
+                    left = left[self._file.write(left) :]
+            except OSError as error:
+                raise ExportError(f"{self._folder}: cannot be written ({error.strerror}). Free some space.") from None
             self._catch_up()
 
     def _catch_up(self) -> None:
