@@ -135,7 +135,9 @@ def test_a_run_that_diverges_is_a_row_that_says_so(folder: Path, monkeypatch: py
 def test_a_folder_that_is_of_another_run_is_no_run_that_diverged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(command: str, *_: object) -> None:
         if command != "shrink":
-            raise InvalidInput("run/step-2.ckpt: is of another run, or run/log.jsonl is: 30 dB after step 2, and there 31")
+            raise InvalidInput(
+                "run/step-2.ckpt: is of another run, or run/log.jsonl is: 30 dB after step 2, and there 31"
+            )
 
     settings = smoke_settings(folder)
     monkeypatch.setattr(runs, "memsrc", refuse)
