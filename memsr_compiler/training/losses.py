@@ -69,7 +69,7 @@ class Objective(nn.Module):
         return self.network
 
     def resting(self) -> Iterable[nn.Parameter]:
-        """What is not trained at present; its gradient is zero, of which an optimizer's momentum takes no notice."""
+        """The parameters that are not trained at present: a gradient of zero does not stop an optimizer's momentum."""
         return ()
 
 
