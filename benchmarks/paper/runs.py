@@ -192,7 +192,7 @@ def _train(method: Method, seed: int, settings: Settings, pair: Found, folder: P
         else:
             memsrc("distill", start, "--teacher", pair.teacher, *how, *method.distill)
     except MemsrError as error:
-        if not _DIVERGED.search(str(error)):
+        if not _DIVERGED.match(str(error)):  # others speak of steps too, further on
             raise
         return str(error)
     return ""

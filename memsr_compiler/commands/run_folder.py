@@ -265,6 +265,8 @@ def list_changes(before: Data, now: Data) -> list[str]:
             "changed": [name for name in new if name in old and new[name] != old[name]],
         }
         named = [f"{len(names)} {what} ({_name_some(names)})" for what, names in changes.items() if names]
+        if not named and list(old) != list(new):  # patch i is then of another photograph
+            named = ["in another order"]
         if named:
             words.append(f"{kind}: {', '.join(named)}")
     return words

@@ -1,7 +1,7 @@
 """A plain network as it computes in 8-bit integers, whole numbers in float32: for training that knows of the rounding.
 
-Jacob et al. 2018, arXiv 1712.05877.  Weights: 7 bits and a sign, a step for each output channel (two products of 8 and
-7 bits fit the 16 bits in which processors without VNNI add them).  Biases: 32 bits.  Values: 8 bits, without sign, a
+Jacob et al. 2018, arXiv 1712.05877.  Weights: 7 bits with the sign, a step for each output channel (two products of 8
+and 7 bits fit the 16 bits in which processors without VNNI add them).  Biases: 32 bits.  Values: 8 bits, no sign, a
 step for each layer; behind a ReLU from 0 on.  The image has the steps of its own 255 levels, and so has the result.
 Rounding passes gradients as if it were not there, but for what is cut off.
 

@@ -115,6 +115,7 @@ class _Stepper:
 
     def __init__(self, accelerator: Accelerator, objective: Objective, state: RunState, recipe: Recipe) -> None:
         self._accelerator, self._state, self._recipe = accelerator, state, recipe
+        self._objective = objective
         objective.train()
         self._model, self._optimizer = accelerator.prepare(objective, state.optimizer)
         self._compiled = torch.compile(self._model) if recipe.compiled else self._model
@@ -130,6 +131,8 @@ class _Stepper:
         numbers: list[float] = torch.stack(parts).tolist()  # a GPU is waited for once in a step
         _require_number(numbers[0], batch, state)
         accelerator.backward(parts[0])
+        for parameter in self._objective.resting():
+            parameter.grad = None  # an optimizer passes over what has none
         if self._recipe.clip:
             accelerator.clip_grad_norm_(self._model.parameters(), self._recipe.clip)
         self._optimizer.step()

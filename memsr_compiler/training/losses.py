@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +68,10 @@ class Objective(nn.Module):
         """Bring the network up to date with what is trained, and return it, for use."""
         return self.network
 
+    def resting(self) -> Iterable[nn.Parameter]:
+        """The parameters that are not trained at present: a gradient of zero does not stop an optimizer's momentum."""
+        return ()
+
 
 class Supervised(Objective):
     """A network alone: L1 to the photograph."""
@@ -102,6 +106,10 @@ class QuantizationAware(Objective):
         """Write the biases that are trained into the network in floating point too, and return that of integers."""
         self.network.settle()
         return self.network
+
+    def resting(self) -> Iterable[nn.Parameter]:
+        """Steps, in the last part of the run."""
+        return () if self.network.learning else (*self.network.kernel_growth, self.network.value_growth)
 
 
 class CentredStudent(Objective):

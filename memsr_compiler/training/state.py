@@ -160,11 +160,13 @@ def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _one_cycle(optimizer: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.OneCycleLR:
+    total = recipe.steps + 1  # it is asked for one rate more than there are steps
+    at_once = recipe.warm_up * total == 1  # the first rate is the peak: torch divides by the zero steps until then
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         recipe.rate,
-        total_steps=max(recipe.steps + 1, 2),  # it is asked for one rate more than there are steps
-        pct_start=recipe.warm_up,
+        total_steps=total,
+        pct_start=recipe.warm_up * (1 - 1e-9) if at_once else recipe.warm_up,
         div_factor=1 / recipe.start,
         cycle_momentum=False,
     )

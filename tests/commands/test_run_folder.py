@@ -202,3 +202,5 @@ def test_changes_in_words() -> None:
         "networks: 1 changed (teacher)"
     ]
     assert list_changes({}, {"photographs": {"x": "1"}}) == ["photographs: 1 added (x)"]
+    turned = {"photographs": {"b/x": "2", "a/x": "1"}}  # --data b --data a: patch i is of another photograph
+    assert list_changes({"photographs": {"a/x": "1", "b/x": "2"}}, turned) == ["photographs: in another order"]

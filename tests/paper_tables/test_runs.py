@@ -132,6 +132,20 @@ def test_a_run_that_diverges_is_a_row_that_says_so(folder: Path, monkeypatch: py
     assert run(WILD, settings).failure.startswith("after step 1: ")
 
 
+def test_a_folder_that_is_of_another_run_is_no_run_that_diverged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(command: str, *_: object) -> None:
+        if command != "shrink":
+            raise InvalidInput(
+                "run/step-2.ckpt: is of another run, or run/log.jsonl is: 30 dB after step 2, and there 31"
+            )
+
+    settings = smoke_settings(folder)
+    monkeypatch.setattr(runs, "memsrc", refuse)
+    with pytest.raises(InvalidInput, match="of another run"):
+        run(methods.HE[0], settings)
+    assert not (folder_of(methods.HE[0], settings) / "outcome.json").exists()
+
+
 def test_a_row_that_is_not_run_says_so(folder: Path) -> None:
     rows = [Line(methods.HE[0]), Line(ONE)]
     table = list(make_table(1, "Table", rows, (), smoke_settings(folder, done=True)))[-1]

@@ -18,8 +18,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from memsr_compiler.errors import ExportError, InvalidInput, MemsrError
+from memsr_compiler.quantization.simulate import IntegerNet
+from memsr_compiler.quantization.steps import Steps
 from memsr_compiler.training import checkpoints, loop
-from memsr_compiler.training.losses import Supervised
+from memsr_compiler.training.losses import QuantizationAware, Supervised
 from memsr_compiler.training.models import new_plain
 from memsr_compiler.training.recipe import Recipe
 
@@ -63,6 +65,20 @@ def test_a_run_goes_on_bit_for_bit(photographs: Path, tmp_path: Path, at: int, a
     assert [json.loads(line)["psnr"] for line in logs[0]] == [json.loads(line)["psnr"] for line in logs[1]]
     best = [checkpoints.load(tmp_path / n / "best.ckpt") for n in ("whole", "parts")]
     assert best[0]["step"] == best[1]["step"] and best[0]["psnr"] == best[1]["psnr"]
+
+
+def test_steps_of_integers_stay_in_the_last_part(photographs: Path, tmp_path: Path) -> None:
+    """Bit for bit: what an optimizer remembers of their gradients does not move them on."""
+    torch.manual_seed(3)
+    net = new_plain(2, 4, 2, "nearest")
+    kernels = [layer.weight.detach().flatten(1).abs().amax(1) / 64 for layer in net]
+    objective = QuantizationAware(IntegerNet(net, kernels, [Steps.of(0.0, 1.0), Steps.of(-1.0, 1.0)]))
+    loop.run(objective, cut_patches(photographs, tmp_path / "cache"), recipe(steps=10), tmp_path, validate=score)
+    before, after = (checkpoints.load(checkpoints.path_of(tmp_path, step))["objective"] for step in (8, 10))
+    growths = [name for name in before if "growth" in name]
+    assert len(growths) == 3 and any(before[name].any() for name in growths)
+    assert all(torch.equal(before[name], after[name]) for name in growths)
+    assert not torch.equal(before["network.plain.layers.0.weight"], after["network.plain.layers.0.weight"])
 
 
 def test_two_checkpoints_are_kept_and_a_damaged_one_names_the_other(photographs: Path, tmp_path: Path) -> None:

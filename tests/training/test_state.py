@@ -86,3 +86,15 @@ def test_a_state_is_restored_as_it_was_and_only_into_its_own_run() -> None:
     ):
         with pytest.raises(InvalidInput, match=reason):
             RunState(Supervised(one_weight()), recipe).restore(content)
+
+
+@pytest.mark.parametrize(("steps", "warm_up"), [(9, 0.1), (1, 0.5), (4, 0.2), (99, 0.01)])
+def test_a_peak_at_the_first_step_has_no_warm_up(steps: int, warm_up: float) -> None:
+    state = RunState(Supervised(one_weight()), Recipe(steps=steps, warm_up=warm_up, rate=1e-3))
+    assert state.rate == pytest.approx(1e-3, rel=1e-6)
+    rates = []
+    for _ in range(steps):
+        rates.append(state.rate)
+        state.optimizer.step()
+        state.advance()
+    assert rates == sorted(rates, reverse=True) and state.rate < 1e-6
