@@ -24,8 +24,8 @@ import ray.data
 
 from memsr_compiler.distributed import DeriveStudents, write_curve
 
-BUDGETS = ("theta 0.05", "theta 0.1", "theta 0.2", "theta 0.4")  # options of memsrc shrink: "width 16", "max-macs 30G"
-OPTIONS = {"samples": 12, "refit": 0}  # for a minute's work; without them students are better
+BUDGETS = ("width 8", "width 16", "width 24", "width 32")  # options of memsrc shrink: "theta 0.05", "max-macs 30G"
+OPTIONS = {"samples": 12, "refit": 0}  # for some minutes' work; without them students are better
 
 
 def main(
