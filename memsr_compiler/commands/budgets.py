@@ -1,4 +1,4 @@
-"""How narrow a student is to be, as text: "theta 0.05", which is also what a sweep calls it."""
+"""Budgets of students as text: "theta 0.05", which is also what a sweep calls the student."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parse_budget(text: str) -> dict[str, Any]:
 
 
 def _single(parse: Callable[[object], Sequence[Any]], wanted: str) -> Callable[[object], Any]:
-    """What parses one value, of what parses several with commas between."""
+    """A parser of one value, made of one of several with commas between."""
 
     def parse_one(text: object) -> Any:
         values = parse(text)

@@ -1,4 +1,4 @@
-"""What a sweep gives: a row for each network, as a table and as a plot."""
+"""The curve that a sweep gives, a row for each network, as a table and as a plot."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ Budget = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a student, the teacher, or bicubic, which costs nothing."""
+    """A student as a sweep knows it, or the teacher, or bicubic, which costs nothing."""
 
     name: str
     psnr: float | None
@@ -76,12 +76,12 @@ class Sweeper:
 
     @property
     def own_name(self) -> str:
-        """What the teacher is called."""
+        """The teacher's name in the curve."""
         return TEACHERS[self.teacher.is_plain]
 
     @property
     def arithmetic(self) -> str:
-        """How scores of networks are computed, in words."""
+        """The arithmetic of networks that are scored, in words."""
         return name_arithmetic("float32", "torch", self.options.device)
 
     @property
@@ -166,7 +166,7 @@ class Place:
         return Place(folder, key)
 
     def do_once(self, name: str, work: Callable[[], Entry]) -> Entry:
-        """What a piece of work gives: as it is kept, or it is done and kept; by one process at a time."""
+        """Do a piece of work and keep what it gives, or give what is kept; by one process at a time."""
         kept = self.folder / f"{hashlib.sha256(f'{self.key} {name}'.encode()).hexdigest()[:24]}.json"
         with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             before = json.loads(kept.read_bytes())

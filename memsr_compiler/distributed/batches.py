@@ -1,4 +1,4 @@
-"""What all workers have in common: batches, and a folder of results."""
+"""Batches, and the name of the run, which all workers have in common."""
 
 from __future__ import annotations
 

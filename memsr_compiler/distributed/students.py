@@ -137,7 +137,7 @@ def write_curve(
 
 
 def _sort_options(teacher: Path, options: Mapping[str, Any]) -> tuple[PlainOrTeacherOptions, StudentOptions]:
-    """How the teacher is read, and how students are derived.  Raises InvalidInput for an option that there is not."""
+    """Options by what they are for: reading the teacher, or deriving students.  Raises InvalidInput for others."""
     of_reading, of_students = ({f.name for f in fields(kind)} for kind in (PlainOrTeacherOptions, StudentOptions))
     if unknown := sorted({*options} - of_reading - of_students):
         known = ", ".join(sorted(of_reading - {"teacher"} | of_students))
