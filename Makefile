@@ -52,7 +52,7 @@ engines: $(VENV)/.installed-engines  ## ncnn, MNN, OpenVINO and the web page bes
 	$(bin)/python -m pytest --numprocesses $(JOBS) tests/deployment
 
 ray: $(VENV)/.installed-ray  ## Two workers of Ray on this machine, one of them killed; Ray and what it needs are 150 MB
-	$(bin)/python -m pytest tests/test_distributed.py
+	$(bin)/python -m pytest tests/distributed
 
 web: examples/web/runtime  ## What examples/web needs: ONNX Runtime Web from npm, and a student
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers
 from memsr_compiler.commands.material import Material, read_material
 from memsr_compiler.commands.options import StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands
-from memsr_compiler.commands.teachers import describe, read
+from memsr_compiler.commands.teachers import describe, read, set_up
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.freezing import freeze_teacher
 from memsr_compiler.lowering.inspection import inspect
@@ -57,14 +55,19 @@ class Source:
         return isinstance(self.model, PlainNet)
 
 
-def read_source(options: TeacherOptions, align: int, talk: Talk, calibration: Path | None = None) -> Source:
+def read_source(
+    options: TeacherOptions, align: int, talk: Talk, calibration: Path | None = None, *, own_process: bool = True
+) -> Source:
     """Read a teacher, or a plain network of ours.
 
     calibration   photographs on which a teacher is frozen that has no plain form; None: those that ship
+    own_process   this process is the command's own, and is set up as it needs it
     """
     if is_plain(options.teacher):
-        return _plain_source(options, talk)
-    teacher, input_range = read(options, talk)
+        if own_process:
+            set_up(options, talk)
+        return _plain_source(options)
+    teacher, input_range = read(options, talk, own_process=own_process)
     with talk.progress() as step:
         teacher = freeze_teacher(
             teacher, lambda takes: read_material(calibration, takes, talk).inputs(takes), on_step=step
@@ -83,9 +86,7 @@ def read_source(options: TeacherOptions, align: int, talk: Talk, calibration: Pa
     return Source(teacher.module, takes, words, cost, predicted, teacher.assumed, teacher.frozen)
 
 
-def _plain_source(options: TeacherOptions, talk: Talk) -> Source:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as `read` does
-    logging.basicConfig(level=logging.INFO if talk.verbose else logging.WARNING, format="%(message)s")
+def _plain_source(options: TeacherOptions) -> Source:
     if options.arch is not None or options.arch_args or options.prefix or options.scale is not None:
         raise InvalidInput(
             f"{options.teacher}: is a plain network, which tells all about itself; leave --arch, --arch-args, "
@@ -120,16 +121,14 @@ def derive(
     material: Material,
     on_step: Callable[[str], None] | None = None,
 ) -> PlainNet:
-    """Derive a student by `shrink`, with one budget: {"theta": 0.05}, say."""
-    chosen: dict[str, Any] = {"samples": options.samples, "refit": options.refit}
+    """Derive a student by `shrink`, with one budget: {"theta": 0.05}, say; layers in it are for this student alone."""
+    chosen: dict[str, Any] = {"samples": options.samples, "refit": options.refit, "layers": options.layers, **budget}
     if options.paper and options.init != "memsr":
         raise InvalidInput("--paper is for --init memsr; the default mode is not the paper's")
     return shrink(
         teacher.teacher,
-        **budget,
         **{name: value for name, value in chosen.items() if value is not None},
         size=options.size,
-        layers=options.layers,
         image_skip=options.image_skip,
         calibration=material.calibration,
         init=options.init,

@@ -19,11 +19,18 @@ if TYPE_CHECKING:
     from memsr_compiler.teachers.teacher import Teacher
 
 
-def read(options: TeacherOptions, talk: Talk, *, say: bool = True) -> tuple[Teacher, tuple[float, float]]:
-    """Read a teacher, and the range of its input values.  say: what is assumed, aloud."""
+def read(
+    options: TeacherOptions, talk: Talk, *, say: bool = True, own_process: bool = True
+) -> tuple[Teacher, tuple[float, float]]:
+    """Read a teacher, and the range of its input values.
+
+    say           what is assumed, aloud
+    own_process   this process is the command's own, and is set up as it needs it
+    """
     from memsr_compiler.teachers.load import read_teacher  # with torch, which upscale, say, does without
 
-    set_up(options, talk)
+    if own_process:
+        set_up(options, talk)
     arguments = teacher_arguments(options)
     teacher = read_teacher(
         options.teacher,

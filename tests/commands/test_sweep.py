@@ -17,8 +17,9 @@ import pytest
 from helpers.command_line import Run, must_refuse
 
 from memsr_compiler.analysis.cost import cost_of_layers
-from memsr_compiler.commands import sweep
+from memsr_compiler.commands import sweep, sweeper
 from memsr_compiler.commands.student_common import derive
+from memsr_compiler.commands.sweeper import Entry, Place
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.images.resize import resize
 from memsr_compiler.sharing import Launch
@@ -130,7 +131,7 @@ def test_a_shared_sweep_goes_on_with_what_is_done(
             raise KeyboardInterrupt
         return derive(source, options, budget, *rest)
 
-    monkeypatch.setattr(sweep, "derive", derive_or_stop)
+    monkeypatch.setattr(sweeper, "derive", derive_or_stop)
     table = tmp_path / "curve.csv"
     command = ("sweep", teacher, "--width", "4,8", "--calibration", photographs, *QUICK, "--csv", table)
     assert run(*command)[0] == 130 and not table.exists() and len(list(tmp_path.glob(".memsrc-sweep*"))) == 1
@@ -159,26 +160,27 @@ def test_a_student_whose_entry_was_changed_is_derived_again(
     """A number that was changed is a number too; and an entry may lack what belongs into it."""
     pytest.importorskip("fcntl", reason="Windows has no such locks")
     monkeypatch.setattr("memsr_compiler.sharing._COMING", 0)
-    entry = sweep.Entry("width 4", 30.25, cost_of_layers([((12, 3, 3, 3), 2)]), [3, 12])
+    entry = Entry("width 4", 30.25, cost_of_layers([((12, 3, 3, 3), 2)]), [3, 12])
     done: list[str] = []
     launches = count()
 
-    def stop() -> sweep.Entry:
+    def stop() -> Entry:
         raise KeyboardInterrupt
 
-    def derive_it() -> sweep.Entry:
+    def derive_it() -> Entry:
         done.append("width 4")
         return entry
 
-    def share(*work: Callable[[], sweep.Entry]) -> list[sweep.Entry]:
-        return sweep._share(work, tmp_path / "hidden", "key", Launch(str(next(launches)), 0, 1, 1, 0))
+    def share(first: Callable[[], Entry], second: Callable[[], Entry]) -> dict[str, Entry]:
+        place = Place.make(tmp_path / "hidden", "key")
+        return sweep._share({"first": first, "second": second}, place, Launch(str(next(launches)), 0, 1, 1, 0))
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             share(derive_it, stop)
     assert done == ["width 4"]
-    kept = tmp_path / "hidden" / "0.json"
+    (kept,) = (tmp_path / "hidden").glob("*.json")
     changed = damage(kept.read_text())
     assert changed != kept.read_text()
     kept.write_text(changed)
-    assert share(derive_it, derive_it) == [entry, entry] and done == ["width 4"] * 3
+    assert share(derive_it, derive_it) == {"first": entry, "second": entry} and done == ["width 4"] * 3

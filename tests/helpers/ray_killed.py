@@ -6,7 +6,6 @@ got its name yet.  Prints what came of each photograph, and by how many processe
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -15,12 +14,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import memsr_compiler
+from helpers.examples import load_example
+
 from memsr_compiler.commands import upscale
 from memsr_compiler.distributed import EnlargeFiles
 from memsr_compiler.runtime.upscale_file import enlarge_file
-
-EXAMPLE = Path(memsr_compiler.__file__).parents[1] / "examples" / "ray_upscale.py"
 
 
 class Mortal(EnlargeFiles):
@@ -46,11 +44,7 @@ class Mortal(EnlargeFiles):
 
 
 def main(photos: Path, place: Path) -> None:
-    spec = importlib.util.spec_from_file_location("ray_upscale", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    rows = example.main(photos, place / "large", 2, Mortal)
+    rows = load_example("ray_upscale").main(photos, place / "large", 2, Mortal)
     begun = [line.split() for line in (place / "log").read_text().splitlines()]
     said = {
         "errors": {Path(row["path"]).name: row["error"] for row in rows},

@@ -44,6 +44,7 @@ ONLY = {
     "spandrel": {"teachers"},
     "rich": {"commands"},
     "typer": {"cli", "commands"},
+    "ray": set(),
 }
 
 

@@ -1,17 +1,8 @@
-"""Image files enlarged by many workers, on one machine or a cluster: classes for Ray Data's `map_batches`.
-
-    ray.data.from_items([{"path": path} for path in paths]).map_batches(
-        EnlargeFiles, fn_constructor_kwargs={"folder": "large"}, batch_size=1, num_cpus=1,
-        compute=ray.data.ActorPoolStrategy(size=8),
-    )
-
-Nothing here needs Ray: a class holds a network, ready to run, and is called with batches, dictionaries of columns.
-"""
+"""Images enlarged by many workers: files into a folder, and arrays in memory."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +13,13 @@ from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.resume import Journal
 from memsr_compiler.commands.upscale import Enlarger, make_folder
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.distributed.batches import RUN, Batch, column
 from memsr_compiler.images.streams import WRITTEN
 from memsr_compiler.locks import claim, share_folder
 from memsr_compiler.models.catalogue import DEFAULT, find_file
 from memsr_compiler.quantities import Amount, size_in_bytes
 from memsr_compiler.runtime.ort import Provider
 from memsr_compiler.runtime.upscaler import Upscaler
-
-Batch = Mapping[str, NDArray[Any]]
-
-_RUN = "memsr_compiler.distributed"  # all workers in a folder are of one run, whichever cluster they are on
 
 
 class EnlargeFiles:
@@ -79,9 +66,9 @@ class EnlargeFiles:
 
         Raises InvalidInput for a batch without paths, and where a `memsrc upscale` is at work in the folder.
         """
-        paths = [os.fspath(path) for path in _column(batch, "path")]
+        paths = [os.fspath(path) for path in column(batch, "path")]
         with (
-            share_folder(self._folder, _RUN),
+            share_folder(self._folder, RUN),
             Journal(self._folder, self._enlarger.work, lambda: claim(self._folder, "notes", wait=True)) as journal,
         ):
             outcomes = [self._enlarge(Path(path), journal) for path in paths]
@@ -117,15 +104,9 @@ class EnlargeImages:
 
     def __call__(self, batch: Batch) -> dict[str, NDArray[Any]]:
         """Enlarge a batch's images.  Raises InvalidInput for a batch without images, or with some that do not fit."""
-        large = [self._upscaler(image) for image in _column(batch, "image")]
+        large = [self._upscaler(image) for image in column(batch, "image")]
         if len({image.shape for image in large}) == 1:
             return {**batch, "image": np.stack(large)}
-        column = np.empty(len(large), object)
-        column[:] = large
-        return {**batch, "image": column}
-
-
-def _column(batch: Batch, name: str) -> NDArray[Any]:
-    if name not in batch:
-        raise InvalidInput(f"the batch has columns {', '.join(batch) or 'none'}; want {name!r}")
-    return batch[name]
+        images = np.empty(len(large), object)
+        images[:] = large
+        return {**batch, "image": images}
