@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,9 @@ def _make_loader() -> Any:
             mapping: dict[Any, Any] = super().construct_mapping(node, deep)
             return mapping
 
+    def refuse(loader: Any, node: Any) -> Any:
+        raise ValueError(f"{node.tag.rpartition(':')[2]} is said of {str(node.value)[:_SHOWN]!r}; leave the tag out")
+
     own = ("bool", "int", "float")
     kept = {
         letter: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in own]
@@ -122,7 +125,19 @@ def _make_loader() -> Any:
     for kind, pattern in (("int", _INTEGER), ("float", _FLOAT)):
         whole = re.compile(rf"(?:{pattern.pattern})\Z")
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", whole, list("-+.0123456789"))
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", _read_if(whole, kind, refuse))
+    Loader.add_constructor("tag:yaml.org,2002:bool", refuse)
     return Loader
+
+
+def _read_if(whole: re.Pattern[str], kind: str, refuse: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A constructor of numbers that are written as the command line takes them; a tag that is written out says less."""
+
+    def construct(loader: Any, node: Any) -> Any:
+        written = str(node.value)
+        return getattr(loader, f"construct_yaml_{kind}")(node) if whole.match(written) else refuse(loader, node)
+
+    return construct
 
 
 def _is_word(value: object) -> bool:

@@ -20,6 +20,7 @@ from memsr_compiler.lowering.equivalence import (
     Equivalence,
     Network,
     allowed_deviation,
+    badness,
     check_equivalence,
     find_broken_shift,
 )
@@ -165,7 +166,7 @@ def measure(
         result = check_equivalence(teacher, network, images={name: images}, tolerance=math.inf)
         bound = allowed_deviation(result.peak, dtype, input_range, net)
         results.append(replace(result, bound=bound, arithmetic=arithmetic))
-    result = max(results, key=lambda result: result.deviation / result.bound)
+    result = max(results, key=badness)
     return result if result.equivalent else replace(result, beyond=find_broken_shift(inputs[result.input], net))
 
 

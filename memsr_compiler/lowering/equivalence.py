@@ -137,14 +137,17 @@ def check_equivalence(
     words = _name_arithmetic((left, right), halves, wide, where)
     results = []
     for name, x in inputs.items():
+        _require_tensor(f"the image {name}", x)
         with torch.no_grad():
             expected, output = first(x.to(wide, copy=True)), second(x.to(wide, copy=True))  # either may change it
+        for y in (expected, output):
+            _require_tensor(f"what a network gives for {name}", y)
         if expected.shape != output.shape:
             raise InvalidInput(f"on {name} one gives {tuple(expected.shape)} and the other {tuple(output.shape)}")
         result = _compare(name, expected.double().cpu(), output.double().cpu())
         bound = allowed_deviation(result.peak, rounded, values, left, right) if tolerance is None else tolerance
         results.append(replace(result, bound=bound, arithmetic=words))
-    worst = max(results, key=_badness)
+    worst = max(results, key=badness)
     if worst.equivalent:
         return worst
     return replace(worst, beyond=find_broken_shift(inputs[worst.input], left, right))
@@ -280,9 +283,21 @@ def _name_arithmetic(
     return name_arithmetic(str(dtype).removeprefix("torch."), "torch", device.type)
 
 
-def _badness(result: Equivalence) -> tuple[float, float]:
-    """Deviation in units of its bound, then by itself, for where there is no bound."""
-    return result.deviation / max(result.bound, 1e-300), result.deviation
+def badness(result: Equivalence) -> tuple[bool, float, float]:
+    """Whether it says no; deviation in units of its bound, then by itself, for where there is no bound.
+
+    A network that gives NaN has no bound, and a deviation in units of that compares as less than nothing.
+    """
+    return not result.equivalent, result.deviation / max(result.bound, 1e-300), result.deviation
+
+
+def _require_tensor(what: str, x: object) -> None:
+    """Raises InvalidInput for what is no image (N, C, H, W) of real numbers."""
+    if not isinstance(x, Tensor):
+        raise InvalidInput(f"{what} is no tensor but {type(x).__name__}; want (N, C, H, W)")
+    if x.dim() != 4 or x.numel() == 0 or x.is_complex():
+        kind = "complex numbers" if x.is_complex() else f"shape {tuple(x.shape)}"
+        raise InvalidInput(f"{what} has {kind}; want real numbers (N, C, H, W), none of them 0")
 
 
 def _compare(name: str, expected: Tensor, output: Tensor) -> Equivalence:

@@ -38,7 +38,11 @@ _SIZE_ARITHMETIC = re.compile(
     r"|torch\.sym_\w+|math\.\w+"
 )
 # What torch < 2.11 found out about sizes, "3*L['x'].size()[2] <= 2147483647"; powers could take forever.
-_GUARD = re.compile(r"(L\['\w+'\]\.size\(\)\[\d+\]|\d+|[-+/%() ]|\*(?!\*)|[<>=!]=|[<>]|\b(and|or|not)\b)*")
+# Later ones still say what they round: "2*L['x'].size()[3] == math.trunc(2.0*torch.sym_float(L['x'].size()[3]))".
+_GUARD = re.compile(
+    r"(L\['\w+'\]\.size\(\)\[\d+\]|\d+(\.\d+)?(?![\d.])|[-+/%(), ]|\*(?!\*)|[<>=!]=|[<>]|\b(and|or|not)\b"
+    r"|(math\.(trunc|floor|ceil)|torch\.sym_(float|int|max|min)|max|min)(?=\())*"
+)
 _PLAIN_TEXT = re.compile(r"[\w.:+-]*")
 _EQUATION = re.compile(r"[\w.,> -]*")  # of einsum, "om,micd->oicd"
 _EXPRESSION_NODES = (
@@ -53,6 +57,9 @@ _EXPRESSION_FUNCTIONS = frozenset([
     "ModularIndexing", "PythonMod", "IntTrueDiv", "FloatTrueDiv", "PowByNatural", "CeilToInt",
     "FloorToInt", "TruncToInt", "TruncToFloat", "RoundToInt", "ToFloat", "Where", "Identity",
 ])  # fmt: skip
+_SYMBOL = re.compile(r"Symbol\(")
+_WHOLE = re.compile(r"(?:Integer\()?(-?\d{1,3})\)?")
+_LARGEST_EXPONENT = 16
 _CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
 
 
@@ -196,9 +203,25 @@ def _harmless_expression(text: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     calls = [node.func for node in nodes if isinstance(node, ast.Call)]
-    return all(isinstance(node, _EXPRESSION_NODES) for node in nodes) and all(
-        isinstance(function, ast.Name) and function.id in _EXPRESSION_FUNCTIONS for function in calls
+    return (
+        all(isinstance(node, _EXPRESSION_NODES) for node in nodes)
+        and all(isinstance(function, ast.Name) and function.id in _EXPRESSION_FUNCTIONS for function in calls)
+        and all(map(_ends_soon, nodes))
     )
+
+
+def _ends_soon(node: ast.AST) -> bool:
+    """Whether it is no power, or one of a size with a small exponent: 7^99,999,999 would be computed for minutes."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        operands = [node.left, node.right]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and "Pow" in node.func.id:
+        operands = node.args[:2]
+    else:
+        return True
+    if len(operands) != 2 or not _SYMBOL.match(ast.unparse(operands[0])):
+        return False
+    exponent = _WHOLE.fullmatch(ast.unparse(operands[1]))
+    return exponent is not None and abs(int(exponent[1])) <= _LARGEST_EXPONENT
 
 
 def _harmless_tree(spec: Mapping[str, Any]) -> bool:

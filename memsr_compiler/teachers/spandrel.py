@@ -10,7 +10,8 @@ import importlib
 import logging
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from memsr_compiler.errors import first_line, say_missing
 from memsr_compiler.teachers.wrappers import StateDict, strip_prefixes, without_counters
@@ -44,8 +45,35 @@ def build_by_spandrel(state: StateDict) -> nn.Module | str:
             return f"spandrel reads it as {found.architecture.name}, which takes more than an image."
         log.warning("read by spandrel as %s", found.architecture.name)
         module: nn.Module = found.model
-        return module
+        return module if _stands_alone(found) else Described(found)
     return reason
+
+
+class Described(nn.Module):
+    """A network with what spandrel does around it.
+
+    Its image is padded to a size that the network takes, and the result cut to the image's; some networks want their
+    numbers in another range.  Without that they give other images at other sizes, and say nothing.
+    """
+
+    def __init__(self, descriptor: Any) -> None:
+        super().__init__()
+        self.model: nn.Module = descriptor.model
+        self._descriptor = descriptor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, s H, s W)."""
+        enlarged: Tensor = self._descriptor(x)
+        return enlarged.clone()  # of a tensor of inference mode, which would not be taken everywhere
+
+
+def _stands_alone(descriptor: Any) -> bool:
+    """Whether the network is given images as they are."""
+    if not descriptor.size_requirements.none:
+        return False
+    image = torch.rand(1, descriptor.input_channels, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return torch.equal(descriptor.model.eval()(image).clamp(0, 1), descriptor(image))
 
 
 def _tell_broken(error: Exception) -> str:

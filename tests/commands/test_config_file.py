@@ -58,6 +58,9 @@ def test_a_word_is_no_number(content: str, tmp_path: Path) -> None:
     [
         ("steps: 10\nsteps: 20", "steps is given twice"),
         ("warm_up: 0.1\nwarm-up: 0.2", "warm-up: is given twice, under two spellings of its name"),
+        ("steps: !!int 010", "int is said of '010'; leave the tag out"),  # 8 in YAML 1.1
+        ("steps: !!int 1:30", "int is said of '1:30'"),
+        ("steps: !!bool yes", "bool is said of 'yes'"),
         ("config: other.yaml", "config: a file of options reads no other"),
     ],
 )

@@ -220,3 +220,40 @@ def test_what_a_person_accepts_is_in_grey_levels() -> None:
         assert most_accepted(1.3, dtype, (0.0, 1.0)) == pytest.approx(levels / 255)
         assert most_accepted(300.0, dtype, (0.0, 255.0)) == pytest.approx(levels)
         assert most_accepted(100.0, dtype, (0.0, 1.0)) == pytest.approx(50 * levels / 255)  # outputs of another size
+
+
+def by_its_brightest(x: Tensor) -> Tensor:
+    """NaN on a black image."""
+    return x / x.amax()
+
+
+@pytest.mark.parametrize("names", [("noise", "black"), ("black", "noise")])
+def test_nan_on_any_input_is_a_difference(names: tuple[str, str]) -> None:
+    images = {"noise": torch.rand(1, 1, 8, 8), "black": torch.zeros(1, 1, 8, 8)}
+    ordered = {name: images[name] for name in names}
+    for a, b in (
+        (by_its_brightest, lambda x: by_its_brightest(x).nan_to_num(7.0)),
+        (lambda x: by_its_brightest(x).nan_to_num(7.0), by_its_brightest),
+        (by_its_brightest, by_its_brightest),
+    ):
+        result = check_equivalence(a, b, images=ordered)
+        assert not result and result.input == "black"
+        with pytest.raises(NotEquivalent):
+            result.require()
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (3, 4, 4), (1, 3, 0, 4)])
+def test_what_is_no_image_is_refused_by_name(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInput, match=r"the image odd has shape \("):
+        check_equivalence(lambda x: x, lambda x: x, images={"odd": torch.zeros(shape)})
+
+
+def test_complex_numbers_are_no_image() -> None:
+    x = {"a": torch.rand(1, 3, 4, 4)}
+    with pytest.raises(InvalidInput, match="what a network gives for a has complex numbers"):
+        check_equivalence(lambda x: x * 1j, lambda x: x * 2j, images=x)
+    with pytest.raises(InvalidInput, match="the image a has complex numbers"):
+        check_equivalence(lambda x: x, lambda x: x, images={"a": x["a"] * 1j})
+    nothing: Any = lambda x: None  # noqa: E731
+    with pytest.raises(InvalidInput, match="is no tensor but NoneType"):
+        check_equivalence(nothing, nothing, images=x)

@@ -11,7 +11,7 @@ import logging
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from memsr_compiler.errors import InvalidInput, RefusedPickle
 from memsr_compiler.lowering.inspection import inspect
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import load_teacher, read_teacher
+from memsr_compiler.torch_helpers import copy_module
 
 
 class Strange(nn.Module):
@@ -38,20 +39,36 @@ class Unsupported(Exception):
     """As spandrel's UnsupportedModelError."""
 
 
-class Image(SimpleNamespace):
-    """As spandrel's ImageModelDescriptor."""
+class Image:
+    """As spandrel's ImageModelDescriptor: of a network that takes sizes that are multiples of a number."""
+
+    def __init__(self, model: nn.Module, multiple_of: int = 1, offset: float = 0.0) -> None:
+        self.model, self.multiple_of, self.offset = model, multiple_of, offset
+        self.size_requirements = SimpleNamespace(none=multiple_of == 1)
+        self.input_channels, self.architecture = 3, SimpleNamespace(name="Strange")
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        padded = nn.functional.pad(x, (0, -width % self.multiple_of, 0, -height % self.multiple_of), "replicate")
+        y: Tensor = self.model(padded + self.offset).clamp_(0, 1)
+        return y[..., : 2 * height, : 2 * width]
 
 
 class Loader:
     """As spandrel's ModelLoader, without what reads files."""
 
-    def load_from_state_dict(self, state: dict[str, Tensor]) -> SimpleNamespace:
-        kind = Image if "mask" not in state else SimpleNamespace
+    around: ClassVar[dict[str, Any]] = {}
+
+    def load_from_state_dict(self, state: dict[str, Tensor]) -> Image | SimpleNamespace:
+        masked = "mask" in state
         if "odd.weight" not in state:
             raise Unsupported
         network = Strange()
         network.load_state_dict({key: state.pop(key) for key in list(state) if key != "mask"})  # spandrel may pop too
-        return kind(model=network, architecture=SimpleNamespace(name="Strange"))
+        if masked:
+            return SimpleNamespace(model=network, architecture=SimpleNamespace(name="Strange"))
+        return Image(network, **self.around)
 
 
 @pytest.fixture
@@ -80,6 +97,24 @@ def test_spandrel_builds_what_no_family_knows(prefix: str, tmp_path: Path, caplo
         assert torch.equal(teacher.module(image), network(image))
     assert not teacher.module.training
     assert inspect(teacher).reason == ""  # traced as any other
+
+
+@pytest.mark.usefixtures("spandrel")
+@pytest.mark.parametrize("around", [{"multiple_of": 8}, {"offset": 0.25}])
+def test_what_spandrel_does_around_a_network_is_done(
+    around: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Loader, "around", around)
+    network = Strange().double().eval()
+    teacher = read_teacher(save(network.float().state_dict(), tmp_path / "a.pth"), probe=False)
+    module = copy_module(teacher.module, torch.float64)
+    image = torch.rand(2, 3, 5, 7, dtype=torch.float64)
+    alone = network.double()(image).clamp(0, 1)
+    with torch.no_grad():
+        given = module(image)
+        assert given.shape == (2, 3, 10, 14)
+        assert torch.equal(given, Image(network, **around)(image))
+        assert not torch.allclose(given, alone)
 
 
 @pytest.mark.usefixtures("spandrel")
@@ -153,4 +188,4 @@ def test_a_network_of_spandrel_itself(tmp_path: Path) -> None:
     read = load_teacher(save({"params": network.state_dict()}, tmp_path / "a.pth"))
     image = torch.rand(1, 3, 16, 24)
     with torch.no_grad():
-        assert torch.equal(read(image), network(image))
+        assert torch.equal(read(image), network(image).clamp(0, 1))
