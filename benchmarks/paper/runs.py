@@ -138,8 +138,9 @@ def _read_set(settings: Settings, name: str) -> tuple[TestImage, ...]:
 
 def load_last(run: Path, start: Path, method: Method) -> PlainNet:
     """The student after the last step, not the best one of a validation: nothing is chosen by any image."""
-    net = load_plain(start, require_certificate=False).float()
     objective: Objective
+    written = run / "network.safetensors"  # of a network of its own, whose range is not that of the teacher's student
+    net = load_plain(written if method.branches else start, require_certificate=False).float()
     if method.branches:
         objective = Branched(net, normalised=method.branches == "repvgg", start="he", seed=0)
     else:

@@ -66,6 +66,15 @@ def test_the_last_step_is_scored(method: Method, tmp_path: Path) -> None:
     assert score(start, settings, SHIPPED) != pytest.approx(outcome.curve[-1][1], abs=1e-3)
 
 
+def test_a_network_of_its_own_is_scored_in_its_own_range(tmp_path: Path) -> None:
+    """Not in that of the teacher's student, 0 to 255 say, in whose place it is trained."""
+    settings = smoke_settings(tmp_path, steps=2)
+    outcome = run(methods.REPVGG, settings)
+    last = load_last(folder_of(methods.REPVGG, settings) / "run", tmp_path / "no start", methods.REPVGG)
+    assert last.info.input_range == (0.0, 1.0)
+    assert score(last, settings, SHIPPED) == pytest.approx(outcome.curve[-1][1], abs=1e-6)
+
+
 def test_what_is_done_is_not_trained_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "memsrc", None)
     outcome = run(ONE, smoke_settings(folder))
