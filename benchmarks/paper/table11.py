@@ -14,7 +14,8 @@ OF_PAPER = {rival.name for rival in RIVALS}
 
 NOTES = (
     "Random weights but for the students that ship: time and memory do not depend on them. Each network is timed in "
-    "turns with EDSR-baseline at the same scale, the median of the ratios of the rounds.",
+    "turns with EDSR-baseline at the same scale, the median of the ratios of the rounds: compare these. Milliseconds "
+    "are of a moment, and where other work is on the machine they are more.",
     "Peak memory on a processor: of a process of its own, beyond network and image, the result included; SwinIR runs "
     "in torch there, as its windows are numbered by the size of the image. On a GPU: what torch had at most, beyond "
     "weights and image; all run in torch, float32 with TF32.",

@@ -30,6 +30,7 @@ from memsr_compiler.video.film import read_state
 
 JOURNAL = "journal.jsonl"
 ENDING = ".parts"
+FARTHEST = 64  # frames that an encoder decodes one before it is shown; of those here at most 17 are waited for
 UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)  # what a damaged line of a journal raises
 
 
@@ -236,12 +237,24 @@ class PartWriter:
         with _explain_errors(self._path):
             for packet in self._stream.encode(frame):
                 self._order.append(self._number(packet))
+                self._check_order(packet)
                 self._container.mux(packet)
 
     def _number(self, packet: Packet[VideoStream]) -> int:
         """The frame that a packet holds, counted from the part's first."""
         assert packet.pts is not None, "an encoder tells the time that it was told"
         return round(packet.pts * packet.time_base * self._encoding.rate)
+
+    def _check_order(self, packet: Packet[VideoStream]) -> None:
+        """Give a packet the time of its decoding where it has none that can be.
+
+        libx265 does not set it where a part has one frame or two: it is what its memory held, and no muxer takes that.
+        So few frames are decoded in the order in which they are shown.
+        """
+        shown, decoded = packet.pts, packet.dts
+        frame = packet.time_base * self._encoding.rate
+        if shown is None or decoded is None or not 0 <= (shown - decoded) * frame <= FARTHEST:
+            packet.dts = shown
 
 
 class _Abandoned(Exception):
