@@ -31,7 +31,8 @@ from memsr_compiler.video.film import read_state
 JOURNAL = "journal.jsonl"
 ENDING = ".parts"
 FARTHEST = 64  # frames that an encoder decodes one before it is shown; of those here at most 17 are waited for
-UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)  # what a damaged line of a journal raises
+# What a damaged line of a journal raises; OSError: where it names a file that no system could have.
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _read(folder: Path, work: str) -> tuple[Parts, bool]:
         head, *lines = (folder / JOURNAL).read_bytes().splitlines()
         if json.loads(head)["work"] != work:
             return parts, False
-    except (*UNREADABLE, OSError):
+    except UNREADABLE:
         return parts, False
     with contextlib.suppress(*UNREADABLE):
         for line in lines:
