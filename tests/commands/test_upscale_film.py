@@ -6,8 +6,10 @@ import itertools
 import json
 import os
 import sys
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +39,14 @@ from memsr_compiler.video.names import READ, WRITTEN, is_film_name
 @pytest.fixture
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_run, "PART", 5)
+
+
+def mux_all(packets: Iterable[Any], container: Any, stream: Any) -> None:
+    """Write packets, but for those that only end a stream, into a stream of another container."""
+    for packet in packets:
+        if packet.size:
+            packet.stream = stream
+            container.mux(packet)
 
 
 # -- the pictures
@@ -202,10 +212,7 @@ def test_turned_pictures_are_moved_by_as_many_pixels_more(run: Run, model: Path,
     with av.open(film, "w") as container, av.open(plain) as source:
         stream = container.add_stream_from_template(source.streams.video[0], opaque=True)
         stream.set_display_matrix((0, -one, 0, one, 0, 0, 0, 48 * one, unit))
-        for packet in source.demux():
-            if packet.size:
-                packet.stream = stream
-                container.mux(packet)
+        mux_all(source.demux(), container, stream)
     status, _, err = run("upscale", film, tmp_path / "out.mp4", "--model", model)
     assert status == 0, err
     result = Film.open(tmp_path / "out.mp4", most_pixels=1 << 20)
@@ -286,10 +293,7 @@ def write_sound(path: Path) -> Path:
     film = write_film(path.with_name("with pictures.mp4"))
     with av.open(path, "w") as container, av.open(film) as source:
         stream = container.add_stream_from_template(source.streams.audio[0])
-        for packet in source.demux(source.streams.audio[0]):
-            if packet.size:
-                packet.stream = stream
-                container.mux(packet)
+        mux_all(source.demux(source.streams.audio[0]), container, stream)
     return path
 
 
@@ -342,10 +346,7 @@ def test_transparency_beside_the_pictures(run: Run, model: Path, tmp_path: Path)
     with av.open(recorded, "w") as container, av.open(plain) as source:
         stream = container.add_stream_from_template(source.streams.video[0], opaque=True)
         stream.metadata["alpha_mode"] = "1"
-        for packet in source.demux():
-            if packet.size:
-                packet.stream = stream
-                container.mux(packet)
+        mux_all(source.demux(), container, stream)
     status, _, err = run("upscale", recorded, tmp_path / "out.mp4", "--model", model)
     assert status == 0, err
 
@@ -422,10 +423,7 @@ def test_a_song_with_a_cover_is_no_film(run: Run, model: Path, tmp_path: Path) -
         cover.disposition = Disposition.attached_pic
         voice = container.add_stream_from_template(sound.streams.audio[0])
         for source, stream in ((covers, cover), (sound, voice)):
-            for packet in source.demux():
-                if packet.size:
-                    packet.stream = stream
-                    container.mux(packet)
+            mux_all(source.demux(), container, stream)
     command = ("upscale", song, tmp_path / "out.mp4", "--model", model)
     must_refuse(run, tmp_path, command, "has no stream of pictures, only a cover, audio")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ray_killed
+from helpers.ray_environment import ray_environment
 from PIL import Image
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
@@ -21,8 +21,6 @@ from memsr_compiler.distributed import EnlargeFiles, EnlargeImages
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import read_image
 from memsr_compiler.locks import hold_folder
-
-TESTS = Path(__file__).parent
 
 
 @pytest.fixture
@@ -99,15 +97,8 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: make ray")
 def test_of_two_workers_of_ray_one_is_killed_and_nothing_is_lost_or_done_twice(photos: Path, tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-    }
     program = [sys.executable, ray_killed.__file__, str(photos), str(tmp_path)]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(program, capture_output=True, text=True, env=ray_environment(), timeout=300)
     assert done.returncode == 0, done.stderr
     said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"errors"')))
     assert said["errors"] == {f"{name}.png": "" for name in "abcde"} and said["killed"]

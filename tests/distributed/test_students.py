@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -15,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import ray_sweep_killed
 from helpers.command_line import Run
+from helpers.ray_environment import ray_environment
 from helpers.teachers import write_teacher
 
 from memsr_compiler import compile_to_plain, export_onnx
@@ -29,7 +30,6 @@ from memsr_compiler.teachers.families.edsr import EDSR
 
 pytest.importorskip("fcntl", reason="Windows has no such locks")
 
-TESTS = Path(__file__).parents[1]
 QUICK: dict[str, Any] = {"samples": 4, "refit": 0}
 
 
@@ -186,15 +186,8 @@ def test_workers_that_enlarge_do_without_torch_and_none_needs_ray() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: make ray")
 def test_of_two_workers_of_ray_one_is_killed_and_no_student_is_lost_or_derived_twice(run: Run, place: Path) -> None:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    program = [sys.executable, str(TESTS / "helpers" / "ray_sweep_killed.py"), str(place)]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=500)
+    program = [sys.executable, ray_sweep_killed.__file__, str(place)]
+    done = subprocess.run(program, capture_output=True, text=True, env=ray_environment(), timeout=500)
     assert done.returncode == 0, done.stderr
     said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"rows"')))
     assert said["killed"] and said["rows"] == ["bicubic", "width 4", "width 8", "width 12", "teacher"]
