@@ -41,8 +41,8 @@ def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
             put(None)
 
     reader = Writer(read)
-    reader.start()
     try:
+        reader.start()
         while (piece := ready.get()) is not None:
             yield piece[0]
         reader.finish()
@@ -64,6 +64,11 @@ class Writer(threading.Thread):
             self._work()
         except BaseException as error:  # raised again where it can be dealt with
             self._error = error
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end; there is none to wait for where an interrupt came before it had begun."""
+        if self.is_alive():
+            super().join(timeout)
 
     def finish(self) -> None:
         self.join()

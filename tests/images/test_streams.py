@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.images.files import read_image
 from memsr_compiler.images.limits import SIDES, require_holds
+from memsr_compiler.images.pipe import Writer
 from memsr_compiler.images.png_colours import read_colour_chunks
 from memsr_compiler.images.streams import WRITTEN, RowFile
 
@@ -98,6 +100,27 @@ def test_a_profile_outdoes_gamma(tmp_path: Path) -> None:
     assert image.warnings(tmp_path / "out.jpg") == []
     with Image.open(tmp_path / "out.png") as file:
         assert file.info["icc_profile"] == srgb() and file.info["gamma"] == 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_interrupt_before_the_writer_has_begun_is_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, begun: bool
+) -> None:
+    """Not "cannot join thread before it is started", which a folder takes for one image that went wrong."""
+    Image.fromarray(PIXELS).save(tmp_path / "in.png")
+    launch = Writer.start
+
+    def interrupted(self: Writer) -> None:
+        if begun:
+            launch(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Writer, "start", interrupted)
+    image, threads = RowFile.open(tmp_path / "in.png"), threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        image.save(tmp_path / "out.png", double(image.bands(4)), 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
+    assert threading.active_count() == threads
 
 
 def test_a_full_disk_is_told_where_chunks_are_added(tmp_path: Path) -> None:

@@ -333,7 +333,7 @@ def test_an_interrupt_leaves_nothing_half_written(model: Path, tmp_path: Path, n
         time.sleep(0.02)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and b"interrupted" in told
+    assert process.returncode == 130 and b"interrupted" in told, told.decode()
     assert os.listdir(folder) == []
 
 
