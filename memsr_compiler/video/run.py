@@ -12,9 +12,9 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
+from memsr_compiler.beside import ReadAhead, WriteBehind
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.runtime.upscale_file import Pixels, RowEngine, enlarge_pixels
-from memsr_compiler.video.beside import ReadAhead, WriteBehind
 from memsr_compiler.video.codecs import Encoding
 from memsr_compiler.video.colours import FrameMaker
 from memsr_compiler.video.film import Film, read_state

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from memsr_compiler.video.beside import ReadAhead, WriteBehind
+from memsr_compiler.beside import ReadAhead, WriteBehind
 
 
 def write(work: Callable[[int], None], number: int, interrupt: BaseException | None = None) -> None:
