@@ -1,4 +1,4 @@
-"""Work beside the network: a thread that reads ahead, a thread that writes behind, as many items between as is said."""
+"""Work beside what computes: a thread that reads ahead, one that writes behind, as many items between as is said."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ Item = TypeVar("Item")
 PATIENCE = 0.1  # seconds, after which a thread that waits looks whether it is still wanted
 
 
+def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each made in a thread of its own while the one before is worked on; what that raises is raised.
+
+    At most two are there besides the one that is worked on.
+    """
+    with ReadAhead(items, 1) as ahead:
+        yield from ahead
+
+
 class ReadAhead(AbstractContextManager["ReadAhead[Item]"], Generic[Item]):
     """The items of an iterator, which runs in a thread of its own, `room` of them ahead at most."""
 
@@ -23,7 +32,11 @@ class ReadAhead(AbstractContextManager["ReadAhead[Item]"], Generic[Item]):
         self._queue: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(room)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._read, name="reading ahead", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # an interrupt: it may have begun all the same
+            self._stopped.set()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -68,7 +81,11 @@ class WriteBehind(AbstractContextManager["WriteBehind[Item]"], Generic[Item]):
         self._error: BaseException | None = None
         self._over = threading.Event()  # a join that is interrupted may take the thread for one that has ended
         self._thread = threading.Thread(target=self._write, name="writing behind", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._queue.put(None)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from memsr_compiler.beside import ReadAhead, WriteBehind
+from memsr_compiler.beside import ReadAhead, WriteBehind, read_ahead
 
 
 def write(work: Callable[[int], None], number: int, interrupt: BaseException | None = None) -> None:
@@ -127,3 +127,58 @@ def test_what_interrupts_twice_leaves_nothing_at_work() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert done == [0] and not at_work.is_set()
+
+
+@pytest.mark.parametrize("begin", [lambda: ReadAhead(iter(range(9)), 1), lambda: WriteBehind(print, 1)])
+def test_an_interrupt_while_the_thread_begins_leaves_none(
+    monkeypatch: pytest.MonkeyPatch, begin: Callable[[], object]
+) -> None:
+    launch = threading.Thread.start
+
+    def interrupted(self: threading.Thread) -> None:
+        launch(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+    deadline = time.monotonic() + 10
+    while running() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert running() == []
+
+
+def test_items_are_the_same_and_the_next_is_made_meanwhile() -> None:
+    made = threading.Semaphore(0)
+    threads = set()
+
+    def items() -> Iterator[int]:
+        for i in range(5):
+            threads.add(threading.current_thread())
+            made.release()
+            yield i
+
+    ahead = read_ahead(items())
+    assert next(ahead) == 0
+    assert made.acquire(timeout=10) and made.acquire(timeout=10)  # the second one, while the first is worked on
+    assert list(ahead) == [1, 2, 3, 4] and list(read_ahead(iter(()))) == []
+    assert threading.current_thread() not in threads
+
+
+def test_what_is_raised_comes_behind_what_was_made() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("damaged")
+
+    ahead = read_ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="damaged"):
+        next(ahead)
+
+
+def test_who_stops_early_leaves_no_thread() -> None:
+    before = threading.active_count()
+    ahead = read_ahead(iter(range(1000)))
+    assert next(ahead) == 0
+    ahead.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before

@@ -1,4 +1,4 @@
-"""Threads beside the one that computes: one reads ahead, one writes what comes through a pipe, an uncompressed PNG."""
+"""A thread that encodes what comes through a pipe, an uncompressed PNG."""
 
 from __future__ import annotations
 
@@ -7,48 +7,13 @@ import queue
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import ExportError
-
-Item = TypeVar("Item")
-
-
-def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each made in a thread of its own while the one before is worked on; what that raises is raised.
-
-    At most two are there besides the one that is worked on.
-    """
-    ready: queue.Queue[tuple[Item] | None] = queue.Queue(maxsize=1)
-    unwanted = threading.Event()
-
-    def put(piece: tuple[Item] | None) -> None:
-        while not unwanted.is_set():
-            with contextlib.suppress(queue.Full):
-                return ready.put(piece, timeout=0.2)
-
-    def read() -> None:
-        try:
-            for item in items:
-                put((item,))
-                if unwanted.is_set():
-                    return
-        finally:
-            put(None)
-
-    reader = Writer(read)
-    try:
-        reader.start()
-        while (piece := ready.get()) is not None:
-            yield piece[0]
-        reader.finish()
-    finally:
-        unwanted.set()
-        reader.join()
 
 
 class Writer(threading.Thread):

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from memsr_compiler.beside import read_ahead
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.limits import require_holds
-from memsr_compiler.images.pipe import read_ahead
 from memsr_compiler.images.resize import REACH, enlarge_rows
 from memsr_compiler.images.streams import RowBuffer, RowFile
 from memsr_compiler.images.transparency import working_bytes
