@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.images.libvips import is_installed, libvips, open_with_libvips, read_bands
+from memsr_compiler.images.tiff_tags import TILE_WIDTH
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +27,7 @@ ROWS = 64  # that are decoded at a time
 
 UNCOMPRESSED, JPEG, DEFLATE = 1, 7, (8, 32946)  # of TIFF's tag Compression
 COMPRESSION, ROWS_PER_STRIP, PLANAR, BITS = 259, 278, 284, 258
-STRIPS, STRIP_LENGTHS, TILES, TILE_LENGTHS, TILE_WIDTH, TILE_HEIGHT = 273, 279, 324, 325, 322, 323
+STRIPS, STRIP_LENGTHS, TILES, TILE_LENGTHS, TILE_HEIGHT = 273, 279, 324, 325, 323
 SEPARATE = 2  # of tag PlanarConfiguration: each channel in strips of its own
 YCBCR_SUBSAMPLING = 530
 
@@ -70,7 +71,7 @@ def _require_no(fault: str | None, path: str | os.PathLike[str]) -> None:
 def require_decodable(path: str | os.PathLike[str], *, strict: bool) -> None:
     """Raise InvalidInput for damage that libvips, if it is there, meets in a file which it knows.
 
-    strict   also for what it only warns of (`only_warns`), which Pillow keeps to itself
+    strict   also for what it only warns of, as of a JPEG's pixels that are guessed, which Pillow keeps to itself
     """
     if not is_installed():
         return
@@ -80,11 +81,6 @@ def require_decodable(path: str | os.PathLike[str], *, strict: bool) -> None:
         return
     for _ in read_bands(path, image, ROWS):
         pass
-
-
-def only_warns(file: Image) -> bool:
-    """Whether libvips but warns of damage to a file's pixels: a JPEG's it guesses, a tile of a TIFF it leaves black."""
-    return is_jpeg(file) or (file.format == "TIFF" and TILES in _tags(file))
 
 
 def is_jpeg(file: Image) -> bool:

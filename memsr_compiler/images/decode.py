@@ -26,7 +26,6 @@ from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
 from memsr_compiler.images.damage import (
     is_jpeg,
-    only_warns,
     require_decodable,
     require_undamaged,
     require_undamaged_tiff,
@@ -251,7 +250,11 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     if file is None or needs_libvips(path, file):
         return _decode_with_libvips(path, most_pixels)
     if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
-        require_decodable(path, strict=only_warns(file))
+        require_decodable(path, strict=is_jpeg(file))
+    if file.format == "JPEG2000" and file.mode != "I;16" and (bits := _bits_of_jpeg2000(path)) > 8:
+        raise InvalidInput(
+            f"its colours have {bits} bits, of which Pillow gives 8, and of white black: save it as PNG or TIFF"
+        )
     kind = PIXEL_TYPES.get(file.mode)
     if kind is None:
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
@@ -277,6 +280,14 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
     others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
     return Decoded(pixels, alpha, profile, (*(() if note is None else (note,)), *say_left_out(others)))
+
+
+def _bits_of_jpeg2000(path: str | os.PathLike[str]) -> int:
+    """The most bits of any component, by the marker SIZ of ISO/IEC 15444-1, Annex A.5.1."""
+    content = Path(path).read_bytes()
+    size = content.index(b"\xff\x4f\xff\x51")  # SOC, and SIZ behind it
+    (components,) = struct.unpack_from(">H", content, size + 40)
+    return max((content[size + 42 + 3 * i] & 0x7F) + 1 for i in range(components))
 
 
 def say_left_out(channels: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing, tells_of_memory
-from memsr_compiler.images.tiff_tags import EXTRA, PLANAR, SAMPLES, SEPARATE, UNSPECIFIED, read_numbers
+from memsr_compiler.images.tiff_tags import EXTRA, PLANAR, SAMPLES, SEPARATE, TILE_WIDTH, UNSPECIFIED, read_numbers
 
 FORMATS = {"uchar": np.uint8, "ushort": np.uint16}  # of pixels, those that are handled
 DRAWINGS = ("svgload", "pdfload")  # readers of what has no pixels of its own
@@ -44,12 +44,15 @@ def is_installed() -> bool:
 def open_with_libvips(path: str | os.PathLike[str], *, strict: bool, **options: Any) -> Any:
     """Open a file to read it once from the top, whatever its name.
 
-    strict   what libvips only warns of is damage: pixels that a decoder guesses, or leaves black
+    strict   what libvips only warns of is damage: pixels that a decoder guesses; in a TIFF of tiles, of which it leaves
+             black what it cannot decode, it always is
 
     Raises pyvips.Error where libvips does not know it, and InvalidInput where it cannot be read, is a drawing, or a
     TIFF of two channels one after the other, whose rows libvips takes from the wrong places.
     """
     image = _open_by_name_or_handle(path, strict=strict, **options)
+    if not strict and _is_tiff(image) and read_numbers(path, TILE_WIDTH):
+        image = _open_by_name_or_handle(path, strict=True, **options)
     if image.get("vips-loader").startswith(DRAWINGS):
         raise InvalidInput(f"{path}: is a drawing, not a photograph: draw it as a PNG of the size that you mean")
     if _is_tiff(image) and (read_numbers(path, SAMPLES), read_numbers(path, PLANAR)) == ((2,), (SEPARATE,)):

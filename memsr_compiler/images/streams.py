@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import ExportError, first_line
-from memsr_compiler.images.damage import only_warns, rows_of_strip
+from memsr_compiler.images.damage import is_jpeg, rows_of_strip
 from memsr_compiler.images.decode import (
     PIXEL_TYPES,
     Decoded,
@@ -112,7 +112,7 @@ class RowFile:
         with open_image(path, most_pixels) as file:
             pages = getattr(file, "n_frames", 1)
             if file is None or can_stream(file) or needs_libvips(path, file):
-                strict = file is not None and only_warns(file)
+                strict = file is not None and is_jpeg(file)
                 strip = rows_of_strip(file) if file is not None else 0
                 with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows
                     image = open_with_libvips(path, strict=strict)

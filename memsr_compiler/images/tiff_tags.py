@@ -1,14 +1,14 @@
-"""Tags of a TIFF whose numbers have 16 bits, read by hand: of files too that Pillow does not know."""
+"""Tags of a TIFF whose numbers have 16 or 32 bits, read by hand: of files too that Pillow does not know."""
 
 from __future__ import annotations
 
 import os
 import struct
 
-SAMPLES, PLANAR, EXTRA = 277, 284, 338
+SAMPLES, PLANAR, TILE_WIDTH, EXTRA = 277, 284, 322, 338
 SEPARATE, UNSPECIFIED = 2, 0
 
-_SHORT = 3  # the type of such numbers
+_KINDS = {3: "H", 4: "I"}  # types of such numbers, as struct calls them
 _MOST = 1 << 16  # entries, and numbers of one: a TIFF has no more
 
 
@@ -27,9 +27,10 @@ def read_numbers(path: str | os.PathLike[str], wanted: int) -> tuple[int, ...]:
         (entries,) = read("Q" if large else "H")
         for _ in range(min(entries, _MOST)):
             number, kind, count = read("HHQ" if large else "HHI")
-            if number == wanted and kind == _SHORT and count <= _MOST:
-                if 2 * count > (8 if large else 4):
+            if number == wanted and kind in _KINDS and count <= _MOST:
+                numbers = f"{count}{_KINDS[kind]}"
+                if struct.calcsize(end + numbers) > (8 if large else 4):
                     file.seek(read("Q" if large else "I")[0])
-                return read(f"{count}H")
+                return read(numbers)
             file.seek(8 if large else 4, os.SEEK_CUR)
     return ()

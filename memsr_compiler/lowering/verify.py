@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import get_args
 
+import torch
+
 from memsr_compiler import ir
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import CertificateError, first_line
@@ -14,9 +16,11 @@ from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.equivalence import find_broken_shift, most_accepted
 from memsr_compiler.lowering.image_aside import set_image_aside
 from memsr_compiler.lowering.shift_losses import Probed, measure_losses, measure_stored, worst_shift_loss
+from memsr_compiler.plain.halves import LARGEST, find_narrow
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import REPEATED
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.proof.checker import Checked
@@ -112,6 +116,7 @@ def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateChe
         raise CertificateError(f"{loss}; {_say_way_out(checked, certificate)}")
     _require_small(probed, checked, net)
     _require_near(probed, checked, net)
+    _require_room(net)
     frozen = GraphModule(teacher.graph, teacher.image_skip) if replaced else None
     return CertificateCheck(net.info.guarantee, input_range, tensors, checked.rounding, frozen, replaced)
 
@@ -141,6 +146,16 @@ def _require_near(probed: Probed, checked: Checked, net: PlainNet) -> None:
                 f"its stored numbers alone take it {off:.3g} off the teacher on an image, and {accepted:.3g} is "
                 f"accepted; {beyond or _say_way_out(checked, net.certificate)}"
             )
+
+
+def _require_room(net: PlainNet) -> None:
+    """Raises CertificateError where values in float16 go so high that those of another photograph may be infinite."""
+    if net[0].weight.dtype != torch.float16:
+        return
+    channels, input_range = net.info.channels, net.info.input_range
+    narrow = find_narrow(net, (probe_images(channels, input_range) | sample_middles(channels, input_range)).values())
+    if narrow:
+        raise CertificateError(f"{narrow}, too near to {LARGEST:,.0f}, where float16 ends; convert again")
 
 
 def _say_cause(checked: Checked) -> str:

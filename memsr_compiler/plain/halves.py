@@ -161,6 +161,19 @@ def _choose_exponents(net: PlainNet, peaks: Sequence[Tensor]) -> list[Tensor]:
     return exponents
 
 
+def find_narrow(net: PlainNet, images: Iterable[Tensor]) -> str:
+    """Which channel has hardly any room left below float16's end, among those that could be scaled; "" for none.
+
+    `fit_to_half` leaves each a factor of `HEADROOM` on the same images, so that photographs, which go higher, have room
+    too.  Half of that is asked for here: stored numbers, rounded, give other peaks than exact ones.
+    """
+    for i, (peak, fixed) in enumerate(zip(measure_peaks(net, images), list_fixed(net), strict=True)):
+        stored = torch.where(fixed, 0.0, peak)
+        if not bool((stored * HEADROOM / 2 <= LARGEST).all()):
+            return f"layers.{i}: channel {int(stored.argmax())} is stored as up to {float(stored.max()):,.0f}"
+    return ""
+
+
 def _bits_beyond(values: Tensor) -> Tensor:
     """Powers of two by which values are beyond float16; 0 for those that are not."""
     return (values / LARGEST).clamp_min(1).log2().ceil().long()

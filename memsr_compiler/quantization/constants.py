@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto, TensorProto
+
+
+def store_constants(model: ModelProto) -> None:
+    """Make an initializer of each constant that is a node, or an Identity of another.
+
+    torch's exporter stores equal biases once, and so on where another has it; others write all constants as nodes.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    results = {output.name for output in model.graph.output}
+    for node in list(model.graph.node):
+        tensor = _find_constant(node, stored)
+        if tensor is not None and node.output[0] not in results:
+            stored[node.output[0]] = model.graph.initializer.add()
+            stored[node.output[0]].CopyFrom(tensor)
+            stored[node.output[0]].name = node.output[0]
+            model.graph.node.remove(node)
+
+
+def _find_constant(node: NodeProto, stored: Mapping[str, TensorProto]) -> TensorProto | None:
+    """The tensor that a node is, of which nothing is computed; None for other nodes."""
+    if node.op_type == "Identity":
+        return stored.get(node.input[0])
+    values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+    return values[0] if node.op_type == "Constant" and values else None
 
 
 def read_constant(model: ModelProto, name: str) -> Tensor:

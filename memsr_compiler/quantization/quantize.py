@@ -28,6 +28,7 @@ from memsr_compiler.images.tiles import cut_batches
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY
 from memsr_compiler.plain.seal import require_sealed_file, seal
+from memsr_compiler.quantization.constants import store_constants
 from memsr_compiler.quantization.equalise import equalise_channels
 from memsr_compiler.quantization.image_levels import override_image, use_image_levels
 from memsr_compiler.quantization.round_convolutions import list_convolutions, round_convolutions
@@ -136,6 +137,7 @@ def read_float(path: Path) -> ModelProto:
     nodes = model.graph.node
     if any(node.op_type in _INTEGER_OPS for node in nodes):
         raise InvalidInput(f"{path}: is quantised already; give the float32 network that it was made from")
+    store_constants(model)
     if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
         raise InvalidInput(f"{path}: is float16; give the float32 network, of which 8 bits lose less")
     if not any(True for _ in list_convolutions(model)):

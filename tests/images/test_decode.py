@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.raw_images import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, write_png, write_tiff
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.decode import decode, open_image
@@ -274,6 +274,23 @@ def test_what_is_not_known_is_refused_by_both(tmp_path: Path, case: str) -> None
     for read in (read_image, RowFile.open):
         with pytest.raises(InvalidInput, match=rf"{path.name}: .*{REFUSED[case][2]}"):
             read(path)
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow lacks JPEG 2000")
+@pytest.mark.parametrize("suffix", ["jp2", "j2k"])
+def test_jpeg_2000_of_more_than_8_bits_is_refused(tmp_path: Path, suffix: str) -> None:
+    """Pillow rounds such colours up beyond a byte, so that white is black; grey it gives whole."""
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(SMOOTH).save(path)
+    assert np.abs(read_image(path).astype(int) - SMOOTH).max() == 0
+    content = path.read_bytes()
+    at = content.index(b"\xff\x51") + 40
+    path.write_bytes(content[:at] + bytes([11, 1, 1] * 3) + content[at + 9 :])  # 12 bits, whose pixels are others
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match=rf"{path.name}: its colours have 12 bits"):
+            read(path)
+    Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(path)
+    assert (read_image(path) == 255).all()
 
 
 @pytest.mark.parametrize("mode", ["LAB", "YCbCr"])

@@ -135,6 +135,24 @@ def test_a_certificate_that_scales_what_is_not_scaled_is_refused(
         check_certificate(overflowing(), net, input_range=WIDE)
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_channels_scaled_up_to_the_end_of_halves_are_refused(level: int) -> None:
+    """By powers that probes and photographs that ship just allow, another photograph was infinite (26,520 values)."""
+    teacher = overflowing(grow=0.1)
+    net = compile_to_plain(teacher, input_range=WIDE)
+    probes = probe_images(3, WIDE) | sample_middles(3, WIDE)
+    peaks = measure_peaks(net, probes.values())
+    powers = [torch.full((layer.out_channels,), -6) for layer in net]
+    powers[level] = -(LARGEST / peaks[level]).log2().floor().long()
+    powers[-1] = torch.zeros_like(powers[-1])
+    scaled = scale_channels(net, powers).half()
+    assert all(run_in_halves(scaled, x).isfinite().all() for x in probes.values())
+    with pytest.raises(CertificateError, match=rf"layers.{level}: channel \d is stored as up to [\d,]+, too near"):
+        check_certificate(teacher, scaled, input_range=WIDE)
+    powers[level] += 3
+    check_certificate(teacher, scale_channels(net, powers).half(), input_range=WIDE)
+
+
 def test_an_output_that_leaves_the_range_is_refused(tmp_path: Path) -> None:
     net = compile_to_plain(overflowing(end=1e4), input_range=WIDE)
     with pytest.raises(ExportError, match=r"layers\.2: channel \d+, the output, reaches [\d,]+, .*65,504.*float32"):

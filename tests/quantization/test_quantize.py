@@ -129,6 +129,24 @@ def test_what_convolutions_share_stays_as_it_was_rounded(tmp_path: Path) -> None
     assert 0 < deviation(tmp_path / "shared.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
 
 
+@pytest.mark.parametrize("kind", ["Identity", "Constant"])
+def test_constants_that_are_nodes_are_constants(kind: str, tmp_path: Path) -> None:
+    """torch's exporter stores equal biases once, and the others as an Identity of that one."""
+    model = onnx.load(str(foreign(tmp_path / "net.onnx", offset=0.1)))
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name in ("b1", "b2"):
+        value = stored["b0"] if name == "b2" else stored[name]
+        node = helper.make_node("Constant", [], [name], value=value)
+        if kind == "Identity" and name == "b2":
+            node = helper.make_node("Identity", ["b0"], [name])
+        model.graph.initializer.remove(stored[name])
+        model.graph.node.insert(0, node)
+    onnx.save(model, str(tmp_path / "nodes.onnx"))
+    quantized = quantize(tmp_path / "nodes.onnx", tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert quantized.convolutions == 4
+    assert 0 < deviation(tmp_path / "nodes.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
+
+
 @pytest.mark.parametrize(("opset", "bias"), [(11, True), (17, False)])
 def test_old_files_and_convolutions_without_bias(opset: int, bias: bool, tmp_path: Path) -> None:
     source = foreign(tmp_path / "net.onnx", opset=opset, bias=bias)
