@@ -29,6 +29,7 @@ from memsr_compiler.files import read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.plain.read import is_plain, read_plain_file
 from memsr_compiler.plain.seal import require_seal, require_tflite_seal
+from memsr_compiler.proof.guarantee import APPROXIMATION
 from memsr_compiler.teachers import archive, pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.readings import Readings, choose_reading, read_family, read_module
@@ -266,16 +267,18 @@ def _safetensors_metadata(data: bytes) -> dict[str, str]:
 
 
 def _plain_remarks(path: Path) -> Remarks:
-    """The range that a plain network of ours states; nothing for other files, which have no place for it.
+    """The range that a plain network of ours states, and whether it is an approximation; nothing for other files.
 
     Raises InvalidInput for one that is not as it was written.
     """
     if not is_plain(path):
         return Remarks()
     try:
-        return Remarks(input_range=read_plain_file(path, require_certificate=False).manifest.info.input_range)
+        info = read_plain_file(path, require_certificate=False).manifest.info
     except InvalidInput as error:
         raise InvalidInput(str(error).removeprefix(f"{path}: ")) from error
+    statement = info.guarantee.partition(";")[0]
+    return Remarks(input_range=info.input_range, approximate=statement if statement.startswith(APPROXIMATION) else "")
 
 
 def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:

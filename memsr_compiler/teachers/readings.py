@@ -78,7 +78,8 @@ def read_module(network: nn.Module, hyper: Mapping[str, object], remarks: Remark
     def read(variant: Variant) -> Teacher:
         return Teacher(module=network, input_range=variant.input_range, hyper=hyper, stated_range=remarks.input_range)
 
-    return Readings(variants, read, uncertain=known is None)
+    habits = (f"that it is the teacher, though it is {remarks.approximate}",) if remarks.approximate else ()
+    return Readings(variants, read, habits, uncertain=known is None)
 
 
 def read_family(

@@ -128,12 +128,10 @@ def _attempt(
             traced = _read(model, reader, channels, input_range)
             _compare(traced, expected)
             return traced
-        except (Unreadable, WrongChannels) as error:
-            failures.append(error)
-        except UnsupportedModel:
-            raise
         except Exception as error:  # whatever the model's own code, or the tracer, raises
             failures.append(error)
+        if isinstance(failures[0], UnsupportedModel) and not isinstance(failures[0], (Unreadable, WrongChannels)):
+            raise failures[0]
     return failures[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from helpers.html_outline import outline
 from helpers.teachers import write_teacher
 from helpers.training import forget_accelerator, write_photographs
 
-from memsr_compiler import load_plain
+from memsr_compiler import check_certificate, load_plain, read_teacher
+from memsr_compiler.errors import CertificateError
 from memsr_compiler.teachers.families.imdn import IMDN
 from memsr_compiler.teachers.families.latticenet import LatticeNet
 from memsr_compiler.teachers.families.rfdn import RFDN
@@ -66,6 +68,29 @@ def test_verify_says_that_it_is_an_approximation(run: Run, imdn: Path, tmp_path:
     torch.save(weights, imdn)
     status, _, err = run("verify", imdn, "--no-probe", plain)
     assert status == 1 and "for another teacher" in err
+
+
+def test_an_approximation_as_a_teacher_is_said_to_be_one(run: Run, imdn: Path, tmp_path: Path) -> None:
+    """What is made of it is equivalent to it, and says of what: "exact for every image" alone would mislead."""
+    plain, again = tmp_path / "plain.onnx", tmp_path / "again.onnx"
+    run("convert", imdn, "--no-probe", "--approximate", "--out", plain)
+    words = "assumed: that it is the teacher, though it is an approximation: the teacher with 2 gates replaced"
+    for command in (("convert", plain, "--out", again), ("verify", plain, again), ("inspect", plain)):
+        status, out, err = run(*command)
+        assert status == 0 and words in " ".join((out + err).split())
+    assert any("2 gates replaced" in assumed for assumed in load_plain(again).info.assumed)
+
+
+@pytest.mark.parametrize("kind", ["nothing at all", "gelu", "\ud800"])
+def test_the_kind_of_a_replacement_is_the_teachers(run: Run, imdn: Path, tmp_path: Path, kind: str) -> None:
+    """Any words stood there, which `verify` repeated."""
+    run("convert", imdn, "--no-probe", "--approximate", "--out", tmp_path / "plain.safetensors")
+    net = load_plain(tmp_path / "plain.safetensors")
+    assert net.certificate is not None
+    replaced = tuple(replace(r, kind=kind) for r in net.certificate.approximation)
+    net.certificate = replace(net.certificate, approximation=replaced)
+    with pytest.raises(CertificateError, match=r"have to be replaced IMDB1.cca.gate \(gate\), IMDB2.cca.gate \(gate\)"):
+        check_certificate(read_teacher(imdn, probe=False), net)
 
 
 def test_a_convertible_teacher_needs_no_approximation(run: Run, teacher: Path, tmp_path: Path) -> None:

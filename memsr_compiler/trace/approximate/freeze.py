@@ -143,7 +143,8 @@ def rebuild(
         traced, places = _read_any(model, numbers, input_range)
     except InvalidGraph as error:
         raise CertificateError(f"its approximation does not fit the teacher: {error}; convert this teacher") from None
-    if [place.name for place in places] != [r.name for r in replacements]:
+    claimed = [(r.name, r.kind.removeprefix("spatial ")) for r in replacements]  # over pixels: a gate as others are
+    if [(place.name, place.kind) for place in places] != claimed:
         raise CertificateError(
             f"its approximation replaces {_list_names(replacements)}, and of this teacher have to be replaced "
             f"{_list_names(places)}; convert this teacher"
@@ -238,4 +239,4 @@ def _psnr(outputs: Sequence[Tensor], expected: Sequence[Tensor], peak: float) ->
 
 
 def _list_names(places: Iterable[Place | Replacement]) -> str:
-    return ", ".join(place.name for place in places) or "nothing"
+    return ", ".join(f"{place.name} ({place.kind})" for place in places) or "nothing"
