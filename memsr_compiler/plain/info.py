@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,6 +11,17 @@ from typing import Any
 from memsr_compiler.errors import InvalidInput
 
 _BETWEEN = "; "  # assumptions in a line of text
+_FARTHEST, _NARROWEST = 1e12, 1e-12  # of a range: float32 squares and adds up what lies within, images of 65,535 anyway
+
+
+def require_range(low: float, high: float) -> None:
+    """Raises InvalidInput for a range of input values that is empty, or beyond what float32 computes with."""
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InvalidInput(f"input range {low} {high} is empty or infinite; most networks take 0 1 or 0 255")
+    if max(abs(low), abs(high)) > _FARTHEST or high - low < _NARROWEST:
+        raise InvalidInput(
+            f"input range {low} {high} is beyond what float32 computes with; most networks take 0 1 or 0 255"
+        )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import numbers_sha256, stack_sha256
-from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.info import PlainInfo, require_range
 
 PLAIN_FORMAT_KEY = "memsr_format"
 """Metadata entry by which files of plain networks are known, .onnx and .safetensors."""
@@ -195,8 +195,7 @@ class Manifest:
             raise InvalidInput(f"enlarges {scale} times, its info says {info.scale}.")
         if self.layers[0].weight[1] != info.channels:
             raise InvalidInput(f"takes {self.layers[0].weight[1]} channels, its info says {info.channels}.")
-        if not (all(map(math.isfinite, info.input_range)) and info.input_range[0] < info.input_range[1]):
-            raise InvalidInput(f"input range {info.input_range} is empty or infinite.")
+        require_range(*info.input_range)
         rising = all(below < above for below, above in pairwise((0, *info.levels)))
         if info.levels and not (rising and len(info.levels) == len(self.layers) - 1):
             named = ", ".join(map(str, info.levels))

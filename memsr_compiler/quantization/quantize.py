@@ -11,7 +11,6 @@ Before, channels are brought to one range: see `equalise`.  The weights are then
 from __future__ import annotations
 
 import errno
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,7 +24,7 @@ from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_line, say_missing
 from memsr_compiler.files import atomic_write_together
 from memsr_compiler.images.tiles import cut_batches
-from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.info import Takes, require_range
 from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY
 from memsr_compiler.plain.seal import require_sealed_file, seal
 from memsr_compiler.quantization.constants import store_constants
@@ -40,6 +39,7 @@ from memsr_compiler.version import VERSION
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+_MOST_ENLARGED = 16  # times; more no command takes
 _OPSET = 17  # for models older than 13, which have no quantisation per channel
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
@@ -106,8 +106,9 @@ def takes_of(metadata: Mapping[str, str]) -> Takes | None:
     try:
         low, high = map(float, metadata["input_range"].split())
         takes = Takes(int(metadata["scale"]), int(metadata["channels"]), (low, high))
-        if takes.scale < 1 or takes.channels < 1 or not (math.isfinite(high - low) and low < high):
-            raise ValueError(f"x{takes.scale}, {takes.channels} channels, values {low:g} to {high:g}")
+        require_range(low, high)
+        if not 1 <= takes.scale <= _MOST_ENLARGED:
+            raise ValueError(f"x{takes.scale}")
     except (KeyError, ValueError) as error:
         raise InvalidInput(f"its metadata are damaged ({first_line(error)}); quantize or export again") from None
     return takes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.info import Takes, require_range
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.torch_helpers import first_weight
 from memsr_compiler.trace.approximate.freeze import Frozen
@@ -51,7 +50,7 @@ class Teacher:
 
     def __post_init__(self) -> None:
         """Raises InvalidInput for a range that is empty or infinite."""
-        _require_range(self.input_range)
+        require_range(*self.input_range)
 
     @property
     def convertible(self) -> nn.Module:
@@ -93,7 +92,7 @@ def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: 
     Raises InvalidInput for anything else, for a range that is empty or infinite, and as `read_teacher` does for files.
     """
     if input_range is not None:
-        _require_range(input_range)  # before a file is read
+        require_range(*input_range)  # before a file is read
     teacher = _teacher(source, input_range, plain)
     if input_range is None:
         return teacher
@@ -104,12 +103,6 @@ def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: 
 def assume_range(input_range: Range) -> str:
     """Words of `Teacher.assumed` on a range that nothing says."""
     return f"{_RANGE_WORDS}{input_range[0]:g} to {input_range[1]:g}"
-
-
-def _require_range(input_range: Range) -> None:
-    low, high = input_range
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InvalidInput(f"input range {low} {high} is empty or infinite; most networks take 0 1 or 0 255")
 
 
 def _teacher(source: TeacherLike, input_range: Range | None, plain: bool) -> Teacher:

@@ -121,10 +121,12 @@ def test_steps_that_tflite_would_not_have_are_refused(
     [
         ("scale", "3", "enlarges by another factor than its metadata say"),
         ("channels", "1", "takes other channels than its metadata say"),
-        ("scale", "0", "its metadata are damaged .x0, 3 channels"),
-        ("input_range", "1 0", "values 1 to 0"),
-        ("input_range", "0 inf", "values 0 to inf"),
-        ("input_range", "nan nan", "values nan to nan"),
+        ("scale", "0", "its metadata are damaged .x0"),
+        ("input_range", "1 0", "range 1.0 0.0 is empty"),
+        ("input_range", "0 inf", "range 0.0 inf is empty"),
+        ("input_range", "nan nan", "range nan nan is empty"),
+        ("scale", "1000000", "its metadata are damaged .x1000000"),
+        ("input_range", "0 1e39", "beyond what float32"),
     ],
 )
 def test_metadata_of_another_network_are_refused(key: str, value: str, message: str, tmp_path: Path) -> None:

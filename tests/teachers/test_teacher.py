@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 from helpers.teachers import write_teacher
 from torch import Tensor, nn
 
-from memsr_compiler import compile_to_plain, export_onnx, load_teacher, read_teacher
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler import compile_to_plain, export_onnx, load_teacher, read_teacher, save_plain
+from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -64,6 +65,17 @@ def test_a_range_that_is_none(wrong: tuple[float, float]) -> None:
         as_teacher("nowhere.pt", input_range=wrong)  # before the file is looked for
     with pytest.raises(InvalidInput, match="is empty or infinite"):
         Teacher(module=nn.Identity(), input_range=wrong)
+
+
+@pytest.mark.parametrize("wrong", [(0.0, 1e39), (-1e300, 1.0), (0.0, 1e-310)])
+def test_a_range_beyond_float32(wrong: tuple[float, float], tmp_path: Path) -> None:
+    """Which ended in errors of torch's and of Python's own."""
+    with pytest.raises(InvalidInput, match=r"is beyond what float32 computes with; most networks take 0 1 or 0 255"):
+        Teacher(module=nn.Identity(), input_range=wrong)
+    net = compile_to_plain(EDSR(scale=2, blocks=1, channels=4, mean=None).eval())
+    net.info = replace(net.info, input_range=wrong)
+    with pytest.raises(ExportError, match="is beyond what float32"):
+        save_plain(net, tmp_path / "plain.safetensors")
 
 
 @pytest.mark.parametrize("wrong", [None, 3, [nn.Identity()], torch.zeros(1), nn.Identity])
