@@ -21,7 +21,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers import archive
@@ -115,6 +115,7 @@ def load_exported(data: bytes) -> nn.Module:
                 program = torch.export.load(io.BytesIO(data))
                 _require_types(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
+                _forget_dtypes(module)
         except InvalidInput:
             raise
         except Exception as error:  # torch raises whatever the damage leads to
@@ -123,6 +124,28 @@ def load_exported(data: bytes) -> nn.Module:
     for part in module.modules():
         part.training = False  # an exported module refuses eval(): its mode was fixed when it was exported
     return module
+
+
+def _forget_dtypes(module: Any) -> None:
+    """Take casts from one floating type to another, and demands for one, out of a network: it is run in float64 too.
+
+    `x.float()`, `mean.type_as(x)` and the like leave both, for the type that it was exported in.
+
+    module   a GraphModule of torch.fx
+    """
+    aten = torch.ops.aten
+    for node in list(module.graph.nodes):
+        if node.target == aten._assert_tensor_metadata.default:
+            module.graph.erase_node(node)
+        elif node.target == aten._to_copy.default and _is_floating(node) and _is_floating(node.args[0]):
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    module.recompile()
+
+
+def _is_floating(node: Any) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 @contextlib.contextmanager

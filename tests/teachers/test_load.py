@@ -22,8 +22,9 @@ from helpers.user_code import UserNetwork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
+from memsr_compiler import check_equivalence, compile_to_plain
 from memsr_compiler.errors import InvalidInput, RefusedPickle
 from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import find_family
@@ -577,6 +578,38 @@ def test_the_equation_of_an_einsum_is_no_reason_to_refuse(tmp_path: Path) -> Non
     torch.testing.assert_close(read_teacher(tmp_path / "a.pt2").module(x), network(x), rtol=0, atol=1e-5)
     for text in ("f(1)", "a'b", "a;b", "a\nb", "a\\b", "[a]"):
         assert list(pt2._json_suspicions({"as_string": text})) == [f"as_string is {text!r}"]
+
+
+@pytest.mark.parametrize(
+    "cast",
+    [
+        lambda x, mean: x - mean.to(x),
+        lambda x, mean: x.float() - mean,
+        lambda x, mean: x.to(torch.float32) - mean.type_as(x),
+        lambda x, mean: (x.double() - mean).float(),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
+def test_casts_in_a_pt2_are_no_obstacle(cast: Callable[[Tensor, Tensor], Tensor], tmp_path: Path) -> None:
+    """torch.export notes the dtype that it met, which no image in float64 has."""
+
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+            self.mean = nn.Buffer(torch.tensor([0.4, 0.3, 0.2]).view(1, 3, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.pixel_shuffle(self.conv(cast(x, self.mean)), 2)
+
+    free = {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    network = Casting().eval()
+    program = torch.export.export(network, (torch.rand(1, 3, 9, 8),), dynamic_shapes=(free,))
+    torch.export.save(program, tmp_path / "a.pt2")
+    teacher = read_teacher(tmp_path / "a.pt2", probe=False)
+    x = torch.rand(1, 3, 7, 10)
+    torch.testing.assert_close(teacher.module(x), network(x), rtol=0, atol=1e-6)
+    check_equivalence(teacher, compile_to_plain(teacher)).require()
 
 
 def add_guard(archive: bytes, guard: str) -> bytes:
