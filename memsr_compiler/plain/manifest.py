@@ -29,7 +29,8 @@ QUANTIZED_KEY = "memsr_quantized"
 """Metadata entry by which networks in 8-bit integers are known, .onnx."""
 
 QUANTIZED_FORMAT = "memsr quantized network 2"
-"""Value of that entry.  Files of format 1 are the same but for the hash at the end, which they lack."""
+UNSEALED_FORMAT = "memsr quantized network 1"
+"""Values of that entry.  Files of format 1 are the same but for the hash at the end, which they lack."""
 
 FORMAT = "memsr plain network 1"
 PRELU_FORMAT = "memsr plain network 2"

@@ -25,7 +25,7 @@ from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_l
 from memsr_compiler.files import atomic_write_together
 from memsr_compiler.images.tiles import cut_batches
 from memsr_compiler.plain.info import Takes, require_range
-from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY
+from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY, UNSEALED_FORMAT
 from memsr_compiler.plain.seal import require_sealed_file, seal
 from memsr_compiler.quantization.constants import store_constants
 from memsr_compiler.quantization.equalise import equalise_channels
@@ -103,6 +103,8 @@ def takes_of(metadata: Mapping[str, str]) -> Takes | None:
     """
     if QUANTIZED_KEY not in metadata and TFLITE_KEY not in metadata:
         return None
+    if metadata.get(QUANTIZED_KEY, QUANTIZED_FORMAT) not in (QUANTIZED_FORMAT, UNSEALED_FORMAT):
+        raise InvalidInput(f"is a {metadata[QUANTIZED_KEY]}, which this version does not know. Update memsr_compiler.")
     try:
         low, high = map(float, metadata["input_range"].split())
         takes = Takes(int(metadata["scale"]), int(metadata["channels"]), (low, high))

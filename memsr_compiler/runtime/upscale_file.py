@@ -127,6 +127,12 @@ class WholeFrame:
         for image in bands:
             with torch.no_grad():
                 output = self.network(torch.from_numpy(to_rows(image, self.takes.input_range))[None])
+            made, due = tuple(output.shape[-2:]), tuple(side * self.takes.scale for side in image.shape[:2])
+            if made != due:
+                raise InvalidInput(
+                    f"the network makes {made[1]}x{made[0]} pixels of {width}x{height}, and says that it enlarges by "
+                    f"{self.takes.scale}: its file was changed, make it again"
+                )
             yield to_pixels(output[0].float().numpy(), self.takes.input_range, dtype)
 
 

@@ -166,6 +166,8 @@ def test_the_file_says_what_it_takes_and_no_more_that_it_is_plain(tmp_path: Path
     assert quantization.takes_of(OrtNetwork(source).metadata) is None
     with pytest.raises(InvalidInput, match="metadata are damaged"):
         quantization.takes_of({**metadata, "input_range": "0"})
+    with pytest.raises(InvalidInput, match="is a memsr quantized network 3, which this version does not know"):
+        quantization.takes_of({**metadata, "memsr_quantized": "memsr quantized network 3"})
 
 
 def test_the_same_file_each_time(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 from memsr_compiler import Upscaler, compile_to_plain, export_onnx, save_plain
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.images.streams import RowFile
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.runtime import upscale_file
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -305,6 +306,15 @@ def test_a_result_that_was_cut_off_is_not_done(run: Run, model: Path, tmp_path: 
     (tmp_path / "large" / "x.png").write_bytes(b"")
     status, _, err = run(*command)
     assert status == 2 and "is there already" in err
+
+
+def test_a_network_that_enlarges_otherwise_than_its_file_says(tmp_path: Path) -> None:
+    """Not "cannot be written": what the encoder says of too few rows."""
+    Image.fromarray(pixels(9, 8)).save(tmp_path / "in.png")
+    engine = upscale_file.WholeFrame(lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3), Takes(3))
+    with pytest.raises(InvalidInput, match="makes 16x18 pixels of 8x9, and says that it enlarges by 3"):
+        upscale_file.enlarge_file(engine, RowFile.open(tmp_path / "in.png"), tmp_path / "out.png", 3)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
 
 
 def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, net: PlainNet, tmp_path: Path) -> None:
