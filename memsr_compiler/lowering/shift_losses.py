@@ -28,6 +28,7 @@ MOST_IN_ALL = 2.0**-8  # of what all tensors lose, each relative to its own, add
 
 MANY = 1 << 22  # stored numbers; networks of more would take long
 SEARCHED_WORK = 1 << 27  # stored numbers of all searched images together
+TOGETHER = 4  # searched images that are run at once: of more torch's own convolution is slower in float64
 CORNER = 10  # pixels of the noise, on which such a network is run beside the small probes
 
 
@@ -65,7 +66,9 @@ class Probed:
         return reach
 
     def search(self, images: Sequence[Tensor], net: PlainNet) -> list[Tensor]:
-        """Images (1, C, H, W) that show what these do not, as far as they were found, within the constants of shifts.
+        """Images that show what these do not, as far as they were found, within the constants of shifts.
+
+        A few together, (N, C, H, W): they are many and small.
 
         Whoever chose these could have chosen what no image of the probes passes, and every strong one.  And of a plain
         network that is far larger than its teacher fewer images are run, lest it took hours.
@@ -73,7 +76,8 @@ class Probed:
         most = min(MOST_SEARCHED, SEARCHED_WORK // sum(p.numel() for p in net.parameters()))
         limits = _list_limits(self.teacher, net.certificate)
         found = find_images(self.teacher, list_unseen(self.teacher, images), limits, most)
-        return [x[None] for x in found if not find_broken_shift(x[None], net)]
+        kept = [x for x in found if not find_broken_shift(x[None], net)]
+        return [torch.stack(kept[i : i + TOGETHER]) for i in range(0, len(kept), TOGETHER)]
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 
 def store_constants(model: ModelProto) -> None:
-    """Make an initializer of each constant that is a node, or an Identity of another.
+    """Make an initializer, which is no input, of each constant that is a node, an Identity of another, or an input too.
 
-    torch's exporter stores equal biases once, and so on where another has it; others write all constants as nodes.
+    torch's exporter stores equal biases once, others write all constants as nodes, and before IR version 4 each was an
+    input, at times before the image.
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for entry in [entry for entry in model.graph.input if entry.name in stored]:
+        model.graph.input.remove(entry)
+    model.ir_version = max(model.ir_version, 4)
     results = {output.name for output in model.graph.output}
     for node in list(model.graph.node):
         tensor = _find_constant(node, stored)

@@ -129,6 +129,15 @@ def test_what_convolutions_share_stays_as_it_was_rounded(tmp_path: Path) -> None
     assert 0 < deviation(tmp_path / "shared.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
 
 
+def test_constants_that_are_inputs_before_the_image(tmp_path: Path) -> None:
+    model = onnx.load(str(foreign(tmp_path / "net.onnx")))
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w0")
+    model.graph.input.insert(0, helper.make_tensor_value_info("w0", TensorProto.FLOAT, weight.dims))
+    onnx.save(model, str(tmp_path / "inputs.onnx"))
+    quantized = quantize(tmp_path / "inputs.onnx", tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert quantized.convolutions == 4
+
+
 @pytest.mark.parametrize("kind", ["Identity", "Constant"])
 def test_constants_that_are_nodes_are_constants(kind: str, tmp_path: Path) -> None:
     """torch's exporter stores equal biases once, and the others as an Identity of that one."""
