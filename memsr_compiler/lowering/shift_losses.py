@@ -28,6 +28,7 @@ MOST_IN_ALL = 2.0**-8  # of what all tensors lose, each relative to its own, add
 
 MANY = 1 << 22  # stored numbers; networks of more would take long
 SEARCHED_WORK = 1 << 27  # stored numbers of all searched images together
+FADED = 6  # contrasts, each half of the one before, in which a searched image is tried
 TOGETHER = 4  # searched images that are run at once: of more torch's own convolution is slower in float64
 CORNER = 10  # pixels of the noise, on which such a network is run beside the small probes
 
@@ -76,8 +77,18 @@ class Probed:
         most = min(MOST_SEARCHED, SEARCHED_WORK // sum(p.numel() for p in net.parameters()))
         limits = _list_limits(self.teacher, net.certificate)
         found = find_images(self.teacher, list_unseen(self.teacher, images), limits, most)
-        kept = [x for x in found if not find_broken_shift(x[None], net)]
+        kept = [x for x in (_within_shifts(x, net) for x in found) if x is not None]
         return [torch.stack(kept[i : i + TOGETHER]) for i in range(0, len(kept), TOGETHER)]
+
+
+def _within_shifts(x: Tensor, net: PlainNet) -> Tensor | None:
+    """An image (C, H, W), with as little contrast as the constants of shifts ask for; None where none is little enough.
+
+    The search keeps within those of whole tensors, and knows no parts.
+    """
+    middle = sum(net.info.input_range) / 2
+    less = (middle + (x - middle) * 2.0**-i for i in range(FADED))
+    return next((y for y in less if not find_broken_shift(y[None], net)), None)
 
 
 @dataclass(frozen=True)

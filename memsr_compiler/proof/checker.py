@@ -270,6 +270,7 @@ def _check_layer(
         raise CertificateError(
             f"{where}: {len(layer.weight)} x {layer.weight.shape[1]} channels do not fit the certificate"
         )
+    below.numbers = layer.weight.numel()
     rounding, constants, losses = 0.0, False, dict[tuple[str, ir.Part | None], float]()
     by_channel: dict[tuple[str, ir.Part | None], Tensor] = {}
     large = torch.zeros(len(layer.weight), dtype=torch.float64)

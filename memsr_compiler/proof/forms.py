@@ -22,6 +22,10 @@ from memsr_compiler.errors import CertificateError
 # Definitions that the claims about a level may ask for, beyond two for each op of the teacher.
 SPARE_DEFINITIONS = 32
 
+# Numbers that a kernel, folded to the level's resolution, may have: so many for each of the layer that is checked, and
+# beyond these.  A layer which holds what it claims has them itself, in its rows.
+NUMBERS_EACH, SPARE_NUMBERS = 64, 1 << 25
+
 # Roundings that are allowed beyond those counted: of the sums of terms themselves, and of the compiler.
 SPARE_STEPS = 16
 
@@ -217,6 +221,7 @@ class HeldLevel:
         self.absent: dict[tuple[str, ir.Part | str | None], int] = {}
         self.definitions = 0
         self.columns = self.width
+        self.numbers = 0  # that the layer has which is made of this level
 
     def reach(self) -> Tensor:
         """Magnitude (width,) of each channel, without the constant of a shift; 0 where nobody measures."""
@@ -240,6 +245,14 @@ class HeldLevel:
         self.definitions += 1
         if self.definitions > SPARE_DEFINITIONS + 2 * len(self.teacher.ops):
             raise CertificateError("the claims about a level take more work than there are tensors; convert again")
+
+    def require_room(self, name: str, numbers: int) -> None:
+        """Raises CertificateError where a tensor takes far more numbers to write down than the layer has."""
+        if numbers > SPARE_NUMBERS + NUMBERS_EACH * self.numbers:
+            raise CertificateError(
+                f"{name}: takes {numbers:,} numbers to write in terms of a level of {self.width} channels, far more "
+                "than its layer has; convert again"
+            )
 
     def unknown(self, name: str, part: ir.Part | str | None = None) -> LinearForm:
         """A tensor that the level has no way to: columns of its own, beside the level's."""
@@ -476,6 +489,7 @@ def _convolve(level: HeldLevel, op: ir.Conv2d | ir.ConvTranspose2d, get: Get) ->
     taps, out = _taps(op, fold), fold * (op.stride if isinstance(op, ir.ConvTranspose2d) else 1)
     radius = max(abs(v // fold) for _, _, v in taps)
     size = 2 * radius + 1
+    level.require_room(op.name, full.shape[0] * out * out * full.shape[1] * fold * fold * size * size)
     folded = torch.zeros(full.shape[0], out, out, full.shape[1], fold, fold, size, size, dtype=torch.float64)
     for dy, i, y in taps:
         for dx, j, x in taps:

@@ -116,6 +116,8 @@ class Rows:
         self.large = self._find_large()
         constants = bool(below.constants.any() or self.large.any())
         self.shifted = shift_of(below.teacher, m) > 0 or constants
+        copied = expected.either[self.there] & (m.kind != "value")
+        self.held = torch.where(copied, 0.0, self.large.clamp_min(m.constant))
 
     def check(self, largest: float) -> float:
         """The largest rounding, in half units in the last place.  Raises CertificateError for a row that is wrong.
@@ -141,6 +143,7 @@ class Rows:
 
         A channel that holds t + C is read by taps a little off: t by as little, C by so much times C.  The bias, which
         takes C away again, and what is read of the constant 1 are rounded as well.  At the border fewer taps read.
+        And t + C itself is rounded when the network runs, where it is not copied: t has no digits below those of C.
         Where terms cancel, a number may be anything within its slack, and a network's maker chooses it.
         """
         return self._lost() * self.expected.slopes.abs().clamp_min(1)
@@ -151,6 +154,7 @@ class Rows:
         each[self.there] = self._beyond_common(slack[0][0], 0 * slack[0][1] if self.shifted else slack[0][1])
         if not self.shifted:
             return each
+        each[self.there] += torch.finfo(self.weight.dtype).eps / 2 * self.held
         constants = self.below.constants.clone()
         if self.below.one is not None:
             constants[self.below.one] = 1.0

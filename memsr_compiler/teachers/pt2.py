@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import foreign_imports
+from memsr_compiler.trace.tracers import drop_dtype_checks
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
@@ -127,25 +128,24 @@ def load_exported(data: bytes) -> nn.Module:
 
 
 def _forget_dtypes(module: Any) -> None:
-    """Take casts from one floating type to another, and demands for one, out of a network: it is run in float64 too.
+    """Take casts between float32 and float64, and demands for a type, out of a network: it is run in float64 too.
 
     `x.float()`, `mean.type_as(x)` and the like leave both, for the type that it was exported in.
 
     module   a GraphModule of torch.fx
     """
-    aten = torch.ops.aten
+    drop_dtype_checks(module.graph)
     for node in list(module.graph.nodes):
-        if node.target == aten._assert_tensor_metadata.default:
-            module.graph.erase_node(node)
-        elif node.target == aten._to_copy.default and _is_floating(node) and _is_floating(node.args[0]):
+        if node.target == torch.ops.aten._to_copy.default and _is_exact(node) and _is_exact(node.args[0]):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
     module.recompile()
 
 
-def _is_floating(node: Any) -> bool:
+def _is_exact(node: Any) -> bool:
+    """Whether a value is in a type to which a cast takes nothing that counts; float16 and float8 round."""
     value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.is_floating_point()
+    return isinstance(value, Tensor) and value.dtype in (torch.float32, torch.float64)
 
 
 @contextlib.contextmanager

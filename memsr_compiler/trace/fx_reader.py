@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NoReturn
 
@@ -173,6 +173,7 @@ class Reader:
             if name in IMPOSSIBLE:
                 self.builder.refuse(*IMPOSSIBLE[name])
             self.builder.give_up(NO_WORD)
+        self._refuse_rounding(name, args, kwargs)
         for unwanted in ("memory_format", "dtype", "layout", "device", "pin_memory"):
             kwargs.pop(unwanted, None)
         kwargs = {{"input": "x", "self": "x", "other": "y"}.get(k, k): v for k, v in kwargs.items()}
@@ -186,6 +187,17 @@ class Reader:
             called = ", ".join([*map(_describe, args), *(f"{k}={_describe(v)}" for k, v in kwargs.items())])
             self.builder.give_up(f"it is called as {name}({called}), which is not read; write it otherwise")
         return self._store(node, name, inplace, value)
+
+    def _refuse_rounding(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuse a cast to a type that holds fewer values than float32: on few images nobody may see it."""
+        types = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
+        if name in ("to", "type_as"):
+            types += [v.dtype for v in args[1:] if isinstance(v, Tensor)]
+        other = next((v for v in types if v not in (torch.float32, torch.float64)), None)
+        if other is not None:
+            self.builder.refuse(
+                f"a cast to {str(other).removeprefix('torch.')} rounds values", "leave it away, and check the PSNR"
+            )
 
     def _compute(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """A node whose operands are all known: weight algebra, sizes."""

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
+from memsr_compiler.trace.fx_reader import HEIGHT, NO_WORD, WIDTH, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
 
@@ -111,6 +111,8 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             earlier = problems.get(SYMBOLIC)  # at the exported size, its numbers are there without their reason
             raise earlier if isinstance(earlier, DependsOnSize) else refusal from None
         if isinstance(outcome, Traced):
+            if reader == EXPORT:
+                _say_decided(model, problems[SYMBOLIC])
             return require_convolution(outcome)
         problems[reader] = outcome
         log.info("%s does not read it: %s", reader, outcome)
@@ -153,6 +155,23 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
         return Traced(builder.graph(result), reader)
     assert result.body is not None
     return Traced(builder.graph(result.body), reader, ImageSkip(result.mode, result.factor))
+
+
+def _say_decided(model: nn.Module, problem: Exception) -> None:
+    """Warn of code that decides by the image's size, of which one way was read.
+
+    One that decides by values cannot be exported.
+    """
+    if isinstance(problem, fx.proxy.TraceError) and "control flow" in str(problem):
+        sizes = " and ".join(f"{height}x{width}" for height, width in SIZES)
+        log.warning(
+            "%s%s decides by the size of the image: read as at %dx%d, and the same at %s; at others it may differ",
+            type(model).__name__,
+            _line_of(model, problem),
+            HEIGHT,
+            WIDTH,
+            sizes,
+        )
 
 
 def require_convolution(traced: Traced) -> Traced:

@@ -43,6 +43,7 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     program = _quietly(lambda: export(copy_module(model, torch.float64), (example,)))
     refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
     program = _quietly(lambda: program.run_decompositions({}))
+    drop_dtype_checks(program.graph)
     signature = program.graph_signature
     returned = next(node for node in program.graph.nodes if node.op == "output")
     kinds = [spec.kind for spec in signature.output_specs]  # an input changed in place is an output too
@@ -62,6 +63,13 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
         return exact[name].detach() if name in exact else program.constants.get(name, program.state_dict.get(name))
 
     return program.graph_module, constant
+
+
+def drop_dtype_checks(graph: fx.Graph) -> None:
+    """Take out of an exported graph what demands the type of the image that it was exported with, beside each cast."""
+    for node in list(graph.nodes):
+        if node.target == torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
 
 
 def _quietly(make: Callable[[], Any]) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from memsr_compiler import check_certificate, compile_to_plain, export_onnx, load_plain, save_plain
 from memsr_compiler.errors import CertificateError, ExportError
-from memsr_compiler.plain.halves import LARGEST, fit_to_half, measure_peaks, run_in_halves, scale_channels
+from memsr_compiler.plain.halves import LARGEST, find_narrow, fit_to_half, measure_peaks, run_in_halves, scale_channels
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.torch_helpers import enlarge
@@ -151,6 +151,17 @@ def test_channels_scaled_up_to_the_end_of_halves_are_refused(level: int) -> None
         check_certificate(teacher, scaled, input_range=WIDE)
     powers[level] += 3
     check_certificate(teacher, scale_channels(net, powers).half(), input_range=WIDE)
+
+
+def test_a_shift_that_overflows_within_its_own_constant_is_refused() -> None:
+    """t + C fits on probes and photographs, and C + C, of which the certificate speaks, does not."""
+    net = compile_to_plain(overflowing(grow=0.1), input_range=WIDE).half()
+    assert net.certificate is not None and find_narrow(net, probe_images(3, WIDE).values()) == ""
+    (stage,) = net.certificate.stages
+    shifted = replace(stage.levels[1][0], kind="shifted", constant=40_000.0)
+    levels = (stage.levels[0], (shifted, *stage.levels[1][1:]), *stage.levels[2:])
+    net.certificate = replace(net.certificate, stages=(replace(stage, levels=levels),))
+    assert "is stored as up to 80,000, within its shift's C" in find_narrow(net, probe_images(3, WIDE).values())
 
 
 def test_an_output_that_leaves_the_range_is_refused(tmp_path: Path) -> None:

@@ -7,14 +7,19 @@ from dataclasses import replace
 from typing import Literal
 
 import pytest
+import torch
+import torch.nn.functional as F
 from helpers.converted import NETWORKS, converted, small_edsr
+from torch import Tensor, nn
 
+from memsr_compiler import compile_to_plain
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.ir import Meaning, Part
 from memsr_compiler.proof.certificate import Certificate, Stage, numbers, runs
 from memsr_compiler.proof.checker import check
 from memsr_compiler.proof.forms import HeldLevel, Known
+from memsr_compiler.trace.trace import trace
 
 
 @pytest.mark.parametrize("carry", ["auto", "split", "shift"])
@@ -138,6 +143,33 @@ def test_definitions_are_counted() -> None:
         level.count_definition()
     with pytest.raises(CertificateError, match="take more work than there are tensors"):
         level.count_definition()
+
+
+def test_a_tensor_that_takes_far_more_numbers_than_its_layer_is_not_written_down() -> None:
+    """A first layer of 8 channels that claims those behind an enlargement by 16: a certificate of 1 MB took 14 GB."""
+
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.early, self.late, self.last = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 8), (8, 8), (8, 3)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            large = F.interpolate(self.early(x).relu(), scale_factor=16, mode="nearest")
+            result: Tensor = self.last(self.late(large).relu())
+            return result
+
+    torch.manual_seed(0)
+    teacher = Late().eval()
+    net, graph = compile_to_plain(teacher, tail="keep"), trace(teacher).graph
+    assert net.certificate is not None
+    check(graph, net.checkable(), net.certificate)
+    first, *others = net.certificate.stages
+    (held,) = first.levels[1]
+    late = next(m.tensor for stage in others for level in stage.levels for m in level if m.tensor.startswith("relu:"))
+    levels = (first.levels[0], (replace(held, tensor=late),), *first.levels[2:])
+    forged = replace(net.certificate, stages=(replace(first, levels=levels), *others))
+    with pytest.raises(CertificateError, match="late: takes 37,748,736 numbers to write in terms of a level of 3"):
+        check(graph, net.checkable(), forged)
 
 
 def test_a_damaged_file_is_refused_or_says_what_is_true() -> None:

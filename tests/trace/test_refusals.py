@@ -11,7 +11,7 @@ import torch.export
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memsr_compiler import ir
+from memsr_compiler import compile_to_plain, ir
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.fx_reader import refuse_impossible
@@ -283,3 +283,24 @@ def test_an_error_knows_whether_it_is_located() -> None:
     with pytest.raises(Unreadable) as e:
         Builder(3, 0.0, 1.0).give_up("not read")
     assert e.value.located
+
+
+class Deciding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        if x.shape[2] * x.shape[3] > 2_000_000:
+            y = y + 1
+        return F.pixel_shuffle(y, 2)
+
+
+def test_a_decision_by_size_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """No image that is tried is so large; "exact for every image" would not be."""
+    compile_to_plain(Deciding().eval())
+    assert (
+        "Deciding (at " in caplog.text and "if x.shape[2] * x.shape[3] > 2_000_000:) decides by the size" in caplog.text
+    )
+    assert "read as at 997x1009, and the same at 6x10 and 7x5" in caplog.text

@@ -248,3 +248,19 @@ def test_constants_in_the_images_dtype_are_those_of_float64(made: Between) -> No
 
     model = First()
     check_equivalence(model, compile_to_plain(model), channels=3).require()
+
+
+@pytest.mark.parametrize(
+    "cast",
+    [
+        lambda x: x.to(torch.int32).to(x.dtype),
+        lambda x: x.to(torch.bool).to(x.dtype),
+        lambda x: x.to(dtype=torch.float8_e4m3fn).to(torch.float64),
+        lambda x: x.to(torch.zeros(1, dtype=torch.int64)) + x,
+    ],
+)
+def test_a_cast_that_rounds_is_no_word_for_nothing(cast: Between) -> None:
+    """Of a feature map that is nothing on the samples and the probes nobody saw it: 153 levels off."""
+    for reader in ("symbolic", "exported"):
+        with pytest.raises(UnsupportedModel, match=r"a cast to (int32|bool|float8_e4m3fn|int64) rounds values"):
+            by(reader, Net(cast, 3))
