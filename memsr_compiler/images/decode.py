@@ -31,7 +31,15 @@ from memsr_compiler.images.damage import (
     require_undamaged_tiff,
 )
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
-from memsr_compiler.images.tiff_tags import EXTRA, PLANAR, SAMPLES, SEPARATE
+from memsr_compiler.images.tiff_tags import (
+    EXTRA,
+    PLANAR,
+    SAMPLES,
+    SEPARATE,
+    count_pages,
+    is_tiff,
+    require_whole_picture,
+)
 from memsr_compiler.quantities import say_count
 
 Pixels = NDArray[Any]
@@ -181,6 +189,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
     require_file(Path(path))
     try:
         require_undamaged(path)
+        require_whole_picture(path)
         with _at_most(most_pixels), warnings.catch_warnings():
             warnings.filterwarnings("error", "Truncated File Read")  # of a TIFF's tags
             try:
@@ -203,6 +212,11 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
         raise error if str(error).startswith(f"{path}: ") else InvalidInput(f"{path}: {error}") from None
     except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
         raise _unreadable(path, error) from error
+
+
+def count_frames(path: str | os.PathLike[str], file: Image.Image | None) -> int:
+    """Pages or frames of an image that `open_image` opened.  Pages of a TIFF but the first may be of any kind."""
+    return count_pages(path) if is_tiff(path) else getattr(file, "n_frames", 1)
 
 
 def _unreadable(path: str | os.PathLike[str], error: object) -> InvalidInput:
