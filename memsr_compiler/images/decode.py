@@ -31,6 +31,7 @@ from memsr_compiler.images.damage import (
     require_undamaged_tiff,
 )
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
+from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling
 from memsr_compiler.images.tiff_tags import (
     EXTRA,
     PLANAR,
@@ -193,7 +194,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
         with _at_most(most_pixels), warnings.catch_warnings():
             warnings.filterwarnings("error", "Truncated File Read")  # of a TIFF's tags
             try:
-                file = Image.open(path)
+                file = open_with_pillow(path)
             except UnidentifiedImageError:
                 if not is_installed():
                     raise
@@ -207,6 +208,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
                 if file.format == "TIFF":
                     file.filename = ""  # else Pillow maps it, and takes width for height where it is to be turned
                     require_undamaged_tiff(path, file)
+                    require_known_subsampling(file)
                 yield file
     except InvalidInput as error:
         raise error if str(error).startswith(f"{path}: ") else InvalidInput(f"{path}: {error}") from None
