@@ -27,6 +27,7 @@ from memsr_compiler.files import require_file
 from memsr_compiler.images.damage import (
     is_jpeg,
     require_decodable,
+    require_palette,
     require_undamaged,
     require_undamaged_tiff,
 )
@@ -49,6 +50,7 @@ SAMPLE_FORMAT, PHOTOMETRIC, BITS, COMPRESSION = 339, 262, 258, 259  # tags of TI
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
 ORIENTATION = 274
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
+OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
 PIECES = 64  # rows that libvips is asked for at a time
 
@@ -209,6 +211,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
                     file.filename = ""  # else Pillow maps it, and takes width for height where it is to be turned
                     require_undamaged_tiff(path, file)
                     require_known_subsampling(file)
+                require_palette(path, file)
                 yield file
     except InvalidInput as error:
         raise error if str(error).startswith(f"{path}: ") else InvalidInput(f"{path}: {error}") from None
@@ -277,7 +280,7 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
         raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
     profile = None if kind.own else file.info.get("icc_profile")
-    raw = _raw_mode(file)  # which is gone once it has been decoded
+    raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
     alpha, note = file.has_transparency_data, None
     key = file.info.get("transparency") if file.format == "PNG" and file.mode != "P" else None
     pixels = _bytes_of_sixteen_bits(path, file, raw)
@@ -293,9 +296,15 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     if key is not None:
         levels = np.minimum(np.array(key) * KEY_STEPS.get(raw, 1), np.iinfo(pixels.dtype).max)  # Pillow 12 has 255 of 1
         pixels, alpha = _with_key(pixels, levels), True
+    filled = not alpha or file.format not in OFTEN_UNFILLED or pixels[..., -1].any()
+    if not filled:
+        pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
     pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
     others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
-    return Decoded(pixels, alpha, profile, (*(() if note is None else (note,)), *say_left_out(others)))
+    unfilled = (
+        "" if filled else "says that all of it is transparent, as programs do that leave alpha out: read as opaque"
+    )
+    return Decoded(pixels, alpha, profile, (*filter(None, (note, fewer, unfilled)), *say_left_out(others)))
 
 
 def _bits_of_jpeg2000(path: str | os.PathLike[str]) -> int:
@@ -325,6 +334,16 @@ def _raw_mode(file: Image.Image) -> str:
         arguments = tile[3] or ""  # of some formats, QOI and XBM, it has none
         return str(arguments if isinstance(arguments, str) else arguments[0])
     return ""
+
+
+def _say_fewer_bits(file: Image.Image) -> str:
+    """A note on colours of which Pillow gives fewer bits than there are; "" where it gives all, or has decoded them."""
+    raw = _raw_mode(file)
+    lost = raw[:-1] == "RGBa;16"
+    if file.format == "PPM" and file.mode not in ("I", "F"):
+        arguments = file.tile[0][3] if file.tile else ""  # type: ignore[attr-defined]
+        lost = not isinstance(arguments, str) and arguments[-1] > 255
+    return "has more than 8 bits a channel, of which 8 are read; save it as PNG to keep them" if lost else ""
 
 
 def needs_libvips(path: str | os.PathLike[str], file: Image.Image) -> bool:

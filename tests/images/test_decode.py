@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -368,6 +369,42 @@ def test_lab_in_planes_is_refused(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a.tif", EIGHT[..., :3], photometric=8, planes=True)
     with pytest.raises(InvalidInput, match=r"CIE L\*a\*b\* in planes"):
         read_image(tmp_path / "a.tif")
+
+
+# -- what is told
+
+
+@pytest.mark.parametrize("name", ["a.tga", "a.bmp"])
+def test_alpha_that_nobody_filled_is_taken_for_opaque(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for alpha, opaque in ((0, True), (1, False)):
+        four = np.dstack([EIGHT[..., :3], np.zeros((13, 11), np.uint8)])
+        four[5, 5, 3] = alpha
+        bgra = four[..., [2, 1, 0, 3]].tobytes()
+        if name == "a.tga":
+            path.write_bytes(struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 11, 13, 32, 0x20) + bgra)
+        else:
+            masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(68)
+            head = struct.pack("<IiiHHIIiiII", 124, 11, -13, 1, 32, 3, len(bgra), 0, 0, 0, 0) + masks
+            path.write_bytes(b"BM" + struct.pack("<IHHI", 138 + len(bgra), 0, 0, 138) + head + bgra)
+        told: list[str] = []
+        assert np.array_equal(read_image(path, keep_alpha=True, warn=told.append), four[..., : 4 - opaque])
+        image = RowFile.open(path)
+        assert image.alpha is not opaque and np.array_equal(by_rows(path), four[..., : 4 - opaque])
+        assert [f"{path}: {note}" for note in image.notes] == told
+        assert len(told) == opaque and all("all of it is transparent" in line for line in told)
+
+
+def test_bits_that_pillow_does_not_give_are_told(tmp_path: Path) -> None:
+    rgb = DEEP[..., :3].astype(">u2")
+    (tmp_path / "deep.ppm").write_bytes(b"P6 11 13 65535 " + rgb.tobytes())
+    (tmp_path / "words.ppm").write_text("P3 11 13 1000 " + " ".join(str(level % 1000) for level in rgb.ravel()))
+    write_tiff(tmp_path / "times_alpha.tif", DEEP, photometric=2, extra=[1])
+    for name in ("deep.ppm", "words.ppm", "times_alpha.tif"):
+        assert [note[:27] for note in RowFile.open(tmp_path / name).notes] == ["has more than 8 bits a chan"]
+    (tmp_path / "grey.pgm").write_bytes(b"P5 11 13 65535 " + rgb[..., 0].tobytes())
+    (tmp_path / "usual.ppm").write_bytes(b"P6 11 13 255 " + EIGHT[..., :3].tobytes())
+    assert RowFile.open(tmp_path / "grey.pgm").notes == RowFile.open(tmp_path / "usual.ppm").notes == ()
 
 
 # -- YCbCr of which several pixels share their colours
