@@ -231,9 +231,8 @@ def test_a_palette_that_was_cut_off_is_told(tmp_path: Path) -> None:
         Image.fromarray(photograph()).convert(mode).save(path)
         assert read_whole(path) is not None
     Image.fromarray(photograph()).convert("P").save(path)
-    content = path.read_bytes()
-    for read, length in ((read_image, len(content) - 1), (RowFile.open, len(content) - 1), (read_image, 300)):
-        path.write_bytes(content[:length])
+    path.write_bytes(path.read_bytes()[:-1])
+    for read in (read_image, RowFile.open):
         with pytest.raises(InvalidInput, match=r"x\.pcx: is damaged \(its palette is missing: it is cut off\)"):
             read(path)
 
