@@ -32,6 +32,7 @@ from memsr_compiler.images.damage import (
     require_undamaged_tiff,
 )
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
+from memsr_compiler.images.profiles import read_profile
 from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling
 from memsr_compiler.images.tiff_tags import (
     EXTRA,
@@ -279,7 +280,9 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
     if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
         raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
-    profile = None if kind.own else file.info.get("icc_profile")
+    profile, lost = None if kind.own else file.info.get("icc_profile"), ""
+    if profile is None and not kind.own:
+        profile, lost = read_profile(path, file.format, grey=kind.grey)
     raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
     alpha, note = file.has_transparency_data, None
     key = file.info.get("transparency") if file.format == "PNG" and file.mode != "P" else None
@@ -302,9 +305,9 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
     others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
     unfilled = (
-        "" if filled else "says that all of it is transparent, as programs do that leave alpha out: read as opaque"
+        "" if filled else "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"
     )
-    return Decoded(pixels, alpha, profile, (*filter(None, (note, fewer, unfilled)), *say_left_out(others)))
+    return Decoded(pixels, alpha, profile, (*filter(None, (note, fewer, unfilled, lost)), *say_left_out(others)))
 
 
 def _bits_of_jpeg2000(path: str | os.PathLike[str]) -> int:

@@ -392,7 +392,7 @@ def test_alpha_that_nobody_filled_is_taken_for_opaque(tmp_path: Path, name: str)
         image = RowFile.open(path)
         assert image.alpha is not opaque and np.array_equal(by_rows(path), four[..., : 4 - opaque])
         assert [f"{path}: {note}" for note in image.notes] == told
-        assert len(told) == opaque and all("all of it is transparent" in line for line in told)
+        assert len(told) == opaque and all("has alpha 0 everywhere" in line for line in told)
 
 
 def test_bits_that_pillow_does_not_give_are_told(tmp_path: Path) -> None:
