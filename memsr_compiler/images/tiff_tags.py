@@ -32,9 +32,10 @@ class _Tiff:
         return struct.unpack(self.end + pattern, self.file.read(struct.calcsize(self.end + pattern)))
 
     def go_to(self, at: int) -> None:
-        if at >= 1 << 63:
-            raise struct.error("a place beyond any file")
-        self.file.seek(at)
+        try:
+            self.file.seek(at)
+        except (OSError, OverflowError, ValueError):
+            raise struct.error("a place beyond any file") from None
 
     def follow(self) -> None:
         """Go where the next number says."""

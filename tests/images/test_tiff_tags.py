@@ -58,6 +58,15 @@ def test_pages_that_lead_back_or_out_of_the_file(tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:-4] + struct.pack("<I", 8))
     assert count_pages(path) == 2 and np.array_equal(read_image(path), PIXELS)
+    for cut in (
+        content[:-1],
+        content[:12] + bytes(8),
+        b"II+\0\x08\0\0\0" + b"\xff" * 8,
+        b"II+\0\x08\0\0\0" + b"\x70" * 8,
+    ):
+        path.write_bytes(cut)
+        with pytest.raises(InvalidInput, match=r"a\.tif: is damaged \(its page . lies beyond its end\)"):
+            count_pages(path)
     path.write_bytes(content[:-1])
     with pytest.raises(InvalidInput, match=r"a\.tif: is damaged \(its page 2 lies beyond its end\)"):
         read_image(path)
