@@ -227,7 +227,7 @@ def _bytes_of_parts(file: Image, tiled: bool) -> list[int]:
 
 
 def _planes(file: Image) -> list[tuple[int, int, int]]:
-    """What is kept together of a TIFF's channels, each: bits of so many columns and rows, the smallest unit."""
+    """Channels of a TIFF that are kept together, each time: bits of so many columns and rows, the smallest unit."""
     bits = _numbers(_tags(file).get(BITS, 1))
     separate = _tags(file).get(PLANAR) == SEPARATE
     across, down = subsampling(file)

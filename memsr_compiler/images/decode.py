@@ -52,6 +52,7 @@ SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
 ORIENTATION = 274
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
+UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
 PIECES = 64  # rows that libvips is asked for at a time
 
@@ -299,15 +300,13 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     if key is not None:
         levels = np.minimum(np.array(key) * KEY_STEPS.get(raw, 1), np.iinfo(pixels.dtype).max)  # Pillow 12 has 255 of 1
         pixels, alpha = _with_key(pixels, levels), True
-    filled = not alpha or file.format not in OFTEN_UNFILLED or pixels[..., -1].any()
-    if not filled:
+    unfilled = alpha and file.format in OFTEN_UNFILLED and not pixels[..., -1].any()
+    if unfilled:
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
     pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
     others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
-    unfilled = (
-        "" if filled else "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"
-    )
-    return Decoded(pixels, alpha, profile, (*filter(None, (note, fewer, unfilled, lost)), *say_left_out(others)))
+    notes = filter(None, (note, fewer, UNFILLED if unfilled else "", lost))
+    return Decoded(pixels, alpha, profile, (*notes, *say_left_out(others)))
 
 
 def _bits_of_jpeg2000(path: str | os.PathLike[str]) -> int:

@@ -1,4 +1,4 @@
-"""What Pillow's own reader of TIFF does not know, and libtiff does: YCbCr as it stands, and colour maps of 8 bits."""
+"""TIFFs that Pillow's own reader takes for others than libtiff does: YCbCr as it stands, colour maps of 8 bits."""
 
 from __future__ import annotations
 
