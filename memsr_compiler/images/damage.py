@@ -248,8 +248,17 @@ def subsampling(file: Image) -> tuple[int, int]:
     tags = _tags(file)
     if tags.get(PHOTOMETRIC) != YCBCR or tags.get(COMPRESSION) in (JPEG, OLD_JPEG):
         return 1, 1
+    if YCBCR_SUBSAMPLING not in tags and _is_as_long_as_pixels(file):  # earlier versions of Pillow left it out
+        return 1, 1
     across, down = tags.get(YCBCR_SUBSAMPLING, (2, 2))  # TIFF 6.0, section 21
     return max(across, 1), max(down, 1)
+
+
+def _is_as_long_as_pixels(file: Image) -> bool:
+    tags = _tags(file)
+    bits: int = tags.get(256, file.width) * tags.get(257, file.height) * sum(_numbers(tags.get(BITS, 1)))
+    stored = sum(_numbers(tags.get(STRIP_LENGTHS)))
+    return 8 * stored == bits and bool(tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED)
 
 
 def _tags(file: Image) -> dict[int, Any]:

@@ -8,7 +8,16 @@ import threading
 from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.damage import COMPRESSION, PHOTOMETRIC, PLANAR, SEPARATE, UNCOMPRESSED, YCBCR, subsampling
+from memsr_compiler.images.damage import (
+    COMPRESSION,
+    PHOTOMETRIC,
+    PLANAR,
+    SEPARATE,
+    UNCOMPRESSED,
+    YCBCR,
+    YCBCR_SUBSAMPLING,
+    subsampling,
+)
 
 COLOUR_MAP = 320
 SUBSAMPLINGS = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2))  # libtiff knows 4 x 4 too, and errs at edges
@@ -24,7 +33,8 @@ def open_with_pillow(path: str | os.PathLike[str]) -> ImageFile.ImageFile:
     """
     file = Image.open(path)
     tags = getattr(file, "tag_v2", {})
-    if tags.get(PHOTOMETRIC) == YCBCR and tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED:
+    bare = YCBCR_SUBSAMPLING not in tags and file.format == "TIFF" and subsampling(file) == (1, 1)
+    if tags.get(PHOTOMETRIC) == YCBCR and tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED and not bare:
         file.close()
         with _SWITCH:
             before = TiffImagePlugin.READ_LIBTIFF

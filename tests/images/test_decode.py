@@ -453,6 +453,14 @@ def test_ycbcr_shares_colours_by_four_where_nothing_is_said(tmp_path: Path) -> N
     assert np.abs(read_image(tmp_path / "x.tif") - expected).max() <= 1
 
 
+def test_ycbcr_as_long_as_its_pixels_shares_none(tmp_path: Path) -> None:
+    """Earlier versions of Pillow wrote so, and left the tag out."""
+    y, colours = EIGHT[..., 0], RANDOM.integers(90, 166, (13, 11, 2)).astype(np.uint8)
+    write_tiff(tmp_path / "x.tif", np.dstack([y, colours]), photometric=6)
+    for pixels in (whole(tmp_path / "x.tif"), by_rows(tmp_path / "x.tif")):
+        assert np.abs(pixels - to_rgb(y, colours)).max() <= 1.5  # Pillow converts in whole numbers
+
+
 def test_ycbcr_of_shared_colours_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
     """libtiff knows neither planes of several sizes nor all numbers, and of 4 x 4 makes other colours at edges."""
     path = tmp_path / "x.tif"
