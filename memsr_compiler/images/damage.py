@@ -29,7 +29,9 @@ UNCOMPRESSED, JPEG, DEFLATE = 1, 7, (8, 32946)  # of TIFF's tag Compression
 COMPRESSION, ROWS_PER_STRIP, PLANAR, BITS = 259, 278, 284, 258
 STRIPS, STRIP_LENGTHS, TILES, TILE_LENGTHS, TILE_HEIGHT = 273, 279, 324, 325, 323
 SEPARATE = 2  # of tag PlanarConfiguration: each channel in strips of its own
-YCBCR_SUBSAMPLING = 530
+PHOTOMETRIC, YCBCR, YCBCR_SUBSAMPLING = 262, 6, 530
+OLD_JPEG = 6
+PCX_GREY, PCX_PALETTE = 68, 769  # byte of a PCX's header, 2 where levels are grey; bytes of the palette, and a mark
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the end of JPEG's entropy-coded data
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length: TEM, RST0 to RST7, SOI
@@ -57,6 +59,15 @@ def require_undamaged_tiff(path: str | os.PathLike[str], file: Image) -> None:
     with open(path, "rb") as content, _mapped(content) as data:
         fault = _find_tiff_fault(data, file)
     _require_no(fault, path)
+
+
+def require_palette(path: str | os.PathLike[str], file: Image) -> None:
+    """Raise InvalidInput where a PCX, which Pillow has opened, lacks the palette at its end: Pillow makes it grey."""
+    if file.format != "PCX" or file.mode != "L":
+        return
+    with open(path, "rb") as content, _mapped(content) as data:
+        there = data[-PCX_PALETTE : 1 - PCX_PALETTE] == b"\x0c" or data[PCX_GREY : PCX_GREY + 1] == b"\2"
+    _require_no(None if there else "its palette is missing: it is cut off", path)
 
 
 def _mapped(file: BinaryIO) -> mmap.mmap:
@@ -173,7 +184,7 @@ def _find_tiff_fault(data: mmap.mmap, file: Image) -> str | None:
     for i, (start, length, whole) in enumerate(zip(starts, lengths, wanted, strict=False)):
         if start + length > len(data):
             return f"{part} {i} lies beyond its end"
-        if compression == UNCOMPRESSED and length < whole and not tags.get(YCBCR_SUBSAMPLING):
+        if compression == UNCOMPRESSED and length < whole:
             return f"{part} {i} has {length:,} of {whole:,} bytes"
         if compression in DEFLATE:
             fault = _find_deflate_fault(data, start, length, whole)
@@ -205,16 +216,49 @@ def _find_deflate_fault(data: mmap.mmap, start: int, length: int, whole: int) ->
 def _bytes_of_parts(file: Image, tiled: bool) -> list[int]:
     """Bytes of each strip or tile of the first page when they are not compressed."""
     tags = _tags(file)
-    bits = _numbers(tags.get(BITS, 1))
-    separate = tags.get(PLANAR) == SEPARATE
-    each = bits if separate else [sum(bits)]
     width, height = (tags.get(256, file.width), tags.get(257, file.height))  # of the page, before it is turned
     if tiled:
         across, down = tags[TILE_WIDTH], tags[TILE_HEIGHT]
-        count = -(-width // across) * -(-height // down)
-        return [(across * depth + 7) // 8 * down for depth in each for _ in range(count)]
-    rows = min(tags.get(ROWS_PER_STRIP, height), height) or height
-    return [(width * depth + 7) // 8 * min(rows, height - top) for depth in each for top in range(0, height, rows)]
+        rows = [down] * (-(-width // across) * -(-height // down))
+    else:
+        across, most = width, min(tags.get(ROWS_PER_STRIP, height), height) or height
+        rows = [min(most, height - top) for top in range(0, height, most)]
+    return [_bytes_of_rows(plane, across, down) for plane in _planes(file) for down in rows]
+
+
+def _planes(file: Image) -> list[tuple[int, int, int]]:
+    """Channels of a TIFF that are kept together, each time: bits of so many columns and rows, the smallest unit."""
+    bits = _numbers(_tags(file).get(BITS, 1))
+    separate = _tags(file).get(PLANAR) == SEPARATE
+    across, down = subsampling(file)
+    if (across, down) == (1, 1) or len(bits) != 3:
+        return [(each, 1, 1) for each in (bits if separate else [sum(bits)])]
+    if separate:
+        return [(bits[0], 1, 1), *((each, across, down) for each in bits[1:])]
+    return [(bits[0] * across * down + bits[1] + bits[2], across, down)]
+
+
+def _bytes_of_rows(plane: tuple[int, int, int], width: int, rows: int) -> int:
+    bits, across, down = plane
+    return (-(-width // across) * bits + 7) // 8 * -(-rows // down)
+
+
+def subsampling(file: Image) -> tuple[int, int]:
+    """Columns and rows of a TIFF's pixels that share their colours, beside JPEG, which has words of its own for it."""
+    tags = _tags(file)
+    if tags.get(PHOTOMETRIC) != YCBCR or tags.get(COMPRESSION) in (JPEG, OLD_JPEG):
+        return 1, 1
+    if YCBCR_SUBSAMPLING not in tags and _is_as_long_as_pixels(file):  # earlier versions of Pillow left it out
+        return 1, 1
+    across, down = tags.get(YCBCR_SUBSAMPLING, (2, 2))  # TIFF 6.0, section 21
+    return max(across, 1), max(down, 1)
+
+
+def _is_as_long_as_pixels(file: Image) -> bool:
+    tags = _tags(file)
+    bits: int = tags.get(256, file.width) * tags.get(257, file.height) * sum(_numbers(tags.get(BITS, 1)))
+    stored = sum(_numbers(tags.get(STRIP_LENGTHS)))
+    return 8 * stored == bits and bool(tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED)
 
 
 def _tags(file: Image) -> dict[int, Any]:

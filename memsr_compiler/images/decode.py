@@ -27,11 +27,22 @@ from memsr_compiler.files import require_file
 from memsr_compiler.images.damage import (
     is_jpeg,
     require_decodable,
+    require_palette,
     require_undamaged,
     require_undamaged_tiff,
 )
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
-from memsr_compiler.images.tiff_tags import EXTRA, PLANAR, SAMPLES, SEPARATE
+from memsr_compiler.images.profiles import read_profile
+from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling
+from memsr_compiler.images.tiff_tags import (
+    EXTRA,
+    PLANAR,
+    SAMPLES,
+    SEPARATE,
+    count_pages,
+    is_tiff,
+    require_whole_picture,
+)
 from memsr_compiler.quantities import say_count
 
 Pixels = NDArray[Any]
@@ -40,6 +51,8 @@ SAMPLE_FORMAT, PHOTOMETRIC, BITS, COMPRESSION = 339, 262, 258, 259  # tags of TI
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
 ORIENTATION = 274
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
+OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
+UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
 PIECES = 64  # rows that libvips is asked for at a time
 
@@ -181,10 +194,11 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
     require_file(Path(path))
     try:
         require_undamaged(path)
+        require_whole_picture(path)
         with _at_most(most_pixels), warnings.catch_warnings():
             warnings.filterwarnings("error", "Truncated File Read")  # of a TIFF's tags
             try:
-                file = Image.open(path)
+                file = open_with_pillow(path)
             except UnidentifiedImageError:
                 if not is_installed():
                     raise
@@ -198,11 +212,18 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
                 if file.format == "TIFF":
                     file.filename = ""  # else Pillow maps it, and takes width for height where it is to be turned
                     require_undamaged_tiff(path, file)
+                    require_known_subsampling(file)
+                require_palette(path, file)
                 yield file
     except InvalidInput as error:
         raise error if str(error).startswith(f"{path}: ") else InvalidInput(f"{path}: {error}") from None
     except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
         raise _unreadable(path, error) from error
+
+
+def count_frames(path: str | os.PathLike[str], file: Image.Image | None) -> int:
+    """Pages or frames of an image that `open_image` opened.  Pages of a TIFF but the first may be of any kind."""
+    return count_pages(path) if is_tiff(path) else getattr(file, "n_frames", 1)
 
 
 def _unreadable(path: str | os.PathLike[str], error: object) -> InvalidInput:
@@ -260,8 +281,10 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
     if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
         raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
-    profile = None if kind.own else file.info.get("icc_profile")
-    raw = _raw_mode(file)  # which is gone once it has been decoded
+    profile, lost = None if kind.own else file.info.get("icc_profile"), ""
+    if profile is None and not kind.own:
+        profile, lost = read_profile(path, file.format, grey=kind.grey)
+    raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
     alpha, note = file.has_transparency_data, None
     key = file.info.get("transparency") if file.format == "PNG" and file.mode != "P" else None
     pixels = _bytes_of_sixteen_bits(path, file, raw)
@@ -277,9 +300,13 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     if key is not None:
         levels = np.minimum(np.array(key) * KEY_STEPS.get(raw, 1), np.iinfo(pixels.dtype).max)  # Pillow 12 has 255 of 1
         pixels, alpha = _with_key(pixels, levels), True
+    unfilled = alpha and file.format in OFTEN_UNFILLED and not pixels[..., -1].any()
+    if unfilled:
+        pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
     pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
     others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
-    return Decoded(pixels, alpha, profile, (*(() if note is None else (note,)), *say_left_out(others)))
+    notes = filter(None, (note, fewer, UNFILLED if unfilled else "", lost))
+    return Decoded(pixels, alpha, profile, (*notes, *say_left_out(others)))
 
 
 def _bits_of_jpeg2000(path: str | os.PathLike[str]) -> int:
@@ -309,6 +336,16 @@ def _raw_mode(file: Image.Image) -> str:
         arguments = tile[3] or ""  # of some formats, QOI and XBM, it has none
         return str(arguments if isinstance(arguments, str) else arguments[0])
     return ""
+
+
+def _say_fewer_bits(file: Image.Image) -> str:
+    """A note on colours of which Pillow gives fewer bits than there are; "" where it gives all, or has decoded them."""
+    raw = _raw_mode(file)
+    lost = raw[:-1] == "RGBa;16"
+    if file.format == "PPM" and file.mode not in ("I", "F"):
+        arguments = file.tile[0][3] if file.tile else ""  # type: ignore[attr-defined]
+        lost = not isinstance(arguments, str) and arguments[-1] > 255
+    return "has more than 8 bits a channel, of which 8 are read; save it as PNG to keep them" if lost else ""
 
 
 def needs_libvips(path: str | os.PathLike[str], file: Image.Image) -> bool:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from memsr_compiler.errors import InvalidInput, first_line, say_missing
 from memsr_compiler.files import list_files
-from memsr_compiler.images.decode import decode, open_image
+from memsr_compiler.images.decode import count_frames, decode, open_image
 from memsr_compiler.locks import temporary_file
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def read_image(
     if np.dtype(dtype) not in (np.uint8, np.float32):
         raise InvalidInput(f"read_image: dtype {np.dtype(dtype)}. Choose uint8 (0..255) or float32 (0..1).")
     with open_image(path, most_pixels) as file:
-        frames = getattr(file, "n_frames", 1)
+        frames = count_frames(path, file)
         image = decode(path, file, most_pixels)
     of_many = [f"has {frames} pages or frames; the first is read"] if frames > 1 else []
     for note in (*image.notes, *of_many):

@@ -16,7 +16,12 @@ from memsr_compiler.images.tiff_tags import EXTRA, PLANAR, SAMPLES, SEPARATE, TI
 
 FORMATS = {"uchar": np.uint8, "ushort": np.uint16}  # of pixels, those that are handled
 DRAWINGS = ("svgload", "pdfload")  # readers of what has no pixels of its own
-LACKING = ("not configured", "not supported")  # in what libvips says of a file that it could not read were it whole
+LACKING = (
+    "not configured",
+    "not supported",
+    "not implemented",
+    "Unsupported JPEG",
+)  # in what libvips says of a file that it could not read were it whole
 COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}  # channels, by what the colours are called
 
 
@@ -71,6 +76,7 @@ def _is_tiff(image: Any) -> bool:
 
 def _open_by_name_or_handle(path: str | os.PathLike[str], *, strict: bool, **options: Any) -> Any:
     vips, name = libvips(), str(path)
+    vips.vips_lib.vips_error_clear()  # of what it said of other files, and raised nothing for
     options |= {"access": "sequential", "fail_on": "warning" if strict else "error"}
     # pyvips wants UTF-8, which half a surrogate pair, for a byte that is none, is not, and takes brackets for options.
     if name.isprintable() and not name.endswith("]"):
@@ -91,6 +97,7 @@ def read_bands(path: str | os.PathLike[str], image: Any, rows: int) -> Iterator[
     region = vips.Region.new(image)
     for top in range(0, image.height, rows):
         height = min(rows, image.height - top)
+        vips.vips_lib.vips_error_clear()
         try:
             raw = region.fetch(0, top, image.width, height)
         except vips.Error as error:

@@ -1,4 +1,7 @@
-"""Chunks of a PNG that say what its numbers mean as colours, which libvips and Pillow drop: kept from PNG to PNG."""
+"""Chunks of a PNG that say what its numbers mean as colours, which libvips and Pillow drop: kept from PNG to PNG.
+
+What an AVIF or HEIF says in the same numbers becomes one of them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import struct
 from collections.abc import Sequence
 
+from memsr_compiler.images.boxes import read_colour_numbers
 from memsr_compiler.images.pipe import pack_chunk
 
 Chunk = tuple[bytes, bytes]  # name, content
@@ -18,8 +22,10 @@ HEAD = 33  # bytes of a PNG before the first chunk after its header
 
 
 def read_colour_chunks(path: str | os.PathLike[str]) -> tuple[Chunk, ...]:
-    """Chunks of a PNG that stand before its pixels and tell of its colours; none for another file."""
+    """Chunks of a PNG that stand before its pixels and tell of its colours; what amounts to one in an AVIF or HEIF."""
     chunks: list[Chunk] = []
+    if (numbers := read_colour_numbers(path)) is not None:
+        return ((b"cICP", bytes([*numbers, 0, 1])),)  # as RGB, in its full range
     with open(path, "rb") as file:
         if file.read(8) != b"\x89PNG\r\n\x1a\n":
             return ()

@@ -23,6 +23,7 @@ from memsr_compiler.images.decode import (
     PIXEL_TYPES,
     Decoded,
     can_stream,
+    count_frames,
     decode,
     needs_libvips,
     open_image,
@@ -110,7 +111,7 @@ class RowFile:
         Raises InvalidInput for what is no image, is damaged, has too many pixels, or pixels of unknown meaning.
         """
         with open_image(path, most_pixels) as file:
-            pages = getattr(file, "n_frames", 1)
+            pages = count_frames(path, file)
             if file is None or can_stream(file) or needs_libvips(path, file):
                 strict = file is not None and is_jpeg(file)
                 strip = rows_of_strip(file) if file is not None else 0

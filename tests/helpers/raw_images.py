@@ -24,8 +24,13 @@ def write_tiff(
     big_endian: bool = False,
     bits: int | None = None,
     raw: bytes | None = None,
+    more: Sequence[tuple[int, int, list[int]]] = (),
 ) -> None:
-    """Write an uncompressed TIFF of one strip (a strip a plane): pixels (H, W) or (H, W, C) of any numeric dtype."""
+    """Write an uncompressed TIFF of one strip (a strip a plane): pixels (H, W) or (H, W, C) of any numeric dtype.
+
+    raw   bytes of the strip, if others than the pixels
+    more  further tags, or others in place of these: number, 3 or 4 for 16 or 32 bits, and what it holds
+    """
     end = ">" if big_endian else "<"
     several = pixels.reshape(*pixels.shape[:2], -1)
     height, width, channels = several.shape
@@ -47,6 +52,7 @@ def write_tiff(
         *([(338, 3, list(extra))] if extra else []),
         (339, 3, [kind] * channels),
     ]
+    tags = sorted([*(tag for tag in tags if tag[0] not in [other[0] for other in more]), *more])
     longer = 8 + 2 + 12 * len(tags) + 4
     sizes = {3: ("H", 2), 4: ("I", 4)}
     first = longer + sum(n for _, t, v in tags if (n := sizes[t][1] * len(v)) > 4)
@@ -59,6 +65,17 @@ def write_tiff(
         tail += packed if len(packed) > 4 else b""
     start = (b"MM" if big_endian else b"II") + struct.pack(f"{end}HI", 42, 8) + struct.pack(f"{end}H", len(tags))
     path.write_bytes(start + head + bytes(4) + tail + b"".join(strips))
+
+
+def append_page(path: Path, tags: Sequence[tuple[int, int]]) -> None:
+    """Append a page to a little-endian TIFF of one: numbers of 32 bits, by their tags."""
+    content = path.read_bytes()
+    content += bytes(len(content) % 2)
+    (entries,) = struct.unpack_from("<H", content, 8)
+    following = 10 + 12 * entries
+    packed = b"".join(struct.pack("<HHII", number, 4, 1, value) for number, value in tags)
+    page = struct.pack("<H", len(tags)) + packed + bytes(4)
+    path.write_bytes(content[:following] + struct.pack("<I", len(content)) + content[following + 4 :] + page)
 
 
 def write_png(

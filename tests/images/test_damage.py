@@ -191,8 +191,11 @@ def test_a_tile_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
         assert read_whole(path) is None and read_by_rows(path) is None
 
 
-@pytest.mark.parametrize("number", [34676, 34887, 34712])
-def test_a_compression_that_libvips_lacks_is_told(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(34676, "is damaged"), (34887, "cannot be decoded by this"), (34712, "cannot be decoded by this")],
+)
+def test_a_compression_that_libvips_lacks_is_told(tmp_path: Path, number: int, words: str) -> None:
     """SGILOG, of other pixels; LERC and JPEG 2000, which Pillow does not know either: tiles of these came out black."""
     import pyvips
 
@@ -201,7 +204,37 @@ def test_a_compression_that_libvips_lacks_is_told(tmp_path: Path, number: int) -
     lzw, unknown = (struct.pack("<HHIHH", 259, 3, 1, code, 0) for code in (5, number))
     assert path.read_bytes().count(lzw) == 1
     path.write_bytes(path.read_bytes().replace(lzw, unknown))
-    assert read_whole(path) is None and read_by_rows(path) is None
+    assert read_by_rows(path) is None
+    with pytest.raises(InvalidInput, match=rf"tiles\.tif: {words}"):
+        read_image(path)
+
+
+def test_what_libvips_said_of_another_file_is_not_said_again(tmp_path: Path) -> None:
+    """It keeps what it said and raised nothing for, until somebody clears it."""
+    import pyvips
+
+    for name, number in (("lerc", 34887), ("jp2", 34712)):
+        path = tmp_path / f"{name}.tif"
+        pyvips.Image.new_from_array(photograph(70, 90)).tiffsave(str(path), compression="lzw", tile=True)
+        lzw, unknown = (struct.pack("<HHIHH", 259, 3, 1, code, 0) for code in (5, number))
+        path.write_bytes(path.read_bytes().replace(lzw, unknown))
+        read_by_rows(path)
+    for name, words in (("lerc", "LERC"), ("jp2", "34712"), ("lerc", "LERC")):
+        with pytest.raises(InvalidInput, match=rf"{name}\.tif: cannot be decoded by this libvips.*{words}"):
+            read_image(tmp_path / f"{name}.tif")
+
+
+def test_a_palette_that_was_cut_off_is_told(tmp_path: Path) -> None:
+    """A PCX has it at the end: without it the picture would be grey."""
+    path = tmp_path / "x.pcx"
+    for mode in ("L", "P", "RGB"):
+        Image.fromarray(photograph()).convert(mode).save(path)
+        assert read_whole(path) is not None
+    Image.fromarray(photograph()).convert("P").save(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match=r"x\.pcx: is damaged \(its palette is missing: it is cut off\)"):
+            read(path)
 
 
 def test_what_follows_an_image_is_no_damage(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,14 @@ PALETTE_COLOURS = RANDOM.integers(0, 256, (16, 3)).astype(np.uint8)
 INDICES = RANDOM.integers(0, 16, (13, 11)).astype(np.uint8)
 PLTE = [(b"PLTE", PALETTE_COLOURS.tobytes())]
 SEE_THROUGH = np.array([0, 128, *[255] * 14], np.uint8)
+
+
+def with_colour_map(colours: NDArray[Any]) -> Write:
+    levels = np.zeros((256, 3), int)
+    levels[:16] = colours
+    return tiff(INDICES, photometric=3, more=[(320, 3, levels.T.ravel().tolist())])
+
+
 UNIT = RANDOM.random((13, 11)).astype(np.float32)
 BITS = RANDOM.integers(0, 2, (13, 11)).astype(np.uint8)
 TINY_KEY = EIGHT[0, 0]
@@ -172,6 +182,8 @@ EXACT: dict[str, tuple[str, Write, NDArray[Any]]] = {
     "RGB TIFF of 16 bits in planes": ("tif", tiff(DEEP[..., :3], photometric=2, planes=True), DEEP[..., :3]),
     "RGBA TIFF of 16 bits": ("tif", tiff(DEEP, photometric=2, extra=[2]), DEEP),
     "grey and alpha TIFF of 16 bits": ("tif", tiff(DEEP[..., 2:], extra=[2]), DEEP[..., 2:]),
+    "palette TIFF of 16 bits": ("tif", with_colour_map(PALETTE_COLOURS.astype(int) * 257), PALETTE_COLOURS[INDICES]),
+    "palette TIFF of 8 bits": ("tif", with_colour_map(PALETTE_COLOURS.astype(int)), PALETTE_COLOURS[INDICES]),
     "floating TIFF": ("tif", tiff(UNIT), sixteen(UNIT)[..., None]),
     "big-endian floating TIFF": ("tif", tiff(UNIT, big_endian=True), sixteen(UNIT)[..., None]),
     "white-is-zero floating TIFF": ("tif", tiff(UNIT, photometric=0), sixteen(1 - UNIT)[..., None]),
@@ -357,3 +369,103 @@ def test_lab_in_planes_is_refused(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a.tif", EIGHT[..., :3], photometric=8, planes=True)
     with pytest.raises(InvalidInput, match=r"CIE L\*a\*b\* in planes"):
         read_image(tmp_path / "a.tif")
+
+
+# -- what is told
+
+
+@pytest.mark.parametrize("name", ["a.tga", "a.bmp"])
+def test_alpha_that_nobody_filled_is_taken_for_opaque(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for alpha, opaque in ((0, True), (1, False)):
+        four = np.dstack([EIGHT[..., :3], np.zeros((13, 11), np.uint8)])
+        four[5, 5, 3] = alpha
+        bgra = four[..., [2, 1, 0, 3]].tobytes()
+        if name == "a.tga":
+            path.write_bytes(struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 11, 13, 32, 0x20) + bgra)
+        else:
+            masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(68)
+            head = struct.pack("<IiiHHIIiiII", 124, 11, -13, 1, 32, 3, len(bgra), 0, 0, 0, 0) + masks
+            path.write_bytes(b"BM" + struct.pack("<IHHI", 138 + len(bgra), 0, 0, 138) + head + bgra)
+        told: list[str] = []
+        assert np.array_equal(read_image(path, keep_alpha=True, warn=told.append), four[..., : 4 - opaque])
+        image = RowFile.open(path)
+        assert image.alpha is not opaque and np.array_equal(by_rows(path), four[..., : 4 - opaque])
+        assert [f"{path}: {note}" for note in image.notes] == told
+        assert len(told) == opaque and all("has alpha 0 everywhere" in line for line in told)
+
+
+def test_bits_that_pillow_does_not_give_are_told(tmp_path: Path) -> None:
+    rgb = DEEP[..., :3].astype(">u2")
+    (tmp_path / "deep.ppm").write_bytes(b"P6 11 13 65535 " + rgb.tobytes())
+    (tmp_path / "words.ppm").write_text("P3 11 13 1000 " + " ".join(str(level % 1000) for level in rgb.ravel()))
+    write_tiff(tmp_path / "times_alpha.tif", DEEP, photometric=2, extra=[1])
+    for name in ("deep.ppm", "words.ppm", "times_alpha.tif"):
+        assert [note[:27] for note in RowFile.open(tmp_path / name).notes] == ["has more than 8 bits a chan"]
+    (tmp_path / "grey.pgm").write_bytes(b"P5 11 13 65535 " + rgb[..., 0].tobytes())
+    (tmp_path / "usual.ppm").write_bytes(b"P6 11 13 255 " + EIGHT[..., :3].tobytes())
+    assert RowFile.open(tmp_path / "grey.pgm").notes == RowFile.open(tmp_path / "usual.ppm").notes == ()
+
+
+# -- YCbCr of which several pixels share their colours
+
+
+def in_units(y: NDArray[Any], colours: NDArray[Any], across: int, down: int) -> bytes:
+    """YCbCr as TIFF 6.0 arranges it, section 21: the brightness of some pixels, then the colours that they share."""
+    height, width = colours.shape[0] * down, colours.shape[1] * across
+    filled = np.pad(y, ((0, height - y.shape[0]), (0, width - y.shape[1])), mode="edge")
+    blocks = filled.reshape(height // down, down, width // across, across).transpose(0, 2, 1, 3)
+    return np.concatenate([blocks.reshape(*colours.shape[:2], -1), colours], axis=2).tobytes()
+
+
+def to_rgb(y: NDArray[Any], colours: NDArray[Any]) -> NDArray[Any]:
+    """By ITU-R BT.601, full range: not yet rounded."""
+    red, green, blue = 0.299, 0.587, 0.114
+    cb, cr = np.moveaxis(colours.astype(float) - 128, 2, 0)
+    r, b = y + 2 * (1 - red) * cr, y + 2 * (1 - blue) * cb
+    return np.stack([r, (y - red * r - blue * b) / green, b], axis=2).clip(0, 255)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(("across", "down"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (4, 2)])
+def test_ycbcr_of_shared_colours(tmp_path: Path, across: int, down: int, compressed: bool) -> None:
+    y = RANDOM.integers(16, 236, (13, 11)).astype(np.uint8)
+    colours = RANDOM.integers(90, 166, (-(-13 // down), -(-11 // across), 2)).astype(np.uint8)
+    raw = in_units(y, colours, across, down)
+    expected = to_rgb(y, colours.repeat(down, axis=0).repeat(across, axis=1)[:13, :11])
+    more = [(530, 3, [across, down]), *([(259, 3, [8])] if compressed else [])]
+    path = tmp_path / "x.tif"
+    three = np.zeros((13, 11, 3), np.uint8)
+    write_tiff(path, three, photometric=6, raw=zlib.compress(raw) if compressed else raw, more=more)
+    for pixels in (whole(path), by_rows(path)):
+        assert np.abs(pixels - expected).max() <= 1
+    write_tiff(path, three, photometric=6, raw=zlib.compress(raw[:-1]) if compressed else raw[:-1], more=more)
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match=rf"is damaged \(strip 0.* {len(raw) - 1} of {len(raw)} bytes"):
+            read(path)
+
+
+def test_ycbcr_shares_colours_by_four_where_nothing_is_said(tmp_path: Path) -> None:
+    y, colours = EIGHT[..., 0], RANDOM.integers(90, 166, (7, 6, 2)).astype(np.uint8)
+    raw = in_units(y, colours, 2, 2)
+    write_tiff(tmp_path / "x.tif", EIGHT[..., :3], photometric=6, raw=raw)
+    expected = to_rgb(y, colours.repeat(2, axis=0).repeat(2, axis=1)[:13, :11])
+    assert np.abs(read_image(tmp_path / "x.tif") - expected).max() <= 1
+
+
+def test_ycbcr_as_long_as_its_pixels_shares_none(tmp_path: Path) -> None:
+    """Earlier versions of Pillow wrote so, and left the tag out."""
+    y, colours = EIGHT[..., 0], RANDOM.integers(90, 166, (13, 11, 2)).astype(np.uint8)
+    write_tiff(tmp_path / "x.tif", np.dstack([y, colours]), photometric=6)
+    for pixels in (whole(tmp_path / "x.tif"), by_rows(tmp_path / "x.tif")):
+        assert np.abs(pixels - to_rgb(y, colours)).max() <= 1.5  # Pillow converts in whole numbers
+
+
+def test_ycbcr_of_shared_colours_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
+    """libtiff knows neither planes of several sizes nor all numbers, and of 4 x 4 makes other colours at edges."""
+    path = tmp_path / "x.tif"
+    for planes, shared in ((True, [2, 2]), (False, [1, 4]), (False, [4, 4])):
+        write_tiff(path, EIGHT[..., :3], photometric=6, planes=planes, more=[(530, 3, shared)])
+        for read in (read_image, RowFile.open):
+            with pytest.raises(InvalidInput, match=r"x\.tif: its pixels are YCbCr of which . x . share their colours"):
+                read(path)

@@ -1,0 +1,61 @@
+"""TIFFs that Pillow's own reader takes for others than libtiff does: YCbCr as it stands, colour maps of 8 bits."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
+
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.images.damage import (
+    COMPRESSION,
+    PHOTOMETRIC,
+    PLANAR,
+    SEPARATE,
+    UNCOMPRESSED,
+    YCBCR,
+    YCBCR_SUBSAMPLING,
+    subsampling,
+)
+
+COLOUR_MAP = 320
+SUBSAMPLINGS = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2))  # libtiff knows 4 x 4 too, and errs at edges
+
+_SWITCH = threading.Lock()  # for a global one of Pillow
+
+
+def open_with_pillow(path: str | os.PathLike[str]) -> ImageFile.ImageFile:
+    """Open an image by Pillow; a TIFF so that libtiff decodes YCbCr, and with the colours of its palette.
+
+    Pillow's own reader, of what is not compressed, knows neither pixels that share their colours nor the range that
+    ReferenceBlackWhite tells.
+    """
+    file = Image.open(path)
+    tags = getattr(file, "tag_v2", {})
+    bare = YCBCR_SUBSAMPLING not in tags and file.format == "TIFF" and subsampling(file) == (1, 1)
+    if tags.get(PHOTOMETRIC) == YCBCR and tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED and not bare:
+        file.close()
+        with _SWITCH:
+            before = TiffImagePlugin.READ_LIBTIFF
+            TiffImagePlugin.READ_LIBTIFF = True
+            try:
+                return Image.open(path)
+            finally:
+                TiffImagePlugin.READ_LIBTIFF = before
+    colours = tags.get(COLOUR_MAP, ()) if file.mode in ("P", "PA") else ()
+    if colours and max(colours) < 256:  # of 16 bits all would be black: old programs wrote 8, and libtiff takes them so
+        file.palette = ImagePalette.raw("RGB;L", bytes(colours))
+    return file
+
+
+def require_known_subsampling(file: Image.Image) -> None:
+    """Raise InvalidInput for a TIFF in YCbCr whose pixels share their colours in a way that libtiff does not know."""
+    across, down = subsampling(file)
+    planes = file.tag_v2.get(PLANAR) == SEPARATE  # type: ignore[attr-defined]
+    if (across, down) not in SUBSAMPLINGS or (planes and (across, down) != (1, 1)):
+        where = ", in planes" if planes else ""
+        raise InvalidInput(
+            f"its pixels are YCbCr of which {across} x {down} share their colours{where}, which is not handled: save "
+            "it as RGB"
+        )

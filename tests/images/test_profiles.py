@@ -1,0 +1,119 @@
+"""ICC profiles that Pillow does not give: kept where they are whole and fit the pixels, else told of."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, features
+
+pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
+
+from memsr_compiler.images.profiles import read_profile
+from memsr_compiler.images.streams import RowFile
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+FORMATS = {".jp2": "JPEG2000", ".bmp": "BMP", ".gif": "GIF"}
+
+
+def write_jpeg_2000(path: Path, profile: bytes) -> None:
+    Image.fromarray(PIXELS).save(path)
+    content = path.read_bytes()
+    old, outer = content.index(b"colr") - 4, content.index(b"jp2h") - 4
+    (length,) = struct.unpack_from(">I", content, old)
+    new = struct.pack(">I4s3B", 11 + len(profile), b"colr", 2, 0, 0) + profile
+    (whole,) = struct.unpack_from(">I", content, outer)
+    head = content[:outer] + struct.pack(">I", whole + len(new) - length) + content[outer + 4 : old]
+    path.write_bytes(head + new + content[old + length :])
+
+
+def write_bmp(path: Path, profile: bytes) -> None:
+    rows = b"".join(row[:, ::-1].tobytes() + bytes(-3 * 10 % 4) for row in PIXELS[::-1])
+    head = struct.pack("<IiiHHIIiiII", 124, 10, 12, 1, 24, 0, len(rows), 0, 0, 0, 0) + bytes(16) + b"DEBM" + bytes(48)
+    head += struct.pack("<4I", 4, 124 + len(rows), len(profile), 0)
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 138 + len(rows) + len(profile), 0, 0, 138) + head + rows + profile)
+
+
+def write_gif(path: Path, profile: bytes) -> None:
+    Image.fromarray(PIXELS).quantize(64).save(path)
+    content = path.read_bytes()
+    at = 13 + 3 * (2 << (content[10] & 7))
+    pieces = [profile[i : i + 255] for i in range(0, len(profile), 255)]
+    blocks = b"".join(bytes([len(piece)]) + piece for piece in pieces)
+    comment = b"!\xfe\x05words\x00"
+    path.write_bytes(content[:at] + comment + b"!\xff\x0bICCRGBG1012" + blocks + b"\0" + content[at:])
+
+
+Write = Callable[[Path, bytes], None]
+CASES = [
+    pytest.param(
+        ".jp2",
+        write_jpeg_2000,
+        marks=pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow lacks JPEG 2000"),
+    ),
+    (".bmp", write_bmp),
+    (".gif", write_gif),
+]
+
+
+def double(bands: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    for band in bands:
+        yield band.repeat(2, axis=0).repeat(2, axis=1)
+
+
+@pytest.mark.parametrize(("suffix", "write"), CASES)
+def test_a_profile_stays(tmp_path: Path, suffix: str, write: Write) -> None:
+    write(tmp_path / f"in{suffix}", PROFILE)
+    image = RowFile.open(tmp_path / f"in{suffix}")
+    image.save(tmp_path / "out.png", double(image.bands(5)), 2)
+    assert image.notes == ()
+    with Image.open(tmp_path / "out.png") as made:
+        assert made.info["icc_profile"] == PROFILE
+
+
+@pytest.mark.parametrize(("suffix", "write"), CASES)
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        (PROFILE[:200], "damaged"),
+        (b"none", "damaged"),
+        (PROFILE[:16] + b"CMYK" + PROFILE[20:], "of other colours, CMYK,"),
+    ],
+)
+def test_a_profile_that_is_not_kept_is_told(
+    tmp_path: Path, suffix: str, write: Write, profile: bytes, words: str
+) -> None:
+    write(tmp_path / f"in{suffix}", profile)
+    image = RowFile.open(tmp_path / f"in{suffix}")
+    assert image.profile is None and len(image.notes) == 1
+    assert words in image.notes[0] and image.notes[0].endswith("not kept")
+
+
+@pytest.mark.parametrize(("suffix", "write"), CASES)
+def test_files_that_end_anywhere_have_a_profile_or_none(tmp_path: Path, suffix: str, write: Write) -> None:
+    path = tmp_path / f"in{suffix}"
+    write(path, PROFILE)
+    content, random = path.read_bytes(), np.random.default_rng(0)
+    for length in range(1, len(content), 7):
+        path.write_bytes(content[:length])
+        assert read_profile(path, FORMATS[suffix], grey=False)[0] in (None, PROFILE)
+    for _ in range(200):
+        bad = bytearray(content)
+        for at in random.integers(0, min(len(content), 300), 3):
+            bad[at] = random.integers(0, 256)
+        path.write_bytes(bad)
+        read_profile(path, FORMATS[suffix], grey=False)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_without_a_profile_nothing_is_said(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".jp2" and not features.check("jpg_2000"):
+        pytest.skip("this Pillow lacks JPEG 2000")
+    Image.fromarray(PIXELS).save(tmp_path / f"in{suffix}")
+    assert read_profile(tmp_path / f"in{suffix}", FORMATS[suffix], grey=False) == (None, "")
