@@ -165,8 +165,12 @@ def find_narrow(net: PlainNet, images: Iterable[Tensor]) -> str:
     """Which channel has hardly any room left below float16's end, among those that could be scaled; "" for none.
 
     `fit_to_half` leaves each a factor of `HEADROOM` on the same images, so that photographs, which go higher, have room
-    too.  Half of that is asked for here: stored numbers, rounded, give other peaks than exact ones.
+    too.  Half of that is asked for here: stored numbers, rounded, give other peaks than exact ones.  What is shifted by
+    C has room for all values within C, of which the certificate speaks.
     """
+    stages = net.certificate.stages if net.certificate else ()
+    for m in (m for stage in stages for level in stage.levels for m in level if 2 * m.constant > LARGEST):
+        return f"{m.tensor}: is stored as up to {2 * m.constant:,.0f}, within its shift's C"
     for i, (peak, fixed) in enumerate(zip(measure_peaks(net, images), list_fixed(net), strict=True)):
         stored = torch.where(fixed, 0.0, peak)
         if not bool((stored * HEADROOM / 2 <= LARGEST).all()):
