@@ -47,13 +47,13 @@ class LayerPeak:
 def run_in_halves(net: PlainNet, images: Tensor) -> Tensor:
     """The network's output where halves are stored between layers: (N, C, H, W) -> float16.
 
-    Within a layer sums are float32, as on a GPU's matrix units; each layer's output is rounded to float16, to infinity
-    beyond 65,504.
+    Sums are float32, as on a GPU's matrix units; what a convolution gives and what a PReLU makes of it are rounded to
+    float16, to infinity beyond 65,504, of which a slope of 0 makes no number.
     """
     with torch.no_grad():
         x = y = images.detach().cpu().half()
         for layer in net:
-            y = _convolve(layer, y.float(), torch.float16).half()
+            y = _activate(layer, _convolve(layer, y.float(), torch.float16).half().float(), torch.float16).half()
             y = F.pixel_shuffle(y, layer.shuffle)
         if not net.info.image_skip:
             return y
@@ -62,23 +62,33 @@ def run_in_halves(net: PlainNet, images: Tensor) -> Tensor:
 
 
 def _convolve(layer: PlainLayer, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convolution and activation in x's dtype, weights and slopes rounded to another before."""
-    weight, bias, *slope = (t.detach().cpu().to(dtype).to(x.dtype) for t in layer.numbers())
-    y = F.conv2d(x, weight, bias, padding=layer.weight.shape[-1] // 2)
+    """Convolution in x's dtype, weights rounded to another before."""
+    weight, bias, *_ = (t.detach().cpu().to(dtype).to(x.dtype) for t in layer.numbers())
+    return F.conv2d(x, weight, bias, padding=layer.weight.shape[-1] // 2)
+
+
+def _activate(layer: PlainLayer, y: Tensor, dtype: torch.dtype) -> Tensor:
+    """The layer's activation in y's dtype, slopes rounded to another before."""
+    _, _, *slope = (t.detach().cpu().to(dtype).to(y.dtype) for t in layer.numbers())
     if slope:
         return F.prelu(y, slope[0].flatten())
     return y.relu() if layer.relu else y
 
 
 def measure_peaks(net: PlainNet, images: Iterable[Tensor]) -> list[Tensor]:
-    """Largest magnitude of each channel of each layer, before its pixel shuffle, on images (N, C, H, W)."""
+    """Largest magnitude of each channel of each layer, before its pixel shuffle, on images (N, C, H, W).
+
+    Behind a ReLU; in front of a PReLU, which makes no number of an infinite one by a slope of 0.
+    """
     peaks = [torch.zeros(layer.out_channels, dtype=torch.float64) for layer in net]
     with torch.no_grad():
         for x in images:
             y = x.detach().cpu().float()
             for peak, layer in zip(peaks, net, strict=True):
-                y = _convolve(layer, y, layer.weight.dtype)
-                torch.maximum(peak, y.abs().amax(dim=(0, 2, 3)).double(), out=peak)
+                before = _convolve(layer, y, layer.weight.dtype)
+                y = _activate(layer, before, layer.weight.dtype)
+                highest = y if layer.slope is None else before
+                torch.maximum(peak, highest.abs().amax(dim=(0, 2, 3)).double(), out=peak)
                 y = F.pixel_shuffle(y, layer.shuffle)
     return peaks
 

@@ -162,7 +162,9 @@ def _say_decided(model: nn.Module, problem: Exception) -> None:
 
     One that decides by values cannot be exported.
     """
-    if isinstance(problem, fx.proxy.TraceError) and "control flow" in str(problem):
+    *_, place = (f for f in traceback.extract_tb(problem.__traceback__) if "/torch/fx/" not in f.filename)
+    decides = isinstance(problem, fx.proxy.TraceError) and "control flow" in str(problem)
+    if decides and place.filename in _files(model) and "/torch/" not in place.filename:  # torch's own code is known
         sizes = " and ".join(f"{height}x{width}" for height, width in SIZES)
         log.warning(
             "%s%s decides by the size of the image: read as at %dx%d, and the same at %s; at others it may differ",
@@ -187,6 +189,12 @@ def require_readable(model: nn.Module) -> None:
         raise InvalidInput(
             "TorchScript is not read; give the nn.Module it was made from, or its state dict with --arch"
         )
+    if model._forward_hooks or any(
+        not type(h).__module__.startswith("torch.") for h in model._forward_pre_hooks.values()
+    ):
+        raise InvalidInput(
+            "the network has a hook of its own, which no reader sees; take it off, or write it into forward"
+        )
     for name, module in model.named_modules():
         stateful = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
         if module.training and isinstance(module, stateful):
@@ -205,9 +213,13 @@ def _with_range(op: ir.Op, input_range: tuple[float, float]) -> ir.Op:
 
 
 def possible_channels(model: nn.Module) -> list[int]:
-    """Numbers of channels that the input may have, likeliest first: what the first convolution takes, RGB, grey."""
+    """Numbers of channels that the input may have, likeliest first: what the first convolution takes, RGB, grey.
+
+    Grey last, also where the first convolution takes one channel: that may be a branch of the luma, or of an edge
+    filter, and what works on RGB works on grey by broadcasting.
+    """
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    candidates = [first.in_channels] if first is not None else []
+    candidates = [first.in_channels] if first is not None and first.in_channels > 1 else []
     return list(dict.fromkeys([*candidates, 3, 1]))
 
 

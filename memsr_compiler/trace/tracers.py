@@ -116,7 +116,8 @@ class _Tracer(fx.Tracer):
         return parameter_proxy_cache[path]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.modules.batchnorm._NormBase)
+        hooks = m._forward_hooks or m._forward_pre_hooks  # which run only in what is looked into
+        return isinstance(m, nn.modules.batchnorm._NormBase) and type(m).__module__.startswith("torch.") and not hooks
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)

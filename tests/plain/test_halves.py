@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from helpers.networks import random_network
 from helpers.plain_files import tiny, uncertified
 from helpers.wide_values import WIDE, overflowing
-from torch import Tensor
+from torch import Tensor, nn
 
 from memsr_compiler import check_certificate, compile_to_plain, export_onnx, load_plain, save_plain
 from memsr_compiler.errors import CertificateError, ExportError
@@ -265,3 +265,28 @@ def test_photographs_are_in_the_networks_range() -> None:
     assert len(colour) == len(grey) == 5 and sample_middles(12) == {}
     assert all(x.shape == (1, 3, 48, 48) and -1 <= float(x.min()) < 0 < float(x.max()) <= 1 for x in colour.values())
     assert all(x.shape == (1, 1, 48, 48) and 16 <= float(x.min()) < float(x.max()) <= 235 for x in grey.values())
+
+
+def test_a_prelu_makes_no_number_of_an_infinite_one(tmp_path: Path) -> None:
+    """A ReLU unit far below -65,504: in the PReLU form 0 times that, where an engine computes node by node."""
+
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.unit = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+            self.tail = nn.Conv2d(3, 12, 3, padding=1)
+            nn.init.constant_(self.unit.weight, -20.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.head(x)
+            return F.pixel_shuffle(self.tail(x + self.unit(x).relu()), 2)
+
+    torch.manual_seed(0)
+    teacher = Skip().eval()
+    nn.init.constant_(teacher.head.weight, 0.1)
+    net = compile_to_plain(teacher, input_range=WIDE, activation="prelu")
+    white = torch.full((1, 3, 9, 9), 255.0)
+    assert run_in_halves(net, white).isnan().any()
+    report = export_onnx(net, tmp_path / "plain.onnx", dtype="float16")
+    assert any(peak.value > LARGEST and peak.scaled for peak in report.peaks)
+    assert run_in_halves(load_plain(tmp_path / "plain.onnx"), white).isfinite().all()

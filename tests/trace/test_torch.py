@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.lowering.equivalence import check_equivalence
@@ -264,3 +264,39 @@ def test_a_cast_that_rounds_is_no_word_for_nothing(cast: Between) -> None:
     for reader in ("symbolic", "exported"):
         with pytest.raises(UnsupportedModel, match=r"a cast to (int32|bool|float8_e4m3fn|int64) rounds values"):
             by(reader, Net(cast, 3))
+
+
+class Clipped(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.hardtanh(super().forward(x), -0.1, 0.1)
+
+
+def test_a_batch_norm_with_a_forward_of_its_own_is_looked_into() -> None:
+    same(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Clipped(8), nn.Conv2d(8, 12, 3, padding=1)), "exported")
+
+
+def test_a_hook_of_the_network_itself_is_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval()
+    network.register_forward_hook(lambda _module, _x, y: y.clamp(0, 1))
+    with pytest.raises(InvalidInput, match="the network has a hook of its own, which no reader sees"):
+        trace(network)
+
+
+@pytest.mark.parametrize("edge_first", [True, False])
+def test_a_branch_of_one_channel_makes_no_grey_network(edge_first: bool) -> None:
+    """By broadcasting it works on grey images too, and is then another network."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            convolutions = {"edge": nn.Conv2d(1, 4, 3, padding=1), "head": nn.Conv2d(3, 4, 3, padding=1)}
+            for name in ("edge", "head") if edge_first else ("head", "edge"):
+                self.add_module(name, convolutions[name])
+            self.tail = nn.Conv2d(4, 12, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x - torch.tensor([0.4, 0.3, 0.2], dtype=x.dtype).view(1, 3, 1, 1)
+            edge, head = self.get_submodule("edge"), self.get_submodule("head")
+            return F.pixel_shuffle(self.tail((head(x) + edge(x.mean(1, keepdim=True))).relu()), 2)
+
+    assert trace(Branches().eval()).graph.input.channels == 3
