@@ -104,14 +104,14 @@ def _in_torch(name: str, network: nn.Module, place: torch.device, dtype: torch.d
 def _measure(
     candidate: _Candidate, images: Mapping[str, Tensor], known: Mapping[str, Tensor], input_range: Range
 ) -> Deviation:
+    """The deviation on the image where it is largest for what is accepted there: large values excuse no other image."""
     results = [_compare(known[name], candidate.run, name, x) for name, x in images.items()]
-    worst = max(results, key=lambda result: result.deviation)
-    peak = max(result.peak for result in results)
+    worst = max(results, key=lambda result: result.deviation / most_accepted(result.peak, candidate.dtype, input_range))
     return Deviation(
         candidate.name,
         worst.deviation,
-        rounding_bound(peak, candidate.dtype, candidate.counted),
-        most_accepted(peak, candidate.dtype, input_range),
+        rounding_bound(worst.peak, candidate.dtype, candidate.counted),
+        most_accepted(worst.peak, candidate.dtype, input_range),
         worst.input,
         candidate.arithmetic,
     )

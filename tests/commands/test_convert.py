@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.command_line import Run, must_refuse
 from helpers.teachers import write_teacher
 from helpers.wide_values import overflowing
-from torch import nn
+from torch import Tensor, nn
 
 from memsr_compiler import calibrate, compile_to_plain, load_plain, read_teacher
 from memsr_compiler.commands.deviations import TEACHER, Deviation, measure_deviations, require_accepted
@@ -336,6 +337,31 @@ def test_what_verify_would_not_accept_is_not_written(
     command = ("convert", teacher, "--out", tmp_path / kind, *shift)
     must_refuse(run, tmp_path, command, "is not written. rounding the constants takes too much")
     must_refuse(run, tmp_path, ("convert", teacher, "--out", tmp_path / kind), "is not written")
+
+
+class Sparkle(nn.Module):
+    """x, as relu(513 x) - 512 x, + 40 relu(x - 2 * what is around it): a lone bright pixel is 41 times as bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        one = torch.eye(3)[:, :, None, None]
+        self.gain, self.lone = nn.Parameter(513 * one), nn.Parameter(-2 * one.expand(3, 3, 3, 3).clone())
+        self.up = nn.Parameter(torch.cat([one, -512 * one, 40 * one], 1).repeat_interleave(4, 0))
+        with torch.no_grad():
+            self.lone[:, :, 1, 1] = torch.eye(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = F.conv2d(x, self.gain).relu(), x, F.conv2d(x, self.lone, padding=1).relu()
+        return F.pixel_shuffle(F.conv2d(torch.cat(parts, 1), self.up), 2)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
+def test_large_values_on_one_image_excuse_no_other(run: Run, tmp_path: Path) -> None:
+    """32 grey levels on a photograph, of a network that an impulse makes 41: `verify` refused what was written."""
+    torch.export.save(torch.export.export(Sparkle().eval(), (torch.rand(1, 3, 9, 8),)), tmp_path / "a.pt2")
+    command = ("convert", tmp_path / "a.pt2", "--no-probe", "--input-range", "0", "1", "--dtype", "float16")
+    words = "of 255 grey levels, on the middle of sample photograph"
+    must_refuse(run, tmp_path, (*command, "--out", tmp_path / "plain.onnx"), words)
 
 
 def test_half_a_grey_level_is_accepted_in_float32_and_two_in_float16(teacher: Path, tmp_path: Path) -> None:
