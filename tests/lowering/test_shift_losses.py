@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from memsr_compiler import check_certificate, compile_to_plain, ir
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.lowering import shift_losses
-from memsr_compiler.lowering.shift_losses import Probed, ShiftLoss, measure_losses, measure_stored, worst_shift_loss
+from memsr_compiler.lowering.shift_losses import (
+    Probed,
+    ShiftLoss,
+    _within_shifts,
+    measure_losses,
+    measure_stored,
+    worst_shift_loss,
+)
 from memsr_compiler.lowering.unseen import Unseen, list_unseen
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.torch_helpers import copy_module
@@ -122,3 +129,38 @@ def test_images_are_looked_for_beside_those_that_are_run(network: nn.Module, mon
     monkeypatch.setattr(shift_losses, "MANY", 1)
     measure_stored(Probed(trace(network).graph), compile_to_plain(network))
     assert len(sizes) == 5 and max(sizes) == shift_losses.CORNER
+
+
+class Powers(nn.Module):
+    """x + relu(x - 1/2), of powers of two alone: with a shift every number is stored exactly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.unit, self.tail = (nn.Conv2d(1, 1, 1) for _ in range(3))
+        with torch.no_grad():
+            for conv, bias in ((self.head, 0.0), (self.unit, -0.5), (self.tail, 0.0)):
+                conv.weight.fill_(1.0)
+                nn.init.constant_(conv.get_parameter("bias"), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        y: Tensor = self.tail(x + self.unit(x).relu())
+        return y
+
+
+def test_digits_that_a_shift_leaves_are_counted_where_it_is_made() -> None:
+    """t + 2^20 in float32 has four bits of t left, though no stored number is off."""
+    teacher = Powers().eval()
+    few, many = (compile_to_plain(teacher, carry="shift", constant=2.0**k, input_range=(-1.0, 1.0)) for k in (10, 20))
+    check_certificate(teacher, few)
+    with pytest.raises(CertificateError, match=r"takes up to 0\.0625 from"):
+        check_certificate(teacher, many)
+
+
+def test_a_searched_image_beyond_a_shift_is_tried_with_less_contrast(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = compile_to_plain(Powers().eval()), torch.full((1, 3, 3), 1.0)
+    monkeypatch.setattr(shift_losses, "find_broken_shift", lambda y, _: "beyond" if y.max() > 0.7 else "")
+    kept = _within_shifts(x, net)
+    assert kept is not None and bool((kept == 0.625).all())  # a quarter of the way from the middle, 1/2
+    monkeypatch.setattr(shift_losses, "find_broken_shift", lambda *_: "beyond")
+    assert _within_shifts(x, net) is None
