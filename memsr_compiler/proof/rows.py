@@ -117,7 +117,7 @@ class Rows:
         constants = bool(below.constants.any() or self.large.any())
         self.shifted = shift_of(below.teacher, m) > 0 or constants
         copied = expected.either[self.there] & (m.kind != "value")
-        self.held = torch.where(copied, 0.0, self.large.clamp_min(m.constant))
+        self.added = torch.where(copied, 0.0, self.large.clamp_min(m.constant))  # constants, beside which t is rounded
 
     def check(self, largest: float) -> float:
         """The largest rounding, in half units in the last place.  Raises CertificateError for a row that is wrong.
@@ -154,7 +154,7 @@ class Rows:
         each[self.there] = self._beyond_common(slack[0][0], 0 * slack[0][1] if self.shifted else slack[0][1])
         if not self.shifted:
             return each
-        each[self.there] += torch.finfo(self.weight.dtype).eps / 2 * self.held
+        each[self.there] += torch.finfo(self.weight.dtype).eps / 2 * self.added
         constants = self.below.constants.clone()
         if self.below.one is not None:
             constants[self.below.one] = 1.0
