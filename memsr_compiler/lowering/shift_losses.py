@@ -6,19 +6,20 @@ judged here: by tensor, by channel, and by running the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from memsr_compiler import ir
 from memsr_compiler.ir.interpreter import convolve_same, evaluate, run
 from memsr_compiler.lowering.equivalence import find_broken_shift, probe_images
 from memsr_compiler.lowering.unseen import MOST as MOST_SEARCHED
 from memsr_compiler.lowering.unseen import find_images, list_unseen
+from memsr_compiler.plain.halves import run_layers_in_halves
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.proof.forms import tensor_of
@@ -138,23 +139,36 @@ def worst_shift_loss(probed: Probed, losses: Mapping[str, float], cause: str = "
     return max(found, key=lambda loss: loss.lost / loss.peak, default=None)
 
 
-def measure_stored(probed: Probed, net: PlainNet) -> list[tuple[float, float]]:
-    """The most that a plain network's stored numbers, run in float64, are off the teacher; its magnitude: by image.
-
-    This is all that the numbers lose.  Running them in fewer digits loses more, which `verify` measures.
-    """
+def gather_images(probed: Probed, net: PlainNet) -> list[Tensor]:
+    """Images (N, C, H, W) on which a plain network is run: the probes, of a large one corners, and those looked for."""
     batches = list(probed.images.values())
     if sum(p.numel() for p in net.parameters()) > MANY:
         batches = [x if max(x.shape[2:]) <= CORNER else x[:1, :, :CORNER, :CORNER] for x in batches]
+    return [*batches, *probed.search(batches, net)]
+
+
+@torch.no_grad()
+def measure_stored(probed: Probed, net: PlainNet, images: Iterable[Tensor]) -> list[tuple[float, float]]:
+    """The most that a plain network's stored numbers, run in float64, are off the teacher; its magnitude: by image.
+
+    This is all that the numbers lose.  Running them in fewer digits loses more.
+    """
     found = []
-    for x in [*batches, *probed.search(batches, net)]:
-        with torch.no_grad():
-            y, exact = x, run(probed.teacher, x)
-            for layer in net.checkable():
-                y = convolve_same(y, layer.weight.double()) + layer.bias.double()[:, None, None]
-                y = F.pixel_shuffle(F.prelu(y, layer.slopes.double()), layer.shuffle)
-        found += _compare(y, exact)
+    for x in images:
+        y = x
+        for layer in net.checkable():
+            y = convolve_same(y, layer.weight.double()) + layer.bias.double()[:, None, None]
+            y = F.pixel_shuffle(F.prelu(y, layer.slopes.double()), layer.shuffle)
+        found += _compare(y, run(probed.teacher, x))
     return found
+
+
+@torch.no_grad()
+def measure_running(probed: Probed, net: PlainNet, images: Iterable[Tensor]) -> list[tuple[float, float]]:
+    """The same of the network as it runs: in the dtype that it is stored in, of float16 layer by layer in halves."""
+    dtype = net[0].weight.dtype
+    run_layers = partial(run_layers_in_halves, net) if dtype == torch.float16 else nn.Sequential(*net)
+    return [each for x in images for each in _compare(run_layers(x.to(dtype)).double(), run(probed.teacher, x))]
 
 
 def _list_limits(teacher: ir.Graph, certificate: Certificate | None) -> dict[str, Tensor]:

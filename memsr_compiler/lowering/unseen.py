@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.ir.interpreter import evaluate, run
+from memsr_compiler.ir.interpreter import evaluate
 
 SIDE = 13  # pixels of an image
 PLACES = tuple(product((6, 2, 10), (6, 2, 10)))  # of the units in it, the middle first
@@ -81,20 +81,15 @@ def find_images(
     grey = grey * (high - low) + low
     if not count:
         return grey
-    start = grey.float() if _is_finite(graph, grey.float()) else grey
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
-        graph = graph.like(start)
-        x = _climb(graph, start.clone(), unseen, limits or {})
-    shares = _list_shares(graph, start, x, unseen)
+        try:
+            start = grey.float()
+            x = _climb(graph.like(start), start.clone(), unseen, limits or {})
+        except OverflowError:
+            start = grey
+            x = _climb(graph, start.clone(), unseen, limits or {})
+    shares = _list_shares(graph.like(start), start, x, unseen)
     return torch.stack([grey[i] + share * (x[i].double() - grey[i]) for i, share in shares])
-
-
-def _is_finite(graph: ir.Graph, x: Tensor) -> bool:
-    """Whether all values are finite in the dtype of an image, for which a teacher's numbers may be too large."""
-    finite = []
-    with torch.no_grad():
-        run(graph, x[:1], watch=lambda _, value: finite.append(bool(value.isfinite().all())))
-    return all(finite)
 
 
 def _count_terms(graph: ir.Graph) -> int:
@@ -108,11 +103,18 @@ def _count_terms(graph: ir.Graph) -> int:
 
 
 def _climb(graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen], limits: Mapping[str, Tensor]) -> Tensor:
-    """The images, changed so that what is unseen becomes positive."""
+    """The images, changed so that what is unseen becomes positive.
+
+    Raises OverflowError where values are too large for float32, since no gradient says anything then.
+    """
     low, high = graph.input.low, graph.input.high
     for step in STEPS:
         x.requires_grad_()
-        (slope,) = torch.autograd.grad(_sum_wanted(graph, x, unseen, limits), x)
+        tensors: dict[str, Tensor] = {}
+        wanted = _sum_wanted(graph, x, unseen, limits, tensors)
+        if x.dtype == torch.float32 and not all(bool(t.detach().sum().isfinite()) for t in tensors.values()):
+            raise OverflowError("values of an image are infinite in float32")
+        (slope,) = torch.autograd.grad(wanted, x)
         x = (x.detach() + step * (high - low) * slope.nan_to_num().sign()).clamp(low, high)
     return x
 
@@ -141,9 +143,13 @@ def _list_shares(graph: ir.Graph, grey: Tensor, x: Tensor, unseen: Sequence[Unse
     return [(i, share) for i, each in enumerate(shares.tolist()) for share in sorted(set(each))]
 
 
-def _sum_wanted(graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen], limits: Mapping[str, Tensor]) -> Tensor:
-    """The sum of all that is wanted to be positive, in parts of its channel's magnitude, less what is beyond limits."""
-    tensors: dict[str, Tensor] = {}
+def _sum_wanted(
+    graph: ir.Graph, x: Tensor, unseen: Sequence[Unseen], limits: Mapping[str, Tensor], tensors: dict[str, Tensor]
+) -> Tensor:
+    """The sum of all that is wanted to be positive, in parts of its channel's magnitude, less what is beyond limits.
+
+    tensors  where every value is put
+    """
     values, usual = _look_at(graph, x, unseen, _evaluate_leaking, tensors)
     total = (values / usual).sum()
     for name, limit in limits.items():

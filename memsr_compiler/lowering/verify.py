@@ -15,7 +15,14 @@ from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.equivalence import find_broken_shift, most_accepted
 from memsr_compiler.lowering.image_aside import set_image_aside
-from memsr_compiler.lowering.shift_losses import Probed, measure_losses, measure_stored, worst_shift_loss
+from memsr_compiler.lowering.shift_losses import (
+    Probed,
+    gather_images,
+    measure_losses,
+    measure_running,
+    measure_stored,
+    worst_shift_loss,
+)
 from memsr_compiler.plain.halves import LARGEST, find_narrow
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import REPEATED
@@ -136,16 +143,25 @@ def _require_small(probed: Probed, checked: Checked, net: PlainNet) -> None:
 
 
 def _require_near(probed: Probed, checked: Checked, net: PlainNet) -> None:
-    """Raises CertificateError where the stored numbers, each the exact one rounded, are too far off all together."""
+    """Raises CertificateError where the stored numbers, each the exact one rounded, are too far off all together.
+
+    Run exactly, and then as they are run: numbers without any loss may leave no digits of what is added to them.
+    """
     assert net.certificate is not None, "it has been looked at"
-    for off, peak in measure_stored(probed, net):
-        accepted = most_accepted(peak, net[0].weight.dtype, net.info.input_range)
-        if not off <= accepted:
-            beyond = next(filter(None, (find_broken_shift(x, net) for x in probed.images.values())), "")
-            raise CertificateError(
-                f"its stored numbers alone take it {off:.3g} off the teacher on an image, and {accepted:.3g} is "
-                f"accepted; {beyond or _say_way_out(checked, net.certificate)}"
-            )
+    dtype = net[0].weight.dtype
+    images = gather_images(probed, net)
+    for cause, measure in (
+        ("its stored numbers alone take it", measure_stored),
+        (f"running it in {str(dtype).removeprefix('torch.')} takes it", measure_running),
+    ):
+        for off, peak in measure(probed, net, images):
+            accepted = most_accepted(peak, dtype, net.info.input_range)
+            if not off <= accepted:
+                beyond = next(filter(None, (find_broken_shift(x, net) for x in probed.images.values())), "")
+                raise CertificateError(
+                    f"{cause} {off:.3g} off the teacher on an image, and {accepted:.3g} is accepted; "
+                    f"{beyond or _say_way_out(checked, net.certificate)}"
+                )
 
 
 def _require_room(net: PlainNet) -> None:

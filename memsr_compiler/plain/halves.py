@@ -51,14 +51,21 @@ def run_in_halves(net: PlainNet, images: Tensor) -> Tensor:
     float16, to infinity beyond 65,504, of which a slope of 0 makes no number.
     """
     with torch.no_grad():
-        x = y = images.detach().cpu().half()
+        y = run_layers_in_halves(net, images)
+        if not net.info.image_skip:
+            return y
+        enlarged = enlarge(images.detach().cpu().half().float(), net.scale, net.info.image_skip)
+        return (y.float() + enlarged.half().float()).half()
+
+
+def run_layers_in_halves(net: PlainNet, images: Tensor) -> Tensor:
+    """What the last layer gives in float16, without an image that skips the layers."""
+    with torch.no_grad():
+        y = images.detach().cpu().half()
         for layer in net:
             y = _activate(layer, _convolve(layer, y.float(), torch.float16).half().float(), torch.float16).half()
             y = F.pixel_shuffle(y, layer.shuffle)
-        if not net.info.image_skip:
-            return y
-        enlarged = enlarge(x.float(), net.scale, net.info.image_skip)
-        return (y.float() + enlarged.half().float()).half()
+        return y
 
 
 def _convolve(layer: PlainLayer, x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -34,6 +34,8 @@ _RECORDS = re.compile(
     r"|data/constants/(model_constants_config\.json|tensor_\d+)|extra/.*"
 )
 _ATEN = re.compile(r"torch\.ops\.(aten|prims)\.(?!from_file\b|save\b|load\b)\w+\.\w+")
+# What `with torch.no_grad():` and autocast inside forward leave: a call of a part of the same program.
+_WRAPPED = re.compile(r"torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)")
 _SIZE_ARITHMETIC = re.compile(
     r"_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
     r"|torch\.sym_\w+|math\.\w+"
@@ -136,10 +138,28 @@ def _forget_dtypes(module: Any) -> None:
     """
     drop_dtype_checks(module.graph)
     for node in list(module.graph.nodes):
-        if node.target == torch.ops.aten._to_copy.default and _is_exact(node) and _is_exact(node.args[0]):
-            node.replace_all_uses_with(node.args[0])
-            module.graph.erase_node(node)
+        if node.target == torch.ops.aten._to_copy.default and _is_exact(node):
+            if node.args[0].op == "get_attr" and not _is_exact(node.args[0]):
+                _store_as_floats(module, node.args[0])
+            if _is_exact(node.args[0]):
+                node.replace_all_uses_with(node.args[0])
+                module.graph.erase_node(node)
     module.recompile()
+
+
+def _store_as_floats(module: Any, node: Any) -> None:
+    """Keep an integer buffer that only casts read in the type to which they take it, of a quantised weight say.
+
+    A module that is taken to float64 takes its floating-point buffers along, and those alone.
+    """
+    casts = list(node.users)
+    types = {cast.meta["val"].dtype if _is_exact(cast) else None for cast in casts}
+    stored = node.meta.get("val")
+    if isinstance(stored, Tensor) and not stored.is_floating_point() and len(types) == 1 and None not in types:
+        path, _, name = node.target.rpartition(".")
+        owner = module.get_submodule(path)
+        setattr(owner, name, getattr(owner, name).to(*types))
+        node.meta["val"] = casts[0].meta["val"]
 
 
 def _is_exact(node: Any) -> bool:
@@ -203,12 +223,12 @@ def _json_suspicions(node: Any, key: str = "") -> Iterator[str]:
         for value in node:
             yield from _json_suspicions(value, key)
     elif isinstance(node, str) and not _harmless_text(key, node):
-        yield f"{key or 'a key'} is {node[:60]!r}"
+        yield f"has {f'{key} {node[:60]!r}' if key else f'the key {node[:60]!r}'}"
 
 
 def _harmless_text(key: str, text: str) -> bool:
     if key in ("target", "as_operator"):
-        return bool(_ATEN.fullmatch(text) or _SIZE_ARITHMETIC.fullmatch(text))
+        return any(pattern.fullmatch(text) for pattern in (_ATEN, _SIZE_ARITHMETIC, _WRAPPED))
     if key == "guards_code":
         return _GUARD.fullmatch(text) is not None
     if key == "as_string" and _EQUATION.fullmatch(text):

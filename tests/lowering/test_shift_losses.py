@@ -17,7 +17,9 @@ from memsr_compiler.lowering.shift_losses import (
     Probed,
     ShiftLoss,
     _within_shifts,
+    gather_images,
     measure_losses,
+    measure_running,
     measure_stored,
     worst_shift_loss,
 )
@@ -106,15 +108,44 @@ def test_stored_numbers_are_as_far_off_as_they_are(
     """None at all of exact ones; of those of float16 what rounding takes; of larger networks on fewer pixels."""
     monkeypatch.setattr(shift_losses, "MANY", many)
     probed, net = Probed(trace(network).graph), compile_to_plain(network)
-    exact = measure_stored(probed, copy_module(net, torch.float64))  # type: ignore[arg-type]
-    halves = measure_stored(probed, net.half())
+    images = gather_images(probed, net)
+    exact = measure_stored(probed, copy_module(net, torch.float64), images)  # type: ignore[arg-type]
+    halves = measure_stored(probed, net.half(), images)
     searched = probed.search(list(probed.images.values()), net)
     assert len(exact) == sum(map(len, searched)) + (17 if many == 1 else 20)
     assert all(off < 1e-12 < 0.01 < peak for off, peak in exact)
     assert all(1e-6 < off < 1e-2 for off, _ in halves)
     with torch.no_grad():
         net[0].weight.zero_()
-    assert median(off for off, _ in measure_stored(probed, net)) > 0.01
+    assert median(off for off, _ in measure_stored(probed, net, images)) > 0.01
+
+
+class Cancels(nn.Module):
+    """relu(1023 x) - relu(1022 x), of numbers that float16 holds, and products that it does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.tail = nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 1, 1, bias=False)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.tensor([1023.0, 1022.0])[:, None, None, None])
+            self.tail.weight.copy_(torch.tensor([1.0, -1.0])[None, :, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.tail(self.head(x).relu())
+        return y
+
+
+def test_a_network_is_run_as_it_is_stored() -> None:
+    """No number is off, and in float16 the output is by an eighth of the range."""
+    teacher = Cancels().eval()
+    halves = compile_to_plain(teacher).half()
+    probed = Probed(trace(teacher).graph)
+    images = gather_images(probed, halves)
+    assert max(off for off, _ in measure_stored(probed, halves, images)) == 0
+    assert max(off for off, _ in measure_running(probed, halves, images)) > 0.1
+    check_certificate(teacher, compile_to_plain(teacher))
+    with pytest.raises(CertificateError, match=r"running it in float16 takes it .* off the teacher on an image"):
+        check_certificate(teacher, halves)
 
 
 def test_images_are_looked_for_beside_those_that_are_run(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +158,7 @@ def test_images_are_looked_for_beside_those_that_are_run(network: nn.Module, mon
 
     monkeypatch.setattr(shift_losses, "list_unseen", note)
     monkeypatch.setattr(shift_losses, "MANY", 1)
-    measure_stored(Probed(trace(network).graph), compile_to_plain(network))
+    gather_images(Probed(trace(network).graph), compile_to_plain(network))
     assert len(sizes) == 5 and max(sizes) == shift_losses.CORNER
 
 

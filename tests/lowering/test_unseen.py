@@ -147,6 +147,28 @@ def test_numbers_too_large_for_float32_hide_none() -> None:
         check_certificate(teacher, compile_to_plain(teacher, carry="shift", constant=6e10))
 
 
+class Huge(Detector):
+    """What is beyond 0.7, as no grey is that is begun with, is multiplied by 1e60, by 1e-60 again, and added to it."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(20.0)
+        self.bright, self.factors = nn.Conv2d(1, 1, 1), (factor, factor, 1 / factor, 1 / factor)
+        nn.init.ones_(self.bright.weight)
+        nn.init.constant_(bias_of(self.bright), -0.7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = self.bright(x).relu()
+        for factor in self.factors:
+            bright = bright * factor
+        return super().forward(x + 0.001 * bright)
+
+
+def test_numbers_too_large_for_float32_on_brighter_images_hide_none() -> None:
+    (graph, unseen), (tame, same) = list_here(Huge(1e30)), list_here(Huge(1.0))
+    assert unseen == same and Unseen("relu:3", 1, 7) in unseen
+    torch.testing.assert_close(find_images(graph, unseen), find_images(tame, same), rtol=0, atol=1e-3)
+
+
 def test_beyond_the_constant_nothing_is_promised() -> None:
     """A C above all values on probe images and below that of the checkerboard."""
     teacher = Detector(1.0).eval()

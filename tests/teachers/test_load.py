@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from memsr_compiler import check_equivalence, compile_to_plain
-from memsr_compiler.errors import InvalidInput, RefusedPickle
+from memsr_compiler.errors import InvalidInput, RefusedPickle, UnsupportedModel
 from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.families.vdsr import VDSR
@@ -577,7 +577,7 @@ def test_the_equation_of_an_einsum_is_no_reason_to_refuse(tmp_path: Path) -> Non
     x = torch.rand(1, 3, 9, 8)
     torch.testing.assert_close(read_teacher(tmp_path / "a.pt2").module(x), network(x), rtol=0, atol=1e-5)
     for text in ("f(1)", "a'b", "a;b", "a\nb", "a\\b", "[a]"):
-        assert list(pt2._json_suspicions({"as_string": text})) == [f"as_string is {text!r}"]
+        assert list(pt2._json_suspicions({"as_string": text})) == [f"has as_string {text!r}"]
 
 
 @pytest.mark.parametrize(
@@ -612,6 +612,51 @@ def test_casts_in_a_pt2_are_no_obstacle(cast: Callable[[Tensor, Tensor], Tensor]
     check_equivalence(teacher, compile_to_plain(teacher)).require()
 
 
+class Frozen(nn.Module):
+    """A convolution without gradients, as pretrained parts are called, and one whose weight is stored in 8 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.tail = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 12, 3, padding=1)
+        self.weight = nn.Buffer((self.tail.weight.detach() * 100).round().to(torch.int8))
+        self.step = nn.Buffer(torch.tensor(0.01))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.head(x)
+        x = torch.conv2d(x.relu(), self.weight.float() * self.step, self.tail.bias, padding=1)
+        return torch.pixel_shuffle(x, 2)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
+def test_a_pt2_has_parts_without_gradients_and_weights_in_integers(tmp_path: Path) -> None:
+    free = {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    network = Frozen().eval()
+    program = torch.export.export(network, (torch.rand(1, 3, 9, 8),), dynamic_shapes=(free,))
+    torch.export.save(program, tmp_path / "a.pt2")
+    teacher = read_teacher(tmp_path / "a.pt2", probe=False)
+    x = torch.rand(1, 3, 7, 10)
+    torch.testing.assert_close(teacher.module(x), network(x), rtol=0, atol=1e-6)
+    check_equivalence(teacher, compile_to_plain(teacher)).require()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_autocast_in_a_pt2_is_refused_for_what_it_does(tmp_path: Path) -> None:
+    class Autocast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                x = self.conv(x)
+            return torch.pixel_shuffle(x.float(), 2)
+
+    torch.export.save(torch.export.export(Autocast().eval(), (torch.rand(1, 3, 9, 8),)), tmp_path / "a.pt2")
+    with pytest.raises(UnsupportedModel, match="a cast to bfloat16 rounds values"):
+        compile_to_plain(read_teacher(tmp_path / "a.pt2", probe=False))
+
+
 def add_guard(archive: bytes, guard: str) -> bytes:
     """The archive with a condition on sizes, as torch 2.10 writes them."""
 
@@ -643,7 +688,7 @@ def test_conditions_on_sizes_are_no_reason_to_refuse(archive: bytes) -> None:
         "math.factorial(999999)",
         "1" * 40 + "!",  # as many ways to be read as there are to share its digits out, if it were done so
     ):
-        assert pt2.suspicions(add_guard(archive, guard)) == [f"guards_code is {guard!r}"]
+        assert pt2.suspicions(add_guard(archive, guard)) == [f"has guards_code {guard!r}"]
 
 
 @pytest.mark.parametrize(
@@ -702,6 +747,7 @@ def hostile(trace: Path) -> Mapping[str, Edit]:
         "size": replace_text(model, "Symbol('", f"{code(trace)} or Symbol('"),
         "attribute": replace_text(model, "torch.ops.aten.add.Tensor", "torch.os.system"),
         "operator": replace_text(model, "torch.ops.aten.add.Tensor", "_operator.methodcaller"),
+        "loop": replace_text(model, "torch.ops.aten.add.Tensor", "torch.ops.higher_order.while_loop"),
         "file": replace_text(model, "torch.ops.aten.add.Tensor", "torch.ops.aten.from_file.default"),
         "name": replace_text(model, '"name": "x"', f'"name": "x={code(trace)}"'),
         "key": replace_text(model, '"x": {', f'"x={code(trace)}": {{'),
