@@ -165,7 +165,7 @@ def measure_stored(probed: Probed, net: PlainNet, images: Iterable[Tensor]) -> l
 
 @torch.no_grad()
 def measure_running(probed: Probed, net: PlainNet, images: Iterable[Tensor]) -> list[tuple[float, float]]:
-    """What `measure_stored` does, of the network as it runs: in the dtype that it is stored in, float16 in halves."""
+    """The same of the network as it runs: in the dtype that it is stored in, of float16 layer by layer in halves."""
     dtype = net[0].weight.dtype
     run_layers = partial(run_layers_in_halves, net) if dtype == torch.float16 else nn.Sequential(*net)
     return [each for x in images for each in _compare(run_layers(x.to(dtype)).double(), run(probed.teacher, x))]

@@ -59,7 +59,7 @@ def run_in_halves(net: PlainNet, images: Tensor) -> Tensor:
 
 
 def run_layers_in_halves(net: PlainNet, images: Tensor) -> Tensor:
-    """What the last layer gives in float16, without an image that skips the layers."""
+    """The last layer's output in float16, without an image that skips the layers."""
     with torch.no_grad():
         y = images.detach().cpu().half()
         for layer in net:
