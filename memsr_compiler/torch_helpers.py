@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput
 
@@ -30,6 +33,36 @@ def copy_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     # Not `to(dtype)`, which makes complex weights real without a word.
     copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return copied.cpu()
+
+
+class InFloat64(TorchFunctionMode):
+    """Runs a module that was copied to float64, whose code may be written for float32.
+
+    A cast to float32 (`x.float()`) leaves a float64 tensor as it is, and what a convolution, product of matrices or
+    normalisation takes beside one, such as a kernel that `forward` makes, is taken to float64.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _CASTS and args[0].dtype == torch.float64:
+            result = func(*args, **kwargs)
+            return args[0] if isinstance(result, Tensor) and result.dtype == torch.float32 else result
+        if func in _OF_ONE_TYPE and any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in args):
+            args = tuple(_to_float64(x) for x in args)
+            kwargs = {name: _to_float64(x) for name, x in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+_CASTS = frozenset([Tensor.float, Tensor.to, Tensor.type, Tensor.type_as])
+_OF_ONE_TYPE = frozenset([
+    torch.conv2d, torch.conv_transpose2d, F.linear, torch.matmul, torch.einsum, torch.prelu, F.batch_norm,
+])  # fmt: skip
+
+
+def _to_float64(x: Any) -> Any:
+    return x.double() if isinstance(x, Tensor) and x.dtype == torch.float32 else x
 
 
 def first_weight(model: nn.Module) -> Tensor:

@@ -18,7 +18,7 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.runtime.float16 import open_float16
 from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.torch_helpers import copy_module, full_float32, torch_device
+from memsr_compiler.torch_helpers import InFloat64, copy_module, full_float32, torch_device
 
 Range = tuple[float, float]
 
@@ -76,7 +76,7 @@ def measure_deviations(
     if half:
         images |= sample_middles(net.info.channels, input_range)
     exact = copy_module(model, torch.float64).to(place)
-    with torch.no_grad():
+    with torch.no_grad(), InFloat64():
         known = {name: exact(x.to(place, copy=True)).cpu() for name, x in images.items()}
     candidates = [_in_torch(TEACHER, model, place), _in_torch("plain in float32", net, place)]
     if half:

@@ -33,7 +33,7 @@ from memsr_compiler.proof.guarantee import count_replacements
 from memsr_compiler.runtime.float16 import open_float16
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.teachers.teacher import Range
-from memsr_compiler.torch_helpers import copy_module, torch_device
+from memsr_compiler.torch_helpers import InFloat64, copy_module, torch_device
 from memsr_compiler.trace.approximate.freeze import psnr_between
 
 PHOTOGRAPHS = 4  # on which an approximation is run beside its teacher
@@ -144,7 +144,8 @@ def measure(
     dtype = net[0].weight.dtype
 
     def teacher(x: Tensor) -> Tensor:
-        y: Tensor = exact(x.double().to(place))
+        with InFloat64():
+            y: Tensor = exact(x.double().to(place))
         return y.cpu()
 
     def plain(x: Tensor) -> Tensor:

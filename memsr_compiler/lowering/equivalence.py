@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -25,7 +26,7 @@ from memsr_compiler.plain.halves import run_in_halves
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images as probe_images
 from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
-from memsr_compiler.torch_helpers import copy_module, torch_device
+from memsr_compiler.torch_helpers import InFloat64, copy_module, torch_device
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
 Network: TypeAlias = "TeacherLike | Function"
@@ -269,8 +270,14 @@ def _runnable(network: Teacher | Function, dtype: torch.dtype, device: torch.dev
     module = network.module
     if in_halves and isinstance(module, PlainNet):
         return partial(run_in_halves, module)
-    module = copy_module(module, dtype).to(device)
-    return lambda x: module(x.to(device))
+    copied = copy_module(module, dtype).to(device)
+
+    def run_copy(x: Tensor) -> Tensor:
+        with InFloat64() if dtype == torch.float64 else nullcontext():
+            y: Tensor = copied(x.to(device))
+        return y
+
+    return run_copy
 
 
 def _name_arithmetic(

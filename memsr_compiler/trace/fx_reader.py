@@ -12,13 +12,13 @@ from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.torch_ops import activation, convolution, pointwise, resolution, shape
+from memsr_compiler.trace.torch_ops import activation, constants, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.shape import SAME
 from memsr_compiler.trace.torch_ops.unsupported import ATTENTION, IMPOSSIBLE, MATRIX_PRODUCTS
 from memsr_compiler.trace.views import DependsOnSize, Size, Unreadable, View
 
-VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
+VOCABULARY = (activation, constants, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
 HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
 INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
 _TAKE_RESIZED = ("add", "sub", "subtract", "rsub", "mul", "multiply", *SAME)
@@ -193,6 +193,8 @@ class Reader:
         types = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
         if name in ("to", "type_as"):
             types += [v.dtype for v in args[1:] if isinstance(v, Tensor)]
+        if name == "type":  # by the name of a class of tensors too
+            types += [torch.empty(0).type(v).dtype for v in (*args, *kwargs.values()) if isinstance(v, str)]
         other = next((v for v in types if v not in (torch.float32, torch.float64)), None)
         if other is not None:
             self.builder.refuse(

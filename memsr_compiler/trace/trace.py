@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-import linecache
 import logging
 import math
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
-from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
+from memsr_compiler.torch_helpers import InFloat64, copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.fx_reader import HEIGHT, NO_WORD, WIDTH, read, refuse_attention, refuse_impossible
+from memsr_compiler.trace.places import is_decided, line_of, place_of
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
 
@@ -162,14 +160,12 @@ def _say_decided(model: nn.Module, problem: Exception) -> None:
 
     One that decides by values cannot be exported.
     """
-    *_, place = (f for f in traceback.extract_tb(problem.__traceback__) if "/torch/fx/" not in f.filename)
-    decides = isinstance(problem, fx.proxy.TraceError) and "control flow" in str(problem)
-    if decides and place.filename in _files(model) and "/torch/" not in place.filename:  # torch's own code is known
+    if is_decided(model, problem):
         sizes = " and ".join(f"{height}x{width}" for height, width in SIZES)
         log.warning(
             "%s%s decides by the size of the image: read as at %dx%d, and the same at %s; at others it may differ",
             type(model).__name__,
-            _line_of(model, problem),
+            line_of(model, problem),
             HEIGHT,
             WIDTH,
             sizes,
@@ -231,7 +227,7 @@ def _run(model: nn.Module, input_range: tuple[float, float]) -> tuple[dict[int, 
         try:
             samples[channels] = tuple(_samples(model, channels, input_range))
         except Exception as error:  # whatever the model's own code raises
-            errors[channels] = f"{first_line(error)}{_line_of(model, error)}"
+            errors[channels] = f"{first_line(error)}{line_of(model, error)}"
     return samples, errors
 
 
@@ -241,7 +237,8 @@ def _samples(model: nn.Module, channels: int, input_range: tuple[float, float]) 
     for size in SIZES:
         image = torch.rand(1, channels, *size, generator=generator, dtype=torch.float64) * (high - low) + low
         try:
-            yield Sample(image, model(image.clone()))  # it may change its input in place
+            with InFloat64():
+                yield Sample(image, model(image.clone()))  # it may change its input in place
         except Exception as error:
             if size == SIZES[0]:
                 raise
@@ -280,7 +277,7 @@ def _explain_unread(model: nn.Module, problems: Mapping[str, Exception]) -> str:
         return str(first if _say_the_same(first, last) else last)
     if isinstance(first, Unreadable):
         return str(first)
-    return f"{_place(model, last) or _place(model, first) or type(model).__name__}: {_reason(first, last)}"
+    return f"{place_of(model, last) or place_of(model, first) or type(model).__name__}: {_reason(first, last)}"
 
 
 def _say_the_same(first: Exception, last: Exception) -> bool:
@@ -303,38 +300,3 @@ def _reason(first: Exception, last: Exception) -> str:
                 "with operations of torch"
             )
     return f"torch cannot follow it ({first_line(last)}); rewrite that line with plain operations of torch"
-
-
-def _place(model: nn.Module, error: Exception) -> str:
-    """'body.3 (file:line: code)' of the innermost frame in the model's own code; "" where there is none."""
-    files = _files(model)
-    place, path, paths = "", "", dict[int, str]()
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, type(model)) and not paths:  # a copy of the model
-            paths = {id(module): name for name, module in owner.named_modules()}
-        path = paths.get(id(owner), path)
-        name = frame.f_code.co_filename
-        if name in files and "/torch/" not in name:
-            place = f"{path or 'the network'} ({name}:{line}: {linecache.getline(name, line).strip()})"
-    return place
-
-
-def _line_of(model: nn.Module, error: Exception) -> str:
-    """' (at file:line: code)' of the innermost frame in the model's own code, where there is one."""
-    files = _files(model)
-    frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if f.filename in files and "/torch/" not in f.filename
-    ]
-    return f" (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""
-
-
-def _files(model: nn.Module) -> set[str]:
-    """Files of the code of the model's modules."""
-    files = set()
-    for module in model.modules():
-        try:
-            files.add(inspect.getfile(type(module)))
-        except (TypeError, OSError):
-            continue
-    return files

@@ -11,9 +11,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.fx_reader import HEIGHT, INPLACE, WIDTH, refuse_impossible
 from memsr_compiler.trace.views import BATCH
 
@@ -40,7 +40,8 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     from torch.export.graph_signature import OutputKind
 
     example = torch.empty(BATCH, channels, HEIGHT, WIDTH, dtype=torch.float64)  # no pixel is computed
-    program = _quietly(lambda: export(copy_module(model, torch.float64), (example,)))
+    with InFloat64():
+        program = _quietly(lambda: export(copy_module(model, torch.float64), (example,)))
     refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
     program = _quietly(lambda: program.run_decompositions({}))
     drop_dtype_checks(program.graph)
@@ -85,7 +86,20 @@ def _quietly(make: Callable[[], Any]) -> Any:
 
 
 class _Proxy(fx.Proxy):
-    """Remembers `x += y` as what it is: it changes x for everyone who holds it."""
+    """Remembers `x += y` as what it is: it changes x for everyone who holds it.  A parameter of one number is one."""
+
+    def __float__(self) -> float:
+        return float(self._weight())
+
+    def __int__(self) -> int:
+        return int(self._weight())
+
+    def _weight(self) -> Tensor:
+        assert isinstance(self.tracer, _Tracer), "who makes these"
+        parameters = dict(self.tracer.paths.values())
+        if self.node.op != "get_attr" or self.node.target not in parameters:
+            raise TypeError("a Proxy is no number")  # as any value that hangs on the image
+        return parameters[str(self.node.target)].detach()
 
 
 def _inplace(name: str) -> Callable[[Any, Any], Any]:

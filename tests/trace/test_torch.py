@@ -113,12 +113,22 @@ SAME: dict[str, tuple[Between, int]] = {
     "max of two": (lambda x: torch.max(x, other=x.flip(1)), 3),
     "min of two": (lambda x: x.min(x.flip(1)), 3),
     "maximum, one channel": (lambda x: torch.maximum(x, x[:, :1]), 3),
+    "maximum, zeros_like": (lambda x: torch.maximum(torch.zeros_like(x), x), 3),
+    "minimum, full_like": (lambda x: torch.min(x, torch.full_like(x, 0.25)), 3),
+    "minimum, constants": (lambda x: torch.min(torch.ones_like(x) / 2, torch.full_like(x, 0.25)) + x, 3),
+    "ones_like, written into": (lambda x: torch.cat([torch.ones_like(x), F.relu(x)], 1), 6),
+    "new_full": (lambda x: torch.max(x, x.new_full((1, 3, 1, 1), 0.5)) + x.new_full(x.shape, 0.25), 3),
+    "new_zeros": (lambda x: torch.max(x, x.new_zeros(1)) + x.new_ones(1, 3, 1, 1) * x.new_zeros(x.shape), 3),
+    "expand_as": (lambda x: x - BOUNDS.expand_as(x) * 2, 3),
+    "lerp": (lambda x: torch.lerp(x, F.relu(x), 0.3), 3),
+    "addcmul": (lambda x: torch.addcmul(F.relu(x), x, torch.tensor(0.3), value=2.0), 3),
 }
 
 
 ONCE = {  # what torch.export gives for another case already; an export takes most of a test's time
     "x.mul_(c).relu_()", "mean, by keyword", "area x3", "x[:, -1] of some", "flip, a list", "unbind", "tile, fewer",
     "clamp, per channel", "clamp, crossed", "maximum, constant first", "min of two", "x.sub_(c)",
+    "minimum, full_like", "minimum, constants", "expand_as",
 }  # fmt: skip
 
 
@@ -251,18 +261,55 @@ def test_constants_in_the_images_dtype_are_those_of_float64(made: Between) -> No
 
 
 @pytest.mark.parametrize(
+    "made",
+    [
+        lambda x: x.float() - 0.5,
+        lambda x: F.relu(x - 0.25).to(torch.float32),
+        lambda x: x.type("torch.FloatTensor") * 2,
+        lambda x: x.type(torch.float) * 2,
+        lambda x: x.type_as(torch.zeros(1)) * 2,
+        lambda x: F.conv2d(x, torch.full((3, 1, 3, 3), 0.1), padding=1, groups=3),
+        lambda x: F.prelu(x - 0.5, torch.tensor([0.1])),
+    ],
+)
+def test_code_that_says_float32_is_run_in_float64_all_the_same(made: Between) -> None:
+    """A cast ended in "expected scalar type Double", one at the end in "differs from itself by 1e-8"."""
+
+    class Whole(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).float()
+
+    same(Whole(made))
+
+
+def test_a_parameter_of_one_number_is_a_number() -> None:
+    class Scaled(Net):
+        def __init__(self) -> None:
+            super().__init__(lambda x: x)
+            self.gain, self.times = nn.Parameter(torch.tensor(0.7)), nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * float(self.gain)) * int(self.times)
+
+    same(Scaled(), "symbolic")
+    with pytest.raises(TypeError, match="a Proxy is no number"):
+        trace_symbolically(Net(lambda x: x * float(x.mean())))
+
+
+@pytest.mark.parametrize(
     "cast",
     [
         lambda x: x.to(torch.int32).to(x.dtype),
         lambda x: x.to(torch.bool).to(x.dtype),
         lambda x: x.to(dtype=torch.float8_e4m3fn).to(torch.float64),
         lambda x: x.to(torch.zeros(1, dtype=torch.int64)) + x,
+        lambda x: x.type("torch.HalfTensor").type(torch.float64),
     ],
 )
 def test_a_cast_that_rounds_is_no_word_for_nothing(cast: Between) -> None:
     """Of a feature map that is nothing on the samples and the probes nobody saw it: 153 levels off."""
     for reader in ("symbolic", "exported"):
-        with pytest.raises(UnsupportedModel, match=r"a cast to (int32|bool|float8_e4m3fn|int64) rounds values"):
+        with pytest.raises(UnsupportedModel, match=r"a cast to (int32|bool|float8_e4m3fn|int64|float16) rounds values"):
             by(reader, Net(cast, 3))
 
 

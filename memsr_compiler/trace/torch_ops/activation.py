@@ -11,6 +11,7 @@ from torch import Tensor
 
 from memsr_compiler import ir
 from memsr_compiler.trace.builder import Builder
+from memsr_compiler.trace.torch_ops.constants import find_constant
 from memsr_compiler.trace.torch_ops.pointwise import match_channels, neg
 from memsr_compiler.trace.torch_ops.registry import Word, word
 from memsr_compiler.trace.torch_ops.unsupported import GLOBAL, POOLING
@@ -95,7 +96,7 @@ def threshold(b: Builder, x: View, threshold: float, value: float, inplace: bool
 
 @word("maximum")
 def maximum(b: Builder, x: Any, y: Any) -> View:
-    x, y = (x, y) if isinstance(x, View) else (y, x)
+    x, y = _constant_last(b, x, y)
     if isinstance(y, View):
         names = match_channels(b, [b.feature(x), b.feature(y)])
         return b.add(ir.Maximum(name=b.name("maximum"), inputs=names))
@@ -107,13 +108,21 @@ def maximum(b: Builder, x: Any, y: Any) -> View:
 
 @word("minimum")
 def minimum(b: Builder, x: Any, y: Any) -> View:
-    x, y = (x, y) if isinstance(x, View) else (y, x)
+    x, y = _constant_last(b, x, y)
     if isinstance(y, View):
         return neg(b, maximum(b, neg(b, x), neg(b, y)))
     if torch.as_tensor(y).numel() == 1:
         return clamp(b, x, None, y)
     bounds = _bounds(b, x, y)  # min(x, c) = c - relu(c - x)
     return b.affine(relu(b, b.affine(x, -1.0, bounds)), -1.0, bounds)
+
+
+def _constant_last(b: Builder, x: Any, y: Any) -> tuple[Any, Any]:
+    """A feature map and another or a constant, such as `zeros_like` makes."""
+    constants = [find_constant(b, v) if isinstance(v, View) else v for v in (x, y)]
+    if isinstance(x, View) and isinstance(y, View) and constants[1] is None:
+        return (x, y) if constants[0] is None else (y, constants[0])
+    return (x, constants[1]) if isinstance(x, View) else (y, x)
 
 
 def _bounds(b: Builder, x: View, constant: Any) -> Tensor:

@@ -110,6 +110,16 @@ def match_channels(b: Builder, names: list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+@word("lerp")
+def lerp(b: Builder, x: Any, end: Any, weight: Any) -> Any:
+    return linear(b, x, 1.0 - float(weight), end, float(weight))
+
+
+@word("addcmul")
+def addcmul(b: Builder, x: Any, tensor1: Any, tensor2: Any, value: float = 1.0) -> Any:
+    return linear(b, x, 1.0, mul(b, tensor1, tensor2), value)
+
+
 @word("neg", "negative")
 def neg(b: Builder, x: View) -> View:
     return b.affine(x, -1.0, 0.0)

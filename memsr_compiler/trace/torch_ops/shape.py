@@ -237,7 +237,19 @@ def repeat_interleave(b: Builder, x: View, repeats: int, dim: int | None = None)
     return select(b, x, [c for c in range(b.channels(x)) for _ in range(repeats)])
 
 
-SAME = ("clone", "contiguous", "detach", "alias", "to", "_to_copy", "float", "double", "lift_fresh_copy", "type_as")
+SAME = (
+    "clone",
+    "contiguous",
+    "detach",
+    "alias",
+    "to",
+    "_to_copy",
+    "float",
+    "double",
+    "lift_fresh_copy",
+    "type",
+    "type_as",
+)
 
 
 @word(*SAME)

@@ -1,0 +1,72 @@
+"""Words for constants that take their shape from a feature map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memsr_compiler import ir
+from memsr_compiler.trace.builder import Builder
+from memsr_compiler.trace.torch_ops.registry import word
+from memsr_compiler.trace.views import View
+
+
+@word("full_like")
+def full_like(b: Builder, x: View, fill_value: Any, **_: object) -> View:
+    """A feature map of one number: 0 x + that."""
+    return b.affine(x, 0.0, torch.as_tensor(fill_value, dtype=torch.float64).reshape(()))
+
+
+@word("zeros_like")
+def zeros_like(b: Builder, x: View, **_: object) -> View:
+    return full_like(b, x, 0.0)
+
+
+@word("ones_like")
+def ones_like(b: Builder, x: View, **_: object) -> View:
+    return full_like(b, x, 1.0)
+
+
+@word("new_full")
+def new_full(b: Builder, x: View, size: Sequence[Any], fill_value: Any, **_: object) -> View | Tensor:
+    """A constant, where its size is known, or a feature map of one number, where that is as large as this one."""
+    if all(isinstance(n, int) for n in size):
+        return torch.full(tuple(size), float(fill_value), dtype=torch.float64)
+    if tuple(size) != x.shape:
+        b.refuse("it makes a constant of another size than the feature map's", "give it (1, C, 1, 1), or x.shape")
+    return full_like(b, x, fill_value)
+
+
+@word("new_zeros")
+def new_zeros(b: Builder, x: View, *size: Any, **_: object) -> View | Tensor:
+    return new_full(b, x, _flatten(size), 0.0)
+
+
+@word("new_ones")
+def new_ones(b: Builder, x: View, *size: Any, **_: object) -> View | Tensor:
+    return new_full(b, x, _flatten(size), 1.0)
+
+
+@word("expand_as")
+def expand_as(b: Builder, x: Any, other: Any) -> Any:
+    """A constant repeated to the size of a feature map: as itself, since whatever takes both repeats it so."""
+    if isinstance(x, View) or b.per_channel(x, other) is None:
+        b.refuse(
+            "it repeats the image, or a constant that differs from pixel to pixel", "use (1, C, 1, 1), or a number"
+        )
+    return x
+
+
+def find_constant(b: Builder, x: View) -> Tensor | None:
+    """The numbers (1, C, 1, 1) of a feature map that is the same at every pixel of every image; None if it is not."""
+    op = b.ops.get(x.op)
+    if not isinstance(op, ir.Affine) or bool(op.scale.any()) or x != View.of(x.op, b.channels(x), b.scale(x)):
+        return None
+    return op.shift.reshape(1, -1, 1, 1)
+
+
+def _flatten(size: Sequence[Any]) -> list[Any]:
+    return list(size[0]) if len(size) == 1 and isinstance(size[0], Sequence) else list(size)
