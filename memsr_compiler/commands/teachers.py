@@ -55,9 +55,26 @@ def say_assumed(path: Path, assumed: Sequence[str], talk: Talk) -> None:
 def set_up(options: TeacherOptions, talk: Talk) -> None:
     """Prepare this process for reading a teacher: interrupts, messages, and where the user's modules are."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # everything is imported: from here on Ctrl-C tidies up
-    logging.basicConfig(level=logging.INFO if talk.verbose else logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.addFilter(_Once())
+    level = logging.INFO if talk.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
     if options.arch is not None and ":" in options.arch and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` would: the user's own module lies here
+
+
+class _Once(logging.Filter):
+    """Lets each message pass once: a command may read its teacher several times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self.said
+        self.said.add(message)
+        return new
 
 
 def teacher_arguments(options: TeacherOptions) -> dict[str, object]:

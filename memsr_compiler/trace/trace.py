@@ -16,8 +16,9 @@ from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import InFloat64, copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
+from memsr_compiler.trace.decisions import find_other_size, is_decided
 from memsr_compiler.trace.fx_reader import HEIGHT, NO_WORD, WIDTH, read, refuse_attention, refuse_impossible
-from memsr_compiler.trace.places import is_decided, line_of, place_of
+from memsr_compiler.trace.places import line_of, place_of
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
 
@@ -110,7 +111,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             raise earlier if isinstance(earlier, DependsOnSize) else refusal from None
         if isinstance(outcome, Traced):
             if reader == EXPORT:
-                _say_decided(model, problems[SYMBOLIC])
+                _say_decided(model, problems[SYMBOLIC], outcome.graph.input.channels)
             return require_convolution(outcome)
         problems[reader] = outcome
         log.info("%s does not read it: %s", reader, outcome)
@@ -155,21 +156,26 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
     return Traced(builder.graph(result.body), reader, ImageSkip(result.mode, result.factor))
 
 
-def _say_decided(model: nn.Module, problem: Exception) -> None:
+def _say_decided(model: nn.Module, problem: Exception, channels: int) -> None:
     """Warn of code that decides by the image's size, of which one way was read.
 
     One that decides by values cannot be exported.
     """
-    if is_decided(model, problem):
-        sizes = " and ".join(f"{height}x{width}" for height, width in SIZES)
-        log.warning(
-            "%s%s decides by the size of the image: read as at %dx%d, and the same at %s; at others it may differ",
-            type(model).__name__,
-            line_of(model, problem),
-            HEIGHT,
-            WIDTH,
-            sizes,
-        )
+    here = line_of(model, problem) if is_decided(model, problem) else ""
+    other = None if here else find_other_size(model, channels)
+    if not here and other is None:
+        return
+    sizes = " and ".join(f"{height}x{width}" for height, width in SIZES)
+    does = "decides by the size of the image" if other is None else "runs other operations at {}x{}".format(*other)
+    log.warning(
+        "%s%s %s: read as at %dx%d, and the same at %s; at others it may differ",
+        type(model).__name__,
+        here,
+        does,
+        HEIGHT,
+        WIDTH,
+        sizes,
+    )
 
 
 def require_convolution(traced: Traced) -> Traced:

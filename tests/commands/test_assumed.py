@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import onnx
@@ -11,6 +12,9 @@ import torch
 from helpers.command_line import Run, must_refuse
 from helpers.trained import Edsr
 
+from memsr_compiler.commands.options import TeacherOptions
+from memsr_compiler.commands.output import Talk
+from memsr_compiler.commands.teachers import set_up
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import read_teacher
 
@@ -109,3 +113,12 @@ def test_what_train_writes_says_all(run: Run, photographs: Path, tmp_path: Path)
     assert (teacher.assumed, teacher.hyper["res_scale"], teacher.input_range) == ((), 0.1, (0.0, 1.0))
     status, _, err = run("inspect", out / "network.pt")
     assert status == 0 and "ssumed" not in err
+
+
+def test_a_message_is_said_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Commands read their teacher several times, and each says what it found."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    set_up(TeacherOptions(teacher=Path("teacher.pt")), Talk())
+    for size in (1, 2, 1):
+        logging.getLogger("memsr_compiler").warning("decides at %d", size)
+    assert capfd.readouterr().err == "decides at 1\ndecides at 2\n"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from traceback import FrameSummary
 from typing import Any
 
 import pytest
@@ -13,11 +11,10 @@ import torch.export
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memsr_compiler import compile_to_plain, ir
+from memsr_compiler import ir
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.fx_reader import refuse_impossible
-from memsr_compiler.trace.places import _only_raises
 from memsr_compiler.trace.trace import trace
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import Unreadable, WrongChannels
@@ -286,60 +283,3 @@ def test_an_error_knows_whether_it_is_located() -> None:
     with pytest.raises(Unreadable) as e:
         Builder(3, 0.0, 1.0).give_up("not read")
     assert e.value.located
-
-
-class Deciding(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 12, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x)
-        if x.shape[2] * x.shape[3] > 2_000_000:
-            y = y + 1
-        return F.pixel_shuffle(y, 2)
-
-
-def test_a_decision_by_size_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """No image that is tried is so large; "exact for every image" would not be."""
-    compile_to_plain(Deciding().eval())
-    assert (
-        "Deciding (at " in caplog.text and "if x.shape[2] * x.shape[3] > 2_000_000:) decides by the size" in caplog.text
-    )
-    assert "read as at 997x1009, and the same at 6x10 and 7x5" in caplog.text
-
-
-class Asking(Deciding):
-    """Questions that have but one answer, or end the run."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert (
-            x.dim() == 4
-            and x.shape[1] == 3
-        )  # fmt: skip
-        if x.shape[1] != 3 or x.shape[2] < 1:
-            raise ValueError("three channels")
-        y = torch.cat([part.relu() for part in self.conv(x).chunk(2, dim=1)], dim=1)
-        return F.pixel_shuffle(y, 2)
-
-
-def test_a_line_that_can_only_raise_is_no_decision(caplog: pytest.LogCaptureFixture) -> None:
-    compile_to_plain(Asking().eval())
-    assert "decides" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("code", "line", "raises"),
-    [
-        ("if a:\n    raise b\n", 1, True),
-        ("if a:\n    raise b\nelse:\n    c = 1\n", 1, False),
-        ("if a:\n    b = 1\n    raise c\n", 1, False),
-        ("def f():\n    assert (a and\n        b)\n", 3, True),
-        ("def f():\n    a = b if c else d\n", 2, False),
-        ("%magic\n", 1, False),
-        ("", 1, False),
-    ],
-)
-def test_what_a_line_does(code: str, line: int, raises: bool, tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text(code, "utf-8")
-    assert _only_raises(FrameSummary(str(tmp_path / "a.py"), line, "f")) is raises

@@ -1,0 +1,89 @@
+"""Decisions in a model's code that hang on the size of the image: torch.export reads one way of each, at one size."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.fx_reader import HEIGHT, WIDTH
+from memsr_compiler.trace.places import files_of
+
+OTHERS = ((64, 64), (48, 80), (33, 47), (720, 1280), (2160, 3840), (8192, 8192))  # whoever decides, mostly asks less
+
+
+def is_decided(model: nn.Module, problem: Exception) -> bool:
+    """Whether torch.fx was stopped by a line of the model's own that does one thing or another.
+
+    A line that does nothing but raise is none: where it does not, the network is the same.
+    """
+    *_, place = (f for f in traceback.extract_tb(problem.__traceback__) if "/torch/fx/" not in f.filename)
+    decides = isinstance(problem, fx.proxy.TraceError) and "inputs to control flow" in str(problem)
+    ours = place.filename in files_of(model) and "/torch/" not in place.filename  # torch's own code is known
+    return decides and ours and not _only_raises(place)
+
+
+def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
+    """A size (H, W) at which the network runs other operations than at that of an export; None where none is found.
+
+    No pixel is computed.  Sizes at which it does not run are passed over.
+    """
+    copied = copy_module(model, torch.float64)
+    exported = _list_operations(copied, channels, (HEIGHT, WIDTH))
+    if exported is None:
+        return None
+    others = ((size, _list_operations(copied, channels, size)) for size in OTHERS)
+    return next((size for size, operations in others if operations not in (None, exported)), None)
+
+
+def _list_operations(model: nn.Module, channels: int, size: tuple[int, int]) -> list[tuple[str, ...]] | None:
+    """Operations that run on an image of this size, in order, with fractions that they are given; None: it fails."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    recorder = _Recorder()
+    try:
+        with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), recorder:
+            model(torch.empty(1, channels, *size, dtype=torch.float64))
+    except Exception:  # whatever the model's own code raises
+        return None
+    return recorder.operations
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes operations, and numbers among their operands that are no whole ones, which may be sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[tuple[str, ...]] = []
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        fractions = [str(value) for value in tree_leaves((args, kwargs)) if isinstance(value, float)]
+        self.operations.append((str(func), *fractions))
+        return func(*args, **(kwargs or {}))
+
+
+def _only_raises(place: traceback.FrameSummary) -> bool:
+    """Whether a line is of an `assert`, or of an `if` that does nothing but raise."""
+    try:
+        code = ast.parse("".join(linecache.getlines(place.filename)))
+    except SyntaxError:  # of a notebook, say
+        return False
+    around = [node for node in ast.walk(code) if isinstance(node, ast.stmt) and _has_line(node, place.lineno or 0)]
+    last = max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0)), default=None)
+    if isinstance(last, ast.If):
+        return all(isinstance(statement, ast.Raise) for statement in last.body) and not last.orelse
+    return isinstance(last, ast.Assert)
+
+
+def _has_line(node: ast.stmt, line: int) -> bool:
+    return node.lineno <= line <= (node.end_lineno or node.lineno)

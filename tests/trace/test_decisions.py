@@ -1,0 +1,119 @@
+"""Code that decides by the size of the image, of which one way is read: it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from traceback import FrameSummary
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler import compile_to_plain
+from memsr_compiler.trace.decisions import OTHERS, _only_raises, find_other_size
+
+
+class Deciding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        if x.shape[2] * x.shape[3] > 2_000_000:
+            y = y + 1
+        return F.pixel_shuffle(y, 2)
+
+
+def test_a_decision_by_size_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """No image that is tried is so large; "exact for every image" would not be."""
+    compile_to_plain(Deciding().eval())
+    assert (
+        "Deciding (at " in caplog.text and "if x.shape[2] * x.shape[3] > 2_000_000:) decides by the size" in caplog.text
+    )
+    assert "read as at 997x1009, and the same at 6x10 and 7x5" in caplog.text
+
+
+class Sized(Deciding):
+    """The same by other code than an `if` on a size."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.change(self.conv(x)), 2)
+
+
+def by_a_number(y: Tensor) -> Tensor:
+    height = int(y.shape[2])
+    return torch.cat([part * 1.0 for part in torch.split(y, 1024, 2)], 2) if height > 1024 else y
+
+
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [
+        (by_a_number, (2160, 3840)),
+        (lambda y: y * (1 - 0.5 * (y.shape[2] == y.shape[3])), (64, 64)),
+        (lambda y: y * (1 - 0.5 * (int(y.shape[2]) == 48)), (48, 80)),
+        (lambda y: y * (int(y.shape[2]) / int(y.shape[2])), None),
+        (lambda y: y[..., : int(y.shape[2]), :], None),
+    ],
+)
+def test_another_way_is_looked_for(
+    change: Callable[[Tensor], Tensor], size: tuple[int, int] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a number made of a size, in a comparison, or in another file torch.fx sees no decision."""
+    model = Sized(change).eval()
+    assert find_other_size(model, 3) == size
+    compile_to_plain(model)
+    assert ("Sized runs other operations at {}x{}: read as".format(*size or (0, 0)) in caplog.text) is bool(size)
+
+
+def test_sizes_at_which_a_network_does_not_run_say_nothing() -> None:
+    class Windows(Deciding):
+        def forward(self, x: Tensor) -> Tensor:
+            if int(x.shape[2]) == 997:
+                raise ValueError("no")
+            return super().forward(x)
+
+    assert find_other_size(Windows().eval(), 3) is None
+    assert find_other_size(Deciding().eval(), 3) == (2160, 3840) and (997, 1009) not in OTHERS
+
+
+class Asking(Deciding):
+    """Questions that have but one answer, or end the run."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert (
+            x.dim() == 4
+            and x.shape[1] == 3
+        )  # fmt: skip
+        if x.shape[1] != 3 or x.shape[2] < 1:
+            raise ValueError("three channels")
+        y = torch.cat([part.relu() for part in self.conv(x).chunk(2, dim=1)], dim=1)
+        return F.pixel_shuffle(y, 2)
+
+
+def test_a_line_that_can_only_raise_is_no_decision(caplog: pytest.LogCaptureFixture) -> None:
+    compile_to_plain(Asking().eval())
+    assert "decides" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "raises"),
+    [
+        ("if a:\n    raise b\n", 1, True),
+        ("if a:\n    raise b\nelse:\n    c = 1\n", 1, False),
+        ("if a:\n    b = 1\n    raise c\n", 1, False),
+        ("def f():\n    assert (a and\n        b)\n", 3, True),
+        ("def f():\n    a = b if c else d\n", 2, False),
+        ("%magic\n", 1, False),
+        ("", 1, False),
+    ],
+)
+def test_what_a_line_does(code: str, line: int, raises: bool, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(code, "utf-8")
+    assert _only_raises(FrameSummary(str(tmp_path / "a.py"), line, "f")) is raises
