@@ -267,7 +267,7 @@ def _safetensors_metadata(data: bytes) -> dict[str, str]:
 
 
 def _plain_remarks(path: Path) -> Remarks:
-    """The range that a plain network of ours states, and whether it is an approximation; nothing for other files.
+    """The range that a plain network of ours states, and what it is if not always its teacher; else nothing.
 
     Raises InvalidInput for one that is not as it was written.
     """
@@ -278,7 +278,12 @@ def _plain_remarks(path: Path) -> Remarks:
     except InvalidInput as error:
         raise InvalidInput(str(error).removeprefix(f"{path}: ")) from error
     statement = info.guarantee.partition(";")[0]
-    return Remarks(input_range=info.input_range, approximate=statement if statement.startswith(APPROXIMATION) else "")
+    if statement.startswith(APPROXIMATION):
+        return Remarks(input_range=info.input_range, approximate=statement)
+    conditional = statement.startswith("exact") and statement != "exact for every image"
+    return Remarks(
+        input_range=info.input_range, approximate=statement.replace("exact", "exact only", 1) if conditional else ""
+    )
 
 
 def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:

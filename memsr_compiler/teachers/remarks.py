@@ -31,7 +31,8 @@ class Remarks:
     input_range  of its values; None: not stated
     rgb_range    the same as EDSR's authors state it; what others call so may be a constant inside the network
     family       of which the network is, in which case the file is ours and states all that its weights do not
-    approximate  what the file says it is instead of its own teacher, if it is a plain network that is not that
+    approximate  what the file says it is instead of its own teacher, if it is a plain network that is not that, or
+                 not always
     """
 
     values: Mapping[str, object] = field(default_factory=dict)

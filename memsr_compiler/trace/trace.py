@@ -94,7 +94,6 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     reference = copy_module(model, torch.float64)
     require_readable(reference)
     samples, errors = _run(reference, input_range)
-    del reference  # each reader makes a copy of its own, and networks are large
     if not samples:
         _attempt(model, SYMBOLIC, dict.fromkeys(errors, ()), input_range)  # its refusal, if there is one, says more
         channels, error = next(iter(errors.items()))
@@ -102,6 +101,8 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {first_line(error)}; "
             "give the module that takes one image, whatever its height and width"
         )
+    steady = _is_steady(reference, samples)
+    del reference  # each reader makes a copy of its own, and networks are large
     problems: dict[str, Exception] = {}
     for reader in (SYMBOLIC, EXPORT):
         try:
@@ -112,6 +113,11 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         if isinstance(outcome, Traced):
             if reader == EXPORT:
                 _say_decided(model, problems[SYMBOLIC], outcome.graph.input.channels)
+            if not steady:
+                raise UnsupportedModel(
+                    f"{type(model).__name__} gives another result for the same image after it has seen another: it "
+                    "remembers, as networks for films do; give a module that takes all it needs as channels of an image"
+                )
             return require_convolution(outcome)
         problems[reader] = outcome
         log.info("%s does not read it: %s", reader, outcome)
@@ -251,6 +257,25 @@ def _samples(model: nn.Module, channels: int, input_range: tuple[float, float]) 
             log.info("the network itself does not take an image of %s: %s", size, error)
 
 
+def _is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool:
+    """Whether a network gives the same for the same image after it has seen another."""
+    image, first = next(iter(samples.values()))[0]
+    if not isinstance(first, Tensor):
+        return True  # which no reader takes
+    try:
+        with InFloat64():
+            model(image.flip(3) / 2)
+            again = model(image.clone())
+    except Exception:  # whatever the model's own code raises
+        return False
+    return bool((again - first).abs().max() <= _most_off(first))
+
+
+def _most_off(expected: Tensor) -> float:
+    """Difference that the order of sums in float64 explains."""
+    return 1e-9 * (float(expected.abs().max()) + 1.0)
+
+
 def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
     """The graph must give what the model gives, in float64: an in-place op misread shows here."""
     module = GraphModule(traced.graph, traced.image_skip)
@@ -262,9 +287,8 @@ def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
                 f"{tuple(expected.shape)}; {_UNSTEADY}",
                 located=True,
             )
-        peak = float(expected.abs().max()) + 1.0
         difference = float((expected - result).abs().max())
-        if not difference <= 1e-9 * peak:
+        if not difference <= _most_off(expected):
             raise Unreadable(
                 f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}; {_UNSTEADY}",
                 located=True,

@@ -73,6 +73,19 @@ class Network(nn.Module):
 """
 
 
+def test_a_shift_as_a_teacher_says_its_condition(run: Run, teacher: Path, tmp_path: Path) -> None:
+    """What is made of it is exact for every image, of a network that is its own teacher for some."""
+    plain, again = tmp_path / "plain.onnx", tmp_path / "again.onnx"
+    run("convert", teacher, "--out", plain, "--carry", "shift", "--constant", "1000")
+    status, _, err = run("convert", plain, "--out", again)
+    words = (
+        "assumed: that it is the teacher, though it is exact only while every carried value has a magnitude of at most"
+    )
+    assert status == 0 and words in " ".join(err.split())
+    status, _, err = run("convert", again, "--out", tmp_path / "third.onnx")
+    assert status == 0 and "assumed" not in err
+
+
 def test_photographs_are_y_of_bt601_for_a_network_on_y(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,3 +283,24 @@ def test_an_error_knows_whether_it_is_located() -> None:
     with pytest.raises(Unreadable) as e:
         Builder(3, 0.0, 1.0).give_up("not read")
     assert e.value.located
+
+
+class Recurrent(nn.Module):
+    """Takes the features of the frame before along, as networks for films do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.tail = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
+        self.before: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        now = self.head(x).relu()
+        before = now if self.before is None or self.before.shape != now.shape else self.before
+        self.before = now.detach()
+        return F.pixel_shuffle(self.tail(torch.cat([now, before], 1)), 2)
+
+
+def test_a_network_that_remembers_is_refused() -> None:
+    """Run once on images of a size, it is plain."""
+    with pytest.raises(UnsupportedModel, match="Recurrent gives another result for the same image after it has seen"):
+        trace(Recurrent().eval())
