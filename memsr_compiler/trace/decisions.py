@@ -6,10 +6,11 @@ import ast
 import linecache
 import traceback
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -36,25 +37,29 @@ def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
 
     No pixel is computed.  Sizes at which it does not run are passed over.
     """
-    copied = copy_module(model, torch.float64)
-    exported = _list_operations(copied, channels, (HEIGHT, WIDTH))
-    if exported is None:
-        return None
-    others = ((size, _list_operations(copied, channels, size)) for size in OTHERS)
-    return next((size for size, operations in others if operations not in (None, exported)), None)
-
-
-def _list_operations(model: nn.Module, channels: int, size: tuple[int, int]) -> list[tuple[str, ...]] | None:
-    """Operations that run on an image of this size, in order, with fractions that they are given; None: it fails."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    copied = copy_module(model, torch.float64)
+    with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True):
+        _list_operations(copied, channels, (HEIGHT, WIDTH))  # some keep what they make the first time
+        exported = _list_operations(copied, channels, (HEIGHT, WIDTH))
+        others = ((size, _list_operations(copied, channels, size)) for size in OTHERS)
+        return next((size for size, operations in others if exported and operations not in ([], exported)), None)
+
+
+def _list_operations(model: nn.Module, channels: int, size: tuple[int, int]) -> list[tuple[str, ...]]:
+    """Operations that run on an image of this size, in order, with the fractions that they are given; empty: it fails.
+
+    At the end what the result's sides are of the image's: a crop to so many pixels is the same operation.
+    """
     recorder = _Recorder()
     try:
-        with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), recorder:
-            model(torch.empty(1, channels, *size, dtype=torch.float64))
+        with recorder:
+            y: Tensor = model(torch.empty(1, channels, *size, dtype=torch.float64))
+        sides = [str(Fraction(large, small)) for large, small in zip(y.shape[2:], size, strict=True)]
     except Exception:  # whatever the model's own code raises
-        return None
-    return recorder.operations
+        return []
+    return [*recorder.operations, ("", *sides)]
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

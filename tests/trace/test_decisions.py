@@ -60,6 +60,7 @@ def by_a_number(y: Tensor) -> Tensor:
         (lambda y: y * (1 - 0.5 * (int(y.shape[2]) == 48)), (48, 80)),
         (lambda y: y * (int(y.shape[2]) / int(y.shape[2])), None),
         (lambda y: y[..., : int(y.shape[2]), :], None),
+        (lambda y: y[..., : 0 * int(y.shape[2]) + 2000, :], (2160, 3840)),
     ],
 )
 def test_another_way_is_looked_for(
@@ -70,6 +71,18 @@ def test_another_way_is_looked_for(
     assert find_other_size(model, 3) == size
     compile_to_plain(model)
     assert ("Sized runs other operations at {}x{}: read as".format(*size or (0, 0)) in caplog.text) is bool(size)
+
+
+def test_what_is_kept_from_the_first_run_is_no_decision() -> None:
+    class Keeping(Deciding):
+        kept: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.kept is None:
+                self.kept = torch.full((1, 12, 1, 1), 0.5) * 2
+            return F.pixel_shuffle(self.conv(x) + self.kept, 2)
+
+    assert find_other_size(Keeping().eval(), 3) is None
 
 
 def test_sizes_at_which_a_network_does_not_run_say_nothing() -> None:

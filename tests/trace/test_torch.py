@@ -347,3 +347,24 @@ def test_a_branch_of_one_channel_makes_no_grey_network(edge_first: bool) -> None
             return F.pixel_shuffle(self.tail((head(x) + edge(x.mean(1, keepdim=True))).relu()), 2)
 
     assert trace(Branches().eval()).graph.input.channels == 3
+
+
+class Renewed(nn.Module):
+    """Two convolutions as one, whose weights are written past torch whenever it runs, as in SPAN (arXiv 2311.12770)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 1, bias=False), nn.Conv2d(6, 12, 3, padding=1)
+        self.both = nn.Conv2d(3, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.first.weight.data[:, :, 0, 0], self.second.weight.data
+        self.both.weight.data = torch.einsum("omyx,mi->oiyx", second, first)
+        assert self.both.bias is not None and self.second.bias is not None, "made with one"
+        self.both.bias.data = self.second.bias.data * 1.0
+        return F.pixel_shuffle(self.both(x).relu(), 2)
+
+
+def test_weights_that_a_network_computes_anew_are_those_that_it_runs_with() -> None:
+    model = Renewed().eval()
+    check_equivalence(model, compile_to_plain(model), channels=3).require()
