@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +12,18 @@ from torch import Tensor, nn
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
-from memsr_compiler.torch_helpers import InFloat64, copy_module, enlarge, one_thread
+from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import find_other_size, is_decided
 from memsr_compiler.trace.fx_reader import HEIGHT, NO_WORD, WIDTH, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.places import line_of, place_of
+from memsr_compiler.trace.samples import SIZES, Sample, has_changed, is_steady, most_off, take_samples
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
 
 log = logging.getLogger(__name__)
 
 SYMBOLIC, EXPORT = "torch.fx.symbolic_trace", "torch.export"  # the readers, the quicker first
-SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
 _UNSTEADY = "let it do the same at every size of image, and draw no random numbers"
 
 
@@ -44,13 +42,6 @@ class Traced:
     graph: ir.Graph
     reader: str
     image_skip: ImageSkip | None = None
-
-
-class Sample(NamedTuple):
-    """An image (1, C, H, W) in float64, and what the network gives for it."""
-
-    image: Tensor
-    result: Any
 
 
 class RefusedModule(nn.Module):
@@ -93,7 +84,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         raise model.refusal
     reference = copy_module(model, torch.float64)
     require_readable(reference)
-    samples, errors = _run(reference, input_range)
+    samples, errors = take_samples(reference, input_range)
     if not samples:
         _attempt(model, SYMBOLIC, dict.fromkeys(errors, ()), input_range)  # its refusal, if there is one, says more
         channels, error = next(iter(errors.items()))
@@ -101,8 +92,8 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {first_line(error)}; "
             "give the module that takes one image, whatever its height and width"
         )
-    steady = _is_steady(reference, samples)
-    if _has_changed(reference, model):
+    steady = is_steady(reference, samples)
+    if has_changed(reference, model):
         model = reference
     del reference  # each reader makes a copy of its own, and networks are large
     problems: dict[str, Exception] = {}
@@ -222,72 +213,6 @@ def _with_range(op: ir.Op, input_range: tuple[float, float]) -> ir.Op:
     return op
 
 
-def possible_channels(model: nn.Module) -> list[int]:
-    """Numbers of channels that the input may have, likeliest first: what the first convolution takes, RGB, grey.
-
-    Grey last, also where the first convolution takes one channel: that may be a branch of the luma, or of an edge
-    filter, and what works on RGB works on grey by broadcasting.
-    """
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    candidates = [first.in_channels] if first is not None and first.in_channels > 1 else []
-    return list(dict.fromkeys([*candidates, 3, 1]))
-
-
-def _run(model: nn.Module, input_range: tuple[float, float]) -> tuple[dict[int, tuple[Sample, ...]], dict[int, str]]:
-    """Samples for each number of channels that the network takes; for the others what it raises, and where."""
-    samples: dict[int, tuple[Sample, ...]] = {}
-    errors: dict[int, str] = {}
-    for channels in possible_channels(model):
-        try:
-            samples[channels] = tuple(_samples(model, channels, input_range))
-        except Exception as error:  # whatever the model's own code raises
-            errors[channels] = f"{first_line(error)}{line_of(model, error)}"
-    return samples, errors
-
-
-def _samples(model: nn.Module, channels: int, input_range: tuple[float, float]) -> Iterator[Sample]:
-    low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
-    generator = torch.Generator().manual_seed(0)
-    for size in SIZES:
-        image = torch.rand(1, channels, *size, generator=generator, dtype=torch.float64) * (high - low) + low
-        try:
-            with InFloat64():
-                yield Sample(image, model(image.clone()))  # it may change its input in place
-        except Exception as error:
-            if size == SIZES[0]:
-                raise
-            log.info("the network itself does not take an image of %s: %s", size, error)
-
-
-def _is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool:
-    """Whether a network gives the same for the same image after it has seen another."""
-    image, first = next(iter(samples.values()))[0]
-    if not isinstance(first, Tensor):
-        return True  # which no reader takes
-    try:
-        with InFloat64():
-            model(image.flip(3) / 2)
-            again = model(image.clone())
-    except Exception:  # whatever the model's own code raises
-        return False
-    return bool((again - first).abs().max() <= _most_off(first))
-
-
-def _has_changed(ran: nn.Module, model: nn.Module) -> bool:
-    """Whether running it changed a network's weights: some compute them anew from others in `forward` (SPAN's Conv3XC).
-
-    No reader sees that where it writes past torch, into `.data`.
-    """
-    before = model.state_dict()
-    after = {name: t for name, t in ran.state_dict().items() if t.is_floating_point()}
-    return any(name not in before or not torch.equal(t, before[name].to(t)) for name, t in after.items())
-
-
-def _most_off(expected: Tensor) -> float:
-    """Difference that the order of sums in float64 explains."""
-    return 1e-9 * (float(expected.abs().max()) + 1.0)
-
-
 def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
     """The graph must give what the model gives, in float64: an in-place op misread shows here."""
     module = GraphModule(traced.graph, traced.image_skip)
@@ -300,7 +225,7 @@ def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
                 located=True,
             )
         difference = float((expected - result).abs().max())
-        if not difference <= _most_off(expected):
+        if not difference <= most_off(expected):
             raise Unreadable(
                 f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}; {_UNSTEADY}",
                 located=True,

@@ -17,12 +17,12 @@ from memsr_compiler.torch_helpers import copy_module, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
+from memsr_compiler.trace.samples import possible_channels
 from memsr_compiler.trace.trace import (
     SYMBOLIC,
     GraphModule,
     ImageSkip,
     Traced,
-    possible_channels,
     require_convolution,
     require_readable,
 )

@@ -1,0 +1,95 @@
+"""Samples of a network: small images and what it gives for them, with which each reading of it is compared."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from memsr_compiler.errors import first_line
+from memsr_compiler.torch_helpers import InFloat64
+from memsr_compiler.trace.places import line_of
+
+log = logging.getLogger(__name__)
+
+Range: TypeAlias = tuple[float, float]
+SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
+
+
+class Sample(NamedTuple):
+    """An image (1, C, H, W) in float64, and what the network gives for it."""
+
+    image: Tensor
+    result: Any
+
+
+def possible_channels(model: nn.Module) -> list[int]:
+    """Numbers of channels that the input may have, likeliest first: what the first convolution takes, RGB, grey.
+
+    Grey last, also where the first convolution takes one channel: that may be a branch of the luma, or of an edge
+    filter, and what works on RGB works on grey by broadcasting.
+    """
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    candidates = [first.in_channels] if first is not None and first.in_channels > 1 else []
+    return list(dict.fromkeys([*candidates, 3, 1]))
+
+
+def take_samples(
+    model: nn.Module, input_range: tuple[float, float]
+) -> tuple[dict[int, tuple[Sample, ...]], dict[int, str]]:
+    """Samples for each number of channels that the network takes; for the others what it raises, and where."""
+    samples: dict[int, tuple[Sample, ...]] = {}
+    errors: dict[int, str] = {}
+    for channels in possible_channels(model):
+        try:
+            samples[channels] = tuple(_samples(model, channels, input_range))
+        except Exception as error:  # whatever the model's own code raises
+            errors[channels] = f"{first_line(error)}{line_of(model, error)}"
+    return samples, errors
+
+
+def _samples(model: nn.Module, channels: int, input_range: Range) -> Iterator[Sample]:
+    low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
+    generator = torch.Generator().manual_seed(0)
+    for size in SIZES:
+        image = torch.rand(1, channels, *size, generator=generator, dtype=torch.float64) * (high - low) + low
+        try:
+            with InFloat64():
+                yield Sample(image, model(image.clone()))  # it may change its input in place
+        except Exception as error:
+            if size == SIZES[0]:
+                raise
+            log.info("the network itself does not take an image of %s: %s", size, error)
+
+
+def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool:
+    """Whether a network gives the same for the same image after it has seen another."""
+    image, first = next(iter(samples.values()))[0]
+    if not isinstance(first, Tensor):
+        return True  # which no reader takes
+    try:
+        with InFloat64():
+            model(image.flip(3) / 2)
+            again = model(image.clone())
+    except Exception:  # whatever the model's own code raises
+        return False
+    return bool((again - first).abs().max() <= most_off(first))
+
+
+def has_changed(ran: nn.Module, model: nn.Module) -> bool:
+    """Whether running it changed a network's weights: some compute them anew from others in `forward` (SPAN's Conv3XC).
+
+    No reader sees that where it writes past torch, into `.data`.
+    """
+    before = model.state_dict()
+    after = {name: t for name, t in ran.state_dict().items() if t.is_floating_point()}
+    return any(name not in before or not torch.equal(t, before[name].to(t)) for name, t in after.items())
+
+
+def most_off(expected: Tensor) -> float:
+    """Difference that the order of sums in float64 explains."""
+    return 1e-9 * (float(expected.abs().max()) + 1.0)
