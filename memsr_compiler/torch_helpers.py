@@ -57,7 +57,8 @@ class InFloat64(TorchFunctionMode):
 
 _CASTS = frozenset([Tensor.float, Tensor.to, Tensor.type, Tensor.type_as])
 _OF_ONE_TYPE = frozenset([
-    torch.conv2d, torch.conv_transpose2d, F.linear, torch.matmul, torch.einsum, torch.prelu, F.batch_norm,
+    torch.conv2d, torch.conv_transpose2d, F.linear, torch.matmul, torch.bmm, torch.einsum, torch.prelu,
+    F.batch_norm, F.instance_norm, F.layer_norm, F.group_norm,
 ])  # fmt: skip
 
 

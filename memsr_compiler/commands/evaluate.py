@@ -122,7 +122,7 @@ def format_csv(scores: Mapping[str, Sequence[Score]], arithmetics: Mapping[str, 
 
 
 def _open(name: str, options: EvalOptions, reading: ReadingOptions, talk: Talk) -> Model:
-    in_torch = Path(name).suffix not in (".onnx", TFLITE)
+    in_torch = Path(name).suffix.lower() not in (".onnx", TFLITE)
     provider = options.device or options.provider if in_torch else options.provider
     return open_network(reading.of(Path(name)), talk, provider=provider, threads=options.threads)
 

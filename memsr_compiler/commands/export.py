@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.material import read_material
 from memsr_compiler.commands.options import ExportOptions
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.locks import keep_temporary_files
+from memsr_compiler.lowering.equivalence import check_equivalence
+from memsr_compiler.plain.halves import LayerPeak
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.plain.read import is_quantized
 from memsr_compiler.plain.tflite_model import export_tflite, require_writable
 from memsr_compiler.plain.write import export_onnx
@@ -44,11 +48,29 @@ def run(options: ExportOptions, talk: Talk) -> None:
         if dtype == "int8":
             _quantize(net, options, size, talk)
         else:
-            export_tflite(net, options.out, dtype=dtype, size=size)
+            judge = partial(_require_near, options.out, net, talk) if dtype == "float16" else None
+            export_tflite(net, options.out, dtype=dtype, size=size, judge=judge)
     sizes = "any size" if options.size is None else f"{options.size} only"
     ends = options.io if dtype == "int8" else "float32"
     talk.json({"written": str(options.out), "bytes": options.out.stat().st_size, "dtype": dtype, "io": ends})
     talk.say(f"written      {options.out}  ({dtype}; {ends} in and out, NHWC; images of {sizes})")
+
+
+def _require_near(
+    out: Path, net: PlainNet, talk: Talk, staged: Path | None, halves: PlainNet, peaks: tuple[LayerPeak, ...]
+) -> None:
+    """Raises ExportError where the network in float16 is further from itself in float32 than a person accepts."""
+    channels, input_range = net.info.channels, net.info.input_range
+    images = probe_images(channels, input_range) | sample_middles(channels, input_range)
+    found = check_equivalence(net, halves, images={name: x[:2] for name, x in images.items()})
+    levels = f"{found.deviation / (input_range[1] - input_range[0]) * 255:.3g} of 255 grey levels"
+    if not found:
+        shift = " (shifts leave float16 few digits: convert again with --carry auto)" if net.largest_shift else ""
+        raise ExportError(
+            f"{out}: is not written. In float16 it is {levels} from itself on {found.input} ({found.arithmetic}); use "
+            f"--dtype float32{shift}"
+        )
+    talk.say(f"measured     at most {levels} from the network as it is; {found.arithmetic}")
 
 
 def _check_calibration(options: ExportOptions, dtype: str, quantized: bool) -> None:

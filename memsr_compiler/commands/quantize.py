@@ -55,7 +55,7 @@ class Costs:
 
 def run(options: QuantizeOptions, talk: Talk) -> None:
     """Read a network, measure ranges, write it in 8 bits, compare."""
-    if options.model.suffix != ".onnx":
+    if options.model.suffix.lower() != ".onnx":
         raise InvalidInput(f"{options.model}: is not named .onnx; quantize reads ONNX files")
     if options.out.suffix not in (".onnx", TFLITE):
         raise InvalidInput(f"{options.out}: is not named .onnx or .tflite, which quantize writes; name it so")

@@ -155,9 +155,9 @@ def measure(
     network: Network = plain
     arithmetic = name_arithmetic(str(dtype).removeprefix("torch."), "torch")
     if dtype == torch.float16:
-        half = open_float16(path if path.suffix == ".onnx" else None, net)
+        half = open_float16(path if path.suffix.lower() == ".onnx" else None, net)
         network, arithmetic = half, half.arithmetic
-    elif path.suffix == ".onnx":
+    elif path.suffix.lower() == ".onnx":
         from memsr_compiler.runtime.runners import OrtNetwork
 
         ort = OrtNetwork(path)

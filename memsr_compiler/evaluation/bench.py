@@ -259,7 +259,7 @@ def time_in_turns(
 
 def _in_onnx(file: NetworkFile, path: Path) -> NetworkFile:
     """A plain network in .safetensors as .onnx, so that all plain networks run in one engine; others as they are."""
-    if file.path.suffix == ".onnx" or not is_plain(file.path):
+    if file.path.suffix.lower() == ".onnx" or not is_plain(file.path):
         return file
     export_onnx(load_plain(file.path, require_certificate=False).float(), path)
     return NetworkFile(path)

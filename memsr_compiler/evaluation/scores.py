@@ -191,7 +191,7 @@ def enlarge_bicubic(image: TestImage, *, protocol: Protocol = "edsr") -> Pixels:
 def _open_network(network: Any, takes: Takes | None, device: str) -> tuple[Network, Takes]:
     """A network as a function on the CPU's tensors, and what it takes."""
     place = torch_device(device)
-    if isinstance(network, (str, PathLike)) and Path(network).suffix in (".onnx", TFLITE):
+    if isinstance(network, (str, PathLike)) and Path(network).suffix.lower() in (".onnx", TFLITE):
         model = open_model(NetworkFile(Path(network)), provider="cpu" if place.type == "cpu" else "cuda")
         return model.network, takes or model.takes
     if isinstance(network, (str, PathLike, Teacher, nn.Module)):

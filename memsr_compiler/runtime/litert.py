@@ -1,12 +1,16 @@
 """TFLite networks that run, in LiteRT on the processor: in float32, or in 8-bit integers.
 
 LiteRT is given the bytes that our own reader has gone through, of files of ours as they were written: it checks less,
-and the process ends where it finds nonsense late.
+and the process ends where it finds nonsense late.  So files of others are run in another process first.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +24,7 @@ from torch import Tensor
 from memsr_compiler.arithmetic import INTEGERS_ALONE, name_arithmetic
 from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel, first_line, say_missing
 from memsr_compiler.files import read_file
-from memsr_compiler.plain.seal import require_tflite_seal
+from memsr_compiler.plain.seal import is_sealed, require_tflite_seal
 from memsr_compiler.runtime.ort import Provider
 from memsr_compiler.tflite.metadata import read_facts
 from memsr_compiler.trace.tflite.file import Network, read_network
@@ -58,6 +62,8 @@ class LiteRTNetwork:
             )
         litert = import_litert()
         data, network = _read(Path(path))
+        if not is_sealed(io.BytesIO(data)):
+            _try_apart(path, data)
         self.metadata = read_facts(network.metadata)
         with _explain_refusal(path):
             self._interpreter = litert.Interpreter(model_content=data, num_threads=threads)
@@ -136,6 +142,24 @@ def _read(path: Path) -> tuple[bytes, Network]:
         raise InvalidInput(f"{path}: {error}") from error
 
 
+def _try_apart(path: str | Path, data: bytes) -> None:
+    """Raises InvalidInput for a file of others that does not run, or ends the process that runs it.
+
+    Operands left out do so, and nobody knows all that LiteRT does not check.
+    """
+    trial = Path(__file__).with_name("litert_trial.py")
+    ended = subprocess.run([sys.executable, str(trial)], input=data, capture_output=True, check=False)
+    if ended.returncode < 0:
+        cause = signal.Signals(-ended.returncode).name
+        raise InvalidInput(
+            f"{path}: LiteRT does not survive running it ({cause}): it is damaged, or an operator lacks an operand; "
+            f"{_AGAIN}"
+        )
+    if ended.returncode:
+        *_, reason = ended.stderr.decode("utf-8", "replace").strip().splitlines() or [""]
+        raise InvalidInput(f"{path}: LiteRT cannot run it: {reason}; {_AGAIN}")
+
+
 def _require_images(path: str | Path, image: dict[str, Any], result: dict[str, Any]) -> None:
     """Raises InvalidInput unless an image goes in, channels last, and all numbers are real ones or stand for such."""
     shape = tuple(int(n) for n in image["shape"])
@@ -152,10 +176,11 @@ def _require_images(path: str | Path, image: dict[str, Any], result: dict[str, A
 
 
 def _name_numbers(network: Network) -> str:
-    kinds = {value.type for value in network.values}
-    if kinds & _INTEGERS:
+    """The numbers that it computes with: weights alone may be stored in integers, and made real ones first."""
+    computed = {network.values[n].type for op in network.operators if op.code != "QUANTIZE" for n in op.outputs}
+    if computed & _INTEGERS:
         return INTEGERS_ALONE
-    return "float16" if "FLOAT16" in kinds else "float32"
+    return "float16" if any(value.type == "FLOAT16" for value in network.values) else "float32"
 
 
 def _decode(result: NDArray[Any], details: dict[str, Any]) -> NDArray[Any]:

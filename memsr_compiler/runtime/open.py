@@ -153,16 +153,16 @@ def count_module(module: nn.Module) -> tuple[int | None, Cost | None]:
 
 def _open_in_engine(path: Path, provider: Provider, threads: int | None) -> OrtNetwork | LiteRTNetwork | OneSize | None:
     """The network in a file for ONNX Runtime or LiteRT; None for other files."""
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         return open_onnx(path, provider=provider, threads=threads)
-    return open_tflite(path, provider=provider, threads=threads) if path.suffix == TFLITE else None
+    return open_tflite(path, provider=provider, threads=threads) if path.suffix.lower() == TFLITE else None
 
 
 def _stated_cost(path: Path) -> Cost | None:
     """The cost that a network's file states; None where it does not."""
-    if path.suffix == TFLITE:
+    if path.suffix.lower() == TFLITE:
         return read_cost(read_metadata(path))
-    return cost_of_quantized(path) if path.suffix == ".onnx" else None
+    return cost_of_quantized(path) if path.suffix.lower() == ".onnx" else None
 
 
 def _in_torch(module: nn.Module, provider: Provider, threads: int | None) -> TorchNetwork:

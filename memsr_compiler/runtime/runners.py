@@ -29,6 +29,7 @@ from memsr_compiler.trace.onnx.sizes import free_sizes, what_needs_sizes
 Network = Callable[[Tensor], Tensor]
 """Anything that makes (N, C', s H, s W) of (N, C, H, W)."""
 
+_INTEGERS = ("QuantizeLinear", "QLinearConv", "ConvInteger")
 _FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 
 
@@ -241,9 +242,15 @@ def _without_sizes(path: Path) -> bytes:
 
 
 def _holds_integers(path: Path) -> bool:
-    """Whether a file has operators that compute in integers, by their names."""
+    """Whether a file has operators that compute in 8-bit integers; steps of 16 bits lie between sums of floats."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(name) >= 0 for name in (b"QuantizeLinear", b"QLinearConv", b"ConvInteger"))
+        if not any(content.find(name.encode()) >= 0 for name in _INTEGERS):  # most have none, and onnx loads slowly
+            return False
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    wide = {t.name for t in graph.initializer if t.data_type in (onnx.TensorProto.INT16, onnx.TensorProto.UINT16)}
+    return any(node.op_type in _INTEGERS and wide.isdisjoint(node.input) for node in graph.node)
 
 
 def _options(ort: ModuleType, threads: int | None) -> Any:

@@ -166,7 +166,9 @@ def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
 
 def _kind(path: Path, data: bytes) -> str:
     """Kind of content: torch, safetensors, pt2, onnx or tflite.  Raises InvalidInput for anything else."""
-    if data[4:8] == b"TFL3" or path.suffix == ".tflite":  # before others: what comes first is an offset, any number
+    if (
+        data[4:8] == b"TFL3" or path.suffix.lower() == ".tflite"
+    ):  # before others: what comes first is an offset, any number
         return "tflite"
     if data.startswith(archive.MAGIC):
         return _zip_kind(data)
@@ -174,11 +176,11 @@ def _kind(path: Path, data: bytes) -> str:
     if data.startswith(b"\x80") and not begins_a_header:
         return "torch"
     header = int.from_bytes(data[:8], "little")
-    if data[8:9] == b"{" or path.suffix == ".safetensors":
+    if data[8:9] == b"{" or path.suffix.lower() == ".safetensors":
         if len(data) < 8 or header > len(data) - 8:
             raise InvalidInput("is a truncated or damaged safetensors file. Download it again.")
         return "safetensors"
-    if data.startswith(b"\x08") or path.suffix == ".onnx":
+    if data.startswith(b"\x08") or path.suffix.lower() == ".onnx":
         return "onnx"
     if data[STATE_DIGEST : STATE_DIGEST + len(archive.MAGIC)] == archive.MAGIC and _is_hexadecimal(data[:STATE_DIGEST]):
         raise InvalidInput(

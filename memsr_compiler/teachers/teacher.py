@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.plain.info import Takes, require_range
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.torch_helpers import first_weight
@@ -145,16 +145,20 @@ def measure_takes(
     It need not be convertible.  Raises InvalidInput for one that does not enlarge images by a whole factor.
     """
     height, width = (side or _SIDE for side in fixed)
+    problem = ""
     for channels in (3, 1):
         image = torch.full((1, channels, height, width), sum(input_range) / 2)
         try:
             with torch.no_grad():
                 output = network(image)
-        except Exception:  # torch's, or of somebody's code, for another number of channels
+        except Exception as error:  # torch's, or of somebody's code, for another number of channels
+            problem = problem or f" ({first_line(error)})"
             continue
         if not isinstance(output, Tensor):
             continue
         scale, left = divmod(output.shape[-1], width)
         if output.shape == (1, channels, scale * height, scale * width) and scale and not left:
             return Takes(scale, channels, input_range)
-    raise InvalidInput(f"{name}: does not enlarge images by a whole factor; a super-resolution network is wanted")
+    raise InvalidInput(
+        f"{name}: does not enlarge images by a whole factor{problem}; a super-resolution network is wanted"
+    )

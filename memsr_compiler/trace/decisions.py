@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import linecache
+import os
 import traceback
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -26,7 +26,11 @@ def is_decided(model: nn.Module, problem: Exception) -> bool:
 
     A line that does nothing but raise is none: where it does not, the network is the same.
     """
-    *_, place = (f for f in traceback.extract_tb(problem.__traceback__) if "/torch/fx/" not in f.filename)
+    tracers = ("/torch/fx/", os.path.dirname(__file__))
+    frames = [f for f in traceback.extract_tb(problem.__traceback__) if not any(t in f.filename for t in tracers)]
+    if not frames:  # the graph was there, and could not be read
+        return False
+    place = frames[-1]
     decides = isinstance(problem, fx.proxy.TraceError) and "inputs to control flow" in str(problem)
     ours = place.filename in files_of(model) and "/torch/" not in place.filename  # torch's own code is known
     return decides and ours and not _only_raises(place)
@@ -63,18 +67,24 @@ def _list_operations(model: nn.Module, channels: int, size: tuple[int, int]) -> 
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes operations, and numbers among their operands that are no whole ones, which may be sizes."""
+    """Notes operations, and numbers among their operands; of whole ones those that are no sizes."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[tuple[str, ...]] = []
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        numbers = [str(a) for a, named in zip(args, func._schema.arguments, strict=False) if _is_number(a, named)]
         fractions = [str(value) for value in tree_leaves((args, kwargs)) if isinstance(value, float)]
-        self.operations.append((str(func), *fractions))
+        self.operations.append((str(func), *numbers, *fractions))
         return func(*args, **(kwargs or {}))
+
+
+def _is_number(value: object, argument: Any) -> bool:
+    """Whether an operand is a number that pixels are added to or multiplied with, not a size or a place."""
+    return isinstance(value, int) and str(argument.type) in ("Tensor", "number")
 
 
 def _only_raises(place: traceback.FrameSummary) -> bool:

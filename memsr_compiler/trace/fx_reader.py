@@ -140,7 +140,8 @@ class Reader:
             return Cell(value)
         if not self.fed:
             self.fed = True
-            return Cell(self.builder.input)
+            image = self.builder.input
+            return Cell((image,) if str(node.target).startswith("*") else image)  # def forward(self, *images)
         if node.args:  # an argument with a default
             return Cell(node.args[0])
         self.builder.where, self.builder.last = "", f"input '{node.target}'"

@@ -80,6 +80,22 @@ def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool
     return bool((again - first).abs().max() <= most_off(first))
 
 
+def asks_for_type(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool:
+    """Whether a network computes something else in float32: its code asks for the type of the image, say.
+
+    model   in float32
+    Rounding is far less than what counts here, half of one of 256 levels; where it is infinite there it says nothing.
+    """
+    image, exact = next(iter(samples.values()))[0]
+    try:
+        single = model(image.float())
+    except Exception:  # whatever the model's own code raises
+        return False
+    if not isinstance(exact, Tensor) or not isinstance(single, Tensor) or not bool(single.isfinite().all()):
+        return False
+    return single.shape != exact.shape or bool((single - exact).abs().max() > exact.abs().max() / 512)
+
+
 def has_changed(ran: nn.Module, model: nn.Module) -> bool:
     """Whether running it changed a network's weights: some compute them anew from others in `forward` (SPAN's Conv3XC).
 

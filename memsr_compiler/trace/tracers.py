@@ -135,3 +135,23 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        if _asks_no_size(obj.node):
+            raise fx.proxy.TraceError("a decision by the number of axes or channels, or by the type")
+        return super().to_bool(obj)
+
+
+def _asks_no_size(node: fx.Node) -> bool:
+    """Whether a value hangs on no height, width, or pixel: `x.dim() == 3`, `x.shape[1] != 3`, `x.dtype`."""
+    name = getattr(node.target, "__name__", node.target)
+    if name == "getattr":
+        return node.args[1] in ("ndim", "dtype", "device", "is_cuda", "requires_grad", "training")
+    if node.op == "call_method" and name in ("dim", "ndimension", "is_floating_point", "size"):
+        return name != "size" or node.args[1:] in ((1,), (-3,))
+    if name == "getitem":
+        shape = node.args[0]
+        asked = isinstance(shape, fx.Node) and getattr(shape.target, "__name__", shape.target) in ("getattr", "size")
+        return asked and node.args[1] in (1, -3)
+    compares = name in ("eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv", "is_", "is_not", "not_", "and_", "or_")
+    return compares and bool(node.all_input_nodes) and all(map(_asks_no_size, node.all_input_nodes))

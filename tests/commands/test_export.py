@@ -43,6 +43,17 @@ def test_every_precision_is_written(run: Run, student: Path, dtype: str) -> None
     assert run("export", student, "--out", out)[0] == 0  # its own are replaced
 
 
+def test_a_shift_of_which_float16_leaves_no_digits_is_refused(run: Run, tmp_path: Path) -> None:
+    """277 levels off the teacher, without a word; `convert --dtype float16` refused it."""
+    teacher, plain, out = tmp_path / "teacher.pt", tmp_path / "plain.onnx", tmp_path / "a.tflite"
+    write_teacher(EDSR(scale=2, blocks=1, channels=4), teacher)
+    run("convert", teacher, "--no-probe", "--out", plain, "--carry", "shift", "--constant", "1000")
+    status, _, err = run("export", plain, "--out", out, "--dtype", "float16")
+    assert status == 2 and "a.tflite: is not written. In float16 it is" in err and "--carry auto" in err
+    assert not out.exists()
+    assert run("export", plain, "--out", out)[0] == 0
+
+
 def test_integers_of_quantize_are_taken_as_they_are(run: Run, tmp_path: Path) -> None:
     net = build([8], [3, 3])
     export_onnx(net, tmp_path / "net.onnx")

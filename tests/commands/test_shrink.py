@@ -14,7 +14,7 @@ import torch
 from helpers.command_line import Run, must_refuse
 from helpers.html_outline import outline
 from helpers.teachers import write_teacher
-from helpers.user_code import blurring
+from helpers.user_code import thickening
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -310,9 +310,9 @@ def test_a_failed_disk_leaves_nothing(
 
 def test_networks_that_have_no_plain_form(run: Run, photographs: Path, tmp_path: Path) -> None:
     """Nor would have if their gates were frozen: see test_approximate.py for those that would."""
-    torch.save(blurring().state_dict(), tmp_path / "blurring.pt")
-    own = ("--arch", "helpers.user_code:blurring", "--no-probe", "--input-range", "0", "1")
-    must_refuse(run, tmp_path, shrink(tmp_path / "blurring.pt", photographs, "--width", "8", *own), "1: avg_pool2d: ")
+    torch.save(thickening().state_dict(), tmp_path / "thickening.pt")
+    own = ("--arch", "helpers.user_code:thickening", "--no-probe", "--input-range", "0", "1")
+    must_refuse(run, tmp_path, shrink(tmp_path / "thickening.pt", photographs, "--width", "8", *own), "1: max_pool2d: ")
 
 
 @pytest.mark.parametrize("init", ["data-aware", "memsr"])

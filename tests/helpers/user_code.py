@@ -43,7 +43,7 @@ def small_edsr() -> nn.Module:
     return EDSR(scale=2, blocks=1, channels=4)
 
 
-def blurring() -> nn.Module:
+def thickening() -> nn.Module:
     """A network with a pooling that is no gate: no plain network is even near it."""
     ends = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 12, 3, padding=1)
-    return nn.Sequential(ends[0], nn.AvgPool2d(3, 1, 1), ends[1], nn.PixelShuffle(2)).eval()
+    return nn.Sequential(ends[0], nn.MaxPool2d(3, 1, 1), ends[1], nn.PixelShuffle(2)).eval()

@@ -50,13 +50,13 @@ def test_without_being_asked_it_is_refused_and_the_way_out_named() -> None:
     with pytest.raises(UnsupportedModel, match=r"in place of body\.0\.1, body\.0\.3\.gate, body\.1\.1 and 1 more, and"):
         compile_to_plain(gated(Squeeze, act=nn.GELU))
     with pytest.raises(UnsupportedModel) as refusal:
-        compile_to_plain(gated(lambda: nn.AvgPool2d(3, 1, 1)))
+        compile_to_plain(gated(lambda: nn.MaxPool2d(3, 1, 1)))
     assert "--approximate" not in str(refusal.value)
 
 
 def test_what_cannot_be_approximated_is_refused_for_its_reason() -> None:
-    with pytest.raises(UnsupportedModel, match=r"^body\.0\.3: avg_pool2d"):
-        approximation(gated(lambda: nn.AvgPool2d(3, 1, 1)))
+    with pytest.raises(UnsupportedModel, match=r"^body\.0\.3: max_pool2d"):
+        approximation(gated(lambda: nn.MaxPool2d(3, 1, 1)))
 
 
 def test_a_teacher_that_is_convertible_is_converted_exactly() -> None:

@@ -21,9 +21,10 @@ from memsr_compiler.plain.tflite_model import export_tflite
 from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.quantization.quantize import quantize
 from memsr_compiler.quantization.tflite import Ends, export_integers
-from memsr_compiler.runtime.litert import LiteRTNetwork, read_metadata
+from memsr_compiler.runtime.litert import LiteRTNetwork, _name_numbers, read_metadata
 from memsr_compiler.runtime.one_size import OneSize, open_tflite
 from memsr_compiler.runtime.open import NetworkFile, count_cost, open_model, open_runner
+from memsr_compiler.trace.tflite.file import Network, Operator, Value
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("tflite")
@@ -159,8 +160,8 @@ def write_odd(path: Path, **options: Any) -> Path:
 
     graph = TfliteGraph(**options)
     channels = graph.shape[-1]
-    graph.conv(0, np.zeros((12, 1, 1, channels), np.float32), np.zeros(12, np.float32))
-    graph.op("DEPTH_TO_SPACE", 4, table="DepthToSpaceOptions", BlockSize=2)
+    y = graph.conv(0, np.zeros((12, 1, 1, channels), np.float32), np.zeros(12, np.float32))
+    graph.op("DEPTH_TO_SPACE", y, table="DepthToSpaceOptions", BlockSize=2)
     return graph.write(path)
 
 
@@ -184,8 +185,37 @@ def test_damaged_files_are_told_as_such(tmp_path: Path) -> None:
         with pytest.raises(InvalidInput, match=r"a\.tflite: .*(damaged|no TFLite file)"):
             open_runner(NetworkFile(path))
     path.write_bytes(content.replace(b"image", b"imag\xff"))
-    with pytest.raises(InvalidInput, match=r"a\.tflite: LiteRT cannot load it: 'utf-8'"):
+    with pytest.raises(InvalidInput, match=r"a\.tflite: LiteRT cannot run it: 'utf-8'"):
         open_runner(NetworkFile(path))
+
+
+@pytest.mark.parametrize(
+    ("operands", "words"),
+    [
+        ((0, -1, 1), r"does not survive running it \(SIG(SEGV|ABRT|BUS)\)|cannot run it: "),
+        ((0, 2), r"cannot run it: .*has_bias .*CONV_2D.*; export the network again"),
+    ],
+)
+def test_operands_left_out_end_no_process_of_ours(operands: tuple[int, ...], words: str, tmp_path: Path) -> None:
+    """LiteRT reads where none is, and the process that runs it ends."""
+    from helpers.tflite_files import TfliteGraph
+
+    graph = TfliteGraph()
+    graph.constant(np.zeros(12, np.float32))
+    graph.constant(np.zeros((12, 1, 1, 3), np.float32))
+    conv = graph.op("CONV_2D", *operands, table="Conv2DOptions", Padding=0, StrideW=1, StrideH=1)
+    graph.op("DEPTH_TO_SPACE", conv, table="DepthToSpaceOptions", BlockSize=2)
+    with pytest.raises(InvalidInput, match=rf"a\.tflite: LiteRT ({words})"):
+        open_runner(NetworkFile(graph.write(tmp_path / "a.tflite")))
+
+
+@pytest.mark.parametrize(("ends", "named"), [("FLOAT32", "float32"), ("INT8", "8-bit integers")])
+def test_weights_stored_in_integers_are_no_sums_of_integers(ends: str, named: str) -> None:
+    kinds = ("FLOAT32", "INT8", "FLOAT32", ends, "FLOAT32")
+    values = tuple(Value(str(i), kind, (1, 8, 8, 3), None) for i, kind in enumerate(kinds))
+    codes = [("DEQUANTIZE", (1,), 2), ("CONV_2D", (0, 2), 3), ("DEQUANTIZE", (3,), 4)]
+    operators = tuple(Operator(code, code, inputs, (output,), {}) for code, inputs, output in codes)
+    assert named in _name_numbers(Network(values, operators, 0, 4, {}))
 
 
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

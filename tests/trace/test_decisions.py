@@ -60,6 +60,7 @@ def by_a_number(y: Tensor) -> Tensor:
         (lambda y: y * (1 - 0.5 * (int(y.shape[2]) == 48)), (48, 80)),
         (lambda y: y * (int(y.shape[2]) / int(y.shape[2])), None),
         (lambda y: y[..., : int(y.shape[2]), :], None),
+        (lambda y: y + y.shape[2] // 1100, (2160, 3840)),
         (lambda y: y[..., : 0 * int(y.shape[2]) + 2000, :], (2160, 3840)),
     ],
 )
@@ -106,6 +107,8 @@ class Asking(Deciding):
         )  # fmt: skip
         if x.shape[1] != 3 or x.shape[2] < 1:
             raise ValueError("three channels")
+        if x.ndim == 3 or x.dtype == torch.uint8:
+            x = x[None] / 255
         y = torch.cat([part.relu() for part in self.conv(x).chunk(2, dim=1)], dim=1)
         return F.pixel_shuffle(y, 2)
 
@@ -130,3 +133,8 @@ def test_a_line_that_can_only_raise_is_no_decision(caplog: pytest.LogCaptureFixt
 def test_what_a_line_does(code: str, line: int, raises: bool, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(code, "utf-8")
     assert _only_raises(FrameSummary(str(tmp_path / "a.py"), line, "f")) is raises
+
+
+def test_a_decision_by_the_number_of_images_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    compile_to_plain(Sized(lambda y: y.relu() if y.shape[0] < 3 else y).eval())
+    assert "Sized (at " in caplog.text and "decides by the size" in caplog.text

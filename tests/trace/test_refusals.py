@@ -304,3 +304,18 @@ def test_a_network_that_remembers_is_refused() -> None:
     """Run once on images of a size, it is plain."""
     with pytest.raises(UnsupportedModel, match="Recurrent gives another result for the same image after it has seen"):
         trace(Recurrent().eval())
+
+
+def test_a_network_that_asks_for_the_type_of_the_image_is_refused() -> None:
+    """It was read as for float64: in float32 it is another."""
+
+    class Typed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.pixel_shuffle(self.conv(x / {torch.float64: 1.0}.get(x.dtype, 255.0)), 2)
+
+    with pytest.raises(UnsupportedModel, match="Typed computes something else on an image in float32 than in float64"):
+        trace(Typed().eval())

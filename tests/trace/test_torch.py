@@ -121,6 +121,14 @@ SAME: dict[str, tuple[Between, int]] = {
     "new_zeros": (lambda x: torch.max(x, x.new_zeros(1)) + x.new_ones(1, 3, 1, 1) * x.new_zeros(x.shape), 3),
     "expand_as": (lambda x: x - BOUNDS.expand_as(x) * 2, 3),
     "lerp": (lambda x: torch.lerp(x, F.relu(x), 0.3), 3),
+    "avg_pool2d, stride 1": (lambda x: x - F.avg_pool2d(x, 3, 1, 1), 3),
+    "avg_pool2d of a pixel": (lambda x: F.avg_pool2d(x, 1), 3),
+    "rrelu": (lambda x: F.rrelu(x, 0.1, 0.4), 3),
+    "movedim": (lambda x: x.movedim(1, -1).movedim((3,), (1,)), 3),
+    "instance norm of kept statistics": (
+        lambda x: F.instance_norm(x, BOUNDS.flatten(), BOUNDS.flatten(), None, BOUNDS.flatten(), False),
+        3,
+    ),
     "addcmul": (lambda x: torch.addcmul(F.relu(x), x, torch.tensor(0.3), value=2.0), 3),
 }
 
@@ -128,7 +136,7 @@ SAME: dict[str, tuple[Between, int]] = {
 ONCE = {  # what torch.export gives for another case already; an export takes most of a test's time
     "x.mul_(c).relu_()", "mean, by keyword", "area x3", "x[:, -1] of some", "flip, a list", "unbind", "tile, fewer",
     "clamp, per channel", "clamp, crossed", "maximum, constant first", "min of two", "x.sub_(c)",
-    "minimum, full_like", "minimum, constants", "expand_as",
+    "minimum, full_like", "minimum, constants", "expand_as", "avg_pool2d of a pixel",
 }  # fmt: skip
 
 
@@ -368,3 +376,11 @@ class Renewed(nn.Module):
 def test_weights_that_a_network_computes_anew_are_those_that_it_runs_with() -> None:
     model = Renewed().eval()
     check_equivalence(model, compile_to_plain(model), channels=3).require()
+
+
+def test_images_as_one_argument_of_many() -> None:
+    class Many(Net):
+        def forward(self, *images: Tensor) -> Tensor:
+            return super().forward(images[0])
+
+    same(Many(lambda x: x), "symbolic")

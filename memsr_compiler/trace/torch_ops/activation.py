@@ -38,9 +38,18 @@ def leaky_relu(b: Builder, x: View, negative_slope: float = 0.01, inplace: bool 
     return prelu(b, x, torch.tensor([negative_slope], dtype=torch.float64))
 
 
-@word("rrelu", "rrelu_with_noise")
-def rrelu(b: Builder, x: View, *rest: Any, **_: object) -> View:
-    b.give_up("a randomised ReLU is not read; use LeakyReLU with the mean slope")
+@word("rrelu")
+def rrelu(
+    b: Builder, x: View, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *_: Any, **__: Any
+) -> View:
+    if training:
+        b.refuse("a randomised ReLU draws its slopes", "call model.eval() first")
+    return leaky_relu(b, x, (lower + upper) / 2)
+
+
+@word("rrelu_with_noise")
+def rrelu_with_noise(b: Builder, x: View, noise: Any, *rest: Any, **options: Any) -> View:
+    return rrelu(b, x, *rest, **options)
 
 
 @word("abs", "absolute")

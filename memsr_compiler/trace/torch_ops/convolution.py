@@ -11,6 +11,7 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.torch_ops.registry import word
+from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
 from memsr_compiler.trace.views import View
 
 
@@ -127,3 +128,19 @@ def conv_transpose2d(
             groups=groups,
         )
     )
+
+
+@word("avg_pool2d")
+def avg_pool2d(
+    b: Builder, x: View, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None,
+) -> View:  # fmt: skip
+    """Means of neighbours at every pixel: a convolution of equal weights."""
+    size = _pair(b, kernel_size, "kernel")
+    if _pair(b, stride or kernel_size, "stride") != 1:
+        b.refuse(*IMPOSSIBLE["avg_pool2d"])
+    if _pair(b, padding, "padding") and not count_include_pad:
+        b.refuse("at the border it divides by fewer pixels", "use count_include_pad=True and retrain")
+    width = b.channels(x)
+    weight = torch.full((width, 1, size, size), 1.0 / (divisor_override or size**2), dtype=torch.float64)
+    return conv2d(b, x, weight, None, 1, padding, 1, width)

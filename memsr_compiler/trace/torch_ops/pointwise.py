@@ -12,7 +12,7 @@ from memsr_compiler import ir
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.torch_ops.registry import word
 from memsr_compiler.trace.torch_ops.shape import select, squeeze
-from memsr_compiler.trace.torch_ops.unsupported import POOLING
+from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE, POOLING
 from memsr_compiler.trace.views import View
 
 
@@ -36,6 +36,25 @@ def batch_norm(
         )
     gain = (1.0 if weight is None else weight.double()) / torch.sqrt(var.double() + eps)
     return b.affine(x, gain, (0.0 if bias is None else bias.double()) - mean.double() * gain)
+
+
+@word("instance_norm")
+def instance_norm(
+    b: Builder,
+    x: View,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: object,
+) -> View:
+    """Of kept statistics what batch norm is."""
+    if use_input_stats or running_mean is None or running_var is None:
+        b.refuse(*IMPOSSIBLE["instance_norm"])
+    return batch_norm(b, x, running_mean, running_var, weight, bias, False, momentum, eps)
 
 
 @word("native_batch_norm", "_batch_norm_with_update")

@@ -204,6 +204,16 @@ def transpose(b: Builder, x: View, dim0: int, dim1: int) -> View:
     return x.permute(order)
 
 
+@word("movedim", "moveaxis")
+def movedim(b: Builder, x: View, source: Any, destination: Any) -> View:
+    count = len(x.axes)
+    pairs = [[d % count for d in (v if isinstance(v, Sequence) else [v])] for v in (source, destination)]
+    order = [d for d in range(count) if d not in pairs[0]]
+    for at, d in sorted(zip(pairs[1], pairs[0], strict=True)):
+        order.insert(at, d)
+    return x.permute(order)
+
+
 @word("unsqueeze")
 def unsqueeze(b: Builder, x: View, dim: int) -> View:
     at = dim % (len(x.axes) + 1)

@@ -264,7 +264,7 @@ class Two(nn.Module):
         (Attention, r"body\.0\.3: (flatten|mT|matmul|getattr)"),
         (Two, r"body\.0\.3: mul: two feature maps are multiplied"),
         (lambda: nn.InstanceNorm2d(8), r"body\.0\.3: InstanceNorm2d: every output pixel depends on the whole image"),
-        (lambda: nn.AvgPool2d(3, 1, 1), r"body\.0\.3: avg_pool2d"),
+        (lambda: nn.MaxPool2d(3, 1, 1), r"body\.0\.3: max_pool2d"),
     ],
 )
 def test_what_is_no_gate_is_refused_for_its_reason(make: Callable[[], nn.Module], reason: str) -> None:

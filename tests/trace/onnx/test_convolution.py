@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from onnx import helper
 
+from memsr_compiler.errors import MemsrError
 from memsr_compiler.trace.onnx.reader import load_onnx
 
 
@@ -49,6 +50,35 @@ def test_other_floating_point_weights_are_widened(dtype: type, tmp_path: Path) -
     read = load_onnx(saved(proto, tmp_path))
     x = torch.ones(1, 3, 2, 2, dtype=torch.float64)
     assert torch.equal(read(x)[0, :, 0, 0], torch.from_numpy(whole(4, 3, 1, 1) / 8).double().sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1},
+        {"kernel_shape": [5, 3], "auto_pad": "SAME_UPPER", "count_include_pad": 1, "strides": [1, 1]},
+        {"kernel_shape": [1, 1]},
+    ],
+)
+def test_means_of_neighbours(attributes: dict[str, Any], tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "c", pads=[1, 1, 1, 1]), node("AveragePool", "c", "y", **attributes)]
+    agrees(saved(model(nodes, {"w": whole(4, 3, 3, 3)}), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, "divides by fewer pixels"),
+        ({"kernel_shape": [3, 3], "strides": [2, 2]}, "lowers the resolution"),
+        ({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "dilations": [2, 2], "count_include_pad": 1}, "lowers"),
+        ({"kernel_shape": [2, 2], "pads": [0, 0, 1, 1], "count_include_pad": 1}, "not the same on both sides"),
+        ({"kernel_shape": [3, 3]}, "changes the size"),
+        ({"kernel_shape": [3]}, "are not two sizes each"),
+    ],
+)
+def test_means_that_are_no_convolution(attributes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "c", pads=[1, 1, 1, 1]), node("AveragePool", "c", "y", **attributes)]
+    refuses(saved(model(nodes, {"w": whole(4, 3, 3, 3)}), tmp_path), words, error=MemsrError)
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 2), st.integers(0, 1), st.sampled_from([1, 2]))

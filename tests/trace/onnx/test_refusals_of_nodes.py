@@ -64,8 +64,8 @@ def test_refusals_name_node_operator_reason_and_a_way_out(
         "low": np.float32(1).reshape(()), "high": np.float32(0).reshape(()),
     }  # fmt: skip
     needed: dict[str, dict[str, Any]] = {
-        "AveragePool": {"kernel_shape": [2, 2]}, "Concat": {"axis": 1}, "SpaceToDepth": {"blocksize": 2},
-        "DepthToSpace": {"blocksize": 2},
+        "AveragePool": {"kernel_shape": [2, 2], "strides": [2, 2]}, "Concat": {"axis": 1},
+        "SpaceToDepth": {"blocksize": 2}, "DepthToSpace": {"blocksize": 2},
     }  # fmt: skip
     attributes = needed.get(op, {})
     nodes = [node("Mul", "x one", "weights")] if "weights" in operands else []

@@ -25,7 +25,7 @@ _TORCH_NAMES = {
     "LayerNormalization": "layer_norm", "GroupNormalization": "group_norm",
     "InstanceNormalization": "instance_norm", "LpNormalization": "normalize",
     "MeanVarianceNormalization": "normalize", "MatMul": "matmul", "Gemm": "matmul",
-    "MaxPool": "max_pool2d", "AveragePool": "avg_pool2d", "LpPool": "avg_pool2d", "GridSample": "grid_sample",
+    "MaxPool": "max_pool2d", "LpPool": "avg_pool2d", "GridSample": "grid_sample",
     "DeformConv": "deform_conv2d",
 }  # fmt: skip
 _OVER_CHANNELS = (
