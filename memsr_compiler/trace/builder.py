@@ -13,6 +13,13 @@ from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir import names
 from memsr_compiler.trace.views import BATCH, Factor, Unreadable, View, WrongChannels
 
+MAX_SCALE = 16
+"""The largest enlargement that is read."""
+MAX_KERNEL = 127
+"""The largest kernel of a file, dilation included, that is read."""
+MAX_CHANNELS = 2**14
+"""The most channels of a feature map, at the input's resolution, that are read."""
+
 
 @dataclass(frozen=True)
 class Resized:
@@ -44,8 +51,11 @@ class Builder:
         except InvalidGraph as error:
             kind = WrongChannels if self._has_wrong_channels(op) else UnsupportedModel
             raise kind(str(error)) from None
+        made = self.types[op.name]
+        self.room(made.scale, MAX_SCALE, "an enlargement")
+        self.room(made.channels * made.scale**2, MAX_CHANNELS, "a number of channels, at the input's resolution,")
         self.ops[op.name] = op
-        return View.of(op.name, self.types[op.name].channels, self.types[op.name].scale)
+        return View.of(op.name, made.channels, made.scale)
 
     def _has_wrong_channels(self, op: ir.Op) -> bool:
         if isinstance(op, ir.Conv2d):
@@ -190,6 +200,11 @@ class Builder:
     def refuse(self, reason: str, way_out: str) -> NoReturn:
         """The network cannot be made plain: where, what, why, what to do."""
         raise UnsupportedModel(f"{self.where or 'the network'}: {self.last}: {reason}; {way_out}")
+
+    def room(self, count: int, limit: int, what: str) -> None:
+        """Refuse what would take too much memory."""
+        if count > limit:
+            self.refuse(f"{what} of {count} is more than {limit}", "this limit guards memory against damaged files")
 
     def give_up(self, what: str, kind: type[Unreadable] = Unreadable) -> NoReturn:
         """Raise Unreadable: this way of reading the network does not understand it, another may.

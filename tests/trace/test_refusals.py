@@ -319,3 +319,21 @@ def test_a_network_that_asks_for_the_type_of_the_image_is_refused() -> None:
 
     with pytest.raises(UnsupportedModel, match="Typed computes something else on an image in float32 than in float64"):
         trace(Typed().eval())
+
+
+def twice(x: Tensor, times: int) -> Tensor:
+    for _ in range(times):
+        x = torch.cat([x, x], dim=1)
+    return x[:, :3]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: twice(x, 13), r"cat: a number of channels, at the input's resolution, of 32768 is more than 16384"),
+        (lambda x: F.interpolate(x, scale_factor=64), "interpolate: an enlargement of 64 is more than 16"),
+    ],
+)
+def test_little_code_that_takes_all_memory_is_refused(change: Callable[[Tensor], Tensor], words: str) -> None:
+    with pytest.raises(UnsupportedModel, match=words):
+        trace(Between(change).eval())

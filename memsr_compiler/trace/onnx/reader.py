@@ -14,7 +14,7 @@ from memsr_compiler.trace.onnx.constants import MISUSE, fold
 from memsr_compiler.trace.onnx.file import Network, Node, read_network
 from memsr_compiler.trace.onnx.frame import Frame
 from memsr_compiler.trace.onnx.ops import activation, convolution, pointwise, resolution, shape
-from memsr_compiler.trace.onnx.ops.registry import COMPOUND, MAX_CHANNELS, MAX_SCALE, ONNX_WORDS, VIEWS, Context, Value
+from memsr_compiler.trace.onnx.ops.registry import COMPOUND, ONNX_WORDS, VIEWS, Context, Value
 from memsr_compiler.trace.onnx.ops.unsupported import REFUSED, find_refusal
 from memsr_compiler.trace.onnx.sizes import find_fixed_node
 from memsr_compiler.trace.trace import GraphModule, ImageSkip
@@ -132,9 +132,7 @@ class _Reader:
 
     def _store(self, node: Node, results: Sequence[Value]) -> None:
         for name, value in zip(node.outputs, results, strict=False):
-            if isinstance(value, View):
-                self._check_size(value)
-            elif isinstance(value, np.ndarray):
+            if isinstance(value, np.ndarray):
                 if node.op == "Shape" or not self.of_shapes.isdisjoint(node.inputs):
                     self.of_shapes.add(name)
                 self.left -= value.size
@@ -143,15 +141,6 @@ class _Reader:
                         "the file computes far more constants than it holds", "fold them first (onnxsim)"
                     )
             self.values[name] = value
-
-    def _check_size(self, view: View) -> None:
-        kind = self.builder.types[view.op]
-        self.context.room(kind.scale, MAX_SCALE, "an enlargement")
-        self.context.room(
-            kind.channels * kind.scale**2,
-            MAX_CHANNELS,
-            "a number of channels, folded to the input's resolution,",
-        )
 
     def _output(self) -> GraphModule:
         self.builder.where, self.builder.last, self.builder.leaf = self.network.output, "output", False

@@ -94,8 +94,6 @@ class _Reader:
     def _store(self, op: Operator, result: View | Array) -> None:
         if len(op.outputs) != 1:
             self.builder.refuse(f"it gives {len(op.outputs)} results, not one", "export the network without it")
-        if isinstance(result, View):
-            self.context.require_room(result)
         self.values[op.outputs[0]] = result
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memsr_compiler.trace.builder import Builder
+from memsr_compiler.trace.builder import MAX_CHANNELS, MAX_KERNEL, MAX_SCALE, Builder
 from memsr_compiler.trace.tflite.file import Array
 from memsr_compiler.trace.torch_ops import activation, convolution, pointwise, shape
 from memsr_compiler.trace.views import View
@@ -23,13 +23,6 @@ from memsr_compiler.trace.views import View
 Options: TypeAlias = Mapping[str, Any]
 Word: TypeAlias = Callable[..., Any]
 TFLITE_WORDS: dict[str, Word] = {}
-
-MAX_SCALE = 16
-"""The largest enlargement that is read."""
-MAX_KERNEL = 127
-"""The largest kernel, dilation included, that is read."""
-MAX_CHANNELS = 2**16
-"""The most channels of a feature map, at the input's resolution, that are read."""
 
 _SAME, _VALID = 0, 1  # the schema's Padding
 _NONE, _RELU, _RELU_N1_TO_1, _RELU6 = range(4)  # the schema's ActivationFunctionType
@@ -52,18 +45,6 @@ class Context:
         if not isinstance(value, np.ndarray):
             self.builder.refuse(f"its {what} depends on the image, or is left out", "make it a constant")
         return torch.from_numpy(value.astype(np.float64, copy=False))
-
-    def room(self, count: int, limit: int, what: str) -> None:
-        if count > limit:
-            self.builder.refuse(
-                f"{what} of {count} is more than {limit}", "this limit guards memory against damaged files"
-            )
-
-    def require_room(self, view: View) -> None:
-        """Refuse a feature map that is too large."""
-        kind = self.builder.types[view.op]
-        self.room(kind.scale, MAX_SCALE, "an enlargement")
-        self.room(kind.channels * kind.scale**2, MAX_CHANNELS, "a number of channels")
 
     def activate(self, x: View, options: Options) -> View:
         """The result of an operator after the activation that is part of it."""
@@ -117,7 +98,7 @@ def _convolve(c: Context, options: Options, x: View, weight: Tensor, bias: Any, 
     if min(*dilations, *strides) < 1:
         c.builder.refuse(f"strides {strides}, dilations {dilations}", "export or download it again")
     extents = [(n - 1) * d + 1 for n, d in zip(weight.shape[2:], dilations, strict=True)]
-    c.room(max(extents), MAX_KERNEL, "a kernel")
+    c.builder.room(max(extents), MAX_KERNEL, "a kernel")
     if options.get("Padding", _SAME) not in (_SAME, _VALID):
         c.builder.refuse(f"padding {options['Padding']} is not read", "export or download it again")
     padding = "valid" if options.get("Padding", _SAME) == _VALID else "same"
@@ -138,7 +119,7 @@ def _pair(c: Context, x: Any, y: Any) -> tuple[Any, Any]:
     constants = [v for v in pair if isinstance(v, Tensor) and v.numel() > 1]
     if len(constants) == 1 and c.builder.channels(views[0]) == 1 and constants[0].dim() == 3:
         width = len(constants[0])
-        c.room(width, MAX_CHANNELS, "a number of channels")
+        c.builder.room(width, MAX_CHANNELS, "a number of channels")
         pair = [shape.select(c.builder, v, [0] * width) if isinstance(v, View) else v for v in pair]
     return pair[0], pair[1]
 
@@ -248,7 +229,7 @@ def _read_block(c: Context, options: Options) -> int:
     factor = int(options.get("BlockSize", 0))
     if factor < 1:
         c.builder.refuse(f"its blocks are of {factor} pixels", "export or download it again")
-    c.room(factor, MAX_SCALE, "an enlargement")
+    c.builder.room(factor, MAX_SCALE, "an enlargement")
     return factor
 
 
@@ -281,7 +262,7 @@ def resize_nearest(c: Context, options: Options, x: Any, size: Any) -> View:
     factors = [n / (side * scale) for n, side in zip(sizes, (c.height, c.width), strict=True)]
     if options.get("AlignCorners") or factors[0] != factors[1] or factors[0] != int(factors[0]) or factors[0] < 1:
         c.builder.refuse(f"it resizes by {factors}", "use one whole factor for height and width, no align_corners")
-    c.room(int(factors[0]), MAX_SCALE, "an enlargement")
+    c.builder.room(int(factors[0]), MAX_SCALE, "an enlargement")
     return c.builder.enlarge(view, int(factors[0]))
 
 

@@ -49,12 +49,15 @@ def instance_norm(
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    *_: object,
+    *cudnn: bool,
 ) -> View:
-    """Of kept statistics what batch norm is."""
-    if use_input_stats or running_mean is None or running_var is None:
+    """Of kept statistics what batch norm is.  torch's own operator, which takes one more, has the weights first."""
+    mean, var, gain, offset = running_mean, running_var, weight, bias
+    if cudnn:
+        mean, var, gain, offset = gain, offset, mean, var
+    if use_input_stats or mean is None or var is None:
         b.refuse(*IMPOSSIBLE["instance_norm"])
-    return batch_norm(b, x, running_mean, running_var, weight, bias, False, momentum, eps)
+    return batch_norm(b, x, mean, var, gain, offset, False, momentum, eps)
 
 
 @word("native_batch_norm", "_batch_norm_with_update")

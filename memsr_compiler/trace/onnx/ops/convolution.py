@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.trace.builder import MAX_KERNEL, MAX_SCALE
 from memsr_compiler.trace.onnx.file import Node
-from memsr_compiler.trace.onnx.ops.registry import MAX_KERNEL, MAX_SCALE, Context, Value, onnx_word
+from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word
 from memsr_compiler.trace.torch_ops import convolution as torch_convolution
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
 from memsr_compiler.trace.views import View
@@ -27,7 +28,7 @@ def _kernel(c: Context, node: Node, value: Value | None) -> Tensor:
     if min(*dilations, *node.integers("strides", [1, 1]), node.integer("group", 1)) < 1:
         raise InvalidInput(f"{node.name}: strides, dilations and group are at least 1.")
     for n, d in zip(weight.shape[2:], dilations, strict=True):
-        c.room((n - 1) * d + 1, MAX_KERNEL, "a kernel")
+        c.builder.room((n - 1) * d + 1, MAX_KERNEL, "a kernel")
     return weight
 
 
@@ -67,7 +68,7 @@ def average_pool(c: Context, node: Node, x: View) -> Any:
     size, steps = node.integers("kernel_shape", []), node.integers("strides", [1, 1])
     if len(size) != 2 or len(steps) != 2 or min(*size, *steps) < 1:
         raise InvalidInput(f"{node.name}: kernel_shape {size} and strides {steps} are not two sizes each.")
-    c.room(max(size), MAX_KERNEL, "a kernel")
+    c.builder.room(max(size), MAX_KERNEL, "a kernel")
     if max(steps) > 1 or node.integer("ceil_mode", 0) or set(node.integers("dilations", [1])) != {1}:
         c.builder.refuse(*IMPOSSIBLE["avg_pool2d"])
     top, left, bottom, right = _pads(c, node, [n - 1 for n in size])
@@ -89,7 +90,7 @@ def conv_transpose(c: Context, node: Node, x: View, weight: Value, bias: Value |
     spread = kernel.new_zeros(*kernel.shape[:2], (height - 1) * dilations[0] + 1, (width - 1) * dilations[1] + 1)
     spread[:, :, :: dilations[0], :: dilations[1]] = kernel
     steps, group = node.integers("strides", [1, 1]), node.integer("group", 1)
-    c.room(max(steps), MAX_SCALE, "an enlargement")
+    c.builder.room(max(steps), MAX_SCALE, "an enlargement")
     totals = [n - s + e for n, s, e in zip(spread.shape[2:], steps, extra, strict=True)]
     if "output_shape" in node.attributes:
         node = _sized_by_output(c, node, x, steps)
@@ -108,7 +109,9 @@ def conv_transpose(c: Context, node: Node, x: View, weight: Value, bias: Value |
         inner.append(before)
         borders.append(first + before)
         outer.append(max(0, 2 * borders[-1] + 1 - n - before))
-    c.room(max(n + i + o for n, i, o in zip(spread.shape[2:], inner, outer, strict=True)), MAX_KERNEL, "a kernel")
+    c.builder.room(
+        max(n + i + o for n, i, o in zip(spread.shape[2:], inner, outer, strict=True)), MAX_KERNEL, "a kernel"
+    )
     spread = torch.nn.functional.pad(spread, (inner[1], outer[1], inner[0], outer[0]))
     more = [s + 2 * p - n for n, s, p in zip(spread.shape[2:], steps, borders, strict=True)]
     offset = None if bias is None else c.tensor(bias, "bias")

@@ -25,13 +25,6 @@ Value = View | Resized | Array
 Word = Callable[..., Any]
 ONNX_WORDS: dict[str, Word] = {}
 
-MAX_SCALE = 16
-"""The largest enlargement that is read."""
-MAX_KERNEL = 127
-"""The largest kernel, dilation included, that is read."""
-MAX_CHANNELS = 2**16
-"""The most channels of a feature map, at the input's resolution, that are read."""
-
 VIEWS = (
     "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Identity", "Cast", "CastLike", "Dropout",
     "GatherND",
@@ -77,12 +70,6 @@ class Context:
         """Refuse to work along any axis but the channels."""
         if self.axis(x, axis) != 1 or len(x.axes) != 4:
             self.builder.refuse(f"it {verb} axis {axis} of {len(x.axes)}", "use the channels, axis 1 of 4")
-
-    def room(self, count: int, limit: int, what: str) -> None:
-        if count > limit:
-            self.builder.refuse(
-                f"{what} of {count} is more than {limit}", "this limit guards memory against damaged files"
-            )
 
 
 def onnx_word(*names: str) -> Callable[[Word], Word]:

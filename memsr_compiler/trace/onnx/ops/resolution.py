@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.trace.builder import MAX_SCALE
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds.registry import list_numbers
-from memsr_compiler.trace.onnx.ops.registry import MAX_SCALE, Context, Value, onnx_word
+from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word
 from memsr_compiler.trace.torch_ops import resolution as torch_resolution
 from memsr_compiler.trace.torch_ops import shape as torch_shape
 from memsr_compiler.trace.views import Size, View
@@ -22,7 +23,7 @@ def _block(c: Context, node: Node) -> int:
     factor = node.integer("blocksize", 0)
     if factor < 1:
         raise InvalidInput(f"{node.name}: blocksize {factor} is not positive.")
-    c.room(factor, MAX_SCALE, "an enlargement")
+    c.builder.room(factor, MAX_SCALE, "an enlargement")
     return factor
 
 
@@ -129,7 +130,7 @@ def _enlargement(c: Context, node: Node, x: View, scales: Value | None, sizes: V
             f"it resizes by {[float(f) for f in factors]}",
             "use one whole factor for height and width, and 1 for the others",
         )
-    c.room(int(height), MAX_SCALE, "an enlargement")
+    c.builder.room(int(height), MAX_SCALE, "an enlargement")
     return int(height)
 
 

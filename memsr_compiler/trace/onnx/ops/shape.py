@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.trace.builder import MAX_CHANNELS
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds.registry import list_numbers
 from memsr_compiler.trace.onnx.folds.shape import split_sizes
-from memsr_compiler.trace.onnx.ops.registry import MAX_CHANNELS, Context, Value, onnx_word
+from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.torch_ops import shape as torch_shape
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
@@ -178,7 +179,7 @@ def expand(c: Context, node: Node, x: View, target: Value) -> View:
     if any(own[i] != 1 for i in wide):
         c.builder.refuse("it repeats the image itself", "repeat channels only")
     if wide == [1] and len(own) == 4:
-        c.room(wanted[1], MAX_CHANNELS, "a number of channels")
+        c.builder.room(wanted[1], MAX_CHANNELS, "a number of channels")
         return torch_shape.select(c.builder, x, [0] * wanted[1])
     return _repeat(c, x, {i: wanted[i] for i in wide})
 
@@ -189,7 +190,7 @@ def _repeat(c: Context, x: View, times: dict[int, int | Size]) -> View:
     for at, n in times.items():
         if at == 0 or not isinstance(n, int):
             c.builder.refuse("it repeats the image itself", "repeat channels only")
-        c.room(n * c.builder.types[x.op].channels, MAX_CHANNELS, "a number of channels")
+        c.builder.room(n * c.builder.types[x.op].channels, MAX_CHANNELS, "a number of channels")
         index = [channel for channel in range(c.builder.types[x.op].channels) for _ in range(n)]
         repeated = torch_shape.select(c.builder, _whole(c, x), index)
         x = replace(c.frame.change_axes(x, partial(_widen, at=at, by=Factor("c", 1, n), apart=n)), op=repeated.op)
@@ -223,7 +224,7 @@ def tile(c: Context, node: Node, x: View, times: Value) -> Any:
         if all(own[i] == 1 for i in wide):
             return _repeat(c, x, {i: numbers[i] for i in wide})
     if len(numbers) == 4:
-        c.room(numbers[1] * c.builder.channels(x), MAX_CHANNELS, "a number of channels")
+        c.builder.room(numbers[1] * c.builder.channels(x), MAX_CHANNELS, "a number of channels")
     return torch_shape.repeat(c.builder, x, numbers)
 
 
