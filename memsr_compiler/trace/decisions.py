@@ -18,7 +18,16 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.fx_reader import HEIGHT, WIDTH
 from memsr_compiler.trace.places import files_of
 
-OTHERS = ((64, 64), (48, 80), (33, 47), (720, 1280), (2160, 3840), (8192, 8192))  # whoever decides, mostly asks less
+OTHERS = (
+    (1, 1),
+    (4, 3),
+    (64, 64),
+    (48, 80),
+    (33, 47),
+    (720, 1280),
+    (2160, 3840),
+    (8192, 8192),
+)  # whoever decides, mostly asks less
 
 
 def is_decided(model: nn.Module, problem: Exception) -> bool:
