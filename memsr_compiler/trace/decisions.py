@@ -18,16 +18,8 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.fx_reader import HEIGHT, WIDTH
 from memsr_compiler.trace.places import files_of
 
-OTHERS = (
-    (1, 1),
-    (4, 3),
-    (64, 64),
-    (48, 80),
-    (33, 47),
-    (720, 1280),
-    (2160, 3840),
-    (8192, 8192),
-)  # whoever decides, mostly asks less
+OTHERS = ((1, 1), (4, 3), (64, 64), (48, 80), (33, 47), (720, 1280), (2160, 3840), (8192, 8192))
+"""Sizes that are looked at too: whoever decides, mostly asks whether an image is small, or fits into memory."""
 
 
 def is_decided(model: nn.Module, problem: Exception) -> bool:

@@ -56,7 +56,7 @@ def by_a_number(y: Tensor) -> Tensor:
     ("change", "size"),
     [
         (by_a_number, (2160, 3840)),
-        (lambda y: y * (1 - 0.5 * (y.shape[2] == y.shape[3])), (64, 64)),
+        (lambda y: y * (1 - 0.5 * (y.shape[2] == y.shape[3])), (1, 1)),
         (lambda y: y * (1 - 0.5 * (int(y.shape[2]) == 48)), (48, 80)),
         (lambda y: y * (int(y.shape[2]) / int(y.shape[2])), None),
         (lambda y: y[..., : int(y.shape[2]), :], None),
