@@ -36,6 +36,7 @@ _REBUILDERS = (
 
 WEIGHTS = frozenset(
     {
+        "collections.Counter",  # of MultiStepLR's milestones, in what Lightning and BasicSR save
         "collections.OrderedDict",
         "builtins.set",
         "__builtin__.set",

@@ -167,7 +167,25 @@ def _choose_wrapper(loaded: Mapping[object, object]) -> object | None:
     nameless = [repr(str(key)) for key, value in loaded.items() if _is_averaged(str(key)) and _holds_a_list(value)]
     if nameless and not averaged:
         log.warning("passing over %s, averaged weights without names; taking those under %r", some(nameless), chosen[0])
+    inner = [path for key, value in loaded.items() if key not in keys for path in _list_averages(value, str(key))]
+    if inner and not averaged:
+        log.warning(
+            "passing over the averaged weights under %s, which --prefix %s. takes; taking those under %r",
+            some(map(repr, inner)),
+            inner[0],
+            chosen[0],
+        )
     return chosen[0]
+
+
+def _list_averages(value: object, path: str, depth: int = _DEPTH) -> Iterator[str]:
+    """Paths of state dicts within dictionaries, as a callback of Lightning keeps one, whose names say averaged."""
+    if not isinstance(value, Mapping) or not depth or is_companion(path):
+        return
+    if any(isinstance(tensor, Tensor) for tensor in value.values()) and any(map(_is_averaged, path.split("."))):
+        yield path
+    for key, inner in value.items():
+        yield from _list_averages(inner, f"{path}.{key}", depth - 1)
 
 
 def _keys(weights: object) -> Iterable[object]:

@@ -6,11 +6,14 @@ import ast
 import linecache
 import os
 import traceback
+from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -37,6 +40,13 @@ def is_decided(model: nn.Module, problem: Exception) -> bool:
     return decides and ours and not _only_raises(place)
 
 
+def asks_what_a_tensor_is(model: nn.Module) -> bool:
+    """Whether code of the model's own asks so, to which torch.fx answers no: what follows is then not read."""
+    code = [type(m).__dict__.get("forward") for m in model.modules() if not type(m).__module__.startswith("torch.")]
+    named = {name for f in code for name in getattr(getattr(f, "__code__", None), "co_names", ())}
+    return not named.isdisjoint(("isinstance", "is_tensor"))
+
+
 def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
     """A size (H, W) at which the network runs other operations than at that of an export; None where none is found.
 
@@ -45,15 +55,16 @@ def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     copied = copy_module(model, torch.float64)
-    with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True):
-        _list_operations(copied, channels, (HEIGHT, WIDTH))  # some keep what they make the first time
-        exported = _list_operations(copied, channels, (HEIGHT, WIDTH))
-        others = ((size, _list_operations(copied, channels, size)) for size in OTHERS)
+    with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), _KnownNumbers():
+        list_at = partial(_list_operations, copied, channels)
+        list_at((HEIGHT, WIDTH))  # some keep what they make the first time
+        exported = list_at((HEIGHT, WIDTH))
+        others = ((size, list_at(size)) for size in OTHERS)
         return next((size for size, operations in others if exported and operations not in ([], exported)), None)
 
 
 def _list_operations(model: nn.Module, channels: int, size: tuple[int, int]) -> list[tuple[str, ...]]:
-    """Operations that run on an image of this size, in order, with the fractions that they are given; empty: it fails.
+    """Operations that run on an image of this size, in order, with what they are given; empty: it fails.
 
     At the end what the result's sides are of the image's: a crop to so many pixels is the same operation.
     """
@@ -67,8 +78,25 @@ def _list_operations(model: nn.Module, channels: int, size: tuple[int, int]) -> 
     return [*recorder.operations, ("", *sides)]
 
 
+class _KnownNumbers(TorchFunctionMode):
+    """Lets code read numbers off weights, which have them, where images have none."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+
+        if func in _READ_OFF and not isinstance(args[0], FakeTensor):
+            with unset_fake_temporarily():
+                return func(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+_READ_OFF = frozenset([Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__])
+
+
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes operations, and numbers among their operands; of whole ones those that are no sizes."""
+    """Notes operations and their operands, except whole numbers that may be sizes, or places in an image."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -77,15 +105,37 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        numbers = [str(a) for a, named in zip(args, func._schema.arguments, strict=False) if _is_number(a, named)]
-        fractions = [str(value) for value in tree_leaves((args, kwargs)) if isinstance(value, float)]
-        self.operations.append((str(func), *numbers, *fractions))
+        self.operations.append((str(func), *_list_operands(func, args, kwargs or {})))
         return func(*args, **(kwargs or {}))
 
 
-def _is_number(value: object, argument: Any) -> bool:
-    """Whether an operand is a number that pixels are added to or multiplied with, not a size or a place."""
-    return isinstance(value, int) and str(argument.type) in ("Tensor", "number")
+def _list_operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[str]:
+    """Numbers, and weights by where they lie."""
+    over_channels = func in _PARTS and args[1:2] == (1,)
+    every = over_channels or func == torch.ops.aten.convolution.default
+    for i, value in enumerate(args):
+        number = func._schema.arguments[i].type.kind() in ("TensorType", "NumberType")
+        yield from (str(v) for v in tree_leaves(value) if isinstance(v, int) and (number or every))
+    for value in tree_leaves((args, kwargs)):
+        if isinstance(value, float):
+            yield str(value)
+        elif isinstance(value, Tensor):
+            yield _name_tensor(value)
+
+
+def _name_tensor(value: Tensor) -> str:
+    """A small constant by its numbers, a larger one by where it lies; nothing of what hangs on the image."""
+    from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+
+    constant = value.constant if isinstance(value, FakeTensor) else value
+    if constant is None:
+        return ""
+    with unset_fake_temporarily():
+        return str(constant.tolist()) if constant.numel() <= _FEW else str(constant.data_ptr())
+
+
+_FEW = 64
+_PARTS = (torch.ops.aten.slice.Tensor, torch.ops.aten.select.int, torch.ops.aten.narrow.default)
 
 
 def _only_raises(place: traceback.FrameSummary) -> bool:

@@ -14,7 +14,7 @@ from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.decisions import find_other_size, is_decided
+from memsr_compiler.trace.decisions import asks_what_a_tensor_is, find_other_size, is_decided
 from memsr_compiler.trace.fx_reader import HEIGHT, NO_WORD, WIDTH, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.places import line_of, place_of
 from memsr_compiler.trace.samples import SIZES, Sample, asks_for_type, has_changed, is_steady, most_off, take_samples
@@ -105,8 +105,8 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             earlier = problems.get(SYMBOLIC)  # at the exported size, its numbers are there without their reason
             raise earlier if isinstance(earlier, DependsOnSize) else refusal from None
         if isinstance(outcome, Traced):
-            if reader == EXPORT:
-                _say_decided(model, problems[SYMBOLIC], outcome.graph.input.channels)
+            if reader == EXPORT or asks_what_a_tensor_is(model):
+                _say_decided(model, problems.get(SYMBOLIC), outcome.graph.input.channels)
             if not steady:
                 raise UnsupportedModel(
                     f"{type(model).__name__} gives another result for the same image after it has seen another: it "
@@ -161,12 +161,12 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
     return Traced(builder.graph(result.body), reader, ImageSkip(result.mode, result.factor))
 
 
-def _say_decided(model: nn.Module, problem: Exception, channels: int) -> None:
+def _say_decided(model: nn.Module, problem: Exception | None, channels: int) -> None:
     """Warn of code that decides by the image's size, of which one way was read.
 
     One that decides by values cannot be exported.
     """
-    here = line_of(model, problem) if is_decided(model, problem) else ""
+    here = line_of(model, problem) if problem is not None and is_decided(model, problem) else ""
     other = None if here else find_other_size(model, channels)
     if not here and other is None:
         return
@@ -223,6 +223,11 @@ def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
     """The graph must give what the model gives, in float64: an in-place op misread shows here."""
     module = GraphModule(traced.graph, traced.image_skip)
     for image, expected in samples:
+        if not isinstance(expected, Tensor):
+            raise UnsupportedModel(
+                f"the network: output: it returns {type(expected).__name__}, not one image; wrap it in a module that "
+                "returns the image only"
+            )
         result = module(image)
         if expected.shape != result.shape:
             raise Unreadable(

@@ -115,6 +115,23 @@ def test_the_same_keys_beside_a_wrapper_are_told(tmp_path: Path, caplog: pytest.
     assert "taking the weights under 'state_dict', and not those of the same keys beside it" in caplog.text
 
 
+def test_averages_that_a_callback_keeps_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And `--prefix`, as the warning names it, takes them."""
+    kept = {"state_dict": OTHER, "callbacks": {"EMA": {"ema_state_dict": AVERAGED, "decay": 0.999}}}
+    network = read(kept, tmp_path / "a.ckpt")
+    assert holds(network, OTHER)
+    said = "passing over the averaged weights under 'callbacks.EMA.ema_state_dict', which --prefix"
+    assert f"{said} callbacks.EMA.ema_state_dict. takes; taking those under 'state_dict'" in caplog.text
+    assert holds(read(kept, tmp_path / "a.ckpt", prefix="callbacks.EMA.ema_state_dict."), AVERAGED)
+
+
+def test_a_schedule_s_milestones_are_no_code(tmp_path: Path) -> None:
+    """They are a Counter, which torch reads as weights alone too; Lightning and BasicSR save them."""
+    schedule = torch.optim.lr_scheduler.MultiStepLR(torch.optim.Adam([torch.zeros(1)]), [200, 400])
+    network = read({"params": AVERAGED, "schedulers": [schedule.state_dict()]}, tmp_path / "a.pth")
+    assert holds(network, AVERAGED)
+
+
 @pytest.mark.parametrize("wrap", [lambda average: {"decay": 0.999, "shadow_params": average}, list])
 def test_averages_without_names_are_told(
     wrap: Callable[[list[Tensor]], object], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from traceback import FrameSummary
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,15 @@ def by_a_number(y: Tensor) -> Tensor:
     return torch.cat([part * 1.0 for part in torch.split(y, 1024, 2)], 2) if height > 1024 else y
 
 
+WEIGHTS = torch.full((1, 12, 1, 1), 0.5), torch.full((1, 12, 1, 1), 0.25)
+GAIN = torch.tensor(0.5)
+KERNEL = torch.full((12, 1, 3, 3), 0.1)
+
+
+def d(y: Tensor) -> int:
+    return 1 + (int(y.shape[2]) > 1100)
+
+
 @pytest.mark.parametrize(
     ("change", "size"),
     [
@@ -62,6 +72,12 @@ def by_a_number(y: Tensor) -> Tensor:
         (lambda y: y[..., : int(y.shape[2]), :], None),
         (lambda y: y + y.shape[2] // 1100, (2160, 3840)),
         (lambda y: y.relu() if int(y.shape[2]) < 5 else y, (1, 1)),
+        (lambda y: y * torch.tensor(min(1.0, 1100 / int(y.shape[2]))), (2160, 3840)),
+        (lambda y: y * WEIGHTS[int(y.shape[2]) > 1100], (2160, 3840)),
+        (lambda y: y * (GAIN.item() if int(y.shape[2]) > 1100 else 1.0), (2160, 3840)),
+        (lambda y: F.conv2d(y, KERNEL, padding=d(y), dilation=d(y), groups=12), (2160, 3840)),
+        (lambda y: torch.cat([y[:, 6 * d(y) - 6 :], y[:, :6]], 1)[:, :12], (2160, 3840)),
+        (lambda y: y * torch.tensor([0.5] * (12 + 0 * int(y.shape[2]))).view(1, 12, 1, 1), None),
         (lambda y: y[..., : 0 * int(y.shape[2]) + 2000, :], (2160, 3840)),
     ],
 )
@@ -73,6 +89,18 @@ def test_another_way_is_looked_for(
     assert find_other_size(model, 3) == size
     compile_to_plain(model)
     assert ("Sized runs other operations at {}x{}: read as".format(*size or (0, 0)) in caplog.text) is bool(size)
+
+
+def test_what_torch_fx_takes_for_no_tensor_is_looked_at(caplog: pytest.LogCaptureFixture) -> None:
+    class Large(Deciding):
+        def forward(self, x: Any) -> Tensor:
+            y = self.conv(x)
+            if torch.is_tensor(x) and x.shape[2] > 1100:
+                y = y.relu()
+            return F.pixel_shuffle(y, 2)
+
+    compile_to_plain(Large().eval())
+    assert "Large runs other operations at 2160x3840" in caplog.text
 
 
 def test_what_is_kept_from_the_first_run_is_no_decision() -> None:

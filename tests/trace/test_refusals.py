@@ -337,3 +337,12 @@ def twice(x: Tensor, times: int) -> Tensor:
 def test_little_code_that_takes_all_memory_is_refused(change: Callable[[Tensor], Tensor], words: str) -> None:
     with pytest.raises(UnsupportedModel, match=words):
         trace(Between(change).eval())
+
+
+def test_a_tuple_of_one_image_is_named() -> None:
+    class Tuple(Between):
+        def forward(self, x: Tensor) -> Any:
+            return (super().forward(x),)
+
+    with pytest.raises(UnsupportedModel, match="output: it returns tuple, not one image; wrap it in a module"):
+        trace(Tuple(lambda x: x).eval())
