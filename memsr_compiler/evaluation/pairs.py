@@ -8,7 +8,7 @@ does not.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,23 +151,44 @@ def _find_side_by_side(folder: Path, factor: int | None) -> TestFiles:
     high, low = ([p for p, name in names.items() if name.side == side and _fits(name, factor)] for side in ("hr", "lr"))
     if high and low:
         return TestFiles(folder, *match_names(high, low, factor))
-    stems = {path.stem for path in names}
-    low = [p for p, name in names.items() if name.factor and _fits(name, factor) and name.key in stems]
-    high = [p for p in names if p not in low]
-    if not low or not _is_smaller(*match_names(high, low, factor)[0][0]):
+    lows = _find_smaller(names)
+    if not lows:
         return TestFiles(folder)
+    if factor is not None and factor not in lows:
+        there = " and ".join(f"x{other}" for other in sorted(lows))
+        raise InvalidInput(
+            f"{folder}: holds LR of {there}, and none of x{factor}; give a folder of HR images alone, which are made "
+            "smaller, or that scale"
+        )
+    high = [path for path in names if not any(path in low for low in lows.values())]
+    low = [path for other, paths in lows.items() if factor in (None, other) for path in paths]
     return TestFiles(folder, *match_names(high, low, factor))
 
 
-def _is_smaller(high: Path, low: Path) -> bool:
-    """Whether LR is as much smaller as its name says: a file named x2 may be twice as large as well."""
+def _find_smaller(names: Mapping[Path, _Name]) -> dict[int, list[Path]]:
+    """LR files by their factor: those named x2, say, beside others, if the first that can be read is that much smaller.
+
+    A file named x2 may be twice as large as well.
+    """
+    stems = {path.stem: path for path in names}
+    marked: dict[int, list[Path]] = {}
+    for path, name in names.items():
+        if name.factor and name.key in stems:
+            marked.setdefault(name.factor, []).append(path)
+    return {
+        factor: paths
+        for factor, paths in marked.items()
+        if next(filter(None, (_compare_sizes(stems[names[p].key], p, factor) for p in paths)), "") == "smaller"
+    }
+
+
+def _compare_sizes(high: Path, low: Path, factor: int) -> str:
+    """'smaller' where LR is as much smaller as its name says, sides rounded up or down; '' where one cannot be read."""
     try:
-        tall, wide = read_image(high).shape[:2]
-        size = read_image(low).shape[:2]
+        sides = zip(read_image(high).shape[:2], read_image(low).shape[:2], strict=True)
     except InvalidInput:
-        return False
-    factor = _read_name(low).factor
-    return factor is not None and size == (tall // factor, wide // factor)
+        return ""
+    return "smaller" if all(small in (large // factor, -(-large // factor)) for large, small in sides) else "other"
 
 
 def _find_folders(folder: Path, factor: int | None) -> tuple[Path, Path | None]:

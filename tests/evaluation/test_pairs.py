@@ -110,6 +110,32 @@ def test_files_named_x2_that_are_larger_are_images_like_others(tmp_path: Path) -
     assert [image.name for image in read_test_images(tmp_path, 2)] == ["a.png", "ax2.png"]
 
 
+def test_an_odd_or_damaged_first_pair_hides_no_other(tmp_path: Path) -> None:
+    """LR images were scored as HR: MATLAB's imresize rounds sides up."""
+    (tmp_path / "a.png").write_text("no image")
+    write_image(tmp_path / "ax2.png", picture(0, 10, 10))
+    write_image(tmp_path / "b.png", picture(1, 41, 41))
+    write_image(tmp_path / "bx2.png", picture(1, 21, 21))
+    for name in "cd":
+        write_image(tmp_path / f"{name}.png", picture(2, 40, 40))
+        write_image(tmp_path / f"{name}x2.png", picture(2, 20, 20))
+    warnings: list[str] = []
+    assert [image.name for image in read_test_images(tmp_path, 2, warn=warnings.append)] == ["c.png", "d.png"]
+    assert len(warnings) == 2 and "a.png" in warnings[0] and "b.png and bx2.png" in warnings[1]
+
+
+def test_smaller_images_of_another_scale_are_left_alone(tmp_path: Path) -> None:
+    for name in "ab":
+        for factor in (1, 2, 4):
+            mark = f"x{factor}" if factor > 1 else ""
+            write_image(tmp_path / f"{name}{mark}.png", picture(0, 80 // factor, 80 // factor))
+    for scale in (2, 4):
+        images = read_test_images(tmp_path, scale)
+        assert [(image.name, image.scale) for image in images] == [("a.png", scale), ("b.png", scale)]
+    with pytest.raises(InvalidInput, match="holds LR of x2 and x4, and none of x3; give a folder of HR images alone"):
+        read_test_images(tmp_path, 3)
+
+
 @given(st.sets(st.integers(0, 2000), min_size=1, max_size=30), st.sampled_from(["x2", "", "_LR", "_x2", "-small"]))
 def test_numbers_need_no_zeros_in_front(numbers: set[int], mark: str) -> None:
     high, low = (sorted(paths(*(f"{n}{end}.png" for n in numbers))) for end in ("", mark))
