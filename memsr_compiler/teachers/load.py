@@ -282,7 +282,7 @@ def _plain_remarks(path: Path) -> Remarks:
     statement = info.guarantee.partition(";")[0]
     if statement.startswith(APPROXIMATION):
         return Remarks(input_range=info.input_range, approximate=statement)
-    conditional = statement.startswith("exact") and statement != "exact for every image"
+    conditional = statement.startswith("exact while")  # not "without negative values": no image of its range has any
     return Remarks(
         input_range=info.input_range, approximate=statement.replace("exact", "exact only", 1) if conditional else ""
     )

@@ -17,7 +17,15 @@ from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import asks_what_a_tensor_is, find_other_size, is_decided
 from memsr_compiler.trace.fx_reader import HEIGHT, NO_WORD, WIDTH, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.places import line_of, place_of
-from memsr_compiler.trace.samples import SIZES, Sample, asks_for_type, has_changed, is_steady, most_off, take_samples
+from memsr_compiler.trace.samples import (
+    SIZES,
+    Sample,
+    has_changed,
+    is_steady,
+    measure_in_float32,
+    most_off,
+    take_samples,
+)
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
 
@@ -93,7 +101,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             "give the module that takes one image, whatever its height and width"
         )
     steady = is_steady(reference, samples)
-    typed = asks_for_type(copy_module(model, torch.float32), samples)
+    off = measure_in_float32(copy_module(model, torch.float32), samples)
     if has_changed(reference, model):
         model = reference
     del reference  # each reader makes a copy of its own, and networks are large
@@ -112,10 +120,12 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
                     f"{type(model).__name__} gives another result for the same image after it has seen another: it "
                     "remembers, as networks for films do; give a module that takes all it needs as channels of an image"
                 )
-            if typed:
-                raise UnsupportedModel(
-                    f"{type(model).__name__} computes something else on an image in float32 than in float64: its code "
-                    "asks for the image's type, or rounds; give the module that does the same to both"
+            if off:
+                log.warning(
+                    "%s gives something else in float32 than in float64, by %.2g of its largest value: it rounds, or "
+                    "its code asks for the image's type; it is read as in float64",
+                    type(model).__name__,
+                    off,
                 )
             return require_convolution(outcome)
         problems[reader] = outcome

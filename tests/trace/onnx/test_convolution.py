@@ -62,7 +62,7 @@ def test_other_floating_point_weights_are_widened(dtype: type, tmp_path: Path) -
 )
 def test_means_of_neighbours(attributes: dict[str, Any], tmp_path: Path) -> None:
     nodes = [node("Conv", "x w", "c", pads=[1, 1, 1, 1]), node("AveragePool", "c", "y", **attributes)]
-    agrees(saved(model(nodes, {"w": whole(4, 3, 3, 3)}), tmp_path))
+    agrees(saved(model(nodes, {"w": whole(4, 3, 3, 3)}), tmp_path), tolerance=1e-5)  # of up to 100, in float32
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_means_of_neighbours(attributes: dict[str, Any], tmp_path: Path) -> None
 )
 def test_means_that_are_no_convolution(attributes: dict[str, Any], words: str, tmp_path: Path) -> None:
     nodes = [node("Conv", "x w", "c", pads=[1, 1, 1, 1]), node("AveragePool", "c", "y", **attributes)]
-    refuses(saved(model(nodes, {"w": whole(4, 3, 3, 3)}), tmp_path), words, error=MemsrError)
+    refuses(saved(model(nodes, {"w": whole(4, 3, 3, 3)}, opset=21), tmp_path), words, error=MemsrError)
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 2), st.integers(0, 1), st.sampled_from([1, 2]))
