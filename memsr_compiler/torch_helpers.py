@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 
 
 def copy_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy on the CPU, its weights in `dtype`.  Raises InvalidInput for what is no module, or has no weights yet."""
+    """A copy on the CPU, its weights in `dtype`.
+
+    Raises InvalidInput for what is no module, has no weights yet, or holds what cannot be copied.
+    """
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"a torch.nn.Module is wanted, not {type(model).__name__}; files are read by load_teacher")
     for name, parameter in model.named_parameters():
@@ -26,13 +29,28 @@ def copy_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     computed = {
         id(value): value.detach().clone()
         for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
+        for value in _list_tensors(vars(module))
+        if not value.is_leaf
     }
-    copied = copy.deepcopy(model, computed)
+    try:
+        copied = copy.deepcopy(model, computed)
+    except (TypeError, RuntimeError) as error:
+        raise InvalidInput(
+            f"{type(model).__name__} cannot be copied ({first_line(error)}): it holds something besides weights and "
+            "modules, such as a lock, an open file or a generator; make that in forward, or leave it out"
+        ) from error
     # Not `to(dtype)`, which makes complex weights real without a word.
     copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return copied.cpu()
+
+
+def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
+    """Tensors in containers in containers."""
+    if isinstance(held, Tensor):
+        yield held
+    elif isinstance(held, (Mapping, list, tuple)) and depth:
+        for value in held.values() if isinstance(held, Mapping) else held:
+            yield from _list_tensors(value, depth - 1)
 
 
 class InFloat64(TorchFunctionMode):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
+import pytest
 import torch
 from torch import Tensor, nn
 
+from memsr_compiler import check_certificate
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.torch_helpers import copy_module
 
@@ -34,3 +39,31 @@ def test_what_is_computed_from_them_is_compiled() -> None:
 
 def test_weights_come_in_the_wanted_precision() -> None:
     assert copy_module(nn.Conv2d(1, 1, 1), torch.float16).get_parameter("weight").dtype == torch.float16
+
+
+class Holding(nn.Module):
+    """A convolution, and whatever else."""
+
+    def __init__(self, held: object) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+        self.held = held
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.pixel_shuffle(self.conv(x), 2)
+
+
+def test_what_cannot_be_copied_is_named() -> None:
+    """It was called a mistake of ours."""
+    for held in (Lock(), (n for n in range(3))):
+        with pytest.raises(InvalidInput, match=r"Holding cannot be copied .*such as a lock, an open file"):
+            compile_to_plain(Holding(held).eval())
+
+
+def test_computed_tensors_in_lists_and_dictionaries_are_copied() -> None:
+    model = Holding(None)
+    model.held = {"kernels": [model.conv.weight * 3]}
+    copied = copy_module(model, torch.float64)
+    assert isinstance(copied, Holding) and isinstance(copied.held, dict)
+    assert torch.equal(copied.held["kernels"][0], model.held["kernels"][0])
+    check_certificate(model.eval(), compile_to_plain(model))

@@ -318,7 +318,7 @@ def test_a_network_that_asks_for_the_type_of_the_image_is_told(caplog: pytest.Lo
             return F.pixel_shuffle(self.conv(x / {torch.float64: 1.0}.get(x.dtype, 255.0)), 2)
 
     trace(Typed().eval())
-    assert "Typed gives something else in float32 than in float64, by 0." in caplog.text
+    assert "Typed gives something else in float32 than in float64, by " in caplog.text
 
 
 def twice(x: Tensor, times: int) -> Tensor:
