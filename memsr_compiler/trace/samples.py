@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.errors import first_line
+from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64
 from memsr_compiler.trace.places import line_of
 
@@ -105,6 +105,17 @@ def has_changed(ran: nn.Module, model: nn.Module) -> bool:
     before = model.state_dict()
     after = {name: t for name, t in ran.state_dict().items() if t.is_floating_point()}
     return any(name not in before or not torch.equal(t, before[name].to(t)) for name, t in after.items())
+
+
+def require_same_weights(ran: nn.Module, fresh: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:
+    """Raises UnsupportedModel where weights that a run changed hang on the image, as ActNorm's on the first."""
+    image, _ = next(iter(samples.values()))[0]
+    with InFloat64():
+        fresh(image.flip(3) / 2)
+    if has_changed(fresh, ran):
+        raise UnsupportedModel(
+            f"{type(fresh).__name__} sets weights by the first image that it sees; run it on one, and save it then"
+        )
 
 
 def most_off(expected: Tensor) -> float:

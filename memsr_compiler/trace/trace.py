@@ -24,6 +24,7 @@ from memsr_compiler.trace.samples import (
     is_steady,
     measure_in_float32,
     most_off,
+    require_same_weights,
     take_samples,
 )
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
@@ -103,6 +104,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     steady = is_steady(reference, samples)
     off = measure_in_float32(copy_module(model, torch.float32), samples)
     if has_changed(reference, model):
+        require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
     del reference  # each reader makes a copy of its own, and networks are large
     problems: dict[str, Exception] = {}

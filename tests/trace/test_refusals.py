@@ -346,3 +346,29 @@ def test_a_tuple_of_one_image_is_named() -> None:
 
     with pytest.raises(UnsupportedModel, match="output: it returns tuple, not one image; wrap it in a module"):
         trace(Tuple(lambda x: x).eval())
+
+
+class ActNorm(Between):
+    """Sets its scale by the first image (Glow, arXiv 1807.03039)."""
+
+    started: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(lambda x: x)
+        self.register_buffer("started", torch.tensor(False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.started:
+            self.mix.data.copy_(1 / x.std(dim=(0, 2, 3)).repeat(2)[:4])
+            self.started.fill_(True)
+        y: Tensor = self.last(self.first(x) * self.mix.view(1, 4, 1, 1))
+        return y
+
+
+def test_weights_set_by_the_first_image_are_refused() -> None:
+    """Until there was one: those of our own noise would be in the file."""
+    model = ActNorm().eval()
+    with pytest.raises(UnsupportedModel, match="ActNorm sets weights by the first image that it sees; run it on one"):
+        trace(model)
+    model(torch.rand(1, 3, 8, 8))
+    trace(model)
