@@ -56,14 +56,17 @@ def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
 class InFloat64(TorchFunctionMode):
     """Runs a module that was copied to float64, whose code may be written for float32.
 
-    A cast to float32 (`x.float()`) leaves a float64 tensor as it is, and what a convolution, product of matrices or
-    normalisation takes beside one, such as a kernel that `forward` makes, is taken to float64.
+    A cast to float32 (`x.float()`) leaves a float64 tensor as it is, a constant made like one is of float64, and what a
+    convolution, product of matrices or normalisation takes beside one, such as a kernel that `forward` makes, is taken
+    to float64.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _LIKE and args[0].dtype == torch.float64 and kwargs.get("dtype") == torch.float32:
+            return func(*args, **{**kwargs, "dtype": torch.float64})
         if func in _CASTS and args[0].dtype == torch.float64:
             result = func(*args, **kwargs)
             return args[0] if isinstance(result, Tensor) and result.dtype == torch.float32 else result
@@ -74,6 +77,10 @@ class InFloat64(TorchFunctionMode):
 
 
 _CASTS = frozenset([Tensor.float, Tensor.to, Tensor.type, Tensor.type_as])
+_LIKE = frozenset([
+    torch.full_like, torch.ones_like, torch.zeros_like, Tensor.new_full, Tensor.new_ones, Tensor.new_zeros,
+    Tensor.new_tensor,
+])  # fmt: skip
 _OF_ONE_TYPE = frozenset([
     torch.conv2d, torch.conv_transpose2d, F.linear, torch.matmul, torch.bmm, torch.einsum, torch.prelu,
     F.batch_norm, F.instance_norm, F.layer_norm, F.group_norm,

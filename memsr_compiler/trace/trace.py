@@ -101,12 +101,36 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {first_line(error)}; "
             "give the module that takes one image, whatever its height and width"
         )
-    steady = is_steady(reference, samples)
-    off = measure_in_float32(copy_module(model, torch.float32), samples)
+    steady, off = is_steady(reference, samples), measure_in_float32(copy_module(model, torch.float32), samples)
     if has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
     del reference  # each reader makes a copy of its own, and networks are large
+    traced, stopped = _read_by_either(model, samples, input_range)
+    if stopped is not None or asks_what_a_tensor_is(model):
+        _say_decided(model, stopped, traced.graph.input.channels)
+    if not steady:
+        raise UnsupportedModel(
+            f"{type(model).__name__} gives another result for the same image after it has seen another: it remembers, "
+            "as networks for films do; give a module that takes all it needs as channels of an image"
+        )
+    if off:
+        log.warning(
+            "%s gives something else in float32 than in float64, by %.2g of its largest value: it rounds, or its code "
+            "asks for the image's type; it is read as in float64",
+            type(model).__name__,
+            off,
+        )
+    return require_convolution(traced)
+
+
+def _read_by_either(
+    model: nn.Module, samples: Mapping[int, Sequence[Sample]], input_range: tuple[float, float]
+) -> tuple[Traced, Exception | None]:
+    """The network by the first reader that understands it, and what stopped the other before.
+
+    Raises UnsupportedModel where none does.
+    """
     problems: dict[str, Exception] = {}
     for reader in (SYMBOLIC, EXPORT):
         try:
@@ -115,21 +139,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             earlier = problems.get(SYMBOLIC)  # at the exported size, its numbers are there without their reason
             raise earlier if isinstance(earlier, DependsOnSize) else refusal from None
         if isinstance(outcome, Traced):
-            if reader == EXPORT or asks_what_a_tensor_is(model):
-                _say_decided(model, problems.get(SYMBOLIC), outcome.graph.input.channels)
-            if not steady:
-                raise UnsupportedModel(
-                    f"{type(model).__name__} gives another result for the same image after it has seen another: it "
-                    "remembers, as networks for films do; give a module that takes all it needs as channels of an image"
-                )
-            if off:
-                log.warning(
-                    "%s gives something else in float32 than in float64, by %.2g of its largest value: it rounds, or "
-                    "its code asks for the image's type; it is read as in float64",
-                    type(model).__name__,
-                    off,
-                )
-            return require_convolution(outcome)
+            return outcome, problems.get(SYMBOLIC)
         problems[reader] = outcome
         log.info("%s does not read it: %s", reader, outcome)
     raise UnsupportedModel(_explain_unread(model, problems))

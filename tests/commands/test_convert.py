@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from helpers.command_line import Run, must_refuse
 from helpers.teachers import write_teacher
+from helpers.user_code import clamped
 from helpers.wide_values import overflowing
 from torch import Tensor, nn
 
@@ -84,6 +85,13 @@ def test_a_shift_as_a_teacher_says_its_condition(run: Run, teacher: Path, tmp_pa
     assert status == 0 and words in " ".join(err.split())
     status, _, err = run("convert", again, "--out", tmp_path / "third.onnx")
     assert status == 0 and "assumed" not in err
+
+
+def test_a_clamp_that_no_value_reaches_is_named(run: Run, tmp_path: Path) -> None:
+    """ "Use --carry split, and please report this" stood there, of what --carry split had made."""
+    torch.save(clamped().state_dict(), tmp_path / "a.pth")
+    own = ("--arch", "helpers.user_code:clamped", "--no-probe", "--input-range", "0", "1")
+    refused(run, tmp_path, tmp_path / "a.pth", "the bound of a clamp that no value reaches", options=own)
 
 
 def test_photographs_are_y_of_bt601_for_a_network_on_y(

@@ -121,6 +121,8 @@ SAME: dict[str, tuple[Between, int]] = {
     "new_zeros": (lambda x: torch.max(x, x.new_zeros(1)) + x.new_ones(1, 3, 1, 1) * x.new_zeros(x.shape), 3),
     "expand_as": (lambda x: x - BOUNDS.expand_as(x) * 2, 3),
     "lerp": (lambda x: torch.lerp(x, F.relu(x), 0.3), 3),
+    "full_like in float32": (lambda x: x + torch.full_like(x, 0.3, dtype=torch.float32), 3),
+    "safety clamp": (lambda x: x.clamp(-3.5e38, torch.finfo(torch.float32).max) + x.clamp(-1e300, 0.5), 3),
     "avg_pool2d, stride 1": (lambda x: x - F.avg_pool2d(x, 3, 1, 1), 3),
     "avg_pool2d of a pixel": (lambda x: F.avg_pool2d(x, 1), 3),
     "rrelu": (lambda x: F.rrelu(x, 0.1, 0.4), 3),
@@ -136,7 +138,7 @@ SAME: dict[str, tuple[Between, int]] = {
 ONCE = {  # what torch.export gives for another case already; an export takes most of a test's time
     "x.mul_(c).relu_()", "mean, by keyword", "area x3", "x[:, -1] of some", "flip, a list", "unbind", "tile, fewer",
     "clamp, per channel", "clamp, crossed", "maximum, constant first", "min of two", "x.sub_(c)",
-    "minimum, full_like", "minimum, constants", "expand_as", "avg_pool2d of a pixel",
+    "minimum, full_like", "minimum, constants", "expand_as", "avg_pool2d of a pixel", "safety clamp",
 }  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from memsr_compiler.trace.torch_ops.registry import Word, word
 from memsr_compiler.trace.torch_ops.unsupported import GLOBAL, POOLING
 from memsr_compiler.trace.views import View
 
+_LARGEST = float(torch.finfo(torch.float32).max)  # bounds there are none for any float32
+
 
 def number(value: object) -> float:
     return float(value.item()) if isinstance(value, Tensor) else float(value)  # type: ignore[arg-type]
@@ -64,6 +66,10 @@ def clamp(b: Builder, x: View, min: Any = None, max: Any = None) -> View:
         return x if max is None else minimum(b, x, max)
     low = -math.inf if min is None else number(min)
     high = math.inf if max is None else number(max)
+    low = -math.inf if low <= -_LARGEST else low
+    high = math.inf if high >= _LARGEST else high
+    if high == -low == math.inf:
+        return x
     if low > high:
         b.refuse(f"its lower bound, {low:g}, is above its upper, {high:g}", "swap them")
     if low == math.inf or high == -math.inf:
