@@ -163,8 +163,8 @@ def _say_why(written: Deviation, net: PlainNet, own: Deviation, allowed: float) 
     largest = max(float(layer.bias.detach().abs().max()) for layer in net)
     if torch.finfo(torch.float32).eps * largest > allowed / 4:
         return (
-            f"beside a constant of {largest:.6g}, such as the bound of a clamp that no value reaches, values have steps "
-            f"of up to {torch.finfo(torch.float32).eps * largest:.2g}. Take the clamp out of the network"
+            f"beside a constant of {largest:.6g}, such as the bound of a clamp that no value reaches, values have "
+            f"steps of up to {torch.finfo(torch.float32).eps * largest:.2g}. Take the clamp out of the network"
         )
     return (
         f"the teacher itself deviates by {own.value:.3g}, and the plain network should be no worse. Use --carry split, "

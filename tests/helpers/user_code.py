@@ -52,7 +52,7 @@ def thickening() -> nn.Module:
 class Clamped(nn.Sequential):
     """Keeps values within float16, as code for it does, whatever it runs in."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         head, *others = self
         x = head(x).clamp(-65504.0, 65504.0)
         for layer in others:
