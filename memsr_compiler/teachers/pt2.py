@@ -14,6 +14,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import foreign_imports
 from memsr_compiler.trace.tracers import drop_dtype_checks
+
+_log = logging.getLogger(__name__)
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
@@ -117,6 +120,7 @@ def load_exported(data: bytes) -> nn.Module:
                 warnings.simplefilter("ignore")  # which some versions of torch raise about themselves
                 program = torch.export.load(io.BytesIO(data))
                 _require_types(program)
+                _say_sizes(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
                 _forget_dtypes(module)
         except InvalidInput:
@@ -197,6 +201,33 @@ def _require_types(program: torch.export.ExportedProgram) -> None:
         if (have.dtype, have.shape) != (due.dtype, due.shape):
             words = (f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in (have, due))
             raise InvalidInput("{}: is stored as {}, and the program takes {}; export it again".format(name, *words))
+
+
+def _say_sizes(program: torch.export.ExportedProgram) -> None:
+    """Warn of a program that was exported for some sizes of images: what its code does at others, it does not say."""
+    images = frozenset(program.graph_signature.user_inputs)
+    image = next((node.meta.get("val") for node in program.graph.nodes if node.name in images), None)
+    if not isinstance(image, Tensor) or image.dim() != 4:
+        return
+    most = [_find_most(program, side) for side in image.shape[2:]]
+    if min(most) < _ANY:
+        fixed = all(isinstance(side, int) for side in image.shape[2:])
+        _log.warning(
+            "it was exported for images of %s%s: read as for every size, at which its code may do something else",
+            "" if fixed else "up to ",
+            "x".join(f"{side:,.0f}" if side < _ANY else "any" for side in most),
+        )
+
+
+def _find_most(program: torch.export.ExportedProgram, side: Any) -> float:
+    """The largest height or width that a program was exported for."""
+    if isinstance(side, int):
+        return side
+    known = program.range_constraints.get(side.node.expr)
+    return math.inf if known is None else float(known.upper)
+
+
+_ANY = 4096  # pixels a side; dimensions that end there or further are meant for every image
 
 
 def _payload_suspicions(config: Mapping[str, Any], folder: str, contents: Mapping[str, bytes]) -> Iterator[str]:

@@ -75,10 +75,12 @@ def attach_remarks(state: Mapping[str, Tensor], family: str, hyper: Mapping[str,
     metadata[""] = {**metadata.get("", {}), _FAMILY: family, "hyper": dict(hyper), "input_range": tuple(input_range)}
 
 
-def _pairs(content: object, depth: int) -> Iterator[tuple[str, object]]:
-    """Names and plain values, outer ones first."""
-    if isinstance(content, nn.Module) or depth == 0:
+def _pairs(content: object, depth: int, seen: set[int] | None = None) -> Iterator[tuple[str, object]]:
+    """Names and plain values, outer ones first; of a mapping that is there several times once."""
+    seen = set() if seen is None else seen
+    if isinstance(content, nn.Module) or depth == 0 or id(content) in seen:
         return
+    seen.add(id(content))
     inner: list[object] = [getattr(content, "_metadata", None)] if isinstance(content, Mapping) else []
     entries = content if isinstance(content, Mapping) else getattr(content, "__dict__", {})  # argparse's Namespace
     for number, (key, value) in enumerate(entries.items()):
@@ -93,7 +95,7 @@ def _pairs(content: object, depth: int) -> Iterator[tuple[str, object]]:
         elif value is not None:
             inner.append(value)
     for part in inner:
-        yield from _pairs(part, depth - 1)
+        yield from _pairs(part, depth - 1, seen)
 
 
 def _parse(text: str) -> object:

@@ -34,6 +34,7 @@ _COMPANION = re.compile(
 )
 _DEPTH = 8  # of wrappers in wrappers; a hostile file could have a million
 _SHOWN = 4
+_MOST = 1_000_000  # entries; dictionaries that hold themselves have no end
 
 log = logging.getLogger(__name__)
 
@@ -178,14 +179,16 @@ def _choose_wrapper(loaded: Mapping[object, object]) -> object | None:
     return chosen[0]
 
 
-def _list_averages(value: object, path: str, depth: int = _DEPTH) -> Iterator[str]:
+def _list_averages(value: object, path: str, depth: int = _DEPTH, seen: set[int] | None = None) -> Iterator[str]:
     """Paths of state dicts within dictionaries, as a callback of Lightning keeps one, whose names say averaged."""
-    if not isinstance(value, Mapping) or not depth or is_companion(path):
+    seen = set() if seen is None else seen
+    if not isinstance(value, Mapping) or not depth or is_companion(path) or id(value) in seen:
         return
+    seen.add(id(value))
     if any(isinstance(tensor, Tensor) for tensor in value.values()) and any(map(_is_averaged, path.split("."))):
         yield path
     for key, inner in value.items():
-        yield from _list_averages(inner, f"{path}.{key}", depth - 1)
+        yield from _list_averages(inner, f"{path}.{key}", depth - 1, seen)
 
 
 def _keys(weights: object) -> Iterable[object]:
@@ -253,12 +256,15 @@ def _is_wrapper(key: object) -> bool:
     return isinstance(key, str) and _network(key) in _NETWORKS
 
 
-def _holds_weights(value: object, depth: int = _DEPTH) -> bool:
+def _holds_weights(value: object, depth: int = _DEPTH, seen: set[int] | None = None) -> bool:
+    """Whether there are tensors in dictionaries in dictionaries; each is looked at once, however often it is there."""
+    seen = set() if seen is None else seen
     if isinstance(value, nn.Module):
         return True
-    if not isinstance(value, Mapping) or not depth:
+    if not isinstance(value, Mapping) or not depth or id(value) in seen:
         return False
-    return any(isinstance(inner, Tensor) or _holds_weights(inner, depth - 1) for inner in value.values())
+    seen.add(id(value))
+    return any(isinstance(inner, Tensor) or _holds_weights(inner, depth - 1, seen) for inner in value.values())
 
 
 def _take_tensors(loaded: Mapping[object, object]) -> StateDict:
@@ -287,8 +293,12 @@ def _flatten(loaded: object) -> StateDict:
         raise InvalidInput("it holds a whole network. Leave --prefix out.")
     state: StateDict = {}
     pending: list[tuple[str, object, int]] = [("", loaded, 0)]
+    left = _MOST
     while pending:
         path, value, depth = pending.pop()
+        left -= 1
+        if not left:
+            raise InvalidInput(f"it holds more than {_MOST:,} entries. Save network.state_dict() alone.")
         if isinstance(value, Tensor):
             state[path] = value
         elif isinstance(value, Mapping) and depth < _DEPTH:

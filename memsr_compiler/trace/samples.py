@@ -81,7 +81,7 @@ def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool
 
 
 def measure_in_float32(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> float:
-    """How far a network is off its samples in float32, of its largest value; 0 for less than half of one of 256 levels.
+    """Largest difference from the samples in float32, of the largest value; 0 for less than half of one of 256 levels.
 
     model   in float32
 

@@ -640,6 +640,24 @@ def test_a_pt2_has_parts_without_gradients_and_weights_in_integers(tmp_path: Pat
     check_equivalence(teacher, compile_to_plain(teacher)).require()
 
 
+@pytest.mark.parametrize(
+    ("most", "words"), [(None, "for images of 9x8: read"), (256, "for images of up to 256x8: read"), (8192, "")]
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_pt2_for_some_sizes_says_so(
+    most: int | None, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where code decides by size, torch asks for such bounds, and the program holds one way alone."""
+    free = {2: torch.export.Dim("height", max=most)} if most else None
+    if most and not words:
+        free = {2: torch.export.Dim("height", max=most), 3: torch.export.Dim("width")}
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval()
+    program = torch.export.export(network, (torch.rand(1, 3, 9, 8),), dynamic_shapes=(free,) if free else None)
+    torch.export.save(program, tmp_path / "a.pt2")
+    read_teacher(tmp_path / "a.pt2", probe=False)
+    assert words in caplog.text and ("it was exported" in caplog.text) is bool(words)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_autocast_in_a_pt2_is_refused_for_what_it_does(tmp_path: Path) -> None:
     class Autocast(nn.Module):

@@ -125,6 +125,19 @@ def test_averages_that_a_callback_keeps_are_told(tmp_path: Path, caplog: pytest.
     assert holds(read(kept, tmp_path / "a.ckpt", prefix="callbacks.EMA.ema_state_dict."), AVERAGED)
 
 
+@pytest.mark.parametrize("prefix", ["", "params."])
+def test_dictionaries_that_hold_themselves_end(prefix: str, tmp_path: Path) -> None:
+    """30 names of one, eight deep, were 30^8 visits."""
+    endless: dict[str, Any] = {"hyper": {"lr": 1e-4}}
+    endless |= dict.fromkeys((f"k{i}" for i in range(30)), endless)
+    content = {"params": AVERAGED, "cfg": endless, "model": endless}
+    if prefix:
+        with pytest.raises(InvalidInput, match="holds more than 1,000,000 entries"):
+            read(content, tmp_path / "a.pth", prefix=prefix)
+    else:
+        assert holds(read(content, tmp_path / "a.pth"), AVERAGED)
+
+
 def test_a_schedule_s_milestones_are_no_code(tmp_path: Path) -> None:
     """They are a Counter, which torch reads as weights alone too; Lightning and BasicSR save them."""
     schedule = torch.optim.lr_scheduler.MultiStepLR(torch.optim.Adam([torch.zeros(1)]), [200, 400])

@@ -51,7 +51,7 @@ def instance_norm(
     eps: float = 1e-5,
     *cudnn: bool,
 ) -> View:
-    """Of kept statistics what batch norm is.  torch's own operator, which takes one more, has the weights first."""
+    """Batch norm, where statistics are kept.  torch's own operator, which takes one more, has the weights first."""
     mean, var, gain, offset = running_mean, running_var, weight, bias
     if cudnn:
         mean, var, gain, offset = gain, offset, mean, var
