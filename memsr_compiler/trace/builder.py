@@ -189,6 +189,8 @@ class Builder:
         c = torch.as_tensor(constant, dtype=torch.float64)
         if c.numel() == 1:
             return c.reshape(1)
+        if c.dim() == 4 and len(c) == BATCH and bool((c == c[:1]).all()):  # repeated for every image
+            c = c[:1]
         width = self.channels(x)
         shape = (1,) * (4 - c.dim()) + tuple(c.shape)
         if c.dim() <= 4 and shape == (1, width, 1, 1):

@@ -21,7 +21,7 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.fx_reader import HEIGHT, WIDTH
 from memsr_compiler.trace.places import files_of
 
-OTHERS = ((1, 1), (4, 3), (64, 64), (48, 80), (33, 47), (720, 1280), (2160, 3840), (8192, 8192))
+OTHERS = ((2, 3), (4, 4), (64, 64), (48, 80), (33, 47), (720, 1280), (2160, 3840), (8192, 8192))
 """Sizes that are looked at too: whoever decides, mostly asks whether an image is small, or fits into memory."""
 
 
@@ -59,8 +59,8 @@ def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
         list_at = partial(_list_operations, copied, channels)
         list_at((HEIGHT, WIDTH))  # some keep what they make the first time
         exported = list_at((HEIGHT, WIDTH))
-        others = ((size, list_at(size)) for size in OTHERS)
-        return next((size for size, operations in others if exported and operations not in ([], exported)), None)
+        same: tuple[list[tuple[str, ...]], ...] = ([], exported)  # again: some keep what they make for each size
+        return next((s for s in OTHERS if exported and list_at(s) not in same and list_at(s) not in same), None)
 
 
 def _list_operations(model: nn.Module, channels: int, size: tuple[int, int]) -> list[tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from types import FunctionType
 from typing import Any, NoReturn
 
 import torch
@@ -16,7 +17,7 @@ from memsr_compiler.trace.torch_ops import activation, constants, convolution, p
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.shape import SAME
 from memsr_compiler.trace.torch_ops.unsupported import ATTENTION, IMPOSSIBLE, MATRIX_PRODUCTS
-from memsr_compiler.trace.views import DependsOnSize, Size, Unreadable, View
+from memsr_compiler.trace.views import BATCH, DependsOnSize, Size, Unreadable, View
 
 VOCABULARY = (activation, constants, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
 HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
@@ -206,6 +207,11 @@ class Reader:
         """A node whose operands are all known: weight algebra, sizes."""
         if word_of(node) in ("eq", "ne") and args[0] != args[1] and any(isinstance(v, Size) for v in args):
             self.builder.give_up(_OF_SIZES, DependsOnSize)  # they may be equal for some images
+        if (
+            any(isinstance(v, Size) for v in leaves_of(args))
+            and (value := _of_one_pixel(word_of(node), args)) is not None
+        ):
+            return value
         try:
             return _compute(node, args, kwargs)
         except Unreadable as error:
@@ -299,9 +305,13 @@ def _recognise_size(number: int) -> int | Size:
 def word_of(node: fx.Node) -> str:
     """The plain name of what a node calls: 'relu' for F.relu, Tensor.relu_, aten.relu.default."""
     target = node.target
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        return target._qualified_op_name.removeprefix("aten::")
     if isinstance(target, torch._ops.OpOverload):
-        return target._schema.name.split("::")[-1].removesuffix("_")
+        return target._schema.name.removeprefix("aten::").removeprefix("prims::").removesuffix("_")
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+    if isinstance(target, FunctionType) and not target.__module__.startswith("torch."):
+        return f"{target.__module__}.{name}"  # somebody's own, whatever its name
     name = INPLACE.get(name, name)
     return name if name.startswith("__") else name.removesuffix("_") or name
 
@@ -331,6 +341,17 @@ def _compute(node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if isinstance(node.target, type(torch.ops.aten.add.Tensor)) and any(isinstance(a, Size) for a in args):
         return getattr(operator, word_of(node))(*args)
     return node.target(*args, **kwargs)
+
+
+def _of_one_pixel(name: str, args: Sequence[Any]) -> Tensor | None:
+    """A constant that is spread over the image, as it is for one pixel: whatever takes both spreads it so."""
+    if name in ("zeros", "ones"):
+        return torch.tensor(float(name == "ones"), dtype=torch.float64)
+    if name == "full":
+        return torch.as_tensor(args[1], dtype=torch.float64)
+    images, *times = leaves_of(args[1:])
+    spread = name == "repeat" and images in (1, BATCH) and all(isinstance(t, Size) or t == 1 for t in times)
+    return args[0] if isinstance(args[0], Tensor) and (spread or name in ("expand", "broadcast_to")) else None
 
 
 def _describe(value: Any) -> str:

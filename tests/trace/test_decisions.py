@@ -66,12 +66,12 @@ def d(y: Tensor) -> int:
     ("change", "size"),
     [
         (by_a_number, (2160, 3840)),
-        (lambda y: y * (1 - 0.5 * (y.shape[2] == y.shape[3])), (1, 1)),
+        (lambda y: y * (1 - 0.5 * (y.shape[2] == y.shape[3])), (4, 4)),
         (lambda y: y * (1 - 0.5 * (int(y.shape[2]) == 48)), (48, 80)),
         (lambda y: y * (int(y.shape[2]) / int(y.shape[2])), None),
         (lambda y: y[..., : int(y.shape[2]), :], None),
         (lambda y: y + y.shape[2] // 1100, (2160, 3840)),
-        (lambda y: y.relu() if int(y.shape[2]) < 5 else y, (1, 1)),
+        (lambda y: y.relu() if int(y.shape[2]) < 5 else y, (2, 3)),
         (lambda y: y * torch.tensor(min(1.0, 1100 / int(y.shape[2]))), (2160, 3840)),
         (lambda y: y * WEIGHTS[int(y.shape[2]) > 1100], (2160, 3840)),
         (lambda y: y * (GAIN.item() if int(y.shape[2]) > 1100 else 1.0), (2160, 3840)),
@@ -101,6 +101,20 @@ def test_what_torch_fx_takes_for_no_tensor_is_looked_at(caplog: pytest.LogCaptur
 
     compile_to_plain(Large().eval())
     assert "Large runs other operations at 2160x3840" in caplog.text
+
+
+def test_what_is_kept_for_each_size_is_no_decision() -> None:
+    class Keeping(Deciding):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept: dict[int, Tensor] = {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            if int(x.shape[2]) not in self.kept:
+                self.kept[int(x.shape[2])] = torch.full((1, 12, 1, 1), 0.5) * 2
+            return F.pixel_shuffle(self.conv(x) + self.kept[int(x.shape[2])], 2)
+
+    assert find_other_size(Keeping().eval(), 3) is None
 
 
 def test_what_is_kept_from_the_first_run_is_no_decision() -> None:

@@ -123,6 +123,10 @@ SAME: dict[str, tuple[Between, int]] = {
     "lerp": (lambda x: torch.lerp(x, F.relu(x), 0.3), 3),
     "full_like in float32": (lambda x: x + torch.full_like(x, 0.3, dtype=torch.float32), 3),
     "safety clamp": (lambda x: x.clamp(-3.5e38, torch.finfo(torch.float32).max) + x.clamp(-1e300, 0.5), 3),
+    "expand over the image": (lambda x: x - BOUNDS.expand(x.shape) + torch.broadcast_to(BOUNDS, x.size()) * 2, 3),
+    "repeat over the image": (lambda x: x - BOUNDS.repeat(x.size(0), 1, x.shape[2], x.shape[3]), 3),
+    "zeros of the image's size": (lambda x: torch.max(x, torch.zeros(x.shape)) + torch.full(x.shape, 0.5), 3),
+    "new_full over images": (lambda x: x + x.new_full((x.shape[0], 3, 1, 1), 0.5), 3),
     "avg_pool2d, stride 1": (lambda x: x - F.avg_pool2d(x, 3, 1, 1), 3),
     "avg_pool2d of a pixel": (lambda x: F.avg_pool2d(x, 1), 3),
     "rrelu": (lambda x: F.rrelu(x, 0.1, 0.4), 3),
@@ -139,6 +143,8 @@ ONCE = {  # what torch.export gives for another case already; an export takes mo
     "x.mul_(c).relu_()", "mean, by keyword", "area x3", "x[:, -1] of some", "flip, a list", "unbind", "tile, fewer",
     "clamp, per channel", "clamp, crossed", "maximum, constant first", "min of two", "x.sub_(c)",
     "minimum, full_like", "minimum, constants", "expand_as", "avg_pool2d of a pixel", "safety clamp",
+    "expand over the image", "repeat over the image", "zeros of the image's size",
+    "new_full over images",
 }  # fmt: skip
 
 
@@ -378,6 +384,23 @@ class Renewed(nn.Module):
 def test_weights_that_a_network_computes_anew_are_those_that_it_runs_with() -> None:
     model = Renewed().eval()
     check_equivalence(model, compile_to_plain(model), channels=3).require()
+
+
+@torch.fx.wrap
+def relu(x: Tensor) -> Tensor:
+    return torch.clamp(x, 0, 0.5)
+
+
+def test_a_function_of_the_user_s_own_is_not_torch_s_of_that_name() -> None:
+    same(Net(lambda x: relu(x * 2)), "exported")
+    with pytest.raises(Unreadable, match=r"test_torch\.relu: the compiler has no word for this operation"):
+        by("symbolic", Net(lambda x: relu(x * 2)))
+    check_equivalence(Net(lambda x: relu(x * 2)), compile_to_plain(Net(lambda x: relu(x * 2))), channels=3).require()
+
+
+def test_a_constant_for_every_image_is_one() -> None:
+    """torch itself cannot follow it by symbols: the number of images is none for a method of a tensor."""
+    same(Net(lambda x: x - BOUNDS.expand(x.shape[0], -1, -1, -1)), "exported")
 
 
 def test_images_as_one_argument_of_many() -> None:
