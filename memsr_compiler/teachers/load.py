@@ -221,11 +221,18 @@ def _zip_kind(data: bytes) -> str:
     raise InvalidInput(f"is a zip archive of something else ({some(names)}). Give the checkpoint inside it.")
 
 
+_TENSORS_WITH_ATTRIBUTES = (
+    "torch._tensor._rebuild_from_type_v2",
+    "torch.Tensor",
+)  # which torch's reader of weights makes
+
+
 def _checkpoint(data: bytes, allow_pickle: bool) -> object:
     try:
         foreign = pickle_scan.foreign_imports(data)
     except InvalidInput as error:
         raise InvalidInput(f"is truncated or damaged: {error}. Download or save it again.") from error
+    foreign = [name for name in foreign if allow_pickle or name not in _TENSORS_WITH_ATTRIBUTES]
     if foreign and not allow_pickle:
         raise RefusedPickle(
             f"holds a pickle that would import {some(foreign)}, so reading it executes code. Save "

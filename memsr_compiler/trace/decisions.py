@@ -6,7 +6,7 @@ import ast
 import linecache
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -59,20 +59,36 @@ def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
         list_at = partial(_list_operations, copied, channels)
         list_at((HEIGHT, WIDTH))  # some keep what they make the first time
         exported = list_at((HEIGHT, WIDTH))
-        same: tuple[list[tuple[str, ...]], ...] = ([], exported)  # again: some keep what they make for each size
-        return next((s for s in OTHERS if exported and list_at(s) not in same and list_at(s) not in same), None)
+        same: tuple[list[tuple[str, ...]], ...] = ([], exported)
+        for size in OTHERS if exported else ():
+            if list_at(size, exported) not in same:
+                list_at(size, most=4 * len(exported))  # or for each size
+                if list_at(size, exported) not in same:
+                    return size
+    return None
 
 
-def _list_operations(model: nn.Module, channels: int, size: tuple[int, int]) -> list[tuple[str, ...]]:
+def _list_operations(
+    model: nn.Module,
+    channels: int,
+    size: tuple[int, int],
+    known: Sequence[tuple[str, ...]] | None = None,
+    most: int = 20_000,
+) -> list[tuple[str, ...]]:
     """Operations that run on an image of this size, in order, with what they are given; empty: it fails.
+
+    known   others, after the first difference from which nothing more is run: tiles of a large image are many
+    most    operations that are run
 
     At the end what the result's sides are of the image's: a crop to so many pixels is the same operation.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(known, most)
     try:
         with recorder:
             y: Tensor = model(torch.empty(1, channels, *size, dtype=torch.float64))
         sides = [str(Fraction(large, small)) for large, small in zip(y.shape[2:], size, strict=True)]
+    except _OtherOperation:
+        return recorder.operations
     except Exception:  # whatever the model's own code raises
         return []
     return [*recorder.operations, ("", *sides)]
@@ -95,17 +111,25 @@ class _KnownNumbers(TorchFunctionMode):
 _READ_OFF = frozenset([Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__])
 
 
+class _OtherOperation(BaseException):
+    """Ends a run, also of code that catches every Exception."""
+
+
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes operations and their operands, except whole numbers that may be sizes, or places in an image."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Sequence[tuple[str, ...]] | None, most: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.known, self.most = known, most
         self.operations: list[tuple[str, ...]] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         self.operations.append((str(func), *_list_operands(func, args, kwargs or {})))
+        here = len(self.operations)
+        if here > self.most or (self.known is not None and self.operations[-1:] != self.known[here - 1 : here]):
+            raise _OtherOperation
         return func(*args, **(kwargs or {}))
 
 

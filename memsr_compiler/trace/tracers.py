@@ -88,6 +88,12 @@ def _quietly(make: Callable[[], Any]) -> Any:
 class _Proxy(fx.Proxy):
     """Remembers `x += y` as what it is: it changes x for everyone who holds it.  A parameter of one number is one."""
 
+    def __hash__(self) -> int:
+        """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""
+        if _is_size(self.node):
+            raise fx.proxy.TraceError("symbolically traced sizes cannot be used as inputs to control flow")
+        return super().__hash__()
+
     def __float__(self) -> float:
         return float(self._weight())
 
@@ -140,6 +146,14 @@ class _Tracer(fx.Tracer):
         if _asks_no_size(obj.node):
             raise fx.proxy.TraceError("a decision by the number of axes or channels, or by the type")
         return super().to_bool(obj)
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a value is one side of a tensor's shape."""
+    name, of = getattr(node.target, "__name__", node.target), node.args[:1]
+    if name == "getitem" and isinstance(of[0], fx.Node):
+        return of[0].target == "size" or (of[0].target is getattr and of[0].args[1] == "shape")
+    return node.op == "call_method" and name == "size" and len(node.args) > 1
 
 
 def _asks_no_size(node: fx.Node) -> bool:

@@ -143,6 +143,9 @@ def test_a_schedule_s_milestones_are_no_code(tmp_path: Path) -> None:
     schedule = torch.optim.lr_scheduler.MultiStepLR(torch.optim.Adam([torch.zeros(1)]), [200, 400])
     network = read({"params": AVERAGED, "schedulers": [schedule.state_dict()]}, tmp_path / "a.pth")
     assert holds(network, AVERAGED)
+    noted = weights(1)
+    noted["tail.1.bias"].origin = "a converter"  # type: ignore[attr-defined]
+    assert holds(read(noted, tmp_path / "b.pth"), AVERAGED)
 
 
 @pytest.mark.parametrize("wrap", [lambda average: {"decay": 0.999, "shadow_params": average}, list])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from traceback import FrameSummary
@@ -127,6 +128,40 @@ def test_what_is_kept_from_the_first_run_is_no_decision() -> None:
             return F.pixel_shuffle(self.conv(x) + self.kept, 2)
 
     assert find_other_size(Keeping().eval(), 3) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y.relu() if y.shape[2] in {720, 1080} else y,
+        lambda y: y * {720: 0.5}.get(y.size(2), 1.0),
+    ],
+)
+def test_a_size_among_others_is_looked_for(
+    change: Callable[[Tensor], Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    compile_to_plain(Sized(change).eval())
+    assert "decides by the size" in caplog.text
+
+
+class Tiled(Deciding):
+    """Works in tiles where the image is large: thousands of them at the largest size that is looked at."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = int(x.shape[2]), int(x.shape[3])
+        if height * width <= 16_000_000:
+            return F.pixel_shuffle(self.conv(x), 2)
+        rows = [
+            torch.cat([super(Tiled, self).forward(x[:, :, i : i + 16, j : j + 16]) for j in range(0, width, 16)], 3)
+            for i in range(0, height, 16)
+        ]
+        return torch.cat(rows, 2)
+
+
+def test_tiles_are_not_all_looked_at() -> None:
+    started = time.process_time()
+    assert find_other_size(Tiled().eval(), 3) == (8192, 8192)
+    assert time.process_time() - started < 20
 
 
 def test_sizes_at_which_a_network_does_not_run_say_nothing() -> None:
