@@ -16,7 +16,7 @@ from torch import Tensor
 from memsr_compiler.arithmetic import join_arithmetics
 from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.material import read_material
-from memsr_compiler.commands.models import open_network
+from memsr_compiler.commands.models import network_file, open_network
 from memsr_compiler.commands.options import QuantizeOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, finite
 from memsr_compiler.commands.student_common import require_relus
@@ -60,13 +60,14 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
     if options.out.suffix not in (".onnx", TFLITE):
         raise InvalidInput(f"{options.out}: is not named .onnx or .tflite, which quantize writes; name it so")
     check_outputs([options.out], reads=[options.model], overwrite=options.overwrite)
+    network = TeacherOptions(teacher=options.model, input_range=options.input_range)
+    network_file(network, talk)  # raises where there is none
     if options.out.suffix == TFLITE:
         _require_tflite(options.model, options.out)
     plain = is_plain(options.model)
     if plain:
         info = read_plain_file(options.model, require_certificate=False).manifest.info
         require_relus(info, options.model, "written in 8 bits")
-    network = TeacherOptions(teacher=options.model, input_range=options.input_range)
     model = open_network(network, talk, provider="cpu", threads=None)
     takes = model.takes
     assumed = info.assumed if plain else model.assumed  # a plain one says what was assumed of its teacher

@@ -152,6 +152,7 @@ def test_refusals_write_nothing(
         (("quantize", files["b.tflite"], "--out", out), "b.tflite: is not named .onnx; quantize reads ONNX files"),
         (("quantize", tmp_path / "bicubic.onnx", *quantize), "bicubic interpolation"),
         (("quantize", files["int8.onnx"], *quantize), "int8.onnx: is not plain"),
+        (("quantize", tmp_path / "none.onnx", *quantize), "none.onnx: there is no such file"),
         (("distill", tmp_path / "s.safetensors", "--teacher", teacher, *train), "is named like a network's file"),
         (("train", "--arch", "edsr", "--scale", 2, *train), "memsrc export writes .tflite"),
     ):
