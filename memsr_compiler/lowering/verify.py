@@ -122,8 +122,8 @@ def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateChe
     if loss is not None and loss.too_much:
         raise CertificateError(f"{loss}; {_say_way_out(checked, certificate)}")
     _require_small(probed, checked, net)
-    _require_near(probed, checked, net)
     _require_room(net)
+    _require_near(probed, checked, net)
     frozen = GraphModule(teacher.graph, teacher.image_skip) if replaced else None
     return CertificateCheck(net.info.guarantee, input_range, tensors, checked.rounding, frozen, replaced)
 

@@ -349,9 +349,11 @@ def _of_one_pixel(name: str, args: Sequence[Any]) -> Tensor | None:
         return torch.tensor(float(name == "ones"), dtype=torch.float64)
     if name == "full":
         return torch.as_tensor(args[1], dtype=torch.float64)
+    if name not in ("expand", "broadcast_to", "repeat") or not isinstance(args[0], Tensor):
+        return None
     images, *times = leaves_of(args[1:])
-    spread = name == "repeat" and images in (1, BATCH) and all(isinstance(t, Size) or t == 1 for t in times)
-    return args[0] if isinstance(args[0], Tensor) and (spread or name in ("expand", "broadcast_to")) else None
+    spread = images in (1, BATCH) and all(isinstance(t, Size) or t == 1 for t in times)
+    return args[0] if spread or name != "repeat" else None
 
 
 def _describe(value: Any) -> str:

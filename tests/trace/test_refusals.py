@@ -153,9 +153,9 @@ REASONS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
         lambda: inner(lambda x: x * x.shape[3] ** -0.5),
         ("function: pow: it computes with the height or width of the image", OTHER_SIZES),
     ),
-    "zeros of its size": (
-        lambda: inner(lambda x: x + torch.zeros(1, 4, *x.shape[2:])),
-        ("zeros: it computes with the height or width of the image", OTHER_SIZES),
+    "numbers of its size": (
+        lambda: inner(lambda x: x + torch.arange(x.shape[3])),
+        ("arange: it computes with the height or width of the image", OTHER_SIZES),
     ),
     "values decide": (
         lambda: inner(decide),
