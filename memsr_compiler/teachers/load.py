@@ -288,10 +288,10 @@ def _plain_remarks(path: Path) -> Remarks:
         raise InvalidInput(str(error).removeprefix(f"{path}: ")) from error
     statement = info.guarantee.partition(";")[0]
     if statement.startswith(APPROXIMATION):
-        return Remarks(input_range=info.input_range, approximate=statement)
+        return Remarks(input_range=info.input_range, instead=statement)
     conditional = statement.startswith("exact while")  # not "without negative values": no image of its range has any
     return Remarks(
-        input_range=info.input_range, approximate=statement.replace("exact", "exact only", 1) if conditional else ""
+        input_range=info.input_range, instead=statement.replace("exact", "exact only", 1) if conditional else ""
     )
 
 

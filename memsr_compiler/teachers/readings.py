@@ -78,7 +78,7 @@ def read_module(network: nn.Module, hyper: Mapping[str, object], remarks: Remark
     def read(variant: Variant) -> Teacher:
         return Teacher(module=network, input_range=variant.input_range, hyper=hyper, stated_range=remarks.input_range)
 
-    habits = (f"that it is the teacher, though it is {remarks.approximate}",) if remarks.approximate else ()
+    habits = (f"that it is the teacher, though it is {remarks.instead}",) if remarks.instead else ()
     return Readings(variants, read, habits, uncertain=known is None)
 
 

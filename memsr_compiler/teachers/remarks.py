@@ -31,15 +31,14 @@ class Remarks:
     input_range  of its values; None: not stated
     rgb_range    the same as EDSR's authors state it; what others call so may be a constant inside the network
     family       of which the network is, in which case the file is ours and states all that its weights do not
-    approximate  what the file says it is instead of its own teacher, if it is a plain network that is not that, or
-                 not always
+    instead      what the file says it is, if it is a plain network that is not its own teacher, or not always
     """
 
     values: Mapping[str, object] = field(default_factory=dict)
     input_range: Range | None = None
     rgb_range: Range | None = None
     family: str = ""
-    approximate: str = ""
+    instead: str = ""
 
     def arguments(self, names: Mapping[str, tuple[object, ...]]) -> dict[str, object]:
         """The values that are stated for these arguments, where they are of the kind of the usual ones."""

@@ -166,7 +166,8 @@ class Huge(Detector):
 def test_numbers_too_large_for_float32_on_brighter_images_hide_none() -> None:
     (graph, unseen), (tame, same) = list_here(Huge(1e30)), list_here(Huge(1.0))
     assert unseen == same and Unseen("relu:3", 1, 7) in unseen
-    torch.testing.assert_close(find_images(graph, unseen), find_images(tame, same), rtol=0, atol=1e-3)
+    # One search is in float64, the other in float32, whose signs of gradients are the same.
+    torch.testing.assert_close(find_images(graph, unseen), find_images(tame, same), rtol=0, atol=1e-5)
 
 
 def test_beyond_the_constant_nothing_is_promised() -> None:

@@ -580,6 +580,17 @@ def test_the_equation_of_an_einsum_is_no_reason_to_refuse(tmp_path: Path) -> Non
         assert list(pt2._json_suspicions({"as_string": text})) == [f"has as_string {text!r}"]
 
 
+def require_same_by_pt2(network: nn.Module, folder: Path) -> None:
+    """The network, exported for images of any size, is read as it is, and is the plain network that is made of it."""
+    free = {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    program = torch.export.export(network, (torch.rand(1, 3, 9, 8),), dynamic_shapes=(free,))
+    torch.export.save(program, folder / "a.pt2")
+    teacher = read_teacher(folder / "a.pt2", probe=False)
+    x = torch.rand(1, 3, 7, 10)
+    torch.testing.assert_close(teacher.module(x), network(x), rtol=0, atol=1e-6)
+    check_equivalence(teacher, compile_to_plain(teacher)).require()
+
+
 @pytest.mark.parametrize(
     "cast",
     [
@@ -602,14 +613,7 @@ def test_casts_in_a_pt2_are_no_obstacle(cast: Callable[[Tensor, Tensor], Tensor]
         def forward(self, x: Tensor) -> Tensor:
             return torch.pixel_shuffle(self.conv(cast(x, self.mean)), 2)
 
-    free = {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
-    network = Casting().eval()
-    program = torch.export.export(network, (torch.rand(1, 3, 9, 8),), dynamic_shapes=(free,))
-    torch.export.save(program, tmp_path / "a.pt2")
-    teacher = read_teacher(tmp_path / "a.pt2", probe=False)
-    x = torch.rand(1, 3, 7, 10)
-    torch.testing.assert_close(teacher.module(x), network(x), rtol=0, atol=1e-6)
-    check_equivalence(teacher, compile_to_plain(teacher)).require()
+    require_same_by_pt2(Casting().eval(), tmp_path)
 
 
 class Frozen(nn.Module):
@@ -630,14 +634,7 @@ class Frozen(nn.Module):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
 def test_a_pt2_has_parts_without_gradients_and_weights_in_integers(tmp_path: Path) -> None:
-    free = {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
-    network = Frozen().eval()
-    program = torch.export.export(network, (torch.rand(1, 3, 9, 8),), dynamic_shapes=(free,))
-    torch.export.save(program, tmp_path / "a.pt2")
-    teacher = read_teacher(tmp_path / "a.pt2", probe=False)
-    x = torch.rand(1, 3, 7, 10)
-    torch.testing.assert_close(teacher.module(x), network(x), rtol=0, atol=1e-6)
-    check_equivalence(teacher, compile_to_plain(teacher)).require()
+    require_same_by_pt2(Frozen().eval(), tmp_path)
 
 
 @pytest.mark.parametrize(
