@@ -46,13 +46,23 @@ def resize(
     result: NDArray[Any] = image.astype(np.float64)
     for axis in (0, 1):
         weights, indices = _taps(image.shape[axis], scale, border)
-        source = np.moveaxis(result, axis, -1)
-        # Tap by tap: gathering all taps at once would need `taps` copies of the image.
-        total = sum(source[..., i] * w for i, w in zip(indices.T, weights.T, strict=True))
-        result = np.moveaxis(np.asarray(total), -1, axis)
+        source = np.ascontiguousarray(np.swapaxes(result, 0, axis))  # whole rows are gathered
+        result = np.swapaxes(_gather(source, weights, indices), 0, axis)
         if rounding:
             result = np.floor(np.clip(result, 0, 255) + 0.5)  # MATLAB rounds halves up; np.round would not
-    return result.astype(np.uint8) if rounding else result
+    return np.ascontiguousarray(result, np.uint8 if rounding else np.float64)
+
+
+def _gather(rows: NDArray[Any], weights: NDArray[Any], indices: NDArray[Any]) -> NDArray[Any]:
+    """Sums of weighted rows.  Tap by tap: gathering all taps at once would need `taps` copies of the image."""
+    total = np.zeros((len(indices), *rows.shape[1:]))
+    tap = np.empty_like(total)
+    for index, weight in zip(indices.T, weights.T, strict=True):
+        if weight.any():
+            np.take(rows, index, axis=0, out=tap, mode="clip")  # the only mode that needs no copy
+            tap *= weight.reshape(-1, *[1] * (rows.ndim - 1))
+            total += tap
+    return total
 
 
 def enlarge_rows(bands: Iterable[NDArray[Any]], scale: int) -> Iterator[NDArray[Any]]:
