@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from memsr_compiler import ir
-from memsr_compiler.analysis.cost import Cost, cost_of_graph
 from memsr_compiler.commands.approximation import frozen_data, tell_frozen
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.deviations import Deviation, measure_deviations, require_accepted
@@ -23,14 +22,13 @@ from memsr_compiler.commands.teachers import describe, read
 from memsr_compiler.errors import CertificateError, ExportError, InvalidInput
 from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report, compile_to_plain
-from memsr_compiler.lowering.freezing import freeze_teacher
+from memsr_compiler.lowering.freezing import trace_or_freeze
 from memsr_compiler.lowering.verify import check_certificate
 from memsr_compiler.plain.halves import LARGEST, LayerPeak
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.tflite.write import import_schema
 from memsr_compiler.torch_helpers import one_thread, torch_device
-from memsr_compiler.trace.trace import trace
 
 if TYPE_CHECKING:
     from memsr_compiler.plain.network import PlainNet
@@ -54,7 +52,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
     talk.say(f"{teacher_options.teacher}: {describe(teacher, input_range)}")
     if options.approximate:
         with talk.progress() as step:
-            teacher = freeze_teacher(
+            teacher, _ = trace_or_freeze(
                 teacher, lambda takes: read_material(options.calibration, takes, talk).inputs(takes), step
             )
     steps: list[tuple[str, ir.Graph]] = []
@@ -82,12 +80,10 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
         step(f"running it beside the teacher, and writing {out}")
         judge = Judge(teacher, out, options, input_range, talk.warn)
         written = _write(net, judge)
-    graph = trace(teacher.convertible, input_range=input_range).graph if options.report or not talk.quiet else None
-    cost = cost_of_graph(graph) if graph is not None else None
-    if options.report is not None and graph is not None and cost is not None:
-        _write_report(options.report, net, [("as read", graph), *steps], teacher_options.teacher.name, cost, judge)
+    if options.report is not None:
+        _write_report(options.report, net, steps, teacher_options.teacher.name, judge)
         written.append(options.report)
-    _tell(net, cost, passes, judge, written, talk)
+    _tell(net, passes, judge, written, talk)
 
 
 def _require_tflite(dtype: str) -> None:
@@ -200,16 +196,15 @@ def _write(net: PlainNet, judge: Judge) -> list[Path]:
     return [judge.out]
 
 
-def _write_report(
-    path: Path, net: PlainNet, steps: Sequence[tuple[str, ir.Graph]], name: str, cost: Cost, judge: Judge
-) -> None:
+def _write_report(path: Path, net: PlainNet, steps: Sequence[tuple[str, ir.Graph]], name: str, judge: Judge) -> None:
+    """The page on what each pass made."""
     from memsr_compiler.reports.conversion import report_conversion
 
     rows = {f"deviation, {d.name}": f"{d.value:.2e}, {d.arithmetic}" for d in judge.measured}
     if judge.peaks:
         rows["largest value"] = say_peaks(judge.peaks)
         rows["largest value, layer by layer"] = ", ".join(f"{peak.value:.4g}" for peak in judge.peaks)
-    text = report_conversion(net, steps, teacher_name=name, teacher_cost=cost, measured=rows)
+    text = report_conversion(net, steps, teacher_name=name, measured=rows)
     write_page(path, text)
 
 
@@ -226,21 +221,20 @@ def say_peaks(peaks: Sequence[LayerPeak]) -> str:
 
 def _tell(
     net: PlainNet,
-    teacher: Cost | None,
     passes: Sequence[PassReport],
     judge: Judge,
     written: Sequence[Path],
     talk: Talk,
 ) -> None:
     report = net.report
-    assert isinstance(report, Report) and report.cost is not None
-    plain = report.cost
+    assert isinstance(report, Report), "compile_to_plain made it"
+    teacher, plain = report.teacher_cost, report.cost
     talk.json(
         {
             "written": [str(p) for p in written],
             "info": asdict(net.info),
             "widths": net.widths,
-            "teacher": asdict(teacher) if teacher else None,
+            "teacher": asdict(teacher),
             "plain": asdict(plain),
             "carried": [{**asdict(c), "guarantee": c.guarantee} for c in report.carried],
             "passes": [asdict(p) for p in passes],
@@ -286,7 +280,6 @@ def _tell(
     tell_frozen(report.frozen, talk)
     width, height = judge.options.size
     name = "teacher" if report.frozen is None else "frozen network"
-    pairs = [("plain", plain)] if teacher is None else [(name, teacher), ("plain", plain)]
     talk.table(
         f"Cost at a {width}x{height} input",
         ("", "parameters", "multiply-adds", "feature maps"),
@@ -297,7 +290,7 @@ def _tell(
                 f"{c.macs_per_pixel * width * height / 1e9:,.1f} G",
                 mebibytes(c.memory(height, width)),
             )
-            for n, c in pairs
+            for n, c in ((name, teacher), ("plain", plain))
         ],
     )
     talk.table(

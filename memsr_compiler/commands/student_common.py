@@ -15,8 +15,8 @@ from memsr_compiler.commands.options import StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands
 from memsr_compiler.commands.teachers import describe, read, set_up
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.lowering.freezing import freeze_teacher
-from memsr_compiler.lowering.inspection import inspect
+from memsr_compiler.lowering.freezing import trace_or_freeze
+from memsr_compiler.lowering.inspection import inspect_traced
 from memsr_compiler.plain.info import PlainInfo, Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
@@ -25,7 +25,6 @@ from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.trace.approximate.freeze import Frozen
-from memsr_compiler.trace.trace import trace
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,11 @@ def read_source(
         return _plain_source(options)
     teacher, input_range = read(options, talk, own_process=own_process)
     with talk.progress() as step:
-        teacher = freeze_teacher(
+        teacher, traced = trace_or_freeze(
             teacher, lambda takes: read_material(calibration, takes, talk).inputs(takes), on_step=step
         )
-    graph = trace(teacher.convertible, input_range=input_range).graph
-    inspection = inspect(teacher.convertible, input_range=input_range, align=align)
+    inspection = inspect_traced(traced, teacher.convertible, align=align)
+    graph = traced.graph
     predicted = inspection.predictions[0].cost if inspection.predictions else None
     channels = graph.input.channels
     if channels not in (1, 3):

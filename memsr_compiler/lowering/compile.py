@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir, passes
-from memsr_compiler.analysis.cost import Cost, cost_of_layers, default_align, predicted_widths
+from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, default_align, predicted_widths
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement
@@ -20,7 +20,7 @@ from memsr_compiler.ir.pipeline import PassReport, run_passes
 from memsr_compiler.ir.rewrite import Pass
 from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.canonical import Tail, canonical
-from memsr_compiler.lowering.freezing import freeze_teacher, name_way_out
+from memsr_compiler.lowering.freezing import name_way_out, trace_or_freeze
 from memsr_compiler.lowering.image_aside import set_image_aside
 from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.passes.split_stages import StageGraph
@@ -49,7 +49,7 @@ class Report:
     passes       one PassReport a pass (and stage)
     carried      every tensor carried past a ReLU
     rounding     largest rounding of a weight to the stored dtype, in units of half its last place: at most about 1
-    cost         parameters, multiply-adds and feature maps of the plain network
+    cost         parameters, multiply-adds and feature maps of the plain network;   teacher_cost   of the teacher
     frozen       what was replaced of a teacher that has no plain form, and at what cost; None where nothing was
     """
 
@@ -59,6 +59,7 @@ class Report:
     carried: tuple[Carried, ...]
     rounding: float
     cost: Cost
+    teacher_cost: Cost
     frozen: Frozen | None = None
 
 
@@ -146,7 +147,7 @@ def compile_to_plain(
                   their means on these, and smooth activations replaced by straight pieces where their inputs lie; the
                   certificate names each and is of the frozen network
     on_pass       hears of each pass when it is done
-    on_graph      sees the name of each pass and the graph that it made
+    on_graph      sees the graph "as read", then the name of each pass and the graph that it made
 
     Raises UnsupportedModel (module, op, reason, way out), InvalidInput for options that do not fit and files that
     cannot be read, NotEquivalent and CertificateError if this compiler made a mistake and noticed.
@@ -160,6 +161,9 @@ def compile_to_plain(
     watch = Stopwatch()
     teacher, traced = _trace(teacher, approximate)
     replacements = teacher.frozen.replacements if teacher.frozen else ()
+    teacher_cost = cost_of_graph(traced.graph)
+    if on_graph is not None:
+        on_graph("as read", traced.graph)
     if image_skip == "outside" and tail == "fold":  # with more than one shuffle there is no place to repeat pixels
         traced = set_image_aside(traced)
     if traced.image_skip is not None and image_skip == "refuse":
@@ -193,6 +197,7 @@ def compile_to_plain(
         carried=tensors,
         rounding=checked.rounding,
         cost=cost_of_layers([(layer.weight.shape, layer.shuffle) for layer in net]),
+        teacher_cost=teacher_cost,
         frozen=teacher.frozen,
     )
     return net
@@ -200,10 +205,8 @@ def compile_to_plain(
 
 def _trace(teacher: Teacher, approximate: Sequence[Tensor] | None) -> tuple[Teacher, Traced]:
     """Read a teacher, frozen where that is asked for and has to be."""
-    if approximate is not None:
-        teacher = freeze_teacher(teacher, lambda _: approximate)
-    if teacher.frozen is not None:
-        return teacher, teacher.frozen.traced
+    if approximate is not None or teacher.frozen is not None:
+        return trace_or_freeze(teacher, lambda _: approximate or ())
     try:
         return teacher, trace(teacher.module, input_range=teacher.input_range)
     except UnsupportedModel as refusal:

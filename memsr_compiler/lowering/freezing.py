@@ -9,27 +9,26 @@ from torch import Tensor
 
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.plain.info import Takes
-from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.trace.approximate.freeze import find_places, freeze
-from memsr_compiler.trace.trace import trace
+from memsr_compiler.trace.trace import Traced, trace
 
 SHOWN = 3  # names of gates in a message
 
 
-def freeze_teacher(
+def trace_or_freeze(
     teacher: Teacher, images: Callable[[Takes], Sequence[Tensor]], on_step: Callable[[str], None] | None = None
-) -> Teacher:
-    """The teacher with a frozen network that stands for it; itself where it has a plain form.
+) -> tuple[Teacher, Traced]:
+    """The teacher, with a frozen network that stands for it where it has no plain form, and what is to be compiled.
 
     images   gives calibration images, (N, C, H, W) in its range, for what it takes; asked only where it is frozen
 
     Raises UnsupportedModel where freezing gates and bending activations is not enough.
     """
-    if teacher.frozen is not None or isinstance(teacher.module, PlainNet):
-        return teacher
+    if teacher.frozen is not None:
+        return teacher, teacher.frozen.traced
     try:
-        trace(teacher.module, input_range=teacher.input_range)
+        return teacher, trace(teacher.module, input_range=teacher.input_range)
     except UnsupportedModel as refusal:
         if not find_places(teacher.module, teacher.input_range):
             raise
@@ -38,8 +37,7 @@ def freeze_teacher(
             frozen = freeze(teacher.module, inputs, input_range=teacher.input_range, on_step=on_step)
         except UnsupportedModel as error:
             raise UnsupportedModel(f"{error}; nor can it be approximated") from refusal
-        return replace(teacher, frozen=frozen)
-    return teacher
+        return replace(teacher, frozen=frozen), frozen.traced
 
 
 def name_way_out(teacher: Teacher) -> str:

@@ -24,6 +24,8 @@ from memsr_compiler.trace.trace import Traced, trace
 CARRYING: tuple[Carrying, ...] = ("auto", "shift", "pass")  # ways of carrying that are predicted
 Plan = tuple[ir.Graph, Schedule]
 
+_LARGE = 32 * 2**20  # bytes, of weights that are worth the tenths of a second that it takes to be rid of them at once
+
 
 @dataclass(frozen=True)
 class LayerInfo:
@@ -91,10 +93,17 @@ def inspect(
     except MemsrError as error:
         way_out = name_way_out(teacher) if isinstance(error, UnsupportedModel) else ""
         return Inspection(False, f"{error}{way_out}", _modules(teacher.module))
+    return inspect_traced(traced, teacher.module, align=align, tail=tail)
+
+
+@one_thread()
+def inspect_traced(traced: Traced, module: nn.Module, *, align: int | None = None, tail: Tail = "fold") -> Inspection:
+    """The same of a network that has been read already.  Never raises."""
     inspection = _describe(traced)
-    graph = _with_small_kernels(traced.graph, teacher.module)
+    graph = _with_small_kernels(traced.graph, module)
     del traced
-    gc.collect()  # torch.fx's graphs refer to themselves, and what they hold is a copy of all weights in float64
+    if 8 * sum(parameter.numel() for parameter in module.parameters()) > _LARGE:
+        gc.collect()  # torch.fx's graphs refer to themselves, and what they hold is a copy of all weights in float64
     try:
         forms = {False: [stage.graph for stage in canonical(graph, tail)]}
         bent = any(isinstance(op, ir.PRelu) for op in graph)

@@ -25,7 +25,6 @@ def report_conversion(
     steps: Sequence[tuple[str, ir.Graph]],
     *,
     teacher_name: str,
-    teacher_cost: Cost,
     measured: Mapping[str, str] = {},
 ) -> str:
     """Page on a conversion.  The same text for the same conversion, but for the seconds in it.
@@ -36,7 +35,7 @@ def report_conversion(
     Raises InvalidInput for a network without its compiler's report: one read from a file, or changed since.
     """
     report: object = net.report
-    if not isinstance(report, Report) or net.certificate is None or report.cost is None:
+    if not isinstance(report, Report) or net.certificate is None:
         raise InvalidInput(
             "this network was not just compiled, so there is nothing to report; use memsrc convert --report"
         )
@@ -44,7 +43,7 @@ def report_conversion(
     assert [name for name, _ in steps[1:]] == expected, "steps are the teacher as read and one graph for each pass"
     sections = (
         _write_head(net, net.certificate, teacher_name, measured),
-        _write_costs(net, report.cost, teacher_cost, steps[0][1]),
+        _write_costs(net, report.cost, report.teacher_cost, steps[0][1]),
         write_replacements(report.frozen),
         _write_widths(net, net.certificate),
         write_passes(report.passes, steps),

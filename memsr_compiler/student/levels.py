@@ -27,7 +27,7 @@ from memsr_compiler.student.merge_split_carries import merge_split_carries
 from memsr_compiler.student.split_activations import split_activations
 from memsr_compiler.torch_helpers import copy_module, enlarge
 from memsr_compiler.trace.approximate.freeze import Frozen
-from memsr_compiler.trace.trace import ImageSkip, trace
+from memsr_compiler.trace.trace import ImageSkip, Traced, trace
 
 Values = Mapping[str, Tensor]
 Outside = Literal["nearest", "none"]  # what a student adds to its layers' output
@@ -93,16 +93,19 @@ class LeveledTeacher:
         *,
         image_skip: Outside | None = "none",
         frozen: Frozen | None = None,
+        traced: Traced | None = None,
     ) -> LeveledTeacher:
         """Read a network, or a plain network.
 
         frozen       the network with what has no plain form replaced, where that is needed
         image_skip   "nearest": less the nearest-neighbour image, which is to be added outside; "none": as it is;
                      None: "nearest" where that can be.  An image that it adds outside itself stays there.
+        traced       the network, or the frozen one, where it has been read already
 
         Raises UnsupportedModel where it has no plain form, InvalidInput where no image can be taken off its output.
         """
-        traced = trace(model, input_range=input_range) if frozen is None else frozen.traced
+        if traced is None:
+            traced = trace(model, input_range=input_range) if frozen is None else frozen.traced
         graph, outside = traced.graph, traced.image_skip
         reason = _why_no_image(graph, outside)
         if image_skip == "nearest" and reason:

@@ -10,9 +10,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from memsr_compiler.analysis.cost import Cost, cost_of_graph
+from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.lowering.freezing import freeze_teacher
+from memsr_compiler.lowering.freezing import trace_or_freeze
 from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.plain.balance import balance_channels
 from memsr_compiler.plain.info import PlainInfo
@@ -49,7 +49,6 @@ from memsr_compiler.student.widths.share_limit import Widths, narrow_stepwise, o
 from memsr_compiler.student.widths.trial import find_best_widths, find_depth, find_levels, find_preference
 from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import full_float32, one_thread, torch_device
-from memsr_compiler.trace.trace import trace
 from memsr_compiler.version import VERSION
 
 REFIT_STEPS = 200
@@ -148,11 +147,15 @@ def shrink(
     place = torch_device(device)
     watch = Stopwatch()
     teacher = as_teacher(model, input_range=input_range, plain=True)
-    teacher = freeze_teacher(
+    teacher, traced = trace_or_freeze(
         teacher, lambda takes: _prepare_images(calibration, takes.scale, takes.channels, takes.input_range), on_step
     )
     with one_thread():
-        leveled, teacher_cost = _read(teacher, "none" if init == "memsr" and image_skip is None else image_skip)
+        outside = "none" if init == "memsr" and image_skip is None else image_skip
+        leveled = LeveledTeacher.of(
+            teacher.module, teacher.input_range, image_skip=outside, frozen=teacher.frozen, traced=traced
+        )
+    teacher_cost = cost_of_graph(traced.graph)
     if timer is not None and max_latency is not None:
         if on_step is not None:
             on_step("timing plain stacks")
@@ -232,12 +235,6 @@ def _check_shape(layers: object, image_skip: object, init: Mode) -> None:
             raise InvalidInput("layers are chosen for the data-aware mode; MemSR's Algorithm 1 takes all of them")
     if image_skip not in (None, "nearest", "none"):
         raise InvalidInput(f"image_skip={image_skip!r}: want 'nearest' or 'none'")
-
-
-def _read(teacher: Teacher, image_skip: Outside | None) -> tuple[LeveledTeacher, Cost]:
-    """Teacher as levels, and what it costs as it is."""
-    leveled = LeveledTeacher.of(teacher.module, teacher.input_range, image_skip=image_skip, frozen=teacher.frozen)
-    return leveled, cost_of_graph(trace(teacher.convertible, input_range=teacher.input_range).graph)
 
 
 def _fit(timer: Timer, teacher: LeveledTeacher, size: tuple[int, int]) -> LatencyModel:

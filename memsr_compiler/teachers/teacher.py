@@ -35,7 +35,7 @@ class Teacher:
     stated_range the range that the file itself tells, whatever `input_range` was asked for; None: it does not
     sha256       of the file, in hexadecimal; "" for a module
     path         of the file; None for a module
-    frozen       the network that stands for it where it has no plain form, once it was made: see `freeze_teacher`
+    frozen       the network that stands for it where it has no plain form, once it was made: see `trace_or_freeze`
     """
 
     module: nn.Module

@@ -13,8 +13,8 @@ from helpers.far_device import FAR, Far, FarDevice
 from helpers.levels import difference, edsr, leveled, reported, smooth_images
 
 from memsr_compiler.evaluation import cka
+from memsr_compiler.lowering.freezing import trace_or_freeze
 from memsr_compiler.student import shrink as shrink_module
-from memsr_compiler.student.levels import Outside
 from memsr_compiler.student.paper.options import PaperOptions
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.teachers.teacher import as_teacher
@@ -32,9 +32,8 @@ from memsr_compiler.teachers.teacher import as_teacher
 def test_a_student_comes_back_from_its_device(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
     teacher, images = edsr(), smooth_images(6)
     want = shrink(teacher, calibration=images, **options)
-    outside: Outside | None = "none" if "init" in options else None  # as shrink has it by default
-    read = shrink_module._read(as_teacher(teacher), outside)  # torch.fx does not do that under a mode of torch's
-    monkeypatch.setattr(shrink_module, "_read", lambda *_: read)
+    read = trace_or_freeze(as_teacher(teacher), lambda _: images)  # torch.fx does not do that under a mode of torch's
+    monkeypatch.setattr(shrink_module, "trace_or_freeze", lambda *_: read)
     monkeypatch.setattr(shrink_module, "torch_device", lambda _: FAR)
     with FarDevice():
         net = shrink(teacher, calibration=images, **options)
