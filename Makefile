@@ -7,6 +7,8 @@ NETWORKS ?= 5000
 MUTATIONS ?= 3000
 
 bin := $(VENV)/bin
+# A module's tests stay together, so that what they share is made once; who is done first takes some of the others'.
+pytest := $(bin)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 install := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # What builds the packages that come as source: this one, and pyvips.
@@ -41,15 +43,15 @@ wheel-check: $(VENV)/.installed-dev  ## Build sdist and wheel, install the wheel
 	$(bin)/python .ci/wheel_check.py dist
 
 test: $(VENV)/.installed-dev  ## The tests; one file: .venv/bin/pytest tests/whole/test_layout.py
-	$(bin)/python -m pytest --numprocesses $(JOBS)
+	$(pytest)
 
 test-processors: $(VENV)/.installed-dev  ## The tests as processors without AVX512 and without AVX round, and without oneDNN
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(bin)/python -m pytest --numprocesses $(JOBS)
-	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(bin)/python -m pytest --numprocesses $(JOBS)
-	$(bin)/python -m pytest --numprocesses $(JOBS) --without-mkldnn
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(pytest)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(pytest)
+	$(pytest) --without-mkldnn
 
 engines: $(VENV)/.installed-engines  ## ncnn, MNN, OpenVINO and the web page beside ONNX Runtime (make web and make arm first)
-	$(bin)/python -m pytest --numprocesses $(JOBS) tests/deployment
+	$(pytest) tests/deployment
 
 ray: $(VENV)/.installed-ray  ## Two workers of Ray on this machine, one of them killed; Ray and what it needs are 150 MB
 	$(bin)/python -m pytest tests/distributed
@@ -59,8 +61,8 @@ web: examples/web/runtime  ## What examples/web needs: ONNX Runtime Web from npm
 arm: build/arm/python  ## A phone's processor, emulated, for make engines; needs debootstrap and qemu-user-static
 
 fuzz: $(VENV)/.installed-dev  ## Compile 5,000 random networks and compare; damage 3,000 files of each kind (NETWORKS=n MUTATIONS=n)
-	$(bin)/python -m pytest --numprocesses $(JOBS) tests/whole/test_fuzz.py --networks $(NETWORKS)
-	MEMSR_MUTATIONS=$(MUTATIONS) $(bin)/python -m pytest --numprocesses $(JOBS) tests/whole/test_fuzz_files.py
+	$(pytest) tests/whole/test_fuzz.py --networks $(NETWORKS)
+	MEMSR_MUTATIONS=$(MUTATIONS) $(pytest) tests/whole/test_fuzz_files.py
 
 mutants: $(VENV)/.installed-dev  ## Make small mistakes in passes, analysis, proof and kernels; their tests must notice each
 	$(bin)/python tests/mutants.py --jobs $(JOBS)

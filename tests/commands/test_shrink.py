@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 from helpers.command_line import Run, must_refuse
 from helpers.html_outline import outline
 from helpers.teachers import write_teacher
+from helpers.two_processes import run_two
 from helpers.user_code import thickening
 from numpy.typing import NDArray
 from PIL import Image
@@ -298,7 +297,6 @@ def test_a_failed_disk_leaves_nothing(
     run: Run, teacher: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
-    import os
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -316,17 +314,14 @@ def test_networks_that_have_no_plain_form(run: Run, photographs: Path, tmp_path:
 
 
 @pytest.mark.parametrize("init", ["data-aware", "memsr"])
-def test_two_processes_derive_what_one_derives(teacher: Path, photographs: Path, tmp_path: Path, init: str) -> None:
+def test_two_processes_derive_what_one_derives(
+    run: Run, teacher: Path, photographs: Path, tmp_path: Path, init: str
+) -> None:
     given = [str(word) for word in shrink(teacher, photographs, "--width", 8, "--init", init)]
-    alone = [sys.executable, "-m", "memsr_compiler"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *alone[1:]]
-    found = []
-    for name, way in (("one.safetensors", alone), ("two.safetensors", launch)):
-        command = [*way, *given[:2], "--out", str(tmp_path / name), *given[4:]]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        found.append(load_plain(tmp_path / name))
+    commands = [[*given[:2], "--out", str(tmp_path / f"{name}.safetensors"), *given[4:]] for name in ("one", "two")]
+    assert run(*commands[0])[0] == 0
+    run_two(["-m", "memsr_compiler", *commands[1]])
+    found = [load_plain(tmp_path / f"{name}.safetensors") for name in ("one", "two")]
     for one, two in zip(*found, strict=True):
         # Sums of float64 in another order, 1e-15 apart, which solving with a ridge of 1e-6 makes 1e-9; then float32.
         torch.testing.assert_close(one.weight, two.weight, rtol=1e-6, atol=1e-6)

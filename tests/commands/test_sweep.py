@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -15,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 from helpers.command_line import Run, must_refuse
+from helpers.two_processes import run_two
 
 from memsr_compiler.analysis.cost import cost_of_layers
 from memsr_compiler.commands import sweep, sweeper
@@ -23,6 +21,7 @@ from memsr_compiler.commands.sweeper import Entry, Place
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.images.resize import resize
 from memsr_compiler.sharing import Launch
+from memsr_compiler.torch_helpers import one_thread
 
 QUICK = ("--samples", "4", "--refit", "0")
 
@@ -101,16 +100,12 @@ def test_sweeps_that_are_none(run: Run, teacher: Path, photographs: Path, tmp_pa
 
 
 def test_several_processes_share_a_sweep_out(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
-    """In torchrun, whose processes have a thread each, as this one has for it."""
+    """Which have a thread each, as this one has for it."""
     command = ["sweep", str(teacher), "--width", "4,8", "--calibration", str(photographs), *QUICK, "--json", "--csv"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    said = []
-    for name, launch in (("alone", []), ("two", torchrun)):
-        words = [sys.executable, *launch, "-m", "memsr_compiler", *command, str(tmp_path / f"{name}.csv")]
-        done = subprocess.run(words, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        said.append(json.loads(done.stdout))
+    with one_thread():
+        status, alone, err = run(*command, tmp_path / "alone.csv")
+    assert status == 0, err
+    said = [json.loads(out) for out in (alone, run_two(["-m", "memsr_compiler", *command, tmp_path / "two.csv"]))]
     assert said[0]["students"] == said[1]["students"] and said[0]["teacher"] == said[1]["teacher"]
     assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert not list(tmp_path.glob(".memsrc-sweep*"))

@@ -24,7 +24,7 @@ def test_bands_are_the_whole(kernel: int, dilation: int, groups: int, height: in
 
 
 def test_a_kernel_of_127_fits() -> None:
-    """All taps of this image would take 23 GiB."""
-    x = torch.ones(1, 3, 250, 250, dtype=torch.float64)
-    y = interpreter.convolve_same(x, torch.ones(1, 3, 127, 127, dtype=torch.float64))
-    assert float(y[0, 0, 125, 125]) == pytest.approx(3 * 127**2)
+    """All taps of this image would take 4 GiB."""
+    x = torch.ones(1, 1, 180, 180, dtype=torch.float64)
+    y = interpreter.convolve_same(x, torch.ones(1, 1, 127, 127, dtype=torch.float64))
+    assert float(y[0, 0, 90, 90]) == pytest.approx(127**2)

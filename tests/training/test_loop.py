@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from helpers import train_in_double
 from helpers.training import cut_patches, draw_picture, score
+from helpers.two_processes import run_two
 from PIL import Image
 from torch import Tensor, nn
 
@@ -24,8 +23,6 @@ from memsr_compiler.training import checkpoints, loop
 from memsr_compiler.training.losses import QuantizationAware, Supervised
 from memsr_compiler.training.models import new_plain
 from memsr_compiler.training.recipe import Recipe
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def recipe(**changes: object) -> Recipe:
@@ -189,10 +186,7 @@ def test_two_processes_give_what_one_gives(networks: Path, photographs: Path, tm
     train_in_double.train(networks, photographs, tmp_path / "one")
     script, tests = Path(train_in_double.__file__), Path(__file__).parents[1]
     path = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": path}
-    command: list[str | Path] = [*TORCHRUN, script, networks, photographs, tmp_path / "two"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_two([script, networks, photographs, tmp_path / "two"], ACCELERATE_USE_CPU="true", PYTHONPATH=path)
     ends = [checkpoints.load(checkpoints.newest(tmp_path / name)) for name in ("one", "two")]
     assert ends[0]["step"] == ends[1]["step"] == train_in_double.RECIPE.steps
     bound = train_in_double.RECIPE.steps * train_in_double.RECIPE.rate * 2e-11 / 1e-8

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from helpers.two_processes import run_two
 
 from memsr_compiler.student.statistics.distributed import (
     join_processes,
@@ -40,12 +38,7 @@ def test_two_processes_sum_what_one_sums(tmp_path: Path) -> None:
     x = torch.randint(-9, 10, (4, 7), generator=torch.Generator().manual_seed(0)).double()
     torch.save(x, tmp_path / "x.pt")
     (tmp_path / "program.py").write_text(PROGRAM)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, *(str(tmp_path / name) for name in ("program.py", "x.pt", "rank"))]
-    done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_two([tmp_path / name for name in ("program.py", "x.pt", "rank")])
     moments, regression = Moments.of(x), Regression.of(x, x[:2])
     want = [torch.tensor(7), moments.total, moments.products]
     want += [regression.inputs.products, regression.total, regression.cross, x.amin(1)]
