@@ -47,7 +47,7 @@ def require_local(info: PlainInfo) -> None:
     if info.image_skip not in ("", REPEATED):
         raise InvalidInput(
             f"the network adds a {info.image_skip} enlargement of the image, which is not done by bands; run it "
-            "whole, or convert it with --image-skip inside"
+            "whole, with --tile off"
         )
 
 

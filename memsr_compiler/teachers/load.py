@@ -122,14 +122,20 @@ def _load(
         if arch is not None or prefix:
             option = "--prefix" if arch is None else "--arch"
             raise InvalidInput(f"is {kind}, which holds the network itself. Leave {option} out.")
+        if options:
+            raise InvalidInput(f"is {kind}, which holds the network itself. Leave {_name_options(options)} out.")
         if kind == "onnx":
             require_seal(io.BytesIO(data))
         if kind == "tflite":
             require_tflite_seal(data)
             network, stated = _load_tflite(data)
-            return read_module(network, {}, Remarks(input_range=stated), input_range)
-        remarks = _plain_remarks(path)
-        network = _load_pt2(data, allow_pickle) if kind == "pt2" else _load_onnx(path)
+            remarks = Remarks(input_range=stated)
+        else:
+            remarks = _plain_remarks(path)
+            network = _load_pt2(data, allow_pickle) if kind == "pt2" else _load_onnx(path)
+        if input_range is not None and remarks.input_range not in (None, input_range):
+            low, high = remarks.input_range
+            raise InvalidInput(f"takes values from {low:g} to {high:g}. Leave --input-range out.")
         return read_module(network, {}, remarks, input_range)
     content: nn.Module | StateDict
     if kind == "safetensors":
@@ -325,6 +331,11 @@ def _load_onnx(path: Path) -> nn.Module:
         if not find_places(network):
             raise
         return network
+
+
+def _name_options(options: Mapping[str, object]) -> str:
+    """How arguments were said on the command line, where --scale is one of them."""
+    return " and ".join(dict.fromkeys("--scale" if name == "scale" else "--arch-args" for name in options))
 
 
 def _load_tflite(data: bytes) -> tuple[nn.Module, Range | None]:

@@ -54,13 +54,16 @@ class Readings:
     variants   the usual one first
     read       makes the teacher of one
     habits     what is assumed in all of them
-    uncertain  whether a photograph could show that none is right: something is assumed that matters to all pixels
+    uncertain  whether a photograph could show that none is right: something that matters to all pixels is assumed, or
+               the word of training code's notes is taken for it
+    ways_out   options with which a person would say what is not known for certain
     """
 
     variants: tuple[Variant, ...]
     read: Callable[[Variant], Teacher]
     habits: tuple[str, ...] = ()
     uncertain: bool = True
+    ways_out: tuple[str, ...] = ()
 
     def teacher(self, variant: Variant) -> Teacher:
         """The teacher of a variant, with all that is assumed."""
@@ -93,7 +96,8 @@ def read_family(
     usual = assemble(state, only, options, remarks)
     match, family = usual.match, usual.match.family
     ours = remarks.family == family.name  # which states all that is not usual
-    said = {**remarks.arguments(unsaid_arguments(match)), **options}
+    noted = remarks.arguments(unsaid_arguments(match))
+    said = {**noted, **options}
     open_arguments = {name: values for name, values in match.unsaid.items() if name not in said and not ours}
     shown = family.read_range(usual.module.state_dict())
     stated = match.known_range or remarks.input_range or shown
@@ -106,6 +110,8 @@ def read_family(
         )
     if stated is None and "rgb_range" not in match.unsaid:
         stated = remarks.rgb_range
+    if told and stated and told != stated:
+        log.warning("the file says that it has %s: taken as told, %s", assume_range(stated), assume_range(told))
     known = told or stated
     ranges = [known] if known else [family.input_range, *(r for r in RANGES if r != family.input_range)]
     variants = tuple(
@@ -126,8 +132,12 @@ def read_family(
         )
 
     habits = () if ours else (*match.habits, *_list_usual(match))
-    uncertain = bool(open_arguments or known is None or (match.habits and not ours))
-    return Readings(variants, read, habits, uncertain)
+    word_taken = bool(noted.keys() - options.keys()) or known not in (told, match.known_range, shown)
+    uncertain = bool(open_arguments or known is None or (not ours and (match.habits or word_taken)))
+    ways_out = [f"--arch-args {name}=VALUE" for name in match.unsaid if name not in options]
+    if told is None and match.known_range is None:
+        ways_out.insert(0, "--input-range LOW HIGH")
+    return Readings(variants, read, habits, uncertain, tuple(ways_out))
 
 
 def _list_usual(match: Match) -> list[str]:
@@ -206,11 +216,9 @@ def _tell(choice: Choice, variants: Sequence[Variant], path: Path) -> None:
 
 
 def _refuse(readings: Readings, usual: Teacher, choice: Choice) -> NoReturn:
-    arguments = [f"--arch-args {name}=VALUE" for name in readings.variants[0].arguments]
-    ranged = ["--input-range LOW HIGH"] if "input_range" in readings.variants[0].words else []
     raise InvalidInput(
         f"as {usual.family} ({', '.join(usual.assumed)} being assumed) it {UNCLEAR[choice.outcome]}: {choice.words}. "
-        f"Say what it is with {', '.join([*ranged, *arguments, '--arch NAME'])}, or give its code with --arch "
+        f"Say what it is with {', '.join([*readings.ways_out, '--arch NAME'])}, or give its code with --arch "
         "package.module:factory. --no-probe reads it as assumed: a network that is not trained, or made for "
         "something else."
     )

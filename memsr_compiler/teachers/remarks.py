@@ -18,6 +18,9 @@ _LONGEST = 100_000  # characters of text that are parsed
 _LARGEST = 1e6  # no constant of a network is larger
 _FAMILY = "memsr_family"
 _PAIR = re.compile(r"[\[(]?\s*([^\s,\[(]+)(?:\s*,\s*|\s+)([^\s,\])]+)\s*[\])]?")
+_OTHERS = re.compile(r"(?i)(^|_)(teacher|d|disc|discriminator|loss|losses|criterion|perceptual|vgg|gan)(_|$)")
+"""Names of what training code notes on other networks than the one that enlarges: {"network_d": {...}}."""
+
 _ALIASES = {"rgb_range": "img_range"}  # BasicSR's: of values inside the network, whose input is 0..1 whatever it is
 
 log = logging.getLogger(__name__)
@@ -91,7 +94,7 @@ def _pairs(content: object, depth: int, seen: set[int] | None = None) -> Iterato
             continue
         if isinstance(value, (bool, int, float, str, list, tuple)):
             yield key, value
-        elif value is not None:
+        elif value is not None and not _OTHERS.search(key):
             inner.append(value)
     for part in inner:
         yield from _pairs(part, depth - 1, seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from helpers.trained import SHIPPED, Edsr
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import memsr_compiler
 from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain, shrink
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.runtime.open import NetworkFile, open_model
@@ -117,6 +119,38 @@ def test_what_stands_beside_the_weights_is_read(content: Callable[[object], obje
     teacher = read_teacher(tmp_path / "a.pth")
     assert teacher.assumed == HABITS
     assert torch.allclose(run(teacher), network(IMAGE), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("noted", [{"res_scale": 0.3}, {"input_range": [0, 1]}])
+def test_notes_that_a_photograph_contradicts_are_doubted(
+    noted: dict[str, object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may be of another network, or of another run."""
+    torch.save({"params": Edsr(1.0, 255.0).state_dict(), "opt": noted}, tmp_path / "a.pth")
+    read_teacher(tmp_path / "a.pth")
+    assert "restores a photograph no better than bicubic interpolation" in caplog.text
+
+
+def test_a_range_that_is_told_against_the_files_is_taken_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(
+        {"params": Edsr(0.1).state_dict(), "opt": {"input_range": [0, 255], "res_scale": 0.1}}, tmp_path / "a.pt"
+    )
+    assert read_teacher(tmp_path / "a.pt", input_range=(0.0, 1.0)).input_range == (0.0, 1.0)
+    assert "the file says that it has input values 0 to 255: taken as told, input values 0 to 1" in caplog.text
+
+
+def test_graphs_take_no_word_that_contradicts_them() -> None:
+    tiny = Path(memsr_compiler.__file__).parent / "models" / "x2-tiny.onnx"
+    for words, message in (
+        ({"input_range": (0.0, 1.0)}, "takes values from 0 to 255. Leave --input-range out"),
+        ({"arch_args": {"scale": 3}}, "is onnx, which holds the network itself. Leave --scale out"),
+        ({"arch_args": {"blocks": 3}}, "is onnx, which holds the network itself. Leave --arch-args out"),
+    ):
+        with pytest.raises(InvalidInput, match=re.escape(message)):
+            read_teacher(tiny, **words)
+    assert read_teacher(tiny, input_range=(0.0, 255.0)).input_range == (0.0, 255.0)
 
 
 def test_metadata_of_safetensors_are_read(tmp_path: Path) -> None:

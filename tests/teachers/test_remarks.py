@@ -48,6 +48,8 @@ def test_a_constant_is_found_wherever_it_stands(loaded: object) -> None:
         {"image_skip": 1},
         {"a": {"res_scale": 0.1}, "b": {"res_scale": 0.2}},  # of two networks
         {"a": {"b": {"c": {"d": {"res_scale": 0.1}}}}},
+        {"opt": {"network_teacher": {"res_scale": 0.1}, "network_d": {"res_scale": 0.1}}},
+        {"config": {"Loss": {"perceptual": {"res_scale": 0.1}}}},
         {"opt": "[" * 5000},
         {1: {"a": 1}, "res_scale": None},
     ],

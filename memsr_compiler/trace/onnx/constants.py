@@ -1,7 +1,8 @@
 """Computing what an ONNX network computes without its image: weight algebra, and sizes.
 
-Known values are NumPy arrays: float64, int64, bool, or objects where a height or width that stays free, a
-`Size`, is among the numbers. What a small file may make of its constants is bounded.
+Known values are NumPy arrays: float64 for all floating-point types, whole numbers and bool in the file's own types,
+whose sums wrap around as there, or objects where a height or width that stays free, a `Size`, is among the numbers.
+What a small file may make of its constants is bounded.
 """
 
 from __future__ import annotations
@@ -43,13 +44,18 @@ def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
 
 
 def _as_array(value: Any) -> Array:
-    """The value as an array of float64, int64 or bool; of objects only where there is a Size among them."""
+    """The value as an array of float64, whole numbers or bool; of objects only where there is a Size among them.
+
+    Raises Unreadable for what float32 does not hold, as then the file's own number is infinite.
+    """
     array = np.asarray(value)
     if array.dtype == object:
         kinds = {type(v) for v in array.flat}
         if Size in kinds or not kinds <= {int, float, bool}:
             return array
         return array.astype(np.float64 if float in kinds else bool if kinds == {bool} else np.int64)
-    if array.dtype.kind == "f":
-        return array.astype(np.float64, copy=False)
-    return array if array.dtype == bool else array.astype(np.int64, copy=False)
+    if array.dtype.kind != "f":
+        return array
+    if bool((np.isfinite(array) & (np.abs(array) > np.finfo(np.float32).max)).any()):
+        raise Unreadable("its result is beyond what float32 holds")
+    return array.astype(np.float64, copy=False)

@@ -89,7 +89,7 @@ def read_network(path: Path) -> Network:
         name = require_text(model.graph.sparse_initializer[0].values.name)
         raise UnsupportedModel(f"{name}: a sparse initialiser is not read; store it dense")
     constants = read_initialisers(onnx, model.graph.initializer, path.parent)
-    _check(onnx, path)
+    _check(onnx, model, path)
     _check_finite(constants, nodes)
     name, shape = _read_input(onnx, model.graph, constants)
     output = _read_output(model.graph)
@@ -121,9 +121,12 @@ def _parse(onnx: ModuleType, path: Path) -> Any:
     return model
 
 
-def _check(onnx: ModuleType, path: Path) -> None:
+def _check(onnx: ModuleType, model: Any, path: Path) -> None:
+    unshaped = [v for v in model.graph.output if not v.type.tensor_type.HasField("shape")]
+    for value in unshaped:  # engines infer it
+        value.type.tensor_type.shape.SetInParent()
     try:
-        onnx.checker.check_model(os.fspath(path))
+        onnx.checker.check_model(model if unshaped else os.fspath(path))
     except Exception as error:  # the checker raises its own errors, and protobuf's and Python's
         raise InvalidInput(f"is not valid ONNX ({first_line(error)}). {AGAIN}") from error
 
@@ -170,6 +173,8 @@ def _read_node(onnx: ModuleType, proto: Any, position: int) -> Node:
 
 
 def _read_attribute(onnx: ModuleType, node: str, op: str, proto: Any) -> Any:
+    if proto.ref_attr_name:
+        raise InvalidInput(f"{node}: {op}: its {proto.name} is that of a function, and it is in none. {AGAIN}")
     kind = onnx.AttributeProto.AttributeType.Name(proto.type)
     if kind in ("GRAPH", "GRAPHS"):
         raise UnsupportedModel(

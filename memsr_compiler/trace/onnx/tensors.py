@@ -129,4 +129,4 @@ def _widen(array: Array) -> Array:
     if array.dtype.kind == "f":
         with np.errstate(invalid="ignore"):  # NaN, refused later by name
             return array.astype(np.float64)
-    return array if array.dtype.kind == "b" else array.astype(np.int64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from helpers.onnx_files import agrees, model, node, refuses, saved, whole
+import onnxruntime as ort
+import pytest
+from helpers.onnx_files import agrees, model, node, quick, refuses, saved, whole
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def test_weights_computed_in_the_file_are_folded(tmp_path: Path) -> None:
@@ -86,3 +90,55 @@ def test_feature_maps_that_grow_are_stopped(tmp_path: Path) -> None:
     refuses(saved(model(wide, {"t": np.array([1, 2**40, 1, 1])}), tmp_path), "Tile: ", "channels")
     huge = [node("Conv", "x w", "y", dilations=[2**40] * 2, pads=[2**40] * 4)]
     refuses(saved(model(huge, {"w": whole(3, 3, 3, 3)}), tmp_path), "Conv: ", "a kernel of")
+
+
+KINDS: tuple[tuple[str, type], ...] = (
+    ("uint8", np.uint8), ("int8", np.int8), ("int16", np.int16), ("int32", np.int32), ("int64", np.int64),
+)  # fmt: skip
+OF_TWO = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+
+
+@quick
+@given(st.sampled_from(KINDS), st.sampled_from(OF_TWO), st.data())
+def test_whole_numbers_wrap_around_as_in_onnx_runtime(
+    tmp_path: Path, named: tuple[str, type], op: str, data: st.DataObject
+) -> None:
+    """At 8 bits 200 + 100 is 44.  What the engine does not compute, of types that it lacks, is passed over."""
+    kind = named[1]
+    limits = np.iinfo(kind)
+    first = data.draw(st.integers(limits.min, limits.max))
+    second = data.draw(st.integers(1 if op in ("Div", "Pow") else limits.min, 3 if op == "Pow" else limits.max))
+    nodes = [node(op, "a b", "k"), node("Cast", "k", "f", to=1), node("Mul", "f small", "g"), node("Mul", "x g", "y")]
+    weights = {
+        "a": np.array([first], kind), "b": np.array([second], kind), "small": np.array([1 / limits.max], np.float32)
+    }  # fmt: skip
+    path = saved(model([*nodes[:-1], *scaled("g")], weights | KERNEL), tmp_path)
+    try:
+        ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except ort.capi.onnxruntime_pybind11_state.NotImplemented:
+        return
+    if op == "Pow" and not limits.min <= first**second <= limits.max:
+        refuses(path, f"numbers that {named[0]} does not hold")
+    else:
+        agrees(path, tolerance=1e-5)
+
+
+def scaled(factor: str) -> list[onnx.NodeProto]:
+    """A network whose kernel is multiplied."""
+    return [node("Mul", f"kernel {factor}", "scaled"), node("Conv", "x scaled", "y")]
+
+
+KERNEL = {"kernel": whole(3, 3, 1, 1, low=1)}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([node("ReduceMean", "whole", "m", keepdims=0), node("Cast", "m", "f", to=1)], "of whole numbers"),
+        ([node("Cast", "large", "k", to=2), node("Cast", "k", "f", to=1)], "numbers that uint8 does not hold"),
+        ([node("Mul", "large large", "f")], "beyond what float32 holds"),
+    ],
+)
+def test_what_types_do_not_hold_is_refused(nodes: list[onnx.NodeProto], words: str, tmp_path: Path) -> None:
+    weights = {"whole": np.array([1, 2], np.int32), "large": np.array([1e30], np.float32)} | KERNEL
+    refuses(saved(model([*nodes, *scaled("f")], weights), tmp_path), words)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers.onnx_files import model, node, quick, refuses, saved, small, whole
+from helpers.onnx_files import agrees, model, node, quick, refuses, saved, small, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
@@ -156,3 +156,17 @@ def test_external_data_whose_place_is_told_twice_are_refused(tmp_path: Path) -> 
     model.graph.initializer[0].external_data.add(key="offset", value="32")
     path.write_bytes(model.SerializeToString())
     refuses(path, "the place of its data is told twice", error=InvalidInput)
+
+
+def test_attributes_of_a_function_outside_of_one_are_refused(tmp_path: Path) -> None:
+    proto = small()
+    proto.graph.node[0].attribute[0].ref_attr_name = "pads"
+    with pytest.raises(InvalidInput, match="is that of a function, and it is in none"):
+        load_onnx(saved(proto, tmp_path))
+
+
+def test_an_output_without_a_shape_is_read(tmp_path: Path) -> None:
+    """As editors of graphs leave it; the engine infers it."""
+    proto = small()
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    agrees(saved(proto, tmp_path))

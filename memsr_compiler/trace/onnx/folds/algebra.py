@@ -14,23 +14,28 @@ from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import Unreadable
 
 
-def _reduction(function: Callable[..., Any]) -> Fold:
+def _reduction(function: Callable[..., Any], *, whole: bool = True) -> Fold:
+    """A fold over axes; `whole`: of whole numbers too, in their own type."""
+
     def compute(node: Node, a: Array, axes: Array | None = None) -> Any:
         where = read_axes(node, axes, a.ndim)
         if not where and node.integer("noop_with_empty_axes", 0):
             return a
-        return function(a, axis=tuple(where) if where else None, keepdims=bool(node.integer("keepdims", 1)))
+        if not whole and a.dtype.kind != "f":
+            raise Unreadable("it is taken of whole numbers")
+        result = function(a, axis=tuple(where) if where else None, keepdims=bool(node.integer("keepdims", 1)))
+        return result if a.dtype == object else np.asarray(result).astype(a.dtype)
 
     return compute
 
 
 FOLDS |= {
     "ReduceSum": _reduction(np.sum),
-    "ReduceMean": _reduction(np.mean),
+    "ReduceMean": _reduction(np.mean, whole=False),
     "ReduceProd": _reduction(np.prod),
     "ReduceMax": _reduction(np.max),
     "ReduceMin": _reduction(np.min),
-    "ReduceL2": _reduction(lambda a, **how: np.sqrt(np.sum(a * a, **how))),
+    "ReduceL2": _reduction(lambda a, **how: np.sqrt(np.sum(a * a, **how)), whole=False),
     "ReduceSumSquare": _reduction(lambda a, **how: np.sum(a * a, **how)),
 }
 

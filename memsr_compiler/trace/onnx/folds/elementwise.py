@@ -82,6 +82,12 @@ def _modulo(node: Node, a: Array, b: Array) -> Any:
     return np.fmod(a, b) if node.integer("fmod", 0) else np.mod(a, b)
 
 
+def _power(a: Array, b: Array) -> Any:
+    if "O" in (a.dtype.kind, b.dtype.kind) or a.dtype.kind == b.dtype.kind == "f":
+        return np.power(a, b)
+    return as_type(np.power(a.astype(np.float64), b.astype(np.float64)), a.dtype)
+
+
 FOLDS |= {
     "Add": _elementwise(operator.add),
     "Sub": _elementwise(operator.sub),
@@ -94,7 +100,7 @@ FOLDS |= {
     "Sqrt": _elementwise(np.sqrt),
     "Exp": _elementwise(np.exp),
     "Reciprocal": _elementwise(lambda a: 1.0 / a),
-    "Pow": _elementwise(lambda a, b: np.power(a, b.astype(a.dtype) if a.dtype.kind == "f" else b)),
+    "Pow": _elementwise(_power),
     "Relu": _elementwise(lambda a: np.maximum(a, 0)),
     "Sum": _variadic(operator.add),
     "Max": _variadic(np.maximum),
@@ -117,17 +123,36 @@ def cast_like(node: Node, a: Array, like: Array) -> Any:
     """The constant in the type of another."""
     if object in (a.dtype, like.dtype):
         raise Unreadable("it is given the size of the image")
-    return a.astype(like.dtype)
+    return as_type(a, like.dtype)
+
+
+def as_type(a: Array, kind: np.dtype[Any]) -> Array:
+    """An array in another type.  Raises Unreadable where a whole number is to hold what it cannot, which is undefined.
+
+    Whole numbers made smaller keep their last bits, as everywhere.
+    """
+    if a.dtype.kind == "f" and kind.kind in "iu":
+        least, most = np.iinfo(kind).min, np.iinfo(kind).max
+        if not bool(((a > float(least) - 1) & (a < float(most) + 1)).all()):
+            raise Unreadable(f"numbers that {kind} does not hold")
+    return a.astype(kind)
 
 
 @fold_word("Cast")
 def cast(node: Node, a: Array) -> Any:
     """The constant in another type; any floating type is float64."""
     to = node.integer("to", 1)
-    floating, integer, boolean = (1, 10, 11, 16), (2, 3, 4, 5, 6, 7, 12, 13), 9
-    if to not in (*floating, *integer, boolean):
+    if to not in _TYPES:
         raise Unreadable(f"a cast to type {to}")
+    kind = np.dtype(_TYPES[to])
     if a.dtype == object:
-        kept = _round_size if to in integer else lambda v: v if isinstance(v, Size) else float(v)
+        kept = _round_size if kind.kind in "iu" else lambda v: v if isinstance(v, Size) else float(v)
         return np.frompyfunc(kept, 1, 1)(a)
-    return a.astype(np.float64 if to in floating else np.int64 if to in integer else np.bool_)
+    return as_type(a, kind)
+
+
+_TYPES = {
+    1: "float64", 10: "float64", 11: "float64", 16: "float64", 9: "bool",
+    2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 12: "uint32", 13: "uint64",
+}  # fmt: skip
+"""NumPy's types by TensorProto's numbers."""

@@ -134,4 +134,4 @@ def tile(node: Node, a: Array, times: Array) -> Any:
 def span(node: Node, start: Array, stop: Array, step: Array) -> Any:
     first, last, pace = (o.item() for o in (start, stop, step))
     check_room([max(0, int((last - first) / pace) + 1)])
-    return np.arange(first, last, pace)
+    return np.arange(first, last, pace).astype(start.dtype)
