@@ -76,6 +76,8 @@ def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate, 
     """
     try:
         return _check(teacher, layers, certificate, reach)
+    except RecursionError:
+        raise CertificateError("the teacher has sums of more tensors, one in another, than the proof follows") from None
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         if tells_of_memory(error):
             raise

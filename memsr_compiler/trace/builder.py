@@ -15,7 +15,7 @@ from memsr_compiler.trace.views import BATCH, Factor, Unreadable, View, WrongCha
 
 MAX_SCALE = 16
 """The largest enlargement that is read."""
-MAX_KERNEL = 127
+MAX_KERNEL = 63
 """The largest kernel of a file, dilation included, that is read."""
 MAX_CHANNELS = 2**14
 """The most channels of a feature map, at the input's resolution, that are read."""

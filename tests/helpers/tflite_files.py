@@ -20,6 +20,7 @@ class TfliteGraph:
     """A graph that is being put together; `image` is value 0.
 
     shape    of the image, NHWC;  free  whether its height and width are
+    stated   its shape as a signature, where that is another;  else it is as `free` says
     sparse   values that say that they are stored without their zeros
     """
 
@@ -32,6 +33,7 @@ class TfliteGraph:
     inputs: tuple[int, ...] = (0,)
     outputs: tuple[int, ...] = ()
     sparse: tuple[int, ...] = ()
+    stated: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.values.append(("image", self.dtype, None))
@@ -106,14 +108,16 @@ class _Writer:
 
     def tensor(self, name: str, dtype: str, numbers: NDArray[Any] | None, buffer: int, place: int) -> int:
         shape = list(self.graph.shape if place == 0 else () if numbers is None else numbers.shape)
-        free = place == 0 and self.graph.free
+        stated = [shape[0], -1, -1, shape[3]] if place == 0 and self.graph.free else None
+        if place == 0 and self.graph.stated:
+            stated = list(self.graph.stated)
         return self.table(
             "Tensor",
             Shape=self.integers(shape),
             Type=getattr(tflite.TensorType, TYPES[dtype]),
             Buffer=buffer,
             Name=self.text(name),
-            ShapeSignature=self.integers([shape[0], -1, -1, shape[3]]) if free else None,
+            ShapeSignature=self.integers(stated) if stated else None,
             Sparsity=self.table("SparsityParameters") if place in self.graph.sparse else None,
         )
 

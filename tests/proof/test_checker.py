@@ -1073,3 +1073,20 @@ def test_the_checker_imports_nothing_that_it_checks(module: ModuleType) -> None:
         "memsr_compiler.errors.first_line",
         "memsr_compiler.errors.tells_of_memory",
     }
+
+
+def test_a_sum_of_sums_without_end_is_no_mistake_of_the_certificate() -> None:
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x
+            for _ in range(600):
+                y = y + x
+            result: Tensor = self.conv(y)
+            return result
+
+    with pytest.raises(CertificateError, match="sums of more tensors, one in another, than the proof follows"):
+        compile_to_plain(Sums())

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.trace.onnx.file import Network, Node, read_network
+from memsr_compiler.trace.onnx.file import Network, Node, is_in_training, read_network
 from memsr_compiler.trace.trace import RefusedModule
 
 Operand = Any
@@ -323,7 +323,7 @@ def _gemm(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 
 def _batch_norm(node: Node, x: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    if node.integer("training_mode", 0):
+    if is_in_training(node):
         raise ValueError("the mean of the image itself is taken off")
     return F.batch_norm(x, mean, variance, gain, bias, eps=node.number("epsilon", 1e-5))
 

@@ -53,6 +53,11 @@ class Node:
         return [int(i) for i in self.attributes.get(name, default)]
 
 
+def is_in_training(node: Node) -> bool:
+    """Whether a BatchNormalization takes the image's own statistics: as it says, or, up to opset 13, returns them."""
+    return bool(node.integer("training_mode", 0)) or sum(map(bool, node.outputs)) > 1
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """The network in an ONNX file, floating point widened to float64.

@@ -178,8 +178,11 @@ class _Reader:
         content = self._content(tensor.Buffer(), name, kind, shape)
         if kind in (*_INTEGERS, "INT32"):
             self._require_steps(tensor, name, kind)
-        sizes = free if len(free) == len(shape) else shape
-        return Value(name, kind, tuple(n if n >= 0 else None for n in sizes), content)
+        if len(free) != len(shape):
+            free = shape
+        if any(f >= 0 and f != n for f, n in zip(free, shape, strict=True)):
+            raise InvalidInput(f"{name}: has the shape {shape}, and {free} as well. {AGAIN}")
+        return Value(name, kind, tuple(f if f >= 0 else None for f in free), content)
 
     def _content(self, place: int, name: str, kind: str, shape: list[int]) -> Array | None:
         """The numbers of a constant.  Those of types that are not read stay out: what uses them is refused."""

@@ -187,6 +187,9 @@ REFUSED = {
         node("MaxPool", "c", "q", kernel_shape=[3, 3], dilations=[2, 2], pads=[2, 2, 2, 2]), SIGMOID,
     ),
     "gathered": (MEAN, node("Gather", "p zero", "q", axis=0), SIGMOID),
+    "a batch norm in training": (
+        MEAN, node("BatchNormalization", "p gain mean mean gain", "q q2 q3", training_mode=1), SIGMOID,
+    ),
     "multiplied together": (node("ReduceProd", "c", "q", axes=[2, 3]), SIGMOID),
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ import pytest
 from helpers.onnx_files import agrees, model, node, quick, refuses, saved, whole
 from hypothesis import given
 from hypothesis import strategies as st
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 
 def test_weights_computed_in_the_file_are_folded(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_whole_numbers_wrap_around_as_in_onnx_runtime(
     path = saved(model([*nodes[:-1], *scaled("g")], weights | KERNEL), tmp_path)
     try:
         ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except ort.capi.onnxruntime_pybind11_state.NotImplemented:
+    except (state.NotImplemented, state.InvalidGraph):
         return
     if op == "Pow" and not limits.min <= first**second <= limits.max:
         refuses(path, f"numbers that {named[0]} does not hold")

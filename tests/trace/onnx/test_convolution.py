@@ -115,6 +115,18 @@ def test_a_transposed_convolution_may_give_its_output_shape_in_a_file_of_fixed_s
     refuses(build([12, 8], FREE), "output_shape [12, 8] is not 2h x 2w")
 
 
+@pytest.mark.parametrize(
+    ("opset", "outputs", "attributes"), [(13, "y m2 v2 m3 v3", {}), (17, "y m2 v2", {"training_mode": 1})]
+)
+def test_batch_norm_in_training_is_refused(
+    opset: int, outputs: str, attributes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Up to opset 13 its further results say so, as torch.onnx.export writes it of a network in train mode."""
+    nodes = [node("BatchNormalization", "x s b m v", outputs, **attributes)]
+    weights = {"s": whole(3), "b": whole(3, seed=1), "m": whole(3, seed=2), "v": np.ones(3, np.float32)}
+    refuses(saved(model(nodes, weights, opset=opset), tmp_path), "statistics", "eval")
+
+
 def test_batch_norm_becomes_constant(tmp_path: Path) -> None:
     nodes = [node("BatchNormalization", "x s b m v", "y", epsilon=0.0)]
     weights = {

@@ -323,3 +323,20 @@ def test_commands_read_it(run: Run, tmp_path: Path) -> None:
     (tmp_path / "c.tflite").write_bytes((tmp_path / "t.tflite").read_bytes()[:200])
     must_refuse(run, tmp_path, ("inspect", tmp_path / "c.tflite"), "c.tflite", "damaged")
     must_refuse(run, tmp_path, ("inspect", tmp_path / "t.tflite", "--arch", "edsr"), "is tflite", "Leave --arch out")
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [((1, 16, 16, 3), r"image: has the shape \[1, 5, 7, 3\], and \[1, 16, 16, 3\] as well"), ((1, -1, -1, 3), "")],
+)
+def test_a_size_that_is_told_twice_and_differently_is_refused(
+    stated: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    """LiteRT runs the one, and whoever read the other would have another enlargement."""
+    graph = TfliteGraph(stated=stated)
+    graph.conv(0, numbers(3, 3, 3, 3), numbers(3))
+    if not message:
+        read(graph, tmp_path)
+        return
+    with pytest.raises(InvalidInput, match=message):
+        read(graph, tmp_path)

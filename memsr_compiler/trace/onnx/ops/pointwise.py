@@ -11,7 +11,7 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.trace.builder import Resized
-from memsr_compiler.trace.onnx.file import Node
+from memsr_compiler.trace.onnx.file import Node, is_in_training
 from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word, read_operand
 from memsr_compiler.trace.onnx.ops.shape import stack
 from memsr_compiler.trace.onnx.ops.unsupported import DECIDES
@@ -23,7 +23,7 @@ from memsr_compiler.trace.views import View
 @onnx_word("BatchNormalization")
 def batch_norm(c: Context, node: Node, x: View, scale: Value, shift: Value, mean: Value, var: Value) -> Any:
     parts = [c.tensor(v, what) for v, what in ((mean, "mean"), (var, "variance"), (scale, "scale"), (shift, "shift"))]
-    eps, training = node.number("epsilon", 1e-5), bool(node.integer("training_mode", 0))
+    eps, training = node.number("epsilon", 1e-5), is_in_training(node)
     if bool((parts[1] + eps <= 0).any()):
         raise InvalidInput(f"{node.name}: {node.op}: its variance is negative. Export or download it again.")
     mean_, var_, gain, bias = parts
