@@ -413,6 +413,10 @@ def _open_engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -
     if reading.input_range not in (None, expected):
         low, high = expected
         raise InvalidInput(f"{path}: takes values from {low:g} to {high:g}; leave --input-range out")
+    if reading.arch is not None or reading.arch_args or reading.prefix:
+        raise InvalidInput(
+            f"{path}: is a plain network, which tells all about itself; leave --arch, --arch-args, --prefix out"
+        )
     columns = None if options.tile == "auto" else int(options.tile)
     folder = options.target if options.target.is_dir() else options.target.parent
     upscaler = Upscaler(

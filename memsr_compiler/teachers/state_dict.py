@@ -149,10 +149,12 @@ def load_strictly(network: nn.Module, state: StateDict, name: str) -> None:
 
 def call(build: Callable[..., object], options: Mapping[str, object], name: str) -> nn.Module:
     """build(**options); InvalidInput if an argument is missing, unknown, or describes no network."""
+    taken = inspect.signature(build)
     try:
-        inspect.signature(build).bind(**options)
+        taken.bind(**options)
     except TypeError as error:
-        raise InvalidInput(f"--arch {name}: {error}. Say it with --arch-args NAME=VALUE.") from error
+        names = ", ".join(taken.parameters) or "no arguments"
+        raise InvalidInput(f"--arch {name}: {error}. It takes {names}: say them as --arch-args NAME=VALUE.") from error
     try:
         network = build(**options)
     except InvalidInput:

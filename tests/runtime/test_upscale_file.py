@@ -403,6 +403,7 @@ def test_a_result_too_large_for_its_format_is_refused_before_the_work(
         (["--scale", "3"], "the network enlarges by 2"),
         (["--max-memory", "1MB"], "are too few"),
         (["--max-memory", "20MB", "--tile", "off"], "leave one of them out"),
+        (["--arch", "edsr"], "is a plain network, which tells all about itself; leave --arch"),
         (["--input-range", "0", "255"], "takes values from 0 to 1; leave --input-range out"),
         (["--input-range", "0", "255", "--tile", "off"], "takes values from 0 to 1; leave --input-range out"),
         (["--max-pixels", "50"], "allow more with --max-pixels"),
