@@ -8,7 +8,8 @@ MUTATIONS ?= 3000
 
 bin := $(VENV)/bin
 # A module's tests stay together, so that what they share is made once; who is done first takes some of the others'.
-pytest := $(bin)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+# A thread each, in the processes that they start too: more than there are cores wait for each other.
+pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 install := $(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # What builds the packages that come as source: this one, and pyvips.
