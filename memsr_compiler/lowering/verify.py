@@ -26,7 +26,7 @@ from memsr_compiler.lowering.shift_losses import (
 from memsr_compiler.plain.halves import LARGEST, find_narrow
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import REPEATED
-from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
@@ -110,6 +110,7 @@ def _require_range(given: TeacherLike, source: Teacher, net: PlainNet) -> None:
 
 def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateCheck:
     certificate = _certificate_for(net, teacher.graph)
+    _require_own_layers(net)
     try:
         tensors = tuple(list_carried(certificate, teacher.graph, [layer.slopes for layer in net.checkable()]))
     except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
@@ -126,6 +127,18 @@ def _check(teacher: Traced, net: PlainNet, input_range: Range) -> CertificateChe
     _require_near(probed, checked, net)
     frozen = GraphModule(teacher.graph, teacher.image_skip) if replaced else None
     return CertificateCheck(net.info.guarantee, input_range, tensors, checked.rounding, frozen, replaced)
+
+
+def _require_own_layers(net: PlainNet) -> None:
+    """Raises CertificateError for a module that was made to do something else than its numbers say."""
+    for name, module in net.named_modules():
+        hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+        other = isinstance(module, PlainLayer) and not module.is_plain
+        if hooked or other:
+            raise CertificateError(
+                f"{name or 'the network'} has been changed since it was made (a hook, a stride, a padding): its "
+                "certificate speaks of its numbers alone; take that off"
+            )
 
 
 def _require_small(probed: Probed, checked: Checked, net: PlainNet) -> None:

@@ -49,6 +49,13 @@ class PlainLayer(nn.Conv2d):
         """The convolution alone."""
         return super().forward(x)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it still is the convolution that it was made as."""
+        half = self.kernel_size[0] // 2
+        ways = (self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
+        return ways == ((1, 1), (half, half), (1, 1), 1, "zeros")
+
     def for_checker(self) -> Layer:
         """The layer as the certificate's checker wants it."""
         slope = None if self.slope is None else self.slope.cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,3 +88,21 @@ def test_changed_weights_and_no_certificate(network: nn.Module, net: PlainNet) -
 def test_what_is_no_plain_network(network: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"nowhere\.onnx: cannot be read"):
         check_certificate(network, tmp_path / "nowhere.onnx")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.register_forward_hook(lambda module, x, y: y / 2),
+        lambda net: net[0].register_forward_pre_hook(lambda module, x: (x[0] / 2,)),
+        lambda net: setattr(net[0], "forward", lambda x: x),
+        lambda net: setattr(net[0], "dilation", (2, 2)),
+        lambda net: setattr(net[1], "padding_mode", "reflect"),
+    ],
+)
+def test_a_module_that_does_something_else_than_its_numbers(
+    network: nn.Module, net: PlainNet, change: Callable[[PlainNet], object]
+) -> None:
+    change(net)
+    with pytest.raises(CertificateError, match="has been changed since it was made"):
+        check_certificate(network, net)
