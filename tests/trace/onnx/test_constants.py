@@ -124,6 +124,11 @@ def test_whole_numbers_wrap_around_as_in_onnx_runtime(
         agrees(path, tolerance=1e-5)
 
 
+def test_a_constant_made_float16_is_rounded_as_in_onnx_runtime(tmp_path: Path) -> None:
+    nodes = [node("Cast", "c", "s", to=10), node("Cast", "s", "t", to=1), node("Sub", "t c", "f"), *scaled("f")]
+    agrees(saved(model(nodes, {"c": np.array([2049], np.float32)} | KERNEL), tmp_path))
+
+
 def scaled(factor: str) -> list[onnx.NodeProto]:
     """A network whose kernel is multiplied."""
     return [node("Mul", f"kernel {factor}", "scaled"), node("Conv", "x scaled", "y")]

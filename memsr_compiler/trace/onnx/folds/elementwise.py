@@ -140,7 +140,7 @@ def as_type(a: Array, kind: np.dtype[Any]) -> Array:
 
 @fold_word("Cast")
 def cast(node: Node, a: Array) -> Any:
-    """The constant in another type; any floating type is float64."""
+    """The constant in another type; floating types are float64, in which float16 leaves the digits that it has."""
     to = node.integer("to", 1)
     if to not in _TYPES:
         raise Unreadable(f"a cast to type {to}")
@@ -148,9 +148,10 @@ def cast(node: Node, a: Array) -> Any:
     if a.dtype == object:
         kept = _round_size if kind.kind in "iu" else lambda v: v if isinstance(v, Size) else float(v)
         return np.frompyfunc(kept, 1, 1)(a)
-    return as_type(a, kind)
+    return as_type(a.astype(np.float16) if to == _HALF else a, kind)
 
 
+_HALF = 10
 _TYPES = {
     1: "float64", 10: "float64", 11: "float64", 16: "float64", 9: "bool",
     2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 12: "uint32", 13: "uint64",
