@@ -77,7 +77,10 @@ def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate, 
     try:
         return _check(teacher, layers, certificate, reach)
     except RecursionError:
-        raise CertificateError("the teacher has sums of more tensors, one in another, than the proof follows") from None
+        raise CertificateError(
+            "the teacher has more sums and scalings one after another, without an activation between, than the proof "
+            "follows; fold them"
+        ) from None
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         if tells_of_memory(error):
             raise

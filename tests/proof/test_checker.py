@@ -1088,5 +1088,5 @@ def test_a_sum_of_sums_without_end_is_no_mistake_of_the_certificate() -> None:
             result: Tensor = self.conv(y)
             return result
 
-    with pytest.raises(CertificateError, match="sums of more tensors, one in another, than the proof follows"):
+    with pytest.raises(CertificateError, match="more sums and scalings one after another"):
         compile_to_plain(Sums())

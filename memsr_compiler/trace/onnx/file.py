@@ -62,7 +62,7 @@ def is_in_training(node: Node) -> bool:
 class Network:
     """The network in an ONNX file, floating point widened to float64.
 
-    input    its name, and its shape (N, C, H, W), None where the file leaves a size free
+    input    its name;   shape   (N, C, H, W), None where the file leaves a size free;   kind   "FLOAT", "FLOAT16"
     nodes    operands before their users
     """
 
@@ -71,6 +71,7 @@ class Network:
     constants: Mapping[str, Array]
     input: str
     shape: tuple[int | None, ...]
+    kind: str
     output: str
 
 
@@ -96,9 +97,9 @@ def read_network(path: Path) -> Network:
     constants = read_initialisers(onnx, model.graph.initializer, path.parent)
     _check(onnx, model, path)
     _check_finite(constants, nodes)
-    name, shape = _read_input(onnx, model.graph, constants)
+    name, shape, kind = _read_input(onnx, model.graph, constants)
     output = _read_output(model.graph)
-    return Network(opset, nodes, constants, name, shape, output)
+    return Network(opset, nodes, constants, name, shape, kind, output)
 
 
 def _import_onnx() -> ModuleType:
@@ -204,7 +205,10 @@ def _read_attribute(onnx: ModuleType, node: str, op: str, proto: Any) -> Any:
 # -- inputs and outputs ----------------------------------------------------------------------------
 
 
-def _read_input(onnx: ModuleType, graph: Any, constants: Mapping[str, Array]) -> tuple[str, tuple[int | None, ...]]:
+def _read_input(
+    onnx: ModuleType, graph: Any, constants: Mapping[str, Array]
+) -> tuple[str, tuple[int | None, ...], str]:
+    """Name, shape and type of the one input."""
     inputs = [value for value in graph.input if require_text(value.name) not in constants]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
@@ -223,7 +227,7 @@ def _read_input(onnx: ModuleType, graph: Any, constants: Mapping[str, Array]) ->
         raise UnsupportedModel(
             f"{value.name}: the input has {len(dims)} axes, not (N, C, height, width); export it with four"
         )
-    return value.name, tuple(int(d.dim_value) if d.dim_value > 0 else None for d in dims)
+    return value.name, tuple(int(d.dim_value) if d.dim_value > 0 else None for d in dims), kind
 
 
 def _read_output(graph: Any) -> str:

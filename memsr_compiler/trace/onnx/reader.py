@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from memsr_compiler.trace.trace import GraphModule, ImageSkip
 from memsr_compiler.trace.views import Unreadable, View
 
 VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in ONNX_WORDS
+_NARROW = {10: "float16", 16: "bfloat16"}  # by TensorProto's numbers
+log = logging.getLogger(__name__)
+
 _TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "CastLike", "Dropout")
 
 
@@ -64,7 +68,19 @@ class _Reader:
         for node in self.network.nodes:
             self._locate(node)
             self._store(node, self._results(node))
+        self._tell_rounded()
         return self._output()
+
+    def _tell_rounded(self) -> None:
+        """Warn of feature maps in fewer digits than the image has: they are read as if they had all."""
+        if self.network.kind == "FLOAT16":
+            return
+        casts = [n for n in self.network.nodes if n.op == "Cast" and isinstance(self.values[n.outputs[0]], View)]
+        to = sorted({_NARROW[number] for n in casts if (number := n.integer("to", 1)) in _NARROW})
+        if to:
+            log.warning(
+                "the file computes feature maps in %s: it is read as the network that rounds nothing", " and ".join(to)
+            )
 
     def _locate(self, node: Node) -> None:
         name = re.sub(r"[^\w.:-]", "-", node.name.strip("/").replace("/", "."))

@@ -10,6 +10,8 @@ import pytest
 from helpers.onnx_files import ONE, agrees, model, node, saved, whole
 from onnx import TensorProto
 
+from memsr_compiler.trace.onnx.reader import load_onnx
+
 PER_CHANNEL = whole(3, 1, 1, low=1, high=3)
 
 
@@ -135,3 +137,13 @@ def test_a_channel_may_be_taken_without_its_axis_and_given_it_back(tmp_path: Pat
     weights = {"i": np.array(1), "one": np.array([1])}
     agrees(saved(model(nodes, weights), tmp_path))
     agrees(saved(model(nodes, weights, shape=(1, 3, 5, 4)), tmp_path), sizes=((5, 4),), batch=1)
+
+
+@pytest.mark.parametrize(("kind", "told"), [(TensorProto.FLOAT, True), (TensorProto.FLOAT16, False)])
+def test_feature_maps_of_fewer_digits_than_the_image_are_told(
+    kind: int, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As files of mixed precision have them; in one of float16 throughout its engine rounds, as everywhere."""
+    nodes = [node("Cast", "x", "h", to=TensorProto.FLOAT16), node("Conv", "h w", "c"), node("Cast", "c", "y", to=kind)]
+    load_onnx(saved(model(nodes, {"w": whole(3, 3, 1, 1).astype(np.float16)}, kind=kind), tmp_path))
+    assert ("computes feature maps in float16: it is read as the network that rounds nothing" in caplog.text) == told
