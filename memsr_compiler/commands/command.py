@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, get_type_hints
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
@@ -48,7 +48,7 @@ def option(help: str, *names: str, panel: str, **settings: Any) -> Any:
 def command(
     app: typer.Typer, *groups: type, name: str | None = None, epilog: str
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function of dataclasses as a command that has their fields as its parameters.
+    """Register a function of dataclasses, whose annotations are types, as a command with their fields as parameters.
 
     Arguments come in their order, options by their panels.
     """
@@ -85,8 +85,7 @@ def option_defaults(group: type) -> dict[str, Any]:
 
 
 def _list_fields(group: type) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
-    hints = get_type_hints(group, include_extras=True)
-    return ((field, hints[field.name]) for field in dataclasses.fields(group))
+    return ((field, field.type) for field in dataclasses.fields(group))
 
 
 def _check_size(name: str, value: object) -> None:

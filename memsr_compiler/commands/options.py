@@ -3,10 +3,9 @@
 Those of `train` and `distill` are in `training_options`.
 
 A dataclass here is both the declaration (`command` makes parameters of its fields) and what the command is given.
-Nothing here waits for torch, so --help does not either.
+Nothing here waits for torch, so --help does not either.  Annotations are evaluated, once, and not kept as text as
+elsewhere: to evaluate them for each command takes as long as all else that the command line loads.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -165,7 +164,7 @@ class ReadingOptions:
         ),
     ] = False
 
-    def of(self, path: Path) -> TeacherOptions:
+    def of(self, path: Path) -> "TeacherOptions":
         """These options for one file."""
         return TeacherOptions(
             teacher=path,

@@ -1,7 +1,5 @@
 """Every option of `train` and `distill`, once; see `options`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
