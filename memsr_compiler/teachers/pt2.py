@@ -123,6 +123,7 @@ def load_exported(data: bytes) -> nn.Module:
                 _say_sizes(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
                 _forget_dtypes(module)
+                _free_batch(module)
         except InvalidInput:
             raise
         except Exception as error:  # torch raises whatever the damage leads to
@@ -149,6 +150,23 @@ def _forget_dtypes(module: Any) -> None:
                 node.replace_all_uses_with(node.args[0])
                 module.graph.erase_node(node)
     module.recompile()
+
+
+def _free_batch(module: Any) -> None:
+    """Let reshapes of a network that was exported for one image keep any number of them.
+
+    module   a GraphModule of torch.fx
+    """
+    for node in module.graph.nodes:
+        if node.target in _RESHAPES and not isinstance(node.args[1], torch.fx.Node):
+            first, *others = node.args[1]
+            before = node.args[0].meta.get("val")
+            if first == 1 and -1 not in others and isinstance(before, Tensor) and before.dim() and before.shape[0] == 1:
+                node.args = (node.args[0], [-1, *others])
+    module.recompile()
+
+
+_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
 
 
 def _store_as_floats(module: Any, node: Any) -> None:

@@ -21,7 +21,10 @@ _PAIR = re.compile(r"[\[(]?\s*([^\s,\[(]+)(?:\s*,\s*|\s+)([^\s,\])]+)\s*[\])]?")
 _OTHERS = re.compile(r"(?i)(^|_)(teacher|d|disc|discriminator|loss|losses|criterion|perceptual|vgg|gan)(_|$)")
 """Names of what training code notes on other networks than the one that enlarges: {"network_d": {...}}."""
 
-_ALIASES = {"rgb_range": "img_range"}  # BasicSR's: of values inside the network, whose input is 0..1 whatever it is
+_ALIASES = {  # BasicSR's words
+    "rgb_range": ("rgb_range", "img_range"),  # of values inside the network, whose input is 0..1 whatever it is
+    "mean": ("rgb_mean",),  # what is called a mean may be anything's
+}
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +48,11 @@ class Remarks:
 
     def arguments(self, names: Mapping[str, tuple[object, ...]]) -> dict[str, object]:
         """The values that are stated for these arguments, where they are of the kind of the usual ones."""
-        stated = {name: self.values.get(name, self.values.get(_ALIASES.get(name, name))) for name in names}
-        return {name: value for name, value in stated.items() if _fits(value, names[name][0])}
+        stated = {
+            name: next((self.values[word] for word in _ALIASES.get(name, (name,)) if word in self.values), None)
+            for name in names
+        }
+        return {name: _like(value, names[name][0]) for name, value in stated.items() if _fits(value, names[name][0])}
 
 
 def read_remarks(loaded: object) -> Remarks:
@@ -109,10 +115,18 @@ def _parse(text: str) -> object:
 
 
 def _fits(value: object, usual: object) -> bool:
-    """Whether a value is of the kind of the usual one; a whole number is a number too."""
+    """Whether a value is of the kind of the usual one; a whole number is a number too, a list as good as a tuple."""
+    if isinstance(usual, tuple):
+        if not isinstance(value, (list, tuple)) or len(value) != len(usual):
+            return False
+        return all(_fits(one, its) for one, its in zip(value, usual, strict=True))
     if isinstance(usual, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
     return type(value) is type(usual) and (not isinstance(value, int) or abs(value) < _LARGEST)
+
+
+def _like(value: object, usual: object) -> object:
+    return tuple(value) if isinstance(usual, tuple) and isinstance(value, list) else value
 
 
 def _range(value: object) -> Range | None:

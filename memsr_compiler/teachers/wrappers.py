@@ -32,6 +32,7 @@ _COMPANION = re.compile(
     r"|.*feature_?extractor.*|.*optimi[sz]er.*",
     re.IGNORECASE,
 )
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DEPTH = 8  # of wrappers in wrappers; a hostile file could have a million
 _SHOWN = 4
 _MOST = 1_000_000  # entries; dictionaries that hold themselves have no end
@@ -165,7 +166,7 @@ def _choose_wrapper(loaded: Mapping[object, object]) -> object | None:
         log.warning("taking the weights under %r, and not those of the same keys under %s", chosen[0], some(twins))
     if any(isinstance(loaded.get(key), Tensor) for key in _keys(loaded[chosen[0]])):
         log.warning("taking the weights under %r, and not those of the same keys beside it", chosen[0])
-    nameless = [repr(str(key)) for key, value in loaded.items() if _is_averaged(str(key)) and _holds_a_list(value)]
+    nameless = [repr(p) for key, value in loaded.items() if key not in keys for p in _list_nameless(value, str(key))]
     if nameless and not averaged:
         log.warning("passing over %s, averaged weights without names; taking those under %r", some(nameless), chosen[0])
     inner = [path for key, value in loaded.items() if key not in keys for path in _list_averages(value, str(key))]
@@ -195,10 +196,16 @@ def _keys(weights: object) -> Iterable[object]:
     return weights.keys() if isinstance(weights, Mapping) else ()
 
 
-def _holds_a_list(value: object) -> bool:
-    """Whether a value is a list of tensors, or a dictionary with one, as torch_ema's `shadow_params`."""
-    lists = value.values() if isinstance(value, Mapping) else [value]
-    return any(isinstance(entry, (list, tuple)) and any(isinstance(t, Tensor) for t in entry) for entry in lists)
+def _list_nameless(value: object, path: str, depth: int = _DEPTH) -> Iterator[str]:
+    """Paths of lists of tensors whose names say averaged: torch_ema's `shadow_params`, or what a callback keeps."""
+    if isinstance(value, (list, tuple)):
+        if any(isinstance(entry, Tensor) for entry in value):
+            yield from [path] if any(map(_is_averaged, path.split("."))) else []
+            return
+        value = dict(enumerate(value))
+    for key, inner in value.items() if isinstance(value, Mapping) and depth else ():
+        if isinstance(inner, (Mapping, list, tuple)):
+            yield from _list_nameless(inner, f"{path}.{key}", depth - 1)
 
 
 def _has_same_keys(value: object, weights: object) -> bool:
@@ -240,7 +247,8 @@ def _say_choice(chosen: str, there: Iterable[str]) -> None:
 
 
 def _words(key: str) -> list[str]:
-    return re.split(r"[_\-. ]+", key.lower())
+    """'EMACallback_2' -> ema, callback, 2."""
+    return re.split(r"[_\-. ]+", _CAMEL.sub("_", key).lower())
 
 
 def _is_averaged(key: str) -> bool:

@@ -6,6 +6,7 @@ only when an op wants a feature map again is it said what they come to: nothing,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
@@ -114,6 +115,7 @@ class View:
     def reshape(self, shape: list[int | Size]) -> View:
         """The same elements in the same order, read with other axes.  Raises Unreadable if factors are cut apart."""
         left = [f for axis in self.axes for f in axis if f.size != 1]
+        shape = [_missing(self, shape) if size == -1 else size for size in shape]
         axes: list[tuple[Factor, ...]] = []
         for position, size in enumerate(shape):
             if size == -1:
@@ -124,6 +126,24 @@ class View:
         if left:
             raise Unreadable(f"a reshape to {tuple(map(str, shape))} loses elements")
         return replace(self, axes=tuple(axes))
+
+
+def _missing(x: View, target: Sequence[int | Size]) -> int | Size:
+    """The size that -1 stands for; -1 if that is a height times a width, which no single size says."""
+    ratio, powers = Fraction(1), {"h": 0, "w": 0}
+    sizes = [(f.size, 1) for axis in x.axes for f in axis] + [(n, -1) for n in target if n != -1]
+    for size, sign in sizes:
+        number = size.factor if isinstance(size, Size) else Fraction(size)
+        ratio *= number**sign
+        if isinstance(size, Size):
+            powers[size.symbol] += sign
+    if powers["h"] == powers["w"] == 1:
+        return -1
+    if ratio <= 0 or min(powers.values()) < 0 or (not any(powers.values()) and ratio.denominator != 1):
+        raise Unreadable(f"a reshape to ({', '.join(map(str, target))}) does not fit")
+    if powers["h"]:
+        return Size("h", ratio)
+    return Size("w", ratio) if powers["w"] else int(ratio)
 
 
 def _product(axis: tuple[Factor, ...]) -> int | Size:

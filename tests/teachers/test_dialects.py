@@ -65,7 +65,7 @@ CASES: dict[str, Case] = {
         "edsr",
         lambda: foreign.BasicsrEdsr(2),
         {"scale": 2, "blocks": 2, "channels": 6, "tail": "edsr"},
-        assumed=("res_scale 1", "rgb_range 255", "mean colour of DIV2K"),
+        assumed=("res_scale 1", "rgb_range 255", "mean (0.4488, 0.4371, 0.404)"),
         close=True,
     ),
     "BasicSR's EDSR, x3": Case("edsr", lambda: foreign.BasicsrEdsr(3, blocks=1), {"scale": 3, "blocks": 1}, close=True),
@@ -311,15 +311,22 @@ def test_the_constants_of_basicsrs_edsr_are_found_by_trying(factor: float, top: 
     torch.save({"params": network.state_dict()}, tmp_path / "a.pth")
     teacher = read_teacher(tmp_path / "a.pth")
     assert (teacher.hyper["res_scale"], teacher.hyper["rgb_range"], teacher.input_range) == (factor, top, (0.0, 1.0))
-    assert {f"res_scale {factor:g}", f"rgb_range {top:g}", "mean colour of DIV2K"} <= set(teacher.assumed)
+    assert {f"res_scale {factor:g}", f"rgb_range {top:g}", "mean (0.4488, 0.4371, 0.404)"} <= set(teacher.assumed)
     image = torch.rand(1, 3, 9, 12)
     with torch.no_grad():
         torch.testing.assert_close(teacher.module(image), network(image), rtol=1e-5, atol=1e-5)
 
 
 def test_the_constants_of_basicsrs_edsr_beside_its_weights(tmp_path: Path) -> None:
-    options = {"network_g": {"type": "EDSR", "res_scale": 0.1, "img_range": 255.0}}
+    options: dict[str, dict[str, object]] = {"network_g": {"type": "EDSR", "res_scale": 0.1, "img_range": 255.0}}
     torch.save({"params": trained_in_basicsr(0.1, 255.0).state_dict(), "opt": options}, tmp_path / "a.pth")
     teacher = read_teacher(tmp_path / "a.pth")
     assert (teacher.hyper["res_scale"], teacher.hyper["rgb_range"], teacher.input_range) == (0.1, 255.0, (0.0, 1.0))
-    assert teacher.assumed == ("mean colour of DIV2K", "ReLU", "zero padding", "no clamp at the end")
+    usual = ("ReLU", "zero padding", "no clamp at the end")
+    assert teacher.assumed == ("mean (0.4488, 0.4371, 0.404)", *usual)
+    options["network_g"]["rgb_mean"] = [0.5, 0.5, 0.5]
+    torch.save({"params": trained_in_basicsr(0.1, 255.0).state_dict(), "opt": options}, tmp_path / "a.pth")
+    teacher = read_teacher(tmp_path / "a.pth")
+    assert teacher.hyper["mean"] == (0.5, 0.5, 0.5) and teacher.assumed == usual
+    teacher = read_teacher(tmp_path / "a.pth", arch_args={"mean": [0, 0, 0]})
+    assert not teacher.module.get_parameter("add_mean.bias").any() and teacher.assumed == usual

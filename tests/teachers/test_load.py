@@ -591,6 +591,23 @@ def require_same_by_pt2(network: nn.Module, folder: Path) -> None:
     check_equivalence(teacher, compile_to_plain(teacher)).require()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_pt2_for_one_image_may_reshape_it(tmp_path: Path) -> None:
+    """A pixel shuffle by hand has then the number 1 where it keeps the images apart."""
+
+    class Shuffling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.conv(x)
+            b, _, h, w = y.shape
+            return y.reshape(b, 3, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(b, 3, h * 2, w * 2)
+
+    require_same_by_pt2(Shuffling().eval(), tmp_path)
+
+
 @pytest.mark.parametrize(
     "cast",
     [

@@ -148,13 +148,21 @@ def test_a_schedule_s_milestones_are_no_code(tmp_path: Path) -> None:
     assert holds(read(noted, tmp_path / "b.pth"), AVERAGED)
 
 
-@pytest.mark.parametrize("wrap", [lambda average: {"decay": 0.999, "shadow_params": average}, list])
+@pytest.mark.parametrize(
+    ("beside", "path"),
+    [
+        (lambda average: {"ema": {"decay": 0.999, "shadow_params": average}}, "ema.shadow_params"),  # torch_ema
+        (lambda average: {"ema": average}, "ema"),
+        (lambda average: {"callbacks": {"EMACallback": {"weights": average}}}, "callbacks.EMACallback.weights"),
+        (lambda average: {"optimizer_states": [{"opt": {}, "ema": average}]}, "optimizer_states.0.ema"),  # NeMo's
+    ],
+)
 def test_averages_without_names_are_told(
-    wrap: Callable[[list[Tensor]], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    beside: Callable[[list[Tensor]], dict[str, object]], path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    network = read({"model": OTHER, "ema": wrap(list(AVERAGED.values()))}, tmp_path / "a.pth")  # as torch_ema has them
+    network = read({"model": OTHER, **beside(list(AVERAGED.values()))}, tmp_path / "a.pth")
     assert holds(network, OTHER)
-    assert "passing over 'ema', averaged weights without names; taking those under 'model'" in caplog.text
+    assert f"passing over '{path}', averaged weights without names; taking those under 'model'" in caplog.text
 
 
 def test_nothing_is_told_of_other_tensors_beside_a_wrapper(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,7 +45,7 @@ class MeanShift(nn.Conv2d):
         with torch.no_grad():
             self.weight.copy_(torch.eye(len(mean))[:, :, None, None])
             assert self.bias is not None, "nn.Conv2d has a bias unless told otherwise"
-            self.bias.copy_(sign * rgb_range * torch.tensor(mean))
+            self.bias.copy_(sign * rgb_range * torch.tensor(mean, dtype=torch.float32))
 
 
 class ResBlock(nn.Module):
@@ -200,7 +200,10 @@ def _infer_basicsr(shapes: Shapes) -> dict[str, object] | None:
     if not {"conv_first.weight", "conv_after_body.weight", "upsample.0.weight"} <= shapes.keys():
         return None
     hyper = infer(rename_keys(shapes, _rename_basicsr(shapes)))
-    return None if hyper is None or hyper["colours"] != 3 else {**hyper, "mean": DIV2K_MEAN}
+    if hyper is None or hyper["colours"] != 3:
+        return None
+    del hyper["mean"]  # it is in the code
+    return hyper
 
 
 def _translate_basicsr(state: Mapping[str, Tensor], hyper: Mapping[str, object]) -> dict[str, Tensor]:
@@ -212,7 +215,7 @@ def _translate_basicsr(state: Mapping[str, Tensor], hyper: Mapping[str, object])
     mean, rgb_range = cast("Sequence[float] | None", hyper["mean"]), cast(float, hyper["rgb_range"])
     if mean is None:
         return renamed
-    eye, shift = torch.eye(3)[:, :, None, None], torch.tensor(mean)
+    eye, shift = torch.eye(3)[:, :, None, None], torch.tensor(mean, dtype=torch.float32)
     return {
         **renamed,
         "sub_mean.weight": rgb_range * eye,
@@ -226,8 +229,7 @@ BASICSR = Dialect(
     name="BasicSR",
     infer=_infer_basicsr,
     translate=_translate_basicsr,
-    unsaid={"res_scale": (1.0, 0.1), "rgb_range": (255.0, 1.0)},
-    habits=("mean colour of DIV2K",),
+    unsaid={"res_scale": (1.0, 0.1), "rgb_range": (255.0, 1.0), "mean": (DIV2K_MEAN,)},
     known_range=(0.0, 1.0),
 )
 

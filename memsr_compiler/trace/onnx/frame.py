@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from memsr_compiler.trace.views import BATCH, Axes, Factor, Size, Unreadable, View
 
@@ -37,8 +36,7 @@ class Frame:
         """x with other axes; -1 stands for what is left.  Raises Unreadable if an axis is cut apart."""
         bare = self._drop_batch(x)
         if self.height is None:
-            sizes = [_missing(bare, target) if n == -1 else n for n in target]
-            return self._add_batch(bare.reshape(sizes))
+            return self._add_batch(bare.reshape(list(target)))
         left = [f for axis in bare.axes for f in axis if f.size != 1]
         numbers = [int(n) for n in target]  # type: ignore[arg-type]
         if -1 in numbers:
@@ -99,21 +97,3 @@ class Frame:
             left.insert(0, Factor(f.axis, f.stride, inner))
             size = 1
         return tuple(taken)
-
-
-def _missing(x: View, target: Sequence[int | Size]) -> int | Size:
-    """The size that -1 stands for; -1 if that is a height times a width, which no single size says."""
-    ratio, powers = Fraction(1), {"h": 0, "w": 0}
-    sizes = [(f.size, 1) for axis in x.axes for f in axis] + [(n, -1) for n in target if n != -1]
-    for size, sign in sizes:
-        number = size.factor if isinstance(size, Size) else Fraction(size)
-        ratio *= number**sign
-        if isinstance(size, Size):
-            powers[size.symbol] += sign
-    if powers["h"] == powers["w"] == 1:
-        return -1
-    if ratio <= 0 or min(powers.values()) < 0 or (not any(powers.values()) and ratio.denominator != 1):
-        raise Unreadable(f"a reshape to ({', '.join(map(str, target))}) does not fit")
-    if powers["h"]:
-        return Size("h", ratio)
-    return Size("w", ratio) if powers["w"] else int(ratio)
