@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from torch import nn
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.rematerialize import plan
@@ -70,6 +72,15 @@ def cost_of_graph(graph: ir.Graph) -> Cost:
             if not unread[name]:
                 held.pop(name, None)
     return Cost(parameters, macs, peak, widest)
+
+
+def cost_of_teacher(graph: ir.Graph, module: nn.Module) -> Cost:
+    """The cost of a network as it was read, with its own parameters where it has any.
+
+    A graph has biases of zeros, and slopes that are no parameters.
+    """
+    cost, own = cost_of_graph(graph), sum(parameter.numel() for parameter in module.parameters())
+    return replace(cost, parameters=own) if own else cost
 
 
 def published_macs(graph: ir.Graph) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers
+from memsr_compiler.analysis.cost import Cost, cost_of_layers, cost_of_teacher
 from memsr_compiler.commands.material import Material, read_material
 from memsr_compiler.commands.options import StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands
@@ -81,7 +81,7 @@ def read_source(
             "with tensors"
         )
     takes = Takes(graph.scale, channels, input_range)
-    words, cost = describe(teacher, input_range), cost_of_graph(graph)
+    words, cost = describe(teacher, input_range), cost_of_teacher(graph, teacher.convertible)
     return Source(teacher.module, takes, words, cost, predicted, teacher.assumed, teacher.frozen)
 
 

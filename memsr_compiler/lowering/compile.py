@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir, passes
-from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, default_align, predicted_widths
+from memsr_compiler.analysis.cost import Cost, cost_of_layers, cost_of_teacher, default_align, predicted_widths
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement
@@ -161,7 +161,7 @@ def compile_to_plain(
     watch = Stopwatch()
     teacher, traced = _trace(teacher, approximate)
     replacements = teacher.frozen.replacements if teacher.frozen else ()
-    teacher_cost = cost_of_graph(traced.graph)
+    teacher_cost = cost_of_teacher(traced.graph, teacher.convertible)
     if on_graph is not None:
         on_graph("as read", traced.graph)
     if image_skip == "outside" and tail == "fold":  # with more than one shuffle there is no place to repeat pixels

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers, default_align, planned_widths
+from memsr_compiler.analysis.cost import Cost, cost_of_layers, cost_of_teacher, default_align, planned_widths
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying, Schedule
 from memsr_compiler.errors import MemsrError, UnsupportedModel
@@ -99,7 +99,7 @@ def inspect(
 @one_thread()
 def inspect_traced(traced: Traced, module: nn.Module, *, align: int | None = None, tail: Tail = "fold") -> Inspection:
     """The same of a network that has been read already.  Never raises."""
-    inspection = _describe(traced)
+    inspection = _describe(traced, module)
     graph = _with_small_kernels(traced.graph, module)
     del traced
     if 8 * sum(parameter.numel() for parameter in module.parameters()) > _LARGE:
@@ -117,7 +117,7 @@ def inspect_traced(traced: Traced, module: nn.Module, *, align: int | None = Non
     return replace(inspection, predictions=predictions, carries=_carries(plans["auto"]))
 
 
-def _describe(traced: Traced) -> Inspection:
+def _describe(traced: Traced, module: nn.Module) -> Inspection:
     """The inspection as far as the traced graph alone says it."""
     graph, skip = traced.graph, traced.image_skip
     reason = (
@@ -129,7 +129,7 @@ def _describe(traced: Traced) -> Inspection:
         layers=tuple(_layer(graph, op) for op in graph),
         scale=graph.scale,
         channels=graph.input.channels,
-        teacher=cost_of_graph(graph),
+        teacher=cost_of_teacher(graph, module),
     )
 
 
@@ -175,7 +175,8 @@ def _carries(planned: Sequence[Plan]) -> tuple[tuple[str, int], ...]:
 
 def _layer(graph: ir.Graph, op: ir.Op) -> LayerInfo:
     t = graph.type(op.name)
-    parameters = sum(v.numel() for v in vars(op).values() if hasattr(v, "numel"))
+    held = {name: value for name, value in vars(op).items() if isinstance(value, Tensor)}
+    parameters = sum(value.numel() for name, value in held.items() if name != "bias" or value.any())
     return LayerInfo(op.name, type(op).__name__, t.channels, t.scale, parameters, op.inputs)
 
 

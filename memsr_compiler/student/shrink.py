@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from memsr_compiler.analysis.cost import cost_of_graph
+from memsr_compiler.analysis.cost import cost_of_teacher
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.freezing import trace_or_freeze
 from memsr_compiler.lowering.stopwatch import Stopwatch
@@ -155,7 +155,7 @@ def shrink(
         leveled = LeveledTeacher.of(
             teacher.module, teacher.input_range, image_skip=outside, frozen=teacher.frozen, traced=traced
         )
-    teacher_cost = cost_of_graph(traced.graph)
+    teacher_cost = cost_of_teacher(traced.graph, teacher.convertible)
     if timer is not None and max_latency is not None:
         if on_step is not None:
             on_step("timing plain stacks")

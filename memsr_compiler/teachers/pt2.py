@@ -27,9 +27,8 @@ from torch import Tensor, nn
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import foreign_imports
-from memsr_compiler.trace.tracers import drop_dtype_checks
-
-_log = logging.getLogger(__name__)
+from memsr_compiler.trace.tracers import drop_dtype_checks, free_batch
+from memsr_compiler.trace.views import tell_sizes
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
@@ -122,8 +121,8 @@ def load_exported(data: bytes) -> nn.Module:
                 _require_types(program)
                 _say_sizes(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
+                free_batch(module.graph)
                 _forget_dtypes(module)
-                _free_batch(module)
         except InvalidInput:
             raise
         except Exception as error:  # torch raises whatever the damage leads to
@@ -150,23 +149,6 @@ def _forget_dtypes(module: Any) -> None:
                 node.replace_all_uses_with(node.args[0])
                 module.graph.erase_node(node)
     module.recompile()
-
-
-def _free_batch(module: Any) -> None:
-    """Let reshapes of a network that was exported for one image keep any number of them.
-
-    module   a GraphModule of torch.fx
-    """
-    for node in module.graph.nodes:
-        if node.target in _RESHAPES and not isinstance(node.args[1], torch.fx.Node):
-            first, *others = node.args[1]
-            before = node.args[0].meta.get("val")
-            if first == 1 and -1 not in others and isinstance(before, Tensor) and before.dim() and before.shape[0] == 1:
-                node.args = (node.args[0], [-1, *others])
-    module.recompile()
-
-
-_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
 
 
 def _store_as_floats(module: Any, node: Any) -> None:
@@ -222,19 +204,13 @@ def _require_types(program: torch.export.ExportedProgram) -> None:
 
 
 def _say_sizes(program: torch.export.ExportedProgram) -> None:
-    """Warn of a program that was exported for some sizes of images: what its code does at others, it does not say."""
+    """Warn of a program that was exported for some sizes of images."""
     images = frozenset(program.graph_signature.user_inputs)
     image = next((node.meta.get("val") for node in program.graph.nodes if node.name in images), None)
     if not isinstance(image, Tensor) or image.dim() != 4:
         return
-    most = [_find_most(program, side) for side in image.shape[2:]]
-    if min(most) < _ANY:
-        fixed = all(isinstance(side, int) for side in image.shape[2:])
-        _log.warning(
-            "it was exported for images of %s%s: read as for every size, at which its code may do something else",
-            "" if fixed else "up to ",
-            "x".join(f"{side:,.0f}" if side < _ANY else "any" for side in most),
-        )
+    sides = image.shape[2:]
+    tell_sizes([_find_most(program, s) for s in sides], fixed=all(isinstance(s, int) for s in sides))
 
 
 def _find_most(program: torch.export.ExportedProgram, side: Any) -> float:
@@ -243,9 +219,6 @@ def _find_most(program: torch.export.ExportedProgram, side: Any) -> float:
         return side
     known = program.range_constraints.get(side.node.expr)
     return math.inf if known is None else float(known.upper)
-
-
-_ANY = 4096  # pixels a side; dimensions that end there or further are meant for every image
 
 
 def _payload_suspicions(config: Mapping[str, Any], folder: str, contents: Mapping[str, bytes]) -> Iterator[str]:

@@ -18,8 +18,11 @@ _LONGEST = 100_000  # characters of text that are parsed
 _LARGEST = 1e6  # no constant of a network is larger
 _FAMILY = "memsr_family"
 _PAIR = re.compile(r"[\[(]?\s*([^\s,\[(]+)(?:\s*,\s*|\s+)([^\s,\])]+)\s*[\])]?")
-_OTHERS = re.compile(r"(?i)(^|_)(teacher|d|disc|discriminator|loss|losses|criterion|perceptual|vgg|gan)(_|$)")
-"""Names of what training code notes on other networks than the one that enlarges: {"network_d": {...}}."""
+_OTHERS = re.compile(
+    r"(?i)(^|_)(teacher|d|disc|discriminator|loss|losses|criterion|perceptual|vgg|gan|scaler|mixed_?precision|optimi[sz]ers?"
+    r"|schedulers?)(_|$)"
+)
+"""Names of what training code notes on others than the network that enlarges: {"network_d": {...}}."""
 
 _ALIASES = {  # BasicSR's words
     "rgb_range": ("rgb_range", "img_range"),  # of values inside the network, whose input is 0..1 whatever it is

@@ -6,6 +6,7 @@ only when an op wants a feature map again is it said what they come to: nothing,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,6 +15,9 @@ from typing import Literal
 
 from memsr_compiler.errors import UnsupportedModel
 
+log = logging.getLogger(__name__)
+
+ANY = 4096  # pixels a side; sizes that end there or further are meant for every image
 BATCH = 2  # networks are read with this batch size; whatever they do with it, they may do with any
 
 
@@ -126,6 +130,19 @@ class View:
         if left:
             raise Unreadable(f"a reshape to {tuple(map(str, shape))} loses elements")
         return replace(self, axes=tuple(axes))
+
+
+def tell_sizes(sides: Sequence[float], *, fixed: bool) -> None:
+    """Warn of a graph that was made for some sizes of images: what its code does at others, it does not say.
+
+    sides   height and width, the largest there may be;   fixed   whether there are no others
+    """
+    if min(sides) < ANY:
+        log.warning(
+            "it was exported for images of %s%s: read as for every size, at which its code may do something else",
+            "" if fixed else "up to ",
+            "x".join(f"{side:,.0f}" if side < ANY else "any" for side in sides),
+        )
 
 
 def _missing(x: View, target: Sequence[int | Size]) -> int | Size:

@@ -102,3 +102,12 @@ def test_an_image_skip_is_predicted_and_told() -> None:
     assert not inspection.convertible
     assert inspection.reason.startswith("only with --image-skip outside")
     assert inspection.predictions
+
+
+def test_parameters_are_the_networks_own() -> None:
+    """A graph has biases of zeros, and slopes that are numbers of the code."""
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.LeakyReLU(0.1), nn.Conv2d(4, 3, 3, padding=1))
+    bent = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.PReLU(4), nn.Conv2d(4, 3, 3, padding=1))
+    for network in (plain, bent):
+        cost = inspect(network.eval()).teacher
+        assert cost is not None and cost.parameters == sum(p.numel() for p in network.parameters())

@@ -50,6 +50,7 @@ def test_a_constant_is_found_wherever_it_stands(loaded: object) -> None:
         {"a": {"b": {"c": {"d": {"res_scale": 0.1}}}}},
         {"opt": {"network_teacher": {"res_scale": 0.1}, "network_d": {"res_scale": 0.1}}},
         {"config": {"Loss": {"perceptual": {"res_scale": 0.1}}}},
+        {"scaler": {"scale": 65536}, "MixedPrecision": {"scale": 65536}, "optimizer_states": {"a": {"scale": 2}}},
         {"opt": "[" * 5000},
         {1: {"a": 1}, "res_scale": None},
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from memsr_compiler.trace.onnx.ops.registry import COMPOUND, ONNX_WORDS, VIEWS, 
 from memsr_compiler.trace.onnx.ops.unsupported import REFUSED, find_refusal
 from memsr_compiler.trace.onnx.sizes import find_fixed_node
 from memsr_compiler.trace.trace import GraphModule, ImageSkip
-from memsr_compiler.trace.views import Unreadable, View
+from memsr_compiler.trace.views import Unreadable, View, tell_sizes
 
 VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in ONNX_WORDS
 _NARROW = {10: "float16", 16: "bfloat16"}  # by TensorProto's numbers
@@ -57,6 +58,8 @@ class _Reader:
                 f"{network.input}: the image is {height or 'any height'} by {width or 'any width'}; "
                 "export it with dynamic height and width"
             )
+        sides = [side or math.inf for side in network.shape[2:]]
+        tell_sizes(sides, fixed=math.inf not in sides)
         self.network = network
         self.builder = Builder(channels or _channels(network), float("-inf"), float("inf"))
         self.context = Context(self.builder, Frame(batch, height, width), network.opset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from memsr_compiler.errors import MemsrError, UnsupportedModel
@@ -10,7 +11,7 @@ from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.tflite.file import QUANTISED, Array, Network, Operator, read_network
 from memsr_compiler.trace.tflite.words import TFLITE_WORDS, Context
 from memsr_compiler.trace.trace import GraphModule
-from memsr_compiler.trace.views import View
+from memsr_compiler.trace.views import View, tell_sizes
 
 _FLOATS = ("FLOAT32", "FLOAT16")
 _COMPOUND = ("SUB", "DEPTH_TO_SPACE", "MINIMUM", "MAXIMUM", "RESIZE_NEAREST_NEIGHBOR")
@@ -43,6 +44,8 @@ class _Reader:
                 f"{image.name}: the input has the shape {_show(image.shape)}, not (1, height, width, channels); "
                 "export it with four axes and a number of channels"
             )
+        sides = [side or math.inf for side in image.shape[1:3]]
+        tell_sizes(sides, fixed=math.inf not in sides)
         self.network = network
         self.builder = Builder(image.shape[3], float("-inf"), float("inf"))
         self.context = Context(self.builder, image.shape[1], image.shape[2])

@@ -120,3 +120,14 @@ def test_teachers_with_odd_sizes_are_read_where_nothing_needs_them(shape: Shape,
     if shape[0] != "n" and shape[2:] != ("size", "size"):
         with pytest.raises(UnsupportedModel, match=r"the batch is fixed at|the image is (any|1|8)"):
             load_onnx(saved(network(node("Reshape", "v k", "u"), k=np.array([0, 3, 8, 8]), shape=shape), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"), [((1, 3, 8, 12), "exported for images of 8x12: read as for every size"), (FREE, "")]
+)
+def test_a_size_that_is_fixed_is_told(
+    shape: Shape, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What pads to whole windows, say, was exported without the padding where none was needed."""
+    load_onnx(saved(model([node("Conv", "x w", "y")], {"w": whole(3, 3, 1, 1)}, shape=shape), tmp_path))
+    assert said in caplog.text and bool(said) == bool(caplog.text)
