@@ -121,8 +121,7 @@ def load_exported(data: bytes) -> nn.Module:
                 _require_types(program)
                 _say_sizes(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
-                free_batch(module.graph)
-                _forget_dtypes(module)
+                _generalise(module)
         except InvalidInput:
             raise
         except Exception as error:  # torch raises whatever the damage leads to
@@ -131,6 +130,16 @@ def load_exported(data: bytes) -> nn.Module:
     for part in module.modules():
         part.training = False  # an exported module refuses eval(): its mode was fixed when it was exported
     return module
+
+
+def _generalise(module: Any) -> None:
+    """Let a network take any number of images, in float64 too.
+
+    module   a GraphModule of torch.fx
+    """
+    free_batch(module.graph)
+    _forget_dtypes(module)
+    module.recompile()
 
 
 def _forget_dtypes(module: Any) -> None:
@@ -148,7 +157,6 @@ def _forget_dtypes(module: Any) -> None:
             if _is_exact(node.args[0]):
                 node.replace_all_uses_with(node.args[0])
                 module.graph.erase_node(node)
-    module.recompile()
 
 
 def _store_as_floats(module: Any, node: Any) -> None:
