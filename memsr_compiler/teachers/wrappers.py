@@ -196,16 +196,22 @@ def _keys(weights: object) -> Iterable[object]:
     return weights.keys() if isinstance(weights, Mapping) else ()
 
 
-def _list_nameless(value: object, path: str, depth: int = _DEPTH) -> Iterator[str]:
+def _list_nameless(value: object, path: str, depth: int = _DEPTH, seen: set[int] | None = None) -> Iterator[str]:
     """Paths of lists of tensors whose names say averaged: torch_ema's `shadow_params`, or what a callback keeps."""
+    seen = set() if seen is None else seen
+    if not depth or id(value) in seen:
+        return
+    seen.add(id(value))
     if isinstance(value, (list, tuple)):
         if any(isinstance(entry, Tensor) for entry in value):
             yield from [path] if any(map(_is_averaged, path.split("."))) else []
             return
-        value = dict(enumerate(value))
-    for key, inner in value.items() if isinstance(value, Mapping) and depth else ():
+        entries: Iterable[tuple[object, object]] = enumerate(value)
+    else:
+        entries = value.items() if isinstance(value, Mapping) else ()
+    for key, inner in entries:
         if isinstance(inner, (Mapping, list, tuple)):
-            yield from _list_nameless(inner, f"{path}.{key}", depth - 1)
+            yield from _list_nameless(inner, f"{path}.{key}", depth - 1, seen)
 
 
 def _has_same_keys(value: object, weights: object) -> bool:
