@@ -334,7 +334,7 @@ def _load_onnx(path: Path) -> nn.Module:
 
 
 def _name_options(options: Mapping[str, object]) -> str:
-    """How arguments were said on the command line, where --scale is one of them."""
+    """Options by which arguments were said on the command line, where --scale is one of them."""
     return " and ".join(dict.fromkeys("--scale" if name == "scale" else "--arch-args" for name in options))
 
 
