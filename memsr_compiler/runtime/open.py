@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -126,8 +126,11 @@ def count_cost(file: NetworkFile) -> tuple[int | None, Cost | None]:
 
     A network that no plain network can express (attention, say) has no count of its operations; if it is an ONNX file,
     none of its parameters either.  Those of other ONNX files are weights and biases.  A network in 8 bits, and a TFLite
-    file of ours, has the counts of the one that it was made from, if that one had any.
+    file of ours, has the counts of the one that it was made from, if that one had any.  How weights are to be read says
+    nothing of files that hold the network itself, which stand beside them in `bench`.
     """
+    if file.path.suffix.lower() in (".onnx", TFLITE):
+        file = replace(file, arch=None, arch_args={}, prefix="", probe=False)
     if is_plain(file.path):
         net = load_plain(file.path, require_certificate=False)
         cost = cost_of_layers([(tuple(layer.weight.shape), layer.shuffle) for layer in net])

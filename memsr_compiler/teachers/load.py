@@ -199,7 +199,8 @@ def _kind(path: Path, data: bytes) -> str:
         raise InvalidInput("is a web page, not the weights. Download the file behind it.")
     if data[257:262] == b"ustar":
         raise InvalidInput(
-            "is a tar archive, as PyTorch before 0.2 wrote. Load and save it with a PyTorch from between."
+            "is a tar archive. Unpack it and give the checkpoint inside; if PyTorch before 0.2 wrote it, load and save "
+            "it with a PyTorch from between."
         )
     raise InvalidInput(
         "is in no format known here. Give a PyTorch checkpoint (.pt, .pth, .ckpt), a .safetensors, a .pt2, "
@@ -239,6 +240,11 @@ def _checkpoint(data: bytes, allow_pickle: bool) -> object:
     except InvalidInput as error:
         raise InvalidInput(f"is truncated or damaged: {error}. Download or save it again.") from error
     foreign = [name for name in foreign if allow_pickle or name not in _TENSORS_WITH_ATTRIBUTES]
+    if pickle_scan.PLAIN in foreign:  # torch.load would execute it, and refuse what comes of it
+        raise InvalidInput(
+            "is a pickle that torch.save did not write. If you trust it, load it by yourself and save its arrays as "
+            "tensors, with torch.save or safetensors."
+        )
     if foreign and not allow_pickle:
         raise RefusedPickle(
             f"holds a pickle that would import {some(foreign)}, so reading it executes code. Save "

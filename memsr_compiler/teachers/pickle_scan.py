@@ -18,6 +18,9 @@ from memsr_compiler.teachers import archive
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first thing in a file that torch.save wrote before its zip format."""
 
+PLAIN = "(a plain pickle, not from torch.save)"
+"""Stands among the imports of a pickle that torch.save did not write."""
+
 _LEGACY_PICKLES = 5  # magic number, protocol version, machine facts, the object, the keys of its storages
 
 _STRING_OPS = frozenset(
@@ -116,7 +119,7 @@ def _legacy_imports(data: bytes) -> frozenset[str]:
     written_by_torch = any(arg == LEGACY_MAGIC for _, arg, _ in pickletools.genops(data))
     if not written_by_torch:
         # Not from torch.save. torch.load would still unpickle it, if only to find that out.
-        return names | {"(a plain pickle, not from torch.save).(computed)"}
+        return names | {PLAIN}
     for _ in range(_LEGACY_PICKLES - 1):
         names |= imports(stream)
     return names

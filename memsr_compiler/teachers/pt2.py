@@ -119,6 +119,7 @@ def load_exported(data: bytes) -> nn.Module:
                 warnings.simplefilter("ignore")  # which some versions of torch raise about themselves
                 program = torch.export.load(io.BytesIO(data))
                 _require_types(program)
+                _require_evaluation(program)
                 _say_sizes(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
                 _generalise(module)
@@ -209,6 +210,22 @@ def _require_types(program: torch.export.ExportedProgram) -> None:
         if (have.dtype, have.shape) != (due.dtype, due.shape):
             words = (f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in (have, due))
             raise InvalidInput("{}: is stored as {}, and the program takes {}; export it again".format(name, *words))
+
+
+def _require_evaluation(program: torch.export.ExportedProgram) -> None:
+    """Raises InvalidInput for a program in training mode, whose batch norms and dropouts no later eval() reaches."""
+    for node in program.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        schema = node.target._schema
+        for place, argument in enumerate(schema.arguments):
+            said = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name, False)
+            if argument.name in ("training", "train") and said:
+                name = schema.name.removeprefix("aten::")
+                raise InvalidInput(
+                    f"{node.name}: was exported in training mode, in which {name} computes something else; "
+                    "export network.eval() again"
+                )
 
 
 def _say_sizes(program: torch.export.ExportedProgram) -> None:

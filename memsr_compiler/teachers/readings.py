@@ -180,7 +180,7 @@ def choose_reading(readings: Readings, path: Path) -> Teacher:
     chosen = readings.teacher(readings.variants[choice.index])
     if chosen.family and choice.outcome in UNCLEAR:
         _refuse(readings, chosen, choice)
-    _tell(choice, readings.variants, path)
+    _tell(choice, readings.variants, path, readings.ways_out)
     return chosen
 
 
@@ -201,8 +201,11 @@ def _no_network(x: Tensor) -> Tensor:
     raise InvalidInput("there is no such network")
 
 
-def _tell(choice: Choice, variants: Sequence[Variant], path: Path) -> None:
-    """Warn where a photograph speaks for another reading than the usual, or for none, or cannot speak."""
+def _tell(choice: Choice, variants: Sequence[Variant], path: Path, ways_out: Sequence[str] = ()) -> None:
+    """Warn where a photograph speaks for another reading than the usual, or for none, or cannot speak.
+
+    ways_out   options that would settle it; none: the range alone is open
+    """
     if choice.outcome == "untried" and variants[0].words:
         words = ", ".join(variants[0].words.values())
         log.warning("%s: runs on no photograph, so nothing bears out that it has %s; say it if it is else", path, words)
@@ -211,7 +214,8 @@ def _tell(choice: Choice, variants: Sequence[Variant], path: Path) -> None:
         log.warning("%s: taken: %s, since so it restores a photograph to %s", path, departs, choice.words)
     what = UNCLEAR.get(choice.outcome, "restores a photograph no better than bicubic interpolation")
     if choice.outcome in UNCLEAR or choice.gain < CLEAR:
-        way_out = "if it is trained to enlarge, it is read wrongly: say its --input-range or --arch-args"
+        options = " or ".join(ways_out or ("--input-range LOW HIGH",))
+        way_out = f"if it is trained to enlarge, it is read wrongly: say its {options}"
         log.warning("%s: %s: %s; %s", path, what, choice.words, way_out)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -258,6 +259,18 @@ def test_a_teacher_in_code_of_the_user(run: Run, tmp_path: Path, monkeypatch: py
     assert status == 0, err
     (found,) = json.loads(out)["models"]
     assert found["parameters"] == sum(p.numel() for p in net.parameters()) and found["peak_memory_bytes"] >= 0
+
+
+def test_how_weights_are_read_says_nothing_of_graphs_beside_them(models: Path) -> None:
+    """As `bench own.pt other.onnx --arch ...` has it."""
+    graph = onnx.load(models / "plain.onnx")
+    del graph.metadata_props[:]  # as a foreign file
+    onnx.save(graph, models / "foreign.onnx")
+    file = NetworkFile(models / "foreign.onnx", arch="edsr", arch_args={"blocks": 1}, prefix="generator.")
+    parameters, cost = count_cost(file)
+    plain = count_cost(NetworkFile(models / "plain.onnx"))
+    assert cost is not None and plain[1] is not None
+    assert (parameters, cost.macs_per_pixel) == (plain[0], plain[1].macs_per_pixel)
 
 
 def test_teachers_modules_and_files_are_measured_alike(models: Path) -> None:

@@ -285,9 +285,16 @@ def test_a_malicious_pickle_is_not_executed(legacy: bool, protocol: int, key: st
 def test_a_pickle_that_torch_did_not_write(protocol: int, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     (tmp_path / "a.pt").write_bytes(pickle.dumps(Bomb(trace), protocol=protocol))
-    with pytest.raises(InvalidInput):
-        read_teacher(tmp_path / "a.pt")
-    assert not trace.exists()
+    for allow in (False, True):  # torch.load would run it first, and refuse it then
+        with pytest.raises(InvalidInput, match=r"pickle that torch\.save did not write|no format known|truncated"):
+            read_teacher(tmp_path / "a.pt", allow_pickle=allow)
+        assert not trace.exists()
+
+
+def test_arrays_in_a_pickle_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"conv.weight": torch.ones(3).numpy()}))
+    with pytest.raises(InvalidInput, match=r"a\.pkl: is a pickle that torch\.save did not write.*save its arrays"):
+        read_teacher(tmp_path / "a.pkl")
 
 
 def test_a_bomb_behind_harmless_pickles(tmp_path: Path) -> None:
@@ -687,6 +694,19 @@ def test_autocast_in_a_pt2_is_refused_for_what_it_does(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(Autocast().eval(), (torch.rand(1, 3, 9, 8),)), tmp_path / "a.pt2")
     with pytest.raises(UnsupportedModel, match="a cast to bfloat16 rounds values"):
         compile_to_plain(read_teacher(tmp_path / "a.pt2", probe=False))
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(12), nn.Dropout(0.5)])
+def test_a_pt2_in_training_mode_is_refused_for_what_it_is(layer: nn.Module, tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), layer, nn.PixelShuffle(2))
+    name = "batch_norm" if isinstance(layer, nn.BatchNorm2d) else "dropout"
+    for mode in (True, False):
+        exported = torch.export.export(network.train(mode), (torch.rand(1, 3, 9, 8),))
+        torch.export.save(exported, tmp_path / f"{mode}.pt2")
+    with pytest.raises(InvalidInput, match=rf"exported in training mode, in which {name} .*network\.eval\(\)"):
+        read_teacher(tmp_path / "True.pt2", probe=False)
+    x = torch.rand(1, 3, 9, 8)
+    assert torch.allclose(read_teacher(tmp_path / "False.pt2", probe=False).module(x), network(x), atol=1e-6)
 
 
 def add_guard(archive: bytes, guard: str) -> bytes:

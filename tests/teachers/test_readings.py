@@ -356,7 +356,7 @@ def test_a_network_that_does_no_better_than_bicubic_is_doubted(
 ) -> None:
     read_teacher(save(enlarging(image_skip=True), tmp_path / "a.pth"))
     assert "a.pth: restores a photograph no better than bicubic interpolation: 2" in caplog.text
-    assert "it is read wrongly: say its --input-range or --arch-args" in caplog.text
+    assert "it is read wrongly: say its --input-range LOW HIGH or --arch-args image_skip=VALUE" in caplog.text
     caplog.clear()
     read_teacher(SHIPPED)
     assert not caplog.text

@@ -46,6 +46,11 @@ def load_onnx(path: str | Path) -> GraphModule:
 class _Reader:
     def __init__(self, network: Network) -> None:
         batch, channels, height, width = network.shape
+        if width in (1, 3) and (channels or math.inf) > 4:  # (N, height, width, channels)
+            raise UnsupportedModel(
+                f"{network.input}: its {width} channels come last, as TensorFlow has them; export it with channels "
+                f"first (tf2onnx: --inputs-as-nchw {network.input} --outputs-as-nchw {network.output}), or as .tflite"
+            )
         odd = batch not in (None, 1) or (height is None) != (width is None) or 1 in (height, width)
         if odd and not find_fixed_node(network):
             batch = height = width = None

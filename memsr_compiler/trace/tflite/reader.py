@@ -73,6 +73,7 @@ class _Reader:
         for number in op.inputs:
             if number >= 0 and self.network.values[number].type in _INTEGERS:
                 self.builder.refuse(*QUANTISED)
+        self._require_one_width(op)
         operands = [self._operand(number) for number in op.inputs]
         word = TFLITE_WORDS.get(op.code)
         if word is None:
@@ -85,6 +86,16 @@ class _Reader:
             raise
         except (TypeError, ValueError, IndexError, KeyError, RuntimeError, AttributeError):
             self.builder.refuse("it has operands that it cannot take", "export or download it again")
+
+    def _require_one_width(self, op: Operator) -> None:
+        """Refuse float16 beside float32: LiteRT's kernels take all for numbers of one type, and read past the end."""
+        values = [self.network.values[number] for number in op.inputs if number >= 0]
+        if {v.type for v in values} >= set(_FLOATS):
+            name = next(v.name for v in values if v.type == "FLOAT16")
+            self.builder.refuse(
+                f"'{name}' is float16 beside float32, which no interpreter computes with",
+                "widen it by DEQUANTIZE, as TensorFlow's converter does",
+            )
 
     def _operand(self, number: int) -> View | Array | None:
         if number < 0:

@@ -222,7 +222,9 @@ def concatenation(c: Context, options: Options, *parts: Any) -> View:
     views = [c.require_view(part) for part in parts]
     if options.get("Axis", 0) not in (3, -1) or not views:
         c.builder.refuse(f"it concatenates along axis {options.get('Axis', 0)}", "concatenate channels (axis 3)")
-    return c.activate(shape.cat(c.builder, views, 1), options)
+    if options.get("FusedActivationFunction", _NONE) != _NONE:  # LiteRT: one kernel applies it, another passes it over
+        c.builder.refuse("an activation is part of it", "let the activation be an operator of its own")
+    return shape.cat(c.builder, views, 1)
 
 
 def _read_block(c: Context, options: Options) -> int:

@@ -122,6 +122,18 @@ def test_teachers_with_odd_sizes_are_read_where_nothing_needs_them(shape: Shape,
             load_onnx(saved(network(node("Reshape", "v k", "u"), k=np.array([0, 3, 8, 8]), shape=shape), tmp_path))
 
 
+@pytest.mark.parametrize("shape", [(1, 16, 16, 3), ("n", "h", "w", 3), (1, 5, 8, 1)])
+def test_channels_that_come_last_are_told(shape: Shape, tmp_path: Path) -> None:
+    """As tf2onnx leaves them."""
+    steps = [
+        node("Transpose", "x", "a", perm=[0, 3, 1, 2]), node("Conv", "a w", "b"),
+        node("Transpose", "b", "y", perm=[0, 2, 3, 1]),
+    ]  # fmt: skip
+    path = saved(model(steps, {"w": whole(3, 1 if shape[3] == 1 else 3, 1, 1)}, shape=shape), tmp_path)
+    with pytest.raises(UnsupportedModel, match=rf"x: its {shape[3]} channels come last.*--inputs-as-nchw x "):
+        load_onnx(path)
+
+
 @pytest.mark.parametrize(
     ("shape", "said"), [((1, 3, 8, 12), "exported for images of 8x12: read as for every size"), (FREE, "")]
 )

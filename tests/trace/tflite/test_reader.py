@@ -219,6 +219,12 @@ def test_what_is_not_read_is_refused_by_operator_place_and_way_out(tmp_path: Pat
         finish(graph, graph.op("CONCATENATION", x, x, table="ConcatenationOptions", Axis=1)),
         "concatenates along axis 1",
     )
+    graph, x = start()
+    fused = graph.op("CONCATENATION", x, x, table="ConcatenationOptions", Axis=3, FusedActivationFunction=RELU)
+    refuse(finish(graph, fused, 16), "CONCATENATION", "activation is part of it", "operator of its own")
+    graph, x = start()
+    half = numbers(8, 3, 3, 8).astype(np.float16)
+    refuse(finish(graph, graph.conv(x, half, numbers(8))), "CONV_2D", "float16 beside float32", "DEQUANTIZE")
     graph, x = start(activation=4)
     refuse(finish(graph, x), "activation 4")
     graph, x = start()
