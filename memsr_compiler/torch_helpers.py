@@ -70,7 +70,9 @@ class InFloat64(TorchFunctionMode):
         if func in _CASTS and args[0].dtype == torch.float64:
             result = func(*args, **kwargs)
             return args[0] if isinstance(result, Tensor) and result.dtype == torch.float32 else result
-        if func in _OF_ONE_TYPE and any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in args):
+        if func in _OF_ONE_TYPE and any(
+            isinstance(x, Tensor) and x.dtype == torch.float64 for x in (*args, *kwargs.values())
+        ):
             args = tuple(_to_float64(x) for x in args)
             kwargs = {name: _to_float64(x) for name, x in kwargs.items()}
         return func(*args, **kwargs)

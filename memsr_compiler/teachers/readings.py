@@ -44,7 +44,7 @@ class Variant:
 
     def departs(self, usual: Variant) -> dict[str, str]:
         """Words on what is not as in the usual one."""
-        return {name: words for name, words in self.words.items() if words != usual.words[name]}
+        return {name: words for name, words in self.words.items() if words != usual.words.get(name)}
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,13 @@ def read_family(
         log.warning("the file says that it has %s: taken as told, %s", assume_range(stated), assume_range(told))
     known = told or stated
     ranges = [known] if known else [family.input_range, *(r for r in RANGES if r != family.input_range)]
-    variants = tuple(
-        _variant(dict(zip(open_arguments, values, strict=True)), input_range, ranged=known is None)
-        for input_range, values in product(ranges, product(*open_arguments.values()))
-    )
+    by_shift = shown is not None and not (told or match.known_range or remarks.input_range)
+    variants = []
+    for values in product(*open_arguments.values()):
+        arguments = dict(zip(open_arguments, values, strict=True))
+        unshown = by_shift and not arguments.get("mean_shift", True)  # a shift that is not used shows no range
+        for input_range in RANGES if unshown else ranges:
+            variants.append(_variant(arguments, input_range, ranged=known is None or unshown))
 
     def read(variant: Variant) -> Teacher:
         built = usual
@@ -137,7 +140,7 @@ def read_family(
     ways_out = [f"--arch-args {name}=VALUE" for name in match.unsaid if name not in options]
     if told is None and match.known_range is None:
         ways_out.insert(0, "--input-range LOW HIGH")
-    return Readings(variants, read, habits, uncertain, tuple(ways_out))
+    return Readings(tuple(variants), read, habits, uncertain, tuple(ways_out))
 
 
 def _list_usual(match: Match) -> list[str]:

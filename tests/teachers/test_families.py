@@ -30,6 +30,7 @@ SMALL: list[tuple[str, dict[str, object], set[str]]] = [
     ("rdn", {"scale": 2, "blocks": 2, "layers": 3, "channels": 8, "growth": 4, "colours": 3}, set()),
     ("rdn", {"scale": 3, "blocks": 1, "layers": 2, "channels": 6, "growth": 6, "colours": 1}, set()),
     ("rdn", {"scale": 4, "blocks": 1, "layers": 1, "channels": 6, "growth": 5, "colours": 3}, set()),
+    ("rdn", {"scale": 4, "blocks": 1, "layers": 2, "channels": 7, "growth": 3, "colours": 3, "enlarged": 3}, set()),
     ("rrdb", {"scale": 4, "blocks": 1, "channels": 8, "growth": 4, "colours": 3}, set()),
     ("rrdb", {"scale": 2, "blocks": 2, "channels": 8, "growth": 4, "colours": 3}, set()),
     ("rrdb", {"scale": 1, "blocks": 1, "channels": 8, "growth": 4, "colours": 1}, set()),

@@ -46,6 +46,15 @@ def save(network: nn.Module, path: Path) -> Path:
     return path
 
 
+def unused(network: Edsr, peak: float) -> Edsr:
+    """The network with mean shifts in its state dict that it does not run."""
+    shifted = Edsr(peak=peak, mean_shift=True).state_dict()
+    own = network.state_dict
+    both = {**{key: value for key, value in shifted.items() if "_mean" in key}, **own()}
+    network.state_dict = lambda *_, **__: both  # type: ignore[method-assign]
+    return network
+
+
 FORMS: dict[str, tuple[Callable[[], Edsr], tuple[str, ...], tuple[str, ...]]] = {
     # what is assumed in the end, and of that what is not the usual
     "as shipped": (lambda: Edsr(), ("res_scale 1", "input values 0 to 1"), ()),
@@ -56,12 +65,23 @@ FORMS: dict[str, tuple[Callable[[], Edsr], tuple[str, ...], tuple[str, ...]]] = 
         ("res_scale 0.1", "input values 0 to 255"),
         ("res_scale 0.1, input values 0 to 255",),
     ),
-    "mean shift of 255": (lambda: Edsr(peak=255.0, mean_shift=True), ("res_scale 1",), ()),
-    "mean shift of 1": (lambda: Edsr(mean_shift=True), ("res_scale 1",), ()),
+    "mean shift of 255": (lambda: Edsr(peak=255.0, mean_shift=True), ("res_scale 1", "mean_shift True"), ()),
+    "mean shift of 1": (lambda: Edsr(mean_shift=True), ("res_scale 1", "mean_shift True"), ()),
     "mean shift of 255, res_scale 0.1": (
         lambda: Edsr(0.1, 255.0, mean_shift=True),
+        ("res_scale 0.1", "mean_shift True"),
         ("res_scale 0.1",),
-        ("res_scale 0.1",),
+    ),
+    # as super-image has it: its weights hold shifts that its code runs past
+    "mean shift of 255 that is not used": (
+        lambda: unused(Edsr(), 255.0),
+        ("res_scale 1", "mean_shift False", "input values 0 to 1"),
+        ("mean_shift False, input values 0 to 1",),
+    ),
+    "mean shift of 1 that is not used, 0 to 255": (
+        lambda: unused(Edsr(peak=255.0), 1.0),
+        ("res_scale 1", "mean_shift False", "input values 0 to 255"),
+        ("mean_shift False, input values 0 to 255",),
     ),
 }
 
@@ -92,6 +112,13 @@ def test_what_is_said_is_neither_assumed_nor_probed(tmp_path: Path, monkeypatch:
     teacher = read_teacher(path, probe=False)
     assert teacher.input_range == (0.0, 1.0)
     assert teacher.assumed == ("res_scale 1", "input values 0 to 1", *HABITS)
+
+
+@pytest.mark.parametrize("argument", [{"mean": (0.0, 0.0, 0.0)}, {"rgb_range": 1.0}])
+def test_arguments_that_the_weights_settle_are_refused(argument: dict[str, object], tmp_path: Path) -> None:
+    path = save(Edsr(peak=255.0, mean_shift=True), tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match="hold the mean that is subtracted.*mean_shift=false"):
+        read_teacher(path, arch_args=argument)
 
 
 def test_half_of_it_said_the_other_is_probed(tmp_path: Path) -> None:

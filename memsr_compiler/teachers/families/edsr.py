@@ -225,6 +225,33 @@ def _translate_basicsr(state: Mapping[str, Tensor], hyper: Mapping[str, object])
     }
 
 
+def _infer_shifted(shapes: Shapes) -> dict[str, object] | None:
+    hyper = infer(shapes)
+    return None if hyper is None or hyper["mean"] is None else hyper
+
+
+def _translate_shifted(state: Mapping[str, Tensor], hyper: Mapping[str, object]) -> dict[str, Tensor]:
+    """The weights with their mean shifts, or without: super-image's code holds them, and runs past them.
+
+    Raises InvalidInput for arguments that say otherwise than the weights what is subtracted.
+    """
+    if "rgb_range" in hyper or hyper["mean"] != DIV2K_MEAN:
+        raise InvalidInput(
+            "the weights hold the mean that is subtracted, in their range: leave mean and rgb_range out, or say "
+            "--arch-args mean_shift=false for code that does not use it."
+        )
+    unused = [] if hyper["mean_shift"] else [key for key in state if key.endswith(("sub_mean.bias", "add_mean.bias"))]
+    return {**state, **{key: torch.zeros_like(state[key]) for key in unused}}
+
+
+SHIFTED = Dialect(
+    name="EDSR's authors",
+    infer=_infer_shifted,
+    translate=_translate_shifted,
+    unsaid={"res_scale": (1.0, 0.1), "mean_shift": (True, False)},
+    own=frozenset({"mean_shift"}),
+)
+
 BASICSR = Dialect(
     name="BasicSR",
     infer=_infer_basicsr,
@@ -233,14 +260,20 @@ BASICSR = Dialect(
     known_range=(0.0, 1.0),
 )
 
+
+def _infer_bare(shapes: Shapes) -> dict[str, object] | None:
+    hyper = infer(shapes)
+    return None if hyper is None or hyper["mean"] is not None else hyper
+
+
 FAMILY = Family(
     name="edsr",
     build=EDSR,
-    infer=infer,
+    infer=_infer_bare,
     activation="ReLU",
     source="Lim et al., Enhanced Deep Residual Networks for Single Image Super-Resolution, CVPRW 2017",
     unsaid={"res_scale": (1.0, 0.1)},
     read_range=lambda state: range_of_mean_shift(state, "sub_mean"),
     description="Residual blocks and a global skip; the authors' tail, or the one conv of MemSR's teachers.",
-    dialects=(BASICSR,),
+    dialects=(SHIFTED, BASICSR),
 )

@@ -49,6 +49,8 @@ class RDN(nn.Module):
 
     blocks    residual dense blocks (D)         channels  width between them (G0)
     layers    convolutions in each of them (C)  growth    channels that each of those adds (G)
+    enlarged  width at the size of the result, None: `channels`; published code has `growth` there, which is the same in
+              published weights
     Raises InvalidInput for a scale other than 2, 3, 4.
     Source: Zhang et al., "Residual Dense Network for Image Super-Resolution" (CVPR 2018).
     """
@@ -62,6 +64,7 @@ class RDN(nn.Module):
         channels: int = 64,
         growth: int = 64,
         colours: int = 3,
+        enlarged: int | None = None,
     ) -> None:
         super().__init__()
         if scale not in (2, 3, 4):
@@ -70,11 +73,12 @@ class RDN(nn.Module):
         self.sfe2 = conv(channels, channels)
         self.rdbs = nn.ModuleList(DenseBlock(channels, growth, layers) for _ in range(blocks))
         self.gff = nn.Sequential(conv(channels * blocks, channels, 1), conv(channels, channels))
+        width = enlarged or channels
         upscale: list[nn.Module] = []
         for factor in [3] if scale == 3 else [2] * (scale // 2):
-            upscale += [conv(channels, channels * factor**2), nn.PixelShuffle(factor)]
+            upscale += [conv(width if upscale else channels, width * factor**2), nn.PixelShuffle(factor)]
         self.upscale = nn.Sequential(*upscale)
-        self.output = conv(channels, colours)
+        self.output = conv(width, colours)
 
     def forward(self, x: Tensor) -> Tensor:
         """The enlarged image, not clipped to [0, 1]."""
@@ -89,14 +93,15 @@ class RDN(nn.Module):
 
 def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
     """The arguments of RDN for a state dict of these shapes; None if it is another network's."""
-    if not has_kernels(shapes, "sfe1.weight", "rdbs.0.layers.0.conv.weight", "upscale.0.weight"):
+    if not has_kernels(shapes, "sfe1.weight", "rdbs.0.layers.0.conv.weight", "upscale.0.weight", "output.weight"):
         return None
     channels, colours = shapes["sfe1.weight"][:2]
     blocks = count_keys(shapes, "rdbs.{}.lff.weight")
     layers = count_keys(shapes, "rdbs.0.layers.{}.conv.weight")
     if blocks * layers > len(shapes):
         return None  # keeps a hostile list of keys from describing a network of quadratic size
-    factor = isqrt(shapes["upscale.0.weight"][0] // channels)
+    width = shapes["output.weight"][1]
+    factor = isqrt(shapes["upscale.0.weight"][0] // width)
     return {
         "scale": factor**2 if "upscale.2.weight" in shapes else factor,
         "blocks": blocks,
@@ -104,6 +109,7 @@ def infer(shapes: Mapping[str, torch.Size]) -> dict[str, object] | None:
         "channels": channels,
         "growth": shapes["rdbs.0.layers.0.conv.weight"][0],
         "colours": colours,
+        "enlarged": None if width == channels else width,
     }
 
 
