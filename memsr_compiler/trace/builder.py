@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -30,6 +31,18 @@ class Resized:
     body: View | None = None
 
 
+@dataclass(frozen=True)
+class Padded:
+    """A feature map with rows of zeros above and below it, and columns left and right, which a convolution is to take.
+
+    As TensorFlow's converters write the padding of a convolution, and code with `ZeroPad2d`.
+    """
+
+    inner: View
+    rows: int
+    columns: int
+
+
 class Builder:
     """Collects ops.  `where` is the module path being read, for names and messages."""
 
@@ -42,6 +55,14 @@ class Builder:
         self.last = ""  # the op being read, as the network calls it
         self.leaf = False  # where is a module of one op only: its path is then the op's name
         self.input = self.add(ir.Input(name=self.name("input"), channels=channels, low=low, high=high))
+
+    def require_unpadded(self, values: Iterable[object]) -> None:
+        """Refuse values with zeros around them, which a convolution alone takes."""
+        if any(isinstance(value, Padded) for value in values):
+            self.refuse(
+                "zeros are put around what it takes, which is read before a convolution only",
+                "give the padding to the convolution that follows",
+            )
 
     # -- ops -------------------------------------------------------------------------------------------------
 

@@ -174,7 +174,7 @@ def _asks_no_size(node: fx.Node) -> bool:
     name = getattr(node.target, "__name__", node.target)
     if name == "getattr":
         return node.args[1] in ("ndim", "dtype", "device", "is_cuda", "requires_grad", "training")
-    if node.op == "call_method" and name in ("dim", "ndimension", "is_floating_point", "size"):
+    if node.op == "call_method" and name in ("dim", "ndimension", "is_floating_point", "get_device", "size"):
         return name != "size" or node.args[1:] in ((1,), (-3,))
     if name == "getitem":
         shape = node.args[0]

@@ -51,7 +51,7 @@ def unused(network: Edsr, peak: float) -> Edsr:
     shifted = Edsr(peak=peak, mean_shift=True).state_dict()
     own = network.state_dict
     both = {**{key: value for key, value in shifted.items() if "_mean" in key}, **own()}
-    network.state_dict = lambda *_, **__: both  # type: ignore[method-assign]
+    network.state_dict = lambda *_, **__: both  # type: ignore[assignment,method-assign]
     return network
 
 
@@ -117,7 +117,7 @@ def test_what_is_said_is_neither_assumed_nor_probed(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("argument", [{"mean": (0.0, 0.0, 0.0)}, {"rgb_range": 1.0}])
 def test_arguments_that_the_weights_settle_are_refused(argument: dict[str, object], tmp_path: Path) -> None:
     path = save(Edsr(peak=255.0, mean_shift=True), tmp_path / "a.pth")
-    with pytest.raises(InvalidInput, match="hold the mean that is subtracted.*mean_shift=false"):
+    with pytest.raises(InvalidInput, match=r"hold the mean that is subtracted.*mean_shift=false"):
         read_teacher(path, arch_args=argument)
 
 

@@ -127,6 +127,8 @@ class _Reader:
                 "the enlarged image is used for something else than one sum at the end",
                 "add it last, unscaled",
             )
+        if node.op != "Conv":
+            self.builder.require_unpadded(operands)
         if node.op not in VIEWS:
             self._settle(operands)
         result = ONNX_WORDS[node.op](self.context, node, *operands)
@@ -171,6 +173,7 @@ class _Reader:
         result = self._value(self.network.output)
         if isinstance(result, Resized) and result.body is not None:
             return GraphModule(self.builder.graph(result.body), ImageSkip(result.mode, result.factor))
+        self.builder.require_unpadded([result])
         if not isinstance(result, View):
             what = "the enlarged image alone" if isinstance(result, Resized) else "a constant"
             self.builder.refuse(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TypeAlias
 
 from memsr_compiler.errors import MemsrError, UnsupportedModel
 from memsr_compiler.tflite.metadata import read_facts
-from memsr_compiler.trace.builder import Builder
+from memsr_compiler.trace.builder import Builder, Padded
 from memsr_compiler.trace.tflite.file import QUANTISED, Array, Network, Operator, read_network
 from memsr_compiler.trace.tflite.words import TFLITE_WORDS, Context
 from memsr_compiler.trace.trace import GraphModule
 from memsr_compiler.trace.views import View, tell_sizes
+
+Value: TypeAlias = View | Padded | Array
 
 _FLOATS = ("FLOAT32", "FLOAT16")
 _COMPOUND = ("SUB", "DEPTH_TO_SPACE", "MINIMUM", "MAXIMUM", "RESIZE_NEAREST_NEIGHBOR")
@@ -50,7 +53,7 @@ class _Reader:
         self.builder = Builder(image.shape[3], float("-inf"), float("inf"))
         self.context = Context(self.builder, image.shape[1], image.shape[2])
         constants = {i: v.content for i, v in enumerate(network.values) if v.content is not None}
-        self.values: dict[int, View | Array] = {**constants, network.input: self.builder.input}
+        self.values: dict[int, Value] = {**constants, network.input: self.builder.input}
 
     def read(self) -> GraphModule:
         for op in self.network.operators:
@@ -58,6 +61,7 @@ class _Reader:
             self._store(op, self._result(op))
         self.builder.where, self.builder.last = self.network.values[self.network.output].name, "output"
         result = self.values.get(self.network.output)
+        self.builder.require_unpadded([result])
         if not isinstance(result, View):
             self.builder.refuse(
                 "the network returns nothing that it computes from the image", "export or download it again"
@@ -69,18 +73,20 @@ class _Reader:
         self.builder.last = op.code
         self.builder.leaf = op.code not in _COMPOUND
 
-    def _result(self, op: Operator) -> View | Array:
+    def _result(self, op: Operator) -> Value:
         for number in op.inputs:
             if number >= 0 and self.network.values[number].type in _INTEGERS:
                 self.builder.refuse(*QUANTISED)
         self._require_one_width(op)
         operands = [self._operand(number) for number in op.inputs]
+        if op.code not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            self.builder.require_unpadded(operands)
         word = TFLITE_WORDS.get(op.code)
         if word is None:
             known = ", ".join(sorted(TFLITE_WORDS))
             self.builder.refuse(f"this operator is not read, only {known}", "export the network without it, or as ONNX")
         try:
-            result: View | Array = word(self.context, op.options, *operands)
+            result: Value = word(self.context, op.options, *operands)
             return result
         except MemsrError:
             raise
@@ -97,7 +103,7 @@ class _Reader:
                 "widen it by DEQUANTIZE, as TensorFlow's converter does",
             )
 
-    def _operand(self, number: int) -> View | Array | None:
+    def _operand(self, number: int) -> Value | None:
         if number < 0:
             return None
         if number not in self.values:
@@ -105,7 +111,7 @@ class _Reader:
             self.builder.refuse(f"it uses '{name}', a result that is not read", "export the network without it")
         return self.values[number]
 
-    def _store(self, op: Operator, result: View | Array) -> None:
+    def _store(self, op: Operator, result: Value) -> None:
         if len(op.outputs) != 1:
             self.builder.refuse(f"it gives {len(op.outputs)} results, not one", "export the network without it")
         self.values[op.outputs[0]] = result

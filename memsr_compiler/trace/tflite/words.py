@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memsr_compiler.trace.builder import MAX_CHANNELS, MAX_KERNEL, MAX_SCALE, Builder
-from memsr_compiler.trace.tflite.file import Array
+from memsr_compiler.trace.builder import MAX_CHANNELS, MAX_KERNEL, MAX_SCALE, Builder, Padded
 from memsr_compiler.trace.torch_ops import activation, convolution, pointwise, shape
 from memsr_compiler.trace.views import View
 
@@ -36,12 +35,15 @@ class Context:
     height: int | None
     width: int | None
 
-    def require_view(self, value: View | Array | None) -> View:
+    def require_view(self, value: object) -> View:
         if not isinstance(value, View):
             self.builder.refuse("it computes with constants alone", "fold them first (export the network again)")
         return value
 
-    def require_constant(self, value: View | Array | None, what: str) -> Tensor:
+    def require_padded(self, value: object) -> View | Padded:
+        return value if isinstance(value, Padded) else self.require_view(value)
+
+    def require_constant(self, value: object, what: str) -> Tensor:
         if not isinstance(value, np.ndarray):
             self.builder.refuse(f"its {what} depends on the image, or is left out", "make it a constant")
         return torch.from_numpy(value.astype(np.float64, copy=False))
@@ -75,10 +77,10 @@ def tflite_word(name: str) -> Callable[[Word], Word]:
 @tflite_word("CONV_2D")
 def conv_2d(c: Context, options: Options, x: Any, kernel: Any, bias: Any = None) -> View:
     """Kernels are (O, h, w, I); of fewer input channels than there are, it is a convolution in groups."""
-    view, weight = c.require_view(x), c.require_constant(kernel, "kernel")
+    view, weight = c.require_padded(x), c.require_constant(kernel, "kernel")
     if weight.dim() != 4 or not weight.numel():
         c.builder.refuse(f"its kernel has the shape {tuple(weight.shape)}", "use 2-d convolutions")
-    channels = c.builder.channels(view)
+    channels = c.builder.channels(view.inner if isinstance(view, Padded) else view)
     groups = channels // weight.shape[3] if channels % weight.shape[3] == 0 else 1
     return _convolve(c, options, view, weight.permute(0, 3, 1, 2), bias, groups)
 
@@ -86,13 +88,14 @@ def conv_2d(c: Context, options: Options, x: Any, kernel: Any, bias: Any = None)
 @tflite_word("DEPTHWISE_CONV_2D")
 def depthwise_conv_2d(c: Context, options: Options, x: Any, kernel: Any, bias: Any = None) -> View:
     """Kernels are (1, h, w, channels of the result)."""
-    view, weight = c.require_view(x), c.require_constant(kernel, "kernel")
+    view, weight = c.require_padded(x), c.require_constant(kernel, "kernel")
     if weight.dim() != 4 or len(weight) != 1 or not weight.numel():
         c.builder.refuse(f"its kernel has the shape {tuple(weight.shape)}", "use 2-d convolutions")
-    return _convolve(c, options, view, weight.permute(3, 0, 1, 2), bias, c.builder.channels(view))
+    channels = c.builder.channels(view.inner if isinstance(view, Padded) else view)
+    return _convolve(c, options, view, weight.permute(3, 0, 1, 2), bias, channels)
 
 
-def _convolve(c: Context, options: Options, x: View, weight: Tensor, bias: Any, groups: int) -> View:
+def _convolve(c: Context, options: Options, x: View | Padded, weight: Tensor, bias: Any, groups: int) -> View:
     dilations = (options.get("DilationHFactor", 1), options.get("DilationWFactor", 1))
     strides = (options.get("StrideH", 1), options.get("StrideW", 1))
     if min(*dilations, *strides) < 1:
@@ -266,6 +269,16 @@ def resize_nearest(c: Context, options: Options, x: Any, size: Any) -> View:
         c.builder.refuse(f"it resizes by {factors}", "use one whole factor for height and width, no align_corners")
     c.builder.room(int(factors[0]), MAX_SCALE, "an enlargement")
     return c.builder.enlarge(view, int(factors[0]))
+
+
+@tflite_word("PAD")
+def pad(c: Context, options: Options, x: Any, sizes: Any) -> View | Padded:
+    """Zeros around the image; sizes are (before, behind) for each axis."""
+    view, pairs = c.require_view(x), c.require_constant(sizes, "padding")
+    if pairs.shape != (4, 2):
+        c.builder.refuse(f"its padding has the shape {tuple(pairs.shape)}", "export or download it again")
+    both = pairs.long().tolist()
+    return shape.pad(c.builder, view, [*both[2], *both[1], *both[3], *both[0]])
 
 
 @tflite_word("DEQUANTIZE")

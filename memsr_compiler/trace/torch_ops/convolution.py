@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.trace.builder import Builder
+from memsr_compiler.trace.builder import Builder, Padded
 from memsr_compiler.trace.torch_ops.registry import word
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
 from memsr_compiler.trace.views import View
@@ -25,7 +25,7 @@ def _pair(b: Builder, value: Any, what: str) -> int:
 @word("conv2d")
 def conv2d(
     b: Builder,
-    x: View,
+    x: View | Padded,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
@@ -55,6 +55,8 @@ def conv2d(
         else (padding,) * 2
     )
     have = have * 2 if len(have) == 1 else have
+    if isinstance(x, Padded):
+        have, x = (have[0] + x.rows, have[1] + x.columns), x.inner
     if tuple(int(p) for p in have) != want:
         b.refuse(
             f"padding {tuple(have)} changes the size of the image; kernel {height}x{width} keeps it with {want}",
@@ -74,7 +76,7 @@ def conv2d(
 @word("convolution")
 def convolution(
     b: Builder,
-    x: View,
+    x: View | Padded,
     weight: Tensor,
     bias: Tensor | None,
     stride: Any,
@@ -85,6 +87,8 @@ def convolution(
     groups: int,
 ) -> View:
     if transposed:
+        b.require_unpadded([x])
+        assert isinstance(x, View)
         return conv_transpose2d(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
     return conv2d(b, x, weight, bias, stride, padding, dilation, groups)
 

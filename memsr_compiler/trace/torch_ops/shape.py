@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.trace.builder import Builder
+from memsr_compiler.trace.builder import MAX_KERNEL, Builder, Padded
 from memsr_compiler.trace.torch_ops.registry import word
 from memsr_compiler.trace.views import View
 
@@ -125,7 +125,11 @@ def index(b: Builder, x: Any, key: Any) -> Any:
 
 
 def _refuse_part(b: Builder, axis: int) -> NoReturn:
-    b.refuse(f"it takes part of axis {axis}", "a plain network keeps every pixel; crop outside the network")
+    b.refuse(
+        f"it takes part of axis {axis}",
+        "a plain network keeps every pixel: crop outside the network; write every second row and column (Focus, "
+        "wavelets) as pixel_unshuffle",
+    )
 
 
 @word("index")
@@ -270,14 +274,24 @@ def same(b: Builder, x: Any, *_: object, **__: object) -> Any:
 @word("dropout", "dropout2d", "feature_dropout", "alpha_dropout", "native_dropout")
 def dropout(b: Builder, x: View, p: float = 0.5, training: bool = True, inplace: bool = False) -> View:
     if training:
-        b.refuse("dropout is active", "call model.eval() first")
+        b.refuse(
+            "dropout is active", "call model.eval() first; F.dropout drops even then without training=self.training"
+        )
     return x
 
 
 @word("pad", "constant_pad_nd")
-def pad(b: Builder, x: View, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> View:
+def pad(b: Builder, x: View, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> View | Padded:
+    """Zeros around an image, (left, right, top, bottom), which the convolution that follows takes for its own."""
     if not any(pad):
         return x
-    b.refuse(
-        f"padding {tuple(pad)} ({mode}) outside a convolution", "use the convolution's own zero padding, (k - 1) / 2"
-    )
+    if mode != "constant" or value:
+        how = f"value {value:g}" if value else mode
+        b.refuse(f"padding {tuple(pad)} ({how}) outside a convolution", "use zero padding, (k - 1) / 2, and retrain")
+    sides = [*pad, 0, 0, 0, 0]
+    if any(sides[4:]):
+        b.refuse(f"padding {tuple(pad)} is not of height and width alone", "add channels of zeros by torch.cat")
+    if min(sides) < 0 or sides[0] != sides[1] or sides[2] != sides[3]:
+        b.refuse(f"padding {tuple(pad)} is not the same on both sides of an image", "pad by (k - 1) / 2, and retrain")
+    b.room(2 * max(sides), MAX_KERNEL, "padding")
+    return Padded(x, rows=sides[2], columns=sides[0])

@@ -40,7 +40,6 @@ from onnx import TensorProto, helper
         ("NonMaxSuppression", "one one", "it is not computed beforehand", "onnxsim"),
         ("Transpose", "x", "its axes are no longer", "bring them back"),
         ("SpaceToDepth", "x", "it works at 1/2 of the input's resolution", "feed it the unshuffled image"),
-        ("Pad", "x border", "padding (", "zero padding"),
         ("ReduceSum", "x channel", "it makes one channel of all", "1x1 convolution"),
         ("Where", "decide x x", "it decides by the values of pixels", "remove the decision"),
         ("Mul", "x five", "a constant of 5 axes makes as many of the 4", "(1, C, 1, 1)"),
@@ -58,7 +57,7 @@ def test_refusals_name_node_operator_reason_and_a_way_out(
 ) -> None:
     weights = {
         "v": whole(3, low=1), "v3": whole(3), "one": ONE, "pixels": whole(1, 3, 4, 5), "columns": whole(5),
-        "border": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "k": whole(4, 3, 3, 3),
+        "k": whole(4, 3, 3, 3),
         "channel": np.array([1]), "decide": np.array([True, False, True]), "five": np.ones((1, 1, 1, 1, 1), np.float32),
         "pair": np.array([2, 1, 1, 1]), "long": np.array([1, 1, 1, 1, 1]), "place": np.array([[0], [1]]),
         "low": np.float32(1).reshape(()), "high": np.float32(0).reshape(()),

@@ -141,6 +141,23 @@ def test_one_operator_of_each_kind(
     check(finish(graph, graph.op(code, x, *constants, table=table, **options)), tmp_path)
 
 
+def test_padding_before_a_convolution(tmp_path: Path) -> None:
+    sizes = np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32)
+
+    def pad(graph: TfliteGraph, x: int) -> int:
+        return graph.op("PAD", x, graph.constant(sizes), table="PadOptions")
+
+    graph, x = start()
+    x = graph.conv(pad(graph, x), numbers(8, 3, 3, 8), numbers(8), Padding=1)
+    kernel, bias = graph.constant(numbers(1, 3, 3, 8)), graph.constant(numbers(8))
+    settings = {"Padding": 1, "StrideW": 1, "StrideH": 1, "DepthMultiplier": 1}
+    x = graph.op("DEPTHWISE_CONV_2D", pad(graph, x), kernel, bias, table="DepthwiseConv2DOptions", **settings)
+    check(finish(graph, x), tmp_path)
+    graph, x = start()
+    with pytest.raises(UnsupportedModel, match="RELU: zeros are put around what it takes"):
+        read(finish(graph, graph.op("RELU", pad(graph, x))), tmp_path)
+
+
 def test_a_constant_comes_first(tmp_path: Path) -> None:
     graph, x = start(NONE)
     x = graph.op("SUB", graph.constant(numbers(8)), x, table="SubOptions")

@@ -257,7 +257,14 @@ def dropout(c: Context, node: Node, x: Value, ratio: Value | None = None, traini
 
 @onnx_word("Pad")
 def pad(c: Context, node: Node, x: View, pads: Value, value: Value | None = None, axes: Value | None = None) -> Any:
-    mode = node.text("mode", "constant")
-    if mode != "constant" and any(_numbers(pads)):
+    """Pads are (before each axis, behind each), of all axes or of those that are told."""
+    numbers, mode = _numbers(pads), node.text("mode", "constant")
+    if mode != "constant" and any(numbers):
         c.builder.refuse(*IMPOSSIBLE["reflection_pad2d"])
-    return torch_shape.pad(c.builder, x, _numbers(pads), mode)
+    told = [n % 4 for n in _numbers(axes)] if axes is not None else list(range(len(numbers) // 2))
+    if len(numbers) != 2 * len(told) or len(set(told)) != len(told) or (told and max(told) > 3):
+        raise InvalidInput(f"{node.name}: pads {numbers} are not two sizes for each axis.")
+    both = {axis: (numbers[i], numbers[i + len(told)]) for i, axis in enumerate(told)}
+    inner = [size for axis in (3, 2, 1, 0) for size in both.get(axis, (0, 0))]
+    constant = next(iter(_numbers(value)), 0.0) if value is not None else 0.0
+    return torch_shape.pad(c.builder, x, inner, mode, constant)
