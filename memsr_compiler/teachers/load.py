@@ -228,18 +228,12 @@ def _zip_kind(data: bytes) -> str:
     raise InvalidInput(f"is a zip archive of something else ({some(names)}). Give the checkpoint inside it.")
 
 
-_TENSORS_WITH_ATTRIBUTES = (
-    "torch._tensor._rebuild_from_type_v2",
-    "torch.Tensor",
-)  # which torch's reader of weights makes
-
-
 def _checkpoint(data: bytes, allow_pickle: bool) -> object:
     try:
         foreign = pickle_scan.foreign_imports(data)
     except InvalidInput as error:
         raise InvalidInput(f"is truncated or damaged: {error}. Download or save it again.") from error
-    foreign = [name for name in foreign if allow_pickle or name not in _TENSORS_WITH_ATTRIBUTES]
+    foreign = [name for name in foreign if allow_pickle or name not in pickle_scan.WITH_ATTRIBUTES]
     if pickle_scan.PLAIN in foreign:  # torch.load would execute it, and refuse what comes of it
         raise InvalidInput(
             "is a pickle that torch.save did not write. If you trust it, load it by yourself and save its arrays as "

@@ -55,6 +55,10 @@ WEIGHTS = frozenset(
 """All that tensors in containers need to import; none of it has an effect beyond the object it makes."""
 
 
+WITH_ATTRIBUTES = frozenset({"torch._tensor._rebuild_from_type_v2", "torch.Tensor"})
+"""What tensors with attributes of their own need beyond it, which torch's own reader of weights makes too."""
+
+
 def foreign_imports(data: bytes) -> list[str]:
     """Sorted dotted names of what the file written by torch.save in `data` imports beyond WEIGHTS.
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers import archive
-from memsr_compiler.teachers.pickle_scan import foreign_imports
+from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.trace.tracers import drop_dtype_checks, free_batch
 from memsr_compiler.trace.views import tell_sizes
 
@@ -103,6 +103,7 @@ def suspicions(data: bytes) -> list[str]:
     if samples:
         # Any other format would be unpickled as well, by older code with more ways in.
         imported = foreign_imports(samples) if samples.startswith(archive.MAGIC) else ["(not a zip archive)"]
+        imported = [name for name in imported if name not in WITH_ATTRIBUTES]  # as Dim.DYNAMIC leaves one in the image
         reasons += [f"imports {name} in its sample inputs" for name in imported]
     return list(dict.fromkeys(reasons))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import operator
@@ -20,7 +21,7 @@ from memsr_compiler.trace.views import BATCH
 
 def trace_symbolically(model: nn.Module, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
     """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises."""
-    traced = copy_module(model, dtype)
+    traced = _taking_the_image(copy_module(model, dtype))
     tracer = _Tracer(traced)
     graph = tracer.trace(traced)
     clean = copy_module(model, dtype)  # code that assigns attributes left proxies in the traced one
@@ -28,6 +29,27 @@ def trace_symbolically(model: nn.Module, dtype: torch.dtype = torch.float64) -> 
         if "." not in name and not hasattr(clean, name):
             setattr(clean, name, constant)
     return fx.GraphModule(clean, graph)
+
+
+def _taking_the_image(model: nn.Module) -> nn.Module:
+    """The network with the image as its only argument: others get their defaults, which torch.fx would have it ask for.
+
+    `if return_features:` is then no decision, nor is `if mask is not None:` taken for one that says yes.
+    """
+    kind = type(model)
+    try:
+        _, *others = inspect.signature(model.forward).parameters.values()
+    except ValueError:  # no arguments; or none that can be seen
+        return model
+    if not others or any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others):
+        return model
+
+    def forward(self: nn.Module, image: Tensor) -> Any:
+        return kind.forward(self, image)
+
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    model.__class__ = type(kind.__name__, (kind,), {**names, "forward": forward})
+    return model
 
 
 def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[[fx.Node], Any]]:

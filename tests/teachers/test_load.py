@@ -545,6 +545,17 @@ def code(trace: Path) -> str:
     return f"exec(\\\"open('{trace}', 'w').close()\\\")"
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
+def test_an_export_with_sizes_that_torch_is_to_find(tmp_path: Path) -> None:
+    """It leaves an attribute in the sample image, for which torch stores it by another function."""
+    network, sides = Tiny().eval(), {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    exported = torch.export.export(network, (torch.rand(1, 1, 8, 10),), dynamic_shapes=(sides,))
+    torch.export.save(exported, tmp_path / "a.pt2")
+    image = torch.rand(1, 1, 5, 6)
+    with torch.no_grad():
+        assert torch.allclose(read_teacher(tmp_path / "a.pt2").module(image), network(image), atol=1e-5)
+
+
 def test_an_exported_network_runs_at_any_size(archive: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.pt2").write_bytes(archive)
     loaded = read_teacher(tmp_path / "a.pt2")

@@ -409,3 +409,36 @@ def test_images_as_one_argument_of_many() -> None:
             return super().forward(images[0])
 
     same(Many(lambda x: x), "symbolic")
+
+
+class Flagged(Net):
+    """Arguments beside the image, as code has them that is trained with more than the image."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, features: bool = False, **more: object) -> Tensor:
+        if mask is not None:
+            x = x * mask
+        y = super().forward(x)
+        return y * 2 if features else y
+
+
+def test_arguments_beside_the_image_have_their_defaults(caplog: pytest.LogCaptureFixture) -> None:
+    same(Flagged(lambda x: x), "symbolic")
+    plain = compile_to_plain(Flagged(lambda x: x))
+    check_equivalence(Flagged(lambda x: x), plain, channels=3).require()
+    assert "decides" not in caplog.text
+
+
+def test_where_a_weight_lies_is_no_decision(caplog: pytest.LogCaptureFixture) -> None:
+    """As BasicSR's ECBSR asks, before it makes one convolution of its branches."""
+
+    class Merged(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            device = self.conv.weight.get_device()
+            where = None if device < 0 else device
+            own = torch.eye(3, device=where)[:, :, None, None]
+            kernel = torch.nn.functional.conv2d(input=self.conv.weight, weight=own)  # float32 beside float64
+            y: Tensor = torch.nn.functional.conv2d(input=x, weight=kernel, bias=self.conv.bias, padding=1)
+            return y
+
+    compile_to_plain(Merged(lambda x: x))
+    assert "decides" not in caplog.text
