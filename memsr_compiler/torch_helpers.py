@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from memsr_compiler.errors import InvalidInput, first_line
 
@@ -56,9 +57,8 @@ def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
 class InFloat64(TorchFunctionMode):
     """Runs a module that was copied to float64, whose code may be written for float32.
 
-    A cast to float32 (`x.float()`) leaves a float64 tensor as it is, a constant made like one is of float64, and what a
-    convolution, product of matrices or normalisation takes beside one, such as a kernel that `forward` makes, is taken
-    to float64.
+    A cast to float32 (`x.float()`) leaves a float64 tensor as it is, a constant made like one is of float64, and what
+    is in float32 beside one, such as a kernel that `forward` makes, is taken to float64, which many functions demand.
     """
 
     def __torch_function__(
@@ -70,22 +70,17 @@ class InFloat64(TorchFunctionMode):
         if func in _CASTS and args[0].dtype == torch.float64:
             result = func(*args, **kwargs)
             return args[0] if isinstance(result, Tensor) and result.dtype == torch.float32 else result
-        if func in _OF_ONE_TYPE and any(
-            isinstance(x, Tensor) and x.dtype == torch.float64 for x in (*args, *kwargs.values())
-        ):
-            args = tuple(_to_float64(x) for x in args)
-            kwargs = {name: _to_float64(x) for name, x in kwargs.items()}
+        types = {x.dtype for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        if {torch.float32, torch.float64} <= types and not _IN_PLACE.fullmatch(getattr(func, "__name__", "")):
+            args, kwargs = tree_map(_to_float64, args), tree_map(_to_float64, kwargs)
         return func(*args, **kwargs)
 
 
+_IN_PLACE = re.compile(r"(?!__).*[^_]_|__(setitem|i(?!nvert|ndex|nt)[a-z]+)__")
 _CASTS = frozenset([Tensor.float, Tensor.to, Tensor.type, Tensor.type_as])
 _LIKE = frozenset([
     torch.full_like, torch.ones_like, torch.zeros_like, Tensor.new_full, Tensor.new_ones, Tensor.new_zeros,
     Tensor.new_tensor,
-])  # fmt: skip
-_OF_ONE_TYPE = frozenset([
-    torch.conv2d, torch.conv_transpose2d, F.linear, torch.matmul, torch.bmm, torch.einsum, torch.prelu,
-    F.batch_norm, F.instance_norm, F.layer_norm, F.group_norm,
 ])  # fmt: skip
 
 

@@ -38,7 +38,7 @@ from memsr_compiler.teachers.reparametrised import compute_weights
 from memsr_compiler.teachers.spandrel import INPUT_RANGE, build_by_spandrel
 from memsr_compiler.teachers.state_dict import call, check_tensors, load_strictly
 from memsr_compiler.teachers.teacher import Range, Teacher
-from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap
+from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap, without_tools
 from memsr_compiler.torch_helpers import one_thread
 
 log = logging.getLogger(__name__)
@@ -148,6 +148,7 @@ def _load(
         check_tensors(content.state_dict(), len(data))
         return read_module(content.float().eval(), {}, remarks, input_range)
     check_tensors(content, len(data))
+    content = without_tools(content)
     if arch is not None and ":" in arch:
         network = call(import_factory(arch), options, arch)
         load_strictly(network, content, arch)

@@ -1,10 +1,13 @@
-"""Weights that training code kept in parts, weight norm and spectral norm, computed from their parts.
+"""Weights that training code kept in parts, weight norm, spectral norm and pruning, computed from their parts.
 
-In evaluation both are constants: weight norm is g v / |v| (Salimans and Kingma 2016), spectral norm W / (u' W v) with
-the vectors as training left them (Miyato et al. 2018).
+In evaluation all are constants: weight norm is g v / |v| (Salimans and Kingma 2016), spectral norm W / (u' W v) with
+the vectors as training left them (Miyato et al. 2018), a pruned weight W times its mask.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ _PARTS = {
     ("parametrizations.{}.original0", "parametrizations.{}.original1"): "weight norm",
     ("{}_orig", "{}_u", "{}_v"): "spectral norm",
     ("parametrizations.{}.original", "parametrizations.{}.0._u", "parametrizations.{}.0._v"): "spectral norm",
+    ("{}_orig", "{}_mask"): "pruning",
 }
 """Names of the parts of a module's weight, {}, in both ways in which torch has them."""
 
@@ -28,13 +32,13 @@ def compute_weights(state: StateDict) -> StateDict:
     """
     parts = {}
     for key in state:
-        for patterns, kind in _PARTS.items():
-            first = patterns[0].format("weight")
+        for (patterns, kind), own in product(_PARTS.items(), ("weight", "bias")):
+            first = patterns[0].format(own)
             if key == first or key.endswith(f".{first}"):
                 prefix = key.removesuffix(first)
-                names = [prefix + pattern.format("weight") for pattern in patterns]
+                names = [prefix + pattern.format(own) for pattern in patterns]
                 if all(name in state for name in names):
-                    parts[key] = (f"{prefix}weight", kind, names)
+                    parts[key] = (prefix + own, kind, names)
     used = {name for _, _, names in parts.values() for name in names}
     for weight, kind, names in parts.values():
         if weight in state:
@@ -54,7 +58,7 @@ def compute_weights(state: StateDict) -> StateDict:
 
 def _compute(name: str, kind: str, parts: list[Tensor]) -> Tensor:
     try:
-        weight = _normalise_weight(*parts) if kind == "weight norm" else _normalise_spectrum(*parts)
+        weight = _FROM_PARTS[kind](*parts)
     except RuntimeError:
         shapes = " and ".join(str(tuple(part.shape)) for part in parts)
         raise InvalidInput(
@@ -63,6 +67,13 @@ def _compute(name: str, kind: str, parts: list[Tensor]) -> Tensor:
     if not torch.isfinite(weight).all():
         raise InvalidInput(f"{name}: {kind} of a kernel of zeros is no number. Take an earlier checkpoint.")
     return weight
+
+
+def _prune(weight: Tensor, mask: Tensor) -> Tensor:
+    """W times its mask.  Raises RuntimeError where it has another shape."""
+    if weight.shape != mask.shape:
+        raise RuntimeError("a mask has the shape of what it is of")
+    return weight * mask.to(weight.dtype)
 
 
 def _normalise_weight(size: Tensor, direction: Tensor) -> Tensor:
@@ -90,3 +101,10 @@ def _normalise_spectrum(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
     if not products:
         raise RuntimeError("the vectors are not those of the weight")
     return (exact / max(products, key=lambda product: float(product.abs()))).to(weight.dtype)
+
+
+_FROM_PARTS: dict[str, Callable[..., Tensor]] = {
+    "weight norm": _normalise_weight,
+    "spectral norm": _normalise_spectrum,
+    "pruning": _prune,
+}

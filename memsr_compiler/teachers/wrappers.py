@@ -32,6 +32,8 @@ _COMPANION = re.compile(
     r"|.*feature_?extractor.*|.*optimi[sz]er.*",
     re.IGNORECASE,
 )
+_WRAPPED = re.compile(r"\b(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+_COUNTS = ("total_ops", "total_params")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DEPTH = 8  # of wrappers in wrappers; a hostile file could have a million
 _SHOWN = 4
@@ -131,6 +133,13 @@ def strip_prefixes(state: StateDict) -> Iterator[StateDict]:
 def without_counters(state: StateDict) -> StateDict:
     """The state dict without the single whole numbers beside the modules: how many networks were averaged, say."""
     return {key: tensor for key, tensor in state.items() if "." in key or not _is_counter(tensor)}
+
+
+def without_tools(state: StateDict) -> StateDict:
+    """The state dict without what tools leave between and beside modules: wrappers of torch.compile, of checkpointed
+    activations and FSDP around inner ones, and the operations that thop counted."""
+    names = {key: _WRAPPED.sub("", key) for key in state if not (key.endswith(_COUNTS) and state[key].numel() == 1)}
+    return {names[key]: state[key] for key in names} if len(set(names.values())) == len(names) else state
 
 
 def is_companion(key: str) -> bool:

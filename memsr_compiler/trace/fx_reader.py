@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import UnsupportedModel, first_line
+from memsr_compiler.torch_helpers import InFloat64
 from memsr_compiler.trace.builder import Builder, Padded, Resized
 from memsr_compiler.trace.torch_ops import activation, constants, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
@@ -217,7 +218,8 @@ class Reader:
         ):
             return value
         try:
-            return _compute(node, args, kwargs)
+            with InFloat64():  # constants that forward makes are of float32
+                return _compute(node, args, kwargs)
         except Unreadable as error:
             self._locate(error)
         except (TypeError, RuntimeError, ValueError, AttributeError) as error:

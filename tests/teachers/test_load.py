@@ -89,6 +89,16 @@ def test_common_prefixes_are_stripped(prefix: str, tmp_path: Path) -> None:
     assert same(load_teacher(tmp_path / "a.pth"), small())
 
 
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"])
+def test_what_tools_put_between_modules_is_passed_over(wrapper: str, tmp_path: Path) -> None:
+    """torch.compile, checkpointed activations and FSDP around an inner module; thop's counts."""
+    state = {key.replace(".conv.", f".{wrapper}.conv."): value for key, value in small().state_dict().items()}
+    assert len(state.keys() & small().state_dict().keys()) < len(state)
+    counts = {"total_ops": torch.ones(1, dtype=torch.float64), "head.0.total_params": torch.ones(1)}
+    torch.save({**state, **counts}, tmp_path / "a.pth")
+    assert same(load_teacher(tmp_path / "a.pth"), small())
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
 def test_other_floating_types_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
     torch.save({key: value.to(dtype) for key, value in small().state_dict().items()}, tmp_path / "a.pth")

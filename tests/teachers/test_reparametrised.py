@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.nn.utils import prune as torch_prune
 
 from memsr_compiler import read_teacher
 from memsr_compiler.errors import InvalidInput
@@ -23,6 +24,12 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
+def prune(module: nn.Module) -> nn.Module:
+    for name in ("bias", "weight"):
+        torch_prune.l1_unstructured(module, name, 0.5)  # type: ignore[no-untyped-call]
+    return module
+
+
 def reparametrise(network: nn.Module, way: Callable[[nn.Module], nn.Module]) -> nn.Module:
     for module in list(network.modules()):
         if isinstance(module, nn.Conv2d):
@@ -31,10 +38,10 @@ def reparametrise(network: nn.Module, way: Callable[[nn.Module], nn.Module]) -> 
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, "pruning"])
 def test_the_network_is_torchs(way: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = reparametrise(EDSR(scale=2, blocks=1, channels=8, tail="conv"), WAYS[way])
+    network = reparametrise(EDSR(scale=2, blocks=1, channels=8, tail="conv"), WAYS.get(way, prune))
     x = torch.rand(1, 3, 9, 7)
     network.train()
     network(x)  # the power iteration's vectors
@@ -66,6 +73,7 @@ def test_other_keys_stay_as_they_are() -> None:
             {"a.weight_orig": torch.ones(2, 3, 3, 3), "a.weight_u": torch.ones(4), "a.weight_v": torch.ones(27)},
             "do not fit each other",
         ),
+        ({"a.weight_orig": torch.ones(2, 1, 3, 3), "a.weight_mask": torch.ones(2, 1, 1, 1)}, "those of pruning"),
         (
             {
                 "a.weight": torch.ones(2, 1, 3, 3),
