@@ -129,6 +129,18 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def describe_folder(path: Path, content: str) -> str:
+    """Words on a folder where a file is due; `content` is what that should hold, "the weights"."""
+    if (path / ".metadata").is_file():
+        return f"is a checkpoint of torch.distributed, in parts. {JOIN_PARTS}"
+    return f"is a directory. Give the file with {content}."
+
+
+JOIN_PARTS = (
+    "Make one file of its folder: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER teacher.pt"
+)
+
+
 @contextlib.contextmanager
 def open_file(path: Path, content: str) -> Iterator[BinaryIO]:
     """A file that is open for reading; `content` is what it should hold, "the weights".
@@ -138,7 +150,7 @@ def open_file(path: Path, content: str) -> Iterator[BinaryIO]:
     """
     try:
         if path.is_dir():
-            raise InvalidInput(f"is a directory. Give the file with {content}.")
+            raise InvalidInput(describe_folder(path, content))
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             raise InvalidInput("is a device or a pipe. Give a file.")
         with open(path, "rb") as file:

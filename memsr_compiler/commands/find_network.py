@@ -6,6 +6,7 @@ from pathlib import Path
 
 from memsr_compiler.commands.example import Incomplete, find_teacher
 from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.files import describe_folder
 from memsr_compiler.plain.read import is_plain, read_plain_file
 
 HERE = Path()
@@ -17,7 +18,7 @@ def name_beside(path: Path, suffix: str) -> Path:
     Raises InvalidInput for a folder, beside which nothing is written.
     """
     if path.is_dir():
-        raise InvalidInput(f"{path}: is a directory. Give the file with the weights.")
+        raise InvalidInput(f"{path}: {describe_folder(path, 'the weights')}")
     return path.with_name(path.stem.removesuffix(".plain") + suffix)
 
 

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from memsr_compiler.errors import InvalidInput, RefusedPickle, UnsupportedModel, first_line
-from memsr_compiler.files import read_file
+from memsr_compiler.files import JOIN_PARTS, read_file
 from memsr_compiler.plain.manifest import PLAIN_FORMAT_KEY
 from memsr_compiler.plain.read import is_plain, read_plain_file
 from memsr_compiler.plain.seal import require_seal, require_tflite_seal
@@ -173,9 +173,10 @@ def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
 
 def _kind(path: Path, data: bytes) -> str:
     """Kind of content: torch, safetensors, pt2, onnx or tflite.  Raises InvalidInput for anything else."""
-    if (
-        data[4:8] == b"TFL3" or path.suffix.lower() == ".tflite"
-    ):  # before others: what comes first is an offset, any number
+    if path.suffix == ".distcp":
+        raise InvalidInput(f"is a part of a checkpoint of torch.distributed. {JOIN_PARTS}")
+    # Before others: what comes first is an offset, any number.
+    if data[4:8] == b"TFL3" or path.suffix.lower() == ".tflite":
         return "tflite"
     if data.startswith(archive.MAGIC):
         return _zip_kind(data)

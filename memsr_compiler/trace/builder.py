@@ -149,6 +149,11 @@ class Builder:
             len(axis) == 1 and axis[0].axis == a and axis[0].stride > 1 for axis, a in zip(space, "hw", strict=True)
         ):
             return self._unshuffle(view, space[0][0].stride)
+        if set(view.axes) == set(View.of(view.op, t.channels, t.scale).axes):
+            self.refuse(
+                "it works on axes in another order, channels last, say",
+                "bring them back to (batch, channels, height, width) before it",
+            )
         self.refuse(
             "a reshape or permutation mixes pixels and channels in a way that is no pixel shuffle", "use PixelShuffle"
         )

@@ -5,6 +5,7 @@ Written from the descriptions of the networks, with nothing of the families' cod
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -186,6 +187,16 @@ class BasicsrEdsr(nn.Module):
         y = self.upsample(self.conv_after_body(self.body(y)) + y)
         result: Tensor = self.conv_last(y) / self.top + self.mean
         return result
+
+
+class MmagicEdsr(BasicsrEdsr):
+    """mmagic's: values of 0..1 inside, and a module for each step of the enlargement."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__(scale, top=1.0)
+        layers = list(self.upsample)
+        steps = zip(layers[::2], layers[1::2], strict=True)
+        self.upsample = nn.Sequential(*(nn.Sequential(OrderedDict(upsample_conv=c, shuffle=s)) for c, s in steps))
 
 
 class BasicsrResnet(nn.Module):

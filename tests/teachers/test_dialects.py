@@ -75,6 +75,14 @@ CASES: dict[str, Case] = {
     "BasicSR's EDSR of 0..1": Case(
         "edsr", lambda: foreign.BasicsrEdsr(2, top=1.0), {"scale": 2}, {"rgb_range": 1}, ("res_scale 1",), close=True
     ),
+    "mmagic's EDSR, x2": Case(
+        "edsr",
+        lambda: foreign.MmagicEdsr(2),
+        {"scale": 2, "blocks": 2},
+        assumed=("res_scale 1", "mean (0.4488, 0.4371, 0.404)"),
+        close=True,
+    ),
+    "mmagic's EDSR, x4": Case("edsr", lambda: foreign.MmagicEdsr(4), {"scale": 4}, {"res_scale": 1}, close=True),
     "BasicSR's MSRResNet, x2": Case("msrresnet", lambda: foreign.BasicsrResnet(2), {"scale": 2, "blocks": 2}),
     "BasicSR's MSRResNet, x3": Case(
         "msrresnet", lambda: foreign.BasicsrResnet(3, colours=1), {"scale": 3, "colours": 1}

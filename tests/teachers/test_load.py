@@ -419,6 +419,15 @@ def test_files_that_are_no_teachers(content: bytes, reason: str, tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
+def test_a_checkpoint_in_parts(tmp_path: Path) -> None:
+    """As torch.distributed.checkpoint, FSDP and accelerate leave one."""
+    (tmp_path / ".metadata").write_bytes(b"\x80")
+    (tmp_path / "__0_0.distcp").write_bytes(b"PK\x03\x04")
+    for path in (tmp_path, tmp_path / "__0_0.distcp"):
+        with pytest.raises(InvalidInput, match=r"torch\.distributed.*dcp_to_torch FOLDER teacher\.pt"):
+            read_teacher(path)
+
+
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is a directory"):
         read_teacher(tmp_path)

@@ -2,7 +2,8 @@
 
 Module names follow the authors' PyTorch repository, so their state dicts load without renaming. The MemSR
 paper's own teachers are this network with `tail="conv"`. Dialect: BasicSR's, `conv_first`, `body.N.conv1`,
-`conv_after_body`, `upsample.0`, `conv_last`.
+`conv_after_body`, `upsample.0`, `conv_last`; mmagic's, which differs from it in `upsample.0.upsample_conv` and in the
+range of its values.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from memsr_compiler.teachers.families.base import (
     Dialect,
     Family,
     Shapes,
+    Value,
     by_patterns,
     range_of_mean_shift,
     rename_keys,
@@ -261,6 +263,21 @@ BASICSR = Dialect(
 )
 
 
+def _name_as_basicsr(state: Mapping[str, Value]) -> dict[str, Value]:
+    """mmagic's names as BasicSR's: a module for each step of the enlargement holds its convolution."""
+    keys = {key: re.fullmatch(r"upsample\.(\d)\.upsample_conv\.(\w+)", key) for key in state}
+    return rename_keys(state, {key: f"upsample.{2 * int(m[1])}.{m[2]}" for key, m in keys.items() if m})
+
+
+MMAGIC = Dialect(
+    name="mmagic",
+    infer=lambda shapes: _infer_basicsr(_name_as_basicsr(shapes)) if "upsample.0.weight" not in shapes else None,
+    translate=lambda state, hyper: _translate_basicsr(_name_as_basicsr(state), {"rgb_range": 1.0, **hyper}),
+    unsaid={"res_scale": (1.0, 0.1), "mean": (DIV2K_MEAN,)},
+    known_range=(0.0, 1.0),
+)
+
+
 def _infer_bare(shapes: Shapes) -> dict[str, object] | None:
     hyper = infer(shapes)
     return None if hyper is None or hyper["mean"] is not None else hyper
@@ -275,5 +292,5 @@ FAMILY = Family(
     unsaid={"res_scale": (1.0, 0.1)},
     read_range=lambda state: range_of_mean_shift(state, "sub_mean"),
     description="Residual blocks and a global skip; the authors' tail, or the one conv of MemSR's teachers.",
-    dialects=(SHIFTED, BASICSR),
+    dialects=(SHIFTED, BASICSR, MMAGIC),
 )

@@ -48,6 +48,7 @@ from onnx import TensorProto, helper
         ("Expand", "x pair", "it makes 2 images of each", "a batch of any number"),
         ("Expand", "x long", "it makes 5 axes of 4", "leave those in front out"),
         ("Clip", "x low high", "its lower bound, 1, is above its upper, 0", "swap them"),
+        ("ScatterND", "x place one", "it writes into a part of a feature map", "as torch.cat"),
         ("DepthToSpace", "x", "3 channels make no blocks of 2 x 2 pixels", "a multiple of 4"),
         ("GatherND", "x place", "it takes part of something else than the channels", "with a list"),
     ],
