@@ -37,7 +37,7 @@ def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) ->
     if inspection.teacher is not None and inspection.predictions:
         rows = [_row("teacher", inspection.teacher, size)]
         rows += [_row(f"plain, {_name_form(p)}", p.cost, size) for p in inspection.predictions]
-        talk.table(f"Cost at a {size[0]}x{size[1]} input (predicted)", COLUMNS, rows)
+        talk.table(f"Cost at a {size[0]}x{size[1]} input (predicted: at most)", COLUMNS, rows)
         for p in inspection.predictions:
             talk.say(f"widths, {_name_form(p)}: {widths_text(p.widths)}")
         talk.say("")

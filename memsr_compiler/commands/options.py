@@ -90,7 +90,11 @@ ScoredData = Annotated[
 CommonScale = Annotated[
     int | None,
     option(
-        "Scale factor, where no network has one of its own (VDSR, bicubic)", panel=IMAGES, metavar="N", min=1, max=16
+        "Scale factor, where no network has one of its own (VDSR; bicubic, in eval)",
+        panel=IMAGES,
+        metavar="N",
+        min=1,
+        max=16,
     ),
 ]
 Csv = Annotated[Path | None, option("Also write the numbers as a table", panel=OUTPUT, metavar="FILE.csv")]
@@ -184,7 +188,7 @@ class TeacherOptions(ReadingOptions):
     teacher: Annotated[
         Path,
         typer.Argument(
-            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2",
+            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2, .tflite",
             metavar="TEACHER",
             callback=find_network,
         ),
@@ -202,7 +206,8 @@ class PlainOrTeacherOptions(TeacherOptions):
     teacher: Annotated[
         Path,
         typer.Argument(
-            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2; or a plain one that convert wrote",
+            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2, .tflite; or a plain one that convert "
+            "wrote",
             metavar="TEACHER",
             callback=find_network,
         ),
@@ -216,7 +221,8 @@ class ShrinkSource(PlainOrTeacherOptions):
     teacher: Annotated[
         Path,
         typer.Argument(
-            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2; or a plain one that convert wrote",
+            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2, .tflite; or a plain one that convert "
+            "wrote",
             metavar="TEACHER",
             callback=find_network,
             show_default="the only plain network in this folder",

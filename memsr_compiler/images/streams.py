@@ -119,7 +119,7 @@ class RowFile:
                     image = open_with_libvips(path, strict=strict)
                     return _opened_with_libvips(path, image, pages, most_pixels, strict, strip)
             decoded = decode(path, file, most_pixels)
-            kind = "" if file is None else f"a {file.format} of {PIXEL_TYPES[file.mode].words}"
+            kind = "" if file is None else f"{file.format} of {PIXEL_TYPES[file.mode].words}"
         height, width, _ = decoded.pixels.shape
         chunks = read_colour_chunks(path)
         return RowFile(

@@ -203,7 +203,10 @@ def _say_way_out(checked: Checked, certificate: Certificate) -> str:
 
 def _certificate_for(net: PlainNet, teacher: ir.Graph) -> Certificate:
     if net.certificate is None:
-        raise CertificateError("has no certificate (fine-tuned?); nothing ties it to a teacher")
+        raise CertificateError(
+            "has no certificate: a student, which approximates its teacher (eval tells how well), or a network that was "
+            "trained on; nothing ties it to a teacher"
+        )
     if net.certificate.teacher_sha256 != teacher.sha256():
         raise CertificateError(
             "its certificate is for another teacher, or another --input-range "

@@ -26,7 +26,8 @@ def _detail_op(op: ir.Op) -> Iterator[str]:
         yield ", ".join([f"kernel {'×'.join(map(str, op.weight.shape))}", *extra])
     elif isinstance(op, ir.BlockConv2d):
         k = op.kernel_size
-        yield f"kernel {len(op.bias)}×{op.channels_in}×{k}×{k} in {len(op.blocks)} blocks"
+        blocks = f"{len(op.blocks)} blocks" if len(op.blocks) > 1 else "one block"
+        yield f"kernel {len(op.bias)}×{op.channels_in}×{k}×{k} in {blocks}"
     elif isinstance(op, ir.ConvTranspose2d):
         yield f"kernel {'×'.join(map(str, op.weight.shape))}, stride {op.stride}"
     elif isinstance(op, ir.ACTIVATIONS):

@@ -19,7 +19,7 @@ class Picture:
     """One place in one photograph, made by several networks.
 
     whole     the photograph, small;   place   (left, top, width, height) of the crop in it, as fractions of its size
-    crops     (by whom, pixels, PSNR of the whole image in dB or None), the original first; all of one size
+    crops     (by whom, pixels, PSNR of what was enlarged, in dB, or None), the original first; all of one size
     """
 
     name: str
@@ -36,7 +36,7 @@ def write_pictures(pictures: Sequence[Picture]) -> str:
         "Side by side",
         page.note(
             "Where enlarging is hardest: the part of each photograph that bicubic gets most wrong, with its pixels "
-            "enlarged. PSNR is that of the whole image."
+            "enlarged. PSNR is that of all pixels of the image that were looked at."
         ),
         *map(_write_picture, pictures),
     )

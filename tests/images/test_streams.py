@@ -315,7 +315,7 @@ SLACK = 12 << 20  # bytes that decoding by rows takes: a few dozen rows, in a fe
         ("x.jpg", {"interlace": True, "subsample_mode": "off"}, "a progressive JPEG"),
         ("x.webp", {"lossless": True, "effort": 0}, "a webp file"),
         ("x.tif", {"compression": "deflate", "tile": True, "tile_width": 2048, "tile_height": 1600}, "a TIFF in large"),
-        ("x.bmp", {}, "a BMP of RGB"),
+        ("x.bmp", {}, "BMP of RGB"),
     ],
 )
 def test_what_is_held_whole_is_counted(tmp_path: Path, name: str, options: dict[str, Any], words: str) -> None:
