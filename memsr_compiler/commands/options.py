@@ -206,8 +206,8 @@ class PlainOrTeacherOptions(TeacherOptions):
     teacher: Annotated[
         Path,
         typer.Argument(
-            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2, .tflite; or a plain one that convert "
-            "wrote",
+            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2, .tflite; or a plain one that "
+            "convert wrote",
             metavar="TEACHER",
             callback=find_network,
         ),
@@ -221,8 +221,8 @@ class ShrinkSource(PlainOrTeacherOptions):
     teacher: Annotated[
         Path,
         typer.Argument(
-            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2, .tflite; or a plain one that convert "
-            "wrote",
+            help="The trained network: .pt, .pth, .ckpt, .safetensors, .onnx, .pt2, .tflite; or a plain one that "
+            "convert wrote",
             metavar="TEACHER",
             callback=find_network,
             show_default="the only plain network in this folder",

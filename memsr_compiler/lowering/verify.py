@@ -204,8 +204,8 @@ def _say_way_out(checked: Checked, certificate: Certificate) -> str:
 def _certificate_for(net: PlainNet, teacher: ir.Graph) -> Certificate:
     if net.certificate is None:
         raise CertificateError(
-            "has no certificate: a student, which approximates its teacher (eval tells how well), or a network that was "
-            "trained on; nothing ties it to a teacher"
+            "has no certificate: a student, which approximates its teacher (eval tells how well), or a network that "
+            "was trained on; nothing ties it to a teacher"
         )
     if net.certificate.teacher_sha256 != teacher.sha256():
         raise CertificateError(
