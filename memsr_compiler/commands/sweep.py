@@ -35,6 +35,8 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
     if launch is not None and not files:
         raise InvalidInput("several processes share a sweep out in the folder of its results: give --csv or --plot")
     check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
+    if options.data is not None and not options.data.is_dir():
+        raise InvalidInput(f"--data {options.data}: is no folder; give one with PNG or JPEG files")
     teacher = read_source(teacher_options, options.align, talk, options.calibration)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")
     sweeper = Sweeper.open(teacher_options.teacher, teacher, options, options.data, talk)

@@ -92,11 +92,21 @@ def parse_arguments(pairs: Sequence[str]) -> dict[str, object]:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip().isidentifier():
             raise InvalidInput(f"--arch-args {pair}: want NAME=VALUE, as in --arch-args blocks=8")
-        try:
-            arguments[key.strip()] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            arguments[key.strip()] = value
+        arguments[key.strip()] = _read_value(value.strip())
     return arguments
+
+
+def _read_value(text: str) -> object:
+    """A value as Python or JSON writes it; other text as it is."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
 def _split(group: str) -> list[str]:

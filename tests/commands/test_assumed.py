@@ -14,7 +14,7 @@ from helpers.trained import Edsr
 
 from memsr_compiler.commands.options import TeacherOptions
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.teachers import set_up
+from memsr_compiler.commands.teachers import parse_arguments, set_up
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import read_teacher
 
@@ -86,6 +86,21 @@ def test_what_is_told_is_not_assumed(run: Run, teacher: Path) -> None:
     told = ("--input-range", "0", "255", "--arch-args", "res_scale=0.1")
     status, out, err = run("inspect", teacher, *told)
     assert status == 0 and "assumed: ReLU, zero padding, no clamp at the end" in out and "taken" not in err
+
+
+def test_words_of_json_and_yaml_are_values_too() -> None:
+    """`mean_shift=false` is no text, which would count as true."""
+    given = ["mean_shift=false,a=True", "b = null", "tail=conv", "mean=[1,2.5]", "c=None", "d='false'"]
+    assert parse_arguments(given) == {
+        "mean_shift": False, "a": True, "b": None, "tail": "conv", "mean": [1, 2.5], "c": None, "d": "false",
+    }  # fmt: skip
+
+
+def test_a_mean_shift_is_left_out_when_told(run: Run, tmp_path: Path) -> None:
+    torch.save(Edsr(mean_shift=True).state_dict(), tmp_path / "a.pt")
+    for value, words in (("false", "mean_shift=False"), ("True", "mean_shift=True")):
+        status, out, err = run("inspect", tmp_path / "a.pt", "--no-probe", "--arch-args", f"mean_shift={value}")
+        assert status == 0 and words in out, err
 
 
 def test_quiet_is_quiet(run: Run, teacher: Path, tmp_path: Path) -> None:
