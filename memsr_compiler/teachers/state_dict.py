@@ -80,7 +80,7 @@ class Assembled:
     """A network of a known family with a file's weights in it.
 
     match     the family, and whose key names the weights have
-    hyper     the arguments it was built with
+    hyper     the arguments it was built with, but those whose values the weights hold
     weights   the part of the file that is this network's, under the file's names
     """
 
@@ -126,7 +126,9 @@ def assemble(
     fitted = _fit(fitted, network.state_dict(), name)
     network.load_state_dict(_separate(fitted), strict=True, assign=True)
     assert not any(t.is_meta for t in (*network.parameters(), *network.buffers())), "a family's tensors are all saved"
-    return Assembled(module=network, match=match, hyper=hyper, weights=weights)
+    held = frozenset() if match.dialect is None else match.dialect.held
+    known = {key: value for key, value in hyper.items() if key not in held}
+    return Assembled(module=network, match=match, hyper=known, weights=weights)
 
 
 def unsaid_arguments(match: Match) -> dict[str, tuple[object, ...]]:

@@ -119,6 +119,7 @@ def test_arguments_that_the_weights_settle_are_refused(argument: dict[str, objec
     path = save(Edsr(peak=255.0, mean_shift=True), tmp_path / "a.pth")
     with pytest.raises(InvalidInput, match=r"hold the mean that is subtracted.*mean_shift=false"):
         read_teacher(path, arch_args=argument)
+    assert "mean" not in read_teacher(path, probe=False).hyper  # the file's may be another than the usual
 
 
 def test_half_of_it_said_the_other_is_probed(tmp_path: Path) -> None:

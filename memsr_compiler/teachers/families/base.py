@@ -31,6 +31,7 @@ class Dialect:
     unsaid       in the place of `Family.unsaid`; None: that
     habits       in the place of `Family.habits`; None: that
     own          arguments that `translate` takes and the network does not
+    held         arguments whose values the weights hold: those that the network was built with are none
     known_range  lowest and highest pixel value that the code with these names takes; None: as the family's weights show
     """
 
@@ -40,6 +41,7 @@ class Dialect:
     unsaid: Unsaid | None = None
     habits: tuple[str, ...] | None = None
     own: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
     known_range: Range | None = None
 
 

@@ -252,6 +252,7 @@ SHIFTED = Dialect(
     translate=_translate_shifted,
     unsaid={"res_scale": (1.0, 0.1), "mean_shift": (True, False)},
     own=frozenset({"mean_shift"}),
+    held=frozenset({"mean"}),
 )
 
 BASICSR = Dialect(
