@@ -31,6 +31,8 @@ CHOICES = {
     "Muon 1e-3, both": [],
     "Muon 2e-3, both": ["--rate", "2e-3"],
     "Muon 5e-4, both": ["--rate", "5e-4"],
+    "Muon 2e-3, both, Eq. 12, lambda 0.3": ["--rate", "2e-3", "--lambda", "0.3"],
+    "Muon 2e-3, both, Eq. 12, lambda 3": ["--rate", "2e-3", "--lambda", "3"],
     "Muon 2e-3, both, bf16": ["--rate", "2e-3", "--precision", "bf16"],
     "Muon 2e-3, both, compiled": ["--rate", "2e-3", "--compile"],
     "Muon 2e-3, both, bf16, compiled": ["--rate", "2e-3", "--precision", "bf16", "--compile"],
