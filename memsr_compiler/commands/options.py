@@ -335,7 +335,10 @@ class VerifyOptions:
     """Options of `verify`: the network and the images that the teacher is compared with and on."""
 
     plain: Annotated[
-        Path, typer.Argument(help="The plain network: .onnx or .safetensors, as convert wrote it", metavar="PLAIN")
+        Path,
+        typer.Argument(
+            help="The plain network: .onnx or .safetensors, as convert wrote it", metavar="PLAIN", callback=find_network
+        ),
     ]
     images: Annotated[
         Path | None, option("Also run both on the images in this folder", panel=IMAGES, metavar="DIR")

@@ -25,7 +25,7 @@ SCORES = ("psnr", "ssim", "psnr_tflite", "ssim_tflite")
 """The entries that have a number for each test set."""
 
 _FOLDER = Path(__file__).parent
-_NAME = re.compile(r"x\d+-[a-z0-9-]+")  # x2-small, x4-medium-int8
+_NAME = re.compile(r"x\d+(-[a-z0-9-]+)?")  # x2-small, x4-medium-int8; x9 is meant as one
 
 
 @dataclass(frozen=True)

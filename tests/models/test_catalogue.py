@@ -11,7 +11,7 @@ from memsr_compiler import evaluate, load_model
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import sample_test_images
 from memsr_compiler.evaluation.scores import evaluate_bicubic, mean
-from memsr_compiler.models.catalogue import DEFAULT, ShippedModel, find_model, list_models
+from memsr_compiler.models.catalogue import DEFAULT, ShippedModel, find_file, find_model, list_models
 from memsr_compiler.plain.read import is_quantized
 from memsr_compiler.quantization.tflite import export_integers
 
@@ -72,6 +72,9 @@ def test_a_wrong_name_is_refused_with_the_right_ones() -> None:
         find_model(DEFAULT[:-1])
     with pytest.raises(InvalidInput, match=rf"x7-gigantic: no network of that name ships\. There are {MODELS[0].name}"):
         load_model("x7-gigantic")
+    with pytest.raises(InvalidInput, match="x9: no network of that name"):
+        find_file("x9")
+    assert find_file("bicubic") == "bicubic" and find_file("x2.onnx") == "x2.onnx"
 
 
 def test_integers_are_no_module() -> None:
