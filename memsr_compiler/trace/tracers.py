@@ -130,17 +130,12 @@ class _Proxy(fx.Proxy):
         return super().__hash__()
 
     def __float__(self) -> float:
-        return float(self._weight())
+        assert isinstance(self.tracer, _Tracer), "who makes these"
+        return float(self.tracer.compute(self.node))
 
     def __int__(self) -> int:
-        return int(self._weight())
-
-    def _weight(self) -> Tensor:
         assert isinstance(self.tracer, _Tracer), "who makes these"
-        parameters = dict(self.tracer.paths.values())
-        if self.node.op != "get_attr" or self.node.target not in parameters:
-            raise TypeError("a Proxy is no number")  # as any value that hangs on the image
-        return parameters[str(self.node.target)].detach()
+        return int(self.tracer.compute(self.node))
 
 
 def _inplace(name: str) -> Callable[[Any, Any], Any]:
@@ -177,10 +172,32 @@ class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
+    def compute(self, node: fx.Node) -> Any:
+        """A value made of parameters alone.  Raises TypeError for one that hangs on the image, or was changed."""
+        parameters = dict(self.paths.values())
+        if node.op == "get_attr" and node.target in parameters:
+            return parameters[str(node.target)].detach().clone()
+        if node.op not in ("call_function", "call_method") or any(map(_changes, node.users)) or _changes(node):
+            raise TypeError("a Proxy is no number")
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.compute)
+        if callable(node.target):
+            return node.target(*args, **kwargs)
+        return getattr(args[0], node.target)(*args[1:], **kwargs)
+
     def to_bool(self, obj: fx.Proxy) -> bool:
+        try:
+            return bool(self.compute(obj.node))  # of parameters: the same for every image
+        except (TypeError, RuntimeError):  # it hangs on the image, or is no single number
+            pass
         if _asks_no_size(obj.node):
             raise fx.proxy.TraceError("a decision by the number of axes or channels, or by the type")
         return super().to_bool(obj)
+
+
+def _changes(node: fx.Node) -> bool:
+    """Whether an operation changes what it is given."""
+    name = getattr(node.target, "__name__", str(node.target))
+    return name in INPLACE or name == "setitem" or (name.endswith("_") and not name.startswith("_"))
 
 
 def _is_size(node: fx.Node) -> bool:

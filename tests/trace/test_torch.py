@@ -428,6 +428,32 @@ def test_arguments_beside_the_image_have_their_defaults(caplog: pytest.LogCaptur
     assert "decides" not in caplog.text
 
 
+class Weighted(Net):
+    """Decides by its weights, and computes with numbers of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight
+        scale = float(weight.mean()) + (weight * 2).sum().item()
+        y = super().forward(x) * scale
+        return y if weight.abs().sum() > 0 and int(weight.argmax()) >= 0 else y * 2
+
+
+def test_numbers_of_weights_are_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    same(Weighted(lambda x: x), "symbolic")
+    assert "decides" not in caplog.text
+
+
+def test_weights_that_are_changed_are_no_numbers() -> None:
+    class Changed(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            scale = self.conv.weight.clone()
+            scale.fill_(3.0)
+            return super().forward(x) * float(scale.sum())
+
+    with pytest.raises(TypeError, match="no number"):
+        by("symbolic", Changed(lambda x: x))
+
+
 def test_where_a_weight_lies_is_no_decision(caplog: pytest.LogCaptureFixture) -> None:
     """As BasicSR's ECBSR asks, before it makes one convolution of its branches."""
 
