@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -96,9 +97,11 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     samples, errors = take_samples(reference, input_range)
     if not samples:
         _attempt(model, SYMBOLIC, dict.fromkeys(errors, ()), input_range)  # its refusal, if there is one, says more
-        channels, error = next(iter(errors.items()))
+        of_channels = [c for c, error in errors.items() if re.search(r"expected .* channels|size of tensor a", error)]
+        channels = next((c for c in errors if c not in of_channels), next(iter(errors)))
+        said = first_line(errors[channels])
         raise UnsupportedModel(
-            f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {first_line(error)}; "
+            f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {said}; "
             "give the module that takes one image, whatever its height and width"
         )
     steady, off = is_steady(reference, samples), measure_in_float32(copy_module(model, torch.float32), samples)

@@ -372,3 +372,20 @@ def test_weights_set_by_the_first_image_are_refused() -> None:
         trace(model)
     model(torch.rand(1, 3, 8, 8))
     trace(model)
+
+
+def test_the_failure_is_that_of_the_right_number_of_channels() -> None:
+    """The first convolution that is registered need not be the first that runs, as in OmniSR."""
+
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(8, 12, 3, padding=1)
+            self.head = nn.Conv2d(3, 8, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            windows = self.head(x).unfold(2, 16, 16)
+            return self.body(windows.flatten(3))  # type: ignore[no-any-return]
+
+    with pytest.raises(UnsupportedModel, match=r"itself fails on a float64 image \(1, 3, 6, 10\): .*maximum size"):
+        trace(Large())
