@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.onnx_files import ONE, agrees, model, node, saved, whole
+from helpers.onnx_files import FREE, ONE, Shape, agrees, model, node, saved, whole
 from onnx import TensorProto
 
 from memsr_compiler.trace.onnx.reader import load_onnx
@@ -130,6 +130,21 @@ def test_split(opset: int, tmp_path: Path) -> None:
         parts = node("Split", "c", "b a", axis=1, num_outputs=2)
     nodes = [node("Conv", "x w", "c"), parts, node("Concat", "b a", "y", axis=1)]
     agrees(saved(model(nodes, weights, opset=opset), tmp_path))
+
+
+@pytest.mark.parametrize("shape", [FREE, (1, 3, 4, 5)])
+@pytest.mark.parametrize("axis", [3, -1])
+def test_split_where_channels_come_last(axis: int, shape: Shape, tmp_path: Path) -> None:
+    """As tf2onnx leaves tf.split."""
+    nodes = [
+        node("Conv", "x w", "c"), node("Transpose", "c", "l", perm=[0, 2, 3, 1]),
+        node("Split", "l n", "a b", axis=axis), node("Transpose", "a", "d", perm=[0, 3, 1, 2]),
+        node("Transpose", "b", "e", perm=[0, 3, 1, 2]), node("Concat", "e d", "y", axis=1),
+    ]  # fmt: skip
+    weights = {"w": whole(5, 3, 1, 1), "n": np.array([2, 3])}
+    fixed = shape[0] == 1
+    path = saved(model(nodes, weights, shape=shape), tmp_path)
+    agrees(path, sizes=((4, 5),) if fixed else ((1, 3), (4, 5)), batch=1 if fixed else 2)
 
 
 def test_a_channel_may_be_taken_without_its_axis_and_given_it_back(tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ ONNX_WORDS: dict[str, Word] = {}
 
 VIEWS = (
     "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Identity", "Cast", "CastLike", "Dropout",
-    "GatherND",
+    "GatherND", "Split",
 )  # fmt: skip
 """Operators that take a tensor as it lies, whatever its axes are."""
 
 COMPOUND = (
-    "Sub", "Sum", "Mean", "Max", "Min", "HardSigmoid", "DepthToSpace", "SpaceToDepth", "Resize", "Split",
+    "Sub", "Sum", "Mean", "Max", "Min", "HardSigmoid", "DepthToSpace", "SpaceToDepth", "Resize",
     *VIEWS,
 )  # fmt: skip
 """Operators that become several ops, none of which deserves the node's name alone."""

@@ -23,11 +23,21 @@ from memsr_compiler.trace.views import Axes, Factor, Size, Unreadable, View
 
 @onnx_word("Split")
 def split(c: Context, node: Node, x: View, sizes: Value | None = None) -> Any:
-    c.channels(x, node.integer("axis", 0), "splits")
+    """Channels apart, on whatever axis they are: TensorFlow's come last."""
+    axis, width = c.axis(x, node.integer("axis", 0)), c.builder.types[x.op].channels
+    if x.axes[axis] != (Factor("c", 1, width),):
+        c.channels(x, axis, "splits")  # of a view that has to become a feature map first
+        width = c.builder.channels(x)
     if sizes is not None:
         sizes = np.array(c.integers(sizes, "sizes"))
-    parts = split_sizes(node, c.builder.channels(x), sizes)
-    return torch_shape.split(c.builder, x, parts, 1)
+    parts = split_sizes(node, width, sizes)
+    if (axis, len(x.axes)) == (1, 4):
+        return torch_shape.split(c.builder, x, parts, 1)
+    whole = torch_shape.split(c.builder, _whole(c, x), parts, 1)
+    return tuple(
+        replace(x, op=part.op, axes=(*x.axes[:axis], (Factor("c", 1, n),), *x.axes[axis + 1 :]))
+        for part, n in zip(whole, parts, strict=True)
+    )
 
 
 @onnx_word("Slice")
