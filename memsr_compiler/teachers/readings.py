@@ -114,11 +114,11 @@ def read_family(
         log.warning("the file says that it has %s: taken as told, %s", assume_range(stated), assume_range(told))
     known = told or stated
     ranges = [known] if known else [family.input_range, *(r for r in RANGES if r != family.input_range)]
-    by_shift = shown is not None and not (told or match.known_range or remarks.input_range)
+    by_weights = shown is not None and not (told or match.known_range or remarks.input_range)
     variants = []
     for values in product(*open_arguments.values()):
         arguments = dict(zip(open_arguments, values, strict=True))
-        unshown = by_shift and not arguments.get("mean_shift", True)  # a shift that is not used shows no range
+        unshown = by_weights and not arguments.get(match.range_if, True)  # a shift that is not used shows no range
         for input_range in RANGES if unshown else ranges:
             variants.append(_variant(arguments, input_range, ranged=known is None or unshown))
 

@@ -32,6 +32,7 @@ class Dialect:
     habits       in the place of `Family.habits`; None: that
     own          arguments that `translate` takes and the network does not
     held         arguments whose values the weights hold: those that the network was built with are none
+    range_if     the argument that has to be true for what `Family.read_range` reads to count; "": it always does
     known_range  lowest and highest pixel value that the code with these names takes; None: as the family's weights show
     """
 
@@ -42,6 +43,7 @@ class Dialect:
     habits: tuple[str, ...] | None = None
     own: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
+    range_if: str = ""
     known_range: Range | None = None
 
 

@@ -253,6 +253,7 @@ SHIFTED = Dialect(
     unsaid={"res_scale": (1.0, 0.1), "mean_shift": (True, False)},
     own=frozenset({"mean_shift"}),
     held=frozenset({"mean"}),
+    range_if="mean_shift",
 )
 
 BASICSR = Dialect(

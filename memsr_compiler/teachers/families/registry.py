@@ -90,6 +90,11 @@ class Match:
         return self.family.habits if own is None else own
 
     @property
+    def range_if(self) -> str:
+        """The argument on which it hangs whether its weights show the range of pixels, see `Dialect`."""
+        return "" if self.dialect is None else self.dialect.range_if
+
+    @property
     def known_range(self) -> Range | None:
         """The range of pixels that the code with these key names takes, see `Dialect`."""
         return None if self.dialect is None else self.dialect.known_range
