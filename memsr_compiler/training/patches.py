@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from memsr_compiler.errors import ExportError, InvalidInput
-from memsr_compiler.files import atomic_write, file_digest, list_files
+from memsr_compiler.files import atomic_write, file_digest, list_files, require_file
 from memsr_compiler.images.files import crop_to_multiple, read_image
 from memsr_compiler.images.resize import resize
 from memsr_compiler.locks import remove_leftovers
@@ -168,14 +168,12 @@ def _list_kept(cache: Path) -> dict[str, Path]:
 
 
 def _prepare(path: Path, cache: Path, kept: Mapping[str, Path], scale: int) -> RawPhotograph:
-    state = path.stat()
-    key = hashlib.sha256(
-        f"{path.resolve()} {state.st_size} {state.st_mtime_ns} x{scale}".encode(errors="surrogateescape")
-    ).hexdigest()[:32]
+    sha256 = _digest(path, cache)
+    key = _key(f"{sha256} x{scale}")  # a copy of a photograph, or one that was touched, is the same photograph
     high, low = kept.get(key), cache / f"{key}-low.raw"
     if high is not None:
         height, width = map(int, high.name.split("-")[1].split("x"))
-        known = RawPhotograph(path.name, high, low, (height, width), _digest(path, cache / f"{key}.sha256"))
+        known = RawPhotograph(path.name, high, low, (height, width), sha256)
         if known.is_whole(scale):
             return known
     pixels = crop_to_multiple(read_image(path), scale)
@@ -184,17 +182,24 @@ def _prepare(path: Path, cache: Path, kept: Mapping[str, Path], scale: int) -> R
     high = cache / f"{key}-{pixels.shape[0]}x{pixels.shape[1]}{_HIGH}"
     write_raw(low, np.ascontiguousarray(resize(pixels, 1 / scale)).data)
     write_raw(high, np.ascontiguousarray(pixels).data)
-    sha256 = _digest(path, cache / f"{key}.sha256")
     return RawPhotograph(path.name, high, low, (pixels.shape[0], pixels.shape[1]), sha256)
 
 
-def _digest(path: Path, kept: Path) -> str:
-    """SHA-256 of a photograph's file, taken once: it is read again where it is as it was written."""
+def _digest(path: Path, cache: Path) -> str:
+    """SHA-256 of a photograph's file, taken again only where that is not as it was."""
+    require_file(path)
+    state = path.stat()
+    kept = cache / f"{_key(f'{path.resolve()} {state.st_size} {state.st_mtime_ns}')}.sha256"
     if is_as_written(kept, _DIGEST):
         return kept.read_bytes()[:_DIGEST].decode("ascii")
     digest = file_digest(path)
     write_raw(kept, digest.encode())
     return digest
+
+
+def _key(text: str) -> str:
+    """The beginning of the names of what is kept of this."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def write_raw(path: Path, content: bytes | memoryview) -> None:

@@ -142,6 +142,20 @@ def test_photographs_made_ready_are_made_again_where_they_are_damaged(photograph
         cut_patches(photographs, tmp_path / "file")
 
 
+def test_a_photograph_that_was_copied_or_touched_is_not_made_ready_again(photographs: Path, tmp_path: Path) -> None:
+    """Labels of a teacher hang on these names: a copied disk had all of them computed again."""
+    before, copies = prepare_photographs(photographs, tmp_path / "cache", scale=2, patch=8), tmp_path / "copies"
+    copies.mkdir()
+    for i, path in enumerate(sorted(photographs.iterdir())):
+        (copies / path.name).write_bytes(path.read_bytes())
+        os.utime(copies / path.name, (i, i))
+    assert prepare_photographs(copies, tmp_path / "cache", scale=2, patch=8) == before
+    first, second, *_ = sorted(copies.iterdir())
+    second.write_bytes(first.read_bytes())
+    after = prepare_photographs(copies, tmp_path / "cache", scale=2, patch=8)
+    assert after[1].high == before[0].high and after[1].name == before[1].name
+
+
 @pytest.mark.parametrize("kind", ["-high.raw", "-low.raw", ".sha256"])
 def test_what_is_of_the_right_size_and_other_content_is_made_again(
     kind: str, photographs: Path, tmp_path: Path
