@@ -21,10 +21,15 @@ NO_DIGEST = "0" * 64
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".tga", ".ppm", ".pgm")
 _CHUNK = 1 << 22
-_WAYS_OUT = {
+DISK_FULL = {
     errno.ENOSPC: "Free some space or write elsewhere.",
     errno.EDQUOT: "Free some space or write elsewhere.",
     errno.EFBIG: "Write to a file system that takes files of this size.",
+}
+"""What to do, by the number of the error of a disk that takes no more."""
+
+_WAYS_OUT = {
+    **DISK_FULL,
     errno.ENOENT: "Create the folder first.",
     errno.ENOTDIR: "A part of the path is a file; choose another.",
     errno.ENAMETOOLONG: "Choose a shorter name.",

@@ -101,7 +101,7 @@ def _check_files(options: BenchOptions) -> list[Path]:
     if options.plot is not None and options.plot.suffix.lower() not in (".svg", ".png"):
         raise InvalidInput(f"{options.plot}: a plot is written as .svg or .png; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
-    check_outputs(files, reads=options.model, overwrite=options.overwrite)
+    check_outputs(files, reads=options.model, images=[options.data], overwrite=options.overwrite)
     return files
 
 

@@ -34,9 +34,12 @@ _HEADERS = (  # what tables of ours begin with
 )
 
 
-def check_outputs(outputs: Sequence[Path], *, reads: Sequence[Path], overwrite: bool) -> None:
+def check_outputs(
+    outputs: Sequence[Path], *, reads: Sequence[Path], images: Sequence[Path | None] = (), overwrite: bool
+) -> None:
     """Check every place, and remove what killed processes left half written there.
 
+    reads    networks that are read;   images   folders, or files, of images that are read; None: none
     Raises InvalidInput for a place that cannot be written, and what the rule above does not allow.
     """
     read = {os.path.realpath(path) for path in reads}
@@ -44,6 +47,8 @@ def check_outputs(outputs: Sequence[Path], *, reads: Sequence[Path], overwrite: 
         _check_writable(path)
         if os.path.realpath(path) in read:
             raise InvalidInput(f"{path}: is the network that is read; write somewhere else")
+        if path.exists() and any(_holds(folder, path) for folder in images if folder is not None):
+            raise InvalidInput(f"{path}: is among the images that are read; write somewhere else")
         if os.path.realpath(path) in (os.path.realpath(other) for other in outputs[:i]):
             raise InvalidInput(f"{path}: is to be written twice; give every file a name of its own")
         if os.path.lexists(path) and not overwrite and not (path.exists() and is_ours(path)):  # a link to nothing too
@@ -52,6 +57,14 @@ def check_outputs(outputs: Sequence[Path], *, reads: Sequence[Path], overwrite: 
             )
     for folder in {path.parent for path in outputs}:
         remove_leftovers(folder)
+
+
+def _holds(images: Path, path: Path) -> bool:
+    """Whether a file is one of these images: of the folder, those below it, or what links there lead to."""
+    if not images.is_dir():
+        return os.path.realpath(images) == os.path.realpath(path)
+    files = (os.path.join(folder, name) for folder, _, names in os.walk(images) for name in names)
+    return not is_ours(path) and os.path.realpath(path) in map(os.path.realpath, files)
 
 
 def is_ours(path: Path) -> bool:

@@ -47,7 +47,7 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
     _check_calibration(options)
     torch_device(options.device)
     files = [out, out.with_suffix(".cert.json"), *([options.report] if options.report else [])]
-    check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
+    check_outputs(files, reads=[teacher_options.teacher], images=[options.calibration], overwrite=options.overwrite)
     teacher, input_range = read(teacher_options, talk)
     talk.say(f"{teacher_options.teacher}: {describe(teacher, input_range)}")
     if options.approximate:

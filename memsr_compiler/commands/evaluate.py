@@ -32,7 +32,12 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     if options.device is not None:
         torch_device(options.device)  # raises where it is not to be had
     if options.csv is not None:
-        check_outputs([options.csv], reads=[Path(name) for name in options.model], overwrite=options.overwrite)
+        check_outputs(
+            [options.csv],
+            reads=[Path(name) for name in options.model],
+            images=[options.data],
+            overwrite=options.overwrite,
+        )
     models = {name: None if name == BICUBIC else _open(name, options, reading, talk) for name in options.model}
     if len(models) < len(options.model):
         raise InvalidInput("a model is named twice; name each once")

@@ -37,7 +37,7 @@ def run(options: ExportOptions, talk: Talk) -> None:
     """Read a plain network, and write it as TFLite."""
     if options.out.suffix != ".tflite":
         raise InvalidInput(f"{options.out}: export writes TFLite; name it .tflite")
-    check_outputs([options.out], reads=[options.model], overwrite=options.overwrite)
+    check_outputs([options.out], reads=[options.model], images=[options.calibration], overwrite=options.overwrite)
     import_schema()  # raises now, not after the work
     size = None if options.size is None else (options.size.height, options.size.width)
     quantized = is_quantized(options.model)

@@ -59,7 +59,9 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         raise InvalidInput(f"{options.model}: is not named .onnx; quantize reads ONNX files")
     if options.out.suffix not in (".onnx", TFLITE):
         raise InvalidInput(f"{options.out}: is not named .onnx or .tflite, which quantize writes; name it so")
-    check_outputs([options.out], reads=[options.model], overwrite=options.overwrite)
+    check_outputs(
+        [options.out], reads=[options.model], images=[options.calibration, options.data], overwrite=options.overwrite
+    )
     network = TeacherOptions(teacher=options.model, input_range=options.input_range)
     network_file(network, talk)  # raises where there is none
     if options.out.suffix == TFLITE:

@@ -10,6 +10,7 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,11 @@ def _check_folder(options: TrainingOptions, record: Mapping[str, Any]) -> None:
             f"{out}: is named like a network's file, and a run has a folder; give one. Of the network that is in it at "
             "the end memsrc export writes .tflite"
         )
+    for path in (record.get("student"), record.get("teacher")):
+        if path is not None and _would_replace(out, Path(str(path))):
+            raise InvalidInput(
+                f"{path}: is the network that is read, and a run in {out} replaces it; choose another --out"
+            )
     if options.overwrite:
         return
     if out.is_dir() and checkpoints.steps(out):
@@ -125,6 +131,13 @@ def _check_folder(options: TrainingOptions, record: Mapping[str, Any]) -> None:
         raise InvalidInput(
             f"{out}: holds {there[0]} already, which a run would replace; choose another --out or --overwrite"
         )
+
+
+def _would_replace(run: Path, path: Path) -> bool:
+    """Whether a file is one that a run in this folder removes, or writes anew."""
+    place = Path(os.path.realpath(path))
+    written = any(fnmatch(place.name, pattern) for pattern in (*RESULTS, *STATE))
+    return written and str(place.parent) == os.path.realpath(run)
 
 
 def _check_resumed(options: TrainingOptions, place: Path, now: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ def run(teacher_options: TeacherOptions, options: ShrinkOptions, talk: Talk) -> 
     if options.save is not None and options.save.suffix != ".safetensors":
         raise InvalidInput(f"{options.save}: --save writes .safetensors; name it so")
     files = [path for path in (out, options.save, options.report) if path is not None]
-    check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
+    check_outputs(files, reads=[teacher_options.teacher], images=[options.calibration], overwrite=options.overwrite)
     budget = _budget(options)
     teacher = read_source(teacher_options, options.align, talk, options.calibration)
     talk.say(f"{teacher_options.teacher}: {teacher.words}\n")

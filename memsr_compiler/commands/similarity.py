@@ -31,7 +31,7 @@ def run(options: SimilarityOptions, reading: ReadingOptions, talk: Talk) -> None
         raise InvalidInput(f"{options.plot}: a plot is written as .svg, which browsers show; name it so")
     files = [path for path in (options.csv, options.plot) if path is not None]
     networks = (options.first, options.second)
-    check_outputs(files, reads=networks, overwrite=options.overwrite)
+    check_outputs(files, reads=networks, images=[options.data], overwrite=options.overwrite)
     a, b = (read_source(_own(reading, path), 8, talk) for path in networks)
     values = linear_cka(_levels(a), _levels(b), _images(a, options, talk), device=options.device)
     names = [path.name for path in networks]

@@ -34,7 +34,9 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
     files = [path for path in (options.csv, options.plot) if path is not None]
     if launch is not None and not files:
         raise InvalidInput("several processes share a sweep out in the folder of its results: give --csv or --plot")
-    check_outputs(files, reads=[teacher_options.teacher], overwrite=options.overwrite)
+    check_outputs(
+        files, reads=[teacher_options.teacher], images=[options.calibration, options.data], overwrite=options.overwrite
+    )
     if options.data is not None and not options.data.is_dir():
         raise InvalidInput(f"--data {options.data}: is no folder; give one with PNG or JPEG files")
     teacher = read_source(teacher_options, options.align, talk, options.calibration)

@@ -19,6 +19,7 @@ from memsr_compiler.images.files import (
     crop_to_multiple,
     read_folder,
     read_image,
+    require_levels,
     sample_photographs,
     to_uint8,
 )
@@ -166,7 +167,11 @@ def calibration_image_set(photographs: Sequence[NamedImage] | None, scale: int) 
     if any(max(p.pixels.shape[:2]) > SIDE for p in chosen):
         words += f", at most {SIDE}x{SIDE} pixels of each"
     middles = [NamedImage(p.name, _cut_middle(p.pixels)) for p in chosen]
-    return ImageSet(tuple(_degrade(middles, FACTORS if scale == 1 else (scale,), window=PSNR_WINDOW)), words)
+    factors = FACTORS if scale == 1 else (scale,)
+    tests = _degrade(middles, factors, window=PSNR_WINDOW)
+    if not tests:
+        raise InvalidInput(f"none of the calibration photographs is large enough to score on; {_say_needed(factors)}")
+    return ImageSet(tuple(tests), words)
 
 
 def _list_samples() -> list[NamedImage]:
@@ -194,11 +199,8 @@ def _read_alone(
         if small := _find_too_small(image.pixels, factors[i % len(factors)], window):
             on_skip(f"{files.folder / image.name}: {small}; passed over")
     if not images:
-        needed = " or ".join(str(smallest_side(factor, window)) for factor in factors)
         names = ", ".join(image.name for image in high[:3]) + (", ..." if len(high) > 3 else "")
-        raise InvalidInput(
-            f"{files.folder}: no image in it is large enough ({names}); give images of {needed} pixels a side or more"
-        )
+        raise InvalidInput(f"{files.folder}: no image in it is large enough ({names}); {_say_needed(factors, window)}")
     return images
 
 
@@ -260,7 +262,9 @@ def _make_test_image(image: object, i: int, factors: Sequence[int], keep_grey: b
     if isinstance(image, (str, PathLike)):
         name, pixels = Path(image).name, read_image(image, keep_grey=keep_grey)
     elif isinstance(image, np.ndarray):
-        name, pixels = f"image {i + 1}", to_uint8(image[..., None] if image.ndim == 2 else image)
+        name = f"image {i + 1}"
+        require_levels(image, name)
+        pixels = to_uint8(image[..., None] if image.ndim == 2 else image)
     else:
         raise InvalidInput(f"image {i + 1} is a {type(image).__name__}; {_WANTED}")
     factor = factors[i % len(factors)]
@@ -269,6 +273,11 @@ def _make_test_image(image: object, i: int, factors: Sequence[int], keep_grey: b
             f"{name}: shape {pixels.shape}; want (H, W, 3), (H, W, 1) or (H, W), {factor} pixels a side or more"
         )
     return TestImage.of(name, pixels, factor)
+
+
+def _say_needed(factors: Sequence[int], window: int | None = PSNR_WINDOW) -> str:
+    needed = " or ".join(str(smallest_side(factor, window)) for factor in factors)
+    return f"give images of {needed} pixels a side or more"
 
 
 def _require_scale(scale: object) -> int:

@@ -32,6 +32,9 @@ _SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png",
 _MORE = ("brick.png", "camera.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "page.png")
 
 
+_OVERSHOT = 0.5  # beyond 0..1, at most, in floating pixels
+
+
 def read_image(
     path: str | os.PathLike[str],
     *,
@@ -110,6 +113,20 @@ def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
         raise InvalidInput("image with NaN pixels, which have no 8-bit value. Check the network behind it.")
     result: NDArray[np.uint8] = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
     return result
+
+
+def require_levels(pixels: NDArray[Any], name: str) -> None:
+    """Raise InvalidInput for floating pixels that are no levels of 0..1: NaN, or far beyond, as those of 0..255.
+
+    What an enlargement overshot by is taken.
+    """
+    if not np.issubdtype(pixels.dtype, np.floating) or not pixels.size:
+        return
+    low, high = float(pixels.min()), float(pixels.max())
+    if not -_OVERSHOT <= low <= high <= 1 + _OVERSHOT:  # NaN is not either
+        raise InvalidInput(
+            f"{name}: floating pixels from {low:g} to {high:g}; give them in 0..1, those of 0..255 divided by 255, say"
+        )
 
 
 def to_eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.files import read_image, read_images, to_tensor
+from memsr_compiler.images.files import read_image, read_images, require_levels, to_tensor
 from memsr_compiler.images.metrics import luma
 
 if TYPE_CHECKING:  # images are read and written without torch
@@ -82,6 +82,7 @@ def _from_pixels(pixels: NDArray[Any], i: int, channels: int | None, input_range
         raise InvalidInput(f"image {i}: pixels of shape {pixels.shape}; give (H, W, 3), (H, W, 1) or (H, W)")
     if channels == 1 and planes.shape[2] == 3:
         planes = luma(planes)[..., None] / 255
+    require_levels(planes, f"image {i}")
     low, high = input_range
     x = to_tensor(planes.repeat(3, axis=2) if channels == 3 and planes.shape[2] == 1 else planes)
     return x * (high - low) + low

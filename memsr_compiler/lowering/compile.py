@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -101,6 +102,10 @@ class Options:
             raise InvalidInput("carry 'shift' needs the constant C; give --constant, or measure it with --calibration")
         if carry != "shift" and constant is not None:
             raise InvalidInput(f"a constant is for carry 'shift'; carry is '{carry}'")
+        constants: list[object] = [*constant.values()] if isinstance(constant, Mapping) else [constant]
+        for value in constants:
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise InvalidInput(f"the constant {value!r} is a {type(value).__name__}, not a number")
         if isinstance(constant, (int, float)) and not (constant > 0 and math.isfinite(constant)):
             raise InvalidInput(f"the constant {constant} is not a positive number")
         if self.multiple < 1:
@@ -157,6 +162,8 @@ def compile_to_plain(
         carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights, activation=activation
     )
     options.check()
+    if image_skip not in ("refuse", "outside"):
+        raise InvalidInput(f"image_skip '{image_skip}' is neither refuse nor outside")
     teacher = as_teacher(model, input_range=input_range)
     watch = Stopwatch()
     teacher, traced = _trace(teacher, approximate)

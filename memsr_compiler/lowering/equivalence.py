@@ -126,7 +126,7 @@ def check_equivalence(
         inputs = images
     else:
         # More channels need not be the image's: a network may begin with a pixel unshuffle.
-        tensors = image_tensors(images, channels=1 if width == 1 else None, input_range=values)
+        tensors = image_tensors(images, channels=width if width in (1, 3) else None, input_range=values)
         inputs = {f"image {i}": x for i, x in enumerate(tensors)}
     if not inputs:
         raise InvalidInput("there is no input to compare the networks on")

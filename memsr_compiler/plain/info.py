@@ -14,8 +14,12 @@ _BETWEEN = "; "  # assumptions in a line of text
 _FARTHEST, _NARROWEST = 1e12, 1e-12  # of a range: float32 squares and adds up what lies within, images of 65,535 anyway
 
 
-def require_range(low: float, high: float) -> None:
-    """Raises InvalidInput for a range of input values that is empty, or beyond what float32 computes with."""
+def require_range(value: object) -> None:
+    """Raises InvalidInput for what is no pair of numbers, an empty range, and one beyond what float32 computes with."""
+    pair = value if isinstance(value, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in pair):
+        raise InvalidInput(f"input_range={value!r}: want the lowest and the highest value, (0, 1) or (0, 255)")
+    low, high = pair
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InvalidInput(f"input range {low} {high} is empty or infinite; most networks take 0 1 or 0 255")
     if max(abs(low), abs(high)) > _FARTHEST or high - low < _NARROWEST:

@@ -196,7 +196,7 @@ class Manifest:
             raise InvalidInput(f"enlarges {scale} times, its info says {info.scale}.")
         if self.layers[0].weight[1] != info.channels:
             raise InvalidInput(f"takes {self.layers[0].weight[1]} channels, its info says {info.channels}.")
-        require_range(*info.input_range)
+        require_range(info.input_range)
         rising = all(below < above for below, above in pairwise((0, *info.levels)))
         if info.levels and not (rising and len(info.levels) == len(self.layers) - 1):
             named = ", ".join(map(str, info.levels))

@@ -10,7 +10,6 @@ Before, channels are brought to one range: see `equalise`.  The weights are then
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_line, say_missing
-from memsr_compiler.files import atomic_write_together
+from memsr_compiler.files import DISK_FULL, atomic_write_together
 from memsr_compiler.images.tiles import cut_batches
 from memsr_compiler.plain.info import Takes, require_range
 from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY, UNSEALED_FORMAT
@@ -108,7 +107,7 @@ def takes_of(metadata: Mapping[str, str]) -> Takes | None:
     try:
         low, high = map(float, metadata["input_range"].split())
         takes = Takes(int(metadata["scale"]), int(metadata["channels"]), (low, high))
-        require_range(low, high)
+        require_range((low, high))
         if not 1 <= takes.scale <= _MOST_ENLARGED:
             raise ValueError(f"x{takes.scale}")
     except (KeyError, ValueError) as error:
@@ -257,9 +256,9 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
             extra_options={"TensorQuantOverrides": override_image(model, takes)},
         )
     except Exception as error:  # ONNX Runtime raises whatever its steps do
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise ExportError(
-                f"{source}: of 8 bits it cannot be written ({error.strerror}). Free some space or write elsewhere."
+                f"{source}: of 8 bits it cannot be written ({error.strerror}). {DISK_FULL[error.errno]}"
             ) from error
         reason = first_line(error)
         raise InvalidInput(f"{source}: ONNX Runtime cannot quantise it ({reason}); give a plain network") from error

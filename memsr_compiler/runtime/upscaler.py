@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.images.files import require_levels
 from memsr_compiler.models.catalogue import find_file
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.read import PlainFile, read_plain_file
@@ -106,7 +107,8 @@ class Upscaler:
         image  an array, or what numpy makes one of: an image of Pillow, lists of numbers 0..1
         out    where the result goes, of its shape and dtype; say, a memory-mapped file
 
-        Raises InvalidInput for another shape or dtype, and where the limit is below what a single pixel takes.
+        Raises InvalidInput for another shape or dtype, floating values that are no levels of 0..1, and where the limit
+        is below what a single pixel takes.
         """
         array = _as_array(image, self.info.channels)
         pixels = array[..., None] if array.ndim == 2 else array
@@ -299,6 +301,7 @@ def _as_array(image: object, channels: int) -> Pixels:
     if planes.ndim != 3 or planes.shape[2] != channels or planes.size == 0:
         turn = "; its channels come first: image.transpose(1, 2, 0)" if array.shape[:-2] == (channels,) else ""
         raise InvalidInput(f"image of shape {array.shape}; the network takes {shape}{turn}")
+    require_levels(array, "the image")
     return array
 
 

@@ -23,12 +23,3 @@ def require_number(name: str, value: object) -> None:
     """Raise InvalidInput unless the value is a number, which NaN is not."""
     if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(float(value)):
         raise InvalidInput(f"{name}={value!r}: want a number")
-
-
-def require_range(name: str, value: object) -> None:
-    """Raise InvalidInput unless the value is a pair of finite numbers, the smaller one first."""
-    pair = value if isinstance(value, (tuple, list)) else ()
-    for end in pair:
-        require_number(name, end)
-    if len(pair) != 2 or not all(map(math.isfinite, pair)) or not pair[0] < pair[1]:
-        raise InvalidInput(f"{name}={value!r}: want the lowest and the highest value, (0, 1) or (0, 255)")

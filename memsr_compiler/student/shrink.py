@@ -15,7 +15,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.freezing import trace_or_freeze
 from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.plain.balance import balance_channels
-from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.info import PlainInfo, require_range
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.proof.guarantee import count_replacements
 from memsr_compiler.quantities import Amount, count, size_in_bytes
@@ -25,7 +25,7 @@ from memsr_compiler.student.calibration_images import (
     require_images,
     sample_inputs,
 )
-from memsr_compiler.student.checks import require_range, require_whole
+from memsr_compiler.student.checks import require_whole
 from memsr_compiler.student.crops import batches, count_pixels, default_samples
 from memsr_compiler.student.data_aware import PREFERENCE, derive_data_aware
 from memsr_compiler.student.levels import LeveledTeacher, Outside
@@ -225,7 +225,7 @@ def _check_options(
     if not isinstance(mean_shift, (int, float)) or not (math.isfinite(mean_shift) and mean_shift >= 0):
         raise InvalidInput(f"a mean shift of {mean_shift} is not possible; the paper's is 3")
     if input_range is not None:
-        require_range("input_range", input_range)
+        require_range(input_range)
 
 
 def _check_shape(layers: object, image_skip: object, init: Mode) -> None:

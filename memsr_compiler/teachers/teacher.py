@@ -50,7 +50,7 @@ class Teacher:
 
     def __post_init__(self) -> None:
         """Raises InvalidInput for a range that is empty or infinite."""
-        require_range(*self.input_range)
+        require_range(self.input_range)
 
     @property
     def convertible(self) -> nn.Module:
@@ -92,7 +92,7 @@ def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: 
     Raises InvalidInput for anything else, for a range that is empty or infinite, and as `read_teacher` does for files.
     """
     if input_range is not None:
-        require_range(*input_range)  # before a file is read
+        require_range(input_range)  # before a file is read
     teacher = _teacher(source, input_range, plain)
     if input_range is None:
         return teacher

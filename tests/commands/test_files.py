@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.command_line import Run
 from helpers.teachers import write_teacher
+from PIL import Image
 
 from memsr_compiler import compile_to_plain, load_plain, save_plain
 from memsr_compiler.commands.check_outputs import check_outputs, is_ours, write_page
@@ -191,6 +192,31 @@ def test_overwrite_replaces_other_files_but_never_what_is_read(run: Run, here: P
     status, _, err = run("shrink", "there.onnx", "--width", "8", "--out", "there.onnx", "--overwrite")
     assert status == 2 and "is the network that is read" in err
     assert (here / "there.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("eval", "my teacher.pt", "--data", "there", "--csv"),
+        ("bench", "my teacher.pt", "--data", "there", "--csv"),
+        ("sweep", "my teacher.pt", "--width", "8", "--calibration", "there", "--csv"),
+        ("similarity", "my teacher.pt", "p.onnx", "--data", "there", "--csv"),
+        ("quantize", "p.onnx", "--calibration", "there", "--out"),
+    ],
+)
+def test_an_image_that_is_read_is_never_replaced(run: Run, here: Path, command: tuple[str, ...]) -> None:
+    """By its name, another name of the folder, or what a link in the folder leads to."""
+    out = "0.onnx" if command[0] == "quantize" else "0.png"
+    (here / "there").mkdir()
+    for place in (here / "there" / out, here / out):
+        Image.new("RGB", (24, 24)).save(place, "PNG")
+    (here / "there" / "linked.png").symlink_to(here / out)
+    (here / "alias").symlink_to(here / "there")
+    before = (here / out).read_bytes()
+    for place in (Path("there", out), Path("alias", out), Path(out)):
+        status, _, err = run(*command, str(place), "--overwrite")
+        assert status == 2 and f"{place}: is among the images that are read" in err
+    assert (here / out).read_bytes() == (here / "there" / out).read_bytes() == before
 
 
 def test_a_teacher_is_not_taken_for_a_result(here: Path) -> None:

@@ -41,6 +41,26 @@ def test_only_the_first_process_looks_whether_the_place_is_free(
         raise AssertionError("the place was not free")
 
 
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+@pytest.mark.parametrize("name", ["best.ckpt", "student.onnx", "step-00000010.ckpt"])
+def test_a_run_never_replaces_the_network_that_it_reads(kind: str, name: str, tmp_path: Path) -> None:
+    """A teacher in the run's folder was gone as soon as the run began."""
+    network = tmp_path / "run" / name
+    network.parent.mkdir()
+    network.write_bytes(b"weights")
+    (tmp_path / "alias").symlink_to(tmp_path / "run")
+    options = TrainingOptions(data=[tmp_path], out=tmp_path / "alias", overwrite=True)
+    message = f"{name}: is the network that is read, and a run in .*alias replaces it"
+    with (
+        pytest.raises(InvalidInput, match=message),
+        hold_run(options, Recipe(steps=4, batch=2), {kind: str(network)}, Talk()),
+    ):
+        raise AssertionError("it began")
+    elsewhere = {kind: str(tmp_path / name)}
+    with hold_run(options, Recipe(steps=4, batch=2), elsewhere, Talk()) as resume:
+        assert resume is None
+
+
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photographs(tmp_path_factory.mktemp("photographs"))

@@ -118,6 +118,8 @@ def test_of_calibration_images_the_middle_of_the_first_is_scored() -> None:
     several = calibration_image_set([NamedImage("small", picture(5, 40)), *[NamedImage("a", picture(12, 40))] * 24], 2)
     assert several.words == f"{SCORED} of 25 calibration photographs" and len(several.images) == SCORED - 1
     assert calibration_image_set(None, 2).words.startswith("5 of the photographs it is derived from")
+    with pytest.raises(InvalidInput, match=r"none of the calibration photographs .*; give images of 6 pixels a side"):
+        calibration_image_set([NamedImage("small", picture(4, 4))], 2)
 
 
 def test_what_are_no_images(folder: Path, tmp_path: Path) -> None:
@@ -131,6 +133,9 @@ def test_what_are_no_images(folder: Path, tmp_path: Path) -> None:
         ([torch.zeros(1, 3, 8, 8)], "image 1 is a Tensor"),
         (np.zeros((8, 8, 4), np.uint8), r"shape \(8, 8, 4\)"),
         (np.zeros((8, 8, 3), np.int64), "dtype int64"),
+        (np.full((8, 8, 3), 200.0), "image 1: floating pixels from 200 to 200; give them in 0..1"),
+        (np.full((8, 8, 3), -1.0), "floating pixels from -1 to -1"),
+        (np.full((8, 8, 3), np.nan), "floating pixels from nan"),
         (np.zeros((1, 8, 3), np.uint8), "2 pixels a side or more"),
         ([pair], "a: HR is 30x30 and LR 10x10, which is not x2"),
     )

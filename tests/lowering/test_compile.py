@@ -252,6 +252,11 @@ def test_a_random_network_compiles_the_same_way_twice() -> None:
         ({"carry": "shift", "constant": float("nan")}, "the constant nan is not a positive number"),
         ({"input_range": (1.0, 0.0)}, "input range 1.0 0.0 is empty or infinite"),
         ({"input_range": (0.0, float("inf"))}, "input range 0.0 inf is empty or infinite"),
+        ({"input_range": (0, 1, 2)}, r"input_range=\(0, 1, 2\): want the lowest and the highest value"),
+        ({"input_range": "01"}, "input_range='01': want the lowest and the highest value"),
+        ({"carry": "shift", "constant": "5"}, "the constant '5' is a str, not a number"),
+        ({"carry": "shift", "constant": {"body.0": "5"}}, "the constant '5' is a str, not a number"),
+        ({"image_skip": "inside"}, "image_skip 'inside' is neither refuse nor outside"),
         ({"align": 0}, "widths cannot be aligned to 0; take 1 or more"),
     ],
 )

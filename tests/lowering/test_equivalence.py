@@ -96,7 +96,7 @@ def test_the_range_is_the_plain_networks_else_the_teachers() -> None:
 def test_images_as_people_have_them(network: nn.Module, net: PlainNet) -> None:
     x = torch.rand(2, 3, 7, 5)
     pixels = np.zeros((7, 5, 3), np.uint8)
-    several: list[Any] = [x, [x, x], {"mine": x}, x.numpy(), pixels, [pixels, x]]
+    several: list[Any] = [x, [x, x], {"mine": x}, x.numpy(), pixels, [pixels, x], pixels[..., 0], pixels[..., :1]]
     for images in several:
         assert check_equivalence(network, net, images=images)
     assert check_equivalence(network, net, images={"mine": x}).input == "mine"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,13 +206,23 @@ def test_nothing_is_said_and_nothing_is_left_behind(
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
 
 
-def test_a_full_disk_is_no_fault_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, r"No space left on device\)\. Free some space"),
+        (errno.EDQUOT, r"quota exceeded\)\. Free some space"),
+        (errno.EFBIG, r"File too large\)\. Write to a file system"),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("onnxruntime.quantization.quantize_static", fail)
     source = foreign(tmp_path / "net.onnx")
-    with pytest.raises(ExportError, match=r"No space left on device\)\. Free some space"):
+    with pytest.raises(ExportError, match=words):
         quantize(source, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
 

@@ -83,7 +83,7 @@ def test_any_limit_and_columns_give_the_whole(
     layers = layers_of(single)
     needed = Upscaler(single).needed
     limit = needed(2 * reach(layers) + 1, 1) + int(share * needed(max(height, width), max(height, width)))
-    pixels = image(height, width)[0].permute(1, 2, 0).float().numpy()
+    pixels = image(height, width)[0].permute(1, 2, 0).sigmoid().float().numpy()
     with Upscaler(single, max_memory=limit, columns=columns) as upscale:
         made = upscale(pixels)
     require_close(single, torch.from_numpy(pixels).permute(2, 0, 1)[None], made)
@@ -285,6 +285,8 @@ def test_images_as_people_have_them() -> None:
         (torch.zeros(1, 3, 4, 4), r"a torch tensor; give an array .*: x\[0\]\.permute\(1, 2, 0\)\.cpu\(\)\.numpy\(\)"),
         ([[1.0, 2.0], [3.0]], "the image is no array"),
         (object(), "image of dtype object; give an array"),
+        (np.full((5, 5, 3), 200.0), r"floating pixels from 200 to 200; give them in 0\.\.1, those of 0\.\.255 divided"),
+        (np.full((5, 5, 3), np.nan, np.float32), "floating pixels from nan to nan"),
         (np.zeros((5, 5, 3), bool), "image of dtype bool; give an array"),
         (
             np.zeros((3, 8, 9)),

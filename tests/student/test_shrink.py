@@ -230,7 +230,7 @@ def test_all_layers_are_no_choice() -> None:
         ({"paper": PaperOptions(kept=-1)}, "kept=-1"),
         ({"paper": PaperOptions(shift_over=cast("Any", "some"))}, "shift_over='some'"),
         ({"init": "memsr", "width": None, "max_params": 9000, "paper": AUTHORS}, "1 levels keep the teacher's width"),
-        ({"input_range": (1.0, 0.0)}, "want the lowest and the highest value"),
+        ({"input_range": (1.0, 0.0)}, "is empty or infinite"),
         ({"input_range": 255}, "want the lowest and the highest value"),
         ({"device": "tpu"}, "want cpu or cuda"),
         ({"calibration": "missing"}, "missing: is no image file"),
