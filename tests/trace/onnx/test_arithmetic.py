@@ -10,6 +10,7 @@ import pytest
 from helpers.onnx_files import FREE, ONE, Shape, agrees, model, node, saved, whole
 from onnx import TensorProto
 
+from memsr_compiler.errors import MemsrError
 from memsr_compiler.trace.onnx.reader import load_onnx
 
 PER_CHANNEL = whole(3, 1, 1, low=1, high=3)
@@ -90,6 +91,47 @@ def test_channels_are_selected_on_another_axis(shape: Any, tmp_path: Path) -> No
     path = saved(model(nodes, {"i": np.array([[2], [-2], [0], [2]])}, shape=shape), tmp_path)
     fixed = shape[0] == 1
     agrees(path, sizes=((4, 5),) if fixed else ((1, 1), (4, 5)), batch=1 if fixed else 2)
+
+
+@pytest.mark.parametrize("shape", [("n", 3, "h", "w"), (1, 3, 4, 5)])
+@pytest.mark.parametrize("index", [[0, 1], [2, 0], [-1, 1]])
+def test_channels_are_written_in_the_place_of_others(shape: Any, index: list[int], tmp_path: Path) -> None:
+    """As torch's newer exporter writes y[:, :k] = z."""
+    nodes = [
+        node("Conv", "x w", "z", pads=[1, 1, 1, 1]),
+        node("Transpose", "x", "t", perm=[1, 0, 2, 3]),
+        node("Transpose", "z", "u", perm=[1, 0, 2, 3]),
+        node("ScatterND", "t i u", "s"),
+        node("Transpose", "s", "y", perm=[1, 0, 2, 3]),
+    ]
+    path = saved(model(nodes, {"w": whole(2, 3, 3, 3), "i": np.array(index)[:, None]}, shape=shape), tmp_path)
+    fixed = shape[0] == 1
+    agrees(path, sizes=((4, 5),) if fixed else ((1, 1), (4, 5)), batch=1 if fixed else 2)
+
+
+@pytest.mark.parametrize(
+    ("index", "channels", "how", "reason"),
+    [
+        ([[0], [0]], 2, {}, "it writes into a part of a feature map"),
+        ([[0], [1]], 2, {"reduction": "add"}, "it writes into a part of a feature map"),
+        ([[0, 1], [1, 1]], 2, {}, "it writes into a part of a feature map"),
+        ([[0], [1], [2]], 2, {}, "it writes into a part of a feature map"),
+        ([[0], [3]], 2, {}, "an index is outside 3 channels"),
+    ],
+)
+def test_other_writes_are_refused(
+    index: list[list[int]], channels: int, how: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    nodes = [
+        node("Conv", "x w", "z", pads=[1, 1, 1, 1]),
+        node("Transpose", "x", "t", perm=[1, 0, 2, 3]),
+        node("Transpose", "z", "u", perm=[1, 0, 2, 3]),
+        node("ScatterND", "t i u", "s", **how),
+        node("Transpose", "s", "y", perm=[1, 0, 2, 3]),
+    ]
+    path = saved(model(nodes, {"w": whole(channels, 3, 3, 3), "i": np.array(index)}), tmp_path)
+    with pytest.raises(MemsrError, match=reason):
+        load_onnx(path)
 
 
 @pytest.mark.parametrize("shape", [("n", 3, "h", "w"), (1, 3, 4, 5)])

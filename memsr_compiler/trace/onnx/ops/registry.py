@@ -27,7 +27,7 @@ ONNX_WORDS: dict[str, Word] = {}
 
 VIEWS = (
     "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Identity", "Cast", "CastLike", "Dropout",
-    "GatherND", "Split",
+    "GatherND", "ScatterND", "Split",
 )  # fmt: skip
 """Operators that take a tensor as it lies, whatever its axes are."""
 

@@ -15,6 +15,7 @@ from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds.registry import list_numbers
 from memsr_compiler.trace.onnx.folds.shape import split_sizes
 from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word
+from memsr_compiler.trace.onnx.ops.unsupported import WRITES
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.torch_ops import shape as torch_shape
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
@@ -109,6 +110,24 @@ def gather_nd(c: Context, node: Node, x: View, index: Value) -> View:
     if any(not -width <= i < width for i in numbers):
         raise InvalidInput(f"{node.name}: {node.op}: an index is outside {width} channels.")
     return replace(result, op=torch_shape.select(b, _whole(c, x), [i % width for i in numbers]).op)
+
+
+@onnx_word("ScatterND")
+def scatter_nd(c: Context, node: Node, x: View, index: Value, parts: Value) -> View:
+    """Channels put in the place of others, as torch's newer exporter writes y[:, :k] = z: on the first of the axes."""
+    b = c.builder
+    if not isinstance(index, np.ndarray) or index.dtype == object or not isinstance(parts, View):
+        b.refuse(*WRITES)
+    numbers, width = c.integers(index, "index"), b.types[x.op].channels
+    if any(not -width <= i < width for i in numbers):
+        raise InvalidInput(f"{node.name}: {node.op}: an index is outside {width} channels.")
+    place = {number % width: width + i for i, number in enumerate(numbers)}
+    apart = len(place) == len(numbers) == index.size == index.shape[0] and node.text("reduction", "none") == "none"
+    theirs: Axes = ((Factor("c", 1, len(numbers)),), *x.axes[1:])
+    if not apart or index.ndim != 2 or x.axes[0] != (Factor("c", 1, width),) or parts.axes != theirs:
+        b.refuse(*WRITES)
+    both = torch_shape.cat(b, [_whole(c, x), _whole(c, parts)], 1)
+    return replace(x, op=torch_shape.select(b, both, [place.get(i, i) for i in range(width)]).op)
 
 
 def _whole(c: Context, x: View) -> View:

@@ -18,9 +18,10 @@ DECIDES = (
     "it decides by the values of pixels, and a plain network does the same for every image",
     "remove the decision and retrain",
 )
-_WRITES = (
-    "it writes into a part of a feature map, which is not read from ONNX files",
-    "write y[:, :k] = z as torch.cat([z, y[:, k:]], 1) and export again; or give the module, or a .pt2 of it",
+WRITES = (
+    "it writes into a part of a feature map in a way that is not read",
+    "write y[:, :k] = z as torch.cat([z, y[:, k:]], 1) and export again, or export with dynamo=True; or give the "
+    "module, or a .pt2 of it",
 )
 _CURVED, _GLOBAL = IMPOSSIBLE["gelu"], IMPOSSIBLE["mean"]
 _TORCH_NAMES = {
@@ -52,7 +53,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         ("ArgMax", "ArgMin", "TopK", "NonZero", "GatherElements"),
         DECIDES,
     ),
-    **dict.fromkeys(("ScatterND", "ScatterElements"), _WRITES),
+    "ScatterElements": WRITES,
     **dict.fromkeys(
         ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd"),
         _GLOBAL,
