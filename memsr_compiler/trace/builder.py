@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir import names
-from memsr_compiler.trace.views import BATCH, Factor, Unreadable, View, WrongChannels
+from memsr_compiler.trace.views import BATCH, Factor, Size, Unreadable, View, WrongChannels
 
 MAX_SCALE = 16
 """The largest enlargement that is read."""
@@ -43,6 +43,24 @@ class Padded:
     columns: int
 
 
+@dataclass(frozen=True, eq=False)
+class Uncropped:
+    """What a transposed convolution makes of an image, with rows and columns too many, which slices are to take off.
+
+    make      builds the convolution whose first pixel is in this row and column of what it makes
+    sizes     height and width without what is too many
+    first     row and column of the first pixel that is left by now
+    surplus   rows and columns that are still too many
+    why       what is said where nothing takes them off
+    """
+
+    make: Callable[[tuple[int, int]], View]
+    sizes: tuple[Size, Size]
+    first: tuple[int, int]
+    surplus: tuple[int, int]
+    why: str
+
+
 class Builder:
     """Collects ops.  `where` is the module path being read, for names and messages."""
 
@@ -56,13 +74,19 @@ class Builder:
         self.leaf = False  # where is a module of one op only: its path is then the op's name
         self.input = self.add(ir.Input(name=self.name("input"), channels=channels, low=low, high=high))
 
-    def require_unpadded(self, values: Iterable[object]) -> None:
-        """Refuse values with zeros around them, which a convolution alone takes."""
-        if any(isinstance(value, Padded) for value in values):
-            self.refuse(
-                "zeros are put around what it takes, which is read before a convolution only",
-                "give the padding to the convolution that follows",
-            )
+    def require_settled(self, values: Iterable[object], but: type | None = None) -> None:
+        """Refuse values with zeros around them, which a convolution alone takes, and with pixels that are too many.
+
+        but   such values that are taken
+        """
+        for value in values:
+            if isinstance(value, Padded) and but is not Padded:
+                self.refuse(
+                    "zeros are put around what it takes, which is read before a convolution only",
+                    "give the padding to the convolution that follows",
+                )
+            if isinstance(value, Uncropped) and but is not Uncropped:
+                raise UnsupportedModel(value.why)
 
     # -- ops -------------------------------------------------------------------------------------------------
 
@@ -193,6 +217,19 @@ class Builder:
                 "convert the network from there on, and feed it the unshuffled image",
             )
         return self.add(ir.PixelUnshuffle(name=self.name("pixel_unshuffle"), inputs=(self.feature(x),), factor=factor))
+
+    def crop(self, x: Uncropped, axis: int, first: int, last: int) -> View | Uncropped:
+        """What is left without so many rows, of axis 0, or columns before and behind."""
+        surplus, begins = list(x.surplus), list(x.first)
+        surplus[axis] -= first + last
+        begins[axis] += first
+        if min(first, last, surplus[axis]) < 0:
+            self.refuse(
+                f"it cuts {first} and {last} pixels off, where {x.surplus[axis]} are too many",
+                "a plain network keeps every pixel; crop outside the network",
+            )
+        rest = replace(x, first=(begins[0], begins[1]), surplus=(surplus[0], surplus[1]))
+        return rest if any(surplus) else x.make(rest.first)
 
     def enlarge(self, x: View, factor: int) -> View:
         """Nearest-neighbour enlargement: every channel factor**2 times, then a pixel shuffle."""

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64
-from memsr_compiler.trace.builder import Builder, Padded, Resized
+from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.torch_ops import activation, constants, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.shape import SAME
@@ -23,7 +23,7 @@ from memsr_compiler.trace.views import BATCH, DependsOnSize, Size, Unreadable, V
 VOCABULARY = (activation, constants, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
 HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
 INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
-_TAKE_PADDED = ("conv2d", "convolution", *SAME)
+_TAKES = {"conv2d": Padded, "convolution": Padded, "getitem": Uncropped, "slice": Uncropped}
 _TAKE_RESIZED = ("add", "sub", "subtract", "rsub", "mul", "multiply", *SAME)
 NO_WORD = (
     "the compiler has no word for this operation; write it with convolutions, ReLUs, sums, concatenations and pixel "
@@ -124,7 +124,7 @@ class Reader:
             return result
         if not isinstance(result, View):
             self.builder.where, self.builder.last = "", "output"
-            self.builder.require_unpadded([result])
+            self.builder.require_settled([result])
             self.builder.refuse(
                 f"the network returns {_kind(result)}, not one image", "wrap it in a module that returns the image only"
             )
@@ -170,11 +170,11 @@ class Reader:
         resized = next((v for v in values if isinstance(v, Resized)), None)
         if resized is not None and name not in _TAKE_RESIZED:
             self._refuse_resized(resized, name)
-        if name not in _TAKE_PADDED:
-            self.builder.require_unpadded(values)
+        if name not in SAME:
+            self.builder.require_settled(values, _TAKES.get(name))
         if name == "getattr":
             return Cell(self._getattr(args[0], args[1]))
-        if not any(isinstance(v, (View, Resized, Padded)) for v in values):
+        if not any(isinstance(v, (View, Resized, Padded, Uncropped)) for v in values):
             return Cell(self._compute(node, args, kwargs))
         if name not in WORDS:
             if name in IMPOSSIBLE:
@@ -364,7 +364,7 @@ def _of_one_pixel(name: str, args: Sequence[Any]) -> Tensor | None:
 
 def _describe(value: Any) -> str:
     """An argument, for a message: 'a feature map', 'a size of the image', '2'."""
-    if isinstance(value, (View, Resized, Padded)):
+    if isinstance(value, (View, Resized, Padded, Uncropped)):
         return "a feature map"
     if isinstance(value, Size):
         return "a size of the image"

@@ -18,7 +18,7 @@ from torch import fx
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement, replacement_ops
-from memsr_compiler.trace.builder import Builder, Padded, Resized
+from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.fx_reader import Cell, Reader, is_inplace, leaves_of, word_of
 from memsr_compiler.trace.views import Unreadable, View, WrongChannels
 
@@ -267,4 +267,4 @@ class ApproximateReader(Reader):
 
 
 def _is_constant(value: object) -> bool:
-    return not isinstance(value, (View, Bent, Dark, Resized, Padded))
+    return not isinstance(value, (View, Bent, Dark, Resized, Padded, Uncropped))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from memsr_compiler.errors import MemsrError, UnsupportedModel, first_line
-from memsr_compiler.trace.builder import Builder, Resized
+from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.onnx.constants import MISUSE, fold
 from memsr_compiler.trace.onnx.file import Network, Node, read_network
 from memsr_compiler.trace.onnx.frame import Frame
@@ -26,6 +26,7 @@ VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported
 _NARROW = {10: "float16", 16: "bfloat16"}  # by TensorProto's numbers
 log = logging.getLogger(__name__)
 
+_TAKES = {"Conv": Padded, "Slice": Uncropped}
 _TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "CastLike", "Dropout")
 
 
@@ -127,8 +128,7 @@ class _Reader:
                 "the enlarged image is used for something else than one sum at the end",
                 "add it last, unscaled",
             )
-        if node.op != "Conv":
-            self.builder.require_unpadded(operands)
+        self.builder.require_settled(operands, _TAKES.get(node.op))
         if node.op not in VIEWS:
             self._settle(operands)
         result = ONNX_WORDS[node.op](self.context, node, *operands)
@@ -173,7 +173,7 @@ class _Reader:
         result = self._value(self.network.output)
         if isinstance(result, Resized) and result.body is not None:
             return GraphModule(self.builder.graph(result.body), ImageSkip(result.mode, result.factor))
-        self.builder.require_unpadded([result])
+        self.builder.require_settled([result])
         if not isinstance(result, View):
             what = "the enlarged image alone" if isinstance(result, Resized) else "a constant"
             self.builder.refuse(

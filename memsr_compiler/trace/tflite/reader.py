@@ -61,7 +61,7 @@ class _Reader:
             self._store(op, self._result(op))
         self.builder.where, self.builder.last = self.network.values[self.network.output].name, "output"
         result = self.values.get(self.network.output)
-        self.builder.require_unpadded([result])
+        self.builder.require_settled([result])
         if not isinstance(result, View):
             self.builder.refuse(
                 "the network returns nothing that it computes from the image", "export or download it again"
@@ -80,7 +80,7 @@ class _Reader:
         self._require_one_width(op)
         operands = [self._operand(number) for number in op.inputs]
         if op.code not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            self.builder.require_unpadded(operands)
+            self.builder.require_settled(operands)
         word = TFLITE_WORDS.get(op.code)
         if word is None:
             known = ", ".join(sorted(TFLITE_WORDS))

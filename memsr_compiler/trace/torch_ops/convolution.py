@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.trace.builder import Builder, Padded
+from memsr_compiler.trace.builder import MAX_KERNEL, Builder, Padded, Uncropped
 from memsr_compiler.trace.torch_ops.registry import word
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
-from memsr_compiler.trace.views import View
+from memsr_compiler.trace.views import Size, View
 
 
 def _pair(b: Builder, value: Any, what: str) -> int:
@@ -82,12 +83,12 @@ def convolution(
     stride: Any,
     padding: Any,
     dilation: Any,
-    transposed: bool,
+    is_transposed: bool,
     output_padding: Any,
     groups: int,
-) -> View:
-    if transposed:
-        b.require_unpadded([x])
+) -> View | Uncropped:
+    if is_transposed:
+        b.require_settled([x])
         assert isinstance(x, View)
         return conv_transpose2d(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
     return conv2d(b, x, weight, bias, stride, padding, dilation, groups)
@@ -104,34 +105,73 @@ def conv_transpose2d(
     output_padding: Any = 0,
     groups: int = 1,
     dilation: Any = 1,
-) -> View:
-    weight = weight.double()
+) -> View | Uncropped:
     steps, pad, spread = _pair(b, stride, "stride"), _pair(b, padding, "padding"), _pair(b, dilation, "dilation")
     extra = _pair(b, output_padding, "output_padding")
-    if spread > 1:
-        wide = weight.new_zeros(*weight.shape[:2], *((n - 1) * spread + 1 for n in weight.shape[2:]))
-        wide[:, :, ::spread, ::spread] = weight
-        weight = wide
-    if weight.shape[2] != weight.shape[3]:
-        b.refuse(f"kernel {tuple(weight.shape[2:])} is not square", "use square kernels")
-    if weight.shape[2] - 2 * pad + extra != steps:
-        b.refuse(
-            f"kernel {weight.shape[2]}, stride {steps}, padding {pad}, output_padding {extra} "
-            f"do not enlarge by exactly {steps}",
-            "choose them so that kernel - 2 * padding + output_padding = stride",
-        )
-    offset = torch.zeros(weight.shape[1] * groups, dtype=torch.float64) if bias is None else bias.double()
-    return b.add(
-        ir.ConvTranspose2d(
-            name=b.name("conv_transpose"),
-            inputs=(b.feature(x),),
-            weight=weight,
-            bias=offset,
-            stride=steps,
-            padding=pad,
-            groups=groups,
-        )
+    weight, sides = dilate(weight.double(), (spread, spread)), (pad, pad)
+    return transposed(b, x, weight, bias, steps, sides, sides, (extra, extra), groups)
+
+
+def dilate(weight: Tensor, spread: tuple[int, int]) -> Tensor:
+    """The kernel with its taps so many rows and columns apart."""
+    wide = weight.new_zeros(
+        *weight.shape[:2], *((n - 1) * d + 1 for n, d in zip(weight.shape[2:], spread, strict=True))
     )
+    wide[:, :, :: spread[0], :: spread[1]] = weight
+    return wide
+
+
+def transposed(
+    b: Builder, x: View, weight: Tensor, bias: Tensor | None, steps: int, before: tuple[int, int],
+    behind: tuple[int, int], extra: tuple[int, int], groups: int,
+) -> View | Uncropped:  # fmt: skip
+    """A transposed convolution of any padding, of rows and columns; `extra` is its output_padding.
+
+    Where it makes more than `steps` times the image, what is too many has to be cut off by what follows.
+    """
+    sizes = zip(weight.shape[2:], before, behind, extra, strict=True)
+    surplus = [n - first - last + added - steps for n, first, last, added in sizes]
+    at = next((i for i in range(2) if surplus[i] != 0), 0)
+    padding = f"{before[at]}" if before[at] == behind[at] else f"{before[at]} and {behind[at]}"
+    reason = (
+        f"kernel {weight.shape[2 + at]}, stride {steps}, padding {padding}, output_padding {extra[at]} do not "
+        f"enlarge by exactly {steps}"
+    )
+    way_out = "choose them so that kernel - padding on both sides + output_padding = stride, or crop what is too many"
+    if min(surplus) < 0:
+        b.refuse(reason, way_out)
+    name, source = b.name("conv_transpose"), b.feature(x)
+    offset = torch.zeros(weight.shape[1] * groups, dtype=torch.float64) if bias is None else bias.double()
+
+    def make(first: tuple[int, int]) -> View:
+        kernel, pad = _make_symmetric(weight, steps, (before[0] + first[0], before[1] + first[1]))
+        b.room(kernel.shape[2], MAX_KERNEL, "a kernel")
+        return b.add(
+            ir.ConvTranspose2d(
+                name=name, inputs=(source,), weight=kernel, bias=offset, stride=steps, padding=pad, groups=groups
+            )
+        )
+
+    if not any(surplus):
+        return make((0, 0))
+    scale = b.types[source].scale * steps
+    whole = Size("h", Fraction(scale)), Size("w", Fraction(scale))
+    why = f"{b.where or 'the network'}: {b.last}: {reason}; {way_out}"
+    return Uncropped(make, whole, (0, 0), (surplus[0], surplus[1]), why)
+
+
+def _make_symmetric(weight: Tensor, steps: int, before: tuple[int, int]) -> tuple[Tensor, int]:
+    """A square kernel, and its padding, the same on all sides, that make stride times the image and these pixels of it.
+
+    before   padding above and to the left, in which the result begins
+    Zero taps before or behind say the same as other padding there.
+    """
+    lengths = weight.shape[2:]
+    pad = max(max(first, n - steps - first) for n, first in zip(lengths, before, strict=True))
+    front = [pad - first for first in before]
+    side = max(2 * pad + 1, *(n + more for n, more in zip(lengths, front, strict=True)))
+    behind = [side - n - more for n, more in zip(lengths, front, strict=True)]
+    return torch.nn.functional.pad(weight, (front[1], behind[1], front[0], behind[0])), pad
 
 
 @word("avg_pool2d")

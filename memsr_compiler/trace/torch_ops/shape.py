@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.trace.builder import MAX_KERNEL, Builder, Padded
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.builder import MAX_KERNEL, Builder, Padded, Uncropped
 from memsr_compiler.trace.torch_ops.registry import word
 from memsr_compiler.trace.views import View
 
@@ -92,9 +93,11 @@ def index_select(b: Builder, x: View, dim: int, index: Tensor) -> View:
 
 @word("getitem")
 def index(b: Builder, x: Any, key: Any) -> Any:
-    if not isinstance(x, View):
+    if not isinstance(x, (View, Uncropped)):
         return x[key]
     keys = list(key) if isinstance(key, tuple) else [key]
+    if isinstance(x, Uncropped):
+        return _crop(b, x, keys)
     if any(k is None for k in keys):
         b.give_up("indexing with None adds an axis; write it as unsqueeze")
     if Ellipsis in keys:
@@ -122,6 +125,36 @@ def index(b: Builder, x: Any, key: Any) -> Any:
         if type(keys[axis]) is int:
             x = select_one(b, x, axis, keys[axis])
     return x
+
+
+def _crop(b: Builder, x: Uncropped, keys: Sequence[Any]) -> View | Uncropped:
+    """Rows and columns taken off, all channels kept."""
+    if Ellipsis in keys:
+        at = keys.index(Ellipsis)
+        keys = [*keys[:at], *[slice(None)] * (5 - len(keys)), *keys[at + 1 :]]
+    if any(not isinstance(k, slice) or k.step not in (None, 1) for k in keys) or list(keys[:2]) != [slice(None)] * 2:
+        raise UnsupportedModel(x.why)
+    result: View | Uncropped = x
+    for axis, k in enumerate(keys[2:]):
+        cut = surplus_of(x, axis, k.start, k.stop)
+        if cut is None:
+            raise UnsupportedModel(x.why)
+        if any(cut):
+            assert isinstance(result, Uncropped), "it was cut along another axis only"
+            result = b.crop(result, axis, *cut)
+    return result
+
+
+def surplus_of(x: Uncropped, axis: int, start: Any, stop: Any) -> tuple[int, int] | None:
+    """Pixels that a slice takes off before and behind; None where that is not known."""
+    first = 0 if start is None else start
+    if stop is None or (isinstance(stop, int) and stop >= 2**31 - 1):
+        last: Any = 0
+    elif stop == x.sizes[axis]:
+        last = x.surplus[axis]
+    else:
+        last = -stop if isinstance(stop, int) and stop < 0 else None
+    return (first, last) if isinstance(first, int) and first >= 0 and isinstance(last, int) else None
 
 
 def _refuse_part(b: Builder, axis: int) -> NoReturn:

@@ -83,39 +83,22 @@ def average_pool(c: Context, node: Node, x: View) -> Any:
 
 @onnx_word("ConvTranspose")
 def conv_transpose(c: Context, node: Node, x: View, weight: Value, bias: Value | None = None) -> Any:
-    """Zero taps are put before or after the kernel so that torch's symmetric padding says the same."""
     kernel = _kernel(c, node, weight)
     dilations, extra = node.integers("dilations", [1, 1]), node.integers("output_padding", [0, 0])
-    height, width = kernel.shape[2:]
-    spread = kernel.new_zeros(*kernel.shape[:2], (height - 1) * dilations[0] + 1, (width - 1) * dilations[1] + 1)
-    spread[:, :, :: dilations[0], :: dilations[1]] = kernel
+    spread = torch_convolution.dilate(kernel, (dilations[0], dilations[1]))
     steps, group = node.integers("strides", [1, 1]), node.integer("group", 1)
+    if steps[0] != steps[1]:
+        c.builder.refuse(f"stride {tuple(steps)} differs in height and width", "use square kernels")
     c.builder.room(max(steps), MAX_SCALE, "an enlargement")
     totals = [n - s + e for n, s, e in zip(spread.shape[2:], steps, extra, strict=True)]
     if "output_shape" in node.attributes:
         node = _sized_by_output(c, node, x, steps)
-    pads = _pads(c, node, totals)
-    inner: list[int] = []
-    outer: list[int] = []
-    borders: list[int] = []
-    for n, step, first, last, added in zip(spread.shape[2:], steps, pads[:2], pads[2:], extra, strict=True):
-        if n - first - last + added != step:
-            c.builder.refuse(
-                f"kernel {n}, stride {step}, padding {first} and {last}, output_padding {added} "
-                f"do not enlarge by exactly {step}",
-                "choose them so that kernel - padding + output_padding = stride",
-            )
-        before = max(0, n - step - 2 * first)
-        inner.append(before)
-        borders.append(first + before)
-        outer.append(max(0, 2 * borders[-1] + 1 - n - before))
-    c.builder.room(
-        max(n + i + o for n, i, o in zip(spread.shape[2:], inner, outer, strict=True)), MAX_KERNEL, "a kernel"
-    )
-    spread = torch.nn.functional.pad(spread, (inner[1], outer[1], inner[0], outer[0]))
-    more = [s + 2 * p - n for n, s, p in zip(spread.shape[2:], steps, borders, strict=True)]
+    top, left, bottom, right = _pads(c, node, totals)
     offset = None if bias is None else c.tensor(bias, "bias")
-    return torch_convolution.conv_transpose2d(c.builder, x, spread, offset, steps, borders, more, group)
+    more = extra[0], extra[1]
+    return torch_convolution.transposed(
+        c.builder, x, spread, offset, steps[0], (top, left), (bottom, right), more, group
+    )
 
 
 def _sized_by_output(c: Context, node: Node, x: View, steps: list[int]) -> Node:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.trace.builder import Builder, Padded, Resized
+from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.onnx.frame import Frame
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import View
 
-Value = View | Resized | Padded | Array
+Value = View | Resized | Padded | Uncropped | Array
 Word = Callable[..., Any]
 ONNX_WORDS: dict[str, Word] = {}
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from memsr_compiler.errors import InvalidInput
-from memsr_compiler.trace.builder import MAX_CHANNELS
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.trace.builder import MAX_CHANNELS, Uncropped
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds.registry import list_numbers
 from memsr_compiler.trace.onnx.folds.shape import split_sizes
@@ -45,15 +45,17 @@ def split(c: Context, node: Node, x: View, sizes: Value | None = None) -> Any:
 def take_slice(
     c: Context,
     node: Node,
-    x: View,
+    x: View | Uncropped,
     starts: Value,
     ends: Value,
     axes: Value | None = None,
     steps: Value | None = None,
-) -> View:
+) -> View | Uncropped:
     firsts, lasts = _numbers(starts), _numbers(ends)
     where = list(range(len(firsts))) if axes is None else c.integers(axes, "axes")
     pace = [1] * len(firsts) if steps is None else c.integers(steps, "steps")
+    if isinstance(x, Uncropped):
+        return _crop(c, x, zip(where, firsts, lasts, pace, strict=True))
     shape = c.frame.shape(x)
     channels = slice(None)
     for axis, first, last, step in zip([c.axis(x, a) for a in where], firsts, lasts, pace, strict=True):
@@ -70,6 +72,24 @@ def take_slice(
     if channels == slice(None):
         return x
     return torch_shape.select(c.builder, x, range(c.builder.channels(x))[channels])
+
+
+def _crop(c: Context, x: Uncropped, parts: Iterable[tuple[int, Any, Any, int]]) -> View | Uncropped:
+    """Rows and columns taken off what a transposed convolution made."""
+    result: View | Uncropped = x
+    for axis, first, last, step in parts:
+        at = axis % 4 - 2
+        if at >= 0 and isinstance(last, int) and 0 <= last < 2**31 - 1 and c.frame.height is not None:
+            assert c.frame.width is not None, "one is fixed where the other is"
+            side = x.sizes[at].factor * (c.frame.height, c.frame.width)[at] + x.surplus[at]
+            last = min(last - int(side), 0) or None
+        cut = torch_shape.surplus_of(x, at, first, last) if at >= 0 and step == 1 else None
+        if cut is None:
+            raise UnsupportedModel(x.why)
+        if any(cut):
+            assert isinstance(result, Uncropped), "it was cut along another axis only"
+            result = c.builder.crop(result, at, *cut)
+    return result
 
 
 def _numbers(value: Value) -> list[Any]:
