@@ -36,17 +36,25 @@ _SIZE_WAY_OUT = (
 _OF_SIZES = f"it computes with the height or width of the image; {_SIZE_WAY_OUT}"
 _SHAPES = ("getattr", "size", "dim", "sym_size")  # ask for a tensor's shape, not for its values
 _ALIASES = (
-    "slice", "chunk", "split", "split_with_sizes", "narrow", "view", "reshape", "transpose", "permute",
-    "getitem", "select", "unbind", "squeeze", "unsqueeze", "flatten", "unflatten",
+    "slice", "chunk", "split", "split_with_sizes", "tensor_split", "narrow", "view", "reshape", "_unsafe_view",
+    "transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "getitem", "select", "unbind", "squeeze",
+    "unsqueeze", "flatten", "unflatten", "expand", "expand_as", "broadcast_to", "view_as", "reshape_as", "contiguous",
+    "to", "_to_copy", "float", "double", "type", "type_as",
 )  # fmt: skip
+"""Operations whose result may be a view of what they are given, or, by its type or layout, that itself."""
+_ITSELF = ("detach", "alias", "dropout", "dropout2d", "feature_dropout", "alpha_dropout", "native_dropout")
+"""Operations that give what they are given, or a view of all of it."""
 
 
 class Cell:
-    """A value that names in the network's code hold: in-place ops change it for all names of the same tensor."""
+    """A value that names in the network's code hold: in-place ops change it for all names of the same tensor.
 
-    def __init__(self, value: Any, shared: bool = False) -> None:
+    memory   the same for all whose tensors may share memory: one may be a view of the other, or the other itself
+    """
+
+    def __init__(self, value: Any, memory: object = None) -> None:
         self.value = value
-        self.shared = shared  # some other cell is a view of the same memory
+        self.memory = memory or object()
 
 
 def read(module: fx.GraphModule, builder: Builder, constant: Callable[[fx.Node], Any] | None = None) -> View | Resized:
@@ -104,6 +112,7 @@ class Reader:
     def __init__(self, module: fx.GraphModule, builder: Builder, constant: Callable[[fx.Node], Any] | None) -> None:
         self.module, self.builder, self.constant = module, builder, constant
         self.env: dict[fx.Node, Cell] = {}
+        self.order = {node: i for i, node in enumerate(module.graph.nodes)}
         self.fed = False
 
     def read(self) -> View | Resized:
@@ -156,7 +165,7 @@ class Reader:
         self.builder.where, self.builder.last, self.builder.leaf = str(node.target), type(norm).__name__, True
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
             self.builder.refuse(*IMPOSSIBLE["instance_norm"])
-        statistics = norm.training or not norm.track_running_stats
+        statistics = norm.training or norm.running_mean is None  # as torch decides, whatever is tracked
         x = self._value(node.args[0])
         mean, var = norm.running_mean, norm.running_var
         gain, bias = (norm.weight.detach(), norm.bias.detach()) if norm.affine else (None, None)
@@ -249,20 +258,25 @@ class Reader:
         )
 
     def _store(self, node: fx.Node, name: str, inplace: bool, value: Any) -> Cell:
-        source = self.env.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
-        if inplace and source is not None:
-            if source.shared:
+        changed = node.args[0] if node.args else node.kwargs.get("input", node.kwargs.get("self"))
+        source = self.env.get(changed) if isinstance(changed, fx.Node) else None
+        if source is None:
+            return Cell(value)
+        if inplace:
+            if self._is_used_otherwise(node, source):
                 self.builder.give_up(
-                    "it changes in place a tensor of which there are views; write x = x + y for x += y"
+                    "it changes in place a tensor of which there are views, or other names; write x = x + y for x += y"
                 )
             source.value = value
             return source
-        if source is not None and name in _ALIASES:
-            source.shared = True
-            return Cell(value, shared=True)
-        if source is not None and value is source.value and name != "clone":
+        if name in _ITSELF and value is source.value:
             return source
-        return Cell(value)
+        return Cell(value, source.memory if name in _ALIASES else None)
+
+    def _is_used_otherwise(self, node: fx.Node, source: Cell) -> bool:
+        """Whether code after this node looks at the memory that it changes by another name than this tensor's."""
+        others = [n for n, cell in self.env.items() if cell.memory is source.memory and cell is not source]
+        return any(self.order[user] > self.order[node] for other in others for user in other.users)
 
     def _getattr(self, value: Any, name: str) -> Any:
         if isinstance(value, View):

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 Range: TypeAlias = tuple[float, float]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
+_FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
 
 class Sample(NamedTuple):
@@ -58,12 +59,24 @@ def _samples(model: nn.Module, channels: int, input_range: Range) -> Iterator[Sa
     for size in SIZES:
         image = torch.rand(1, channels, *size, generator=generator, dtype=torch.float64) * (high - low) + low
         try:
-            with InFloat64():
-                yield Sample(image, model(image.clone()))  # it may change its input in place
+            yield _run(model, image)
         except Exception as error:
             if size == SIZES[0]:
                 raise
             log.info("the network itself does not take an image of %s: %s", size, error)
+    image = torch.randn(1, channels, *SIZES[0], generator=generator, dtype=torch.float64) * (high - low) * _FAR
+    try:
+        far = _run(model, image)
+    except Exception as error:  # it may look at the values of its image
+        log.info("the network itself does not take values up to %g: %s", _FAR, error)
+        return
+    if isinstance(far.result, Tensor) and bool(torch.isfinite(far.result).all()):
+        yield far
+
+
+def _run(model: nn.Module, image: Tensor) -> Sample:
+    with InFloat64():
+        return Sample(image, model(image.clone()))  # it may change its input in place
 
 
 def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool:
@@ -88,13 +101,15 @@ def measure_in_float32(model: nn.Module, samples: Mapping[int, Sequence[Sample]]
     Rounding takes less, unless large values cancel; code that asks for the type of the image may do anything.  Where it
     fails, or is infinite, nothing is said.
     """
-    image, exact = next(iter(samples.values()))[0]
     try:
-        single = model(image.float())
-        off = float((single - exact).abs().max() / exact.abs().max())
+        off = max(_off_in_float32(model, *sample) for sample in next(iter(samples.values())))
     except Exception:  # whatever the model's own code raises
         return 0.0
     return off if 1 / 512 < off < math.inf else 0.0
+
+
+def _off_in_float32(model: nn.Module, image: Tensor, exact: Any) -> float:
+    return float((model(image.float()) - exact).abs().max() / exact.abs().max())
 
 
 def has_changed(ran: nn.Module, model: nn.Module) -> bool:
