@@ -81,7 +81,7 @@ class _Step(nn.Module):
         for i, array in constants.items():
             if array.dtype.kind != "f":
                 self.numbers[i] = array.reshape(-1).tolist()
-            elif array.size == 1 and node.op not in ("Conv", "ConvTranspose", "PRelu", "Gemm", "MatMul"):
+            elif array.size == 1 and node.op not in _KEPT:
                 self.numbers[i] = float(array.reshape(()))
             else:
                 self.register_buffer(f"operand{i}", torch.from_numpy(array.astype(np.float64)))
@@ -192,6 +192,8 @@ SIZES: dict[str, Callable[..., list[Any]]] = {
     "Mul": _pair(operator.mul, operator.mul),
     "Div": _pair(operator.floordiv, operator.truediv),
 }
+_KEPT = ("Conv", "ConvTranspose", "PRelu", "Gemm", "MatMul", "BatchNormalization")
+"""Operators of which a constant stays a tensor, also of a single number."""
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip")
 FLOATS = (1, 10, 11)  # types of numbers, as Cast has them: float, half, double
 
@@ -210,6 +212,12 @@ def _pads(node: Node, axes: int = 2) -> list[int]:
 
 def _conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     axes = weight.dim() - 2
+    sides, dilations = weight.shape[2:], node.integers("dilations", [1] * axes)
+    if node.text("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+        totals = [(n - 1) * d for n, d in zip(sides, dilations, strict=True)]
+        if any(total % 2 for total in totals) or set(node.integers("strides", [1])) != {1}:
+            raise ValueError("padding that is not the same on both sides")
+        return F.conv2d(x, weight, bias, 1, [t // 2 for t in totals], dilations, node.integer("group", 1))
     convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[axes]  # of one axis: ECA, along the channels
     stride, dilation = node.integers("strides", [1] * axes), node.integers("dilations", [1] * axes)
     return convolve(x, weight, bias, stride, _pads(node, axes), dilation, node.integer("group", 1))
@@ -311,9 +319,25 @@ def _resize(node: Node, x: Tensor, _: Operand = None, scales: Operand = None, si
 
 
 def _depth_to_space(node: Node, x: Tensor) -> Tensor:
-    if node.text("mode", "DCR") != "CRD":
-        raise ValueError("another order than that of torch")
-    return F.pixel_shuffle(x, node.integer("blocksize", 1))
+    factor = node.integer("blocksize", 1)
+    if node.text("mode", "DCR") == "DCR":  # torch has the channels of the result first, not the places in a block
+        x = x.reshape(x.size(0), factor**2, -1, x.size(2), x.size(3)).transpose(1, 2).flatten(1, 2)
+    return F.pixel_shuffle(x, factor)
+
+
+def _extreme(name: str) -> Callable[..., Tensor]:
+    """The largest, or the smallest, of feature maps and numbers."""
+    bound = {"maximum": "min", "minimum": "max"}[name]
+
+    def extreme(node: Node, *operands: Any) -> Tensor:
+        numbers = [value for value in operands if isinstance(value, (int, float))]  # of torch.fx maps are no tensors
+        maps = [value for value in operands if not isinstance(value, (int, float))]
+        result = functools.reduce(getattr(torch, name), maps)
+        for number in numbers:
+            result = torch.clamp(result, **{bound: number})
+        return result
+
+    return extreme
 
 
 def _gemm(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -395,8 +419,8 @@ OPERATORS: dict[str, Callable[..., Operand]] = {
     "Sub": _each(lambda a, b: a - b),
     "Mul": _each(lambda a, b: a * b),
     "Div": _each(lambda a, b: a / b),
-    "Max": _each(torch.maximum),
-    "Min": _each(torch.minimum),
+    "Max": _extreme("maximum"),
+    "Min": _extreme("minimum"),
     "Identity": _each(lambda x: x),
     "Dropout": _dropout,
     "Cast": _cast,

@@ -26,6 +26,7 @@ VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported
 _NARROW = {10: "float16", 16: "bfloat16"}  # by TensorProto's numbers
 log = logging.getLogger(__name__)
 
+_BROADCASTS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "PRelu", "Where", "Pow")
 _TAKES = {"Conv": Padded, "Slice": Uncropped}
 _TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "CastLike", "Dropout")
 
@@ -136,6 +137,15 @@ class _Reader:
 
     def _check_batch(self, node: Node, operands: Sequence[Value | None]) -> None:
         """Refuse to repeat the image by a number that the file fixes: networks are read with one of their own."""
+        if any(isinstance(value, View) for value in operands):
+            several = [
+                len(value)
+                for name, value in zip(node.inputs, operands, strict=True)
+                if node.op in _BROADCASTS and isinstance(value, np.ndarray) and name not in self.of_shapes
+                if value.ndim == 4 and len(value) != 1
+            ]
+            if several:
+                self.builder.refuse(f"it makes {several[0]} images of each", "export it for a batch of any number")
         if node.op == "Expand" and self.context.frame.batch is None and node.inputs[1] not in self.of_shapes:
             x, target = operands
             if isinstance(x, View) and isinstance(target, np.ndarray) and target.size == len(x.axes) and target[0] != 1:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers.onnx_files import FREE, ONE, Shape, agrees, model, node, saved, whole
 from onnx import TensorProto
 
 from memsr_compiler.errors import MemsrError
+from memsr_compiler.ir import Conv2d
 from memsr_compiler.trace.onnx.reader import load_onnx
 
 PER_CHANNEL = whole(3, 1, 1, low=1, high=3)
@@ -187,6 +189,17 @@ def test_split_where_channels_come_last(axis: int, shape: Shape, tmp_path: Path)
     fixed = shape[0] == 1
     path = saved(model(nodes, weights, shape=shape), tmp_path)
     agrees(path, sizes=((4, 5),) if fixed else ((1, 3), (4, 5)), batch=1 if fixed else 2)
+
+
+@pytest.mark.parametrize("narrow", [TensorProto.BFLOAT16, TensorProto.FLOAT16])
+def test_weights_that_a_file_rounds_are_rounded(narrow: int, tmp_path: Path) -> None:
+    nodes = [node("Cast", "w", "n", to=narrow), node("Cast", "n", "v", to=TensorProto.FLOAT), node("Conv", "x v", "y")]
+    weight = (np.arange(9, dtype=np.float32).reshape(3, 3, 1, 1) + 1) / 7
+    read = load_onnx(saved(model(nodes, {"w": weight}), tmp_path)).graph
+    exact = torch.from_numpy(weight).to(torch.bfloat16 if narrow == TensorProto.BFLOAT16 else torch.float16).double()
+    (conv,) = (op for op in read if isinstance(op, Conv2d))
+    assert torch.equal(conv.weight, exact)
+    agrees(saved(model(nodes, {"w": weight}), tmp_path))
 
 
 def test_a_channel_may_be_taken_without_its_axis_and_given_it_back(tmp_path: Path) -> None:

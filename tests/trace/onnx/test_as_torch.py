@@ -110,6 +110,9 @@ def test_names_that_are_no_paths(tmp_path: Path) -> None:
 
 WEIGHTS = {
     "w": whole(4, 3, 3, 3) / 8,
+    "wide": whole(8, 4, 1, 1) / 8, "back": whole(4, 2, 1, 1) / 8, "same": whole(4, 4, 3, 3) / 8,
+    "one_channel": whole(1, 4, 1, 1) / 8,
+    "gain1": np.ones(1, np.float32), "mean1": np.full(1, 0.5, np.float32),
     "per_channel": np.arange(4, dtype=np.int64),
     **{name: np.array(value, np.int64) for name, value in {
         "all": [2, 3], "two": 2, "three": 3, "minus3": [-3], "minus2": [-2], "minus1": [-1], "m2m1": [-2, -1],
@@ -156,6 +159,20 @@ READ = {
     "slopes where the channels are last": (
         MEAN, node("Transpose", "p", "t", perm=[0, 2, 3, 1]), node("PRelu", "t slopes", "s"),
         node("Transpose", "s", "q", perm=[0, 3, 1, 2]), SIGMOID,
+    ),
+    "places in a block before channels": (
+        node("Conv", "c wide", "d"), node("DepthToSpace", "d", "e", blocksize=2),
+        node("Conv", "e back", "f", strides=[2, 2]), node("GlobalAveragePool", "f", "q"), SIGMOID,
+    ),
+    "the larger of a map and a number": (
+        node("Max", "real c", "d"), node("Min", "d half c", "e"), node("GlobalAveragePool", "e", "q"), SIGMOID,
+    ),
+    "padding by itself": (
+        node("Conv", "c same", "d", auto_pad="SAME_UPPER"), node("GlobalAveragePool", "d", "q"), SIGMOID,
+    ),
+    "a batch norm of one channel": (
+        node("Conv", "c one_channel", "d"), node("BatchNormalization", "d gain1 mean1 mean1 gain1", "e"),
+        node("GlobalAveragePool", "e", "q"), SIGMOID,
     ),
     "a batch norm": (MEAN, node("BatchNormalization", "p gain mean mean gain", "q"), SIGMOID),
 }  # fmt: skip

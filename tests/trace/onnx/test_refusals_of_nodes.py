@@ -45,6 +45,8 @@ from onnx import TensorProto, helper
         ("Mul", "x five", "a constant of 5 axes makes as many of the 4", "(1, C, 1, 1)"),
         ("Add", "five x", "a constant of 5 axes makes as many of the 4", "(1, C, 1, 1)"),
         ("Max", "x five", "a bound of 5 axes", "without axes"),
+        ("Add", "x twice", "it makes 2 images of each", "a batch of any number"),
+        ("Mul", "twice x", "it makes 2 images of each", "a batch of any number"),
         ("Expand", "x pair", "it makes 2 images of each", "a batch of any number"),
         ("Expand", "x long", "it makes 5 axes of 4", "leave those in front out"),
         ("Clip", "x low high", "its lower bound, 1, is above its upper, 0", "swap them"),
@@ -60,6 +62,7 @@ def test_refusals_name_node_operator_reason_and_a_way_out(
         "v": whole(3, low=1), "v3": whole(3), "one": ONE, "pixels": whole(1, 3, 4, 5), "columns": whole(5),
         "k": whole(4, 3, 3, 3),
         "channel": np.array([1]), "decide": np.array([True, False, True]), "five": np.ones((1, 1, 1, 1, 1), np.float32),
+        "twice": np.ones((2, 3, 1, 1), np.float32),
         "pair": np.array([2, 1, 1, 1]), "long": np.array([1, 1, 1, 1, 1]), "place": np.array([[0], [1]]),
         "low": np.float32(1).reshape(()), "high": np.float32(0).reshape(()),
     }  # fmt: skip

@@ -140,7 +140,7 @@ def as_type(a: Array, kind: np.dtype[Any]) -> Array:
 
 @fold_word("Cast")
 def cast(node: Node, a: Array) -> Any:
-    """The constant in another type; floating types are float64, in which float16 leaves the digits that it has."""
+    """The constant in another type; floating types are float64, in which the narrow ones leave the digits they have."""
     to = node.integer("to", 1)
     if to not in _TYPES:
         raise Unreadable(f"a cast to type {to}")
@@ -148,10 +148,12 @@ def cast(node: Node, a: Array) -> Any:
     if a.dtype == object:
         kept = _round_size if kind.kind in "iu" else lambda v: v if isinstance(v, Size) else float(v)
         return np.frompyfunc(kept, 1, 1)(a)
+    if to == _BRAIN and a.dtype.kind == "f":
+        return torch.from_numpy(a).bfloat16().double().numpy()
     return as_type(a.astype(np.float16) if to == _HALF else a, kind)
 
 
-_HALF = 10
+_HALF, _BRAIN = 10, 16
 _TYPES = {
     1: "float64", 10: "float64", 11: "float64", 16: "float64", 9: "bool",
     2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 12: "uint32", 13: "uint64",
