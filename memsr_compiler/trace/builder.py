@@ -45,7 +45,7 @@ class Padded:
 
 @dataclass(frozen=True, eq=False)
 class Uncropped:
-    """What a transposed convolution makes of an image, with rows and columns too many, which slices are to take off.
+    """The result of a transposed convolution with rows and columns too many, which slices are to take off.
 
     make      builds the convolution whose first pixel is in this row and column of what it makes
     sizes     height and width without what is too many
@@ -219,7 +219,7 @@ class Builder:
         return self.add(ir.PixelUnshuffle(name=self.name("pixel_unshuffle"), inputs=(self.feature(x),), factor=factor))
 
     def crop(self, x: Uncropped, axis: int, first: int, last: int) -> View | Uncropped:
-        """What is left without so many rows, of axis 0, or columns before and behind."""
+        """Take so many rows, of axis 0, or columns off, before and behind."""
         surplus, begins = list(x.surplus), list(x.first)
         surplus[axis] -= first + last
         begins[axis] += first

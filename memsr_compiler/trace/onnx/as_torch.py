@@ -327,14 +327,13 @@ def _depth_to_space(node: Node, x: Tensor) -> Tensor:
 
 def _extreme(name: str) -> Callable[..., Tensor]:
     """The largest, or the smallest, of feature maps and numbers."""
-    bound = {"maximum": "min", "minimum": "max"}[name]
+    function: Callable[[Any, Any], Tensor] = getattr(torch, name)
 
     def extreme(node: Node, *operands: Any) -> Tensor:
         numbers = [value for value in operands if isinstance(value, (int, float))]  # of torch.fx maps are no tensors
-        maps = [value for value in operands if not isinstance(value, (int, float))]
-        result = functools.reduce(getattr(torch, name), maps)
+        result: Tensor = functools.reduce(function, [v for v in operands if not isinstance(v, (int, float))])
         for number in numbers:
-            result = torch.clamp(result, **{bound: number})
+            result = torch.clamp(result, number) if name == "maximum" else torch.clamp(result, None, number)
         return result
 
     return extreme
