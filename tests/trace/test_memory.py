@@ -170,7 +170,15 @@ def test_bounds_that_a_reader_does_not_see(kind: type[nn.Module]) -> None:
     is_read_or_refused(kind())
 
 
-@pytest.mark.parametrize("network", [ByType(), Bounded(lambda x: x.double(), clamp)])
+class Steep(ByType):
+    """Beyond float32 at the largest values that are tried."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y + 1e-36 * (1e18 * y * 1e17)
+
+
+@pytest.mark.parametrize("network", [ByType(), Steep(), Bounded(lambda x: x.double(), clamp)])
 def test_what_float32_alone_does_is_told(network: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
     """A copy in another type is none in that type, as which networks are read."""
     with caplog.at_level(logging.WARNING):
