@@ -268,6 +268,19 @@ def test_what_is_not_read_is_refused_by_operator_place_and_way_out(tmp_path: Pat
     refuse(graph, "output", "nothing that it computes")
 
 
+@pytest.mark.parametrize("op", ["ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM"])
+@pytest.mark.parametrize(
+    ("shape", "reason"), [((1, 1, 1, 1, 8), "a constant of 5 axes"), ((2, 1, 1, 8), "it makes 2 images of each")]
+)
+def test_constants_that_give_the_result_other_axes_are_refused(
+    op: str, shape: tuple[int, ...], reason: str, tmp_path: Path
+) -> None:
+    graph, x = start()
+    y = graph.op(op, x, graph.constant(np.ones(shape, np.float32)))
+    with pytest.raises(UnsupportedModel, match=reason):
+        read(finish(graph, y), tmp_path)
+
+
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     graph = TfliteGraph()
     kernel = numbers(12, 3, 3, 3)
