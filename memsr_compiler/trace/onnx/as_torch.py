@@ -257,7 +257,8 @@ def _reduce(name: str) -> Callable[..., Tensor]:
 
 def _clip(node: Node, x: Tensor, low: Operand = None, high: Operand = None) -> Tensor:
     low = node.attributes.get("min") if low is None else low
-    return torch.clamp(x, low, node.attributes.get("max") if high is None else high)
+    high = node.attributes.get("max") if high is None else high
+    return x if low is None and high is None else torch.clamp(x, low, high)
 
 
 def _slice(node: Node, x: Tensor, *bounds: list[int]) -> Tensor:

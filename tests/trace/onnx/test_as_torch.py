@@ -167,6 +167,7 @@ READ = {
     "the larger of a map and a number": (
         node("Max", "real c", "d"), node("Min", "d half c", "e"), node("GlobalAveragePool", "e", "q"), SIGMOID,
     ),
+    "bounds that are none": (MEAN, node("Clip", "p", "q"), SIGMOID),
     "padding by itself": (
         node("Conv", "c same", "d", auto_pad="SAME_UPPER"), node("GlobalAveragePool", "d", "q"), SIGMOID,
     ),
