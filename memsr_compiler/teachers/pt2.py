@@ -30,6 +30,7 @@ from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.trace.tracers import drop_dtype_checks, free_batch
 from memsr_compiler.trace.views import tell_sizes
 
+log = logging.getLogger(__name__)
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
     r"|data/weights/(model_weights_config\.json|weight_\d+)"
@@ -48,6 +49,7 @@ _GUARD = re.compile(
     r"(L\['\w+'\]\.size\(\)\[\d+\]|\d+(\.\d+)?(?![\d.])|[-+/%(), ]|\*(?!\*)|[<>=!]=|[<>]|\b(and|or|not)\b"
     r"|(math\.(trunc|floor|ceil)|torch\.sym_(float|int|max|min)|max|min)(?=\())*"
 )
+_USUAL_LEAST = 2  # pixels a side, below which torch.export looks at no image
 _PLAIN_TEXT = re.compile(r"[\w.:+-]*")
 _EQUATION = re.compile(r"[\w.,> -]*")  # of einsum, "om,micd->oicd"
 _EXPRESSION_NODES = (
@@ -235,8 +237,23 @@ def _say_sizes(program: torch.export.ExportedProgram) -> None:
     image = next((node.meta.get("val") for node in program.graph.nodes if node.name in images), None)
     if not isinstance(image, Tensor) or image.dim() != 4:
         return
-    sides = image.shape[2:]
+    sides: list[Any] = list(image.shape[2:])  # symbols where they are free
     tell_sizes([_find_most(program, s) for s in sides], fixed=all(isinstance(s, int) for s in sides))
+    least = [_find_least(program, s) for s in sides]
+    if max(least) > _USUAL_LEAST:
+        _tell_other_sizes(f"of at least {least[0]}x{least[1]}")
+    if not isinstance(sides[0], int) and str(sides[0]) == str(sides[1]):
+        _tell_other_sizes("as high as wide")
+
+
+def _tell_other_sizes(which: str) -> None:
+    log.warning("it was exported for images %s: read as for every size, at which its code may do something else", which)
+
+
+def _find_least(program: torch.export.ExportedProgram, side: Any) -> int:
+    """The smallest height or width that a program was exported for; 0 where it has one size, which is told."""
+    known = None if isinstance(side, int) else program.range_constraints.get(side.node.expr)
+    return 0 if known is None else int(known.lower)
 
 
 def _find_most(program: torch.export.ExportedProgram, side: Any) -> float:
