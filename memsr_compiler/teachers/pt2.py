@@ -14,7 +14,6 @@ import contextlib
 import io
 import json
 import logging
-import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,10 +26,9 @@ from torch import Tensor, nn
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
+from memsr_compiler.teachers.pt2_sizes import GUARD, say_sizes
 from memsr_compiler.trace.tracers import drop_dtype_checks, free_batch
-from memsr_compiler.trace.views import tell_sizes
 
-log = logging.getLogger(__name__)
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
     r"|data/weights/(model_weights_config\.json|weight_\d+)"
@@ -43,13 +41,6 @@ _SIZE_ARITHMETIC = re.compile(
     r"_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
     r"|torch\.sym_\w+|math\.\w+"
 )
-# What torch < 2.11 found out about sizes, "3*L['x'].size()[2] <= 2147483647"; powers could take forever.
-# Later ones still say what they round: "2*L['x'].size()[3] == math.trunc(2.0*torch.sym_float(L['x'].size()[3]))".
-_GUARD = re.compile(
-    r"(L\['\w+'\]\.size\(\)\[\d+\]|\d+(\.\d+)?(?![\d.])|[-+/%(), ]|\*(?!\*)|[<>=!]=|[<>]|\b(and|or|not)\b"
-    r"|(math\.(trunc|floor|ceil)|torch\.sym_(float|int|max|min)|max|min)(?=\())*"
-)
-_USUAL_LEAST = 2  # pixels a side, below which torch.export looks at no image
 _PLAIN_TEXT = re.compile(r"[\w.:+-]*")
 _EQUATION = re.compile(r"[\w.,> -]*")  # of einsum, "om,micd->oicd"
 _EXPRESSION_NODES = (
@@ -123,7 +114,7 @@ def load_exported(data: bytes) -> nn.Module:
                 program = torch.export.load(io.BytesIO(data))
                 _require_types(program)
                 _require_evaluation(program)
-                _say_sizes(program)
+                say_sizes(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
                 _generalise(module)
         except InvalidInput:
@@ -231,39 +222,6 @@ def _require_evaluation(program: torch.export.ExportedProgram) -> None:
                 )
 
 
-def _say_sizes(program: torch.export.ExportedProgram) -> None:
-    """Warn of a program that was exported for some sizes of images."""
-    images = frozenset(program.graph_signature.user_inputs)
-    image = next((node.meta.get("val") for node in program.graph.nodes if node.name in images), None)
-    if not isinstance(image, Tensor) or image.dim() != 4:
-        return
-    sides: list[Any] = list(image.shape[2:])  # symbols where they are free
-    tell_sizes([_find_most(program, s) for s in sides], fixed=all(isinstance(s, int) for s in sides))
-    least = [_find_least(program, s) for s in sides]
-    if max(least) > _USUAL_LEAST:
-        _tell_other_sizes(f"of at least {least[0]}x{least[1]}")
-    if not isinstance(sides[0], int) and str(sides[0]) == str(sides[1]):
-        _tell_other_sizes("as high as wide")
-
-
-def _tell_other_sizes(which: str) -> None:
-    log.warning("it was exported for images %s: read as for every size, at which its code may do something else", which)
-
-
-def _find_least(program: torch.export.ExportedProgram, side: Any) -> int:
-    """The smallest height or width that a program was exported for; 0 where it has one size, which is told."""
-    known = None if isinstance(side, int) else program.range_constraints.get(side.node.expr)
-    return 0 if known is None else int(known.lower)
-
-
-def _find_most(program: torch.export.ExportedProgram, side: Any) -> float:
-    """The largest height or width that a program was exported for."""
-    if isinstance(side, int):
-        return side
-    known = program.range_constraints.get(side.node.expr)
-    return math.inf if known is None else float(known.upper)
-
-
 def _payload_suspicions(config: Mapping[str, Any], folder: str, contents: Mapping[str, bytes]) -> Iterator[str]:
     for name, entry in config.items():
         path = folder + entry["path_name"]
@@ -295,7 +253,7 @@ def _harmless_text(key: str, text: str) -> bool:
     if key in ("target", "as_operator"):
         return any(pattern.fullmatch(text) for pattern in (_ATEN, _SIZE_ARITHMETIC, _WRAPPED))
     if key == "guards_code":
-        return _GUARD.fullmatch(text) is not None
+        return GUARD.fullmatch(text) is not None
     if key == "as_string" and _EQUATION.fullmatch(text):
         return True
     if key == "expr_str":

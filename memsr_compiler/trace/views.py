@@ -18,6 +18,7 @@ from memsr_compiler.errors import UnsupportedModel
 log = logging.getLogger(__name__)
 
 ANY = 4096  # pixels a side; sizes that end there or further are meant for every image
+USUAL_LEAST = 2  # pixels a side; torch.export looks at no smaller images
 BATCH = 2  # networks are read with this batch size; whatever they do with it, they may do with any
 
 
@@ -138,11 +139,15 @@ def tell_sizes(sides: Sequence[float], *, fixed: bool) -> None:
     sides   height and width, the largest there may be;   fixed   whether there are no others
     """
     if min(sides) < ANY:
-        log.warning(
-            "it was exported for images of %s%s: read as for every size, at which its code may do something else",
-            "" if fixed else "up to ",
-            "x".join(f"{side:,.0f}" if side < ANY else "any" for side in sides),
-        )
+        most = "x".join(f"{side:,.0f}" if side < ANY else "any" for side in sides)
+        tell_other_sizes(most if fixed else f"up to {most}")
+
+
+def tell_other_sizes(which: str) -> None:
+    """Warn of a graph that was made for images of these sizes, in words."""
+    log.warning(
+        "it was exported for images of %s: read as for every size, at which its code may do something else", which
+    )
 
 
 def _missing(x: View, target: Sequence[int | Size]) -> int | Size:

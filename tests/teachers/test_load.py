@@ -628,31 +628,6 @@ def require_same_by_pt2(network: nn.Module, folder: Path) -> None:
     check_equivalence(teacher, compile_to_plain(teacher)).require()
 
 
-class OnlyLarge(nn.Module):
-    """Another network for images of 32 pixels a side, or for square ones."""
-
-    def __init__(self, square: bool) -> None:
-        super().__init__()
-        self.conv, self.square = nn.Conv2d(3, 3, 3, padding=1), square
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        here = height == width if self.square else height >= 32
-        return self.conv(x) * (2 if here else 1)  # type: ignore[no-any-return]
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize(("square", "words"), [(False, "of at least 32x"), (True, "as high as wide")])
-def test_a_pt2_for_some_sizes_is_said_to_be(
-    square: bool, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    free = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
-    program = torch.export.export(OnlyLarge(square).eval(), (torch.rand(1, 3, 40, 40),), dynamic_shapes=(free,))
-    torch.export.save(program, tmp_path / "a.pt2")
-    read_teacher(tmp_path / "a.pt2", probe=False)
-    assert f"it was exported for images {words}" in caplog.text
-
-
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_pt2_for_one_image_may_reshape_it(tmp_path: Path) -> None:
     """A pixel shuffle by hand has then the number 1 where it keeps the images apart."""

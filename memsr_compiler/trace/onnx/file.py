@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from memsr_compiler.files import read_file
 from memsr_compiler.trace.onnx.tensors import AGAIN, Array, read_array, read_initialisers, require_text, type_name
 
 OPSETS = range(11, 22)
+_RANGES = "pkg.torch.export.ExportedProgram.range_constraints"
+_RANGE = re.compile(r": VR\[(\d{1,18}), (\d{1,18}|int_oo)\]")
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
 
 
@@ -64,6 +67,7 @@ class Network:
 
     input    its name;   shape   (N, C, H, W), None where the file leaves a size free;   kind   "FLOAT", "FLOAT16"
     nodes    operands before their users
+    ranges   least and largest of the free sizes, as torch's newer exporter notes them
     """
 
     opset: int
@@ -73,6 +77,7 @@ class Network:
     shape: tuple[int | None, ...]
     kind: str
     output: str
+    ranges: tuple[tuple[float, float], ...] = ()
 
 
 def read_network(path: Path) -> Network:
@@ -99,7 +104,13 @@ def read_network(path: Path) -> Network:
     _check_finite(constants, nodes)
     name, shape, kind = _read_input(onnx, model.graph, constants)
     output = _read_output(model.graph)
-    return Network(opset, nodes, constants, name, shape, kind, output)
+    return Network(opset, nodes, constants, name, shape, kind, output, _read_ranges(model.graph))
+
+
+def _read_ranges(graph: Any) -> tuple[tuple[float, float], ...]:
+    """As in "{s53: VR[32, int_oo], s0: VR[0, 100]}"."""
+    noted = next((entry.value for entry in graph.metadata_props if entry.key == _RANGES), "")
+    return tuple((float(least), float(most.replace("int_oo", "inf"))) for least, most in _RANGE.findall(noted))
 
 
 def _import_onnx() -> ModuleType:

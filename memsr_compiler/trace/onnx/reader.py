@@ -20,7 +20,7 @@ from memsr_compiler.trace.onnx.ops.registry import COMPOUND, ONNX_WORDS, VIEWS, 
 from memsr_compiler.trace.onnx.ops.unsupported import REFUSED, find_refusal
 from memsr_compiler.trace.onnx.sizes import find_fixed_node
 from memsr_compiler.trace.trace import GraphModule, ImageSkip
-from memsr_compiler.trace.views import Unreadable, View, tell_sizes
+from memsr_compiler.trace.views import ANY, USUAL_LEAST, Unreadable, View, tell_other_sizes, tell_sizes
 
 VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in ONNX_WORDS
 _NARROW = {10: "float16", 16: "bfloat16"}  # by TensorProto's numbers
@@ -67,6 +67,7 @@ class _Reader:
             )
         sides = [side or math.inf for side in network.shape[2:]]
         tell_sizes(sides, fixed=math.inf not in sides)
+        self._tell_ranges(network)
         self.network = network
         self.builder = Builder(channels or _channels(network), float("-inf"), float("inf"))
         self.context = Context(self.builder, Frame(batch, height, width), network.opset)
@@ -80,6 +81,13 @@ class _Reader:
             self._store(node, self._results(node))
         self._tell_rounded()
         return self._output()
+
+    @staticmethod
+    def _tell_ranges(network: Network) -> None:
+        """Warn of sizes that a file's exporter notes: the conditions in its network's code are no longer there."""
+        for least, most in network.ranges:
+            if least > USUAL_LEAST or most < ANY:
+                tell_other_sizes(f"sizes from {least:,.0f} to {most:,.0f}".replace("inf", "any"))
 
     def _tell_rounded(self) -> None:
         """Warn of feature maps in fewer digits than the image has: they are read as if they had all."""

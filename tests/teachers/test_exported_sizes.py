@@ -1,0 +1,111 @@
+"""Sizes of images that a `.pt2` or a newer ONNX file was exported for are said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.onnx_files import model, node, saved, whole
+from torch import Tensor, nn
+
+from memsr_compiler.teachers import pt2_sizes
+from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.load import read_teacher
+
+
+class BySize(nn.Module):
+    """Another network for images of some sizes."""
+
+    def __init__(self, decides: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.conv, self.decides = nn.Conv2d(3, 3, 3, padding=1), decides
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * (2 if self.decides(*x.shape[2:]) else 1)  # type: ignore[no-any-return]
+
+
+class PaddedToEight(BySize):
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        padded = F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
+        return self.conv(padded)[:, :, :height, :width]  # type: ignore[no-any-return]
+
+
+def read_free_pt2(network: nn.Module, size: tuple[int, int], path: Path) -> None:
+    free = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(network.eval(), (torch.rand(1, 3, *size),), dynamic_shapes=(free,))
+    torch.export.save(program, path)
+    read_teacher(path, probe=False)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("network", "size", "other"),
+    [
+        (BySize(lambda h, w: h >= 32), (40, 40), "2x2"),
+        (BySize(lambda h, w: h == w), (40, 40), "2x3"),
+        (BySize(lambda h, w: h != w), (40, 32), "2x2"),
+        (BySize(lambda h, w: h % 2 == 0), (40, 33), "3x2"),
+        (BySize(lambda h, w: w % 8 == 0 and h > 7), (40, 40), "2x2"),
+        (BySize(lambda h, w: h > w), (40, 32), "2x2"),
+        (BySize(lambda h, w: h * w > 10_000), (40, 32), "3x4096"),
+        (PaddedToEight(lambda h, w: True), (64, 48), "2x2"),
+    ],
+)
+def test_a_pt2_for_some_sizes_is_said_to_be(
+    network: nn.Module, size: tuple[int, int], other: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The conditions that torch found in the code stand in the file; what it does elsewhere does not."""
+    read_free_pt2(network, size, tmp_path / "a.pt2")
+    assert f"it was exported for images of some sizes, of which {other} is none" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("scale", [2, 3])
+def test_of_a_pt2_for_all_sizes_nothing_is_said(scale: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_free_pt2(EDSR(scale=scale, blocks=1, channels=4), (16, 24), tmp_path / "a.pt2")
+    assert "exported for images" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("guard", "holds"),
+    [
+        ("3*L['x'].size()[2] <= 2147483647", True),
+        ("(2*L['x'].size()[3]) == math.trunc(2.0*torch.sym_float(L['x'].size()[3]))", True),
+        ("L['x'].size()[2] % 2 == 0", False),
+        ("L['x'].size()[0] == 1 and L['x'].size()[1] == 3", True),
+        ("max(L['x'].size()[2], 5) / 0 == 1", False),
+        ("L['x'].size()[9] == 1", False),
+        ("L['x'].size()[2] ==", False),
+        ("((((", False),
+    ],
+)
+def test_conditions_are_asked_about_sizes(guard: str, holds: bool) -> None:
+    assert pt2_sizes.GUARD.fullmatch(guard)
+    assert pt2_sizes._holds(pt2_sizes._compile(guard), (1, 3, 17, 5)) is holds
+
+
+@pytest.mark.parametrize(
+    ("ranges", "said"),
+    [
+        ("{s53: VR[32, int_oo], s0: VR[0, 100]}", ["sizes from 32 to any", "sizes from 0 to 100"]),
+        ("{s53: VR[2, int_oo], s0: VR[0, int_oo]}", []),
+        ("{s53: VR[0, 65535]}", []),
+        ("nonsense", []),
+    ],
+)
+def test_ranges_that_an_onnx_file_notes(
+    ranges: str, said: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As torch's newer exporter does; the code that decides by size is no longer there."""
+    proto = model([node("Conv", "x w", "y")], {"w": whole(3, 3, 1, 1)})
+    proto.graph.metadata_props.add(key="pkg.torch.export.ExportedProgram.range_constraints", value=ranges)
+    read_teacher(saved(proto, tmp_path), probe=False)
+    assert [text for text in caplog.messages if "exported for images" in text] == [
+        f"it was exported for images of {which}: read as for every size, at which its code may do something else"
+        for which in said
+    ]
