@@ -88,6 +88,11 @@ class Builder:
             if isinstance(value, Uncropped) and but is not Uncropped:
                 raise UnsupportedModel(value.why)
 
+    def require_one_image(self, count: int) -> None:
+        """Refuse to make so many images of each, unless that is one."""
+        if count != 1:
+            self.refuse(f"it makes {count} images of each", "export it for a batch of any number")
+
     # -- ops -------------------------------------------------------------------------------------------------
 
     def add(self, op: ir.Op) -> View:

@@ -201,8 +201,15 @@ FLOATS = (1, 10, 11)  # types of numbers, as Cast has them: float, half, double
 # -- tensors -----------------------------------------------------------------------------------------------------------
 
 
-def _pads(node: Node, axes: int = 2) -> list[int]:
-    """Padding before each axis, which is that behind it.  Raises ValueError where it is not."""
+def _pads(node: Node, axes: int = 2, totals: Sequence[int] = ()) -> list[int]:
+    """Padding before each axis, which is that behind it.  Raises ValueError where it is not.
+
+    totals   of both sides of each axis, that SAME asks for where every pixel is taken
+    """
+    if totals and node.text("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+        if any(total % 2 for total in totals) or set(node.integers("strides", [1])) != {1}:
+            raise ValueError("padding that is not the same on both sides")
+        return [total // 2 for total in totals]
     pads = node.integers("pads", [0, 0] * axes)
     before, behind = pads[:axes], pads[axes:]
     if node.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or before != behind:
@@ -212,15 +219,10 @@ def _pads(node: Node, axes: int = 2) -> list[int]:
 
 def _conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     axes = weight.dim() - 2
-    sides, dilations = weight.shape[2:], node.integers("dilations", [1] * axes)
-    if node.text("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
-        totals = [(n - 1) * d for n, d in zip(sides, dilations, strict=True)]
-        if any(total % 2 for total in totals) or set(node.integers("strides", [1])) != {1}:
-            raise ValueError("padding that is not the same on both sides")
-        return F.conv2d(x, weight, bias, 1, [t // 2 for t in totals], dilations, node.integer("group", 1))
     convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[axes]  # of one axis: ECA, along the channels
     stride, dilation = node.integers("strides", [1] * axes), node.integers("dilations", [1] * axes)
-    return convolve(x, weight, bias, stride, _pads(node, axes), dilation, node.integer("group", 1))
+    totals = [(n - 1) * d for n, d in zip(weight.shape[2:], dilation, strict=True)]
+    return convolve(x, weight, bias, stride, _pads(node, axes, totals), dilation, node.integer("group", 1))
 
 
 def _conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -145,19 +145,14 @@ class _Reader:
 
     def _check_batch(self, node: Node, operands: Sequence[Value | None]) -> None:
         """Refuse to repeat the image by a number that the file fixes: networks are read with one of their own."""
-        if any(isinstance(value, View) for value in operands):
-            several = [
-                len(value)
-                for name, value in zip(node.inputs, operands, strict=True)
-                if node.op in _BROADCASTS and isinstance(value, np.ndarray) and name not in self.of_shapes
-                if value.ndim == 4 and len(value) != 1
-            ]
-            if several:
-                self.builder.refuse(f"it makes {several[0]} images of each", "export it for a batch of any number")
+        if node.op in _BROADCASTS:
+            for name, value in zip(node.inputs, operands, strict=True):
+                if isinstance(value, np.ndarray) and value.ndim == 4 and name not in self.of_shapes:
+                    self.builder.require_one_image(len(value))
         if node.op == "Expand" and self.context.frame.batch is None and node.inputs[1] not in self.of_shapes:
             x, target = operands
-            if isinstance(x, View) and isinstance(target, np.ndarray) and target.size == len(x.axes) and target[0] != 1:
-                self.builder.refuse(f"it makes {target[0]} images of each", "export it for a batch of any number")
+            if isinstance(x, View) and isinstance(target, np.ndarray) and target.size == len(x.axes):
+                self.builder.require_one_image(target[0])
 
     def _settle(self, operands: list[Value | None]) -> None:
         """Give pixel shuffles that were written as reshapes their own names, not that of the next layer."""

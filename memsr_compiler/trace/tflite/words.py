@@ -136,8 +136,8 @@ def _channels_first(c: Context, value: Any) -> Any:
         c.builder.refuse(
             f"a constant of {constant.dim()} axes makes as many of the 4 of a feature map", "give it the shape (C,)"
         )
-    if constant.dim() == 4 and len(constant) != 1:
-        c.builder.refuse(f"it makes {len(constant)} images of each", "export it for a batch of any number")
+    if constant.dim() == 4:
+        c.builder.require_one_image(len(constant))
     if constant.numel() == 1:
         return constant.reshape(1)
     if constant.dim() and constant.numel() == constant.shape[-1]:

@@ -83,11 +83,11 @@ def convolution(
     stride: Any,
     padding: Any,
     dilation: Any,
-    is_transposed: bool,
+    transposed: bool,
     output_padding: Any,
     groups: int,
 ) -> View | Uncropped:
-    if is_transposed:
+    if transposed:
         b.require_settled([x])
         assert isinstance(x, View)
         return conv_transpose2d(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
@@ -109,7 +109,7 @@ def conv_transpose2d(
     steps, pad, spread = _pair(b, stride, "stride"), _pair(b, padding, "padding"), _pair(b, dilation, "dilation")
     extra = _pair(b, output_padding, "output_padding")
     weight, sides = dilate(weight.double(), (spread, spread)), (pad, pad)
-    return transposed(b, x, weight, bias, steps, sides, sides, (extra, extra), groups)
+    return transpose_conv(b, x, weight, bias, steps, sides, sides, (extra, extra), groups)
 
 
 def dilate(weight: Tensor, spread: tuple[int, int]) -> Tensor:
@@ -121,7 +121,7 @@ def dilate(weight: Tensor, spread: tuple[int, int]) -> Tensor:
     return wide
 
 
-def transposed(
+def transpose_conv(
     b: Builder, x: View, weight: Tensor, bias: Tensor | None, steps: int, before: tuple[int, int],
     behind: tuple[int, int], extra: tuple[int, int], groups: int,
 ) -> View | Uncropped:  # fmt: skip

@@ -96,7 +96,7 @@ def conv_transpose(c: Context, node: Node, x: View, weight: Value, bias: Value |
     top, left, bottom, right = _pads(c, node, totals)
     offset = None if bias is None else c.tensor(bias, "bias")
     more = extra[0], extra[1]
-    return torch_convolution.transposed(
+    return torch_convolution.transpose_conv(
         c.builder, x, spread, offset, steps[0], (top, left), (bottom, right), more, group
     )
 

@@ -142,9 +142,9 @@ def scatter_nd(c: Context, node: Node, x: View, index: Value, parts: Value) -> V
     if any(not -width <= i < width for i in numbers):
         raise InvalidInput(f"{node.name}: {node.op}: an index is outside {width} channels.")
     place = {number % width: width + i for i, number in enumerate(numbers)}
-    apart = len(place) == len(numbers) == index.size == index.shape[0] and node.text("reduction", "none") == "none"
+    apart = len(place) == len(numbers) and node.text("reduction", "none") == "none"
     theirs: Axes = ((Factor("c", 1, len(numbers)),), *x.axes[1:])
-    if not apart or index.ndim != 2 or x.axes[0] != (Factor("c", 1, width),) or parts.axes != theirs:
+    if not apart or index.shape != (len(numbers), 1) or x.axes[0] != (Factor("c", 1, width),) or parts.axes != theirs:
         b.refuse(*WRITES)
     both = torch_shape.cat(b, [_whole(c, x), _whole(c, parts)], 1)
     return replace(x, op=torch_shape.select(b, both, [place.get(i, i) for i in range(width)]).op)
