@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from memsr_compiler.errors import InvalidInput, first_line
 
 
-def copy_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy on the CPU, its weights in `dtype`.
+def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """A copy on the CPU, its weights in `dtype`; None: each in its own.
 
     Raises InvalidInput for what is no module, has no weights yet, or holds what cannot be copied.
     """
@@ -40,8 +40,8 @@ def copy_module(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             f"{type(model).__name__} cannot be copied ({first_line(error)}): it holds something besides weights and "
             "modules, such as a lock, an open file or a generator; make that in forward, or leave it out"
         ) from error
-    # Not `to(dtype)`, which makes complex weights real without a word.
-    copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
+    if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
+        copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return copied.cpu()
 
 

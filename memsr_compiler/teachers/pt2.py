@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers import archive
@@ -43,6 +44,8 @@ _SIZE_ARITHMETIC = re.compile(
 )
 _PLAIN_TEXT = re.compile(r"[\w.:+-]*")
 _EQUATION = re.compile(r"[\w.,> -]*")  # of einsum, "om,micd->oicd"
+_RUNTIME_ASSERTION = re.compile(r"Runtime assertion failed for expression [\w().,<>=!*+/% -]* on node '\w+'")
+_SIZE_FORMULA = re.compile(r"[\w*+ ()-]*")  # "2*s39", what torch keeps a range of; it is compared, and not evaluated
 _EXPRESSION_NODES = (
     ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword,
     ast.UnaryOp, ast.USub, ast.UAdd,
@@ -115,6 +118,7 @@ def load_exported(data: bytes) -> nn.Module:
                 _require_types(program)
                 _require_evaluation(program)
                 say_sizes(program)
+                _forget_ranges_of_formulas(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
                 _generalise(module)
         except InvalidInput:
@@ -125,6 +129,15 @@ def load_exported(data: bytes) -> nn.Module:
     for part in module.modules():
         part.training = False  # an exported module refuses eval(): its mode was fixed when it was exported
     return module
+
+
+def _forget_ranges_of_formulas(program: torch.export.ExportedProgram) -> None:
+    """Let torch's decompositions take a program that was exported for sizes of 2*h: they fail on the range of that."""
+    values = (node.meta.get("val") for node in program.graph.nodes)
+    sizes = next((value.fake_mode.shape_env for value in values if isinstance(value, FakeTensor)), None)
+    if sizes is not None:
+        for formula in [size for size in sizes.var_to_range if not size.is_Symbol]:
+            del sizes.var_to_range[formula]
 
 
 def _generalise(module: Any) -> None:
@@ -240,7 +253,8 @@ def _json_suspicions(node: Any, key: str = "") -> Iterator[str]:
         for name, value in node.items():
             if name == "metadata" and all(isinstance(text, str) for text in value.values()):
                 continue  # of a node: stack traces and module paths, which stay text
-            yield from _json_suspicions(name)
+            if not (key == "range_constraints" and _SIZE_FORMULA.fullmatch(name)):
+                yield from _json_suspicions(name)
             yield from _json_suspicions(value, name)
     elif isinstance(node, list):
         for value in node:
@@ -254,8 +268,8 @@ def _harmless_text(key: str, text: str) -> bool:
         return any(pattern.fullmatch(text) for pattern in (_ATEN, _SIZE_ARITHMETIC, _WRAPPED))
     if key == "guards_code":
         return GUARD.fullmatch(text) is not None
-    if key == "as_string" and _EQUATION.fullmatch(text):
-        return True
+    if key == "as_string" and any(pattern.fullmatch(text) for pattern in (_EQUATION, _RUNTIME_ASSERTION)):
+        return True  # an argument, which torch writes into code as a literal
     if key == "expr_str":
         return _harmless_expression(text)
     if key in ("in_spec", "out_spec"):

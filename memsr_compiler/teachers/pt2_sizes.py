@@ -52,15 +52,32 @@ def _find_other_size(program: torch.export.ExportedProgram, shape: Sequence[Any]
         (side,) if isinstance(side, int) else [n for n in _SIDES if n <= most]
         for side, (_, most) in zip(sides, limits, strict=True)
     ]
-    square = not isinstance(sides[0], int) and str(sides[0]) == str(sides[1])
     guards = [_compile(text) for text in program._guards_code if GUARD.fullmatch(text)]
     batch, channels = (n if isinstance(n, int) else BATCH for n in shape[:2])
     for height, width in product(*tried):
         small = height < limits[0][0] or width < limits[1][0]
         size = (batch, channels, height, width)
-        if small or (square and height != width) or not all(_holds(guard, size) for guard in guards):
+        if small or not _are_of(sides, (height, width)) or not all(_holds(guard, size) for guard in guards):
             return height, width
     return None
+
+
+def _are_of(sides: Sequence[Any], size: tuple[int, int]) -> bool:
+    """Whether a height and width are of the forms that they were exported as, h and w, 8 h, or both h."""
+    known: dict[Any, Any] = {}
+    for side, number in zip(sides, size, strict=True):
+        if isinstance(side, int):
+            continue
+        formula = side.node.expr
+        symbols = formula.free_symbols
+        if len(symbols) != 1:
+            continue  # a guard says more of it
+        (symbol,) = symbols
+        times, rest = formula.coeff(symbol), formula.subs(symbol, 0)
+        value, left = divmod(number - rest, times)
+        if left or known.setdefault(symbol, value) != value:
+            return False
+    return True
 
 
 def _limits(program: torch.export.ExportedProgram, side: Any) -> tuple[float, float]:

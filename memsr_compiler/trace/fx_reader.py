@@ -163,13 +163,14 @@ class Reader:
     def _norm(self, node: fx.Node) -> Cell:
         norm = self.module.get_submodule(str(node.target))
         self.builder.where, self.builder.last, self.builder.leaf = str(node.target), type(norm).__name__, True
-        if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        assert isinstance(norm, nn.modules.batchnorm._NormBase), "all that the tracer leaves whole"
+        of_image = norm.training or norm.running_mean is None  # as torch decides, whatever is tracked
+        if isinstance(norm, nn.modules.instancenorm._InstanceNorm) and (of_image or not norm.track_running_stats):
             self.builder.refuse(*IMPOSSIBLE["instance_norm"])
-        statistics = norm.training or norm.running_mean is None  # as torch decides, whatever is tracked
         x = self._value(node.args[0])
         mean, var = norm.running_mean, norm.running_var
         gain, bias = (norm.weight.detach(), norm.bias.detach()) if norm.affine else (None, None)
-        return Cell(pointwise.batch_norm(self.builder, x, mean, var, gain, bias, statistics, 0.0, norm.eps))
+        return Cell(pointwise.batch_norm(self.builder, x, mean, var, gain, bias, of_image, 0.0, norm.eps))
 
     def _call(self, node: fx.Node) -> Cell:
         name, inplace = word_of(node), is_inplace(node)

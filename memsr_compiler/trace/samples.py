@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import UnsupportedModel, first_line
-from memsr_compiler.torch_helpers import InFloat64
+from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.places import line_of
 
 log = logging.getLogger(__name__)
@@ -96,11 +96,13 @@ def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool
 def measure_in_float32(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> float:
     """Largest difference from the samples in float32, of the largest value; 0 for less than half of one of 256 levels.
 
-    model   in float32
-
     Rounding takes less, unless large values cancel; code that asks for the type of the image may do anything.  Where it
-    fails, or is infinite, nothing is said.
+    fails, or is infinite, nothing is said.  Weights of several types stay as they are: what the code makes of those in
+    half precision is rounded to that, and read as in float64.
     """
+    tensors = (*model.parameters(), *model.buffers())
+    mixed = len({t.dtype for t in tensors if t.is_floating_point()}) > 1
+    model = copy_module(model, None if mixed else torch.float32)
     offs = [_off_in_float32(model, *sample) for sample in next(iter(samples.values()))]
     return max((off for off in offs if 1 / 512 < off < math.inf), default=0.0)
 

@@ -104,7 +104,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
             f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {said}; "
             "give the module that takes one image, whatever its height and width"
         )
-    steady, off = is_steady(reference, samples), measure_in_float32(copy_module(model, torch.float32), samples)
+    steady, off = is_steady(reference, samples), measure_in_float32(model, samples)
     if has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from helpers.onnx_files import model, node, saved, whole
 from torch import Tensor, nn
 
-from memsr_compiler.teachers import pt2_sizes
+from memsr_compiler.teachers import pt2, pt2_sizes
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.trace.trace import trace
 
 
 class BySize(nn.Module):
@@ -109,3 +110,67 @@ def test_ranges_that_an_onnx_file_notes(
         f"it was exported for images of {which}: read as for every size, at which its code may do something else"
         for which in said
     ]
+
+
+class Masked(nn.Module):
+    """A network of which channels were pruned: torch.export writes an assertion on how many are left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 12, 3, padding=1)
+        self.register_buffer("kept", torch.tensor([True, False, True, True, False]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.last(self.first(x)[:, self.kept].relu()), 2)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def height_and_width(height: int, width: int) -> dict[int, Any]:
+    return {2: height * torch.export.Dim("h"), 3: width * torch.export.Dim("w")}
+
+
+def height_of_width(times: int, more: int) -> dict[int, Any]:
+    width = torch.export.Dim("w")
+    return {2: times * width + more, 3: width}
+
+
+SMALL = EDSR(scale=2, blocks=1, channels=4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("network", "free", "size", "others"),
+    [
+        (SMALL, height_and_width(2, 2), (16, 24), ["2x3"]),
+        (SMALL, height_and_width(8, 1), (16, 24), ["2x2"]),
+        (SMALL, height_of_width(2, 0), (16, 8), ["2x2"]),
+        (SMALL, height_of_width(1, 3), (16, 13), ["2x2"]),
+        (Masked(), height_and_width(1, 1), (16, 24), []),
+    ],
+)
+def test_a_pt2_for_multiples_of_a_size_or_with_assertions_is_read(
+    network: nn.Module,
+    free: dict[int, Any],
+    size: tuple[int, int],
+    others: list[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its texts are no code: formulas of sizes, with which torch itself stumbles, and what it asserts while it runs."""
+    program = torch.export.export(network.eval(), (torch.rand(1, 3, *size),), dynamic_shapes=(free,))
+    torch.export.save(program, tmp_path / "a.pt2")
+    read = read_teacher(tmp_path / "a.pt2", probe=False).module
+    x = torch.rand(1, 3, *size)
+    torch.testing.assert_close(read(x), network(x), rtol=0, atol=1e-5)
+    assert [text for text in caplog.messages if "exported for images" in text] == [
+        f"it was exported for images of some sizes, of which {other} is none: read as for every size, at which its "
+        "code may do something else"
+        for other in others
+    ]
+    trace(read_teacher(tmp_path / "a.pt2", probe=False).module)
+
+
+@pytest.mark.parametrize("text", ["2*s39;f()", "f(1)'", "__import__('os')", "a\nb"])
+def test_what_torch_keeps_a_range_of_is_a_formula_of_sizes(text: str) -> None:
+    assert list(pt2._json_suspicions({"range_constraints": {text: {}}})) == [f"has the key {text!r}"]
+    assert list(pt2._json_suspicions({"tensor_values": {"2*s39": {}}})) == ["has the key '2*s39'"]

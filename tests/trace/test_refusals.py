@@ -321,6 +321,28 @@ def test_a_network_that_asks_for_the_type_of_the_image_is_told(caplog: pytest.Lo
     assert "Typed gives something else in float32 than in float64, by " in caplog.text
 
 
+@pytest.mark.parametrize(("dtype", "told"), [(torch.float16, True), (torch.float32, False)])
+def test_weights_that_forward_makes_in_half_precision_are_told(
+    dtype: torch.dtype, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are rounded to that, and read as in float64."""
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tail = nn.Conv2d(3, 12, 3, padding=1)
+            weight = torch.rand(3, 3, 3, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+            self.register_buffer("packed", weight.to(dtype))
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert isinstance(self.packed, Tensor)
+            weight = (self.packed + 2048 - 2048).float()
+            return F.pixel_shuffle(self.tail(F.conv2d(x, weight, padding=1).relu()), 2)
+
+    trace(Packed().eval())
+    assert ("Packed gives something else in float32 than in float64, by " in caplog.text) == told
+
+
 def twice(x: Tensor, times: int) -> Tensor:
     for _ in range(times):
         x = torch.cat([x, x], dim=1)

@@ -191,6 +191,8 @@ def test_input_changed_in_place() -> None:
 CHANNELS = r"takes the {} over channels .*, which is not read; .*torch\.{} of two"
 PIXELS = r"takes the {} over pixels: every output pixel depends on the whole image"
 POOLING = r"every output pixel depends on the whole image.*; remove the pooling"
+NORM = r"divides by how large values are, or how far apart, .*; use batch norm"
+CURVED = r"it is curved, and a plain network is piecewise linear; remove the norm"
 REFUSED: dict[str, tuple[Between, str]] = {
     "torch.max(x, 1)": (lambda x: torch.max(x, 1, keepdim=True)[0], CHANNELS.format("maximum", "maximum")),
     "torch.max(x, dim=1)": (lambda x: torch.max(x, dim=1, keepdim=True)[0], CHANNELS.format("maximum", "maximum")),
@@ -204,6 +206,11 @@ REFUSED: dict[str, tuple[Between, str]] = {
     "x.mean((2, 3))": (lambda x: x - x.mean((2, 3), keepdim=True), POOLING),
     "x.sum((1, 2, 3))": (lambda x: x - x.sum((1, 2, 3), keepdim=True), POOLING),
     "pooling": (lambda x: x - F.adaptive_avg_pool2d(x, 1), POOLING),
+    "normalize": (lambda x: F.normalize(x, dim=1), NORM),
+    "layer_norm": (lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (3,)).permute(0, 3, 1, 2), NORM),
+    "instance_norm": (F.instance_norm, NORM),
+    "x.std(1)": (lambda x: x / x.std(1, keepdim=True), CURVED),
+    "x.var(1)": (lambda x: x - x.var(1, keepdim=True), CURVED),
     "flip of pixels": (lambda x: x.flip(3), "it mirrors the image"),
     "x[:, :, 0]": (lambda x: x[:, :, 0:1] + x, "it takes part of axis 2"),
 }
@@ -219,6 +226,15 @@ def test_refused(name: str) -> None:
         with pytest.raises(UnsupportedModel, match=why) as error:
             by(reader, model)
         assert not isinstance(error.value, Unreadable)
+
+
+def test_instance_norm_with_statistics_of_its_own() -> None:
+    """In evaluation it does what batch norm does."""
+    norm = nn.InstanceNorm2d(3, affine=True, track_running_stats=True)
+    norm(torch.rand(4, 3, 8, 8) * 2 + 1)
+    same(Stem(norm.eval()))
+    with pytest.raises(UnsupportedModel, match=NORM):
+        trace(Stem(nn.InstanceNorm2d(3)).eval())
 
 
 UNREADABLE: dict[str, tuple[Between, str]] = {

@@ -10,6 +10,10 @@ GATE = "its result multiplies or reweights pixels by other pixels, and a plain n
 SMOOTH = "it is curved, and a plain network is piecewise linear"
 GLOBAL = "every output pixel depends on the whole image, and a plain network is local"
 RETRAIN = "replace it by a piecewise linear one and retrain"
+NORM = (
+    "it divides by how large values are, or how far apart, and a plain network is piecewise linear",
+    "use batch norm, which becomes constant, and retrain",
+)
 POOLING = (GLOBAL, "remove the pooling (channel attention?) and retrain")
 MATRIX_PRODUCTS = ("matmul", "bmm", "einsum", "baddbmm", "scaled_dot_product_attention")
 ATTENTION = (
@@ -31,8 +35,6 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
             "_adaptive_avg_pool2d",
             "adaptive_max_pool2d",
             "mean",
-            "std",
-            "var",
             "sum",
             "amax",
             "amin",
@@ -40,8 +42,21 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
         POOLING,
     ),
     **dict.fromkeys(
-        ("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm", "normalize"),
-        (GLOBAL, "use batch norm, which becomes constant, and retrain"),
+        ("std", "var", "std_mean", "var_mean"),
+        (SMOOTH, "remove the norm or the attention that it belongs to and retrain; batch norm becomes constant"),
+    ),
+    **dict.fromkeys(
+        (
+            "layer_norm",
+            "native_layer_norm",
+            "group_norm",
+            "native_group_norm",
+            "instance_norm",
+            "normalize",
+            "linalg_vector_norm",
+            "norm",
+        ),
+        NORM,
     ),
     **dict.fromkeys(
         MATRIX_PRODUCTS[:-1],

@@ -263,7 +263,7 @@ class Two(nn.Module):
     [
         (Attention, r"body\.0\.3: (flatten|mT|matmul|getattr)"),
         (Two, r"body\.0\.3: mul: two feature maps are multiplied"),
-        (lambda: nn.InstanceNorm2d(8), r"body\.0\.3: InstanceNorm2d: every output pixel depends on the whole image"),
+        (lambda: nn.InstanceNorm2d(8), r"body\.0\.3: InstanceNorm2d: it divides by how large values are"),
         (lambda: nn.MaxPool2d(3, 1, 1), r"body\.0\.3: max_pool2d"),
     ],
 )

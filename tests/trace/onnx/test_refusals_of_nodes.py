@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
         ("Sqrt", "x", "it is curved", "retrain"),
         ("GlobalAveragePool", "x", "depends on the whole image", "remove the pooling"),
         ("ReduceMean", "x", "depends on the whole image", "remove the pooling"),
-        ("InstanceNormalization", "x v v", "depends on the whole image", "use batch norm"),
+        ("InstanceNormalization", "x v v", "divides by how large values are", "use batch norm"),
         ("MatMul", "x x", "products of matrices are not read", "as a 1x1 convolution; remove attention"),
         ("AveragePool", "x", "lowers the resolution", "remove the pooling"),
         ("ThresholdedRelu", "x", "it jumps", "retrain"),
