@@ -141,13 +141,24 @@ def _forget_ranges_of_formulas(program: torch.export.ExportedProgram) -> None:
 
 
 def _generalise(module: Any) -> None:
-    """Let a network take any number of images, in float64 too.
+    """Let a network take any number of images, in float64 too; and of any size, where that is not one.
 
     module   a GraphModule of torch.fx
+
+    Its hooks ask for the sizes that it was exported for, which `say_sizes` has told.
     """
+    if any(node.op == "placeholder" and _is_of_any_size(node) for node in module.graph.nodes):
+        module._forward_pre_hooks.clear()
+        module._forward_hooks.clear()
     free_batch(module.graph)
     _forget_dtypes(module)
     module.recompile()
+
+
+def _is_of_any_size(image: Any) -> bool:
+    """Whether an input of the network is an image whose height and width may differ."""
+    shape = getattr(image.meta.get("val"), "shape", ())
+    return len(shape) == 4 and not any(isinstance(side, int) for side in shape[2:])
 
 
 def _forget_dtypes(module: Any) -> None:

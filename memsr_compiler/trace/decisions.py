@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+import logging
 import os
 import traceback
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,39 @@ from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.fx_reader import HEIGHT, WIDTH
-from memsr_compiler.trace.places import files_of
+from memsr_compiler.trace.places import files_of, line_of
+from memsr_compiler.trace.samples import SIZES
+
+log = logging.getLogger(__name__)
 
 OTHERS = ((2, 3), (4, 4), (64, 64), (48, 80), (33, 47), (720, 1280), (2160, 3840), (8192, 8192))
 """Sizes that are looked at too: whoever decides, mostly asks whether an image is small, or fits into memory."""
+
+
+def say_decided(model: nn.Module, problem: Exception | None, channels: int) -> None:
+    """Warn of code that decides by the image's size, of which one way was read.
+
+    problem   what stopped torch.fx, where it was another that read the network
+
+    One that decides by values cannot be exported.
+    """
+    if problem is None and not asks_what_a_tensor_is(model):
+        return
+    here = line_of(model, problem) if problem is not None and is_decided(model, problem) else ""
+    other = None if here else find_other_size(model, channels)
+    if not here and other is None:
+        return
+    sizes = " and ".join(f"{height}x{width}" for height, width in SIZES)
+    does = "decides by the size of the image" if other is None else "runs other operations at {}x{}".format(*other)
+    log.warning(
+        "%s%s %s: read as at %dx%d, and the same at %s; at others it may differ",
+        type(model).__name__,
+        here,
+        does,
+        HEIGHT,
+        WIDTH,
+        sizes,
+    )
 
 
 def is_decided(model: nn.Module, problem: Exception) -> bool:

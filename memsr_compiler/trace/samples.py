@@ -17,6 +17,7 @@ from memsr_compiler.trace.places import line_of
 log = logging.getLogger(__name__)
 
 Range: TypeAlias = tuple[float, float]
+Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
 _FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
@@ -40,31 +41,34 @@ def possible_channels(model: nn.Module) -> list[int]:
 
 
 def take_samples(
-    model: nn.Module, input_range: tuple[float, float]
+    model: nn.Module, input_range: Range, sizes: Sequence[Size]
 ) -> tuple[dict[int, tuple[Sample, ...]], dict[int, str]]:
-    """Samples for each number of channels that the network takes; for the others what it raises, and where."""
+    """Samples for each number of channels that the network takes; for the others what it raises, and where.
+
+    sizes   of their images, of which it has to take the first
+    """
     samples: dict[int, tuple[Sample, ...]] = {}
     errors: dict[int, str] = {}
     for channels in possible_channels(model):
         try:
-            samples[channels] = tuple(_samples(model, channels, input_range))
+            samples[channels] = tuple(_samples(model, channels, input_range, sizes))
         except Exception as error:  # whatever the model's own code raises
             errors[channels] = f"{first_line(error)}{line_of(model, error)}"
     return samples, errors
 
 
-def _samples(model: nn.Module, channels: int, input_range: Range) -> Iterator[Sample]:
+def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequence[Size]) -> Iterator[Sample]:
     low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
     generator = torch.Generator().manual_seed(0)
-    for size in SIZES:
+    for size in sizes:
         image = torch.rand(1, channels, *size, generator=generator, dtype=torch.float64) * (high - low) + low
         try:
             yield _run(model, image)
         except Exception as error:
-            if size == SIZES[0]:
+            if size == sizes[0]:
                 raise
             log.info("the network itself does not take an image of %s: %s", size, error)
-    image = torch.randn(1, channels, *SIZES[0], generator=generator, dtype=torch.float64) * (high - low) * _FAR
+    image = torch.randn(1, channels, *sizes[0], generator=generator, dtype=torch.float64) * (high - low) * _FAR
     try:
         far = _run(model, image)
     except Exception as error:  # it may look at the values of its image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,23 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
+from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
-from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
+from memsr_compiler.torch_helpers import enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.decisions import asks_what_a_tensor_is, find_other_size, is_decided
-from memsr_compiler.trace.fx_reader import HEIGHT, NO_WORD, WIDTH, read, refuse_attention, refuse_impossible
-from memsr_compiler.trace.places import line_of, place_of
-from memsr_compiler.trace.samples import (
-    SIZES,
-    Sample,
-    has_changed,
-    is_steady,
-    measure_in_float32,
-    most_off,
-    require_same_weights,
-    take_samples,
-)
+from memsr_compiler.trace.decisions import say_decided
+from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
+from memsr_compiler.trace.places import place_of
+from memsr_compiler.trace.samples import Sample, most_off
+from memsr_compiler.trace.subject import observe, require_steady
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
 
@@ -92,38 +83,13 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         return require_convolution(Traced(ir.Graph(ops, model.graph.output), model.reader, model.image_skip))
     if isinstance(model, RefusedModule):
         raise model.refusal
-    reference = copy_module(model, torch.float64)
-    require_readable(reference)
-    samples, errors = take_samples(reference, input_range)
-    if not samples:
-        _attempt(model, SYMBOLIC, dict.fromkeys(errors, ()), input_range)  # its refusal, if there is one, says more
-        of_channels = [c for c, error in errors.items() if re.search(r"expected .* channels|size of tensor a", error)]
-        channels = next((c for c in errors if c not in of_channels), next(iter(errors)))
-        said = first_line(errors[channels])
-        raise UnsupportedModel(
-            f"{type(model).__name__} itself fails on a float64 image {(1, channels, *SIZES[0])}: {said}; "
-            "give the module that takes one image, whatever its height and width"
-        )
-    steady, off = is_steady(reference, samples), measure_in_float32(model, samples)
-    if has_changed(reference, model):
-        require_same_weights(reference, copy_module(model, torch.float64), samples)
-        model = reference
-    del reference  # each reader makes a copy of its own, and networks are large
-    traced, stopped = _read_by_either(model, samples, input_range)
-    if stopped is not None or asks_what_a_tensor_is(model):
-        _say_decided(model, stopped, traced.graph.input.channels)
-    if not steady:
-        raise UnsupportedModel(
-            f"{type(model).__name__} gives another result for the same image after it has seen another: it remembers, "
-            "as networks for films do; give a module that takes all it needs as channels of an image"
-        )
-    if off:
-        log.warning(
-            "%s gives something else in float32 than in float64, by %.2g of its largest value: it rounds, or its code "
-            "asks for the image's type; it is read as in float64",
-            type(model).__name__,
-            off,
-        )
+    subject = observe(model, input_range)
+    if not subject.samples:
+        _attempt(model, SYMBOLIC, dict.fromkeys(subject.errors, ()), input_range)  # its refusal, if any, says more
+        raise subject.refuse_to_run()
+    traced, stopped = _read_by_either(subject.model, subject.samples, input_range)
+    say_decided(subject.model, stopped, traced.graph.input.channels)
+    require_steady(subject)
     return require_convolution(traced)
 
 
@@ -186,56 +152,11 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
     return Traced(builder.graph(result.body), reader, ImageSkip(result.mode, result.factor))
 
 
-def _say_decided(model: nn.Module, problem: Exception | None, channels: int) -> None:
-    """Warn of code that decides by the image's size, of which one way was read.
-
-    One that decides by values cannot be exported.
-    """
-    here = line_of(model, problem) if problem is not None and is_decided(model, problem) else ""
-    other = None if here else find_other_size(model, channels)
-    if not here and other is None:
-        return
-    sizes = " and ".join(f"{height}x{width}" for height, width in SIZES)
-    does = "decides by the size of the image" if other is None else "runs other operations at {}x{}".format(*other)
-    log.warning(
-        "%s%s %s: read as at %dx%d, and the same at %s; at others it may differ",
-        type(model).__name__,
-        here,
-        does,
-        HEIGHT,
-        WIDTH,
-        sizes,
-    )
-
-
 def require_convolution(traced: Traced) -> Traced:
     """Itself, unless there is nothing in it to compile."""
     if not any(isinstance(op, (ir.Conv2d, ir.ConvTranspose2d)) for op in traced.graph):
         raise UnsupportedModel("the network has no convolution, so there is nothing to compile; is this the module?")
     return traced
-
-
-def require_readable(model: nn.Module) -> None:
-    """Raise InvalidInput for a module that cannot be read as it is, in whatever way."""
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InvalidInput(
-            "TorchScript is not read; give the nn.Module it was made from, or its state dict with --arch"
-        )
-    if model._forward_hooks or any(
-        not type(h).__module__.startswith("torch.") for h in model._forward_pre_hooks.values()
-    ):
-        raise InvalidInput(
-            "the network has a hook of its own, which no reader sees; take it off, or write it into forward"
-        )
-    for name, module in model.named_modules():
-        stateful = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
-        if module.training and isinstance(module, stateful):
-            raise InvalidInput(
-                f"{name or 'the network'}: {type(module).__name__} is in train mode; call model.eval() first"
-            )
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise InvalidInput(f"{name}: has NaN or infinite values; the checkpoint is damaged or training diverged")
 
 
 def _with_range(op: ir.Op, input_range: tuple[float, float]) -> ir.Op:

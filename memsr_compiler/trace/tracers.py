@@ -36,16 +36,18 @@ def _taking_the_image(model: nn.Module) -> nn.Module:
 
     `if return_features:` is then no decision, nor is `if mask is not None:` taken for one that says yes.
     """
-    kind = type(model)
+    kind, own = type(model), vars(model).get("forward")  # which torch.fx would pass over
     try:
         _, *others = inspect.signature(model.forward).parameters.values()
     except ValueError:  # no arguments; or none that can be seen
         return model
-    if not others or any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others):
+    if (not others and own is None) or any(
+        p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others
+    ):
         return model
 
     def forward(self: nn.Module, image: Tensor) -> Any:
-        return kind.forward(self, image)
+        return kind.forward(self, image) if own is None else own(image)
 
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     model.__class__ = type(kind.__name__, (kind,), {**names, "forward": forward})

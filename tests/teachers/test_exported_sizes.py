@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.gated import Squeeze, gated, images
 from helpers.onnx_files import model, node, saved, whole
 from torch import Tensor, nn
 
 from memsr_compiler.teachers import pt2, pt2_sizes
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.trace.approximate.freeze import freeze
 from memsr_compiler.trace.trace import trace
 
 
@@ -174,3 +176,17 @@ def test_a_pt2_for_multiples_of_a_size_or_with_assertions_is_read(
 def test_what_torch_keeps_a_range_of_is_a_formula_of_sizes(text: str) -> None:
     assert list(pt2._json_suspicions({"range_constraints": {text: {}}})) == [f"has the key {text!r}"]
     assert list(pt2._json_suspicions({"tensor_values": {"2*s39": {}}})) == ["has the key '2*s39'"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_pt2_with_gates_is_frozen(tmp_path: Path) -> None:
+    """Its program looks at sizes in a hook, as a person's own code might."""
+    network = gated(Squeeze)
+    free = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(network, (torch.rand(1, 3, 24, 20),), dynamic_shapes=(free,))
+    torch.export.save(program, tmp_path / "a.pt2")
+    teacher = read_teacher(tmp_path / "a.pt2", probe=False)
+    assert teacher.takes.scale == 2
+    frozen, same = freeze(teacher.module, images()), freeze(network, images())
+    assert frozen.psnr == pytest.approx(same.psnr, abs=0.01)
+    teacher.module(torch.rand(1, 3, 9, 8))

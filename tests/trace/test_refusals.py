@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.trace import trace
@@ -177,7 +177,6 @@ REASONS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
         lambda: inner(lambda x: Square.apply(x)),  # type: ignore[no-untyped-call]
         ("function: mul: two feature maps are multiplied", "remove the gate"),
     ),
-    "random numbers": (lambda: inner(lambda x: x + torch.rand_like(x)), ("function: rand_like: ", WORDS)),
 }
 
 
@@ -205,6 +204,28 @@ def test_only_images_that_the_network_takes_are_tried(exports: list[Any]) -> Non
     with pytest.raises(UnsupportedModel):
         trace(network)
     assert [arguments[1][0].shape[1] for arguments in exports] == [3]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: x + torch.rand_like(x),
+        lambda x: x * (torch.rand(()) > 0.2),
+        lambda x: F.dropout(x, training=True),
+    ],
+)
+def test_a_network_that_draws_random_numbers_is_in_the_wrong_mode(between: Callable[[Tensor], Tensor]) -> None:
+    """Also one that drops a path now and then, which two runs may not show."""
+    with pytest.raises(InvalidInput, match=r"Between draws random numbers as it runs; call model\.eval\(\) first"):
+        trace(Between(between))
+
+
+def test_a_layer_that_forward_makes_may_draw_numbers_that_do_not_count() -> None:
+    def edges(y: Tensor) -> Tensor:
+        conv = nn.Conv2d(y.shape[1], y.shape[1], 3, padding=1, bias=False)
+        return F.conv2d(y, torch.ones_like(conv.weight), padding=1)
+
+    trace(Between(edges))
 
 
 def test_a_network_that_fails_itself_says_so(exports: list[Any]) -> None:

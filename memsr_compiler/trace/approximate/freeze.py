@@ -13,26 +13,21 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import CertificateError, InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement
-from memsr_compiler.torch_helpers import copy_module, one_thread
+from memsr_compiler.torch_helpers import InFloat64, copy_module, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.samples import possible_channels
-from memsr_compiler.trace.trace import (
-    SYMBOLIC,
-    GraphModule,
-    ImageSkip,
-    Traced,
-    require_convolution,
-    require_readable,
-)
+from memsr_compiler.trace.decisions import say_decided
+from memsr_compiler.trace.samples import Sample, most_off, possible_channels
+from memsr_compiler.trace.subject import observe, require_steady
+from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, ImageSkip, Traced, require_convolution
 from memsr_compiler.trace.tracers import trace_symbolically
 from memsr_compiler.trace.views import WrongChannels
 
 READER = f"{SYMBOLIC}, approximated"
 SIDE = 192  # pixels; of larger images the middle is taken
 MOST = 24  # images; of more, so many are taken, at equal steps
-SMALL = 40  # pixels; of the image on which the graph is compared with the network
+SMALL = ((40, 40), (33, 47))  # sizes at which readings are compared with the network, whose gates may ask for some
 ONE_BY_ONE = 5e11  # weights times pixels that may be spent on the costs of single places: some 20 s
 _OTHERWISE = "let it do the same at every size of image, and draw no random numbers"
 
@@ -80,18 +75,23 @@ def freeze(
     Raises the UnsupportedModel of `trace` where that is not enough.
     """
     say = on_step or (lambda _: None)
-    require_readable(model)
     say("looking for gates and smooth activations")
     channels = images[0].shape[1]
+    subject = observe(model, input_range, SMALL)
+    if channels not in subject.samples:
+        raise subject.refuse_to_run()
+    model = subject.model
     first, places = _read(model, channels, {}, input_range)
     if not places:
         raise UnsupportedModel("there is no gate and no smooth activation in it that could be replaced")
     sha256 = _hash_teacher(model, first)
     del first
+    _require_itself(trace_symbolically(model), subject.samples[channels])
+    say_decided(model, None, channels)
+    require_steady(subject)
     module = trace_symbolically(model, torch.float32)
     chosen = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images
     crops = [_middle(image.float()) for image in chosen]
-    _require_steady(module, crops[0])
     say(f"measuring {len(places)} gates and activations on {len(crops)} images")
     numbers = measure(module, places, crops)
     traced, places = _read(model, channels, numbers, input_range)
@@ -137,7 +137,7 @@ def rebuild(
 
     Raises CertificateError unless they are for this teacher, all that it needs and no others.
     """
-    require_readable(model)
+    model = observe(model, input_range, SMALL).model
     numbers = {r.name: r for r in replacements}
     try:
         traced, places = _read_any(model, numbers, input_range)
@@ -181,27 +181,32 @@ def _read(
     return require_convolution(Traced(graph, READER, skip)), [p for p in reader.places if p.name in graph]
 
 
-def _require_steady(module: nn.Module, image: Tensor) -> None:
-    """Raises UnsupportedModel for a network that gives another output every time, whose gates have no means."""
-    image = image[:1, :, :SMALL, :SMALL]
-    if not torch.equal(module(image.clone()), module(image.clone())):
-        raise UnsupportedModel("the network gives another output every time; let it draw no random numbers")
+def _require_itself(module: nn.Module, samples: Sequence[Sample]) -> None:
+    """The network as torch.fx sees it must be the network: code that asks what a tensor is has it go another way."""
+    for image, expected in samples:
+        with InFloat64():
+            result = module(image.clone())
+        _require_equal(result, expected, "as torch.fx sees it", f"{_OTHERWISE}, and not ask what a tensor is")
 
 
 def _require_same(
     model: nn.Module, traced: Traced, places: Sequence[Place], numbers: Mapping[str, Replacement], image: Tensor
 ) -> None:
     """The graph must give what the network gives with the same numbers at the same places, in float64."""
-    image = image[:1, :, :SMALL, :SMALL].double()
-    expected = run_replaced(trace_symbolically(model), places, numbers, image.clone())
-    result = GraphModule(traced.graph, traced.image_skip)(image)
+    height, width = SMALL[0]
+    image = image[:1, :, :height, :width].double()
+    module = trace_symbolically(model)
+    with InFloat64():
+        expected = run_replaced(module, places, numbers, image.clone())
+    _require_equal(GraphModule(traced.graph, traced.image_skip)(image), expected, "read", _OTHERWISE)
+
+
+def _require_equal(result: Tensor, expected: Tensor, how: str, way_out: str) -> None:
     if expected.shape != result.shape:
-        raise UnsupportedModel(
-            f"the network gives {tuple(expected.shape)}, and read {tuple(result.shape)}; {_OTHERWISE}"
-        )
+        raise UnsupportedModel(f"the network gives {tuple(expected.shape)}, and {how} {tuple(result.shape)}; {way_out}")
     difference = float((expected - result).abs().max())
-    if not difference <= 1e-9 * (float(expected.abs().max()) + 1.0):
-        raise UnsupportedModel(f"the network, read, differs from itself by {difference:.3g}; {_OTHERWISE}")
+    if not difference <= most_off(expected):
+        raise UnsupportedModel(f"the network, {how}, differs from itself by {difference:.3g}; {way_out}")
 
 
 def _hash_teacher(model: nn.Module, traced: Traced) -> str:

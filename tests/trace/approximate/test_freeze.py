@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.gated import POOLED, SPATIAL, Bend, Constant, Lattice, Pixels, Squeeze, gated, images
+from helpers.gated import POOLED, SPATIAL, Bend, Constant, Gated, Lattice, Pixels, Squeeze, gated, images
 from torch import Tensor, nn
 
-from memsr_compiler.errors import CertificateError, UnsupportedModel
+from memsr_compiler.errors import CertificateError, InvalidInput, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.approximate import freeze as freezing
@@ -191,8 +192,77 @@ def test_code_that_assigns_attributes_is_followed() -> None:
 
 def test_what_is_random_is_no_gate() -> None:
     network = gated(lambda: Bend(lambda x: x * torch.sigmoid(torch.rand_like(x[:, :, :1, :1]))))
-    with pytest.raises(UnsupportedModel, match="gives another output every time; let it draw no random numbers"):
+    with pytest.raises(InvalidInput, match=r"Gated draws random numbers as it runs; call model\.eval\(\) first"):
         freeze(network, images())
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        lambda x: x + 1 if torch.is_tensor(x) else x,
+        lambda x: x * 2 if isinstance(x, Tensor) else x,
+        lambda x: x - 1 if hasattr(x, "quantiser") else x,
+    ],
+)
+def test_code_that_asks_what_a_tensor_is_is_not_taken_for_another(does: Callable[[Tensor], Tensor]) -> None:
+    """Under torch.fx none is a tensor: the other network was frozen, and called 105 dB near."""
+    network = gated(lambda: nn.Sequential(Squeeze(), Bend(does)))
+    with pytest.raises(UnsupportedModel, match=r"as torch\.fx sees it, differs from itself .* what a tensor is"):
+        freeze(network, images())
+
+
+def test_code_for_float32_is_taken_as_in_float64() -> None:
+    """A cast, and a kernel that forward makes."""
+
+    def smooth(x: Tensor) -> Tensor:
+        return F.conv2d(x.float(), torch.ones(8, 1, 1, 1) / 2, groups=8)
+
+    def half(x: Tensor) -> Tensor:
+        return x / 2
+
+    frozen = freeze(gated(lambda: nn.Sequential(Squeeze(), Bend(smooth))), images())
+    same = freeze(gated(lambda: nn.Sequential(Squeeze(), Bend(half))), images())
+    assert [r.scale for r in frozen.replacements] == [r.scale for r in same.replacements]
+    assert frozen.psnr == pytest.approx(same.psnr, abs=0.01)
+
+
+def test_weights_of_a_parametrisation_are_exact() -> None:
+    network = gated(Squeeze)
+    torch.nn.utils.parametrizations.weight_norm(network.blocks[0][0])
+    frozen = freeze(network, images())
+    assert frozen.psnr == pytest.approx(psnr_between(frozen.module, network, images(), (0.0, 1.0)), abs=0.01)
+
+
+def test_a_forward_that_was_put_into_the_network_is_the_one_that_is_read() -> None:
+    """As accelerate does; torch.fx looks at the class's."""
+    network = gated(Squeeze)
+    network.forward = MethodType(lambda self, x: Gated.forward(self, x) * 2, network)  # type: ignore[method-assign]
+    frozen = freeze(network, images())
+    assert frozen.psnr == pytest.approx(psnr_between(frozen.module, network, images(), (0.0, 1.0)), abs=0.01)
+
+
+class ComputesItsWeights(nn.Module):
+    """As SPAN's convolutions: `forward` writes weights past torch, and what the file has of them is old."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained, self.used = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.used.bias is not None and self.trained.bias is not None
+        self.used.weight.data, self.used.bias.data = self.trained.weight.data * 2, self.trained.bias.data * 2
+        return self.used(x)  # type: ignore[no-any-return]
+
+
+def test_weights_that_forward_computes_are_those_that_are_frozen_and_rebuilt() -> None:
+    network = gated(lambda: nn.Sequential(Squeeze(), ComputesItsWeights()))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    frozen = freeze(network, images())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert rebuild(network, frozen.replacements).graph.sha256() == frozen.traced.graph.sha256()
+    assert frozen.psnr == pytest.approx(psnr_between(frozen.module, network, images(), (0.0, 1.0)), abs=0.01)
+    network(images()[0].float())
+    assert freeze(network, images()).teacher_sha256 == frozen.teacher_sha256
 
 
 def test_single_costs_are_of_few_images_where_there_are_many_places(monkeypatch: pytest.MonkeyPatch) -> None:

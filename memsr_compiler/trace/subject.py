@@ -1,0 +1,130 @@
+"""A network that is to be read, as it is after a run of it, and samples with which each reading of it is compared."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
+from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.samples import (
+    SIZES,
+    Range,
+    Sample,
+    Size,
+    has_changed,
+    is_steady,
+    measure_in_float32,
+    require_same_weights,
+    take_samples,
+)
+
+_DRAWS = 64  # runs of a network that draws random numbers: one that drops a path in twenty is met 26 times of 27
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that is to be read.
+
+    model     the network, or a copy with the weights that a run of it leaves
+    samples   for each number of channels that it takes
+    errors    for the others what it raises, and where
+    size      height and width of the first of them
+    """
+
+    model: nn.Module
+    samples: Mapping[int, Sequence[Sample]]
+    errors: Mapping[int, str]
+    size: Size
+
+    def refuse_to_run(self) -> UnsupportedModel:
+        """The refusal of a network that takes no image."""
+        of_channels = [
+            c for c, error in self.errors.items() if re.search(r"expected .* channels|size of tensor a", error)
+        ]
+        channels = next((c for c in self.errors if c not in of_channels), next(iter(self.errors)))
+        return UnsupportedModel(
+            f"{type(self.model).__name__} itself fails on a float64 image {(1, channels, *self.size)}: "
+            f"{first_line(self.errors[channels])}; give the module that takes one image, whatever its height and width"
+        )
+
+
+def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES) -> Subject:
+    """Run a network, which is not changed, on small images.
+
+    sizes   of the images, of which it has to take the first
+
+    Raises InvalidInput as `require_readable`, and for random numbers; UnsupportedModel for weights set by the image.
+    """
+    reference = copy_module(model, torch.float64)
+    require_readable(reference)
+    generator = torch.get_rng_state()
+    samples, errors = take_samples(reference, input_range, sizes)
+    if samples and not torch.equal(torch.get_rng_state(), generator):
+        _require_no_chance(reference, samples)
+    if samples and has_changed(reference, model):
+        require_same_weights(reference, copy_module(model, torch.float64), samples)
+        model = reference
+    return Subject(model, samples, errors, sizes[0])
+
+
+def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:
+    """Raises InvalidInput where the random numbers that a network draws count; one may make a layer as it runs."""
+    image, first = next(iter(samples.values()))[0]
+    with InFloat64():
+        if all(torch.equal(model(image.clone()), first) for _ in range(_DRAWS)):
+            return
+    raise InvalidInput(
+        f"{type(model).__name__} draws random numbers as it runs; call model.eval() first, or take out what draws them"
+    )
+
+
+def require_steady(subject: Subject) -> None:
+    """Raises UnsupportedModel for a network that remembers; warns of one that is another in float32.
+
+    This is asked once it is known that the network can be read: why it cannot says more.
+    """
+    name = type(subject.model).__name__
+    if not is_steady(copy_module(subject.model, torch.float64), subject.samples):
+        raise UnsupportedModel(
+            f"{name} gives another result for the same image after it has seen another: it remembers, "
+            "as networks for films do; give a module that takes all it needs as channels of an image"
+        )
+    off = measure_in_float32(subject.model, subject.samples)
+    if off:
+        log.warning(
+            "%s gives something else in float32 than in float64, by %.2g of its largest value: it rounds, or its code "
+            "asks for the image's type; it is read as in float64",
+            name,
+            off,
+        )
+
+
+def require_readable(model: nn.Module) -> None:
+    """Raise InvalidInput for a module that cannot be read as it is, in whatever way."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InvalidInput(
+            "TorchScript is not read; give the nn.Module it was made from, or its state dict with --arch"
+        )
+    if model._forward_hooks or any(
+        not type(h).__module__.startswith("torch.") for h in model._forward_pre_hooks.values()
+    ):
+        raise InvalidInput(
+            "the network has a hook of its own, which no reader sees; take it off, or write it into forward"
+        )
+    for name, module in model.named_modules():
+        stateful = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+        if module.training and isinstance(module, stateful):
+            raise InvalidInput(
+                f"{name or 'the network'}: {type(module).__name__} is in train mode; call model.eval() first"
+            )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InvalidInput(f"{name}: has NaN or infinite values; the checkpoint is damaged or training diverged")
