@@ -26,7 +26,8 @@ from memsr_compiler.plain.halves import run_in_halves
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images as probe_images
 from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
-from memsr_compiler.torch_helpers import InFloat64, copy_module, torch_device
+from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, torch_device
+from memsr_compiler.trace.samples import SIZES, possible_channels
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
 Network: TypeAlias = "TeacherLike | Function"
@@ -217,12 +218,26 @@ def find_broken_shift(images: Tensor, *networks: Teacher | nn.Module | Function)
 
 
 def input_channels(network: Teacher | nn.Module | Function) -> int | None:
-    """Channels that the first convolution of a network takes; None if that cannot be seen."""
+    """Channels that a network takes: those of its first convolution, unless it makes more of the image's before.
+
+    None if that cannot be seen.
+    """
     module = _module(network)
-    if module is None:
+    first = None if module is None else next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+    if module is None or first is None:
         return None
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    return first.in_channels if first is not None else None
+    tried = copy_module(module, None)
+    possible = (c for c in possible_channels(module) if _takes(tried, c))
+    return next(possible, first.in_channels)
+
+
+@torch.no_grad()
+def _takes(module: nn.Module, channels: int) -> bool:
+    try:
+        module(torch.zeros(1, channels, *SIZES[0], dtype=first_weight(module).dtype))
+    except Exception:  # whatever the network's own code raises
+        return False
+    return True
 
 
 def _network(network: Network) -> Teacher | Function:

@@ -354,7 +354,14 @@ def to_pixels(rows: Rows, input_range: tuple[float, float], dtype: DTypeLike, sh
     """(C * s * s, h, W) -> (s * h, s * W, C) in that dtype, clipped and rounded where it is of whole numbers.
 
     shuffle   s, the factor of the pixel shuffle that the rows have yet to go through
+
+    Raises InvalidInput where a number is NaN or infinite: rounded it would be a black or white pixel.
     """
+    if not np.isfinite(rows).all():
+        raise InvalidInput(
+            "the network's output is NaN or infinite for this image: it divides by zero there, or overflows; check its "
+            "weights with memsrc inspect, or give it in float32"
+        )
     low, high = input_range
     kind = np.dtype(dtype).name
     factor = PEAKS.get(kind, 1) / (high - low)

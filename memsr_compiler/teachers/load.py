@@ -36,7 +36,7 @@ from memsr_compiler.teachers.readings import Readings, choose_reading, read_fami
 from memsr_compiler.teachers.remarks import Remarks, read_remarks
 from memsr_compiler.teachers.reparametrised import compute_weights
 from memsr_compiler.teachers.spandrel import INPUT_RANGE, build_by_spandrel
-from memsr_compiler.teachers.state_dict import call, check_tensors, load_strictly
+from memsr_compiler.teachers.state_dict import call, check_tensors, load_strictly, widen
 from memsr_compiler.teachers.teacher import Range, Teacher
 from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap, without_tools
 from memsr_compiler.torch_helpers import one_thread
@@ -143,12 +143,12 @@ def _load(
         content, remarks = take_prefix(state, prefix) if prefix else state, read_remarks(_safetensors_metadata(data))
     else:
         loaded = _checkpoint(data, allow_pickle)
-        content, remarks = unwrap(loaded, prefix), read_remarks(loaded)
+        content, remarks = unwrap(loaded, prefix), read_remarks(loaded, prefix)
     if isinstance(content, nn.Module):
         check_tensors(content.state_dict(), len(data))
         return read_module(content.float().eval(), {}, remarks, input_range)
     check_tensors(content, len(data))
-    content = without_tools(content)
+    content = widen(without_tools(content))
     if arch is not None and ":" in arch:
         network = call(import_factory(arch), options, arch)
         load_strictly(network, content, arch)

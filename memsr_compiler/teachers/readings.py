@@ -16,7 +16,7 @@ from memsr_compiler.teachers.families.base import Family
 from memsr_compiler.teachers.families.registry import Match
 from memsr_compiler.teachers.probe import CLEAR, Choice, Network, Reading, choose
 from memsr_compiler.teachers.remarks import Remarks
-from memsr_compiler.teachers.state_dict import assemble, unsaid_arguments
+from memsr_compiler.teachers.state_dict import assemble, find_stated
 from memsr_compiler.teachers.teacher import Range, Teacher, assume_range
 from memsr_compiler.teachers.wrappers import StateDict
 from memsr_compiler.torch_helpers import one_thread
@@ -96,7 +96,7 @@ def read_family(
     usual = assemble(state, only, options, remarks)
     match, family = usual.match, usual.match.family
     ours = remarks.family == family.name  # which states all that is not usual
-    noted = remarks.arguments(unsaid_arguments(match))
+    noted = find_stated(remarks, match)
     said = {**noted, **options}
     open_arguments = {name: values for name, values in match.unsaid.items() if name not in said and not ours}
     shown = family.read_range(usual.module.state_dict())

@@ -27,6 +27,7 @@ _OTHERS = re.compile(
 _ALIASES = {  # BasicSR's words
     "rgb_range": ("rgb_range", "img_range"),  # of values inside the network, whose input is 0..1 whatever it is
     "mean": ("rgb_mean",),  # what is called a mean may be anything's
+    "eps": ("bn_eps", "norm_eps"),  # and an eps is Adam's
 }
 
 log = logging.getLogger(__name__)
@@ -51,22 +52,25 @@ class Remarks:
 
     def arguments(self, names: Mapping[str, tuple[object, ...]]) -> dict[str, object]:
         """The values that are stated for these arguments, where they are of the kind of the usual ones."""
+        words = {name: (name,) if self.family else _ALIASES.get(name, (name,)) for name in names}
         stated = {
-            name: next((self.values[word] for word in _ALIASES.get(name, (name,)) if word in self.values), None)
-            for name in names
+            name: next((self.values[word] for word in known if word in self.values), None)
+            for name, known in words.items()
         }
         return {name: _like(value, names[name][0]) for name, value in stated.items() if _fits(value, names[name][0])}
 
 
-def read_remarks(loaded: object) -> Remarks:
+def read_remarks(loaded: object, prefix: str = "") -> Remarks:
     """The remarks in what a checkpoint or a file's metadata hold, under whatever keys.
+
+    prefix   what the keys of the network's weights begin with: other networks beside it say nothing of it
 
     What is stated twice and differently is not stated.
     """
     values: dict[str, object] = {}
     contradicted: set[str] = set()
-    for name, value in _pairs(loaded, _DEPTH):
-        if name in values and values[name] != value:
+    for name, value in _pairs(_without_others(loaded, prefix), _DEPTH):
+        if name in values and _differ(values[name], value):
             contradicted.add(name)
         values[name] = value
     values = {name: value for name, value in values.items() if name not in contradicted}
@@ -107,6 +111,29 @@ def _pairs(content: object, depth: int, seen: set[int] | None = None) -> Iterato
             inner.append(value)
     for part in inner:
         yield from _pairs(part, depth - 1, seen)
+
+
+def _without_others(content: object, prefix: str) -> object:
+    """What a checkpoint holds, without the networks beside the one that is meant."""
+    name, _, rest = prefix.partition(".")
+    if not isinstance(content, Mapping) or name not in content:
+        return content
+    others = {key for key, value in content.items() if key != name and _holds_weights(value, _DEPTH)}
+    kept = {key: value for key, value in content.items() if key not in others}
+    return {**kept, name: _without_others(content[name], rest)}
+
+
+def _holds_weights(content: object, depth: int) -> bool:
+    if not isinstance(content, Mapping) or not depth:
+        return isinstance(content, Tensor)
+    return any(_holds_weights(value, depth - 1) for value in content.values())
+
+
+def _differ(one: object, other: object) -> bool:
+    try:
+        return bool(one != other)
+    except (RuntimeError, ValueError, RecursionError):  # of lists of tensors, or of lists in themselves
+        return True
 
 
 def _parse(text: str) -> object:

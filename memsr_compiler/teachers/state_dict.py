@@ -63,6 +63,11 @@ def check_tensors(state: Mapping[str, Tensor], stored: int) -> None:
             raise InvalidInput(f"{key}: holds {what}. Take an earlier checkpoint.")
 
 
+def widen(state: Mapping[str, Tensor]) -> StateDict:
+    """The same numbers, those of one byte (float8) in float32: with them torch does not compute."""
+    return {key: t.float() if t.is_floating_point() and t.element_size() == 1 else t for key, t in state.items()}
+
+
 def _check_kind(key: str, tensor: Tensor) -> None:
     """Raises InvalidInput for a tensor that does not hold its numbers one by one, in memory."""
     if tensor.is_meta:
@@ -105,7 +110,7 @@ def assemble(
     """
     weights, match = _recognise(state, only, options)
     family = match.family
-    stated = (remarks or Remarks()).arguments(unsaid_arguments(match))
+    stated = find_stated(remarks or Remarks(), match)
     usual = {key: values[0] for key, values in match.unsaid.items()}
     hyper = {**usual, **stated, **match.hyper, **options}
     # Built without memory, then given the file's own tensors: sizes that come out of a file are believed only when its
@@ -131,10 +136,16 @@ def assemble(
     return Assembled(module=network, match=match, hyper=known, weights=weights)
 
 
-def unsaid_arguments(match: Match) -> dict[str, tuple[object, ...]]:
-    """Arguments that weights may not show, with the values that they have: the scale, and what the family names."""
-    has_scale = "scale" in inspect.signature(match.family.build).parameters
-    return {**({"scale": (2, 3, 4)} if has_scale else {}), **match.unsaid}
+def find_stated(remarks: Remarks, match: Match) -> dict[str, object]:
+    """The arguments that weights may not show and a file states: the scale, and what the family names.
+
+    A scale that the family can do without, as SRCNN, which is given enlarged images, is believed of our own files only:
+    what others note is the scale that they trained for.
+    """
+    scale = inspect.signature(match.family.build).parameters.get("scale")
+    ours = remarks.family == match.family.name
+    asked = scale is not None and (ours or scale.default is scale.empty)
+    return remarks.arguments({**({"scale": (2, 3, 4)} if asked else {}), **match.unsaid})
 
 
 def load_strictly(network: nn.Module, state: StateDict, name: str) -> None:

@@ -145,20 +145,24 @@ def measure_takes(
     It need not be convertible.  Raises InvalidInput for one that does not enlarge images by a whole factor.
     """
     height, width = (side or _SIDE for side in fixed)
-    problem = ""
+    problem, ran = "", False
     for channels in (3, 1):
         image = torch.full((1, channels, height, width), sum(input_range) / 2)
         try:
             with torch.no_grad():
                 output = network(image)
         except Exception as error:  # torch's, or of somebody's code, for another number of channels
-            problem = problem or f" ({first_line(error)})"
+            problem = problem or first_line(error)
             continue
+        ran = True
         if not isinstance(output, Tensor):
             continue
         scale, left = divmod(output.shape[-1], width)
         if output.shape == (1, channels, scale * height, scale * width) and scale and not left:
             return Takes(scale, channels, input_range)
-    raise InvalidInput(
-        f"{name}: does not enlarge images by a whole factor{problem}; a super-resolution network is wanted"
-    )
+    if not ran:
+        raise InvalidInput(
+            f"{name}: does not run on an image of {height}x{width} ({problem}); a network that takes one image of any "
+            "size is wanted"
+        )
+    raise InvalidInput(f"{name}: does not enlarge images by a whole factor; a super-resolution network is wanted")

@@ -72,7 +72,8 @@ def is_decided(model: nn.Module, problem: Exception) -> bool:
 
 def asks_what_a_tensor_is(model: nn.Module) -> bool:
     """Whether code of the model's own asks so, to which torch.fx answers no: what follows is then not read."""
-    code = [type(m).__dict__.get("forward") for m in model.modules() if not type(m).__module__.startswith("torch.")]
+    known = ("torch.", f"{__package__}.")
+    code = [type(m).__dict__.get("forward") for m in model.modules() if not type(m).__module__.startswith(known)]
     named = {name for f in code for name in getattr(getattr(f, "__code__", None), "co_names", ())}
     return not named.isdisjoint(("isinstance", "is_tensor"))
 

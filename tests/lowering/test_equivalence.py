@@ -257,3 +257,21 @@ def test_complex_numbers_are_no_image() -> None:
     nothing: Any = lambda x: None  # noqa: E731
     with pytest.raises(InvalidInput, match="is no tensor but NoneType"):
         check_equivalence(nothing, nothing, images=x)
+
+
+class Repeats(nn.Module):
+    """A network whose first convolution takes more channels than the image has, as BSRN's (Li et al. 2022)."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.head, self.tail = nn.Conv2d(3 * times, 4, 3, padding=1), nn.Conv2d(4, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.pixel_shuffle(self.tail(self.head(torch.cat([x] * self.times, 1)).relu()), 2)
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_the_channels_are_the_images(times: int) -> None:
+    network = Repeats(times).eval()
+    assert check_equivalence(network, compile_to_plain(network))

@@ -26,7 +26,7 @@ from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.runtime.bands import Rows, live_bytes, reach, run_bands
 from memsr_compiler.runtime.ort_layers import Layer, OrtLayers
-from memsr_compiler.runtime.upscaler import ROWS, SLACK, layers_of
+from memsr_compiler.runtime.upscaler import ROWS, SLACK, layers_of, to_pixels
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.vdsr import VDSR
 
@@ -338,3 +338,16 @@ def test_rows_for_which_no_machine_has_memory() -> None:
     assert upscale.rows(1000) == ROWS
     with pytest.raises(InvalidInput, match=r"rows of 10,000,000,000,000 pixels take .* bytes: .*allow more"):
         upscale.rows(10**13)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_an_output_that_is_no_number_makes_no_image(number: float, dtype: type[np.generic]) -> None:
+    """NaN became a black pixel, and infinity a white one."""
+    rows = np.zeros((12, 4, 5), np.float32)
+    rows[7, 2, 3] = number
+    with pytest.raises(InvalidInput, match="the network's output is NaN or infinite for this image"):
+        to_pixels(rows, (0.0, 255.0), dtype, shuffle=2)
+    rows[7, 2, 3] = np.finfo(np.float32).max
+    rows[8] = -np.finfo(np.float32).max
+    assert to_pixels(rows, (0.0, 255.0), dtype, shuffle=2).shape == (8, 10, 3)

@@ -105,6 +105,22 @@ def test_other_floating_types_become_float32(dtype: torch.dtype, tmp_path: Path)
     assert {parameter.dtype for parameter in load_teacher(tmp_path / "a.pth").parameters()} == {torch.float32}
 
 
+def test_float8_where_a_dialect_computes_with_the_weights(tmp_path: Path) -> None:
+    """EDSR's mean shift is divided by the range, and torch divides no float8."""
+    state = dict(find_family("edsr").build(scale=2, blocks=1, channels=4).state_dict())
+    for name, sign in (("sub_mean", -1), ("add_mean", 1)):
+        state[f"{name}.weight"] = torch.eye(3)[:, :, None, None]
+        state[f"{name}.bias"] = sign * 255 * torch.tensor([0.4488, 0.4371, 0.4040])
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+        narrow = {key: value.to(dtype) for key, value in state.items()}
+        torch.save(narrow, tmp_path / "narrow.pth")
+        torch.save({key: value.float() for key, value in narrow.items()}, tmp_path / "wide.pth")
+        read, same = (read_teacher(tmp_path / f"{name}.pth", probe=False) for name in ("narrow", "wide"))
+        assert same.module.state_dict().keys() == read.module.state_dict().keys()
+        x = torch.rand(1, 3, 5, 4)
+        assert torch.equal(read.module(x), same.module(x))
+
+
 def test_old_batch_normalisation_lacks_a_counter(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
     state = {key: value for key, value in module.state_dict().items() if "num_batches" not in key}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from memsr_compiler.teachers.families.registry import find_family
+from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.teachers.remarks import Remarks, attach_remarks, read_remarks
 
 NAMES: dict[str, tuple[object, ...]] = {"res_scale": (1.0, 0.1), "scale": (2,), "image_skip": (True, False)}
+ENDLESS: list[object] = []
+ENDLESS.append(ENDLESS)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,8 @@ def test_a_constant_is_found_wherever_it_stands(loaded: object) -> None:
         {"scaler": {"scale": 65536}, "MixedPrecision": {"scale": 65536}, "optimizer_states": {"a": {"scale": 2}}},
         {"opt": "[" * 5000},
         {1: {"a": 1}, "res_scale": None},
+        {"fast": {"res_scale": [torch.zeros(2)]}, "slow": {"res_scale": [torch.ones(2)]}},
+        {"a": {"res_scale": ENDLESS}, "b": {"res_scale": [[ENDLESS[0]]]}},
     ],
 )
 def test_what_is_no_constant_is_none(loaded: object) -> None:
@@ -122,3 +129,36 @@ def test_reading_remarks_never_fails(loaded: object) -> None:
     remarks = read_remarks(loaded)
     assert isinstance(remarks, Remarks)
     remarks.arguments(NAMES)
+
+
+@pytest.mark.parametrize(("prefix", "scale"), [("a.", 0.1), ("a.params.", 0.1), ("b", 0.2), ("c.x.", 0.4), ("", None)])
+def test_of_several_networks_the_others_say_nothing(prefix: str, scale: float | None) -> None:
+    weights = {"params": {"w": torch.zeros(1)}}
+    loaded = {
+        "a": {**weights, "res_scale": 0.1},
+        "b": {**weights, "opt": {"res_scale": 0.2}},
+        "c": {"x": {**weights, "res_scale": 0.4}, "e": {**weights, "res_scale": 0.5}},
+        "epoch": {"image_skip": True},
+    }
+    expected = {"image_skip": True} if scale is None else {"res_scale": scale, "image_skip": True}
+    assert read_remarks(loaded, prefix).arguments(NAMES) == expected
+
+
+def test_what_an_optimizer_notes_is_not_the_norms() -> None:
+    names: dict[str, tuple[object, ...]] = {"eps": (1e-4, 1e-5)}
+    assert read_remarks({"eps": 1e-8, "lr": 1e-3}).arguments(names) == {}
+    assert read_remarks({"network": {"bn_eps": 1e-5}}).arguments(names) == {"eps": 1e-5}
+    assert Remarks({"eps": 1e-5}, family="dncnn").arguments(names) == {"eps": 1e-5}
+
+
+@pytest.mark.parametrize("name", ["srcnn", "vdsr"])
+def test_the_scale_that_was_trained_for_does_not_have_a_network_enlarge(name: str, tmp_path: Path) -> None:
+    """Published weights are given the enlarged image; those that `train` wrote say it themselves."""
+    network = find_family(name).build(channels=4)
+    torch.save({"state_dict": network.state_dict(), "opt": {"scale": 2}}, tmp_path / "a.pt")
+    assert read_teacher(tmp_path / "a.pt", probe=False).scale == 1
+    own = find_family(name).build(channels=4, scale=2) if name == "srcnn" else network
+    state = own.state_dict()
+    attach_remarks(state, name, {"scale": 2} if name == "srcnn" else {}, (0.0, 1.0))
+    torch.save(state, tmp_path / "b.pt")
+    assert read_teacher(tmp_path / "b.pt", probe=False).scale == (2 if name == "srcnn" else 1)

@@ -9,15 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from memsr_compiler.errors import CertificateError, InvalidGraph, UnsupportedModel
+from memsr_compiler.errors import CertificateError, InvalidGraph, MemsrError, UnsupportedModel, first_line
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.torch_helpers import InFloat64, copy_module, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import say_decided
+from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import Sample, most_off, possible_channels
 from memsr_compiler.trace.subject import observe, require_steady
 from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, ImageSkip, Traced, require_convolution
@@ -84,7 +85,7 @@ def freeze(
     first, places = _read(model, channels, {}, input_range)
     if not places:
         raise UnsupportedModel("there is no gate and no smooth activation in it that could be replaced")
-    sha256 = _hash_teacher(model, first)
+    sha256 = _hash_teacher(model, first, trace_symbolically(model).code)
     del first
     _require_itself(trace_symbolically(model), subject.samples[channels])
     say_decided(model, None, channels)
@@ -171,7 +172,7 @@ def _read(
     Raises UnsupportedModel where there is none, or more is needed.
     """
     builder = Builder(channels, *input_range)
-    reader = ApproximateReader(trace_symbolically(model), builder, numbers)
+    reader = ApproximateReader(_follow(model), builder, numbers)
     result = reader.read()
     skip = None
     if isinstance(result, Resized):
@@ -179,6 +180,20 @@ def _read(
         skip, result = ImageSkip(result.mode, result.factor), result.body
     graph = builder.graph(result)
     return require_convolution(Traced(graph, READER, skip)), [p for p in reader.places if p.name in graph]
+
+
+def _follow(model: nn.Module) -> fx.GraphModule:
+    """The network as torch.fx sees it.  Raises UnsupportedModel where it cannot follow the code."""
+    try:
+        return trace_symbolically(model)
+    except MemsrError:
+        raise
+    except Exception as error:  # whatever the model's own code, or the tracer, raises
+        where = place_of(model, error) or type(model).__name__
+        raise UnsupportedModel(
+            f"{where}: torch.fx, by which gates are found, cannot follow it ({first_line(error)}); rewrite that line "
+            "with plain operations of torch"
+        ) from error
 
 
 def _require_itself(module: nn.Module, samples: Sequence[Sample]) -> None:
@@ -209,9 +224,9 @@ def _require_equal(result: Tensor, expected: Tensor, how: str, way_out: str) -> 
         raise UnsupportedModel(f"the network, {how}, differs from itself by {difference:.3g}; {way_out}")
 
 
-def _hash_teacher(model: nn.Module, traced: Traced) -> str:
-    """SHA-256 of what was read of a network, and of all its weights: those of its gates are in no graph."""
-    digest = hashlib.sha256(traced.graph.sha256().encode())
+def _hash_teacher(model: nn.Module, traced: Traced, code: str) -> str:
+    """SHA-256 of what was read of a network, and of all its code and weights: what its gates compute is in no graph."""
+    digest = hashlib.sha256(traced.graph.sha256().encode() + code.encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}".encode() + value.detach().cpu().double().numpy().tobytes())
     return digest.hexdigest()

@@ -6,6 +6,7 @@ activations: every node is run as torch runs it, and torch.fx sees what that is.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import re
@@ -26,6 +27,7 @@ Operand = Any
 """A tensor; a list, where the file computes with sizes or holds whole numbers; a number of the file; None: left out."""
 
 _MANY = 2**31 - 1  # an end that is none
+_SMALL = (32, 32)  # an image for the ranks of tensors
 _DEEPEST = 32  # modules inside one another: a name with thousands of slashes is no path
 
 
@@ -34,12 +36,15 @@ def load_onnx_module(path: Path, refusal: UnsupportedModel) -> OnnxModule:
     network = read_network(path)
     if not all(_is_known(node, network.opset) for node in network.nodes):
         raise refusal
-    return OnnxModule(network, refusal).float().eval()
+    module = OnnxModule(network, refusal).float().eval()
+    with contextlib.suppress(Exception), torch.no_grad():  # whatever torch raises: who needs a rank will miss it
+        module(torch.zeros(1, network.shape[1] or 3, *_SMALL))
+    return module
 
 
 def _is_known(node: Node, opset: int) -> bool:
     """Whether an operator is run here; Softmax was that of all axes from one on, before opset 13."""
-    named = node.op in OPERATORS or node.op == "Constant"
+    named = node.op in OPERATORS or node.op in ("Constant", "Shape")
     return named and node.domain in ("", "ai.onnx") and (node.op != "Softmax" or opset >= 13)
 
 
@@ -78,6 +83,7 @@ class _Step(nn.Module):
         super().__init__()
         self.node = node
         self.numbers: dict[int, Operand] = {}
+        self.rank: int | None = None
         for i, array in constants.items():
             if array.dtype.kind != "f":
                 self.numbers[i] = array.reshape(-1).tolist()
@@ -89,10 +95,20 @@ class _Step(nn.Module):
     def forward(self, *operands: Operand) -> Operand:
         """Run the node; what the file holds of its operands is left out."""
         held = [getattr(self, f"operand{i}", self.numbers.get(i, value)) for i, value in enumerate(operands)]
+        if self.node.op == "Shape":
+            return self._shape(held[0])
         if self.node.op in SIZES and held and all(isinstance(v, list) for v in held if v is not None):
             return SIZES[self.node.op](self.node, *held)
         single = (_only(v) if isinstance(v, list) and self.node.op in _ARITHMETIC else v for v in held)
         return OPERATORS[self.node.op](self.node, *single)
+
+    def _shape(self, x: Tensor) -> list[Any]:
+        """Sizes of all axes; how many there are torch.fx does not see: as many as in the run before it."""
+        if isinstance(x, Tensor):
+            self.rank = x.dim()
+        if self.rank is None:
+            raise ValueError("the shape of what was never computed")
+        return [x.size(i) for i in range(self.rank)][self.node.integer("start", 0) : self.node.attributes.get("end")]
 
 
 def _add_module(root: nn.Module, path: Sequence[str], step: nn.Module) -> None:
@@ -115,7 +131,7 @@ def _path(name: str) -> list[str]:
     return [f"{part}_" if hasattr(OnnxModule, part) or part in _OWN else part for part in parts] or ["node"]
 
 
-_OWN = ("channels", "ends", "steps", "node", "numbers", "refusal", "training")
+_OWN = ("channels", "ends", "steps", "node", "numbers", "rank", "refusal", "training")
 
 
 # -- sizes: lists, also where ONNX has a single number -----------------------------------------------------------------
@@ -148,10 +164,6 @@ def _cast_list(node: Node, values: list[Any]) -> list[Any]:
     if isinstance(values, _Reals):
         raise ValueError("real numbers are rounded")
     return values
-
-
-def _shape(node: Node, x: Tensor) -> list[Any]:
-    return [x.size(i) for i in range(4)][node.integer("start", 0) : node.attributes.get("end")]
 
 
 def _gather_list(node: Node, data: list[Any], index: list[int]) -> list[Any]:
@@ -435,7 +447,6 @@ OPERATORS: dict[str, Callable[..., Operand]] = {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Expand": lambda node, x, shape: x.expand([-1 if isinstance(n, int) and n == 1 else n for n in shape]),
-    "Shape": _shape,
     "Gather": _gather_list,
     "ReduceProd": _multiply_list,
     "Resize": _resize,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import MethodType
 
 import pytest
@@ -241,6 +242,17 @@ def test_a_forward_that_was_put_into_the_network_is_the_one_that_is_read() -> No
     assert frozen.psnr == pytest.approx(psnr_between(frozen.module, network, images(), (0.0, 1.0)), abs=0.01)
 
 
+class Pooled(nn.Module):
+    """Channels times a function of their means."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.act(x.mean((2, 3), keepdim=True))
+
+
 class ComputesItsWeights(nn.Module):
     """As SPAN's convolutions: `forward` writes weights past torch, and what the file has of them is old."""
 
@@ -295,6 +307,18 @@ def test_the_teacher_is_known_by_the_weights_of_its_gates_too() -> None:
     with torch.no_grad():
         network.blocks[0][3].first.weight[0, 0] += 1
     assert freeze(network, images()).teacher_sha256 != before
+
+
+def test_the_teacher_is_known_by_what_its_gates_compute() -> None:
+    """Labels are kept by it: with the same weights, those of another network were taken."""
+    hashes = [freeze(gated(partial(Pooled, act)), images()).teacher_sha256 for act in (torch.sigmoid, torch.tanh)]
+    assert hashes[0] != hashes[1]
+
+
+def test_code_that_torch_fx_cannot_follow_is_named() -> None:
+    network = gated(lambda: nn.Sequential(Squeeze(), Bend(lambda x: x if x.mean() > 0 else -x)))
+    with pytest.raises(UnsupportedModel, match=r"body\.0\.3\.1 \(.*: return self.function\(x\)\): torch\.fx, by which"):
+        freeze(network, images())
 
 
 def test_it_is_not_changed_and_the_numbers_do_not_depend_on_how_images_are_ordered() -> None:

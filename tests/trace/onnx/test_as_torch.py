@@ -58,6 +58,32 @@ def test_a_file_for_one_size(tmp_path: Path) -> None:
         torch.testing.assert_close(read_teacher(path, probe=False).module(x), gated(Squeeze)(x), rtol=0, atol=1e-5)
 
 
+class Grouped(nn.Module):
+    """A gate of sums over the pixels of groups of channels, whose sizes are asked for from the last axis on."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        self.axes, self.conv = axes, nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        if self.axes == 3:
+            flat = x.flatten(2)
+            mean = flat.sum(2) / flat.size(-1)
+        else:
+            groups = x.view(n, 2, c // 2, h, w)
+            mean = groups.sum((3, 4)) / (groups.size(-1) * groups.size(-2))
+        return x * torch.sigmoid(self.conv(mean.reshape(n, c, 1, 1)))
+
+
+@pytest.mark.parametrize("axes", [3, 5])
+def test_sizes_of_tensors_that_are_no_images(axes: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever had a shape was taken for four axes: another gate than ONNX Runtime's, without a word."""
+    network = gated(lambda: Grouped(axes))
+    require_same(network, export(network, tmp_path / "net.onnx"))
+    assert "runs other operations" not in caplog.text
+
+
 def test_imdn(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = IMDN(scale=2, blocks=2, channels=16).eval()
