@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from memsr_compiler import ir, passes
 from memsr_compiler.analysis.cost import Cost, cost_of_layers, cost_of_teacher, default_align, predicted_widths
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
+from memsr_compiler.images.tensors import Images, image_tensors
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.ir.pipeline import PassReport, run_passes
 from memsr_compiler.ir.rewrite import Pass
@@ -25,7 +26,7 @@ from memsr_compiler.lowering.freezing import name_way_out, trace_or_freeze
 from memsr_compiler.lowering.image_aside import set_image_aside
 from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.passes.split_stages import StageGraph
-from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.info import PlainInfo, Takes
 from memsr_compiler.plain.network import ExactLayer, PlainLayer, PlainNet
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate, Stage
@@ -108,8 +109,11 @@ class Options:
                 raise InvalidInput(f"the constant {value!r} is a {type(value).__name__}, not a number")
         if isinstance(constant, (int, float)) and not (constant > 0 and math.isfinite(constant)):
             raise InvalidInput(f"the constant {constant} is not a positive number")
-        if self.multiple < 1:
+        multiple, most = cast(object, self.multiple), cast(object, self.max_weights)  # in Python they may be anything
+        if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
             raise InvalidInput(f"widths cannot be aligned to {self.align}; take 1 or more")
+        if not isinstance(most, (int, float)) or not most > 0:
+            raise InvalidInput(f"max_weights {self.max_weights!r}: want a number of bytes above 0")
 
 
 @torch.inference_mode(False)  # whose tensors do not tell whether they were written to
@@ -125,7 +129,7 @@ def compile_to_plain(
     align: int | None = None,
     image_skip: Literal["refuse", "outside"] = "refuse",
     max_weights: int = MAX_WEIGHTS,
-    approximate: Sequence[Tensor] | None = None,
+    approximate: Images | None = None,
     on_pass: Callable[[PassReport], None] | None = None,
     on_graph: Callable[[str, ir.Graph], None] | None = None,
 ) -> PlainNet:
@@ -148,9 +152,9 @@ def compile_to_plain(
     image_skip    "outside": an image that is enlarged and added at the very end stays beside the plain network;
                   "refuse": one that is repeated pixel by pixel is carried inside, an interpolated one refused
     max_weights   bytes (float32); a plain form that would be larger is refused before it is built
-    approximate   images, (N, C, H, W) in the input range: where the network has no plain form, its gates are frozen at
-                  their means on these, and smooth activations replaced by straight pieces where their inputs lie; the
-                  certificate names each and is of the frozen network
+    approximate   images, tensors (N, C, H, W) in the input range, pixels (H, W, C), files, a folder: where the network
+                  has no plain form, its gates are frozen at their means on these, and smooth activations replaced by
+                  straight pieces where their inputs lie; the certificate names each and is of the frozen network
     on_pass       hears of each pass when it is done
     on_graph      sees the graph "as read", then the name of each pass and the graph that it made
 
@@ -210,14 +214,26 @@ def compile_to_plain(
     return net
 
 
-def _trace(teacher: Teacher, approximate: Sequence[Tensor] | None) -> tuple[Teacher, Traced]:
+def _trace(teacher: Teacher, approximate: Images | None) -> tuple[Teacher, Traced]:
     """Read a teacher, frozen where that is asked for and has to be."""
     if approximate is not None or teacher.frozen is not None:
-        return trace_or_freeze(teacher, lambda _: approximate or ())
+        return trace_or_freeze(teacher, lambda takes: _in_range(approximate if approximate is not None else (), takes))
     try:
         return teacher, trace(teacher.module, input_range=teacher.input_range)
     except UnsupportedModel as refusal:
         raise UnsupportedModel(f"{refusal}{name_way_out(teacher)}") from None
+
+
+def _in_range(images: Images, takes: Takes) -> list[Tensor]:
+    """Images as a network takes them.  Raises InvalidInput for those that are none, or of another range."""
+    tensors = image_tensors(images, channels=takes.channels, input_range=takes.input_range)
+    low, high = takes.input_range
+    beyond = (high - low) / 2  # an image that was made smaller goes a little beyond its range
+    for i, image in enumerate(tensors):
+        least, most = float(image.min()), float(image.max())
+        if not low - beyond <= least <= most <= high + beyond:
+            raise InvalidInput(f"image {i}: values from {least:g} to {most:g}; the network takes {low:g} to {high:g}")
+    return tensors
 
 
 def lower(

@@ -123,10 +123,12 @@ def _without_others(content: object, prefix: str) -> object:
     return {**kept, name: _without_others(content[name], rest)}
 
 
-def _holds_weights(content: object, depth: int) -> bool:
-    if not isinstance(content, Mapping) or not depth:
+def _holds_weights(content: object, depth: int, seen: set[int] | None = None) -> bool:
+    seen = set() if seen is None else seen
+    if not isinstance(content, Mapping) or not depth or id(content) in seen:
         return isinstance(content, Tensor)
-    return any(_holds_weights(value, depth - 1) for value in content.values())
+    seen.add(id(content))
+    return any(_holds_weights(value, depth - 1, seen) for value in content.values())
 
 
 def _differ(one: object, other: object) -> bool:

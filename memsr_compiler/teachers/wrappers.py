@@ -323,6 +323,8 @@ def _flatten(loaded: object) -> StateDict:
         if not left:
             raise InvalidInput(f"it holds more than {_MOST:,} entries. Save network.state_dict() alone.")
         if isinstance(value, Tensor):
+            if path in state:
+                raise InvalidInput(f"it holds two tensors called {path}. Save network.state_dict() alone.")
             state[path] = value
         elif isinstance(value, Mapping) and depth < _DEPTH:
             inner = [(f"{path}.{key}" if path else str(key), entry, depth + 1) for key, entry in value.items()]

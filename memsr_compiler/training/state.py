@@ -110,10 +110,10 @@ class RunState:
                 self.average.values = content["average"]
             self._scaler = content["scaler"]
             torch.set_rng_state(content["random"])
-            self.step, self.best_step = content["step"], content["best_step"]
-            self.start, self.best, self.last = content["psnr"]
-        except (KeyError, ValueError, RuntimeError) as error:
-            reason = first_line(error)
+            self.step, self.best_step = (_whole(content[name], steps) for name in ("step", "best_step"))
+            self.start, self.best, self.last = map(float, content["psnr"])
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, AssertionError) as error:
+            reason = first_line(error) or type(error).__name__
             raise InvalidInput(
                 f"the checkpoint does not fit this run ({reason}); give the options it began with"
             ) from None
@@ -152,6 +152,12 @@ class Average:
 def copy_to_cpu(module: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of the module's state dict on the CPU."""
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+
+
+def _whole(value: object, most: int) -> int:
+    if not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"step {value!r}")
+    return value
 
 
 def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

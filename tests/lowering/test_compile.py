@@ -258,11 +258,22 @@ def test_a_random_network_compiles_the_same_way_twice() -> None:
         ({"carry": "shift", "constant": {"body.0": "5"}}, "the constant '5' is a str, not a number"),
         ({"image_skip": "inside"}, "image_skip 'inside' is neither refuse nor outside"),
         ({"align": 0}, "widths cannot be aligned to 0; take 1 or more"),
+        ({"align": "8"}, "widths cannot be aligned to 8; take 1 or more"),
+        ({"align": 1.5}, r"widths cannot be aligned to 1\.5; take 1 or more"),
+        ({"max_weights": "4GB"}, "max_weights '4GB': want a number of bytes above 0"),
+        ({"max_weights": float("nan")}, "max_weights nan: want a number of bytes above 0"),
+        ({"max_weights": None}, "max_weights None: want a number of bytes above 0"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         compile_to_plain(nn.Conv2d(3, 3, 1), **options)
+
+
+def test_a_range_may_be_a_list_or_of_whole_numbers() -> None:
+    network = build("edsr", scale=2, blocks=1, channels=4)
+    ranges: list[Any] = [[0, 1], (0, 1), (0.0, 1.0), None]
+    assert len({compile_to_plain(network, input_range=given).info.teacher_sha256 for given in ranges}) == 1
 
 
 def test_a_shift_without_a_constant_for_every_tensor_is_refused() -> None:

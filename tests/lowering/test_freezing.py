@@ -6,14 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.gated import Contrast, Enhanced, Lattice, Squeeze, gated, images
 from torch import nn
 
 from memsr_compiler import PlainNet, check_certificate, compile_to_plain, export_onnx, load_plain, save_plain
-from memsr_compiler.errors import CertificateError, UnsupportedModel
+from memsr_compiler.errors import CertificateError, InvalidInput, UnsupportedModel
 from memsr_compiler.lowering.compile import Report
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.proof.certificate import Certificate
@@ -138,3 +140,28 @@ def test_the_largest_shift_is_read_off_an_approximation_too() -> None:
     net = compile_to_plain(gated(Squeeze), approximate=images(), carry="shift", constant=50.0)
     assert net.info.guarantee.startswith("an approximation: ") and net.largest_shift == 50.0
     assert PlainInfo.from_strings(net.info.to_strings()) == net.info
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([], "there are no images"),
+        ("nowhere", "nowhere"),
+        (7, "image 0: is a int"),
+        ([torch.rand(3, 8, 8)], r"image 0: torch\.float32 of shape \(3, 8, 8\)"),
+        ([torch.rand(1, 3, 8, 8), torch.rand(1, 1, 8, 8)], r"image 1: torch\.float32 of shape \(1, 1, 8, 8\)"),
+        ([torch.rand(1, 3, 0, 8)], "image 0: "),
+        ([torch.rand(1, 3, 8, 8) * 255], r"image 0: values from .* to .*; the network takes 0 to 1"),
+        ([torch.full((1, 3, 8, 8), torch.nan)], "image 0: values from nan to nan"),
+    ],
+)
+def test_images_that_are_none_are_refused(wrong: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        compile_to_plain(gated(Squeeze), approximate=wrong)
+
+
+def test_a_single_image_and_pixels_are_images_too() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    tensor = torch.from_numpy(pixels / 255).permute(2, 0, 1)[None].float()
+    nets = [compile_to_plain(gated(Squeeze), approximate=image) for image in (pixels, [pixels], tensor, [tensor])]
+    assert len({net.sha256() for net in nets}) == 1

@@ -162,3 +162,9 @@ def test_the_scale_that_was_trained_for_does_not_have_a_network_enlarge(name: st
     attach_remarks(state, name, {"scale": 2} if name == "srcnn" else {}, (0.0, 1.0))
     torch.save(state, tmp_path / "b.pt")
     assert read_teacher(tmp_path / "b.pt", probe=False).scale == (2 if name == "srcnn" else 1)
+
+
+def test_dictionaries_that_hold_themselves_a_thousand_times_end() -> None:
+    endless: dict[str, Any] = {}
+    endless |= dict.fromkeys((f"k{i}" for i in range(1000)), endless)
+    assert read_remarks({"a": {"w": torch.zeros(1)}, "b": endless}, "a.").values == {}

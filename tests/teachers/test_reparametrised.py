@@ -102,3 +102,23 @@ def test_transposed_convolutions_too(way: str, channels: int) -> None:
     weight = compute_weights({f"up.{key}": tensor for key, tensor in layer.state_dict().items()})["up.weight"]
     assert isinstance(layer.weight, torch.Tensor)
     assert torch.allclose(weight, layer.weight, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"a.weight_g": torch.ones(2, 1, 1, 1, dtype=torch.int32), "a.weight_v": torch.ones(2, 3, 1, 1)},
+        {"a.weight_g": torch.ones(2, 1, 1, 1), "a.weight_v": torch.ones(2, 3, 1, 1, dtype=torch.complex64)},
+        {"a.weight_orig": torch.ones(2, 3, dtype=torch.int8), "a.weight_mask": torch.ones(2, 3)},
+        {"a.weight_orig": torch.ones(2, 3), "a.weight_mask": torch.ones(2, 3, dtype=torch.complex64)},
+    ],
+)
+def test_parts_that_are_no_floating_point_numbers_are_refused(state: dict[str, torch.Tensor]) -> None:
+    """They are quantised by a step that is elsewhere, or have an imaginary part, which was lost."""
+    with pytest.raises(InvalidInput, match=r"^a\.weight: a part of .* is torch\.\w+, no floating-point numbers"):
+        compute_weights(state)
+
+
+def test_a_mask_may_be_of_yes_and_no() -> None:
+    state = {"a.weight_orig": torch.ones(2, 3), "a.weight_mask": torch.tensor([[True, False, True]] * 2)}
+    assert torch.equal(compute_weights(state)["a.weight"], torch.tensor([[1.0, 0.0, 1.0]] * 2))

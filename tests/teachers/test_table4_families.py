@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler import compile_to_plain
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler import compile_to_plain, read_teacher
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.images.files import sample_photographs, to_tensor
 from memsr_compiler.images.resize import resize
 from memsr_compiler.teachers.families.latticenet import LatticeNet
 from memsr_compiler.teachers.families.srcnn import SRCNN
-from memsr_compiler.teachers.families.swinir import APART, SwinIR, mask_strangers, mirror_to_multiple, number_pairs
+from memsr_compiler.teachers.families.swinir import (
+    APART,
+    SwinIR,
+    infer,
+    mask_strangers,
+    mirror_to_multiple,
+    number_pairs,
+)
 
 SIZES = ((1, 1), (1, 9), (7, 3), (8, 8), (13, 17))
 SMALL_SWIN = {"blocks": 1, "layers": 2, "channels": 12, "heads": 2, "window": 4}
@@ -138,3 +146,24 @@ def test_srcnn_on_the_enlarged_image_is_plain() -> None:
 def test_what_cannot_be_plain_is_refused(name: str, message: str) -> None:
     with pytest.raises(UnsupportedModel, match=message):
         compile_to_plain(SMALL[name](2).eval())
+
+
+def test_keys_of_swinir_that_describe_a_network_of_quadratic_size_are_none() -> None:
+    """A hundred groups, of which the first has a hundred layers: 20 KB that built ten thousand."""
+    shapes = {name: value.shape for name, value in SwinIR(scale=2, **SMALL_SWIN).state_dict().items()}
+    assert infer(shapes) is not None
+    for number in range(100):
+        shapes[f"layers.{number}.conv.weight"] = shapes["layers.0.conv.weight"]
+        shapes[f"layers.0.residual_group.blocks.{number}.norm1.weight"] = torch.Size([4])
+    assert infer(shapes) is None
+
+
+def test_a_table_of_a_large_window_is_not_believed_before_its_pairs_are_there(tmp_path: Path) -> None:
+    """Of a window of 300 pixels they would take 65 GB."""
+    state = dict(SwinIR(scale=2, **SMALL_SWIN).state_dict())
+    for name in [name for name in state if name.endswith("bias_table")]:
+        state[name] = torch.zeros(599**2, state[name].shape[1])
+        state[name.replace("bias_table", "index")] = torch.zeros(4, 4, dtype=torch.int64)
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match="numbers pairs of pixels in another way than SwinIR does"):
+        read_teacher(tmp_path / "a.pth", probe=False)

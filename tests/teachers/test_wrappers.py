@@ -283,3 +283,14 @@ def test_wrappers_without_end(depth: int, tmp_path: Path) -> None:
         nested = {"model": nested}
     with pytest.raises(InvalidInput, match="no state dict in it"):
         read(nested, tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("content", [{1: {"w": 0}, "1": {"w": 1}}, {"1": {"w": 0}, "1.w": 1}])
+def test_two_tensors_of_one_name_are_refused(content: dict[Any, Any], tmp_path: Path) -> None:
+    """The later one was taken."""
+    tensors = {
+        key: torch.ones(3) * value if isinstance(value, int) else {"w": torch.ones(3) * value["w"]}
+        for key, value in content.items()
+    }
+    with pytest.raises(InvalidInput, match=r"it holds two tensors called 1\.w"):
+        read(tensors, tmp_path / "a.pth", prefix="1")

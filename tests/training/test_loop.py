@@ -94,6 +94,35 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_names_the_other(photographs:
         train(photographs, tmp_path / "run", recipe(), resume=tmp_path / "run", width=7)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"step": None},
+        {"step": [3]},
+        {"step": -1},
+        {"step": 10**9},
+        {"best_step": "2"},
+        {"objective": [1, 2]},
+        {"optimizer": None},
+        {"optimizer": {"state": {}, "param_groups": 5}},
+        {"schedule": "none"},
+        {"psnr": [1.0]},
+        {"psnr": None},
+        {"random": torch.zeros(3)},
+        {"random": None},
+    ],
+)
+def test_a_checkpoint_that_holds_something_else_is_none(
+    other: dict[str, object], photographs: Path, tmp_path: Path
+) -> None:
+    """Its SHA-256 is right; whoever wrote it was another program, or of bad will."""
+    train(photographs, tmp_path / "run", recipe(steps=2))
+    newest = checkpoints.newest(tmp_path / "run")
+    checkpoints.save({**checkpoints.load(newest), **other}, newest)
+    with pytest.raises(InvalidInput, match="the checkpoint does not fit this run"):
+        train(photographs, tmp_path / "run", recipe(steps=2), resume=tmp_path / "run")
+
+
 def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -240,10 +240,14 @@ def infer(shapes: Shapes) -> dict[str, object] | None:
     if len(shapes.get(table, ())) != 2 or len(shapes.get(grown, ())) != 2:
         return None
     channels, colours = shapes["conv_first.weight"][:2]
+    blocks = count_keys(shapes, "layers.{}.conv.weight")
+    layers = count_keys(shapes, "layers.0.residual_group.blocks.{}.norm1.weight")
+    if blocks * layers > len(shapes):
+        return None  # keeps a hostile list of keys from describing a network of quadratic size
     return {
         "scale": isqrt(shapes["upsample.0.weight"][0] // colours),
-        "blocks": count_keys(shapes, "layers.{}.conv.weight"),
-        "layers": count_keys(shapes, "layers.0.residual_group.blocks.{}.norm1.weight"),
+        "blocks": blocks,
+        "layers": layers,
         "channels": channels,
         "heads": shapes[table][1],
         "window": (isqrt(shapes[table][0]) + 1) // 2,
@@ -272,9 +276,10 @@ def _infer_authors(shapes: Shapes) -> dict[str, object] | None:
 
 def _translate_authors(state: Mapping[str, Tensor], hyper: Mapping[str, object]) -> dict[str, Tensor]:
     """The weights alone.  Raises ValueError where pairs of pixels are numbered otherwise than by the authors."""
-    expected = number_pairs(cast(int, hyper["window"]))
-    for key, value in state.items():
-        if key.endswith("relative_position_index") and not torch.equal(value, expected):
+    window = cast(int, hyper["window"])
+    numbered = {key: value for key, value in state.items() if key.endswith("relative_position_index")}
+    for key, value in numbered.items():
+        if value.shape != (window**2, window**2) or not torch.equal(value, number_pairs(window)):
             raise ValueError(f"{key} numbers pairs of pixels in another way than SwinIR does")
     return _without_constants(state)
 
