@@ -114,7 +114,7 @@ def _pairs(content: object, depth: int, seen: set[int] | None = None) -> Iterato
 
 
 def _without_others(content: object, prefix: str) -> object:
-    """What a checkpoint holds, without the networks beside the one that is meant."""
+    """The content of a checkpoint without the networks beside the one that is meant."""
     name, _, rest = prefix.partition(".")
     if not isinstance(content, Mapping) or name not in content:
         return content

@@ -110,6 +110,7 @@ def assemble(
     """
     weights, match = _recognise(state, only, options)
     family = match.family
+    _require_kinds(options, family)
     stated = find_stated(remarks or Remarks(), match)
     usual = {key: values[0] for key, values in match.unsaid.items()}
     hyper = {**usual, **stated, **match.hyper, **options}
@@ -177,6 +178,17 @@ def call(build: Callable[..., object], options: Mapping[str, object], name: str)
     if not isinstance(network, nn.Module):
         raise InvalidInput(f"--arch {name}: returned a {type(network).__name__}, not a torch.nn.Module.")
     return network
+
+
+def _require_kinds(options: Mapping[str, object], family: Family) -> None:
+    """Raises InvalidInput for a word where yes or no, or a number, is wanted: of image_skip=no any text is true."""
+    parameters = inspect.signature(family.build).parameters
+    for name, value in options.items():
+        usual = parameters[name].default if name in parameters else None
+        if isinstance(usual, bool) and value not in (False, True):
+            raise InvalidInput(f"--arch {family.name}: {name} is {value!r}; want true or false")
+        if isinstance(usual, (int, float)) and isinstance(value, str):
+            raise InvalidInput(f"--arch {family.name}: {name} is {value!r}; want a number, such as {usual}")
 
 
 def _recognise(state: StateDict, only: Family | None, options: Mapping[str, object]) -> tuple[StateDict, Match]:

@@ -966,3 +966,19 @@ def test_expressions_of_sizes() -> None:
         "x[0]",
     ]
     assert all(map(suspicious, hostile))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"image_skip": "no"}, "--arch compact: image_skip is 'no'; want true or false"),
+        ({"image_skip": "off"}, "image_skip is 'off'; want true or false"),
+        ({"image_skip": 2}, "image_skip is 2; want true or false"),
+        ({"channels": "many"}, "channels is 'many'; want a number, such as "),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(option: dict[str, object], message: str, tmp_path: Path) -> None:
+    """A text is true, whatever it says: the opposite network was read."""
+    torch.save(find_family("compact").build(scale=2, blocks=1, channels=4).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match=message):
+        read_teacher(tmp_path / "a.pth", arch="compact", arch_args=option, probe=False)
