@@ -79,7 +79,7 @@ def find_model(name: str) -> ShippedModel:
     """The network of this name.  Raises InvalidInput, with the names that there are, for another."""
     models = {model.name: model for model in list_models()}
     if name not in models:
-        near = difflib.get_close_matches(name, models, n=1)
+        near = difflib.get_close_matches(str(name), models, n=1)
         meant = f"; did you mean {near[0]}?" if near else "."
         raise InvalidInput(f"{name}: no network of that name ships{meant} There are {', '.join(models)}.")
     return models[name]

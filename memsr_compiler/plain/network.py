@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import numbers_sha256, stack_sha256
 from memsr_compiler.ir import BlockConv2d
 from memsr_compiler.plain.info import PlainInfo
@@ -202,3 +203,12 @@ def layers_sha256(layers: Iterable[Layer]) -> str:
         )
         for x in layers
     )
+
+
+def require_plain(net: object) -> None:
+    """Raises InvalidInput for what is no plain network, any other module say."""
+    if not isinstance(net, PlainNet):
+        raise InvalidInput(
+            f"a plain network is wanted, or its file, not {type(net).__name__}; make one with compile_to_plain or "
+            "shrink"
+        )

@@ -53,6 +53,8 @@ class PlainFile:
 
 def read_plain_file(path: str | PathLike[str], *, require_certificate: bool = True) -> PlainFile:
     """Read a plain network from its file, as numbers: see `load.load_plain`."""
+    if not isinstance(path, (str, PathLike)):
+        raise InvalidInput(f"the path of a plain network's file is wanted, not {type(path).__name__}")
     path = Path(path)
     try:
         with open_file(path, _NETWORK) as file:

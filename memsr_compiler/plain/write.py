@@ -19,7 +19,7 @@ from memsr_compiler.errors import ExportError, first_line
 from memsr_compiler.files import NO_DIGEST, atomic_write, atomic_write_together, file_digest
 from memsr_compiler.plain.halves import LayerPeak, fit_to_half
 from memsr_compiler.plain.manifest import DTYPES, Dtype, Manifest, certificate_path
-from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.plain.network import PlainNet, require_plain
 from memsr_compiler.plain.onnx_model import OPSETS, build_skeleton
 from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.plain.read import build_header
@@ -72,6 +72,7 @@ def save_plain(net: PlainNet, path: str | PathLike[str], *, judge: Judge | None 
     it cannot be written, for weights that are not finite or not in float16, float32 or float64, for values that
     float16 cannot hold, and for a certificate of other weights.
     """
+    require_plain(net)
     path = Path(path)
     own = net[0].weight.dtype
     dtype = next((name for name, known in TORCH.items() if known == own), None)
@@ -123,6 +124,7 @@ def export_onnx(
     ExportError where writing fails, for weights and values that the dtype cannot hold, and for weights that the
     certificate is not about.
     """
+    require_plain(net)
     path = Path(path)
     if path.suffix != ".onnx":
         raise ExportError(f"{path}: an ONNX model needs the extension .onnx. Give it.")

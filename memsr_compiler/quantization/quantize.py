@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_line, say_missing
 from memsr_compiler.files import DISK_FULL, atomic_write_together
+from memsr_compiler.images.tensors import Images, image_tensors
 from memsr_compiler.images.tiles import cut_batches
 from memsr_compiler.plain.info import Takes, require_range
 from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY, UNSEALED_FORMAT
@@ -61,7 +61,7 @@ class Quantized:
 def quantize(
     source: str | Path,
     out: str | Path,
-    images: Sequence[Tensor],
+    images: Images,
     *,
     takes: Takes,
     cost: Cost | None = None,
@@ -70,8 +70,8 @@ def quantize(
     """Write an 8-bit network beside a float32 one; float32 images go in and come out as before.
 
     source   an .onnx file, one image in and one out
-    images   (N, C, h, w) in the network's range, any sizes: what values come up is measured on them, or on pieces of
-             them where the network takes one size only
+    images   tensors (N, C, h, w) in the network's range, pixels, files, a folder; any sizes: what values come up is
+             measured on them, or on pieces of them where the network takes one size only
     takes    kept in the file's metadata, with the hash of `source`; nothing else is: an 8-bit network is not plain any
              more, and no certificate speaks of it
     cost     of `source`, kept there too if it is given
@@ -83,10 +83,13 @@ def quantize(
     source, out = Path(source), Path(out)
     if out.suffix != ".onnx":
         raise InvalidInput(f"{out}: an ONNX model needs the extension .onnx; give it")
-    if not images:
+    if out.exists() and source.exists() and out.samefile(source):
+        raise InvalidInput(f"{out}: is the network that is quantised; choose another name")
+    if isinstance(images, (list, tuple)) and not images:
         raise InvalidInput("there are no calibration images; give some")
+    tensors = image_tensors(images, channels=takes.channels, input_range=takes.input_range)
     model = read_float(source)
-    arrays = [image.detach().cpu().float().numpy() for image in cut_batches(images, fixed_sizes(model))]
+    arrays = [image.detach().cpu().float().numpy() for image in cut_batches(tensors, fixed_sizes(model))]
     with atomic_write_together([out]) as staged:
         integer_model, inner = choose_integers(model, staged[0], arrays, source, takes)
         describe_integers(integer_model, takes, cost, assumed, source)

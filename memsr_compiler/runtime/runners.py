@@ -200,8 +200,17 @@ class TorchNetwork:
             self._fits = pixels
 
     def _run(self, x: Tensor) -> Tensor:
-        with torch.no_grad(), some_threads(self._threads):
-            result: Tensor = self.module(x)
+        try:
+            with torch.no_grad(), some_threads(self._threads):
+                result: Tensor = self.module(x)
+        except MemsrError:
+            raise
+        except Exception as error:  # whatever the network's own code raises: many want an even height, or a multiple
+            height, width = x.shape[2:]
+            raise InvalidInput(
+                f"the network itself fails on an image of {height}x{width} ({first_line(error)}); give it images of "
+                "sizes that it takes: crop or pad them"
+            ) from error
         return result
 
 

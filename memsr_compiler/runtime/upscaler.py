@@ -273,13 +273,9 @@ def _open(model: PlainNet | PlainFile | str | PathLike[str]) -> tuple[PlainInfo,
         model = read_plain_file(find_file(os.fspath(model)), require_certificate=False)
     if isinstance(model, PlainFile):
         return model.manifest.info, _layers_in(model)
-    from memsr_compiler.plain.network import PlainNet  # with torch, which a file is run without
+    from memsr_compiler.plain.network import require_plain  # with torch, which a file is run without
 
-    if not isinstance(model, PlainNet):
-        raise InvalidInput(
-            f"a plain network is wanted, or its file, not {type(model).__name__}; make one with compile_to_plain or "
-            "shrink"
-        )
+    require_plain(model)
     return model.info, layers_of(model)
 
 

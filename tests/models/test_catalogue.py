@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import memsr_compiler
-from memsr_compiler import evaluate, load_model
+from memsr_compiler import evaluate, load_model, load_plain
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import sample_test_images
 from memsr_compiler.evaluation.scores import evaluate_bicubic, mean
@@ -82,3 +83,11 @@ def test_integers_are_no_module() -> None:
     for model in integers:
         with pytest.raises(InvalidInput, match="8-bit integers"):
             load_model(model.name)
+
+
+@pytest.mark.parametrize("name", [None, 1, b"x2-small"])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"no network of that name ships"):
+        load_model(name)
+    with pytest.raises(InvalidInput, match=r"the path of a plain network's file is wanted, not "):
+        load_plain(name)

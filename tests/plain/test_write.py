@@ -32,7 +32,7 @@ from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.manifest import certificate_path
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.onnx_model import OPSETS
-from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -393,4 +393,11 @@ def test_slopes_of_another_shape_are_not_written(ending: str, tmp_path: Path) ->
     write: Callable[[PlainNet, Path], object] = export_onnx if ending == "onnx" else export.save_plain
     with pytest.raises(ExportError, match=r"slope: has the shape \(4,\), where \(4, 1, 1\) is due"):
         write(net, tmp_path / f"net.{ending}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [save_plain, export_onnx])
+def test_what_is_no_plain_network_is_not_written(write: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"a plain network is wanted, or its file, not Conv2d; make one"):
+        write(nn.Conv2d(3, 3, 3), tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())

@@ -270,6 +270,15 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         quantize(tmp_path / "net.onnx", tmp_path / "int8.onnx", [], takes=Takes(2))
 
 
+def test_the_network_is_never_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    foreign(path)
+    before = path.read_bytes()
+    with pytest.raises(InvalidInput, match=r"net\.onnx: is the network that is quantised; choose another name"):
+        quantize(path, tmp_path / "." / "net.onnx", images(), takes=Takes(2))
+    assert path.read_bytes() == before
+
+
 # -- the command
 
 

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from helpers.bounds import likely_rounding
+from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.errors import InvalidInput
@@ -139,3 +140,23 @@ def test_the_command_line_knows_the_providers() -> None:
 
     choices, *_ = get_args(options.Provider)
     assert get_args(choices) == PROVIDERS == get_args(Provider)
+
+
+class Halved(nn.Module):
+    """Takes images of even height and width only, as Real-ESRGAN x2 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(12, 48, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.pixel_shuffle(self.conv(torch.pixel_unshuffle(x, 2)), 4)
+
+
+def test_a_network_that_takes_some_sizes_says_which_it_failed_on() -> None:
+    run = TorchNetwork(Halved())
+    assert run(torch.zeros(1, 3, 6, 8)).shape == (1, 3, 12, 16)
+    with pytest.raises(InvalidInput, match=r"itself fails on an image of 7x8 \(pixel_unshuffle .*\); give it images"):
+        run(torch.zeros(1, 3, 7, 8))
+    with pytest.raises(InvalidInput, match="itself fails on an image of 7x8"):
+        run.prepare(torch.zeros(1, 3, 7, 8))()
