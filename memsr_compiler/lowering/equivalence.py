@@ -23,6 +23,7 @@ from memsr_compiler.arithmetic import HALVES, name_arithmetic
 from memsr_compiler.errors import InvalidInput, NotEquivalent
 from memsr_compiler.images.tensors import Images, image_tensors
 from memsr_compiler.plain.halves import run_in_halves
+from memsr_compiler.plain.info import require_range
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images as probe_images
 from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
@@ -118,6 +119,7 @@ def check_equivalence(
     The result is true if and only if they agree; `.require()` raises NotEquivalent.  Raises InvalidInput if the
     outputs differ in shape, for what is no network or no image, and for a device that is not to be had.
     """
+    _check_options(channels, input_range, dtype, tolerance)
     left, right = _network(a), _network(b)
     values = input_range or _common_range(left, right)
     width = channels or input_channels(left) or input_channels(right)
@@ -153,6 +155,21 @@ def check_equivalence(
     if worst.equivalent:
         return worst
     return replace(worst, beyond=find_broken_shift(inputs[worst.input], left, right))
+
+
+def _check_options(channels: object, input_range: object, dtype: object, tolerance: object) -> None:
+    """Raises InvalidInput for what cannot be meant."""
+    if channels is not None and not (isinstance(channels, int) and 0 < channels <= _MOST_CHANNELS):
+        raise InvalidInput(f"channels {channels!r}: want a whole number from 1 to {_MOST_CHANNELS}")
+    if input_range is not None:
+        require_range(input_range)
+    if dtype not in (None, torch.float16, torch.float32, torch.float64):
+        raise InvalidInput(f"dtype {dtype!r}: want torch.float16, torch.float32 or torch.float64")
+    if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance >= 0):
+        raise InvalidInput(f"tolerance {tolerance!r}: want a number from 0 on")
+
+
+_MOST_CHANNELS = 4096  # of an image
 
 
 def allowed_deviation(

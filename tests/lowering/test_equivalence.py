@@ -275,3 +275,22 @@ class Repeats(nn.Module):
 def test_the_channels_are_the_images(times: int) -> None:
     network = Repeats(times).eval()
     assert check_equivalence(network, compile_to_plain(network))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, "channels 0: want a whole number from 1 to"),
+        ({"channels": "3"}, "channels '3': want a whole number"),
+        ({"channels": 10**6}, "channels 1000000: want a whole number"),
+        ({"dtype": "float32"}, r"dtype 'float32': want torch\.float16, "),
+        ({"dtype": torch.int32}, r"dtype torch\.int32: want "),
+        ({"tolerance": "0.1"}, r"tolerance '0\.1': want a number from 0 on"),
+        ({"tolerance": -1.0}, r"tolerance -1\.0: want a number from 0 on"),
+        ({"tolerance": math.nan}, "tolerance nan: want a number from 0 on"),
+        ({"input_range": "x"}, "input_range='x': want the lowest and the highest value"),
+    ],
+)
+def test_options_that_cannot_be_meant(options: dict[str, Any], message: str, net: PlainNet) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        check_equivalence(net, net, **options)
