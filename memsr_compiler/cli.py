@@ -17,8 +17,9 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -300,6 +301,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         _require_folder()
+        _require_words(sys.argv[1:])
         status = app(standalone_mode=False)
         if status == INTERRUPTED:  # typer has caught it
             _fail("interrupted", INTERRUPTED)
@@ -349,6 +351,21 @@ def _require_folder() -> None:
         os.getcwd()
     except OSError:
         raise InvalidInput("the current folder is not there any more; change to another one") from None
+
+
+def _require_words(words: Sequence[str]) -> None:
+    """Raises InvalidInput for an empty argument, which as a path is the current folder: all images of it, say."""
+    for before, word in pairwise(["", *words]):
+        option, given, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        if given and not value and option not in _MAY_BE_EMPTY:
+            where = f" for {option}" if option.startswith("--") else ""
+            raise InvalidInput(
+                f"an argument{where} is empty: a variable of the shell that is not set, perhaps; give it, or leave it "
+                "out"
+            )
+
+
+_MAY_BE_EMPTY = ("--prefix", "--arch-args")
 
 
 def _explain(error: Exception) -> str:

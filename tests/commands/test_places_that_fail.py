@@ -143,3 +143,26 @@ def test_a_temporary_file_is_not_called_standard_output(
     status, out, err = run("convert", "t.pt")
     assert (status, out) == (2, "") and err.count("\n") == 1
     assert err.startswith("memsrc: a temporary file (in /there/is/none; ") and str(words[-1]) in err
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (("upscale", "", "out.png"), ""),
+        (("upscale", "a.png", ""), ""),
+        (("convert", "a.pt", "--out", ""), " for --out"),
+        (("convert", "a.pt", "--out="), " for --out"),
+        (("eval", "a.onnx", "--data", ""), " for --data"),
+    ],
+)
+def test_an_empty_argument_is_not_the_current_folder(words: tuple[str, ...], where: str, tmp_path: Path) -> None:
+    """As `memsrc upscale "$FILMS" out/` of a shell that knows no FILMS."""
+    command = [sys.executable, "-m", "memsr_compiler", *words]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (
+        2,
+        f"memsrc: an argument{where} is empty: a variable of the shell that is not set, perhaps; give it, or leave it "
+        "out\n",
+    )
+    assert not list(tmp_path.iterdir())
