@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.fx_reader import HEIGHT, WIDTH
 from memsr_compiler.trace.places import files_of, line_of
-from memsr_compiler.trace.samples import SIZES
+from memsr_compiler.trace.samples import SIZES, Size
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +29,16 @@ OTHERS = ((2, 3), (4, 4), (64, 64), (48, 80), (33, 47), (720, 1280), (2160, 3840
 """Sizes that are looked at too: whoever decides, mostly asks whether an image is small, or fits into memory."""
 
 
-def say_decided(model: nn.Module, problem: Exception | None, channels: int) -> None:
+def say_decided(
+    model: nn.Module,
+    problem: Exception | None,
+    channels: int,
+    sizes: Sequence[Size] = ((HEIGHT, WIDTH), *SIZES),
+) -> None:
     """Warn of code that decides by the image's size, of which one way was read.
 
     problem   what stopped torch.fx, where it was another that read the network
+    sizes     at which it is known to be what was read
 
     One that decides by values cannot be exported.
     """
@@ -42,16 +48,15 @@ def say_decided(model: nn.Module, problem: Exception | None, channels: int) -> N
     other = None if here else find_other_size(model, channels)
     if not here and other is None:
         return
-    sizes = " and ".join(f"{height}x{width}" for height, width in SIZES)
     does = "decides by the size of the image" if other is None else "runs other operations at {}x{}".format(*other)
+    first, *others = (f"{height}x{width}" for height, width in sizes)
     log.warning(
-        "%s%s %s: read as at %dx%d, and the same at %s; at others it may differ",
+        "%s%s %s: read as at %s, and the same at %s; at others it may differ",
         type(model).__name__,
         here,
         does,
-        HEIGHT,
-        WIDTH,
-        sizes,
+        first,
+        " and ".join(others),
     )
 
 

@@ -85,10 +85,11 @@ def freeze(
     first, places = _read(model, channels, {}, input_range)
     if not places:
         raise UnsupportedModel("there is no gate and no smooth activation in it that could be replaced")
-    sha256 = _hash_teacher(model, first, trace_symbolically(model).code)
-    del first
-    _require_itself(trace_symbolically(model), subject.samples[channels])
-    say_decided(model, None, channels)
+    followed = _follow(model)
+    sha256 = _hash_teacher(model, first, followed.code)
+    _require_itself(followed, subject.samples[channels])
+    del first, followed  # networks are large
+    say_decided(model, None, channels, SMALL)
     require_steady(subject)
     module = trace_symbolically(model, torch.float32)
     chosen = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images
