@@ -198,17 +198,39 @@ _FEW = 64
 _PARTS = (torch.ops.aten.slice.Tensor, torch.ops.aten.select.int, torch.ops.aten.narrow.default)
 
 
+def answer_that_goes_on(place: traceback.FrameSummary) -> bool | None:
+    """The answer to each question of a line that does nothing but raise with which it does not; None for another line.
+
+    `assert x.shape[1] == 3` goes on where it is met, `if x.dim() != 4: raise` where it is not.
+    """
+    statement = _statement_at(place)
+    if statement is None or not _only_raises(place):
+        return None
+    test = statement.test
+    turned = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
+    others = [node for node in ast.walk(test) if isinstance(node, (ast.Not, ast.IfExp, ast.NamedExpr))]
+    if len(others) > turned:
+        return None  # one question is answered so, and another otherwise
+    return isinstance(statement, ast.Assert) is not turned
+
+
 def _only_raises(place: traceback.FrameSummary) -> bool:
     """Whether a line is of an `assert`, or of an `if` that does nothing but raise."""
+    statement = _statement_at(place)
+    if isinstance(statement, ast.If):
+        return all(isinstance(inner, ast.Raise) for inner in statement.body) and not statement.orelse
+    return statement is not None
+
+
+def _statement_at(place: traceback.FrameSummary) -> ast.If | ast.Assert | None:
+    """The innermost statement that a line is of, where it is a decision of its own."""
     try:
         code = ast.parse("".join(linecache.getlines(place.filename)))
     except SyntaxError:  # of a notebook, say
-        return False
+        return None
     around = [node for node in ast.walk(code) if isinstance(node, ast.stmt) and _has_line(node, place.lineno or 0)]
     last = max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0)), default=None)
-    if isinstance(last, ast.If):
-        return all(isinstance(statement, ast.Raise) for statement in last.body) and not last.orelse
-    return isinstance(last, ast.Assert)
+    return last if isinstance(last, (ast.If, ast.Assert)) else None
 
 
 def _has_line(node: ast.stmt, line: int) -> bool:

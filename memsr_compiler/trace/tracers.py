@@ -6,6 +6,8 @@ import inspect
 import io
 import logging
 import operator
+import os
+import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.decisions import answer_that_goes_on
 from memsr_compiler.trace.fx_reader import HEIGHT, INPLACE, WIDTH, refuse_impossible
 from memsr_compiler.trace.views import BATCH
 
@@ -191,9 +194,18 @@ class _Tracer(fx.Tracer):
             return bool(self.compute(obj.node))  # of parameters: the same for every image
         except (TypeError, RuntimeError):  # it hangs on the image, or is no single number
             pass
+        if (answer := answer_that_goes_on(_asking_line())) is not None:
+            return answer
         if _asks_no_size(obj.node):
             raise fx.proxy.TraceError("a decision by the number of axes or channels, or by the type")
         return super().to_bool(obj)
+
+
+def _asking_line() -> traceback.FrameSummary:
+    """The line of the model's code that is run."""
+    frames = traceback.extract_stack()
+    own = (f"{os.sep}torch{os.sep}fx{os.sep}", os.path.dirname(__file__))
+    return next(frame for frame in reversed(frames) if not any(part in frame.filename for part in own))
 
 
 def _changes(node: fx.Node) -> bool:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain
-from memsr_compiler.trace.decisions import OTHERS, _only_raises, find_other_size
+from memsr_compiler.trace.approximate.freeze import find_places
+from memsr_compiler.trace.decisions import OTHERS, _only_raises, answer_that_goes_on, find_other_size
 
 
 class Deciding(nn.Module):
@@ -211,6 +212,50 @@ def test_a_line_that_can_only_raise_is_no_decision(caplog: pytest.LogCaptureFixt
 def test_what_a_line_does(code: str, line: int, raises: bool, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(code, "utf-8")
     assert _only_raises(FrameSummary(str(tmp_path / "a.py"), line, "f")) is raises
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("assert a == 3 and 0 < b <= 4, message", True),
+        ("assert not a", False),
+        ("assert not (a or b)", False),
+        ("assert a and not b", None),
+        ("assert (not a) == b", None),
+        ("assert (c if a else b)", None),
+        ("if a != 3 or b:\n    raise c", False),
+        ("if not a:\n    raise c", True),
+        ("if not a or b:\n    raise c", None),
+        ("if a:\n    b = 1", None),
+        ("if a:\n    raise c\nelse:\n    b = 1", None),
+        ("b = c if a else d", None),
+        ("while a:\n    raise c", None),
+    ],
+)
+def test_the_answer_with_which_a_line_that_can_only_raise_goes_on(
+    code: str, answer: bool | None, tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_text(code, "utf-8")
+    assert answer_that_goes_on(FrameSummary(str(tmp_path / "a.py"), 1, "f")) is answer
+
+
+def test_gates_beside_lines_that_can_only_raise_are_found() -> None:
+    """By torch.fx alone, which has no answer to them."""
+
+    class Careful(Asking):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Conv2d(12, 12, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.shape[1] == 3, f"three channels, not {x.shape[1]}"
+            assert not x.is_cuda
+            if x.dim() != 4 or x.shape[-1] < 1 or x.min() < -5:
+                raise ValueError("an image")
+            y = self.conv(x)
+            return F.pixel_shuffle(y * torch.sigmoid(self.gate(y.mean((2, 3), keepdim=True))), 2)
+
+    assert find_places(Careful().eval()) == ("gate",)
 
 
 def test_a_decision_by_the_number_of_images_is_told(caplog: pytest.LogCaptureFixture) -> None:
