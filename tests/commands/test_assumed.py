@@ -45,7 +45,7 @@ def test_inspect_lists_it(run: Run, teacher: Path, caplog: pytest.LogCaptureFixt
     assert json.loads(out)["input_range"] == [0.0, 255.0]
 
 
-def test_what_is_written_carries_it(run: Run, teacher: Path, tmp_path: Path) -> None:
+def test_what_is_written_carries_it(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain.onnx"
     status, _, err = run("convert", teacher, "--out", plain)
     assert status == 0 and f"teacher.pt: {ASSUMED}\n" in err
@@ -54,9 +54,10 @@ def test_what_is_written_carries_it(run: Run, teacher: Path, tmp_path: Path) -> 
     assert metadata["input_range"] == "0.0 255.0"
     assert run("verify", teacher, plain)[0] == 0
     student, integers = tmp_path / "s.onnx", tmp_path / "int8.onnx"
-    status, _, err = run("shrink", teacher, "--width", "8", "--refit", "0", "--samples", "2", "--out", student)
+    few = ("--samples", "4", "--calibration", photographs)
+    status, _, err = run("shrink", teacher, "--width", "8", "--refit", "0", *few, "--out", student)
     assert status == 0 and ASSUMED in err
-    status, _, err = run("quantize", student, "--out", integers, "--samples", "2", "--size", "16x16")
+    status, _, err = run("quantize", student, "--out", integers, *few, "--size", "16x16")
     assert status == 0, err
     for made in (student, integers):
         assert {p.key: p.value for p in onnx.load(made).metadata_props}["assumed"] == metadata["assumed"]

@@ -313,11 +313,8 @@ def test_networks_that_have_no_plain_form(run: Run, photographs: Path, tmp_path:
     must_refuse(run, tmp_path, shrink(tmp_path / "thickening.pt", photographs, "--width", "8", *own), "1: max_pool2d: ")
 
 
-@pytest.mark.parametrize("init", ["data-aware", "memsr"])
-def test_two_processes_derive_what_one_derives(
-    run: Run, teacher: Path, photographs: Path, tmp_path: Path, init: str
-) -> None:
-    given = [str(word) for word in shrink(teacher, photographs, "--width", 8, "--init", init)]
+def test_two_processes_derive_what_one_derives(run: Run, teacher: Path, photographs: Path, tmp_path: Path) -> None:
+    given = [str(word) for word in shrink(teacher, photographs, "--width", 8)]
     commands = [[*given[:2], "--out", str(tmp_path / f"{name}.safetensors"), *given[4:]] for name in ("one", "two")]
     assert run(*commands[0])[0] == 0
     run_two(["-m", "memsr_compiler", *commands[1]])

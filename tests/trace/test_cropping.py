@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.onnx_files import FREE, agrees, model, node, refuses, saved, whole
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -38,6 +38,7 @@ class Cropped(nn.Module):
         return y
 
 
+@settings(max_examples=50)
 @given(
     kernel=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     stride=st.integers(1, 3),
