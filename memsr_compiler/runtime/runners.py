@@ -155,8 +155,11 @@ class _Binding:
 class TorchNetwork:
     """A module as the same function, in float32; the module is moved to the device where it runs.
 
-    Raises InvalidInput if the device is not to be had, and for an image for which memory is not enough.  Torch has no
-    TensorRT.
+    A network with a `size_multiple` of height and width is given other images continued as their mirror image below and
+    to the right, and what that gives is cut off, as Real-ESRGAN's authors do.
+
+    Raises InvalidInput if the device is not to be had, for an image for which memory is not enough, and for one on
+    which the network itself fails.  Torch has no TensorRT.
     """
 
     def __init__(self, module: nn.Module, *, threads: int | None = None, provider: Provider = "cpu") -> None:
@@ -175,6 +178,9 @@ class TorchNetwork:
         self._device = device_of(provider)
         self._threads = threads
         self.module = module.float().to(self._device).eval()
+        self._multiple = int(getattr(module, "size_multiple", 1))
+        if self._multiple > 1:
+            self.note = f"images are continued as their mirror image to multiples of {self._multiple} pixels"
         self._fits = 0  # pixels of the largest image for which memory was enough
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -202,7 +208,7 @@ class TorchNetwork:
     def _run(self, x: Tensor) -> Tensor:
         try:
             with torch.no_grad(), some_threads(self._threads):
-                result: Tensor = self.module(x)
+                result = self._run_continued(x)
         except MemsrError:
             raise
         except Exception as error:  # whatever the network's own code raises: many want an even height, or a multiple
@@ -212,6 +218,17 @@ class TorchNetwork:
                 "sizes that it takes: crop or pad them"
             ) from error
         return result
+
+    def _run_continued(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        below, right = -height % self._multiple, -width % self._multiple
+        if not below and not right:
+            result: Tensor = self.module(x)
+            return result
+        mode = "reflect" if below < height and right < width else "replicate"
+        whole: Tensor = self.module(nn.functional.pad(x, (0, right, 0, below), mode=mode))
+        scale = whole.shape[-1] // (width + right)
+        return whole[:, :, : height * scale, : width * scale]
 
 
 def _say_unsealed(path: str | Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -18,6 +19,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.runtime.runners import PROVIDERS, OrtNetwork, Provider, TorchNetwork
 from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.families.rrdb import RRDBNet
 
 GPU: list[Provider] = ["cuda", "tensorrt"]
 no_gpu = pytest.mark.skipif(
@@ -160,3 +162,20 @@ def test_a_network_that_takes_some_sizes_says_which_it_failed_on() -> None:
         run(torch.zeros(1, 3, 7, 8))
     with pytest.raises(InvalidInput, match="itself fails on an image of 7x8"):
         run.prepare(torch.zeros(1, 3, 7, 8))()
+
+
+@pytest.mark.parametrize(("scale", "multiple"), [(2, 2), (1, 4)])
+def test_images_are_continued_to_a_multiple_as_the_authors_of_real_esrgan_do(scale: int, multiple: int) -> None:
+    network = RRDBNet(scale=scale, blocks=1, channels=4, growth=2).eval()
+    run = TorchNetwork(network)
+    assert run.note == f"images are continued as their mirror image to multiples of {multiple} pixels"
+    for height, width in ((8, 12), (9, 11), (7, 5), (1, 1), (2, 3)):
+        x = torch.rand(1, 3, height, width)
+        below, right = -height % multiple, -width % multiple
+        padded = np.pad(x.numpy(), ((0, 0), (0, 0), (0, below), (0, right)), "reflect")
+        result = run(x)
+        assert result.shape == (1, 3, scale * height, scale * width)
+        if min(height, width) > multiple or (below, right) == (0, 0):
+            with torch.no_grad():
+                expected = network(torch.from_numpy(padded))[:, :, : scale * height, : scale * width]
+            torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)

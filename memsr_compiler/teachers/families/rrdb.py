@@ -106,6 +106,7 @@ class RRDBNet(nn.Module):
                 f"RRDBNet: scale={scale}. Its tail enlarges by 4; choose 4, or 2 or 1 with pixel-unshuffle."
             )
         shrink = SHRINK[scale] if unshuffle is None else unshuffle
+        self.size_multiple = shrink  # of height and width; a runner continues other images, see TorchNetwork
         self.factors = _factors(scale * shrink)
         self.unshuffle = nn.PixelUnshuffle(shrink) if shrink > 1 else nn.Identity()
         self.conv_first = conv(colours * shrink**2, channels)
