@@ -160,3 +160,13 @@ def test_a_network_that_takes_some_sizes_says_which_it_failed_on() -> None:
         run(torch.zeros(1, 3, 7, 8))
     with pytest.raises(InvalidInput, match="itself fails on an image of 7x8"):
         run.prepare(torch.zeros(1, 3, 7, 8))()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")])
+def test_a_lack_of_memory_is_not_said_to_be_of_the_size(error: Exception) -> None:
+    class Huge(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise error
+
+    with pytest.raises(type(error)):
+        TorchNetwork(Huge())(torch.zeros(1, 3, 6, 8))
