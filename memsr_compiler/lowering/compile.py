@@ -112,7 +112,7 @@ class Options:
         multiple, most = cast(object, self.multiple), cast(object, self.max_weights)  # in Python they may be anything
         if isinstance(multiple, bool) or not isinstance(multiple, Integral) or multiple < 1:
             raise InvalidInput(f"widths cannot be aligned to {self.align}; take 1 or more")
-        if not isinstance(most, Real) or not most > 0:
+        if not isinstance(most, Real) or not float(most) > 0:
             raise InvalidInput(f"max_weights {self.max_weights!r}: want a number of bytes above 0")
 
 
