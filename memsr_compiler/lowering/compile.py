@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, cast
 
 import torch
@@ -110,9 +110,9 @@ class Options:
         if isinstance(constant, (int, float)) and not (constant > 0 and math.isfinite(constant)):
             raise InvalidInput(f"the constant {constant} is not a positive number")
         multiple, most = cast(object, self.multiple), cast(object, self.max_weights)  # in Python they may be anything
-        if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+        if isinstance(multiple, bool) or not isinstance(multiple, Integral) or multiple < 1:
             raise InvalidInput(f"widths cannot be aligned to {self.align}; take 1 or more")
-        if not isinstance(most, (int, float)) or not most > 0:
+        if not isinstance(most, Real) or not float(most) > 0:
             raise InvalidInput(f"max_weights {self.max_weights!r}: want a number of bytes above 0")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral, Real
 from os import PathLike
 from typing import TypeAlias
 
@@ -159,13 +160,13 @@ def check_equivalence(
 
 def _check_options(channels: object, input_range: object, dtype: object, tolerance: object) -> None:
     """Raises InvalidInput for what cannot be meant."""
-    if channels is not None and not (isinstance(channels, int) and 0 < channels <= _MOST_CHANNELS):
+    if channels is not None and not (isinstance(channels, Integral) and 0 < int(channels) <= _MOST_CHANNELS):
         raise InvalidInput(f"channels {channels!r}: want a whole number from 1 to {_MOST_CHANNELS}")
     if input_range is not None:
         require_range(input_range)
-    if dtype not in (None, torch.float16, torch.float32, torch.float64):
-        raise InvalidInput(f"dtype {dtype!r}: want torch.float16, torch.float32 or torch.float64")
-    if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance >= 0):
+    if dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise InvalidInput(f"dtype {dtype!r}: want torch.float16, torch.bfloat16, torch.float32 or torch.float64")
+    if tolerance is not None and not (isinstance(tolerance, Real) and float(tolerance) >= 0):
         raise InvalidInput(f"tolerance {tolerance!r}: want a number from 0 on")
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.arithmetic import INTEGERS, name_arithmetic
-from memsr_compiler.errors import InvalidInput, MemsrError, first_line
+from memsr_compiler.errors import InvalidInput, MemsrError, first_line, tells_of_memory
 from memsr_compiler.plain.seal import UNSEALED, is_unsealed, require_sealed_file
 from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
 from memsr_compiler.runtime.ort import Provider as Provider
@@ -209,9 +209,9 @@ class TorchNetwork:
         try:
             with torch.no_grad(), some_threads(self._threads):
                 result = self._run_continued(x)
-        except MemsrError:
-            raise
         except Exception as error:  # whatever the network's own code raises: many want an even height, or a multiple
+            if isinstance(error, MemsrError) or tells_of_memory(error):
+                raise
             height, width = x.shape[2:]
             raise InvalidInput(
                 f"the network itself fails on an image of {height}x{width} ({first_line(error)}); give it images of "

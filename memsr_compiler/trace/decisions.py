@@ -9,7 +9,7 @@ import os
 import traceback
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -208,7 +208,9 @@ def answer_that_goes_on(place: traceback.FrameSummary) -> bool | None:
         return None
     test = statement.test
     turned = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
-    others = [node for node in ast.walk(test) if isinstance(node, (ast.Not, ast.IfExp, ast.NamedExpr))]
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        turned = isinstance(test.ops[0], ast.NotIn)  # which asks whether it is one of them
+    others = [node for node in ast.walk(test) if isinstance(node, (ast.Not, ast.NotIn, ast.IfExp, ast.NamedExpr))]
     if len(others) > turned:
         return None  # one question is answered so, and another otherwise
     return isinstance(statement, ast.Assert) is not turned
@@ -224,11 +226,18 @@ def _only_raises(place: traceback.FrameSummary) -> bool:
 
 def _statement_at(place: traceback.FrameSummary) -> ast.If | ast.Assert | None:
     """The innermost statement that a line is of, where it is a decision of its own."""
+    return _statement_in("".join(linecache.getlines(place.filename)), place.lineno or 0)
+
+
+@lru_cache(64)  # a block that is repeated asks in the same lines, and a long file takes a while
+def _statement_in(text: str, line: int) -> ast.If | ast.Assert | None:
     try:
-        code = ast.parse("".join(linecache.getlines(place.filename)))
+        code = ast.parse(text)
     except SyntaxError:  # of a notebook, say
         return None
-    around = [node for node in ast.walk(code) if isinstance(node, ast.stmt) and _has_line(node, place.lineno or 0)]
+    around = [node for node in ast.walk(code) if isinstance(node, ast.stmt) and _has_line(node, line)]
+    if any(isinstance(node, ast.Try) and node.handlers for node in around):
+        return None  # what is raised may be caught, and something else done
     last = max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0)), default=None)
     return last if isinstance(last, (ast.If, ast.Assert)) else None
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -596,3 +597,9 @@ def test_where_the_caller_infers_it_compiles_all_the_same() -> None:
         made = EDSR(scale=2, blocks=1, channels=4).eval()
         net = compile_to_plain(made)
     assert not any(p.is_inference() for p in net.parameters())
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    network = build("edsr", scale=2, blocks=1, channels=4)
+    options: dict[str, Any] = {"align": np.int64(8), "max_weights": np.int64(10**9)}
+    assert compile_to_plain(network, **options).sha256() == compile_to_plain(network, align=8).sha256()

@@ -294,3 +294,11 @@ def test_the_channels_are_the_images(times: int) -> None:
 def test_options_that_cannot_be_meant(options: dict[str, Any], message: str, net: PlainNet) -> None:
     with pytest.raises(InvalidInput, match=message):
         check_equivalence(net, net, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"channels": np.int64(3)}, {"tolerance": np.float32(1)}, {"dtype": torch.bfloat16}]
+)
+def test_numbers_of_numpy_and_bfloat16_are_meant(options: dict[str, Any]) -> None:
+    module = nn.Conv2d(3, 3, 3, padding=1)
+    assert check_equivalence(module, module, **options)

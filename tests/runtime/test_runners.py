@@ -179,3 +179,13 @@ def test_images_are_continued_to_a_multiple_as_the_authors_of_real_esrgan_do(sca
             with torch.no_grad():
                 expected = network(torch.from_numpy(padded))[:, :, : scale * height, : scale * width]
             torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")])
+def test_a_lack_of_memory_is_not_said_to_be_of_the_size(error: Exception) -> None:
+    class Huge(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise error
+
+    with pytest.raises(type(error)):
+        TorchNetwork(Huge())(torch.zeros(1, 3, 6, 8))

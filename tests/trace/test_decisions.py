@@ -226,10 +226,17 @@ def test_what_a_line_does(code: str, line: int, raises: bool, tmp_path: Path) ->
         ("if a != 3 or b:\n    raise c", False),
         ("if not a:\n    raise c", True),
         ("if not a or b:\n    raise c", None),
+        ("if a not in (1, 3):\n    raise b", True),
+        ("assert a not in (2, 4)", False),
+        ("assert a not in (2, 4) and b", None),
+        ("assert not (a not in (2, 4))", None),
+        ("assert a in (1, 3)", True),
         ("if a:\n    b = 1", None),
         ("if a:\n    raise c\nelse:\n    b = 1", None),
         ("b = c if a else d", None),
         ("while a:\n    raise c", None),
+        ("try: assert a\nexcept AssertionError: b = 1", None),
+        ("try: assert a\nfinally: b = 1", True),
     ],
 )
 def test_the_answer_with_which_a_line_that_can_only_raise_goes_on(
@@ -250,6 +257,8 @@ def test_gates_beside_lines_that_can_only_raise_are_found() -> None:
         def forward(self, x: Tensor) -> Tensor:
             assert x.shape[1] == 3, f"three channels, not {x.shape[1]}"
             assert not x.is_cuda
+            if x.shape[1] not in (1, 3):
+                raise ValueError("colours, or grey")
             if x.dim() != 4 or x.shape[-1] < 1 or x.min() < -5:
                 raise ValueError("an image")
             y = self.conv(x)

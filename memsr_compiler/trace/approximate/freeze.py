@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from memsr_compiler.errors import CertificateError, InvalidGraph, MemsrError, UnsupportedModel, first_line
+from memsr_compiler.errors import CertificateError, InvalidGraph, InvalidInput, MemsrError, UnsupportedModel, first_line
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.torch_helpers import InFloat64, copy_module, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
@@ -79,8 +79,11 @@ def freeze(
     say("looking for gates and smooth activations")
     channels = images[0].shape[1]
     subject = observe(model, input_range, SMALL)
-    if channels not in subject.samples:
+    if not subject.samples:
         raise subject.refuse_to_run()
+    if channels not in subject.samples:
+        takes = " or ".join(map(str, subject.samples))
+        raise InvalidInput(f"the images have {channels} channels, and the network takes {takes}; give others")
     model = subject.model
     first, places = _read(model, channels, {}, input_range)
     if not places:

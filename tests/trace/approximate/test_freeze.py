@@ -386,3 +386,19 @@ class Times(nn.Module):
 def test_a_network_whose_output_is_no_number_is_infinitely_far(number: float) -> None:
     """As the numbers of a certificate can make it, which are read from a file."""
     assert psnr_between(Times(number), Times(1.0), images(1), (0.0, 1.0)) == -float("inf")
+
+
+def test_images_of_other_channels_than_the_network_takes() -> None:
+    class Colours(nn.Module):
+        """Takes grey too."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x.expand(-1, 3, -1, -1))
+            return F.pixel_shuffle(y * torch.sigmoid(y), 2)
+
+    with pytest.raises(InvalidInput, match="the images have 4 channels, and the network takes 3 or 1; give others"):
+        freeze(Colours().eval(), [torch.rand(1, 4, 48, 48)])
