@@ -87,7 +87,7 @@ def quantize(
         raise InvalidInput(f"{out}: is the network that is quantised; choose another name")
     if isinstance(images, (list, tuple)) and not images:
         raise InvalidInput("there are no calibration images; give some")
-    tensors = image_tensors(images, channels=takes.channels, input_range=takes.input_range)
+    tensors = image_tensors(images, channels=None, input_range=takes.input_range)
     model = read_float(source)
     arrays = [image.detach().cpu().float().numpy() for image in cut_batches(tensors, fixed_sizes(model))]
     with atomic_write_together([out]) as staged:
