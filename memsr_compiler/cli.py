@@ -361,7 +361,7 @@ def _require_words(words: Sequence[str]) -> None:
             where = f" for {option}" if option.startswith("--") else ""
             raise InvalidInput(
                 f"an argument{where} is empty: a variable of the shell that is not set, perhaps; give it, or leave it "
-                "out"
+                f"out (memsrc {words[0]} --help)"
             )
 
 

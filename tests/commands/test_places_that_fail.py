@@ -163,6 +163,6 @@ def test_an_empty_argument_is_not_the_current_folder(words: tuple[str, ...], whe
     assert (result.returncode, result.stderr) == (
         2,
         f"memsrc: an argument{where} is empty: a variable of the shell that is not set, perhaps; give it, or leave it "
-        "out\n",
+        f"out (memsrc {words[0]} --help)\n",
     )
     assert not list(tmp_path.iterdir())
