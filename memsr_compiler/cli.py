@@ -353,6 +353,9 @@ def _require_folder() -> None:
         raise InvalidInput("the current folder is not there any more; change to another one") from None
 
 
+_MAY_BE_EMPTY = ("--prefix", "--arch-args")  # options whose empty value is one
+
+
 def _require_words(words: Sequence[str]) -> None:
     """Raises InvalidInput for an empty argument, which as a path is the current folder: all images of it, say."""
     for before, word in pairwise(["", *words]):
@@ -363,9 +366,6 @@ def _require_words(words: Sequence[str]) -> None:
                 f"an argument{where} is empty: a variable of the shell that is not set, perhaps; give it, or leave it "
                 f"out (memsrc {words[0]} --help)"
             )
-
-
-_MAY_BE_EMPTY = ("--prefix", "--arch-args")
 
 
 def _explain(error: Exception) -> str:

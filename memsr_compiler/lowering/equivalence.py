@@ -31,6 +31,8 @@ from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teac
 from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, torch_device
 from memsr_compiler.trace.samples import SIZES, possible_channels
 
+_MOST_CHANNELS = 4096  # of an image
+
 Function: TypeAlias = Callable[[Tensor], Tensor]
 Network: TypeAlias = "TeacherLike | Function"
 
@@ -168,9 +170,6 @@ def _check_options(channels: object, input_range: object, dtype: object, toleran
         raise InvalidInput(f"dtype {dtype!r}: want torch.float16, torch.bfloat16, torch.float32 or torch.float64")
     if tolerance is not None and not (isinstance(tolerance, Real) and float(tolerance) >= 0):
         raise InvalidInput(f"tolerance {tolerance!r}: want a number from 0 on")
-
-
-_MOST_CHANNELS = 4096  # of an image
 
 
 def allowed_deviation(

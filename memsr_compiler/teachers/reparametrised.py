@@ -57,10 +57,11 @@ def compute_weights(state: StateDict) -> StateDict:
 
 
 def _compute(name: str, kind: str, parts: list[Tensor]) -> Tensor:
-    real = parts[:1] if kind == "pruning" else parts  # a mask may be of whole numbers, or of yes and no
-    odd = next((x for x in parts if x.is_complex() or (not x.is_floating_point() and any(x is y for y in real))), None)
-    if odd is not None:
-        raise InvalidInput(f"{name}: a part of {kind} is {odd.dtype}, no floating-point numbers. Save it again.")
+    weights, masks = (parts[:1], parts[1:]) if kind == "pruning" else (parts, [])
+    odd = [part.dtype for part in weights if not part.is_floating_point()]
+    odd += [mask.dtype for mask in masks if mask.is_complex()]  # it may be of whole numbers, or of yes and no
+    if odd:
+        raise InvalidInput(f"{name}: a part of {kind} is {odd[0]}, no floating-point numbers. Save it again.")
     try:
         weight = _FROM_PARTS[kind](*parts)
     except RuntimeError:

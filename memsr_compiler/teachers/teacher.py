@@ -51,10 +51,8 @@ class Teacher:
     def __post_init__(self) -> None:
         """Raises InvalidInput for a range that is empty or infinite."""
         require_range(self.input_range)
-        low, high = self.input_range
-        object.__setattr__(
-            self, "input_range", (float(low), float(high))
-        )  # of a list, as YAML has it, or whole numbers
+        low, high = map(float, self.input_range)  # which may be a list, as YAML has it, or of whole numbers
+        object.__setattr__(self, "input_range", (low, high))
 
     @property
     def convertible(self) -> nn.Module:

@@ -277,9 +277,13 @@ def _infer_authors(shapes: Shapes) -> dict[str, object] | None:
 def _translate_authors(state: Mapping[str, Tensor], hyper: Mapping[str, object]) -> dict[str, Tensor]:
     """The weights alone.  Raises ValueError where pairs of pixels are numbered otherwise than by the authors."""
     window = cast(int, hyper["window"])
-    numbered = {key: value for key, value in state.items() if key.endswith("relative_position_index")}
-    for key, value in numbered.items():
-        if value.shape != (window**2, window**2) or not torch.equal(value, number_pairs(window)):
+    expected: Tensor | None = None  # not made before a file shows that it is as large
+    for key, value in state.items():
+        if not key.endswith("relative_position_index"):
+            continue
+        if expected is None and value.shape == (window**2, window**2):
+            expected = number_pairs(window)
+        if expected is None or not torch.equal(value, expected):
             raise ValueError(f"{key} numbers pairs of pixels in another way than SwinIR does")
     return _without_constants(state)
 
