@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.images.libvips import is_installed, libvips, open_with_libvips, read_bands
-from memsr_compiler.images.tiff_tags import TILE_WIDTH
+from memsr_compiler.images.tiff_tags import PHOTOMETRIC, PLANAR, SEPARATE, TILE_WIDTH
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,10 +26,9 @@ PIECE = 1 << 20  # bytes that are checked at a time
 ROWS = 64  # that are decoded at a time
 
 UNCOMPRESSED, JPEG, DEFLATE = 1, 7, (8, 32946)  # of TIFF's tag Compression
-COMPRESSION, ROWS_PER_STRIP, PLANAR, BITS = 259, 278, 284, 258
+COMPRESSION, ROWS_PER_STRIP, BITS = 259, 278, 258
 STRIPS, STRIP_LENGTHS, TILES, TILE_LENGTHS, TILE_HEIGHT = 273, 279, 324, 325, 323
-SEPARATE = 2  # of tag PlanarConfiguration: each channel in strips of its own
-PHOTOMETRIC, YCBCR, YCBCR_SUBSAMPLING = 262, 6, 530
+YCBCR, YCBCR_SUBSAMPLING = 6, 530
 OLD_JPEG = 6
 PCX_GREY, PCX_PALETTE = 68, 769  # byte of a PCX's header, 2 where levels are grey; bytes of the palette, and a mark
 

@@ -33,9 +33,10 @@ from memsr_compiler.images.damage import (
 )
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.profiles import read_profile
-from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling
+from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling, with_raw_mode
 from memsr_compiler.images.tiff_tags import (
     EXTRA,
+    PHOTOMETRIC,
     PLANAR,
     SAMPLES,
     SEPARATE,
@@ -47,7 +48,7 @@ from memsr_compiler.quantities import say_count
 
 Pixels = NDArray[Any]
 
-SAMPLE_FORMAT, PHOTOMETRIC, BITS, COMPRESSION = 339, 262, 258, 259  # tags of TIFF
+SAMPLE_FORMAT, BITS, COMPRESSION = 339, 258, 259  # tags of TIFF
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
 ORIENTATION = 274
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
@@ -380,14 +381,9 @@ def _bytes_of_sixteen_bits(path: str | os.PathLike[str], file: Image.Image, raw:
         return None
     little = raw.endswith("L") or (raw.endswith("N") and sys.byteorder == "little")
     with Image.open(path) as other:
-        other.tile = [_with_raw_mode(tile, raw[:-1] + "LB"[little]) for tile in other.tile]
+        other.tile = [with_raw_mode(tile, raw[:-1] + "LB"[little]) for tile in other.tile]
         lower = np.asarray(other).astype(np.uint16)
     return np.asarray(file).astype(np.uint16) << 8 | lower
-
-
-def _with_raw_mode(tile: Any, raw: str) -> Any:
-    arguments = raw if isinstance(tile[3], str) else (raw, *tile[3][1:])
-    return type(tile)(*tile[:3], arguments) if hasattr(tile, "_fields") else (*tile[:3], arguments)
 
 
 def _as_rgba_of_8_bits(png: bytes) -> bytes:

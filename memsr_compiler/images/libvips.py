@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing, tells_of_memory
-from memsr_compiler.images.tiff_tags import EXTRA, PLANAR, SAMPLES, SEPARATE, TILE_WIDTH, UNSPECIFIED, read_numbers
+from memsr_compiler.images.tiff_tags import (
+    EXTRA,
+    PHOTOMETRIC,
+    PLANAR,
+    SAMPLES,
+    SEPARATE,
+    TILE_WIDTH,
+    UNSPECIFIED,
+    read_numbers,
+)
 
 FORMATS = {"uchar": np.uint8, "ushort": np.uint16}  # of pixels, those that are handled
 DRAWINGS = ("svgload", "pdfload")  # readers of what has no pixels of its own
@@ -23,6 +32,7 @@ LACKING = (
     "Unsupported JPEG",
 )  # in what libvips says of a file that it could not read were it whole
 COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}  # channels, by what the colours are called
+LEVELS_IN_TIFF = (0, 1, 2, 3)  # what its numbers may be: grey with 0 for white, for black, RGB, places in a palette
 
 
 @cache
@@ -120,5 +130,11 @@ def count_colours(path: str | os.PathLike[str], image: Any) -> int:
         raise InvalidInput(
             f"{path}: has {image.bands} bands of {image.format} in {image.interpretation}; RGB or grey of 8 or 16 "
             "bits is wanted, with or without alpha: convert it first"
+        )
+    meaning = read_numbers(path, PHOTOMETRIC) if _is_tiff(image) and image.format == "ushort" else ()
+    if meaning and meaning[0] not in LEVELS_IN_TIFF:  # YCbCr, say, whose numbers libvips passes on as RGB
+        raise InvalidInput(
+            f"{path}: its pixels have 16 bits a channel and TIFF's photometric interpretation {meaning[0]} (6 is "
+            "YCbCr, 8 CIE L*a*b*), which is not handled: save it as RGB or grey"
         )
     return channels

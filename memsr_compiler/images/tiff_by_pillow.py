@@ -1,26 +1,22 @@
-"""TIFFs that Pillow's own reader takes for others than libtiff does: YCbCr as it stands, colour maps of 8 bits."""
+"""TIFFs that Pillow takes for others than libtiff does: YCbCr as it stands, colour maps of 8 bits, turned bytes."""
 
 from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.damage import (
-    COMPRESSION,
-    PHOTOMETRIC,
-    PLANAR,
-    SEPARATE,
-    UNCOMPRESSED,
-    YCBCR,
-    YCBCR_SUBSAMPLING,
-    subsampling,
-)
+from memsr_compiler.images.damage import COMPRESSION, UNCOMPRESSED, YCBCR, YCBCR_SUBSAMPLING, subsampling
+from memsr_compiler.images.tiff_tags import PHOTOMETRIC, PLANAR, SEPARATE
 
 COLOUR_MAP = 320
 SUBSAMPLINGS = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2))  # libtiff knows 4 x 4 too, and errs at edges
+
+# libtiff gives numbers in this machine's order of bytes; of 32 bits, and with signs, Pillow turns them once more
+_NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;16BS": "I;16NS"}
 
 _SWITCH = threading.Lock()  # for a global one of Pillow
 
@@ -46,7 +42,20 @@ def open_with_pillow(path: str | os.PathLike[str]) -> ImageFile.ImageFile:
     colours = tags.get(COLOUR_MAP, ()) if file.mode in ("P", "PA") else ()
     if colours and max(colours) < 256:  # of 16 bits all would be black: old programs wrote 8, and libtiff takes them so
         file.palette = ImagePalette.raw("RGB;L", bytes(colours))
+    if file.format == "TIFF":
+        file.tile = [_in_native_order(tile) for tile in file.tile]
     return file
+
+
+def _in_native_order(tile: Any) -> Any:
+    raw = tile[3][0]
+    return with_raw_mode(tile, _NATIVE[raw]) if tile[0] == "libtiff" and raw in _NATIVE else tile
+
+
+def with_raw_mode(tile: Any, raw: str) -> Any:
+    """A tile of Pillow's whose bytes are arranged in another way, in Pillow's words."""
+    arguments = raw if isinstance(tile[3], str) else (raw, *tile[3][1:])
+    return type(tile)(*tile[:3], arguments) if hasattr(tile, "_fields") else (*tile[:3], arguments)
 
 
 def require_known_subsampling(file: Image.Image) -> None:

@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 from memsr_compiler.errors import InvalidInput
 
-NEW_SUBFILE_TYPE, SAMPLES, PLANAR, TILE_WIDTH, SUB_IFDS, EXTRA = 254, 277, 284, 322, 330, 338
-SEPARATE, UNSPECIFIED = 2, 0
+NEW_SUBFILE_TYPE, PHOTOMETRIC, SAMPLES, PLANAR, TILE_WIDTH, SUB_IFDS, EXTRA = 254, 262, 277, 284, 322, 330, 338
+SEPARATE, UNSPECIFIED = 2, 0  # of PLANAR: each channel in strips of its own; of EXTRA
 REDUCED = 1  # bit of NewSubfileType: a smaller picture of another one in the file
 
 _STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two of BigTIFF

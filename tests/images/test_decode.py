@@ -469,3 +469,37 @@ def test_ycbcr_of_shared_colours_that_cannot_be_decoded_is_told(tmp_path: Path) 
         for read in (read_image, RowFile.open):
             with pytest.raises(InvalidInput, match=r"x\.tif: its pixels are YCbCr of which . x . share their colours"):
                 read(path)
+
+
+# -- numbers that Pillow or libvips take for others
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_floating_numbers_have_the_order_of_their_bytes(tmp_path: Path, big_endian: bool, compressed: bool) -> None:
+    """Turned round, numbers of few digits are nearly zero: a black picture."""
+    unit = np.linspace(0, 1, 12, dtype=np.float16).astype(np.float32).reshape(3, 4)
+    raw = zlib.compress(unit.astype(">f4" if big_endian else "<f4").tobytes()) if compressed else None
+    more = [(259, 3, [8])] if compressed else []
+    write_tiff(tmp_path / "in.tif", unit, big_endian=big_endian, raw=raw, more=more)
+    assert np.array_equal(read_image(tmp_path / "in.tif")[..., 0], np.rint(unit * 255))
+
+
+@pytest.mark.parametrize("dtype", [">i2", ">i4"])
+def test_whole_numbers_that_are_refused_are_told_as_they_are(tmp_path: Path, dtype: str) -> None:
+    levels = np.array([[3, 300], [77, 1000]], dtype)
+    raw = zlib.compress(levels.tobytes())
+    write_tiff(tmp_path / "in.tif", levels, big_endian=True, raw=raw, more=[(259, 3, [8])])
+    with pytest.raises(InvalidInput, match="here from 3 to 1,000"):
+        read_image(tmp_path / "in.tif")
+
+
+@pytest.mark.parametrize("photometric", [5, 6, 8, 34892])
+@pytest.mark.parametrize("read", [read_image, RowFile.open])
+def test_sixteen_bits_are_rgb_or_grey(tmp_path: Path, read: Callable[[Path], object], photometric: int) -> None:
+    """Both decoders would pass on YCbCr, and others, as they stand."""
+    pytest.importorskip("pyvips", reason="Pillow does not read them at all")
+    levels = np.full((4, 5, 3), (149 * 257, 43 * 257, 21 * 257), np.uint16)
+    write_tiff(tmp_path / "in.tif", levels, photometric=photometric, more=[(530, 3, [1, 1])])
+    with pytest.raises(InvalidInput, match=r"in\.tif: .*(is not handled|is wanted).*"):
+        read(tmp_path / "in.tif")
