@@ -25,7 +25,7 @@ WRAPPERS = (
 """Keys under which training code puts the weights, for a message; `_is_wrapper` knows more spellings."""
 
 _PARTS = frozenset({"state", "dict", "weights", "params", "parameters", "online"})  # words that name no network
-_AVERAGED = frozenset({"ema", "swa", "averaged", "avg", "shadow"})
+_AVERAGED = frozenset({"ema", "swa", "averaged", "average", "averaging", "avg", "shadow", "polyak"})
 _NETWORKS = frozenset({"", "model", "net", "network", "netg", "g", "generator", "module"})
 _COMPANION = re.compile(
     r"d|net_?d|net_?f|critic|.*discriminator.*|.*loss.*|.*criterion.*|.*vgg.*|.*perceptual.*|.*lpips.*|.*metrics?"
@@ -224,7 +224,17 @@ def _list_nameless(value: object, path: str, depth: int = _DEPTH, seen: set[int]
 
 
 def _has_same_keys(value: object, weights: object) -> bool:
-    return isinstance(value, Mapping) and isinstance(weights, Mapping) and value.keys() == weights.keys()
+    """Whether both hold tensors of the same names, behind prefixes or not, counters aside."""
+    one, other = _take_named(value), _take_named(weights)
+    if not one or not other:
+        return False
+    names = [without_counters(part).keys() for part in strip_prefixes(other)]
+    return any(without_counters(part).keys() in names for part in strip_prefixes(one))
+
+
+def _take_named(value: object) -> StateDict:
+    entries = value.items() if isinstance(value, Mapping) else ()
+    return {key: tensor for key, tensor in entries if isinstance(key, str) and isinstance(tensor, Tensor)}
 
 
 def _choose_head(heads: Mapping[str, StateDict], fits: Callable[[StateDict], bool], depth: int) -> StateDict | None:

@@ -65,6 +65,10 @@ WRAPPED: dict[str, Callable[[State], object]] = {
     "gan in a module": lambda s: {"state_dict": under("model.", {**under("net_g.", s), **COMPANIONS})},
     "flat with a number": lambda s: {**s, "iter": 7, "best": 36.1, "name": "x2", "note": None},
     "flat with a counter": lambda s: {**s, "iter": torch.tensor(7)},
+    "a model of torch's averages": lambda s: {
+        "model": OTHER,
+        "average_model": {**under("module.", s), "n_averaged": torch.tensor(4)},
+    },
     "averages of distributed training": lambda s: {"params": OTHER, "params_ema": under("module.", s)},
 }
 
@@ -107,6 +111,10 @@ def test_what_is_passed_over_is_named(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_another_version_of_the_same_weights_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read({"model": OTHER, "best_model": AVERAGED, "optimizer": {"state": OTHER}}, tmp_path / "a.pth")
     assert "taking the weights under 'model', and not those of the same keys under 'best_model'" in caplog.text
+    caplog.clear()
+    best = {**under("module.", AVERAGED), "updates": torch.tensor(4)}
+    read({"model": under("net.", OTHER), "best": best}, tmp_path / "b.pth")
+    assert "taking the weights under 'model', and not those of the same keys under 'best'" in caplog.text
 
 
 def test_the_same_keys_beside_a_wrapper_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -115,14 +123,16 @@ def test_the_same_keys_beside_a_wrapper_are_told(tmp_path: Path, caplog: pytest.
     assert "taking the weights under 'state_dict', and not those of the same keys beside it" in caplog.text
 
 
-def test_averages_that_a_callback_keeps_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("path", ["EMA.ema_state_dict", "StochasticWeightAveraging.average_model_state"])
+def test_averages_that_a_callback_keeps_are_told(path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And `--prefix`, as the warning names it, takes them."""
-    kept = {"state_dict": OTHER, "callbacks": {"EMA": {"ema_state_dict": AVERAGED, "decay": 0.999}}}
+    callback, key = path.split(".")
+    kept = {"state_dict": OTHER, "callbacks": {callback: {key: AVERAGED, "decay": 0.999}}}
     network = read(kept, tmp_path / "a.ckpt")
     assert holds(network, OTHER)
-    said = "passing over the averaged weights under 'callbacks.EMA.ema_state_dict', which --prefix"
-    assert f"{said} callbacks.EMA.ema_state_dict. takes; taking those under 'state_dict'" in caplog.text
-    assert holds(read(kept, tmp_path / "a.ckpt", prefix="callbacks.EMA.ema_state_dict."), AVERAGED)
+    said = f"passing over the averaged weights under 'callbacks.{path}', which --prefix"
+    assert f"{said} callbacks.{path}. takes; taking those under 'state_dict'" in caplog.text
+    assert holds(read(kept, tmp_path / "a.ckpt", prefix=f"callbacks.{path}."), AVERAGED)
 
 
 @pytest.mark.parametrize("prefix", ["", "params."])
