@@ -23,7 +23,9 @@ from memsr_compiler.trace.views import BATCH, DependsOnSize, Size, Unreadable, V
 VOCABULARY = (activation, constants, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
 HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
 INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
-_TAKES = {"conv2d": Padded, "convolution": Padded, "getitem": Uncropped, "slice": Uncropped}
+_TAKES = {
+    **dict.fromkeys(("conv2d", "convolution", "avg_pool2d"), Padded), "getitem": Uncropped, "slice": Uncropped,
+}  # fmt: skip
 _TAKE_RESIZED = ("add", "sub", "subtract", "rsub", "mul", "multiply", *SAME)
 NO_WORD = (
     "the compiler has no word for this operation; write it with convolutions, ReLUs, sums, concatenations and pixel "

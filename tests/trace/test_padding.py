@@ -55,6 +55,13 @@ def test_it_is_the_convolutions_own_padding(convs: list[tuple[int, int, int]], b
     assert sum(isinstance(op, Conv2d) for op in traced.graph) == len(convs)
 
 
+def test_means_of_neighbours_take_it_too() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ZeroPad2d(1), nn.AvgPool2d(3, 1)).double().eval()
+    x = torch.randn(1, 3, 5, 4, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(GraphModule(trace(network).graph)(x), network(x), rtol=0, atol=1e-12)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
 def test_in_a_pt2_and_to_the_end(tmp_path: Path) -> None:
     network = nn.Sequential(Padding((3, 1, 0), (5, 1, 1)), nn.ZeroPad2d(1), nn.Conv2d(3, 12, 3), nn.PixelShuffle(2))

@@ -24,6 +24,7 @@ OPSETS = range(11, 22)
 _RANGES = "pkg.torch.export.ExportedProgram.range_constraints"
 _RANGE = re.compile(r": VR\[(\d{1,18}), (\d{1,18}|int_oo)\]")
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
+_BOUNDED = ("Clip", "Max", "Min", "Cast", "CastLike", "Identity")  # operators of which an operand may be infinite
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +163,8 @@ def _read_opset(model: Any) -> int:
 
 
 def _check_finite(constants: Mapping[str, Array], nodes: tuple[Node, ...]) -> None:
-    """Weights are numbers. Only the bounds of Clip may be infinite."""
-    others = {name for node in nodes if node.op != "Clip" for name in node.inputs}
+    """Weights are numbers.  Only bounds may be infinite; of what is cast the reader asks where it is used."""
+    others = {name for node in nodes if node.op not in _BOUNDED for name in node.inputs}
     for name, array in constants.items():
         if array.dtype.kind != "f":
             continue

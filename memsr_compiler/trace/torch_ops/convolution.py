@@ -176,7 +176,7 @@ def _make_symmetric(weight: Tensor, steps: int, before: tuple[int, int]) -> tupl
 
 @word("avg_pool2d")
 def avg_pool2d(
-    b: Builder, x: View, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    b: Builder, x: View | Padded, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> View:  # fmt: skip
     """Means of neighbours at every pixel: a convolution of equal weights."""
@@ -185,6 +185,6 @@ def avg_pool2d(
         b.refuse(*IMPOSSIBLE["avg_pool2d"])
     if _pair(b, padding, "padding") and not count_include_pad:
         b.refuse("at the border it divides by fewer pixels", "use count_include_pad=True and retrain")
-    width = b.channels(x)
+    width = b.channels(x.inner if isinstance(x, Padded) else x)
     weight = torch.full((width, 1, size, size), 1.0 / (divisor_override or size**2), dtype=torch.float64)
     return conv2d(b, x, weight, None, 1, padding, 1, width)

@@ -23,7 +23,7 @@ PER_CHANNEL = whole(3, 1, 1, low=1, high=3)
     [
         ("Add", "x c", {}), ("Add", "c x", {}), ("Sub", "x c", {}), ("Sub", "c x", {}), ("Sub", "x z", {}),
         ("Mul", "x c", {}), ("Mul", "one x", {}), ("Div", "x c", {}), ("Neg", "x", {}),
-        ("Sum", "x c x one", {}),
+        ("Sum", "x c x one", {}), ("Sum", "c one x", {}), ("Mean", "one c x", {}), ("Min", "inf x", {}),
         ("Sum", "x", {}), ("Mean", "x z", {}), ("Relu", "x", {}), ("LeakyRelu", "x", {"alpha": 0.25}),
         ("PRelu", "x c", {}), ("PRelu", "x one", {}), ("Abs", "x", {}),
         ("HardSigmoid", "x", {"alpha": 0.25, "beta": 0.5}),
@@ -51,6 +51,12 @@ def test_operators_agree_with_onnx_runtime(op: str, operands: str, attributes: d
     nodes = [node("Conv", "x w", "z", pads=[1, 1, 1, 1])] if "z" in operands.split() else []
     used = used if nodes else {n: a for n, a in used.items() if n != "w"}
     agrees(saved(model([*nodes, node(op, operands, "y", **attributes)], used), tmp_path), tolerance=1e-6)
+
+
+def test_an_infinite_bound_that_is_cast(tmp_path: Path) -> None:
+    weights = {"low": np.float16(-np.inf).reshape(()), "high": ONE}
+    nodes = [node("Cast", "low", "l", to=TensorProto.FLOAT), node("Clip", "x l high", "y")]
+    agrees(saved(model(nodes, weights), tmp_path))
 
 
 def test_bounds_in_the_type_of_a_feature_map(tmp_path: Path) -> None:

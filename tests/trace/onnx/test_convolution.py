@@ -57,12 +57,20 @@ def test_other_floating_point_weights_are_widened(dtype: type, tmp_path: Path) -
     [
         {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1},
         {"kernel_shape": [5, 3], "auto_pad": "SAME_UPPER", "count_include_pad": 1, "strides": [1, 1]},
+        {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1, "ceil_mode": 1},
         {"kernel_shape": [1, 1]},
     ],
 )
 def test_means_of_neighbours(attributes: dict[str, Any], tmp_path: Path) -> None:
     nodes = [node("Conv", "x w", "c", pads=[1, 1, 1, 1]), node("AveragePool", "c", "y", **attributes)]
     agrees(saved(model(nodes, {"w": whole(4, 3, 3, 3)}), tmp_path), tolerance=1e-5)  # of up to 100, in float32
+
+
+def test_zeros_around_means_of_neighbours(tmp_path: Path) -> None:
+    """As torch's older exporter writes AvgPool2d(3, 1, 1)."""
+    nodes = [node("Conv", "x w", "c"), node("Pad", "c around", "p"), node("AveragePool", "p", "y", kernel_shape=[5, 3])]
+    weights = {"w": whole(4, 3, 1, 1), "around": np.array([0, 0, 2, 1, 0, 0, 2, 1])}
+    agrees(saved(model(nodes, weights), tmp_path), tolerance=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from onnx import TensorProto, helper
         ("InstanceNormalization", "x v v", "divides by how large values are", "use batch norm"),
         ("MatMul", "x x", "products of matrices are not read", "as a 1x1 convolution; remove attention"),
         ("AveragePool", "x", "lowers the resolution", "remove the pooling"),
+        ("CumSum", "x axis", "it adds up along an axis", "1x1 convolution"),
         ("ThresholdedRelu", "x", "it jumps", "retrain"),
         ("Round", "x", "it jumps", "retrain"),
         ("Mul", "x x", "two feature maps are multiplied", "remove the gate"),
@@ -61,7 +62,8 @@ def test_refusals_name_node_operator_reason_and_a_way_out(
     weights = {
         "v": whole(3, low=1), "v3": whole(3), "one": ONE, "pixels": whole(1, 3, 4, 5), "columns": whole(5),
         "k": whole(4, 3, 3, 3),
-        "channel": np.array([1]), "decide": np.array([True, False, True]), "five": np.ones((1, 1, 1, 1, 1), np.float32),
+        "channel": np.array([1]), "axis": np.array(1),
+        "decide": np.array([True, False, True]), "five": np.ones((1, 1, 1, 1, 1), np.float32),
         "twice": np.ones((2, 3, 1, 1), np.float32),
         "pair": np.array([2, 1, 1, 1]), "long": np.array([1, 1, 1, 1, 1]), "place": np.array([[0], [1]]),
         "low": np.float32(1).reshape(()), "high": np.float32(0).reshape(()),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.trace.builder import MAX_KERNEL, MAX_SCALE
+from memsr_compiler.trace.builder import MAX_KERNEL, MAX_SCALE, Padded
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word
 from memsr_compiler.trace.torch_ops import convolution as torch_convolution
@@ -63,20 +63,20 @@ def conv(c: Context, node: Node, x: View, weight: Value, bias: Value | None = No
 
 
 @onnx_word("AveragePool")
-def average_pool(c: Context, node: Node, x: View) -> Any:
-    """Means of neighbours at every pixel: a convolution of equal weights."""
+def average_pool(c: Context, node: Node, x: View | Padded) -> Any:
+    """Means of neighbours at every pixel: a convolution of equal weights.  At steps of 1 ceil_mode changes nothing."""
     size, steps = node.integers("kernel_shape", []), node.integers("strides", [1, 1])
     if len(size) != 2 or len(steps) != 2 or min(*size, *steps) < 1:
         raise InvalidInput(f"{node.name}: kernel_shape {size} and strides {steps} are not two sizes each.")
     c.builder.room(max(size), MAX_KERNEL, "a kernel")
-    if max(steps) > 1 or node.integer("ceil_mode", 0) or set(node.integers("dilations", [1])) != {1}:
+    if max(steps) > 1 or set(node.integers("dilations", [1])) != {1}:
         c.builder.refuse(*IMPOSSIBLE["avg_pool2d"])
     top, left, bottom, right = _pads(c, node, [n - 1 for n in size])
     if any((top, left, bottom, right)) and not node.integer("count_include_pad", 0):
         c.builder.refuse("at the border it divides by fewer pixels", "use count_include_pad=True and retrain")
     if (top, left) != (bottom, right):
         c.builder.refuse(f"padding {[top, left, bottom, right]} is not the same on both sides", "pad by (k - 1) / 2")
-    width = c.builder.channels(x)
+    width = c.builder.channels(x.inner if isinstance(x, Padded) else x)
     kernel = torch.full((width, 1, *size), 1.0 / (size[0] * size[1]), dtype=torch.float64)
     return torch_convolution.conv2d(c.builder, x, kernel, None, 1, (top, left), 1, width)
 

@@ -63,7 +63,9 @@ def _broadcast(c: Context, x: Any, y: Any) -> Any:
 
 @onnx_word("Add", "Sum")
 def add(c: Context, node: Node, *operands: Value) -> Any:
-    return reduce(partial(_plus, c, 1.0), [read_operand(c, v) for v in operands])
+    """Feature maps first: two constants make none."""
+    ordered = sorted(operands, key=lambda v: isinstance(v, np.ndarray))
+    return reduce(partial(_plus, c, 1.0), [read_operand(c, v) for v in ordered])
 
 
 @onnx_word("Sub")

@@ -58,7 +58,8 @@ REFUSED: dict[str, tuple[str, str]] = {
         ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceProd"),
         _GLOBAL,
     ),
-    **dict.fromkeys(("ReduceSumSquare", "ReduceLogSumExp", "CumSum"), _GLOBAL),
+    **dict.fromkeys(("ReduceSumSquare", "ReduceLogSumExp"), _GLOBAL),
+    "CumSum": ("it adds up along an axis, which is not read", "write a sum over channels as a 1x1 convolution"),
     **dict.fromkeys(
         ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv"),
         _QUANTISED,
