@@ -32,6 +32,7 @@ LACKING = (
     "Unsupported JPEG",
 )  # in what libvips says of a file that it could not read were it whole
 COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}  # channels, by what the colours are called
+BITS = ("bits-per-sample", "heif-bitdepth")  # of a channel; the latter in libvips before 8.15
 LEVELS_IN_TIFF = (0, 1, 2, 3)  # what its numbers may be: grey with 0 for white, for black, RGB, places in a palette
 
 
@@ -72,7 +73,16 @@ def open_with_libvips(path: str | os.PathLike[str], *, strict: bool, **options: 
         raise InvalidInput(f"{path}: is a drawing, not a photograph: draw it as a PNG of the size that you mean")
     if _is_tiff(image) and (read_numbers(path, SAMPLES), read_numbers(path, PLANAR)) == ((2,), (SEPARATE,)):
         raise InvalidInput(f"{path}: its two channels are stored one after the other: save it interleaved, or as PNG")
-    return image
+    return _with_all_levels(image)
+
+
+def _with_all_levels(image: Any) -> Any:
+    """An image of 16 bits in which white is 65535; of an AVIF's 10 or 12 libvips fills up the lower ones with zeros."""
+    bits = [image.get(name) for name in BITS if name in image.get_fields()]
+    if image.format != "ushort" or not image.get("vips-loader").startswith("heifload") or not bits:
+        return image
+    white = 65536 - (1 << (16 - bits[0]))
+    return (image * (65535 / white)).rint().cast("ushort")
 
 
 def has_alpha(path: str | os.PathLike[str], image: Any, channels: int) -> bool:

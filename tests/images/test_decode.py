@@ -494,6 +494,19 @@ def test_whole_numbers_that_are_refused_are_told_as_they_are(tmp_path: Path, dty
         read_image(tmp_path / "in.tif")
 
 
+@pytest.mark.parametrize("bits", [10, 12])
+def test_white_of_an_avif_is_white(tmp_path: Path, bits: int) -> None:
+    """libvips fills up the lower bits of 16 with zeros."""
+    vips = pytest.importorskip("pyvips", reason="Pillow gives 8 bits of it")
+    levels = np.full((16, 16, 3), 65535, np.uint16)
+    levels[:, 8:] = 0
+    vips.Image.new_from_array(levels).copy(interpretation="rgb16").heifsave(
+        str(tmp_path / "in.avif"), compression="av1", lossless=True, bitdepth=bits
+    )
+    made = np.concatenate(list(RowFile.open(tmp_path / "in.avif").bands(4)))
+    assert made.dtype == np.uint16 and np.array_equal(made, levels)
+
+
 @pytest.mark.parametrize("photometric", [5, 6, 8, 34892])
 @pytest.mark.parametrize("read", [read_image, RowFile.open])
 def test_sixteen_bits_are_rgb_or_grey(tmp_path: Path, read: Callable[[Path], object], photometric: int) -> None:
