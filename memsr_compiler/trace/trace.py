@@ -138,7 +138,7 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
         module, constant = export_module(model, channels)
         result = read(module, builder, constant)
     else:
-        module = trace_symbolically(model)
+        module = trace_symbolically(model, channels)
         images = frozenset(n.name for n in module.graph.nodes if n.op == "placeholder")
         refuse_attention(module.graph, images)
         try:

@@ -262,7 +262,7 @@ def test_attention_is_refused_before_the_rest_is_understood(exports: list[Any]) 
 
 
 def refuse(model: nn.Module) -> None:
-    graph = trace_symbolically(model).graph
+    graph = trace_symbolically(model, 3).graph
     refuse_impossible(graph, frozenset(node.name for node in graph.nodes if node.op == "placeholder"))
 
 
