@@ -19,7 +19,7 @@ from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import say_decided
 from memsr_compiler.trace.places import place_of
-from memsr_compiler.trace.samples import Sample, most_off, possible_channels
+from memsr_compiler.trace.samples import Sample, differs_by, most_off, possible_channels
 from memsr_compiler.trace.subject import observe, require_steady
 from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, ImageSkip, Traced, require_convolution
 from memsr_compiler.trace.tracers import trace_symbolically
@@ -217,7 +217,8 @@ def _require_same(
     module = trace_symbolically(model, image.shape[1])
     with InFloat64():
         expected = run_replaced(module, places, numbers, image.clone())
-    _require_equal(GraphModule(traced.graph, traced.image_skip)(image), expected, "read", _OTHERWISE)
+    way_out = differs_by(module, image, _OTHERWISE)
+    _require_equal(GraphModule(traced.graph, traced.image_skip)(image), expected, "read", way_out)
 
 
 def _require_equal(result: Tensor, expected: Tensor, how: str, way_out: str) -> None:

@@ -339,7 +339,8 @@ def _resize(node: Node, x: Tensor, _: Operand = None, scales: Operand = None, si
             side = given[i] * x.size(axis) if sizes is None else given[i]
             if isinstance(side, (int, float)) and side < 2:
                 x, given[i] = x.narrow(axis, 0, 1), 1
-    return F.interpolate(x, **{"scale_factor" if sizes is None else "size": given}, mode=mode, **how)
+    size, factors = (None, given) if sizes is None else (given, None)
+    return F.interpolate(x, size, factors, mode, **how)
 
 
 def _depth_to_space(node: Node, x: Tensor) -> Tensor:

@@ -449,3 +449,9 @@ def test_a_decision_by_anything_else_is_none(does: Callable[[Tensor], Tensor], w
     network = gated(lambda: nn.Sequential(Squeeze(), Bend(does)))
     with pytest.raises(UnsupportedModel, match=what):
         freeze(network, images())
+
+
+def test_who_computes_with_the_number_of_images_is_told_so() -> None:
+    network = gated(lambda: nn.Sequential(Squeeze(), Bend(lambda x: x / x.shape[0])))
+    with pytest.raises(UnsupportedModel, match="it computes with the number of images in a batch"):
+        freeze(network, images())
