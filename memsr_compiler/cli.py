@@ -339,7 +339,7 @@ def main() -> None:
 
 
 def _name_who_ended(stop: SystemExit) -> str:
-    """The module, file and line of code that is not ours, such as a teacher's, which called sys.exit; "" for our own."""
+    """The module, file and line of code that is not ours, such as a teacher's, which called sys.exit; "" for ours."""
     frames = list(traceback.walk_tb(stop.__traceback__))
     frame, line = frames[-1]
     if str(frame.f_globals.get("__name__")).partition(".")[0] in (*PRINTERS, __package__):
