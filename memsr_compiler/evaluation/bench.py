@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.analysis.counted_run import count_multiply_adds
+from memsr_compiler.checks import require_choice, require_size, require_threads, require_whole
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import (
     SSIM_WINDOW,
@@ -34,8 +34,8 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.runtime.open import Model, NetworkFile, common_scale, count_cost, count_module, open_model
-from memsr_compiler.runtime.runners import Provider, TorchNetwork
-from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
+from memsr_compiler.runtime.runners import PROVIDERS, Provider, TorchNetwork
+from memsr_compiler.teachers.teacher import TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import copy_module
 
 
@@ -126,10 +126,14 @@ def benchmark(
     Raises InvalidInput for what is no network, networks of different scales, a provider that is not to be had;
     MemsrError where memory is not enough.
     """
-    if isinstance(models, (str, PathLike, NetworkFile, Teacher, nn.Module)):
+    if isinstance(models, str) or not isinstance(models, Sequence):
         raise InvalidInput(f"models: one {type(models).__name__}; give a list of networks")
-    if min(repeats, *size) < 1 or not models:
-        raise InvalidInput(f"{len(models)} networks, {repeats} repeats, size {size}: want 1 or more of each")
+    if not models:
+        raise InvalidInput("there are no networks to compare; give a list of one or more")
+    require_size(size)
+    require_whole("repeats", repeats, 1, f"{repeats} repeats measure nothing; 5 is usual")
+    require_threads(threads)
+    require_choice("provider", provider, PROVIDERS)
     step = on_step or (lambda what: None)
     with temporary_folder(Path(tempfile.gettempdir())) as folder:
         entries = [_enter(model, folder / str(i), provider, threads) for i, model in enumerate(models)]

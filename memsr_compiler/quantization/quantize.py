@@ -23,7 +23,7 @@ from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_l
 from memsr_compiler.files import DISK_FULL, atomic_write_together
 from memsr_compiler.images.tensors import Images, image_tensors
 from memsr_compiler.images.tiles import cut_batches
-from memsr_compiler.plain.info import Takes, require_range
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY, UNSEALED_FORMAT
 from memsr_compiler.plain.seal import require_sealed_file, seal
 from memsr_compiler.quantization.constants import store_constants
@@ -110,8 +110,7 @@ def takes_of(metadata: Mapping[str, str]) -> Takes | None:
     try:
         low, high = map(float, metadata["input_range"].split())
         takes = Takes(int(metadata["scale"]), int(metadata["channels"]), (low, high))
-        require_range((low, high))
-        if not 1 <= takes.scale <= _MOST_ENLARGED:
+        if takes.scale > _MOST_ENLARGED:
             raise ValueError(f"x{takes.scale}")
     except (KeyError, ValueError) as error:
         raise InvalidInput(f"its metadata are damaged ({first_line(error)}); quantize or export again") from None
