@@ -48,7 +48,7 @@ class Measured:
     size         width and height of what it was given: `size`, or the enlarged image for networks of scale 1
     parameters   None where the file does not tell
     cost         None for a network that no plain network can express
-    precision    bytes of a value
+    precision    bytes of a value between its layers, as the file has it
     seconds      of every round
     ratio        median over the rounds of its seconds by the first network's: what slows a round down, slows both
     memory       of a run, beyond network and image; None on a GPU that torch does not find
@@ -234,7 +234,7 @@ def _conclude(
         size=(c.shape[2], c.shape[1]),
         parameters=parameters,
         cost=cost,
-        precision=network.precision.itemsize,
+        precision=network.inner.itemsize,
         seconds=seconds,
         ratio=statistics.median(mine / other for mine, other in zip(seconds, first, strict=True)),
         memory=memory,
