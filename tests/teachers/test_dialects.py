@@ -247,6 +247,9 @@ def test_a_branch_that_is_missing_or_of_another_shape(tmp_path: Path) -> None:
     for dtype in (torch.int8, torch.complex64):  # of a quantised file; of no network
         words = refusal({**state, key: state[key].to(dtype)}, tmp_path / "a.pth")
         assert f"{key} is {dtype} in the file" in words
+    empty = torch.zeros(5, 5, 0, 0)  # of any number of channels in no bytes
+    words = refusal({**state, "backbone.1.conv3x3.weight": empty}, tmp_path / "a.pth")
+    assert "backbone.1.conv3x3.weight is (5, 5, 0, 0) in the file, which is no 3x3 kernel" in words
     words = refusal({**state, "backbone.1.conv1x1_odd.k0": torch.zeros(1)}, tmp_path / "a.pth")
     assert "unexpected backbone.1.conv1x1_odd.k0" in words
 
