@@ -134,7 +134,7 @@ def torch_device(name: str) -> torch.device:
     """The device of this name, "cpu" or "cuda", "cuda:1".  Raises InvalidInput where it is not to be had."""
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise InvalidInput(f"device {name!r}: want cpu or cuda") from None
     if device.type not in ("cpu", "cuda"):
         raise InvalidInput(f"device {name!r}: want cpu or cuda")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from memsr_compiler.checks import MOST_THREADS
 from memsr_compiler.commands.command import (
     CONVERSION,
     COSTS,
@@ -58,7 +59,9 @@ Provider = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    option("Threads of the processor; default: the engine's choice", panel=ENGINE, metavar="N", min=1, max=1024),
+    option(
+        "Threads of the processor; default: the engine's choice", panel=ENGINE, metavar="N", min=1, max=MOST_THREADS
+    ),
 ]
 CostSize = Annotated[
     Size, option("Input size for which costs are counted", panel=COSTS, metavar="WxH", parser=parse_size)
@@ -641,7 +644,7 @@ class UpscaleOptions:
     ] = "auto"
     provider: Provider = "cpu"
     threads: Annotated[
-        int | None, option("Default: one for each core, at most 8", panel=ENGINE, metavar="N", min=1, max=1024)
+        int | None, option("Default: one for each core, at most 8", panel=ENGINE, metavar="N", min=1, max=MOST_THREADS)
     ] = None
     codec: Annotated[
         str | None,

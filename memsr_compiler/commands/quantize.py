@@ -31,7 +31,8 @@ from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.quantization.tflite import export_integers
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.runtime.litert import import_litert
-from memsr_compiler.runtime.open import NetworkFile, count_cost, open_runner
+from memsr_compiler.runtime.open import NetworkFile, count_cost, count_live, open_runner
+from memsr_compiler.runtime.room import require_room
 from memsr_compiler.runtime.runners import Network, Runner
 from memsr_compiler.student.crops import batches
 from memsr_compiler.tflite.model import TFLITE
@@ -72,18 +73,20 @@ def run(options: QuantizeOptions, talk: Talk) -> None:
         require_relus(info, options.model, "written in 8 bits")
     model = open_network(network, talk, provider="cpu", threads=None)
     takes = model.takes
+    height, width = model.network.fixed
+    size = options.size if height is None or width is None else (width, height)
+    cost = count_cost(NetworkFile(options.model))[1]
+    if model.network.fixed == (None, None):  # else it runs on pieces
+        require_room(str(options.model), takes, size, live=count_live(NetworkFile(options.model), cost))
     assumed = info.assumed if plain else model.assumed  # a plain one says what was assumed of its teacher
     material = read_material(options.calibration, takes, talk)
     images = batches(material.inputs(takes), samples=options.samples, seed=options.seed)
     data = options.data
     tests = material.tests(takes) if data is None else read_image_set(data, takes.scale, warn=talk.warn)
-    height, width = model.network.fixed
-    size = options.size if height is None or width is None else (width, height)
     if model.network.fixed != (None, None):
         enlarge(model.network, takes, tests.images[0])  # raises now, not after the work
     with talk.progress(2) as step:
         step("quantising")
-        cost = count_cost(NetworkFile(options.model))[1]
         with keep_temporary_files():  # ONNX Runtime's
             written = _write(options.model, options.out, images, takes=takes, cost=cost, assumed=assumed)
         step("running both")
@@ -120,7 +123,7 @@ def _compare(exact: Runner, integer: Runner, tests: ImageSet, takes: Takes, size
     width, height = size
     image = torch.rand(1, takes.channels, height, width, generator=torch.Generator().manual_seed(0))
     arithmetics = exact.arithmetic, integer.arithmetic
-    return Costs((scores[0], scores[1]), arithmetics, *time_ratio(exact, integer, image * (high - low) + low))
+    return Costs((scores[0], scores[1]), arithmetics, *time_ratio(exact, integer, image.mul_(high - low).add_(low)))
 
 
 def time_ratio(one: Network, other: Network, image: Tensor) -> tuple[float, float]:

@@ -116,10 +116,11 @@ def _check_folder(options: TrainingOptions, record: Mapping[str, Any]) -> None:
             f"{out}: is named like a network's file, and a run has a folder; give one. Of the network that is in it at "
             "the end memsrc export writes .tflite"
         )
-    for path in (record.get("student"), record.get("teacher")):
+    networks = [path for path in (record.get("student"), record.get("teacher")) if path is not None]
+    for path, what in [*((path, "network") for path in networks), (options.config, "file of options")]:
         if path is not None and _would_replace(out, Path(str(path))):
             raise InvalidInput(
-                f"{path}: is the network that is read, and a run in {out} replaces it; choose another --out"
+                f"{path}: is the {what} that is read, and a run in {out} replaces it; choose another --out"
             )
     if options.overwrite:
         return

@@ -8,16 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.analysis.counted_run import count_multiply_adds
+from memsr_compiler.checks import require_choice, require_size, require_threads, require_whole
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import (
     SSIM_WINDOW,
@@ -33,9 +32,19 @@ from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.plain.write import export_onnx
-from memsr_compiler.runtime.open import Model, NetworkFile, common_scale, count_cost, count_module, open_model
-from memsr_compiler.runtime.runners import Provider, TorchNetwork
-from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
+from memsr_compiler.runtime.open import (
+    Model,
+    NetworkFile,
+    common_scale,
+    count_cost,
+    count_live,
+    count_module,
+    open_model,
+)
+from memsr_compiler.runtime.ort import device_of
+from memsr_compiler.runtime.room import require_room
+from memsr_compiler.runtime.runners import PROVIDERS, Provider, TorchNetwork
+from memsr_compiler.teachers.teacher import TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import copy_module
 
 
@@ -48,7 +57,7 @@ class Measured:
     size         width and height of what it was given: `size`, or the enlarged image for networks of scale 1
     parameters   None where the file does not tell
     cost         None for a network that no plain network can express
-    precision    bytes of a value
+    precision    bytes of a value between its layers, as the file has it
     seconds      of every round
     ratio        median over the rounds of its seconds by the first network's: what slows a round down, slows both
     memory       of a run, beyond network and image; None on a GPU that torch does not find
@@ -126,10 +135,14 @@ def benchmark(
     Raises InvalidInput for what is no network, networks of different scales, a provider that is not to be had;
     MemsrError where memory is not enough.
     """
-    if isinstance(models, (str, PathLike, NetworkFile, Teacher, nn.Module)):
+    if isinstance(models, str) or not isinstance(models, Sequence):
         raise InvalidInput(f"models: one {type(models).__name__}; give a list of networks")
-    if min(repeats, *size) < 1 or not models:
-        raise InvalidInput(f"{len(models)} networks, {repeats} repeats, size {size}: want 1 or more of each")
+    if not models:
+        raise InvalidInput("there are no networks to compare; give a list of one or more")
+    require_size(size)
+    require_whole("repeats", repeats, 1, f"{repeats} repeats measure nothing; 5 is usual")
+    require_threads(threads)
+    require_choice("provider", provider, PROVIDERS)
     step = on_step or (lambda what: None)
     with temporary_folder(Path(tempfile.gettempdir())) as folder:
         entries = [_enter(model, folder / str(i), provider, threads) for i, model in enumerate(models)]
@@ -137,8 +150,7 @@ def benchmark(
         contenders = [_Contender(entry, _shape(entry.model, size, factor)) for entry in entries]
         tests = () if images is None else _read(images, factor)
         for c in contenders:
-            if isinstance(c.entry.model.network, TorchNetwork):
-                c.entry.model.network.require_memory((1, *c.shape))
+            c.require_memory(provider)
             if c.entry.model.network.fixed != (None, None):
                 c.entry.model.network(c.image())  # raises where an image of this size cannot be put together
         memories, scores = [], []
@@ -164,13 +176,14 @@ class _Entry:
     """A network, ready to run.
 
     path    of the file that was named, None for a module;   file  the one that runs, None for a module
-    count   tells its parameters and cost
+    parameters, cost   None where they are not to be had
     """
 
     path: Path | None
     file: NetworkFile | None
     model: Model
-    count: Callable[[], tuple[int | None, Cost | None]]
+    parameters: int | None
+    cost: Cost | None
 
 
 @dataclass(frozen=True)
@@ -182,7 +195,24 @@ class _Contender:
 
     def image(self) -> torch.Tensor:
         low, high = self.entry.model.takes.input_range
-        return torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0)) * (high - low) + low
+        image = torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0))
+        return image.mul_(high - low).add_(low)
+
+    def require_memory(self, provider: Provider) -> None:
+        """Raise InvalidInput where memory is not enough for a run."""
+        network, file = self.entry.model.network, self.entry.file
+        if isinstance(network, TorchNetwork):
+            network.require_memory((1, *self.shape))
+        elif file is not None and network.fixed == (None, None):  # else it runs on pieces
+            _, height, width = self.shape
+            require_room(
+                self.entry.model.name,
+                self.entry.model.takes,
+                (width, height),
+                live=count_live(file, self.entry.cost),
+                item_bytes=(network.precision.itemsize, network.inner.itemsize),
+                device=device_of(provider),
+            )
 
 
 def _enter(source: TeacherLike | NetworkFile, place: Path, provider: Provider, threads: int | None) -> _Entry:
@@ -192,7 +222,7 @@ def _enter(source: TeacherLike | NetworkFile, place: Path, provider: Provider, t
     if isinstance(source, NetworkFile):
         ready = _in_onnx(source, place.with_suffix(f".{source.path.name}.onnx"))
         model = open_model(ready, provider=provider, threads=threads)
-        return _Entry(source.path, ready, replace(model, name=source.path.name), partial(count_cost, source))
+        return _Entry(source.path, ready, replace(model, name=source.path.name), *count_cost(source))
     teacher = as_teacher(source)
     name = teacher.path.name if teacher.path else type(teacher.module).__name__
     single = copy_module(teacher.module, torch.float32)
@@ -200,10 +230,10 @@ def _enter(source: TeacherLike | NetworkFile, place: Path, provider: Provider, t
         ready = NetworkFile(place.with_suffix(".onnx"))
         export_onnx(single, ready.path)
         model = open_model(ready, provider=provider, threads=threads)
-        return _Entry(teacher.path, ready, replace(model, name=name), partial(count_cost, ready))
+        return _Entry(teacher.path, ready, replace(model, name=name), *count_cost(ready))
     network = TorchNetwork(single, provider=provider, threads=threads)
     model = Model(name, network, teacher.takes, teacher.assumed if teacher.path else ())
-    return _Entry(teacher.path, None, model, partial(count_module, teacher.module))
+    return _Entry(teacher.path, None, model, *count_module(teacher.module))
 
 
 def _memory(c: _Contender, provider: Provider, threads: int | None) -> Memory | None:
@@ -217,8 +247,7 @@ def _memory(c: _Contender, provider: Provider, threads: int | None) -> Memory | 
 def _conclude(
     c: _Contender, memory: Memory | None, score: Score | None, seconds: tuple[float, ...], *, first: tuple[float, ...]
 ) -> Measured:
-    parameters, cost = c.entry.count()
-    network = c.entry.model.network
+    parameters, cost, network = c.entry.parameters, c.entry.cost, c.entry.model.network
     counted = None
     if cost is None and isinstance(network, TorchNetwork):
         with suppress(Exception):  # of a network that looks at values, say
@@ -230,7 +259,7 @@ def _conclude(
         size=(c.shape[2], c.shape[1]),
         parameters=parameters,
         cost=cost,
-        precision=network.precision.itemsize,
+        precision=network.inner.itemsize,
         seconds=seconds,
         ratio=statistics.median(mine / other for mine, other in zip(seconds, first, strict=True)),
         memory=memory,

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from memsr_compiler.checks import require_whole
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.pairs import TestFiles, find_test_files
 from memsr_compiler.images.files import (
@@ -49,9 +50,27 @@ class TestImage:
     high: NDArray[np.uint8]
     low: NDArray[np.uint8]
 
+    def __post_init__(self) -> None:
+        """Raises InvalidInput for what is no pair of images, the one a whole number of times as large as the other."""
+        _require_pixels(self.name, "HR", self.high)
+        _require_pixels(self.name, "LR", self.low)
+        factor = _find_ratio(self.high, self.low)
+        if factor < 1 or self.high.shape[:2] != (factor * self.low.shape[0], factor * self.low.shape[1]):
+            raise InvalidInput(
+                f"{self.name}: HR is {_format_size(self.high)} and LR {_format_size(self.low)}, which is no whole "
+                "factor; crop HR, or let TestImage.of make LR"
+            )
+
     @staticmethod
     def of(name: str, high: NDArray[np.uint8], scale: int) -> TestImage:
-        """A pair of the HR image alone: cropped to a multiple of the scale, made smaller by MATLAB's bicubic."""
+        """A pair of the HR image alone: cropped to a multiple of the scale, made smaller by MATLAB's bicubic.
+
+        Raises InvalidInput for what is no such image, or is smaller than one pixel of LR.
+        """
+        _require_pixels(name, "HR", high)
+        require_whole("scale", scale, 1, f"scale {scale}: want 2, 3 or 4")
+        if min(high.shape[:2]) < scale:
+            raise InvalidInput(f"{name}: is {_format_size(high)} pixels; give {scale} a side or more")
         high = crop_to_multiple(high, scale)
         return TestImage(name, high, resize(high, 1 / scale))
 
@@ -278,6 +297,18 @@ def _make_test_image(image: object, i: int, factors: Sequence[int], keep_grey: b
 def _say_needed(factors: Sequence[int], window: int | None = PSNR_WINDOW) -> str:
     needed = " or ".join(str(smallest_side(factor, window)) for factor in factors)
     return f"give images of {needed} pixels a side or more"
+
+
+def _require_pixels(name: object, which: str, pixels: object) -> None:
+    """Raises InvalidInput for what is no image of a pair."""
+    if not isinstance(name, str):
+        raise InvalidInput(f"the name {name!r} of a test image is a {type(name).__name__}; want text")
+    if not isinstance(pixels, np.ndarray):
+        raise InvalidInput(f"{name}: {which} is a {type(pixels).__name__}; want a NumPy array, uint8 (H, W, 3)")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
+        raise InvalidInput(
+            f"{name}: {which} is {pixels.dtype} of shape {pixels.shape}; want uint8 in 0..255, (H, W, 3) or (H, W, 1)"
+        )
 
 
 def _require_scale(scale: object) -> int:

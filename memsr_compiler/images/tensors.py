@@ -53,23 +53,44 @@ def image_tensors(images: Images, *, channels: int | None, input_range: tuple[fl
     return [_tensor(image, i, channels, input_range) for i, image in enumerate(several)]
 
 
+def image_tensors_in_range(images: Images, *, channels: int | None, input_range: tuple[float, float]) -> list[Tensor]:
+    """The same of images from which something is measured: those of another range, and NaN, are refused."""
+    tensors = image_tensors(images, channels=channels, input_range=input_range)
+    low, high = input_range
+    beyond = (high - low) / 2  # an image that was made smaller goes a little beyond its range
+    for i, image in enumerate(tensors):
+        least, most = float(image.min()), float(image.max())
+        if not low - beyond <= least <= most <= high + beyond:  # NaN is not either
+            raise InvalidInput(f"image {i}: values from {least:g} to {most:g}; the network takes {low:g} to {high:g}")
+    return tensors
+
+
 def _tensor(image: object, i: int, channels: int | None, input_range: tuple[float, float]) -> Tensor:
     import torch
 
     if isinstance(image, (str, PathLike)):
         image = read_image(image)
     if isinstance(image, np.ndarray) and image.ndim == 4:
-        image = torch.from_numpy(image)
-    if isinstance(image, np.ndarray):
+        image = torch.from_numpy(_as_torch_has_it(image)) if np.issubdtype(image.dtype, np.floating) else image
+    if isinstance(image, np.ndarray) and image.ndim != 4:
         return _from_pixels(image, i, channels, input_range)
-    if not isinstance(image, torch.Tensor):
+    if not isinstance(image, (torch.Tensor, np.ndarray)):
         raise InvalidInput(f"image {i}: is a {type(image).__name__}; {_WANTED}")
-    fits = image.ndim == 4 and image.numel() > 0 and image.shape[1] == (channels or image.shape[1])
-    if not fits or not image.is_floating_point():
+    fits = image.ndim == 4 and 0 not in image.shape and image.shape[1] == (channels or image.shape[1])
+    if isinstance(image, np.ndarray) or not fits or not image.is_floating_point():
         raise InvalidInput(
             f"image {i}: {image.dtype} of shape {tuple(image.shape)}; give floating (N, {channels or 'C'}, H, W)"
         )
+    if image.layout is not torch.strided or image.is_meta:
+        kind = "a meta tensor, without values" if image.is_meta else f"a tensor of layout {image.layout}"
+        raise InvalidInput(f"image {i}: is {kind}; give a dense one")
     return image.detach()
+
+
+def _as_torch_has_it(array: NDArray[Any]) -> NDArray[Any]:
+    """A floating array without what torch has not: negative strides, foreign byte order, more than 64 bits."""
+    dtype = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    return array.astype(dtype, order="C", copy=False)
 
 
 def _from_pixels(pixels: NDArray[Any], i: int, channels: int | None, input_range: tuple[float, float]) -> Tensor:

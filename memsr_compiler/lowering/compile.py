@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from numbers import Integral, Real
-from typing import Any, Literal, cast
+from numbers import Real
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from torch import Tensor
 from memsr_compiler import ir, passes
 from memsr_compiler.analysis.cost import Cost, cost_of_layers, cost_of_teacher, default_align, predicted_widths
 from memsr_compiler.analysis.schedule import Carrying
+from memsr_compiler.checks import require_align, require_choice
 from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
-from memsr_compiler.images.tensors import Images, image_tensors
+from memsr_compiler.images.tensors import Images, image_tensors_in_range
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.ir.pipeline import PassReport, run_passes
 from memsr_compiler.ir.rewrite import Pass
@@ -89,16 +90,13 @@ class Options:
     def check(self) -> None:
         """Raises InvalidInput for a choice that is none, or that does not fit another."""
         carry, constant = self.carry, self.constant
-        if carry not in ("auto", "shift", "split"):
-            raise InvalidInput(f"carry '{carry}' is none of auto, shift, split")
-        if self.activation not in ("relu", "prelu"):
-            raise InvalidInput(f"activation '{self.activation}' is neither relu nor prelu")
+        require_choice("carry", carry, ("auto", "shift", "split"))
+        require_choice("activation", self.activation, ("relu", "prelu"))
         if self.activation == "prelu" and carry != "auto":
             raise InvalidInput(
                 f"carry '{carry}' is for activation relu; with prelu every value passes in one channel; leave it out"
             )
-        if self.tail not in ("fold", "keep"):
-            raise InvalidInput(f"tail '{self.tail}' is neither fold nor keep")
+        require_choice("tail", self.tail, get_args(Tail))
         if carry == "shift" and constant is None:
             raise InvalidInput("carry 'shift' needs the constant C; give --constant, or measure it with --calibration")
         if carry != "shift" and constant is not None:
@@ -109,9 +107,8 @@ class Options:
                 raise InvalidInput(f"the constant {value!r} is a {type(value).__name__}, not a number")
         if isinstance(constant, (int, float)) and not (constant > 0 and math.isfinite(constant)):
             raise InvalidInput(f"the constant {constant} is not a positive number")
-        multiple, most = cast(object, self.multiple), cast(object, self.max_weights)  # in Python they may be anything
-        if isinstance(multiple, bool) or not isinstance(multiple, Integral) or multiple < 1:
-            raise InvalidInput(f"widths cannot be aligned to {self.align}; take 1 or more")
+        require_align(self.multiple)
+        most = cast(object, self.max_weights)  # in Python it may be anything
         if not isinstance(most, Real) or not float(most) > 0:
             raise InvalidInput(f"max_weights {self.max_weights!r}: want a number of bytes above 0")
 
@@ -166,8 +163,7 @@ def compile_to_plain(
         carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights, activation=activation
     )
     options.check()
-    if image_skip not in ("refuse", "outside"):
-        raise InvalidInput(f"image_skip '{image_skip}' is neither refuse nor outside")
+    require_choice("image_skip", image_skip, ("refuse", "outside"))
     teacher = as_teacher(model, input_range=input_range)
     watch = Stopwatch()
     teacher, traced = _trace(teacher, approximate)
@@ -217,23 +213,17 @@ def compile_to_plain(
 def _trace(teacher: Teacher, approximate: Images | None) -> tuple[Teacher, Traced]:
     """Read a teacher, frozen where that is asked for and has to be."""
     if approximate is not None or teacher.frozen is not None:
-        return trace_or_freeze(teacher, lambda takes: _in_range(approximate if approximate is not None else (), takes))
+        return trace_or_freeze(
+            teacher, lambda takes: _images_taken(approximate if approximate is not None else (), takes)
+        )
     try:
         return teacher, trace(teacher.module, input_range=teacher.input_range)
     except UnsupportedModel as refusal:
         raise UnsupportedModel(f"{refusal}{name_way_out(teacher)}") from None
 
 
-def _in_range(images: Images, takes: Takes) -> list[Tensor]:
-    """Images as a network takes them.  Raises InvalidInput for those that are none, or of another range."""
-    tensors = image_tensors(images, channels=takes.channels, input_range=takes.input_range)
-    low, high = takes.input_range
-    beyond = (high - low) / 2  # an image that was made smaller goes a little beyond its range
-    for i, image in enumerate(tensors):
-        least, most = float(image.min()), float(image.max())
-        if not low - beyond <= least <= most <= high + beyond:
-            raise InvalidInput(f"image {i}: values from {least:g} to {most:g}; the network takes {low:g} to {high:g}")
-    return tensors
+def _images_taken(images: Images, takes: Takes) -> list[Tensor]:
+    return image_tensors_in_range(images, channels=takes.channels, input_range=takes.input_range)
 
 
 def lower(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from memsr_compiler import ir
 from memsr_compiler.analysis.cost import Cost, cost_of_layers, cost_of_teacher, default_align, planned_widths
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying, Schedule
+from memsr_compiler.checks import require_align, require_choice
 from memsr_compiler.errors import MemsrError, UnsupportedModel
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.canonical import Tail, canonical
@@ -85,8 +87,11 @@ def inspect(
     input_range   of its input values; None: the teacher's own
     align         widths are padded to a multiple of it; None: as `compile_to_plain` has it;   tail   "fold" or "keep"
 
-    Raises InvalidInput for a file that cannot be read.
+    Raises InvalidInput for a file that cannot be read, and for options that are none.
     """
+    require_choice("tail", tail, get_args(Tail))
+    if align is not None:
+        require_align(align)
     teacher = as_teacher(model, input_range=input_range)
     try:
         traced = trace(teacher.module, input_range=teacher.input_range)

@@ -7,15 +7,18 @@ adversarial search (gradient ascent on the input, inside its range) got: above 1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from memsr_compiler import ir, passes
+from memsr_compiler.checks import require_choice, require_number, require_whole
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.tensors import Images, image_tensors
+from memsr_compiler.images.tensors import Images, image_tensors_in_range
 from memsr_compiler.ir import names
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.lowering.canonical import Tail, canonical
@@ -72,14 +75,20 @@ def calibrate(
     device       where the network runs, "cpu" or "cuda"
     on_step      is called after each step
 
-    Raises InvalidInput without images, for a margin below 1, and for a device that is not to be had.
+    Raises InvalidInput without images, for images of another range, a margin below 1, and a device that is not to be
+    had.
     """
+    require_number("margin", margin)
     if margin < 1:
         raise InvalidInput(f"margin {margin} is below 1: the measured images themselves would break it; take 3 or more")
+    if margin == math.inf:
+        raise InvalidInput("margin inf is no number to multiply by; 3 is usual")
+    require_whole("steps", steps, 0, f"{steps} steps of search are not possible; 0 is none, 40 usual")
+    require_choice("tail", tail, get_args(Tail))
     where = torch_device(device)
     teacher = as_teacher(model, input_range=input_range)
     graphs = _trace_stages(teacher.module, teacher.input_range, tail)
-    tensors = image_tensors(images, channels=graphs[0].input.channels, input_range=teacher.input_range)
+    tensors = image_tensors_in_range(images, channels=graphs[0].input.channels, input_range=teacher.input_range)
     largest: dict[str, float] = {}
 
     def watch(tensor: str, value: Tensor) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from memsr_compiler.checks import require_whole
 from memsr_compiler.errors import InvalidInput
 
 _BETWEEN = "; "  # assumptions in a line of text
@@ -43,8 +44,14 @@ class Takes:
 
     def __post_init__(self) -> None:
         """Raises InvalidInput for a network that does not work on photographs."""
-        if self.channels not in (1, 3):
+        require_whole("scale", self.scale, 1, f"scale={self.scale}: want 2, 3 or 4, say, or 1 for an enlarged image")
+        if isinstance(self.channels, bool) or self.channels not in (1, 3):
             raise InvalidInput(f"the network takes {self.channels} channels; photographs have 3, or 1 for Y")
+        require_range(self.input_range)
+        object.__setattr__(self, "scale", int(self.scale))  # NumPy's numbers compare alike, but are written otherwise
+        object.__setattr__(self, "channels", int(self.channels))
+        low, high = map(float, self.input_range)
+        object.__setattr__(self, "input_range", (low, high))
 
 
 @dataclass(frozen=True)

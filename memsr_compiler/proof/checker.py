@@ -224,6 +224,7 @@ def _require_sound(teacher: ir.Graph, base: int, rows: int, meanings: Sequence[i
     """Every meaning speaks of channels that exist, of each once, under a condition that something can meet."""
     if len(meanings) > 2 * (rows + len(teacher.ops)):
         raise CertificateError(f"{where}: makes {len(meanings)} claims about {rows} channels")
+    _require_once(meanings, where)
     for m in meanings:
         bad = ""
         whole = {*map(type, m.positions), *map(type, m.channels)} == {int}
@@ -253,6 +254,17 @@ def _require_sound(teacher: ir.Graph, base: int, rows: int, meanings: Sequence[i
                 bad = "has no such channel"
         if bad:
             raise CertificateError(f"{where}: {m.tensor or m.kind}: {bad}")
+
+
+def _require_once(meanings: Sequence[ir.Meaning], where: str) -> None:
+    """No channel means the same twice: that says nothing more, and each time it would be proved anew."""
+    said: dict[object, set[tuple[int, int]]] = {}
+    for m in meanings:
+        here = said.setdefault((m.kind, m.tensor, m.part, m.constant), set())
+        claims = set(zip(m.channels or m.positions, m.positions, strict=False))
+        if not here.isdisjoint(claims):
+            raise CertificateError(f"{where}: {m.tensor or m.kind}: is claimed twice of one channel")
+        here |= claims
 
 
 def _has_twins(names: Sequence[str]) -> bool:

@@ -10,7 +10,8 @@ Before, channels are brought to one range: see `equalise`.  The weights are then
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,16 @@ from numpy.typing import NDArray
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_line, say_missing
 from memsr_compiler.files import DISK_FULL, atomic_write_together
-from memsr_compiler.images.tensors import Images, image_tensors
+from memsr_compiler.images.tensors import Images, image_tensors_in_range
 from memsr_compiler.images.tiles import cut_batches
-from memsr_compiler.plain.info import Takes, require_range
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY, UNSEALED_FORMAT
+from memsr_compiler.plain.read import is_plain, read_plain_file
 from memsr_compiler.plain.seal import require_sealed_file, seal
 from memsr_compiler.quantization.constants import store_constants
 from memsr_compiler.quantization.equalise import equalise_channels
 from memsr_compiler.quantization.image_levels import override_image, use_image_levels
+from memsr_compiler.quantization.inner_values import InnerValues
 from memsr_compiler.quantization.round_convolutions import list_convolutions, round_convolutions
 from memsr_compiler.tflite.metadata import TFLITE_KEY
 from memsr_compiler.trace.onnx.digest import network_digest
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _MOST_ENLARGED = 16  # times; more no command takes
+_SIDE = 32  # pixels, of the piece of an image by which a network shows its scale
 _OPSET = 17  # for models older than 13, which have no quantisation per channel
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
@@ -78,7 +82,8 @@ def quantize(
     assumed  what the file of its teacher did not say, in words: kept there too
 
     The file appears whole or not at all.  Raises InvalidInput for a file that is not such a network, float16, or 8-bit
-    already, and without images; ExportError where the file cannot be written; MemsrError without ONNX Runtime.
+    already, for `takes` that the file or a run contradicts, without images, and for images of another range;
+    ExportError where the file cannot be written; MemsrError without ONNX Runtime.
     """
     source, out = Path(source), Path(out)
     if out.suffix != ".onnx":
@@ -87,9 +92,15 @@ def quantize(
         raise InvalidInput(f"{out}: is the network that is quantised; choose another name")
     if isinstance(images, (list, tuple)) and not images:
         raise InvalidInput("there are no calibration images; give some")
-    tensors = image_tensors(images, channels=None, input_range=takes.input_range)
+    if not isinstance(takes, Takes):
+        raise InvalidInput(f"takes: a {type(takes).__name__}; want memsr_compiler.Takes, which says the scale")
+    tensors = image_tensors_in_range(images, channels=None, input_range=takes.input_range)
     model = read_float(source)
-    arrays = [image.detach().cpu().float().numpy() for image in cut_batches(tensors, fixed_sizes(model))]
+    _require_stated(takes, source)
+    sizes = fixed_sizes(model)
+    arrays = [image.detach().cpu().float().numpy() for image in cut_batches(tensors, sizes)]
+    with _explained(source):
+        _require_measured(takes, source, model, arrays[0] if any(sizes) else arrays[0][:1, :, :_SIDE, :_SIDE])
     with atomic_write_together([out]) as staged:
         integer_model, inner = choose_integers(model, staged[0], arrays, source, takes)
         describe_integers(integer_model, takes, cost, assumed, source)
@@ -109,10 +120,10 @@ def takes_of(metadata: Mapping[str, str]) -> Takes | None:
         raise InvalidInput(f"is a {metadata[QUANTIZED_KEY]}, which this version does not know. Update memsr_compiler.")
     try:
         low, high = map(float, metadata["input_range"].split())
-        takes = Takes(int(metadata["scale"]), int(metadata["channels"]), (low, high))
-        require_range((low, high))
-        if not 1 <= takes.scale <= _MOST_ENLARGED:
-            raise ValueError(f"x{takes.scale}")
+        scale = int(metadata["scale"])
+        if not 1 <= scale <= _MOST_ENLARGED:
+            raise ValueError(f"x{scale}")
+        takes = Takes(scale, int(metadata["channels"]), (low, high))
     except (KeyError, ValueError) as error:
         raise InvalidInput(f"its metadata are damaged ({first_line(error)}); quantize or export again") from None
     return takes
@@ -129,6 +140,37 @@ def read_cost(metadata: Mapping[str, str]) -> Cost | None:
     numbers = [metadata.get(part.name, "") for part in fields(Cost)]
     known = all(number.isdecimal() and len(number) < 20 for number in numbers)
     return Cost(*map(int, numbers)) if known else None
+
+
+# -- what it takes -------------------------------------------------------------------------------------------
+
+
+def _require_stated(takes: Takes, source: Path) -> None:
+    """Raise InvalidInput where the file, a plain network of ours, says that it takes something else."""
+    if not is_plain(source):
+        return
+    info = read_plain_file(source, require_certificate=False).manifest.info
+    stated = Takes(info.scale, info.channels, info.input_range)
+    if takes != stated:
+        raise InvalidInput(f"{source}: says itself what it takes, not takes={_say(takes)}; give takes={_say(stated)}")
+
+
+def _require_measured(takes: Takes, source: Path, model: ModelProto, image: NDArray[Any]) -> None:
+    """Raise InvalidInput where a run shows other channels or another scale."""
+    (result,) = InnerValues(model, [image]).of(model.graph.output[0].name)
+    channels, (height, width) = image.shape[1], image.shape[2:]
+    if channels != takes.channels:
+        raise InvalidInput(f"{source}: takes {channels} channels, and takes={_say(takes)} says {takes.channels}")
+    if result.shape[1:] != (channels, takes.scale * height, takes.scale * width):
+        raise InvalidInput(
+            f"{source}: makes {'x'.join(map(str, result.shape[1:]))} of {'x'.join(map(str, image.shape[1:]))}, which "
+            f"is not takes={_say(takes)}; give its scale, and a network that takes and gives one kind of image"
+        )
+
+
+def _say(takes: Takes) -> str:
+    low, high = takes.input_range
+    return f"Takes({takes.scale}, {takes.channels}, ({low:g}, {high:g}))"
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -245,7 +287,7 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
             image = next(self.left, None)
             return None if image is None else {model.graph.input[0].name: image}
 
-    try:
+    with _explained(source):
         equalise_channels(model, images)
         quantize_static(
             _copy(model),  # it moves the weights of what it is given into a temporary file
@@ -258,7 +300,16 @@ def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], s
             reduce_range=True,
             extra_options={"TensorQuantOverrides": override_image(model, takes)},
         )
-    except Exception as error:  # ONNX Runtime raises whatever its steps do
+
+
+@contextmanager
+def _explained(source: Path) -> Iterator[None]:
+    """Errors of ONNX Runtime, whatever its steps raise, as ours."""
+    try:
+        yield
+    except MemsrError:
+        raise
+    except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise ExportError(
                 f"{source}: of 8 bits it cannot be written ({error.strerror}). {DISK_FULL[error.errno]}"

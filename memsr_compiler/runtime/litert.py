@@ -74,7 +74,9 @@ class LiteRTNetwork:
         height, width = (None if n < 0 else int(n) for n in self._image["shape_signature"][1:3])
         self.sizes = (1, height, width)
         self.fixed = (height, width)
-        self.arithmetic = name_arithmetic(_name_numbers(network), "LiteRT")
+        numbers = _name_numbers(network)
+        self.arithmetic = name_arithmetic(numbers, "LiteRT")
+        self.inner = torch.uint8 if numbers == INTEGERS_ALONE else torch.float32
         self._shape: tuple[int, ...] = ()
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -49,8 +49,8 @@ class OneSize:
         self._network, self._path = network, path
         self._batch, *sides = network.sizes
         self.fixed = (sides[0], sides[1])
-        self.engine, self.precision, self.arithmetic = network.engine, network.precision, network.arithmetic
-        self.metadata = network.metadata
+        self.engine, self.arithmetic, self.metadata = network.engine, network.arithmetic, network.metadata
+        self.precision, self.inner = network.precision, network.inner
         size = (
             f"{path}: takes images of {self._size()} only ({network.needs_sizes}); others go through in pieces of "
             "that size"

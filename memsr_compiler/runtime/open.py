@@ -144,6 +144,17 @@ def count_cost(file: NetworkFile) -> tuple[int | None, Cost | None]:
         return None, None
 
 
+def count_live(file: NetworkFile, cost: Cost | None) -> int:
+    """Count the values that its engine holds at once, at least, for a pixel of the image; 0 where that is not known.
+
+    Of a plain network all: no engine goes on to a layer's result without what it reads.  Of others, whose operations an
+    engine may join, the widest feature map.
+    """
+    if cost is None:
+        return 0
+    return cost.floats_per_pixel if is_plain(file.path) else cost.widest
+
+
 def count_module(module: nn.Module) -> tuple[int | None, Cost | None]:
     """Count parameters and cost of a teacher's module, see `count_cost`."""
     parameters = sum(p.numel() for p in module.parameters()) or None  # a module made of ONNX has constants

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.torch_helpers import copy_module
 
 SMALL = 1 << 16
@@ -79,14 +80,37 @@ def available_memory(device: str = "cpu") -> int | None:
 def require_memory(module: nn.Module, shape: tuple[int, ...], device: str = "cpu") -> None:
     """Raise InvalidInput, with how much it takes, where a run takes more memory than there is."""
     height, width = shape[-2:]
-    if height * width <= SMALL or (there := available_memory(device)) is None:
-        return
-    needed = least_memory(module, shape)
-    if needed is not None and needed > there:
+    if height * width > SMALL and (there := available_memory(device)) is not None:
+        _compare(type(module).__name__, least_memory(module, shape) or 0, there, width, height)
+
+
+def require_room(
+    name: str,
+    takes: Takes,
+    size: tuple[int, int],
+    *,
+    live: int = 0,
+    item_bytes: tuple[int, int] = (4, 4),
+    device: str = "cpu",
+) -> None:
+    """The same for a network in an engine that cannot be asked: its image and result, or its live feature maps.
+
+    size        width and height of its image
+    live        values a pixel of that which it holds at the worst moment, at least
+    item_bytes  of the values that it takes and gives, and of those between its layers
+    """
+    width, height = size
+    seen = device == "cpu" or torch.cuda.is_available()  # an engine may have a GPU that torch does not know
+    if width * height > SMALL and seen and (there := available_memory(device)) is not None:
+        ends = takes.channels * (1 + takes.scale**2) * item_bytes[0]
+        _compare(name, max(ends, live * item_bytes[1]) * width * height, there, width, height)
+
+
+def _compare(name: str, needed: int, there: int, width: int, height: int) -> None:
+    if needed > there:
         raise InvalidInput(
-            f"{type(module).__name__} takes at least {needed / 2**30:,.1f} GiB of memory for an image of "
-            f"{width}x{height}, and {there / 2**30:,.1f} GiB are free; give smaller images (bench: --size), or more "
-            "memory"
+            f"{name} takes at least {needed / 2**30:,.1f} GiB of memory for an image of {width}x{height}, and "
+            f"{there / 2**30:,.1f} GiB are free; give smaller images, a smaller --size say, or more memory"
         )
 
 

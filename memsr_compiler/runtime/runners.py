@@ -37,7 +37,7 @@ class Runner(Protocol):
     """A network that can be run: tensors on the CPU, of any float dtype, in and out.
 
     engine      who computes it, and where: "ONNX Runtime, cpu"
-    precision   of the values that it takes and gives
+    precision   of the values that it takes and gives;   inner   of those between its layers, as the file has them
     arithmetic  who computes it, where, and in what precision, in words
     fixed       height and width of the images that it takes as they are; None: any
     note        what there is to say on that and on the file, for whoever runs it; "" where there is nothing
@@ -45,6 +45,7 @@ class Runner(Protocol):
 
     engine: str
     precision: torch.dtype
+    inner: torch.dtype
     arithmetic: str
     fixed: tuple[int | None, int | None]
     note: str
@@ -61,8 +62,8 @@ class Runner(Protocol):
 class OrtNetwork:
     """An ONNX file as a function (N, C, H, W) -> (N, C', s H, s W); tensors on the CPU of any float dtype in and out.
 
-    The file's own precision decides what is computed; `precision` says which, `provider` and `engine` where,
-    `arithmetic` both in words, `metadata` what else the file says.  Sizes that the file fixes and nothing in it needs
+    The file's own precision decides what is computed; `inner` says which, `provider` and `engine` where, `arithmetic`
+    both in words, `metadata` what else the file says.  Sizes that the file fixes and nothing in it needs
     are free here; the others are `sizes`: batch, height and width, None where they are free.
     """
 
@@ -105,8 +106,8 @@ class OrtNetwork:
         self.channels = inputs[0].shape[1] if len(inputs[0].shape) == 4 else None
         self._name, result = names
         self.precision = _FLOATS[inputs[0].type]
-        integers = _holds_integers(Path(path))
-        numbers = INTEGERS if integers else str(self.precision).removeprefix("torch.")
+        self.inner = _find_inner(Path(path), self.precision)
+        numbers = INTEGERS if self.inner == torch.uint8 else str(self.inner).removeprefix("torch.")
         self.arithmetic = name_arithmetic(numbers, "ONNX Runtime", provider)
         self._bound = _Binding(ort, self._session, self._name, result, device_of(provider))
 
@@ -173,7 +174,7 @@ class TorchNetwork:
         self.engine = f"torch, {provider}"
         self.fixed: tuple[int | None, int | None] = (None, None)
         self.note = ""
-        self.precision = torch.float32
+        self.precision = self.inner = torch.float32
         self.arithmetic = name_arithmetic("float32", "torch", provider)
         self._device = device_of(provider)
         self._threads = threads
@@ -267,16 +268,35 @@ def _without_sizes(path: Path) -> bytes:
     return content
 
 
-def _holds_integers(path: Path) -> bool:
-    """Whether a file has operators that compute in 8-bit integers; steps of 16 bits lie between sums of floats."""
+def _find_inner(path: Path, ends: torch.dtype) -> torch.dtype:
+    """Precision of the values between a file's layers; unsigned 8 bits for 8-bit integers of any kind."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if not any(content.find(name.encode()) >= 0 for name in _INTEGERS):  # most have none, and onnx loads slowly
-            return False
+        if not any(content.find(name.encode()) >= 0 for name in (*_INTEGERS, "Cast")):
+            return ends  # most files are such, and onnx loads slowly
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
-    wide = {t.name for t in graph.initializer if t.data_type in (onnx.TensorProto.INT16, onnx.TensorProto.UINT16)}
+    if _computes_in_integers(graph):
+        return torch.uint8
+    return torch.float16 if _convolves_in_halves(graph) else ends
+
+
+def _computes_in_integers(graph: Any) -> bool:
+    """Whether there are operators that compute in 8-bit integers; steps of 16 bits lie between sums of floats."""
+    from onnx import TensorProto
+
+    wide = {t.name for t in graph.initializer if t.data_type in (TensorProto.INT16, TensorProto.UINT16)}
     return any(node.op_type in _INTEGERS and wide.isdisjoint(node.input) for node in graph.node)
+
+
+def _convolves_in_halves(graph: Any) -> bool:
+    """Whether every convolution reads weights in float16, and so a feature map, though images may be in float32."""
+    from onnx import TensorProto
+
+    kinds = {t.name: t.data_type for t in graph.initializer}
+    kinds |= {n.output[0]: a.t.data_type for n in graph.node for a in n.attribute if n.op_type == "Constant"}
+    weights = {kinds.get(node.input[1]) for node in graph.node if node.op_type in ("Conv", "ConvTranspose")}
+    return weights == {TensorProto.FLOAT16}
 
 
 def _options(ort: ModuleType, threads: int | None) -> Any:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import torch
 
+from memsr_compiler.analysis.cost import cost_of_layers
 from memsr_compiler.locks import temporary_folder
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx
-from memsr_compiler.runtime.ort import require_provider
+from memsr_compiler.runtime.ort import device_of, require_provider
+from memsr_compiler.runtime.room import require_room
 from memsr_compiler.runtime.runners import OrtNetwork, Provider
 
 
@@ -30,6 +33,10 @@ def make_timer(
 
     def measure(net: PlainNet, size: tuple[int, int]) -> float:
         width, height = size
+        info, layers = net.info, [(layer.weight.shape, layer.shuffle) for layer in net]
+        takes = Takes(info.scale, info.channels, info.input_range)
+        name = f"a plain network of {len(layers)} layers"
+        require_room(name, takes, size, live=cost_of_layers(layers).floats_per_pixel, device=device_of(provider))
         with temporary_folder(Path(tempfile.gettempdir())) as folder:
             export_onnx(net, folder / "plain.onnx")
             network = OrtNetwork(folder / "plain.onnx", threads=threads, provider=provider)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from memsr_compiler.checks import require_threads
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.images.files import require_levels
 from memsr_compiler.models.catalogue import find_file
@@ -78,7 +79,8 @@ class Upscaler:
         """
         self._max_memory = None if max_memory is None else size_in_bytes("max_memory", max_memory)
         self._columns = None if columns is None else count("columns", columns)
-        self._threads = None if threads is None else count("threads", threads)
+        require_threads(threads)
+        self._threads = threads
         self.info, layers = _open(model)
         require_local(self.info)
         require_provider(provider)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.analysis.cost import cost_of_teacher
+from memsr_compiler.checks import require_align, require_choice, require_whole
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.freezing import trace_or_freeze
 from memsr_compiler.lowering.stopwatch import Stopwatch
@@ -25,7 +26,6 @@ from memsr_compiler.student.calibration_images import (
     require_images,
     sample_inputs,
 )
-from memsr_compiler.student.checks import require_whole
 from memsr_compiler.student.crops import batches, count_pixels, default_samples
 from memsr_compiler.student.data_aware import PREFERENCE, derive_data_aware
 from memsr_compiler.student.levels import LeveledTeacher, Outside
@@ -215,14 +215,13 @@ class _Crops:
 def _check_options(
     init: object, refit: object, mean_shift: object, samples: object, seed: object, align: object, input_range: object
 ) -> None:
-    if init not in ("data-aware", "memsr"):
-        raise InvalidInput(f"init '{init}' is neither data-aware nor memsr")
+    require_choice("init", init, ("data-aware", "memsr"))
     if refit is not None:
         require_whole("refit", refit, 0, f"{refit} steps of refit are not possible; 0 is none")
     if samples is not None:
         require_whole("samples", samples, 1, f"{samples} samples are none; 30 is usual")
     require_whole("seed", seed, 0, f"a seed of {seed} is negative; 0 is usual")
-    require_whole("align", align, 1, f"widths cannot be aligned to {align}; take 1 or more")
+    require_align(align)
     if not isinstance(mean_shift, (int, float)) or not (math.isfinite(mean_shift) and mean_shift >= 0):
         raise InvalidInput(f"a mean shift of {mean_shift} is not possible; the paper's is 3")
     if input_range is not None:

@@ -85,6 +85,8 @@ def _normalise_weight(size: Tensor, direction: Tensor) -> Tensor:
     """g v / |v|, the norm over all dimensions that g has not.  Raises RuntimeError where g is no norm of v."""
     if size.dim() and size.dim() != direction.dim():
         raise RuntimeError("a norm has as many dimensions as what it is of, or none")
+    if any(n not in (1, m) for n, m in zip(size.shape, direction.shape, strict=False)):  # two rows make a matrix
+        raise RuntimeError("a norm is no larger than what it is of")
     over = [d for d, n in enumerate(size.shape) if n == 1] or None
     exact = direction.double()
     norm = torch.linalg.vector_norm(exact, dim=over, keepdim=True)

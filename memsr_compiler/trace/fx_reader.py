@@ -195,6 +195,8 @@ class Reader:
         self._refuse_rounding(name, args, kwargs)
         for unwanted in ("memory_format", "dtype", "layout", "device", "pin_memory"):
             kwargs.pop(unwanted, None)
+        if kwargs.get("out", "") is None:  # as NumPy calls a tensor's methods
+            del kwargs["out"]
         kwargs = {{"input": "x", "self": "x", "other": "y"}.get(k, k): v for k, v in kwargs.items()}
         try:
             value = WORDS[name](self.builder, *args, **kwargs)

@@ -24,6 +24,8 @@ from memsr_compiler.trace.samples import (
     take_samples,
 )
 
+_QUANTISING = ("torch.ao.quantization.", "torchao.")
+_IN_INTEGERS = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
 _DRAWS = 64  # runs of a network that draws random numbers: one that drops a path in twenty is met 26 times of 27
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,8 @@ def require_readable(model: nn.Module) -> None:
             "the network has a hook of its own, which no reader sees; take it off, or write it into forward"
         )
     for name, module in model.named_modules():
+        if refusal := _refuse_quantisation(module):
+            raise InvalidInput(f"{name or 'the network'}: {refusal}")
         stateful = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
         if module.training and isinstance(module, stateful):
             raise InvalidInput(
@@ -128,3 +132,24 @@ def require_readable(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"{name}: has NaN or infinite values; the checkpoint is damaged or training diverged")
+
+
+def _refuse_quantisation(module: nn.Module) -> str:
+    """Words on a module that torch put in to quantise a network, or that computes in integers; "" for others."""
+    homes = [(f"{kind.__module__}.", kind.__name__) for kind in type(module).__mro__]
+    name = type(module).__name__
+    for home, base in homes:
+        if home.startswith(_QUANTISING) and base.endswith("FakeQuantizeBase"):
+            return (
+                f"{name} rounds to 8 bits: the network is one that was trained for these. Load its weights into the "
+                "network as it was before, by load_state_dict(..., strict=False), of which missing_keys have to be "
+                "empty; convert that, and memsrc quantize makes 8 bits of what comes out"
+            )
+        if home.startswith(_QUANTISING) and base.endswith("ObserverBase"):
+            return (
+                f"{name} watches values, to quantise the network later; give the network as it was before, which "
+                "computes the same, and memsrc quantize makes 8 bits of what comes out"
+            )
+        if home.startswith(_IN_INTEGERS):
+            return f"{name} computes in 8-bit integers; give the network as it was before it was quantised"
+    return ""

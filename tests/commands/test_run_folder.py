@@ -41,6 +41,18 @@ def test_only_the_first_process_looks_whether_the_place_is_free(
         raise AssertionError("the place was not free")
 
 
+def test_a_run_never_replaces_the_options_that_it_reads(tmp_path: Path) -> None:
+    """A file of options in the run's folder, with its comments, was the run's own record afterwards."""
+    (tmp_path / "run").mkdir()
+    mine = tmp_path / "run" / CONFIG
+    mine.write_text("steps: 4  # no more\n")
+    options = TrainingOptions(data=[tmp_path], out=tmp_path / "run", config=mine, overwrite=True)
+    message = r"config\.yaml: is the file of options that is read, and a run in .*run replaces it"
+    with pytest.raises(InvalidInput, match=message), hold_run(options, Recipe(steps=4, batch=2), {}, Talk()):
+        raise AssertionError("the place was not free")
+    assert mine.read_text() == "steps: 4  # no more\n"
+
+
 @pytest.mark.parametrize("kind", ["student", "teacher"])
 @pytest.mark.parametrize("name", ["best.ckpt", "student.onnx", "step-00000010.ckpt"])
 def test_a_run_never_replaces_the_network_that_it_reads(kind: str, name: str, tmp_path: Path) -> None:

@@ -199,9 +199,24 @@ def test_what_cannot_be_counted_is_measured_all_the_same() -> None:
 
 
 def test_nothing_to_measure(models: Path) -> None:
-    wrong: tuple[dict[str, object], ...] = ({"repeats": 0}, {"size": (0, 5)}, {"models": []})
-    for arguments in wrong:
-        with pytest.raises(InvalidInput, match="want 1 or more of each"):
+    wrong: tuple[tuple[dict[str, object], str], ...] = (
+        ({"models": []}, "there are no networks to compare"),
+        ({"models": None}, "models: one NoneType; give a list"),
+        ({"models": {models / "plain.onnx"}}, "models: one set; give a list"),
+        ({"repeats": 0}, "0 repeats measure nothing"),
+        ({"repeats": "3"}, "repeats='3': want a whole number"),
+        ({"repeats": True}, "repeats=True: want a whole number"),
+        ({"size": (0, 5)}, "an image of 0x5 pixels has no pixel"),
+        ({"size": (8,)}, r"size=\(8,\): want \(width, height\)"),
+        ({"size": "8x8"}, "size='8x8': want"),
+        ({"size": (8.5, 8)}, r"size=8\.5: want a whole number"),
+        ({"threads": 0}, "threads=0: want a whole number from 1 up"),
+        ({"threads": 10**9}, "threads=1000000000: want 1024 or fewer"),
+        ({"provider": "gpu"}, "provider 'gpu' is none of cpu, cuda, tensorrt"),
+        ({"provider": None}, "provider 'None' is none of"),
+    )
+    for arguments, reason in wrong:
+        with pytest.raises(InvalidInput, match=reason):
             benchmark(**{"models": [models / "plain.onnx"], **arguments})  # type: ignore[arg-type]
 
 

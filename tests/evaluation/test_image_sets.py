@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,41 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("data")
     write_pairs(place)
     return place
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "message"),
+    [
+        (None, None, "a: HR is a NoneType; want a NumPy array, uint8"),
+        (np.zeros((4, 4), np.uint8), None, r"a: HR is uint8 of shape \(4, 4\); want uint8 in 0\.\.255, \(H, W, 3\)"),
+        (np.full((4, 4, 3), np.nan), None, "a: HR is float64 of shape"),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2, 3), np.int64), "a: LR is int64 of shape"),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((0, 2, 3), np.uint8), r"a: LR is uint8 of shape \(0, 2, 3\)"),
+        (
+            np.zeros((4, 8, 3), np.uint8),
+            np.zeros((2, 2, 3), np.uint8),
+            "HR is 8x4 and LR 2x2, which is no whole factor",
+        ),
+        (np.zeros((2, 2, 3), np.uint8), np.zeros((4, 4, 3), np.uint8), "HR is 2x2 and LR 4x4, which is no whole"),
+    ],
+)
+def test_what_is_no_pair(high: Any, low: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        TestImage("a", high, low)
+
+
+@pytest.mark.parametrize(
+    ("high", "scale", "message"),
+    [
+        (np.zeros((4, 4, 3), np.uint8), 0, "scale 0: want 2, 3 or 4"),
+        (np.zeros((4, 4, 3), np.uint8), "2", "scale='2': want a whole number"),
+        (np.zeros((4, 4, 3), np.uint8), 5, "a: is 4x4 pixels; give 5 a side or more"),
+        (np.full((4, 4, 3), 0.5), 2, "a: HR is float64"),
+    ],
+)
+def test_what_no_pair_can_be_made_of(high: Any, scale: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        TestImage.of("a", high, scale)
 
 
 def picture(height: int, width: int) -> NDArray[np.uint8]:

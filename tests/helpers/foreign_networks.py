@@ -223,6 +223,27 @@ class BasicsrResnet(nn.Module):
         return result
 
 
+class MmagicResnet(BasicsrResnet):
+    """mmagic's: no activation behind its pixel shuffles."""
+
+    def __init__(self, scale: int, *, colours: int = 3) -> None:
+        super().__init__(scale, colours=colours)
+        self.add_module("trunk_net", self.get_submodule("body"))
+        delattr(self, "body")
+        for i in range(len(self.steps)):
+            pack = nn.Sequential(OrderedDict(upsample_conv=self.get_submodule(f"upconv{i + 1}")))
+            self.add_module(f"upsample{i + 1}", pack)
+            delattr(self, f"upconv{i + 1}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.get_submodule("trunk_net")(F.leaky_relu(self.conv_first(x), 0.1))
+        for i, step in enumerate(self.steps):
+            y = F.pixel_shuffle(self.get_submodule(f"upsample{i + 1}")(y), step)
+        y = self.conv_last(F.leaky_relu(self.get_submodule("conv_hr")(y), 0.1))
+        result: Tensor = y + F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        return result
+
+
 class SequenceBlock(nn.Module):
     """x + res(x)"""
 

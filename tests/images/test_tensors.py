@@ -26,6 +26,27 @@ def test_tensors_are_in_the_range_already() -> None:
     assert torch.equal(image_tensors(x.numpy(), channels=3, input_range=(0.0, 255.0))[0], x)
 
 
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.rand(1, 3, 4, 5).to_sparse(), r"image 0: is a tensor of layout torch\.sparse_coo; give a dense one"),
+        (torch.empty(1, 3, 4, 5, device="meta"), "image 0: is a meta tensor, without values"),
+        (np.zeros((1, 3, 4, 5), object), r"image 0: object of shape \(1, 3, 4, 5\); give floating"),
+        (np.zeros((1, 3, 4, 5), np.uint16), r"image 0: uint16 of shape \(1, 3, 4, 5\); give floating"),
+    ],
+)
+def test_what_has_no_values_to_run_on(image: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        image_tensors(image, channels=3, input_range=(0.0, 1.0))
+
+
+def test_arrays_that_torch_cannot_share() -> None:
+    x = np.random.default_rng(3).random((1, 3, 4, 5))
+    for array in (x[..., ::-1], x.astype(">f4"), x.astype(np.longdouble)):
+        (same,) = image_tensors(array, channels=3, input_range=(0.0, 1.0))
+        assert np.array_equal(same.numpy(), array.astype(same.numpy().dtype))
+
+
 def test_pixels_are_taken_to_the_range() -> None:
     (x,) = image_tensors(PIXELS, channels=3, input_range=(-1.0, 1.0))
     assert x.shape == (1, 3, 5, 4) and torch.allclose(x[0, :, 2, 1], torch.from_numpy(PIXELS[2, 1]) / 127.5 - 1)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch import nn
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.cost import default_align, predicted_widths
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.lowering.inspection import _with_small_kernels, inspect
 from memsr_compiler.teachers.families.rrdb import RRDBNet
@@ -18,6 +22,21 @@ def rrdb() -> RRDBNet:
     model = RRDBNet(scale=4, blocks=2, channels=4, growth=2)
     model.eval()
     return model
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"align": 0}, "widths cannot be aligned to 0; take 1 or more"),
+        ({"align": "8"}, "widths cannot be aligned to 8; take 1 or more"),
+        ({"align": float("nan")}, "widths cannot be aligned to nan"),
+        ({"tail": "drop"}, "tail 'drop' is neither fold nor keep"),
+        ({"input_range": (1, 0)}, "input range 1 0 is empty"),
+    ],
+)
+def test_options_that_are_none(options: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        inspect(nn.Conv2d(3, 3, 3, padding=1), **options)
 
 
 def test_predictions_are_those_of_the_whole_graph() -> None:

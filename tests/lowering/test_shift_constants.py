@@ -72,6 +72,8 @@ def test_the_range_is_the_teachers(pixels: Any) -> None:
         (np.zeros((8, 8, 4), np.uint8), r"pixels of shape \(8, 8, 4\); give \(H, W, 3\)"),
         (np.zeros((8, 8, 3), np.int64), "pixels of dtype int64; give uint8"),
         ("nowhere.png", "nowhere.png: not a readable image"),
+        (torch.full((1, 3, 8, 8), 200.0), "image 0: values from 200 to 200; the network takes 0 to 1"),
+        (torch.full((1, 3, 8, 8), float("nan")), "image 0: values from nan to nan"),
     ],
 )
 def test_what_are_no_images(images: Any, message: str, network: nn.Module) -> None:
@@ -79,8 +81,20 @@ def test_what_are_no_images(images: Any, message: str, network: nn.Module) -> No
         calibrate(network, images)
 
 
-def test_a_margin_below_one_and_a_device_that_is_not_there(network: nn.Module, pixels: Any) -> None:
-    with pytest.raises(InvalidInput, match=r"margin 0\.5 is below 1"):
-        calibrate(network, pixels, margin=0.5)
-    with pytest.raises(InvalidInput, match="device 'tpu': want cpu or cuda"):
-        calibrate(network, pixels, device="tpu")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"margin": 0.5}, r"margin 0\.5 is below 1"),
+        ({"margin": "3"}, "margin='3': want a number"),
+        ({"margin": float("nan")}, "margin=nan: want a number"),
+        ({"margin": float("inf")}, "margin inf is no number to multiply by"),
+        ({"steps": -1}, "-1 steps of search are not possible"),
+        ({"steps": 2.5}, r"steps=2\.5: want a whole number"),
+        ({"tail": "drop"}, "tail 'drop' is neither fold nor keep"),
+        ({"device": "tpu"}, "device 'tpu': want cpu or cuda"),
+        ({"device": None}, "device None: want cpu or cuda"),
+    ],
+)
+def test_options_that_are_none(options: Any, message: str, network: nn.Module, pixels: Any) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        calibrate(network, pixels, **options)

@@ -188,6 +188,43 @@ def test_the_same_file_each_time(tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("takes", "message"),
+    [
+        (
+            Takes(2, 3, (0.0, 255.0)),
+            r"says itself .*, not takes=Takes\(2, 3, \(0, 255\)\); give takes=Takes\(2, 3, \(0, 1\)\)",
+        ),
+        (Takes(3), r"not takes=Takes\(3, 3, \(0, 1\)\); give takes=Takes\(2, 3"),
+        ((2, 3), "takes: a tuple; want memsr_compiler.Takes"),
+    ],
+)
+def test_takes_that_a_plain_file_contradicts(takes: Takes, message: str, tmp_path: Path) -> None:
+    export_onnx(plain(), tmp_path / "plain.onnx")
+    with pytest.raises(InvalidInput, match=message):
+        quantize(tmp_path / "plain.onnx", tmp_path / "int8.onnx", images(), takes=takes)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("takes", "message"),
+    [
+        (Takes(2, 3), r"takes 1 channels, and takes=Takes\(2, 3, \(0, 1\)\) says 3"),
+        (Takes(3, 1), r"makes 1x48x48 of 1x24x24, which is not takes=Takes\(3, 1"),
+    ],
+)
+def test_takes_that_a_run_contradicts(takes: Takes, message: str, tmp_path: Path) -> None:
+    source = foreign(tmp_path / "net.onnx")
+    with pytest.raises(InvalidInput, match=message):
+        quantize(source, tmp_path / "int8.onnx", images(channels=1), takes=takes)
+
+
+def test_images_of_another_range_than_takes(tmp_path: Path) -> None:
+    source = foreign(tmp_path / "net.onnx")
+    with pytest.raises(InvalidInput, match=r"image 0: values from .* the network takes 0 to 1"):
+        quantize(source, tmp_path / "int8.onnx", images(255.0, channels=1), takes=Takes(2, 1))
+
+
 def test_nothing_is_said_and_nothing_is_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -315,7 +352,7 @@ def test_a_quantised_network_costs_what_it_was_made_of_costs(run: Run, folder: P
     status, _, err = run("quantize", folder / "plain.onnx", "--out", tmp_path / "int8.onnx", "--size", "16x16")
     assert status == 0, err
     assert count_cost(NetworkFile(tmp_path / "int8.onnx")) == count_cost(NetworkFile(folder / "plain.onnx"))
-    quantize(folder / "plain.onnx", tmp_path / "bare.onnx", images(), takes=Takes(2))
+    quantize(folder / "plain.onnx", tmp_path / "bare.onnx", images(), takes=Takes(2, 3, (0.0, 255.0)))
     assert count_cost(NetworkFile(tmp_path / "bare.onnx")) == (None, None)
 
 

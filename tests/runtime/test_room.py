@@ -13,9 +13,13 @@ from helpers.teachers import write_teacher
 from PIL import Image
 from torch import Tensor, nn
 
+from memsr_compiler import export_onnx
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.plain.info import Takes
 from memsr_compiler.runtime import room
-from memsr_compiler.runtime.room import available_memory, least_memory, require_memory
+from memsr_compiler.runtime.room import available_memory, least_memory, require_memory, require_room
+from memsr_compiler.runtime.timing import make_timer
+from memsr_compiler.student.widths.latency import random_stack
 from memsr_compiler.teachers.families.swinir import SwinIR
 
 MIB = 2**20
@@ -136,3 +140,36 @@ def test_eval_and_upscale_say_it_too(run: Run, swinir: Path, tmp_path: Path) -> 
         status, _, err = run(*command)
         assert status == 2 and "SwinIR takes at least 5." in err and "1200x800" in err and err.count("\n") == 1, err
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """A plain network of 8 channels, as ONNX."""
+    return export_onnx(random_stack([(8, 3, 3, 3), (8, 8, 3, 3), (12, 8, 3, 3)], 2), tmp_path / "plain.onnx").path
+
+
+@pytest.mark.parametrize("command", [("bench",), ("quantize", "--out", "out.onnx")])
+def test_an_engine_is_not_given_what_it_has_no_memory_for(
+    command: tuple[str, ...], plain: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was given 14 GB of noise."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(room, "available_memory", lambda device: 2**30)
+    status, out, err = run(command[0], plain, *command[1:], "--size", "20000x20000")
+    assert status == 2 and not out and err.count("\n") == 1, err
+    needed = 4e8 * 4 * 24 / 2**30  # the last layer's result before and after its shuffle
+    assert f"plain.onnx takes at least {needed:.1f} GiB of memory for an image of 20000x20000, and 1.0 GiB are" in err
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_timer_is_not_given_it_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "available_memory", lambda device: 2**30)
+    with pytest.raises(InvalidInput, match=r"a plain network of 2 layers takes at least 35\.8 GiB of memory"):
+        make_timer()(random_stack([(8, 3, 3, 3), (12, 8, 3, 3)], 2), (20000, 20000))
+
+
+def test_image_and_result_are_the_least_of_an_unknown_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "available_memory", lambda device: 15 * 10**6 * 2)
+    require_room("it", Takes(2), (1000, 1000), item_bytes=(2, 2))
+    with pytest.raises(InvalidInput, match=r"it takes at least 0\.1 GiB"):
+        require_room("it", Takes(2), (1000, 1000))

@@ -90,6 +90,13 @@ CASES: dict[str, Case] = {
     "BasicSR's MSRResNet, x4": Case("msrresnet", lambda: foreign.BasicsrResnet(4, blocks=3), {"scale": 4, "blocks": 3}),
     "KAIR's MSRResNet1": Case("msrresnet", lambda: foreign.BasicsrResnet(4, kair=True), {"scale": 4, "channels": 6}),
     "KAIR's MSRResNet1, x3": Case("msrresnet", lambda: foreign.BasicsrResnet(3, kair=True), {"scale": 3}),
+    "mmagic's MSRResNet, x3": Case("msrresnet", lambda: foreign.MmagicResnet(3), {"scale": 3, "blocks": 2}),
+    "mmagic's MSRResNet, x4": Case(
+        "msrresnet",
+        lambda: foreign.MmagicResnet(4),
+        {"scale": 4, "shuffle_activation": False},
+        assumed=("slope 0.1 below zero",),
+    ),
     "KAIR's MSRResNet0": Case(
         "msrresnet0", lambda: foreign.SequenceResnet([2, 2]), {"scale": 4, "blocks": 2}, assumed=("slope 0",)
     ),
@@ -143,7 +150,12 @@ CASES: dict[str, Case] = {
     "ETDS, x4": Case("etds", lambda: foreign.Etds(4, image=4), {"scale": 4, "residual": 4}),
     "ETDS on devices, x2": Case("etds-plain", lambda: foreign.PlainEtds(2), {"scale": 2, "blocks": 2, "spare": 0}),
     "ETDS on devices, x3": Case("etds-plain", lambda: foreign.PlainEtds(3), {"scale": 3, "spare": 1}),
-    "SRCNN 9-1-5, its parts named": Case("srcnn", foreign.NamedSrcnn, {"middle": 1, "channels": 6, "narrow": 4}),
+    "SRCNN 9-1-5, its parts named": Case(
+        "srcnn",
+        foreign.NamedSrcnn,
+        {"middle": 1, "channels": 6, "narrow": 4},
+        assumed=("bicubic enlargement with a -0.5",),
+    ),
     "LatticeNet, x2": Case(
         "latticenet",
         lambda: foreign.Lattice(2),
@@ -247,6 +259,9 @@ def test_a_branch_that_is_missing_or_of_another_shape(tmp_path: Path) -> None:
     for dtype in (torch.int8, torch.complex64):  # of a quantised file; of no network
         words = refusal({**state, key: state[key].to(dtype)}, tmp_path / "a.pth")
         assert f"{key} is {dtype} in the file" in words
+    empty = torch.zeros(5, 5, 0, 0)  # of any number of channels in no bytes
+    words = refusal({**state, "backbone.1.conv3x3.weight": empty}, tmp_path / "a.pth")
+    assert "backbone.1.conv3x3.weight is (5, 5, 0, 0) in the file, which is no 3x3 kernel" in words
     words = refusal({**state, "backbone.1.conv1x1_odd.k0": torch.zeros(1)}, tmp_path / "a.pth")
     assert "unexpected backbone.1.conv1x1_odd.k0" in words
 

@@ -70,6 +70,10 @@ def test_other_keys_stay_as_they_are() -> None:
         ({"a.weight_g": torch.ones(2, 1, 1, 1), "a.weight_v": torch.zeros(2, 1, 3, 3)}, "is no number"),
         ({"a.weight_g": torch.ones(3), "a.weight_v": torch.ones(2, 1, 3, 3)}, "do not fit each other"),
         (
+            {"a.weight_g": torch.ones(9, 1, 1, 1), "a.weight_v": torch.ones(1, 9, 1, 1)},
+            "do not fit each other",
+        ),  # 9 x 9
+        (
             {"a.weight_orig": torch.ones(2, 3, 3, 3), "a.weight_u": torch.ones(4), "a.weight_v": torch.ones(27)},
             "do not fit each other",
         ),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from memsr_compiler.analysis.cost import Cost, cost_of_layers
+from memsr_compiler.checks import require_number, require_size, require_whole
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.checks import require_number, require_whole
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.survey import Survey, eq15_error, spectrum
 from memsr_compiler.student.widths.latency import LatencyModel
@@ -66,11 +66,7 @@ class Budget:
             require_number("max_latency", self.max_latency)
             if not 0 < self.max_latency < float("inf"):
                 raise InvalidInput(f"max_latency={self.max_latency:g}: want milliseconds, above 0")
-        size: object = self.size
-        if not isinstance(size, (tuple, list)) or len(size) != 2:
-            raise InvalidInput(f"size={size!r}: want (width, height) in pixels, (960, 540) say")
-        for side in size:
-            require_whole("size", side, 1, f"an image of {size[0]}x{size[1]} pixels has no pixel")
+        require_size(self.size)
 
     @property
     def limit(self) -> float | None:

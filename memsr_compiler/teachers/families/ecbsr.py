@@ -114,7 +114,9 @@ def _merge_branches(state: Mapping[str, Tensor], hyper: Mapping[str, object]) ->
     for layer in range(count_keys(dict.fromkeys(state, torch.Size()), "backbone.{}.conv3x3.weight")):
         name = f"backbone.{layer}"
         kernel, bias = _take(merged, f"{name}.conv3x3", weight=None, bias=None)
-        outputs, inputs = kernel.shape[:2]
+        outputs, inputs, *sides = kernel.shape
+        if sides != [3, 3]:  # of no size it would be there, and the branches' sums of any
+            raise ValueError(f"{name}.conv3x3.weight is {tuple(kernel.shape)} in the file, which is no 3x3 kernel")
         parts = [(kernel, bias), _merge_wide(merged, f"{name}.conv1x1_3x3", outputs, inputs)]
         parts += [_merge_edge(merged, f"{name}.conv1x1_{edge}", outputs, inputs) for edge in EDGES]
         if hyper["identity"] and outputs == inputs:

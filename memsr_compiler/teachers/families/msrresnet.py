@@ -1,7 +1,8 @@
 """MSRResNet, SRResNet without batch normalisation: BasicSR's and KAIR's, and the sequence that KAIR calls MSRResNet0.
 
 Key names of BasicSR for the first: `conv_first`, `body.N.conv1`, `upconv1`, `conv_hr`, `conv_last`; KAIR's MSRResNet1
-is the same network (`recon_trunk.N.conv1`, `HRconv`). Those of KAIR for the second: `model.0`, `model.1.sub.N.res.0`.
+is the same network (`recon_trunk.N.conv1`, `HRconv`), mmagic's has no activation behind its pixel shuffles
+(`trunk_net.N.conv1`, `upsample1.upsample_conv`). Those of KAIR for the second: `model.0`, `model.1.sub.N.res.0`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.teachers.families.base import (
+    Dialect,
     Family,
     Shapes,
     by_patterns,
@@ -24,6 +26,7 @@ from memsr_compiler.teachers.families.base import (
     has_kernels,
     leaving_open,
     number_layers,
+    rename_keys,
     renaming,
 )
 
@@ -48,11 +51,20 @@ class MSRResNet(nn.Module):
     """(N, colours, H, W) -> (N, colours, scale * H, scale * W), RGB in [0, 1].
 
     It corrects the image enlarged bilinearly.
+    shuffle_activation  whether an activation follows each pixel shuffle
     Raises InvalidInput for a scale other than 2, 3, 4.
     Source: Wang et al., "ESRGAN" (ECCVW 2018), its SRResNet; BasicSR's MSRResNet.
     """
 
-    def __init__(self, *, scale: int, blocks: int = 16, channels: int = 64, colours: int = 3) -> None:
+    def __init__(
+        self,
+        *,
+        scale: int,
+        blocks: int = 16,
+        channels: int = 64,
+        colours: int = 3,
+        shuffle_activation: bool = True,
+    ) -> None:
         super().__init__()
         if scale not in (2, 3, 4):
             raise InvalidInput(f"MSRResNet: scale={scale}. Choose 2, 3 or 4.")
@@ -66,13 +78,14 @@ class MSRResNet(nn.Module):
         self.conv_hr = conv(channels, channels)
         self.conv_last = conv(channels, colours)
         self.lrelu = nn.LeakyReLU(0.1)
+        self.act = self.lrelu if shuffle_activation else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """The enlarged image, not clipped to [0, 1]."""
         y = self.body(self.lrelu(self.conv_first(x)))
-        y = self.lrelu(self.pixel_shuffle(self.upconv1(y)))
+        y = self.act(self.pixel_shuffle(self.upconv1(y)))
         if self.upconv2 is not None:
-            y = self.lrelu(self.pixel_shuffle(self.upconv2(y)))
+            y = self.act(self.pixel_shuffle(self.upconv2(y)))
         y = self.conv_last(self.lrelu(self.conv_hr(y)))
         result: Tensor = y + F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
         return result
@@ -177,6 +190,26 @@ _from_kair = by_patterns(
 )
 
 
+_from_mmagic = by_patterns(
+    {
+        r"trunk_net\.(\d+)\.(\w+)\.(\w+)": r"body.\1.\2.\3",
+        r"upsample([12])\.upsample_conv\.(\w+)": r"upconv\1.\2",
+    }
+)
+
+
+def _infer_mmagic(shapes: Shapes) -> dict[str, object] | None:
+    hyper = infer(rename_keys(shapes, _from_mmagic(shapes))) if "trunk_net.0.conv1.weight" in shapes else None
+    return None if hyper is None else {**hyper, "shuffle_activation": False}
+
+
+MMAGIC = Dialect(
+    name="mmagic",
+    infer=_infer_mmagic,
+    translate=lambda state, hyper: rename_keys(state, _from_mmagic(state)),
+)
+
+
 def infer_sequence(shapes: Shapes) -> dict[str, object] | None:
     """The arguments of MSRResNet0 for a state dict of these shapes; None if it is another network's.
 
@@ -227,7 +260,7 @@ FAMILY = Family(
     source="Wang et al., ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks, ECCVW 2018",
     description="BasicSR's MSRResNet, KAIR's MSRResNet1: SRResNet without normalisation, over a bilinear image skip",
     habits=("slope 0.1 below zero",),
-    dialects=(renaming("KAIR", _from_kair, infer),),
+    dialects=(renaming("KAIR", _from_kair, infer), MMAGIC),
 )
 
 SEQUENCE = Family(

@@ -84,6 +84,7 @@ FAMILY = Family(
     build=SRCNN,
     infer=infer,
     activation="ReLU",
+    habits=("bicubic enlargement with a -0.5",),  # mmagic's code enlarges with a -0.75, by the same keys
     source="Dong et al., Image Super-Resolution Using Deep Convolutional Networks, TPAMI 2016",
     description="SRCNN on the bicubically enlarged image (scale 1), one Y channel; a scale makes it enlarge itself",
     dialects=(BY_TASK,),

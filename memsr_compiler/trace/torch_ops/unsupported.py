@@ -77,5 +77,19 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
             "use padding_mode='zeros' and retrain",
         ),
     ),
+    **dict.fromkeys(
+        (
+            "fake_quantize_per_tensor_affine",
+            "fake_quantize_per_channel_affine",
+            "fused_moving_avg_obs_fake_quant",
+            "quantize_per_tensor",
+            "quantize_per_channel",
+            "dequantize",
+        ),
+        (
+            "it rounds values to 8 bits, and a plain network is piecewise linear",
+            "convert the network without it, and memsrc quantize makes 8 bits of what comes out",
+        ),
+    ),
     **dict.fromkeys(("grid_sample", "affine_grid", "deform_conv2d"), (GATE, "remove it and retrain")),
 }
