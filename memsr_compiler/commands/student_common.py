@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,7 @@ from memsr_compiler.commands.material import Material, read_material
 from memsr_compiler.commands.options import StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Talk, mebibytes, thousands
 from memsr_compiler.commands.teachers import describe, read, set_up
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, escape_controls
 from memsr_compiler.lowering.freezing import trace_or_freeze
 from memsr_compiler.lowering.inspection import inspect_traced
 from memsr_compiler.plain.info import PlainInfo, Takes
@@ -25,6 +26,8 @@ from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.trace.approximate.freeze import Frozen
+
+_MAKER = 80  # letters of what a plain file says it was made by
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def _plain_source(options: TeacherOptions) -> Source:
         low, high = net.info.input_range
         raise InvalidInput(f"{options.teacher}: its input values are {low:g} to {high:g}; leave --input-range out")
     cost = cost_of_layers([(tuple(layer.weight.shape), layer.shuffle) for layer in net])
-    words = f"a plain network of {len(net.layers)} layers, made by {net.info.tool}"
+    maker = shorten(escape_controls(net.info.tool), _MAKER, placeholder="...")  # as a foreign file says
+    words = f"a plain network of {len(net.layers)} layers, made by {maker}"
     takes = Takes(net.info.scale, net.info.channels, net.info.input_range)
     return Source(net, takes, words, cost, cost, net.info.assumed)
 

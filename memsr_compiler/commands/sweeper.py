@@ -136,7 +136,7 @@ def describe_work(reading: TeacherOptions, options: StudentOptions, data: Path |
     Of folders, names, sizes and times of what is in them.
     """
     states = [
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        (path.name, *_state(path))
         for folder in (options.calibration, data)
         if folder is not None
         for path in sorted(folder.rglob("*"))
@@ -144,6 +144,12 @@ def describe_work(reading: TeacherOptions, options: StudentOptions, data: Path |
     alike = [(field.name, getattr(options, field.name)) for field in fields(StudentOptions)]
     said = (VERSION, network_digest(reading.teacher), reading, alike, data, states)
     return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of a file; of a link to nowhere, which is passed over with a warning, its own."""
+    state = path.stat() if path.exists() else path.lstat()
+    return state.st_size, state.st_mtime_ns
 
 
 @dataclass(frozen=True)

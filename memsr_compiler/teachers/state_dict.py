@@ -74,6 +74,11 @@ def _check_kind(key: str, tensor: Tensor) -> None:
         raise InvalidInput(f"{key}: has a shape and no values (meta). Save the network after its weights were loaded.")
     if tensor.is_quantized:
         raise InvalidInput(f"{key}: is quantised. Save the network as it was before, in floating point.")
+    if str(tensor.dtype).startswith("torch.float4"):
+        raise InvalidInput(
+            f"{key}: is stored as {tensor.dtype}, two numbers in a byte, which torch does not compute with. Save the "
+            "network as it was before, in float32 or float16."
+        )
     if tensor.layout != torch.strided:
         raise InvalidInput(f"{key}: is sparse ({tensor.layout}). Save its to_dense().")
     if tensor.device.type != "cpu":

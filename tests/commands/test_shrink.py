@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from helpers.user_code import thickening
 from numpy.typing import NDArray
 from PIL import Image
 
-from memsr_compiler import load_plain
+from memsr_compiler import load_plain, save_plain
 from memsr_compiler.images.files import sample_photographs, write_image
 
 QUICK = ("--samples", "4", "--refit", "0")
@@ -91,6 +92,17 @@ def test_few_layers_and_the_image_outside(run: Run, teacher: Path, photographs: 
     assert len(kept) == 3 and sum(layer["spans"] for layer in told["layers"]) == kept[-1]
     status, out, err = run(*shrink(teacher, photographs, "--width", "8", "--layers", "90", "--overwrite"))
     assert status == 2 and "layers=90: the teacher's plain form has" in err and err.count("\n") == 1
+
+
+def test_what_a_foreign_plain_file_was_made_by_moves_no_cursor(
+    run: Run, model: Path, photographs: Path, tmp_path: Path
+) -> None:
+    net = load_plain(model)
+    net.info = replace(net.info, tool="x\x1b[2J\n" + "y" * 1000)
+    save_plain(net, tmp_path / "foreign.safetensors")
+    status, out, err = run(*shrink(tmp_path / "foreign.safetensors", photographs, "--width", "4"))
+    assert status == 0, err
+    assert "\x1b" not in out and "yyyy" not in out and " made by " in out
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 from xml.etree import ElementTree
 
@@ -127,8 +128,10 @@ def test_a_shared_sweep_goes_on_with_what_is_done(
         return derive(source, options, budget, *rest)
 
     monkeypatch.setattr(sweeper, "derive", derive_or_stop)
+    folder = Path(copytree(photographs, tmp_path / "photographs"))
+    (folder / "gone.png").symlink_to("nowhere")  # which is passed over, as alone
     table = tmp_path / "curve.csv"
-    command = ("sweep", teacher, "--width", "4,8", "--calibration", photographs, *QUICK, "--csv", table)
+    command = ("sweep", teacher, "--width", "4,8", "--calibration", folder, *QUICK, "--csv", table)
     assert run(*command)[0] == 130 and not table.exists() and len(list(tmp_path.glob(".memsrc-sweep*"))) == 1
     status, out, err = run(*command)
     assert status == 0, err

@@ -53,3 +53,10 @@ def test_weights_in_another_order_in_memory_are_laid_out_as_torch_does() -> None
 def test_tensors_that_are_no_weights_are_refused(tensor: torch.Tensor, reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
         check_tensors({"w": tensor}, 1000)
+
+
+def test_two_numbers_in_a_byte_are_no_weights() -> None:
+    if not hasattr(torch, "float4_e2m1fn_x2"):
+        pytest.skip("this torch has no float4")
+    with pytest.raises(InvalidInput, match=r"w: is stored as torch.float4_e2m1fn_x2, two numbers in a byte"):
+        check_tensors({"w": torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}, 1000)
