@@ -40,6 +40,8 @@ def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, sca
     with open_parts(target, _describe_work(options, reading, plan), begin_anew=options.overwrite) as parts:
         if os.path.lexists(target) and not options.overwrite and not parts.is_done(target):
             raise InvalidInput(f"{target}: is there already; choose another place, or give --overwrite")
+        if parts.changed and not parts.is_done(target):
+            talk.warn(f"{parts.changed}; made again, with what comes behind it")
         if parts.frames:
             talk.say(f"goes on      {parts.frames} frames are in {escape_controls(str(parts.folder))}")
         try:
