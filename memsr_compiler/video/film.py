@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
 from memsr_compiler.video.colours import Colours, Tags, ToPixels, is_grey, read_colours, read_tags
+from memsr_compiler.video.crop import name_crop
 
 KINDS = (  # of containers, as libavformat calls them: no playlists, which name other files, and no pictures
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mxf,nut,yuv4mpegpipe"
@@ -183,6 +184,7 @@ def _look_at(
     deep = not form.has_palette and form.components[0].bits > 8
     rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
     time_base = stream.time_base or 1 / rate
+    crop = name_crop(stream)
     return Film(
         path,
         state,
@@ -197,7 +199,7 @@ def _look_at(
         stream.frames or _count_by_length(container, stream, rate),
         stream.sample_aspect_ratio or None,
         _display_matrix(frame),
-        tuple(sorted(name_side_data(frame))),
+        (*sorted(name_side_data(frame)), *([f"its crop ({crop}), so that players will show all"] if crop else [])),
     )
 
 
