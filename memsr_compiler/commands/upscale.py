@@ -115,7 +115,7 @@ class Enlarger:
         """Raises InvalidInput for a network, a limit or a scale that do not fit."""
         engine = _open_engine(options, reading, talk)
         scale = _choose_scale(engine, options.scale)
-        return Enlarger(options, engine, scale, _describe_work(options, reading, scale), talk)
+        return Enlarger(options, engine, scale, _describe_work(options, reading, engine, scale), talk)
 
     def enlarge(
         self, source: Path, target: Path, owner: Path, journal: Journal, process: int | None = None
@@ -201,7 +201,7 @@ def _run_folder(sources: Sequence[Path], options: UpscaleOptions, reading: Readi
     owners = _find_owners(targets)
     folder = Folder(talk)
     seconds = time.perf_counter()
-    with Journal(options.target, _describe_work(options, reading, scale)) as journal:
+    with Journal(options.target, _describe_work(options, reading, engine, scale)) as journal:
         for source, target in targets.items():
             with folder.passing_over(source):
                 _require_owner(source, target, owners[target])
@@ -399,7 +399,7 @@ def _open_engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -
         from memsr_compiler.commands.models import open_network  # with torch, which bands do without
 
         model = open_network(reading.of(path), talk, provider=options.provider, threads=options.threads)
-        return WholeFrame(model.network, model.takes)
+        return WholeFrame(model.network, model.takes, model.assumed)
     try:
         plain = read_plain_file(path, require_certificate=False)
     except InvalidInput as error:
@@ -482,7 +482,13 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise InvalidInput(f"{target}: is there already; choose another place, or give --overwrite")
 
 
-def _describe_work(options: UpscaleOptions, reading: ReadingOptions, scale: int) -> str:
+def _describe_work(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, scale: int) -> str:
     """All that results depend on, besides the image."""
+    return f"x{scale}, {describe_network(options, reading, engine)}"
+
+
+def describe_network(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine) -> str:
+    """A network's content and how it was read: as told, and where nobody says, as a photograph or --no-probe had it."""
     way = (reading.input_range, reading.arch, *(reading.arch_args or ()), *([reading.prefix] if reading.prefix else []))
-    return f"x{scale}, network {network_digest(options.model)}, {way}"
+    taken = f", taken: {', '.join(engine.assumed)}" if engine.assumed else ""
+    return f"network {network_digest(options.model)}, {way}{taken}"

@@ -10,10 +10,10 @@ from pathlib import Path
 from memsr_compiler.commands.command import SomeNotDone
 from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
 from memsr_compiler.commands.output import Done, Talk
+from memsr_compiler.commands.upscale import describe_network
 from memsr_compiler.errors import InvalidInput, escape_controls
 from memsr_compiler.locks import remove_leftovers
 from memsr_compiler.runtime.upscale_file import RowEngine
-from memsr_compiler.trace.onnx.digest import network_digest
 from memsr_compiler.video.codecs import choose_encoding
 from memsr_compiler.video.film import Film
 from memsr_compiler.video.frames import Frame, Scene
@@ -37,9 +37,11 @@ def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, sca
         talk.warn(f"{source}: left out: {words}")
     remove_leftovers(target.parent)
     seconds = time.perf_counter()
-    with open_parts(target, _describe_work(options, reading, plan), begin_anew=options.overwrite) as parts:
+    with open_parts(target, _describe_work(options, reading, engine, plan), begin_anew=options.overwrite) as parts:
         if os.path.lexists(target) and not options.overwrite and not parts.is_done(target):
             raise InvalidInput(f"{target}: is there already; choose another place, or give --overwrite")
+        if parts.changed and not parts.is_done(target):
+            talk.warn(f"{parts.changed}; made again, with what comes behind it")
         if parts.frames:
             talk.say(f"goes on      {parts.frames} frames are in {escape_controls(str(parts.folder))}")
         try:
@@ -79,13 +81,12 @@ def _check_target(source: Path, target: Path) -> None:
         raise InvalidInput(f"{target}: is the film itself; write somewhere else")
 
 
-def _describe_work(options: UpscaleOptions, reading: ReadingOptions, plan: Plan) -> str:
+def _describe_work(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, plan: Plan) -> str:
     """All that parts depend on."""
     film = f"{plan.film.path.resolve()}, bytes and time {plan.film.state}"
-    network = network_digest(options.model)
-    way = (reading.input_range, reading.arch, *(reading.arch_args or ()), *([reading.prefix] if reading.prefix else []))
+    network = describe_network(options, reading, engine)
     scene = f"{plan.scene.first}:{plan.scene.stop}"
-    return f"{film}, frames {scene}, x{plan.scale}, network {network}, {way}, {plan.encoding.describe()}"
+    return f"{film}, frames {scene}, x{plan.scale}, {network}, {plan.encoding.describe()}"
 
 
 def _report(plan: Plan, before: int, advance: Done, clock: Callable[[], float]) -> Callable[[Frame], None]:

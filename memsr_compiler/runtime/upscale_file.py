@@ -40,6 +40,10 @@ class RowEngine(Protocol):
     def takes(self) -> Takes:
         """The images that the network takes."""
 
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Words on what the network's file does not say, as it was read: see `Teacher.assumed`."""
+
     def rows(self, width: int, height: int) -> int:
         """The most rows that it wants at a time."""
 
@@ -67,6 +71,10 @@ class ByBands:
     def takes(self) -> Takes:
         info = self.upscaler.info
         return Takes(info.scale, info.channels, info.input_range)
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        return ()  # a plain network's file says all
 
     def rows(self, width: int, height: int) -> int:
         return self.upscaler.rows(width) if self.upscaler.streams(width) else ROWS
@@ -111,6 +119,7 @@ class WholeFrame:
 
     network: Network
     takes: Takes
+    assumed: tuple[str, ...] = ()
 
     def rows(self, width: int, height: int) -> int:
         return height

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from memsr_compiler.errors import InvalidInput
 
 Pixels = NDArray[Any]
+Tags: TypeAlias = "tuple[int, int, int, int]"  # matrix, range, primaries, transfer: H.273's numbers, libavutil's range
 
 UNSPECIFIED, RESERVED = 2, (0, 3)  # of matrix, primaries and transfer; some write 0 where they do not know
+UNSAID = (UNSPECIFIED, *RESERVED)
 RGB, BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 4, 5, 6, 7, 9  # matrices, by ITU-T H.273
 LIMITED, FULL = 1, 2  # ranges, as libavutil numbers them
 SWSCALE = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020: 9}  # what libswscale calls these matrices
@@ -37,6 +39,7 @@ REFUSED = {  # transfer characteristics of which networks for photographs know n
     18: "HLG (HDR)",
 }
 SITE = "left"  # where colours that are coarser than the pixels stand in a result, as libavcodec calls it
+SAME_CURVES = (1, 6, 14, 15)  # transfers of one formula, by their numbers
 FLAGS = (
     Interpolation.BICUBIC
     | Interpolation.FULL_CHR_H_INT
@@ -65,9 +68,23 @@ class Colours:
     def range(self) -> int:
         return FULL if self.full else LIMITED
 
+    def looks_like(self, other: Colours) -> bool:
+        """Whether RGB of the one is RGB of the other, as far as both say."""
+        curves = {1 if number in SAME_CURVES else number for number in (self.transfer, other.transfer)}
+        return all(len(said - {UNSPECIFIED}) <= 1 for said in (curves, {self.primaries, other.primaries}))
 
-def read_colours(width: int, height: int, pixels: VideoFormat, tags: tuple[int, int, int, int]) -> Colours:
-    """The colours of a film with these tags: matrix, range, primaries, transfer.
+
+def read_tags(frame: VideoFrame) -> Tags:
+    """Tags of a frame, those that it does not have being unspecified."""
+    return frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc
+
+
+def is_grey(form: VideoFormat) -> bool:
+    return len(form.components) == 1 and not form.has_palette and not form.is_rgb
+
+
+def read_colours(width: int, height: int, pixels: VideoFormat, tags: Tags) -> Colours:
+    """The colours of a film with these tags.
 
     Raises InvalidInput for those that networks for photographs, or libswscale, know nothing of.
     """
@@ -84,7 +101,7 @@ def read_colours(width: int, height: int, pixels: VideoFormat, tags: tuple[int, 
     if len(pixels.components) == 1:  # grey, which no matrix is for
         return Colours(matrix, full, primaries, transfer)
     guessed = []
-    if matrix in (UNSPECIFIED, *RESERVED):  # RGB, which is 0, is not: it has been told by its pixels
+    if matrix in UNSAID:  # RGB, which is 0, is not: it has been told by its pixels
         large = width >= HD[0] or height > HD[1]
         matrix = BT709 if large else BT470BG if height == PAL else SMPTE170M
         guessed.append(f"by its size its matrix is taken for {'BT.709' if large else 'BT.601'}")

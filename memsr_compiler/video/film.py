@@ -22,7 +22,8 @@ from av.video.stream import VideoStream
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
-from memsr_compiler.video.colours import Colours, ToPixels, read_colours
+from memsr_compiler.video.colours import Colours, Tags, ToPixels, is_grey, read_colours, read_tags
+from memsr_compiler.video.crop import name_crop
 
 KINDS = (  # of containers, as libavformat calls them: no playlists, which name other files, and no pictures
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mxf,nut,yuv4mpegpipe"
@@ -51,6 +52,7 @@ class Film:
 
     state       size and time of the file;   stream   its index
     form        the pixels, as libavutil calls them;   to_pixels   how they become a network's
+    tags        those that the first frame has itself
     time_base   seconds of a timestamp's unit;   rate   pictures a second, on average
     frames      that it says it has, or that follow from its length; 0: nobody knows
     aspect      of a pixel, width / height; None: not said
@@ -65,6 +67,7 @@ class Film:
     height: int
     form: VideoFormat
     to_pixels: ToPixels
+    tags: Tags
     time_base: Fraction
     rate: Fraction
     frames: int
@@ -170,17 +173,18 @@ def _look_at(
             "is interlaced: two moments in one picture, which a network takes for one; deinterlace it first, for "
             "example by FFmpeg's filter bwdif"
         )
+    said = read_tags(frame)
     tags = (
-        _first_said(2, context.colorspace, frame.colorspace),
-        _first_said(0, context.color_range, frame.color_range),
-        _first_said(2, context.color_primaries, frame.color_primaries),
-        _first_said(2, context.color_trc, frame.color_trc),
+        _first_said(2, context.colorspace, said[0]),
+        _first_said(0, context.color_range, said[1]),
+        _first_said(2, context.color_primaries, said[2]),
+        _first_said(2, context.color_trc, said[3]),
     )
-    grey = len(form.components) == 1 and not form.has_palette and not form.is_rgb
     colours = read_colours(frame.width, frame.height, form, tags)
     deep = not form.has_palette and form.components[0].bits > 8
     rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
     time_base = stream.time_base or 1 / rate
+    crop = name_crop(stream)
     return Film(
         path,
         state,
@@ -188,13 +192,14 @@ def _look_at(
         frame.width,
         frame.height,
         form,
-        ToPixels(colours, grey, deep),
+        ToPixels(colours, is_grey(form), deep),
+        said,
         Fraction(time_base),
         Fraction(rate),
         stream.frames or _count_by_length(container, stream, rate),
         stream.sample_aspect_ratio or None,
         _display_matrix(frame),
-        tuple(sorted(name_side_data(frame))),
+        (*sorted(name_side_data(frame)), *([f"its crop ({crop}), so that players will show all"] if crop else [])),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import av
 from av.container.input import InputContainer
@@ -14,7 +14,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from memsr_compiler.video.colours import Pixels
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.video.colours import UNSAID, Pixels, ToPixels, is_grey, read_colours, read_tags
 from memsr_compiler.video.film import Film, name_side_data, open_container
 
 SHORT = 0.25  # seconds that a film, besides its last two frames, may end before it says so: containers round
@@ -68,7 +69,7 @@ def read_frames(film: Film, scene: Scene, skip: int, notes: Notes) -> Iterator[F
     """The frames of a scene, without the first `skip`, which have been done.
 
     All are decoded, from the beginning: so their numbers and the damage are the same whenever it is stopped.  Frames of
-    another size cannot be in one stream with the others, and are left out.
+    another size, or grey ones among others, cannot be in one stream with the others, and are left out.
     """
     converter = VideoReformatter()
     given = 0
@@ -79,6 +80,11 @@ def read_frames(film: Film, scene: Scene, skip: int, notes: Notes) -> Iterator[F
         if (frame.width, frame.height) != (film.width, film.height):
             notes.add(f"frames of {frame.width}x{frame.height}, not {film.width}x{film.height}, left out", where)
             continue
+        if is_grey(frame.format) != film.to_pixels.grey:
+            kind = "in colour" if film.to_pixels.grey else "grey"
+            notes.add(f"frames that are {kind}, unlike the first, left out", where)
+            continue
+        to_pixels = _choose_conversion(film, frame, where, notes)
         if frame.is_corrupt:
             notes.add("damaged frames, of which the decoder has made up a part", where)
         if frame.interlaced_frame:
@@ -86,7 +92,29 @@ def read_frames(film: Film, scene: Scene, skip: int, notes: Notes) -> Iterator[F
         notes.left_out |= name_side_data(frame)
         given += 1
         if given > skip:
-            yield Frame(number, time, length, film.to_pixels.read(frame, converter))
+            yield Frame(number, time, length, to_pixels.read(frame, converter))
+
+
+def _choose_conversion(film: Film, frame: VideoFrame, where: str, notes: Notes) -> ToPixels:
+    """The way to read a frame: by what it says where that is not what the first one said, whose colours the result has.
+
+    What it does not say is as for the film.
+    """
+    tags, first = read_tags(frame), film.colours
+    if tags == film.tags and frame.format.name == film.form.name:
+        return film.to_pixels
+    matrix, numbers, *others = tags
+    usual = (first.primaries, first.transfer)
+    primaries, transfer = (mine if number in UNSAID else number for number, mine in zip(others, usual, strict=True))
+    said = (first.matrix if matrix in UNSAID else matrix, numbers or first.range, primaries, transfer)
+    try:
+        colours = read_colours(frame.width, frame.height, frame.format, said)
+    except InvalidInput as error:
+        notes.add(f"frames in other colours than the first, read as if in its ({error})", where)
+        return film.to_pixels
+    if not first.looks_like(colours):
+        notes.left_out.add("that some frames have other primaries or another transfer than the first")
+    return replace(film.to_pixels, colours=colours)
 
 
 def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[VideoFrame]:

@@ -25,7 +25,7 @@ from memsr_compiler.locks import temporary_file
 from memsr_compiler.video.film import Film, is_cover, name_stream, open_container
 from memsr_compiler.video.frames import Notes
 from memsr_compiler.video.names import WRITTEN
-from memsr_compiler.video.parts import Part
+from memsr_compiler.video.parts import Part, raise_changed
 
 COPIED = ("audio", "subtitle")  # streams without which a result would not be the film
 NOT_COPIED = "packets of sound or subtitles that are damaged or out of order, left out"
@@ -231,17 +231,29 @@ def _read_parts(
     decoded = iter(choose_decode_times(times, order, film.step))
     numbers = iter(order)
     for part in parts:
-        with open_container(folder / part.name) as container:
-            for packet in container.demux(container.streams.video[0]):
-                if packet.size == 0:
-                    continue
-                number = next(numbers)
-                packet.stream = stream
-                packet.time_base = film.time_base
-                packet.pts, packet.dts = times[number], next(decoded)
-                last = number + 1 == len(times)
-                packet.duration = lengths[number] if last else times[number + 1] - times[number]
-                yield packet.dts * film.time_base, packet
+        for packet in _read_part(folder / part.name, len(part.order)):
+            number = next(numbers)
+            packet.stream = stream
+            packet.time_base = film.time_base
+            packet.pts, packet.dts = times[number], next(decoded)
+            last = number + 1 == len(times)
+            packet.duration = lengths[number] if last else times[number + 1] - times[number]
+            yield packet.dts * film.time_base, packet
+
+
+def _read_part(path: Path, count: int) -> Iterator[Packet[VideoStream]]:
+    """The packets of a part.  Raises ExportError where there are not `count`."""
+    read = 0
+    with open_container(path) as container:
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size == 0:
+                continue
+            read += 1
+            if read > count:
+                break
+            yield packet
+    if read != count:
+        raise_changed(path, f"has {'more' if read > count else 'fewer'} than the {count} pictures that were written")
 
 
 def _read_source(

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import av
 from av.container.output import OutputContainer
@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from memsr_compiler.errors import ExportError, InvalidInput
-from memsr_compiler.files import atomic_write
+from memsr_compiler.files import atomic_write, file_digest
 from memsr_compiler.locks import hold_folder
 from memsr_compiler.video.codecs import Encoding
 from memsr_compiler.video.film import read_state
@@ -41,12 +41,15 @@ class Part:
 
     times, lengths   of its frames as they are shown, in units of the original's time base
     order            of its packets: which of the frames each holds
+    size, sha256     of the file; of an earlier version's part nobody knows them: 0, ""
     """
 
     name: str
     times: list[int]
     lengths: list[int]
     order: list[int]
+    size: int = 0
+    sha256: str = ""
 
     @staticmethod
     def parse(entry: dict[str, Any]) -> Part:
@@ -55,6 +58,8 @@ class Part:
         if not all(isinstance(each, list) and all(type(number) is int for number in each) for each in numbers):
             raise ValueError("numbers that are none")
         part = Part(**entry)
+        if type(part.size) is not int or not isinstance(part.sha256, str):
+            raise ValueError("a size or a hash that is none")
         if sorted(part.order) != list(range(len(part.times))) or len(part.lengths) != len(part.times):
             raise ValueError("numbers that do not go together")
         if any(later <= earlier for earlier, later in itertools.pairwise(part.times)):
@@ -63,17 +68,32 @@ class Part:
             raise ValueError("a file elsewhere")
         return part
 
+    def find_change(self, folder: Path) -> str:
+        """Why its file is not what was written, in words; "" where it is."""
+        path = folder / self.name
+        if not self.sha256:
+            return "was made by an earlier version, which noted no checksum"
+        try:
+            if not path.is_file():
+                return "is gone"
+            same = path.stat().st_size == self.size and file_digest(path) == self.sha256
+        except OSError as error:
+            return f"cannot be read ({error.strerror or error})"
+        return "" if same else "is not what was written: it has been damaged or replaced"
+
 
 class Parts:
     """The parts of a result that are there.
 
     finished   the result's size and time, and what there is to say about it, where it was about to get its name
+    changed    the first part that is not what was written, and why, in words; from there on all is made again
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.all: list[Part] = []
         self.finished: dict[str, Any] | None = None
+        self.changed = ""
 
     @property
     def frames(self) -> int:
@@ -93,6 +113,13 @@ class Parts:
         """Whether the result is there already, and nothing is left to do but to tidy up."""
         return self.finished is not None and target.is_file() and self.finished["file"] == list(read_state(target))
 
+    def require_unchanged(self) -> None:
+        """Raises ExportError where a part is no more what was written."""
+        for part in self.all:
+            reason = part.find_change(self.folder)
+            if reason:
+                raise_changed(self.folder / part.name, reason)
+
     def _write(self, line: dict[str, Any]) -> None:
         path = self.folder / JOURNAL
         try:
@@ -102,6 +129,11 @@ class Parts:
                 os.fsync(file.fileno())
         except OSError as error:
             raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def raise_changed(path: Path, reason: str) -> NoReturn:
+    """Raises ExportError for a part that is not what was written."""
+    raise ExportError(f"{path}: {reason}; run the same command again, which makes it anew")
 
 
 def name_folder(target: Path) -> Path:
@@ -165,11 +197,11 @@ def _clear(folder: Path) -> None:
 
 
 def _read(folder: Path, work: str) -> tuple[Parts, bool]:
-    """The parts that the journal knows and that are there, and whether it is about this work.
+    """The parts that the journal knows and that are what was written, and whether it is about this work.
 
     A line that the machine did not write to its end is none.
     """
-    parts, missing = Parts(folder), False
+    parts = Parts(folder)
     try:
         head, *lines = (folder / JOURNAL).read_bytes().splitlines()
         if json.loads(head)["work"] != work:
@@ -183,8 +215,12 @@ def _read(folder: Path, work: str) -> tuple[Parts, bool]:
                 parts.finished = {"file": entry["finished"]["file"], "words": dict(entry["finished"]["words"])}
                 continue
             part = Part.parse(entry["part"])
-            missing = missing or not (folder / part.name).is_file()
-            if not missing:  # what comes behind one that is has to be made again, in its place
+            if parts.changed:  # what comes behind has to be made again too, in its place
+                continue
+            reason = part.find_change(folder)
+            if reason:
+                parts.changed = f"{folder / part.name}: {reason}"
+            else:
                 parts.all.append(part)
     return parts, True
 
@@ -220,12 +256,14 @@ class PartWriter:
             with _explain_errors(self._path):
                 self._container.close()
             self._undo.close()
+            with _explain_errors(self._path):
+                size, sha256 = self._path.stat().st_size, file_digest(self._path)
         except BaseException:
             self.abandon()
             raise
         if sorted(self._order) != list(range(len(self._times))):
             raise ExportError(f"{self._encoding.codec}: gave {len(self._order)} packets of {len(self._times)} frames")
-        return Part(self._path.name, self._times, self._lengths, self._order)
+        return Part(self._path.name, self._times, self._lengths, self._order, size, sha256)
 
     def abandon(self) -> None:
         """Let the file go."""

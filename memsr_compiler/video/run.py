@@ -108,6 +108,7 @@ def enlarge_film(plan: Plan, engine: RowEngine, parts: Parts, on_frame: Callable
     if not parts.frames:
         raise InvalidInput(f"{plan.film.path}: there are no frames {_say(plan.scene)}")
     _require_unchanged(plan.film)
+    parts.require_unchanged()
 
     def announce(staged: Path) -> None:
         parts.announce(staged, vars(_sum_up(parts, before, notes)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.teachers import write_teacher
+from helpers.trained import SHIPPED
 
 from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.images.files import sample_photographs, write_image
@@ -20,6 +21,15 @@ def teacher(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     path = tmp_path / "teacher.pt"
     write_teacher(EDSR(scale=2, blocks=1, channels=8), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def teacher_of_255(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a trained network for 0..255, which a photograph shows, and `--no-probe` takes for one for 0..1."""
+    path = tmp_path_factory.mktemp("teacher") / "of_255.pt"
+    weights = torch.load(SHIPPED, weights_only=True)
+    torch.save({name: held * 255 if name.endswith("bias") else held for name, held in weights.items()}, path)
     return path
 
 

@@ -287,18 +287,34 @@ def test_parts_of_other_work_are_not_mixed_in(run: Run, model: Path, tmp_path: P
     assert status == 0 and json.loads(out)["done_before"] == 0 and json.loads(out)["frames"] == 12
 
 
-def test_a_part_that_is_gone_is_made_again(run: Run, model: Path, tmp_path: Path, interrupting: Any) -> None:
+def test_parts_of_another_reading_of_the_network_are_not_mixed_in(
+    run: Run, teacher_of_255: Path, tmp_path: Path, interrupting: Any
+) -> None:
+    film = write_film(tmp_path / "film.mkv", codec="ffv1", frames=3, sound=None)
+    command = ("upscale", film, tmp_path / "out.mkv", "--model", teacher_of_255, "--tile", "off", "--codec", "ffv1")
+    interrupting(1)
+    assert run(*command)[0] == 130
+    interrupting(None)
+    status, _, err = run(*command, "--no-probe")
+    assert status == 2 and "out.mkv.parts: holds parts" in err and "with other options" in err
+    status, out, _ = run(*command, "--json")
+    assert status == 0 and json.loads(out)["done_before"] == 1
+
+
+def test_a_part_that_was_cut_off_is_made_again(run: Run, model: Path, tmp_path: Path, interrupting: Any) -> None:
     film = write_film(tmp_path / "film.mp4", frames=23)
     command = ("upscale", film, tmp_path / "out.mp4", "--model", model, "--json")
     interrupting(18)
     assert run(*command)[0] == 130
     interrupting(None)
     folder = tmp_path / "out.mp4.parts"
-    (folder / "000001.mkv").unlink()
+    part = folder / "000001.mkv"
+    os.truncate(part, part.stat().st_size * 2 // 3)
     with open(folder / JOURNAL, "ab") as file:
         file.write(b'{"part": {"na')  # the machine went down
     status, out, err = run(*command)
     assert status == 0 and json.loads(out)["done_before"] == 5, err
+    assert f"{part}: is not what was written" in err and "made again" in err
     assert read_times(tmp_path / "out.mp4") == read_times(film) and len(read_pictures(tmp_path / "out.mp4")) == 23
 
 

@@ -370,6 +370,18 @@ def test_a_folder_without_a_journal_is_stopped_at_once(
     assert status == 2 and err == "memsrc: no space left\n" and names(tmp_path / "large") == []
 
 
+def test_another_reading_of_the_network_is_other_work(
+    run: Run, teacher_of_255: Path, photos: Path, tmp_path: Path
+) -> None:
+    """What nobody says is read as a photograph has it, or as it is with --no-probe: other pixels."""
+    command = ("upscale", photos, tmp_path / "large", "--tile", "off", "--model", teacher_of_255)
+    status, _, err = run(*command)
+    assert status == 0 and "input values 0 to 255" in err, err
+    assert "done before  2 of 2" in run(*command)[1]
+    status, _, err = run(*command, "--no-probe")
+    assert status == 2 and "a.png: is there already" in err
+
+
 def test_weights_beside_the_model_that_changed_are_another_network(run: Run, photos: Path, tmp_path: Path) -> None:
     """The .onnx that torch's exporter writes has the same bytes whatever the weights are."""
 

@@ -1,0 +1,80 @@
+"""Frames of films whose colours change on the way, as of two broadcasts one behind the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av", reason="films need the extra [video]")
+
+from av.video.frame import VideoFrame
+from helpers.films import Tags, draw, write_film
+
+from memsr_compiler.video import frames
+from memsr_compiler.video.colours import Colours, FrameMaker, Pixels, ToPixels
+from memsr_compiler.video.film import Film
+from memsr_compiler.video.frames import Notes, Scene, read_frames
+
+FIRST = Tags(1, 1, 1, 1)  # BT.709, limited
+EACH = 2  # frames
+
+
+def write_stream(path: Path, tags: Tags, form: str, begin: int) -> bytes:
+    """A stream of the same picture, in these colours."""
+    colours = Colours(tags.matrix, tags.range == 2, tags.primaries, tags.transfer)
+    pixels = draw(0, 48, 32)
+    maker = FrameMaker(ToPixels(colours, grey=False, deep=False), 48, 32, form, colours)
+    pictures = [maker.make(pixels) for _ in range(EACH)]
+    options = {"crf": "1", "bf": "0"}
+    times = range(begin, begin + EACH)
+    write_film(path, frames=EACH, form=form, tags=tags, options=options, pictures=pictures, times=times, sound=None)
+    return path.read_bytes()
+
+
+def read(tmp_path: Path, tags: Tags, form: str) -> tuple[list[Pixels], Notes]:
+    """The pictures of a film that goes on in other colours."""
+    film, notes = tmp_path / "film.ts", Notes()
+    one = write_stream(tmp_path / "one.ts", FIRST, "yuv420p", 0)
+    film.write_bytes(one + write_stream(tmp_path / "other.ts", tags, form, EACH))
+    opened = Film.open(film, most_pixels=10_000)
+    return [frame.pixels for frame in read_frames(opened, Scene(), 0, notes)], notes
+
+
+@pytest.mark.parametrize(
+    ("tags", "form"),
+    [
+        pytest.param(Tags(1, 2, 1, 1), "yuv420p", id="range"),
+        pytest.param(Tags(6, 1, 1, 6), "yuv420p", id="matrix"),
+        pytest.param(FIRST, "yuv444p", id="form"),
+        pytest.param(Tags(1, 2, 1, 1), "yuv444p10le", id="all"),
+    ],
+)
+def test_each_frame_is_read_by_what_it_says(tags: Tags, form: str, tmp_path: Path) -> None:
+    pictures, notes = read(tmp_path, tags, form)
+    assert len(pictures) == 2 * EACH and not notes.damage and not notes.left_out
+    off = [np.abs(picture.astype(float) - draw(0, 48, 32)).mean() for picture in pictures]
+    assert max(off) < max(off[:EACH]) + 0.3, off
+
+
+def test_other_primaries_are_told(tmp_path: Path) -> None:
+    pictures, notes = read(tmp_path, Tags(6, 1, 6, 6), "yuv420p")
+    assert len(pictures) == 2 * EACH and not notes.damage
+    assert notes.left_out == {"that some frames have other primaries or another transfer than the first"}
+
+
+def test_colours_on_the_way_that_networks_do_not_know_are_damage(tmp_path: Path) -> None:
+    pictures, notes = read(tmp_path, Tags(9, 1, 9, 16), "yuv420p")
+    assert len(pictures) == 2 * EACH and "PQ (HDR)" in notes.tell()[0] and notes.tell()[0].count("frame 2") == 1
+
+
+@pytest.mark.parametrize(("first", "then", "kind"), [("yuv420p", "gray", "grey"), ("gray", "yuv420p", "in colour")])
+def test_grey_frames_among_others_are_left_out(
+    first: str, then: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = Film.open(write_film(tmp_path / "film.mkv", codec="ffv1", form=first, frames=1), most_pixels=10_000)
+    notes, forms = Notes(), (first, then)
+    monkeypatch.setattr(frames, "_decode", lambda *_: (VideoFrame(48, 32, form) for form in forms))
+    assert len(list(read_frames(film, Scene(), 0, notes))) == 1
+    assert notes.tell()[0].startswith(f"frames that are {kind}, unlike the first, left out: frame 1")
