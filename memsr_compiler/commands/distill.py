@@ -23,7 +23,7 @@ from memsr_compiler.commands.training_options import DistillOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.balance import balance_channels
-from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.info import takes_images
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import read_plain_file
@@ -109,7 +109,7 @@ def _distill(
             f"{options.student}: was derived from another network than {options.teacher} "
             f"({info.teacher_sha256[:12]}, this one is {teacher.sha256[:12]})"
         )
-    takes = Takes(info.scale, info.channels, info.input_range)
+    takes = takes_images(info, len(student[-1].weight), student[-1].shuffle, str(options.student))
     if options.scale not in (None, takes.scale):
         raise InvalidInput(f"--scale {options.scale}: the student enlarges by {takes.scale}; leave --scale out")
     if (model.takes.scale, model.takes.channels) != (takes.scale, takes.channels):

@@ -23,6 +23,7 @@ from memsr_compiler.files import is_image_name, list_files, require_file
 from memsr_compiler.images.limits import require_holds
 from memsr_compiler.images.streams import WRITTEN, RowFile
 from memsr_compiler.locks import hold_folder, remove_leftovers
+from memsr_compiler.plain.info import takes_images
 from memsr_compiler.plain.read import read_plain_file
 from memsr_compiler.runtime.ort_layers import THREADS
 from memsr_compiler.runtime.upscale_file import ByBands, RowEngine, WholeFrame, enlarge_file
@@ -409,7 +410,8 @@ def _open_engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -
             f"{error} Only plain networks are run by bands, others hold values from far above; --tile off runs any "
             "network, on whole images."
         ) from None
-    expected = plain.manifest.info.input_range
+    last = plain.manifest.layers[-1]
+    expected = takes_images(plain.manifest.info, last.weight[0], last.shuffle, str(path)).input_range
     if reading.input_range not in (None, expected):
         low, high = expected
         raise InvalidInput(f"{path}: takes values from {low:g} to {high:g}; leave --input-range out")

@@ -109,3 +109,18 @@ class PlainInfo:
         assumed = tuple(text["assumed"].split(_BETWEEN)) if "assumed" in text else ()
         levels = tuple(map(int, text["levels"].split())) if "levels" in text else ()
         return PlainInfo(input_range=(float(low), float(high)), assumed=assumed, levels=levels, **values)
+
+
+def takes_images(info: PlainInfo, width: int, shuffle: int, name: str) -> Takes:
+    """The images that a plain network of that name takes, whose last layer has that many channels before its shuffle.
+
+    Raises InvalidInput for one that gives another kind of image than it takes: it is equivalent to its teacher, and
+    nothing that is done with photographs knows what to make of it.
+    """
+    given = width // shuffle**2
+    if given != info.channels:
+        raise InvalidInput(
+            f"{name}: takes {info.channels} channels and gives {given}; for photographs a network is wanted that gives "
+            "as many as it takes"
+        )
+    return Takes(info.scale, info.channels, info.input_range)

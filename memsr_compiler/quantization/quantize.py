@@ -24,7 +24,7 @@ from memsr_compiler.errors import ExportError, InvalidInput, MemsrError, first_l
 from memsr_compiler.files import DISK_FULL, atomic_write_together
 from memsr_compiler.images.tensors import Images, image_tensors_in_range
 from memsr_compiler.images.tiles import cut_batches
-from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.info import Takes, takes_images
 from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY, UNSEALED_FORMAT
 from memsr_compiler.plain.read import is_plain, read_plain_file
 from memsr_compiler.plain.seal import require_sealed_file, seal
@@ -149,8 +149,8 @@ def _require_stated(takes: Takes, source: Path) -> None:
     """Raise InvalidInput where the file, a plain network of ours, says that it takes something else."""
     if not is_plain(source):
         return
-    info = read_plain_file(source, require_certificate=False).manifest.info
-    stated = Takes(info.scale, info.channels, info.input_range)
+    manifest = read_plain_file(source, require_certificate=False).manifest
+    stated = takes_images(manifest.info, manifest.layers[-1].weight[0], manifest.layers[-1].shuffle, str(source))
     if takes != stated:
         raise InvalidInput(f"{source}: says itself what it takes, not takes={_say(takes)}; give takes={_say(stated)}")
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from memsr_compiler.analysis.cost import Cost, cost_of_graph, cost_of_layers
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
-from memsr_compiler.plain.info import Takes
+from memsr_compiler.plain.info import Takes, takes_images
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.read import is_plain
 from memsr_compiler.quantization.quantize import cost_of_quantized, read_cost, takes_of
@@ -84,8 +84,9 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
     """
     path = file.path
     if is_plain(path):
-        info = load_plain(path, require_certificate=False).info
-        takes = _require_agreement(file, Takes(info.scale, info.channels, info.input_range))
+        net = load_plain(path, require_certificate=False)
+        stated = takes_images(net.info, len(net[-1].weight), net[-1].shuffle, str(path))
+        takes = _require_agreement(file, stated)
         return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
     runner: Runner
     engine = _open_in_engine(path, provider, threads)
