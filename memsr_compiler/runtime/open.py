@@ -85,8 +85,8 @@ def open_model(file: NetworkFile, *, provider: Provider = "cpu", threads: int | 
     path = file.path
     if is_plain(path):
         net = load_plain(path, require_certificate=False)
-        stated = takes_images(net.info, len(net[-1].weight), net[-1].shuffle, str(path))
-        takes = _require_agreement(file, stated)
+        own = takes_images(net.info, len(net[-1].weight), net[-1].shuffle, str(path))
+        takes = _require_agreement(file, own)
         return Model(path.name, open_runner(file, provider=provider, threads=threads), takes)
     runner: Runner
     engine = _open_in_engine(path, provider, threads)

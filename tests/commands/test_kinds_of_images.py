@@ -1,4 +1,4 @@
-"""A plain network that gives another kind of image than it takes is what its teacher is, and nothing for photographs."""
+"""A plain network that gives another kind of image than it takes is equivalent, and nothing for photographs."""
 
 from __future__ import annotations
 
