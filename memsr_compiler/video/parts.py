@@ -7,6 +7,7 @@ part is whole and has its name.  Players show them, without sound.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -101,7 +102,7 @@ class Parts:
 
     def add(self, part: Part) -> None:
         """Note a part whose file is there."""
-        self._write({"part": vars(part)})
+        self._write(_note(part))
         self.all.append(part)
 
     def announce(self, staged: Path, words: dict[str, Any]) -> None:
@@ -175,9 +176,14 @@ def open_parts(target: Path, work: str, *, begin_anew: bool) -> Iterator[Parts]:
             folder.rmdir()
 
 
+def _note(part: Part) -> dict[str, Any]:
+    """An entry of a journal, with a checksum of its own: a number that is another makes a wrong film too."""
+    return {"part": vars(part), "check": hashlib.sha256(json.dumps(vars(part)).encode()).hexdigest()}
+
+
 def _write_anew(parts: Parts, work: str) -> None:
     """Write the journal without what is not true any more, or was not written to its end."""
-    lines: list[dict[str, Any]] = [{"work": work}, *({"part": vars(part)} for part in parts.all)]
+    lines: list[dict[str, Any]] = [{"work": work}, *map(_note, parts.all)]
     if parts.finished is not None:
         lines.append({"finished": parts.finished})
     with atomic_write(parts.folder / JOURNAL) as file:
@@ -218,6 +224,8 @@ def _read(folder: Path, work: str) -> tuple[Parts, bool]:
             if parts.changed:  # what comes behind has to be made again too, in its place
                 continue
             reason = part.find_change(folder)
+            if part.sha256 and entry.get("check") != _note(part)["check"]:
+                reason = f"its line in {JOURNAL} is damaged"
             if reason:
                 parts.changed = f"{folder / part.name}: {reason}"
             else:

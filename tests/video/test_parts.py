@@ -77,8 +77,14 @@ def forget_checksums(folder: Path) -> None:
     """As a journal of an earlier version."""
     lines = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
     for line in lines[1:]:
-        del line["part"]["size"], line["part"]["sha256"]
+        del line["part"]["size"], line["part"]["sha256"], line["check"]
     (folder / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def spoil_a_number(folder: Path) -> None:
+    """A time in the journal that rises as before."""
+    path = folder / JOURNAL
+    path.write_text(path.read_text().replace('"times": [4, 5, 6, 7]', '"times": [3, 5, 6, 7]'))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +99,7 @@ def forget_checksums(folder: Path) -> None:
         ),
         pytest.param(lambda folder: write_part(folder, 1, 8), 4, "damaged or replaced", id="other pictures"),
         pytest.param(lambda folder: write_part(folder, 1, 4, 6), 4, "damaged or replaced", id="more pictures"),
+        pytest.param(spoil_a_number, 4, "its line in journal.jsonl is damaged", id="a number in the journal"),
         pytest.param(forget_checksums, 0, "earlier version, which noted no checksum", id="earlier version"),
     ],
 )
