@@ -1,4 +1,4 @@
-"""How far rounding on the way can move single numbers of a graph's output: a running error bound.
+"""A running error bound: how far rounding on the way can move single numbers of a graph's output.
 
 An operation that makes a value y of n terms rounds it by at most gamma(n) times the sum of the terms' magnitudes
 (Higham, Accuracy and Stability of Numerical Algorithms, Sec. 3.1).  What is rounded there moves an output by that times
@@ -28,14 +28,14 @@ def rounding_at(graph: ir.Graph, images: Tensor, places: Sequence[Sequence[int]]
     with torch.enable_grad():
         for op in graph:
             given = [values[name] for name in op.inputs]
-            fed = isinstance(op, ir.Input)
-            values[op.name] = images.clone().requires_grad_() if fed else _evaluate(op, given, tie)
+            value = images.clone() if isinstance(op, ir.Input) else _evaluate(op, given, tie)
+            values[op.name] = value if value.requires_grad else value.requires_grad_()  # the image, and constants
         output = values[graph.output]
-        chosen = torch.stack([output[(i, *place)] for i, place in enumerate(places)])
-        slopes = torch.autograd.grad(chosen.sum(), list(values.values()), allow_unused=True)
+        chosen = torch.stack([output[i][tuple(place)] for i, place in enumerate(places)])
+        slopes = torch.autograd.grad(chosen.sum(), list(values.values()), allow_unused=True, materialize_grads=True)
     total = images.new_zeros(len(images))
     for op, slope in zip(graph, slopes, strict=True):
-        if slope is not None and (terms := _terms(op)):
+        if terms := _terms(op):
             magnitude = _magnitude(op, [values[name].detach() for name in op.inputs])
             gamma = terms * _UNIT / (1 - terms * _UNIT)
             total += gamma * (slope.abs() * magnitude).flatten(1).sum(1)
@@ -86,5 +86,5 @@ def _magnitude(op: ir.Op, given: Sequence[Tensor]) -> Tensor:
     elif isinstance(op, ir.Affine):
         op = replace(op, scale=op.scale.abs(), shift=op.shift.abs())
     elif isinstance(op, ir.PRelu):
-        op = replace(op, slope=op.slope.abs())
+        return evaluate(op, *given).abs()
     return evaluate(op, *(x.abs() for x in given))

@@ -222,20 +222,28 @@ def amplified_deviation(
     graphs   before and after;   far   `largest_deviation`: beyond its bound are the places to look at, the MOST_PLACES
              largest of each probe
     """
+
+    def look(name: str, a: Tensor, b: Tensor, places: list[list[int]]) -> list[Deviation]:
+        images, at = inputs[name][[n for n, *_ in places]], [place[1:] for place in places]
+        first, second = (rounding_at(graph, images, at, far.largest) for graph in graphs)
+        return [
+            Deviation(float((a - b)[i].abs()), bound, name, i, float(a[i]), float(b[i]))
+            for i, bound in zip(map(tuple, places), (2 * first + second).tolist(), strict=True)
+        ]
+
     found: list[Deviation] = []
     for name, a, b in zip(inputs, before.outputs, after.outputs, strict=True):
         difference = (a - b).abs()
         places = (difference > far.bound).nonzero()
-        if not len(places):
-            continue
         order = difference[tuple(places.T)].sort(descending=True).indices[:MOST_PLACES]
-        for some in places[order].split(max(1, _PIXELS // a[0, 0].numel())):
-            images, at = inputs[name][some[:, 0]], some[:, 1:].tolist()
-            first, second = (rounding_at(graph, images, at, far.largest) for graph in graphs)
-            for where, bound in zip(some.tolist(), (2 * first + second).tolist(), strict=True):
-                i = tuple(where)
-                found.append(Deviation(float(difference[i]), bound, name, i, float(a[i]), float(b[i])))
-    return next((d for d in found if not d.largest <= d.bound), max(found, key=lambda d: d.largest))
+        left, count = places[order].tolist(), 1  # the farthest alone: a wrong pass is soon told
+        while left:
+            some, left, count = left[:count], left[count:], max(1, _PIXELS // a[0, 0].numel())
+            found += look(name, a, b, some)
+            unexplained = [d for d in found if not d.largest <= d.bound]
+            if unexplained:
+                return unexplained[0]
+    return max(found, key=lambda d: d.largest)
 
 
 def largest_deviation(
