@@ -311,6 +311,8 @@ def main() -> None:
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # rich has met it
             _exit(PIPE_CLOSED)
+        if who := _name_who_ended(stop):
+            _fail(f"{who} ends the process by sys.exit({stop.code!r}); take that out of it, or raise an error there", 2)
         raise
     except BrokenPipeError:
         _exit(PIPE_CLOSED)
@@ -334,6 +336,20 @@ def main() -> None:
         _fail(_explain(error), 2)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _name_who_ended(stop: SystemExit) -> str:
+    """The module, file and line of code that is not ours, such as a teacher's, which called sys.exit; "" for ours."""
+    frames = list(traceback.walk_tb(stop.__traceback__))
+    frame, line = frames[-1]
+    if str(frame.f_globals.get("__name__")).partition(".")[0] in (*PRINTERS, __package__):
+        return ""
+    owners = [f.f_locals.get("self") for f, _ in frames]
+    network = next((owner for owner in owners if hasattr(owner, "named_modules")), None)
+    paths = {id(module): path for path, module in network.named_modules()} if network else {}
+    inner = next((owner for owner in reversed(owners) if paths.get(id(owner))), network)
+    named = f"{paths.get(id(inner)) or type(inner).__name__} (" if network else ""
+    return f"{named}{frame.f_code.co_filename}:{line}{')' if named else ''}"
 
 
 def _name_unnamed(error: OSError) -> str:

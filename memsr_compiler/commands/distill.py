@@ -36,6 +36,7 @@ from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import CROP, batches, default_samples
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.lower import Lowered, lower_channels
+from memsr_compiler.student.statistics.survey import require_finite
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.onnx.digest import network_digest
 from memsr_compiler.training.labels import Labeller
@@ -217,6 +218,7 @@ def _objective(
     info, seed = student.info, options.seed
     images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
     crops = batches(images, samples=samples, seed=0)
+    require_finite(teacher, crops[0], str(options.teacher))
     if options.centred and options.init == "as-is":
         revive(student, crops, seed)
         _tell_lowered(lower_channels(student, crops), options, talk)

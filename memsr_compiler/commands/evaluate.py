@@ -15,9 +15,10 @@ from memsr_compiler.commands.models import open_network
 from memsr_compiler.commands.options import EvalOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, finite
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, find_scale, read_test_images
+from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, TestImage, find_scale, read_test_images
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean, say_identical
 from memsr_compiler.files import atomic_write
+from memsr_compiler.images.metrics import Protocol
 from memsr_compiler.quantities import say_count
 from memsr_compiler.runtime.open import Model, common_scale
 from memsr_compiler.tflite.model import TFLITE
@@ -63,7 +64,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
             scores[name] = (
                 evaluate_bicubic(images, scale=scale, protocol=options.protocol)
                 if model is None
-                else evaluate(model.network, model.takes, images, scale=scale, protocol=options.protocol)
+                else _evaluate(name, model, images, scale, options.protocol)
             )
     arithmetics = {
         name: BICUBIC_ARITHMETIC if model is None else model.network.arithmetic for name, model in models.items()
@@ -106,6 +107,14 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
     if passed_over:
         several = "1 file was" if len(passed_over) == 1 else f"{len(passed_over)} files were"
         raise SomeNotDone(f"{options.data}: {several} passed over, and the averages are without; see above")
+
+
+def _evaluate(name: str, model: Model, images: Sequence[TestImage], scale: int, protocol: Protocol) -> list[Score]:
+    """Scores of a network, whose name an error tells: it is one of several."""
+    try:
+        return evaluate(model.network, model.takes, images, scale=scale, protocol=protocol)
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
 
 
 def _choose_scale(models: Sequence[Model], options: EvalOptions) -> int:

@@ -165,7 +165,7 @@ def image_psnr(image: TestImage, output: Pixels, *, protocol: Protocol = "edsr")
 def enlarge(network: Network, takes: Takes, image: TestImage, *, protocol: Protocol = "edsr") -> Pixels:
     """The test image enlarged by a network, floating (H, W, C), 0..1.
 
-    Raises InvalidInput where that is of another size than HR.
+    Raises InvalidInput where that is of another size than HR, or no image.
     """
     if takes.scale not in (1, image.scale):
         raise InvalidInput(f"the network enlarges by {takes.scale}, {image.name} is to be enlarged by {image.scale}")
@@ -178,6 +178,11 @@ def enlarge(network: Network, takes: Takes, image: TestImage, *, protocol: Proto
     if output.shape[:2] != image.high.shape[:2]:
         sizes = [f"{p.shape[1]}x{p.shape[0]}" for p in (pixels, output, image.high)]
         raise InvalidInput(f"{image.name}: the network makes {sizes[1]} of {sizes[0]}, and HR is {sizes[2]}")
+    if not np.isfinite(output).all():
+        raise InvalidInput(
+            f"{image.name}: the network's output is NaN or infinite for it: its weights are, which memsrc inspect "
+            "names, or it overflows in float32; give another, or another --input-range"
+        )
     return output
 
 

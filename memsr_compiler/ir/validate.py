@@ -14,8 +14,11 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.errors import NotEquivalent
 from memsr_compiler.ir.interpreter import Convolve, convolve_same, evaluate, run
+from memsr_compiler.ir.rounding import rounding_at
 
 MOST_WEIGHTS = 1 << 22  # of a network for which two random images are too few and time is no object
+MOST_PLACES = 64  # numbers of an output whose rounding is looked at one by one
+_PIXELS = 1 << 12  # of images that this is done for at once
 LONGEST = 4_000  # pixels; more than the receptive field of every network in the literature
 
 
@@ -206,6 +209,41 @@ def _steps(graph: ir.Graph) -> int:
             own = op.weight[:, 0].numel()
         steps[op.name] = own + max((steps[i] for i in op.inputs), default=0)
     return steps[graph.output]
+
+
+def amplified_deviation(
+    inputs: dict[str, Tensor], before: ProbeRun, after: ProbeRun, graphs: tuple[ir.Graph, ir.Graph], far: Deviation
+) -> Deviation:
+    """The largest deviation, or one that no rounding explains, beside a bound for that very number of the output.
+
+    It knows what weights amplify and what cancels: `rounding_at`.  Rounded is in the run before the pass, in that after
+    it, and in the pass itself, which composes kernels of the same numbers as the run before composes values.
+
+    graphs   before and after;   far   `largest_deviation`: beyond its bound are the places to look at, the MOST_PLACES
+             largest of each probe
+    """
+
+    def look(name: str, a: Tensor, b: Tensor, places: list[list[int]]) -> list[Deviation]:
+        images, at = inputs[name][[n for n, *_ in places]], [place[1:] for place in places]
+        first, second = (rounding_at(graph, images, at, far.largest) for graph in graphs)
+        return [
+            Deviation(float((a - b)[i].abs()), bound, name, i, float(a[i]), float(b[i]))
+            for i, bound in zip(map(tuple, places), (2 * first + second).tolist(), strict=True)
+        ]
+
+    found: list[Deviation] = []
+    for name, a, b in zip(inputs, before.outputs, after.outputs, strict=True):
+        difference = (a - b).abs()
+        places = (difference > far.bound).nonzero()
+        order = difference[tuple(places.T)].sort(descending=True).indices[:MOST_PLACES]
+        left, count = places[order].tolist(), 1  # the farthest alone: a wrong pass is soon told
+        while left:
+            some, left, count = left[:count], left[count:], max(1, _PIXELS // a[0, 0].numel())
+            found += look(name, a, b, some)
+            unexplained = [d for d in found if not d.largest <= d.bound]
+            if unexplained:
+                return unexplained[0]
+    return max(found, key=lambda d: d.largest)
 
 
 def largest_deviation(

@@ -35,7 +35,7 @@ from memsr_compiler.student.paper.initialise import derive_memsr
 from memsr_compiler.student.paper.options import PAPER, PaperOptions, require_paper_options
 from memsr_compiler.student.refit import refit_to_output
 from memsr_compiler.student.report import Derived, Mode, ShrinkReport
-from memsr_compiler.student.statistics.survey import Survey, survey
+from memsr_compiler.student.statistics.survey import Survey, require_finite, survey
 from memsr_compiler.student.widths.budget import (
     Budget,
     choose_widths,
@@ -170,6 +170,7 @@ def shrink(
     inputs = crops.cut()
     watch.lap("reading")
     with full_float32(place):
+        require_finite(leveled, inputs[0], str(teacher.path or type(teacher.module).__name__))
         if init == "memsr":
             derived = _derive_memsr(leveled, inputs, budget, align, mean_shift, paper, on_step)
         else:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -269,18 +270,33 @@ def _safetensors(data: bytes) -> StateDict:
     try:
         state = safetensors.torch.load(data)  # checks that every tensor's bytes are there
         metadata = _safetensors_metadata(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except KeyError as error:  # a type that the format has and its library gives torch no tensors of
+        raise InvalidInput(
+            f"{_name_of_type(data, error.args[0])}: is stored as {error.args[0]}, a type of quantised numbers that is "
+            "not read. Save the network as it was before, in float32 or float16."
+        ) from error
+    except (SafetensorError, ValueError) as error:
         raise InvalidInput(f"is truncated or damaged ({first_line(error)}). Download it again.") from error
     if PLAIN_FORMAT_KEY in metadata:
         raise InvalidInput("is a plain network, not a teacher. Give it where a plain network is asked for.")
     return state
 
 
+def _name_of_type(data: bytes, kind: str) -> str:
+    """The first tensor of this type in a safetensors file."""
+    tensors = ((name, told) for name, told in _safetensors_header(data).items() if name != "__metadata__")
+    return next(name for name, told in tensors if told["dtype"] == kind)
+
+
 def _safetensors_metadata(data: bytes) -> dict[str, str]:
     """The text that a safetensors file holds beside its tensors.  Raises ValueError for a header that is none."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    metadata: dict[str, str] = header.get("__metadata__") or {}  # null is nothing to the library too
+    metadata: dict[str, str] = _safetensors_header(data).get("__metadata__") or {}  # null is nothing to the library too
     return metadata
+
+
+def _safetensors_header(data: bytes) -> dict[str, dict[str, Any]]:
+    header: dict[str, dict[str, Any]] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return header
 
 
 def _plain_remarks(path: Path) -> Remarks:

@@ -97,6 +97,26 @@ def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool
     return bool((again - first).abs().max() <= most_off(first))
 
 
+def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:
+    """Words on why a reading of a network differs from it, and the way out; `otherwise` where it is not the batch.
+
+    Networks are read with two images at once, and run with one.
+    """
+    try:
+        with InFloat64():
+            alone, both = model(image.clone()), model(torch.cat([image, image]))
+        counts = bool((both[:1] - alone).abs().max() > most_off(alone))
+    except Exception:  # whatever the model's own code raises
+        return otherwise
+    return _ALONE if counts else otherwise
+
+
+_ALONE = (
+    "it computes with the number of images in a batch (x.shape[0], len(x)), and a plain network treats each image "
+    "alone; write the number 1 in its place"
+)
+
+
 def measure_in_float32(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> float:
     """Largest difference from the samples in float32, of the largest value; 0 for less than half of one of 256 levels.
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from memsr_compiler import ir
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
-from memsr_compiler.torch_helpers import enlarge, one_thread
+from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import say_decided
 from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.places import place_of
-from memsr_compiler.trace.samples import Sample, most_off
+from memsr_compiler.trace.samples import Sample, differs_by, most_off
 from memsr_compiler.trace.subject import observe, require_steady
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
@@ -123,7 +123,7 @@ def _attempt(
     for channels, expected in samples.items():
         try:
             traced = _read(model, reader, channels, input_range)
-            _compare(traced, expected)
+            _compare(model, traced, expected)
             return traced
         except Exception as error:  # whatever the model's own code, or the tracer, raises
             failures.append(error)
@@ -138,7 +138,7 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
         module, constant = export_module(model, channels)
         result = read(module, builder, constant)
     else:
-        module = trace_symbolically(model)
+        module = trace_symbolically(model, channels)
         images = frozenset(n.name for n in module.graph.nodes if n.op == "placeholder")
         refuse_attention(module.graph, images)
         try:
@@ -165,7 +165,7 @@ def _with_range(op: ir.Op, input_range: tuple[float, float]) -> ir.Op:
     return op
 
 
-def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
+def _compare(model: nn.Module, traced: Traced, samples: Sequence[Sample]) -> None:
     """The graph must give what the model gives, in float64: an in-place op misread shows here."""
     module = GraphModule(traced.graph, traced.image_skip)
     for image, expected in samples:
@@ -183,8 +183,9 @@ def _compare(traced: Traced, samples: Sequence[Sample]) -> None:
             )
         difference = float((expected - result).abs().max())
         if not difference <= most_off(expected):
+            why = differs_by(copy_module(model, torch.float64), image, _UNSTEADY)
             raise Unreadable(
-                f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}; {_UNSTEADY}",
+                f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}; {why}",
                 located=True,
             )
 

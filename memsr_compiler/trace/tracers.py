@@ -11,21 +11,26 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.asked import Asked, asks_no_size
 from memsr_compiler.trace.decisions import answer_that_goes_on
 from memsr_compiler.trace.fx_reader import HEIGHT, INPLACE, WIDTH, refuse_impossible
 from memsr_compiler.trace.views import BATCH
 
 
-def trace_symbolically(model: nn.Module, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
-    """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises."""
+def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
+    """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises.
+
+    channels   of the image, by which code may decide
+    """
     traced = _taking_the_image(copy_module(model, dtype))
-    tracer = _Tracer(traced)
+    tracer = _Tracer(traced, channels, dtype)
     graph = tracer.trace(traced)
     clean = copy_module(model, dtype)  # code that assigns attributes left proxies in the traced one
     for constant, name in tracer.tensor_attrs.items():  # tensors that forward makes itself
@@ -157,13 +162,15 @@ for _name in INPLACE:
 class _Tracer(fx.Tracer):
     """Looks into torch's own modules too, except those whose forward asks what cannot be asked of a proxy."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, channels: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.paths = {id(parameter): (path, parameter) for path, parameter in model.named_parameters()}
+        self.channels, self.dtype = channels, dtype
+        self.weights = dict(model.named_parameters())
+        self.paths = {id(weight): path for path, weight in self.weights.items()}
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """The same as torch.fx gives, which searches all parameters for each that is read."""
-        path, _ = self.paths.get(id(attr_val), ("", None))
+        path = self.paths.get(id(attr_val), "")
         if not path:
             return super().getattr(attr, attr_val, parameter_proxy_cache)
         if path not in parameter_proxy_cache:
@@ -179,9 +186,8 @@ class _Tracer(fx.Tracer):
 
     def compute(self, node: fx.Node) -> Any:
         """A value made of parameters alone.  Raises TypeError for one that hangs on the image, or was changed."""
-        parameters = dict(self.paths.values())
-        if node.op == "get_attr" and node.target in parameters:
-            return parameters[str(node.target)].detach().clone()
+        if node.op == "get_attr" and node.target in self.weights:
+            return self.weights[str(node.target)].detach().clone()
         if node.op not in ("call_function", "call_method") or any(map(_changes, node.users)) or _changes(node):
             raise TypeError("a Proxy is no number")
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.compute)
@@ -196,9 +202,22 @@ class _Tracer(fx.Tracer):
             pass
         if (answer := answer_that_goes_on(_asking_line())) is not None:
             return answer
-        if _asks_no_size(obj.node):
-            raise fx.proxy.TraceError("a decision by the number of axes or channels, or by the type")
+        if asks_no_size(obj.node):
+            if (answer := self.asked.answer(obj.node)) is not None:
+                return answer
+            raise fx.proxy.TraceError("a decision by the type, or by the length of an axis that hangs on the size")
         return super().to_bool(obj)
+
+    @cached_property
+    def asked(self) -> Asked:
+        return Asked(self.graph, self.channels, self.dtype, self._fetch)
+
+    def _fetch(self, path: str) -> Tensor:
+        """A tensor by the name that the graph has for it, past what torch.fx puts in place of a module's attributes."""
+        if path in self.weights:
+            return self.weights[path].detach()
+        made = {name: tensor for tensor, name in self.tensor_attrs.items() if isinstance(tensor, Tensor)}
+        return made[path] if path in made else dict(self.root.named_buffers())[path]
 
 
 def _asking_line() -> traceback.FrameSummary:
@@ -220,18 +239,3 @@ def _is_size(node: fx.Node) -> bool:
     if name == "getitem" and isinstance(of[0], fx.Node):
         return of[0].target == "size" or (of[0].target is getattr and of[0].args[1] == "shape")
     return node.op == "call_method" and name == "size" and len(node.args) > 1
-
-
-def _asks_no_size(node: fx.Node) -> bool:
-    """Whether a value hangs on no height, width, or pixel: `x.dim() == 3`, `x.shape[1] != 3`, `x.dtype`."""
-    name = getattr(node.target, "__name__", node.target)
-    if name == "getattr":
-        return node.args[1] in ("ndim", "dtype", "device", "is_cuda", "requires_grad", "training")
-    if node.op == "call_method" and name in ("dim", "ndimension", "is_floating_point", "get_device", "size"):
-        return name != "size" or node.args[1:] in ((1,), (-3,))
-    if name == "getitem":
-        shape = node.args[0]
-        asked = isinstance(shape, fx.Node) and getattr(shape.target, "__name__", shape.target) in ("getattr", "size")
-        return asked and node.args[1] in (1, -3)
-    compares = name in ("eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv", "is_", "is_not", "not_", "and_", "or_")
-    return compares and bool(node.all_input_nodes) and all(map(_asks_no_size, node.all_input_nodes))

@@ -40,6 +40,7 @@ from memsr_compiler.plain.tflite_model import export_tflite
 from memsr_compiler.quantization.tflite import export_integers
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
+from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.trace.trace import GraphModule, ImageSkip, trace
 from memsr_compiler.training import checkpoints
 
@@ -154,6 +155,19 @@ def test_a_student_that_does_not_get_better_is_written_as_it_was_given(
 def test_weights_that_are_no_numbers_are_told(run: Run, distill: Command) -> None:
     status, _, err = run(*distill("run", "--rate", "1e38", "--every", "1"))
     assert status != 0 and "lower --rate" in err and "Traceback" not in err
+
+
+def test_a_teacher_that_overflows_is_named(run: Run, distill: Command, files: Path, tmp_path: Path) -> None:
+    """It was the learning rate that was blamed."""
+    teacher = read_teacher(files / "teacher.pt").module
+    with torch.no_grad():
+        for weight in teacher.parameters():
+            weight.mul_(1e12)
+    write_teacher(teacher, tmp_path / "big.pt")
+    given = distill("run")
+    given[given.index("--teacher") + 1] = str(tmp_path / "big.pt")
+    status, _, err = run(*given)
+    assert status == 2 and "big.pt: gives NaN or infinite values for photographs" in err, err
 
 
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(run: Run, distill: Command, tmp_path: Path) -> None:

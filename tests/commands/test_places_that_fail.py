@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.command_line import Run
+from helpers.user_code import leaving
 
 from memsr_compiler import cli
 from memsr_compiler.models.catalogue import find_model
@@ -166,3 +169,12 @@ def test_an_empty_argument_is_not_the_current_folder(words: tuple[str, ...], whe
         f"out (memsrc {words[0]} --help)\n",
     )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert"])
+def test_a_network_that_ends_the_process_is_named(command: str, run: Run, tmp_path: Path) -> None:
+    """Its status was that of memsrc, 0 even, and nothing was said."""
+    torch.save(leaving().state_dict(), tmp_path / "a.pth")
+    status, _, err = run(command, tmp_path / "a.pth", "--arch", "helpers.user_code:leaving")
+    assert status == 2
+    assert re.search(r"memsrc: 1 \(.*user_code\.py:\d+\) ends the process by sys\.exit\(0\); take that out", err)

@@ -6,11 +6,14 @@ import csv
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 import torch
 from helpers.bounds import PSNR_ROUNDING
@@ -111,6 +114,26 @@ def test_what_does_not_fit() -> None:
         Takes(2, 4)
     with pytest.raises(InvalidInput, match="no image"):
         mean([])
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_an_output_that_is_no_number_is_no_white_image(wrong: float) -> None:
+    def network(x: Tensor) -> Tensor:
+        return Nearest(2)(x) * wrong  # type: ignore[no-any-return]
+
+    with pytest.raises(InvalidInput, match="a: the network's output is NaN or infinite for it"):
+        evaluate(network, Takes(2), [TestImage.of("a", photograph(), 2)], scale=2)
+
+
+def test_a_network_that_overflows_is_named_among_others(run: Run, models: Path, tmp_path: Path) -> None:
+    overflowing = onnx.load(models / "plain.onnx")
+    del overflowing.metadata_props[:]
+    for weight in overflowing.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1e30, weight.name))
+    onnx.save(overflowing, tmp_path / "big.onnx")
+    status, _, err = run("eval", models / "plain.onnx", tmp_path / "big.onnx", "--input-range", 0, 1)
+    assert status == 2 and re.search(r"memsrc: .*big\.onnx: photograph 1: the network's output is NaN", err), err
 
 
 def small_edsr() -> EDSR:

@@ -27,6 +27,7 @@ from memsr_compiler.student.maps import describe_layers
 from memsr_compiler.student.paper.options import AUTHORS, PaperOptions
 from memsr_compiler.student.report import Kernel
 from memsr_compiler.student.shrink import shrink
+from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.teachers.teacher import Teacher
 
 
@@ -290,3 +291,16 @@ def test_the_report_is_made_at_the_end() -> None:
     assert report.images == 2 and report.pixels == 2 * 40 * 40  # smaller than a crop, so they are used whole
     with pytest.raises(FrozenInstanceError):
         report.images = 0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("init", ["data-aware", "memsr"])
+def test_a_teacher_that_overflows_is_refused_by_name(init: Any, tmp_path: Path) -> None:
+    """A matrix without elements was reshaped, which was called a mistake of memsrc itself."""
+    teacher = edsr(blocks=1)
+    with torch.no_grad():
+        for weight in teacher.parameters():
+            weight.mul_(1e12)
+    file = read_teacher(write_teacher(teacher, tmp_path / "big.pt"), probe=False)
+    for source, name in ((teacher, "EDSR"), (file, r"big\.pt")):
+        with pytest.raises(InvalidInput, match=rf"{name}: gives NaN or infinite values for photographs"):
+            shrink(source, width=8, calibration=smooth_images(), init=init, refit=0)

@@ -982,3 +982,15 @@ def test_arguments_of_another_kind_are_refused(option: dict[str, object], messag
     torch.save(find_family("compact").build(scale=2, blocks=1, channels=4).state_dict(), tmp_path / "a.pth")
     with pytest.raises(InvalidInput, match=message):
         read_teacher(tmp_path / "a.pth", arch="compact", arch_args=option, probe=False)
+
+
+@pytest.mark.parametrize("kind", ["F4", "F6_E3M2", "F8_E8M0"])
+def test_safetensors_of_types_that_torch_has_not_name_tensor_and_type(kind: str, tmp_path: Path) -> None:
+    size = 16 if kind == "F8_E8M0" else 16 * int(kind[1]) // 8
+    tensors = {"a": ("F32", 0, 64), "body.weight": (kind, 64, 64 + size)}
+    told = {n: {"dtype": k, "shape": [4, 4], "data_offsets": [start, end]} for n, (k, start, end) in tensors.items()}
+    header = json.dumps({"__metadata__": {"dtype": kind}, **told}).encode()
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(64 + size))
+    with pytest.raises(InvalidInput, match=rf"body\.weight: is stored as {kind}, .* Save the network .* in float32"):
+        load_teacher(path)

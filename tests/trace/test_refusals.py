@@ -262,7 +262,7 @@ def test_attention_is_refused_before_the_rest_is_understood(exports: list[Any]) 
 
 
 def refuse(model: nn.Module) -> None:
-    graph = trace_symbolically(model).graph
+    graph = trace_symbolically(model, 3).graph
     refuse_impossible(graph, frozenset(node.name for node in graph.nodes if node.op == "placeholder"))
 
 
@@ -432,3 +432,9 @@ def test_the_failure_is_that_of_the_right_number_of_channels() -> None:
 
     with pytest.raises(UnsupportedModel, match=r"itself fails on a float64 image \(1, 3, 6, 10\): .*maximum size"):
         trace(Large())
+
+
+@pytest.mark.parametrize("count", [lambda y: y / y.shape[0], lambda y: y * len(y), lambda y: y.relu() - y.size(0)])
+def test_who_computes_with_the_number_of_images_is_told_so(count: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(UnsupportedModel, match=r"it computes with the number of images in a batch .* the number 1"):
+        trace(Between(count))

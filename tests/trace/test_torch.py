@@ -58,7 +58,7 @@ def by(reader: str, model: nn.Module) -> ir.Graph:
     """The graph one of the readers gives."""
     builder = Builder(3, 0.0, 1.0)
     if reader == "symbolic":
-        view = read(trace_symbolically(model), builder)
+        view = read(trace_symbolically(model, 3), builder)
     else:
         module, constant = export_module(model, 3)
         view = read(module, builder, constant)
@@ -325,7 +325,7 @@ def test_a_parameter_of_one_number_is_a_number() -> None:
 
     same(Scaled(), "symbolic")
     with pytest.raises(TypeError, match="a Proxy is no number"):
-        trace_symbolically(Net(lambda x: x * float(x.mean())))
+        trace_symbolically(Net(lambda x: x * float(x.mean())), 3)
 
 
 @pytest.mark.parametrize(

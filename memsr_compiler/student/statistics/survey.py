@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.distributed import share, sum_moments
 from memsr_compiler.student.statistics.moments import Moments, pixels
@@ -47,6 +48,24 @@ def survey(teacher: LeveledTeacher, inputs: Sequence[Tensor], on_step: Callable[
     return Survey(tuple(map(sum_moments, features)), tuple(sum_moments(m).second for m in gradients))
 
 
+def require_finite(teacher: LeveledTeacher, batch: Tensor, name: str) -> None:
+    """Raise InvalidInput for a teacher of this name that gives no numbers for a batch (N, C, H, W), in float32."""
+    values = teacher.start(batch.float())
+    for level in teacher.levels:
+        features = teacher.advance(level, values)
+        if level is not teacher.levels[-1]:
+            values = teacher.resume(level, features.after)
+    _require_numbers(features.after, name)
+
+
+def _require_numbers(output: Tensor, name: str) -> None:
+    if not bool(torch.isfinite(output).all()):
+        raise InvalidInput(
+            f"{name}: gives NaN or infinite values for photographs, and nothing can be learnt from them; check "
+            "--input-range (input_range), and that its weights are those of a trained network"
+        )
+
+
 def _forward_and_back(teacher: LeveledTeacher, batch: Tensor, seed: int) -> tuple[list[Tensor], list[Tensor]]:
     """Features of every inner level, and the gradients of one random projection of the output by them.
 
@@ -63,6 +82,7 @@ def _forward_and_back(teacher: LeveledTeacher, batch: Tensor, seed: int) -> tupl
                 after = features.after if features.after.requires_grad else features.after.requires_grad_()
                 held.append(after)
                 values = teacher.resume(level, after)
+        _require_numbers(features.after, "the teacher")
         generator = torch.Generator().manual_seed(seed)
         signs = torch.randint(0, 2, features.after.shape, generator=generator).to(batch) * 2 - 1
         gradients = torch.autograd.grad((features.after * signs).sum(), held)

@@ -19,7 +19,7 @@ from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import say_decided
 from memsr_compiler.trace.places import place_of
-from memsr_compiler.trace.samples import Sample, most_off, possible_channels
+from memsr_compiler.trace.samples import Sample, differs_by, most_off, possible_channels
 from memsr_compiler.trace.subject import observe, require_steady
 from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, ImageSkip, Traced, require_convolution
 from memsr_compiler.trace.tracers import trace_symbolically
@@ -88,13 +88,13 @@ def freeze(
     first, places = _read(model, channels, {}, input_range)
     if not places:
         raise UnsupportedModel("there is no gate and no smooth activation in it that could be replaced")
-    followed = _follow(model)
+    followed = _follow(model, channels)
     sha256 = _hash_teacher(model, first, followed.code)
     _require_itself(followed, subject.samples[channels])
     del first, followed  # networks are large
     say_decided(model, None, channels, SMALL)
     require_steady(subject)
-    module = trace_symbolically(model, torch.float32)
+    module = trace_symbolically(model, channels, torch.float32)
     chosen = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images
     crops = [_middle(image.float()) for image in chosen]
     say(f"measuring {len(places)} gates and activations on {len(crops)} images")
@@ -176,7 +176,7 @@ def _read(
     Raises UnsupportedModel where there is none, or more is needed.
     """
     builder = Builder(channels, *input_range)
-    reader = ApproximateReader(_follow(model), builder, numbers)
+    reader = ApproximateReader(_follow(model, channels), builder, numbers)
     result = reader.read()
     skip = None
     if isinstance(result, Resized):
@@ -186,10 +186,10 @@ def _read(
     return require_convolution(Traced(graph, READER, skip)), [p for p in reader.places if p.name in graph]
 
 
-def _follow(model: nn.Module) -> fx.GraphModule:
-    """The network as torch.fx sees it.  Raises UnsupportedModel where it cannot follow the code."""
+def _follow(model: nn.Module, channels: int) -> fx.GraphModule:
+    """The network as torch.fx sees it, for so many channels.  Raises UnsupportedModel where it cannot follow."""
     try:
-        return trace_symbolically(model)
+        return trace_symbolically(model, channels)
     except MemsrError:
         raise
     except Exception as error:  # whatever the model's own code, or the tracer, raises
@@ -214,10 +214,11 @@ def _require_same(
     """The graph must give what the network gives with the same numbers at the same places, in float64."""
     height, width = SMALL[0]
     image = image[:1, :, :height, :width].double()
-    module = trace_symbolically(model)
+    module = trace_symbolically(model, image.shape[1])
     with InFloat64():
         expected = run_replaced(module, places, numbers, image.clone())
-    _require_equal(GraphModule(traced.graph, traced.image_skip)(image), expected, "read", _OTHERWISE)
+    way_out = differs_by(module, image, _OTHERWISE)
+    _require_equal(GraphModule(traced.graph, traced.image_skip)(image), expected, "read", way_out)
 
 
 def _require_equal(result: Tensor, expected: Tensor, how: str, way_out: str) -> None:

@@ -204,7 +204,10 @@ SIZES: dict[str, Callable[..., list[Any]]] = {
     "Mul": _pair(operator.mul, operator.mul),
     "Div": _pair(operator.floordiv, operator.truediv),
 }
-_KEPT = ("Conv", "ConvTranspose", "PRelu", "Gemm", "MatMul", "BatchNormalization")
+_KEPT = (
+    "Conv", "ConvTranspose", "PRelu", "Gemm", "MatMul",
+    "BatchNormalization", "InstanceNormalization", "LayerNormalization",
+)  # fmt: skip
 """Operators of which a constant stays a tensor, also of a single number."""
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip")
 FLOATS = (1, 10, 11)  # types of numbers, as Cast has them: float, half, double
@@ -277,6 +280,8 @@ def _clip(node: Node, x: Tensor, low: Operand = None, high: Operand = None) -> T
 
 def _slice(node: Node, x: Tensor, *bounds: list[int]) -> Tensor:
     for start, end, axis, step in zip(*_read_bounds(node, bounds), strict=True):
+        if step < 0:  # torch has none: place i is then -1 - i, from the other end
+            x, start, end, step = x.flip(axis), -1 - start, -1 - end, -step
         last = None if isinstance(end, int) and end >= _MANY else end
         part, others = slice(start, last, step), [slice(None)] * (axis if axis >= 0 else -axis - 1)
         index: tuple[Any, ...] = (*others, part) if axis >= 0 else (..., part, *others)
@@ -328,9 +333,14 @@ def _resize(node: Node, x: Tensor, _: Operand = None, scales: Operand = None, si
     if mode == "bicubic" and node.number("cubic_coeff_a", -0.75) != -0.75:
         raise ValueError("another bicubic enlargement than that of torch")
     how = {} if mode == "nearest" else {"align_corners": where == "align_corners"}
-    if sizes is not None:
-        return F.interpolate(x, size=sizes[2:], mode=mode, **how)
-    return F.interpolate(x, scale_factor=scales.tolist()[2:], mode=mode, **how)
+    given = scales.tolist()[2:] if sizes is None else sizes[2:]
+    if where == "pytorch_half_pixel":  # which torch's own is not where one pixel is left of a side: that is the first
+        for i, axis in enumerate((2, 3)):
+            side = given[i] * x.size(axis) if sizes is None else given[i]
+            if isinstance(side, (int, float)) and side < 2:
+                x, given[i] = x.narrow(axis, 0, 1), 1
+    size, factors = (None, given) if sizes is None else (given, None)
+    return F.interpolate(x, size, factors, mode, **how)
 
 
 def _depth_to_space(node: Node, x: Tensor) -> Tensor:
@@ -364,6 +374,26 @@ def _batch_norm(node: Node, x: Tensor, gain: Tensor, bias: Tensor, mean: Tensor,
     if is_in_training(node):
         raise ValueError("the mean of the image itself is taken off")
     return F.batch_norm(x, mean, variance, gain, bias, eps=node.number("epsilon", 1e-5))
+
+
+def _instance_norm(node: Node, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    flat = x.flatten(2)
+    return _standardise(node, flat, (2,), gain[:, None], bias[:, None]).view_as(x)
+
+
+def _layer_norm(node: Node, x: Tensor, gain: Tensor, bias: Operand = None) -> Tensor:
+    axis = node.integer("axis", -1)
+    if axis >= 0:
+        raise ValueError("axes counted from the first on")  # torch.fx does not see how many there are
+    return _standardise(node, x, tuple(range(axis, 0)), gain, 0.0 if bias is None else bias)
+
+
+def _standardise(node: Node, x: Tensor, axes: tuple[int, ...], gain: Tensor, bias: Operand) -> Tensor:
+    """Mean and variance over axes taken off; written out, as torch's own functions ask for sizes."""
+    centred = x - x.mean(axes, keepdim=True)
+    variance = (centred * centred).mean(axes, keepdim=True)
+    result: Tensor = centred / (variance + node.number("epsilon", 1e-5)).sqrt() * gain + bias
+    return result
 
 
 def _prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
@@ -412,6 +442,8 @@ OPERATORS: dict[str, Callable[..., Operand]] = {
     "Gemm": _gemm,
     "MatMul": _each(torch.matmul),
     "BatchNormalization": _batch_norm,
+    "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm,
     **{name: _each(getattr(F, name.lower())) for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Mish")},
     "Selu": _selu,
     "LeakyRelu": lambda node, x: F.leaky_relu(x, node.number("alpha", 0.01)),

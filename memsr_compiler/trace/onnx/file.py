@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -90,7 +90,7 @@ def read_network(path: Path) -> Network:
     onnx = _import_onnx()
     model = _parse(onnx, path)
     opset = _read_opset(model)
-    nodes = tuple(_read_node(onnx, n, i) for i, n in enumerate(model.graph.node))
+    nodes = [_read_node(onnx, n, i) for i, n in enumerate(model.graph.node)]
     if model.functions:
         name = require_text(model.functions[0].name)
         raise UnsupportedModel(
@@ -104,7 +104,8 @@ def read_network(path: Path) -> Network:
     _check_finite(constants, nodes)
     name, shape, kind = _read_input(onnx, model.graph, constants)
     output = _read_output(model.graph)
-    return Network(opset, nodes, constants, name, shape, kind, output, _read_ranges(model.graph))
+    nodes = list(_cast_alike(nodes, _list_types(model.graph)))
+    return Network(opset, tuple(nodes), constants, name, shape, kind, output, _read_ranges(model.graph))
 
 
 def _read_ranges(graph: Any) -> tuple[tuple[float, float], ...]:
@@ -161,7 +162,7 @@ def _read_opset(model: Any) -> int:
     return version
 
 
-def _check_finite(constants: Mapping[str, Array], nodes: tuple[Node, ...]) -> None:
+def _check_finite(constants: Mapping[str, Array], nodes: Sequence[Node]) -> None:
     """Weights are numbers. Only the bounds of Clip may be infinite."""
     others = {name for node in nodes if node.op != "Clip" for name in node.inputs}
     for name, array in constants.items():
@@ -187,6 +188,42 @@ def _read_node(onnx: ModuleType, proto: Any, position: int) -> Node:
     name = require_text(proto.name) or next(filter(None, outputs), f"{op}_{position}")
     attributes = {require_text(a.name): _read_attribute(onnx, name, op, a) for a in proto.attribute}
     return Node(op, name, require_text(proto.domain), inputs, outputs, attributes)
+
+
+def _list_types(graph: Any) -> dict[str, int]:
+    """Types of the input, and of all numbers that are in the file, by TensorProto's numbers."""
+    stored = [(name, attribute) for node in graph.node for name in node.output for attribute in node.attribute]
+    return {
+        **{value.name: value.type.tensor_type.elem_type for value in graph.input},
+        **{tensor.name: tensor.data_type for tensor in graph.initializer},
+        **{name: attribute.t.data_type for name, attribute in stored if attribute.t.data_type},
+        **{name: _TYPES_OF[attribute.name] for name, attribute in stored if attribute.name in _TYPES_OF},
+    }
+
+
+_FLOAT, _INT64, _BOOL = 1, 7, 9
+_TYPES_OF = {"value_float": _FLOAT, "value_floats": _FLOAT, "value_int": _INT64, "value_ints": _INT64}
+_RESULTS = {
+    "Shape": _INT64, "Size": _INT64, "NonZero": _INT64, "ArgMax": _INT64, "ArgMin": _INT64, "ConstantOfShape": _FLOAT,
+    **dict.fromkeys(("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "And", "Or"), _BOOL),
+}  # fmt: skip
+"""Types of results that are not those of what an operator is given."""
+
+
+def _cast_alike(nodes: Sequence[Node], types: dict[str, int]) -> Iterator[Node]:
+    """The nodes, each CastLike as the Cast that it is: to the type of its second operand.
+
+    types   by name, to which those of results are added
+    """
+    for node in nodes:
+        if node.op == "CastLike":
+            to = types.get(node.inputs[1], _FLOAT)
+            node = replace(node, op="Cast", inputs=node.inputs[:1], attributes={"to": to})
+        given = node.inputs[1:] if node.op == "Where" else node.inputs
+        first = next((types[name] for name in given if name in types), _FLOAT)
+        kind = node.attributes["to"] if node.op == "Cast" else _RESULTS.get(node.op, first)
+        types.update({name: types.get(name, kind) for name in node.outputs})
+        yield node
 
 
 def _read_attribute(onnx: ModuleType, node: str, op: str, proto: Any) -> Any:

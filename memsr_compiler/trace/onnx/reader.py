@@ -17,7 +17,7 @@ from memsr_compiler.trace.onnx.file import Network, Node, read_network
 from memsr_compiler.trace.onnx.frame import Frame
 from memsr_compiler.trace.onnx.ops import activation, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.onnx.ops.registry import COMPOUND, ONNX_WORDS, VIEWS, Context, Value
-from memsr_compiler.trace.onnx.ops.unsupported import REFUSED, find_refusal
+from memsr_compiler.trace.onnx.ops.unsupported import APART, REFUSED, find_refusal
 from memsr_compiler.trace.onnx.sizes import find_fixed_node
 from memsr_compiler.trace.trace import GraphModule, ImageSkip
 from memsr_compiler.trace.views import ANY, USUAL_LEAST, Unreadable, View, tell_other_sizes, tell_sizes
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _BROADCASTS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "PRelu", "Where", "Pow")
 _TAKES = {"Conv": Padded, "Slice": Uncropped}
-_TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "CastLike", "Dropout")
+_TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "Dropout")
 
 
 def load_onnx(path: str | Path) -> GraphModule:
@@ -116,6 +116,10 @@ class _Reader:
         except MemsrError as error:
             if not isinstance(error, Unreadable) or error.located:
                 raise
+            known = not any(isinstance(v, View) for v in operands)
+            if known and any(other.op == "ScatterND" for other in self.network.nodes):
+                why = "as torch's older exporter does for a write into a part of a tensor (ScatterND)"
+                self.builder.refuse(f"{error}, {why}", APART)
             self.builder.refuse(str(error), "simplify the file (onnxsim), or export it with another exporter")
         except MISUSE as error:
             said = first_line(error)

@@ -25,7 +25,7 @@ Operands: TypeAlias = "Sequence[Array | None]"
 
 _AXES = ("N", None, "H", "W")  # names of the input's sizes that are made free
 _POINTWISE = (
-    "Abs", "Add", "BatchNormalization", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos", "DequantizeLinear", "Div",
+    "Abs", "Add", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Cos", "DequantizeLinear", "Div",
     "Dropout", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "HardSigmoid", "HardSwish", "Identity",
     "LeakyRelu", "Less", "Log", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "Not", "PRelu", "Pow", "QuantizeLinear",
     "Reciprocal",

@@ -402,3 +402,56 @@ def test_images_of_other_channels_than_the_network_takes() -> None:
 
     with pytest.raises(InvalidInput, match="the images have 4 channels, and the network takes 3 or 1; give others"):
         freeze(Colours().eval(), [torch.rand(1, 4, 48, 48)])
+
+
+class Grey(nn.Module):
+    """Takes grey too, and asks its tensors for their channels, in all ways there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.net = nn.Parameter(torch.full((1, 3, 1, 1), 0.25)), gated(Squeeze)
+        self.norm = nn.BatchNorm2d(3)
+        self.register_buffer("gain", torch.ones(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] == 1:
+            x = x.repeat(1, 3, 1, 1)
+        if self.mean.shape[1] == x.shape[1]:
+            x = x - self.mean
+        x = self.norm(x) * self.gain
+        _, c, _, _ = x.size()
+        y: Tensor = self.net(x) if c % 2 and x.size(1) == 3 else x
+        return y if x.dim() == 4 else y[0]
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_a_decision_by_the_number_of_channels_has_one_answer(channels: int) -> None:
+    network = Grey().eval()
+    frozen = freeze(network, images(channels=channels))
+    assert [r.name for r in frozen.replacements] == ["net.body.0.3.gate", "net.body.1.3.gate"]
+    assert frozen.traced.graph.input.channels == channels
+    for block, r in zip(network.net.blocks, frozen.replacements, strict=True):
+        block[3] = Constant(column(r.scale), column(r.shift))
+    for x in images(2, channels):
+        torch.testing.assert_close(frozen.module(x), network.double()(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("does", "what"),
+    [
+        (lambda x: x if x.shape[2] > 3 else -x, "control flow"),
+        (lambda x: x if x.permute(0, 2, 3, 1).shape[1] > 3 else -x, "an axis that hangs on the size"),
+        (lambda x: x if x.shape[0] < 3 else -x, "control flow"),
+        (lambda x: x if x.dtype == torch.float64 else -x, "a decision by the type"),
+    ],
+)
+def test_a_decision_by_anything_else_is_none(does: Callable[[Tensor], Tensor], what: str) -> None:
+    network = gated(lambda: nn.Sequential(Squeeze(), Bend(does)))
+    with pytest.raises(UnsupportedModel, match=what):
+        freeze(network, images())
+
+
+def test_who_computes_with_the_number_of_images_is_told_so() -> None:
+    network = gated(lambda: nn.Sequential(Squeeze(), Bend(lambda x: x / x.shape[0])))
+    with pytest.raises(UnsupportedModel, match="it computes with the number of images in a batch"):
+        freeze(network, images())

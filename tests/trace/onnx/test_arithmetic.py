@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.onnx_files import FREE, ONE, Shape, agrees, model, node, saved, whole
 from onnx import TensorProto
+from onnx.numpy_helper import from_array
 
 from memsr_compiler.errors import MemsrError
 from memsr_compiler.ir import Conv2d
@@ -202,6 +203,32 @@ def test_weights_that_a_file_rounds_are_rounded(narrow: int, tmp_path: Path) -> 
     agrees(saved(model(nodes, {"w": weight}), tmp_path))
 
 
+@pytest.mark.parametrize("like", ["one", "made", "found"])
+def test_weights_in_the_type_of_another_are_rounded_as_that_is(like: str, tmp_path: Path) -> None:
+    weight = (np.arange(9, dtype=np.float32).reshape(3, 3, 1, 1) + 1) / 7
+    half = from_array(np.ones(1, np.float16))
+    nodes = [
+        node("Constant", "", "made", value=half),
+        node("ConstantOfShape", "size", "flat", value=half),
+        node("Neg", "flat", "found"),
+        node("CastLike", f"w {like}", "n"),
+        node("Cast", "n", "v", to=TensorProto.FLOAT),
+        node("Conv", "x v", "y"),
+    ]
+    weights: dict[str, Any] = {"w": weight, "one": np.ones(1, np.float16), "size": np.array([2])}
+    used = weights if like == "one" else {name: weights[name] for name in ("w", "size")}
+    path = saved(model(nodes, used), tmp_path)
+    (conv,) = (op for op in load_onnx(path).graph if isinstance(op, Conv2d))
+    assert torch.equal(conv.weight, torch.from_numpy(weight).half().double())
+    agrees(path)
+
+
+def test_feature_maps_in_a_type_of_whole_numbers_are_refused(tmp_path: Path) -> None:
+    nodes = [node("Shape", "x", "s"), node("CastLike", "x s", "r"), node("CastLike", "r x", "y")]
+    with pytest.raises(MemsrError, match="it rounds feature maps to integers"):
+        load_onnx(saved(model(nodes, {}), tmp_path))
+
+
 def test_a_channel_may_be_taken_without_its_axis_and_given_it_back(tmp_path: Path) -> None:
     nodes = [node("Gather", "x i", "a", axis=1), node("Unsqueeze", "a one", "b"), node("Relu", "b", "y")]
     weights = {"i": np.array(1), "one": np.array([1])}
@@ -209,11 +236,18 @@ def test_a_channel_may_be_taken_without_its_axis_and_given_it_back(tmp_path: Pat
     agrees(saved(model(nodes, weights, shape=(1, 3, 5, 4)), tmp_path), sizes=((5, 4),), batch=1)
 
 
+NARROWED = {
+    "Cast": node("Cast", "x", "h", to=TensorProto.FLOAT16),
+    "CastLike": node("CastLike", "x w", "h"),
+}
+
+
+@pytest.mark.parametrize("narrowed", NARROWED.values(), ids=NARROWED)
 @pytest.mark.parametrize(("kind", "told"), [(TensorProto.FLOAT, True), (TensorProto.FLOAT16, False)])
 def test_feature_maps_of_fewer_digits_than_the_image_are_told(
-    kind: int, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    narrowed: Any, kind: int, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As files of mixed precision have them; in one of float16 throughout its engine rounds, as everywhere."""
-    nodes = [node("Cast", "x", "h", to=TensorProto.FLOAT16), node("Conv", "h w", "c"), node("Cast", "c", "y", to=kind)]
+    nodes = [narrowed, node("Conv", "h w", "c"), node("Cast", "c", "y", to=kind)]
     load_onnx(saved(model(nodes, {"w": whole(3, 3, 1, 1).astype(np.float16)}, kind=kind), tmp_path))
     assert ("computes feature maps in float16: it is read as the network that rounds nothing" in caplog.text) == told

@@ -84,6 +84,36 @@ def test_sizes_of_tensors_that_are_no_images(axes: int, tmp_path: Path, caplog: 
     assert "runs other operations" not in caplog.text
 
 
+class Standardised(nn.Module):
+    """A gate of what a norm gives."""
+
+    def __init__(self, norm: nn.Module, *, pooled: bool = False) -> None:
+        super().__init__()
+        self.conv, self.norm, self.pooled = nn.Conv2d(8, 8, 1), norm, pooled
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if not self.pooled:
+            return x * torch.sigmoid(self.norm(y).relu().mean((2, 3), keepdim=True))
+        y = self.norm(y.mean((2, 3)))
+        return x * torch.sigmoid(y[:, :, None, None])
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "instance": lambda: Standardised(nn.InstanceNorm2d(8, affine=True)),
+    "group": lambda: Standardised(nn.GroupNorm(2, 8)),
+    "layer": lambda: Standardised(nn.LayerNorm(8), pooled=True),
+    "batch": lambda: Standardised(nn.BatchNorm1d(8), pooled=True),
+    "flip": lambda: Standardised(Bend(lambda x: x.flip(3) * x)),
+}
+
+
+@pytest.mark.parametrize("make", NORMS.values(), ids=NORMS)
+def test_gates_of_norms_and_mirror_images(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    path = export(gated(make, blocks=1), tmp_path / "net.onnx")
+    require_same(gated(make, blocks=1), path)
+
+
 def test_imdn(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = IMDN(scale=2, blocks=2, channels=16).eval()
@@ -138,15 +168,18 @@ WEIGHTS = {
     "w": whole(4, 3, 3, 3) / 8,
     "wide": whole(8, 4, 1, 1) / 8, "back": whole(4, 2, 1, 1) / 8, "same": whole(4, 4, 3, 3) / 8,
     "one_channel": whole(1, 4, 1, 1) / 8,
+    "gain2": np.array([1, -2], np.float32), "mean2": np.array([0.5, 1], np.float32),
     "gain1": np.ones(1, np.float32), "mean1": np.full(1, 0.5, np.float32),
     "per_channel": np.arange(4, dtype=np.int64),
     **{name: np.array(value, np.int64) for name, value in {
         "all": [2, 3], "two": 2, "three": 3, "minus3": [-3], "minus2": [-2], "minus1": [-1], "m2m1": [-2, -1],
-        "zero": [0], "one": [1], "shape": [0, 4, 1, 1], "flat": [0, -1],
+        "zero": [0], "one": [1], "shape": [0, 4, 1, 1], "flat": [0, -1], "far_before": [-(2**63)], "far": [99],
+        "groups": [0, 2, -1], "one_row": [1, 4, 1, 3], "one_column": [1, 4, 5, 1],
     }.items()},
     **{name: np.array(value, np.float32) for name, value in {
         "slopes": [0.5, -1.0, 2.0, 0.25],
         "half": 0.5, "real": 1.0, "mean": [0.5] * 4, "gain": [1.0] * 4, "twice": [1, 1, 2, 2], "none": [],
+        "twelfth": [1, 1, 0.5, 1 / 4.5], "third": [0.25, 0.5, 1.0, -0.5],
     }.items()},
 }  # fmt: skip
 
@@ -201,6 +234,46 @@ READ = {
         node("Conv", "c one_channel", "d"), node("BatchNormalization", "d gain1 mean1 mean1 gain1", "e"),
         node("GlobalAveragePool", "e", "q"), SIGMOID,
     ),
+    "flipped": (
+        node("Slice", "c minus1 far_before minus1 minus1", "f"), node("Conv", "f same", "q", pads=[1] * 4), SIGMOID,
+    ),
+    "every second from the end, to the second": (
+        node("Slice", "c far zero minus1 minus2", "f"), node("Slice", "f minus2 far_before minus2 minus1", "e"),
+        node("GlobalAveragePool", "e", "q"), SIGMOID,
+    ),
+    "an instance norm": (
+        node("InstanceNormalization", "c gain third", "d", epsilon=0.125), node("Conv", "d same", "q", pads=[1] * 4),
+        SIGMOID,
+    ),
+    "an instance norm of one channel and one pixel": (
+        node("Conv", "c one_channel", "d"), node("GlobalAveragePool", "d", "p"),
+        node("InstanceNormalization", "p gain1 mean1", "q"), SIGMOID,
+    ),
+    "a norm of groups of channels": (
+        node("Reshape", "c groups", "d"), node("InstanceNormalization", "d gain2 mean2", "e"), node("Shape", "c", "s"),
+        node("Reshape", "e s", "q"), SIGMOID,
+    ),
+    "a layer norm": (
+        node("Transpose", "c", "t", perm=[0, 2, 3, 1]), node("LayerNormalization", "t slopes third", "l"),
+        node("Transpose", "l", "q", perm=[0, 3, 1, 2]), SIGMOID,
+    ),
+    "a layer norm of two axes, without bias": (
+        MEAN, node("Squeeze", "p m2m1", "f"), node("Unsqueeze", "f zero", "e"),
+        node("LayerNormalization", "e slopes", "l", axis=-2, epsilon=0.5), node("Squeeze", "l zero", "d"),
+        node("Unsqueeze", "d m2m1", "q"), SIGMOID,
+    ),
+    "a batch norm of numbers": (
+        MEAN, node("Squeeze", "p m2m1", "f"), node("BatchNormalization", "f gain mean mean gain", "e"),
+        node("Unsqueeze", "e m2m1", "q"), SIGMOID,
+    ),
+    **{
+        f"{mode} by {where} to one pixel of a side: {sizes or scales}": (
+            node("Resize", f"c none {scales} {sizes}", "d", mode=mode, coordinate_transformation_mode=where),
+            node("GlobalAveragePool", "d", "q"), SIGMOID,
+        )
+        for where in ("half_pixel", "pytorch_half_pixel") for mode in ("linear", "cubic")
+        for scales, sizes in (("none", "one_row"), ("none", "one_column"), ("twelfth", ""))
+    },
     "a batch norm": (MEAN, node("BatchNormalization", "p gain mean mean gain", "q"), SIGMOID),
 }  # fmt: skip
 

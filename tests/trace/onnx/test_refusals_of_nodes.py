@@ -51,6 +51,7 @@ from onnx import TensorProto, helper
         ("Expand", "x long", "it makes 5 axes of 4", "leave those in front out"),
         ("Clip", "x low high", "its lower bound, 1, is above its upper, 0", "swap them"),
         ("ScatterND", "x place one", "it writes into a part of a feature map", "as torch.cat"),
+        ("ScatterND", "twice place x", "it writes feature maps into a part of a constant", "as torch.cat"),
         ("DepthToSpace", "x", "3 channels make no blocks of 2 x 2 pixels", "a multiple of 4"),
         ("GatherND", "x place", "it takes part of something else than the channels", "with a list"),
     ],
@@ -78,6 +79,18 @@ def test_refusals_name_node_operator_reason_and_a_way_out(
     message = refuses(saved(model(nodes, used), tmp_path), reason, way)
     if op != "Transpose":  # seen only where the feature map is wanted
         assert message.startswith(f"body.body.3.it: {op}: ")
+
+
+def test_sizes_that_are_computed_for_a_write_are_said_to_be_for_one(tmp_path: Path) -> None:
+    """As torch's older exporter makes them of y = torch.zeros_like(x); y[:, :2] = z."""
+    nodes = [
+        node("Shape", "x", "s"),
+        node("ConstantOfShape", "s", "z"),
+        node("ScatterND", "z place x", "y"),
+    ]
+    refuses(
+        saved(model(nodes, {"place": np.array([[0], [1]])}), tmp_path), "older exporter does for a write", "torch.cat"
+    )
 
 
 @pytest.mark.parametrize("mode", ["reflect", "edge"])

@@ -118,14 +118,6 @@ FOLDS |= {
 }
 
 
-@fold_word("CastLike")
-def cast_like(node: Node, a: Array, like: Array) -> Any:
-    """The constant in the type of another."""
-    if object in (a.dtype, like.dtype):
-        raise Unreadable("it is given the size of the image")
-    return as_type(a, like.dtype)
-
-
 def as_type(a: Array, kind: np.dtype[Any]) -> Array:
     """An array in another type.  Raises Unreadable where a whole number is to hold what it cannot, which is undefined.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from math import prod
 from typing import Any
 
@@ -33,7 +34,7 @@ def constant(node: Node) -> Any:
 
 @fold_word("ConstantOfShape")
 def constant_of_shape(node: Node, sizes: Array) -> Any:
-    extent = [int(n) for n in list_numbers(sizes)]
+    extent = [operator.index(n) for n in list_numbers(sizes)]
     check_room(extent)
     value = node.attributes.get("value", np.zeros(1))
     return np.full(extent, value.reshape(()))

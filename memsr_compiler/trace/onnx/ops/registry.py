@@ -26,7 +26,7 @@ Word = Callable[..., Any]
 ONNX_WORDS: dict[str, Word] = {}
 
 VIEWS = (
-    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Identity", "Cast", "CastLike", "Dropout",
+    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Identity", "Cast", "Dropout",
     "GatherND", "ScatterND", "Split",
 )  # fmt: skip
 """Operators that take a tensor as it lies, whatever its axes are."""

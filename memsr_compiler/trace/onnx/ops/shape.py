@@ -15,7 +15,7 @@ from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds.registry import list_numbers
 from memsr_compiler.trace.onnx.folds.shape import split_sizes
 from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word
-from memsr_compiler.trace.onnx.ops.unsupported import WRITES
+from memsr_compiler.trace.onnx.ops.unsupported import APART, WRITES
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.torch_ops import shape as torch_shape
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
@@ -133,9 +133,11 @@ def gather_nd(c: Context, node: Node, x: View, index: Value) -> View:
 
 
 @onnx_word("ScatterND")
-def scatter_nd(c: Context, node: Node, x: View, index: Value, parts: Value) -> View:
+def scatter_nd(c: Context, node: Node, x: Value, index: Value, parts: Value) -> View:
     """Channels put in the place of others, as torch's newer exporter writes y[:, :k] = z: on the first of the axes."""
     b = c.builder
+    if not isinstance(x, View):
+        b.refuse("it writes feature maps into a part of a constant, which is not read", APART)
     if not isinstance(index, np.ndarray) or index.dtype == object or not isinstance(parts, View):
         b.refuse(*WRITES)
     numbers, width = c.integers(index, "index"), b.types[x.op].channels
@@ -287,14 +289,6 @@ def cast(c: Context, node: Node, x: Value) -> Value:
     if node.integer("to", 1) not in (1, 10, 11, 16):  # float32, float16, float64, bfloat16
         c.builder.refuse("it rounds feature maps to integers", "export the network in floating point to its end")
     return x
-
-
-@onnx_word("CastLike")
-def cast_like(c: Context, node: Node, x: Value, target: Value) -> Value:
-    """A constant in the type of a feature map, as torch's newer exporter writes bounds; feature maps are floating."""
-    if isinstance(target, np.ndarray) and target.dtype.kind != "f":
-        c.builder.refuse("it rounds feature maps to integers", "export the network in floating point to its end")
-    return x.astype(np.float64) if isinstance(x, np.ndarray) and x.dtype != object else x
 
 
 @onnx_word("Dropout")

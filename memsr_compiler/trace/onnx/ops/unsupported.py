@@ -18,6 +18,7 @@ DECIDES = (
     "it decides by the values of pixels, and a plain network does the same for every image",
     "remove the decision and retrain",
 )
+APART = "write y[:, :k] = z as torch.cat([z, y[:, k:]], 1) and export again; or give the module, or a .pt2 of it"
 WRITES = (
     "it writes into a part of a feature map in a way that is not read",
     "write y[:, :k] = z as torch.cat([z, y[:, k:]], 1) and export again, or export with dynamo=True; or give the "

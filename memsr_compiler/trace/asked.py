@@ -1,0 +1,87 @@
+"""Questions of a model's code about the axes of its tensors, answered for images of one number of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+from memsr_compiler.torch_helpers import InFloat64
+
+_SIDES = ((48, 64), (96, 160))  # whose common multiples windows and steps divide
+_COMPARISONS = (
+    "eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv", "is_", "is_not", "not_", "and_", "or_",
+)  # fmt: skip
+
+
+class Asked:
+    """Values of a graph that is being made, at two sizes of image: what is one number at both hangs on no size.
+
+    No pixel is computed.
+    fetch   the tensor that a get_attr node reads
+    """
+
+    def __init__(self, graph: fx.Graph, channels: int, dtype: torch.dtype, fetch: Callable[[str], Any]) -> None:
+        self.graph, self.fetch = graph, fetch
+        self.images = [(1, channels, *sides) for sides in _SIDES]
+        self.dtype = dtype
+        self.known: tuple[dict[fx.Node, Any], ...] = ({}, {})
+
+    def answer(self, node: fx.Node) -> bool | None:
+        """The answer to a question about numbers of axes and channels; None where it is not one, for all images."""
+        try:
+            for image, known in zip(self.images, self.known, strict=True):
+                self._run_to(node, image, known)
+        except Exception:  # whatever torch raises of code that has not been followed yet
+            return None
+        first, second = self.known
+        if any(type(first[n]) is not int or first[n] != second[n] for n in _numbers_in(node)):
+            return None
+        return bool(first[node])
+
+    def _run_to(self, node: fx.Node, image: tuple[int, ...], known: dict[fx.Node, Any]) -> None:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True):
+            for other in self.graph.nodes:
+                if other not in known:
+                    known[other] = self._run(other, image, known)
+                if other is node:
+                    return
+
+    def _run(self, node: fx.Node, image: tuple[int, ...], known: dict[fx.Node, Any]) -> Any:
+        if node.op == "placeholder":
+            return torch.empty(image, dtype=self.dtype)
+        if node.op == "get_attr":
+            return self.fetch(str(node.target))
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+        if node.op == "call_module":  # a norm, all that the tracer leaves whole
+            return args[0]
+        if callable(node.target):
+            return node.target(*args, **kwargs)
+        return getattr(args[0], node.target)(*args[1:], **kwargs)
+
+
+def asks_no_size(node: fx.Node) -> bool:
+    """Whether a value hangs on no height, width, or pixel: `x.dim() == 3`, `x.shape[1] != 3`, `x.dtype`."""
+    name = getattr(node.target, "__name__", node.target)
+    if name == "getattr":
+        return node.args[1] in ("ndim", "dtype", "device", "is_cuda", "requires_grad", "training")
+    if node.op == "call_method" and name in ("dim", "ndimension", "is_floating_point", "get_device", "size"):
+        return name != "size" or node.args[1:] in ((1,), (-3,))
+    if name == "getitem":
+        shape = node.args[0]
+        asked = isinstance(shape, fx.Node) and getattr(shape.target, "__name__", shape.target) in ("getattr", "size")
+        return asked and node.args[1] in (1, -3)
+    return name in _COMPARISONS and bool(node.all_input_nodes) and all(map(asks_no_size, node.all_input_nodes))
+
+
+def _numbers_in(node: fx.Node) -> Iterator[fx.Node]:
+    """The numbers that a question compares."""
+    if getattr(node.target, "__name__", node.target) not in _COMPARISONS:
+        yield node
+        return
+    for read in node.all_input_nodes:
+        yield from _numbers_in(read)
