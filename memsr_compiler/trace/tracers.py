@@ -20,7 +20,8 @@ from torch import Tensor, fx, nn
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.asked import Asked, asks_no_size
 from memsr_compiler.trace.decisions import answer_that_goes_on
-from memsr_compiler.trace.fx_reader import HEIGHT, INPLACE, WIDTH, refuse_impossible
+from memsr_compiler.trace.fx_reader import HEIGHT, WIDTH, refuse_impossible
+from memsr_compiler.trace.needed import INPLACE
 from memsr_compiler.trace.views import BATCH
 
 

@@ -438,3 +438,52 @@ def test_the_failure_is_that_of_the_right_number_of_channels() -> None:
 def test_who_computes_with_the_number_of_images_is_told_so(count: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(UnsupportedModel, match=r"it computes with the number of images in a batch .* the number 1"):
         trace(Between(count))
+
+
+class Masked(nn.Module):
+    """An image and a mask for it; `mask` makes it of features."""
+
+    def __init__(self, mask: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1)
+        self.mask = mask
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.first(x)
+        mask = self.mask(features)
+        return self.last(F.relu(features)), mask
+
+
+class Alone(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.sigmoid,
+        lambda y: y * y,
+        lambda y: F.max_pool2d(y, 2),
+        lambda y: (y * 1.0).mul_(y).sigmoid_(),
+        lambda y: F.hardswish(y[:, 1:], inplace=False) + y.norm(),
+    ],
+)
+def test_what_the_result_does_not_need_is_not_refused(mask: Callable[[Tensor], Tensor], exports: list[Any]) -> None:
+    with pytest.raises(UnsupportedModel, match="wrap it in a module that returns the image only"):
+        trace(Masked(mask))
+    exports.clear()
+    trace(Alone(Masked(mask)))
+    assert not exports
+
+
+@pytest.mark.parametrize(
+    "mask", [lambda y: y.mul_(y), lambda y: y[:, 1:].sigmoid_(), lambda y: y.unfold(3, 2, 1).squeeze(0).exp_()]
+)
+def test_what_is_written_into_the_result_is_needed(mask: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(UnsupportedModel):
+        trace(Alone(Masked(mask)))
