@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module
@@ -33,11 +33,21 @@ def possible_channels(model: nn.Module) -> list[int]:
     """Numbers of channels that the input may have, likeliest first: what the first convolution takes, RGB, grey.
 
     Grey last, also where the first convolution takes one channel: that may be a branch of the luma, or of an edge
-    filter, and what works on RGB works on grey by broadcasting.
+    filter, and what works on RGB works on grey by broadcasting.  An exported program states its own.
     """
+    if (stated := stated_channels(model)) is not None:
+        return [stated]
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     candidates = [first.in_channels] if first is not None and first.in_channels > 1 else []
     return list(dict.fromkeys([*candidates, 3, 1]))
+
+
+def stated_channels(model: nn.Module) -> int | None:
+    """Channels of the image that a program of torch.export was made for; None of other networks."""
+    nodes = model.graph.nodes if isinstance(model, fx.GraphModule) else ()
+    image = next((node.meta.get("val") for node in nodes if node.op == "placeholder"), None)
+    channels = image.shape[1] if isinstance(image, Tensor) and image.dim() == 4 else None
+    return channels if isinstance(channels, int) else None
 
 
 def take_samples(
