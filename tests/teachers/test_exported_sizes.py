@@ -205,9 +205,13 @@ class Enlarging(nn.Module):
         return F.interpolate(self.conv(x), scale_factor=2, mode=self.mode)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("channels", "mode", "reason"),
-    [(4, "nearest", ""), (3, "area", "adaptive_avg_pool2d: it resizes to 16x12 pixels, whatever the size of the image")],
+    [
+        (4, "nearest", ""),
+        (3, "area", "adaptive_avg_pool2d: it resizes to 16x12 pixels, whatever the size of the image"),
+    ],
 )
 def test_a_pt2_of_any_number_of_channels_is_read(channels: int, mode: str, reason: str) -> None:
     """It states the number, and has no nn.Conv2d that a number could be taken from."""

@@ -487,3 +487,22 @@ def test_what_the_result_does_not_need_is_not_refused(mask: Callable[[Tensor], T
 def test_what_is_written_into_the_result_is_needed(mask: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(UnsupportedModel):
         trace(Alone(Masked(mask)))
+
+
+class OfTwoModes(nn.Module):
+    def __init__(self, end: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(3, 3, 3, padding=1), end
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.conv(x)
+        return self.end(y) if self.training else y.clamp(-9, 9)
+
+
+@pytest.mark.parametrize("end", [lambda y: y, lambda y: (y, y), lambda y: y[:, :1]])
+def test_train_mode_is_told_where_it_counts(end: Callable[[Tensor], Any]) -> None:
+    """A bound that the first images do not meet is seen too."""
+    with pytest.raises(InvalidInput, match=r"^OfTwoModes is in train mode, .* something else .*; call model.eval\(\)"):
+        trace(OfTwoModes(end))
+    trace(OfTwoModes(end).eval())
+    trace(OfTwoModes(lambda y: y.clamp(-9, 9)))
