@@ -13,17 +13,19 @@ from torch import Tensor, fx, nn
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.places import line_of
+from memsr_compiler.trace.views import BATCH
 
 log = logging.getLogger(__name__)
 
 Range: TypeAlias = tuple[float, float]
 Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
+_SEVERAL = BATCH + 1  # images in a batch: code may take as many as readers have for the whole of it
 _FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
 
 class Sample(NamedTuple):
-    """An image (1, C, H, W) in float64, and what the network gives for it."""
+    """An image (1, C, H, W) in float64, or several of them, and what the network gives for it."""
 
     image: Tensor
     result: Any
@@ -78,6 +80,11 @@ def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequenc
             if size == sizes[0]:
                 raise
             log.info("the network itself does not take an image of %s: %s", size, error)
+    several = torch.rand(_SEVERAL, channels, *sizes[0], generator=generator, dtype=torch.float64) * (high - low) + low
+    try:
+        yield _run(model, several)
+    except Exception as error:  # its code may be for one image at a time
+        log.info("the network itself does not take %d images at once: %s", _SEVERAL, error)
     image = torch.randn(1, channels, *sizes[0], generator=generator, dtype=torch.float64) * (high - low) * _FAR
     try:
         far = _run(model, image)
@@ -121,6 +128,10 @@ def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:
     return _ALONE if counts else otherwise
 
 
+TOGETHER = (
+    "it takes a part of the batch (x[:2]), or puts images together, and a plain network treats each image alone; leave "
+    "the batch axis whole"
+)
 _ALONE = (
     "it computes with the number of images in a batch (x.shape[0], len(x)), and a plain network treats each image "
     "alone; write the number 1 in its place"

@@ -17,7 +17,7 @@ from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import say_decided
 from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.places import place_of
-from memsr_compiler.trace.samples import Sample, differs_by, most_off
+from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, most_off
 from memsr_compiler.trace.subject import observe, require_steady
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
@@ -175,17 +175,20 @@ def _compare(model: nn.Module, traced: Traced, samples: Sequence[Sample]) -> Non
                 "returns the image only"
             )
         result = module(image)
+        several = f" for {len(image)} images at once" if len(image) > 1 else ""
         if expected.shape != result.shape:
+            why = TOGETHER if several else _UNSTEADY
             raise Unreadable(
-                f"the network: output: read by {traced.reader} it gives {tuple(result.shape)}, and itself "
-                f"{tuple(expected.shape)}; {_UNSTEADY}",
+                f"the network: output: read by {traced.reader} it gives {tuple(result.shape)}{several}, and "
+                f"itself {tuple(expected.shape)}; {why}",
                 located=True,
             )
         difference = float((expected - result).abs().max())
         if not difference <= most_off(expected):
-            why = differs_by(copy_module(model, torch.float64), image, _UNSTEADY)
+            why = TOGETHER if several else differs_by(copy_module(model, torch.float64), image, _UNSTEADY)
             raise Unreadable(
-                f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}; {why}",
+                f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}{several}; "
+                f"{why}",
                 located=True,
             )
 

@@ -506,3 +506,17 @@ def test_train_mode_is_told_where_it_counts(end: Callable[[Tensor], Any]) -> Non
         trace(OfTwoModes(end))
     trace(OfTwoModes(end).eval())
     trace(OfTwoModes(lambda y: y.clamp(-9, 9)))
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (lambda y: y[:2], r"gives \(3, 3, 6, 10\) for 3 images at once, and itself \(2, .* a part of the batch"),
+        (lambda y: y[:1], "getitem: it takes a part of the batch; leave the batch whole"),
+        (lambda y: y[-1:], "getitem: it takes a part of the batch; leave the batch whole"),
+    ],
+)
+def test_a_part_of_the_batch_is_refused(part: Callable[[Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(UnsupportedModel, match=reason):
+        trace(Between(part))
+    trace(Between(lambda y: y[: y.shape[0]][:]))

@@ -158,6 +158,8 @@ def surplus_of(x: Uncropped, axis: int, start: Any, stop: Any) -> tuple[int, int
 
 
 def _refuse_part(b: Builder, axis: int) -> NoReturn:
+    if axis == 0:
+        b.refuse("it takes a part of the batch", "leave the batch whole, as a plain network treats each image alone")
     b.refuse(
         f"it takes part of axis {axis}",
         "a plain network keeps every pixel: crop outside the network; write every second row and column (Focus, "
