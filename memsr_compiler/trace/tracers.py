@@ -72,7 +72,7 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     from torch.export import export
     from torch.export.graph_signature import OutputKind
 
-    example = torch.empty(BATCH, channels, HEIGHT, WIDTH, dtype=torch.float64)  # no pixel is computed
+    example = torch.empty(int(BATCH), channels, HEIGHT, WIDTH, dtype=torch.float64)  # no pixel is computed
     with InFloat64():
         program = _quietly(lambda: export(copy_module(model, torch.float64), (example,)))
     refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
