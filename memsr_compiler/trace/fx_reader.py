@@ -18,10 +18,9 @@ from memsr_compiler.trace.torch_ops import activation, constants, convolution, p
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.shape import SAME
 from memsr_compiler.trace.torch_ops.unsupported import ATTENTION, IMPOSSIBLE, MATRIX_PRODUCTS
-from memsr_compiler.trace.views import BATCH, DependsOnSize, Size, Unreadable, View
+from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH, DependsOnSize, Size, Unreadable, View
 
 VOCABULARY = (activation, constants, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
-HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
 _TAKES = {"conv2d": Padded, "convolution": Padded, "getitem": Uncropped, "slice": Uncropped}
 _TAKE_RESIZED = ("add", "sub", "subtract", "rsub", "mul", "multiply", *SAME)
 NO_WORD = (

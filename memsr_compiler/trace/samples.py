@@ -129,8 +129,8 @@ def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:
 
 
 TOGETHER = (
-    "it takes a part of the batch (x[:2]), or puts images together, and a plain network treats each image alone; leave "
-    "the batch axis whole"
+    "it takes a part of the batch (x[:2]), or decides by how many there are, and a plain network treats each image "
+    "alone; leave the batch axis whole"
 )
 _ALONE = (
     "it computes with the number of images in a batch (x.shape[0], len(x)), and a plain network treats each image "

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 ANY = 4096  # pixels a side; sizes that end there or further are meant for every image
 USUAL_LEAST = 2  # pixels a side; torch.export looks at no smaller images
+HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
 
 
 class Batch(int):
@@ -138,6 +139,7 @@ class View:
     def reshape(self, shape: list[int | Size]) -> View:
         """The same elements in the same order, read with other axes.  Raises Unreadable if factors are cut apart."""
         left = [f for axis in self.axes for f in axis if f.size != 1]
+        shape = [-1 if _is_area(size) else size for size in shape]
         shape = [_missing(self, shape) if size == -1 else size for size in shape]
         axes: list[tuple[Factor, ...]] = []
         for position, size in enumerate(shape):
@@ -166,6 +168,11 @@ def tell_other_sizes(which: str) -> None:
     log.warning(
         "it was exported for images of %s: read as for every size, at which its code may do something else", which
     )
+
+
+def _is_area(size: int | Size) -> bool:
+    """Whether it is of all pixels of an exported example, height times width, which no `Size` says."""
+    return isinstance(size, Size) and size.symbol == "h" and size.factor % WIDTH == 0
 
 
 def _missing(x: View, target: Sequence[int | Size]) -> int | Size:

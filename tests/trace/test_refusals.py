@@ -520,3 +520,20 @@ def test_a_part_of_the_batch_is_refused(part: Callable[[Tensor], Tensor], reason
     with pytest.raises(UnsupportedModel, match=reason):
         trace(Between(part))
     trace(Between(lambda y: y[: y.shape[0]][:]))
+
+
+@pytest.mark.parametrize(
+    ("whole", "exported"),
+    [
+        (lambda y: y.flatten(2).view(y.shape[0], 4, *y.shape[2:]), 0),
+        (lambda y: y.flatten(2).unflatten(2, (y.shape[2], y.shape[3])), 0),
+        (lambda y: y.flatten(2).unflatten(-1, y.shape[2:]), 0),
+        (lambda y: y.flatten(2).view(*y.shape), 1),
+        (lambda y: y.flatten(2).view_as(y), 1),
+    ],
+)
+def test_pixels_in_a_row_become_an_image_again(
+    whole: Callable[[Tensor], Tensor], exported: int, exports: list[Any]
+) -> None:
+    trace(Between(whole))
+    assert len(exports) == exported

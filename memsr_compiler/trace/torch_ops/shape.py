@@ -226,8 +226,9 @@ def flatten(b: Builder, x: View, start_dim: int = 0, end_dim: int = -1) -> View:
 
 @word("unflatten")
 def unflatten(b: Builder, x: View, dim: int, sizes: Sequence[Any]) -> View:
-    shape = list(x.shape)
-    return x.reshape([*shape[: dim % len(shape)], *sizes, *shape[dim % len(shape) + 1 :]])
+    at = dim % len(x.axes)
+    parts = View(x.op, (x.axes[at],)).reshape(list(sizes)).axes
+    return View(x.op, (*x.axes[:at], *parts, *x.axes[at + 1 :]))
 
 
 @word("permute")
