@@ -75,19 +75,19 @@ def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequenc
     for size in sizes:
         image = torch.rand(1, channels, *size, generator=generator, dtype=torch.float64) * (high - low) + low
         try:
-            yield _run(model, image)
+            yield take_sample(model, image)
         except Exception as error:
             if size == sizes[0]:
                 raise
             log.info("the network itself does not take an image of %s: %s", size, error)
     several = torch.rand(_SEVERAL, channels, *sizes[0], generator=generator, dtype=torch.float64) * (high - low) + low
     try:
-        yield _run(model, several)
+        yield take_sample(model, several)
     except Exception as error:  # its code may be for one image at a time
         log.info("the network itself does not take %d images at once: %s", _SEVERAL, error)
     image = torch.randn(1, channels, *sizes[0], generator=generator, dtype=torch.float64) * (high - low) * _FAR
     try:
-        far = _run(model, image)
+        far = take_sample(model, image)
     except Exception as error:  # it may look at the values of its image
         log.info("the network itself does not take values up to %g: %s", _FAR, error)
         return
@@ -95,9 +95,17 @@ def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequenc
         yield far
 
 
-def _run(model: nn.Module, image: Tensor) -> Sample:
+def take_sample(model: nn.Module, image: Tensor) -> Sample:
+    """Run a network of float64.  Raises whatever it raises."""
     with InFloat64():
         return Sample(image, model(image.clone()))  # it may change its input in place
+
+
+def is_same(sample: Sample, other: Tensor) -> bool:
+    """Whether another network gives what this one gave, as far as float64 goes."""
+    result = sample.result
+    same = isinstance(result, Tensor) and result.shape == other.shape
+    return same and bool((result - other).abs().max() <= most_off(result))
 
 
 def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool:

@@ -18,9 +18,9 @@ from memsr_compiler.trace.samples import (
     Sample,
     Size,
     has_changed,
+    is_same,
     is_steady,
     measure_in_float32,
-    most_off,
     require_same_weights,
     take_samples,
 )
@@ -87,17 +87,11 @@ def _require_mode(model: nn.Module, samples: Sequence[Sample]) -> None:
             others = [network(image.clone()) for image, _ in samples]
     except Exception:  # whatever the model's own code raises; a program of torch.export has no modes
         return
-    if all(isinstance(other, Tensor) for other in others) and not all(map(_is_same, samples, others)):
+    if all(isinstance(other, Tensor) for other in others) and not all(map(is_same, samples, others)):
         raise InvalidInput(
             f"{type(model).__name__} is in train mode, in which it gives something else than in eval mode; call "
             "model.eval() first"
         )
-
-
-def _is_same(sample: Sample, other: Tensor) -> bool:
-    result = sample.result
-    same = isinstance(result, Tensor) and result.shape == other.shape
-    return same and bool((result - other).abs().max() <= most_off(result))
 
 
 def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:

@@ -273,3 +273,9 @@ def test_a_decision_by_the_number_of_images_is_told(caplog: pytest.LogCaptureFix
     assert "Sized (at " in caplog.text and "decides by the size" in caplog.text
     with pytest.raises(UnsupportedModel, match=r"for 3 images at once; it .* decides by how many there are"):
         compile_to_plain(Sized(lambda y: y.relu() if y.shape[0] < 3 else y).eval())
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_another_network_at_one_row_or_column_is_told(axis: int, caplog: pytest.LogCaptureFixture) -> None:
+    compile_to_plain(Sized(lambda y: y + (y.shape[axis] == 1)).eval())
+    assert "Sized computes with the size of the image: at 1x1 it gives something else than what was read" in caplog.text
