@@ -39,7 +39,7 @@ class Asked:
         return bool(first[node])
 
     def count(self, node: fx.Node) -> int | None:
-        """How many sides a shape has, or a part of one; None where it is none."""
+        """The number of sides of a shape, or of a part of one; None where it is none."""
         if not self._is_known(node):
             return None
         value = self.known[0][node]

@@ -373,7 +373,7 @@ def leaves_of(values: Any) -> Iterator[Any]:
 
 
 def _only(result: Any) -> Any:
-    """What a network returns, out of lists of it alone."""
+    """The value that a network returns, out of lists of it alone."""
     while isinstance(result, (tuple, list)) and len(result) == 1:
         result = result[0]
     return result

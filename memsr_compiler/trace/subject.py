@@ -22,6 +22,7 @@ from memsr_compiler.trace.samples import (
     is_steady,
     measure_in_float32,
     require_same_weights,
+    take_sample,
     take_samples,
 )
 
@@ -82,9 +83,8 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
 def _require_mode(model: nn.Module, samples: Sequence[Sample]) -> None:
     """Raises InvalidInput where a network in train mode, as new ones are, gives another image than in eval mode."""
     try:
-        with InFloat64():
-            network = copy_module(model, torch.float64).eval()
-            others = [network(image.clone()) for image, _ in samples]
+        network = copy_module(model, torch.float64).eval()
+        others = [take_sample(network, image).result for image, _ in samples]
     except Exception:  # whatever the model's own code raises; a program of torch.export has no modes
         return
     if all(isinstance(other, Tensor) for other in others) and not all(map(is_same, samples, others)):
