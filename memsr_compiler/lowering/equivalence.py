@@ -29,7 +29,7 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images as probe_images
 from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, torch_device
-from memsr_compiler.trace.samples import SIZES, possible_channels
+from memsr_compiler.trace.samples import SIZES, possible_channels, stated_channels
 
 _MOST_CHANNELS = 4096  # of an image
 
@@ -235,11 +235,14 @@ def find_broken_shift(images: Tensor, *networks: Teacher | nn.Module | Function)
 
 
 def input_channels(network: Teacher | nn.Module | Function) -> int | None:
-    """Channels that a network takes: those of its first convolution, unless it makes more of the image's before.
+    """Channels that a network takes: those of its first convolution, unless it makes more of the image's before, or
+    that it states.
 
     None if that cannot be seen.
     """
     module = _module(network)
+    if module is not None and (stated := stated_channels(module)) is not None:
+        return stated
     first = None if module is None else next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
     if module is None or first is None:
         return None

@@ -31,15 +31,27 @@ class Asked:
 
     def answer(self, node: fx.Node) -> bool | None:
         """The answer to a question about numbers of axes and channels; None where it is not one, for all images."""
-        try:
-            for image, known in zip(self.images, self.known, strict=True):
-                self._run_to(node, image, known)
-        except Exception:  # whatever torch raises of code that has not been followed yet
+        if not self._is_known(node):
             return None
         first, second = self.known
         if any(type(first[n]) is not int or first[n] != second[n] for n in _numbers_in(node)):
             return None
         return bool(first[node])
+
+    def count(self, node: fx.Node) -> int | None:
+        """The number of sides of a shape, or of a part of one; None where it is none."""
+        if not self._is_known(node):
+            return None
+        value = self.known[0][node]
+        return len(value) if isinstance(value, torch.Size) else None
+
+    def _is_known(self, node: fx.Node) -> bool:
+        try:
+            for image, known in zip(self.images, self.known, strict=True):
+                self._run_to(node, image, known)
+        except Exception:  # whatever torch raises of code that has not been followed yet
+            return False
+        return True
 
     def _run_to(self, node: fx.Node, image: tuple[int, ...], known: dict[fx.Node, Any]) -> None:
         from torch._subclasses.fake_tensor import FakeTensorMode

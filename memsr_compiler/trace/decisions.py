@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
-from memsr_compiler.trace.fx_reader import HEIGHT, WIDTH
 from memsr_compiler.trace.places import files_of, line_of
 from memsr_compiler.trace.samples import SIZES, Size
+from memsr_compiler.trace.views import HEIGHT, WIDTH
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from types import FunctionType
 from typing import Any, NoReturn
 
 import torch
@@ -14,15 +13,14 @@ from torch import Tensor, fx, nn
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
+from memsr_compiler.trace.needed import ALIASES, ITSELF, find_needed, is_inplace, word_of
 from memsr_compiler.trace.torch_ops import activation, constants, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.shape import SAME
 from memsr_compiler.trace.torch_ops.unsupported import ATTENTION, IMPOSSIBLE, MATRIX_PRODUCTS
-from memsr_compiler.trace.views import BATCH, DependsOnSize, Size, Unreadable, View
+from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH, DependsOnSize, Size, Unreadable, View
 
 VOCABULARY = (activation, constants, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
-HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
-INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
 _TAKES = {
     **dict.fromkeys(("conv2d", "convolution", "avg_pool2d"), Padded), "getitem": Uncropped, "slice": Uncropped,
 }  # fmt: skip
@@ -37,15 +35,6 @@ _SIZE_WAY_OUT = (
 )
 _OF_SIZES = f"it computes with the height or width of the image; {_SIZE_WAY_OUT}"
 _SHAPES = ("getattr", "size", "dim", "sym_size")  # ask for a tensor's shape, not for its values
-_ALIASES = (
-    "slice", "chunk", "split", "split_with_sizes", "tensor_split", "narrow", "view", "reshape", "_unsafe_view",
-    "transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "getitem", "select", "unbind", "squeeze",
-    "unsqueeze", "flatten", "unflatten", "expand", "expand_as", "broadcast_to", "view_as", "reshape_as", "contiguous",
-    "to", "_to_copy", "float", "double", "type", "type_as",
-)  # fmt: skip
-"""Operations whose result may be a view of what they are given, or, by its type or layout, that itself."""
-_ITSELF = ("detach", "alias", "dropout", "dropout2d", "feature_dropout", "alpha_dropout", "native_dropout")
-"""Operations that give what they are given, or a view of all of it."""
 
 
 class Cell:
@@ -115,12 +104,18 @@ class Reader:
         self.module, self.builder, self.constant = module, builder, constant
         self.env: dict[fx.Node, Cell] = {}
         self.order = {node: i for i, node in enumerate(module.graph.nodes)}
+        self.needed = find_needed(module.graph)
         self.fed = False
 
     def read(self) -> View | Resized:
         for node in self.module.graph.nodes:
+            if node.op == "output" and isinstance(result := _only(node.args[0]), (tuple, list, dict)):
+                self._refuse_result(result)  # before what the others are made of
+        for node in self.module.graph.nodes:
             if node.op == "output":
                 return self._output(node)
+            if node not in self.needed:
+                continue
             path, kind = _module_of(node)
             self.builder.where, self.builder.last = path, word_of(node)
             self.builder.leaf = "torch.nn.modules." in kind
@@ -128,18 +123,20 @@ class Reader:
         raise Unreadable("the network: output: it returns nothing; return the image", located=True)
 
     def _output(self, node: fx.Node) -> View | Resized:
-        result = self._value(node.args[0])
-        while isinstance(result, (tuple, list)) and len(result) == 1:
-            result = result[0]
+        result = _only(self._value(node.args[0]))
         if isinstance(result, Resized) and result.body is not None:
             return result
         if not isinstance(result, View):
             self.builder.where, self.builder.last = "", "output"
             self.builder.require_settled([result])
-            self.builder.refuse(
-                f"the network returns {_kind(result)}, not one image", "wrap it in a module that returns the image only"
-            )
+            self._refuse_result(result)
         return result
+
+    def _refuse_result(self, result: Any) -> NoReturn:
+        self.builder.where, self.builder.last = "", "output"
+        self.builder.refuse(
+            f"the network returns {_kind(result)}, not one image", "wrap it in a module that returns the image only"
+        )
 
     def _node(self, node: fx.Node) -> Cell:
         if node.op == "placeholder":
@@ -274,14 +271,15 @@ class Reader:
                 )
             source.value = value
             return source
-        if name in _ITSELF and value is source.value:
+        if name in ITSELF and value is source.value:
             return source
-        return Cell(value, source.memory if name in _ALIASES else None)
+        return Cell(value, source.memory if name in ALIASES else None)
 
     def _is_used_otherwise(self, node: fx.Node, source: Cell) -> bool:
         """Whether code after this node looks at the memory that it changes by another name than this tensor's."""
         others = [n for n, cell in self.env.items() if cell.memory is source.memory and cell is not source]
-        return any(self.order[user] > self.order[node] for other in others for user in other.users)
+        users = self.needed.intersection(user for other in others for user in other.users)
+        return any(self.order[user] > self.order[node] for user in users)
 
     def _getattr(self, value: Any, name: str) -> Any:
         if isinstance(value, View):
@@ -325,30 +323,6 @@ def _recognise_size(number: int) -> int | Size:
     if number > 0 and number % WIDTH == 0:
         return Size("w", Fraction(number // WIDTH))
     return number
-
-
-def word_of(node: fx.Node) -> str:
-    """The plain name of what a node calls: 'relu' for F.relu, Tensor.relu_, aten.relu.default."""
-    target = node.target
-    if isinstance(target, torch._ops.OpOverloadPacket):
-        return target._qualified_op_name.removeprefix("aten::")
-    if isinstance(target, torch._ops.OpOverload):
-        return target._schema.name.removeprefix("aten::").removeprefix("prims::").removesuffix("_")
-    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    if isinstance(target, FunctionType) and not target.__module__.startswith("torch."):
-        return f"{target.__module__}.{name}"  # somebody's own, whatever its name
-    name = INPLACE.get(name, name)
-    return name if name.startswith("__") else name.removesuffix("_") or name
-
-
-def is_inplace(node: fx.Node) -> bool:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return (
-        name in INPLACE
-        or (name.endswith("_") and not name.startswith("__"))
-        or node.kwargs.get("inplace") is True
-        or (name in ("relu", "relu6", "hardtanh", "leaky_relu") and len(node.args) > 1 and node.args[-1] is True)
-    )
 
 
 def _attribute(module: nn.Module, path: str) -> Any:
@@ -400,6 +374,13 @@ def leaves_of(values: Any) -> Iterator[Any]:
             yield from leaves_of(v)
         else:
             yield v
+
+
+def _only(result: Any) -> Any:
+    """The value that a network returns, out of lists of it alone."""
+    while isinstance(result, (tuple, list)) and len(result) == 1:
+        result = result[0]
+    return result
 
 
 def _kind(value: Any) -> str:

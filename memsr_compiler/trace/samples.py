@@ -8,22 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.places import line_of
+from memsr_compiler.trace.views import BATCH
 
 log = logging.getLogger(__name__)
 
 Range: TypeAlias = tuple[float, float]
 Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
+_SEVERAL = BATCH + 1  # images in a batch: code may take as many as readers have for the whole of it
 _FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
 
 class Sample(NamedTuple):
-    """An image (1, C, H, W) in float64, and what the network gives for it."""
+    """An image (1, C, H, W) in float64, or several of them, and what the network gives for it."""
 
     image: Tensor
     result: Any
@@ -33,11 +35,21 @@ def possible_channels(model: nn.Module) -> list[int]:
     """Numbers of channels that the input may have, likeliest first: what the first convolution takes, RGB, grey.
 
     Grey last, also where the first convolution takes one channel: that may be a branch of the luma, or of an edge
-    filter, and what works on RGB works on grey by broadcasting.
+    filter, and what works on RGB works on grey by broadcasting.  An exported program states its own.
     """
+    if (stated := stated_channels(model)) is not None:
+        return [stated]
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     candidates = [first.in_channels] if first is not None and first.in_channels > 1 else []
     return list(dict.fromkeys([*candidates, 3, 1]))
+
+
+def stated_channels(model: nn.Module) -> int | None:
+    """Channels of the image that a program of torch.export was made for; None of other networks."""
+    nodes = model.graph.nodes if isinstance(model, fx.GraphModule) else ()
+    image = next((node.meta.get("val") for node in nodes if node.op == "placeholder"), None)
+    channels = image.shape[1] if isinstance(image, Tensor) and image.dim() == 4 else None
+    return channels if isinstance(channels, int) else None
 
 
 def take_samples(
@@ -63,14 +75,19 @@ def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequenc
     for size in sizes:
         image = torch.rand(1, channels, *size, generator=generator, dtype=torch.float64) * (high - low) + low
         try:
-            yield _run(model, image)
+            yield take_sample(model, image)
         except Exception as error:
             if size == sizes[0]:
                 raise
             log.info("the network itself does not take an image of %s: %s", size, error)
+    several = torch.rand(_SEVERAL, channels, *sizes[0], generator=generator, dtype=torch.float64) * (high - low) + low
+    try:
+        yield take_sample(model, several)
+    except Exception as error:  # its code may be for one image at a time
+        log.info("the network itself does not take %d images at once: %s", _SEVERAL, error)
     image = torch.randn(1, channels, *sizes[0], generator=generator, dtype=torch.float64) * (high - low) * _FAR
     try:
-        far = _run(model, image)
+        far = take_sample(model, image)
     except Exception as error:  # it may look at the values of its image
         log.info("the network itself does not take values up to %g: %s", _FAR, error)
         return
@@ -78,9 +95,17 @@ def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequenc
         yield far
 
 
-def _run(model: nn.Module, image: Tensor) -> Sample:
+def take_sample(model: nn.Module, image: Tensor) -> Sample:
+    """Run a network of float64.  Raises whatever it raises."""
     with InFloat64():
         return Sample(image, model(image.clone()))  # it may change its input in place
+
+
+def is_same(sample: Sample, other: Tensor) -> bool:
+    """Whether another network gives what this one gave, as far as float64 goes."""
+    result = sample.result
+    same = isinstance(result, Tensor) and result.shape == other.shape
+    return same and bool((result - other).abs().max() <= most_off(result))
 
 
 def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool:
@@ -111,6 +136,10 @@ def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:
     return _ALONE if counts else otherwise
 
 
+TOGETHER = (
+    "it takes a part of the batch (x[:2]), or decides by how many there are, and a plain network treats each image "
+    "alone; leave the batch axis whole"
+)
 _ALONE = (
     "it computes with the number of images in a batch (x.shape[0], len(x)), and a plain network treats each image "
     "alone; write the number 1 in its place"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module
@@ -18,9 +18,11 @@ from memsr_compiler.trace.samples import (
     Sample,
     Size,
     has_changed,
+    is_same,
     is_steady,
     measure_in_float32,
     require_same_weights,
+    take_sample,
     take_samples,
 )
 
@@ -63,7 +65,8 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
 
     sizes   of the images, of which it has to take the first
 
-    Raises InvalidInput as `require_readable`, and for random numbers; UnsupportedModel for weights set by the image.
+    Raises InvalidInput as `require_readable`, for random numbers, and for train mode where it counts; UnsupportedModel
+    for weights set by the image.
     """
     reference = copy_module(model, torch.float64)
     require_readable(reference)
@@ -71,10 +74,26 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     samples, errors = take_samples(reference, input_range, sizes)
     if samples and not torch.equal(torch.get_rng_state(), generator):
         _require_no_chance(reference, samples)
+    if samples and any(module.training for module in model.modules()):
+        _require_mode(model, next(iter(samples.values())))
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
     return Subject(model, samples, errors, sizes[0])
+
+
+def _require_mode(model: nn.Module, samples: Sequence[Sample]) -> None:
+    """Raises InvalidInput where a network in train mode, as new ones are, gives another image than in eval mode."""
+    try:
+        network = copy_module(model, torch.float64).eval()
+        others = [take_sample(network, image).result for image, _ in samples]
+    except Exception:  # whatever the model's own code raises; a program of torch.export has no modes
+        return
+    if all(isinstance(other, Tensor) for other in others) and not all(map(is_same, samples, others)):
+        raise InvalidInput(
+            f"{type(model).__name__} is in train mode, in which it gives something else than in eval mode; call "
+            "model.eval() first"
+        )
 
 
 def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:

@@ -17,7 +17,7 @@ from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import say_decided
 from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.places import place_of
-from memsr_compiler.trace.samples import Sample, differs_by, most_off
+from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, is_same, most_off, take_sample
 from memsr_compiler.trace.subject import observe, require_steady
 from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
@@ -25,6 +25,7 @@ from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
 log = logging.getLogger(__name__)
 
 SYMBOLIC, EXPORT = "torch.fx.symbolic_trace", "torch.export"  # the readers, the quicker first
+_SMALLEST = ((1, 1), (1, 7), (7, 1))  # heights and widths
 _UNSTEADY = "let it do the same at every size of image, and draw no random numbers"
 
 
@@ -89,6 +90,8 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         raise subject.refuse_to_run()
     traced, stopped = _read_by_either(subject.model, subject.samples, input_range)
     say_decided(subject.model, stopped, traced.graph.input.channels)
+    if stopped is not None:
+        _say_smallest(subject.model, traced)
     require_steady(subject)
     return require_convolution(traced)
 
@@ -175,19 +178,45 @@ def _compare(model: nn.Module, traced: Traced, samples: Sequence[Sample]) -> Non
                 "returns the image only"
             )
         result = module(image)
+        several = f" for {len(image)} images at once" if len(image) > 1 else ""
         if expected.shape != result.shape:
+            why = TOGETHER if several else _UNSTEADY
             raise Unreadable(
-                f"the network: output: read by {traced.reader} it gives {tuple(result.shape)}, and itself "
-                f"{tuple(expected.shape)}; {_UNSTEADY}",
+                f"the network: output: read by {traced.reader} it gives {tuple(result.shape)}{several}, and "
+                f"itself {tuple(expected.shape)}; {why}",
                 located=True,
             )
         difference = float((expected - result).abs().max())
         if not difference <= most_off(expected):
-            why = differs_by(copy_module(model, torch.float64), image, _UNSTEADY)
+            why = TOGETHER if several else differs_by(copy_module(model, torch.float64), image, _UNSTEADY)
             raise Unreadable(
-                f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}; {why}",
+                f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}{several}; "
+                f"{why}",
                 located=True,
             )
+
+
+def _say_smallest(model: nn.Module, traced: Traced) -> None:
+    """Warn of a network that is another for images of one row or column, of which an export says nothing.
+
+    Sizes at which it does not run are passed over.
+    """
+    network, module = copy_module(model, torch.float64), GraphModule(traced.graph, traced.image_skip)
+    for height, width in _SMALLEST:
+        image = torch.linspace(0, 1, traced.graph.input.channels * height * width, dtype=torch.float64)
+        try:
+            sample = take_sample(network, image.view(1, -1, height, width))
+        except Exception as error:  # whatever the model's own code raises
+            log.info("the network itself does not take an image of %dx%d: %s", height, width, error)
+            continue
+        if not is_same(sample, module(sample.image)):
+            log.warning(
+                "%s computes with the size of the image: at %dx%d it gives something else than what was read",
+                type(model).__name__,
+                height,
+                width,
+            )
+            return
 
 
 def _explain_unread(model: nn.Module, problems: Mapping[str, Exception]) -> str:

@@ -9,7 +9,7 @@ import operator
 import os
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cached_property
 from typing import Any
@@ -20,8 +20,9 @@ from torch import Tensor, fx, nn
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.asked import Asked, asks_no_size
 from memsr_compiler.trace.decisions import answer_that_goes_on
-from memsr_compiler.trace.fx_reader import HEIGHT, INPLACE, WIDTH, refuse_impossible
-from memsr_compiler.trace.views import BATCH
+from memsr_compiler.trace.fx_reader import refuse_impossible
+from memsr_compiler.trace.needed import INPLACE
+from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
 
 def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
@@ -71,7 +72,7 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     from torch.export import export
     from torch.export.graph_signature import OutputKind
 
-    example = torch.empty(BATCH, channels, HEIGHT, WIDTH, dtype=torch.float64)  # no pixel is computed
+    example = torch.empty(int(BATCH), channels, HEIGHT, WIDTH, dtype=torch.float64)  # no pixel is computed
     with InFloat64():
         program = _quietly(lambda: export(copy_module(model, torch.float64), (example,)))
     refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
@@ -139,6 +140,11 @@ class _Proxy(fx.Proxy):
             raise fx.proxy.TraceError("symbolically traced sizes cannot be used as inputs to control flow")
         return super().__hash__()
 
+    def __len__(self) -> int:
+        assert isinstance(self.tracer, _Tracer), "who makes these"
+        count = self.tracer.asked.count(self.node)
+        return super().__len__() if count is None else count
+
     def __float__(self) -> float:
         assert isinstance(self.tracer, _Tracer), "who makes these"
         return float(self.tracer.compute(self.node))
@@ -183,6 +189,11 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Sides of a shape, one by one: `y.view(n, c, *x.shape[2:])`."""
+        count = self.asked.count(obj.node)
+        return super().iter(obj) if count is None else (operator.getitem(obj, i) for i in range(count))
 
     def compute(self, node: fx.Node) -> Any:
         """A value made of parameters alone.  Raises TypeError for one that hangs on the image, or was changed."""

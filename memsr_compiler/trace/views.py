@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from memsr_compiler.errors import UnsupportedModel
 
@@ -19,7 +19,26 @@ log = logging.getLogger(__name__)
 
 ANY = 4096  # pixels a side; sizes that end there or further are meant for every image
 USUAL_LEAST = 2  # pixels a side; torch.export looks at no smaller images
-BATCH = 2  # networks are read with this batch size; whatever they do with it, they may do with any
+HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
+
+
+class Batch(int):
+    """The number of images, or a multiple of it; the same number in a network's code or file is another thing."""
+
+    def __mul__(self, other: Any) -> Any:
+        return _multiple(int(self) * other)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Any) -> Any:
+        return _multiple(int(self) // other)
+
+
+def _multiple(number: Any) -> Any:
+    return Batch(number) if type(number) is int else number
+
+
+BATCH = Batch(2)  # networks are read with this batch size; whatever they do with it, they may do with any
 
 
 class Unreadable(UnsupportedModel):
@@ -120,6 +139,7 @@ class View:
     def reshape(self, shape: list[int | Size]) -> View:
         """The same elements in the same order, read with other axes.  Raises Unreadable if factors are cut apart."""
         left = [f for axis in self.axes for f in axis if f.size != 1]
+        shape = [-1 if _is_area(size) else size for size in shape]
         shape = [_missing(self, shape) if size == -1 else size for size in shape]
         axes: list[tuple[Factor, ...]] = []
         for position, size in enumerate(shape):
@@ -148,6 +168,11 @@ def tell_other_sizes(which: str) -> None:
     log.warning(
         "it was exported for images of %s: read as for every size, at which its code may do something else", which
     )
+
+
+def _is_area(size: int | Size) -> bool:
+    """Whether it is of all pixels of an exported example, height times width, which no `Size` says."""
+    return isinstance(size, Size) and size.symbol == "h" and size.factor % WIDTH == 0
 
 
 def _missing(x: View, target: Sequence[int | Size]) -> int | Size:
@@ -202,6 +227,8 @@ def _take(left: list[Factor], size: int | Size) -> tuple[Factor, ...]:
             size = remaining
             continue
         inner = _divides(size, first.size)
+        if inner is None and first.axis == "n":
+            raise Unreadable("a reshape takes the batch for another number of images, or for another axis")
         if inner is None:
             raise Unreadable(f"a reshape cuts an axis of {first.size} elements at {size}")
         stride = inner if isinstance(inner, int) else None

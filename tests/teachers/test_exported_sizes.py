@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from helpers.gated import Squeeze, gated, images
 from helpers.onnx_files import model, node, saved, whole
 from torch import Tensor, nn
 
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.lowering.equivalence import input_channels
 from memsr_compiler.teachers import pt2, pt2_sizes
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import read_teacher
@@ -190,3 +194,30 @@ def test_a_pt2_with_gates_is_frozen(tmp_path: Path) -> None:
     frozen, same = freeze(teacher.module, images()), freeze(network, images())
     assert frozen.psnr == pytest.approx(same.psnr, abs=0.01)
     teacher.module(torch.rand(1, 3, 9, 8))
+
+
+class Enlarging(nn.Module):
+    def __init__(self, mode: str, channels: int) -> None:
+        super().__init__()
+        self.conv, self.mode = nn.Conv2d(channels, channels, 3, padding=1), mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(self.conv(x), scale_factor=2, mode=self.mode)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("channels", "mode", "reason"),
+    [
+        (4, "nearest", ""),
+        (3, "area", "adaptive_avg_pool2d: it resizes to 16x12 pixels, whatever the size of the image"),
+    ],
+)
+def test_a_pt2_of_any_number_of_channels_is_read(channels: int, mode: str, reason: str) -> None:
+    """It states the number, and has no nn.Conv2d that a number could be taken from."""
+    data = io.BytesIO()
+    torch.export.save(torch.export.export(Enlarging(mode, channels).eval(), (torch.rand(1, channels, 8, 6),)), data)
+    network = pt2.load_exported(data.getvalue())
+    assert input_channels(network) == channels
+    with pytest.raises(UnsupportedModel, match=reason) if reason else nullcontext():
+        assert trace(network).graph.input.channels == channels

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain
+from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.approximate.freeze import find_places
 from memsr_compiler.trace.decisions import OTHERS, _only_raises, answer_that_goes_on, find_other_size
 
@@ -268,5 +269,13 @@ def test_gates_beside_lines_that_can_only_raise_are_found() -> None:
 
 
 def test_a_decision_by_the_number_of_images_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    compile_to_plain(Sized(lambda y: y.relu() if y.shape[0] < 3 else y).eval())
+    compile_to_plain(Sized(lambda y: y.relu() if y.shape[0] < 9 else y).eval())
     assert "Sized (at " in caplog.text and "decides by the size" in caplog.text
+    with pytest.raises(UnsupportedModel, match=r"for 3 images at once; it .* decides by how many there are"):
+        compile_to_plain(Sized(lambda y: y.relu() if y.shape[0] < 3 else y).eval())
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_another_network_at_one_row_or_column_is_told(axis: int, caplog: pytest.LogCaptureFixture) -> None:
+    compile_to_plain(Sized(lambda y: y + (y.shape[axis] == 1)).eval())
+    assert "Sized computes with the size of the image: at 1x1 it gives something else than what was read" in caplog.text

@@ -438,3 +438,102 @@ def test_the_failure_is_that_of_the_right_number_of_channels() -> None:
 def test_who_computes_with_the_number_of_images_is_told_so(count: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(UnsupportedModel, match=r"it computes with the number of images in a batch .* the number 1"):
         trace(Between(count))
+
+
+class Masked(nn.Module):
+    """An image and a mask for it; `mask` makes it of features."""
+
+    def __init__(self, mask: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1)
+        self.mask = mask
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.first(x)
+        mask = self.mask(features)
+        return self.last(F.relu(features)), mask
+
+
+class Alone(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.sigmoid,
+        lambda y: y * y,
+        lambda y: F.max_pool2d(y, 2),
+        lambda y: (y * 1.0).mul_(y).sigmoid_(),
+        lambda y: F.hardswish(y[:, 1:], inplace=False) + y.norm(),
+    ],
+)
+def test_what_the_result_does_not_need_is_not_refused(mask: Callable[[Tensor], Tensor], exports: list[Any]) -> None:
+    with pytest.raises(UnsupportedModel, match="wrap it in a module that returns the image only"):
+        trace(Masked(mask))
+    exports.clear()
+    trace(Alone(Masked(mask)))
+    assert not exports
+
+
+@pytest.mark.parametrize(
+    "mask", [lambda y: y.mul_(y), lambda y: y[:, 1:].sigmoid_(), lambda y: y.unfold(3, 2, 1).squeeze(0).exp_()]
+)
+def test_what_is_written_into_the_result_is_needed(mask: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(UnsupportedModel):
+        trace(Alone(Masked(mask)))
+
+
+class OfTwoModes(nn.Module):
+    def __init__(self, end: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(3, 3, 3, padding=1), end
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.conv(x)
+        return self.end(y) if self.training else y.clamp(-9, 9)
+
+
+@pytest.mark.parametrize("end", [lambda y: y, lambda y: (y, y), lambda y: y[:, :1]])
+def test_train_mode_is_told_where_it_counts(end: Callable[[Tensor], Any]) -> None:
+    """A bound that the first images do not meet is seen too."""
+    with pytest.raises(InvalidInput, match=r"^OfTwoModes is in train mode, .* something else .*; call model.eval\(\)"):
+        trace(OfTwoModes(end))
+    trace(OfTwoModes(end).eval())
+    trace(OfTwoModes(lambda y: y.clamp(-9, 9)))
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (lambda y: y[:2], r"gives \(3, 3, 6, 10\) for 3 images at once, and itself \(2, .* a part of the batch"),
+        (lambda y: y[:1], "getitem: it takes a part of the batch; leave the batch whole"),
+        (lambda y: y[-1:], "getitem: it takes a part of the batch; leave the batch whole"),
+    ],
+)
+def test_a_part_of_the_batch_is_refused(part: Callable[[Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(UnsupportedModel, match=reason):
+        trace(Between(part))
+    trace(Between(lambda y: y[: y.shape[0]][:]))
+
+
+@pytest.mark.parametrize(
+    ("whole", "exported"),
+    [
+        (lambda y: y.flatten(2).view(y.shape[0], 4, *y.shape[2:]), 0),
+        (lambda y: y.flatten(2).unflatten(2, (y.shape[2], y.shape[3])), 0),
+        (lambda y: y.flatten(2).unflatten(-1, y.shape[2:]), 0),
+        (lambda y: y.flatten(2).view(*y.shape), 1),
+        (lambda y: y.flatten(2).view_as(y), 1),
+    ],
+)
+def test_pixels_in_a_row_become_an_image_again(
+    whole: Callable[[Tensor], Tensor], exported: int, exports: list[Any]
+) -> None:
+    trace(Between(whole))
+    assert len(exports) == exported

@@ -19,7 +19,8 @@ from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement, replacement_ops
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
-from memsr_compiler.trace.fx_reader import Cell, Reader, is_inplace, leaves_of, word_of
+from memsr_compiler.trace.fx_reader import Cell, Reader, leaves_of
+from memsr_compiler.trace.needed import is_inplace, word_of
 from memsr_compiler.trace.views import Unreadable, View, WrongChannels
 
 BOUNDED = ("sigmoid", "tanh", "softsign", "erf")  # activations that make a gate of what they bend

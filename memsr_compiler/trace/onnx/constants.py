@@ -1,7 +1,8 @@
 """Computing what an ONNX network computes without its image: weight algebra, and sizes.
 
 Known values are NumPy arrays: float64 for all floating-point types, whole numbers and bool in the file's own types,
-whose sums wrap around as there, or objects where a height or width that stays free, a `Size`, is among the numbers.
+whose sums wrap around as there, or objects where a height or width that stays free, a `Size`, or the number of images,
+a `Batch`, is among the numbers.
 What a small file may make of its constants is bounded.
 """
 
@@ -17,7 +18,7 @@ from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds import algebra, elementwise, shape
 from memsr_compiler.trace.onnx.folds.registry import FOLDS
 from memsr_compiler.trace.onnx.tensors import Array
-from memsr_compiler.trace.views import Size, Unreadable
+from memsr_compiler.trace.views import Batch, Size, Unreadable
 
 VOCABULARY = (algebra, elementwise, shape)  # imported, their folds are in FOLDS
 
@@ -44,11 +45,11 @@ def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
 
 
 def _as_array(value: Any) -> Array:
-    """The value as an array of float64, whole numbers or bool; of objects only where there is a Size among them.
+    """The value as an array of float64, whole numbers or bool; of objects only where a Size or Batch is among them.
 
     Raises Unreadable for what float32 does not hold, as then the file's own number is infinite.
     """
-    array = np.asarray(value)
+    array = np.asarray(value, dtype=object if isinstance(value, Batch) else None)
     if array.dtype == object:
         kinds = {type(v) for v in array.flat}
         if Size in kinds or not kinds <= {int, float, bool}:

@@ -67,7 +67,7 @@ class Network:
     """The network in an ONNX file, floating point widened to float64.
 
     input    its name;   shape   (N, C, H, W), None where the file leaves a size free;   kind   "FLOAT", "FLOAT16"
-    nodes    operands before their users
+    nodes    those that the output needs, operands before their users
     ranges   least and largest of the free sizes, as torch's newer exporter notes them
     """
 
@@ -91,7 +91,7 @@ def read_network(path: Path) -> Network:
     onnx = _import_onnx()
     model = _parse(onnx, path)
     opset = _read_opset(model)
-    nodes = [_read_node(onnx, n, i) for i, n in enumerate(model.graph.node)]
+    nodes = [_read_node(onnx, n, i) for n, i in _list_needed(model.graph)]
     if model.functions:
         name = require_text(model.functions[0].name)
         raise UnsupportedModel(
@@ -178,6 +178,17 @@ def _check_finite(constants: Mapping[str, Array], nodes: Sequence[Node]) -> None
 
 
 # -- nodes -----------------------------------------------------------------------------------------
+
+
+def _list_needed(graph: Any) -> list[tuple[Any, int]]:
+    """The nodes from which an output is reached, with their places in the file; others are nobody's concern."""
+    wanted = {value.name for value in graph.output}
+    needed = []
+    for place, node in reversed(list(enumerate(graph.node))):
+        if not wanted.isdisjoint(filter(None, node.output)):
+            wanted.update(node.input)
+            needed.append((node, place))
+    return needed[::-1]
 
 
 def _read_node(onnx: ModuleType, proto: Any, position: int) -> Node:

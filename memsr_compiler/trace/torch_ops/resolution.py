@@ -60,8 +60,13 @@ def upsample_nearest2d(b: Builder, x: View, size: Any = None, scale_factors: Any
 def adaptive_avg_pool2d(b: Builder, x: View, output_size: Any) -> View:
     """Pooling, unless it enlarges: then it is what interpolate(mode="area") comes to."""
     sizes = list(output_size) if isinstance(output_size, Sequence) else [output_size] * 2
-    if not all(isinstance(s, Size) for s in sizes):
+    if sizes == [1, 1]:
         b.refuse(*POOLING)
+    if not all(isinstance(s, Size) for s in sizes):
+        b.refuse(
+            f"it resizes to {'x'.join(map(str, sizes))} pixels, whatever the size of the image",
+            "give interpolate a scale factor; an export fixes what mode='area' makes, and not the same by 'nearest'",
+        )
     enlarged: View = interpolate(b, x, sizes, mode="area")
     return enlarged
 

@@ -158,6 +158,8 @@ def surplus_of(x: Uncropped, axis: int, start: Any, stop: Any) -> tuple[int, int
 
 
 def _refuse_part(b: Builder, axis: int) -> NoReturn:
+    if axis == 0:
+        b.refuse("it takes a part of the batch", "leave the batch whole, as a plain network treats each image alone")
     b.refuse(
         f"it takes part of axis {axis}",
         "a plain network keeps every pixel: crop outside the network; write every second row and column (Focus, "
@@ -224,8 +226,9 @@ def flatten(b: Builder, x: View, start_dim: int = 0, end_dim: int = -1) -> View:
 
 @word("unflatten")
 def unflatten(b: Builder, x: View, dim: int, sizes: Sequence[Any]) -> View:
-    shape = list(x.shape)
-    return x.reshape([*shape[: dim % len(shape)], *sizes, *shape[dim % len(shape) + 1 :]])
+    at = dim % len(x.axes)
+    parts = View(x.op, (x.axes[at],)).reshape(list(sizes)).axes
+    return View(x.op, (*x.axes[:at], *parts, *x.axes[at + 1 :]))
 
 
 @word("permute")

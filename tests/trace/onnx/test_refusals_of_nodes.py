@@ -76,7 +76,7 @@ def test_refusals_name_node_operator_reason_and_a_way_out(
     attributes = needed.get(op, {})
     nodes = [node("Mul", "x one", "weights")] if "weights" in operands else []
     nodes.append(node(op, operands, "y" if op != "NonMaxSuppression" else "q", name="/body/body.3/it", **attributes))
-    nodes += [node("Relu", "x", "y")] if op == "NonMaxSuppression" else []
+    nodes += [node("Cast", "q", "c", to=1), node("Mul", "x c", "y")] if op == "NonMaxSuppression" else []
     used = {n: a for n, a in weights.items() if any(n in m.input for m in nodes)}
     message = refuses(saved(model(nodes, used), tmp_path), reason, way)
     if op != "Transpose":  # seen only where the feature map is wanted
@@ -93,6 +93,17 @@ def test_sizes_that_are_computed_for_a_write_are_said_to_be_for_one(tmp_path: Pa
     refuses(
         saved(model(nodes, {"place": np.array([[0], [1]])}), tmp_path), "older exporter does for a write", "torch.cat"
     )
+
+
+def test_what_no_output_needs_is_not_read(tmp_path: Path) -> None:
+    choice = helper.make_graph([node("Relu", "x", "r")], "then", [], [helper.make_tensor_value_info("r", 1, None)])
+    nodes = [
+        node("Sigmoid", "x", "mask"),
+        node("If", "yes", "either", then_branch=choice, else_branch=choice),
+        node("Mul", "mask either", "product"),
+        node("Relu", "x", "y"),
+    ]
+    agrees(saved(model(nodes, {"yes": np.array([True])}), tmp_path))
 
 
 @pytest.mark.parametrize("mode", ["reflect", "edge"])

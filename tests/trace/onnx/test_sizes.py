@@ -218,5 +218,51 @@ def test_sizes_frozen_into_a_file_of_free_size_are_refused(tmp_path: Path) -> No
     refuses(
         saved(model(shuffle_by_hand("v"), weights), tmp_path),
         "up.Reshape: Reshape: ",
-        "a reshape cuts an axis",
+        "a reshape takes the batch for another number of images",
     )
+
+
+HEIGHT_AND_WIDTH = [node("Shape", "c", "s"), node("Slice", "s two four", "hw")]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights", "reason"),
+    [
+        ([node("Slice", "c zero two zero", "y")], {}, "Slice: it takes a part of the batch"),
+        ([node("Slice", "c zero one zero", "y")], {}, "Slice: it takes a part of the batch"),
+        (
+            [*HEIGHT_AND_WIDTH, node("Concat", "first hw", "t", axis=0), node("Reshape", "c t", "y")],
+            {"first": np.array([2, 3])},
+            "Reshape: a reshape of the batch to 2, whatever the number of images is",
+        ),
+        (
+            [node("Shape", "c", "s", end=1), node("Cast", "s", "n", to=1), node("Div", "c n", "y")],
+            {},
+            "Div: its constant depends on the number of images",
+        ),
+    ],
+)
+def test_numbers_of_images_that_a_file_states_or_computes_with_are_refused(
+    nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], reason: str, tmp_path: Path
+) -> None:
+    """Networks are read with two images."""
+    numbers = {"zero": np.array([0]), "one": np.array([1]), "two": np.array([2]), "four": np.array([4]), **weights}
+    weights = {"w": whole(3, 3, 1, 1), **{n: v for n, v in numbers.items() if any(n in m.input for m in nodes)}}
+    refuses(saved(model([node("Conv", "x w", "c"), *nodes], weights), tmp_path), reason)
+
+
+def test_a_batch_that_is_joined_with_channels_and_parted_again_is_read(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w", "c"),
+        *HEIGHT_AND_WIDTH,
+        node("Gather", "s zero", "n"),
+        node("Mul", "n three", "both"),
+        node("Concat", "both one hw", "t", axis=0),
+        node("Reshape", "c t", "d"),
+        node("Div", "both three", "again"),
+        node("Concat", "again three hw", "u", axis=0),
+        node("Reshape", "d u", "y"),
+    ]
+    numbers = {"zero": np.array([0]), "one": np.array([1]), "two": np.array([2]), "three": np.array([3])}
+    weights = {"w": whole(3, 3, 1, 1), "four": np.array([4]), **numbers}
+    agrees(saved(model(nodes, weights), tmp_path))

@@ -13,7 +13,7 @@ import torch
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds.registry import FOLDS, Fold, check_room, fold_word
 from memsr_compiler.trace.onnx.tensors import Array
-from memsr_compiler.trace.views import Size, Unreadable
+from memsr_compiler.trace.views import Batch, Size, Unreadable
 
 
 def _divide_sizes(a: Any, b: Any) -> Any:
@@ -26,6 +26,8 @@ def _divide_sizes(a: Any, b: Any) -> Any:
         raise Unreadable("the network divides by a size")
     if isinstance(a, Size):
         return a // b if isinstance(b, int) else a / b
+    if isinstance(a, Batch) and isinstance(b, int) and b and a % b == 0:
+        return a // b
     return a / b if isinstance(a, float) or isinstance(b, float) else int(a / b)
 
 
@@ -55,7 +57,7 @@ def _equal(a: Array, b: Array) -> Any:
 def _round_size(a: Any) -> Any:
     if isinstance(a, Size) and a.factor.denominator != 1:
         raise Unreadable(f"{a} is rounded, which depends on whether it is even")
-    return a if isinstance(a, Size) else int(a)
+    return a if isinstance(a, (Size, Batch)) else int(a)
 
 
 def _rounding(function: Callable[[Array], Array]) -> Fold:
@@ -138,7 +140,7 @@ def cast(node: Node, a: Array) -> Any:
         raise Unreadable(f"a cast to type {to}")
     kind = np.dtype(_TYPES[to])
     if a.dtype == object:
-        kept = _round_size if kind.kind in "iu" else lambda v: v if isinstance(v, Size) else float(v)
+        kept = _round_size if kind.kind in "iu" else lambda v: v if isinstance(v, (Size, Batch)) else float(v)
         return np.frompyfunc(kept, 1, 1)(a)
     if to == _BRAIN and a.dtype.kind == "f":
         return torch.from_numpy(a).bfloat16().double().numpy()

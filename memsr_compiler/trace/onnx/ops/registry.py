@@ -19,7 +19,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.onnx.frame import Frame
 from memsr_compiler.trace.onnx.tensors import Array
-from memsr_compiler.trace.views import View
+from memsr_compiler.trace.views import Batch, View
 
 Value = View | Resized | Padded | Uncropped | Array
 Word = Callable[..., Any]
@@ -49,7 +49,8 @@ class Context:
         if not isinstance(value, np.ndarray):
             self.builder.refuse(f"its {what} depends on the image", "make it a constant")
         if value.dtype == object:
-            self.builder.refuse(f"its {what} depends on the size of the image", "make it a constant")
+            of = "number of images" if any(isinstance(n, Batch) for n in value.flat) else "size of the image"
+            self.builder.refuse(f"its {what} depends on the {of}", "make it a constant")
         if not bool(np.isfinite(value).all()):
             raise InvalidInput(
                 f"{self.builder.where}: {self.builder.last}: its {what} has NaN or infinite values; "
@@ -58,6 +59,8 @@ class Context:
         return torch.from_numpy(value.astype(np.float64))
 
     def integers(self, value: Value | None, what: str) -> list[int]:
+        if isinstance(value, np.ndarray) and value.dtype == object and all(isinstance(n, int) for n in value.flat):
+            return [int(n) for n in value.flat]
         return [int(n) for n in self.tensor(value, what).reshape(-1).tolist()]
 
     def axis(self, x: View, axis: int) -> int:

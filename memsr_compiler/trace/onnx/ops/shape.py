@@ -19,7 +19,9 @@ from memsr_compiler.trace.onnx.ops.unsupported import APART, WRITES
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.torch_ops import shape as torch_shape
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
-from memsr_compiler.trace.views import Axes, Factor, Size, Unreadable, View
+from memsr_compiler.trace.views import Axes, Batch, Factor, Size, Unreadable, View
+
+_BATCH = "leave the batch whole, or export it for a batch of 1"
 
 
 @onnx_word("Split")
@@ -60,9 +62,12 @@ def take_slice(
     channels = slice(None)
     for axis, first, last, step in zip([c.axis(x, a) for a in where], firsts, lasts, pace, strict=True):
         size = shape[axis]
-        to_end = last == size or (isinstance(last, int) and last >= (size if isinstance(size, int) else 2**31 - 1))
+        end = size if type(size) is int else 2**31 - 1
+        to_end = (last == size and isinstance(last, type(size))) or (isinstance(last, int) and last >= end)
         if first == 0 and to_end and step == 1:
             continue
+        if isinstance(size, Batch):
+            c.builder.refuse("it takes a part of the batch", _BATCH)
         if axis != 1 or len(x.axes) != 4:
             c.builder.refuse(
                 f"it takes part of axis {axis} of {len(x.axes)}",
@@ -164,10 +169,20 @@ def reshape(c: Context, node: Node, x: View, shape: Value) -> View:
         own = c.frame.shape(x) if 0 in target else []
         target = [own[i] if n == 0 else n for i, n in enumerate(target)]
     try:
-        return c.frame.reshape(x, target)
+        result = c.frame.reshape(x, target)
+        if c.frame.batch is None:
+            _require_batch(c, result, target)
+        return result
     except Unreadable as error:
         fixed = "at the size that the file fixes; export it with dynamic height and width"
         c.builder.refuse(str(error), "use a pixel shuffle" if c.frame.height is None else fixed)
+
+
+def _require_batch(c: Context, x: View, target: Sequence[int | Size]) -> None:
+    """Refuse a number of images that the file states, where it leaves it free."""
+    for axis, size in zip(x.axes, target, strict=True):
+        if type(size) is int and size != -1 and any(f.axis == "n" for f in axis):
+            c.builder.refuse(f"a reshape of the batch to {size}, whatever the number of images is", _BATCH)
 
 
 @onnx_word("Flatten")

@@ -1,0 +1,95 @@
+"""Which nodes of a torch.fx graph its result needs: what a network computes besides is not read, nor refused."""
+
+from __future__ import annotations
+
+from types import FunctionType
+
+import torch
+from torch import fx
+
+from memsr_compiler.trace.torch_ops.registry import WORDS
+from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
+
+INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
+ALIASES = (
+    "slice", "chunk", "split", "split_with_sizes", "tensor_split", "narrow", "view", "reshape", "_unsafe_view",
+    "transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "getitem", "select", "unbind", "squeeze",
+    "unsqueeze", "flatten", "unflatten", "expand", "expand_as", "broadcast_to", "view_as", "reshape_as", "contiguous",
+    "to", "_to_copy", "float", "double", "type", "type_as",
+)  # fmt: skip
+"""Operations whose result may be a view of what they are given, or, by its type or layout, that itself."""
+ITSELF = ("detach", "alias", "dropout", "dropout2d", "feature_dropout", "alpha_dropout", "native_dropout")
+"""Operations that give what they are given, or a view of all of it."""
+_ATTRIBUTES = "attributes"  # the memory of all parameters and buffers, which may be one under two names
+
+
+def find_needed(graph: fx.Graph) -> frozenset[fx.Node]:
+    """The inputs, and the nodes without which the result would be another.
+
+    What changes a tensor in place counts where its memory is read later on, by whatever name.
+    """
+    memory = _find_memory(graph)
+    needed: set[fx.Node] = set()
+    read: set[object] = set()
+    for node in reversed(graph.nodes):
+        changes = _changes(node) and memory[node] in read
+        if node in needed or changes or node.op in ("placeholder", "output") or _may_do_anything(node):
+            needed.update((node, *node.all_input_nodes))
+            read.update(memory[n] for n in (node, *node.all_input_nodes))
+    return frozenset(needed)
+
+
+def _find_memory(graph: fx.Graph) -> dict[fx.Node, object]:
+    """The same for all nodes whose tensors may share memory."""
+    memory: dict[fx.Node, object] = {}
+    for node in graph.nodes:
+        given = _may_be(node)
+        memory[node] = memory[given[0]] if given else _ATTRIBUTES if node.op == "get_attr" else node
+        for other in given[1:]:
+            old = memory[other]
+            memory.update({n: memory[node] for n, m in memory.items() if m is old})
+    return memory
+
+
+def _may_be(node: fx.Node) -> list[fx.Node]:
+    """Operands of which a result may be a view, or which it may be: of what nobody knows all."""
+    name = word_of(node)
+    if node.op not in ("call_function", "call_method"):
+        return []  # of the modules only norms are left whole
+    if name in ALIASES or name in ITSELF or _changes(node):
+        return node.all_input_nodes[:1]
+    return [] if name in WORDS or name in IMPOSSIBLE else node.all_input_nodes
+
+
+def _changes(node: fx.Node) -> bool:
+    return is_inplace(node) or word_of(node) == "setitem"
+
+
+def _may_do_anything(node: fx.Node) -> bool:
+    """Whether a node is somebody's own code, fails on some images, or writes into what it is told to."""
+    own = isinstance(node.target, FunctionType) and not node.target.__module__.startswith("torch.")
+    return own or "out" in node.kwargs or "assert" in str(node.target)
+
+
+def word_of(node: fx.Node) -> str:
+    """The plain name of what a node calls: 'relu' for F.relu, Tensor.relu_, aten.relu.default."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        return target._qualified_op_name.removeprefix("aten::")
+    if isinstance(target, torch._ops.OpOverload):
+        return target._schema.name.removeprefix("aten::").removeprefix("prims::").removesuffix("_")
+    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+    if isinstance(target, FunctionType) and not target.__module__.startswith("torch."):
+        return f"{target.__module__}.{name}"  # somebody's own, whatever its name
+    name = INPLACE.get(name, name)
+    return name if name.startswith("__") else name.removesuffix("_") or name
+
+
+def is_inplace(node: fx.Node) -> bool:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return (
+        name in INPLACE
+        or (name.endswith("_") and not name.startswith("__"))
+        or node.kwargs.get("inplace") is True
+        or (name in ("relu", "relu6", "hardtanh", "leaky_relu") and len(node.args) > 1 and node.args[-1] is True)
+    )
