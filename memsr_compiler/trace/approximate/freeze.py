@@ -100,7 +100,11 @@ def freeze(
     say(f"measuring {len(places)} gates and activations on {len(crops)} images")
     numbers = measure(module, places, crops)
     traced, places = _read(model, channels, numbers, input_range)
-    _require_same(model, traced, places, numbers, crops[0])
+    height, width = SMALL[0]
+    corner = crops[0][:1, :, :height, :width].double()
+    together = max(len(sample.image) for sample in subject.samples[channels])  # images that the network takes
+    turned = torch.cat([corner, corner.flip(3), corner.flip(2)])[:together]
+    _require_same(model, traced, places, numbers, turned)
     expected = [module(image.clone()) for image in crops]
     peak = input_range[1] - input_range[0]
     few = _affordable(model, crops, len(places))
@@ -209,16 +213,14 @@ def _require_itself(module: nn.Module, samples: Sequence[Sample]) -> None:
 
 
 def _require_same(
-    model: nn.Module, traced: Traced, places: Sequence[Place], numbers: Mapping[str, Replacement], image: Tensor
+    model: nn.Module, traced: Traced, places: Sequence[Place], numbers: Mapping[str, Replacement], images: Tensor
 ) -> None:
     """The graph must give what the network gives with the same numbers at the same places, in float64."""
-    height, width = SMALL[0]
-    image = image[:1, :, :height, :width].double()
-    module = trace_symbolically(model, image.shape[1])
+    module = trace_symbolically(model, images.shape[1])
     with InFloat64():
-        expected = run_replaced(module, places, numbers, image.clone())
-    way_out = differs_by(module, image, _OTHERWISE)
-    _require_equal(GraphModule(traced.graph, traced.image_skip)(image), expected, "read", way_out)
+        expected = run_replaced(module, places, numbers, images.clone())
+    way_out = differs_by(module, images, _OTHERWISE)
+    _require_equal(GraphModule(traced.graph, traced.image_skip)(images), expected, "read", way_out)
 
 
 def _require_equal(result: Tensor, expected: Tensor, how: str, way_out: str) -> None:

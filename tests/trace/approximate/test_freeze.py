@@ -455,3 +455,18 @@ def test_who_computes_with_the_number_of_images_is_told_so() -> None:
     network = gated(lambda: nn.Sequential(Squeeze(), Bend(lambda x: x / x.shape[0])))
     with pytest.raises(UnsupportedModel, match="it computes with the number of images in a batch"):
         freeze(network, images())
+
+
+class Part(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.network(x)[:2]
+        return result
+
+
+def test_a_part_of_a_batch_is_no_result() -> None:
+    with pytest.raises(UnsupportedModel, match="a plain network treats each image alone"):
+        freeze(Part(gated(POOLED[0], blocks=1)), images())
