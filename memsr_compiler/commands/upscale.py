@@ -6,6 +6,7 @@ import gc
 import glob
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
 from memsr_compiler.commands.output import Done, Talk
 from memsr_compiler.commands.resume import ImageState, Journal, JournalNotWritten
 from memsr_compiler.errors import InvalidInput, MemsrError, escape_controls, first_line
-from memsr_compiler.files import is_image_name, list_files, require_file
+from memsr_compiler.files import file_digest, is_image_name, list_files, require_file
 from memsr_compiler.images.limits import require_holds
 from memsr_compiler.images.streams import WRITTEN, RowFile
 from memsr_compiler.locks import hold_folder, remove_leftovers
@@ -493,4 +494,11 @@ def describe_network(options: UpscaleOptions, reading: ReadingOptions, engine: R
     """A network's content and how it was read: as told, and where nobody says, as a photograph or --no-probe had it."""
     way = (reading.input_range, reading.arch, *(reading.arch_args or ()), *([reading.prefix] if reading.prefix else []))
     taken = f", taken: {', '.join(engine.assumed)}" if engine.assumed else ""
-    return f"network {network_digest(options.model)}, {way}{taken}"
+    return f"network {network_digest(options.model)}, {way}{taken}{_describe_code(reading.arch)}"
+
+
+def _describe_code(arch: str | None) -> str:
+    """The file of `package.module:factory`, which has been imported by now; "" for a family that is known here."""
+    module, own, _ = (arch or "").partition(":")
+    file = getattr(sys.modules.get(module), "__file__", None) if own else None
+    return f", code {file_digest(Path(file))}" if file else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from helpers import kill_upscale
 from helpers.command_line import Run
 from helpers.onnx_files import model as network_of
@@ -380,6 +382,25 @@ def test_another_reading_of_the_network_is_other_work(
     assert "done before  2 of 2" in run(*command)[1]
     status, _, err = run(*command, "--no-probe")
     assert status == 2 and "a.png: is there already" in err
+
+
+def test_code_that_changed_is_another_network(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    code = (
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 12, 1), nn.{}(), nn.PixelShuffle(2))\n"
+    )
+    torch.save({"0.weight": torch.randn(12, 3, 1, 1), "0.bias": torch.zeros(12)}, tmp_path / "a.pt")
+    options = ("--model", tmp_path / "a.pt", "--arch", "changing_code:net", "--no-probe", "--tile", "off")
+    for activation, expected in (("ReLU", 0), ("Identity", 2)):
+        (tmp_path / "changing_code.py").write_text(code.format(activation))
+        monkeypatch.delitem(sys.modules, "changing_code", raising=False)
+        importlib.invalidate_caches()
+        status, _, err = run("upscale", photos, tmp_path / "large", *options)
+        assert status == expected, err
+    assert "a.png: is there already" in err
 
 
 def test_weights_beside_the_model_that_changed_are_another_network(run: Run, photos: Path, tmp_path: Path) -> None:
