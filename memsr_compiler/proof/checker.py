@@ -224,7 +224,6 @@ def _require_sound(teacher: ir.Graph, base: int, rows: int, meanings: Sequence[i
     """Every meaning speaks of channels that exist, of each once, under a condition that something can meet."""
     if len(meanings) > 2 * (rows + len(teacher.ops)):
         raise CertificateError(f"{where}: makes {len(meanings)} claims about {rows} channels")
-    _require_once(meanings, where)
     for m in meanings:
         bad = ""
         whole = {*map(type, m.positions), *map(type, m.channels)} == {int}
@@ -254,6 +253,7 @@ def _require_sound(teacher: ir.Graph, base: int, rows: int, meanings: Sequence[i
                 bad = "has no such channel"
         if bad:
             raise CertificateError(f"{where}: {m.tensor or m.kind}: {bad}")
+    _require_once(meanings, where)
 
 
 def _require_once(meanings: Sequence[ir.Meaning], where: str) -> None:
