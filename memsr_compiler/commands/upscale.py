@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -498,7 +499,11 @@ def describe_network(options: UpscaleOptions, reading: ReadingOptions, engine: R
 
 
 def _describe_code(arch: str | None) -> str:
-    """The file of `package.module:factory`, which has been imported by now; "" for a family that is known here."""
-    module, own, _ = (arch or "").partition(":")
-    file = getattr(sys.modules.get(module), "__file__", None) if own else None
-    return f", code {file_digest(Path(file))}" if file else ""
+    """The files of `package.module:factory`, and of where that has it from; "" for a family that is known here."""
+    module, own, path = (arch or "").partition(":")
+    if not own or module not in sys.modules:
+        return ""
+    factory: object = reduce(getattr, path.split("."), sys.modules[module])
+    names = dict.fromkeys((module, getattr(factory, "__module__", module)))
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in names]
+    return "".join(f", code {file_digest(Path(file))}" for file in files if file and Path(file).is_file())

@@ -1,8 +1,9 @@
 """A running error bound: how far rounding on the way can move single numbers of a graph's output.
 
 An operation that makes a value y of n terms rounds it by at most gamma(n) times the sum of the terms' magnitudes
-(Higham, Accuracy and Stability of Numerical Algorithms, chapter 3).  What is rounded there moves an output by that times
-the output's derivative by y.  Weights that amplify, and large terms that cancel, are so accounted for where they are.
+(Higham, Accuracy and Stability of Numerical Algorithms, chapter 3).  What is rounded there moves an output by that
+times the output's derivative by y.  Weights that amplify, and large terms that cancel, are so accounted for where they
+are.
 """
 
 from __future__ import annotations

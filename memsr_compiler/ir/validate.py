@@ -17,7 +17,7 @@ from memsr_compiler.ir.interpreter import Convolve, convolve_same, evaluate, run
 from memsr_compiler.ir.rounding import rounding_at
 
 MOST_WEIGHTS = 1 << 22  # of a network for which two random images are too few and time is no object
-MOST_PLACES = 64  # numbers of an output whose rounding is looked at one by one
+MOST_PLACES = 64  # numbers of an output whose rounding is looked at, of large ones an eighth of them
 _PIXELS = 1 << 12  # of images that this is done for at once
 LONGEST = 4_000  # pixels; more than the receptive field of every network in the literature
 
@@ -219,8 +219,8 @@ def amplified_deviation(
     It knows what weights amplify and what cancels: `rounding_at`.  Rounded is in the run before the pass, in that after
     it, and in the pass itself, which composes kernels of the same numbers as the run before composes values.
 
-    graphs   before and after;   far   `largest_deviation`: beyond its bound are the places to look at, the MOST_PLACES
-             largest of each probe
+    graphs   before and after;   far   `largest_deviation`: beyond its bound are the places to look at, the
+             MOST_PLACES largest of each probe
     """
 
     def look(name: str, a: Tensor, b: Tensor, places: list[list[int]]) -> list[Deviation]:
@@ -235,10 +235,12 @@ def amplified_deviation(
     for name, a, b in zip(inputs, before.outputs, after.outputs, strict=True):
         difference = (a - b).abs()
         places = (difference > far.bound).nonzero()
-        order = difference[tuple(places.T)].sort(descending=True).indices[:MOST_PLACES]
+        together = max(1, _PIXELS // a[0, 0].numel())
+        most = MOST_PLACES if together > 1 else MOST_PLACES // 8
+        order = difference[tuple(places.T)].sort(descending=True).indices[:most]
         left, count = places[order].tolist(), 1  # the farthest alone: a wrong pass is soon told
         while left:
-            some, left, count = left[:count], left[count:], max(1, _PIXELS // a[0, 0].numel())
+            some, left, count = left[:count], left[count:], together
             found += look(name, a, b, some)
             unexplained = [d for d in found if not d.largest <= d.bound]
             if unexplained:

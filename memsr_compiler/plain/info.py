@@ -45,7 +45,8 @@ class Takes:
     def __post_init__(self) -> None:
         """Raises InvalidInput for a network that does not work on photographs."""
         require_whole("scale", self.scale, 1, f"scale={self.scale}: want 2, 3 or 4, say, or 1 for an enlarged image")
-        if isinstance(self.channels, bool) or self.channels not in (1, 3):
+        require_whole("channels", self.channels, 0, f"channels={self.channels}: want 3, or 1 for Y")
+        if self.channels not in (1, 3):
             raise InvalidInput(f"the network takes {self.channels} channels; photographs have 3, or 1 for Y")
         require_range(self.input_range)
         object.__setattr__(self, "scale", int(self.scale))  # NumPy's numbers compare alike, but are written otherwise

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _MOST_ENLARGED = 16  # times; more no command takes
-_SIDE = 32  # pixels, of the piece of an image by which a network shows its scale
 _OPSET = 17  # for models older than 13, which have no quantisation per channel
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
@@ -100,7 +99,7 @@ def quantize(
     sizes = fixed_sizes(model)
     arrays = [image.detach().cpu().float().numpy() for image in cut_batches(tensors, sizes)]
     with _explained(source):
-        _require_measured(takes, source, model, arrays[0] if any(sizes) else arrays[0][:1, :, :_SIDE, :_SIDE])
+        _require_measured(takes, source, model, arrays[0] if any(sizes) else arrays[0][:1])
     with atomic_write_together([out]) as staged:
         integer_model, inner = choose_integers(model, staged[0], arrays, source, takes)
         describe_integers(integer_model, takes, cost, assumed, source)

@@ -17,7 +17,7 @@ from memsr_compiler.checks import require_threads
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.images.files import require_levels
 from memsr_compiler.models.catalogue import find_file
-from memsr_compiler.plain.info import PlainInfo
+from memsr_compiler.plain.info import PlainInfo, takes_images
 from memsr_compiler.plain.read import PlainFile, read_plain_file
 from memsr_compiler.quantities import Amount, count, size_in_bytes
 from memsr_compiler.runtime.bands import Rows, live_bytes, reach, require_local, run_bands
@@ -274,11 +274,14 @@ def _open(model: PlainNet | PlainFile | str | PathLike[str]) -> tuple[PlainInfo,
     if isinstance(model, (str, PathLike)):
         model = read_plain_file(find_file(os.fspath(model)), require_certificate=False)
     if isinstance(model, PlainFile):
-        return model.manifest.info, _layers_in(model)
-    from memsr_compiler.plain.network import require_plain  # with torch, which a file is run without
+        info, layers = model.manifest.info, _layers_in(model)
+    else:
+        from memsr_compiler.plain.network import require_plain  # with torch, which a file is run without
 
-    require_plain(model)
-    return model.info, layers_of(model)
+        require_plain(model)
+        info, layers = model.info, layers_of(model)
+    takes_images(info, len(layers[-1].weight), layers[-1].shuffle, "the network")
+    return info, layers
 
 
 def _as_array(image: object, channels: int) -> Pixels:

@@ -384,4 +384,6 @@ def _only(result: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    return f"{len(value)} values" if isinstance(value, (tuple, list)) else type(value).__name__
+    if isinstance(value, (tuple, list)):
+        return f"{len(value)} values"
+    return "a dict" if isinstance(value, dict) else type(value).__name__

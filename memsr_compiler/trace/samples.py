@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Range: TypeAlias = tuple[float, float]
 Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
-_SEVERAL = BATCH + 1  # images in a batch: code may take as many as readers have for the whole of it
+_SEVERAL = int(BATCH) + 1  # images in a batch: code may take as many as readers have for the whole of it
 _FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
 
@@ -130,7 +130,7 @@ def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:
     try:
         with InFloat64():
             alone, both = model(image.clone()), model(torch.cat([image, image]))
-        counts = bool((both[:1] - alone).abs().max() > most_off(alone))
+        counts = bool((both[: len(image)] - alone).abs().max() > most_off(alone))
     except Exception:  # whatever the model's own code raises
         return otherwise
     return _ALONE if counts else otherwise

@@ -85,11 +85,13 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
 def _require_mode(model: nn.Module, samples: Sequence[Sample]) -> None:
     """Raises InvalidInput where a network in train mode, as new ones are, gives another image than in eval mode."""
     try:
-        network = copy_module(model, torch.float64).eval()
+        network = copy_module(model, torch.float64)
+        network.eval()  # which a module of somebody's need not return
         others = [take_sample(network, image).result for image, _ in samples]
     except Exception:  # whatever the model's own code raises; a program of torch.export has no modes
         return
-    if all(isinstance(other, Tensor) for other in others) and not all(map(is_same, samples, others)):
+    pairs = zip(samples, others, strict=True)
+    if any(not is_same(s, other) if isinstance(other, Tensor) else isinstance(s.result, Tensor) for s, other in pairs):
         raise InvalidInput(
             f"{type(model).__name__} is in train mode, in which it gives something else than in eval mode; call "
             "model.eval() first"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import av
+import numpy as np
 from av.container.input import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -69,7 +70,7 @@ def read_frames(film: Film, scene: Scene, skip: int, notes: Notes) -> Iterator[F
     """The frames of a scene, without the first `skip`, which have been done.
 
     All are decoded, from the beginning: so their numbers and the damage are the same whenever it is stopped.  Frames of
-    another size, or grey ones among others, cannot be in one stream with the others, and are left out.
+    another size, or in colour among grey ones, cannot be in one stream with the others, and are left out.
     """
     converter = VideoReformatter()
     given = 0
@@ -80,9 +81,8 @@ def read_frames(film: Film, scene: Scene, skip: int, notes: Notes) -> Iterator[F
         if (frame.width, frame.height) != (film.width, film.height):
             notes.add(f"frames of {frame.width}x{frame.height}, not {film.width}x{film.height}, left out", where)
             continue
-        if is_grey(frame.format) != film.to_pixels.grey:
-            kind = "in colour" if film.to_pixels.grey else "grey"
-            notes.add(f"frames that are {kind}, unlike the first, left out", where)
+        if film.to_pixels.grey and not is_grey(frame.format):
+            notes.add("frames in colour, unlike the first, left out", where)
             continue
         to_pixels = _choose_conversion(film, frame, where, notes)
         if frame.is_corrupt:
@@ -92,7 +92,9 @@ def read_frames(film: Film, scene: Scene, skip: int, notes: Notes) -> Iterator[F
         notes.left_out |= name_side_data(frame)
         given += 1
         if given > skip:
-            yield Frame(number, time, length, to_pixels.read(frame, converter))
+            pixels = to_pixels.read(frame, converter)
+            channels = 1 if film.to_pixels.grey else 3
+            yield Frame(number, time, length, np.broadcast_to(pixels, (*pixels.shape[:2], channels)))
 
 
 def _choose_conversion(film: Film, frame: VideoFrame, where: str, notes: Notes) -> ToPixels:
@@ -114,7 +116,7 @@ def _choose_conversion(film: Film, frame: VideoFrame, where: str, notes: Notes) 
         return film.to_pixels
     if not first.looks_like(colours):
         notes.left_out.add("that some frames have other primaries or another transfer than the first")
-    return replace(film.to_pixels, colours=colours)
+    return replace(film.to_pixels, colours=colours, grey=is_grey(frame.format))
 
 
 def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[VideoFrame]:

@@ -9,7 +9,8 @@ import torch
 from helpers.command_line import Run
 from torch import nn
 
-from memsr_compiler import compile_to_plain, export_onnx
+from memsr_compiler import Upscaler, compile_to_plain, export_onnx, load_plain
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import sample_photographs, write_image
 
 COMMANDS = (
@@ -34,6 +35,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             compile_to_plain(nn.Sequential(*layers, nn.PixelShuffle(2)).eval()), folder / f"{takes}{gives}.onnx"
         )
     return folder
+
+
+@pytest.mark.parametrize("name", ["31.onnx", "13.onnx"])
+def test_in_python_too(name: str, folder: Path) -> None:
+    with pytest.raises(InvalidInput, match="channels and gives"):
+        Upscaler(folder / name)
+    with pytest.raises(InvalidInput, match="channels and gives"):
+        Upscaler(load_plain(folder / name, require_certificate=False))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -508,6 +508,22 @@ def test_train_mode_is_told_where_it_counts(end: Callable[[Tensor], Any]) -> Non
     trace(OfTwoModes(lambda y: y.clamp(-9, 9)))
 
 
+class Forgetful(OfTwoModes):
+    """As many are written: what `train` and `eval` return is not looked at."""
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.conv(x)
+        return y if self.training else (y, x)
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+
+
+def test_modes_of_a_module_that_does_not_return_itself() -> None:
+    with pytest.raises(InvalidInput, match=r"^Forgetful is in train mode"):
+        trace(Forgetful(lambda y: y))
+
+
 @pytest.mark.parametrize(
     ("part", "reason"),
     [

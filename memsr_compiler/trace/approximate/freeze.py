@@ -19,7 +19,7 @@ from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import say_decided
 from memsr_compiler.trace.places import place_of
-from memsr_compiler.trace.samples import Sample, differs_by, most_off, possible_channels
+from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, most_off, possible_channels
 from memsr_compiler.trace.subject import observe, require_steady
 from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, ImageSkip, Traced, require_convolution
 from memsr_compiler.trace.tracers import trace_symbolically
@@ -215,12 +215,15 @@ def _require_itself(module: nn.Module, samples: Sequence[Sample]) -> None:
 def _require_same(
     model: nn.Module, traced: Traced, places: Sequence[Place], numbers: Mapping[str, Replacement], images: Tensor
 ) -> None:
-    """The graph must give what the network gives with the same numbers at the same places, in float64."""
-    module = trace_symbolically(model, images.shape[1])
-    with InFloat64():
-        expected = run_replaced(module, places, numbers, images.clone())
-    way_out = differs_by(module, images, _OTHERWISE)
-    _require_equal(GraphModule(traced.graph, traced.image_skip)(images), expected, "read", way_out)
+    """The graph must give what the network gives with the same numbers at the same places, in float64.
+
+    images   of which the first is looked at alone, and then all of them at once
+    """
+    module, graph = trace_symbolically(model, images.shape[1]), GraphModule(traced.graph, traced.image_skip)
+    for some, way_out in ((images[:1], differs_by(module, images[:1], _OTHERWISE)), (images, TOGETHER)):
+        with InFloat64():
+            expected = run_replaced(module, places, numbers, some.clone())
+        _require_equal(graph(some), expected, "read", way_out)
 
 
 def _require_equal(result: Tensor, expected: Tensor, how: str, way_out: str) -> None:

@@ -228,12 +228,13 @@ def _cast_alike(nodes: Sequence[Node], types: dict[str, int]) -> Iterator[Node]:
     types   by name, to which those of results are added
     """
     for node in nodes:
-        if node.op == "CastLike":
+        standard = node.domain in ("", "ai.onnx")
+        if node.op == "CastLike" and standard:
             to = types.get(node.inputs[1], _FLOAT)
             node = replace(node, op="Cast", inputs=node.inputs[:1], attributes={"to": to})
         given = node.inputs[1:] if node.op == "Where" else node.inputs
         first = next((types[name] for name in given if name in types), _FLOAT)
-        kind = node.attributes["to"] if node.op == "Cast" else _RESULTS.get(node.op, first)
+        kind = node.attributes["to"] if node.op == "Cast" and standard else _RESULTS.get(node.op, first)
         types.update({name: types.get(name, kind) for name in node.outputs})
         yield node
 

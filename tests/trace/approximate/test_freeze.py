@@ -468,5 +468,5 @@ class Part(nn.Module):
 
 
 def test_a_part_of_a_batch_is_no_result() -> None:
-    with pytest.raises(UnsupportedModel, match="a plain network treats each image alone"):
+    with pytest.raises(UnsupportedModel, match="it takes a part of the batch"):
         freeze(Part(gated(POOLED[0], blocks=1)), images())

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.onnx_files import FREE, ONE, Shape, agrees, model, node, saved, whole
-from onnx import TensorProto
+from helpers.onnx_files import FREE, ONE, Shape, agrees, model, node, refuses, saved, whole
+from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
 from memsr_compiler.errors import MemsrError
@@ -52,6 +52,13 @@ def test_operators_agree_with_onnx_runtime(op: str, operands: str, attributes: d
     nodes = [node("Conv", "x w", "z", pads=[1, 1, 1, 1])] if "z" in operands.split() else []
     used = used if nodes else {n: a for n, a in used.items() if n != "w"}
     agrees(saved(model([*nodes, node(op, operands, "y", **attributes)], used), tmp_path), tolerance=1e-6)
+
+
+@pytest.mark.parametrize("op", ["Cast", "CastLike"])
+def test_a_cast_of_another_domain_is_none(op: str, tmp_path: Path) -> None:
+    proto = model([node(op, "x", "y", domain="foo")], {})
+    proto.opset_import.append(helper.make_opsetid("foo", 1))
+    refuses(saved(proto, tmp_path), "an operator of foo, not of ONNX, is not read")
 
 
 def test_an_infinite_bound_that_is_cast(tmp_path: Path) -> None:

@@ -225,6 +225,9 @@ def test_sizes_frozen_into_a_file_of_free_size_are_refused(tmp_path: Path) -> No
 HEIGHT_AND_WIDTH = [node("Shape", "c", "s"), node("Slice", "s two four", "hw")]
 
 
+ADDED = node("Add", "c n", "y")
+
+
 @pytest.mark.parametrize(
     ("nodes", "weights", "reason"),
     [
@@ -239,6 +242,31 @@ HEIGHT_AND_WIDTH = [node("Shape", "c", "s"), node("Slice", "s two four", "hw")]
             [node("Shape", "c", "s", end=1), node("Cast", "s", "n", to=1), node("Div", "c n", "y")],
             {},
             "Div: its constant depends on the number of images",
+        ),
+        (
+            [node("Shape", "c", "s", end=1), node("Sub", "s one", "d"), node("Cast", "d", "n", to=1), ADDED],
+            {},
+            "Sub: it computes with the number of images in a batch",
+        ),
+        (
+            [node("Shape", "c", "s", end=1), node("Mod", "s two", "d"), node("Cast", "d", "n", to=1), ADDED],
+            {},
+            "Mod: it computes with the number of images in a batch",
+        ),
+        (
+            [node("Shape", "c", "s", end=1), node("Equal", "s one", "d"), node("Cast", "d", "n", to=1), ADDED],
+            {},
+            "Equal: it computes with the number of images in a batch",
+        ),
+        (
+            [node("Shape", "c", "s", end=1), node("Cast", "s", "f", to=1), node("Div", "f half", "n"), ADDED],
+            {"half": np.array([2], np.float32)},
+            "Div: it computes with the number of images in a batch",
+        ),
+        (
+            [node("Shape", "c", "s", end=1), node("ConstantOfShape", "s", "k"), node("ReduceSum", "k", "n"), ADDED],
+            {},
+            "ConstantOfShape: it computes with the number of images in a batch",
         ),
     ],
 )

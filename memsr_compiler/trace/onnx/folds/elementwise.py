@@ -15,6 +15,8 @@ from memsr_compiler.trace.onnx.folds.registry import FOLDS, Fold, check_room, fo
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import Batch, Size, Unreadable
 
+COUNTS = "it computes with the number of images in a batch, and a plain network treats each image alone"
+
 
 def _divide_sizes(a: Any, b: Any) -> Any:
     if isinstance(a, Size) and isinstance(b, Size):
@@ -28,6 +30,8 @@ def _divide_sizes(a: Any, b: Any) -> Any:
         return a // b if isinstance(b, int) else a / b
     if isinstance(a, Batch) and isinstance(b, int) and b and a % b == 0:
         return a // b
+    if isinstance(a, Batch) or isinstance(b, Batch):
+        raise Unreadable(COUNTS)
     return a / b if isinstance(a, float) or isinstance(b, float) else int(a / b)
 
 
@@ -40,7 +44,11 @@ def _divide(a: Array, b: Array) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """a == b, where that does not depend on the image's size."""
+    """a == b, where that does not depend on the image's size, or on how many there are."""
+    if isinstance(a, Batch) != isinstance(b, Batch):
+        if (b if isinstance(a, Batch) else a) > 0:
+            raise Unreadable(COUNTS)
+        return False
     if isinstance(a, Size) != isinstance(b, Size):
         if (b if isinstance(a, Size) else a) > 0:
             raise Unreadable("the network does something else at one size of image")
@@ -75,6 +83,22 @@ def _elementwise(function: Callable[..., Any]) -> Fold:
     return compute
 
 
+def _of_no_batch(fold: Fold) -> Fold:
+    """What is no number of images any more, if it was made of one."""
+
+    def compute(node: Node, *operands: Array) -> Any:
+        require_no_batch(*operands)
+        return fold(node, *operands)
+
+    return compute
+
+
+def require_no_batch(*operands: Array) -> None:
+    """Raises Unreadable where the number of images is among the numbers."""
+    if any(isinstance(number, Batch) for o in operands if o.dtype == object for number in o.flat):
+        raise Unreadable(COUNTS)
+
+
 def _variadic(function: Callable[..., Any]) -> Fold:
     return _elementwise(lambda *operands: reduce(function, operands))
 
@@ -91,25 +115,25 @@ def _power(a: Array, b: Array) -> Any:
 
 
 FOLDS |= {
-    "Add": _elementwise(operator.add),
-    "Sub": _elementwise(operator.sub),
+    "Add": _of_no_batch(_elementwise(operator.add)),
+    "Sub": _of_no_batch(_elementwise(operator.sub)),
     "Mul": _elementwise(operator.mul),
     "Div": _elementwise(_divide),
-    "Mod": _modulo,
-    "Neg": _elementwise(operator.neg),
-    "Abs": _elementwise(np.abs),
-    "Sign": _elementwise(np.sign),
-    "Sqrt": _elementwise(np.sqrt),
-    "Exp": _elementwise(np.exp),
-    "Reciprocal": _elementwise(lambda a: 1.0 / a),
-    "Pow": _elementwise(_power),
-    "Relu": _elementwise(lambda a: np.maximum(a, 0)),
-    "Sum": _variadic(operator.add),
+    "Mod": _of_no_batch(_modulo),
+    "Neg": _of_no_batch(_elementwise(operator.neg)),
+    "Abs": _of_no_batch(_elementwise(np.abs)),
+    "Sign": _of_no_batch(_elementwise(np.sign)),
+    "Sqrt": _of_no_batch(_elementwise(np.sqrt)),
+    "Exp": _of_no_batch(_elementwise(np.exp)),
+    "Reciprocal": _of_no_batch(_elementwise(lambda a: 1.0 / a)),
+    "Pow": _of_no_batch(_elementwise(_power)),
+    "Relu": _of_no_batch(_elementwise(lambda a: np.maximum(a, 0))),
+    "Sum": _of_no_batch(_variadic(operator.add)),
     "Max": _variadic(np.maximum),
     "Min": _variadic(np.minimum),
     "Equal": _elementwise(_equal),
-    "Less": _elementwise(operator.lt),
-    "Greater": _elementwise(operator.gt),
+    "Less": _of_no_batch(_elementwise(operator.lt)),
+    "Greater": _of_no_batch(_elementwise(operator.gt)),
     "And": _elementwise(np.logical_and),
     "Or": _elementwise(np.logical_or),
     "Not": _elementwise(np.logical_not),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from memsr_compiler.trace.onnx.file import Node
+from memsr_compiler.trace.onnx.folds.elementwise import require_no_batch
 from memsr_compiler.trace.onnx.folds.registry import check_room, fold_word, list_numbers, read_axes
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import Unreadable
@@ -34,6 +35,7 @@ def constant(node: Node) -> Any:
 
 @fold_word("ConstantOfShape")
 def constant_of_shape(node: Node, sizes: Array) -> Any:
+    require_no_batch(sizes)
     extent = [operator.index(n) for n in list_numbers(sizes)]
     check_room(extent)
     value = node.attributes.get("value", np.zeros(1))
