@@ -84,7 +84,7 @@ def _elementwise(function: Callable[..., Any]) -> Fold:
 
 
 def _of_no_batch(fold: Fold) -> Fold:
-    """What is no number of images any more, if it was made of one."""
+    """The fold, refused for numbers of images, of which it makes something else."""
 
     def compute(node: Node, *operands: Array) -> Any:
         require_no_batch(*operands)
