@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -111,12 +112,15 @@ def browser(profile: Path, graphics: Sequence[str] = WITHOUT_GRAPHICS) -> Iterat
     (read, to), (back, write) = os.pipe(), os.pipe()
     start = f"import os, sys; os.dup2({read}, 3); os.dup2({write}, 4); os.execv(sys.argv[1], sys.argv[1:])"
     launcher = [sys.executable, "-c", start, *command]
-    with subprocess.Popen(launcher, pass_fds=(read, write), stderr=subprocess.DEVNULL) as process:
+    # In a group of its own, which is killed as a whole: what it leaves behind may take all of a machine, for hours.
+    with subprocess.Popen(
+        launcher, pass_fds=(read, write), stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         os.close(read)
         os.close(write)
         try:
             yield Browser(to, back)
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             os.close(to)
             os.close(back)
