@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from numbers import Integral
+from typing import Any, cast
 
 from memsr_compiler.checks import require_whole
 from memsr_compiler.errors import InvalidInput
@@ -45,8 +46,9 @@ class Takes:
     def __post_init__(self) -> None:
         """Raises InvalidInput for a network that does not work on photographs."""
         require_whole("scale", self.scale, 1, f"scale={self.scale}: want 2, 3 or 4, say, or 1 for an enlarged image")
-        require_whole("channels", self.channels, 0, f"channels={self.channels}: want 3, or 1 for Y")
-        if self.channels not in (1, 3):
+        given = cast(object, self.channels)  # in Python it may be anything
+        whole = isinstance(given, Integral) and not isinstance(given, bool)
+        if not whole or self.channels not in (1, 3):
             raise InvalidInput(f"the network takes {self.channels} channels; photographs have 3, or 1 for Y")
         require_range(self.input_range)
         object.__setattr__(self, "scale", int(self.scale))  # NumPy's numbers compare alike, but are written otherwise
