@@ -271,8 +271,10 @@ def _copy_in_halves(layer: Layer) -> Layer:
 
 def _open(model: PlainNet | PlainFile | str | PathLike[str]) -> tuple[PlainInfo, tuple[Layer, ...]]:
     """The network's info and layers.  Raises InvalidInput for what is no plain network."""
+    name = "the network"
     if isinstance(model, (str, PathLike)):
-        model = read_plain_file(find_file(os.fspath(model)), require_certificate=False)
+        name = os.fspath(model)
+        model = read_plain_file(find_file(name), require_certificate=False)
     if isinstance(model, PlainFile):
         info, layers = model.manifest.info, _layers_in(model)
     else:
@@ -280,7 +282,7 @@ def _open(model: PlainNet | PlainFile | str | PathLike[str]) -> tuple[PlainInfo,
 
         require_plain(model)
         info, layers = model.info, layers_of(model)
-    takes_images(info, len(layers[-1].weight), layers[-1].shuffle, "the network")
+    takes_images(info, len(layers[-1].weight), layers[-1].shuffle, name)
     return info, layers
 
 

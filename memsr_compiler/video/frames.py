@@ -93,8 +93,9 @@ def read_frames(film: Film, scene: Scene, skip: int, notes: Notes) -> Iterator[F
         given += 1
         if given > skip:
             pixels = to_pixels.read(frame, converter)
-            channels = 1 if film.to_pixels.grey else 3
-            yield Frame(number, time, length, np.broadcast_to(pixels, (*pixels.shape[:2], channels)))
+            if to_pixels.grey and not film.to_pixels.grey:
+                pixels = np.repeat(pixels, 3, axis=2)
+            yield Frame(number, time, length, pixels)
 
 
 def _choose_conversion(film: Film, frame: VideoFrame, where: str, notes: Notes) -> ToPixels:
