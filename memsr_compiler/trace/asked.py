@@ -84,10 +84,24 @@ def asks_no_size(node: fx.Node) -> bool:
     if node.op == "call_method" and name in ("dim", "ndimension", "is_floating_point", "get_device", "size"):
         return name != "size" or node.args[1:] in ((1,), (-3,))
     if name == "getitem":
-        shape = node.args[0]
-        asked = isinstance(shape, fx.Node) and getattr(shape.target, "__name__", shape.target) in ("getattr", "size")
-        return asked and node.args[1] in (1, -3)
+        return _is_shape(node.args[0]) and node.args[1] in (1, -3)
     return name in _COMPARISONS and bool(node.all_input_nodes) and all(map(asks_no_size, node.all_input_nodes))
+
+
+def asks_how_many(node: fx.Node) -> bool:
+    """Whether a value hangs on the number of images alone: `x.shape[0] > 4`."""
+    name, of = getattr(node.target, "__name__", node.target), node.args[:1]
+    if name == "size":
+        return node.args[1:] in ((0,), (-4,))
+    if name == "getitem":
+        return _is_shape(of[0]) and node.args[1] in (0, -4)
+    return name in _COMPARISONS and bool(node.all_input_nodes) and all(map(asks_how_many, node.all_input_nodes))
+
+
+def _is_shape(value: Any) -> bool:
+    """Whether a value is the shape of a tensor."""
+    name = getattr(value.target, "__name__", value.target) if isinstance(value, fx.Node) else ""
+    return name == "size" or (name == "getattr" and value.args[1] == "shape")
 
 
 def _numbers_in(node: fx.Node) -> Iterator[fx.Node]:

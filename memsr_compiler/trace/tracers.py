@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
-from memsr_compiler.trace.asked import Asked, asks_no_size
-from memsr_compiler.trace.decisions import answer_that_goes_on
+from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
+from memsr_compiler.trace.decisions import HOW_MANY, answer_that_goes_on
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.needed import INPLACE
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
@@ -217,6 +217,8 @@ class _Tracer(fx.Tracer):
             if (answer := self.asked.answer(obj.node)) is not None:
                 return answer
             raise fx.proxy.TraceError("a decision by the type, or by the length of an axis that hangs on the size")
+        if asks_how_many(obj.node):
+            raise fx.proxy.TraceError(f"{HOW_MANY} cannot be used as inputs to control flow")
         return super().to_bool(obj)
 
     @cached_property
