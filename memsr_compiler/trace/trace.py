@@ -19,7 +19,7 @@ from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refu
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, is_same, most_off, take_sample
 from memsr_compiler.trace.subject import Subject, observe, require_steady
-from memsr_compiler.trace.tracers import export_module, trace_symbolically
+from memsr_compiler.trace.tracers import LeavesTorch, export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Unreadable, WrongChannels
 
 log = logging.getLogger(__name__)
@@ -247,7 +247,7 @@ def _explain_unread(model: nn.Module, problems: Mapping[str, Exception]) -> str:
         return str(first)
     if isinstance(last, Unreadable):
         return str(first if _say_the_same(first, last) else last)
-    if isinstance(first, Unreadable):
+    if isinstance(first, Unreadable) and not isinstance(last, LeavesTorch):
         return str(first)
     return f"{place_of(model, last) or place_of(model, first) or type(model).__name__}: {_reason(first, last)}"
 
@@ -266,9 +266,9 @@ def _reason(first: Exception, last: Exception) -> str:
                 "a decision depends on the image, its values or its size, and a plain network does the same to every "
                 "image; rewrite that line without it"
             )
-        if "Proxy" in text or ".numpy()" in text:
+        if isinstance(error, LeavesTorch) or "Proxy" in text or ".numpy()" in text:
             return (
-                "the image leaves torch: it is made a Python number, a list or an array of NumPy; rewrite that line "
-                "with operations of torch"
+                "the image leaves torch: it is made a Python number, a list or an array of NumPy, or taken apart; "
+                "rewrite that line with operations of torch on the whole of it"
             )
     return f"torch cannot follow it ({first_line(last)}); rewrite that line with plain operations of torch"

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
@@ -73,7 +74,7 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     from torch.export.graph_signature import OutputKind
 
     example = torch.empty(int(BATCH), channels, HEIGHT, WIDTH, dtype=torch.float64)  # no pixel is computed
-    with InFloat64():
+    with InFloat64(), _KeepsImages():
         program = _quietly(lambda: export(copy_module(model, torch.float64), (example,)))
     refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
     program = _quietly(lambda: program.run_decompositions({}))
@@ -97,6 +98,39 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
         return exact[name].detach() if name in exact else program.constants.get(name, program.state_dict.get(name))
 
     return program.graph_module, constant
+
+
+class LeavesTorch(Exception):
+    """Code makes Python numbers, or a tensor each, of so many values that torch.export would take minutes."""
+
+
+class _KeepsImages(TorchFunctionMode):
+    """Raises LeavesTorch where feature maps are taken apart, by `tolist()`, by rows or pixels, or by many `item()`s."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.__iter__, Tensor.unbind, torch.unbind):
+            given = kwargs or {}
+            axis = args[1] if len(args) > 1 else given.get("dim", 0)
+            x = args[0] if args else given["input"]
+            count = x.shape[axis] if x.dim() else 0
+            if count > _MOST_PARTS or (count and 0 in (count % HEIGHT, count % WIDTH)):
+                raise LeavesTorch
+        elif func in _READ_OFF:
+            self.numbers += args[0].numel()
+            if self.numbers > _MOST_NUMBERS:
+                raise LeavesTorch
+        return func(*args, **(kwargs or {}))
+
+
+_READ_OFF = frozenset([Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__])
+_MOST_NUMBERS = 50  # of which sums of symbols are made, ever slower ones
+_MOST_PARTS = 2048  # channels may be taken apart
 
 
 def drop_dtype_checks(graph: fx.Graph) -> None:
