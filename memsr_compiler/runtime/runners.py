@@ -296,8 +296,12 @@ def _find_layers_type(graph: Any) -> torch.dtype | None:
     """
     from onnx import TensorProto
 
-    types = {TensorProto.FLOAT16: torch.float16, TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64}
-    kinds = {t.name: t.data_type for t in graph.initializer}
+    types: dict[Any, torch.dtype] = {
+        TensorProto.FLOAT16: torch.float16,
+        TensorProto.FLOAT: torch.float32,
+        TensorProto.DOUBLE: torch.float64,
+    }
+    kinds: dict[str, Any] = {t.name: t.data_type for t in graph.initializer}
     for node in graph.node:
         for a in node.attribute:
             if node.op_type == "Constant" or (node.op_type == "Cast" and a.name == "to"):

@@ -106,7 +106,7 @@ def _on_the_way(graph: fx.Graph, images: frozenset[str]) -> dict[fx.Node, None]:
 
 
 def _refuse(node: fx.Node, reason: str, way_out: str) -> NoReturn:
-    raise UnsupportedModel(f"{_module_of(node)[0] or 'the network'}: {word_of(node)}: {reason}; {way_out}")
+    raise UnsupportedModel(f"{module_of(node)[0] or 'the network'}: {word_of(node)}: {reason}; {way_out}")
 
 
 class Reader:
@@ -128,7 +128,7 @@ class Reader:
                 return self._output(node)
             if node not in self.needed:
                 continue
-            path, kind = _module_of(node)
+            path, kind = module_of(node)
             self.builder.where, self.builder.last = path, word_of(node)
             self.builder.leaf = "torch.nn.modules." in kind
             self.env[node] = self._node(node)
@@ -323,7 +323,7 @@ class Reader:
         return argument
 
 
-def _module_of(node: fx.Node) -> tuple[str, str]:
+def module_of(node: fx.Node) -> tuple[str, str]:
     """Path and type of the module whose code calls a node."""
     stack = [entry for entry in node.meta.get("nn_module_stack", {}).values() if "." in str(entry) or entry[0]]
     path, kind = (str(stack[-1][0]), str(stack[-1][1])) if stack else ("", "")

@@ -46,10 +46,20 @@ def possible_channels(model: nn.Module) -> list[int]:
 
 def stated_channels(model: nn.Module) -> int | None:
     """Channels of the image that a program of torch.export was made for; None of other networks."""
+    _, channels, *_ = _stated_shape(model)
+    return channels if isinstance(channels, int) else None
+
+
+def stated_size(model: nn.Module) -> Size | None:
+    """Height and width of the images that a program of torch.export was made for alone; None of other networks."""
+    *_, height, width = _stated_shape(model)
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _stated_shape(model: nn.Module) -> Sequence[Any]:
     nodes = model.graph.nodes if isinstance(model, fx.GraphModule) else ()
     image = next((node.meta.get("val") for node in nodes if node.op == "placeholder"), None)
-    channels = image.shape[1] if isinstance(image, Tensor) and image.dim() == 4 else None
-    return channels if isinstance(channels, int) else None
+    return image.shape if isinstance(image, Tensor) and image.dim() == 4 else (None,) * 4
 
 
 def take_samples(
