@@ -82,20 +82,26 @@ def asks_no_size(node: fx.Node) -> bool:
     if name == "getattr":
         return node.args[1] in ("ndim", "dtype", "device", "is_cuda", "requires_grad", "training")
     if node.op == "call_method" and name in ("dim", "ndimension", "is_floating_point", "get_device", "size"):
-        return name != "size" or node.args[1:] in ((1,), (-3,))
+        return name != "size" or axis_of(node) in (1, -3)
     if name == "getitem":
-        return _is_shape(node.args[0]) and node.args[1] in (1, -3)
+        return axis_of(node) in (1, -3)
     return name in _COMPARISONS and bool(node.all_input_nodes) and all(map(asks_no_size, node.all_input_nodes))
 
 
 def asks_how_many(node: fx.Node) -> bool:
     """Whether a value hangs on the number of images alone: `x.shape[0] > 4`."""
-    name, of = getattr(node.target, "__name__", node.target), node.args[:1]
-    if name == "size":
-        return node.args[1:] in ((0,), (-4,))
-    if name == "getitem":
-        return _is_shape(of[0]) and node.args[1] in (0, -4)
+    name = getattr(node.target, "__name__", node.target)
+    if name in ("size", "getitem"):
+        return axis_of(node) in (0, -4)
     return name in _COMPARISONS and bool(node.all_input_nodes) and all(map(asks_how_many, node.all_input_nodes))
+
+
+def axis_of(node: fx.Node) -> Any:
+    """The axis of which a value is the length, `x.size(dim=1)`, `x.shape[1]`; None of other values."""
+    name = getattr(node.target, "__name__", node.target)
+    if name == "getitem":
+        return node.args[1] if _is_shape(node.args[0]) else None
+    return (*node.args[1:], node.kwargs.get("dim"))[0] if name == "size" else None
 
 
 def _is_shape(value: Any) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
-from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
+from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size, axis_of
 from memsr_compiler.trace.decisions import HOW_MANY, answer_that_goes_on
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.needed import INPLACE
@@ -168,6 +168,9 @@ def _quietly(make: Callable[[], Any]) -> Any:
 class _Proxy(fx.Proxy):
     """Remembers `x += y` as what it is: it changes x for everyone who holds it.  A parameter of one number is one."""
 
+    def __getattr__(self, name: str) -> fx.proxy.Attribute:
+        return _Attribute(self, name)
+
     def __hash__(self) -> int:
         """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""
         if _is_size(self.node):
@@ -186,6 +189,10 @@ class _Proxy(fx.Proxy):
     def __int__(self) -> int:
         assert isinstance(self.tracer, _Tracer), "who makes these"
         return int(self.tracer.compute(self.node))
+
+
+class _Attribute(fx.proxy.Attribute, _Proxy):
+    """`x.shape`, whose length is asked for, and the like."""
 
 
 def _inplace(name: str) -> Callable[[Any, Any], Any]:
@@ -282,7 +289,4 @@ def _changes(node: fx.Node) -> bool:
 
 def _is_size(node: fx.Node) -> bool:
     """Whether a value is one side of a tensor's shape."""
-    name, of = getattr(node.target, "__name__", node.target), node.args[:1]
-    if name == "getitem" and isinstance(of[0], fx.Node):
-        return of[0].target == "size" or (of[0].target is getattr and of[0].args[1] == "shape")
-    return node.op == "call_method" and name == "size" and len(node.args) > 1
+    return axis_of(node) is not None
