@@ -383,7 +383,7 @@ def _instance_norm(node: Node, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
 
 def _group_norm(node: Node, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     """That of opset 21: the older one, with gains of groups, is no valid ONNX any more."""
-    flat = x.unflatten(1, (node.integer("num_groups", 0), -1)).flatten(2)
+    flat = torch.unflatten(x, 1, (node.integer("num_groups", 0), -1)).flatten(2)
     standard = _standardise(node, flat, (2,), gain.new_ones(1), 0.0).view_as(x)
     return standard * gain[:, None, None] + bias[:, None, None]
 
