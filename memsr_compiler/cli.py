@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -341,8 +342,8 @@ def main() -> None:
 def _name_who_ended(stop: SystemExit) -> str:
     """The module, file and line of code that is not ours, such as a teacher's, which called sys.exit; "" for ours."""
     frames = list(traceback.walk_tb(stop.__traceback__))
-    frame, line = frames[-1]
-    if str(frame.f_globals.get("__name__")).partition(".")[0] in (*PRINTERS, __package__):
+    frame, line = next(f for f in reversed(frames) if _package_of(f[0]) not in _ENDERS)
+    if _package_of(frame) in (*PRINTERS, __package__):
         return ""
     owners = [f.f_locals.get("self") for f, _ in frames]
     network = next((owner for owner in owners if hasattr(owner, "named_modules")), None)
@@ -350,6 +351,13 @@ def _name_who_ended(stop: SystemExit) -> str:
     inner = next((owner for owner in reversed(owners) if paths.get(id(owner))), network)
     named = f"{paths.get(id(inner)) or type(inner).__name__} (" if network else ""
     return f"{named}{frame.f_code.co_filename}:{line}{')' if named else ''}"
+
+
+_ENDERS = ("_sitebuiltins", "argparse")  # Python's own code that ends a process for who calls it: exit(), quit()
+
+
+def _package_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def _name_unnamed(error: OSError) -> str:

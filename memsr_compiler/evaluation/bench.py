@@ -28,6 +28,7 @@ from memsr_compiler.evaluation.image_sets import (
 from memsr_compiler.evaluation.memory import Memory, measure_run, peak_memory
 from memsr_compiler.evaluation.scores import Score, evaluate, mean
 from memsr_compiler.locks import temporary_folder
+from memsr_compiler.plain.info import takes_images
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
@@ -227,8 +228,7 @@ def _enter(source: TeacherLike | NetworkFile, place: Path, provider: Provider, t
     name = teacher.path.name if teacher.path else type(teacher.module).__name__
     single = copy_module(teacher.module, torch.float32)
     if isinstance(single, PlainNet):
-        ready = NetworkFile(place.with_suffix(".onnx"))
-        export_onnx(single, ready.path)
+        ready = _write_onnx(single, name, place.with_suffix(".onnx"))
         model = open_model(ready, provider=provider, threads=threads)
         return _Entry(teacher.path, ready, replace(model, name=name), *count_cost(ready))
     network = TorchNetwork(single, provider=provider, threads=threads)
@@ -290,7 +290,13 @@ def _in_onnx(file: NetworkFile, path: Path) -> NetworkFile:
     """A plain network in .safetensors as .onnx, so that all plain networks run in one engine; others as they are."""
     if file.path.suffix.lower() == ".onnx" or not is_plain(file.path):
         return file
-    export_onnx(load_plain(file.path, require_certificate=False).float(), path)
+    return _write_onnx(load_plain(file.path, require_certificate=False).float(), str(file.path), path)
+
+
+def _write_onnx(net: PlainNet, name: str, path: Path) -> NetworkFile:
+    """A plain network as a file.  Raises InvalidInput naming it, not the file, for one that is not for photographs."""
+    takes_images(net.info, len(net[-1].weight), net[-1].shuffle, name)
+    export_onnx(net, path)
     return NetworkFile(path)
 
 

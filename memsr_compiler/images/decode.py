@@ -54,6 +54,8 @@ ORIENTATION = 274
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
 UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"
+ALPHA_BIT = "has one bit of alpha, of which 1 is taken for transparent, as GIMP does; to other programs 0 is that"
+NO_ALPHA_BIT = "has a bit beside its colours that is no alpha, by its header; it is left out"
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
 PIECES = 64  # rows that libvips is asked for at a time
 
@@ -302,12 +304,27 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         levels = np.minimum(np.array(key) * KEY_STEPS.get(raw, 1), np.iinfo(pixels.dtype).max)  # Pillow 12 has 255 of 1
         pixels, alpha = _with_key(pixels, levels), True
     unfilled = alpha and file.format in OFTEN_UNFILLED and not pixels[..., -1].any()
-    if unfilled:
+    mixed = alpha and not unfilled and not pixels[..., -1].all()
+    bit = _judge_alpha_bit(path) if mixed and file.format == "TGA" else ""
+    if unfilled or bit == NO_ALPHA_BIT:
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
     pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
     others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
-    notes = filter(None, (note, fewer, UNFILLED if unfilled else "", lost))
+    notes = filter(None, (note, fewer, UNFILLED if unfilled else bit, lost))
     return Decoded(pixels, alpha, profile, (*notes, *say_left_out(others)))
+
+
+def _judge_alpha_bit(path: str | os.PathLike[str]) -> str:
+    """What to say of the bit that a TGA has beside three times five of colour; "" where it has none.
+
+    The specification calls it an attribute, of which the header says whether it is alpha, and nothing says which way.
+    """
+    with open(path, "rb") as file:
+        header = file.read(18)
+    map_bits, kind, depth, alpha_bits = header[7], header[2] & 7, header[16], header[17] & 15
+    if (map_bits if kind == 1 else depth) != 16 or kind == 3:
+        return ""
+    return ALPHA_BIT if alpha_bits else NO_ALPHA_BIT
 
 
 def _bits_of_jpeg2000(path: str | os.PathLike[str]) -> int:

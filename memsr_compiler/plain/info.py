@@ -126,4 +126,7 @@ def takes_images(info: PlainInfo, width: int, shuffle: int, name: str) -> Takes:
             f"{name}: takes {info.channels} channels and gives {given}; for photographs a network is wanted that gives "
             "as many as it takes"
         )
-    return Takes(info.scale, info.channels, info.input_range)
+    try:
+        return Takes(info.scale, info.channels, info.input_range)
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {error}") from None

@@ -278,7 +278,7 @@ def _find_inner(path: Path, ends: torch.dtype) -> torch.dtype:
     graph = onnx.load(path, load_external_data=False).graph
     if _computes_in_integers(graph):
         return torch.uint8
-    return torch.float16 if _convolves_in_halves(graph) else ends
+    return _find_layers_type(graph) or ends
 
 
 def _computes_in_integers(graph: Any) -> bool:
@@ -289,14 +289,27 @@ def _computes_in_integers(graph: Any) -> bool:
     return any(node.op_type in _INTEGERS and wide.isdisjoint(node.input) for node in graph.node)
 
 
-def _convolves_in_halves(graph: Any) -> bool:
-    """Whether every convolution reads weights in float16, and so a feature map, though images may be in float32."""
+def _find_layers_type(graph: Any) -> torch.dtype | None:
+    """The widest type of weights that convolutions read, and so of feature maps, whatever images are in.
+
+    None where a weight's type is not known.
+    """
     from onnx import TensorProto
 
-    kinds = {t.name: t.data_type for t in graph.initializer}
-    kinds |= {n.output[0]: a.t.data_type for n in graph.node for a in n.attribute if n.op_type == "Constant"}
-    weights = {kinds.get(node.input[1]) for node in graph.node if node.op_type in ("Conv", "ConvTranspose")}
-    return weights == {TensorProto.FLOAT16}
+    types: dict[Any, torch.dtype] = {
+        TensorProto.FLOAT16: torch.float16,
+        TensorProto.FLOAT: torch.float32,
+        TensorProto.DOUBLE: torch.float64,
+    }
+    kinds: dict[str, Any] = {t.name: t.data_type for t in graph.initializer}
+    for node in graph.node:
+        for a in node.attribute:
+            if node.op_type == "Constant" or (node.op_type == "Cast" and a.name == "to"):
+                kinds[node.output[0]] = a.i if node.op_type == "Cast" else a.t.data_type
+    convolutions = (node for node in graph.node if node.op_type in ("Conv", "ConvTranspose"))
+    weights = [types.get(kinds.get(node.input[1])) for node in convolutions]
+    known = [kind for kind in weights if kind is not None]
+    return max(known, key=lambda kind: kind.itemsize) if known and len(known) == len(weights) else None
 
 
 def _options(ort: ModuleType, threads: int | None) -> Any:

@@ -82,12 +82,32 @@ def asks_no_size(node: fx.Node) -> bool:
     if name == "getattr":
         return node.args[1] in ("ndim", "dtype", "device", "is_cuda", "requires_grad", "training")
     if node.op == "call_method" and name in ("dim", "ndimension", "is_floating_point", "get_device", "size"):
-        return name != "size" or node.args[1:] in ((1,), (-3,))
+        return name != "size" or axis_of(node) in (1, -3)
     if name == "getitem":
-        shape = node.args[0]
-        asked = isinstance(shape, fx.Node) and getattr(shape.target, "__name__", shape.target) in ("getattr", "size")
-        return asked and node.args[1] in (1, -3)
+        return axis_of(node) in (1, -3)
     return name in _COMPARISONS and bool(node.all_input_nodes) and all(map(asks_no_size, node.all_input_nodes))
+
+
+def asks_how_many(node: fx.Node) -> bool:
+    """Whether a value hangs on the number of images alone: `x.shape[0] > 4`."""
+    name = getattr(node.target, "__name__", node.target)
+    if name in ("size", "getitem"):
+        return axis_of(node) in (0, -4)
+    return name in _COMPARISONS and bool(node.all_input_nodes) and all(map(asks_how_many, node.all_input_nodes))
+
+
+def axis_of(node: fx.Node) -> Any:
+    """The axis of which a value is the length, `x.size(dim=1)`, `x.shape[1]`; None of other values."""
+    name = getattr(node.target, "__name__", node.target)
+    if name == "getitem":
+        return node.args[1] if _is_shape(node.args[0]) else None
+    return (*node.args[1:], node.kwargs.get("dim"))[0] if name == "size" else None
+
+
+def _is_shape(value: Any) -> bool:
+    """Whether a value is the shape of a tensor."""
+    name = getattr(value.target, "__name__", value.target) if isinstance(value, fx.Node) else ""
+    return name == "size" or (name == "getattr" and value.args[1] == "shape")
 
 
 def _numbers_in(node: fx.Node) -> Iterator[fx.Node]:

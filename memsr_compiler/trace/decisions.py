@@ -8,6 +8,7 @@ import logging
 import os
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache, partial
 from typing import Any
@@ -20,13 +21,16 @@ from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.places import files_of, line_of
-from memsr_compiler.trace.samples import SIZES, Size
-from memsr_compiler.trace.views import HEIGHT, WIDTH
+from memsr_compiler.trace.samples import SEVERAL, SIZES, Size
+from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
 log = logging.getLogger(__name__)
 
 OTHERS = ((2, 3), (4, 4), (64, 64), (48, 80), (33, 47), (720, 1280), (2160, 3840), (8192, 8192))
 """Sizes that are looked at too: whoever decides, mostly asks whether an image is small, or fits into memory."""
+BATCHES = (4, 5, 6, 8, 9, 16, 17, 33, 65, 129)
+"""Numbers of images beyond those of the samples."""
+HOW_MANY = "the number of images"
 
 
 def say_decided(
@@ -45,6 +49,16 @@ def say_decided(
     if problem is None and not asks_what_a_tensor_is(model):
         return
     here = line_of(model, problem) if problem is not None and is_decided(model, problem) else ""
+    if here and HOW_MANY in str(problem):
+        log.warning(
+            "%s%s decides by %s: read as for %d, and the same for up to %d; for more it may differ",
+            type(model).__name__,
+            here,
+            HOW_MANY,
+            BATCH,
+            BATCHES[-1],
+        )
+        here = ""
     other = None if here else find_other_size(model, channels)
     if not here and other is None:
         return
@@ -88,10 +102,8 @@ def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
 
     No pixel is computed.  Sizes at which it does not run are passed over.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     copied = copy_module(model, torch.float64)
-    with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), _KnownNumbers():
+    with _without_pixels():
         list_at = partial(_list_operations, copied, channels)
         list_at((HEIGHT, WIDTH))  # some keep what they make the first time
         exported = list_at((HEIGHT, WIDTH))
@@ -104,14 +116,40 @@ def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
     return None
 
 
+def find_other_batches(model: nn.Module, channels: int, size: Size) -> list[int]:
+    """Numbers of images for which a network runs other operations than for fewer; those at which it fails are passed
+    over.  No pixel is computed."""
+    copied = copy_module(model, torch.float64)
+    found = []
+    with _without_pixels():
+        list_at = partial(_list_operations, copied, channels, size)
+        list_at()  # some keep what they make the first time
+        exported = list_at(images=int(BATCH))
+        known = [[], exported, list_at(images=SEVERAL)]
+        for images in BATCHES if exported else ():
+            if list_at(exported, images=images) not in known and (other := list_at(images=images)) not in known:
+                known.append(other)
+                found.append(images)
+    return found
+
+
+@contextmanager
+def _without_pixels() -> Iterator[None]:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), _KnownNumbers():
+        yield
+
+
 def _list_operations(
     model: nn.Module,
     channels: int,
     size: tuple[int, int],
     known: Sequence[tuple[str, ...]] | None = None,
     most: int = 20_000,
+    images: int = 1,
 ) -> list[tuple[str, ...]]:
-    """Operations that run on an image of this size, in order, with what they are given; empty: it fails.
+    """Operations that run on images of this size, in order, with what they are given; empty: it fails.
 
     known   others, after the first difference from which nothing more is run: tiles of a large image are many
     most    operations that are run
@@ -121,7 +159,7 @@ def _list_operations(
     recorder = _Recorder(known, most)
     try:
         with recorder:
-            y: Tensor = model(torch.empty(1, channels, *size, dtype=torch.float64))
+            y: Tensor = model(torch.empty(images, channels, *size, dtype=torch.float64))
         sides = [str(Fraction(large, small)) for large, small in zip(y.shape[2:], size, strict=True)]
     except _OtherOperation:
         return recorder.operations

@@ -14,11 +14,22 @@ from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.needed import ALIASES, ITSELF, find_needed, is_inplace, word_of
+from memsr_compiler.trace.samples import ALONE
 from memsr_compiler.trace.torch_ops import activation, constants, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.shape import SAME
 from memsr_compiler.trace.torch_ops.unsupported import ATTENTION, IMPOSSIBLE, MATRIX_PRODUCTS
-from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH, DependsOnSize, Size, Unreadable, View
+from memsr_compiler.trace.views import (
+    BATCH,
+    HEIGHT,
+    WIDTH,
+    Batch,
+    DependsOnBatch,
+    DependsOnSize,
+    Size,
+    Unreadable,
+    View,
+)
 
 VOCABULARY = (activation, constants, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
 _TAKES = {
@@ -34,6 +45,7 @@ _SIZE_WAY_OUT = (
     "the module that does neither"
 )
 _OF_SIZES = f"it computes with the height or width of the image; {_SIZE_WAY_OUT}"
+_STEPS = ("eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv")  # may give the same for a few numbers only
 _SHAPES = ("getattr", "size", "dim", "sym_size")  # ask for a tensor's shape, not for its values
 
 
@@ -94,7 +106,7 @@ def _on_the_way(graph: fx.Graph, images: frozenset[str]) -> dict[fx.Node, None]:
 
 
 def _refuse(node: fx.Node, reason: str, way_out: str) -> NoReturn:
-    raise UnsupportedModel(f"{_module_of(node)[0] or 'the network'}: {word_of(node)}: {reason}; {way_out}")
+    raise UnsupportedModel(f"{module_of(node)[0] or 'the network'}: {word_of(node)}: {reason}; {way_out}")
 
 
 class Reader:
@@ -116,7 +128,7 @@ class Reader:
                 return self._output(node)
             if node not in self.needed:
                 continue
-            path, kind = _module_of(node)
+            path, kind = module_of(node)
             self.builder.where, self.builder.last = path, word_of(node)
             self.builder.leaf = "torch.nn.modules." in kind
             self.env[node] = self._node(node)
@@ -223,6 +235,8 @@ class Reader:
         """A node whose operands are all known: weight algebra, sizes."""
         if word_of(node) in ("eq", "ne") and args[0] != args[1] and any(isinstance(v, Size) for v in args):
             self.builder.give_up(_OF_SIZES, DependsOnSize)  # they may be equal for some images
+        if word_of(node) in _STEPS and _steps_by_batch(word_of(node), *args):
+            self.builder.give_up(ALONE, DependsOnBatch)
         if (
             any(isinstance(v, Size) for v in leaves_of(args))
             and (value := _of_one_pixel(word_of(node), args)) is not None
@@ -309,7 +323,7 @@ class Reader:
         return argument
 
 
-def _module_of(node: fx.Node) -> tuple[str, str]:
+def module_of(node: fx.Node) -> tuple[str, str]:
     """Path and type of the module whose code calls a node."""
     stack = [entry for entry in node.meta.get("nn_module_stack", {}).values() if "." in str(entry) or entry[0]]
     path, kind = (str(stack[-1][0]), str(stack[-1][1])) if stack else ("", "")
@@ -340,6 +354,14 @@ def _compute(node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if isinstance(node.target, type(torch.ops.aten.add.Tensor)) and any(isinstance(a, Size) for a in args):
         return getattr(operator, word_of(node))(*args)
     return node.target(*args, **kwargs)
+
+
+def _steps_by_batch(name: str, a: Any, b: Any) -> bool:
+    """Whether a step is by the number of images, of which another one may give something else."""
+    if isinstance(a, Batch) and isinstance(b, Batch):
+        return False
+    share = name == "floordiv" and isinstance(a, Batch) and isinstance(b, int) and b and not a % b
+    return not share and (isinstance(a, Batch) or isinstance(b, Batch))
 
 
 def _of_one_pixel(name: str, args: Sequence[Any]) -> Tensor | None:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Range: TypeAlias = tuple[float, float]
 Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
-_SEVERAL = int(BATCH) + 1  # images in a batch: code may take as many as readers have for the whole of it
+SEVERAL = int(BATCH) + 1  # images in a batch: code may take as many as readers have for the whole of it
 _FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
 
@@ -46,10 +46,20 @@ def possible_channels(model: nn.Module) -> list[int]:
 
 def stated_channels(model: nn.Module) -> int | None:
     """Channels of the image that a program of torch.export was made for; None of other networks."""
+    _, channels, *_ = _stated_shape(model)
+    return channels if isinstance(channels, int) else None
+
+
+def stated_size(model: nn.Module) -> Size | None:
+    """Height and width of the images that a program of torch.export was made for alone; None of other networks."""
+    *_, height, width = _stated_shape(model)
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _stated_shape(model: nn.Module) -> Sequence[Any]:
     nodes = model.graph.nodes if isinstance(model, fx.GraphModule) else ()
     image = next((node.meta.get("val") for node in nodes if node.op == "placeholder"), None)
-    channels = image.shape[1] if isinstance(image, Tensor) and image.dim() == 4 else None
-    return channels if isinstance(channels, int) else None
+    return image.shape if isinstance(image, Tensor) and image.dim() == 4 else (None,) * 4
 
 
 def take_samples(
@@ -80,11 +90,11 @@ def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequenc
             if size == sizes[0]:
                 raise
             log.info("the network itself does not take an image of %s: %s", size, error)
-    several = torch.rand(_SEVERAL, channels, *sizes[0], generator=generator, dtype=torch.float64) * (high - low) + low
+    several = torch.rand(SEVERAL, channels, *sizes[0], generator=generator, dtype=torch.float64) * (high - low) + low
     try:
         yield take_sample(model, several)
     except Exception as error:  # its code may be for one image at a time
-        log.info("the network itself does not take %d images at once: %s", _SEVERAL, error)
+        log.info("the network itself does not take %d images at once: %s", SEVERAL, error)
     image = torch.randn(1, channels, *sizes[0], generator=generator, dtype=torch.float64) * (high - low) * _FAR
     try:
         far = take_sample(model, image)
@@ -133,14 +143,14 @@ def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:
         counts = bool((both[: len(image)] - alone).abs().max() > most_off(alone))
     except Exception:  # whatever the model's own code raises
         return otherwise
-    return _ALONE if counts else otherwise
+    return ALONE if counts else otherwise
 
 
 TOGETHER = (
     "it takes a part of the batch (x[:2]), or decides by how many there are, and a plain network treats each image "
     "alone; leave the batch axis whole"
 )
-_ALONE = (
+ALONE = (
     "it computes with the number of images in a batch (x.shape[0], len(x)), and a plain network treats each image "
     "alone; write the number 1 in its place"
 )

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.fx_reader import module_of
+from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.samples import (
     SIZES,
     Range,
@@ -22,6 +26,7 @@ from memsr_compiler.trace.samples import (
     is_steady,
     measure_in_float32,
     require_same_weights,
+    stated_size,
     take_sample,
     take_samples,
 )
@@ -54,10 +59,36 @@ class Subject:
             c for c, error in self.errors.items() if re.search(r"expected .* channels|size of tensor a", error)
         ]
         channels = next((c for c in self.errors if c not in of_channels), next(iter(self.errors)))
+        size = stated_size(self.model)
+        if isinstance(self.model, fx.GraphModule) and size is not None and size != self.size:
+            return UnsupportedModel(_say_fixed(self.model, size, torch.empty(1, channels, *self.size)))
         return UnsupportedModel(
             f"{type(self.model).__name__} itself fails on a float64 image {(1, channels, *self.size)}: "
             f"{first_line(self.errors[channels])}; give the module that takes one image, whatever its height and width"
         )
+
+
+def _say_fixed(program: fx.GraphModule, size: Size, image: Tensor) -> str:
+    """The message on a program into which the one size of image that it was exported for is written, and where."""
+    run = _Run(program)
+    with suppress(Exception):  # which is known
+        run.run(image)
+    return (
+        f"{run.place}: the size of the image, {size[0]}x{size[1]}, is written into the program, which was exported for "
+        "that alone, and a plain network takes every size; export it with free sizes: torch.export.export(network, "
+        "(image,), dynamic_shapes=({2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)), Dim of torch.export"
+    )
+
+
+class _Run(fx.Interpreter):
+    """A run of a program; where it ends, `place` is where it has come to."""
+
+    place = "the network"
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op.startswith("call_"):
+            self.place = f"{module_of(n)[0] or 'the network'}: {word_of(n)}"
+        return super().run_node(n)
 
 
 def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES) -> Subject:

@@ -14,13 +14,13 @@ from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.decisions import say_decided
+from memsr_compiler.trace.decisions import asks_what_a_tensor_is, find_other_batches, say_decided
 from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, is_same, most_off, take_sample
-from memsr_compiler.trace.subject import observe, require_steady
-from memsr_compiler.trace.tracers import export_module, trace_symbolically
-from memsr_compiler.trace.views import DependsOnSize, Unreadable, WrongChannels
+from memsr_compiler.trace.subject import Subject, observe, require_steady
+from memsr_compiler.trace.tracers import LeavesTorch, export_module, trace_symbolically
+from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Unreadable, WrongChannels
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,8 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         _attempt(model, SYMBOLIC, dict.fromkeys(subject.errors, ()), input_range)  # its refusal, if any, says more
         raise subject.refuse_to_run()
     traced, stopped = _read_by_either(subject.model, subject.samples, input_range)
+    if stopped is not None or asks_what_a_tensor_is(subject.model):
+        _compare_batches(subject, traced)
     say_decided(subject.model, stopped, traced.graph.input.channels)
     if stopped is not None:
         _say_smallest(subject.model, traced)
@@ -112,6 +114,8 @@ def _read_by_either(
             raise earlier if isinstance(earlier, DependsOnSize) else refusal from None
         if isinstance(outcome, Traced):
             return outcome, problems.get(SYMBOLIC)
+        if isinstance(outcome, DependsOnBatch):
+            raise outcome  # which an export does not show
         problems[reader] = outcome
         log.info("%s does not read it: %s", reader, outcome)
     raise UnsupportedModel(_explain_unread(model, problems))
@@ -196,6 +200,20 @@ def _compare(model: nn.Module, traced: Traced, samples: Sequence[Sample]) -> Non
             )
 
 
+def _compare_batches(subject: Subject, traced: Traced) -> None:
+    """Compare the graph with the network for numbers of images for which that does something else than for a few."""
+    network, channels = copy_module(subject.model, torch.float64), traced.graph.input.channels
+    generator = torch.Generator().manual_seed(0)
+    for count in find_other_batches(network, channels, subject.size):
+        images = torch.rand(count, channels, *subject.size, generator=generator, dtype=torch.float64)
+        try:
+            sample = take_sample(network, images)
+        except Exception as error:  # whatever the model's own code raises
+            log.info("the network itself does not take %d images at once: %s", count, error)
+            continue
+        _compare(subject.model, traced, [sample])
+
+
 def _say_smallest(model: nn.Module, traced: Traced) -> None:
     """Warn of a network that is another for images of one row or column, of which an export says nothing.
 
@@ -229,7 +247,7 @@ def _explain_unread(model: nn.Module, problems: Mapping[str, Exception]) -> str:
         return str(first)
     if isinstance(last, Unreadable):
         return str(first if _say_the_same(first, last) else last)
-    if isinstance(first, Unreadable):
+    if isinstance(first, Unreadable) and not isinstance(last, LeavesTorch):
         return str(first)
     return f"{place_of(model, last) or place_of(model, first) or type(model).__name__}: {_reason(first, last)}"
 
@@ -248,9 +266,9 @@ def _reason(first: Exception, last: Exception) -> str:
                 "a decision depends on the image, its values or its size, and a plain network does the same to every "
                 "image; rewrite that line without it"
             )
-        if "Proxy" in text or ".numpy()" in text:
+        if isinstance(error, LeavesTorch) or "Proxy" in text or ".numpy()" in text:
             return (
-                "the image leaves torch: it is made a Python number, a list or an array of NumPy; rewrite that line "
-                "with operations of torch"
+                "the image leaves torch: it is made a Python number, a list or an array of NumPy, or taken apart; "
+                "rewrite that line with operations of torch on the whole of it"
             )
     return f"torch cannot follow it ({first_line(last)}); rewrite that line with plain operations of torch"

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
-from memsr_compiler.trace.asked import Asked, asks_no_size
-from memsr_compiler.trace.decisions import answer_that_goes_on
+from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size, axis_of
+from memsr_compiler.trace.decisions import HOW_MANY, answer_that_goes_on
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.needed import INPLACE
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
@@ -73,7 +74,7 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     from torch.export.graph_signature import OutputKind
 
     example = torch.empty(int(BATCH), channels, HEIGHT, WIDTH, dtype=torch.float64)  # no pixel is computed
-    with InFloat64():
+    with InFloat64(), _KeepsImages():
         program = _quietly(lambda: export(copy_module(model, torch.float64), (example,)))
     refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
     program = _quietly(lambda: program.run_decompositions({}))
@@ -97,6 +98,39 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
         return exact[name].detach() if name in exact else program.constants.get(name, program.state_dict.get(name))
 
     return program.graph_module, constant
+
+
+class LeavesTorch(Exception):
+    """Code makes Python numbers, or a tensor each, of so many values that torch.export would take minutes."""
+
+
+class _KeepsImages(TorchFunctionMode):
+    """Raises LeavesTorch where feature maps are taken apart, by `tolist()`, by rows or pixels, or by many `item()`s."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (Tensor.__iter__, Tensor.unbind, torch.unbind):
+            given = kwargs or {}
+            axis = args[1] if len(args) > 1 else given.get("dim", 0)
+            x = args[0] if args else given["input"]
+            count = x.shape[axis] if x.dim() else 0
+            if count > _MOST_PARTS or (count and 0 in (count % HEIGHT, count % WIDTH)):
+                raise LeavesTorch
+        elif func in _READ_OFF:
+            self.numbers += args[0].numel()
+            if self.numbers > _MOST_NUMBERS:
+                raise LeavesTorch
+        return func(*args, **(kwargs or {}))
+
+
+_READ_OFF = frozenset([Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__])
+_MOST_NUMBERS = 50  # of which sums of symbols are made, ever slower ones
+_MOST_PARTS = 2048  # channels may be taken apart
 
 
 def drop_dtype_checks(graph: fx.Graph) -> None:
@@ -134,6 +168,9 @@ def _quietly(make: Callable[[], Any]) -> Any:
 class _Proxy(fx.Proxy):
     """Remembers `x += y` as what it is: it changes x for everyone who holds it.  A parameter of one number is one."""
 
+    def __getattr__(self, name: str) -> fx.proxy.Attribute:
+        return _Attribute(self, name)
+
     def __hash__(self) -> int:
         """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""
         if _is_size(self.node):
@@ -152,6 +189,10 @@ class _Proxy(fx.Proxy):
     def __int__(self) -> int:
         assert isinstance(self.tracer, _Tracer), "who makes these"
         return int(self.tracer.compute(self.node))
+
+
+class _Attribute(fx.proxy.Attribute, _Proxy):
+    """`x.shape`, whose length is asked for, and the like."""
 
 
 def _inplace(name: str) -> Callable[[Any, Any], Any]:
@@ -217,6 +258,8 @@ class _Tracer(fx.Tracer):
             if (answer := self.asked.answer(obj.node)) is not None:
                 return answer
             raise fx.proxy.TraceError("a decision by the type, or by the length of an axis that hangs on the size")
+        if asks_how_many(obj.node):
+            raise fx.proxy.TraceError(f"{HOW_MANY} cannot be used as inputs to control flow")
         return super().to_bool(obj)
 
     @cached_property
@@ -246,7 +289,4 @@ def _changes(node: fx.Node) -> bool:
 
 def _is_size(node: fx.Node) -> bool:
     """Whether a value is one side of a tensor's shape."""
-    name, of = getattr(node.target, "__name__", node.target), node.args[:1]
-    if name == "getitem" and isinstance(of[0], fx.Node):
-        return of[0].target == "size" or (of[0].target is getattr and of[0].args[1] == "shape")
-    return node.op == "call_method" and name == "size" and len(node.args) > 1
+    return axis_of(node) is not None

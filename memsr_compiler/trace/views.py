@@ -56,6 +56,10 @@ class DependsOnSize(Unreadable):
     """The network computes with the height or width of its image: what it does at one size it need not at another."""
 
 
+class DependsOnBatch(Unreadable):
+    """The network computes with the number of images: for another number it may be another."""
+
+
 class WrongChannels(UnsupportedModel):
     """A convolution takes another number of channels than it is given; the network may take another kind of image."""
 

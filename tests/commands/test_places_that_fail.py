@@ -171,10 +171,12 @@ def test_an_empty_argument_is_not_the_current_folder(words: tuple[str, ...], whe
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["inspect", "convert"])
-def test_a_network_that_ends_the_process_is_named(command: str, run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "network"), [("inspect", "leaving"), ("convert", "leaving"), ("inspect", "quitting")]
+)
+def test_a_network_that_ends_the_process_is_named(command: str, network: str, run: Run, tmp_path: Path) -> None:
     """Its status was that of memsrc, 0 even, and nothing was said."""
     torch.save(leaving().state_dict(), tmp_path / "a.pth")
-    status, _, err = run(command, tmp_path / "a.pth", "--arch", "helpers.user_code:leaving")
+    status, _, err = run(command, tmp_path / "a.pth", "--arch", f"helpers.user_code:{network}")
     assert status == 2
     assert re.search(r"memsrc: 1 \(.*user_code\.py:\d+\) ends the process by sys\.exit\(0\); take that out", err)

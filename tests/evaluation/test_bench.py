@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -286,6 +287,19 @@ def test_how_weights_are_read_says_nothing_of_graphs_beside_them(models: Path) -
     plain = count_cost(NetworkFile(models / "plain.onnx"))
     assert cost is not None and plain[1] is not None
     assert (parameters, cost.macs_per_pixel) == (plain[0], plain[1].macs_per_pixel)
+
+
+@pytest.mark.parametrize(
+    ("takes", "gives", "what"),
+    [(3, 4, "takes 3 channels and gives 4; for photographs"), (2, 2, "the network takes 2 channels; photographs have")],
+)
+def test_networks_that_are_not_for_photographs_are_named(takes: int, gives: int, what: str, tmp_path: Path) -> None:
+    """And not the file that is made of them to be run."""
+    net = compile_to_plain(nn.Sequential(nn.Conv2d(takes, 4 * gives, 3, padding=1), nn.PixelShuffle(2)).eval())
+    save_plain(net, tmp_path / "a.safetensors")
+    for given, name in ((net, "PlainNet"), (tmp_path / "a.safetensors", str(tmp_path / "a.safetensors"))):
+        with pytest.raises(InvalidInput, match=f"^{re.escape(name)}: {what}"):
+            benchmark([given], size=(8, 8), images=None)
 
 
 def test_teachers_modules_and_files_are_measured_alike(models: Path) -> None:

@@ -75,6 +75,19 @@ class Leaves(nn.Module):
         sys.exit(0)
 
 
-def leaving() -> nn.Module:
+class Quits(Leaves):
+    """The same by what is meant for the prompt, which is code of Python's own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Nothing that comes back."""
+        exit(0)
+
+
+def leaving(kind: type[nn.Module] = Leaves) -> nn.Module:
     """A network that ends the process as it runs."""
-    return nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), Leaves())
+    return nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), kind())
+
+
+def quitting() -> nn.Module:
+    """The same by `exit()`."""
+    return leaving(Quits)

@@ -395,6 +395,22 @@ def test_alpha_that_nobody_filled_is_taken_for_opaque(tmp_path: Path, name: str)
         assert len(told) == opaque and all("has alpha 0 everywhere" in line for line in told)
 
 
+@pytest.mark.parametrize("bits", [0, 1])
+@pytest.mark.parametrize("palette", [False, True])
+def test_the_bit_beside_colours_of_five_bits(bits: int, palette: bool, tmp_path: Path) -> None:
+    """Programs do not agree on which is transparent; where the header says that it is no alpha, all are opaque."""
+    colours = struct.pack("<4H", 0x7FFF, 0xFFFF, 0x001F, 0x801F)
+    mapped = (1, 1, 0, 4, 16) if palette else (0, 2, 0, 0, 0)
+    header = struct.pack("<BBBHHBHHHHBB", 0, *mapped, 0, 0, 4, 1, 8 if palette else 16, bits | 0x20)
+    (tmp_path / "a.tga").write_bytes(header + colours + bytes(range(4)) * palette)
+    told: list[str] = []
+    image = read_image(tmp_path / "a.tga", keep_alpha=True, warn=told.append)
+    assert image[0, :, :3].tolist() == [[255, 255, 255]] * 2 + [[0, 0, 255]] * 2
+    assert image.shape[2] == 3 + bits and (not bits or image[0, :, 3].tolist() == [255, 0, 255, 0])
+    assert len(told) == 1 and ("1 is taken for transparent" if bits else "that is no alpha, by its header") in told[0]
+    assert list(RowFile.open(tmp_path / "a.tga").notes) == [told[0].partition(": ")[2]]
+
+
 def test_bits_that_pillow_does_not_give_are_told(tmp_path: Path) -> None:
     rgb = DEEP[..., :3].astype(">u2")
     (tmp_path / "deep.ppm").write_bytes(b"P6 11 13 65535 " + rgb.tobytes())

@@ -55,28 +55,30 @@ def test_both_engines_compute_the_network(net: PlainNet, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "inner", "words"),
+    ("ends", "weights", "inner", "words"),
     [
-        ((np.float16, np.float16), torch.float16, "float32 (so it computes float16 files there)"),
-        ((np.float16, np.float32), torch.float32, "float32"),
+        (torch.float32, (np.float16, np.float16), torch.float16, "float32 (so it computes float16 files there)"),
+        (torch.float32, (np.float16, np.float32), torch.float32, "float32"),
+        (torch.float16, (np.float32, np.float32), torch.float32, "float32"),
     ],
 )
-def test_a_file_may_hold_halves_between_images_in_float32(
-    weights: tuple[type, type], inner: torch.dtype, words: str, tmp_path: Path
+def test_the_precision_is_that_of_the_layers_whatever_images_are_in(
+    ends: torch.dtype, weights: tuple[type, type], inner: torch.dtype, words: str, tmp_path: Path
 ) -> None:
+    outer = TensorProto.FLOAT16 if ends is torch.float16 else TensorProto.FLOAT
     nodes, value = [], "x"
     for i, kind in enumerate(weights):
         to = TensorProto.FLOAT16 if kind is np.float16 else TensorProto.FLOAT
         nodes += [helper.make_node("Cast", [value], [f"h{i}"], to=to)]
         nodes += [helper.make_node("Conv", [f"h{i}", f"w{i}"], [f"c{i}"])]
         value = f"c{i}"
-    nodes.append(helper.make_node("Cast", [value], ["y"], to=TensorProto.FLOAT))
+    nodes.append(helper.make_node("Cast", [value], ["y"], to=outer))
     stored = [numpy_helper.from_array(np.ones((3, 3, 1, 1), kind), f"w{i}") for i, kind in enumerate(weights)]
-    image, result = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, "h", "w"]) for n in "xy")
+    image, result = (helper.make_tensor_value_info(n, outer, [1, 3, "h", "w"]) for n in "xy")
     graph = helper.make_graph(nodes, "mixed", [image], [result], stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
     network = OrtNetwork(tmp_path / "a.onnx")
-    assert (network.precision, network.inner) == (torch.float32, inner)
+    assert (network.precision, network.inner) == (ends, inner)
     assert network.arithmetic == f"{words}, by ONNX Runtime on the CPU"
 
 

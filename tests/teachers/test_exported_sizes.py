@@ -71,6 +71,26 @@ def test_a_pt2_for_some_sizes_is_said_to_be(
     assert f"it was exported for images of some sizes, of which {other} is none" in caplog.text
 
 
+class Written(BySize):
+    """Its reshapes name height and width, which an export of one size writes out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = self.conv(x).shape
+        return self.conv(x).view(n, c, 1, h, w).view(n, c, h, w)  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_sizes_that_are_written_into_a_pt2_are_told(tmp_path: Path) -> None:
+    network = Written(lambda h, w: True).eval()
+    torch.export.save(torch.export.export(network, (torch.rand(1, 3, 24, 40),)), tmp_path / "a.pt2")
+    with pytest.raises(UnsupportedModel, match=r"^the network: view: the size .* 24x40, is written .* Dim\.DYNAMIC"):
+        trace(read_teacher(tmp_path / "a.pt2", probe=False).module)
+    free = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)  # as the message says
+    program = torch.export.export(network, (torch.rand(1, 3, 24, 40),), dynamic_shapes=(free,))
+    torch.export.save(program, tmp_path / "b.pt2")
+    trace(read_teacher(tmp_path / "b.pt2", probe=False).module)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("scale", [2, 3])
 def test_of_a_pt2_for_all_sizes_nothing_is_said(scale: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

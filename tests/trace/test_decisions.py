@@ -146,6 +146,48 @@ def test_a_size_among_others_is_looked_for(
     assert "decides by the size" in caplog.text
 
 
+class Counting(Deciding):
+    """The same, by the number of images, which are three at most where readings are compared."""
+
+    def __init__(self, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.change(self.conv(x), x), 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y, x: y * 2 if x.shape[0] >= 4 else y, "for 4 images at once; it takes .* or decides by how many"),
+        (lambda y, x: y * 2 if x.size(0) == 6 else y, "for 6 images at once; it takes .* or decides by how many"),
+        (lambda y, x: y * 2 if len(x) > 16 else y, "for 17 images at once; it takes .* or decides by how many"),
+        (lambda y, x: y * min(x.shape[0], 4) / min(3, len(x)), "for 4 images at once"),
+        (lambda y, x: y * (1 + x.shape[0] // 4), "floordiv: it computes with the number of images .* the number 1"),
+        (lambda y, x: y * (1 + (x.shape[0] > 4)), "gt: it computes with the number of images .* the number 1"),
+    ],
+)
+def test_what_differs_for_more_images_is_refused(change: Callable[[Tensor, Tensor], Tensor], message: str) -> None:
+    with pytest.raises(UnsupportedModel, match=message):
+        compile_to_plain(Counting(change).eval())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y, x: torch.cat([p * 1.0 for p in y.split(16)]) if len(x) > 16 else y,
+        lambda y, x: y * 1.0 if len(x) > 4 else y,
+        lambda y, x: y.view(x.shape[0] // 1, *y.shape[1:]),
+    ],
+)
+def test_the_same_for_more_images_in_another_way_is_read(
+    change: Callable[[Tensor, Tensor], Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    compile_to_plain(Counting(change).eval())
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 class Tiled(Deciding):
     """Works in tiles where the image is large: thousands of them at the largest size that is looked at."""
 
@@ -269,8 +311,9 @@ def test_gates_beside_lines_that_can_only_raise_are_found() -> None:
 
 
 def test_a_decision_by_the_number_of_images_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    compile_to_plain(Sized(lambda y: y.relu() if y.shape[0] < 9 else y).eval())
-    assert "Sized (at " in caplog.text and "decides by the size" in caplog.text
+    compile_to_plain(Sized(lambda y: y.relu() if y.shape[0] < 999 else y).eval())
+    assert "Sized (at " in caplog.text and "decides by the number of images: read as for 2, and the" in caplog.text
+    assert "by the size" not in caplog.text
     with pytest.raises(UnsupportedModel, match=r"for 3 images at once; it .* decides by how many there are"):
         compile_to_plain(Sized(lambda y: y.relu() if y.shape[0] < 3 else y).eval())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -438,6 +439,25 @@ def test_the_failure_is_that_of_the_right_number_of_channels() -> None:
 def test_who_computes_with_the_number_of_images_is_told_so(count: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(UnsupportedModel, match=r"it computes with the number of images in a batch .* the number 1"):
         trace(Between(count))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: torch.tensor(y.tolist(), dtype=y.dtype),
+        lambda y: torch.stack([torch.stack([torch.stack(list(rows)) for rows in image]) for image in y]),
+        lambda y: torch.stack([pixel.relu() for pixel in y.flatten()]).view_as(y),
+        lambda y: torch.stack([column * 2 for column in y.unbind(3)], 3),
+        lambda y: y + sum(v.item() for v in y.flatten()[:5000]),
+        lambda y: y + sum(v.item() for v in y.flatten()[:500]),
+    ],
+)
+def test_feature_maps_that_are_taken_apart_are_refused_at_once(change: Callable[[Tensor], Tensor]) -> None:
+    """torch.export has a tensor for each row or pixel of its example, or a symbol for each number: minutes."""
+    started = time.process_time()
+    with pytest.raises(UnsupportedModel, match=r"test_refusals.py:.*the image leaves torch: .*of torch on the whole"):
+        trace(Between(change))
+    assert time.process_time() - started < 10
 
 
 class Masked(nn.Module):

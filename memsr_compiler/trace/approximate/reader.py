@@ -21,7 +21,7 @@ from memsr_compiler.ir.approximation import Replacement, replacement_ops
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.fx_reader import Cell, Reader, leaves_of
 from memsr_compiler.trace.needed import is_inplace, word_of
-from memsr_compiler.trace.views import Unreadable, View, WrongChannels
+from memsr_compiler.trace.views import DependsOnBatch, Unreadable, View, WrongChannels
 
 BOUNDED = ("sigmoid", "tanh", "softsign", "erf")  # activations that make a gate of what they bend
 CURVES = (
@@ -121,7 +121,7 @@ class ApproximateReader(Reader):
         """Read a node exactly, or what may be made of it by approximation."""
         try:
             cell = read(node)
-        except WrongChannels:
+        except (WrongChannels, DependsOnBatch):
             raise
         except UnsupportedModel as refusal:
             return self._bend(node, refusal) or self._gate(node, refusal) or self._keep(node, self._darken(refusal))

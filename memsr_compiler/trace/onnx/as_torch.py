@@ -206,7 +206,7 @@ SIZES: dict[str, Callable[..., list[Any]]] = {
 }
 _KEPT = (
     "Conv", "ConvTranspose", "PRelu", "Gemm", "MatMul",
-    "BatchNormalization", "InstanceNormalization", "LayerNormalization",
+    "BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization",
 )  # fmt: skip
 """Operators of which a constant stays a tensor, also of a single number."""
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip")
@@ -381,6 +381,13 @@ def _instance_norm(node: Node, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     return _standardise(node, flat, (2,), gain[:, None], bias[:, None]).view_as(x)
 
 
+def _group_norm(node: Node, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """That of opset 21: the older one, with gains of groups, is no valid ONNX any more."""
+    flat = torch.unflatten(x, 1, (node.integer("num_groups", 0), -1)).flatten(2)
+    standard = _standardise(node, flat, (2,), gain.new_ones(1), 0.0).view_as(x)
+    return standard * gain[:, None, None] + bias[:, None, None]
+
+
 def _layer_norm(node: Node, x: Tensor, gain: Tensor, bias: Operand = None) -> Tensor:
     axis = node.integer("axis", -1)
     if axis >= 0:
@@ -444,6 +451,7 @@ OPERATORS: dict[str, Callable[..., Operand]] = {
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
     **{name: _each(getattr(F, name.lower())) for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Mish")},
     "Selu": _selu,
     "LeakyRelu": lambda node, x: F.leaky_relu(x, node.number("alpha", 0.01)),

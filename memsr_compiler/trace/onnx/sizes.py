@@ -37,7 +37,7 @@ _PER_CHANNEL = (
     "QuantizeLinear",
     "DequantizeLinear",
 )  # their vectors go along an axis of channels
-_WHOLE_IMAGE = ("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization", "DepthToSpace")
+_WHOLE_IMAGE = ("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization", "GroupNormalization", "DepthToSpace")
 
 
 def fixed_sizes(model: ModelProto) -> tuple[int | None, int | None, int | None]:

@@ -56,7 +56,7 @@ class _Reader:
         self.values: dict[int, Value] = {**constants, network.input: self.builder.input}
 
     def read(self) -> GraphModule:
-        for op in self.network.operators:
+        for op in _list_needed(self.network):
             self._locate(op)
             self._store(op, self._result(op))
         self.builder.where, self.builder.last = self.network.values[self.network.output].name, "output"
@@ -115,6 +115,16 @@ class _Reader:
         if len(op.outputs) != 1:
             self.builder.refuse(f"it gives {len(op.outputs)} results, not one", "export the network without it")
         self.values[op.outputs[0]] = result
+
+
+def _list_needed(network: Network) -> list[Operator]:
+    """The operators that the output needs, in order: what a network computes besides is not read, nor refused."""
+    wanted, needed = {network.output}, list[Operator]()
+    for op in reversed(network.operators):
+        if not wanted.isdisjoint(op.outputs):
+            wanted.update(op.inputs)
+            needed.append(op)
+    return needed[::-1]
 
 
 def _read_range(network: Network) -> tuple[float, float] | None:

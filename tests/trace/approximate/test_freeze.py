@@ -420,8 +420,8 @@ class Grey(nn.Module):
             x = x - self.mean
         x = self.norm(x) * self.gain
         _, c, _, _ = x.size()
-        y: Tensor = self.net(x) if c % 2 and x.size(1) == 3 else x
-        return y if x.dim() == 4 else y[0]
+        y: Tensor = self.net(x) if c % 2 and x.size(1) == 3 and x.size(dim=1) > 2 else x
+        return y if x.dim() == 4 and len(x.shape) == 4 and len(x.size()) > 3 else y[0]
 
 
 @pytest.mark.parametrize("channels", [3, 1])
@@ -442,6 +442,7 @@ def test_a_decision_by_the_number_of_channels_has_one_answer(channels: int) -> N
         (lambda x: x if x.shape[2] > 3 else -x, "control flow"),
         (lambda x: x if x.permute(0, 2, 3, 1).shape[1] > 3 else -x, "an axis that hangs on the size"),
         (lambda x: x if x.shape[0] < 3 else -x, "control flow"),
+        (lambda x: x if x.size(dim=2) > 3 else -x, "control flow"),
         (lambda x: x if x.dtype == torch.float64 else -x, "a decision by the type"),
     ],
 )

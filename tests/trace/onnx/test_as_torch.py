@@ -290,6 +290,19 @@ def test_attributes_mean_what_onnx_runtime_takes_them_for(nodes: tuple[onnx.Node
         np.testing.assert_allclose(result, session.run(None, {"x": x})[0], rtol=0, atol=1e-5)
 
 
+def test_group_norms_are_read_in_gates(tmp_path: Path) -> None:
+    gain = np.arange(1, 7, dtype=np.float32)
+    weights = {"w": whole(6, 3, 3, 3), "gain": gain, "bias": gain / 4}
+    group = node("GroupNormalization", "c gain bias", "d", num_groups=2, epsilon=0.125)
+    gate = (node("Relu", "d", "e"), node("GlobalAveragePool", "e", "q"), SIGMOID, node("Mul", "c g", "y"))
+    path = saved(model([node("Conv", "x w", "c", pads=[1, 1, 1, 1]), group, *gate], weights, opset=21), tmp_path)
+    module, x = read_teacher(path, probe=False).module, whole(1, 3, 7, 9)
+    with torch.no_grad():
+        result = module(torch.from_numpy(x))
+    np.testing.assert_allclose(result, ort.InferenceSession(path).run(None, {"x": x})[0], rtol=0, atol=1e-5)
+    assert freeze(module, images(2)).replacements
+
+
 REFUSED = {
     "a number for each channel, made of whole ones": (
         node("Cast", "per_channel", "r", to=1), MEAN, node("Add", "p r", "q"), SIGMOID,

@@ -212,6 +212,13 @@ def test_the_range_of_a_file_of_ours_is_read(tmp_path: Path) -> None:
         assert teacher.assumed == ("input values 0 to 1",)
 
 
+def test_operators_that_no_output_needs_are_not_read(tmp_path: Path) -> None:
+    graph, x = start()
+    mask = graph.op("LOGISTIC", x)
+    graph.op("MUL", mask, x, table="MulOptions")
+    check(finish(graph, x), tmp_path)
+
+
 def test_what_is_not_read_is_refused_by_operator_place_and_way_out(tmp_path: Path) -> None:
     def refuse(graph: TfliteGraph, *words: str) -> None:
         with pytest.raises(UnsupportedModel) as error:
