@@ -399,7 +399,7 @@ def _explain(error: Exception) -> str:
         return f"there is not enough memory ({reason}); end other programs, or take something smaller"
     if isinstance(error, RecursionError):
         return f"something in a file is nested too deeply ({reason}); it is damaged or hostile"
-    return f"{BUG}, {type(error).__name__}: {reason}; please report it with what --traceback prints"
+    return f"{BUG}, {type(error).__name__}: {reason}; please report it with what `memsrc --traceback ...` prints"
 
 
 def _usage(error: typer.TyperException) -> str:

@@ -111,6 +111,8 @@ def _check_folder(options: TrainingOptions, record: Mapping[str, Any]) -> None:
         return  # the first process may have begun the run by now, and its files are no other run's
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"{out}: is a file; give a folder for the run")
+    if str(out).encode(errors="replace").decode() != str(out):
+        raise InvalidInput(f"{out}: is no name in UTF-8, and TensorBoard writes to no other; choose another --out")
     if out.suffix in NETWORKS and not out.is_dir():
         raise InvalidInput(
             f"{out}: is named like a network's file, and a run has a folder; give one. Of the network that is in it at "

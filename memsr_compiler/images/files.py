@@ -47,10 +47,10 @@ def read_image(
     """The picture in a file, upright: (H, W, 3) RGB, uint8 in 0..255 or float32 in 0..1.
 
     keep_grey    give a grey file as (H, W, 1) instead of three equal channels
-    keep_alpha   give transparency, if there is any, as one channel more; else it is dropped
+    keep_alpha   give transparency, if there is any, as one channel more; else it is dropped, and `warn` hears of it
     most_pixels  more are refused before they are decoded; None: as many as make Pillow distrust a file, 179 million
-    warn         hears of colours that are a guess (CMYK without a profile), and of frames that are left out; None: the
-                 log does
+    warn         hears of colours that are a guess (CMYK without a profile), and of frames and transparency that are
+                 left out; None: the log does
 
     16 bits and floating-point numbers are rounded to 8 bits, and the orientation a camera noted is applied.
     Raises InvalidInput for a file that is missing, damaged, no image, or too large, and pixels of unknown meaning.
@@ -61,12 +61,14 @@ def read_image(
         frames = count_frames(path, file)
         image = decode(path, file, most_pixels)
     of_many = [f"has {frames} pages or frames; the first is read"] if frames > 1 else []
-    for note in (*image.notes, *of_many):
-        (warn or _log.warning)(f"{path}: {note}")
     colours = to_eight_bits(image.pixels[..., : image.channels])
     if image.channels == 1 and not keep_grey:
         colours = colours.repeat(3, axis=2)
     alpha = to_eight_bits(image.pixels[..., image.channels :])
+    hidden = not keep_alpha and bool((alpha < 255).any())
+    seen = ["is transparent in parts; its colours are read as if it were not, those that nobody sees too"]
+    for note in (*image.notes, *of_many, *(seen if hidden else ())):
+        (warn or _log.warning)(f"{path}: {note}")
     pixels = np.concatenate([colours, alpha], axis=2) if keep_alpha else np.ascontiguousarray(colours)
     return pixels if np.dtype(dtype) == np.uint8 else (pixels / np.float32(255)).astype(np.float32)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from memsr_compiler.errors import ExportError, InvalidInput
-from memsr_compiler.files import atomic_write, file_digest, list_files, require_file
+from memsr_compiler.files import atomic_write, file_digest, is_image_name, list_files, require_file
 from memsr_compiler.images.files import crop_to_multiple, read_image
 from memsr_compiler.images.resize import resize
 from memsr_compiler.locks import remove_leftovers
@@ -78,9 +78,11 @@ class RawPhotograph:
 
 
 def find_image_folder(folder: Path) -> Path:
-    """The folder itself, or the one within it that holds HR images: HR, or a name that ends so, as DIV2K's do."""
+    """The folder itself, or, where no image lies in it, one within it that is called HR, or ends so, as DIV2K's do."""
     if not folder.is_dir():
         raise InvalidInput(f"{folder}: is no folder; give one with high-resolution photographs")
+    if any(is_image_name(path.name) for path in list_files(folder)):
+        return folder
     within = sorted(p for p in folder.iterdir() if p.is_dir() and p.name.endswith("HR"))
     trained = [p for p in within if "valid" not in p.name]
     return (trained or within or [folder])[0]
@@ -186,10 +188,14 @@ def _prepare(path: Path, cache: Path, kept: Mapping[str, Path], scale: int) -> R
 
 
 def _digest(path: Path, cache: Path) -> str:
-    """SHA-256 of a photograph's file, taken again only where that is not as it was."""
+    """SHA-256 of a photograph's file, taken again only where that is not as it was.
+
+    Times of modification are told by whoever unpacks or copies a file; those of change, and its number, are not.
+    """
     require_file(path)
     state = path.stat()
-    kept = cache / f"{_key(f'{path.resolve()} {state.st_size} {state.st_mtime_ns}')}.sha256"
+    looks = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+    kept = cache / f"{_key(f'{path.resolve()} {looks}')}.sha256"
     if is_as_written(kept, _DIGEST):
         return kept.read_bytes()[:_DIGEST].decode("ascii")
     digest = file_digest(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import av
@@ -47,6 +48,8 @@ FLAGS = (
     | Interpolation.ACCURATE_RND
     | Interpolation.BITEXACT
 )
+SHORT = 256 / 257
+"""White in 16 bits where libswscale converts between RGB and Y, U, V: 255 of 255 levels, of 256 numbers each."""
 HD = (1280, 576)  # a film wider or higher than this is BT.709 where it does not say
 PAL = 576  # lines of it, where it does not say either
 
@@ -139,7 +142,7 @@ class ToPixels:
 
     def read(self, frame: VideoFrame, converter: VideoReformatter) -> Pixels:
         """Pixels of a frame, of the whole range of their dtype."""
-        bits = frame.format.components[0].bits
+        form = frame.format
         matrix = SWSCALE.get(self.colours.matrix)
         pixels: Pixels = converter.reformat(
             frame,
@@ -151,7 +154,16 @@ class ToPixels:
             dst_color_range=FULL,
             threads=1,
         ).to_ndarray()
-        return self._stretch(pixels, bits)[..., None] if self.grey else pixels
+        if self.grey:
+            return self._stretch(pixels, form.components[0].bits)[..., None]
+        return _scale(pixels, self._find_gain(form)) if self.deep else pixels
+
+    def _find_gain(self, form: VideoFormat) -> float:
+        """What is wanting of white in 16 bits as libswscale makes it of such a frame."""
+        if form.is_rgb or form.has_palette:
+            return 1.0
+        bits, peak = form.components[0].bits, int(np.iinfo(np.uint16).max)
+        return peak / (peak >> 16 - bits << 16 - bits) if self.colours.full else 1 / SHORT
 
     def _stretch(self, grey: Pixels, bits: int) -> Pixels:
         """Grey of limited range as grey of the full one: libswscale knows no range of grey."""
@@ -171,12 +183,12 @@ class FrameMaker:
 
     def make(self, pixels: Pixels) -> VideoFrame:
         """Make a frame of (H, W, C), of the whole range of their dtype."""
-        numbers = self._squeeze(pixels[..., 0]) if self._to_pixels.grey else pixels
+        numbers = _scale(self._squeeze(pixels[..., 0]) if self._to_pixels.grey else pixels, self._find_gain())
         plane = self._frame.planes[0]
         rows = np.zeros((plane.height, plane.line_size // numbers.itemsize), numbers.dtype)
         rows[:, : numbers[0].size] = numbers.reshape(plane.height, -1)
         plane.update(rows.tobytes())
-        matrix = SWSCALE.get(self._colours.matrix)
+        matrix = SWSCALE.get(self._colours.matrix, self._of_grey())
         frame = self._converter.reformat(
             self._frame,
             format=self._form,
@@ -192,6 +204,15 @@ class FrameMaker:
         frame.colorspace, frame.color_range = self._colours.matrix, self._colours.range
         frame.color_primaries, frame.color_trc = self._colours.primaries, self._colours.transfer
         return frame
+
+    def _of_grey(self) -> int | None:
+        """Any matrix makes the same Y of grey, and none another one in 16 bits."""
+        return SWSCALE[BT709] if self._to_pixels.grey else None
+
+    def _find_gain(self) -> float:
+        """What pixels are to be times, for libswscale to make the right Y, U, V of them."""
+        form = VideoFormat(self._form)
+        return SHORT if self._to_pixels.deep and len(form.components) > 1 and not form.is_rgb else 1.0
 
     def _squeeze(self, grey: Pixels) -> Pixels:
         """Grey of the full range as grey of the limited one, unless libswscale makes Y of it, whose range it knows."""
@@ -226,6 +247,17 @@ def _find_limits(bits: int, peak: int) -> tuple[float, float]:
     """Black and white of the limited range, in numbers of so many bits that are spread over 0..peak."""
     one = peak * 2 ** (bits - 8) / (2**bits - 1)
     return 16 * one, 235 * one
+
+
+def _scale(pixels: Pixels, gain: float) -> Pixels:
+    """Pixels in 16 bits times a number."""
+    scaled: Pixels = pixels if gain == 1 else _scaled_numbers(gain)[pixels]
+    return scaled
+
+
+@lru_cache(4)
+def _scaled_numbers(gain: float) -> Pixels:
+    return _round(np.arange(1 << 16) * gain, np.uint16)
 
 
 def _round(values: Pixels, dtype: type[np.uint8] | type[np.uint16]) -> Pixels:

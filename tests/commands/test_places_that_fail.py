@@ -114,7 +114,7 @@ def test_a_mistake_of_our_own_is_told_in_a_line(
         cli.main()
     assert stop.value.code == 2
     assert capsys.readouterr().err == (
-        f"memsrc: {cli.BUG}, ValueError: ValueError; please report it with what --traceback prints\n"
+        f"memsrc: {cli.BUG}, ValueError: ValueError; please report it with what `memsrc --traceback ...` prints\n"
     )
 
 

@@ -53,6 +53,15 @@ def test_a_run_never_replaces_the_options_that_it_reads(tmp_path: Path) -> None:
     assert mine.read_text() == "steps: 4  # no more\n"
 
 
+def test_a_folder_that_tensorboard_cannot_name(tmp_path: Path) -> None:
+    options = TrainingOptions(data=[tmp_path], out=Path(os.fsdecode(os.fsencode(tmp_path) + b"/run\xff")))
+    with (
+        pytest.raises(InvalidInput, match="is no name in UTF-8, and TensorBoard writes to no other"),
+        hold_run(options, Recipe(steps=4, batch=2), {}, Talk()),
+    ):
+        raise AssertionError("it began")
+
+
 @pytest.mark.parametrize("kind", ["student", "teacher"])
 @pytest.mark.parametrize("name", ["best.ckpt", "student.onnx", "step-00000010.ckpt"])
 def test_a_run_never_replaces_the_network_that_it_reads(kind: str, name: str, tmp_path: Path) -> None:

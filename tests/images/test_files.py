@@ -66,7 +66,13 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
 def test_transparency_is_dropped(tmp_path: Path) -> None:
     alpha = np.zeros((5, 7, 1), np.uint8)
     Image.fromarray(np.concatenate([PICTURE, alpha], axis=2)).save(tmp_path / "a.png")
-    assert np.array_equal(read_image(tmp_path / "a.png"), PICTURE)
+    told: list[str] = []
+    assert np.array_equal(read_image(tmp_path / "a.png", warn=told.append), PICTURE)
+    assert len(told) == 1 and "a.png: is transparent in parts" in told[0]
+    Image.fromarray(np.concatenate([PICTURE, alpha + 255], axis=2)).save(tmp_path / "b.png")
+    read_image(tmp_path / "b.png", warn=told.append)
+    read_image(tmp_path / "a.png", keep_alpha=True, warn=told.append)
+    assert len(told) == 1
 
 
 def test_the_camera_orientation_is_applied(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.files import file_digest
 from memsr_compiler.images.files import read_image
-from memsr_compiler.training.patches import Patches, batches, prepare_folders, prepare_photographs
+from memsr_compiler.training.patches import Patches, batches, find_image_folder, prepare_folders, prepare_photographs
 
 
 def test_patches_are_the_same_for_any_workers_processes_and_first_step(photographs: Path, tmp_path: Path) -> None:
@@ -107,6 +107,28 @@ def test_what_is_ready_is_not_made_again_and_bad_files_are_named(photographs: Pa
     assert {p: p.stat().st_mtime_ns for p in cache.iterdir()} == times
     with pytest.raises(InvalidInput, match="no photograph of at least 200x200"):
         prepare_photographs(folder, cache, scale=2, patch=100)
+
+
+def test_a_folder_of_photographs_is_taken_for_itself(tmp_path: Path) -> None:
+    """Those in `oldHR` were trained on instead."""
+    (tmp_path / "oldHR").mkdir()
+    assert find_image_folder(tmp_path) == tmp_path / "oldHR"
+    Image.fromarray(draw_picture(40, 40, 0)).save(tmp_path / "one.png")
+    assert find_image_folder(tmp_path) == tmp_path
+
+
+def test_a_photograph_that_another_took_the_place_of(tmp_path: Path) -> None:
+    """Files out of an archive have the times, and photographs without compression the sizes, of those before."""
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    path, other = photographs / "a.bmp", tmp_path / "other.bmp"
+    for file, number in ((path, 1), (other, 2)):
+        Image.fromarray(draw_picture(40, 40, number)).save(file)
+        os.utime(file, (1, 1))
+    before = {p.name: p.sha256 for p in prepare_photographs(photographs, tmp_path / "cache", scale=2, patch=8)}
+    os.replace(other, path)
+    after = {p.name: p.sha256 for p in prepare_photographs(photographs, tmp_path / "cache", scale=2, patch=8)}
+    assert after["a.bmp"] == file_digest(path) != before["a.bmp"]
 
 
 def test_the_cache_is_not_listed_for_every_photograph(

@@ -45,7 +45,7 @@ def make_frame(conversion: ToPixels, pixels: Pixels, form: str) -> VideoFrame:
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("matrix", LUMA)
 def test_known_colours(matrix: int, full: bool, form: str) -> None:
-    """Half a level for the rounding of Y, U and V, of which each moves a colour by 2 at most; one for libswscale."""
+    """Half a number for the rounding of Y, U and V, of which each moves a colour by 2 at most; one for libswscale."""
     bits = VideoFormat(form).components[0].bits
     values = [encode(colour, matrix, full, bits) for colour in DRAWN]
     conversion = ToPixels(Colours(matrix, full, 2, 2), grey=False, deep=bits > 8)
@@ -53,14 +53,14 @@ def test_known_colours(matrix: int, full: bool, form: str) -> None:
     assert pixels.dtype == (np.uint16 if bits > 8 else np.uint8)
     peak = 65535 if bits > 8 else 255
     middles = pixels[8, 8::16].astype(float) / peak
-    assert np.abs(middles - np.array(DRAWN)).max() * 255 <= 2.5
+    assert np.abs(middles - np.array(DRAWN)).max() * (2**bits - 1) <= 2.5
     back = make_frame(conversion, pixels, form)
     assert (back.colorspace, back.color_range) == (matrix, 2 if full else 1)
     for plane, channel in zip(back.planes, range(3), strict=True):
         numbers = np.frombuffer(bytes(plane), np.uint16 if bits > 8 else np.uint8).reshape(plane.height, -1)
         middle = numbers[plane.height // 2, : plane.width][plane.width // 14 :: plane.width // 7]
         wanted = np.array([value[channel] for value in values])
-        assert np.abs(middle.astype(int) - wanted).max() <= 2 ** (bits - 8)
+        assert np.abs(middle.astype(int) - wanted).max() <= 1
 
 
 def test_the_matrix_makes_a_difference() -> None:
@@ -101,6 +101,18 @@ def test_grey_for_a_codec_that_has_none(form: str, full: bool, levels: tuple[int
     one = (1023 / 255 if full else 4) if deep else 1  # of 8 bits' levels
     assert np.abs(luma[8::16] / one - levels).max() <= 1
     assert all(np.abs(other[:24] / (4 if deep else 1) - 128).max() <= 1 for other in others)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("form", ["yuv420p10le", "yuv444p12le"])
+def test_deep_grey_for_a_codec_that_has_none(form: str, full: bool) -> None:
+    """libswscale's white in 16 bits is 65280 of 65535."""
+    bits, levels = VideoFormat(form).components[0].bits, np.array([0, 0.25, 0.5, 0.9, 1])
+    conversion = ToPixels(Colours(2, full, 2, 2), grey=True, deep=True)
+    pixels = np.tile(np.rint(levels * 65535).astype(np.uint16).repeat(16)[:, None], (16, 1, 1))
+    luma = np.frombuffer(bytes(make_frame(conversion, pixels, form).planes[0]), np.uint16)[8:80:16]
+    wanted = levels * (2**bits - 1) if full else (16 + 219 * levels) * 2 ** (bits - 8)
+    assert np.abs(luma - wanted).max() <= 1
 
 
 def test_what_a_film_does_not_say_goes_by_its_size() -> None:
