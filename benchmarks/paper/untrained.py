@@ -10,7 +10,7 @@ from paper.kept import digest
 from paper.pairs import SCALE, find_pair
 from paper.quality import derive, list_sets, score_network
 from paper.settings import Settings
-from paper.table import UNKNOWN, Cell, Numbers, Row, Table
+from paper.table import Cell, Numbers, Row, Table
 
 UNREAD = (
     "**What the paper's table of this number holds we do not know**: its text could not be read, and neither its "
@@ -50,5 +50,4 @@ def make_table(
                 f"{words} The teacher: {pair.words}, x2; students before any training, derived from the photographs "
                 f"that ship; multiply-adds for an output of {width}x{height}; PSNR-Y in dB.",
             ),
-            notes=(f"The paper's numbers: {UNKNOWN}.",),
         )
