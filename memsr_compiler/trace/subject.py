@@ -113,15 +113,12 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
         samples, errors = take_samples(reference, input_range, sizes)
     if samples and (own.used or _Chance.now() != before):
         _require_no_chance(reference, samples)
-    unheard = could_ask(codes)
-    if samples and unheard:
-        _require_no_value_question(model, next(iter(samples.values())))
     if samples and any(module.training for module in model.modules()):
         _require_mode(model, next(iter(samples.values())))
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
-    return Subject(model, samples, errors, sizes[0], unheard)
+    return Subject(model, samples, errors, sizes[0], could_ask(codes))
 
 
 class _Chance(NamedTuple):
@@ -186,10 +183,13 @@ def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]
 
 
 def require_steady(subject: Subject) -> None:
-    """Raises UnsupportedModel for a network that remembers; warns of one that is another in float32.
+    """Raises UnsupportedModel for a network that remembers, or decides by values; warns of one that is another in
+    float32.
 
     This is asked once it is known that the network can be read: why it cannot says more.
     """
+    if subject.unheard:
+        _require_no_value_question(subject.model, next(iter(subject.samples.values())))
     name = type(subject.model).__name__
     if not is_steady(copy_module(subject.model, torch.float64), subject.samples):
         raise UnsupportedModel(

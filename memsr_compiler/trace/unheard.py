@@ -17,6 +17,7 @@ from traceback import FrameSummary
 from types import CodeType, FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -27,7 +28,7 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.statements import only_raises
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
-_OURS = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+_OURS = tuple(os.path.dirname(file) for file in (torch.__file__, np.__file__, os.path.dirname(__file__)))
 _PYTHONS = sysconfig.get_path("stdlib")
 _ASKING = frozenset(("isinstance", "issubclass", "is_tensor", "type", "__class__", "suppress", "str", "repr", "format"))
 _ASKING_WAYS = ("MATCH_", "FORMAT_", "SETUP_FINALLY")
@@ -60,7 +61,7 @@ def could_ask(codes: Iterable[CodeType]) -> bool:
 
 
 def _is_foreign(name: str) -> bool:
-    """Whether a file is neither torch's, Python's nor of this package."""
+    """Whether a file is neither torch's, NumPy's, Python's nor of this package."""
     pythons = name.startswith(_PYTHONS) and "site-packages" not in name
     return not (pythons or name.startswith((*_OURS, "<frozen", "<eval_with_key>")))
 
@@ -123,7 +124,7 @@ def _run(model: Callable[[Tensor], Any], image: Tensor) -> None:
 
 
 def _find_line(through: tuple[str, ...] = ()) -> FrameSummary | None:
-    """The line of foreign code that led here; with `through` None where code of other files lies between."""
+    """The line of foreign code that led here; with `through` the one that asked for a truth, with no other between."""
     frame: FrameType | None = sys._getframe(2)
     asked = not through
     while frame is not None:
@@ -132,7 +133,7 @@ def _find_line(through: tuple[str, ...] = ()) -> FrameSummary | None:
             return FrameSummary(name, frame.f_lineno, frame.f_code.co_name) if asked else None
         if through and not name.startswith(through):
             return None
-        asked = asked or name == _SYMBOL
+        asked = asked or (name == _SYMBOL and frame.f_code.co_name == "__bool__")
         frame = frame.f_back
     return None
 
