@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from inspect import signature
 from numbers import Integral, Real
 
 from memsr_compiler.errors import InvalidInput
@@ -47,6 +48,21 @@ def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         several = "neither" if len(choices) == 2 else "none of"
         raise InvalidInput(f"{name} '{value}' is {several} {(' nor ' if len(choices) == 2 else ', ').join(choices)}")
+
+
+def require_listener(name: str, value: object, *hears: str) -> None:
+    """Raise InvalidInput for what is no function that can be told these things, and is not None either."""
+    if value is None:
+        return
+    wanted = f"{name}: want a function that takes {' and '.join(hears) or 'nothing'}"
+    if not callable(value):
+        raise InvalidInput(f"{wanted}, or None, not {type(value).__name__}")
+    try:
+        signature(value).bind(*hears)
+    except TypeError as error:
+        raise InvalidInput(f"{wanted}; this one cannot be called so: {error}") from None
+    except ValueError:  # of some functions written in C nobody can say
+        return
 
 
 def require_threads(threads: object) -> None:

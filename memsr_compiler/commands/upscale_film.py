@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from memsr_compiler.video.parts import open_parts
 from memsr_compiler.video.run import Outcome, Plan, enlarge_film, leave_room, make_plan
 
 MOST_DIGITS = 9
+_CHECKING = "checking what is written: "
 
 
 def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, scale: int, talk: Talk) -> None:
@@ -37,7 +39,11 @@ def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, sca
         talk.warn(f"{source}: left out: {words}")
     remove_leftovers(target.parent)
     seconds = time.perf_counter()
-    with open_parts(target, _describe_work(options, reading, engine, plan), begin_anew=options.overwrite) as parts:
+    work = _describe_work(options, reading, engine, plan)
+    with contextlib.ExitStack() as held:
+        with talk.progress() as step:
+            there = open_parts(target, work, begin_anew=options.overwrite, on_part=lambda part: step(_CHECKING + part))
+            parts = held.enter_context(there)
         if os.path.lexists(target) and not options.overwrite and not parts.is_done(target):
             raise InvalidInput(f"{target}: is there already; choose another place, or give --overwrite")
         if parts.changed and not parts.is_done(target):
@@ -46,7 +52,8 @@ def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, sca
             talk.say(f"goes on      {parts.frames} frames are in {escape_controls(str(parts.folder))}")
         try:
             with talk.bar(plan.frames) as advance:
-                outcome = enlarge_film(plan, engine, parts, _report(plan, parts.frames, advance, time.monotonic))
+                on_frame = _report(plan, parts.frames, advance, time.monotonic)
+                outcome = enlarge_film(plan, engine, parts, on_frame, lambda part: advance(0, _CHECKING + part))
         except BaseException:  # whatever it is, an interrupt too
             if parts.frames:
                 talk.warn(

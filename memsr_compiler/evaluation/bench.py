@@ -16,7 +16,7 @@ import torch
 
 from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.analysis.counted_run import count_multiply_adds
-from memsr_compiler.checks import require_choice, require_size, require_threads, require_whole
+from memsr_compiler.checks import require_choice, require_listener, require_size, require_threads, require_whole
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import (
     SSIM_WINDOW,
@@ -144,6 +144,7 @@ def benchmark(
     require_whole("repeats", repeats, 1, f"{repeats} repeats measure nothing; 5 is usual")
     require_threads(threads)
     require_choice("provider", provider, PROVIDERS)
+    require_listener("on_step", on_step, "a text")
     step = on_step or (lambda what: None)
     with temporary_folder(Path(tempfile.gettempdir())) as folder:
         entries = [_enter(model, folder / str(i), provider, threads) for i, model in enumerate(models)]

@@ -315,7 +315,7 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
 
 
 def _judge_alpha_bit(path: str | os.PathLike[str]) -> str:
-    """What to say of the bit that a TGA has beside three times five of colour; "" where it has none.
+    """Say what the bit is that a TGA has beside three times five of colour; "" where it has none.
 
     The specification calls it an attribute, of which the header says whether it is alpha, and nothing says which way.
     """

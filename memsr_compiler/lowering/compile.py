@@ -15,7 +15,7 @@ from torch import Tensor
 from memsr_compiler import ir, passes
 from memsr_compiler.analysis.cost import Cost, cost_of_layers, cost_of_teacher, default_align, predicted_widths
 from memsr_compiler.analysis.schedule import Carrying
-from memsr_compiler.checks import require_align, require_choice
+from memsr_compiler.checks import require_align, require_choice, require_listener
 from memsr_compiler.errors import InvalidInput, NotEquivalent, UnsupportedModel
 from memsr_compiler.images.tensors import Images, image_tensors_in_range
 from memsr_compiler.ir.approximation import Replacement
@@ -163,6 +163,8 @@ def compile_to_plain(
         carry=carry, constant=constant, tail=tail, align=align, max_weights=max_weights, activation=activation
     )
     options.check()
+    require_listener("on_pass", on_pass, "a report")
+    require_listener("on_graph", on_graph, "a name", "a graph")
     require_choice("image_skip", image_skip, ("refuse", "outside"))
     teacher = as_teacher(model, input_range=input_range)
     watch = Stopwatch()

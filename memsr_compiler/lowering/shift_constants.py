@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir, passes
-from memsr_compiler.checks import require_choice, require_number, require_whole
+from memsr_compiler.checks import require_choice, require_listener, require_number, require_whole
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.tensors import Images, image_tensors_in_range
 from memsr_compiler.ir import names
@@ -85,6 +85,7 @@ def calibrate(
         raise InvalidInput("margin inf is no number to multiply by; 3 is usual")
     require_whole("steps", steps, 0, f"{steps} steps of search are not possible; 0 is none, 40 usual")
     require_choice("tail", tail, get_args(Tail))
+    require_listener("on_step", on_step)
     where = torch_device(device)
     teacher = as_teacher(model, input_range=input_range)
     graphs = _trace_stages(teacher.module, teacher.input_range, tail)

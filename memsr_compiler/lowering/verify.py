@@ -7,6 +7,7 @@ from os import PathLike
 from typing import get_args
 
 import torch
+from torch import nn
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.schedule import Carrying
@@ -134,10 +135,10 @@ def _require_own_layers(net: PlainNet) -> None:
     for name, module in net.named_modules():
         hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
         other = isinstance(module, PlainLayer) and not module.is_plain
-        if hooked or other:
+        if hooked or other or type(module) not in (PlainNet, PlainLayer, nn.ModuleList):
             raise CertificateError(
-                f"{name or 'the network'} has been changed since it was made (a hook, a stride, a padding): its "
-                "certificate speaks of its numbers alone; take that off"
+                f"{name or 'the network'} has been changed since it was made (a hook, a stride, a padding, a class of "
+                "its own): its certificate speaks of its numbers alone; take that off"
             )
 
 

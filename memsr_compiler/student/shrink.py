@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.analysis.cost import cost_of_teacher
-from memsr_compiler.checks import require_align, require_choice, require_whole
+from memsr_compiler.checks import require_align, require_choice, require_listener, require_whole
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.freezing import trace_or_freeze
 from memsr_compiler.lowering.stopwatch import Stopwatch
@@ -142,6 +142,8 @@ def shrink(
             "max_latency needs a timer; memsr_compiler.runtime.timing.make_timer() times on this machine"
         )
     require_paper_options(paper)
+    require_listener("on_step", on_step, "a text")
+    require_listener("timer", timer, "a network", "its image's size")
     if calibration is not None:
         require_images(calibration)
     place = torch_device(device)

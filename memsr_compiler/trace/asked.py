@@ -45,6 +45,10 @@ class Asked:
         value = self.known[0][node]
         return len(value) if isinstance(value, torch.Size) else None
 
+    def is_number(self, node: fx.Node) -> bool:
+        """Whether a value is a number or a shape, not a tensor, as far as that is known."""
+        return self._is_known(node) and not isinstance(self.known[0][node], torch.Tensor)
+
     def _is_known(self, node: fx.Node) -> bool:
         try:
             for image, known in zip(self.images, self.known, strict=True):

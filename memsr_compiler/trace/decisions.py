@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import linecache
 import logging
 import os
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
-from memsr_compiler.trace.places import files_of, line_of
+from memsr_compiler.trace.places import files_of, line_of, words_of
 from memsr_compiler.trace.samples import SEVERAL, SIZES, Size
+from memsr_compiler.trace.statements import only_raises
+from memsr_compiler.trace.unheard import find_size_question
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
 log = logging.getLogger(__name__)
@@ -38,15 +38,16 @@ def say_decided(
     problem: Exception | None,
     channels: int,
     sizes: Sequence[Size] = ((HEIGHT, WIDTH), *SIZES),
+    *,
+    unheard: bool = False,
 ) -> None:
     """Warn of code that decides by the image's size, of which one way was read.
 
     problem   what stopped torch.fx, where it was another that read the network
     sizes     at which it is known to be what was read
-
-    One that decides by values cannot be exported.
+    unheard   whether its code could ask what no tracer hears
     """
-    if problem is None and not asks_what_a_tensor_is(model):
+    if problem is None and not unheard:
         return
     here = line_of(model, problem) if problem is not None and is_decided(model, problem) else ""
     if here and HOW_MANY in str(problem):
@@ -59,6 +60,8 @@ def say_decided(
             BATCHES[-1],
         )
         here = ""
+    if not here and (place := find_size_question(model, channels)) is not None:
+        here = words_of(place)
     other = None if here else find_other_size(model, channels)
     if not here and other is None:
         return
@@ -86,15 +89,7 @@ def is_decided(model: nn.Module, problem: Exception) -> bool:
     place = frames[-1]
     decides = isinstance(problem, fx.proxy.TraceError) and "inputs to control flow" in str(problem)
     ours = place.filename in files_of(model) and "/torch/" not in place.filename  # torch's own code is known
-    return decides and ours and not _only_raises(place)
-
-
-def asks_what_a_tensor_is(model: nn.Module) -> bool:
-    """Whether code of the model's own asks so, to which torch.fx answers no: what follows is then not read."""
-    known = ("torch.", f"{__package__}.")
-    code = [type(m).__dict__.get("forward") for m in model.modules() if not type(m).__module__.startswith(known)]
-    named = {name for f in code for name in getattr(getattr(f, "__code__", None), "co_names", ())}
-    return not named.isdisjoint(("isinstance", "is_tensor"))
+    return decides and ours and not only_raises(place)
 
 
 def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
@@ -234,51 +229,3 @@ def _name_tensor(value: Tensor) -> str:
 
 _FEW = 64
 _PARTS = (torch.ops.aten.slice.Tensor, torch.ops.aten.select.int, torch.ops.aten.narrow.default)
-
-
-def answer_that_goes_on(place: traceback.FrameSummary) -> bool | None:
-    """The answer to each question of a line that does nothing but raise with which it does not; None for another line.
-
-    `assert x.shape[1] == 3` goes on where it is met, `if x.dim() != 4: raise` where it is not.
-    """
-    statement = _statement_at(place)
-    if statement is None or not _only_raises(place):
-        return None
-    test = statement.test
-    turned = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
-    if isinstance(test, ast.Compare) and len(test.ops) == 1:
-        turned = isinstance(test.ops[0], ast.NotIn)  # which asks whether it is one of them
-    others = [node for node in ast.walk(test) if isinstance(node, (ast.Not, ast.NotIn, ast.IfExp, ast.NamedExpr))]
-    if len(others) > turned:
-        return None  # one question is answered so, and another otherwise
-    return isinstance(statement, ast.Assert) is not turned
-
-
-def _only_raises(place: traceback.FrameSummary) -> bool:
-    """Whether a line is of an `assert`, or of an `if` that does nothing but raise."""
-    statement = _statement_at(place)
-    if isinstance(statement, ast.If):
-        return all(isinstance(inner, ast.Raise) for inner in statement.body) and not statement.orelse
-    return statement is not None
-
-
-def _statement_at(place: traceback.FrameSummary) -> ast.If | ast.Assert | None:
-    """The innermost statement that a line is of, where it is a decision of its own."""
-    return _statement_in("".join(linecache.getlines(place.filename)), place.lineno or 0)
-
-
-@lru_cache(64)  # a block that is repeated asks in the same lines, and a long file takes a while
-def _statement_in(text: str, line: int) -> ast.If | ast.Assert | None:
-    try:
-        code = ast.parse(text)
-    except SyntaxError:  # of a notebook, say
-        return None
-    around = [node for node in ast.walk(code) if isinstance(node, ast.stmt) and _has_line(node, line)]
-    if any(isinstance(node, ast.Try) and node.handlers for node in around):
-        return None  # what is raised may be caught, and something else done
-    last = max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0)), default=None)
-    return last if isinstance(last, (ast.If, ast.Assert)) else None
-
-
-def _has_line(node: ast.stmt, line: int) -> bool:
-    return node.lineno <= line <= (node.end_lineno or node.lineno)

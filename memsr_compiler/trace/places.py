@@ -30,7 +30,12 @@ def line_of(model: nn.Module, error: Exception) -> str:
     frames = [
         f for f in traceback.extract_tb(error.__traceback__) if f.filename in files and "/torch/" not in f.filename
     ]
-    return f" (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""
+    return words_of(frames[-1]) if frames else ""
+
+
+def words_of(place: traceback.FrameSummary) -> str:
+    """' (at file:line: code)'."""
+    return f" (at {place.filename}:{place.lineno}: {place.line})"
 
 
 def files_of(model: nn.Module) -> set[str]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.fx_reader import module_of
 from memsr_compiler.trace.needed import word_of
+from memsr_compiler.trace.places import words_of
 from memsr_compiler.trace.samples import (
     SIZES,
     Range,
@@ -30,6 +34,7 @@ from memsr_compiler.trace.samples import (
     take_sample,
     take_samples,
 )
+from memsr_compiler.trace.unheard import could_ask, find_value_question, noting_code
 
 _QUANTISING = ("torch.ao.quantization.", "torchao.")
 _IN_INTEGERS = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
@@ -46,12 +51,14 @@ class Subject:
     samples   for each number of channels that it takes
     errors    for the others what it raises, and where
     size      height and width of the first of them
+    unheard   whether its code could ask what no tracer hears
     """
 
     model: nn.Module
     samples: Mapping[int, Sequence[Sample]]
     errors: Mapping[int, str]
     size: Size
+    unheard: bool
 
     def refuse_to_run(self) -> UnsupportedModel:
         """The refusal of a network that takes no image."""
@@ -101,16 +108,51 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     """
     reference = copy_module(model, torch.float64)
     require_readable(reference)
-    generator = torch.get_rng_state()
-    samples, errors = take_samples(reference, input_range, sizes)
-    if samples and not torch.equal(torch.get_rng_state(), generator):
+    before, own = _Chance.now(), _OwnGenerators()
+    with noting_code() as codes, own:
+        samples, errors = take_samples(reference, input_range, sizes)
+    if samples and (own.used or _Chance.now() != before):
         _require_no_chance(reference, samples)
     if samples and any(module.training for module in model.modules()):
         _require_mode(model, next(iter(samples.values())))
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
-    return Subject(model, samples, errors, sizes[0])
+    return Subject(model, samples, errors, sizes[0], could_ask(codes))
+
+
+class _Chance(NamedTuple):
+    """Where the generators of random numbers are that everybody shares."""
+
+    torchs: bytes
+    pythons: object
+    numpys: str
+
+    @classmethod
+    def now(cls) -> _Chance:
+        return cls(torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state()))
+
+
+class _OwnGenerators(TorchFunctionMode):
+    """Notes whether random numbers are drawn from a generator that nobody else has."""
+
+    used = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.used = self.used or (kwargs or {}).get("generator") is not None
+        return func(*args, **(kwargs or {}))
+
+
+def _require_no_value_question(model: nn.Module, samples: Sequence[Sample]) -> None:
+    """Raises UnsupportedModel for code that decides by the values of its image where no tracer hears it."""
+    for image, _ in samples:
+        if (place := find_value_question(model, image)) is not None:
+            raise UnsupportedModel(
+                f"{type(model).__name__}{words_of(place)} takes numbers out of the image, or of what is made of it, "
+                "and a plain network does the same to every image; rewrite that line with operations on the whole of it"
+            )
 
 
 def _require_mode(model: nn.Module, samples: Sequence[Sample]) -> None:
@@ -141,10 +183,13 @@ def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]
 
 
 def require_steady(subject: Subject) -> None:
-    """Raises UnsupportedModel for a network that remembers; warns of one that is another in float32.
+    """Raises UnsupportedModel for a network that remembers, or decides by values; warns of one that is another in
+    float32.
 
     This is asked once it is known that the network can be read: why it cannot says more.
     """
+    if subject.unheard:
+        _require_no_value_question(subject.model, next(iter(subject.samples.values())))
     name = type(subject.model).__name__
     if not is_steady(copy_module(subject.model, torch.float64), subject.samples):
         raise UnsupportedModel(

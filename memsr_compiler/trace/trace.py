@@ -14,18 +14,19 @@ from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.decisions import asks_what_a_tensor_is, find_other_batches, say_decided
+from memsr_compiler.trace.decisions import find_other_batches, say_decided
 from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, is_same, most_off, take_sample
 from memsr_compiler.trace.subject import Subject, observe, require_steady
 from memsr_compiler.trace.tracers import LeavesTorch, export_module, trace_symbolically
-from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Unreadable, WrongChannels
+from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Size, Unreadable, WrongChannels
 
 log = logging.getLogger(__name__)
 
 SYMBOLIC, EXPORT = "torch.fx.symbolic_trace", "torch.export"  # the readers, the quicker first
 _SMALLEST = ((1, 1), (1, 7), (7, 1))  # heights and widths
+_LONG = ((260, 7), (7, 260), (64, 64))  # few pixels, and longer than what most code takes for small
 _UNSTEADY = "let it do the same at every size of image, and draw no random numbers"
 
 
@@ -89,11 +90,10 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         _attempt(model, SYMBOLIC, dict.fromkeys(subject.errors, ()), input_range)  # its refusal, if any, says more
         raise subject.refuse_to_run()
     traced, stopped = _read_by_either(subject.model, subject.samples, input_range)
-    if stopped is not None or asks_what_a_tensor_is(subject.model):
+    if stopped is not None or subject.unheard:
         _compare_batches(subject, traced)
-    say_decided(subject.model, stopped, traced.graph.input.channels)
-    if stopped is not None:
-        _say_smallest(subject.model, traced)
+    say_decided(subject.model, stopped, traced.graph.input.channels, unheard=subject.unheard)
+    _say_at(subject.model, traced, (*(_SMALLEST if stopped is not None else ()), *(_LONG if subject.unheard else ())))
     require_steady(subject)
     return require_convolution(traced)
 
@@ -214,13 +214,13 @@ def _compare_batches(subject: Subject, traced: Traced) -> None:
         _compare(subject.model, traced, [sample])
 
 
-def _say_smallest(model: nn.Module, traced: Traced) -> None:
-    """Warn of a network that is another for images of one row or column, of which an export says nothing.
+def _say_at(model: nn.Module, traced: Traced, sizes: Sequence[Size]) -> None:
+    """Warn of a network that is another for images of these heights and widths.
 
     Sizes at which it does not run are passed over.
     """
     network, module = copy_module(model, torch.float64), GraphModule(traced.graph, traced.image_skip)
-    for height, width in _SMALLEST:
+    for height, width in sizes:
         image = torch.linspace(0, 1, traced.graph.input.channels * height * width, dtype=torch.float64)
         try:
             sample = take_sample(network, image.view(1, -1, height, width))

@@ -19,10 +19,11 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
-from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size, axis_of
-from memsr_compiler.trace.decisions import HOW_MANY, answer_that_goes_on
+from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
+from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.needed import INPLACE
+from memsr_compiler.trace.statements import answer_that_goes_on
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
 
@@ -173,7 +174,8 @@ class _Proxy(fx.Proxy):
 
     def __hash__(self) -> int:
         """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""
-        if _is_size(self.node):
+        assert isinstance(self.tracer, _Tracer), "who makes these"
+        if self.tracer.asked.is_number(self.node):
             raise fx.proxy.TraceError("symbolically traced sizes cannot be used as inputs to control flow")
         return super().__hash__()
 
@@ -285,8 +287,3 @@ def _changes(node: fx.Node) -> bool:
     """Whether an operation changes what it is given."""
     name = getattr(node.target, "__name__", str(node.target))
     return name in INPLACE or name == "setitem" or (name.endswith("_") and not name.startswith("_"))
-
-
-def _is_size(node: fx.Node) -> bool:
-    """Whether a value is one side of a tensor's shape."""
-    return axis_of(node) is not None

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +34,9 @@ ENDING = ".parts"
 FARTHEST = 64  # frames that an encoder decodes one before it is shown; of those here at most 17 are waited for
 # What a damaged line of a journal raises; OSError: where it names a file that no system could have.
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
+
+OnPart = Callable[[str], None]
+"""Hears the name of a part before it is read from its first byte to its last: those of a long film take minutes."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,10 @@ class Parts:
         """Whether the result is there already, and nothing is left to do but to tidy up."""
         return self.finished is not None and target.is_file() and self.finished["file"] == list(read_state(target))
 
-    def require_unchanged(self) -> None:
+    def require_unchanged(self, on_part: OnPart) -> None:
         """Raises ExportError where a part is no more what was written."""
         for part in self.all:
+            on_part(part.name)
             reason = part.find_change(self.folder)
             if reason:
                 raise_changed(self.folder / part.name, reason)
@@ -142,11 +146,12 @@ def name_folder(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def open_parts(target: Path, work: str, *, begin_anew: bool) -> Iterator[Parts]:
+def open_parts(target: Path, work: str, *, begin_anew: bool, on_part: OnPart) -> Iterator[Parts]:
     """The parts of a result, held for this process.  The folder is removed where it is left without a part.
 
     work         all that parts depend on, as text
     begin_anew   whether parts of other work are replaced
+    on_part      hears of each that is looked at
 
     Raises InvalidInput where there are parts of other work, or where another process is at it.
     """
@@ -157,7 +162,7 @@ def open_parts(target: Path, work: str, *, begin_anew: bool) -> Iterator[Parts]:
         raise ExportError(f"{folder}: cannot be made a folder ({error.strerror}); choose another place") from None
     try:
         with hold_folder(folder):
-            parts, same = _read(folder, work)
+            parts, same = _read(folder, work, on_part)
             if not same:
                 if not begin_anew and any(folder.glob("*.mkv")):
                     raise InvalidInput(
@@ -202,7 +207,7 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _read(folder: Path, work: str) -> tuple[Parts, bool]:
+def _read(folder: Path, work: str, on_part: OnPart) -> tuple[Parts, bool]:
     """The parts that the journal knows and that are what was written, and whether it is about this work.
 
     A line that the machine did not write to its end is none.
@@ -223,6 +228,7 @@ def _read(folder: Path, work: str) -> tuple[Parts, bool]:
             part = Part.parse(entry["part"])
             if parts.changed:  # what comes behind has to be made again too, in its place
                 continue
+            on_part(part.name)
             reason = part.find_change(folder)
             if part.sha256 and entry.get("check") != _note(part)["check"]:
                 reason = f"its line in {JOURNAL} is damaged"

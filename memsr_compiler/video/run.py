@@ -20,7 +20,7 @@ from memsr_compiler.video.colours import FrameMaker
 from memsr_compiler.video.film import Film, read_state
 from memsr_compiler.video.frames import Frame, Notes, Scene, read_frames
 from memsr_compiler.video.join import Copies, choose_copies, join
-from memsr_compiler.video.parts import Parts, PartWriter, remove_parts
+from memsr_compiler.video.parts import OnPart, Parts, PartWriter, remove_parts
 
 AHEAD = 2  # frames that wait for the network, and results that wait for the encoder, at most
 IN_HANDS = 2  # frames besides: one that is put into a queue, one that has been taken out of it
@@ -85,10 +85,12 @@ def leave_room(engine: RowEngine, plan: Plan) -> RowEngine:
         ) from None
 
 
-def enlarge_film(plan: Plan, engine: RowEngine, parts: Parts, on_frame: Callable[[Frame], None]) -> Outcome:
+def enlarge_film(
+    plan: Plan, engine: RowEngine, parts: Parts, on_frame: Callable[[Frame], None], on_part: OnPart
+) -> Outcome:
     """Make all parts that are missing, join them, and remove them.
 
-    on_frame   hears of each frame that is done
+    on_frame   hears of each frame that is done;   on_part   of each part that is looked at once more
 
     What interrupts it leaves the parts, the last one as long as it has become.  Raises InvalidInput where there is no
     frame, ExportError where something cannot be written.
@@ -108,7 +110,7 @@ def enlarge_film(plan: Plan, engine: RowEngine, parts: Parts, on_frame: Callable
     if not parts.frames:
         raise InvalidInput(f"{plan.film.path}: there are no frames {_say(plan.scene)}")
     _require_unchanged(plan.film)
-    parts.require_unchanged()
+    parts.require_unchanged(on_part)
 
     def announce(staged: Path) -> None:
         parts.announce(staged, vars(_sum_up(parts, before, notes)))

@@ -266,7 +266,7 @@ def _write_parts(path: Path) -> None:
 def _read_parts(path: Path) -> object:
     from memsr_compiler.video import parts
 
-    return [vars(part) for part in parts._read(path.parent, "x2")[0].all]
+    return [vars(part) for part in parts._read(path.parent, "x2", print)[0].all]
 
 
 FILMS: dict[str, Kind] = {}

@@ -98,6 +98,7 @@ def test_what_is_no_plain_network(network: nn.Module, tmp_path: Path) -> None:
         lambda net: setattr(net[0], "forward", lambda x: x),
         lambda net: setattr(net[0], "dilation", (2, 2)),
         lambda net: setattr(net[1], "padding_mode", "reflect"),
+        lambda net: setattr(net, "__class__", type("Mine", (PlainNet,), {"forward": lambda self, x: x})),
     ],
 )
 def test_a_module_that_does_something_else_than_its_numbers(

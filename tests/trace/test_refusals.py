@@ -564,7 +564,7 @@ def test_a_part_of_the_batch_is_refused(part: Callable[[Tensor], Tensor], reason
         (lambda y: y.flatten(2).view(y.shape[0], 4, *y.shape[2:]), 0),
         (lambda y: y.flatten(2).unflatten(2, (y.shape[2], y.shape[3])), 0),
         (lambda y: y.flatten(2).unflatten(-1, y.shape[2:]), 0),
-        (lambda y: y.flatten(2).view(*y.shape), 1),
+        (lambda y: y.flatten(2).view(*y.shape), 0),
         (lambda y: y.flatten(2).view_as(y), 1),
     ],
 )

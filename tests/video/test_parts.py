@@ -61,7 +61,7 @@ def write_part(folder: Path, number: int, first: int, count: int = 4) -> Part:
 
 def write_parts(target: Path) -> Path:
     """Three parts of a result; give their folder."""
-    with open_parts(target, "work", begin_anew=False) as parts:
+    with open_parts(target, "work", begin_anew=False, on_part=print) as parts:
         for number in range(3):
             parts.add(write_part(parts.folder, number, 4 * number))
     return name_folder(target)
@@ -108,14 +108,18 @@ def test_what_is_not_what_was_written_is_made_again(
 ) -> None:
     folder = write_parts(tmp_path / "out.mkv")
     change(folder)
-    with open_parts(tmp_path / "out.mkv", "work", begin_anew=False) as parts:
+    looked_at: list[str] = []
+    with open_parts(tmp_path / "out.mkv", "work", begin_anew=False, on_part=looked_at.append) as parts:
+        assert looked_at == ["000000.mkv", "000001.mkv", "000002.mkv"][: kept // 4 + bool(words)]
         assert parts.frames == kept and words in parts.changed and bool(words) == bool(parts.changed)
         for number in range(kept // 4, 3):
             parts.add(write_part(folder, number, 4 * number))
-        parts.require_unchanged()
+        looked_at.clear()
+        parts.require_unchanged(looked_at.append)
+        assert looked_at == ["000000.mkv", "000001.mkv", "000002.mkv"]
         flip(folder / "000002.mkv")
         with pytest.raises(ExportError, match=r"000002\.mkv: is not what was written.*run the same command again"):
-            parts.require_unchanged()
+            parts.require_unchanged(looked_at.append)
 
 
 @pytest.mark.parametrize(("count", "words"), [(3, "more"), (5, "fewer")])

@@ -1,0 +1,56 @@
+"""Statements of a network's code: whether a line decides what is computed, or can only raise."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from functools import lru_cache
+from traceback import FrameSummary
+
+
+def answer_that_goes_on(place: FrameSummary) -> bool | None:
+    """The answer to each question of a line that does nothing but raise with which it does not; None for another line.
+
+    `assert x.shape[1] == 3` goes on where it is met, `if x.dim() != 4: raise` where it is not.
+    """
+    statement = _statement_at(place)
+    if statement is None or not only_raises(place):
+        return None
+    test = statement.test
+    turned = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        turned = isinstance(test.ops[0], ast.NotIn)  # which asks whether it is one of them
+    others = [node for node in ast.walk(test) if isinstance(node, (ast.Not, ast.NotIn, ast.IfExp, ast.NamedExpr))]
+    if len(others) > turned:
+        return None  # one question is answered so, and another otherwise
+    return isinstance(statement, ast.Assert) is not turned
+
+
+def only_raises(place: FrameSummary) -> bool:
+    """Whether a line is of an `assert`, or of an `if` that does nothing but raise."""
+    statement = _statement_at(place)
+    if isinstance(statement, ast.If):
+        return all(isinstance(inner, ast.Raise) for inner in statement.body) and not statement.orelse
+    return statement is not None
+
+
+def _statement_at(place: FrameSummary) -> ast.If | ast.Assert | None:
+    """The innermost statement that a line is of, where it is a decision of its own."""
+    return _statement_in("".join(linecache.getlines(place.filename)), place.lineno or 0)
+
+
+@lru_cache(64)  # a block that is repeated asks in the same lines, and a long file takes a while
+def _statement_in(text: str, line: int) -> ast.If | ast.Assert | None:
+    try:
+        code = ast.parse(text)
+    except SyntaxError:  # of a notebook, say
+        return None
+    around = [node for node in ast.walk(code) if isinstance(node, ast.stmt) and _has_line(node, line)]
+    if any(isinstance(node, ast.Try) and node.handlers for node in around):
+        return None  # what is raised may be caught, and something else done
+    last = max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0)), default=None)
+    return last if isinstance(last, (ast.If, ast.Assert)) else None
+
+
+def _has_line(node: ast.stmt, line: int) -> bool:
+    return node.lineno <= line <= (node.end_lineno or node.lineno)

@@ -1,0 +1,189 @@
+"""Questions of a network's code that no tracer hears: behind `isinstance`, in a `try`, by way of a text.
+
+torch.fx answers that its proxies are no tensors, and code that catches every exception catches the tracer's too.  So
+what code ran is looked at, and where it could ask so, the network is run once more: on an image whose numbers are
+followed, and on one whose sides are symbols.
+"""
+
+from __future__ import annotations
+
+import dis
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from traceback import FrameSummary
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.statements import only_raises
+from memsr_compiler.trace.views import HEIGHT, WIDTH
+
+_OURS = tuple(os.path.dirname(file) for file in (torch.__file__, np.__file__, os.path.dirname(__file__)))
+_PYTHONS = sysconfig.get_path("stdlib")
+_ASKING = frozenset(("isinstance", "issubclass", "is_tensor", "type", "__class__", "suppress", "str", "repr", "format"))
+_ASKING_WAYS = ("MATCH_", "FORMAT_", "SETUP_FINALLY")
+_SYMBOL = os.path.join(_OURS[0], "__init__.py")
+_SYMBOLS = (_SYMBOL, os.path.join(_OURS[0], "fx", "experimental"), __file__)
+"""Code between a question about a symbol, which is asked of the first, and its answer; operations lie elsewhere."""
+_TAKEN_OUT = frozenset([Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.data_ptr, Tensor.untyped_storage])
+
+
+@contextmanager
+def noting_code() -> Iterator[set[CodeType]]:
+    """Note the code that is run in the context, of whoever's it is."""
+    codes: set[CodeType] = set()
+    before = sys.getprofile()
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            codes.add(frame.f_code)
+
+    sys.setprofile(note)
+    try:
+        yield codes
+    finally:
+        sys.setprofile(before)
+
+
+def could_ask(codes: Iterable[CodeType]) -> bool:
+    """Whether code could ask what a tracer does not hear."""
+    return any(_could_ask(code) for code in codes if _is_foreign(code.co_filename))
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file is neither torch's, NumPy's, Python's nor of this package."""
+    pythons = name.startswith(_PYTHONS) and "site-packages" not in name
+    return not (pythons or name.startswith((*_OURS, "<frozen", "<eval_with_key>")))
+
+
+def _could_ask(code: CodeType) -> bool:
+    if not _ASKING.isdisjoint(code.co_names) or getattr(code, "co_exceptiontable", b""):
+        return True
+    return any(step.opname.startswith(_ASKING_WAYS) for step in dis.get_instructions(code))
+
+
+def find_value_question(model: nn.Module, image: Tensor) -> FrameSummary | None:
+    """The line of a network's code that takes numbers out of what hangs on the image (1, C, H, W), to decide by them.
+
+    Lines that can do nothing but raise are passed over.
+    """
+    followed = _Followed(image.clone())
+    with torch.no_grad(), InFloat64(), _TakenOut(followed), followed:
+        _run(copy_module(model, torch.float64), followed.image)
+    return followed.place
+
+
+def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
+    """The line of a network's code that decides by the sides of the image; None where none is found.
+
+    No pixel is computed.  Code that takes no symbol for a number ends there.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+    places: list[FrameSummary] = []
+
+    class Listening(ShapeEnv):
+        """Notes the questions that are asked by no operation."""
+
+        def evaluate_expr(self, *args: Any, **kwargs: Any) -> Any:
+            place = None if places else _find_line(through=_SYMBOLS)
+            if place is not None and not only_raises(place):
+                places.append(place)
+            return super().evaluate_expr(*args, **kwargs)
+
+    image = torch.empty(1, channels, HEIGHT, WIDTH, dtype=torch.float64)
+    free = StatelessSymbolicContext(
+        dynamic_sizes=[DimDynamic.STATIC, DimDynamic.STATIC, DimDynamic.DYNAMIC, DimDynamic.DYNAMIC],
+        dynamic_strides=[DimDynamic.INFER_STRIDE] * 4,
+        constraint_sizes=[None] * 4,
+    )
+    copied = copy_module(model, torch.float64)
+    mode = FakeTensorMode(shape_env=Listening(), allow_non_fake_inputs=True)
+    symbolic = mode.from_tensor(image, symbolic_context=free)
+    with torch.no_grad(), InFloat64(), mode:
+        _run(copied, symbolic)
+    return places[0] if places else None
+
+
+def _run(model: Callable[[Tensor], Any], image: Tensor) -> None:
+    try:
+        model(image)
+    except Exception:  # whatever the model's own code raises; what was asked before has been heard
+        return
+
+
+def _find_line(through: tuple[str, ...] = ()) -> FrameSummary | None:
+    """The line of foreign code that led here; with `through` the one that asked for a truth, with no other between."""
+    frame: FrameType | None = sys._getframe(2)
+    asked = not through
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if _is_foreign(name):
+            return FrameSummary(name, frame.f_lineno, frame.f_code.co_name) if asked else None
+        if through and not name.startswith(through):
+            return None
+        asked = asked or (name == _SYMBOL and frame.f_code.co_name == "__bool__")
+        frame = frame.f_back
+    return None
+
+
+class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Knows which tensors hang on an image; `place`: the first line that takes numbers out of one."""
+
+    def __init__(self, image: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.image = image
+        self.place: FrameSummary | None = None
+        self._hanging: dict[int, Tensor] = {id(image): image}  # held, so that no other gets its id
+
+    def hangs(self, *values: Any) -> bool:
+        return any(id(value) in self._hanging for value in tree_leaves(values))
+
+    def note(self) -> None:
+        place = _find_line()
+        if self.place is None and place is not None and not only_raises(place):
+            self.place = place
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        results = func(*args, **given)
+        if self.hangs(args, given):
+            if torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags:
+                self.note()
+            written = (v for a, v in zip(func._schema.arguments, args, strict=False) if _is_written(a))
+            for tensor in tree_leaves((results, list(written))):
+                if isinstance(tensor, Tensor):
+                    self._hanging[id(tensor)] = tensor
+        return results
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
+class _TakenOut(TorchFunctionMode):
+    """Notes numbers that leave torch, of which no operation tells."""
+
+    def __init__(self, followed: _Followed) -> None:
+        super().__init__()
+        self._followed = followed
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _TAKEN_OUT and self._followed.hangs(args[0]):
+            self._followed.note()
+        return func(*args, **(kwargs or {}))

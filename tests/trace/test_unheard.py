@@ -1,0 +1,183 @@
+"""Questions that no tracer hears: to torch.fx no proxy is a tensor, and `except Exception` catches its errors too."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.trace.trace import trace
+from memsr_compiler.trace.unheard import could_ask, find_size_question, noting_code
+
+LIMIT = 64
+
+
+class Net(nn.Module):
+    """Twice as bright where `asks` says so."""
+
+    def __init__(self, asks: Callable[[Tensor], bool]) -> None:
+        super().__init__()
+        self.head, self.tail = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 12, 3, padding=1)
+        self.asks = asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.pixel_shuffle(self.tail(self.head(x).relu()), 2)
+        return y * 2 if self.asks(x) else y
+
+
+def is_tall(x: Tensor) -> bool:
+    return isinstance(x, Tensor) and x.shape[2] > LIMIT
+
+
+def is_tall_if_it_can_be_told(x: Tensor) -> bool:
+    try:
+        return bool(x.shape[2] > LIMIT)
+    except Exception:
+        return False
+
+
+def is_tall_unless_it_fails(x: Tensor) -> bool:
+    with suppress(Exception):
+        return bool(x.shape[2] > LIMIT)
+    return False
+
+
+def is_of_one_height(x: Tensor) -> bool:
+    return torch.is_tensor(x) and x.shape[2] == 311
+
+
+def is_a_tensor_itself(x: Tensor) -> bool:
+    return type(x) is Tensor and x.shape[2] > LIMIT
+
+
+def matches(x: Tensor) -> bool:
+    match x.shape[2]:
+        case int(height) if height > LIMIT:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [is_tall, is_tall_if_it_can_be_told, is_tall_unless_it_fails, is_of_one_height, is_a_tensor_itself, matches],
+)
+def test_a_decision_by_size_is_told(asks: Callable[[Tensor], bool], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        trace(Net(asks).eval())
+    words = ("decides by the size of the image", "runs other operations at", "computes with the size of the image")
+    assert any(word in caplog.text for word in words)
+
+
+def is_dark(x: Tensor) -> bool:
+    return isinstance(x, Tensor) and bool(x.max() < 0.1)
+
+
+def is_dark_if_it_can_be_told(x: Tensor) -> bool:
+    try:
+        return float(x.max()) < 0.1
+    except Exception:
+        return False
+
+
+def is_grey(x: Tensor) -> bool:
+    return torch.is_tensor(x) and torch.equal(x[:, 0], x[:, 1])
+
+
+def is_dark_by_numpy(x: Tensor) -> bool:
+    with suppress(Exception):
+        return bool(np.max(x.numpy()) < 0.1)
+    return False
+
+
+def is_dark_somewhere(x: Tensor) -> bool:
+    return isinstance(x, Tensor) and len((x[0, 0] < 0).nonzero()) > 10**6
+
+
+@pytest.mark.parametrize("asks", [is_dark, is_dark_if_it_can_be_told, is_grey, is_dark_by_numpy, is_dark_somewhere])
+def test_a_decision_by_values_is_refused(asks: Callable[[Tensor], bool]) -> None:
+    with pytest.raises(UnsupportedModel, match=r"Net \(at .*test_unheard.*takes numbers out of the image"):
+        trace(Net(asks).eval())
+
+
+def is_checked(x: Tensor) -> bool:
+    if isinstance(x, Tensor) and x.min() < -(10**9):
+        raise ValueError("that is no image")
+    return False
+
+
+def is_known(x: Tensor) -> bool:
+    return isinstance(x, Tensor) and float(torch.arange(4).sum()) > 100
+
+
+def is_a_list(x: Tensor) -> bool:
+    return isinstance(x, (list, tuple))
+
+
+@pytest.mark.parametrize("asks", [is_checked, is_known, is_a_list])
+def test_what_decides_nothing_is_read(asks: Callable[[Tensor], bool], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        trace(Net(asks).eval())
+    assert not caplog.text
+
+
+def test_operations_ask_no_question_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
+    class Resizing(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            n, c, h, w = x.shape
+            assert isinstance(n, int) or h > 0
+            y = F.interpolate(x, size=(2 * h, 2 * w), mode="nearest")
+            return super().forward(x) + y.reshape(n, c, 2 * h, 2 * w).contiguous()
+
+    assert find_size_question(Resizing(is_a_list).eval(), 3) is None
+
+
+@pytest.mark.parametrize(
+    "draw", [random.random, np.random.rand, lambda: torch.rand((), generator=torch.Generator()).item()]
+)
+def test_chance_of_every_kind_is_noticed(draw: Callable[[], float]) -> None:
+    state = {"runs": 0}
+
+    def asks(_: Tensor) -> bool:
+        state["runs"] += 1
+        return draw() < 2 and state["runs"] > 12  # more often than it is compared, to read it
+
+    with pytest.raises(InvalidInput, match="Net draws random numbers as it runs"):
+        trace(Net(asks).eval())
+
+
+def test_a_decision_by_size_behind_what_stops_the_tracer_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """torch.export, which reads it then, goes one way without a word."""
+
+    class Partial(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x).clone()
+            y[:, :2] = y[:, :2].relu()
+            return y * 2 if 100 < x.shape[2] < 500 else y
+
+    with caplog.at_level(logging.WARNING):
+        trace(Partial(lambda x: False).eval())
+    assert "100 < x.shape[2] < 500 else y) decides by the size of the image" in caplog.text
+
+
+def test_only_code_that_could_ask_is_looked_at() -> None:
+    networks = {asks: Net(asks).eval() for asks in (is_tall, is_dark_by_numpy, is_a_tensor_itself, matches)}
+    for network in (*networks.values(), nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval()):
+        with noting_code() as codes:
+            network(torch.rand(1, 3, 5, 5))
+        assert could_ask(codes) is isinstance(network, Net)
+
+
+def test_a_shape_among_others_stops_the_tracer(caplog: pytest.LogCaptureFixture) -> None:
+    """A proxy's hash is none of them."""
+    table = {torch.Size([1, 3, 720, 1280]): True}
+    with caplog.at_level(logging.WARNING):
+        trace(Net(lambda x: table.get(x.shape, False)).eval())
+    assert "decides by the size of the image" in caplog.text
