@@ -75,7 +75,7 @@ def _list_entries(settings: Settings) -> dict[str, Entry]:
         if trained is not None and trained[2] != key:
             entries[rival.name] = Entry(*trained)
     for width in (max(round(pair.width * part), 1) for part in NARROWER):
-        net, own = derive(settings, "--width", str(width))
+        net, own = derive(settings, "--width", str(width), "--image-skip", "nearest")
         entries[f"student of {width}, the image outside"] = Entry(net, teacher.takes, own)
     return entries | students
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.paper import smoke_settings
-from paper import crops, figure5, figure7, quality, speed
+from paper import crops, figure1, figure5, figure7, quality, speed
 from paper.command import main
 from paper.crops import PHOTOGRAPHS, System, make_crops
 from paper.pairs import SHIPPED
@@ -26,7 +26,7 @@ from paper.table4 import make as make_table4
 from PIL import Image
 from torch import nn
 
-from memsr_compiler import Takes, evaluate
+from memsr_compiler import Takes, evaluate, load_model
 from memsr_compiler.analysis.counted_run import count_published
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.scores import mean
@@ -149,6 +149,21 @@ def test_each_test_set_has_its_own_score(tmp_path: Path) -> None:
     assert table.columns[-4:] == ("Set5, PSNR", "Set5, SSIM", "Set14, PSNR", "Set14, SSIM")
     first, _, second, _ = table.rows[0].cells[-4:]
     assert first != second
+
+
+def test_students_of_figure_1_have_the_image_outside_as_their_names_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And are those of table 7 where they are as wide: they are not derived a second time."""
+    net = load_model("x2-tiny")
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(figure1, "derive", lambda _, *options: asked.append(options) or (net, "its key"))
+    monkeypatch.setattr(figure1, "compile_to_plain", lambda _: net)
+    monkeypatch.setattr(figure1, "list_students", lambda _: {})
+    entries = figure1._list_entries(smoke_settings(tmp_path, smoke=False, rows=("IMDN",)))
+    widths = ("16", "24", "32")
+    assert [name for name in entries if "outside" in name] == [f"student of {w}, the image outside" for w in widths]
+    assert asked == [("--width", width, "--image-skip", "nearest") for width in widths]
 
 
 def make_folder(path: Path) -> Path:
