@@ -17,7 +17,7 @@ from helpers.paper import smoke_settings
 from paper import crops, figure1, figure5, figure7, quality, speed
 from paper.command import main
 from paper.crops import PHOTOGRAPHS, System, make_crops
-from paper.pairs import SHIPPED
+from paper.pairs import PAIRS, SHIPPED
 from paper.quality import load_trained, read_set, score_network
 from paper.rivals import PAPER, RIVALS, SMOKE
 from paper.settings import ROOT
@@ -149,6 +149,11 @@ def test_each_test_set_has_its_own_score(tmp_path: Path) -> None:
     assert table.columns[-4:] == ("Set5, PSNR", "Set5, SSIM", "Set14, PSNR", "Set14, SSIM")
     first, _, second, _ = table.rows[0].cells[-4:]
     assert first != second
+
+
+def test_a_pair_is_named_by_its_teacher_alone() -> None:
+    """Rows are called "student of ..." by it."""
+    assert not [pair.words for pair in PAIRS.values() if "Plain" in pair.words]
 
 
 def test_students_of_figure_1_have_the_image_outside_as_their_names_say(
