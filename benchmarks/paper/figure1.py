@@ -23,6 +23,12 @@ COLUMNS = ("", "PSNR", "time / the teacher's", "milliseconds", "peak memory, MiB
 NARROWER = (0.5, 0.75, 1)
 """Widths of students derived in our way, as parts of the pair's."""
 
+NOTES = (
+    "Each network is timed in turns with the teacher: its time by the teacher's is the median of the ratios of the "
+    "rounds. So is the teacher, with itself: what it is off 1 comes of other work on the machine.",
+    "Peak memory is as in Table 11.",
+)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -55,6 +61,7 @@ def make(settings: Settings) -> Iterator[Table]:
                 f"a processor, measured on {machines}. The paper's figure is of other networks on a GTX 1080 Ti; its "
                 "numbers are in no text that we could read. Students are as derived, where no steps are named.",
             ),
+            notes=NOTES,
             picture=draw_scatter_svg([dot for dot, _ in dots], f"x2, {width // SCALE}x{height // SCALE} input"),
         )
 
@@ -75,7 +82,7 @@ def _list_entries(settings: Settings) -> dict[str, Entry]:
         if trained is not None and trained[2] != key:
             entries[rival.name] = Entry(*trained)
     for width in (max(round(pair.width * part), 1) for part in NARROWER):
-        net, own = derive(settings, "--width", str(width))
+        net, own = derive(settings, "--width", str(width), "--image-skip", "nearest")
         entries[f"student of {width}, the image outside"] = Entry(net, teacher.takes, own)
     return entries | students
 

@@ -33,7 +33,7 @@ class Pair:
 
 PAIRS: Mapping[str, Pair] = {
     "small": Pair("MLPerf Mobile's EDSR, 5 blocks of 32", "edsr_5x32_x2.safetensors", 32, SHIPPED),
-    "teacher-m": Pair("Teacher-M, 16 blocks of 64, and Plain-M", "teacher_m_x2.safetensors", 64),
+    "teacher-m": Pair("Teacher-M, 16 blocks of 64", "teacher_m_x2.safetensors", 64),
 }
 
 SMOKE = {"scale": SCALE, "blocks": 1, "channels": 8, "tail": "conv"}

@@ -35,6 +35,8 @@ NOTES = (
     "have. It works on whole windows of 8, and that is counted.",
     "Trained weights: IMDN its authors'; RFDN the challenge's; EDSR-baseline x4 and the EDSR with a one-conv tail at "
     "x2, which is Teacher-M, from 8-bit files of EDSR's authors' group. PSNR-Y in dB and SSIM-Y, protocol edsr.",
+    "Students are as derived, before any training, where no steps are named. Plain-X(theta) is that of Sec. 3.5: each "
+    "level as narrow as keeps the error of its features below theta.",
 )
 
 

@@ -18,7 +18,7 @@ Anchor = Literal["start", "middle", "end"]
 class Canvas(Protocol):
     """A sheet that a picture is drawn on; places in pixels from the upper left."""
 
-    def line(self, x0: float, y0: float, x1: float, y1: float) -> None: ...
+    def line(self, x0: float, y0: float, x1: float, y1: float, colour: str = GRID) -> None: ...
 
     def dot(self, x: float, y: float, radius: float, colour: str, tooltip: str) -> None: ...
 
@@ -33,8 +33,8 @@ class SvgCanvas:
     def __init__(self) -> None:
         self._drawn: list[str] = []
 
-    def line(self, x0: float, y0: float, x1: float, y1: float) -> None:
-        self._drawn.append(f'<path d="M{x0:g} {y0:g}L{x1:g} {y1:g}" stroke="{GRID}"/>')
+    def line(self, x0: float, y0: float, x1: float, y1: float, colour: str = GRID) -> None:
+        self._drawn.append(f'<path d="M{x0:g} {y0:g}L{x1:g} {y1:g}" stroke="{colour}"/>')
 
     def dot(self, x: float, y: float, radius: float, colour: str, tooltip: str) -> None:
         self._drawn.append(
@@ -67,9 +67,9 @@ class PngCanvas:
         self._image = Image.new("RGB", (WIDTH * self._ZOOM, HEIGHT * self._ZOOM), PAPER)
         self._pen = ImageDraw.Draw(self._image, "RGBA")
 
-    def line(self, x0: float, y0: float, x1: float, y1: float) -> None:
+    def line(self, x0: float, y0: float, x1: float, y1: float, colour: str = GRID) -> None:
         zoom = self._ZOOM
-        self._pen.line((x0 * zoom, y0 * zoom, x1 * zoom, y1 * zoom), GRID, zoom)
+        self._pen.line((x0 * zoom, y0 * zoom, x1 * zoom, y1 * zoom), colour, zoom)
 
     def dot(self, x: float, y: float, radius: float, colour: str, tooltip: str) -> None:
         zoom = self._ZOOM

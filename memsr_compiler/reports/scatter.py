@@ -77,15 +77,19 @@ def _draw_dots(canvas: Canvas, frame: Frame, dots: Sequence[Dot]) -> None:
         radius = max(SMALLEST, LARGEST * math.sqrt((dot.memory or 0) / most))
         words = dot.label if dot.memory is None else f"{dot.label}, {_mebibytes(dot.memory)}"
         measured = f"{dot.psnr:.2f} dB, {dot.seconds * 1000:,.1f} ms"
-        canvas.dot(x, y, radius, SERIES[i % len(SERIES)], f"{words}: {measured}")
-        wanted.append((x, y, radius, words, measured))
+        colour = SERIES[i % len(SERIES)]
+        canvas.dot(x, y, radius, colour, f"{words}: {measured}")
+        wanted.append((x, y, radius, colour, words, measured))
     labels: list[tuple[float, float, float]] = []
-    for x, y, radius, words, measured in sorted(wanted, key=lambda dot: dot[1]):  # labels in the order of their dots
+    wanted.sort(key=lambda dot: dot[1])  # labels in the order of their dots
+    for x, y, radius, colour, words, measured in wanted:
         half = LETTER * max(len(words), len(measured)) / 2
         beside = radius + GAP + half
         sides = [at for at in (x + beside, x - beside) if at - half >= LEFT and at + half <= RIGHT] or [x - beside]
         labels.append(_find_place(labels, sides, y - 3, half))
         middle, base, _ = labels[-1]
+        if base - y > LINE:  # no longer beside its dot
+            canvas.line(x, y, middle - half if middle > x else middle + half, base - LETTER / 2, colour)
         canvas.text(middle, base, words, "middle")
         canvas.text(middle, base + LINE - 1, measured, "middle", SOFT)
 

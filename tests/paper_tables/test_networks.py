@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.paper import smoke_settings
-from paper import crops, figure5, figure7, quality, speed
+from paper import crops, figure1, figure5, figure7, quality, speed
 from paper.command import main
 from paper.crops import PHOTOGRAPHS, System, make_crops
-from paper.pairs import SHIPPED
+from paper.pairs import PAIRS, SHIPPED
 from paper.quality import load_trained, read_set, score_network
 from paper.rivals import PAPER, RIVALS, SMOKE
 from paper.settings import ROOT
@@ -26,7 +26,7 @@ from paper.table4 import make as make_table4
 from PIL import Image
 from torch import nn
 
-from memsr_compiler import Takes, evaluate
+from memsr_compiler import Takes, evaluate, load_model
 from memsr_compiler.analysis.counted_run import count_published
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.scores import mean
@@ -149,6 +149,26 @@ def test_each_test_set_has_its_own_score(tmp_path: Path) -> None:
     assert table.columns[-4:] == ("Set5, PSNR", "Set5, SSIM", "Set14, PSNR", "Set14, SSIM")
     first, _, second, _ = table.rows[0].cells[-4:]
     assert first != second
+
+
+def test_a_pair_is_named_by_its_teacher_alone() -> None:
+    """Rows are called "student of ..." by it."""
+    assert not [pair.words for pair in PAIRS.values() if "Plain" in pair.words]
+
+
+def test_students_of_figure_1_have_the_image_outside_as_their_names_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And are those of table 7 where they are as wide: they are not derived a second time."""
+    net = load_model("x2-tiny")
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(figure1, "derive", lambda _, *options: asked.append(options) or (net, "its key"))
+    monkeypatch.setattr(figure1, "compile_to_plain", lambda _: net)
+    monkeypatch.setattr(figure1, "list_students", lambda _: {})
+    entries = figure1._list_entries(smoke_settings(tmp_path, smoke=False, rows=("IMDN",)))
+    widths = ("16", "24", "32")
+    assert [name for name in entries if "outside" in name] == [f"student of {w}, the image outside" for w in widths]
+    assert asked == [("--width", width, "--image-skip", "nearest") for width in widths]
 
 
 def make_folder(path: Path) -> Path:

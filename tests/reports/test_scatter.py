@@ -50,6 +50,17 @@ def test_labels_stand_in_the_order_of_their_dots() -> None:
     assert heights["high, 1 MiB"] < heights["middle, 1 MiB"] < heights["low, 1 MiB"]
 
 
+def test_a_label_that_had_to_move_is_tied_to_its_dot() -> None:
+    """The first stands beside its dot and needs no line."""
+    root = ElementTree.fromstring(draw_scatter_svg([Dot(f"network {i}", 0.1, 33.0, MIB) for i in range(4)], ""))
+    space = "{http://www.w3.org/2000/svg}"
+    dots = list(root.iter(f"{space}circle"))
+    colours = {dot.get("fill") for dot in dots}
+    lines = [line for line in root.iter(f"{space}path") if line.get("stroke") in colours]
+    assert [line.get("stroke") for line in lines] == [dot.get("fill") for dot in dots[1:]]
+    assert all((line.get("d") or "").startswith(f"M{dots[0].get('cx')} {dots[0].get('cy')}L") for line in lines)
+
+
 def test_little_memory_is_not_none() -> None:
     assert "small, 0.3 MiB" in draw_scatter_svg([Dot("small", 0.1, 33.0, 300_000)], "")
 
