@@ -283,7 +283,9 @@ def test_a_single_image_goes_into_a_folder_that_is_at_work(run: Run, model: Path
         assert run("upscale", photos / "a.png", tmp_path / "a2.png", "--model", model)[0] == 0
 
 
-def test_a_journal_without_times_of_results_is_gone_on_with(run: Run, model: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_journal_without_times_of_results_is_gone_on_with(
+    run: Run, model: Path, photos: Path, tmp_path: Path
+) -> None:
     large = tmp_path / "large"
     assert run("upscale", photos, large, "--model", model)[0] == 0
     lines = (large / NAME).read_text().splitlines()
