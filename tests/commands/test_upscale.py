@@ -23,6 +23,7 @@ from PIL import Image
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
+from memsr_compiler import export_onnx, load_plain
 from memsr_compiler.commands import upscale
 from memsr_compiler.commands.resume import NAME, ImageState, Journal, JournalNotWritten
 from memsr_compiler.locks import hold_folder
@@ -295,6 +296,17 @@ def test_a_journal_without_times_of_results_is_gone_on_with(
     (large / "z.png").unlink()
     status, out, _ = run("upscale", photos, large, "--model", model)
     assert status == 0 and "done before  1 of 2" in out and names(large) == ["a.png", "z.png"]
+
+
+def test_networks_under_any_name_of_bytes(run: Run, model: Path, photos: Path, tmp_path: Path) -> None:
+    """ONNX and its runtime take no path that is not in UTF-8."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    network, again = folder / "a.onnx", folder / "again.onnx"
+    network.write_bytes(model.read_bytes())
+    export_onnx(load_plain(network, require_certificate=False), again)
+    for path in (network, again):
+        assert run("eval", path, "--data", photos)[0] == 0
 
 
 def test_copies_of_results_are_results(run: Run, model: Path, photos: Path, tmp_path: Path) -> None:
