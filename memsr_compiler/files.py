@@ -228,6 +228,17 @@ def require_file(path: Path) -> None:
         raise InvalidInput(f"{path}: is no file but a pipe, a socket or a device")
 
 
+def path_or_content(path: Path) -> str | bytes:
+    """The path as text, for libraries that take no other than one in UTF-8; the file's content where it is none."""
+    text = str(path)
+    return text if is_utf8(text) else path.read_bytes()
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a name is one in UTF-8: what is not has half surrogate pairs for its bytes."""
+    return text.encode(errors="replace").decode() == text
+
+
 def is_image_name(name: str) -> bool:
     """Whether people know it for an image by its name."""
     return name.lower().endswith(_IMAGE_ENDINGS)

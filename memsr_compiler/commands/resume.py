@@ -15,7 +15,7 @@ from memsr_compiler.errors import ExportError
 from memsr_compiler.files import atomic_write
 
 NAME = ".memsrc-upscale.json"
-UNTIMED = 4  # facts in an entry without the result's time
+UNTIMED = 5  # facts in an entry without the result's time
 
 
 class JournalNotWritten(ExportError):
@@ -24,17 +24,21 @@ class JournalNotWritten(ExportError):
 
 @dataclass(frozen=True)
 class ImageState:
-    """Facts on an image file: cheap to compare, and different once it has been changed."""
+    """Facts on an image file: cheap to compare, and different once it has been changed, or another has its name.
+
+    modified   when its content was written, in ns, as whoever copied it says;   changed   when anything of it was
+    """
 
     path: str
     size: int
-    time: int
+    modified: int
+    changed: int
 
     @staticmethod
     def of(image: Path) -> ImageState:
         """Raises OSError where it is gone."""
         status = image.stat()
-        return ImageState(str(image.resolve()), status.st_size, status.st_mtime_ns)
+        return ImageState(str(image.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def is_of(self, image: Path) -> bool:
         """Whether the image is still in that state."""
@@ -48,7 +52,7 @@ class Journal(AbstractContextManager["Journal"]):
     """A record of results, kept in the folder that they go to.
 
     Lines of JSON: what is done to every image, as text, with the results of earlier runs by name; then one for each
-    result, `[name, [image's path, size, time, result's size]]`.  A result is noted before it takes its name, with its
+    result, `[name, [image's path, size, times, result's size]]`.  A result is noted before it takes its name, with its
     own time, and with the entry of the one that it replaces: what is there is one of the two, whenever the process was
     killed, and what somebody else has put there is neither.
     """
@@ -150,7 +154,7 @@ def _read(path: Path, work: str) -> dict[str, Any]:
 
 
 def _describe(image: ImageState, result: Path) -> list[Any]:
-    return [image.path, image.size, image.time, result.stat().st_size]
+    return [image.path, image.size, image.modified, image.changed, result.stat().st_size]
 
 
 def _split(entry: Any) -> tuple[Any, Any]:

@@ -24,7 +24,7 @@ from memsr_compiler.commands.output import Talk, is_first
 from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.evaluation.image_sets import TestImage
-from memsr_compiler.files import atomic_write
+from memsr_compiler.files import atomic_write, is_utf8
 from memsr_compiler.locks import hold_folder
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.progress import CURVES, LOG
@@ -111,7 +111,7 @@ def _check_folder(options: TrainingOptions, record: Mapping[str, Any]) -> None:
         return  # the first process may have begun the run by now, and its files are no other run's
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"{out}: is a file; give a folder for the run")
-    if str(out).encode(errors="replace").decode() != str(out):
+    if not is_utf8(str(out)):
         raise InvalidInput(f"{out}: is no name in UTF-8, and TensorBoard writes to no other; choose another --out")
     if out.suffix in NETWORKS and not out.is_dir():
         raise InvalidInput(

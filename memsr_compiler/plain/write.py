@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from memsr_compiler.errors import ExportError, first_line
-from memsr_compiler.files import NO_DIGEST, atomic_write, atomic_write_together, file_digest
+from memsr_compiler.files import NO_DIGEST, atomic_write, atomic_write_together, file_digest, path_or_content
 from memsr_compiler.plain.halves import LayerPeak, fit_to_half
 from memsr_compiler.plain.manifest import DTYPES, Dtype, Manifest, certificate_path
 from memsr_compiler.plain.network import PlainNet, require_plain
@@ -220,7 +220,7 @@ def _check(written: Path, path: Path) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(str(written), full_check=True)
+        onnx.checker.check_model(path_or_content(written), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = first_line(error)
         raise ExportError(f"{path}: ONNX's checker refuses the model ({reason}). Please report this.") from error

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
+from memsr_compiler.files import path_or_content
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
@@ -76,7 +77,7 @@ def start_session(model: Path | bytes, options: Any, provider: Provider, *, smal
     wanted = _PROVIDERS[provider]
     cuda = {"cudnn_conv_use_max_workspace": "0"} if small_workspace else {}
     session = onnxruntime().InferenceSession(
-        model if isinstance(model, bytes) else str(model),
+        model if isinstance(model, bytes) else path_or_content(model),
         options,
         providers=[(name, _OPTIONS[name] | cuda if name in _OPTIONS else {}) for name in wanted],
         enable_fallback=0,

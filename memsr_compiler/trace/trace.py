@@ -17,10 +17,10 @@ from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import find_other_batches, say_decided
 from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
 from memsr_compiler.trace.places import place_of
-from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, is_same, most_off, take_sample
+from memsr_compiler.trace.samples import TOGETHER, Sample, Size, differs_by, is_same, most_off, take_sample
 from memsr_compiler.trace.subject import Subject, observe, require_steady
 from memsr_compiler.trace.tracers import LeavesTorch, export_module, trace_symbolically
-from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Size, Unreadable, WrongChannels
+from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Unreadable, WrongChannels
 
 log = logging.getLogger(__name__)
 

@@ -67,7 +67,8 @@ def _is_foreign(name: str) -> bool:
 
 
 def _could_ask(code: CodeType) -> bool:
-    if not _ASKING.isdisjoint(code.co_names) or getattr(code, "co_exceptiontable", b""):
+    catches = bool(getattr(code, "co_exceptiontable", None))  # of Python 3.11 and later
+    if catches or not _ASKING.isdisjoint(code.co_names):
         return True
     return any(step.opname.startswith(_ASKING_WAYS) for step in dis.get_instructions(code))
 
@@ -103,7 +104,7 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
             return super().evaluate_expr(*args, **kwargs)
 
     image = torch.empty(1, channels, HEIGHT, WIDTH, dtype=torch.float64)
-    free = StatelessSymbolicContext(
+    free: Any = StatelessSymbolicContext(
         dynamic_sizes=[DimDynamic.STATIC, DimDynamic.STATIC, DimDynamic.DYNAMIC, DimDynamic.DYNAMIC],
         dynamic_strides=[DimDynamic.INFER_STRIDE] * 4,
         constraint_sizes=[None] * 4,

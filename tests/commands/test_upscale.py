@@ -23,6 +23,7 @@ from PIL import Image
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
+from memsr_compiler import export_onnx, load_plain
 from memsr_compiler.commands import upscale
 from memsr_compiler.commands.resume import NAME, ImageState, Journal, JournalNotWritten
 from memsr_compiler.locks import hold_folder
@@ -283,16 +284,29 @@ def test_a_single_image_goes_into_a_folder_that_is_at_work(run: Run, model: Path
         assert run("upscale", photos / "a.png", tmp_path / "a2.png", "--model", model)[0] == 0
 
 
-def test_the_journal_of_an_earlier_version_is_gone_on_with(run: Run, model: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_journal_without_times_of_results_is_gone_on_with(
+    run: Run, model: Path, photos: Path, tmp_path: Path
+) -> None:
     large = tmp_path / "large"
     assert run("upscale", photos, large, "--model", model)[0] == 0
     lines = (large / NAME).read_text().splitlines()
-    done = {name: entry[:4] for name, entry in map(json.loads, lines[1:])}
+    done = {name: entry[:5] for name, entry in map(json.loads, lines[1:])}
     old = {"work": json.loads(lines[0])["work"], "done": done}
     (large / NAME).write_text(json.dumps(old))
     (large / "z.png").unlink()
     status, out, _ = run("upscale", photos, large, "--model", model)
     assert status == 0 and "done before  1 of 2" in out and names(large) == ["a.png", "z.png"]
+
+
+def test_networks_under_any_name_of_bytes(run: Run, model: Path, photos: Path, tmp_path: Path) -> None:
+    """ONNX and its runtime take no path that is not in UTF-8."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    network, again = folder / "a.onnx", folder / "again.onnx"
+    network.write_bytes(model.read_bytes())
+    export_onnx(load_plain(network, require_certificate=False), again)
+    for path in (network, again):
+        assert run("eval", path, "--data", photos)[0] == 0
 
 
 def test_copies_of_results_are_results(run: Run, model: Path, photos: Path, tmp_path: Path) -> None:
@@ -321,6 +335,19 @@ def test_a_result_that_was_announced_is_done_only_as_it_was(tmp_path: Path) -> N
     staged.replace(result)
     assert Journal(tmp_path, "x2").has(state, result)
     assert not Journal(tmp_path, "x3").has(state, result)
+
+
+def test_a_result_of_an_image_that_changed_its_name_is_not_done(tmp_path: Path) -> None:
+    """Photographs without compression out of one archive are of one size and one time."""
+    first, second, result = (tmp_path / name for name in ("a.bmp", "b.bmp", "a.png"))
+    for path in (first, second, result):
+        path.write_text(path.name)
+        os.utime(path, (1, 1))
+    with Journal(tmp_path, "x2") as journal:
+        journal.confirm(ImageState.of(first), result)
+    assert Journal(tmp_path, "x2").has(ImageState.of(first), result)
+    second.replace(first)
+    assert not Journal(tmp_path, "x2").has(ImageState.of(first), result)
 
 
 @pytest.mark.parametrize(

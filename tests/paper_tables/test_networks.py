@@ -26,7 +26,7 @@ from paper.table4 import make as make_table4
 from PIL import Image
 from torch import nn
 
-from memsr_compiler import Takes, evaluate, load_model
+from memsr_compiler import PlainNet, Takes, evaluate, load_model
 from memsr_compiler.analysis.counted_run import count_published
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.scores import mean
@@ -162,7 +162,12 @@ def test_students_of_figure_1_have_the_image_outside_as_their_names_say(
     """And are those of table 7 where they are as wide: they are not derived a second time."""
     net = load_model("x2-tiny")
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(figure1, "derive", lambda _, *options: asked.append(options) or (net, "its key"))
+
+    def derive(_: Path, *options: str) -> tuple[PlainNet, str]:
+        asked.append(options)
+        return net, "its key"
+
+    monkeypatch.setattr(figure1, "derive", derive)
     monkeypatch.setattr(figure1, "compile_to_plain", lambda _: net)
     monkeypatch.setattr(figure1, "list_students", lambda _: {})
     entries = figure1._list_entries(smoke_settings(tmp_path, smoke=False, rows=("IMDN",)))

@@ -6,7 +6,6 @@ This file and `tensors.py`, which reads what the numbers are, are all that knows
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
-from memsr_compiler.files import read_file
+from memsr_compiler.files import path_or_content, read_file
 from memsr_compiler.trace.onnx.tensors import AGAIN, Array, read_array, read_initialisers, require_text, type_name
 
 OPSETS = range(11, 22)
@@ -145,7 +144,7 @@ def _check(onnx: ModuleType, model: Any, path: Path) -> None:
     for value in unshaped:  # engines infer it
         value.type.tensor_type.shape.SetInParent()
     try:
-        onnx.checker.check_model(model if unshaped else os.fspath(path))
+        onnx.checker.check_model(model if unshaped else path_or_content(path))
     except Exception as error:  # the checker raises its own errors, and protobuf's and Python's
         raise InvalidInput(f"is not valid ONNX ({first_line(error)}). {AGAIN}") from error
 
