@@ -141,7 +141,14 @@ def _read_if(whole: re.Pattern[str], kind: str, refuse: Callable[[Any, Any], Any
 
 
 def _is_word(value: object) -> bool:
-    """Whether it could be written on a command line; a list in a list may stand for billions of words."""
+    """Whether it could be given on a command line; a list in a list may stand for billions of words.
+
+    Names of files may hold all but NUL: blanks of other scripts, joiners, line breaks, and bytes that are no UTF-8,
+    which Python has as surrogates of its own.
+    """
     if isinstance(value, str):
-        return value.isprintable()
+        try:
+            return b"\0" not in value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            return False
     return value is None or isinstance(value, (bool, int, float))

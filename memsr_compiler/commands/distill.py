@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.commands.options import QuantizeOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first, silence_others
+from memsr_compiler.commands.own_code import digest_code
 from memsr_compiler.commands.run_folder import hold_run, record_of, steps_taken
 from memsr_compiler.commands.student_common import read_source, require_relus
 from memsr_compiler.commands.training_choices import Choices, choose, settle
@@ -101,6 +102,7 @@ def _distill(
         student = balance_channels(student)
     start = copy.deepcopy(student.state_dict())
     model = read_source(reading.of(options.teacher), 8, talk)
+    code = digest_code(reading.arch)
     input_range = model.takes.input_range
     teacher = LeveledTeacher.of(model.model, input_range, frozen=model.frozen)
     info = student.info
@@ -132,7 +134,7 @@ def _distill(
     if choices.labels != "photographs":
         name = _name_outputs(model.model, teacher)
         labeller = Labeller(copy_module(model.model, torch.float32), model.takes, name, choices.labels)
-    cut, judged = read_data(options, takes, record, resume, talk, networks, labeller)
+    cut, judged = read_data(options, takes, record, resume, talk, code, networks, labeller)
     rows = {"student before": judged.score(load_plain(options.student, require_certificate=False).float())}
     objective: Objective = in_floats or _for_integers(student, cut, options)
     if options.int8:

@@ -49,6 +49,7 @@ MAY_CHANGE = ("every", "workers", "cache", "out", "student", "teacher", "data", 
 UNRECORDED = ("resume", "config", "overwrite", "allow-changed-data")  # options that are about a start, not the run
 NAMED = 3  # of the files that have changed
 OPTIONS = "options"  # of a run, kept beside its data: what stands in its record can be edited
+CODE = "code"  # of one's own, among what a run is about
 
 Data = Mapping[str, Mapping[str, str]]
 """What a run is about: kinds of files, and of each kind SHA-256 by name."""
@@ -243,6 +244,9 @@ def keep_data(options: TrainingOptions, data: Data, resume: Path | None, talk: T
     changes: list[str] = []
     if resume is not None and path.exists():
         before = {kind: names for kind, names in _read_data(path).items() if kind != OPTIONS}
+        if data.get(CODE) and CODE not in before:  # an earlier version began it
+            talk.warn(f"{options.out}: does not say which code it began with; from now on this is compared")
+            before[CODE] = data[CODE]
         changes = list_changes(before, data)
     if changes and not options.allow_changed_data:
         raise InvalidInput(

@@ -24,6 +24,7 @@ from memsr_compiler.commands.curve import BICUBIC, TEACHERS, Row
 from memsr_compiler.commands.material import Material, read_material
 from memsr_compiler.commands.options import StudentOptions, TeacherOptions
 from memsr_compiler.commands.output import Step, Talk
+from memsr_compiler.commands.own_code import digest_code
 from memsr_compiler.commands.student_common import Source, derive
 from memsr_compiler.errors import ExportError
 from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
@@ -133,7 +134,7 @@ class Sweeper:
 def describe_work(reading: TeacherOptions, options: StudentOptions, data: Path | None) -> str:
     """Hash of all that students and their scores depend on, besides budgets.
 
-    Of folders, names, sizes and times of what is in them.
+    The teacher has been read: own code is then imported.  Of folders, names, sizes and times of what is in them.
     """
     states = [
         (path.name, *_state(path))
@@ -142,7 +143,7 @@ def describe_work(reading: TeacherOptions, options: StudentOptions, data: Path |
         for path in sorted(folder.rglob("*"))
     ]
     alike = [(field.name, getattr(options, field.name)) for field in fields(StudentOptions)]
-    said = (VERSION, network_digest(reading.teacher), reading, alike, data, states)
+    said = (VERSION, network_digest(reading.teacher), digest_code(reading.arch), reading, alike, data, states)
     return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from memsr_compiler.commands.output import Talk, is_first, silence_others
+from memsr_compiler.commands.own_code import digest_code
 from memsr_compiler.commands.run_folder import hold_run, record_of, steps_taken
 from memsr_compiler.commands.teachers import parse_arguments
 from memsr_compiler.commands.training_choices import choose, settle
@@ -45,9 +46,10 @@ def run(options: TrainOptions, talk: Talk) -> None:
 def _train(options: TrainOptions, how: Recipe, record: Mapping[str, Any], resume: Path | None, talk: Talk) -> None:
     network, input_range = new_network(options.arch, _arguments(options), scale=options.scale, seed=options.seed)
     takes = Takes(options.scale, 3, input_range)
+    code = digest_code(options.arch)  # what was imported now: photographs take long
     talk.say(f"network      {options.arch}, {sum(p.numel() for p in network.parameters()):,} parameters")
     objective = _objective(network, options)
-    source, judged = read_data(options, takes, record, resume, talk)
+    source, judged = read_data(options, takes, record, resume, talk, code)
     before = judged.score(objective.settle().eval())
     from memsr_compiler.training.loop import run as train
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.run_folder import begin, digest_tests, keep_data
+from memsr_compiler.commands.run_folder import CODE, begin, digest_tests, keep_data
 from memsr_compiler.commands.training_choices import Choices
 from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
@@ -96,11 +96,13 @@ def read_data(
     record: Mapping[str, Any],
     resume: Path | None,
     talk: Talk,
+    code: Mapping[str, str],
     networks: Mapping[str, str] | None = None,
     labeller: Labeller | None = None,
 ) -> tuple[Patches, Bench]:
     """Begin the run, if it does not go on, and read what it trains and is validated on.
 
+    code       SHA-256 of the files of own code that builds its network or teacher, by `digest_code`
     networks   SHA-256 of the files that it is about besides, by what they are
     labeller   adds a teacher's outputs to the photographs
 
@@ -113,7 +115,8 @@ def read_data(
     judged = read_bench(options, takes, talk)
     if new and options.overwrite:
         begin(options.out, record)  # not sooner: now it is known that the old run is given up for something
-    data = {"photographs": patches.digests, "validation": digest_tests(judged.images), "networks": networks or {}}
+    tests = digest_tests(judged.images)
+    data = {"photographs": patches.digests, "validation": tests, "networks": networks or {}, CODE: code}
     keep_data(options, data, resume, talk)
     return patches, judged
 

@@ -6,22 +6,21 @@ import gc
 import glob
 import os
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from memsr_compiler.commands.command import SomeNotDone
 from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
 from memsr_compiler.commands.output import Done, Talk
+from memsr_compiler.commands.own_code import digest_code
 from memsr_compiler.commands.resume import ImageState, Journal, JournalNotWritten
 from memsr_compiler.errors import InvalidInput, MemsrError, escape_controls, first_line
-from memsr_compiler.files import file_digest, is_image_name, list_files, require_file
+from memsr_compiler.files import is_image_name, list_files, require_file
 from memsr_compiler.images.limits import require_holds
 from memsr_compiler.images.streams import WRITTEN, RowFile
 from memsr_compiler.locks import hold_folder, remove_leftovers
@@ -494,16 +493,6 @@ def _describe_work(options: UpscaleOptions, reading: ReadingOptions, engine: Row
 def describe_network(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine) -> str:
     """A network's content and how it was read: as told, and where nobody says, as a photograph or --no-probe had it."""
     way = (reading.input_range, reading.arch, *(reading.arch_args or ()), *([reading.prefix] if reading.prefix else []))
+    code = "".join(f", code {sha256}" for sha256 in digest_code(reading.arch).values())
     taken = f", taken: {', '.join(engine.assumed)}" if engine.assumed else ""
-    return f"network {network_digest(options.model)}, {way}{taken}{_describe_code(reading.arch)}"
-
-
-def _describe_code(arch: str | None) -> str:
-    """The files of `package.module:factory`, and of where that has it from; "" for a family that is known here."""
-    module, own, path = (arch or "").partition(":")
-    if not own or module not in sys.modules:
-        return ""
-    factory: object = reduce(getattr, path.split("."), sys.modules[module])
-    names = dict.fromkeys((module, getattr(factory, "__module__", module)))
-    files = [getattr(sys.modules.get(name), "__file__", None) for name in names]
-    return "".join(f", code {file_digest(Path(file))}" for file in files if file and Path(file).is_file())
+    return f"network {network_digest(options.model)}, {way}{taken}{code}"

@@ -31,6 +31,12 @@ from memsr_compiler.locks import remove_leftovers
 _DIGEST = 64  # characters of a SHA-256
 _CHECKSUM = 4  # bytes of a CRC-32, behind the content of each file of the cache
 _PIECE = 1 << 22
+_READING = 2
+"""Raised by whoever changes what `read_image` or `resize` make of any file.
+
+It is in the names of what is kept: else pixels that an earlier version misread, and the labels that a teacher made of
+them, would be trained on for ever, as the file that they are of is the same.
+"""
 _HIGH = "-high.raw"  # ends the names of large versions in the cache
 Labels = Literal["photographs", "teacher", "both"]
 
@@ -171,7 +177,8 @@ def _list_kept(cache: Path) -> dict[str, Path]:
 
 def _prepare(path: Path, cache: Path, kept: Mapping[str, Path], scale: int) -> RawPhotograph:
     sha256 = _digest(path, cache)
-    key = _key(f"{sha256} x{scale}")  # a copy of a photograph, or one that was touched, is the same photograph
+    # A copy of a photograph, or one that was touched, is the same photograph.
+    key = _key(f"{sha256} x{scale} reading {_READING}")
     high, low = kept.get(key), cache / f"{key}-low.raw"
     if high is not None:
         height, width = map(int, high.name.split("-")[1].split("x"))

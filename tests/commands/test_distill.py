@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -332,6 +333,27 @@ def test_a_run_of_before_there_were_choices_goes_on_as_it_began(run: Run, distil
     (tmp_path / "run" / "step-00000006.ckpt").unlink()
     status, _, err = run("distill", "--resume", tmp_path / "run", "-q")
     assert status == 0, err
+
+
+def test_a_teachers_own_code_that_changed_since_is_told(
+    run: Run, distill: Command, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write_code(comment: str) -> None:
+        code = "from helpers.training import new_teacher\n\n\ndef own():\n    return new_teacher()"
+        (tmp_path / "own_teacher.py").write_text(f"{code}  # {comment}\n")
+        monkeypatch.delitem(sys.modules, "own_teacher", raising=False)
+        importlib.invalidate_caches()
+        forget_accelerator()
+
+    write_code("first")
+    short = ["--arch", "own_teacher:own", "--no-probe", "--steps", 2, "--lambda", 0]
+    assert run(*distill("run", *short))[0] == 0
+    write_code("second")
+    status, _, err = run("distill", "--resume", tmp_path / "run")
+    assert status == 2 and "code: 1 changed (own_teacher)" in err and err.count("\n") == 1, err
 
 
 def test_a_best_network_that_was_lost_is_found_anew(run: Run, distill: Command, tmp_path: Path) -> None:

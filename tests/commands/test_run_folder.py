@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,6 +172,23 @@ def test_data_that_changed_since_are_told(run: Run, train: list[object], tmp_pat
     assert status == 0 and "goes on with other data than it began with: photographs: 4 added" in err
     forget_accelerator()
     assert run(*resume, "-q") == (0, "", "")  # they are now the run's
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such names")
+def test_a_run_goes_on_whatever_its_files_are_called(run: Run, train: list[object], tmp_path: Path) -> None:
+    """Its own record was refused for blanks of other scripts, as they are usual in Japanese names, and for joiners."""
+    odd = os.fsdecode("写真\u3000a\u00a0b👨\u200d👩\n\x7f c".encode() + b"\xff")
+    for name in ("data", "val", "cache"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name).rename(tmp_path / f"{name}{odd}")
+    places = [word for name in ("data", "val", "cache") for word in (f"--{name}", tmp_path / f"{name}{odd}")]
+    out = tmp_path / "run 写真\u3000👨\u200d👩\n"
+    few = ["--arch", "edsr", "--blocks", 1, "--channels", 4, "--scale", 2, "--steps", 2, "--batch", 2, "--patch", 16]
+    assert run("train", *few, *places, "--out", out, "-q") == (0, "", "")
+    forget_accelerator()
+    assert run("train", "--resume", out, "-q") == (0, "", "")
+    forget_accelerator()
+    assert run("train", "--config", out / CONFIG, "--out", tmp_path / "again", "-q") == (0, "", "")
 
 
 def test_an_option_that_the_record_lacks_had_its_default(run: Run, train: list[object], tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,42 @@ def test_a_network_of_ones_own_code_is_trained(
     own = ["--arch", "mine_own:small", "--scale", "2"]
     status, _, err = run("train", *own, "--data", photographs, "--out", tmp_path / "run", *few)
     assert status == 0 and (tmp_path / "run" / "plain.onnx").exists(), err
+
+
+def test_own_code_that_changed_since_is_told(
+    run: Run, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run went on: weights that were trained in one network, in another."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write_code(comment: str) -> None:
+        (tmp_path / "own_in_work.py").write_text(
+            "from torch import nn\n\n\ndef small():\n"
+            f"    return nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))  # {comment}\n"
+        )
+        monkeypatch.delitem(sys.modules, "own_in_work", raising=False)
+        importlib.invalidate_caches()
+        forget_accelerator()
+
+    write_code("first")
+    few = ["--steps", "2", "--batch", "2", "--patch", "16", "--every", "1", "--cache", tmp_path / "cache"]
+    own = ["--arch", "own_in_work:small", "--scale", "2", "--data", photographs, "--val", photographs]
+    assert run("train", *own, "--out", tmp_path / "run", *few, "-q") == (0, "", "")
+    resume = ("train", "--resume", tmp_path / "run")
+    write_code("second")
+    status, _, err = run(*resume)
+    assert status == 2 and "code: 1 changed (own_in_work)" in err and err.count("\n") == 1, err
+    kept = tmp_path / "run" / "data.json"
+    content = json.loads(kept.read_text())
+    assert content.pop("code").keys() == {"own_in_work"}
+    kept.write_text(json.dumps(content))  # as earlier versions left it
+    forget_accelerator()
+    status, _, err = run(*resume)
+    assert status == 0 and "does not say which code it began with" in err, err
+    write_code("first")
+    status, _, err = run(*resume, "--allow-changed-data")
+    assert status == 0 and "goes on with other data than it began with: code: 1 changed" in err, err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -55,6 +56,24 @@ def rows(derive_students: DeriveStudents, *budgets: str) -> list[dict[str, Any]]
     """What a batch gives, as rows."""
     done = derive_students({"budget": np.array(budgets)})
     return [dict(zip(done, values, strict=True)) for values in zip(*(v.tolist() for v in done.values()), strict=True)]
+
+
+def test_nothing_that_other_code_gave_is_given_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of the network that the code made before it was changed were given for the one that it makes now."""
+    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    torch.save({"0.weight": torch.rand(12, 3, 1, 1) / 3, "0.bias": torch.zeros(12)}, place / "own.pt")
+    scores = []
+    for activation in ("Identity", "ReLU6"):
+        (place / "own_swept.py").write_text(
+            "from torch import nn\n\n\ndef net():\n"
+            f"    return nn.Sequential(nn.Conv2d(3, 12, 1), nn.PixelShuffle(2), nn.{activation}())\n"
+        )
+        monkeypatch.delitem(sys.modules, "own_swept", raising=False)
+        importlib.invalidate_caches()
+        derive_students = worker(place, teacher=place / "own.pt", arch="own_swept:net", no_probe=True)
+        scores += [row["psnr_y_db"] for row in rows(derive_students, "teacher")]
+    assert len(list((place / "done").glob("*.json"))) == 2, scores
 
 
 def sweep(run: Run, place: Path, *budgets: str) -> tuple[bytes, bytes]:

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.files import file_digest
 from memsr_compiler.images.files import read_image
+from memsr_compiler.training import patches
 from memsr_compiler.training.patches import Patches, batches, find_image_folder, prepare_folders, prepare_photographs
 
 
@@ -129,6 +131,20 @@ def test_a_photograph_that_another_took_the_place_of(tmp_path: Path) -> None:
     os.replace(other, path)
     after = {p.name: p.sha256 for p in prepare_photographs(photographs, tmp_path / "cache", scale=2, patch=8)}
     assert after["a.bmp"] == file_digest(path) != before["a.bmp"]
+
+
+def test_what_an_earlier_version_misread_is_read_again(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TIFFs that were once read as black stayed black in the cache, and runs learned black."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(patches, "_READING", 1, raising=False)
+        earlier.setattr(patches, "read_image", lambda path: np.zeros_like(read_image(path)))
+        misread = prepare_photographs(photographs, tmp_path, scale=2, patch=8)
+    now = prepare_photographs(photographs, tmp_path, scale=2, patch=8)
+    for old, new in zip(misread, now, strict=True):
+        assert new.sha256 == old.sha256 and new.low.stem != old.low.stem  # the latter is in the names of labels
+        assert not old.open(2)[1].any() and np.array_equal(new.open(2)[1], read_image(photographs / new.name))
 
 
 def test_the_cache_is_not_listed_for_every_photograph(
