@@ -93,7 +93,8 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     if stopped is not None or subject.unheard:
         _compare_batches(subject, traced)
     say_decided(subject.model, stopped, traced.graph.input.channels, unheard=subject.unheard)
-    _say_at(subject.model, traced, (*(_SMALLEST if stopped is not None else ()), *(_LONG if subject.unheard else ())))
+    if sizes := (*(_SMALLEST if stopped is not None else ()), *(_LONG if subject.unheard else ())):
+        _say_at(subject.model, traced, sizes)
     require_steady(subject)
     return require_convolution(traced)
 
