@@ -162,13 +162,19 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = kwargs or {}
         results = func(*args, **given)
         if self.hangs(args, given):
-            if torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags:
+            chosen = func is not torch.ops.aten.index.Tensor or self.hangs(args[1])  # x[mask]; x[:, [2, 0, 1]] is none
+            if chosen and _takes_out(func):
                 self.note()
             written = (v for a, v in zip(func._schema.arguments, args, strict=False) if _is_written(a))
             for tensor in tree_leaves((results, list(written))):
                 if isinstance(tensor, Tensor):
                     self._hanging[id(tensor)] = tensor
         return results
+
+
+def _takes_out(operation: Any) -> bool:
+    """Whether a number, or a shape, of the result hangs on values."""
+    return not {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}.isdisjoint(operation.tags)
 
 
 def _is_written(argument: Any) -> bool:

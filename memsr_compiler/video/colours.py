@@ -159,7 +159,7 @@ class ToPixels:
         return _scale(pixels, self._find_gain(form)) if self.deep else pixels
 
     def _find_gain(self, form: VideoFormat) -> float:
-        """What is wanting of white in 16 bits as libswscale makes it of such a frame."""
+        """The factor that white in 16 bits lacks, as libswscale makes it of such a frame."""
         if form.is_rgb or form.has_palette:
             return 1.0
         bits, peak = form.components[0].bits, int(np.iinfo(np.uint16).max)
@@ -210,7 +210,7 @@ class FrameMaker:
         return SWSCALE[BT709] if self._to_pixels.grey else None
 
     def _find_gain(self) -> float:
-        """What pixels are to be times, for libswscale to make the right Y, U, V of them."""
+        """The factor of the pixels of which libswscale makes the right Y, U, V."""
         form = VideoFormat(self._form)
         return SHORT if self._to_pixels.deep and len(form.components) > 1 and not form.is_rgb else 1.0
 

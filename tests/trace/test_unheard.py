@@ -102,7 +102,13 @@ def is_dark_somewhere(x: Any) -> bool:
     return isinstance(x, Tensor) and len((x[0, 0] < 0).nonzero()) > 10**6
 
 
-@pytest.mark.parametrize("asks", [is_dark, is_dark_if_it_can_be_told, is_grey, is_dark_by_numpy, is_dark_somewhere])
+def is_dark_by_a_mask(x: Any) -> bool:
+    return isinstance(x, Tensor) and len(x[x < -(10**9)]) > 0
+
+
+@pytest.mark.parametrize(
+    "asks", [is_dark_by_a_mask, is_dark, is_dark_if_it_can_be_told, is_grey, is_dark_by_numpy, is_dark_somewhere]
+)
 def test_a_decision_by_values_is_refused(asks: Callable[[Tensor], bool]) -> None:
     with pytest.raises(UnsupportedModel, match=r"Net \(at .*test_unheard.*takes numbers out of the image"):
         trace(Net(asks).eval())
@@ -122,7 +128,12 @@ def is_a_list(x: Any) -> bool:
     return isinstance(x, (list, tuple))
 
 
-@pytest.mark.parametrize("asks", [is_checked, is_known, is_a_list])
+def is_turned(x: Any) -> bool:
+    """Channels in another order, by a list, and by a tensor."""
+    return isinstance(x, Tensor) and x[:, [2, 0, 1]][:, torch.tensor([1, 2, 0])].dim() > 4
+
+
+@pytest.mark.parametrize("asks", [is_checked, is_known, is_a_list, is_turned])
 def test_what_decides_nothing_is_read(asks: Callable[[Tensor], bool], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         trace(Net(asks).eval())
