@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.places import files_of, line_of, words_of
+from memsr_compiler.trace.read_off import KnownNumbers
 from memsr_compiler.trace.samples import SEVERAL, SIZES, Size
 from memsr_compiler.trace.statements import only_raises
 from memsr_compiler.trace.unheard import find_size_question
@@ -112,8 +112,10 @@ def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
 
 
 def find_other_batches(model: nn.Module, channels: int, size: Size) -> list[int]:
-    """Numbers of images for which a network runs other operations than for fewer; those at which it fails are passed
-    over.  No pixel is computed."""
+    """Numbers of images for which a network runs other operations than for fewer.
+
+    No pixel is computed.  Numbers for which it does not run are passed over.
+    """
     copied = copy_module(model, torch.float64)
     found = []
     with _without_pixels():
@@ -132,7 +134,7 @@ def find_other_batches(model: nn.Module, channels: int, size: Size) -> list[int]
 def _without_pixels() -> Iterator[None]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), _KnownNumbers():
+    with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), KnownNumbers():
         yield
 
 
@@ -161,23 +163,6 @@ def _list_operations(
     except Exception:  # whatever the model's own code raises
         return []
     return [*recorder.operations, ("", *sides)]
-
-
-class _KnownNumbers(TorchFunctionMode):
-    """Lets code read numbers off weights, which have them, where images have none."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
-
-        if func in _READ_OFF and not isinstance(args[0], FakeTensor):
-            with unset_fake_temporarily():
-                return func(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-_READ_OFF = frozenset([Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__])
 
 
 class _OtherOperation(BaseException):

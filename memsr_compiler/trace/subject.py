@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,10 +108,10 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     """
     reference = copy_module(model, torch.float64)
     require_readable(reference)
-    before, own = _Chance.now(), _OwnGenerators()
+    before, own = _shared_chance(), _OwnGenerators()
     with noting_code() as codes, own:
         samples, errors = take_samples(reference, input_range, sizes)
-    if samples and (own.used or _Chance.now() != before):
+    if samples and (own.used or _shared_chance() != before):
         _require_no_chance(reference, samples)
     if samples and any(module.training for module in model.modules()):
         _require_mode(model, next(iter(samples.values())))
@@ -121,16 +121,10 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     return Subject(model, samples, errors, sizes[0], could_ask(codes))
 
 
-class _Chance(NamedTuple):
-    """Where the generators of random numbers are that everybody shares."""
-
-    torchs: bytes
-    pythons: object
-    numpys: str
-
-    @classmethod
-    def now(cls) -> _Chance:
-        return cls(torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state()))
+def _shared_chance() -> tuple[object, ...]:
+    """Where the generators of random numbers are that everybody shares: torch's, Python's and NumPy's."""
+    numpys = map(np.asarray, np.random.get_state(legacy=True))
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), *(part.tobytes() for part in numpys)
 
 
 class _OwnGenerators(TorchFunctionMode):
@@ -183,10 +177,10 @@ def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]
 
 
 def require_steady(subject: Subject) -> None:
-    """Raises UnsupportedModel for a network that remembers, or decides by values; warns of one that is another in
-    float32.
+    """Raises UnsupportedModel for a network that remembers, or decides by values.
 
-    This is asked once it is known that the network can be read: why it cannot says more.
+    Warns of one that is another in float32.  This is asked once it is known that the network can be read: why it cannot
+    says more.
     """
     if subject.unheard:
         _require_no_value_question(subject.model, next(iter(subject.samples.values())))

@@ -23,6 +23,7 @@ from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.needed import INPLACE
+from memsr_compiler.trace.read_off import READ_OFF
 from memsr_compiler.trace.statements import answer_that_goes_on
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
@@ -122,14 +123,13 @@ class _KeepsImages(TorchFunctionMode):
             count = x.shape[axis] if x.dim() else 0
             if count > _MOST_PARTS or (count and 0 in (count % HEIGHT, count % WIDTH)):
                 raise LeavesTorch
-        elif func in _READ_OFF:
+        elif func in READ_OFF:
             self.numbers += args[0].numel()
             if self.numbers > _MOST_NUMBERS:
                 raise LeavesTorch
         return func(*args, **(kwargs or {}))
 
 
-_READ_OFF = frozenset([Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__])
 _MOST_NUMBERS = 50  # of which sums of symbols are made, ever slower ones
 _MOST_PARTS = 2048  # channels may be taken apart
 

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from traceback import FrameSummary
 from types import CodeType, FrameType
 from typing import Any
@@ -25,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.read_off import KnownNumbers
 from memsr_compiler.trace.statements import only_raises
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
@@ -98,7 +100,7 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
         """Notes the questions that are asked by no operation."""
 
         def evaluate_expr(self, *args: Any, **kwargs: Any) -> Any:
-            place = None if places else _find_line(through=_SYMBOLS)
+            place = None if places else _find_asking_line()
             if place is not None and not only_raises(place):
                 places.append(place)
             return super().evaluate_expr(*args, **kwargs)
@@ -112,7 +114,7 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
     copied = copy_module(model, torch.float64)
     mode = FakeTensorMode(shape_env=Listening(), allow_non_fake_inputs=True)
     symbolic = mode.from_tensor(image, symbolic_context=free)
-    with torch.no_grad(), InFloat64(), mode:
+    with torch.no_grad(), InFloat64(), mode, KnownNumbers():
         _run(copied, symbolic)
     return places[0] if places else None
 
@@ -124,19 +126,29 @@ def _run(model: Callable[[Tensor], Any], image: Tensor) -> None:
         return
 
 
-def _find_line(through: tuple[str, ...] = ()) -> FrameSummary | None:
-    """The line of foreign code that led here; with `through` the one that asked for a truth, with no other between."""
-    frame: FrameType | None = sys._getframe(2)
-    asked = not through
+def _find_asking_line() -> FrameSummary | None:
+    """The line of foreign code that asked for the truth of a symbol; None where an operation did."""
+    frames = list(takewhile(lambda f: f.f_code.co_filename.startswith(_SYMBOLS), _frames()))
+    asked = any(f.f_code.co_filename == _SYMBOL and f.f_code.co_name == "__bool__" for f in frames)
+    asker = frames[-1].f_back if asked else None
+    return _summarise(asker) if asker is not None and _is_foreign(asker.f_code.co_filename) else None
+
+
+def _find_foreign_line() -> FrameSummary | None:
+    """The innermost line of foreign code that is run."""
+    return next((_summarise(f) for f in _frames() if _is_foreign(f.f_code.co_filename)), None)
+
+
+def _frames() -> Iterator[FrameType]:
+    """Frames of what is run, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        name = frame.f_code.co_filename
-        if _is_foreign(name):
-            return FrameSummary(name, frame.f_lineno, frame.f_code.co_name) if asked else None
-        if through and not name.startswith(through):
-            return None
-        asked = asked or (name == _SYMBOL and frame.f_code.co_name == "__bool__")
+        yield frame
         frame = frame.f_back
-    return None
+
+
+def _summarise(frame: FrameType) -> FrameSummary:
+    return FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
 class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -152,7 +164,7 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return any(id(value) in self._hanging for value in tree_leaves(values))
 
     def note(self) -> None:
-        place = _find_line()
+        place = _find_foreign_line()
         if self.place is None and place is not None and not only_raises(place):
             self.place = place
 

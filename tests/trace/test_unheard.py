@@ -151,6 +151,17 @@ def test_operations_ask_no_question_of_their_own(caplog: pytest.LogCaptureFixtur
     assert find_size_question(Resizing(is_a_list).eval(), 3) is None
 
 
+def test_numbers_of_weights_end_no_look_at_sizes() -> None:
+    gain = torch.tensor(0.5)
+
+    class Scaled(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x) * float(gain)
+            return y.relu() if 100 < x.shape[2] < 500 else y
+
+    assert find_size_question(Scaled(is_a_list).eval(), 3) is not None
+
+
 @pytest.mark.parametrize(
     "draw", [random.random, np.random.rand, lambda: torch.rand((), generator=torch.Generator()).item()]
 )
