@@ -17,6 +17,7 @@ LEFT, TOP, RIGHT, FLOOR = 64, 52, 616, 366  # of the plot, in pixels
 LARGEST, SMALLEST = 24.0, 3.0  # radius of a dot
 LINE, LETTER = 14, 6  # pixels from a line of text to the next, and of a letter, about
 GAP = 5  # pixels from a dot to its label
+FAR = 10  # times as long as the quickest: from there on times are drawn by their logarithms
 
 
 @dataclass(frozen=True)
@@ -43,52 +44,79 @@ def draw_scatter_png(dots: Sequence[Dot], title: str) -> bytes:
     return canvas.finish()
 
 
+@dataclass(frozen=True)
+class _Times:
+    """The axis of times: its marks in milliseconds, the first and the last at its ends."""
+
+    marks: Sequence[float]
+    logarithmic: bool
+
+    def place(self, milliseconds: float) -> float:
+        """A time as a number that is drawn evenly."""
+        return math.log10(milliseconds) if self.logarithmic else milliseconds
+
+
+def _choose_times(seconds: Sequence[float]) -> _Times:
+    """The axis on which these have room, and the label of the last one."""
+    known = [1000 * time for time in seconds if time > 0] or [1.0]
+    shortest, longest = min(known), max(known)
+    if len(known) == len(seconds) and longest > FAR * shortest:
+        powers = range(math.floor(math.log10(shortest)), math.ceil(math.log10(longest)) + 2)
+        steps = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+        first = max(i for i, step in enumerate(steps) if step <= shortest)
+        last = min(i for i, step in enumerate(steps) if step >= 1.5 * longest)
+        return _Times(steps[first : last + 1], logarithmic=True)
+    across = choose_step(longest)
+    return _Times([n * across for n in range(math.ceil(longest / across + 0.25) + 1)], logarithmic=False)
+
+
 def _draw(canvas: Canvas, dots: Sequence[Dot], title: str) -> None:
     known = [dot for dot in dots if math.isfinite(dot.psnr)]
-    longest = max([1e-3, *(dot.seconds * 1000 for dot in known)])
-    across = choose_step(longest)
-    x1 = across * math.ceil(longest / across + 0.25)  # room for the last dot and its label
+    times = _choose_times([dot.seconds for dot in known])
     scores = [dot.psnr for dot in known] or [0.0]
     up = choose_step(max(scores) - min(scores) + 0.2)
     y0, y1 = up * math.floor(min(scores) / up - 0.25), up * math.ceil(max(scores) / up + 0.25)
-    frame = Frame(LEFT, TOP, RIGHT, FLOOR, 0, x1, y0, y1)
+    x0, x1 = times.place(times.marks[0]), times.place(times.marks[-1])
+    frame = Frame(LEFT, TOP, RIGHT, FLOOR, x0, x1, y0, y1)
     canvas.text(LEFT, 22, title, "start", title=True)
-    _draw_axes(canvas, frame, across, up)
-    _draw_dots(canvas, frame, known)
+    _draw_axes(canvas, frame, times, up)
+    _draw_dots(canvas, frame, times, known)
 
 
-def _draw_axes(canvas: Canvas, frame: Frame, across: float, up: float) -> None:
+def _draw_axes(canvas: Canvas, frame: Frame, times: _Times, up: float) -> None:
     canvas.text(LEFT - 6, TOP - 14, "PSNR-Y, dB", "middle", SOFT)
-    canvas.text((LEFT + RIGHT) / 2, FLOOR + 36, "milliseconds; area: peak memory", "middle", SOFT)
+    how = ", by their logarithms" if times.logarithmic else ""
+    canvas.text((LEFT + RIGHT) / 2, FLOOR + 36, f"milliseconds{how}; area: peak memory", "middle", SOFT)
     for n in range(round((frame.y1 - frame.y0) / up) + 1):
         y = frame.y(frame.y0 + n * up)
         canvas.line(LEFT, y, RIGHT, y)
         canvas.text(LEFT - 6, y + 4, f"{frame.y0 + n * up:.6g}", "end")
-    for n in range(round(frame.x1 / across) + 1):
-        canvas.text(frame.x(n * across), FLOOR + 17, f"{n * across:.6g}", "middle")
+    for mark in times.marks:
+        canvas.text(frame.x(times.place(mark)), FLOOR + 17, f"{mark:.6g}", "middle")
 
 
-def _draw_dots(canvas: Canvas, frame: Frame, dots: Sequence[Dot]) -> None:
+def _draw_dots(canvas: Canvas, frame: Frame, times: _Times, dots: Sequence[Dot]) -> None:
     """All dots, and above them all labels: what it is, and its numbers."""
     most = max((dot.memory or 0 for dot in dots), default=0) or 1
     wanted = []
     for i, dot in enumerate(dots):
-        x, y = frame.x(dot.seconds * 1000), frame.y(dot.psnr)
+        x, y = frame.x(times.place(dot.seconds * 1000)), frame.y(dot.psnr)
         radius = max(SMALLEST, LARGEST * math.sqrt((dot.memory or 0) / most))
         words = dot.label if dot.memory is None else f"{dot.label}, {_mebibytes(dot.memory)}"
         measured = f"{dot.psnr:.2f} dB, {dot.seconds * 1000:,.1f} ms"
         colour = SERIES[i % len(SERIES)]
         canvas.dot(x, y, radius, colour, f"{words}: {measured}")
         wanted.append((x, y, radius, colour, words, measured))
+    places = [(x, y, radius) for x, y, radius, *_ in wanted]
     labels: list[tuple[float, float, float]] = []
     wanted.sort(key=lambda dot: dot[1])  # labels in the order of their dots
     for x, y, radius, colour, words, measured in wanted:
         half = LETTER * max(len(words), len(measured)) / 2
         beside = radius + GAP + half
         sides = [at for at in (x + beside, x - beside) if at - half >= LEFT and at + half <= RIGHT] or [x - beside]
-        labels.append(_find_place(labels, sides, y - 3, half))
+        labels.append(_find_place(labels, places, sides, y - 3, half))
         middle, base, _ = labels[-1]
-        if base - y > LINE:  # no longer beside its dot
+        if abs(base - y) > LINE:  # no longer beside its dot
             canvas.line(x, y, middle - half if middle > x else middle + half, base - LETTER / 2, colour)
         canvas.text(middle, base, words, "middle")
         canvas.text(middle, base + LINE - 1, measured, "middle", SOFT)
@@ -100,14 +128,27 @@ def _mebibytes(memory: int) -> str:
 
 
 def _find_place(
-    occupied: Sequence[tuple[float, float, float]], sides: Sequence[float], y: float, half: float
+    labels: Sequence[tuple[float, float, float]],
+    dots: Sequence[tuple[float, float, float]],
+    sides: Sequence[float],
+    wanted: float,
+    half: float,
 ) -> tuple[float, float, float]:
-    """Middle, base line and half the width of a label of two lines, lower than wanted where it would cover another.
+    """Middle, base line and half the width of a label of two lines, as near as it covers no other, and no dot.
 
-    sides   middles to choose from, the better first
+    Where the plot is full of labels and dots, it covers dots; where it is full of labels, it stands below.
+    labels   middle, base line and half the width;   dots   middle and radius;   sides   middles, the better first
     """
-    while True:
-        for x in sides:
-            if all(abs(y - there) >= 2 * LINE or abs(x - middle) >= half + wide for middle, there, wide in occupied):
-                return x, y, half
-        y += 1
+    lines = sorted(range(TOP, FLOOR - LINE), key=lambda y: abs(y - wanted))
+    free = [
+        (x, y)
+        for y in (*lines, *range(FLOOR, FLOOR + 2 * LINE * (len(labels) + 1)))
+        for x in sides
+        if all(abs(y - there) >= 2 * LINE or abs(x - middle) >= half + wide for middle, there, wide in labels)
+    ]
+    clear = (
+        (x, y)
+        for x, y in free
+        if y < FLOOR and all(abs(x - at) >= half + r or abs(y + 2 - of) >= LINE + r for at, of, r in dots)
+    )
+    return *next(clear, free[0]), half

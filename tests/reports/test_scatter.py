@@ -80,3 +80,31 @@ def test_the_png_shows_the_same() -> None:
 def test_any_networks_can_be_drawn(given: list[Dot]) -> None:
     ElementTree.fromstring(draw_scatter_svg(given, ""))
     draw_scatter_png(given, "")
+
+
+def test_times_far_apart_are_drawn_by_their_logarithms() -> None:
+    """Of a network that takes twenty times as long, all others would stand at the left edge."""
+
+    def places(*seconds: float) -> list[float]:
+        root = ElementTree.fromstring(draw_scatter_svg([Dot(str(s), s, 33.0, MIB) for s in seconds], ""))
+        return [float(circle.get("cx", "nan")) for circle in root.iter("{http://www.w3.org/2000/svg}circle")]
+
+    first, second, third = places(0.1, 1.0, 10.0)
+    assert second - first == pytest.approx(third - second, abs=0.2)
+    first, second, third = places(0.1, 0.5, 0.9)
+    assert second - first == pytest.approx(third - second, abs=0.2)
+
+
+def test_labels_cover_no_dot_where_there_is_room() -> None:
+    """Four networks as good as each other, close together: labels stand above and below."""
+    root = ElementTree.fromstring(draw_scatter_svg([Dot(f"net {i}", 0.5 + i / 20, 33.0, MIB) for i in range(4)], ""))
+    space = "{http://www.w3.org/2000/svg}"
+    circles = [{key: float(dot.get(key, "")) for key in ("cx", "cy", "r")} for dot in root.iter(f"{space}circle")]
+    labels = [text for text in root.iter(f"{space}text") if (text.text or "").startswith("net")]
+    assert len(circles) == len(labels) == 4
+    for label in labels:
+        x, y, half = float(label.get("x", "")), float(label.get("y", "")), 6 * len(label.text or "") / 2
+        assert not any(
+            abs(x - dot["cx"]) < half + dot["r"] and y - 12 < dot["cy"] + dot["r"] and dot["cy"] - dot["r"] < y + 14
+            for dot in circles
+        )
