@@ -26,6 +26,7 @@ from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.files import atomic_write, is_utf8
 from memsr_compiler.locks import hold_folder
+from memsr_compiler.sharing import count_processes
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.progress import CURVES, LOG
 from memsr_compiler.version import VERSION
@@ -97,7 +98,7 @@ def _check_options(options: TrainingOptions, how: Recipe) -> None:
     for folder in (*options.data, options.val):
         if folder is not None and not folder.is_dir():
             raise InvalidInput(f"{folder}: is no folder; give one with photographs")
-    how.share_of(int(os.environ.get("WORLD_SIZE", "1")))
+    how.share_of(count_processes())
     if how.precision == "fp16" and not torch.cuda.is_available():
         raise InvalidInput("--precision fp16 is for GPUs, and there is none; use bf16, or leave it out")
 
