@@ -383,6 +383,16 @@ def test_a_result_that_is_held_whole_counts(run: Run, model: Path, tmp_path: Pat
     assert run(*command, "--max-memory", "20MB")[0] == 0
 
 
+def test_advice_is_about_the_formats_at_hand(run: Run, model: Path, tmp_path: Path) -> None:
+    """Of a result in PNG, for which colours are extended under transparent pixels, WebP is nowhere."""
+    Image.fromarray(np.tile(pixels(50, 100)[..., :1], (1, 100, 4))).save(tmp_path / "in.png")
+    command = ("upscale", tmp_path / "in.png", tmp_path / "out.png", "--model", model)
+    status, _, err = run(*command, "--max-memory", "3MB")
+    told = " ".join(err.split())
+    assert status == 2 and "transparency, whose colours are extended" in told and "WebP" not in told
+    assert "allow more, or write JPEG, which has no transparency" in told
+
+
 def test_a_result_too_large_for_its_format_is_refused_before_the_work(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
