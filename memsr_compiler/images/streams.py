@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import ExportError, first_line
+from memsr_compiler.files import explain_unwritten, find_full_disk
 from memsr_compiler.images.damage import is_jpeg, rows_of_strip
 from memsr_compiler.images.decode import (
     PIXEL_TYPES,
@@ -347,6 +348,9 @@ def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except libvips().Error as error:
+        full = find_full_disk(error.detail)
+        if full is not None:
+            raise explain_unwritten(path, full) from None
         raise ExportError(f"{path}: cannot be written ({first_line(error.detail or error)})") from None
     except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise explain_unwritten(path, error) from None

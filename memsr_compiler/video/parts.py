@@ -24,7 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from memsr_compiler.errors import ExportError, InvalidInput
-from memsr_compiler.files import atomic_write, file_digest
+from memsr_compiler.files import atomic_write, explain_unwritten, file_digest, find_full_disk
 from memsr_compiler.locks import hold_folder
 from memsr_compiler.video.codecs import Encoding
 from memsr_compiler.video.film import read_state
@@ -133,7 +133,7 @@ class Parts:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
+            raise explain_unwritten(path, error) from None
 
 
 def raise_changed(path: Path, reason: str) -> NoReturn:
@@ -319,6 +319,14 @@ def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FFmpegError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise explain_ffmpeg(path, error) from error
     except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error
+        raise explain_unwritten(path, error) from error
+
+
+def explain_ffmpeg(path: Path, error: FFmpegError) -> ExportError:
+    """The error that tells which file FFmpeg did not write; a full disk is the system's error, passed on."""
+    full = find_full_disk(error.strerror)
+    if full is not None:
+        return explain_unwritten(path, full)
+    return ExportError(f"{path}: cannot be written ({error.strerror or error})")
