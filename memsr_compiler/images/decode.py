@@ -275,7 +275,8 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         return _decode_with_libvips(path, most_pixels)
     if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
         require_decodable(path, strict=is_jpeg(file))
-    if file.format == "JPEG2000" and file.mode != "I;16" and (bits := _bits_of_jpeg2000(path)) > 8:
+    bits = _bits_of_jpeg2000(path) if file.format == "JPEG2000" else 0
+    if bits > 8 and file.mode != "I;16":
         raise InvalidInput(
             f"its colours have {bits} bits, of which Pillow gives 8, and of white black: save it as PNG or TIFF"
         )
@@ -288,18 +289,24 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     if profile is None and not kind.own:
         profile, lost = read_profile(path, file.format, grey=kind.grey)
     raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
-    alpha, note = file.has_transparency_data, None
+    alpha, note, times_alpha = file.has_transparency_data, None, _leave_times_alpha(file)
     key = file.info.get("transparency") if file.format == "PNG" and file.mode != "P" else None
-    pixels = _bytes_of_sixteen_bits(path, file, raw)
+    pixels = _bytes_of_sixteen_bits(path, file, raw.replace("a", "A"))
     if pixels is not None:
         alpha = file.mode == "RGBA"
+    elif times_alpha:
+        pixels = np.asarray(file)
     elif kind.levels is not None:
         pixels, note = kind.levels(file)
         alpha = False
+        if 8 < bits < 16:  # Pillow fills up the lower ones with zeros
+            pixels = np.rint(pixels * (65535 / (65536 - (1 << (16 - bits))))).astype(np.uint16)
     else:
         alpha = alpha and key is None
         pixels = np.array(file.convert(("L" if kind.grey else "RGB") + "A" * alpha))
     pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if times_alpha:
+        pixels, alpha = _divide_by_alpha(pixels), True
     if key is not None:
         levels = np.minimum(np.array(key) * KEY_STEPS.get(raw, 1), np.iinfo(pixels.dtype).max)  # Pillow 12 has 255 of 1
         pixels, alpha = _with_key(pixels, levels), True
@@ -356,10 +363,36 @@ def _raw_mode(file: Image.Image) -> str:
     return ""
 
 
+def _leave_times_alpha(file: Image.Image) -> bool:
+    """Whether the colours of a TIFF are times alpha; Pillow then leaves them so, as it rounds down where it divides.
+
+    Raises InvalidInput for grey and alpha one after the other, which Pillow does not know.
+    """
+    if file.format != "TIFF":
+        return False
+    tiles: Any = file.tile  # type: ignore[attr-defined]
+    if file.mode == "La" and any(tile[3][0] != "La" for tile in tiles):
+        raise InvalidInput("its two channels are stored one after the other: save it interleaved, or as PNG")
+    if file.mode != "RGBA":
+        return file.mode == "La"
+    file.tile = [with_raw_mode(tile, tile[3][0].replace("a", "A")) for tile in tiles]  # type: ignore[attr-defined]
+    return any("a" in tile[3][0] for tile in tiles)
+
+
+def _divide_by_alpha(pixels: Pixels) -> Pixels:
+    """The pixels (H, W, C) with colours that are no more times alpha, their last channel; 0 where that is 0."""
+    peak, kind = np.iinfo(pixels.dtype).max, pixels.dtype
+    parts = []
+    for part in np.array_split(pixels, -(-len(pixels) // PIECES)):  # a few rows at a time: in float64
+        alpha = part[..., -1:]
+        colours = np.where(alpha > 0, part[..., :-1] * np.float64(peak) / np.maximum(alpha, 1), 0)
+        parts.append(np.concatenate([np.rint(np.minimum(colours, peak)).astype(kind), alpha], axis=2))
+    return np.concatenate(parts)
+
+
 def _say_fewer_bits(file: Image.Image) -> str:
     """A note on colours of which Pillow gives fewer bits than there are; "" where it gives all, or has decoded them."""
-    raw = _raw_mode(file)
-    lost = raw[:-1] == "RGBa;16"
+    lost = False
     if file.format == "PPM" and file.mode not in ("I", "F"):
         arguments = file.tile[0][3] if file.tile else ""  # type: ignore[attr-defined]
         lost = not isinstance(arguments, str) and arguments[-1] > 255

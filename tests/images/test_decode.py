@@ -80,9 +80,13 @@ def pgm(levels: NDArray[Any]) -> Write:
     return write
 
 
-def times_alpha(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    alpha = pixels[..., 3:].astype(int)
-    return np.concatenate([pixels[..., :3] * alpha // 255, alpha], axis=2).astype(np.uint8)
+def over_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Colours that are times alpha, divided by it: to the nearest level, and black where nothing is to be seen."""
+    peak = np.iinfo(pixels.dtype).max
+    colours = [
+        [[min(round(int(c) * peak / int(x[-1])), peak) if x[-1] else 0 for c in x[:-1]] for x in r] for r in pixels
+    ]
+    return np.concatenate([np.array(colours, pixels.dtype), pixels[..., -1:]], axis=2)
 
 
 def key(*levels: int) -> list[tuple[bytes, bytes]]:
@@ -174,6 +178,20 @@ EXACT: dict[str, tuple[str, Write, NDArray[Any]]] = {
     "RGB TIFF in planes": ("tif", tiff(EIGHT[..., :3], photometric=2, planes=True), EIGHT[..., :3]),
     "RGBA TIFF": ("tif", tiff(EIGHT, photometric=2, extra=[2]), EIGHT),
     "RGB TIFF with a channel for nothing": ("tif", tiff(EIGHT, photometric=2, extra=[0]), EIGHT[..., :3]),
+    "RGBA TIFF times alpha": ("tif", tiff(EIGHT, photometric=2, extra=[1]), over_alpha(EIGHT)),
+    "RGBA TIFF times alpha in planes": ("tif", tiff(EIGHT, photometric=2, extra=[1], planes=True), over_alpha(EIGHT)),
+    "grey TIFF times alpha": ("tif", tiff(EIGHT[..., 2:], extra=[1]), over_alpha(EIGHT[..., 2:])),
+    "RGBA TIFF of 16 bits times alpha": ("tif", tiff(DEEP, photometric=2, extra=[1]), over_alpha(DEEP)),
+    "big-endian RGBA TIFF of 16 bits times alpha": (
+        "tif",
+        tiff(DEEP, photometric=2, extra=[1], big_endian=True),
+        over_alpha(DEEP),
+    ),
+    "compressed RGBA TIFF of 16 bits times alpha": (
+        "tif",
+        tiff(DEEP, photometric=2, extra=[1], raw=zlib.compress(DEEP.tobytes()), more=[(259, 3, [8])]),
+        over_alpha(DEEP),
+    ),
     "grey and alpha TIFF": ("tif", tiff(EIGHT[..., 2:], extra=[2]), EIGHT[..., 2:]),
     "grey TIFF of 16 bits": ("tif", tiff(DEEP[..., 0]), DEEP[..., :1]),
     "big-endian grey TIFF of 16 bits": ("tif", tiff(DEEP[..., 0], big_endian=True), DEEP[..., :1]),
@@ -215,8 +233,6 @@ ALIKE: dict[str, tuple[str, Write]] = {
     "LZW in TIFF": ("tif", by_pillow(SMOOTH, "RGB", compression="tiff_lzw")),
     "palette TIFF": ("tif", by_pillow(SMOOTH, "P")),
     "palette TIFF with alpha": ("tif", by_pillow(EIGHT, "PA")),
-    "RGBA TIFF times alpha": ("tif", tiff(times_alpha(EIGHT), photometric=2, extra=[1])),
-    "grey TIFF times alpha": ("tif", tiff(times_alpha(EIGHT)[..., 2:], extra=[1])),
     "TIFF of 12 bits": ("tif", tiff(EIGHT[:, :8, 0], bits=12, raw=EIGHT.tobytes()[: 13 * 12])),
     "lossy WebP": ("webp", by_pillow(SMOOTH, "RGB", quality=60)),
     "lossy WebP with alpha": ("webp", by_pillow(EIGHT, "RGBA", quality=60)),
@@ -239,6 +255,11 @@ REFUSED: dict[str, tuple[str, Write, str]] = {
     ),
     "8 bits with a sign": ("tif", tiff(EIGHT[..., 0].astype(np.int8)), "numbers with a sign"),
     "16 bits with a sign": ("tif", tiff(DEEP[..., 0].astype(np.int16)), "whole numbers of 32 bits"),
+    "grey TIFF times alpha in planes": (
+        "tif",
+        tiff(EIGHT[..., 2:], extra=[1], planes=True),
+        "its two channels are stored one after the other",
+    ),
     "floating RGB": ("tif", tiff(np.zeros((4, 4, 3), np.float32), photometric=2), "bands of float in"),
 }
 
@@ -303,6 +324,19 @@ def test_jpeg_2000_of_more_than_8_bits_is_refused(tmp_path: Path, suffix: str) -
             read(path)
     Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(path)
     assert (read_image(path) == 255).all()
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow lacks JPEG 2000")
+@pytest.mark.parametrize("bits", [9, 10, 12, 15])
+def test_white_of_grey_jpeg_2000_is_white_at_any_depth(tmp_path: Path, bits: int) -> None:
+    """Pillow shifts such numbers to 16 bits, where white would be 65520 of 12."""
+    path = tmp_path / "x.jp2"
+    for level in (0, 65535):
+        Image.fromarray(np.full((8, 8), level, np.uint16)).save(path)
+        content = path.read_bytes()
+        at = content.index(b"\xff\x51") + 40
+        path.write_bytes(content[:at] + bytes([bits - 1]) + content[at + 1 :])  # what is beyond them is clipped
+        assert (whole(path) == level).all() and (by_rows(path) == level).all()
 
 
 @pytest.mark.parametrize("mode", ["LAB", "YCbCr"])
@@ -415,8 +449,7 @@ def test_bits_that_pillow_does_not_give_are_told(tmp_path: Path) -> None:
     rgb = DEEP[..., :3].astype(">u2")
     (tmp_path / "deep.ppm").write_bytes(b"P6 11 13 65535 " + rgb.tobytes())
     (tmp_path / "words.ppm").write_text("P3 11 13 1000 " + " ".join(str(level % 1000) for level in rgb.ravel()))
-    write_tiff(tmp_path / "times_alpha.tif", DEEP, photometric=2, extra=[1])
-    for name in ("deep.ppm", "words.ppm", "times_alpha.tif"):
+    for name in ("deep.ppm", "words.ppm"):
         assert [note[:27] for note in RowFile.open(tmp_path / name).notes] == ["has more than 8 bits a chan"]
     (tmp_path / "grey.pgm").write_bytes(b"P5 11 13 65535 " + rgb[..., 0].tobytes())
     (tmp_path / "usual.ppm").write_bytes(b"P6 11 13 255 " + EIGHT[..., :3].tobytes())
