@@ -245,9 +245,13 @@ def keep_data(options: TrainingOptions, data: Data, resume: Path | None, talk: T
     changes: list[str] = []
     if resume is not None and path.exists():
         before = {kind: names for kind, names in _read_data(path).items() if kind != OPTIONS}
-        if data.get(CODE) and CODE not in before:  # an earlier version began it
-            talk.warn(f"{options.out}: does not say which code it began with; from now on this is compared")
-            before[CODE] = data[CODE]
+        known, code = before.get(CODE, {}), data.get(CODE, {})
+        if {**code, **known} == code:  # as it was; an import that is new would have changed the code that it is in
+            new = ", ".join(sorted(code.keys() - known.keys()))
+            told = f"what was in {new}, which its code imports" if known else "which code it began with"
+            if new:  # an earlier version began it
+                talk.warn(f"{options.out}: does not say {told}; from now on this is compared")
+            before[CODE] = code
         changes = list_changes(before, data)
     if changes and not options.allow_changed_data:
         raise InvalidInput(

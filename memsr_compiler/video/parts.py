@@ -121,7 +121,9 @@ class Parts:
 
     def is_done(self, target: Path) -> bool:
         """Whether the result is there already, and nothing is left to do but to tidy up."""
-        return self.finished is not None and target.is_file() and self.finished["file"] == list(_state_of_result(target))
+        return (
+            self.finished is not None and target.is_file() and self.finished["file"] == list(_state_of_result(target))
+        )
 
     def require_unchanged(self, on_part: OnPart) -> None:
         """Raises ExportError where a part is no more what was written; those that nobody has touched are not read."""
