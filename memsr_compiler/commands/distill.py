@@ -116,7 +116,8 @@ def _distill(
         raise InvalidInput(f"--scale {options.scale}: the student enlarges by {takes.scale}; leave --scale out")
     if (model.takes.scale, model.takes.channels) != (takes.scale, takes.channels):
         raise InvalidInput(
-            f"{options.teacher}: enlarges {model.takes.channels} channels by {model.takes.scale}, the student "
+            f"{options.teacher}: enlarges {say_count(model.takes.channels, 'channel')} by "
+            f"{model.takes.scale}, the student "
             f"{takes.channels} by {takes.scale}; a teacher does what its student is to do"
         )
     if choices.weight and options.method != "pisr" and input_range != takes.input_range:

@@ -26,6 +26,7 @@ from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.files import atomic_write, is_utf8
 from memsr_compiler.locks import hold_folder
+from memsr_compiler.quantities import say_count
 from memsr_compiler.sharing import count_processes
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.progress import CURVES, LOG
@@ -340,7 +341,7 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "accelerate": accelerate,
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, {say_count(os.cpu_count() or 1, 'core')}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": str(torch.get_num_threads()),
     }

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from memsr_compiler.checks import require_whole
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.quantities import say_count
 
 _BETWEEN = "; "  # assumptions in a line of text
 _FARTHEST, _NARROWEST = 1e12, 1e-12  # of a range: float32 squares and adds up what lies within, images of 65,535 anyway
@@ -49,7 +50,9 @@ class Takes:
         given = cast(object, self.channels)  # in Python it may be anything
         whole = isinstance(given, Integral) and not isinstance(given, bool)
         if not whole or self.channels not in (1, 3):
-            raise InvalidInput(f"the network takes {self.channels} channels; photographs have 3, or 1 for Y")
+            raise InvalidInput(
+                f"the network takes {say_count(self.channels, 'channel')}; photographs have 3, or 1 for Y"
+            )
         require_range(self.input_range)
         object.__setattr__(self, "scale", int(self.scale))  # NumPy's numbers compare alike, but are written otherwise
         object.__setattr__(self, "channels", int(self.channels))
@@ -123,7 +126,8 @@ def takes_images(info: PlainInfo, width: int, shuffle: int, name: str) -> Takes:
     given = width // shuffle**2
     if given != info.channels:
         raise InvalidInput(
-            f"{name}: takes {info.channels} channels and gives {given}; for photographs a network is wanted that gives "
+            f"{name}: takes {say_count(info.channels, 'channel')} and gives {given}; for photographs a "
+            "network is wanted that gives "
             "as many as it takes"
         )
     try:

@@ -271,7 +271,7 @@ def test_code_that_an_earlier_version_did_not_look_at_is_compared_from_now_on(tm
     (tmp_path / CONFIG).write_text("steps: 4\n")
     warned: list[str] = []
     talk = Talk()
-    talk.warn = warned.append  # type: ignore[method-assign]
+    talk.warn = warned.append  # type: ignore[method-assign, assignment]
     keep_data(options, {"code": {"own": "1"}}, None, talk)
     keep_data(options, {"code": {"blocks": "2", "own": "1"}}, tmp_path, talk)
     keep_data(options, {"code": {"own": "1", "blocks": "2"}}, tmp_path, talk)
