@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, lib
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
 from memsr_compiler.images.png_colours import HEAD, Chunk, describe_colours, pack_chunks, read_colour_chunks
 from memsr_compiler.images.resize import enlarge_rows
+from memsr_compiler.images.texts import Texts, add_texts
 from memsr_compiler.images.transparency import extend_bands
 from memsr_compiler.locks import temporary_file
 
@@ -85,6 +86,7 @@ class RowFile:
     strict    what libvips only warns of is damage
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
+    texts     of who made it, when and with what
     """
 
     path: Path
@@ -104,6 +106,7 @@ class RowFile:
     chunks: tuple[Chunk, ...] = ()
     colours: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    texts: Texts = field(default_factory=Texts)
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
@@ -140,6 +143,7 @@ class RowFile:
             chunks=chunks,
             colours=describe_colours(chunks, profile=decoded.profile is not None),
             notes=decoded.notes,
+            texts=Texts.read(path),
         )
 
     def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]:
@@ -195,6 +199,8 @@ class RowFile:
             told.append(f"{target}: JPEG has no transparency; it is left out")
         if self.dtype is np.uint16 and suffix in EIGHT_BIT:
             told.append(f"{target}: {suffix} has 8 bits, the image 16; write PNG or TIFF to keep them")
+        if lost := self.texts.say_lost(suffix):
+            told.append(f"{self.path}: {lost}")
         if suffix != ".png":
             kept_in = "write PNG to keep it"
             told += [f"{self.path}: its {words} is not kept in {suffix}; {kept_in}" for words in self.colours]
@@ -236,6 +242,8 @@ class RowFile:
             finally:
                 pipe.abort()
                 writer.join()
+            if WRITTEN[path.suffix.lower()] is TIFF and self.texts.by_tag:
+                add_texts(staged, self.texts.by_tag)
             with open(staged, "rb+") as written:
                 os.fsync(written.fileno())
             if on_whole is not None:
@@ -264,6 +272,8 @@ class RowFile:
             gone = self.decoded and name in (*TURNED, "icc-profile-data")
             if (name in KEPT or name.startswith("exif-")) and not gone:
                 image.set_type(original.get_typeof(name), name, original.get(name))
+        for name, text in self.texts.fields().items() if self.texts.in_tiff else ():
+            image.set_type(libvips().GValue.gstr_type, name, text)
         if self.profile is not None:
             image.set_type(libvips().GValue.blob_type, "icc-profile-data", self.profile)
         if self.decoded:  # and in what is written of EXIF
@@ -292,6 +302,7 @@ def _opened_with_libvips(path: Path, image: Any, pages: int, most_pixels: int, s
         chunks=chunks,
         colours=describe_colours(chunks, profile="icc-profile-data" in fields),
         notes=say_left_out(image.bands - channels - alpha),
+        texts=Texts.read(path),
     )
 
 

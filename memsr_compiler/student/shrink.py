@@ -19,7 +19,7 @@ from memsr_compiler.plain.balance import balance_channels
 from memsr_compiler.plain.info import PlainInfo, require_range
 from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.proof.guarantee import count_replacements
-from memsr_compiler.quantities import Amount, count, say_count, size_in_bytes
+from memsr_compiler.quantities import Amount, count, size_in_bytes
 from memsr_compiler.student.calibration_images import (
     CalibrationImages,
     calibration_inputs,
@@ -232,7 +232,7 @@ def _check_options(
 
 def _check_shape(layers: object, image_skip: object, init: Mode) -> None:
     if layers is not None:
-        require_whole("layers", layers, 1, f"a student of {say_count(layers, 'layer')} is none; give 1 or more, 6 say")
+        require_whole("layers", layers, 1, f"a student of {layers} layers is none; give 1 or more, 6 say")
         if init == "memsr":
             raise InvalidInput("layers are chosen for the data-aware mode; MemSR's Algorithm 1 takes all of them")
     if image_skip not in (None, "nearest", "none"):
