@@ -36,6 +36,7 @@ from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
 from memsr_compiler.images.png_colours import HEAD, Chunk, describe_colours, pack_chunks, read_colour_chunks
 from memsr_compiler.images.resize import enlarge_rows
 from memsr_compiler.images.texts import Texts, add_texts
+from memsr_compiler.images.tiff_by_hand import find_layout
 from memsr_compiler.images.transparency import extend_bands
 from memsr_compiler.locks import temporary_file
 
@@ -115,15 +116,16 @@ class RowFile:
         Raises InvalidInput for what is no image, is damaged, has too many pixels, or pixels of unknown meaning.
         """
         with open_image(path, most_pixels) as file:
-            pages = count_frames(path, file)
-            if file is None or can_stream(file) or needs_libvips(path, file):
+            pages, texts = count_frames(path, file), Texts.read(path)
+            by_hand = file is None and find_layout(path) is not None
+            if not by_hand and (file is None or can_stream(file) or needs_libvips(path, file)):
                 strict = file is not None and is_jpeg(file)
                 strip = rows_of_strip(file) if file is not None else 0
                 with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows
                     image = open_with_libvips(path, strict=strict)
-                    return _opened_with_libvips(path, image, pages, most_pixels, strict, strip)
+                    return _opened_with_libvips(path, image, pages, texts, most_pixels, strict, strip)
             decoded = decode(path, file, most_pixels)
-            kind = "" if file is None else f"{file.format} of {PIXEL_TYPES[file.mode].words}"
+            kind = "TIFF of unusual numbers" if file is None else f"{file.format} of {PIXEL_TYPES[file.mode].words}"
         height, width, _ = decoded.pixels.shape
         chunks = read_colour_chunks(path)
         return RowFile(
@@ -143,7 +145,7 @@ class RowFile:
             chunks=chunks,
             colours=describe_colours(chunks, profile=decoded.profile is not None),
             notes=decoded.notes,
-            texts=Texts.read(path),
+            texts=texts,
         )
 
     def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]:
@@ -281,7 +283,9 @@ class RowFile:
         return image
 
 
-def _opened_with_libvips(path: Path, image: Any, pages: int, most_pixels: int, strict: bool, strip: int) -> RowFile:
+def _opened_with_libvips(
+    path: Path, image: Any, pages: int, texts: Texts, most_pixels: int, strict: bool, strip: int
+) -> RowFile:
     require_pixels(path, image.width, image.height, most_pixels)
     channels = count_colours(path, image)
     fields, chunks = image.get_fields(), read_colour_chunks(path)
@@ -302,7 +306,7 @@ def _opened_with_libvips(path: Path, image: Any, pages: int, most_pixels: int, s
         chunks=chunks,
         colours=describe_colours(chunks, profile="icc-profile-data" in fields),
         notes=say_left_out(image.bands - channels - alpha),
-        texts=Texts.read(path),
+        texts=texts,
     )
 
 

@@ -10,10 +10,11 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
+from memsr_compiler.images.tiff_by_hand import read_directory
 from memsr_compiler.images.tiff_tags import is_tiff
 
 NAMES = {
@@ -48,7 +49,7 @@ class Texts:
         tiff = is_tiff(path)
         try:
             with open(path, "rb") as file:
-                tags: Any = _read_directory(file) if tiff else Image.open(file).getexif()
+                tags: Any = read_directory(file) if tiff else Image.open(file).getexif()
                 texts = {number: tags[number] for number in NAMES if number in tags}
                 further = EXIF in tags or GPS in tags
         except Exception:  # of whatever is damaged: Pillow has no common base
@@ -69,17 +70,6 @@ class Texts:
             )
         lost = ", ".join(NAMES[number] for number, text in self.by_tag.items() if not text.isascii())
         return f"EXIF holds ASCII: in its {lost} other letters are replaced; write TIFF to keep them" if lost else ""
-
-
-def _read_directory(file: BinaryIO) -> TiffImagePlugin.ImageFileDirectory_v2:
-    """The tags of a TIFF's first page, whether Pillow knows its pixels or not."""
-    head = file.read(8)
-    if _BIG in head[2:4]:
-        head += file.read(8)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(head)
-    file.seek(tags.next)
-    tags.load(file)
-    return tags
 
 
 def _decode(text: bytes) -> str:
