@@ -122,7 +122,7 @@ def by_bytes(levels: NDArray[Any]) -> bytes:
     """Floating-point numbers as TIFF's third predictor has them: differences of bytes, the uppermost first."""
     kind = levels.dtype.newbyteorder(">")
     rows = levels.astype(kind).view(np.uint8).reshape(*levels.shape, -1).swapaxes(1, 2).reshape(len(levels), -1)
-    return np.diff(rows, axis=1, prepend=np.zeros((len(rows), 1), np.uint8)).astype(np.uint8).tobytes()
+    return bytes(np.diff(rows, axis=1, prepend=np.zeros((len(rows), 1), np.uint8)).astype(np.uint8).tobytes())
 
 
 def in_a_tile(pixels: NDArray[Any], side: int, raw: bytes) -> Write:
