@@ -50,9 +50,7 @@ class Takes:
         given = cast(object, self.channels)  # in Python it may be anything
         whole = isinstance(given, Integral) and not isinstance(given, bool)
         if not whole or self.channels not in (1, 3):
-            raise InvalidInput(
-                f"the network takes {say_count(self.channels, 'channel')}; photographs have 3, or 1 for Y"
-            )
+            raise InvalidInput(f"the network takes {self.channels} channels; photographs have 3, or 1 for Y")
         require_range(self.input_range)
         object.__setattr__(self, "scale", int(self.scale))  # NumPy's numbers compare alike, but are written otherwise
         object.__setattr__(self, "channels", int(self.channels))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from memsr_compiler.quantities import say_count
 from memsr_compiler.reports.axes import Frame, choose_pitch, choose_whole_step
 from memsr_compiler.reports.drawing import Drawing
 from memsr_compiler.reports.level_contents import HOLDS, Bar
@@ -24,9 +23,7 @@ def draw_widths(bars: Sequence[Bar], *, label: str) -> Drawing:
         x, below = frame.left + i * pitch + 3, 0
         for kind, channels, tensors in bar.parts:
             top = frame.y(below + channels)
-            title = escape(
-                f"{bar.label}: {say_count(channels, 'channel')}, {kind}" + (f"\n{tensors}" if tensors else "")
-            )
+            title = escape(f"{bar.label}: {channels} channels, {kind}" + (f"\n{tensors}" if tensors else ""))
             place = f'x="{x}" y="{top}" width="{pitch - 6}" height="{round(frame.y(below) - top, 1)}"'
             drawn.append(f'<rect class="h{HOLDS.index(kind)}" {place}><title>{title}</title></rect>')
             below += channels
