@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.images.tiff_tags import EXTRA, PHOTOMETRIC, PLANAR, SAMPLES, SEPARATE, is_tiff
 
 WIDTH, HEIGHT, BITS, COMPRESSION, FILL_ORDER, STRIPS, ORIENTATION = 256, 257, 258, 259, 266, 273, 274
@@ -199,6 +200,11 @@ def _decompress(packed: bytes, layout: Layout, width: int, height: int) -> bytes
     way, order = layout.tags.get(COMPRESSION, PLAIN), layout.tags.get(FILL_ORDER, 1)
     if (way, order) == (PLAIN, 1):
         return packed
+    if way in (DEFLATE, OLD_DEFLATE) and order == 1:  # in which libtiff writes of damage to standard error
+        try:
+            return zlib.decompressobj().decompress(packed, width * height + 1)  # to the end, where the checksum is
+        except zlib.error as error:
+            raise InvalidInput(f"is damaged ({first_line(error)}); get it anew from where it comes from") from None
     values = {WIDTH: width, HEIGHT: height, BITS: 8, COMPRESSION: way, PHOTOMETRIC: 1, FILL_ORDER: order}
     head = b"II*\0" + struct.pack("<IH", 8, 10)
     after = 8 + 2 + 12 * 10 + 4

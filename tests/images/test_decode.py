@@ -381,6 +381,11 @@ REFUSED: dict[str, tuple[str, Write, str]] = {
         r"12 bits and are compressed in a way that is not handled for these \(TIFF's compression 7, predictor 1\)",
     ),
     "12 bits of YCbCr": ("tif", tiff(EIGHT[..., :3], photometric=6, bits=12), "12 bits and TIFF's photometric .* 6"),
+    "12 bits, a wrong checksum": (
+        "tif",
+        tiff(TWELVE, photometric=2, bits=12, raw=zlib.compress(packed(TWELVE, 12))[:-1] + b"x", more=DEFLATE),
+        "is damaged .*incorrect data check",
+    ),
     "12 bits, cut off": ("tif", tiff(TWELVE[..., :3], photometric=2, bits=12, raw=b"x" * 99), "damaged"),
     "floating RGB": (
         "tif",
