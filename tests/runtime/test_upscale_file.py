@@ -163,7 +163,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="200 x 200 pixels, more than 39,999"):
         RowFile.open(tmp_path / "whole.png", most_pixels=39_999)
     write_tiff(tmp_path / "floating.tif", np.zeros((4, 4, 3), np.float32), photometric=2)
-    with pytest.raises(InvalidInput, match=r"bands of float in .*; RGB or grey"):
+    with pytest.raises(InvalidInput, match="floating-point numbers in 3 channels"):
         RowFile.open(tmp_path / "floating.tif")
     whole = RowFile.open(tmp_path / "whole.png")
     with pytest.raises(ExportError, match="cannot be written"):
