@@ -175,9 +175,8 @@ def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]
     with InFloat64():
         if all(torch.equal(model(image.clone()), first) for _ in range(_DRAWS)):
             return
-    raise InvalidInput(
-        f"{type(model).__name__} draws random numbers as it runs; call model.eval() first, or take out what draws them"
-    )
+    first_way = "call model.eval() first, or " if any(module.training for module in model.modules()) else ""
+    raise InvalidInput(f"{type(model).__name__} draws random numbers as it runs; {first_way}take out what draws them")
 
 
 def require_steady(subject: Subject) -> None:
