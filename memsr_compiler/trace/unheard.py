@@ -52,18 +52,29 @@ _TAKEN_OUT = frozenset([
 def noting_code() -> Iterator[dict[CodeType, frozenset[Group]]]:
     """Note the code that is run in the context, of whoever's it is, and numbers that foreign code has at hand."""
     codes: dict[CodeType, frozenset[Group]] = {}
-    before = sys.getprofile()
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
         if event == "call" and code not in codes:
             codes[code] = numbers_at_hand(frame) if is_foreign(code.co_filename) else frozenset()
 
-    sys.setprofile(note)
-    try:
+    with _told(note):
         yield codes
+
+
+@contextmanager
+def _told(listener: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Tell a listener of each call in the context, and afterwards whoever was told before."""
+    before: Any = sys.getprofile()
+    sys.setprofile(listener)
+    try:
+        yield
     finally:
-        sys.setprofile(before)
+        if before is None or callable(before):
+            sys.setprofile(before)
+        else:  # Python's own profiler, which is no function
+            sys.setprofile(None)
+            before.enable()
 
 
 def could_ask(codes: Iterable[CodeType]) -> bool:
@@ -137,18 +148,14 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
 @contextmanager
 def _hearing_texts(note: Callable[[FrameSummary], None]) -> Iterator[None]:
     """Call `note` for each line of foreign code that takes the text or the hash of a symbol."""
-    before = sys.getprofile()
 
     def hear(frame: FrameType, event: str, _: Any) -> None:
         asker = frame.f_back
         if event == "call" and frame.f_code in _TEXTS and asker and is_foreign(asker.f_code.co_filename):
             note(summarise(asker))
 
-    sys.setprofile(hear)
-    try:
+    with _told(hear):
         yield
-    finally:
-        sys.setprofile(before)
 
 
 def _run(model: Callable[[Tensor], Any], image: Tensor) -> None:

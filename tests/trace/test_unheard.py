@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import cProfile
 import logging
 import random
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -196,6 +198,14 @@ def test_only_code_that_could_ask_is_looked_at() -> None:
         with noting_code() as codes:
             network(torch.rand(1, 3, 5, 5))
         assert could_ask(codes) is isinstance(network, Net)
+
+
+def test_it_runs_under_a_profiler() -> None:
+    profiler = cProfile.Profile()
+    with profiler:
+        trace(Net(is_tall).eval())
+        after = sys.getprofile()
+    assert after is profiler and sys.getprofile() is None
 
 
 def test_a_shape_among_others_stops_the_tracer(caplog: pytest.LogCaptureFixture) -> None:
