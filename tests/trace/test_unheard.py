@@ -204,8 +204,8 @@ def test_it_runs_under_a_profiler() -> None:
     profiler = cProfile.Profile()
     with profiler:
         trace(Net(is_tall).eval())
-        after = sys.getprofile()
-    assert after is profiler and sys.getprofile() is None
+        after: Any = sys.getprofile()
+    assert isinstance(after, cProfile.Profile) and sys.getprofile() is None
 
 
 def test_a_shape_among_others_stops_the_tracer(caplog: pytest.LogCaptureFixture) -> None:
