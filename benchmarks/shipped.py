@@ -45,7 +45,7 @@ SOURCES = {
     "x2-small": MLPERF,
     "x2-medium": f"{MLPERF}; {LABELS}",
     "x3-small": IMDN_X3,
-    "x4-small": BASELINE,
+    "x4-small": f"{MLPERF}; labels of {BASELINE}",
     "x4-medium": BASELINE,
 }
 APACHE, MIT = "Apache-2.0", "MIT"
