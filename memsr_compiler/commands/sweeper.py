@@ -135,8 +135,8 @@ class Sweeper:
 def describe_work(reading: TeacherOptions, sweeper: Sweeper, data: Path | None) -> str:
     """Hash of all that students and their scores depend on, besides budgets.
 
-    The teacher has been read: own code is then imported.  Of images, the pixels that were read: folders lie behind links,
-    and files are replaced by others that look like them.
+    The teacher has been read: own code is then imported.  Of images, the pixels that were read: folders lie behind
+    links, and files are replaced by others that look like them.
     """
     alike = [(field.name, getattr(sweeper.options, field.name)) for field in fields(StudentOptions)]
     shown = [(image.name, _digest(image.pixels)) for image in sweeper.material.photographs or ()]
