@@ -43,6 +43,7 @@ from memsr_compiler.images.tiff_tags import (
     SEPARATE,
     count_pages,
     is_tiff,
+    require_known_predictor,
     require_whole_picture,
 )
 from memsr_compiler.quantities import say_count
@@ -207,6 +208,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
     try:
         require_undamaged(path)
         require_whole_picture(path)
+        require_known_predictor(path)
         with _at_most(most_pixels), warnings.catch_warnings():
             warnings.filterwarnings("error", "Truncated File Read")  # of a TIFF's tags
             try:
