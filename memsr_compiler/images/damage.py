@@ -129,7 +129,7 @@ def find_png_fault(file: BinaryIO) -> str | None:
 
 
 def find_jpeg_fault(data: Bytes) -> str | None:
-    """Fault of a JPEG's structure: segments that do not follow each other, or no end.  Raises InvalidInput for JPEG-LS."""
+    """Fault of a JPEG's structure: segments that do not follow each other, no end.  Raises InvalidInput for JPEG-LS."""
     at = 2
     while at + 2 <= len(data):
         if data[at] != 0xFF:

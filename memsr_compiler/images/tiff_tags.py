@@ -112,8 +112,8 @@ def require_known_predictor(path: str | os.PathLike[str]) -> None:
         packed = is_tiff(path) and read_numbers(path, COMPRESSION) == (PACKBITS,)
         if packed and read_numbers(path, PREDICTOR) not in ((), (1,)):
             raise InvalidInput(
-                f"{path}: its pixels are compressed by PackBits and it tells of a predictor besides, which some programs "
-                "undo and others pass over: save it with deflate or LZW, or without predictor"
+                f"{path}: its pixels are compressed by PackBits and it tells of a predictor besides, which some "
+                "programs undo and others pass over: save it with deflate or LZW, or without predictor"
             )
     except struct.error:  # damage, which others tell of
         return
