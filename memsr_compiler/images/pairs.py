@@ -103,6 +103,21 @@ def find_test_files(folder: Path, factor: int | None) -> TestFiles:
     return TestFiles(high, pairs, unpaired, notes=tuple(notes))
 
 
+def is_high(name: str) -> bool:
+    """Whether a folder of HR images is called so."""
+    return _HR_FOLDER.fullmatch(name) is not None
+
+
+def list_high(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files in a folder that are no LR of others in it, by names and sizes, and words on those that are."""
+    names = {path: _read_name(path) for path in list_files(folder)}
+    lows, no_image, notes = _sort_versions(names, None)
+    small = [path for paths in lows.values() for path in paths]
+    if small:
+        notes.append(f"{folder}: LR of others in it is passed over: {_list_names(small)}")
+    return [path for path in names if path not in {*small, *no_image}], notes
+
+
 def match_names(
     high: Sequence[Path], low: Sequence[Path], factor: int | None
 ) -> tuple[tuple[tuple[Path, Path], ...], tuple[Path, ...]]:
@@ -140,7 +155,7 @@ def _find_partners(path: Path, high: Sequence[Path]) -> list[Path]:
 
 
 def _heads(path: Path) -> Iterator[str]:
-    """What names of versions of an HR image begin with: its own, also without a mark that says that it is HR."""
+    """Beginnings of the names of an HR image's versions: its own, also without a mark that says that it is HR."""
     yield path.stem
     name = _read_name(path)
     if name.side == "hr":
@@ -228,7 +243,7 @@ def _sort_versions(
             notes.append(f"{beside}: is no HR image by its name, nor LR by its size; passed over{some}")
         elif found > 1 or name.side == "lr":
             why = f"it is {found} times smaller" if found > 1 else "its name says LR"
-            notes.append(f"{beside}: is scored as an HR image, though {why}; move it, if it is none{some}")
+            notes.append(f"{beside}: is taken for an HR image, though {why}; move it, if it is none{some}")
     return lows, no_image, notes
 
 

@@ -262,7 +262,7 @@ def test_photographs_that_only_look_like_versions_stay(tmp_path: Path) -> None:
         write_image(tmp_path / f"{name}.png", picture(0, side, side))
     said: list[str] = []
     assert len(read_test_images(tmp_path, 2, warn=said.append)) == 8
-    assert len(said) == 3 and all("is scored as an HR image, though" in words for words in said)
+    assert len(said) == 3 and all("is taken for an HR image, though" in words for words in said)
 
 
 def test_what_stands_beside_hr_by_name_is_no_hr(tmp_path: Path) -> None:
