@@ -176,8 +176,8 @@ def read_patches(options: TrainingOptions, takes: Takes, talk: Talk, labeller: L
 
 def default_cache() -> Path:
     """The folder for photographs made ready, unless told."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "memsr_compiler"
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "memsr_compiler"
 
 
 @contextmanager

@@ -101,8 +101,13 @@ def find_image_folder(folder: Path, warn: Callable[[str], None] | None = None) -
     if len(meant) > 1:
         each = " ".join(f"--data {p}" for p in meant)
         raise InvalidInput(f"{folder}: {', '.join(p.name for p in meant)} may be meant; give those that are: {each}")
-    for other in within if meant and warn else ():
-        if "HR" in other.name and other not in named and any(is_image_name(p.name) for p in list_files(other)):
+    others = [
+        p
+        for p in within
+        if "HR" in p.name and p not in named and any(is_image_name(path.name) for path in list_files(p))
+    ]
+    if meant and warn is not None:
+        for other in others:
             warn(f"{other}: not used, as {meant[0].name} is; give it by --data, too, if it is meant")
     return (meant or [folder])[0]
 
@@ -155,8 +160,9 @@ def prepare_photographs(
     """
     source = find_image_folder(folder, warn)
     paths, notes = list_high(source)
-    for note in notes if warn else ():
-        warn(note)
+    if warn is not None:
+        for note in notes:
+            warn(note)
     remove_leftovers(cache)
     kept = _list_kept(cache)
     photographs: list[RawPhotograph] = []
