@@ -51,7 +51,7 @@ def run(options: BenchOptions, reading: ReadingOptions, talk: Talk) -> None:
     title = f"{options.size[0]}x{options.size[1]} input, {options.provider}; PSNR on {where}, protocol edsr"
     if options.csv is not None:
         with atomic_write(options.csv) as file:
-            file.write(as_csv(measured).encode())
+            file.write(as_csv(measured).encode(errors="backslashreplace"))  # names of files are any bytes
     if options.plot is not None:
         _write_plot(options.plot, [_dot(m) for m in measured], title)
     talk.json(

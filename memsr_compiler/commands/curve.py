@@ -41,7 +41,7 @@ class Row:
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Write the curve as CSV."""
     with atomic_write(path) as file:
-        file.write(table(rows).encode())
+        file.write(table(rows).encode(errors="backslashreplace"))  # names of files are any bytes
 
 
 def table(rows: Sequence[Row]) -> str:

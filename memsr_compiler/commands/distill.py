@@ -149,6 +149,7 @@ def _distill(
             how,
             options.out,
             validate=judged.psnr,
+            judged=judged.key,
             resume=resume,
             on_step=on_step,
         )

@@ -26,6 +26,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -35,6 +36,9 @@ EVERY = 10.0  # seconds between two lines of progress
 
 Step = Callable[[str], None]
 Done = Callable[[float, str], None]
+
+
+_WIDEST = 1 << 16  # columns of a table
 
 
 class ProgressLines:
@@ -124,13 +128,11 @@ class Talk:
             title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
         )
         for i, column in enumerate(columns):
-            name = i == 0  # whole and on one line, for searching and copying
-            table.add_column(
-                Text(column), justify="left" if name else "right", overflow="fold", no_wrap=name, header_style="dim"
-            )
+            table.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=True, header_style="dim")
         for row in rows:
             table.add_row(*(Text(escape_controls(str(cell))) for cell in row))
-        self.out.print(table)
+        whole = self.out.options.update(max_width=_WIDEST)  # else numbers are folded on terminals, and columns left out
+        self.out.print(Segments(self.out.render(table, whole)))
         self.out.print()
 
     def json(self, data: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def run(teacher_options: TeacherOptions, options: SweepOptions, talk: Talk) -> N
             done = {name: each() for name, each in work.items()}
         else:
             hidden = files[0].parent / f".memsrc-sweep-{files[0].name}"
-            place = Place.make(hidden, describe_work(teacher_options, options, options.data))
+            place = Place.make(hidden, describe_work(teacher_options, sweeper, options.data))
             done = _share(work, place, launch)
     if not is_first():
         return

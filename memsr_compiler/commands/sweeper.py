@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from memsr_compiler.analysis.cost import Cost
@@ -131,26 +132,21 @@ class Sweeper:
         return mean_psnr(self.tests.images, (enlarge(single, takes, image) for image in self.tests.images))
 
 
-def describe_work(reading: TeacherOptions, options: StudentOptions, data: Path | None) -> str:
+def describe_work(reading: TeacherOptions, sweeper: Sweeper, data: Path | None) -> str:
     """Hash of all that students and their scores depend on, besides budgets.
 
-    The teacher has been read: own code is then imported.  Of folders, names, sizes and times of what is in them.
+    The teacher has been read: own code is then imported.  Of images, the pixels that were read: folders lie behind
+    links, and files are replaced by others that look like them.
     """
-    states = [
-        (path.name, *_state(path))
-        for folder in (options.calibration, data)
-        if folder is not None
-        for path in sorted(folder.rglob("*"))
-    ]
-    alike = [(field.name, getattr(options, field.name)) for field in fields(StudentOptions)]
-    said = (VERSION, network_digest(reading.teacher), digest_code(reading.arch), reading, alike, data, states)
+    alike = [(field.name, getattr(sweeper.options, field.name)) for field in fields(StudentOptions)]
+    shown = [(image.name, _digest(image.pixels)) for image in sweeper.material.photographs or ()]
+    scored = [(image.name, _digest(image.high), _digest(image.low)) for image in sweeper.tests.images]
+    said = (VERSION, network_digest(reading.teacher), digest_code(reading.arch), reading, alike, data, shown, scored)
     return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of a file; of a link to nowhere, which is passed over with a warning, its own."""
-    state = path.stat() if path.exists() else path.lstat()
-    return state.st_size, state.st_mtime_ns
+def _digest(pixels: NDArray[Any]) -> str:
+    return hashlib.sha256(f"{pixels.dtype} {pixels.shape} ".encode() + pixels.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

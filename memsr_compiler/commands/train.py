@@ -60,6 +60,7 @@ def _train(options: TrainOptions, how: Recipe, record: Mapping[str, Any], resume
             how,
             options.out,
             validate=judged.psnr,
+            judged=judged.key,
             resume=resume,
             on_step=on_step,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,11 @@ class Bench:
     words: str
     arithmetics: set[str] = field(default_factory=set)
     """In what networks have been scored so far, in words."""
+
+    @property
+    def key(self) -> str:
+        """Hash of the images, by which a run knows whether they are those that it was validated on."""
+        return hashlib.sha256(" ".join(digest_tests(self.images).values()).encode()).hexdigest()
 
     def score(self, network: nn.Module, takes: Takes | None = None) -> Score:
         """The average score of a network, wherever it is; takes: what it takes, where that is not what these do."""
@@ -170,8 +176,8 @@ def read_patches(options: TrainingOptions, takes: Takes, talk: Talk, labeller: L
 
 def default_cache() -> Path:
     """The folder for photographs made ready, unless told."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "memsr_compiler"
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "memsr_compiler"
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class DeriveStudents:
         with some_threads(threads):
             source = read_source(reading, student.align, Talk(), student.calibration, own_process=False)
             self._sweeper = Sweeper.open(reading.teacher, source, student, images, Talk())
-        self._place = Place.make(Path(folder), describe_work(reading, student, images))
+        self._place = Place.make(Path(folder), describe_work(reading, self._sweeper, images))
 
     def __call__(self, batch: Batch) -> dict[str, NDArray[Any]]:
         """Derive and score a batch's students.

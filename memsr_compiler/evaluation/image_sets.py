@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from memsr_compiler.checks import require_whole
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.evaluation.pairs import TestFiles, find_test_files
 from memsr_compiler.images.files import (
     NamedImage,
     crop_to_multiple,
@@ -24,6 +23,7 @@ from memsr_compiler.images.files import (
     sample_photographs,
     to_uint8,
 )
+from memsr_compiler.images.pairs import TestFiles, find_test_files
 from memsr_compiler.images.resize import resize
 from memsr_compiler.quantities import say_count
 
@@ -107,7 +107,7 @@ def read_test_images(
 ) -> list[TestImage]:
     """The test images that a person means.
 
-    images     a folder with HR and LR images (`evaluation.pairs`) or with HR images alone; one or a list of TestImages,
+    images     a folder with HR and LR images (`images.pairs`) or with HR images alone; one or a list of TestImages,
                files of HR images, and arrays (H, W, C) or (H, W), uint8 or floating 0..1; None: photographs that ship
     scale      by which they are to be enlarged; 1, for networks that work on enlarged images: by what LR shows, else
                by 2, 3 and 4 in turn
@@ -126,6 +126,8 @@ def read_test_images(
     if isinstance(images, (str, PathLike)) and not Path(images).is_file():
         warn = warn or _log.warning
         files = find_test_files(Path(images), scale if scale > 1 else None)
+        for note in files.notes:
+            warn(note)
         read = _read_alone if files.pairs is None else _read_pairs
         return read(files, scale, keep_grey, window, warn, on_skip or warn)
     several = images if isinstance(images, (list, tuple)) else [images]
@@ -212,7 +214,7 @@ def _read_alone(
 ) -> list[TestImage]:
     """HR images, made smaller."""
     factors = FACTORS if scale == 1 else (scale,)
-    high = read_folder(files.folder, keep_grey=keep_grey, warn=warn, on_skip=on_skip)
+    high = read_folder(files.folder, paths=files.alone, keep_grey=keep_grey, warn=warn, on_skip=on_skip)
     images = _degrade(high, factors, window)
     for i, image in enumerate(high):
         if small := _find_too_small(image.pixels, factors[i % len(factors)], window):

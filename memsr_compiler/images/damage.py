@@ -34,7 +34,7 @@ PCX_GREY, PCX_PALETTE = 68, 769  # byte of a PCX's header, 2 where levels are gr
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the end of JPEG's entropy-coded data
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length: TEM, RST0 to RST7, SOI
-_EOI, _SOS = 0xD9, 0xDA
+_EOI, _SOS, _LS = 0xD9, 0xDA, 0xF7
 
 
 def require_undamaged(path: str | os.PathLike[str]) -> None:
@@ -129,7 +129,7 @@ def find_png_fault(file: BinaryIO) -> str | None:
 
 
 def find_jpeg_fault(data: Bytes) -> str | None:
-    """Fault of a JPEG's structure: segments that do not follow each other, or no end."""
+    """Fault of a JPEG's structure: segments that do not follow each other, no end.  Raises InvalidInput for JPEG-LS."""
     at = 2
     while at + 2 <= len(data):
         if data[at] != 0xFF:
@@ -139,6 +139,8 @@ def find_jpeg_fault(data: Bytes) -> str | None:
             at += 1
         elif marker == _EOI:
             return None
+        elif marker == _LS:  # within its pixels markers may stand that are none
+            raise InvalidInput("is JPEG-LS, which is not handled: save it as PNG")
         elif marker in _ALONE:
             at += 2
         elif at + 4 > len(data):

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
@@ -32,7 +32,7 @@ from memsr_compiler.images.damage import (
     require_undamaged_tiff,
 )
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
-from memsr_compiler.images.profiles import read_profile
+from memsr_compiler.images.profiles import ICC, MOST, judge_profile, read_profile
 from memsr_compiler.images.tiff_by_hand import PROFILE, Layout, find_layout, read_numbers_of
 from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling, with_raw_mode
 from memsr_compiler.images.tiff_tags import (
@@ -43,6 +43,7 @@ from memsr_compiler.images.tiff_tags import (
     SEPARATE,
     count_pages,
     is_tiff,
+    require_known_predictor,
     require_whole_picture,
 )
 from memsr_compiler.quantities import say_count
@@ -207,6 +208,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
     try:
         require_undamaged(path)
         require_whole_picture(path)
+        require_known_predictor(path)
         with _at_most(most_pixels), warnings.catch_warnings():
             warnings.filterwarnings("error", "Truncated File Read")  # of a TIFF's tags
             try:
@@ -255,13 +257,14 @@ def require_pixels(path: str | os.PathLike[str], width: int, height: int, most: 
 
 @contextlib.contextmanager
 def _at_most(pixels: int | None) -> Iterator[None]:
-    """Make Pillow's own limit, which is a global, stand aside where there is another."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = before if pixels is None else None
+    """Make Pillow's own limits, which are globals, stand aside where others are: of pixels, of a PNG's profile."""
+    before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS = before[0] if pixels is None else None
+    PngImagePlugin.MAX_TEXT_CHUNK = max(before[1], MOST)
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 def can_stream(file: Image.Image) -> bool:
@@ -297,8 +300,8 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
     if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
         raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
-    profile, lost = None if kind.own else file.info.get("icc_profile"), ""
-    if profile is None and not kind.own:
+    profile, lost = judge_profile(None if kind.own else file.info.get("icc_profile"), grey=kind.grey)
+    if not kind.own and file.info.get("icc_profile") is None:
         profile, lost = read_profile(path, file.format, grey=kind.grey)
     raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
     alpha, note, times_alpha = file.has_transparency_data, None, _leave_times_alpha(file)
@@ -488,10 +491,10 @@ def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) 
     pixels = np.concatenate(list(read_bands(path, image, PIECES)))
     fields = image.get_fields()
     pixels = _turn_upright(pixels, image.get("orientation") if "orientation" in fields else 1)
-    profile = image.get("icc-profile-data") if "icc-profile-data" in fields else None
+    profile, lost = judge_profile(image.get(ICC) if ICC in fields else None, grey=channels == 1)
     alpha = has_alpha(path, image, channels)
     colours = pixels[..., : channels + alpha]
-    return Decoded(colours, alpha, profile, say_left_out(image.bands - channels - alpha))
+    return Decoded(colours, alpha, profile, (*filter(None, (lost,)), *say_left_out(image.bands - channels - alpha)))
 
 
 def _require_at_most(path: str | os.PathLike[str], width: int, height: int, most_pixels: int | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,12 +194,14 @@ class NamedImage:
 def read_folder(
     folder: str | os.PathLike[str],
     *,
+    paths: Sequence[Path] | None = None,
     keep_grey: bool = False,
     warn: Callable[[str], None] | None = None,
     on_skip: Callable[[str], None] | None = None,
 ) -> list[NamedImage]:
     """Every image in a folder, in order of name, as `read_image` gives it; what is no image is passed over.
 
+    paths     of its files; None: all
     warn      hears of colours that are a guess
     on_skip   hears of each file that is passed over; None: `warn` does
 
@@ -210,7 +212,7 @@ def read_folder(
         raise InvalidInput(f"{place}: is no folder; give one with PNG or JPEG files")
     images = []
     unreadable: dict[str, str] = {}
-    for path in list_files(place):
+    for path in list_files(place) if paths is None else paths:
         try:
             images.append(NamedImage(path.name, read_image(path, keep_grey=keep_grey, warn=warn)))
         except InvalidInput as error:

@@ -30,6 +30,8 @@ LACKING = (
     "not configured",
     "not supported",
     "not implemented",
+    "not been built in",
+    "loading plugin",
     "Unsupported JPEG",
 )  # in what libvips says of a file that it could not read were it whole
 COLOURS = {"srgb": 3, "rgb": 3, "rgb16": 3, "b-w": 1, "grey16": 1}  # channels, by what the colours are called

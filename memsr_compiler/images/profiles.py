@@ -1,4 +1,4 @@
-"""ICC profiles of JPEG 2000, BMP and GIF, which Pillow does not give."""
+"""ICC profiles: those of JPEG 2000, BMP and GIF, which Pillow does not give, and whether pixels can be given one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import struct
 from memsr_compiler.images.boxes import find_box
 
 FORMATS = ("JPEG2000", "BMP", "GIF")  # as Pillow calls them
+ICC = "icc-profile-data"  # what libvips calls it
 MOST = 1 << 24  # bytes of a profile: tables of a printer have some millions
 _HEAD = 132  # bytes of a profile before its contents, of which there may be none
 _SPACES = {True: b"GRAY", False: b"RGB "}  # colours that a profile is for, by whether pixels are grey
@@ -29,6 +30,14 @@ def read_profile(path: str | os.PathLike[str], kind: str | None, *, grey: bool) 
             found = {"JPEG2000": _of_jpeg_2000, "BMP": _of_bmp, "GIF": _of_gif}[kind](data)
         except (struct.error, IndexError):  # damage, and none of the pixels'
             found = None
+    return judge_profile(found, grey=grey)
+
+
+def judge_profile(found: bytes | None, *, grey: bool) -> tuple[bytes | None, str]:
+    """The ICC profile, if pixels, grey or RGB, can be given it, and a note where they cannot.
+
+    Encoders drop what does not fit without a word, or refuse it in words that do not name it.
+    """
     if found is None:
         return None, ""
     stated = int.from_bytes(found[:4], "big")

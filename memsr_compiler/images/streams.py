@@ -34,6 +34,7 @@ from memsr_compiler.images.decode import (
 from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
 from memsr_compiler.images.png_colours import HEAD, Chunk, describe_colours, pack_chunks, read_colour_chunks
+from memsr_compiler.images.profiles import ICC, judge_profile
 from memsr_compiler.images.resize import enlarge_rows
 from memsr_compiler.images.texts import Texts, add_texts
 from memsr_compiler.images.tiff_by_hand import find_layout
@@ -64,7 +65,7 @@ SAVERS = {  # what libvips calls the writers
 }
 EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
-KEPT = ("icc-profile-data", "xmp-data", "iptc-data", "orientation")  # and whatever begins with exif-
+KEPT = ("xmp-data", "iptc-data", "orientation")  # and whatever begins with exif-
 TURNED = ("orientation", "exif-ifd0-Orientation")  # fields that an image which is upright already must not have
 # Bytes a pixel that are held of an image which is not decoded, or encoded, by rows; measured, and rounded up.
 DECODERS = {"png": 1, "jpeg": 6}  # JPEG's coefficients; besides the pixels
@@ -83,7 +84,7 @@ class RowFile:
     most_pixels   that were allowed
     whole     why it cannot be decoded by rows, "an interlaced PNG", and is held whole; "" where it can
     held      bytes that this takes each time it is read;   passing  bytes more, while it is decoded
-    decoded   whether it is decoded by `decode`, not by libvips; then `profile` is the ICC profile of the pixels
+    decoded   whether it is decoded by `decode`, not by libvips;   profile  the ICC profile of the pixels
     strict    what libvips only warns of is damage
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
@@ -201,6 +202,10 @@ class RowFile:
             told.append(f"{target}: JPEG has no transparency; it is left out")
         if self.dtype is np.uint16 and suffix in EIGHT_BIT:
             told.append(f"{target}: {suffix} has 8 bits, the image 16; write PNG or TIFF to keep them")
+        if self.profile is not None and self.channels == 1 and suffix == ".webp":
+            told.append(
+                f"{self.path}: its ICC profile, for grey, is not kept in .webp, which is RGB; write PNG to keep it"
+            )
         if lost := self.texts.say_lost(suffix):
             told.append(f"{self.path}: {lost}")
         if suffix != ".png":
@@ -271,13 +276,13 @@ class RowFile:
             original = image
         image = image.copy(xres=original.xres, yres=original.yres)
         for name in original.get_fields():
-            gone = self.decoded and name in (*TURNED, "icc-profile-data")
+            gone = self.decoded and name in TURNED
             if (name in KEPT or name.startswith("exif-")) and not gone:
                 image.set_type(original.get_typeof(name), name, original.get(name))
         for name, text in self.texts.fields().items() if self.texts.in_tiff else ():
             image.set_type(libvips().GValue.gstr_type, name, text)
         if self.profile is not None:
-            image.set_type(libvips().GValue.blob_type, "icc-profile-data", self.profile)
+            image.set_type(libvips().GValue.blob_type, ICC, self.profile)
         if self.decoded:  # and in what is written of EXIF
             image.set_type(libvips().GValue.gint_type, "orientation", 1)
         return image
@@ -291,6 +296,7 @@ def _opened_with_libvips(
     fields, chunks = image.get_fields(), read_colour_chunks(path)
     whole, held = _what_is_held(image, fields, strip)
     alpha = has_alpha(path, image, channels)
+    profile, lost = judge_profile(image.get(ICC) if ICC in fields else None, grey=channels == 1)
     return RowFile(
         path,
         image.width,
@@ -302,10 +308,11 @@ def _opened_with_libvips(
         most_pixels,
         whole=whole,
         held=held,
+        profile=profile,
         strict=strict,
         chunks=chunks,
-        colours=describe_colours(chunks, profile="icc-profile-data" in fields),
-        notes=say_left_out(image.bands - channels - alpha),
+        colours=describe_colours(chunks, profile=ICC in fields),
+        notes=(*filter(None, (lost,)), *say_left_out(image.bands - channels - alpha)),
         texts=texts,
     )
 

@@ -10,6 +10,7 @@ from memsr_compiler.errors import InvalidInput
 
 NEW_SUBFILE_TYPE, PHOTOMETRIC, SAMPLES, PLANAR, TILE_WIDTH, SUB_IFDS, EXTRA = 254, 262, 277, 284, 322, 330, 338
 SEPARATE, UNSPECIFIED = 2, 0  # of PLANAR: each channel in strips of its own; of EXTRA
+COMPRESSION, PACKBITS, PREDICTOR = 259, 32773, 317
 REDUCED = 1  # bit of NewSubfileType: a smaller picture of another one in the file
 
 _STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two of BigTIFF
@@ -100,6 +101,19 @@ def require_whole_picture(path: str | os.PathLike[str]) -> None:
             raise InvalidInput(
                 f"{path}: its first page is a small picture of another one that stands further on, as in raw files of "
                 "cameras (DNG, NEF): develop it, or save the photograph itself as TIFF or PNG"
+            )
+    except struct.error:  # damage, which others tell of
+        return
+
+
+def require_known_predictor(path: str | os.PathLike[str]) -> None:
+    """Raise InvalidInput for a TIFF in PackBits that tells of a predictor, which some apply and others do not."""
+    try:
+        packed = is_tiff(path) and read_numbers(path, COMPRESSION) == (PACKBITS,)
+        if packed and read_numbers(path, PREDICTOR) not in ((), (1,)):
+            raise InvalidInput(
+                f"{path}: its pixels are compressed by PackBits and it tells of a predictor besides, which some "
+                "programs undo and others pass over: save it with deflate or LZW, or without predictor"
             )
     except struct.error:  # damage, which others tell of
         return

@@ -120,6 +120,9 @@ class Upscaler:
             raise InvalidInput(f"out is a {type(out).__name__}; want an array for the result, {array.dtype} {shape}")
         if out is not None and (out.shape != shape or out.dtype != array.dtype):
             raise InvalidInput(f"out is {out.dtype} {out.shape}; the result is {array.dtype} {shape}")
+        if out is not None and np.may_share_memory(array, out):
+            array = array.copy()  # bands are written before the last of it has been read
+            pixels = array[..., None] if array.ndim == 2 else array
         result = np.empty(shape, pixels.dtype) if out is None else out
         result = result[..., None] if array.ndim == 2 else result  # a view, so what is written is in `out`
         if height >= width:  # bands go along the longer axis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ def run(
     out: Path,
     *,
     validate: Validate,
+    judged: str = "",
     resume: Path | None = None,
     on_step: Callable[[Progress], None] | None = None,
 ) -> Outcome:
@@ -52,6 +54,7 @@ def run(
 
     out        a folder, for checkpoints, the log and TensorBoard's files
     validate   PSNR in dB of a network
+    judged     what the images of `validate` are known by: on others the best network is validated anew
     resume     a run's folder, or a checkpoint of one, to go on from: exactly as if it had not been stopped
 
     Raises InvalidInput for a checkpoint that is damaged or of another run, MemsrError where the loss is no number any
@@ -64,6 +67,8 @@ def run(
         path = checkpoints.newest(resume)
         state.restore(checkpoints.load(path))
         _require_own(path, state, out)
+    else:
+        state.judged = judged
     stepper = _Stepper(accelerator, objective, state, recipe)
     with ExitStack() as stack:
         review = _Review(objective, state, out, validate) if accelerator.is_main_process else None
@@ -72,7 +77,7 @@ def run(
             if resume is None:
                 review.hold(None)
             else:
-                review.find_best()
+                review.find_best(judged)
         meter = Meter(recipe, state.step)
         for batch in meter.time_waiting(_share(patches, recipe, state.step, accelerator)):
             meter.add(stepper.take(batch))
@@ -157,15 +162,36 @@ class _Review:
         if state.best_step == state.step:  # after the checkpoint, which has this network too, should it be lost
             checkpoints.save(content, self._out / BEST)
 
-    def find_best(self) -> None:
-        """Look for the best network after a run was stopped; one that is lost is found anew, from here on."""
+    def find_best(self, judged: str) -> None:
+        """Look for the best network after a run was stopped; one that is lost is found anew, from here on.
+
+        judged   what the images are known by: PSNR on one set of them is nothing to compare PSNR on another with
+        """
         state, path = self._state, self._out / BEST
+        alike = state.judged == judged
+        state.judged = judged
         if checkpoints.is_of(path, state.best_step, state.best):
+            if not alike:
+                self._judge_anew()
             return
         if state.best_step != state.step:
             log.warning("%s: is not of step %d, the best so far; the best from here on is kept", path, state.best_step)
             state.forget_best()
+        elif not alike:
+            state.forget_best()
         checkpoints.save(self._score(), path)
+
+    def _judge_anew(self) -> None:
+        """Validate the best network and the one of now on other images than before, and keep the better one."""
+        state, path = self._state, self._out / BEST
+        best, last = checkpoints.load(path), state.last
+        network = copy.deepcopy(self._objective.settle())
+        network.load_state_dict(best["network"])
+        state.best = best["psnr"] = _score(network, self._validate, state.best_step)
+        now = self._score()
+        state.last = last  # the log has it: by this the state is known to be of this run
+        checkpoints.save(state.content(), checkpoints.path_of(self._out, state.step))
+        checkpoints.save(now if state.best_step == state.step else best, path)
 
     def _score(self) -> checkpoints.State:
         """Validate the network as it is now, and give it as it is kept.  Raises MemsrError as `hold`."""

@@ -25,6 +25,7 @@ from torch.utils.data import Dataset, Sampler
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.files import atomic_write, file_digest, is_image_name, list_files, require_file
 from memsr_compiler.images.files import crop_to_multiple, read_image
+from memsr_compiler.images.pairs import is_high, list_high
 from memsr_compiler.images.resize import resize
 from memsr_compiler.locks import remove_leftovers
 
@@ -83,15 +84,32 @@ class RawPhotograph:
         return map_raw(self.low, np.uint8, small), map_raw(self.high, np.uint8, (*self.size, 3))
 
 
-def find_image_folder(folder: Path) -> Path:
-    """The folder itself, or, where no image lies in it, one within it that is called HR, or ends so, as DIV2K's do."""
+def find_image_folder(folder: Path, warn: Callable[[str], None] | None = None) -> Path:
+    """The folder itself, or, where no image lies in it, one within it that is called HR, or ends so, as DIV2K's do.
+
+    warn   hears of others that may be meant
+
+    Raises InvalidInput where there is no folder, or several may be meant.
+    """
     if not folder.is_dir():
         raise InvalidInput(f"{folder}: is no folder; give one with high-resolution photographs")
     if any(is_image_name(path.name) for path in list_files(folder)):
         return folder
-    within = sorted(p for p in folder.iterdir() if p.is_dir() and p.name.endswith("HR"))
-    trained = [p for p in within if "valid" not in p.name]
-    return (trained or within or [folder])[0]
+    within = sorted(p for p in folder.iterdir() if p.is_dir())
+    named = [p for p in within if p.name.endswith("HR")] or [p for p in within if is_high(p.name)]
+    meant = [p for p in named if "valid" not in p.name] or named
+    if len(meant) > 1:
+        each = " ".join(f"--data {p}" for p in meant)
+        raise InvalidInput(f"{folder}: {', '.join(p.name for p in meant)} may be meant; give those that are: {each}")
+    others = [
+        p
+        for p in within
+        if "HR" in p.name and p not in named and any(is_image_name(path.name) for path in list_files(p))
+    ]
+    if meant and warn is not None:
+        for other in others:
+            warn(f"{other}: not used, as {meant[0].name} is; give it by --data, too, if it is meant")
+    return (meant or [folder])[0]
 
 
 def prepare_folders(
@@ -140,12 +158,16 @@ def prepare_photographs(
 
     Raises InvalidInput if no photograph is left, ExportError where the cache cannot be written.
     """
-    source = find_image_folder(folder)
+    source = find_image_folder(folder, warn)
+    paths, notes = list_high(source)
+    if warn is not None:
+        for note in notes:
+            warn(note)
     remove_leftovers(cache)
     kept = _list_kept(cache)
     photographs: list[RawPhotograph] = []
     unreadable = 0
-    for path in list_files(source):
+    for path in paths:
         if on_image is not None:
             on_image(path.name)
         try:

@@ -26,6 +26,7 @@ class RunState:
 
     step         steps that were taken
     start, best, last   PSNR in dB of the validations, NaN before there is one;   best_step  when it was best
+    judged       what the images of the validations are known by, "" where nothing tells
     optimizer, schedule, average   of the objective's weights; average is None where none is kept
     """
 
@@ -41,6 +42,7 @@ class RunState:
         self.average = Average(objective, recipe.average) if recipe.average else None
         self.step = self.best_step = 0
         self.start = self.best = self.last = math.nan
+        self.judged = ""
         self._objective = objective
         self._accelerator: Accelerator | None = None
         self._scaler: dict[str, Any] | None = None
@@ -94,6 +96,7 @@ class RunState:
             "random": torch.get_rng_state(),
             "psnr": [self.start, self.best, self.last],
             "best_step": self.best_step,
+            "judged": self.judged,
         }
 
     def restore(self, content: checkpoints.State) -> None:
@@ -113,6 +116,7 @@ class RunState:
             torch.set_rng_state(content["random"])
             self.step, self.best_step = (_whole(content[name], steps) for name in ("step", "best_step"))
             self.start, self.best, self.last = map(float, content["psnr"])
+            self.judged = str(content.get("judged", ""))  # an earlier version's state does not tell
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, AssertionError) as error:
             reason = first_line(error) or type(error).__name__
             raise InvalidInput(

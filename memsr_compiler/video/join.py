@@ -81,6 +81,8 @@ def choose_copies(film: Film, target: Path, sample: bytes, *, whole: bool) -> Co
         if reason:
             raise InvalidInput(f"{target}: such a file cannot hold all streams of {film.path} together ({reason})")
         words = [f"{name}, which {target.suffix} cannot hold" for name in left_out]
+        others = [s for s in source.streams if s.index in kept and s.type == "video" and not is_cover(s)]
+        words += [f"the enlargement of {name_stream(s)}, which is copied as it is" for s in others]
         if not whole and any(TIMECODE in held.metadata for held in (source, *source.streams)):
             words.append("its timecode, which is of the first frame")
     return Copies(tuple(kept), tuple(words))

@@ -114,6 +114,19 @@ def test_names_in_a_terminals_bar(clock: Clock, name: str) -> None:
     assert "100%" in err.getvalue()
 
 
+@pytest.mark.parametrize("width", [10, 40])
+def test_tables_keep_their_numbers_whole_on_narrow_terminals(clock: Clock, width: int) -> None:
+    """Numbers were folded, and columns left out."""
+    out = io.StringIO()
+    speaker = Talk(
+        out=Console(file=out, width=width, force_terminal=True, soft_wrap=True, color_system=None), clock=clock
+    )
+    speaker.table("of numbers", ("network", *(f"column {i}" for i in range(9))), [("x2-tiny", *["36.395"] * 9)])
+    lines = out.getvalue().splitlines()
+    assert [line.split() for line in lines if "36" in line] == [["x2-tiny", *["36.395"] * 9]]
+    assert "column 8" in lines[-3] and lines[-1] == ""
+
+
 def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
     Talk(as_json=True).json({"a": [math.inf, (1.5, -math.inf)], "b": {"c": math.nan, "d": None, "e": True, "f": 3}})
     told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

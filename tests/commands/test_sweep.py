@@ -17,6 +17,7 @@ from helpers.two_processes import run_two
 
 from memsr_compiler.analysis.cost import cost_of_layers
 from memsr_compiler.commands import sweep, sweeper
+from memsr_compiler.commands.curve import Row, write_table
 from memsr_compiler.commands.student_common import derive
 from memsr_compiler.commands.sweeper import Entry, Place
 from memsr_compiler.images.files import sample_photographs, write_image
@@ -182,3 +183,9 @@ def test_a_student_whose_entry_was_changed_is_derived_again(
     assert changed != kept.read_text()
     kept.write_text(changed)
     assert share(derive_it, derive_it) == {"first": entry, "second": entry} and done == ["width 4"] * 3
+
+
+def test_names_that_are_not_utf_8_in_tables(tmp_path: Path) -> None:
+    """All had been measured when the table could not be written."""
+    write_table(tmp_path / "t.csv", [Row("n\udcff.onnx", psnr_y_db=30.0)])
+    assert b"\nn\\udcff.onnx," in (tmp_path / "t.csv").read_bytes()

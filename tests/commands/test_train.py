@@ -13,6 +13,7 @@ import torch
 from helpers.command_line import Run
 from helpers.training import forget_accelerator, write_photographs
 
+from memsr_compiler.commands.training_common import default_cache
 from memsr_compiler.images.files import write_image
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.teachers.load import read_teacher
@@ -251,3 +252,9 @@ def test_he_is_what_plain_networks_begin_with(run: Run, photographs: Path, tmp_p
         assert status == 0, err
         starts[init] = json.loads((out / "log.jsonl").open().readline())["psnr"]
     assert starts.pop("") == starts["he"] and len(set(starts.values())) == 5
+
+
+def test_a_relative_cache_of_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the XDG Base Directory Specification wants it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/cache")
+    assert default_cache() == Path.home() / ".cache" / "memsr_compiler"

@@ -415,6 +415,21 @@ def test_covers_are_copied(run: Run, model: Path, tmp_path: Path) -> None:
         before = path
 
 
+def test_a_second_picture_that_stays_small_is_told(run: Run, model: Path, tmp_path: Path) -> None:
+    film = write_film(tmp_path / "one.mkv")
+    with av.open(tmp_path / "two.mkv", "w") as container, av.open(film) as one, av.open(film) as other:
+        pictures = [source.streams.video[0] for source in (one, other)]
+        streams = [container.add_stream_from_template(stream, opaque=True) for stream in pictures]
+        for source, stream in zip((one, other), streams, strict=True):
+            for packet in source.demux(source.streams.video[0]):
+                if packet.size:
+                    packet.stream = stream
+                    container.mux(packet)
+    status, _, err = run("upscale", tmp_path / "two.mkv", tmp_path / "large.mkv", "--model", model, "--frames", ":3")
+    assert status == 0, err
+    assert "left out: the enlargement of stream 1 (video, " in err and ", which is copied as it is" in err
+
+
 def test_a_song_with_a_cover_is_no_film(run: Run, model: Path, tmp_path: Path) -> None:
     song, picture = tmp_path / "song.mp4", tmp_path / "cover.jpg"
     Image.fromarray(draw(0, 16, 16)).save(picture)

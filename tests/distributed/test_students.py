@@ -76,6 +76,18 @@ def test_nothing_that_other_code_gave_is_given_again(place: Path, monkeypatch: p
     assert len(list((place / "done").glob("*.json"))) == 2, scores
 
 
+def test_nothing_that_was_scored_on_other_images_is_given_again(place: Path) -> None:
+    """Images behind a link were not looked at; scores of those that lay there before were given."""
+    (place / "set").mkdir()
+    (place / "set" / "HR").symlink_to(place / "photographs")
+    scores = []
+    for step in (1, -1):
+        for i, image in enumerate(sample_photographs()[:2]):
+            write_image(place / "photographs" / f"{i}.png", image[100:160, 100:160][::step, ::step] // (3 + step))
+        scores += [row["psnr_y_db"] for row in rows(worker(place, data=place / "set", calibration=None), "bicubic")]
+    assert scores[0] != scores[1]
+
+
 def sweep(run: Run, place: Path, *budgets: str) -> tuple[bytes, bytes]:
     """Table and plot of memsrc sweep."""
     files = place / "swept.csv", place / "swept.svg"

@@ -20,6 +20,7 @@ pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.damage import find_jpeg_fault, find_png_fault, find_webp_fault
 from memsr_compiler.images.files import read_image, to_eight_bits
+from memsr_compiler.images.libvips import read_bands
 from memsr_compiler.images.streams import RowFile
 
 NUMBER = 300
@@ -222,6 +223,30 @@ def test_what_libvips_said_of_another_file_is_not_said_again(tmp_path: Path) -> 
     for name, words in (("lerc", "LERC"), ("jp2", "34712"), ("lerc", "LERC")):
         with pytest.raises(InvalidInput, match=rf"{name}\.tif: cannot be decoded by this libvips.*{words}"):
             read_image(tmp_path / f"{name}.tif")
+
+
+def test_jpeg_ls_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "whole.jpg"
+    path.write_bytes(bytes.fromhex("ffd8fff7000b080004000401011100ffda0008010100000000000001ff7fffd9"))
+    with pytest.raises(InvalidInput, match=r"whole\.jpg: is JPEG-LS"):
+        read_image(path)
+
+
+def test_heic_is_not_called_damaged_where_its_decoder_is_lacking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As iPhones write it."""
+    import pyvips
+
+    said = "heif: Error while loading plugin: Support for this compression format has not been built in: HEVC"
+
+    def fail(*_: object) -> None:
+        raise pyvips.Error("unable to load", said)
+
+    image = pyvips.Image.new_from_array(photograph(8, 8))
+    monkeypatch.setattr(pyvips.Region, "fetch", fail)
+    with pytest.raises(InvalidInput, match=r"a\.heic: cannot be decoded by this libvips.*HEVC"):
+        next(read_bands("a.heic", image, 8))
 
 
 def test_a_palette_that_was_cut_off_is_told(tmp_path: Path) -> None:

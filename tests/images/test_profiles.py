@@ -117,3 +117,39 @@ def test_without_a_profile_nothing_is_said(tmp_path: Path, suffix: str) -> None:
         pytest.skip("this Pillow lacks JPEG 2000")
     Image.fromarray(PIXELS).save(tmp_path / f"in{suffix}")
     assert read_profile(tmp_path / f"in{suffix}", FORMATS[suffix], grey=False) == (None, "")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        (b"\x00\x01" + PROFILE[2:], "damaged"),  # of which libvips made "unable to write to target"
+        (PROFILE[:16] + b"GRAY" + PROFILE[20:], "of other colours, GRAY,"),
+    ],
+)
+def test_a_profile_that_does_not_fit_is_told_by_rows_too(
+    tmp_path: Path, suffix: str, profile: bytes, words: str
+) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / f"in{suffix}", icc_profile=profile)
+    image = RowFile.open(tmp_path / f"in{suffix}")
+    if image.notes or suffix != ".png":  # of a damaged one in a PNG libvips makes none
+        assert words in image.notes[0] and image.notes[0].endswith("not kept")
+    image.save(tmp_path / "out.png", double(image.bands(5)), 2)
+    with Image.open(tmp_path / "out.png") as made:
+        assert "icc_profile" not in made.info
+
+
+def test_a_grey_profile_is_told_to_be_lost_in_webp(tmp_path: Path) -> None:
+    grey = PROFILE[:16] + b"GRAY" + PROFILE[20:]
+    Image.fromarray(PIXELS[..., 0]).save(tmp_path / "in.jpg", icc_profile=grey)
+    image = RowFile.open(tmp_path / "in.jpg")
+    assert image.profile == grey and not image.warnings(tmp_path / "out.png")
+    assert "ICC profile, for grey, is not kept in .webp" in image.warnings(tmp_path / "out.webp")[0]
+
+
+def test_a_png_may_have_a_large_profile(tmp_path: Path) -> None:
+    """It was refused, also where it was written so by memsrc."""
+    large = struct.pack(">I", len(PROFILE) + 2_000_000) + PROFILE[4:] + bytes(2_000_000)
+    Image.fromarray(PIXELS).save(tmp_path / "in.png", icc_profile=large)
+    image = RowFile.open(tmp_path / "in.png")
+    assert image.profile == large and np.array_equal(next(image.bands(12)), PIXELS)

@@ -89,3 +89,18 @@ def test_a_whole_picture_with_small_ones_and_a_small_one_alone_are_read(
 ) -> None:
     write_tiff(tmp_path / "a.tif", PIXELS, photometric=2, more=more)
     assert np.array_equal(read_image(tmp_path / "a.tif"), PIXELS)
+
+
+@pytest.mark.parametrize(("compression", "refused"), [(32773, True), (5, False)])
+def test_a_predictor_beside_packbits_is_refused(compression: int, refused: bool, tmp_path: Path) -> None:
+    """libtiff passes over it, other programs undo it: pixels were wrong without a word."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(PIXELS).save(path, compression="tiff_lzw", tiffinfo={317: 2})
+    lzw, other = (struct.pack("<HHIHH", 259, 3, 1, code, 0) for code in (5, compression))
+    assert path.read_bytes().count(lzw) == 1 and read_numbers(path, 317) == (2,)
+    path.write_bytes(path.read_bytes().replace(lzw, other))
+    if refused:
+        with pytest.raises(InvalidInput, match="compressed by PackBits and it tells of a predictor"):
+            read_image(path)
+    else:
+        assert np.array_equal(read_image(path), PIXELS)

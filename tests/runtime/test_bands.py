@@ -229,6 +229,17 @@ def test_the_result_goes_where_it_is_wanted() -> None:
     assert Upscaler(net)(pixels, out=backwards) is backwards and np.array_equal(backwards, expected)
 
 
+def test_the_result_may_lie_over_the_image() -> None:
+    """Pixels were read that had been written over."""
+    net, pixels = network(0, [3, 3], [1, 2]).float(), np.random.default_rng(0).random((40, 14, 3), np.float32)
+    expected = Upscaler(net)(pixels)
+    place = np.zeros_like(expected)
+    image = place[:40, :14]
+    image[:] = pixels
+    upscale = Upscaler(net, max_memory=SLACK + 60_000)
+    assert np.array_equal(upscale(image, out=place), expected)
+
+
 def test_what_upscaler_refuses() -> None:
     net = network(0, [3, 3], [1, 2]).float()
     with pytest.raises(InvalidInput, match="too few: a column of one pixel and its halo take"):

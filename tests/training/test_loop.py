@@ -257,3 +257,39 @@ def test_a_best_network_that_is_lost_is_told(
     (run / "best.ckpt").unlink()
     train(photographs, run, recipe(rate=0.3), resume=run)
     assert "best.ckpt: is not of step" in caplog.text and "the best from here on is kept" in caplog.text
+
+
+@pytest.mark.parametrize(("levels", "best"), [((30.0, 9.0), 8), ((9.0, 30.0), 2)])
+def test_psnr_on_other_images_is_not_compared(
+    levels: tuple[float, float], best: int, photographs: Path, tmp_path: Path
+) -> None:
+    """On harder images nothing was ever better than before, on easier ones everything was, whatever it was."""
+    run, how = tmp_path / "run", recipe()
+    run.mkdir()
+    before = iter((0.0, 1.0, 0.5))  # at steps 0, 2, 4
+    patches = cut_patches(photographs, tmp_path / "cache")
+
+    def stop_at_6(network: nn.Module) -> float:
+        gain = next(before, None)
+        if gain is None:
+            raise KeyboardInterrupt
+        return levels[0] + gain
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(Supervised(new_plain(3, 6, 2)), patches, how, run, validate=stop_at_6, judged="these")
+    kept = checkpoints.load(run / "best.ckpt")
+    asked: list[dict[str, Tensor]] = []
+    gains = iter((0.0, -1.0, -2.0, 1.0 if best == 8 else -1.0))  # the best one's, then at steps 4, 6, 8
+
+    def after(network: nn.Module) -> float:
+        asked.append({name: value.clone() for name, value in network.state_dict().items()})
+        return levels[1] + next(gains)
+
+    outcome = loop.run(Supervised(new_plain(3, 6, 2)), patches, how, run, validate=after, judged="those", resume=run)
+    assert kept["step"] == 2 and all(torch.equal(value, asked[0][name]) for name, value in kept["network"].items())
+    assert outcome.best_step == best and outcome.best == levels[1] + (best == 8)
+    assert checkpoints.load(run / "best.ckpt")["step"] == best
+    again = loop.run(
+        Supervised(new_plain(3, 6, 2)), patches, how, run, validate=lambda _: 1 / 0, judged="those", resume=run
+    )
+    assert again == outcome

@@ -234,3 +234,27 @@ def test_folders_of_one_name_are_counted(tmp_path: Path) -> None:
     assert [p.name for p in found] == ["HR-1/0.png", "HR-2/0.png", "c/0.png"]
     assert [p.sha256 for p in found] == [file_digest(folder / "0.png") for folder in folders]
     assert [p.name for p in prepare_folders(folders[:1], tmp_path / "cache", scale=2, patch=8)] == ["0.png"]
+
+
+def test_of_several_folders_of_photographs_none_is_left_in_silence(tmp_path: Path) -> None:
+    """The first was trained on, without a word."""
+    for name in ("DIV2K_train_HR", "DIV2K_valid_HR", "HR_extra"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    said: list[str] = []
+    assert find_image_folder(tmp_path, said.append).name == "DIV2K_train_HR"
+    assert said == [f"{tmp_path / 'HR_extra'}: not used, as DIV2K_train_HR is; give it by --data, too, if it is meant"]
+    (tmp_path / "Flickr2K_HR").mkdir()
+    with pytest.raises(InvalidInput, match="DIV2K_train_HR, Flickr2K_HR may be meant; give those that are: --data "):
+        find_image_folder(tmp_path)
+
+
+def test_lr_beside_its_photograph_is_no_photograph(tmp_path: Path) -> None:
+    """It was trained on too."""
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    for name, pixels in (("a", image), ("ax2", image[::2, ::2]), ("b", image[:, ::-1])):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    said: list[str] = []
+    found = prepare_photographs(tmp_path, tmp_path / "cache", scale=2, patch=4, warn=said.append)
+    assert [p.name for p in found] == ["a.png", "b.png"]
+    assert said == [f"{tmp_path}: LR of others in it is passed over: ax2.png"]

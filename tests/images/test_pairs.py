@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import find_scale, read_test_images
-from memsr_compiler.evaluation.pairs import find_test_files, match_names
 from memsr_compiler.images.files import write_image
+from memsr_compiler.images.pairs import find_test_files, match_names
 from memsr_compiler.images.resize import resize
 
 
@@ -196,3 +196,84 @@ def test_one_pair_that_does_not_fit_is_named_and_the_others_are_read(tmp_path: P
     assert warnings[0] == f"{tmp_path}/HR/10.png and 10x2.png: HR is 48x40 and LR 16x13, which is not x2; passed over"
     assert "2x2.png: not a readable image" in warnings[1]
     assert find_scale(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("high", "low"),
+    [
+        ("HR/*.png", "lq/*.png"),
+        ("GT/*.png", "input/*.png"),
+        ("HR/*.png", "Set5_LR_x2/*.png"),
+        ("Set5_HR/*.png", "LR/*.png"),
+        ("HR/*.png", "LR_x2_degraded/*_d.png"),
+        ("HR/*.png", "low/X2/*.png"),
+        ("*.png", "lr/*.png"),
+        ("*.png", "half/*.png"),
+        ("*.png", "*-small.png"),
+    ],
+)
+def test_what_only_sizes_tell_to_be_lr_is_taken_and_told(tmp_path: Path, high: str, low: str) -> None:
+    """LR was made anew, or LR images were scored as HR, without a word."""
+    write_set(tmp_path, high, low)
+    require_set(tmp_path, 2, passed_over=1)
+    assert find_scale(tmp_path) == 2
+    said: list[str] = []
+    read_test_images(tmp_path, 2, warn=said.append)
+    assert len(said) == 1 and "is taken for LR, as" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("high", "low"),
+    [("*.png", "*_lr.png"), ("img*_HR.png", "img*_LR2.png"), ("*_gt.png", "*_lq.png"), ("*_HR.png", "*.png")],
+)
+def test_names_that_say_lr_are_no_hr(tmp_path: Path, high: str, low: str) -> None:
+    write_set(tmp_path, high, low)
+    require_set(tmp_path, 2)
+    with pytest.raises(InvalidInput, match=r"none of x3|is not x3"):
+        read_test_images(tmp_path, 3)
+
+
+def test_folders_that_are_left_alone_are_told(tmp_path: Path) -> None:
+    write_set(tmp_path, "HR/*.png", "LR_x2/*.png")
+    write_set(tmp_path, "SRCNN/*.png", "notes/*_other.txt.png", 4)
+    said: list[str] = []
+    assert len(read_test_images(tmp_path, 3, warn=said.append)) == 3
+    assert said == [f"{tmp_path}: not used: LR_x2, SRCNN, notes; LR is made from HR by MATLAB's bicubic"]
+    write_set(tmp_path, "HR/*.png", "lq/*.png", 4)
+    assert len(read_test_images(tmp_path, 4, warn=said.append)) == 3
+    assert said[1].endswith(
+        "not used: LR_x2, SRCNN, lq, notes; LR is made from HR by MATLAB's bicubic; give a folder that holds HR "
+        "and one of them"
+    )
+
+
+def test_photographs_that_only_look_like_versions_stay(tmp_path: Path) -> None:
+    """One of two sizes, counted, or of Lightroom; what looks smaller is told."""
+    for name, side in (
+        ("a", 40),
+        ("a_b", 20),
+        ("c", 40),
+        ("d", 40),
+        ("d_2", 20),
+        ("e", 40),
+        ("e-LR", 40),
+        ("f-LR", 30),
+    ):
+        write_image(tmp_path / f"{name}.png", picture(0, side, side))
+    said: list[str] = []
+    assert len(read_test_images(tmp_path, 2, warn=said.append)) == 8
+    assert len(said) == 3 and all("is taken for an HR image, though" in words for words in said)
+
+
+def test_what_stands_beside_hr_by_name_is_no_hr(tmp_path: Path) -> None:
+    write_set(tmp_path, "*_HR.png", "results/*.png")
+    for name in ("1_HR", "2_HR"):
+        write_image(tmp_path / f"{name.replace('HR', 'SRCNN')}.png", picture(3))
+    said: list[str] = []
+    (tmp_path / "results").rename(tmp_path.with_name(f"{tmp_path.name}-away"))
+    assert [image.name for image in read_test_images(tmp_path, 2, warn=said.append)] == [
+        "10_HR.png",
+        "1_HR.png",
+        "2_HR.png",
+    ]
+    assert len(said) == 1 and "1_SRCNN.png beside 1_HR.png: is no HR image by its name" in said[0]
