@@ -26,6 +26,12 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     for name, parameter in model.named_parameters():
         if parameter.is_meta or nn.parameter.is_lazy(parameter):
             raise InvalidInput(f"{name}: has no values yet; load the weights first")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.layout != torch.strided:
+            layout = str(tensor.layout).removeprefix("torch.")
+            raise InvalidInput(
+                f"{name}: is kept as {layout}, which is not read; put what its to_dense() gives in its place"
+            )
     # Weights that another parametrisation computes (torch.nn.utils.weight_norm) cannot be copied as they are.
     computed = {
         id(value): value.detach().clone()
@@ -35,6 +41,12 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     }
     try:
         copied = copy.deepcopy(model, computed)
+    except RecursionError as error:
+        deepest = max((name for name, _ in model.named_modules()), key=lambda name: name.count("."))
+        raise InvalidInput(
+            f"{type(model).__name__} cannot be copied: its modules lie within each other more deeply than Python goes, "
+            f"{deepest.count('.') + 1} of them at {deepest[:40]}; take those away that only hold another"
+        ) from error
     except (TypeError, RuntimeError) as error:
         raise InvalidInput(
             f"{type(model).__name__} cannot be copied ({first_line(error)}): it holds something besides weights and "

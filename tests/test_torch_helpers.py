@@ -60,6 +60,19 @@ def test_what_cannot_be_copied_is_named() -> None:
             compile_to_plain(Holding(held).eval())
 
 
+def test_why_a_module_cannot_be_copied_is_what_it_is() -> None:
+    """Of these two nobody holds a lock."""
+    nested: nn.Module = nn.ReLU()
+    for _ in range(400):
+        nested = nn.Sequential(nested)
+    with pytest.raises(InvalidInput, match=r"more deeply than Python goes, 401 of them at held\.0\.0"):
+        copy_module(Holding(nested), None)
+    model = Holding(None)
+    model.conv.weight = nn.Parameter(model.conv.weight.data.to_sparse())
+    with pytest.raises(InvalidInput, match=r"conv\.weight: is kept as sparse_coo, which is not read; .* to_dense"):
+        copy_module(model, None)
+
+
 def test_computed_tensors_in_lists_and_dictionaries_are_copied() -> None:
     model = Holding(None)
     model.held = {"kernels": [model.conv.weight * 3]}

@@ -81,14 +81,16 @@ def nonnegative(graph: Graph) -> frozenset[str]:
 
 def schedule(graph: Graph, carry: Carrying = "auto") -> Schedule:
     """The cheapest schedule found, of least depth: everything as early, or as late as possible, or only second
-    computations (x@12, see `rematerialize`) late.
+    computations (x@12, see `rematerialize`) late.  Early these would be carried beside the first, all of them at once.
 
     graph   Input, Conv2d, Sum, Relu (in the PReLU form PRelu too), one resolution, perhaps a PixelShuffle at the end
     """
     graph = without_unused(graph)
     regions = _Regions(graph, carry)
     early = _time(graph, None)
-    plans = (early, _later(graph, early, lambda name: True), _later(graph, early, names.is_again))
+    plans = [_later(graph, early, lambda name: True), _later(graph, early, names.is_again)]
+    if not any(names.is_again(op.name) for op in graph):
+        plans.insert(0, early)
     different = [p for i, p in enumerate(plans) if all(p.layer != q.layer for q in plans[:i])]
     return min((_allocate(regions, timing) for timing in different), key=lambda s: s.cost)
 

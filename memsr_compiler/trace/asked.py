@@ -38,6 +38,13 @@ class Asked:
             return None
         return bool(first[node])
 
+    def number(self, node: fx.Node) -> int | None:
+        """The length of an axis that hangs on no size; None of other values."""
+        if not self._is_known(node):
+            return None
+        first, second = (known[node] for known in self.known)
+        return first if type(first) is int and first == second else None
+
     def count(self, node: fx.Node) -> int | None:
         """The number of sides of a shape, or of a part of one; None where it is none."""
         if not self._is_known(node):

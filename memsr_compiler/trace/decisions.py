@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.numbers import Group, counts_to_look_at, sides_to_look_at
 from memsr_compiler.trace.places import files_of, line_of, words_of
 from memsr_compiler.trace.read_off import KnownNumbers
 from memsr_compiler.trace.samples import SEVERAL, SIZES, Size
@@ -30,6 +31,10 @@ OTHERS = ((2, 3), (4, 4), (64, 64), (48, 80), (33, 47), (720, 1280), (2160, 3840
 """Sizes that are looked at too: whoever decides, mostly asks whether an image is small, or fits into memory."""
 BATCHES = (4, 5, 6, 8, 9, 16, 17, 33, 65, 129)
 """Numbers of images beyond those of the samples."""
+_MOST_BATCH = 1024
+"""Images, of a few pixels each, that are computed at once at most."""
+_WORK = 20_000
+"""Operations that are run at most, without pixels, to look at sizes that stand in the code."""
 HOW_MANY = "the number of images"
 
 
@@ -40,12 +45,14 @@ def say_decided(
     sizes: Sequence[Size] = ((HEIGHT, WIDTH), *SIZES),
     *,
     unheard: bool = False,
+    numbers: Collection[Group] = (),
 ) -> None:
     """Warn of code that decides by the image's size, of which one way was read.
 
     problem   what stopped torch.fx, where it was another that read the network
     sizes     at which it is known to be what was read
     unheard   whether its code could ask what no tracer hears
+    numbers   that its code has at hand
     """
     if problem is None and not unheard:
         return
@@ -62,7 +69,7 @@ def say_decided(
         here = ""
     if not here and (place := find_size_question(model, channels)) is not None:
         here = words_of(place)
-    other = None if here else find_other_size(model, channels)
+    other = None if here else find_other_size(model, channels, numbers)
     if not here and other is None:
         return
     does = "decides by the size of the image" if other is None else "runs other operations at {}x{}".format(*other)
@@ -92,9 +99,10 @@ def is_decided(model: nn.Module, problem: Exception) -> bool:
     return decides and ours and not only_raises(place)
 
 
-def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
+def find_other_size(model: nn.Module, channels: int, numbers: Collection[Group] = ()) -> tuple[int, int] | None:
     """A size (H, W) at which the network runs other operations than at that of an export; None where none is found.
 
+    numbers   that its code has at hand: sizes made of them are looked at too
     No pixel is computed.  Sizes at which it does not run are passed over.
     """
     copied = copy_module(model, torch.float64)
@@ -103,7 +111,8 @@ def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
         list_at((HEIGHT, WIDTH))  # some keep what they make the first time
         exported = list_at((HEIGHT, WIDTH))
         same: tuple[list[tuple[str, ...]], ...] = ([], exported)
-        for size in OTHERS if exported else ():
+        stated = sides_to_look_at(numbers)[: _WORK // max(1, len(exported))]
+        for size in dict.fromkeys((*OTHERS, *stated)) if exported else ():
             if list_at(size, exported) not in same:
                 list_at(size, most=4 * len(exported))  # or for each size
                 if list_at(size, exported) not in same:
@@ -111,9 +120,10 @@ def find_other_size(model: nn.Module, channels: int) -> tuple[int, int] | None:
     return None
 
 
-def find_other_batches(model: nn.Module, channels: int, size: Size) -> list[int]:
+def find_other_batches(model: nn.Module, channels: int, size: Size, numbers: Collection[Group] = ()) -> list[int]:
     """Numbers of images for which a network runs other operations than for fewer.
 
+    numbers   that its code has at hand, which are looked at too
     No pixel is computed.  Numbers for which it does not run are passed over.
     """
     copied = copy_module(model, torch.float64)
@@ -123,7 +133,8 @@ def find_other_batches(model: nn.Module, channels: int, size: Size) -> list[int]
         list_at()  # some keep what they make the first time
         exported = list_at(images=int(BATCH))
         known = [[], exported, list_at(images=SEVERAL)]
-        for images in BATCHES if exported else ():
+        stated = counts_to_look_at(numbers, _MOST_BATCH)[: _WORK // max(1, len(exported))]
+        for images in sorted({*BATCHES, *stated}) if exported else ():
             if list_at(exported, images=images) not in known and (other := list_at(images=images)) not in known:
                 known.append(other)
                 found.append(images)

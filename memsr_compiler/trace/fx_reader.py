@@ -33,8 +33,9 @@ from memsr_compiler.trace.views import (
 
 VOCABULARY = (activation, constants, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
 _TAKES = {
-    **dict.fromkeys(("conv2d", "convolution", "avg_pool2d"), Padded), "getitem": Uncropped, "slice": Uncropped,
-}  # fmt: skip
+    **dict.fromkeys(("conv2d", "convolution", "avg_pool2d"), Padded),
+    **dict.fromkeys(("getitem", "slice", "pad", "constant_pad_nd"), Uncropped),
+}
 _TAKE_RESIZED = ("add", "sub", "subtract", "rsub", "mul", "multiply", *SAME)
 NO_WORD = (
     "the compiler has no word for this operation; write it with convolutions, ReLUs, sums, concatenations and pixel "

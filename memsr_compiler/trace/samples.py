@@ -22,6 +22,7 @@ Range: TypeAlias = tuple[float, float]
 Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
 SEVERAL = int(BATCH) + 1  # images in a batch: code may take as many as readers have for the whole of it
+_MANY = 10**6  # calls, by which code may decide that counts them
 _FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
 
@@ -141,6 +142,9 @@ def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:
     try:
         with InFloat64():
             alone, both = model(image.clone()), model(torch.cat([image, image]))
+            again = model(image.clone())
+        if float((again - alone).abs().max()) > most_off(alone):
+            return CHANGES
         counts = bool((both[: len(image)] - alone).abs().max() > most_off(alone))
     except Exception:  # whatever the model's own code raises
         return otherwise
@@ -150,6 +154,10 @@ def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:
 TOGETHER = (
     "it takes a part of the batch (x[:2]), or decides by how many there are, and a plain network treats each image "
     "alone; leave the batch axis whole"
+)
+CHANGES = (
+    "it gives something else for the same image each time: it draws random numbers, or remembers; give a network that "
+    "does neither"
 )
 ALONE = (
     "it computes with the number of images in a batch (x.shape[0], len(x)), and a plain network treats each image "
@@ -183,20 +191,48 @@ def has_changed(ran: nn.Module, model: nn.Module) -> bool:
 
     No reader sees that where it writes past torch, into `.data`.
     """
+    return bool(_list_changed(ran, model))
+
+
+def _list_changed(ran: nn.Module, model: nn.Module) -> list[str]:
     before = model.state_dict()
-    after = {name: t for name, t in ran.state_dict().items() if t.is_floating_point()}
-    return any(name not in before or not torch.equal(t, before[name].to(t)) for name, t in after.items())
+    after = ran.state_dict().items()
+    return [name for name, t in after if name not in before or not torch.equal(t, before[name].to(t))]
 
 
 def require_same_weights(ran: nn.Module, fresh: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:
-    """Raises UnsupportedModel where weights that a run changed hang on the image, as ActNorm's on the first."""
+    """Raises UnsupportedModel where weights that a run changed hang on the image, as ActNorm's on the first.
+
+    Not for those that make no difference to the result: a number of calls, a mean that is noted.
+    """
     image, _ = next(iter(samples.values()))[0]
     with InFloat64():
         fresh(image.flip(3) / 2)
-    if has_changed(fresh, ran):
+    if not has_changed(fresh, ran) or not _makes_a_difference(_list_changed(fresh, ran), ran, image):
+        return
+    name, later = type(fresh).__name__, copy_module(ran, None)
+    with InFloat64():
+        later(image.flip(3) / 2)
+    if has_changed(later, ran):
         raise UnsupportedModel(
-            f"{type(fresh).__name__} sets weights by the first image that it sees; run it on one, and save it then"
+            f"{name} changes weights by each image that it sees, and gives another result for the next; give a module "
+            "that keeps them"
         )
+    raise UnsupportedModel(f"{name} sets weights by the first image that it sees; run it on one, and save it then")
+
+
+def _makes_a_difference(names: Sequence[str], ran: nn.Module, image: Tensor) -> bool:
+    """Whether other values of these weights, few or many calls, change what the network gives."""
+    other = copy_module(ran, None)
+    held = dict(other.named_parameters()) | dict(other.named_buffers())
+    with InFloat64(), torch.no_grad():
+        expected = ran(image.clone())
+        for step in (1, _MANY):
+            for name in names:
+                held[name].logical_not_() if held[name].dtype == torch.bool else held[name].add_(step)
+            if not isinstance(expected, Tensor) or not is_same(Sample(image, expected), other(image.clone())):
+                return True
+    return False
 
 
 def most_off(expected: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Statements of a network's code: whether a line decides what is computed, or can only raise."""
+"""Statements of a network's code: whether a line decides what is computed, can only raise, or only tells."""
 
 from __future__ import annotations
 
@@ -34,22 +34,38 @@ def only_raises(place: FrameSummary) -> bool:
     return statement is not None
 
 
+def only_tells(place: FrameSummary) -> bool:
+    """Whether the texts of a line go to a person alone: it prints, logs, warns, or raises where nobody catches it."""
+    statement, caught = _find_statement(place)
+    if isinstance(statement, (ast.Raise, ast.If, ast.Assert)):
+        return not caught and (isinstance(statement, ast.Raise) or only_raises(place))
+    called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
+    return (called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")) in _TELLING
+
+
+_TELLING = frozenset(("print", "debug", "info", "warning", "warn", "warning_once", "error", "exception", "critical"))
+
+
 def _statement_at(place: FrameSummary) -> ast.If | ast.Assert | None:
     """The innermost statement that a line is of, where it is a decision of its own."""
+    statement, caught = _find_statement(place)
+    return statement if isinstance(statement, (ast.If, ast.Assert)) and not caught else None
+
+
+def _find_statement(place: FrameSummary) -> tuple[ast.stmt | None, bool]:
+    """The innermost statement that a line is of; whether what it raises may be caught, and something else done."""
     return _statement_in("".join(linecache.getlines(place.filename)), place.lineno or 0)
 
 
 @lru_cache(64)  # a block that is repeated asks in the same lines, and a long file takes a while
-def _statement_in(text: str, line: int) -> ast.If | ast.Assert | None:
+def _statement_in(text: str, line: int) -> tuple[ast.stmt | None, bool]:
     try:
         code = ast.parse(text)
     except SyntaxError:  # of a notebook, say
-        return None
+        return None, False
     around = [node for node in ast.walk(code) if isinstance(node, ast.stmt) and _has_line(node, line)]
-    if any(isinstance(node, ast.Try) and node.handlers for node in around):
-        return None  # what is raised may be caught, and something else done
     last = max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0)), default=None)
-    return last if isinstance(last, (ast.If, ast.Assert)) else None
+    return last, any(isinstance(node, ast.Try) and node.handlers for node in around)
 
 
 def _has_line(node: ast.stmt, line: int) -> bool:

@@ -19,6 +19,7 @@ from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.fx_reader import module_of
 from memsr_compiler.trace.needed import word_of
+from memsr_compiler.trace.numbers import Group, numbers_of_modules
 from memsr_compiler.trace.places import words_of
 from memsr_compiler.trace.samples import (
     SIZES,
@@ -34,7 +35,7 @@ from memsr_compiler.trace.samples import (
     take_sample,
     take_samples,
 )
-from memsr_compiler.trace.unheard import could_ask, find_value_question, noting_code
+from memsr_compiler.trace.unheard import could_ask, find_value_question, is_foreign, noting_code
 
 _QUANTISING = ("torch.ao.quantization.", "torchao.")
 _IN_INTEGERS = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
@@ -52,6 +53,7 @@ class Subject:
     errors    for the others what it raises, and where
     size      height and width of the first of them
     unheard   whether its code could ask what no tracer hears
+    numbers   that its code has at hand, to decide by
     """
 
     model: nn.Module
@@ -59,6 +61,7 @@ class Subject:
     errors: Mapping[int, str]
     size: Size
     unheard: bool
+    numbers: frozenset[Group] = frozenset()
 
     def refuse_to_run(self) -> UnsupportedModel:
         """The refusal of a network that takes no image."""
@@ -108,17 +111,18 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     """
     reference = copy_module(model, torch.float64)
     require_readable(reference)
-    before, own = _shared_chance(), _OwnGenerators()
-    with noting_code() as codes, own:
+    before, private = _shared_chance(), _OwnGenerators()
+    with noting_code() as codes, private:
         samples, errors = take_samples(reference, input_range, sizes)
-    if samples and (own.used or _shared_chance() != before):
+    if samples and (private.used or _shared_chance() != before):
         _require_no_chance(reference, samples)
     if samples and any(module.training for module in model.modules()):
         _require_mode(model, next(iter(samples.values())))
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
-    return Subject(model, samples, errors, sizes[0], could_ask(codes))
+    own = numbers_of_modules(model, [code for code in codes if is_foreign(code.co_filename)])
+    return Subject(model, samples, errors, sizes[0], could_ask(codes), own.union(*codes.values()))
 
 
 def _shared_chance() -> tuple[object, ...]:
@@ -171,9 +175,8 @@ def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]
     with InFloat64():
         if all(torch.equal(model(image.clone()), first) for _ in range(_DRAWS)):
             return
-    raise InvalidInput(
-        f"{type(model).__name__} draws random numbers as it runs; call model.eval() first, or take out what draws them"
-    )
+    first_way = "call model.eval() first, or " if any(module.training for module in model.modules()) else ""
+    raise InvalidInput(f"{type(model).__name__} draws random numbers as it runs; {first_way}take out what draws them")
 
 
 def require_steady(subject: Subject) -> None:

@@ -92,7 +92,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     traced, stopped = _read_by_either(subject.model, subject.samples, input_range)
     if stopped is not None or subject.unheard:
         _compare_batches(subject, traced)
-    say_decided(subject.model, stopped, traced.graph.input.channels, unheard=subject.unheard)
+    say_decided(subject.model, stopped, traced.graph.input.channels, unheard=subject.unheard, numbers=subject.numbers)
     if sizes := (*(_SMALLEST if stopped is not None else ()), *(_LONG if subject.unheard else ())):
         _say_at(subject.model, traced, sizes)
     require_steady(subject)
@@ -205,7 +205,7 @@ def _compare_batches(subject: Subject, traced: Traced) -> None:
     """Compare the graph with the network for numbers of images for which that does something else than for a few."""
     network, channels = copy_module(subject.model, torch.float64), traced.graph.input.channels
     generator = torch.Generator().manual_seed(0)
-    for count in find_other_batches(network, channels, subject.size):
+    for count in find_other_batches(network, channels, subject.size, subject.numbers):
         images = torch.rand(count, channels, *subject.size, generator=generator, dtype=torch.float64)
         try:
             sample = take_sample(network, images)

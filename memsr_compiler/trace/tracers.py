@@ -7,6 +7,7 @@ import io
 import logging
 import operator
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.needed import INPLACE
 from memsr_compiler.trace.read_off import READ_OFF
-from memsr_compiler.trace.statements import answer_that_goes_on
+from memsr_compiler.trace.statements import answer_that_goes_on, only_tells
+from memsr_compiler.trace.unheard import is_foreign, summarise
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
 
@@ -175,9 +177,21 @@ class _Proxy(fx.Proxy):
     def __hash__(self) -> int:
         """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""
         assert isinstance(self.tracer, _Tracer), "who makes these"
-        if self.tracer.asked.is_number(self.node):
+        if self.node.target == "item" or self.tracer.asked.is_number(self.node):
             raise fx.proxy.TraceError("symbolically traced sizes cannot be used as inputs to control flow")
         return super().__hash__()
+
+    def __repr__(self) -> str:
+        """A text of a size among others, `f"{x.shape[2]}" in table`, would be none of them either."""
+        assert isinstance(self.tracer, _Tracer), "who makes these"
+        asker = sys._getframe(1)
+        own = super().__repr__()
+        return self.tracer.to_text(self.node, summarise(asker), own) if is_foreign(asker.f_code.co_filename) else own
+
+    def __format__(self, spec: str) -> str:
+        """The same for `f"{x.shape[2]:04d}"`, of which Python itself says that there is no such text."""
+        assert isinstance(self.tracer, _Tracer), "who makes these"
+        return self.tracer.to_text(self.node, summarise(sys._getframe(1)), super().__repr__(), spec)
 
     def __len__(self) -> int:
         assert isinstance(self.tracer, _Tracer), "who makes these"
@@ -263,6 +277,19 @@ class _Tracer(fx.Tracer):
         if asks_how_many(obj.node):
             raise fx.proxy.TraceError(f"{HOW_MANY} cannot be used as inputs to control flow")
         return super().to_bool(obj)
+
+    def to_text(self, node: fx.Node, place: traceback.FrameSummary, own: str, spec: str = "") -> str:
+        """The text of a value, as `spec` says, in a line of the model's code; `own`: that of its proxy, to be shown."""
+        try:
+            return format(self.compute(node), spec)  # of parameters: the same for every image
+        except (TypeError, RuntimeError):
+            pass
+        if only_tells(place):
+            return own
+        if asks_no_size(node) and (number := self.asked.number(node)) is not None:
+            return format(number, spec)
+        what = HOW_MANY if asks_how_many(node) else "symbolically traced texts"
+        raise fx.proxy.TraceError(f"{what} cannot be used as inputs to control flow")
 
     @cached_property
     def asked(self) -> Asked:

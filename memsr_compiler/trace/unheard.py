@@ -26,8 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.numbers import Group, numbers_at_hand
 from memsr_compiler.trace.read_off import KnownNumbers
-from memsr_compiler.trace.statements import only_raises
+from memsr_compiler.trace.statements import only_raises, only_tells
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
 _OURS = tuple(os.path.dirname(file) for file in (torch.__file__, np.__file__, os.path.dirname(__file__)))
@@ -37,32 +38,51 @@ _ASKING_WAYS = ("MATCH_", "FORMAT_", "SETUP_FINALLY")
 _SYMBOL = os.path.join(_OURS[0], "__init__.py")
 _SYMBOLS = (_SYMBOL, os.path.join(_OURS[0], "fx", "experimental"), __file__)
 """Code between a question about a symbol, which is asked of the first, and its answer; operations lie elsewhere."""
-_TAKEN_OUT = frozenset([Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.data_ptr, Tensor.untyped_storage])
+_TEXTS = frozenset(
+    getattr(kind, name).__code__
+    for kind in (torch.SymInt, torch.SymFloat, torch.SymBool)
+    for name in ("__repr__", "__hash__")
+)
+_TAKEN_OUT = frozenset([
+    Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.data_ptr, Tensor.untyped_storage, Tensor.__repr__,
+])  # fmt: skip
 
 
 @contextmanager
-def noting_code() -> Iterator[set[CodeType]]:
-    """Note the code that is run in the context, of whoever's it is."""
-    codes: set[CodeType] = set()
-    before = sys.getprofile()
+def noting_code() -> Iterator[dict[CodeType, frozenset[Group]]]:
+    """Note the code that is run in the context, of whoever's it is, and numbers that foreign code has at hand."""
+    codes: dict[CodeType, frozenset[Group]] = {}
 
     def note(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call":
-            codes.add(frame.f_code)
+        code = frame.f_code
+        if event == "call" and code not in codes:
+            codes[code] = numbers_at_hand(frame) if is_foreign(code.co_filename) else frozenset()
 
-    sys.setprofile(note)
-    try:
+    with _told(note):
         yield codes
+
+
+@contextmanager
+def _told(listener: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Tell a listener of each call in the context, and afterwards whoever was told before."""
+    before: Any = sys.getprofile()
+    sys.setprofile(listener)
+    try:
+        yield
     finally:
-        sys.setprofile(before)
+        if before is None or callable(before):
+            sys.setprofile(before)
+        else:  # Python's own profiler, which is no function
+            sys.setprofile(None)
+            before.enable()
 
 
 def could_ask(codes: Iterable[CodeType]) -> bool:
     """Whether code could ask what a tracer does not hear."""
-    return any(_could_ask(code) for code in codes if _is_foreign(code.co_filename))
+    return any(_could_ask(code) for code in codes if is_foreign(code.co_filename))
 
 
-def _is_foreign(name: str) -> bool:
+def is_foreign(name: str) -> bool:
     """Whether a file is neither torch's, NumPy's, Python's nor of this package."""
     pythons = name.startswith(_PYTHONS) and "site-packages" not in name
     return not (pythons or name.startswith((*_OURS, "<frozen", "<eval_with_key>")))
@@ -70,7 +90,8 @@ def _is_foreign(name: str) -> bool:
 
 def _could_ask(code: CodeType) -> bool:
     catches = bool(getattr(code, "co_exceptiontable", None))  # of Python 3.11 and later
-    if catches or not _ASKING.isdisjoint(code.co_names):
+    formats = any(isinstance(constant, str) and "%" in constant for constant in code.co_consts)
+    if catches or formats or not _ASKING.isdisjoint(code.co_names):
         return True
     return any(step.opname.startswith(_ASKING_WAYS) for step in dis.get_instructions(code))
 
@@ -114,9 +135,27 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
     copied = copy_module(model, torch.float64)
     mode = FakeTensorMode(shape_env=Listening(), allow_non_fake_inputs=True)
     symbolic = mode.from_tensor(image, symbolic_context=free)
-    with torch.no_grad(), InFloat64(), mode, KnownNumbers():
+
+    def note_text(place: FrameSummary) -> None:
+        if not places and not only_tells(place):
+            places.append(place)
+
+    with torch.no_grad(), InFloat64(), mode, KnownNumbers(), _hearing_texts(note_text):
         _run(copied, symbolic)
     return places[0] if places else None
+
+
+@contextmanager
+def _hearing_texts(note: Callable[[FrameSummary], None]) -> Iterator[None]:
+    """Call `note` for each line of foreign code that takes the text or the hash of a symbol."""
+
+    def hear(frame: FrameType, event: str, _: Any) -> None:
+        asker = frame.f_back
+        if event == "call" and frame.f_code in _TEXTS and asker and is_foreign(asker.f_code.co_filename):
+            note(summarise(asker))
+
+    with _told(hear):
+        yield
 
 
 def _run(model: Callable[[Tensor], Any], image: Tensor) -> None:
@@ -131,12 +170,12 @@ def _find_asking_line() -> FrameSummary | None:
     frames = list(takewhile(lambda f: f.f_code.co_filename.startswith(_SYMBOLS), _frames()))
     asked = any(f.f_code.co_filename == _SYMBOL and f.f_code.co_name == "__bool__" for f in frames)
     asker = frames[-1].f_back if asked else None
-    return _summarise(asker) if asker is not None and _is_foreign(asker.f_code.co_filename) else None
+    return summarise(asker) if asker is not None and is_foreign(asker.f_code.co_filename) else None
 
 
 def _find_foreign_line() -> FrameSummary | None:
     """The innermost line of foreign code that is run."""
-    return next((_summarise(f) for f in _frames() if _is_foreign(f.f_code.co_filename)), None)
+    return next((summarise(f) for f in _frames() if is_foreign(f.f_code.co_filename)), None)
 
 
 def _frames() -> Iterator[FrameType]:
@@ -147,7 +186,7 @@ def _frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _summarise(frame: FrameType) -> FrameSummary:
+def summarise(frame: FrameType) -> FrameSummary:
     return FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
@@ -165,7 +204,7 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def note(self) -> None:
         place = _find_foreign_line()
-        if self.place is None and place is not None and not only_raises(place):
+        if self.place is None and place is not None and not only_raises(place) and not only_tells(place):
             self.place = place
 
     def __torch_dispatch__(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.onnx_files import FREE, agrees, model, node, refuses, saved, whole
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -103,6 +104,26 @@ def test_in_a_pt2_and_to_the_end(by_size: bool, tmp_path: Path) -> None:
 def test_other_crops_are_refused(cuts: Any, message: str) -> None:
     with pytest.raises(UnsupportedModel, match=message):
         trace(Cropped(nn.ConvTranspose2d(3, 3, 9, 2, 3), *cuts).eval())
+
+
+class CroppedByPadding(Cropped):
+    """The same by padding of less than nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        (top, bottom), (left, right) = self.cuts
+        return F.pad(F.pad(self.conv(x), (0, 0, -top, 0)), (-left, -right, 0, -bottom))
+
+
+@pytest.mark.parametrize("cuts", [((1, 1), (0, 2)), ((2, 0), (1, 1))])
+def test_negative_padding_cuts_off_too(cuts: Any) -> None:
+    network = CroppedByPadding(nn.ConvTranspose2d(3, 3, 6, 2, 1), *cuts).double().eval()
+    x = torch.randn(1, 3, 4, 5, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(GraphModule(trace(network).graph)(x), network(x), rtol=0, atol=1e-12)
+    with pytest.raises(UnsupportedModel, match="it cuts 3 and 0 pixels off, where 2 are too many"):
+        trace(CroppedByPadding(nn.ConvTranspose2d(3, 3, 6, 2, 1), (3, 0), (0, 2)).eval())
+    with pytest.raises(UnsupportedModel, match="or crop what is too many"):
+        trace(nn.Sequential(nn.ConvTranspose2d(3, 3, 6, 2, 1), nn.ZeroPad2d((1, -3, 0, 0))).eval())
 
 
 def test_nothing_but_slices_takes_it() -> None:

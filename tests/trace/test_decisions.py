@@ -17,7 +17,8 @@ from memsr_compiler import compile_to_plain
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.approximate.freeze import find_places
 from memsr_compiler.trace.decisions import OTHERS, find_other_size
-from memsr_compiler.trace.statements import answer_that_goes_on, only_raises
+from memsr_compiler.trace.statements import answer_that_goes_on, only_raises, only_tells
+from memsr_compiler.trace.unheard import noting_code
 
 
 class Deciding(nn.Module):
@@ -60,6 +61,7 @@ def by_a_number(y: Tensor) -> Tensor:
 WEIGHTS = torch.full((1, 12, 1, 1), 0.5), torch.full((1, 12, 1, 1), 0.25)
 GAIN = torch.tensor(0.5)
 KERNEL = torch.full((12, 1, 3, 3), 0.1)
+TABLE = {"313x311": 0.5}
 
 
 def d(y: Tensor) -> int:
@@ -93,6 +95,38 @@ def test_another_way_is_looked_for(
     assert find_other_size(model, 3) == size
     compile_to_plain(model)
     assert ("Sized runs other operations at {}x{}: read as".format(*size or (0, 0)) in caplog.text) is bool(size)
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        (lambda y: int(y.shape[2]) == 311, (311, 311)),
+        (lambda y: 100 < float(y.shape[2]) < 311.0, (310, 310)),
+        (lambda y: 1200 < len(range(y.shape[2])) <= 1311, (1311, 1311)),
+        (lambda y: divmod(int(y.shape[2]), 622) == (1, 0), (622, 622)),
+        (lambda y: "{}x{}".format(*map(int, y.shape[2:])) in TABLE, (313, 311)),
+        (lambda y: int(y.shape[2]) * int(y.shape[3]) > 100_000_000, (10_001, 10_001)),
+    ],
+)
+def test_sizes_of_which_the_code_knows_are_looked_at(
+    changes: Callable[[Tensor], bool], size: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A size that was made a plain number is heard of no more."""
+    model = Sized(lambda y: y.relu() if changes(y) else y).eval()
+    with noting_code() as codes:
+        model(torch.rand(1, 3, 6, 10))
+    numbers = frozenset[tuple[int, ...]]().union(*codes.values())
+    assert find_other_size(model, 3, numbers) == size
+    assert find_other_size(model, 3) != size
+
+
+def test_sizes_that_a_network_holds_are_looked_at(caplog: pytest.LogCaptureFixture) -> None:
+    class Holding(Sized):
+        special = 311
+
+    model = Holding(lambda y: y.relu() if int(y.shape[2]) == model.special else y).eval()
+    compile_to_plain(model)
+    assert "Holding runs other operations at 311x311: read as" in caplog.text
 
 
 def test_what_torch_fx_takes_for_no_tensor_is_looked_at(caplog: pytest.LogCaptureFixture) -> None:
@@ -164,6 +198,7 @@ class Counting(Deciding):
         (lambda y, x: y * 2 if x.shape[0] >= 4 else y, "for 4 images at once; it takes .* or decides by how many"),
         (lambda y, x: y * 2 if x.size(0) == 6 else y, "for 6 images at once; it takes .* or decides by how many"),
         (lambda y, x: y * 2 if len(x) > 16 else y, "for 17 images at once; it takes .* or decides by how many"),
+        (lambda y, x: y * 2 if len(x) == 7 else y, "for 7 images at once; it takes .* or decides by how many"),
         (lambda y, x: y * min(x.shape[0], 4) / min(3, len(x)), "for 4 images at once"),
         (lambda y, x: y * (1 + x.shape[0] // 4), "floordiv: it computes with the number of images .* the number 1"),
         (lambda y, x: y * (1 + (x.shape[0] > 4)), "gt: it computes with the number of images .* the number 1"),
@@ -259,6 +294,28 @@ def test_what_a_line_does(code: str, line: int, raises: bool, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("code", "tells"),
+    [
+        ("print(f'{a}')", True),
+        ("log.info('%s', 'x'.join(map(str, a)))", True),
+        ("warnings.warn(f'{a}')", True),
+        ("if a:\n    raise b(f'{a}')", True),
+        ("raise b(f'{a}')", True),
+        ("assert f'{a}' in b", True),
+        ("try: raise b(f'{a}')\nexcept b: c = 1", False),
+        ("a = f'{b}'", False),
+        ("c.append(f'{a}')", False),
+        ("if f'{a}' in b:\n    c = 1", False),
+        ("%magic", False),
+    ],
+)
+def test_whether_the_texts_of_a_line_are_for_a_person(code: str, tells: bool, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(code, "utf-8")
+    last = 2 if "raise b" in code and code.startswith("if") else 1
+    assert only_tells(FrameSummary(str(tmp_path / "a.py"), last, "f")) is tells
+
+
+@pytest.mark.parametrize(
     ("code", "answer"),
     [
         ("assert a == 3 and 0 < b <= 4, message", True),
@@ -312,7 +369,7 @@ def test_gates_beside_lines_that_can_only_raise_are_found() -> None:
 
 
 def test_a_decision_by_the_number_of_images_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    compile_to_plain(Sized(lambda y: y.relu() if y.shape[0] < 999 else y).eval())
+    compile_to_plain(Sized(lambda y: y.relu() if y.shape[0] < 99_999 else y).eval())
     assert "Sized (at " in caplog.text and "decides by the number of images: read as for 2, and the" in caplog.text
     assert "by the size" not in caplog.text
     with pytest.raises(UnsupportedModel, match=r"for 3 images at once; it .* decides by how many there are"):

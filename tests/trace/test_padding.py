@@ -94,6 +94,10 @@ class Around(nn.Module):
     [
         (Around([1, 1, 1, 1], 0.5), r"\(1, 1, 1, 1\) \(value 0.5\) outside a convolution"),
         (Around([0, 2, 0, 2]), r"\(0, 2, 0, 2\) is not the same on both sides"),
+        (Around([-1, -1, -1, -1]), r"\(-1, -1, -1, -1\) cuts pixels off; .* crop outside the network"),
+        (Around([0, -1], 0.5), r"\(0, -1\) cuts pixels off"),
+        (Around([1, -1]), r"\(1, -1\) cuts pixels off on one side and adds some on another"),
+        (Around([0, 0, 0, 0, -1]), "not of height and width alone"),
         (Around([2, 2, 2, 2]), r"padding \(2, 2\) changes the size of the image"),
         (Around([1, 1, 1, 1, 0, 1]), "not of height and width alone"),
         (Around([1, 1, 1, 1], then="relu"), "relu: zeros are put around what it takes.*the convolution that follows"),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.export
@@ -219,6 +220,14 @@ def test_a_network_that_draws_random_numbers_is_in_the_wrong_mode(between: Calla
     """Also one that drops a path now and then, which two runs may not show."""
     with pytest.raises(InvalidInput, match=r"Between draws random numbers as it runs; call model\.eval\(\) first"):
         trace(Between(between))
+    with pytest.raises(InvalidInput, match="Between draws random numbers as it runs; take out what draws them"):
+        trace(Between(between).eval())
+
+
+def test_random_numbers_of_a_generator_that_nobody_sees_are_no_number_of_images() -> None:
+    draw = np.random.default_rng(0)
+    with pytest.raises(UnsupportedModel, match="something else for the same image each time: it draws random numbers"):
+        trace(Between(lambda x: x * draw.random()).eval())
 
 
 def test_a_layer_that_forward_makes_may_draw_numbers_that_do_not_count() -> None:
@@ -416,6 +425,30 @@ def test_weights_set_by_the_first_image_are_refused() -> None:
         trace(model)
     model(torch.rand(1, 3, 8, 8))
     trace(model)
+
+
+class Noting(Between):
+    """Adds to what it has noted for each image, and gives `decides` of that and the result."""
+
+    noted: Tensor
+
+    def __init__(self, noted: Tensor, decides: Callable[[Tensor, Tensor], Tensor] = lambda noted, y: y) -> None:
+        super().__init__(lambda x: x)
+        self.register_buffer("noted", noted)
+        self.decides = decides
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.noted += 1
+        return self.decides(self.noted, super().forward(x))
+
+
+@pytest.mark.parametrize("noted", [torch.zeros(()), torch.tensor(0)])
+def test_what_is_noted_and_never_read_sets_no_weights(noted: Tensor) -> None:
+    """A float was refused."""
+    trace(Noting(noted).eval())
+    for decides in (lambda calls, y: y / calls, lambda calls, y: y * 2 if calls > 1000 else y):
+        with pytest.raises(UnsupportedModel, match="changes weights by each image that it sees, and gives another"):
+            trace(Noting(noted.clone(), decides).eval())
 
 
 def test_the_failure_is_that_of_the_right_number_of_channels() -> None:

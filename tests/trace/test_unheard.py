@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import cProfile
 import logging
 import random
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -198,9 +200,78 @@ def test_only_code_that_could_ask_is_looked_at() -> None:
         assert could_ask(codes) is isinstance(network, Net)
 
 
+def test_it_runs_under_a_profiler() -> None:
+    profiler = cProfile.Profile()
+    with profiler:
+        trace(Net(is_tall).eval())
+        after: Any = sys.getprofile()
+    assert isinstance(after, cProfile.Profile) and sys.getprofile() is None
+
+
 def test_a_shape_among_others_stops_the_tracer(caplog: pytest.LogCaptureFixture) -> None:
     """A proxy's hash is none of them."""
     table = {torch.Size([1, 3, 720, 1280]): True}
     with caplog.at_level(logging.WARNING):
         trace(Net(lambda x: table.get(x.shape, False)).eval())
     assert "decides by the size of the image" in caplog.text
+
+
+TABLE = {"311x313": True}
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda x: TABLE.get(f"{x.shape[2]}x{x.shape[3]}", False),
+        lambda x: TABLE.get("%sx%s" % tuple(x.shape[2:]), False),  # noqa: UP031
+        lambda x: str(x.shape) == "an image",
+        lambda x: f"{x.shape[2]:04d}" == "none",
+        lambda x: isinstance(x, Tensor) and TABLE.get("x".join(map(str, x.shape[2:])), False),
+        lambda x: isinstance(x, Tensor) and hash(x.shape[2]) < 0,
+    ],
+)
+def test_a_decision_by_the_text_of_a_size_is_told(
+    asks: Callable[[Tensor], bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy's text is none of them."""
+    with caplog.at_level(logging.WARNING):
+        trace(Net(asks).eval())
+    assert "test_unheard.py" in caplog.text and "decides by the size of the image" in caplog.text
+
+
+def prints(x: Any) -> bool:
+    print(f"{x.shape}, of {x.shape[0]} images", str(x.mean()))  # noqa: T201
+    logging.getLogger(__name__).error("%s", x.shape)
+    assert isinstance(x.shape, tuple) or f"{x.shape[2]}"
+    return False
+
+
+def knows_colours(x: Any) -> bool:
+    return f"{x.shape[1]:02d}" not in {"01": "grey", "03": "colours"}
+
+
+def reads_a_weight(x: Any) -> bool:
+    return f"{float(torch.arange(3).sum())}" != "3.0"
+
+
+@pytest.mark.parametrize("asks", [prints, knows_colours, reads_a_weight])
+def test_texts_that_decide_nothing_are_read(
+    asks: Callable[[Tensor], bool], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = trace(Net(lambda x: False).eval()).graph.text()
+    with caplog.at_level(logging.WARNING, "memsr_compiler"):
+        assert trace(Net(asks).eval()).graph.text() == expected
+    assert not [r for r in caplog.records if r.name.startswith("memsr_compiler")]
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda x: f"{x.mean():.1f}" == "9.9",
+        lambda x: "%s" % x.mean() == "9.9",  # noqa: UP031
+        lambda x: x.mean().item() in {0.5, 0.25},
+    ],
+)
+def test_a_decision_by_the_text_of_a_value_is_refused(asks: Callable[[Tensor], bool]) -> None:
+    with pytest.raises(UnsupportedModel, match=r"test_unheard.*(takes numbers out of|depends on the image)"):
+        trace(Net(asks).eval())

@@ -92,7 +92,7 @@ def freeze(
     sha256 = _hash_teacher(model, first, followed.code)
     _require_itself(followed, subject.samples[channels])
     del first, followed  # networks are large
-    say_decided(model, None, channels, SMALL, unheard=subject.unheard)
+    say_decided(model, None, channels, SMALL, unheard=subject.unheard, numbers=subject.numbers)
     require_steady(subject)
     module = trace_symbolically(model, channels, torch.float32)
     chosen = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images

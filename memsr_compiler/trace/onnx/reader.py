@@ -27,7 +27,7 @@ _NARROW = {10: "float16", 16: "bfloat16"}  # by TensorProto's numbers
 log = logging.getLogger(__name__)
 
 _BROADCASTS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "PRelu", "Where", "Pow")
-_TAKES = {"Conv": Padded, "AveragePool": Padded, "Slice": Uncropped}
+_TAKES = {"Conv": Padded, "AveragePool": Padded, "Slice": Uncropped, "Pad": Uncropped}
 _TAKES_RESIZED = ("Add", "Sum", "Identity", "Cast", "Dropout")
 
 

@@ -278,7 +278,7 @@ def resize_nearest(c: Context, options: Options, x: Any, size: Any) -> View:
 
 
 @tflite_word("PAD")
-def pad(c: Context, options: Options, x: Any, sizes: Any) -> View | Padded:
+def pad(c: Context, options: Options, x: Any, sizes: Any) -> Any:
     """Zeros around the image; sizes are (before, behind) for each axis."""
     view, pairs = c.require_view(x), c.require_constant(sizes, "padding")
     if pairs.shape != (4, 2):

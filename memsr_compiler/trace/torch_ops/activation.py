@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +12,17 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.torch_ops.constants import find_constant
-from memsr_compiler.trace.torch_ops.pointwise import match_channels, neg
+from memsr_compiler.trace.torch_ops.pointwise import linear, match_channels, neg
 from memsr_compiler.trace.torch_ops.registry import Word, word
+from memsr_compiler.trace.torch_ops.shape import (
+    count_on,
+    is_of_channels,
+    lay_out,
+    number_channels,
+    rearrange,
+    squeeze,
+    take,
+)
 from memsr_compiler.trace.torch_ops.unsupported import GLOBAL, POOLING
 from memsr_compiler.trace.views import View
 
@@ -109,6 +118,13 @@ def threshold(b: Builder, x: View, threshold: float, value: float, inplace: bool
     return clamp(b, x, threshold)
 
 
+@word("softshrink")
+def softshrink(b: Builder, x: View, lambd: float = 0.5) -> View:
+    """The part of x that is further from 0 than so much."""
+    rest: View = linear(b, x, 1.0, clamp(b, x, -number(lambd), number(lambd)), -1.0)
+    return rest
+
+
 @word("maximum")
 def maximum(b: Builder, x: Any, y: Any) -> View:
     x, y = _constant_last(b, x, y)
@@ -153,40 +169,64 @@ def _bounds(b: Builder, x: View, constant: Any) -> Tensor:
     return bounds
 
 
+class Extreme(NamedTuple):
+    """Results of torch.max and min over an axis: values, and where they are, which nothing here can take."""
+
+    values: View
+    indices: object
+
+
 @word("max")
-def max_or_over(b: Builder, x: Any, *over: Any, y: Any = None, dim: Any = None, keepdim: bool = False) -> View:
-    return _extreme(b, maximum, "maximum", x, over, y, dim)
+def max_or_over(
+    b: Builder, x: Any, *over: Any, y: Any = None, dim: Any = None, keepdim: bool = False
+) -> View | Extreme:
+    return _extreme(b, maximum, "maximum", x, over, y, dim, keepdim)
 
 
 @word("min")
-def min_or_over(b: Builder, x: Any, *over: Any, y: Any = None, dim: Any = None, keepdim: bool = False) -> View:
-    return _extreme(b, minimum, "minimum", x, over, y, dim)
+def min_or_over(
+    b: Builder, x: Any, *over: Any, y: Any = None, dim: Any = None, keepdim: bool = False
+) -> View | Extreme:
+    return _extreme(b, minimum, "minimum", x, over, y, dim, keepdim)
 
 
 @word("amax")
 def amax(b: Builder, x: View, dim: Any = None, keepdim: bool = False) -> View:
-    _refuse_extreme(b, x, "maximum", dim)
+    return _over_axes(b, maximum, "maximum", x, dim, keepdim)
 
 
 @word("amin")
 def amin(b: Builder, x: View, dim: Any = None, keepdim: bool = False) -> View:
-    _refuse_extreme(b, x, "minimum", dim)
+    return _over_axes(b, minimum, "minimum", x, dim, keepdim)
 
 
-def _extreme(b: Builder, both: Word, kind: str, x: Any, over: Sequence[Any], y: Any, dim: Any) -> View:
+def _extreme(
+    b: Builder, both: Word, kind: str, x: Any, over: Sequence[Any], y: Any, dim: Any, keepdim: bool
+) -> View | Extreme:
     """torch.max and min: of two tensors, or of one over a dim (a whole number)."""
     second = over[0] if over else y
     if isinstance(second, (View, Tensor)):
         result: View = both(b, x, second)
         return result
-    _refuse_extreme(b, x, kind, dim if second is None else second)
+    dim, keepdim = (dim if second is None else second), (over[1] if len(over) > 1 else keepdim)
+    return Extreme(_over_axes(b, both, kind, x, dim, keepdim), object())
 
 
-def _refuse_extreme(b: Builder, x: View, kind: str, dim: Any) -> NoReturn:
+def _over_axes(b: Builder, both: Word, kind: str, x: View, dim: Any, keepdim: bool) -> View:
+    """The largest or the smallest of channels: of the first half and of the second, again and again."""
     dims = [d % len(x.axes) for d in (dim if isinstance(dim, Sequence) else [dim])] if dim is not None else []
-    if dims == [1] and not any(f.axis in "hw" for f in x.axes[1]):
-        b.refuse(
-            f"it takes the {kind} over channels (spatial attention?), which is not read",
-            f"remove it and retrain, or write it as torch.{kind} of two halves of the channels, again and again",
-        )
-    b.refuse(f"it takes the {kind} over pixels: {GLOBAL}", POOLING[1])
+    if not dims or any(f.axis in "hw" for d in dims for f in x.axes[d]):
+        b.refuse(f"it takes the {kind} over pixels: {GLOBAL}", POOLING[1])
+    if not all(is_of_channels(x, d) for d in dims):
+        b.refuse(f"it takes the {kind} over images", "a plain network treats each image alone; do without")
+    for d in dims:
+        while (count := count_on(x, d)) > 1:
+            half = -(-count // 2)
+            parts = [take(b, x, d, range(first, first + half)) for first in (0, count - half)]
+            tables = [number_channels(b, part) for part in parts]
+            flat = [rearrange(b, part, table) for part, table in zip(parts, tables, strict=True)]
+            made: View = both(b, *(View.of(v.op, b.types[v.op].channels, b.types[v.op].scale) for v in flat))
+            x = lay_out(parts[0], made.op, tables[0].shape)
+    for d in () if keepdim else sorted(dims, reverse=True):
+        x = squeeze(b, x, d)
+    return x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.torch_ops.registry import word
-from memsr_compiler.trace.torch_ops.shape import select, squeeze
+from memsr_compiler.trace.torch_ops.shape import is_image, is_of_channels, lay_out, number_channels, select, squeeze
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE, POOLING
 from memsr_compiler.trace.views import View
 
@@ -187,10 +188,20 @@ def _over_channels(b: Builder, x: View, kind: str, dim: Any, keepdim: bool) -> V
     dims = {d % len(x.axes) for d in (dim if isinstance(dim, Sequence) else [dim])}
     if any(f.axis in "hw" for d in dims for f in x.axes[d]):
         b.refuse(*POOLING)
-    if len(x.axes) != 4 or dims != {1}:
-        b.give_up(f"its {kind} is over axes {sorted(dims)} of {len(x.axes)}; write it over all channels (dim=1)")
-    width = b.channels(x)
-    weight = torch.full((1, width, 1, 1), 1.0 / width if kind == "mean" else 1.0, dtype=torch.float64)
-    bias = torch.zeros(1, dtype=torch.float64)
-    result = b.add(ir.Conv2d(name=b.name(kind), inputs=(b.feature(x),), weight=weight, bias=bias))
-    return result if keepdim else squeeze(b, result, 1)
+    if not all(is_of_channels(x, d) for d in dims):
+        b.refuse(f"it takes the {kind} over images", "a plain network treats each image alone; do without")
+    x = View.of(b.feature(x), b.channels(x), b.scale(x)) if is_image(x) else x
+    numbers = number_channels(b, x)
+    lengths = [1 if d in dims else n for d, n in enumerate(numbers.shape)]
+    made = torch.arange(prod(lengths)).view(lengths).expand(numbers.shape)
+    weight = torch.zeros(prod(lengths), b.types[x.op].channels, 1, 1, dtype=torch.float64)
+    share = prod(lengths) / numbers.numel() if kind == "mean" else 1.0
+    weight.index_put_(
+        (made.flatten(), numbers.flatten()), torch.tensor([[share]], dtype=torch.float64), accumulate=True
+    )
+    bias = torch.zeros(len(weight), dtype=torch.float64)
+    op = b.add(ir.Conv2d(name=b.name(kind), inputs=(x.op,), weight=weight, bias=bias)).op
+    result = lay_out(x, op, lengths)
+    for d in () if keepdim else sorted(dims, reverse=True):
+        result = squeeze(b, result, d)
+    return result

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
 from typing import Any, NoReturn
 
 import torch
@@ -12,7 +14,7 @@ from memsr_compiler import ir
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.builder import MAX_KERNEL, Builder, Padded, Uncropped
 from memsr_compiler.trace.torch_ops.registry import word
-from memsr_compiler.trace.views import View
+from memsr_compiler.trace.views import Factor, View
 
 
 def select(b: Builder, x: View, index: Sequence[int]) -> View:
@@ -23,35 +25,115 @@ def select(b: Builder, x: View, index: Sequence[int]) -> View:
     return b.add(ir.Select(name=b.name("select"), inputs=(b.feature(x),), index=tuple(index)))
 
 
+def is_image(x: View) -> bool:
+    """Whether its axes are batch, channels, height and width, in whatever way each of them is made up."""
+    kinds = [{f.axis for f in axis} for axis in x.axes]
+    return len(kinds) == 4 and kinds[0] == {"n"} and kinds[1] <= {"c"} and "h" in kinds[2] and "w" in kinds[3]
+
+
+def is_of_channels(x: View, axis: int) -> bool:
+    """Whether an axis is the channels or, where these were taken apart, a part of them."""
+    return all(f.axis == "c" for f in x.axes[axis])
+
+
+def count_on(x: View, axis: int) -> int:
+    """Length of an axis of channels."""
+    return prod(int(f.size) for f in x.axes[axis] if isinstance(f.size, int))
+
+
+def take(b: Builder, x: View, axis: int, index: Sequence[int]) -> View:
+    """These places of an axis of channels, one after the other."""
+    if is_image(x) and axis == 1:
+        return select(b, x, index)
+    if list(index) == list(range(count_on(x, axis))):
+        return x
+    if not index:
+        b.refuse("it selects no channel", "check the slice")
+    return rearrange(b, x, number_channels(b, x).index_select(axis, torch.tensor(index)))
+
+
+def number_channels(b: Builder, x: View) -> Tensor:
+    """The number of the channel that lies at each place of the axes, of which those of pixels are of one place."""
+    numbers = torch.zeros((), dtype=torch.int64)
+    for axis in x.axes:
+        at = [i for i, f in enumerate(axis) if f.axis == "c"]
+        if at and at[-1] - at[0] >= len(at):
+            b.give_up("channels lie on both sides of pixels on one axis; write it with fewer reshapes")
+        places = torch.zeros(1, dtype=torch.int64)
+        for f in axis:
+            if f.axis == "c":
+                assert isinstance(f.size, int), "channels are so many"
+                places = (places[:, None] + torch.arange(f.size) * f.stride).reshape(-1)
+        numbers = numbers[..., None] + places
+    return numbers
+
+
+def rearrange(b: Builder, x: View, numbers: Tensor) -> View:
+    """Channels of the op by these numbers, one for each place of the axes."""
+    index = tuple(numbers.flatten().tolist())
+    if index == tuple(range(b.types[x.op].channels)):
+        return lay_out(x, x.op, numbers.shape)
+    return lay_out(x, b.add(ir.Select(name=b.name("select"), inputs=(x.op,), index=index)).op, numbers.shape)
+
+
+def lay_out(x: View, op: str, lengths: Sequence[int]) -> View:
+    """An op whose channels are so many on each axis, its pixels as they lie on those of another view."""
+    axes, stride = list[tuple[Factor, ...]](), prod(lengths)
+    for axis, length in zip(x.axes, lengths, strict=True):
+        stride //= length
+        at = next((i for i, f in enumerate(axis) if f.axis == "c"), len(axis))
+        pixels = [f for f in axis if f.axis != "c"]
+        axes.append((*pixels[:at], *([Factor("c", stride, length)] if length > 1 else []), *pixels[at:]))
+    return View(op, tuple(axes))
+
+
 @word("cat", "concat", "concatenate")
 def cat(b: Builder, tensors: Sequence[View], dim: int = 0) -> View:
-    if dim not in (1, -3):
-        b.refuse(f"it concatenates along axis {dim}", "concatenate channels (dim=1)")
     if len(tensors) == 1:
         return tensors[0]
-    return b.add(ir.Concat(name=b.name("cat"), inputs=tuple(b.feature(t) for t in tensors)))
+    if dim in (1, -3) and all(len(t.axes) == 4 for t in tensors):
+        return b.add(ir.Concat(name=b.name("cat"), inputs=tuple(b.feature(t) for t in tensors)))
+    first, at = tensors[0], dim % len(tensors[0].axes)
+    pixels = [[[f for f in axis if f.axis != "c"] for axis in t.axes] for t in tensors]
+    if not is_of_channels(first, at) or any(p != pixels[0] for p in pixels):
+        b.refuse(f"it concatenates along axis {dim}", "concatenate channels (dim=1)")
+    tables, before = [], 0
+    for t in tensors:
+        tables.append(number_channels(b, t) + before)
+        before += b.types[t.op].channels
+    both = b.add(ir.Concat(name=b.name("cat"), inputs=tuple(t.op for t in tensors)))
+    return rearrange(b, replace(first, op=both.op), torch.cat(tables, at))
 
 
 @word("chunk")
 def chunk(b: Builder, x: View, chunks: int, dim: int = 0) -> tuple[View, ...]:
-    size = -(-b.channels(x) // chunks)
+    size = -(-count_on(x, _axis_of_channels(b, x, dim)) // chunks)
     return split(b, x, size, dim)
 
 
 @word("split", "split_with_sizes")
 def split(b: Builder, x: View, split_size_or_sections: Any, dim: int = 0) -> tuple[View, ...]:
-    if dim not in (1, -3):
-        b.refuse(f"it splits axis {dim}", "split channels (dim=1)")
-    width, sizes = b.channels(x), split_size_or_sections
+    at = _axis_of_channels(b, x, dim)
+    width, sizes = count_on(x, at), split_size_or_sections
     if isinstance(sizes, int):
         sizes = [min(sizes, width - i) for i in range(0, width, sizes)]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return tuple(select(b, x, range(s, s + n)) for s, n in zip(starts, sizes, strict=True))
+    return tuple(take(b, x, at, range(s, s + n)) for s, n in zip(starts, sizes, strict=True))
+
+
+def _axis_of_channels(b: Builder, x: View, dim: int, does: str = "splits") -> int:
+    at = dim % len(x.axes)
+    if not is_of_channels(x, at):
+        b.refuse(f"it {does} axis {dim}", f"{does.split()[0].removesuffix('s')} channels (dim=1)")
+    return at
 
 
 @word("slice")
-def slice_axis(b: Builder, x: View, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> View:
-    part: View = index(b, x, (slice(None),) * (dim % 4) + (slice(start, end, step),))
+def slice_axis(
+    b: Builder, x: View | Uncropped, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> View:
+    whole = (slice(None),) * (dim % (4 if isinstance(x, Uncropped) else len(x.axes)))
+    part: View = index(b, x, (*whole, slice(start, end, step)))
     return part
 
 
@@ -86,9 +168,7 @@ def narrow(b: Builder, x: View, dim: int, start: int, length: int) -> View:
 
 @word("index_select")
 def index_select(b: Builder, x: View, dim: int, index: Tensor) -> View:
-    if dim not in (1, -3):
-        b.refuse(f"it selects along axis {dim}", "select channels (dim=1)")
-    return select(b, x, index.tolist())
+    return take(b, x, _axis_of_channels(b, x, dim, "selects along"), index.tolist())
 
 
 @word("getitem")
@@ -104,7 +184,7 @@ def index(b: Builder, x: Any, key: Any) -> Any:
         at = keys.index(Ellipsis)
         keys[at : at + 1] = [slice(None)] * (len(x.axes) - len(keys) + 1)
     for axis, (size, k) in enumerate(zip(x.shape, keys, strict=False)):
-        if axis == 1 or k == slice(None) or type(k) is int:
+        if is_of_channels(x, axis) or k == slice(None) or type(k) is int:
             continue
         whole = (
             isinstance(k, slice) and k.start in (None, 0) and k.step in (None, 1) and (k.stop is None or k.stop == size)
@@ -112,19 +192,23 @@ def index(b: Builder, x: Any, key: Any) -> Any:
         endless = isinstance(k, slice) and k.start in (None, 0) and isinstance(k.stop, int) and k.stop >= 2**31
         if not whole and not endless:
             _refuse_part(b, axis)
-    if len(keys) > 1 and type(keys[1]) is not int and keys[1] != slice(None):
-        numbers = keys[1]
-        if not isinstance(numbers, slice):
-            numbers = torch.as_tensor(numbers)
-            if numbers.dtype == torch.bool:
-                numbers = numbers.nonzero()[:, 0]
-            numbers = numbers.tolist()
-        width = b.channels(x)
-        x = select(b, x, range(width)[numbers] if isinstance(numbers, slice) else [i % width for i in numbers])
+    for axis, k in enumerate(keys):
+        if type(k) is not int and k != slice(None) and is_of_channels(x, axis):
+            x = take(b, x, axis, _places_in(count_on(x, axis), k))
     for axis in reversed(range(len(keys))):
         if type(keys[axis]) is int:
             x = select_one(b, x, axis, keys[axis])
     return x
+
+
+def _places_in(width: int, key: Any) -> Sequence[int]:
+    """Places that a slice, a list or a mask chooses of so many."""
+    if isinstance(key, slice):
+        return range(width)[key]
+    numbers = torch.as_tensor(key)
+    if numbers.dtype == torch.bool:
+        numbers = numbers.nonzero()[:, 0]
+    return [i % width for i in numbers.tolist()]
 
 
 def _crop(b: Builder, x: Uncropped, keys: Sequence[Any]) -> View | Uncropped:
@@ -178,32 +262,33 @@ def select_one(b: Builder, x: View, dim: int, index: int) -> View:
     """x[:, i]: without that axis."""
     at = dim % len(x.axes)
     if x.shape[at] != 1:
-        if at != 1 or len(x.axes) != 4:
+        if not is_of_channels(x, at):
             _refuse_part(b, at)
-        x = select(b, x, [index % b.channels(x)])
+        x = take(b, x, at, [index % count_on(x, at)])
     return squeeze(b, x, at)
 
 
 @word("unbind")
 def unbind(b: Builder, x: View, dim: int = 0) -> tuple[View, ...]:
-    if dim not in (1, -3):
-        b.refuse(f"it splits axis {dim}", "split channels (dim=1)")
-    return tuple(select_one(b, x, 1, i) for i in range(b.channels(x)))
+    at = _axis_of_channels(b, x, dim)
+    return tuple(select_one(b, x, at, i) for i in range(count_on(x, at)))
 
 
 @word("stack")
 def stack(b: Builder, tensors: Sequence[View], dim: int = 0) -> View:
-    if dim not in (1, -3) or any(len(t.axes) != 3 for t in tensors):
-        b.give_up(f"it stacks along axis {dim}; concatenate channels instead")
-    return cat(b, [unsqueeze(b, t, 1) for t in tensors], 1)
+    return cat(b, [unsqueeze(b, t, dim) for t in tensors], dim)
 
 
 @word("flip")
 def flip(b: Builder, x: View, *dims: Any) -> View:
     axes = list(dims[0]) if len(dims) == 1 and isinstance(dims[0], Sequence) else list(dims)
-    if any(a not in (1, -3) for a in axes):
-        b.refuse("it mirrors the image, and a plain network is local", "mirror outside the network")
-    return select(b, x, range(b.channels(x))[::-1]) if axes else x
+    for at in (a % len(x.axes) for a in axes):
+        if any(f.axis in "hw" for f in x.axes[at]):
+            b.refuse("it mirrors the image, and a plain network is local", "mirror outside the network")
+        if not is_of_channels(x, at):
+            b.refuse("it turns the order of the images round", "a plain network treats each image alone; do without")
+        x = take(b, x, at, range(count_on(x, at))[::-1])
+    return x
 
 
 @word("size", "sym_size")
@@ -317,17 +402,43 @@ def dropout(b: Builder, x: View, p: float = 0.5, training: bool = True, inplace:
 
 
 @word("pad", "constant_pad_nd")
-def pad(b: Builder, x: View, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> View | Padded:
-    """Zeros around an image, (left, right, top, bottom), which the convolution that follows takes for its own."""
+def pad(
+    b: Builder, x: View | Uncropped, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> View | Padded | Uncropped:
+    """Zeros around an image, (left, right, top, bottom), which the convolution that follows takes for its own.
+
+    Fewer than none cut pixels off.
+    """
     if not any(pad):
         return x
-    if mode != "constant" or value:
+    if isinstance(x, Uncropped):
+        return _crop_by_padding(b, x, pad)
+    if (mode != "constant" or value) and max(pad) > 0:
         how = f"value {value:g}" if value else mode
         b.refuse(f"padding {tuple(pad)} ({how}) outside a convolution", "use zero padding, (k - 1) / 2, and retrain")
     sides = [*pad, 0, 0, 0, 0]
     if any(sides[4:]):
         b.refuse(f"padding {tuple(pad)} is not of height and width alone", "add channels of zeros by torch.cat")
-    if min(sides) < 0 or sides[0] != sides[1] or sides[2] != sides[3]:
+    if max(sides) <= 0:
+        b.refuse(f"padding {tuple(pad)} cuts pixels off", "a plain network keeps every pixel: crop outside the network")
+    if min(sides) < 0:
+        b.refuse(
+            f"padding {tuple(pad)} cuts pixels off on one side and adds some on another",
+            "a plain network keeps every pixel where it is: shift the image outside the network",
+        )
+    if sides[0] != sides[1] or sides[2] != sides[3]:
         b.refuse(f"padding {tuple(pad)} is not the same on both sides of an image", "pad by (k - 1) / 2, and retrain")
     b.room(2 * max(sides), MAX_KERNEL, "padding")
     return Padded(x, rows=sides[2], columns=sides[0])
+
+
+def _crop_by_padding(b: Builder, x: Uncropped, pad: Sequence[int]) -> View | Uncropped:
+    if max(pad) > 0 or any(pad[4:]):
+        raise UnsupportedModel(x.why)
+    left, right, top, bottom = [-n for n in (*pad, 0, 0, 0, 0)[:4]]
+    result: View | Uncropped = x
+    for axis, cut in enumerate(((top, bottom), (left, right))):
+        if any(cut):
+            assert isinstance(result, Uncropped), "it was cut along another axis only"
+            result = b.crop(result, axis, *cut)
+    return result

@@ -193,7 +193,7 @@ def test_code_that_assigns_attributes_is_followed() -> None:
 
 def test_what_is_random_is_no_gate() -> None:
     network = gated(lambda: Bend(lambda x: x * torch.sigmoid(torch.rand_like(x[:, :, :1, :1]))))
-    with pytest.raises(InvalidInput, match=r"Gated draws random numbers as it runs; call model\.eval\(\) first"):
+    with pytest.raises(InvalidInput, match="Gated draws random numbers as it runs; take out what draws them"):
         freeze(network, images())
 
 

@@ -28,6 +28,8 @@ PER_CHANNEL = whole(3, 1, 1, low=1, high=3)
         ("Sum", "x", {}), ("Mean", "x z", {}), ("Relu", "x", {}), ("LeakyRelu", "x", {"alpha": 0.25}),
         ("PRelu", "x c", {}), ("PRelu", "x one", {}), ("Abs", "x", {}),
         ("HardSigmoid", "x", {"alpha": 0.25, "beta": 0.5}),
+        ("ThresholdedRelu", "x", {"alpha": 0.0}), ("Shrink", "x", {"lambd": 1.5, "bias": 1.5}),
+        ("Shrink", "x", {"lambd": 0.0}),
         ("Clip", "x", {}), ("Clip", "x low", {}), ("Clip", "x - high", {}), ("Clip", "x low high", {}),
         ("Clip", "x low inf", {}), ("Max", "x z", {}), ("Max", "low x z", {}), ("Min", "x z high", {}),
         ("Min", "x", {}),

@@ -26,6 +26,7 @@ from onnx import TensorProto, helper
         ("AveragePool", "x", "lowers the resolution", "remove the pooling"),
         ("CumSum", "x axis", "it adds up along an axis", "1x1 convolution"),
         ("ThresholdedRelu", "x", "it jumps", "retrain"),
+        ("Shrink", "x", "it jumps", "retrain"),
         ("Round", "x", "it jumps", "retrain"),
         ("Mul", "x x", "two feature maps are multiplied", "remove the gate"),
         ("Div", "v x", "divides by a feature map", "constants"),

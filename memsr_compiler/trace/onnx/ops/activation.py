@@ -11,6 +11,7 @@ import numpy as np
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word
+from memsr_compiler.trace.onnx.ops.unsupported import JUMPS
 from memsr_compiler.trace.torch_ops import activation as torch_activation
 from memsr_compiler.trace.views import View
 
@@ -58,6 +59,23 @@ def clip(c: Context, node: Node, x: View, low: Value | None = None, high: Value 
 def hard_sigmoid(c: Context, node: Node, x: View) -> Any:
     line = c.builder.affine(x, node.number("alpha", 0.2), node.number("beta", 0.5))
     return torch_activation.clamp(c.builder, line, 0.0, 1.0)
+
+
+@onnx_word("ThresholdedRelu")
+def thresholded_relu(c: Context, node: Node, x: View) -> Any:
+    """Nothing up to a threshold, and x above it: with that at 0 a ReLU."""
+    if node.number("alpha", 1.0) != 0:
+        c.builder.refuse(*JUMPS)
+    return torch_activation.relu(c.builder, x)
+
+
+@onnx_word("Shrink")
+def shrink(c: Context, node: Node, x: View) -> Any:
+    """Nothing between two thresholds, and x beyond them, lowered towards 0 by the bias."""
+    threshold = node.number("lambd", 0.5)
+    if threshold < 0 or node.number("bias", 0.0) != threshold:
+        c.builder.refuse(*JUMPS)
+    return torch_activation.softshrink(c.builder, x, threshold)
 
 
 @onnx_word("Max", "Min")

@@ -32,7 +32,7 @@ VIEWS = (
 """Operators that take a tensor as it lies, whatever its axes are."""
 
 COMPOUND = (
-    "Sub", "Sum", "Mean", "Max", "Min", "HardSigmoid", "DepthToSpace", "SpaceToDepth", "Resize",
+    "Sub", "Sum", "Mean", "Max", "Min", "HardSigmoid", "Shrink", "DepthToSpace", "SpaceToDepth", "Resize",
     *VIEWS,
 )  # fmt: skip
 """Operators that become several ops, none of which deserves the node's name alone."""

@@ -314,7 +314,9 @@ def dropout(c: Context, node: Node, x: Value, ratio: Value | None = None, traini
 
 
 @onnx_word("Pad")
-def pad(c: Context, node: Node, x: View, pads: Value, value: Value | None = None, axes: Value | None = None) -> Any:
+def pad(
+    c: Context, node: Node, x: View | Uncropped, pads: Value, value: Value | None = None, axes: Value | None = None
+) -> Any:
     """Pads are (before each axis, behind each), of all axes or of those that are told."""
     numbers, mode = _numbers(pads), node.text("mode", "constant")
     if mode != "constant" and any(numbers):

@@ -13,7 +13,7 @@ from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
 from memsr_compiler.trace.views import View
 
 _QUANTISED = ("the network is quantised", "convert the floating-point network, and quantise the plain one")
-_JUMPS = ("it jumps, and a plain network is continuous", "replace it by a piecewise linear one and retrain")
+JUMPS = ("it jumps, and a plain network is continuous", "replace it by a piecewise linear one and retrain")
 DECIDES = (
     "it decides by the values of pixels, and a plain network does the same for every image",
     "remove the decision and retrain",
@@ -45,7 +45,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         _CURVED,
     ),
     **dict.fromkeys(("Sqrt", "Sin", "Cos", "Erf", "Pow", "Reciprocal", "LRN"), _CURVED),
-    **dict.fromkeys(("Sign", "Round", "Floor", "Ceil", "ThresholdedRelu", "Shrink", "Mod"), _JUMPS),
+    **dict.fromkeys(("Sign", "Round", "Floor", "Ceil", "Mod"), JUMPS),
     **dict.fromkeys(
         ("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "And"),
         DECIDES,
