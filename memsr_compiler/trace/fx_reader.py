@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ from memsr_compiler.trace.views import (
     BATCH,
     HEIGHT,
     WIDTH,
+    Axes,
     Batch,
     DependsOnBatch,
     DependsOnSize,
@@ -37,6 +38,10 @@ _TAKES = {
     **dict.fromkeys(("getitem", "slice", "pad", "constant_pad_nd"), Uncropped),
 }
 _TAKE_RESIZED = ("add", "sub", "subtract", "rsub", "mul", "multiply", *SAME)
+_ALIKE = (
+    "relu", "relu6", "leaky_relu", "hardtanh", "hardsigmoid", "clamp", "clip", "clamp_min", "clamp_max", "abs", "neg",
+    "softshrink", "add", "sub", "rsub", "mul", "div", "truediv",
+)  # fmt: skip
 NO_WORD = (
     "the compiler has no word for this operation; write it with convolutions, ReLUs, sums, concatenations and pixel "
     "shuffles, or convert the parts around it"
@@ -208,8 +213,10 @@ class Reader:
         if kwargs.get("out", "") is None:  # as NumPy calls a tensor's methods
             del kwargs["out"]
         kwargs = {{"input": "x", "self": "x", "other": "y"}.get(k, k): v for k, v in kwargs.items()}
+        args, axes = self._flatten(name, args, kwargs.values())
         try:
             value = WORDS[name](self.builder, *args, **kwargs)
+            value = value if axes is None else View(self.builder.feature(value), axes)
         except Unreadable as error:
             self._locate(error)
         except (TypeError, AttributeError, IndexError):
@@ -218,6 +225,20 @@ class Reader:
             called = ", ".join([*map(_describe, args), *(f"{k}={_describe(v)}" for k, v in kwargs.items())])
             self.builder.give_up(f"it is called as {name}({called}), which is not read; write it otherwise")
         return self._store(node, name, inplace, value)
+
+    def _flatten(self, name: str, args: list[Any], options: Iterable[Any]) -> tuple[list[Any], Axes | None]:
+        """Operands of what does the same to every number of one feature map, as that lies, and how it is looked at."""
+        views = [v for v in args if isinstance(v, View)]
+        if name not in _ALIKE or len(views) != 1 or shape.is_image(views[0]) or not all(map(_is_plain, options)):
+            return args, None
+        x = views[0]
+        flat = View.of(x.op, self.builder.types[x.op].channels, self.builder.types[x.op].scale)
+        laid = [shape.lay_down(self.builder, x, v) if isinstance(v, Tensor) else v for v in args]
+        fits = all(
+            one is not None if isinstance(v, Tensor) else v is x or _is_plain(v)
+            for v, one in zip(args, laid, strict=True)
+        )
+        return ([flat if v is x else v for v in laid], x.axes) if fits else (args, None)
 
     def _refuse_rounding(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuse a cast to a type that holds fewer values than float32: on few images nobody may see it."""
@@ -376,6 +397,10 @@ def _of_one_pixel(name: str, args: Sequence[Any]) -> Tensor | None:
     images, *times = leaves_of(args[1:])
     spread = images in (1, BATCH) and all(isinstance(t, Size) or t == 1 for t in times)
     return args[0] if spread or name != "repeat" else None
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float))
 
 
 def _describe(value: Any) -> str:

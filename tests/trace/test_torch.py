@@ -22,6 +22,7 @@ from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import Unreadable, View
 
 BOUNDS = torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1)
+WEIGHT = torch.arange(12.0).view(4, 3) / 8 - 0.5
 Between = Callable[[Tensor], Tensor]
 
 
@@ -174,6 +175,15 @@ SAME: dict[str, tuple[Between, int]] = {
     "interleaved, flipped": (lambda x: torch.stack([x, x.relu()], dim=-3).flip(2, 1).flatten(1, 2), 6),
     "channels last": (lambda x: torch.cat([last(x)[..., 1:], last(x).flip(3)], -1).permute(0, 3, 1, 2), 5),
     "a part of a pixel shuffle": (lambda x: shuffled(x)[:, 1:].amax(1).unsqueeze(1), 1),
+    "relu of channels taken apart": (lambda x: (split(twice(x), 3, 2) - 0.1).relu().mul(2).sum(2), 3),
+    "relu of channels last": (lambda x: F.leaky_relu(last(x) / 2, 0.1).permute(0, 3, 1, 2), 3),
+    "constants of channels last": (lambda x: (WEIGHT[0] - last(x) * WEIGHT[1]).permute(0, 3, 1, 2), 3),
+    "constants of groups": (lambda x: (split(twice(x), 3, 2) * WEIGHT[:2, :3].T.reshape(1, 3, 2, 1, 1)).sum(2), 3),
+    "linear, channels last": (lambda x: F.linear(last(x), WEIGHT, WEIGHT[:, 0]).permute(0, 3, 1, 2), 4),
+    "linear, in groups": (
+        lambda x: F.linear(split(twice(x), 2, 3).permute(0, 3, 1, 4, 2), WEIGHT).permute(0, 2, 4, 1, 3).flatten(1, 2),
+        8,
+    ),
     "softshrink": (lambda x: F.softshrink(x, 0.25), 3),
     "addcmul": (lambda x: torch.addcmul(F.relu(x), x, torch.tensor(0.3), value=2.0), 3),
 }
@@ -186,7 +196,7 @@ ONCE = {  # what torch.export gives for another case already; an export takes mo
     "expand over the image", "repeat over the image", "zeros of the image's size",
     "new_full over images", "maximum of channels, by name", "minimum of channels", "maxout of groups, kept",
     "maxout of both", "parts of the channels", "parts of the channels, by name", "parts, split",
-    "softshrink",
+    "relu of channels last", "linear, in groups", "softshrink", "constants of groups",
     "interleaved, flipped", "channels last",
 }  # fmt: skip
 
@@ -251,6 +261,12 @@ REFUSED: dict[str, tuple[Between, str]] = {
     "flip of images": (lambda x: x + x.flip(0), "it turns the order of the images round"),
     "x.amax(0)": (lambda x: x - x.amax(0, True), "takes the maximum over images; a plain network treats each image"),
     "x.mean(0)": (lambda x: x - x.mean(0, keepdim=True), "takes the mean over images; a plain network treats each"),
+    "linear of rows": (lambda x: x + F.linear(x, torch.rand(3, 3)).sum(), "it takes rows of pixels, or weights that"),
+    "sign": (torch.sign, "it jumps, and a plain network is continuous"),
+    "columns of channels last": (
+        lambda x: (last(x) * torch.rand(1, 1, 10, 1)).permute(0, 3, 1, 2),
+        "mul: its axes are no longer|works on axes in another order|differs from pixel to pixel",
+    ),
     "flip of pixels": (lambda x: x.flip(3), "it mirrors the image"),
     "x[:, :, 0]": (lambda x: x[:, :, 0:1] + x, "it takes part of axis 2"),
 }
@@ -260,7 +276,17 @@ REFUSED: dict[str, tuple[Between, str]] = {
 def test_refused(name: str) -> None:
     between, why = REFUSED[name]
     model = Net(between)
-    again = ("flip of images", "x.amax(0)", "x.mean(0)", "x.max(2)", "x.mean()", "x.sum((1, 2, 3))", "x[:, :, 0]")
+    again = (
+        "columns of channels last",
+        "linear of rows",
+        "flip of images",
+        "x.amax(0)",
+        "x.mean(0)",
+        "x.max(2)",
+        "x.mean()",
+        "x.sum((1, 2, 3))",
+        "x[:, :, 0]",
+    )
     for reader in ("symbolic",) if name in again else ("symbolic", "exported"):
         with pytest.raises(UnsupportedModel, match=why) as error:
             by(reader, model)

@@ -12,8 +12,9 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.trace.builder import MAX_KERNEL, Builder, Padded, Uncropped
 from memsr_compiler.trace.torch_ops.registry import word
+from memsr_compiler.trace.torch_ops.shape import count_on, is_of_channels, over_places
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
-from memsr_compiler.trace.views import Size, View
+from memsr_compiler.trace.views import Size, View, WrongChannels
 
 
 def _pair(b: Builder, value: Any, what: str) -> int:
@@ -110,6 +111,21 @@ def conv_transpose2d(
     extra = _pair(b, output_padding, "output_padding")
     weight, sides = dilate(weight.double(), (spread, spread)), (pad, pad)
     return transpose_conv(b, x, weight, bias, steps, sides, sides, (extra, extra), groups)
+
+
+@word("linear")
+def linear(b: Builder, x: View, weight: Any, bias: Tensor | None = None) -> View:
+    """The same matrix for each pixel, where the last axis is of channels: a convolution of 1x1."""
+    last = len(x.axes) - 1
+    if not isinstance(weight, Tensor) or not is_of_channels(x, last):
+        b.refuse(
+            "it takes rows of pixels, or weights that depend on the image, and a plain network treats all pixels alike",
+            "put the channels last before it, by permute(0, 2, 3, 1), or remove it and retrain",
+        )
+    if count_on(x, last) != weight.shape[1]:
+        raise WrongChannels(f"{b.where}: takes {weight.shape[1]} channels, is given {count_on(x, last)}")
+    offset = torch.zeros(len(weight), dtype=torch.float64) if bias is None else bias
+    return over_places(b, x, last, weight, offset, b.name("linear"))
 
 
 def dilate(weight: Tensor, spread: tuple[int, int]) -> Tensor:

@@ -87,6 +87,39 @@ def lay_out(x: View, op: str, lengths: Sequence[int]) -> View:
     return View(op, tuple(axes))
 
 
+def lay_down(b: Builder, x: View, constant: Tensor) -> Tensor | None:
+    """A constant operand of a view, as one number or one for each channel of its op; None where it is neither."""
+    if constant.numel() == 1:
+        return constant.reshape(())
+    numbers = number_channels(b, x)
+    try:
+        spread = torch.broadcast_to(constant.double(), numbers.shape)
+    except RuntimeError:
+        return None
+    return (
+        torch.zeros(numbers.numel(), dtype=torch.float64)
+        .scatter_(0, numbers.flatten(), spread.flatten())
+        .view(1, -1, 1, 1)
+    )
+
+
+def over_places(b: Builder, x: View, axis: int, weight: Tensor, bias: Tensor, name: str) -> View:
+    """The same matrix (out, in) times the channels of one axis, at each place of the others."""
+    numbers = number_channels(b, x).movedim(axis, -1)
+    places = numbers.reshape(-1, numbers.shape[-1])
+    out, count = len(weight), len(places)
+    whole = torch.zeros(count, out, b.types[x.op].channels, dtype=torch.float64)
+    for part, channels in zip(whole, places, strict=True):
+        part[:, channels] = weight.double()
+    lengths = [*numbers.shape[:-1], out]
+    order = torch.arange(count * out).view(lengths).movedim(-1, axis)  # rows as they are laid out
+    conv = ir.Conv2d(
+        name=name, inputs=(x.op,), weight=whole.flatten(0, 1)[order.flatten()][:, :, None, None],
+        bias=bias.double().repeat(count)[order.flatten()],
+    )  # fmt: skip
+    return lay_out(x, b.add(conv).op, order.shape)
+
+
 @word("cat", "concat", "concatenate")
 def cat(b: Builder, tensors: Sequence[View], dim: int = 0) -> View:
     if len(tensors) == 1:

@@ -14,6 +14,7 @@ NORM = (
     "it divides by how large values are, or how far apart, and a plain network is piecewise linear",
     "use batch norm, which becomes constant, and retrain",
 )
+JUMPS = ("it jumps, and a plain network is continuous", "replace it by a piecewise linear one and retrain")
 POOLING = (GLOBAL, "remove the pooling (channel attention?) and retrain")
 MATRIX_PRODUCTS = ("matmul", "bmm", "einsum", "baddbmm", "scaled_dot_product_attention")
 ATTENTION = (
@@ -28,6 +29,10 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
         ("gelu", "silu", "tanh", "softplus", "mish", "elu", "selu", "exp", "log", "sqrt", "sin", "cos", "erf"),
         (SMOOTH, RETRAIN),
+    ),
+    **dict.fromkeys(
+        ("sign", "sgn", "round", "floor", "ceil", "trunc", "frac", "heaviside", "fmod", "remainder", "hardshrink"),
+        JUMPS,
     ),
     **dict.fromkeys(
         (

@@ -11,8 +11,8 @@ import numpy as np
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word
-from memsr_compiler.trace.onnx.ops.unsupported import JUMPS
 from memsr_compiler.trace.torch_ops import activation as torch_activation
+from memsr_compiler.trace.torch_ops.unsupported import JUMPS
 from memsr_compiler.trace.views import View
 
 

@@ -9,11 +9,10 @@ import numpy as np
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds.registry import read_axes
 from memsr_compiler.trace.onnx.ops.registry import Value
-from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
+from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE, JUMPS
 from memsr_compiler.trace.views import View
 
 _QUANTISED = ("the network is quantised", "convert the floating-point network, and quantise the plain one")
-JUMPS = ("it jumps, and a plain network is continuous", "replace it by a piecewise linear one and retrain")
 DECIDES = (
     "it decides by the values of pixels, and a plain network does the same for every image",
     "remove the decision and retrain",
