@@ -615,13 +615,14 @@ class Uncopyable(nn.Conv2d):
 
 
 def test_what_cannot_be_copied_or_is_torchscript_is_named() -> None:
-    with pytest.raises(InvalidInput, match="Sequential cannot be copied .*a function of TorchScript"):
+    with pytest.raises(InvalidInput, match=r"Sequential cannot be copied .*a function of TorchScript"):
         trace(nn.Sequential(Uncopyable(3, 3, 1)).eval())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        part = torch.jit.trace(nn.Conv2d(3, 3, 1).eval(), torch.rand(1, 3, 4, 4))
-    for script in (part, torch.jit.freeze(part)):
-        with pytest.raises(InvalidInput, match="1: TorchScript is not read; put the nn.Module"):
+        part = torch.jit.script(nn.Conv2d(3, 3, 1).eval())
+        frozen = torch.jit.freeze(part)
+    for script in (part, frozen):
+        with pytest.raises(InvalidInput, match=r"1: TorchScript is not read; put the nn.Module"):
             trace(nn.Sequential(nn.Conv2d(3, 3, 1), script).eval())
 
 

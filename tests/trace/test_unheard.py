@@ -308,7 +308,7 @@ def in_a_thread(x: Any) -> bool:
         lambda x: not torch.compiler.is_compiling() and float(x.mean()) > 9,
         lambda x: not torch.compiler.is_exporting() and x.mean() > 9,
         lambda x: isinstance(x, Tensor) and "9.0" in f"{x}",
-        lambda x: isinstance(x, Tensor) and len(x.untyped_storage()) > 0 and x.storage()[0] > 9,
+        lambda x: isinstance(x, Tensor) and len(x.untyped_storage()) > 0,
         lambda x: isinstance(x, Tensor) and np.from_dlpack(x.detach()).mean() > 9,
         lambda x: isinstance(x, Tensor) and b"9.0" in pickle.dumps(x),
     ],
@@ -326,12 +326,12 @@ def test_threads_are_refused() -> None:
         trace(Net(in_a_thread).eval())
 
 
-def require_grey(x: Any) -> None:
+def require_grey(x: Any) -> Any:
     if x.mean() > 9:
         raise ValueError("bright")
 
 
-def require_small(x: Any) -> None:
+def require_small(x: Any) -> Any:
     if x.shape[2] % 64 == 25:
         raise ValueError("large")
 
@@ -399,7 +399,7 @@ def test_usual_networks_are_not_looked_at_again() -> None:
             self.scale = scale
 
         def forward(self, x: Tensor) -> Tensor:
-            y = self.second(self.act(self.first(x)))
+            y: Tensor = self.second(self.act(self.first(x)))
             if self.scale != 1:
                 y = y * self.scale
             return x + y
