@@ -120,8 +120,19 @@ def _explain_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        way_out = _WAYS_OUT.get(error.errno or 0, "Check the permissions, or write elsewhere.")
-        raise ExportError(f"{target}: cannot be written ({error.strerror or error}). {way_out}") from error
+        raise explain_unwritten(target, error) from error
+
+
+def explain_unwritten(target: Path, error: OSError) -> ExportError:
+    """The error that tells which file the system did not write, why, and what to do."""
+    way_out = _WAYS_OUT.get(error.errno or 0, "Check the permissions, or write elsewhere.")
+    return ExportError(f"{target}: cannot be written ({error.strerror or error}). {way_out}")
+
+
+def find_full_disk(text: object) -> OSError | None:
+    """The system's error that another library's text tells of, where it is one of a disk that takes no more."""
+    known = (number for number in DISK_FULL if os.strerror(number) in str(text))
+    return next((OSError(number, os.strerror(number)) for number in known), None)
 
 
 def sync_folder(folder: Path) -> None:

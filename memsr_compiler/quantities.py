@@ -33,9 +33,9 @@ def size_in_bytes(name: str, amount: Amount) -> int:
     return _whole(name, amount, BYTES, A_SIZE)
 
 
-def say_count(number: int, noun: str) -> str:
-    """A number of things in words: "1 image", "2 images"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def say_count(number: int, noun: str, several: str = "") -> str:
+    """A number of things in words: "1 image", "2,000 images"; `several` where it is no plural in s: "batches"."""
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
 
 
 def parse_amount(text: str, units: Mapping[str, int]) -> int:

@@ -25,6 +25,7 @@ from memsr_compiler.locks import claim, share_folder
 
 _COMING = 30.0  # seconds, that a process waits at the end for one that has not come yet
 _PAUSE = 0.1
+_DIGITS = 9  # of a number in the environment
 _NOTES = "notes"  # what is claimed to read and write them; pieces are called by their own names
 
 
@@ -44,17 +45,28 @@ class Launch:
 
     @staticmethod
     def find(environment: Mapping[str, str] = os.environ) -> Launch | None:
-        """This process's launch, as torchrun tells it; None where it is alone.  Raises InvalidInput for no numbers."""
+        """This process's launch, as torchrun tells it; None where it is alone.
+
+        Raises InvalidInput for what is no number, and for numbers that do not go together.
+        """
         size = _number(environment, "WORLD_SIZE", 1)
+        if size > 1 and "RANK" not in environment:  # else each of them would take itself for the first
+            raise InvalidInput(
+                f"WORLD_SIZE={size} in the environment, and no RANK; set both, as torchrun does, or none"
+            )
+        told = f"WORLD_SIZE={size}" if "WORLD_SIZE" in environment else "no WORLD_SIZE"
+        rank = _number(environment, "RANK", 0, size, told)
         if size == 1:
             return None
         place = f"{environment.get('MASTER_ADDR', '')}:{environment.get('MASTER_PORT', '')}"
         if environment.get("GROUP_WORLD_SIZE", "1") == "1":  # all on one machine, and another may say the same
             place = f"{platform.node()}:{place}"
         beside = _number(environment, "LOCAL_WORLD_SIZE", 1)
+        most = beside if "LOCAL_WORLD_SIZE" in environment else None
+        at = _number(environment, "LOCAL_RANK", 0, most, f"LOCAL_WORLD_SIZE={beside}")
         run = f"{environment.get('TORCHELASTIC_RUN_ID', '')} {place}"
         name = hashlib.sha256(run.encode(errors="surrogateescape")).hexdigest()[:16]
-        return Launch(name, _number(environment, "RANK", 0), size, beside, _number(environment, "LOCAL_RANK", 0))
+        return Launch(name, rank, size, beside, at)
 
     def take_gpu(self, environment: MutableMapping[str, str] = os.environ) -> None:
         """Let this process see one of the machine's GPUs alone, each its own; before anything looks for them."""
@@ -62,13 +74,26 @@ class Launch:
         environment["CUDA_VISIBLE_DEVICES"] = visible[self.place % len(visible)] if visible else str(self.place)
 
 
-def _number(environment: Mapping[str, str], name: str, least: int) -> int:
+def count_processes() -> int:
+    """The processes of this launch, of which one alone is 1.  Raises InvalidInput as `Launch.find`."""
+    launch = Launch.find()
+    return launch.size if launch is not None else 1
+
+
+def _number(environment: Mapping[str, str], name: str, least: int, processes: int | None = None, told: str = "") -> int:
+    """A number of the environment; where it is one process's, below how many there are, which is `told` there."""
     text = environment.get(name, str(least))
-    if not text.isdecimal() or int(text) < least:
+    if not text.isdecimal() or len(text) > _DIGITS or int(text) < least:
         raise InvalidInput(
-            f"{name}={text!r} in the environment: want a number from {least}, as torchrun sets it, or none"
+            f"{name}={text[:40]!r} in the environment: want a number from {least}, as torchrun sets it, or none"
         )
-    return int(text)
+    number = int(text)
+    if processes is not None and number >= processes:
+        raise InvalidInput(
+            f"{name}={number} in the environment, and {told}: processes are numbered from 0, so that {name} is "
+            f"{processes - 1} at most; set both as torchrun does, or none"
+        )
+    return number
 
 
 class Team:

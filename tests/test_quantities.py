@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.quantities import count, size_in_bytes
+from memsr_compiler.quantities import count, say_count, size_in_bytes
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,13 @@ def test_what_is_no_size(wrong: Any) -> None:
 def test_bytes_are_no_count() -> None:
     with pytest.raises(InvalidInput, match=r"max_params '24MB': want .* or a number such as 800000, 1\.2M or 3G"):
         count("max_params", "24MB")
+
+
+def test_one_thing_is_no_several() -> None:
+    assert [say_count(number, "frame") for number in (0, 1, 2, 1234)] == [
+        "0 frames",
+        "1 frame",
+        "2 frames",
+        "1,234 frames",
+    ]
+    assert [say_count(number, "batch", "batches") for number in (1, 2)] == ["1 batch", "2 batches"]

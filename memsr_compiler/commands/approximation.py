@@ -7,6 +7,7 @@ from typing import Any
 
 from memsr_compiler.commands.output import Talk, finite
 from memsr_compiler.ir.approximation import Replacement
+from memsr_compiler.quantities import say_count
 from memsr_compiler.reports.approximation import COLUMNS, list_rows
 from memsr_compiler.trace.approximate.freeze import Frozen
 
@@ -19,7 +20,9 @@ def tell_frozen(frozen: Frozen | None, talk: Talk) -> None:
         return
     single = "" if frozen.cost_images == frozen.images else f", single ones on {frozen.cost_images}"
     talk.table(
-        f"Replaced, since it has no plain form; measured on {frozen.images} images{single}", COLUMNS, list_rows(frozen)
+        f"Replaced, since it has no plain form; measured on {say_count(frozen.images, 'image')}{single}",
+        COLUMNS,
+        list_rows(frozen),
     )
     if frozen.psnr < FAR:
         talk.warn(

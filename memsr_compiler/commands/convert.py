@@ -26,6 +26,7 @@ from memsr_compiler.lowering.freezing import trace_or_freeze
 from memsr_compiler.lowering.verify import check_certificate
 from memsr_compiler.plain.halves import LARGEST, LayerPeak
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.tflite.write import import_schema
 from memsr_compiler.torch_helpers import one_thread, torch_device
@@ -212,7 +213,8 @@ def say_peaks(peaks: Sequence[LayerPeak]) -> str:
     """The largest value of all layers in words, and what was done about it."""
     layer = max(range(len(peaks)), key=lambda i: peaks[i].value)
     scaled = sum(peak.scaled for peak in peaks)
-    done = f"; {scaled} channels are stored as a smaller power of two" if scaled else ""
+    are = "is" if scaled == 1 else "are"
+    done = f"; {say_count(scaled, 'channel')} {are} stored as a smaller power of two" if scaled else ""
     return (
         f"{peaks[layer].value:,.4g} in layer {layer + 1} of {len(peaks)}, on probes and photographs; float16 ends at "
         f"{LARGEST:,.0f}{done}"
@@ -303,7 +305,7 @@ def _tell(
     talk.say(f"widths       {widths_text(net.widths)}")
     talk.say(f"guarantee    {net.info.guarantee}")
     of = "teacher" if report.frozen is None else "frozen network"
-    talk.say(f"certificate  checked: every one of {len(net.layers)} layers is what the {of}'s weights say")
+    talk.say(f"certificate  checked: every one of {say_count(len(net.layers), 'layer')} is what the {of}'s weights say")
     if report.frozen is not None:
         talk.say("approximate  this is not the teacher; memsrc verify says so too, and ends with exit status 4")
     elif judge.options.approximate:

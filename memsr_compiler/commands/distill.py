@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from memsr_compiler.quantities import say_count
 from memsr_compiler.quantization.simulate import require_integers
 from memsr_compiler.quantization.start_integers import start_integers
 from memsr_compiler.quantization.write_integers import write_integers
+from memsr_compiler.sharing import count_processes
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.crops import CROP, batches, default_samples
 from memsr_compiler.student.levels import LeveledTeacher
@@ -82,7 +82,7 @@ def _check_method(options: DistillOptions, choices: Choices) -> None:
         raise InvalidInput(f"--int8 with --method {method}: features are compared in floating point; leave one out")
     if method == "pisr" and choices.labels == "teacher":
         raise InvalidInput("--method pisr: learns from photographs; leave --labels out")
-    if method == "pisr" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if method == "pisr" and count_processes() > 1:
         raise InvalidInput("--method pisr: trains parts that change on the way, which only one process can")
 
 
@@ -116,7 +116,8 @@ def _distill(
         raise InvalidInput(f"--scale {options.scale}: the student enlarges by {takes.scale}; leave --scale out")
     if (model.takes.scale, model.takes.channels) != (takes.scale, takes.channels):
         raise InvalidInput(
-            f"{options.teacher}: enlarges {model.takes.channels} channels by {model.takes.scale}, the student "
+            f"{options.teacher}: enlarges {say_count(model.takes.channels, 'channel')} by "
+            f"{model.takes.scale}, the student "
             f"{takes.channels} by {takes.scale}; a teacher does what its student is to do"
         )
     if choices.weight and options.method != "pisr" and input_range != takes.input_range:

@@ -27,6 +27,7 @@ from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.read import is_plain, read_plain_file
 from memsr_compiler.plain.tflite_model import require_writable
+from memsr_compiler.quantities import say_count
 from memsr_compiler.quantization.quantize import Quantized, quantize
 from memsr_compiler.quantization.tflite import export_integers
 from memsr_compiler.reports.text import format_decibels
@@ -168,7 +169,10 @@ def _tell(written: Quantized, costs: Costs, tests: ImageSet, batches: int, size:
         ],
     )
     talk.say(f"computed in  {join_arithmetics(dict(zip(('float32', 'int8'), costs.arithmetics, strict=True)))}")
-    talk.say(f"8 bits       {written.convolutions} convolutions; ranges measured on {batches} batches of crops")
+    talk.say(
+        f"8 bits       {say_count(written.convolutions, 'convolution')}; ranges measured on "
+        f"{say_count(batches, 'batch', 'batches')} of crops"
+    )
     ends = "  (int8 in and out, NHWC; images of any size)" if written.path.suffix == TFLITE else ""
     talk.say(f"written      {written.path}{ends}")
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from memsr_compiler.errors import ExportError
-from memsr_compiler.files import atomic_write
+from memsr_compiler.files import atomic_write, explain_unwritten
 
 NAME = ".memsrc-upscale.json"
 UNTIMED = 5  # facts in an entry without the result's time
@@ -110,7 +110,7 @@ class Journal(AbstractContextManager["Journal"]):
                     file.close()
                     self._file = None
         except OSError as error:
-            raise JournalNotWritten(f"{self._path}: cannot be written ({error.strerror or error})") from None
+            raise JournalNotWritten(str(explain_unwritten(self._path, error))) from None
         except ExportError as error:
             raise JournalNotWritten(str(error)) from None
         self._done[name] = entry

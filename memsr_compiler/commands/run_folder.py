@@ -26,6 +26,8 @@ from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.files import atomic_write, is_utf8
 from memsr_compiler.locks import hold_folder
+from memsr_compiler.quantities import say_count
+from memsr_compiler.sharing import count_processes
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.progress import CURVES, LOG
 from memsr_compiler.version import VERSION
@@ -97,7 +99,7 @@ def _check_options(options: TrainingOptions, how: Recipe) -> None:
     for folder in (*options.data, options.val):
         if folder is not None and not folder.is_dir():
             raise InvalidInput(f"{folder}: is no folder; give one with photographs")
-    how.share_of(int(os.environ.get("WORLD_SIZE", "1")))
+    how.share_of(count_processes())
     if how.precision == "fp16" and not torch.cuda.is_available():
         raise InvalidInput("--precision fp16 is for GPUs, and there is none; use bf16, or leave it out")
 
@@ -244,9 +246,13 @@ def keep_data(options: TrainingOptions, data: Data, resume: Path | None, talk: T
     changes: list[str] = []
     if resume is not None and path.exists():
         before = {kind: names for kind, names in _read_data(path).items() if kind != OPTIONS}
-        if data.get(CODE) and CODE not in before:  # an earlier version began it
-            talk.warn(f"{options.out}: does not say which code it began with; from now on this is compared")
-            before[CODE] = data[CODE]
+        known, code = before.get(CODE, {}), data.get(CODE, {})
+        if {**code, **known} == code:  # as it was; an import that is new would have changed the code that it is in
+            new = ", ".join(sorted(code.keys() - known.keys()))
+            told = f"what was in {new}, which its code imports" if known else "which code it began with"
+            if new:  # an earlier version began it
+                talk.warn(f"{options.out}: does not say {told}; from now on this is compared")
+            before[CODE] = code
         changes = list_changes(before, data)
     if changes and not options.allow_changed_data:
         raise InvalidInput(
@@ -335,7 +341,7 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "accelerate": accelerate,
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, {say_count(os.cpu_count() or 1, 'core')}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": str(torch.get_num_threads()),
     }

@@ -34,6 +34,7 @@ from memsr_compiler.ir import names
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.quantities import say_count
 from memsr_compiler.reports.student import Row, report_student
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.runtime.runners import Provider, TorchNetwork
@@ -233,7 +234,10 @@ def _tell(
         talk.say(f"levels       {_name_levels(report.choice)}")
     if report.milliseconds is not None:
         talk.say(f"takes        {report.milliseconds:.1f} ms at {width}x{height}, in ONNX Runtime, {options.provider}")
-    talk.say(f"derived      from {report.images:,} crops, {report.pixels:,} pixels, in {_seconds(report)} s")
+    talk.say(
+        f"derived      from {say_count(report.images, 'crop')}, {say_count(report.pixels, 'pixel')}, in "
+        f"{_seconds(report)} s"
+    )
     if report.fidelity:
         talk.say(f"fidelity     {' -> '.join(f'{value:.2f}' for value in report.fidelity)} dB to the teacher's output")
     narrower = any(layer.width < layer.teacher_width for layer in report.layers)

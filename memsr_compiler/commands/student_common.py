@@ -22,6 +22,7 @@ from memsr_compiler.plain.info import PlainInfo, Takes
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import is_plain
+from memsr_compiler.quantities import say_count
 from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.teachers.teacher import Teacher
@@ -80,7 +81,8 @@ def read_source(
     channels = graph.input.channels
     if channels not in (1, 3):
         raise InvalidInput(
-            f"the network takes {channels} channels, and photographs have 3, or 1 for Y; use shrink from Python, "
+            f"the network takes {say_count(channels, 'channel')}, and photographs have 3, or 1 for Y; use "
+            "shrink from Python, "
             "with tensors"
         )
     takes = Takes(graph.scale, channels, input_range)
@@ -100,7 +102,7 @@ def _plain_source(options: TeacherOptions) -> Source:
         raise InvalidInput(f"{options.teacher}: its input values are {low:g} to {high:g}; leave --input-range out")
     cost = cost_of_layers([(tuple(layer.weight.shape), layer.shuffle) for layer in net])
     maker = shorten(escape_controls(net.info.tool), _MAKER, placeholder="...")  # as a foreign file says
-    words = f"a plain network of {len(net.layers)} layers, made by {maker}"
+    words = f"a plain network of {say_count(len(net.layers), 'layer')}, made by {maker}"
     takes = Takes(net.info.scale, net.info.channels, net.info.input_range)
     return Source(net, takes, words, cost, cost, net.info.assumed)
 

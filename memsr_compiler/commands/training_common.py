@@ -135,7 +135,8 @@ def read_patches(options: TrainingOptions, takes: Takes, talk: Talk, labeller: L
     """
     if takes.channels != 3 or takes.scale == 1:
         raise InvalidInput(
-            f"the network takes {takes.channels} channels and enlarges by {takes.scale}; training is for RGB, and a "
+            f"the network takes {say_count(takes.channels, 'channel')} and enlarges by {takes.scale}; "
+            "training is for RGB, and a "
             "network that enlarges"
         )
     if options.patch % takes.scale or options.patch < takes.scale:

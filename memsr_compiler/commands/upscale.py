@@ -26,6 +26,7 @@ from memsr_compiler.images.streams import WRITTEN, RowFile
 from memsr_compiler.locks import hold_folder, remove_leftovers
 from memsr_compiler.plain.info import takes_images
 from memsr_compiler.plain.read import read_plain_file
+from memsr_compiler.quantities import say_count
 from memsr_compiler.runtime.ort_layers import THREADS
 from memsr_compiler.runtime.upscale_file import ByBands, RowEngine, WholeFrame, enlarge_file
 from memsr_compiler.runtime.upscaler import Upscaler
@@ -325,7 +326,7 @@ def _say_failed(failed: Mapping[Path, str], sources: Sequence[Path]) -> str:
     if len(failed) == 1:
         ((path, reason),) = failed.items()
         named = f"{path.name}: {reason.removeprefix(f'{path}: ')}"
-    return f"{len(failed)} of {len(sources)} files could not be enlarged: {named}"
+    return f"{len(failed)} of {say_count(len(sources), 'file')} could not be enlarged: {named}"
 
 
 def _tell_folder(account: Account, sources: Sequence[Path], talk: Talk) -> None:

@@ -14,6 +14,7 @@ from memsr_compiler.commands.output import Done, Talk
 from memsr_compiler.commands.upscale import describe_network
 from memsr_compiler.errors import InvalidInput, escape_controls
 from memsr_compiler.locks import remove_leftovers
+from memsr_compiler.quantities import say_count
 from memsr_compiler.runtime.upscale_file import RowEngine
 from memsr_compiler.video.codecs import choose_encoding
 from memsr_compiler.video.film import Film
@@ -49,7 +50,7 @@ def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, sca
         if parts.changed and not parts.is_done(target):
             talk.warn(f"{parts.changed}; made again, with what comes behind it")
         if parts.frames:
-            talk.say(f"goes on      {parts.frames} frames are in {escape_controls(str(parts.folder))}")
+            talk.say(f"goes on      {_say_frames(parts.frames)} in {escape_controls(str(parts.folder))}")
         try:
             with talk.bar(plan.frames) as advance:
                 on_frame = _report(plan, parts.frames, advance, time.monotonic)
@@ -57,11 +58,16 @@ def run(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, sca
         except BaseException:  # whatever it is, an interrupt too
             if parts.frames:
                 talk.warn(
-                    f"{parts.frames} frames are done, in {parts.folder}: players show these files, without sound; the "
-                    "same command goes on with them"
+                    f"{_say_frames(parts.frames)} done, in {parts.folder}: players show these files, without sound; "
+                    "the same command goes on with them"
                 )
             raise
     _tell(options, plan, outcome, time.perf_counter() - seconds, talk)
+
+
+def _say_frames(number: int) -> str:
+    """Subject and verb: "1 frame is", "2 frames are"."""
+    return f"{say_count(number, 'frame')} {'is' if number == 1 else 'are'}"
 
 
 def parse_scene(text: str | None) -> Scene:
@@ -90,7 +96,7 @@ def _check_target(source: Path, target: Path) -> None:
 
 def _describe_work(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, plan: Plan) -> str:
     """All that parts depend on."""
-    film = f"{plan.film.path.resolve()}, bytes and time {plan.film.state}"
+    film = f"{plan.film.path.resolve()}, bytes and times {plan.film.state}"
     network = describe_network(options, reading, engine)
     scene = f"{plan.scene.first}:{plan.scene.stop}"
     return f"{film}, frames {scene}, x{plan.scale}, {network}, {plan.encoding.describe()}"
@@ -146,7 +152,7 @@ def _tell(options: UpscaleOptions, plan: Plan, outcome: Outcome, seconds: float,
     talk.say(f"network      {escape_controls(options.model.name)}")
     codec = encoding.codec if encoding.quality is None else f"{encoding.codec}, quality {encoding.quality}"
     size = f"{film.width}x{film.height} -> {encoding.width}x{encoding.height}"
-    how = f"{size}; {outcome.frames} frames, {codec}, {encoding.form}"
+    how = f"{size}; {say_count(outcome.frames, 'frame')}, {codec}, {encoding.form}"
     talk.say(f"written      {escape_controls(str(plan.target))}  ({how})")
     for words in film.colours.guessed:
         talk.say(f"colours      {words}, and written down")

@@ -30,6 +30,7 @@ from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.proof.guarantee import count_replacements
+from memsr_compiler.quantities import say_count
 from memsr_compiler.runtime.float16 import open_float16
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.teachers.teacher import Range
@@ -76,7 +77,7 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
     )
     talk.say(f"certificate  valid: {net.info.guarantee}; weights are the exact ones, rounded")
     of = "frozen network: " if certified.replaced else ""
-    talk.say(f"measured     {of}{result} ({len(inputs)} inputs)")
+    talk.say(f"measured     {of}{result} ({say_count(len(inputs), 'input')})")
     result.require()
     if psnr is None:
         talk.say("equivalent")

@@ -33,6 +33,7 @@ from memsr_compiler.images.damage import (
 )
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.profiles import read_profile
+from memsr_compiler.images.tiff_by_hand import PROFILE, Layout, find_layout, read_numbers_of
 from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling, with_raw_mode
 from memsr_compiler.images.tiff_tags import (
     EXTRA,
@@ -50,6 +51,7 @@ Pixels = NDArray[Any]
 
 SAMPLE_FORMAT, BITS, COMPRESSION = 339, 258, 259  # tags of TIFF
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
+ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by the tag of channels beside the colours
 ORIENTATION = 274
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
@@ -107,26 +109,33 @@ def _sixteen_bits(image: Image.Image) -> tuple[Pixels, str | None]:
 
 def _thirty_two_bits(image: Image.Image) -> tuple[Pixels, str | None]:
     levels = np.asarray(image)
+    signed = getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED
+    bits = getattr(image, "tag_v2", {}).get(BITS, (32,))[0]
     if image.format in ("PNG", "PPM"):  # 16 bits, which Pillow gives, scaled to them, in 32
         return levels.clip(0, 65535).astype(np.uint16), None
+    sign, without = (" with a sign", ", without signs") if signed else ("", "")
     raise InvalidInput(
-        f"its pixels are whole numbers of 32 bits, here from {levels.min():,} to {levels.max():,}, and nothing says "
-        "which of them is white: save it with 8 or 16 bits"
+        f"its pixels are whole numbers of {bits} bits{sign}, here from {levels.min():,} to {levels.max():,}, and "
+        f"nothing says which of them is white: save it with 8 or 16 bits{without}"
     )
 
 
 def _floating(image: Image.Image) -> tuple[Pixels, str | None]:
-    levels = np.asarray(image)
+    white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+    return _scale_floats(np.asarray(image), white_is_zero), None
+
+
+def _scale_floats(levels: Pixels, white_is_zero: bool) -> Pixels:
     low, high = float(levels.min()), float(levels.max())  # NaN where there is one, and then not within
     if not 0 <= low <= high <= 1:
         raise InvalidInput(
             f"its pixels are floating-point numbers from {low:g} to {high:g}; 0 to 1, black to white, is wanted: "
             "scale them, or save it with 8 or 16 bits"
         )
-    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+    if white_is_zero:
         levels = 1 - levels
     parts = np.array_split(levels, -(-len(levels) // PIECES))  # a few rows at a time: in float64
-    return np.concatenate([np.rint(part.astype(np.float64) * 65535).astype(np.uint16) for part in parts]), None
+    return np.concatenate([np.rint(part.astype(np.float64) * 65535).astype(np.uint16) for part in parts])
 
 
 def _from_cmyk(image: Image.Image) -> tuple[Pixels, str | None]:
@@ -203,7 +212,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
             try:
                 file = open_with_pillow(path)
             except UnidentifiedImageError:
-                if not is_installed():
+                if not (is_installed() or is_tiff(path)):
                     raise
                 file = None
             if file is None:
@@ -271,11 +280,15 @@ def can_stream(file: Image.Image) -> bool:
 
 def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: int | None) -> Decoded:
     """Decode an image that `open_image` opened.  Raises InvalidInput for pixels whose meaning is not known."""
+    layout = find_layout(path) if file is None else None
+    if layout is not None:
+        return _decode_by_hand(path, layout, most_pixels)
     if file is None or needs_libvips(path, file):
         return _decode_with_libvips(path, most_pixels)
     if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
         require_decodable(path, strict=is_jpeg(file))
-    if file.format == "JPEG2000" and file.mode != "I;16" and (bits := _bits_of_jpeg2000(path)) > 8:
+    bits = _bits_of_jpeg2000(path) if file.format == "JPEG2000" else 0
+    if bits > 8 and file.mode != "I;16":
         raise InvalidInput(
             f"its colours have {bits} bits, of which Pillow gives 8, and of white black: save it as PNG or TIFF"
         )
@@ -288,18 +301,24 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     if profile is None and not kind.own:
         profile, lost = read_profile(path, file.format, grey=kind.grey)
     raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
-    alpha, note = file.has_transparency_data, None
+    alpha, note, times_alpha = file.has_transparency_data, None, _leave_times_alpha(file)
     key = file.info.get("transparency") if file.format == "PNG" and file.mode != "P" else None
-    pixels = _bytes_of_sixteen_bits(path, file, raw)
+    pixels = _bytes_of_sixteen_bits(path, file, raw.replace("a", "A"))
     if pixels is not None:
         alpha = file.mode == "RGBA"
+    elif times_alpha:
+        pixels = np.asarray(file)
     elif kind.levels is not None:
         pixels, note = kind.levels(file)
         alpha = False
+        if 8 < bits < 16:  # Pillow fills up the lower ones with zeros
+            pixels = np.rint(pixels * (65535 / (65536 - (1 << (16 - bits))))).astype(np.uint16)
     else:
         alpha = alpha and key is None
         pixels = np.array(file.convert(("L" if kind.grey else "RGB") + "A" * alpha))
     pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if times_alpha:
+        pixels, alpha = _divide_by_alpha(pixels), True
     if key is not None:
         levels = np.minimum(np.array(key) * KEY_STEPS.get(raw, 1), np.iinfo(pixels.dtype).max)  # Pillow 12 has 255 of 1
         pixels, alpha = _with_key(pixels, levels), True
@@ -356,10 +375,36 @@ def _raw_mode(file: Image.Image) -> str:
     return ""
 
 
+def _leave_times_alpha(file: Image.Image) -> bool:
+    """Whether the colours of a TIFF are times alpha; Pillow then leaves them so, as it rounds down where it divides.
+
+    Raises InvalidInput for grey and alpha one after the other, which Pillow does not know.
+    """
+    if file.format != "TIFF":
+        return False
+    tiles: Any = file.tile  # type: ignore[attr-defined]
+    if file.mode == "La" and any(tile[3][0] != "La" for tile in tiles):
+        raise InvalidInput("its two channels are stored one after the other: save it interleaved, or as PNG")
+    if file.mode != "RGBA":
+        return file.mode == "La"
+    file.tile = [with_raw_mode(tile, tile[3][0].replace("a", "A")) for tile in tiles]  # type: ignore[attr-defined]
+    return any("a" in tile[3][0] for tile in tiles)
+
+
+def _divide_by_alpha(pixels: Pixels) -> Pixels:
+    """The pixels (H, W, C) with colours that are no more times alpha, their last channel; 0 where that is 0."""
+    peak, kind = np.iinfo(pixels.dtype).max, pixels.dtype
+    parts = []
+    for part in np.array_split(pixels, -(-len(pixels) // PIECES)):  # a few rows at a time: in float64
+        alpha = part[..., -1:]
+        colours = np.where(alpha > 0, part[..., :-1] * np.float64(peak) / np.maximum(alpha, 1), 0)
+        parts.append(np.concatenate([np.rint(np.minimum(colours, peak)).astype(kind), alpha], axis=2))
+    return np.concatenate(parts)
+
+
 def _say_fewer_bits(file: Image.Image) -> str:
     """A note on colours of which Pillow gives fewer bits than there are; "" where it gives all, or has decoded them."""
-    raw = _raw_mode(file)
-    lost = raw[:-1] == "RGBa;16"
+    lost = False
     if file.format == "PPM" and file.mode not in ("I", "F"):
         arguments = file.tile[0][3] if file.tile else ""  # type: ignore[attr-defined]
         lost = not isinstance(arguments, str) and arguments[-1] > 255
@@ -409,6 +454,27 @@ def _as_rgba_of_8_bits(png: bytes) -> bytes:
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
+def _decode_by_hand(path: str | os.PathLike[str], layout: Layout, most_pixels: int | None) -> Decoded:
+    """Decode numbers of bits that neither Pillow nor libvips knows.  Raises InvalidInput."""
+    _require_at_most(path, layout.width, layout.height, most_pixels)
+    numbers, white_is_zero = read_numbers_of(path, layout), layout.tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
+    if layout.floating:
+        pixels = _scale_floats(numbers, white_is_zero)
+    else:
+        kind: Any = np.uint8 if layout.bits < 8 else np.uint16
+        steps = np.arange(1 << layout.bits) * (np.iinfo(kind).max / ((1 << layout.bits) - 1))
+        pixels = np.rint(steps).astype(kind)[numbers]
+        if white_is_zero:  # which is said of colours alone
+            pixels[..., :1] = np.iinfo(kind).max - pixels[..., :1]
+    alpha = layout.extra[:1] in ((ASSOCIATED,), (UNASSOCIATED,))
+    left_out = layout.samples - layout.colours - alpha
+    pixels = np.ascontiguousarray(pixels[..., : layout.colours + alpha])
+    if layout.extra[:1] == (ASSOCIATED,):
+        pixels = _divide_by_alpha(pixels)
+    pixels = _turn_upright(pixels, layout.tags.get(ORIENTATION, 1))
+    return Decoded(pixels, alpha, layout.tags.get(PROFILE), say_left_out(left_out))
+
+
 def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) -> Decoded:
     """Decode what Pillow does not know.  Raises InvalidInput."""
     if not is_installed():
@@ -417,10 +483,7 @@ def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) 
         image = open_with_libvips(path, strict=False)
     except libvips().Error:
         raise _unreadable(path, "neither Pillow nor libvips knows what it is") from None
-    pillows = Image.MAX_IMAGE_PIXELS
-    most = 2 * pillows if most_pixels is None and pillows is not None else most_pixels
-    if most is not None:
-        require_pixels(path, image.width, image.height, most)
+    _require_at_most(path, image.width, image.height, most_pixels)
     channels = count_colours(path, image)
     pixels = np.concatenate(list(read_bands(path, image, PIECES)))
     fields = image.get_fields()
@@ -429,6 +492,14 @@ def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) 
     alpha = has_alpha(path, image, channels)
     colours = pixels[..., : channels + alpha]
     return Decoded(colours, alpha, profile, say_left_out(image.bands - channels - alpha))
+
+
+def _require_at_most(path: str | os.PathLike[str], width: int, height: int, most_pixels: int | None) -> None:
+    """As `require_pixels`; where nobody says, at most as many as make Pillow distrust a file."""
+    pillows = Image.MAX_IMAGE_PIXELS
+    most = 2 * pillows if most_pixels is None and pillows is not None else most_pixels
+    if most is not None:
+        require_pixels(path, width, height, most)
 
 
 def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -22,6 +22,7 @@ from memsr_compiler.images.tiff_tags import (
     UNSPECIFIED,
     read_numbers,
 )
+from memsr_compiler.quantities import say_count
 
 FORMATS = {"uchar": np.uint8, "ushort": np.uint16}  # of pixels, those that are handled
 DRAWINGS = ("svgload", "pdfload")  # readers of what has no pixels of its own
@@ -138,7 +139,8 @@ def count_colours(path: str | os.PathLike[str], image: Any) -> int:
     channels = COLOURS.get(image.interpretation)
     if channels is None or image.format not in FORMATS or image.bands not in (channels, channels + 1):
         raise InvalidInput(
-            f"{path}: has {image.bands} bands of {image.format} in {image.interpretation}; RGB or grey of 8 or 16 "
+            f"{path}: has {say_count(image.bands, 'band')} of {image.format} in {image.interpretation}; RGB "
+            "or grey of 8 or 16 "
             "bits is wanted, with or without alpha: convert it first"
         )
     meaning = read_numbers(path, PHOTOMETRIC) if _is_tiff(image) and image.format == "ushort" else ()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from memsr_compiler.errors import InvalidInput, say_missing
 from memsr_compiler.images.files import crop_to_multiple, to_uint8
 from memsr_compiler.images.resize import resize
+from memsr_compiler.quantities import say_count
 
 Protocol = Literal["edsr", "srcnn"]
 
@@ -97,7 +98,9 @@ def _compared_luma(
         raise InvalidInput(f"output {output.shape}, reference {reference.shape}: sizes differ. Crop one of them.")
     height, width = output.shape[:2]
     if min(height, width) <= 2 * scale or scale < 0:
-        raise InvalidInput(f"nothing left of {height}x{width} after shaving {scale} pixels. Give larger images.")
+        raise InvalidInput(
+            f"nothing left of {height}x{width} after shaving {say_count(scale, 'pixel')}. Give larger images."
+        )
     pair = luma(output), luma(reference)
     if protocol == "srcnn":
         pair = np.round(pair[0]), np.round(pair[1])

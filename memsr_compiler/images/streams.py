@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import ExportError, first_line
+from memsr_compiler.files import explain_unwritten, find_full_disk
 from memsr_compiler.images.damage import is_jpeg, rows_of_strip
 from memsr_compiler.images.decode import (
     PIXEL_TYPES,
@@ -34,6 +35,8 @@ from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, lib
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
 from memsr_compiler.images.png_colours import HEAD, Chunk, describe_colours, pack_chunks, read_colour_chunks
 from memsr_compiler.images.resize import enlarge_rows
+from memsr_compiler.images.texts import Texts, add_texts
+from memsr_compiler.images.tiff_by_hand import find_layout
 from memsr_compiler.images.transparency import extend_bands
 from memsr_compiler.locks import temporary_file
 
@@ -84,6 +87,7 @@ class RowFile:
     strict    what libvips only warns of is damage
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
+    texts     of who made it, when and with what
     """
 
     path: Path
@@ -103,6 +107,7 @@ class RowFile:
     chunks: tuple[Chunk, ...] = ()
     colours: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    texts: Texts = field(default_factory=Texts)
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
@@ -111,15 +116,16 @@ class RowFile:
         Raises InvalidInput for what is no image, is damaged, has too many pixels, or pixels of unknown meaning.
         """
         with open_image(path, most_pixels) as file:
-            pages = count_frames(path, file)
-            if file is None or can_stream(file) or needs_libvips(path, file):
+            pages, texts = count_frames(path, file), Texts.read(path)
+            by_hand = file is None and find_layout(path) is not None
+            if not by_hand and (file is None or can_stream(file) or needs_libvips(path, file)):
                 strict = file is not None and is_jpeg(file)
                 strip = rows_of_strip(file) if file is not None else 0
                 with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows
                     image = open_with_libvips(path, strict=strict)
-                    return _opened_with_libvips(path, image, pages, most_pixels, strict, strip)
+                    return _opened_with_libvips(path, image, pages, texts, most_pixels, strict, strip)
             decoded = decode(path, file, most_pixels)
-            kind = "" if file is None else f"{file.format} of {PIXEL_TYPES[file.mode].words}"
+            kind = "TIFF of unusual numbers" if file is None else f"{file.format} of {PIXEL_TYPES[file.mode].words}"
         height, width, _ = decoded.pixels.shape
         chunks = read_colour_chunks(path)
         return RowFile(
@@ -139,6 +145,7 @@ class RowFile:
             chunks=chunks,
             colours=describe_colours(chunks, profile=decoded.profile is not None),
             notes=decoded.notes,
+            texts=texts,
         )
 
     def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]:
@@ -194,6 +201,8 @@ class RowFile:
             told.append(f"{target}: JPEG has no transparency; it is left out")
         if self.dtype is np.uint16 and suffix in EIGHT_BIT:
             told.append(f"{target}: {suffix} has 8 bits, the image 16; write PNG or TIFF to keep them")
+        if lost := self.texts.say_lost(suffix):
+            told.append(f"{self.path}: {lost}")
         if suffix != ".png":
             kept_in = "write PNG to keep it"
             told += [f"{self.path}: its {words} is not kept in {suffix}; {kept_in}" for words in self.colours]
@@ -235,6 +244,8 @@ class RowFile:
             finally:
                 pipe.abort()
                 writer.join()
+            if WRITTEN[path.suffix.lower()] is TIFF and self.texts.by_tag:
+                add_texts(staged, self.texts.by_tag)
             with open(staged, "rb+") as written:
                 os.fsync(written.fileno())
             if on_whole is not None:
@@ -263,6 +274,8 @@ class RowFile:
             gone = self.decoded and name in (*TURNED, "icc-profile-data")
             if (name in KEPT or name.startswith("exif-")) and not gone:
                 image.set_type(original.get_typeof(name), name, original.get(name))
+        for name, text in self.texts.fields().items() if self.texts.in_tiff else ():
+            image.set_type(libvips().GValue.gstr_type, name, text)
         if self.profile is not None:
             image.set_type(libvips().GValue.blob_type, "icc-profile-data", self.profile)
         if self.decoded:  # and in what is written of EXIF
@@ -270,7 +283,9 @@ class RowFile:
         return image
 
 
-def _opened_with_libvips(path: Path, image: Any, pages: int, most_pixels: int, strict: bool, strip: int) -> RowFile:
+def _opened_with_libvips(
+    path: Path, image: Any, pages: int, texts: Texts, most_pixels: int, strict: bool, strip: int
+) -> RowFile:
     require_pixels(path, image.width, image.height, most_pixels)
     channels = count_colours(path, image)
     fields, chunks = image.get_fields(), read_colour_chunks(path)
@@ -291,6 +306,7 @@ def _opened_with_libvips(path: Path, image: Any, pages: int, most_pixels: int, s
         chunks=chunks,
         colours=describe_colours(chunks, profile="icc-profile-data" in fields),
         notes=say_left_out(image.bands - channels - alpha),
+        texts=texts,
     )
 
 
@@ -347,6 +363,9 @@ def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except libvips().Error as error:
+        full = find_full_disk(error.detail)
+        if full is not None:
+            raise explain_unwritten(path, full) from None
         raise ExportError(f"{path}: cannot be written ({first_line(error.detail or error)})") from None
     except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise explain_unwritten(path, error) from None

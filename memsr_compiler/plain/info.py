@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from memsr_compiler.checks import require_whole
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.quantities import say_count
 
 _BETWEEN = "; "  # assumptions in a line of text
 _FARTHEST, _NARROWEST = 1e12, 1e-12  # of a range: float32 squares and adds up what lies within, images of 65,535 anyway
@@ -123,7 +124,8 @@ def takes_images(info: PlainInfo, width: int, shuffle: int, name: str) -> Takes:
     given = width // shuffle**2
     if given != info.channels:
         raise InvalidInput(
-            f"{name}: takes {info.channels} channels and gives {given}; for photographs a network is wanted that gives "
+            f"{name}: takes {say_count(info.channels, 'channel')} and gives {given}; for photographs a "
+            "network is wanted that gives "
             "as many as it takes"
         )
     try:

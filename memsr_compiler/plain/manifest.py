@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import numbers_sha256, stack_sha256
 from memsr_compiler.plain.info import PlainInfo, require_range
+from memsr_compiler.quantities import say_count
 
 PLAIN_FORMAT_KEY = "memsr_format"
 """Metadata entry by which files of plain networks are known, .onnx and .safetensors."""
@@ -184,23 +185,29 @@ class Manifest:
             if min(layer.weight) < 1 or k != k2 or k % 2 == 0:
                 raise InvalidInput(f"layers.{i}: the kernel {rows}x{columns}x{k}x{k2} is not odd and square.")
             if layer.shuffle < 1 or rows % layer.shuffle**2:
-                raise InvalidInput(f"layers.{i}: a pixel shuffle by {layer.shuffle} does not fit {rows} channels.")
+                raise InvalidInput(
+                    f"layers.{i}: a pixel shuffle by {layer.shuffle} does not fit {say_count(rows, 'channel')}."
+                )
             if layer.relu and layer.prelu:
                 raise InvalidInput(f"layers.{i}: has a ReLU and a PReLU.")
         for i, (below, above) in enumerate(pairwise(self.layers), start=1):
             channels = below.weight[0] // below.shuffle**2
             if above.weight[1] != channels:
-                raise InvalidInput(f"layers.{i}: takes {above.weight[1]} channels, is given {channels}.")
+                raise InvalidInput(f"layers.{i}: takes {say_count(above.weight[1], 'channel')}, is given {channels}.")
         scale = math.prod(layer.shuffle for layer in self.layers)
         if scale != info.scale:
             raise InvalidInput(f"enlarges {scale} times, its info says {info.scale}.")
         if self.layers[0].weight[1] != info.channels:
-            raise InvalidInput(f"takes {self.layers[0].weight[1]} channels, its info says {info.channels}.")
+            raise InvalidInput(
+                f"takes {say_count(self.layers[0].weight[1], 'channel')}, its info says {info.channels}."
+            )
         require_range(info.input_range)
         rising = all(below < above for below, above in pairwise((0, *info.levels)))
         if info.levels and not (rising and len(info.levels) == len(self.layers) - 1):
             named = ", ".join(map(str, info.levels))
-            raise InvalidInput(f"has {len(self.layers)} layers, which stand for levels {named} of its teacher.")
+            raise InvalidInput(
+                f"has {say_count(len(self.layers), 'layer')}, which stand for levels {named} of its teacher."
+            )
         if info.image_skip not in ("", *IMAGE_SKIPS):
             raise InvalidInput(f"image skip '{info.image_skip}' is none of {', '.join(IMAGE_SKIPS)}.")
         if info.image_skip and self.layers[-1].weight[0] != info.channels * self.layers[-1].shuffle ** 2:

@@ -28,6 +28,7 @@ from memsr_compiler.plain.info import Takes, takes_images
 from memsr_compiler.plain.manifest import QUANTIZED_FORMAT, QUANTIZED_KEY, UNSEALED_FORMAT
 from memsr_compiler.plain.read import is_plain, read_plain_file
 from memsr_compiler.plain.seal import require_sealed_file, seal
+from memsr_compiler.quantities import say_count
 from memsr_compiler.quantization.constants import store_constants
 from memsr_compiler.quantization.equalise import equalise_channels
 from memsr_compiler.quantization.image_levels import override_image, use_image_levels
@@ -159,7 +160,9 @@ def _require_measured(takes: Takes, source: Path, model: ModelProto, image: NDAr
     (result,) = InnerValues(model, [image]).of(model.graph.output[0].name)
     channels, (height, width) = image.shape[1], image.shape[2:]
     if channels != takes.channels:
-        raise InvalidInput(f"{source}: takes {channels} channels, and takes={_say(takes)} says {takes.channels}")
+        raise InvalidInput(
+            f"{source}: takes {say_count(channels, 'channel')}, and takes={_say(takes)} says {takes.channels}"
+        )
     if result.shape[1:] != (channels, takes.scale * height, takes.scale * width):
         raise InvalidInput(
             f"{source}: makes {'x'.join(map(str, result.shape[1:]))} of {'x'.join(map(str, image.shape[1:]))}, which "

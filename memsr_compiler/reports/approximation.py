@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from memsr_compiler.ir.approximation import Replacement
+from memsr_compiler.quantities import say_count
 from memsr_compiler.reports import page
 from memsr_compiler.reports.text import escape
 from memsr_compiler.trace.approximate.freeze import Frozen
@@ -40,7 +41,8 @@ def write_replacements(frozen: Frozen | None) -> str:
         "What was replaced",
         page.table(COLUMNS, rows, numeric=(3,)),
         page.note(
-            f"The teacher has no plain form. Gates are frozen at their means on {frozen.images} images, those that "
+            "The teacher has no plain form. Gates are frozen at their means on "
+            f"{say_count(frozen.images, 'image')}, those that "
             "differ from pixel to pixel at the best line; smooth activations are straight pieces where their inputs "
             "lie. The PSNR is of the teacher with that one replacement to the teacher as it is, on "
             f"{'those images' if frozen.cost_images == frozen.images else f'the first {frozen.cost_images} of them'}."

@@ -10,6 +10,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.compile import Report
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.proof.certificate import Certificate
+from memsr_compiler.quantities import say_count
 from memsr_compiler.reports import page
 from memsr_compiler.reports.approximation import write_replacements
 from memsr_compiler.reports.level_contents import HOLDS, Bar, list_bars
@@ -57,7 +58,7 @@ def _write_head(net: PlainNet, certificate: Certificate, teacher_name: str, meas
     info = net.info
     low, high = info.input_range
     facts = {
-        "scale": f"×{info.scale}, {info.channels} channels in",
+        "scale": f"×{info.scale}, {say_count(info.channels, 'channel')} in",
         "input range": f"{low:g} to {high:g}",
         "receptive field": f"up to {info.receptive_field} input pixels away",
         "teacher": page.folded_hash(certificate.teacher_sha256),
@@ -70,7 +71,7 @@ def _write_head(net: PlainNet, certificate: Certificate, teacher_name: str, meas
     of = "frozen network" if certificate.approximation else "teacher"
     sentence = escape(info.guarantee[:1].upper() + info.guarantee[1:])
     return (
-        f"<header>\n<h1>{escape(teacher_name)} as a plain network of {len(net.layers)} layers</h1>\n"
+        f"<header>\n<h1>{escape(teacher_name)} as a plain network of {say_count(len(net.layers), 'layer')}</h1>\n"
         f'<p class="guarantee">{sentence}.</p>\n<p class="note">Proved by a certificate: a checker that knows none of '
         f"the passes has compared every kernel with what the channels on both its sides mean in the {of}.</p>\n"
         f"{page.facts(facts)}</header>\n"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memsr_compiler import ir
+from memsr_compiler.quantities import say_count
 
 
 def describe_op(graph: ir.Graph, op: ir.Op) -> list[str]:
     """Lines on an op: its type, channels and size; then its kernel, or what the channels of an activation mean."""
     t = graph.type(op.name)
     where = f" at {t.scale} times the input's size" if t.scale > 1 else ""
-    return [f"{type(op).__name__}, {t.channels} channels{where}", *_detail_op(op)]
+    return [f"{type(op).__name__}, {say_count(t.channels, 'channel')}{where}", *_detail_op(op)]
 
 
 def name_operands(op: ir.Op) -> str:

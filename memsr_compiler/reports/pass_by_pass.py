@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from memsr_compiler import ir, passes
 from memsr_compiler.ir.pipeline import PassReport
+from memsr_compiler.quantities import say_count
 from memsr_compiler.reports import page
 from memsr_compiler.reports.graph_layout import take_beginning
 from memsr_compiler.reports.graph_svg import DRAWN, KINDS, classify_op, draw_graph
@@ -77,7 +78,7 @@ def _write_numbers(step: _Step) -> str:
     p = step.report
     if p is None:
         widest = max(step.graph.type(op.name).channels for op in step.graph)
-        texts = [f"{len(step.graph.ops)} ops", f"widest {widest}"]
+        texts = [f"{say_count(len(step.graph.ops), 'op')}", f"widest {widest}"]
     else:
         texts = [
             f"{_format_change(p.ops_before, p.ops_after)} ops",

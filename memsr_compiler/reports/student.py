@@ -9,6 +9,7 @@ from memsr_compiler.analysis.cost import Cost
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.ir import names
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.quantities import say_count
 from memsr_compiler.reports import page
 from memsr_compiler.reports.approximation import write_replacements
 from memsr_compiler.reports.side_by_side import Picture, write_pictures
@@ -73,8 +74,8 @@ def _write_head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
     low, high = info.input_range
     facts = {
         "made by": f"{escape(info.tool)}, {escape(_MODES[report.mode])}",
-        "derived from": f"{report.images:,} crops, {report.pixels:,} input pixels",
-        "scale": f"×{info.scale}, {info.channels} channels in",
+        "derived from": f"{say_count(report.images, 'crop')}, {say_count(report.pixels, 'input pixel')}",
+        "scale": f"×{info.scale}, {say_count(info.channels, 'channel')} in",
         "input range": f"{low:g} to {high:g}",
         "receptive field": f"up to {info.receptive_field} input pixels away",
         "teacher": page.folded_hash(info.teacher_sha256),
@@ -85,7 +86,8 @@ def _write_head(net: PlainNet, report: ShrinkReport, teacher_name: str) -> str:
     widest = max(net.widths[1:-1], default=0)
     before = max((layer.teacher_width for layer in report.layers), default=0)
     return (
-        f"<header>\n<h1>A student of {escape(teacher_name)}: {len(net.layers)} layers, up to {widest} channels</h1>\n"
+        f"<header>\n<h1>A student of {escape(teacher_name)}: {say_count(len(net.layers), 'layer')}, up to "
+        f"{say_count(widest, 'channel')}</h1>\n"
         f'<p class="guarantee">It approximates the teacher, whose layers need up to {before} channels; no training was '
         f"done.</p>\n{page.facts(facts)}</header>\n"
     )

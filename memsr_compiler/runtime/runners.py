@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from memsr_compiler.arithmetic import INTEGERS, name_arithmetic
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line, tells_of_memory
 from memsr_compiler.plain.seal import UNSEALED, is_unsealed, require_sealed_file
+from memsr_compiler.quantities import say_count
 from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
 from memsr_compiler.runtime.ort import Provider as Provider
 from memsr_compiler.runtime.ort import device_of, onnxruntime, start_session
@@ -87,7 +88,8 @@ class OrtNetwork:
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         if len(inputs) != 1 or len(outputs) != 1:
             raise InvalidInput(
-                f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one image in, one out is wanted"
+                f"{path}: has {say_count(len(inputs), 'input')} and {say_count(len(outputs), 'output')}; one "
+                "image in, one out is wanted"
             )
         if inputs[0].type not in _FLOATS:
             raise InvalidInput(f"{path}: takes {inputs[0].type}, not floating-point images")

@@ -14,6 +14,7 @@ from memsr_compiler.locks import temporary_folder
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.quantities import say_count
 from memsr_compiler.runtime.ort import device_of, require_provider
 from memsr_compiler.runtime.room import require_room
 from memsr_compiler.runtime.runners import OrtNetwork, Provider
@@ -35,7 +36,7 @@ def make_timer(
         width, height = size
         info, layers = net.info, [(layer.weight.shape, layer.shuffle) for layer in net]
         takes = Takes(info.scale, info.channels, info.input_range)
-        name = f"a plain network of {len(layers)} layers"
+        name = f"a plain network of {say_count(len(layers), 'layer')}"
         require_room(name, takes, size, live=cost_of_layers(layers).floats_per_pixel, device=device_of(provider))
         with temporary_folder(Path(tempfile.gettempdir())) as folder:
             export_onnx(net, folder / "plain.onnx")

@@ -18,7 +18,7 @@ from memsr_compiler.beside import read_ahead
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.limits import require_holds
 from memsr_compiler.images.resize import REACH, enlarge_rows
-from memsr_compiler.images.streams import RowBuffer, RowFile
+from memsr_compiler.images.streams import ENCODERS, RowBuffer, RowFile
 from memsr_compiler.images.transparency import working_bytes
 from memsr_compiler.locks import temporary_folder
 from memsr_compiler.plain.info import Takes
@@ -264,9 +264,19 @@ def _leave_room(engine: RowEngine, image: RowFile, reach: int | None, target: Pa
     try:
         return engine.leave(held + extended)
     except InvalidInput as error:
-        way = "write another format than WebP" if not image.whole else "save it anew, as a PNG that is not interlaced"
         what = image.say_held(target, scale) if held else "transparency, whose colours are extended"
-        raise InvalidInput(f"{image.path}: {what}: takes {error}: allow more, or {way}") from None
+        raise InvalidInput(
+            f"{image.path}: {what}: takes {error}: allow more, or {_say_way_out(image, target)}"
+        ) from None
+
+
+def _say_way_out(image: RowFile, target: Path) -> str:
+    """Words on what else takes less memory than this image's enlargement."""
+    if image.whole:
+        return "save it anew, as a PNG that is not interlaced"
+    if target.suffix.lower() in ENCODERS:
+        return "write another format than WebP"
+    return "write JPEG, which has no transparency"
 
 
 def _enlarge(engine: RowEngine, source: Source, scale: int) -> Iterator[Pixels]:

@@ -22,6 +22,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import NamedImage, crop_to_multiple, read_folder, read_image, sample_photographs
 from memsr_compiler.images.metrics import luma, srcnn_input
 from memsr_compiler.images.resize import resize
+from memsr_compiler.quantities import say_count
 
 FACTORS = (2, 3, 4)  # by which images are enlarged for networks that work on enlarged ones
 FEW = 24  # photographs: up to so many are used by every factor
@@ -100,7 +101,9 @@ def _as_list(images: object) -> list[object]:
 
 def _require_tensor(image: Tensor, i: int, channels: int) -> Tensor:
     if image.shape[1] != channels:
-        raise InvalidInput(f"the network takes {channels} channels, the calibration images have {image.shape[1]}")
+        raise InvalidInput(
+            f"the network takes {say_count(channels, 'channel')}, the calibration images have {image.shape[1]}"
+        )
     if not image.numel():
         raise InvalidInput(f"calibration image {i}: shape {tuple(image.shape)} has no pixel")
     return image.detach().cpu()
@@ -155,7 +158,9 @@ def network_inputs(
     Raises InvalidInput for another number of channels, or a photograph smaller than the scale.
     """
     if channels not in (1, 3):
-        raise InvalidInput(f"the network takes {channels} channels, and photographs have 3, or 1 for Y; give tensors")
+        raise InvalidInput(
+            f"the network takes {say_count(channels, 'channel')}, and photographs have 3, or 1 for Y; give tensors"
+        )
     if min(photograph.shape[:2]) < max(scale, 4 if scale == 1 else 1):
         raise InvalidInput(f"a photograph of {photograph.shape[1]}x{photograph.shape[0]} pixels is too small")
     if scale > 1:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.quantities import say_count
 from memsr_compiler.student.crops import count_pixels
 from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.report import Kernel
@@ -96,7 +97,8 @@ def require_samples(teacher: LeveledTeacher, inputs: Sequence[Tensor], widths: S
         if available < unknowns:
             raise InvalidInput(
                 f"layer {level.number} has {unknowns} unknowns for each channel, and the calibration images have "
-                f"{available} pixels: {unknowns - available} more are needed; give more or larger images, or "
+                f"{say_count(available, 'pixel')}: {unknowns - available} more are needed; give more or "
+                "larger images, or "
                 "raise --samples"
             )
 

@@ -23,6 +23,7 @@ from memsr_compiler.ir.interpreter import evaluate
 from memsr_compiler.ir.rewrite import conv_1x1
 from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.quantities import say_count
 from memsr_compiler.student.merge_split_carries import merge_split_carries
 from memsr_compiler.student.split_activations import split_activations
 from memsr_compiler.torch_helpers import copy_module, enlarge
@@ -215,7 +216,7 @@ def _why_no_image(graph: ir.Graph, outside: ImageSkip | None) -> str:
         return "the network enlarges nothing"
     colours = graph.type(graph.output).channels
     if colours != graph.input.channels:
-        return f"its output has {colours} channels and its input {graph.input.channels}"
+        return f"its output has {say_count(colours, 'channel')} and its input {graph.input.channels}"
     return ""
 
 

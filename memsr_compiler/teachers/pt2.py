@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_sizes import GUARD, say_sizes
@@ -255,7 +256,10 @@ def _payload_suspicions(config: Mapping[str, Any], folder: str, contents: Mappin
         # Torch makes zeros of any declared size for an empty record.
         size = prod(dimension["as_int"] for dimension in entry["tensor_meta"]["sizes"])
         if size > len(contents[path]):
-            raise InvalidInput(f"{name}: declares {size} numbers, and the file stores {len(contents[path])} bytes")
+            raise InvalidInput(
+                f"{name}: declares {say_count(size, 'number')}, and the file stores "
+                f"{say_count(len(contents[path]), 'byte')}"
+            )
 
 
 def _json_suspicions(node: Any, key: str = "") -> Iterator[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import UnsupportedModel, first_line
+from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import InFloat64
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.needed import ALIASES, ITSELF, find_needed, is_inplace, word_of
@@ -433,5 +434,5 @@ def _only(result: Any) -> Any:
 
 def _kind(value: Any) -> str:
     if isinstance(value, (tuple, list)):
-        return f"{len(value)} values"
+        return f"{say_count(len(value), 'value')}"
     return "a dict" if isinstance(value, dict) else type(value).__name__

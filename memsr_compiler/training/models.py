@@ -13,6 +13,7 @@ from torch import nn
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.plain.info import PlainInfo
 from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.load import import_factory
@@ -42,7 +43,10 @@ def new_network(
     if arch in PLAIN:
         if arguments:
             layers, channels = PLAIN[arch]
-            raise InvalidInput(f"--arch {arch}: is {layers} layers of {channels} channels, and takes no arguments")
+            raise InvalidInput(
+                f"--arch {arch}: is {say_count(layers, 'layer')} of {say_count(channels, 'channel')}, and "
+                "takes no arguments"
+            )
         return new_plain(*PLAIN[arch], scale), (0.0, 1.0)
     if arch == "plain":
         if set(arguments) != {"layers", "width", "image_skip"}:

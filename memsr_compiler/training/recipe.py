@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.quantities import say_count
 
 Precision = Literal["no", "bf16", "fp16"]
 OptimizerName = Literal["adam", "muon"]
@@ -64,5 +65,8 @@ class Recipe:
     def share_of(self, processes: int) -> int:
         """Patches of a batch that each of several processes takes.  Raises InvalidInput unless all take as many."""
         if self.batch % processes:
-            raise InvalidInput(f"a batch of {self.batch} patches cannot be shared by {processes} processes equally")
+            raise InvalidInput(
+                f"a batch of {say_count(self.batch, 'patch', 'patches')} cannot be shared by "
+                f"{say_count(processes, 'process', 'processes')} equally"
+            )
         return self.batch // processes

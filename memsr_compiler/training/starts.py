@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.quantities import say_count
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.maps import describe_layers
 
@@ -74,7 +75,8 @@ def require_pair(teacher: LeveledTeacher, student: PlainNet) -> None:
     """Raises InvalidInput unless every layer of the student has a level of the teacher that it stands for."""
     if len(student.layers) != len(teacher.levels):
         raise InvalidInput(
-            f"the student has {len(student.layers)} layers, the teacher's plain form {len(teacher.levels)}: it was "
+            f"the student has {say_count(len(student.layers), 'layer')}, the teacher's plain form "
+            f"{len(teacher.levels)}: it was "
             "derived from another teacher, or does not say which levels its layers stand for; derive it anew, or give "
             "--lambda 0"
         )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.quantities import say_count
 from memsr_compiler.training import checkpoints
 from memsr_compiler.training.losses import Objective
 from memsr_compiler.training.muon import Muon
@@ -102,7 +103,7 @@ class RunState:
             self.optimizer.load_state_dict(content["optimizer"])
             steps = content["schedule"]["total_steps"]
             if steps != self.schedule.total_steps:
-                raise ValueError(f"it is of a run of {steps - 1} steps")
+                raise ValueError(f"it is of a run of {say_count(steps - 1, 'step')}")
             self.schedule.load_state_dict(content["schedule"])
             if (self.average is None) != (content["average"] is None):
                 raise ValueError("it averages weights, or does not, unlike this run")

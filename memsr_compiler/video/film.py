@@ -50,7 +50,7 @@ TRANSPARENT = "has transparency, which is not enlarged; put it on a background f
 class Film:
     """A film's file, and of the stream of pictures that is enlarged what a result needs.
 
-    state       size and time of the file;   stream   its index
+    state       size and times of the file;   stream   its index
     form        the pixels, as libavutil calls them;   to_pixels   how they become a network's
     tags        those that the first frame has itself
     time_base   seconds of a timestamp's unit;   rate   pictures a second, on average
@@ -61,7 +61,7 @@ class Film:
     """
 
     path: Path
-    state: tuple[int, int]
+    state: tuple[int, int, int]
     stream: int
     width: int
     height: int
@@ -132,10 +132,14 @@ def choose_stream(path: Path, container: InputContainer) -> VideoStream:
     raise InvalidInput(f"{path}: has no stream of pictures, only {kinds}")
 
 
-def read_state(path: Path) -> tuple[int, int]:
-    """Size and time of a file, which differ once it has been changed.  Raises OSError where it is gone."""
+def read_state(path: Path) -> tuple[int, int, int]:
+    """Size and times of a file, which differ once it has been changed, or another has its name.
+
+    The second time is the system's own: a copy is given the first one, and a new name leaves it.  Raises OSError where
+    the file is gone.
+    """
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def is_cover(stream: Stream) -> bool:
@@ -152,7 +156,7 @@ def name_stream(stream: Stream) -> str:
 
 
 def _look_at(
-    path: Path, state: tuple[int, int], container: InputContainer, stream: VideoStream, most_pixels: int
+    path: Path, state: tuple[int, int, int], container: InputContainer, stream: VideoStream, most_pixels: int
 ) -> Film:
     context = stream.codec_context
     if getattr(stream, "codec_context", None) is None:

@@ -19,13 +19,13 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from memsr_compiler.errors import ExportError, InvalidInput
-from memsr_compiler.files import sync_folder
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.files import explain_unwritten, sync_folder
 from memsr_compiler.locks import temporary_file
 from memsr_compiler.video.film import Film, is_cover, name_stream, open_container
 from memsr_compiler.video.frames import Notes
 from memsr_compiler.video.names import WRITTEN
-from memsr_compiler.video.parts import Part, raise_changed
+from memsr_compiler.video.parts import Part, explain_ffmpeg, raise_changed
 
 COPIED = ("audio", "subtitle")  # streams without which a result would not be the film
 NOT_COPIED = "packets of sound or subtitles that are damaged or out of order, left out"
@@ -116,9 +116,9 @@ def join(
                 for _, packet in heapq.merge(*ways, key=lambda pair: pair[0]):
                     _write(result, packet, packet.stream is not pictures, notes)
         except FFmpegError as error:
-            raise ExportError(f"{target}: cannot be written ({error.strerror or error})") from error
+            raise explain_ffmpeg(target, error) from error
         except OSError as error:
-            raise ExportError(f"{target}: cannot be written ({error.strerror or error}); free some space") from error
+            raise explain_unwritten(target, error) from error
         file.flush()
         os.fsync(file.fileno())
         on_whole(staged)

@@ -24,7 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from memsr_compiler.errors import ExportError, InvalidInput
-from memsr_compiler.files import atomic_write, file_digest
+from memsr_compiler.files import atomic_write, explain_unwritten, file_digest, find_full_disk
 from memsr_compiler.locks import hold_folder
 from memsr_compiler.video.codecs import Encoding
 from memsr_compiler.video.film import read_state
@@ -98,28 +98,39 @@ class Parts:
         self.all: list[Part] = []
         self.finished: dict[str, Any] | None = None
         self.changed = ""
+        self._checked: dict[str, tuple[int, int, int]] = {}  # states of files whose checksums are known to be right
 
     @property
     def frames(self) -> int:
         return sum(len(part.times) for part in self.all)
 
     def add(self, part: Part) -> None:
-        """Note a part whose file is there."""
+        """Note a part whose file is there, and what was written."""
         self._write(_note(part))
+        self.take(part, read_state(self.folder / part.name))
+
+    def take(self, part: Part, state: tuple[int, int, int]) -> None:
+        """Take a part whose file, in that state, is what was written."""
         self.all.append(part)
+        self._checked[part.name] = state
 
     def announce(self, staged: Path, words: dict[str, Any]) -> None:
         """Note that a file is about to be the result, and what there is to say about it."""
-        self.finished = {"file": list(read_state(staged)), "words": words}
+        self.finished = {"file": list(_state_of_result(staged)), "words": words}
         self._write({"finished": self.finished})
 
     def is_done(self, target: Path) -> bool:
         """Whether the result is there already, and nothing is left to do but to tidy up."""
-        return self.finished is not None and target.is_file() and self.finished["file"] == list(read_state(target))
+        return (
+            self.finished is not None and target.is_file() and self.finished["file"] == list(_state_of_result(target))
+        )
 
     def require_unchanged(self, on_part: OnPart) -> None:
-        """Raises ExportError where a part is no more what was written."""
+        """Raises ExportError where a part is no more what was written; those that nobody has touched are not read."""
         for part in self.all:
+            with contextlib.suppress(OSError):
+                if read_state(self.folder / part.name) == self._checked[part.name]:
+                    continue
             on_part(part.name)
             reason = part.find_change(self.folder)
             if reason:
@@ -133,7 +144,12 @@ class Parts:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from None
+            raise explain_unwritten(path, error) from None
+
+
+def _state_of_result(path: Path) -> tuple[int, int]:
+    """Size and time of a file, which stay when it gets its name."""
+    return read_state(path)[:2]
 
 
 def raise_changed(path: Path, reason: str) -> NoReturn:
@@ -151,7 +167,7 @@ def open_parts(target: Path, work: str, *, begin_anew: bool, on_part: OnPart) ->
 
     work         all that parts depend on, as text
     begin_anew   whether parts of other work are replaced
-    on_part      hears of each that is looked at
+    on_part      hears of each that is read
 
     Raises InvalidInput where there are parts of other work, or where another process is at it.
     """
@@ -229,13 +245,14 @@ def _read(folder: Path, work: str, on_part: OnPart) -> tuple[Parts, bool]:
             if parts.changed:  # what comes behind has to be made again too, in its place
                 continue
             on_part(part.name)
+            state = read_state(folder / part.name) if (folder / part.name).is_file() else (0, 0, 0)
             reason = part.find_change(folder)
             if part.sha256 and entry.get("check") != _note(part)["check"]:
                 reason = f"its line in {JOURNAL} is damaged"
             if reason:
                 parts.changed = f"{folder / part.name}: {reason}"
             else:
-                parts.all.append(part)
+                parts.take(part, state)
     return parts, True
 
 
@@ -319,6 +336,14 @@ def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FFmpegError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise explain_ffmpeg(path, error) from error
     except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error
+        raise explain_unwritten(path, error) from error
+
+
+def explain_ffmpeg(path: Path, error: FFmpegError) -> ExportError:
+    """The error that tells which file FFmpeg did not write; a full disk is the system's error, passed on."""
+    full = find_full_disk(error.strerror)
+    if full is not None:
+        return explain_unwritten(path, full)
+    return ExportError(f"{path}: cannot be written ({error.strerror or error})")

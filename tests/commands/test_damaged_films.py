@@ -349,6 +349,28 @@ def test_a_full_disk_keeps_the_parts(run: Run, model: Path, tmp_path: Path, monk
     assert status == 0 and json.loads(out)["done_before"] == 12 and not (tmp_path / "out.mp4.parts").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no time at which a file took its name")
+def test_a_film_in_the_place_of_another_of_its_size_and_time_does_not_go_on_with_its_parts(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, other = write_film(tmp_path / "film.mp4"), tmp_path / "other.mp4"
+    command = ("upscale", film, tmp_path / "out.mp4", "--model", model)
+
+    def join(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(video_run, "join", join)
+        assert run(*command)[0] == 130
+    other.write_bytes(film.read_bytes())
+    os.utime(other, ns=(0, film.stat().st_mtime_ns))
+    os.replace(other, film)
+    status, _, err = run(*command)
+    assert status == 2 and "holds parts of this result made of another film" in " ".join(err.split())
+    status, out, _ = run(*command, "--overwrite", "--json")
+    assert status == 0 and json.loads(out)["done_before"] == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 @pytest.mark.parametrize("kept", [0, 5])
 def test_a_part_that_cannot_be_written_is_named_and_leaves_nothing(

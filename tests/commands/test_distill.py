@@ -593,6 +593,7 @@ def test_methods_that_do_not_fit(run: Run, distill: Command, tmp_path: Path, opt
 
 def test_pisr_is_for_one_process(run: Run, distill: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     status, _, err = run(*distill("run", "--method", "pisr"))
     assert status == 2 and "only one process" in err
 

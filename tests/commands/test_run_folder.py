@@ -16,7 +16,7 @@ from PIL import Image
 
 from memsr_compiler.commands import run_folder
 from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.run_folder import CONFIG, DATA, hold_run, list_changes
+from memsr_compiler.commands.run_folder import CONFIG, DATA, hold_run, keep_data, list_changes
 from memsr_compiler.commands.training_options import TrainingOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.locks import hold_folder
@@ -263,3 +263,20 @@ def test_changes_in_words() -> None:
     assert list_changes({}, {"photographs": {"x": "1"}}) == ["photographs: 1 added (x)"]
     turned = {"photographs": {"b/x": "2", "a/x": "1"}}  # --data b --data a: patch i is of another photograph
     assert list_changes({"photographs": {"a/x": "1", "b/x": "2"}}, turned) == ["photographs: in another order"]
+
+
+def test_code_that_an_earlier_version_did_not_look_at_is_compared_from_now_on(tmp_path: Path) -> None:
+    """It noted the factory's module alone, not what that imports."""
+    options = TrainingOptions(data=[tmp_path], out=tmp_path)
+    (tmp_path / CONFIG).write_text("steps: 4\n")
+    warned: list[str] = []
+    talk = Talk()
+    talk.warn = warned.append  # type: ignore[method-assign, assignment]
+    keep_data(options, {"code": {"own": "1"}}, None, talk)
+    keep_data(options, {"code": {"blocks": "2", "own": "1"}}, tmp_path, talk)
+    keep_data(options, {"code": {"own": "1", "blocks": "2"}}, tmp_path, talk)
+    assert len(warned) == 1 and "does not say what was in blocks, which its code imports" in warned[0]
+    with pytest.raises(InvalidInput, match=r"code: 1 changed \(blocks\)"):
+        keep_data(options, {"code": {"own": "1", "blocks": "3"}}, tmp_path, talk)
+    with pytest.raises(InvalidInput, match=r"code: 1 added \(new\), 1 changed \(own\)"):
+        keep_data(options, {"code": {"own": "2", "blocks": "2", "new": "4"}}, tmp_path, talk)

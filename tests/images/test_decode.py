@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -80,9 +81,13 @@ def pgm(levels: NDArray[Any]) -> Write:
     return write
 
 
-def times_alpha(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    alpha = pixels[..., 3:].astype(int)
-    return np.concatenate([pixels[..., :3] * alpha // 255, alpha], axis=2).astype(np.uint8)
+def over_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Colours that are times alpha, divided by it: to the nearest level, and black where nothing is to be seen."""
+    peak = np.iinfo(pixels.dtype).max
+    colours = [
+        [[min(round(int(c) * peak / int(x[-1])), peak) if x[-1] else 0 for c in x[:-1]] for x in r] for r in pixels
+    ]
+    return np.concatenate([np.array(colours, pixels.dtype), pixels[..., -1:]], axis=2)
 
 
 def key(*levels: int) -> list[tuple[bytes, bytes]]:
@@ -98,6 +103,49 @@ def sixteen(levels: NDArray[Any]) -> NDArray[np.uint16]:
     return np.rint(np.asarray(levels, np.float64) * 65535).astype(np.uint16)
 
 
+def packed(levels: NDArray[Any], bits: int) -> bytes:
+    """Rows of numbers of so many bits, the uppermost first, each row beginning with a byte."""
+    rows = levels.reshape(len(levels), -1, 1).astype(">u2").view(np.uint8)
+    return b"".join(np.packbits(np.unpackbits(row, axis=1)[:, 16 - bits :].ravel()).tobytes() for row in rows)
+
+
+def in_lzw(raw: bytes, width: int) -> bytes:
+    file = io.BytesIO()
+    Image.frombytes("L", (width, len(raw) // width), raw).save(file, "TIFF", compression="tiff_lzw")
+    with Image.open(file) as image:
+        tags: Any = image
+        (start,), (length,) = tags.tag_v2[273], tags.tag_v2[279]
+    return bytes(file.getvalue()[start : start + length])
+
+
+def by_bytes(levels: NDArray[Any]) -> bytes:
+    """Floating-point numbers as TIFF's third predictor has them: differences of bytes, the uppermost first."""
+    kind = levels.dtype.newbyteorder(">")
+    rows = levels.astype(kind).view(np.uint8).reshape(*levels.shape, -1).swapaxes(1, 2).reshape(len(levels), -1)
+    return bytes(np.diff(rows, axis=1, prepend=np.zeros((len(rows), 1), np.uint8)).astype(np.uint8).tobytes())
+
+
+def in_a_tile(pixels: NDArray[Any], side: int, raw: bytes) -> Write:
+    def write(path: Path) -> None:
+        tags = [(322, 4, [side]), (323, 4, [side])]
+        write_tiff(path, pixels, photometric=2, bits=12, raw=raw, more=tags)
+        content = path.read_bytes()
+        for strip, tile in ((273, 324), (279, 325)):
+            content = content.replace(struct.pack("<HHI", strip, 4, 1), struct.pack("<HHI", tile, 4, 1))
+        path.write_bytes(content)
+
+    return write
+
+
+def scaled(levels: NDArray[Any], bits: int, kind: type = np.uint16) -> NDArray[Any]:
+    return np.rint(levels.astype(float) * np.iinfo(kind).max / ((1 << bits) - 1)).astype(kind)
+
+
+TWELVE = RANDOM.integers(0, 4096, (13, 11, 4)).astype(np.uint16)
+IN_TILE = np.zeros((16, 16, 3), np.uint16)
+IN_TILE[:13, :11] = TWELVE[..., :3]
+HALF = RANDOM.random((13, 11)).astype(np.float16)
+DEFLATE = [(259, 3, [8])]
 PALETTE_COLOURS = RANDOM.integers(0, 256, (16, 3)).astype(np.uint8)
 INDICES = RANDOM.integers(0, 16, (13, 11)).astype(np.uint8)
 PLTE = [(b"PLTE", PALETTE_COLOURS.tobytes())]
@@ -174,6 +222,20 @@ EXACT: dict[str, tuple[str, Write, NDArray[Any]]] = {
     "RGB TIFF in planes": ("tif", tiff(EIGHT[..., :3], photometric=2, planes=True), EIGHT[..., :3]),
     "RGBA TIFF": ("tif", tiff(EIGHT, photometric=2, extra=[2]), EIGHT),
     "RGB TIFF with a channel for nothing": ("tif", tiff(EIGHT, photometric=2, extra=[0]), EIGHT[..., :3]),
+    "RGBA TIFF times alpha": ("tif", tiff(EIGHT, photometric=2, extra=[1]), over_alpha(EIGHT)),
+    "RGBA TIFF times alpha in planes": ("tif", tiff(EIGHT, photometric=2, extra=[1], planes=True), over_alpha(EIGHT)),
+    "grey TIFF times alpha": ("tif", tiff(EIGHT[..., 2:], extra=[1]), over_alpha(EIGHT[..., 2:])),
+    "RGBA TIFF of 16 bits times alpha": ("tif", tiff(DEEP, photometric=2, extra=[1]), over_alpha(DEEP)),
+    "big-endian RGBA TIFF of 16 bits times alpha": (
+        "tif",
+        tiff(DEEP, photometric=2, extra=[1], big_endian=True),
+        over_alpha(DEEP),
+    ),
+    "compressed RGBA TIFF of 16 bits times alpha": (
+        "tif",
+        tiff(DEEP, photometric=2, extra=[1], raw=zlib.compress(DEEP.tobytes()), more=[(259, 3, [8])]),
+        over_alpha(DEEP),
+    ),
     "grey and alpha TIFF": ("tif", tiff(EIGHT[..., 2:], extra=[2]), EIGHT[..., 2:]),
     "grey TIFF of 16 bits": ("tif", tiff(DEEP[..., 0]), DEEP[..., :1]),
     "big-endian grey TIFF of 16 bits": ("tif", tiff(DEEP[..., 0], big_endian=True), DEEP[..., :1]),
@@ -187,6 +249,55 @@ EXACT: dict[str, tuple[str, Write, NDArray[Any]]] = {
     "floating TIFF": ("tif", tiff(UNIT), sixteen(UNIT)[..., None]),
     "big-endian floating TIFF": ("tif", tiff(UNIT, big_endian=True), sixteen(UNIT)[..., None]),
     "white-is-zero floating TIFF": ("tif", tiff(UNIT, photometric=0), sixteen(1 - UNIT)[..., None]),
+    "RGB TIFF of 12 bits": (
+        "tif",
+        tiff(TWELVE[..., :3], photometric=2, bits=12, raw=packed(TWELVE[..., :3], 12)),
+        scaled(TWELVE[..., :3], 12),
+    ),
+    "big-endian grey TIFF of 12 bits": (
+        "tif",
+        tiff(TWELVE[..., 0], bits=12, raw=packed(TWELVE[..., 0], 12), big_endian=True),
+        scaled(TWELVE[..., :1], 12),
+    ),
+    "white-is-zero TIFF of 10 bits with alpha": (
+        "tif",
+        tiff(TWELVE[..., 2:] // 4, photometric=0, bits=10, raw=packed(TWELVE[..., 2:] // 4, 10), extra=[2]),
+        np.dstack([65535 - scaled(TWELVE[..., 2] // 4, 10), scaled(TWELVE[..., 3] // 4, 10)]),
+    ),
+    "compressed RGBA TIFF of 12 bits": (
+        "tif",
+        tiff(TWELVE, photometric=2, bits=12, extra=[2], raw=zlib.compress(packed(TWELVE, 12)), more=DEFLATE),
+        scaled(TWELVE, 12),
+    ),
+    "LZW in a TIFF of 12 bits": (
+        "tif",
+        tiff(
+            TWELVE[..., :3], photometric=2, bits=12, raw=in_lzw(packed(TWELVE[..., :3], 12), 50), more=[(259, 3, [5])]
+        ),
+        scaled(TWELVE[..., :3], 12),
+    ),
+    "tile in a TIFF of 12 bits": (
+        "tif",
+        in_a_tile(TWELVE[..., :3], 16, packed(IN_TILE, 12)),
+        scaled(TWELVE[..., :3], 12),
+    ),
+    "RGB TIFF of 4 bits": (
+        "tif",
+        tiff(TWELVE[..., :3] // 256, photometric=2, bits=4, raw=packed(TWELVE[..., :3] // 256, 4)),
+        scaled(TWELVE[..., :3] // 256, 4, np.uint8),
+    ),
+    "floating TIFF of 16 bits": ("tif", tiff(HALF), sixteen(HALF)[..., None]),
+    "compressed floating TIFF of 16 bits": (
+        "tif",
+        tiff(HALF, raw=zlib.compress(by_bytes(HALF)), more=[*DEFLATE, (317, 3, [3])]),
+        sixteen(HALF)[..., None],
+    ),
+    "floating TIFF of 64 bits": ("tif", tiff(UNIT.astype(np.float64)), sixteen(UNIT)[..., None]),
+    "big-endian floating TIFF of 64 bits": (
+        "tif",
+        tiff(UNIT.astype(np.float64), big_endian=True, photometric=0),
+        sixteen(1 - UNIT.astype(np.float64))[..., None],
+    ),
     "WebP": ("webp", by_pillow(EIGHT[..., :3], "RGB", lossless=True), EIGHT[..., :3]),
     "WebP with alpha": ("webp", by_pillow(EIGHT, "RGBA", lossless=True, exact=True), EIGHT),
     "BMP": ("bmp", by_pillow(EIGHT[..., :3], "RGB"), EIGHT[..., :3]),
@@ -215,8 +326,6 @@ ALIKE: dict[str, tuple[str, Write]] = {
     "LZW in TIFF": ("tif", by_pillow(SMOOTH, "RGB", compression="tiff_lzw")),
     "palette TIFF": ("tif", by_pillow(SMOOTH, "P")),
     "palette TIFF with alpha": ("tif", by_pillow(EIGHT, "PA")),
-    "RGBA TIFF times alpha": ("tif", tiff(times_alpha(EIGHT), photometric=2, extra=[1])),
-    "grey TIFF times alpha": ("tif", tiff(times_alpha(EIGHT)[..., 2:], extra=[1])),
     "TIFF of 12 bits": ("tif", tiff(EIGHT[:, :8, 0], bits=12, raw=EIGHT.tobytes()[: 13 * 12])),
     "lossy WebP": ("webp", by_pillow(SMOOTH, "RGB", quality=60)),
     "lossy WebP with alpha": ("webp", by_pillow(EIGHT, "RGBA", quality=60)),
@@ -230,7 +339,7 @@ REFUSED: dict[str, tuple[str, Write, str]] = {
     "32 bits": (
         "tif",
         tiff(np.arange(256, dtype=np.int32).reshape(16, 16)),
-        "32 bits, here from 0 to 255, and nothing",
+        "32 bits with a sign, here from 0 to 255, and nothing",
     ),
     "32 bits without sign": (
         "tif",
@@ -238,8 +347,51 @@ REFUSED: dict[str, tuple[str, Write, str]] = {
         "32 bits, here from 0 to 255",
     ),
     "8 bits with a sign": ("tif", tiff(EIGHT[..., 0].astype(np.int8)), "numbers with a sign"),
-    "16 bits with a sign": ("tif", tiff(DEEP[..., 0].astype(np.int16)), "whole numbers of 32 bits"),
-    "floating RGB": ("tif", tiff(np.zeros((4, 4, 3), np.float32), photometric=2), "bands of float in"),
+    "16 bits with a sign": ("tif", tiff(DEEP[..., 0].astype(np.int16)), "whole numbers of 16 bits with a sign"),
+    "grey TIFF times alpha in planes": (
+        "tif",
+        tiff(EIGHT[..., 2:], extra=[1], planes=True),
+        "its two channels are stored one after the other",
+    ),
+    "RGB of 16 bits with a sign": (
+        "tif",
+        tiff(DEEP[..., :3].astype(np.int16), photometric=2),
+        "whole numbers of 16 bits with a sign, and nothing says",
+    ),
+    "64 bits": ("tif", tiff(np.zeros((4, 4), np.uint64)), "whole numbers of 64 bits, and nothing says which"),
+    "complex": ("tif", tiff(np.zeros((4, 4)), more=[(339, 3, [6])]), "complex numbers"),
+    "floating of 24 bits": (
+        "tif",
+        tiff(np.zeros((4, 4), np.float32), bits=24),
+        "floating-point numbers of 24 bits, not",
+    ),
+    "floating of 64 bits beyond 1": (
+        "tif",
+        tiff(UNIT.astype(np.float64) * 200),
+        r"floating-point numbers from .* 0 to 1",
+    ),
+    "bits of several kinds": (
+        "tif",
+        tiff(EIGHT[..., :3], photometric=2, more=[(258, 3, [5, 6, 5])]),
+        "numbers of different kinds, of 5 or 6 bits",
+    ),
+    "12 bits in JPEG": (
+        "tif",
+        tiff(EIGHT[..., :3], photometric=2, bits=12, more=[(259, 3, [7])]),
+        r"12 bits and are compressed in a way that is not handled for these \(TIFF's compression 7, predictor 1\)",
+    ),
+    "12 bits of YCbCr": ("tif", tiff(EIGHT[..., :3], photometric=6, bits=12), "12 bits and TIFF's photometric .* 6"),
+    "12 bits, a wrong checksum": (
+        "tif",
+        tiff(TWELVE, photometric=2, bits=12, raw=zlib.compress(packed(TWELVE, 12))[:-1] + b"x", more=DEFLATE),
+        "is damaged .*incorrect data check",
+    ),
+    "12 bits, cut off": ("tif", tiff(TWELVE[..., :3], photometric=2, bits=12, raw=b"x" * 99), "damaged"),
+    "floating RGB": (
+        "tif",
+        tiff(np.zeros((4, 4, 3), np.float32), photometric=2),
+        "floating-point numbers in 3 channels, which may be light or levels",
+    ),
 }
 
 
@@ -303,6 +455,19 @@ def test_jpeg_2000_of_more_than_8_bits_is_refused(tmp_path: Path, suffix: str) -
             read(path)
     Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(path)
     assert (read_image(path) == 255).all()
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow lacks JPEG 2000")
+@pytest.mark.parametrize("bits", [9, 10, 12, 15])
+def test_white_of_grey_jpeg_2000_is_white_at_any_depth(tmp_path: Path, bits: int) -> None:
+    """Pillow shifts such numbers to 16 bits, where white would be 65520 of 12."""
+    path = tmp_path / "x.jp2"
+    for level in (0, 65535):
+        Image.fromarray(np.full((8, 8), level, np.uint16)).save(path)
+        content = path.read_bytes()
+        at = content.index(b"\xff\x51") + 40
+        path.write_bytes(content[:at] + bytes([bits - 1]) + content[at + 1 :])  # what is beyond them is clipped
+        assert (whole(path) == level).all() and (by_rows(path) == level).all()
 
 
 @pytest.mark.parametrize("mode", ["LAB", "YCbCr"])
@@ -415,8 +580,7 @@ def test_bits_that_pillow_does_not_give_are_told(tmp_path: Path) -> None:
     rgb = DEEP[..., :3].astype(">u2")
     (tmp_path / "deep.ppm").write_bytes(b"P6 11 13 65535 " + rgb.tobytes())
     (tmp_path / "words.ppm").write_text("P3 11 13 1000 " + " ".join(str(level % 1000) for level in rgb.ravel()))
-    write_tiff(tmp_path / "times_alpha.tif", DEEP, photometric=2, extra=[1])
-    for name in ("deep.ppm", "words.ppm", "times_alpha.tif"):
+    for name in ("deep.ppm", "words.ppm"):
         assert [note[:27] for note in RowFile.open(tmp_path / name).notes] == ["has more than 8 bits a chan"]
     (tmp_path / "grey.pgm").write_bytes(b"P5 11 13 65535 " + rgb[..., 0].tobytes())
     (tmp_path / "usual.ppm").write_bytes(b"P6 11 13 255 " + EIGHT[..., :3].tobytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import subprocess
 import sys
@@ -132,6 +133,22 @@ def test_a_full_disk_is_told_where_chunks_are_added(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="No space left"):
         streams._write_png(vips_image(PIXELS), Path("/dev/full"), image.chunks)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+def test_a_full_disk_is_told_by_each_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """libvips says "write error" first, and of what file only the temporary name."""
+    write_png(tmp_path / "in.png", PIXELS, bits=8, colour=RGB)
+    image, target = RowFile.open(tmp_path / "in.png"), tmp_path / f"out{suffix}"
+    from memsr_compiler.images import streams
+
+    monkeypatch.setattr(streams, "temporary_file", lambda _: contextlib.nullcontext((Path("/dev/full"), None)))
+    with pytest.raises(ExportError) as told:
+        image.save(target, double(image.bands(4)), 2)
+    assert str(told.value) == (
+        f"{target}: cannot be written (No space left on device). Free some space or write elsewhere."
+    )
 
 
 def vips_image(pixels: NDArray[Any]) -> Any:

@@ -301,7 +301,7 @@ def test_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     net = tiny()
     for wrong, message in (
         (replace(net.info, scale=3), "enlarges 2 times"),
-        (replace(net.info, channels=3), "takes 1 channels"),
+        (replace(net.info, channels=3), "takes 1 channel"),
         (replace(net.info, image_skip="area"), "image skip"),
         (replace(net.info, input_range=(0.0, float("inf"))), "input range"),
     ):

@@ -209,7 +209,7 @@ def test_takes_that_a_plain_file_contradicts(takes: Takes, message: str, tmp_pat
 @pytest.mark.parametrize(
     ("takes", "message"),
     [
-        (Takes(2, 3), r"takes 1 channels, and takes=Takes\(2, 3, \(0, 1\)\) says 3"),
+        (Takes(2, 3), r"takes 1 channel, and takes=Takes\(2, 3, \(0, 1\)\) says 3"),
         (Takes(3, 1), r"makes 1x48x48 of 1x24x24, which is not takes=Takes\(3, 1"),
     ],
 )

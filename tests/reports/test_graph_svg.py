@@ -25,7 +25,7 @@ def test_a_drawing_is_well_formed_and_names_every_op() -> None:
     titles = [title.text or "" for title in root.iter("title")]
     assert [title.split("\n")[0] for title in titles] == [op.name for op in SKIP]
     assert titles[1] == "a\nConv2d, 4 channels\nkernel 4×4×3×3\nof x"
-    assert titles[5] == "y\nPixelShuffle, 1 channels at 2 times the input's size\nof s"
+    assert titles[5] == "y\nPixelShuffle, 1 channel at 2 times the input's size\nof s"
     assert [text.text for text in root.iter("text")][:4] == ["in", "4", "3×3", "4"]
     assert root.get("aria-label") == "skip"
 
@@ -34,7 +34,7 @@ def test_names_are_escaped() -> None:
     name = "<script>\"'&\ud800"
     graph = Graph((Input(name=name, channels=1), Relu(name="r", inputs=(name,))), "r")
     root = ElementTree.fromstring(draw_graph(graph, label=name).svg())
-    assert next(root.iter("title")).text == "<script>\"'&?\nInput, 1 channels"
+    assert next(root.iter("title")).text == "<script>\"'&?\nInput, 1 channel"
     assert root.get("aria-label") == "<script>\"'&?"
 
 

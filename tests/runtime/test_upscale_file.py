@@ -163,7 +163,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="200 x 200 pixels, more than 39,999"):
         RowFile.open(tmp_path / "whole.png", most_pixels=39_999)
     write_tiff(tmp_path / "floating.tif", np.zeros((4, 4, 3), np.float32), photometric=2)
-    with pytest.raises(InvalidInput, match=r"bands of float in .*; RGB or grey"):
+    with pytest.raises(InvalidInput, match="floating-point numbers in 3 channels"):
         RowFile.open(tmp_path / "floating.tif")
     whole = RowFile.open(tmp_path / "whole.png")
     with pytest.raises(ExportError, match="cannot be written"):
@@ -381,6 +381,16 @@ def test_a_result_that_is_held_whole_counts(run: Run, model: Path, tmp_path: Pat
     assert refused[0] == 2 and "a .webp as result, held whole: 3,960,000 bytes" in " ".join(refused[2].split())
     assert "write another format than WebP" in " ".join(refused[2].split())
     assert run(*command, "--max-memory", "20MB")[0] == 0
+
+
+def test_advice_is_about_the_formats_at_hand(run: Run, model: Path, tmp_path: Path) -> None:
+    """Of a result in PNG, for which colours are extended under transparent pixels, WebP is nowhere."""
+    Image.fromarray(np.tile(pixels(50, 100)[..., :1], (1, 100, 4))).save(tmp_path / "in.png")
+    command = ("upscale", tmp_path / "in.png", tmp_path / "out.png", "--model", model)
+    status, _, err = run(*command, "--max-memory", "3MB")
+    told = " ".join(err.split())
+    assert status == 2 and "transparency, whose colours are extended" in told and "WebP" not in told
+    assert "allow more, or write JPEG, which has no transparency" in told
 
 
 def test_a_result_too_large_for_its_format_is_refused_before_the_work(

@@ -101,7 +101,7 @@ def test_an_image_that_the_teacher_adds_is_carried_by_no_level(how: str) -> None
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (Repeating("", colours=1), "its output has 1 channels and its input 3"),
+        (Repeating("", colours=1), "its output has 1 channel and its input 3"),
         (Repeating("bicubic"), "the network adds the image itself, enlarged by bicubic interpolation"),
         (nn.Conv2d(3, 3, 3, padding=1), "the network enlarges nothing"),
     ],

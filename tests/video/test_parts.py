@@ -14,11 +14,20 @@ import pytest
 
 av = pytest.importorskip("av", reason="needs memsr_compiler[video]")
 
+from av.error import FFmpegError  # noqa: E402
+
 from memsr_compiler.errors import ExportError  # noqa: E402
 from memsr_compiler.video.codecs import Encoding  # noqa: E402  # which takes av
 from memsr_compiler.video.colours import Colours  # noqa: E402
 from memsr_compiler.video.join import _read_part  # noqa: E402
-from memsr_compiler.video.parts import JOURNAL, Part, PartWriter, name_folder, open_parts  # noqa: E402
+from memsr_compiler.video.parts import (  # noqa: E402
+    JOURNAL,
+    Part,
+    PartWriter,
+    _explain_errors,
+    name_folder,
+    open_parts,
+)
 
 GREY = Encoding("ffv1", None, 32, 16, "gray", Colours(2, True, 2, 2), Fraction(25), None)
 
@@ -116,7 +125,10 @@ def test_what_is_not_what_was_written_is_made_again(
             parts.add(write_part(folder, number, 4 * number))
         looked_at.clear()
         parts.require_unchanged(looked_at.append)
-        assert looked_at == ["000000.mkv", "000001.mkv", "000002.mkv"]
+        assert looked_at == [], "nobody has touched what was read, or written, a moment ago"
+        (folder / "000000.mkv").touch()
+        parts.require_unchanged(looked_at.append)
+        assert looked_at == ["000000.mkv"]
         flip(folder / "000002.mkv")
         with pytest.raises(ExportError, match=r"000002\.mkv: is not what was written.*run the same command again"):
             parts.require_unchanged(looked_at.append)
@@ -128,3 +140,18 @@ def test_a_part_has_as_many_pictures_as_were_written(count: int, words: str, tmp
     assert len(list(_read_part(tmp_path / part.name, 4))) == 4
     with pytest.raises(ExportError, match=f"has {words} than the {count} pictures"):
         list(_read_part(tmp_path / part.name, count))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FFmpegError(28, "No space left on device"), "(No space left on device). Free some space or write elsewhere."),
+        (FFmpegError(22, "Invalid argument"), "(Invalid argument)"),
+        (OSError(28, "No space left on device"), "(No space left on device). Free some space or write elsewhere."),
+        (OSError(13, "Permission denied"), "(Permission denied). Check the permissions, or write elsewhere."),
+    ],
+)
+def test_what_cannot_be_written_is_told_with_a_way_out_of_that(tmp_path: Path, error: Exception, words: str) -> None:
+    with pytest.raises(ExportError) as told, _explain_errors(tmp_path / "000000.mkv"):
+        raise error
+    assert str(told.value) == f"{tmp_path / '000000.mkv'}: cannot be written {words}"

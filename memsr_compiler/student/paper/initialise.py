@@ -13,6 +13,7 @@ from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.ir.kernels import mix_inputs
+from memsr_compiler.quantities import say_count
 from memsr_compiler.student.crops import count_pixels
 from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.paper.algorithm1 import Basis, NegativeEntries, PrincipalComponents, split_constant
@@ -164,14 +165,16 @@ def _check(
     inner = len(teacher.levels) - 1
     if widths is not None and len(widths) != inner:
         raise InvalidInput(
-            f"{len(widths)} widths for a student of {inner + 1} layers; give {inner}, all but the last's"
+            f"{say_count(len(widths), 'width')} for a student of {say_count(inner + 1, 'layer')}; give "
+            f"{inner}, all but the last's"
         )
     if min(widths or (1,)) < 1:
         raise InvalidInput("a width of 0 is no layer; give 1 or more")
     if not 0 <= options.kept <= inner:
-        raise InvalidInput(f"kept={options.kept}: of {inner} levels below the output; give 0 to {inner}")
+        raise InvalidInput(f"kept={options.kept}: of {say_count(inner, 'level')} below the output; give 0 to {inner}")
     have, most = count_pixels(inputs), max((level.channels for level in teacher.levels[:-1]), default=0)
     if have <= most:
         raise InvalidInput(
-            f"{have} pixels say too little about {most} channels; give at least {most + 1 - have} more, larger images"
+            f"{have} pixels say too little about {say_count(most, 'channel')}; give at least "
+            f"{most + 1 - have} more, larger images"
         )

@@ -6,7 +6,6 @@ numbers, so what follows is computed by all of them alike.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from memsr_compiler.sharing import count_processes
 from memsr_compiler.student.statistics.moments import Moments, Regression
 
 Item = TypeVar("Item")
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 @contextmanager
 def join_processes() -> Iterator[None]:
     """Join the processes that torchrun, or `accelerate launch`, has started, while it lasts; one is alone."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
+    several = count_processes() > 1 and not dist.is_initialized()
     if several:
         dist.init_process_group("gloo")
     try:

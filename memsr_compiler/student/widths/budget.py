@@ -10,6 +10,7 @@ from torch import Tensor
 from memsr_compiler.analysis.cost import Cost, cost_of_layers
 from memsr_compiler.checks import require_number, require_size, require_whole
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.quantities import say_count
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.survey import Survey, eq15_error, spectrum
 from memsr_compiler.student.widths.latency import LatencyModel
@@ -99,7 +100,9 @@ def choose_widths(teacher: LeveledTeacher, seen: Survey | None, budget: Budget, 
     told = budget.widths if budget.width is None else (budget.width,) * len(largest)
     if told is not None:
         if len(told) != len(largest):
-            raise InvalidInput(f"{len(told)} widths are given, and the student has {len(largest)} inner levels")
+            are = "is" if len(told) == 1 else "are"
+            inner = say_count(len(largest), "inner level")
+            raise InvalidInput(f"{say_count(len(told), 'width')} {are} given, and the student has {inner}")
         if teacher.whole:  # else nobody said which levels would be kept
             require_widths(teacher, budget, align)
         return tuple(int(min(align_up(width, align), most)) for width, most in zip(told, largest, strict=True))

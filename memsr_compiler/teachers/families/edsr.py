@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers.families.base import (
     Dialect,
     Family,
@@ -96,7 +97,9 @@ class EDSR(nn.Module):
             sizes = f"scale={scale}, blocks={blocks}, channels={channels}, colours={colours}"
             raise InvalidInput(f"EDSR: {sizes}. Each must be at least 1.")
         if mean is not None and len(mean) != colours:
-            raise InvalidInput(f"EDSR: mean has {len(mean)} values, colours={colours}. Give one per colour.")
+            raise InvalidInput(
+                f"EDSR: mean has {say_count(len(mean), 'value')}, colours={colours}. Give one per colour."
+            )
         if rgb_range not in (1, 255):
             raise InvalidInput(f"EDSR: rgb_range={rgb_range}. Give 1 or 255, the largest value of a pixel.")
         if tail not in ("edsr", "conv"):

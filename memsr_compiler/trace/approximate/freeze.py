@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import CertificateError, InvalidGraph, InvalidInput, MemsrError, UnsupportedModel, first_line
 from memsr_compiler.ir.approximation import Replacement
+from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import InFloat64, copy_module, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
@@ -83,7 +84,9 @@ def freeze(
         raise subject.refuse_to_run()
     if channels not in subject.samples:
         takes = " or ".join(map(str, subject.samples))
-        raise InvalidInput(f"the images have {channels} channels, and the network takes {takes}; give others")
+        raise InvalidInput(
+            f"the images have {say_count(channels, 'channel')}, and the network takes {takes}; give others"
+        )
     model = subject.model
     first, places = _read(model, channels, {}, input_range)
     if not places:
@@ -97,7 +100,7 @@ def freeze(
     module = trace_symbolically(model, channels, torch.float32)
     chosen = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images
     crops = [_middle(image.float()) for image in chosen]
-    say(f"measuring {len(places)} gates and activations on {len(crops)} images")
+    say(f"measuring {say_count(len(places), 'gate')} and activations on {say_count(len(crops), 'image')}")
     numbers = measure(module, places, crops)
     traced, places = _read(model, channels, numbers, input_range)
     height, width = SMALL[0]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
+from memsr_compiler.quantities import say_count
 
 Array = NDArray[Any]
 
@@ -71,7 +72,7 @@ def read_array(onnx: ModuleType, tensor: Any, where: str) -> Array:
     raw = tensor.HasField("raw_data")
     there = len(tensor.raw_data) // np.dtype(kind).itemsize if raw else len(getattr(tensor, fieldname))
     if there != count or (raw and len(tensor.raw_data) % np.dtype(kind).itemsize):
-        raise InvalidInput(f"{where} declares {count} values, and {there} are there. {AGAIN}")
+        raise InvalidInput(f"{where} declares {say_count(count, 'value')}, and {there} are there. {AGAIN}")
     try:
         return _widen(onnx.numpy_helper.to_array(tensor))
     except (ValueError, TypeError) as error:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput, MemsrError, UnsupportedModel, first_line
+from memsr_compiler.quantities import say_count
 from memsr_compiler.tflite.model import IDENTIFIER, LEAST_STEP
 from memsr_compiler.tflite.write import import_schema
 
@@ -198,7 +199,9 @@ class _Reader:
             return None
         raw, item, count = buffer.DataAsNumpy(), np.dtype(_TYPES[kind]), math.prod(shape)
         if raw.nbytes != count * item.itemsize:
-            raise InvalidInput(f"{name}: declares {count:,} numbers, and has {raw.nbytes:,} bytes. {AGAIN}")
+            raise InvalidInput(
+                f"{name}: declares {say_count(count, 'number')}, and has {say_count(raw.nbytes, 'byte')}. {AGAIN}"
+            )
         self.left -= count
         if self.left < 0:
             raise InvalidInput(f"{name}: shares its numbers with too many others. The file is damaged or hostile.")

@@ -71,7 +71,7 @@ def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("dims", "reason"),
     [
-        ([2**20, 2**20], "declares 1099511627776 values, and 54 are there"),
+        ([2**20, 2**20], "declares 1,099,511,627,776 values, and 54 are there"),
         ([-1], "impossible shape"),
         ([53], "54"),
     ],

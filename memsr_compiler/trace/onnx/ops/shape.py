@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.quantities import say_count
 from memsr_compiler.trace.builder import MAX_CHANNELS, Uncropped
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds.registry import list_numbers
@@ -109,7 +110,7 @@ def gather(c: Context, node: Node, x: View, index: Value) -> View:
     c.channels(x, node.integer("axis", 0), "selects along")
     numbers, width = c.integers(index, "index"), c.builder.channels(x)
     if any(not -width <= i < width for i in numbers):
-        raise InvalidInput(f"{node.name}: {node.op}: an index is outside {width} channels.")
+        raise InvalidInput(f"{node.name}: {node.op}: an index is outside {say_count(width, 'channel')}.")
     chosen = torch_shape.select(c.builder, x, [i % width for i in numbers])
     assert isinstance(index, np.ndarray), "c.integers saw to it"
     if index.ndim == 0:  # the channel axis is dropped
@@ -134,7 +135,7 @@ def gather_nd(c: Context, node: Node, x: View, index: Value) -> View:
 
     result = c.frame.change_axes(x, replace_channels)
     if any(not -width <= i < width for i in numbers):
-        raise InvalidInput(f"{node.name}: {node.op}: an index is outside {width} channels.")
+        raise InvalidInput(f"{node.name}: {node.op}: an index is outside {say_count(width, 'channel')}.")
     return replace(result, op=torch_shape.select(b, _whole(c, x), [i % width for i in numbers]).op)
 
 
@@ -148,7 +149,7 @@ def scatter_nd(c: Context, node: Node, x: Value, index: Value, parts: Value) -> 
         b.refuse(*WRITES)
     numbers, width = c.integers(index, "index"), b.types[x.op].channels
     if any(not -width <= i < width for i in numbers):
-        raise InvalidInput(f"{node.name}: {node.op}: an index is outside {width} channels.")
+        raise InvalidInput(f"{node.name}: {node.op}: an index is outside {say_count(width, 'channel')}.")
     place = {number % width: width + i for i, number in enumerate(numbers)}
     apart = len(place) == len(numbers) and node.text("reduction", "none") == "none"
     theirs: Axes = ((Factor("c", 1, len(numbers)),), *x.axes[1:])
@@ -201,7 +202,7 @@ def flatten(c: Context, node: Node, x: View) -> View:
 def transpose(c: Context, node: Node, x: View) -> View:
     order = node.integers("perm", list(range(len(x.axes)))[::-1])
     if sorted(order) != list(range(len(x.axes))):
-        raise InvalidInput(f"{node.name}: perm {order} is no order of {len(x.axes)} axes.")
+        raise InvalidInput(f"{node.name}: perm {order} is no order of {say_count(len(x.axes), 'axis', 'axes')}.")
     return c.frame.change_axes(x, lambda axes: tuple(axes[i] for i in order))
 
 

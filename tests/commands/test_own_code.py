@@ -1,0 +1,70 @@
+"""Own code by its files: the factory's, and what that imports from beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from memsr_compiler.commands.own_code import digest_code
+
+FILES = {
+    "mine_a.py": "import json\nimport numpy\nimport mine_b\nfrom mine_net.blocks import Block\n\ndef build(): ...\n",
+    "mine_b.py": "def late():\n    import mine_late\n",
+    "mine_late.py": "import mine_a  # and round\n",
+    "mine_other.py": "",
+    "mine_net/__init__.py": "from . import extra\nfrom .extra import Block\n",
+    "mine_net/extra.py": "from .deep.far import *\n",
+    "mine_net/blocks.py": "class Block: ...\n",
+    "mine_net/deep/far.py": "from ..blocks import Block\nimport memsr_compiler.errors\n",
+    "mine_net/unused.py": "",
+    "memsr_compiler/errors.py": "not this one\n",
+    "json.py": "neither this one\n",
+}
+FOUND = {"mine_a", "mine_b", "mine_late", "mine_net", "mine_net.extra", "mine_net.blocks", "mine_net.deep.far"}
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with these files, in which modules are found behind all others."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    importlib.invalidate_caches()
+    return tmp_path
+
+
+def test_what_a_factory_imports_from_beside_it_counts(code: Path) -> None:
+    importlib.import_module("mine_a")
+    before = digest_code("mine_a:build")
+    assert before.keys() == FOUND and list(before) == sorted(before)
+    assert before["mine_b"] == hashlib.sha256((code / "mine_b.py").read_bytes()).hexdigest()
+    (code / "mine_net" / "deep" / "far.py").write_text("x = 1\n")
+    changed = digest_code("mine_a:build")
+    assert {name for name in before if changed[name] != before[name]} == {"mine_net.deep.far"}
+
+
+def test_it_is_the_same_whatever_has_been_imported(code: Path) -> None:
+    importlib.import_module("mine_a")
+    before = digest_code("mine_a:build")
+    importlib.import_module("mine_late")
+    importlib.import_module("mine_net.unused")
+    assert digest_code("mine_a:build") == before
+
+
+def test_a_factory_in_a_package_counts_what_its_package_imports(code: Path) -> None:
+    importlib.import_module("mine_net.blocks")
+    package = {name for name in FOUND if name.startswith("mine_net")}
+    assert digest_code("mine_net.blocks:Block").keys() == digest_code("mine_net:Block").keys() == package
+
+
+def test_what_was_installed_is_not_followed() -> None:
+    assert digest_code("numpy:asarray").keys() == {"numpy"}
+    assert digest_code("json:loads").keys() == {"json"}
+    assert digest_code("memsr_compiler.teachers.families.edsr:EDSR").keys() <= {"memsr_compiler.teachers.families.edsr"}
+    assert digest_code("edsr") == digest_code(None) == digest_code("not.imported:x") == {}
