@@ -47,10 +47,11 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             f"{type(model).__name__} cannot be copied: its modules lie within each other more deeply than Python goes, "
             f"{deepest.count('.') + 1} of them at {deepest[:40]}; take those away that only hold another"
         ) from error
-    except (TypeError, RuntimeError) as error:
+    except Exception as error:  # whatever what it holds raises
         raise InvalidInput(
             f"{type(model).__name__} cannot be copied ({first_line(error)}): it holds something besides weights and "
-            "modules, such as a lock, an open file or a generator; make that in forward, or leave it out"
+            "modules, such as a lock, an open file, a generator or a function of TorchScript; make that in forward, or "
+            "leave it out"
         ) from error
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]

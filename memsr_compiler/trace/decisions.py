@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.numbers import Group, counts_to_look_at, sides_to_look_at
-from memsr_compiler.trace.places import files_of, line_of, words_of
+from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
+from memsr_compiler.trace.places import words_of
 from memsr_compiler.trace.read_off import KnownNumbers
 from memsr_compiler.trace.samples import SEVERAL, SIZES, Size
 from memsr_compiler.trace.statements import only_raises
@@ -56,14 +57,17 @@ def say_decided(
     """
     if problem is None and not unheard:
         return
-    here = line_of(model, problem) if problem is not None and is_decided(model, problem) else ""
+    decided = decided_at(problem) if problem is not None else None
+    here = "" if decided is None else words_of(decided)
     if here and HOW_MANY in str(problem):
         log.warning(
-            "%s%s decides by %s: read as for %d, and the same for up to %d; for more it may differ",
+            "%s%s decides by %s: read as for %d, and compared where it runs other operations for %s "
+            "or %d of them; for others it may differ",
             type(model).__name__,
             here,
             HOW_MANY,
             BATCH,
+            ", ".join(map(str, BATCHES[:-1])),
             BATCHES[-1],
         )
         here = ""
@@ -84,19 +88,17 @@ def say_decided(
     )
 
 
-def is_decided(model: nn.Module, problem: Exception) -> bool:
-    """Whether torch.fx was stopped by a line of the model's own that does one thing or another.
+def decided_at(problem: Exception) -> traceback.FrameSummary | None:
+    """The line of the user's code at which torch.fx was stopped, where that does one thing or another.
 
     A line that does nothing but raise is none: where it does not, the network is the same.
     """
-    tracers = ("/torch/fx/", os.path.dirname(__file__))
-    frames = [f for f in traceback.extract_tb(problem.__traceback__) if not any(t in f.filename for t in tracers)]
-    if not frames:  # the graph was there, and could not be read
-        return False
-    place = frames[-1]
+    frames = traceback.extract_tb(problem.__traceback__)
+    places = [f for f in reversed(frames) if not lies_in(f.filename, (OURS, os.path.join(TORCH, "fx")))]
     decides = isinstance(problem, fx.proxy.TraceError) and "inputs to control flow" in str(problem)
-    ours = place.filename in files_of(model) and "/torch/" not in place.filename  # torch's own code is known
-    return decides and ours and not only_raises(place)
+    if not decides or not places or not is_foreign(places[0].filename) or only_raises(places):
+        return None  # torch's own code is known
+    return places[0]
 
 
 def find_other_size(model: nn.Module, channels: int, numbers: Collection[Group] = ()) -> tuple[int, int] | None:

@@ -8,6 +8,8 @@ import traceback
 
 from torch import nn
 
+from memsr_compiler.trace.own_files import TORCH, lies_in
+
 
 def place_of(model: nn.Module, error: Exception) -> str:
     """'body.3 (file:line: code)' of the innermost frame in the model's own code; "" where there is none."""
@@ -19,7 +21,7 @@ def place_of(model: nn.Module, error: Exception) -> str:
             paths = {id(module): name for name, module in owner.named_modules()}
         path = paths.get(id(owner), path)
         name = frame.f_code.co_filename
-        if name in files and "/torch/" not in name:
+        if name in files:
             place = f"{path or 'the network'} ({name}:{line}: {linecache.getline(name, line).strip()})"
     return place
 
@@ -27,9 +29,7 @@ def place_of(model: nn.Module, error: Exception) -> str:
 def line_of(model: nn.Module, error: Exception) -> str:
     """' (at file:line: code)' of the innermost frame in the model's own code, where there is one."""
     files = files_of(model)
-    frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if f.filename in files and "/torch/" not in f.filename
-    ]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
     return words_of(frames[-1]) if frames else ""
 
 
@@ -39,11 +39,11 @@ def words_of(place: traceback.FrameSummary) -> str:
 
 
 def files_of(model: nn.Module) -> set[str]:
-    """Files of the code of the model's modules."""
+    """Files of the code of the model's modules, other than torch's."""
     files = set()
     for module in model.modules():
         try:
             files.add(inspect.getfile(type(module)))
         except (TypeError, OSError):
             continue
-    return files
+    return {name for name in files if not lies_in(name, (TORCH,))}

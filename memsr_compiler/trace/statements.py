@@ -4,68 +4,127 @@ from __future__ import annotations
 
 import ast
 import linecache
+from collections.abc import Sequence
 from functools import lru_cache
 from traceback import FrameSummary
 
+from memsr_compiler.trace.own_files import is_foreign, is_pythons
 
-def answer_that_goes_on(place: FrameSummary) -> bool | None:
+Places = Sequence[FrameSummary]
+"""The line of a network's code that is run, and those that called it, the innermost first."""
+
+
+def answer_that_goes_on(places: Places) -> bool | None:
     """The answer to each question of a line that does nothing but raise with which it does not; None for another line.
 
     `assert x.shape[1] == 3` goes on where it is met, `if x.dim() != 4: raise` where it is not.
     """
-    statement = _statement_at(place)
-    if statement is None or not only_raises(place):
+    statement = _deciding_statement(places)
+    if statement is None or not only_raises(places):
         return None
     test = statement.test
     turned = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
         turned = isinstance(test.ops[0], ast.NotIn)  # which asks whether it is one of them
-    others = [node for node in ast.walk(test) if isinstance(node, (ast.Not, ast.NotIn, ast.IfExp, ast.NamedExpr))]
+    others = [node for node in ast.walk(test) if isinstance(node, (ast.Not, ast.NotIn, ast.IfExp))]
     if len(others) > turned:
         return None  # one question is answered so, and another otherwise
     return isinstance(statement, ast.Assert) is not turned
 
 
-def only_raises(place: FrameSummary) -> bool:
-    """Whether a line is of an `assert`, or of an `if` that does nothing but raise."""
-    statement = _statement_at(place)
+def only_raises(places: Places) -> bool:
+    """Whether a line is of an `assert`, or of an `if` that does nothing but raise, which nobody catches."""
+    statement = _deciding_statement(places)
+    if statement is None or not all(map(_does_nothing, ast.walk(statement.test))):
+        return False
     if isinstance(statement, ast.If):
         return all(isinstance(inner, ast.Raise) for inner in statement.body) and not statement.orelse
-    return statement is not None
+    return True
 
 
-def only_tells(place: FrameSummary) -> bool:
+def only_tells(places: Places) -> bool:
     """Whether the texts of a line go to a person alone: it prints, logs, warns, or raises where nobody catches it."""
-    statement, caught = _find_statement(place)
+    statement = _find_statement(places[0])
     if isinstance(statement, (ast.Raise, ast.If, ast.Assert)):
-        return not caught and (isinstance(statement, ast.Raise) or only_raises(place))
+        if isinstance(statement, ast.Raise):
+            return not _is_caught(places)
+        return only_raises(places)
     called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
     return (called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")) in _TELLING
 
 
 _TELLING = frozenset(("print", "debug", "info", "warning", "warn", "warning_once", "error", "exception", "critical"))
+_ASKING = frozenset((
+    "abs", "all", "amax", "amin", "any", "bool", "dim", "float", "get_device", "hasattr", "int", "is_complex",
+    "is_contiguous", "is_floating_point", "is_tensor", "isfinite", "isinf", "isinstance", "isnan", "issubclass", "item",
+    "len", "list", "max", "mean", "min", "ndimension", "numel", "set", "size", "str", "sum", "tuple",
+    "type", "format", "repr", "join", "range",
+))  # fmt: skip
 
 
-def _statement_at(place: FrameSummary) -> ast.If | ast.Assert | None:
+def _does_nothing(node: ast.AST) -> bool:
+    """Whether a part of a question leaves everything as it was, so that it only counts whether it is answered."""
+    if isinstance(node, ast.Call):
+        return (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in _ASKING
+    return not isinstance(node, (ast.Lambda, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom))
+
+
+def _deciding_statement(places: Places) -> ast.If | ast.Assert | None:
     """The innermost statement that a line is of, where it is a decision of its own."""
-    statement, caught = _find_statement(place)
-    return statement if isinstance(statement, (ast.If, ast.Assert)) and not caught else None
+    statement = _find_statement(places[0])
+    return statement if isinstance(statement, (ast.If, ast.Assert)) and not _is_caught(places) else None
 
 
-def _find_statement(place: FrameSummary) -> tuple[ast.stmt | None, bool]:
-    """The innermost statement that a line is of; whether what it raises may be caught, and something else done."""
-    return _statement_in("".join(linecache.getlines(place.filename)), place.lineno or 0)
+def _is_caught(places: Places) -> bool:
+    """Whether what a line raises may be caught, by it or by its callers, and something else be done."""
+    return any(_may_catch(place) for place in places)
+
+
+def _may_catch(place: FrameSummary) -> bool:
+    if not is_foreign(place.filename):
+        return is_pythons(place.filename)  # a thread, whose errors wait for whoever asks, a stack of contexts
+    lines = "".join(linecache.getlines(place.filename))
+    return any(map(_catches, _statements_around(lines, place.lineno or 0)))
+
+
+def _catches(node: ast.stmt) -> bool:
+    if isinstance(node, (ast.With, ast.AsyncWith)):
+        return not all(map(_is_torchs, node.items))
+    if not isinstance(node, _TRIES):
+        return False
+    leaves = (ast.Return, ast.Break, ast.Continue)  # in `finally` they end what was raised
+    return bool(node.handlers) or any(isinstance(n, leaves) for s in node.finalbody for n in ast.walk(s))
+
+
+_TRIES: tuple[type[ast.Try], ...] = (ast.Try, getattr(ast, "TryStar", ast.Try))
+
+
+def _is_torchs(item: ast.withitem) -> bool:
+    """Whether a context is `torch.no_grad()`, `torch.autocast("cpu")` and the like, which catch nothing."""
+    root: ast.AST = item.context_expr
+    while isinstance(root, (ast.Call, ast.Attribute)):
+        root = root.func if isinstance(root, ast.Call) else root.value
+    return isinstance(root, ast.Name) and root.id == "torch"
+
+
+def _find_statement(place: FrameSummary) -> ast.stmt | None:
+    """The innermost statement that a line is of; None where several are in it."""
+    lines = "".join(linecache.getlines(place.filename))
+    around = _statements_around(lines, place.lineno or 0)
+    last = max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0)), default=None)
+    if last is None:
+        return None
+    inner = set(ast.walk(last))
+    return last if all(node in inner or last in set(ast.walk(node)) for node in around) else None
 
 
 @lru_cache(64)  # a block that is repeated asks in the same lines, and a long file takes a while
-def _statement_in(text: str, line: int) -> tuple[ast.stmt | None, bool]:
+def _statements_around(text: str, line: int) -> tuple[ast.stmt, ...]:
     try:
         code = ast.parse(text)
     except SyntaxError:  # of a notebook, say
-        return None, False
-    around = [node for node in ast.walk(code) if isinstance(node, ast.stmt) and _has_line(node, line)]
-    last = max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0)), default=None)
-    return last, any(isinstance(node, ast.Try) and node.handlers for node in around)
+        return ()
+    return tuple(node for node in ast.walk(code) if isinstance(node, ast.stmt) and _has_line(node, line))
 
 
 def _has_line(node: ast.stmt, line: int) -> bool:

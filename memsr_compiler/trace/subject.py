@@ -20,6 +20,7 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.fx_reader import module_of
 from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.numbers import Group, numbers_of_modules
+from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.places import words_of
 from memsr_compiler.trace.samples import (
     SIZES,
@@ -35,7 +36,7 @@ from memsr_compiler.trace.samples import (
     take_sample,
     take_samples,
 )
-from memsr_compiler.trace.unheard import could_ask, find_value_question, is_foreign, noting_code
+from memsr_compiler.trace.unheard import find_value_question, noting_code
 
 _QUANTISING = ("torch.ao.quantization.", "torchao.")
 _IN_INTEGERS = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
@@ -112,8 +113,13 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     reference = copy_module(model, torch.float64)
     require_readable(reference)
     before, private = _shared_chance(), _OwnGenerators()
-    with noting_code() as codes, private:
+    with noting_code(reference) as noted, private:
         samples, errors = take_samples(reference, input_range, sizes)
+    if noted.threaded is not None:
+        raise UnsupportedModel(
+            f"{type(model).__name__} (at {noted.threaded.co_filename}:{noted.threaded.co_firstlineno}) runs code in "
+            "threads of its own, into which nothing can be followed; let forward call it itself"
+        )
     if samples and (private.used or _shared_chance() != before):
         _require_no_chance(reference, samples)
     if samples and any(module.training for module in model.modules()):
@@ -121,8 +127,8 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
-    own = numbers_of_modules(model, [code for code in codes if is_foreign(code.co_filename)])
-    return Subject(model, samples, errors, sizes[0], could_ask(codes), own.union(*codes.values()))
+    own = numbers_of_modules(model, [code for code in noted.codes if is_foreign(code.co_filename)])
+    return Subject(model, samples, errors, sizes[0], noted.could_ask, own.union(*noted.codes.values()))
 
 
 def _shared_chance() -> tuple[object, ...]:
@@ -179,13 +185,14 @@ def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]
     raise InvalidInput(f"{type(model).__name__} draws random numbers as it runs; {first_way}take out what draws them")
 
 
-def require_steady(subject: Subject) -> None:
+def require_steady(subject: Subject, *, unheard: bool) -> None:
     """Raises UnsupportedModel for a network that remembers, or decides by values.
 
+    unheard   whether its code could do so where the reader did not hear it
     Warns of one that is another in float32.  This is asked once it is known that the network can be read: why it cannot
     says more.
     """
-    if subject.unheard:
+    if unheard:
         _require_no_value_question(subject.model, next(iter(subject.samples.values())))
     name = type(subject.model).__name__
     if not is_steady(copy_module(subject.model, torch.float64), subject.samples):
@@ -216,6 +223,8 @@ def require_readable(model: nn.Module) -> None:
             "the network has a hook of its own, which no reader sees; take it off, or write it into forward"
         )
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InvalidInput(f"{name}: TorchScript is not read; put the nn.Module it was made from in its place")
         if refusal := _refuse_quantisation(module):
             raise InvalidInput(f"{name or 'the network'}: {refusal}")
         stateful = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)

@@ -92,10 +92,10 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     traced, stopped = _read_by_either(subject.model, subject.samples, input_range)
     if stopped is not None or subject.unheard:
         _compare_batches(subject, traced)
+    require_steady(subject, unheard=subject.unheard or stopped is not None)
     say_decided(subject.model, stopped, traced.graph.input.channels, unheard=subject.unheard, numbers=subject.numbers)
     if sizes := (*(_SMALLEST if stopped is not None else ()), *(_LONG if subject.unheard else ())):
         _say_at(subject.model, traced, sizes)
-    require_steady(subject)
     return require_convolution(traced)
 
 

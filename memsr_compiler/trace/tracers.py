@@ -6,9 +6,7 @@ import inspect
 import io
 import logging
 import operator
-import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -24,9 +22,10 @@ from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.needed import INPLACE
+from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.read_off import READ_OFF
-from memsr_compiler.trace.statements import answer_that_goes_on, only_tells
-from memsr_compiler.trace.unheard import is_foreign, summarise
+from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_tells
+from memsr_compiler.trace.unheard import callers, foreign_lines
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
 
@@ -186,12 +185,12 @@ class _Proxy(fx.Proxy):
         assert isinstance(self.tracer, _Tracer), "who makes these"
         asker = sys._getframe(1)
         own = super().__repr__()
-        return self.tracer.to_text(self.node, summarise(asker), own) if is_foreign(asker.f_code.co_filename) else own
+        return self.tracer.to_text(self.node, callers(asker), own) if is_foreign(asker.f_code.co_filename) else own
 
     def __format__(self, spec: str) -> str:
         """The same for `f"{x.shape[2]:04d}"`, of which Python itself says that there is no such text."""
         assert isinstance(self.tracer, _Tracer), "who makes these"
-        return self.tracer.to_text(self.node, summarise(sys._getframe(1)), super().__repr__(), spec)
+        return self.tracer.to_text(self.node, callers(sys._getframe(1)), super().__repr__(), spec)
 
     def __len__(self) -> int:
         assert isinstance(self.tracer, _Tracer), "who makes these"
@@ -268,7 +267,7 @@ class _Tracer(fx.Tracer):
             return bool(self.compute(obj.node))  # of parameters: the same for every image
         except (TypeError, RuntimeError):  # it hangs on the image, or is no single number
             pass
-        if (answer := answer_that_goes_on(_asking_line())) is not None:
+        if (places := foreign_lines()) and (answer := answer_that_goes_on(places)) is not None:
             return answer
         if asks_no_size(obj.node):
             if (answer := self.asked.answer(obj.node)) is not None:
@@ -278,13 +277,13 @@ class _Tracer(fx.Tracer):
             raise fx.proxy.TraceError(f"{HOW_MANY} cannot be used as inputs to control flow")
         return super().to_bool(obj)
 
-    def to_text(self, node: fx.Node, place: traceback.FrameSummary, own: str, spec: str = "") -> str:
-        """The text of a value, as `spec` says, in a line of the model's code; `own`: that of its proxy, to be shown."""
+    def to_text(self, node: fx.Node, places: Places, own: str, spec: str = "") -> str:
+        """The text of a value, as `spec` says, in lines of the model's code; `own`: that of its proxy, to be shown."""
         try:
             return format(self.compute(node), spec)  # of parameters: the same for every image
         except (TypeError, RuntimeError):
             pass
-        if only_tells(place):
+        if only_tells(places):
             return own
         if asks_no_size(node) and (number := self.asked.number(node)) is not None:
             return format(number, spec)
@@ -301,13 +300,6 @@ class _Tracer(fx.Tracer):
             return self.weights[path].detach()
         made = {name: tensor for tensor, name in self.tensor_attrs.items() if isinstance(tensor, Tensor)}
         return made[path] if path in made else dict(self.root.named_buffers())[path]
-
-
-def _asking_line() -> traceback.FrameSummary:
-    """The line of the model's code that is run."""
-    frames = traceback.extract_stack()
-    own = (f"{os.sep}torch{os.sep}fx{os.sep}", os.path.dirname(__file__))
-    return next(frame for frame in reversed(frames) if not any(part in frame.filename for part in own))
 
 
 def _changes(node: fx.Node) -> bool:

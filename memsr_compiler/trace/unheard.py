@@ -7,18 +7,16 @@ followed, and on one whose sides are symbols.
 
 from __future__ import annotations
 
-import dis
 import os
 import sys
-import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from traceback import FrameSummary
 from types import CodeType, FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -27,39 +25,75 @@ from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.numbers import Group, numbers_at_hand
+from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
+from memsr_compiler.trace.plain import PlainCode
 from memsr_compiler.trace.read_off import KnownNumbers
-from memsr_compiler.trace.statements import only_raises, only_tells
+from memsr_compiler.trace.statements import Places, only_raises, only_tells
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
-_OURS = tuple(os.path.dirname(file) for file in (torch.__file__, np.__file__, os.path.dirname(__file__)))
-_PYTHONS = sysconfig.get_path("stdlib")
-_ASKING = frozenset(("isinstance", "issubclass", "is_tensor", "type", "__class__", "suppress", "str", "repr", "format"))
-_ASKING_WAYS = ("MATCH_", "FORMAT_", "SETUP_FINALLY")
-_SYMBOL = os.path.join(_OURS[0], "__init__.py")
-_SYMBOLS = (_SYMBOL, os.path.join(_OURS[0], "fx", "experimental"), __file__)
-"""Code between a question about a symbol, which is asked of the first, and its answer; operations lie elsewhere."""
+_SYMBOL = os.path.join(TORCH, "__init__.py")
+_SYMBOLS = os.path.join(TORCH, "fx", "experimental")
+_MADE_NUMBERS = frozenset(
+    getattr(kind, name).__code__
+    for kind, name in ((torch.SymInt, "__int__"), (torch.SymFloat, "__int__"), (torch.SymFloat, "__float__"))
+    if hasattr(getattr(kind, name, None), "__code__")
+)
+"""A size that is made a number decides nothing yet; what is done with the number is looked for at other sizes."""
 _TEXTS = frozenset(
     getattr(kind, name).__code__
     for kind in (torch.SymInt, torch.SymFloat, torch.SymBool)
     for name in ("__repr__", "__hash__")
 )
-_TAKEN_OUT = frozenset([
-    Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.data_ptr, Tensor.untyped_storage, Tensor.__repr__,
-])  # fmt: skip
+_TELLS_NO_VALUE = (bool, type(None), torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format)
+_OF_ITS_KIND = frozenset((
+    "__dir__", "__hash__", "__iter__", "__len__", "_version", "dim", "element_size", "get_device", "itemsize", "names",
+    "nbytes", "ndim", "ndimension", "nelement", "numel", "output_nr", "result_type", "shape", "size", "storage_offset",
+    "stride", "type",
+))  # fmt: skip
+"""What a tensor is asked, and tells nothing of its values."""
+
+
+class Noted:
+    """Code that ran, of whoever's, and the numbers that foreign code has at hand.
+
+    could_ask   whether it could ask what a tracer does not hear
+    threaded    foreign code that ran in a thread of its own, of which no tracer knows
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.threaded: CodeType | None = None
+        self.codes: dict[CodeType, frozenset[Group]] = {}
+        self._plain = PlainCode(model)
+        self.could_ask = not self._plain.forwards()
+
+    def note(self, frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event != "call":
+            return
+        makes_tuple = str(frame.f_globals.get("__name__")).startswith("namedtuple_")  # ours too, which have no file
+        foreign = is_foreign(code.co_filename) and not makes_tuple
+        if code not in self.codes:
+            self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
+        if foreign and not self.could_ask:
+            self.could_ask = not self._plain.holds(frame)
 
 
 @contextmanager
-def noting_code() -> Iterator[dict[CodeType, frozenset[Group]]]:
-    """Note the code that is run in the context, of whoever's it is, and numbers that foreign code has at hand."""
-    codes: dict[CodeType, frozenset[Group]] = {}
+def noting_code(model: nn.Module) -> Iterator[Noted]:
+    """Note the code that a network runs in the context."""
+    noted = Noted(model)
 
-    def note(frame: FrameType, event: str, _: Any) -> None:
-        code = frame.f_code
-        if event == "call" and code not in codes:
-            codes[code] = numbers_at_hand(frame) if is_foreign(code.co_filename) else frozenset()
+    def note_threads(frame: FrameType, event: str, _: Any) -> None:
+        if is_foreign(frame.f_code.co_filename):
+            noted.threaded = frame.f_code
 
-    with _told(note):
-        yield codes
+    before = threading.getprofile()
+    threading.setprofile(note_threads)
+    try:
+        with _told(noted.note):
+            yield noted
+    finally:
+        threading.setprofile(before)  # None, where nobody was told
 
 
 @contextmanager
@@ -75,25 +109,6 @@ def _told(listener: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
         else:  # Python's own profiler, which is no function
             sys.setprofile(None)
             before.enable()
-
-
-def could_ask(codes: Iterable[CodeType]) -> bool:
-    """Whether code could ask what a tracer does not hear."""
-    return any(_could_ask(code) for code in codes if is_foreign(code.co_filename))
-
-
-def is_foreign(name: str) -> bool:
-    """Whether a file is neither torch's, NumPy's, Python's nor of this package."""
-    pythons = name.startswith(_PYTHONS) and "site-packages" not in name
-    return not (pythons or name.startswith((*_OURS, "<frozen", "<eval_with_key>")))
-
-
-def _could_ask(code: CodeType) -> bool:
-    catches = bool(getattr(code, "co_exceptiontable", None))  # of Python 3.11 and later
-    formats = any(isinstance(constant, str) and "%" in constant for constant in code.co_consts)
-    if catches or formats or not _ASKING.isdisjoint(code.co_names):
-        return True
-    return any(step.opname.startswith(_ASKING_WAYS) for step in dis.get_instructions(code))
 
 
 def find_value_question(model: nn.Module, image: Tensor) -> FrameSummary | None:
@@ -121,9 +136,9 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
         """Notes the questions that are asked by no operation."""
 
         def evaluate_expr(self, *args: Any, **kwargs: Any) -> Any:
-            place = None if places else _find_asking_line()
-            if place is not None and not only_raises(place):
-                places.append(place)
+            asker = None if places else _find_asker()
+            if asker is not None and not only_raises(found := callers(asker)):
+                places.append(found[0])
             return super().evaluate_expr(*args, **kwargs)
 
     image = torch.empty(1, channels, HEIGHT, WIDTH, dtype=torch.float64)
@@ -136,9 +151,9 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
     mode = FakeTensorMode(shape_env=Listening(), allow_non_fake_inputs=True)
     symbolic = mode.from_tensor(image, symbolic_context=free)
 
-    def note_text(place: FrameSummary) -> None:
-        if not places and not only_tells(place):
-            places.append(place)
+    def note_text(asker: FrameType) -> None:
+        if not places and not only_tells(found := callers(asker)):
+            places.append(found[0])
 
     with torch.no_grad(), InFloat64(), mode, KnownNumbers(), _hearing_texts(note_text):
         _run(copied, symbolic)
@@ -146,13 +161,13 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
 
 
 @contextmanager
-def _hearing_texts(note: Callable[[FrameSummary], None]) -> Iterator[None]:
+def _hearing_texts(note: Callable[[FrameType], None]) -> Iterator[None]:
     """Call `note` for each line of foreign code that takes the text or the hash of a symbol."""
 
     def hear(frame: FrameType, event: str, _: Any) -> None:
         asker = frame.f_back
         if event == "call" and frame.f_code in _TEXTS and asker and is_foreign(asker.f_code.co_filename):
-            note(summarise(asker))
+            note(asker)
 
     with _told(hear):
         yield
@@ -165,17 +180,19 @@ def _run(model: Callable[[Tensor], Any], image: Tensor) -> None:
         return
 
 
-def _find_asking_line() -> FrameSummary | None:
-    """The line of foreign code that asked for the truth of a symbol; None where an operation did."""
-    frames = list(takewhile(lambda f: f.f_code.co_filename.startswith(_SYMBOLS), _frames()))
-    asked = any(f.f_code.co_filename == _SYMBOL and f.f_code.co_name == "__bool__" for f in frames)
-    asker = frames[-1].f_back if asked else None
-    return summarise(asker) if asker is not None and is_foreign(asker.f_code.co_filename) else None
+def _find_asker() -> FrameType | None:
+    """The frame of foreign code that decided by a symbol; None where an operation did, or a number was made of it."""
+    frames = list(_frames())
+    between = list(takewhile(lambda f: _is_symbols(f.f_code.co_filename), frames))
+    asker = next(iter(frames[len(between) :]), None)
+    if asker is None or not is_foreign(asker.f_code.co_filename):
+        return None
+    return None if any(f.f_code in _MADE_NUMBERS for f in between) else asker
 
 
-def _find_foreign_line() -> FrameSummary | None:
-    """The innermost line of foreign code that is run."""
-    return next((summarise(f) for f in _frames() if is_foreign(f.f_code.co_filename)), None)
+def _is_symbols(name: str) -> bool:
+    """Whether a file lies between a question about a symbol and its answer; operations lie elsewhere."""
+    return name in (_SYMBOL, __file__) or lies_in(name, (_SYMBOLS,))
 
 
 def _frames() -> Iterator[FrameType]:
@@ -186,8 +203,25 @@ def _frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def summarise(frame: FrameType) -> FrameSummary:
-    return FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+def foreign_lines() -> Places:
+    """The innermost line of foreign code that is run, and those that called it; empty where there is none."""
+    asker = next((f for f in _frames() if is_foreign(f.f_code.co_filename)), None)
+    return () if asker is None else callers(asker)
+
+
+def callers(frame: FrameType) -> Places:
+    """The line of a frame, and those that called it, up to where we run the network."""
+    found = []
+    last: FrameType | None = frame
+    while last is not None and not _is_our_run(last.f_code):
+        found.append(FrameSummary(last.f_code.co_filename, last.f_lineno, last.f_code.co_name))
+        last = last.f_back
+    return found
+
+
+def _is_our_run(code: CodeType) -> bool:
+    """Whether code is ours, and not what hears of operations while they run."""
+    return lies_in(code.co_filename, (OURS,)) and not code.co_name.startswith("__torch_")
 
 
 class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -203,9 +237,9 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return any(id(value) in self._hanging for value in tree_leaves(values))
 
     def note(self) -> None:
-        place = _find_foreign_line()
-        if self.place is None and place is not None and not only_raises(place) and not only_tells(place):
-            self.place = place
+        places = () if self.place is not None else foreign_lines()
+        if places and not only_raises(places) and not only_tells(places):
+            self.place = places[0]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -233,7 +267,7 @@ def _is_written(argument: Any) -> bool:
 
 
 class _TakenOut(TorchFunctionMode):
-    """Notes numbers that leave torch, of which no operation tells."""
+    """Notes values that leave torch, of which no operation tells: what comes out is neither a tensor nor its kind."""
 
     def __init__(self, followed: _Followed) -> None:
         super().__init__()
@@ -242,6 +276,17 @@ class _TakenOut(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _TAKEN_OUT and self._followed.hangs(args[0]):
+        given = kwargs or {}
+        result = func(*args, **given)
+        leaves = tree_leaves(result)
+        tells = not any(isinstance(value, Tensor) for value in leaves) and _name_of(func) not in _OF_ITS_KIND
+        tells = tells and not all(isinstance(value, _TELLS_NO_VALUE) for value in leaves)
+        if tells and self._followed.hangs(args, given):
             self._followed.note()
-        return func(*args, **(kwargs or {}))
+        return result
+
+
+def _name_of(func: Any) -> str:
+    """The name of a function, or of the attribute that it gets."""
+    owner = getattr(func, "__self__", None)
+    return getattr(owner if func.__name__ == "__get__" else func, "__name__", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -606,3 +607,34 @@ def test_pixels_in_a_row_become_an_image_again(
 ) -> None:
     trace(Between(whole))
     assert len(exports) == exported
+
+
+class Uncopyable(nn.Conv2d):
+    def __deepcopy__(self, _: Any) -> Any:
+        raise KeyError("a handle")
+
+
+def test_what_cannot_be_copied_or_is_torchscript_is_named() -> None:
+    with pytest.raises(InvalidInput, match=r"Sequential cannot be copied .*a function of TorchScript"):
+        trace(nn.Sequential(Uncopyable(3, 3, 1)).eval())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        part = torch.jit.script(nn.Conv2d(3, 3, 1).eval())
+        frozen = torch.jit.freeze(part)
+    for script in (part, frozen):
+        with pytest.raises(InvalidInput, match=r"1: TorchScript is not read; put the nn.Module"):
+            trace(nn.Sequential(nn.Conv2d(3, 3, 1), script).eval())
+
+
+def test_a_cut_of_more_than_is_too_many_is_refused() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.ConvTranspose2d(3, 3, (4, 2), 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.up(x)[:, :, 1:-1, 1:]
+            return y
+
+    with pytest.raises(UnsupportedModel, match="up"):
+        trace(Cut().eval())

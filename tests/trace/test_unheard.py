@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import cProfile
+import functools
 import logging
+import os
+import pickle
 import random
 import sys
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -17,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.trace import trace
-from memsr_compiler.trace.unheard import could_ask, find_size_question, noting_code
+from memsr_compiler.trace.unheard import find_size_question, noting_code
 
 LIMIT = 64
 
@@ -195,9 +201,9 @@ def test_a_decision_by_size_behind_what_stops_the_tracer_is_told(caplog: pytest.
 def test_only_code_that_could_ask_is_looked_at() -> None:
     networks = {asks: Net(asks).eval() for asks in (is_tall, is_dark_by_numpy, is_a_tensor_itself, matches)}
     for network in (*networks.values(), nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval()):
-        with noting_code() as codes:
+        with noting_code(network) as noted:
             network(torch.rand(1, 3, 5, 5))
-        assert could_ask(codes) is isinstance(network, Net)
+        assert noted.could_ask is isinstance(network, Net)
 
 
 def test_it_runs_under_a_profiler() -> None:
@@ -275,3 +281,143 @@ def test_texts_that_decide_nothing_are_read(
 def test_a_decision_by_the_text_of_a_value_is_refused(asks: Callable[[Tensor], bool]) -> None:
     with pytest.raises(UnsupportedModel, match=r"test_unheard.*(takes numbers out of|depends on the image)"):
         trace(Net(asks).eval())
+
+
+@functools.singledispatch
+def is_bright(x: Any) -> bool:
+    return False
+
+
+@is_bright.register
+def _(x: Tensor) -> bool:
+    return bool(x.mean() > 9)
+
+
+def in_a_thread(x: Any) -> bool:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(is_a_list, x).result()
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        is_bright,
+        lambda x: not hasattr(x, "mask") and x.mean() > 9,
+        lambda x: getattr(x, "mask", None) is None and x.mean() > 9,
+        lambda x: not torch.fx._symbolic_trace.is_fx_tracing() and x.mean() > 9,
+        lambda x: not torch.compiler.is_compiling() and float(x.mean()) > 9,
+        lambda x: not torch.compiler.is_exporting() and x.mean() > 9,
+        lambda x: isinstance(x, Tensor) and "9.0" in f"{x}",
+        lambda x: isinstance(x, Tensor) and len(x.untyped_storage()) > 0,
+        lambda x: isinstance(x, Tensor) and np.from_dlpack(x.detach()).mean() > 9,
+        lambda x: isinstance(x, Tensor) and b"9.0" in pickle.dumps(x),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_no_list_of_questions_is_asked_for(asks: Callable[[Tensor], bool], caplog: pytest.LogCaptureFixture) -> None:
+    """What is refused is code that is not known to ask nothing; what it asks with does not count."""
+    with pytest.raises(UnsupportedModel, match=r"Net \(at .*test_unheard.*takes numbers out of the image"):
+        trace(Net(asks).eval())
+    assert "by the size" not in caplog.text
+
+
+def test_threads_are_refused() -> None:
+    with pytest.raises(UnsupportedModel, match=r"test_unheard.*runs code in threads of its own"):
+        trace(Net(in_a_thread).eval())
+
+
+def require_grey(x: Any) -> Any:
+    if x.mean() > 9:
+        raise ValueError("bright")
+
+
+def require_small(x: Any) -> Any:
+    if x.shape[2] % 64 == 25:
+        raise ValueError("large")
+
+
+class Catching(Net):
+    """Does something else where a check of its raises."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            self.asks(x)
+        except ValueError:
+            x = x * 0.5
+        return F.pixel_shuffle(self.tail(self.head(x).relu()), 2)
+
+
+class Suppressing(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 0.5
+        with suppress(ValueError):
+            self.asks(x)
+            y = x
+        return F.pixel_shuffle(self.tail(self.head(y).relu()), 2)
+
+
+@pytest.mark.parametrize("kind", [Catching, Suppressing])
+def test_what_a_caller_catches_is_a_decision(kind: type[Net], caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(UnsupportedModel):
+        trace(kind(require_grey).eval())
+    trace(kind(require_small).eval())
+    assert "if x.shape[2] % 64 == 25:) decides by the size of the image" in caplog.text
+
+
+TALL = [False] * 1083 + [True] * 9000
+
+
+def is_full(x: Tensor) -> bool:
+    return x.size(2) == 1083
+
+
+@functools.cache
+def scripted() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(is_full)
+
+
+@pytest.mark.parametrize("asks", [lambda x: scripted()(x), lambda x: TALL[x.shape[2]]])
+def test_a_decision_outside_python_is_told(asks: Callable[[Tensor], bool], caplog: pytest.LogCaptureFixture) -> None:
+    trace(Net(lambda x: asks(x)).eval())
+    assert "decides by the size of the image" in caplog.text
+
+
+def test_folders_beside_torchs_are_others() -> None:
+    beside = f"{os.path.dirname(torch.__file__)}sr/network.py"
+    assert is_foreign(beside) and not is_foreign(torch.nn.functional.__file__)
+
+
+def test_usual_networks_are_not_looked_at_again() -> None:
+    """By code of known forms: submodules in a list, sums, an attribute that is asked, functions of torch."""
+
+    class Block(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.first, self.second, self.act = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.ReLU()
+            self.scale = scale
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.second(self.act(self.first(x)))
+            if self.scale != 1:
+                y = y * self.scale
+            return x + y
+
+    class Usual(Net):
+        def __init__(self) -> None:
+            super().__init__(is_a_list)
+            self.blocks = nn.ModuleList([Block(0.1), Block(1)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.head(x)
+            parts = [y]
+            for block in self.blocks:
+                y = block(y)
+                parts.append(y)
+            return F.pixel_shuffle(self.tail(F.relu(torch.cat(parts, 1)[:, :4])), 2)
+
+    network = Usual().eval()
+    with noting_code(network) as noted:
+        network(torch.rand(1, 3, 5, 5))
+    assert not noted.could_ask

@@ -96,7 +96,7 @@ def freeze(
     _require_itself(followed, subject.samples[channels])
     del first, followed  # networks are large
     say_decided(model, None, channels, SMALL, unheard=subject.unheard, numbers=subject.numbers)
-    require_steady(subject)
+    require_steady(subject, unheard=subject.unheard)
     module = trace_symbolically(model, channels, torch.float32)
     chosen = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images
     crops = [_middle(image.float()) for image in chosen]

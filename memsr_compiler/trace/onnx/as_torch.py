@@ -333,7 +333,10 @@ def _resize(node: Node, x: Tensor, _: Operand = None, scales: Operand = None, si
     if mode == "bicubic" and node.number("cubic_coeff_a", -0.75) != -0.75:
         raise ValueError("another bicubic enlargement than that of torch")
     how = {} if mode == "nearest" else {"align_corners": where == "align_corners"}
-    given = scales.tolist()[2:] if sizes is None else sizes[2:]
+    same: Any = 1 if sizes is None else x.size(1)  # of torch.fx it is no number
+    _, channels, *given = scales.tolist() if sizes is None else sizes
+    if isinstance(same, int) and channels != same:
+        raise ValueError("a resize of channels")
     if where == "pytorch_half_pixel":  # which torch's own is not where one pixel is left of a side: that is the first
         for i, axis in enumerate((2, 3)):
             side = given[i] * x.size(axis) if sizes is None else given[i]

@@ -257,7 +257,8 @@ def _crop(b: Builder, x: Uncropped, keys: Sequence[Any]) -> View | Uncropped:
         if cut is None:
             raise UnsupportedModel(x.why)
         if any(cut):
-            assert isinstance(result, Uncropped), "it was cut along another axis only"
+            if not isinstance(result, Uncropped):  # nothing is too many any more
+                raise UnsupportedModel(x.why)
             result = b.crop(result, axis, *cut)
     return result
 
@@ -472,6 +473,7 @@ def _crop_by_padding(b: Builder, x: Uncropped, pad: Sequence[int]) -> View | Unc
     result: View | Uncropped = x
     for axis, cut in enumerate(((top, bottom), (left, right))):
         if any(cut):
-            assert isinstance(result, Uncropped), "it was cut along another axis only"
+            if not isinstance(result, Uncropped):  # nothing is too many any more
+                raise UnsupportedModel(x.why)
             result = b.crop(result, axis, *cut)
     return result
