@@ -9,22 +9,28 @@ Runtime on one thread as a ratio to EDSR-baseline (16 blocks of 64 channels, ran
 peak memory of a process.
 The others' rows are figures that were measured once in the same way on such a machine, with their authors' weights
 (mostly trained on DIV2K, for days), in ONNX Runtime too; they are not measured again, since those weights do not ship.
+Time and memory do not depend on weights: one of ABPN M4C28's shape, without its clamp, is measured beside ours.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from machine import machine
 from paper.rivals import write_onnx
 
-from memsr_compiler import benchmark
+from memsr_compiler import benchmark, load_model
+from memsr_compiler.evaluation.bench import Measured
 from memsr_compiler.models.catalogue import ShippedModel, list_models
+from memsr_compiler.plain.network import PlainLayer, PlainNet
+from memsr_compiler.plain.write import export_onnx
 from memsr_compiler.reports.scatter import Dot, draw_scatter_svg
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.torch_helpers import one_thread
@@ -88,23 +94,37 @@ PEERS = {
 }
 
 
-def measure(models: Sequence[ShippedModel], scale: int) -> tuple[list[Row], float]:
-    """Rows of ours, and the seconds of EDSR-baseline."""
+def write_as_abpn(scale: int, path: Path) -> None:
+    """A plain network of ABPN M4C28's layers (Du et al. 2021), random ones, the image outside."""
+    widths = (3, *[28] * 5, *[3 * scale**2] * 2)
+    layers = [PlainLayer(torch.randn(o, i, 3, 3) / 16, torch.zeros(o), relu=True) for i, o in pairwise(widths)]
+    layers[-1] = PlainLayer(layers[-1].weight, layers[-1].bias, relu=False, shuffle=scale)
+    info = dataclasses.replace(load_model(f"x{scale}-small").info, receptive_field=len(layers))
+    export_onnx(PlainNet(layers, info), path)
+
+
+def measure(models: Sequence[ShippedModel], scale: int) -> tuple[list[Row], Row, float]:
+    """Rows of ours, that of ABPN's shape, and the seconds of EDSR-baseline."""
     torch.manual_seed(0)
     integers = {model.name.removesuffix("-int8"): model for model in list_models() if model.int8}
     with tempfile.TemporaryDirectory() as folder, one_thread():
         baseline = Path(folder, "baseline.onnx")
         write_onnx(EDSR(scale=scale, blocks=16, channels=64).eval(), baseline)
-        files = [baseline, *(model.path for model in models)]
-        first, *measured = benchmark(files, size=SIZE, threads=1, repeats=15, images=None)
+        abpn = Path(folder, "abpn.onnx")
+        write_as_abpn(scale, abpn)
+        files = [baseline, abpn, *(model.path for model in models)]
+        first, shape, *measured = benchmark(files, size=SIZE, threads=1, repeats=15, images=None)
     rows = []
     for model, m in zip(models, measured, strict=True):
         twin = integers.get(model.name)
         psnr = tuple(model.psnr[test] for test in TESTS)
-        memory = None if m.memory is None else m.memory.bytes
         int8 = None if twin is None else twin.psnr["Set5"]
-        rows.append(Row(f"**{model.name}**", model.parameters, psnr, m.ratio, memory, int8, ours=True))
-    return rows, first.median
+        rows.append(Row(f"**{model.name}**", model.parameters, psnr, m.ratio, _bytes(m), int8, ours=True))
+    return rows, Row("ABPN M4C28's shape", None, (), shape.ratio, _bytes(shape)), first.median
+
+
+def _bytes(measured: Measured) -> int | None:
+    return None if measured.memory is None else measured.memory.bytes
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -122,10 +142,11 @@ def table(rows: Sequence[Row]) -> str:
 def main(folder: Path | None) -> None:
     print(f"{machine()}, ONNX Runtime on one thread, {SIZE[0]}x{SIZE[1]} input", flush=True)
     for scale, peers in PEERS.items():
-        ours, baseline = measure([m for m in list_models() if m.scale == scale and not m.int8], scale)
+        ours, shape, baseline = measure([m for m in list_models() if m.scale == scale and not m.int8], scale)
         if not ours:
             continue
         print(f"\nx{scale}; EDSR-baseline takes {baseline * 1e3:,.0f} ms\n\n{table([*ours, *peers])}", flush=True)
+        print(f"\nIn the same rounds, random weights:\n\n{table([shape])}", flush=True)
         if folder is not None:
             near = [row for row in (*ours, *peers) if row.ratio < NEAR]
             sized = all(row.memory is not None for row in near)  # else those without would look the least
