@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import onnx
@@ -12,12 +13,13 @@ from helpers.command_line import Run
 from helpers.teachers import write_teacher
 from PIL import Image
 
-from memsr_compiler import compile_to_plain, load_plain, save_plain
+from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain
 from memsr_compiler.commands.check_outputs import check_outputs, is_ours, write_page
 from memsr_compiler.commands.find_network import name_beside
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import atomic_write
 from memsr_compiler.images.files import sample_photographs, write_image
+from memsr_compiler.models.catalogue import find_model
 from memsr_compiler.teachers.families.edsr import EDSR
 
 QUICK = ("--samples", "4", "--refit", "0", "--calibration", "photographs")
@@ -42,6 +44,15 @@ def here(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "photographs" / "a.png").write_bytes((files / "photographs" / "a.png").read_bytes())
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def written(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what convert and quantize write."""
+    folder = tmp_path_factory.mktemp("written")
+    export_onnx(compile_to_plain(files / "my teacher.pt"), folder / "my teacher.plain.onnx")
+    shutil.copy(find_model("x2-tiny-int8").path, folder / "b.onnx")
+    return folder
 
 
 def example(message: str) -> list[str]:
@@ -119,14 +130,14 @@ def test_shrink_with_several_networks_lists_them(run: Run, here: Path) -> None:
         ("similarity", "my teacher.pt", "--data", "photographs"),
     ],
 )
-def test_what_is_missing_is_told_with_an_example_that_runs(run: Run, here: Path, typed: tuple[str, ...]) -> None:
+def test_what_is_missing_is_told_with_an_example_that_runs(
+    run: Run, here: Path, written: Path, typed: tuple[str, ...]
+) -> None:
     if "upscale" in typed:
         pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
-    assert run("convert", "my teacher.pt", "-q")[0] == 0
+    shutil.copytree(written, here, dirs_exist_ok=True)
     (here / "photo.png").write_bytes((here / "photographs" / "a.png").read_bytes())
     (here / "a.onnx").touch()  # nothing that a command could take
-    quantized = ("quantize", "my teacher.plain.onnx", "--out", "b.onnx", "-q", *QUICK[:2], *QUICK[-2:])
-    assert run(*quantized)[0] == 0
     for _ in range(3):  # a sweep lacks one thing after the other
         status, _, err = run(*typed)
         assert status == 2 and err.count("\n") == 1, err
@@ -149,14 +160,14 @@ def test_a_folder_is_no_network(run: Run, here: Path, command: str) -> None:
 
 
 def test_what_memsrc_wrote_it_replaces(run: Run, here: Path) -> None:
-    everything = ("--out", "p.onnx", "--report", "r.html")
+    everything, own = ("--out", "p.onnx", "--report", "r.html"), ("--data", "photographs")
     for _ in range(2):
         assert run("convert", "my teacher.pt", *everything, "-q") == (0, "", "")
         assert run("sweep", "p.onnx", "--width", "8", *QUICK, "--csv", "s.csv", "--plot", "s.svg", "-q") == (0, "", "")
-        assert run("eval", "bicubic", "--scale", "2", "--csv", "e.csv", "-q") == (0, "", "")
-        assert run("similarity", "p.onnx", "my teacher.pt", "--csv", "c.csv", "--plot", "c.svg", "-q")[0] == 0
-        bench = ("bench", "p.onnx", "--size", "16x16", "--repeats", "1", "--data", "photographs", "-q")
-        assert run(*bench, "--csv", "b.csv", "--plot", "b.svg")[0] == run(*bench, "--plot", "b.png")[0] == 0
+        assert run("eval", "bicubic", "--scale", "2", *own, "--csv", "e.csv", "-q") == (0, "", "")
+        assert run("similarity", "p.onnx", "my teacher.pt", *own, "--csv", "c.csv", "--plot", "c.svg", "-q")[0] == 0
+        bench = ("bench", "p.onnx", "--size", "16x16", "--repeats", "1", *own, "-q")
+        assert run(*bench, "--csv", "b.csv", "--plot", "b.png")[0] == 0
         assert run("quantize", "p.onnx", "--out", "q.onnx", "--size", "16x16", *QUICK[-2:], "-q")[0] == 0
 
 

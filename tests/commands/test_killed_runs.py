@@ -160,10 +160,11 @@ def test_beginning_anew_keeps_the_old_run_until_the_new_one_has_its_data(
 
 
 def test_a_sweep_that_was_killed_is_run_again_and_leaves_nothing(
-    killing: Killing, networks: Path, tmp_path: Path
+    killing: Killing, networks: Path, photographs: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "curve.csv"
-    command = ["sweep", networks / "teacher.pt", "--width", "4", "--samples", 4, "--refit", 0, "--csv", table]
+    quick = ["--calibration", photographs, "--samples", 4, "--refit", 0]
+    command = ["sweep", networks / "teacher.pt", "--width", "4", *quick, "--csv", table]
     assert killing.run(*command, kill=Kill("os.replace"))[0] == -9
     assert len(leftovers(tmp_path)) == 1 and not table.exists()
     status, said = killing.run(*command)
