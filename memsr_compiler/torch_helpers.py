@@ -47,6 +47,8 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             f"{type(model).__name__} cannot be copied: its modules lie within each other more deeply than Python goes, "
             f"{deepest.count('.') + 1} of them at {deepest[:40]}; take those away that only hold another"
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # whatever what it holds raises
         raise InvalidInput(
             f"{type(model).__name__} cannot be copied ({first_line(error)}): it holds something besides weights and "

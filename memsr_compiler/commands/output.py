@@ -124,9 +124,8 @@ class Talk:
         """Print a table: the first column is text, the others are numbers."""
         if self.silent:
             return
-        table = Table(
-            title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-        )
+        self.out.print(Text(title, "bold"), soft_wrap=True)  # Table's own folds it to the table's width
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, column in enumerate(columns):
             table.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=True, header_style="dim")
         for row in rows:

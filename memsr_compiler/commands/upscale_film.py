@@ -96,7 +96,7 @@ def _check_target(source: Path, target: Path) -> None:
 
 def _describe_work(options: UpscaleOptions, reading: ReadingOptions, engine: RowEngine, plan: Plan) -> str:
     """All that parts depend on."""
-    film = f"{plan.film.path.resolve()}, bytes and times {plan.film.state}"
+    film = f"{plan.film.path.resolve()}, bytes, time and ends {plan.film.state}"
     network = describe_network(options, reading, engine)
     scene = f"{plan.scene.first}:{plan.scene.stop}"
     return f"{film}, frames {scene}, x{plan.scale}, {network}, {plan.encoding.describe()}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from memsr_compiler.errors import InvalidInput
@@ -25,6 +26,7 @@ _BICUBIC = ("", "bi", "bic", "bicubic")  # what LR's folder says of the way in w
 _SIDE = re.compile(
     r"(?P<key>.+)[ _-](?P<side>hr|gt|hq|lr|lq)(?:bi|bic|bicubic|bd|dn|(?<=lr)(?P<factor>\d+))?", re.IGNORECASE
 )
+_TRIED = 200  # files of a folder, at most, whose partners are looked for to tell what it is
 _LOOKED_AT = 3  # pairs, of two folders, whose sizes tell whether the one is LR of the other
 _FACTOR = re.compile(r"(?P<key>.+?)(?:[ _-]?x|_SRF_)(?P<factor>\d+)(?:m|d|w\d*)?", re.IGNORECASE)
 
@@ -115,7 +117,8 @@ def list_high(folder: Path) -> tuple[list[Path], list[str]]:
     small = [path for paths in lows.values() for path in paths]
     if small:
         notes.append(f"{folder}: LR of others in it is passed over: {_list_names(small)}")
-    return [path for path in names if path not in {*small, *no_image}], notes
+    left_out = {*small, *no_image}
+    return [path for path in names if path not in left_out], notes
 
 
 def match_names(
@@ -171,6 +174,7 @@ def _goes_on(stem: str, letter: str) -> bool:
     return letter.isdigit() if stem[-1].isdigit() else letter.isalnum()
 
 
+@lru_cache(4096)
 def _read_name(path: Path) -> _Name:
     """baby_LRBI_x2 and babyx2 -> baby, "lr" or "", 2."""
     key, side, factor = path.stem, "", None
@@ -275,13 +279,27 @@ def _find_originals(names: Mapping[Path, _Name]) -> dict[Path, tuple[str, Path]]
 def _find_factor(high: Path, low: Path, *, rounded_up: bool) -> int:
     """By how much LR is smaller, sides rounded down, or up too; 1 where it is not, 0 where one cannot be read."""
     try:
-        sides = list(zip(read_image(high).shape[:2], read_image(low).shape[:2], strict=True))
+        sides = list(zip(_read_sides(high), _read_sides(low), strict=True))
     except InvalidInput:
         return 0
     factor = round(sides[0][0] / sides[0][1])
     most = factor - 1 if rounded_up else 0
     fits = factor > 1 and all(small in (large // factor, (large + most) // factor) for large, small in sides)
     return factor if fits else 1
+
+
+def _read_sides(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InvalidInput(f"{path}: {error.strerror}") from None
+    return _sides_of(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@lru_cache(4096)  # an original of many versions is measured beside each
+def _sides_of(path: Path, *_state: int) -> tuple[int, int]:
+    height, width = read_image(path).shape[:2]
+    return height, width
 
 
 def _find_beside(folder: Path, high: Path, highs: Sequence[Path], factor: int | None) -> tuple[Path | None, list[str]]:
@@ -310,15 +328,18 @@ def _list_beside(folder: Path, high: Path) -> list[Path]:
     for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if _HR_FOLDER.fullmatch(inner.name) or "train" in inner.name.lower() or inner in (high, *high.parents):
             continue
-        parts = [part for part in sorted(inner.iterdir()) if part.is_dir() and _FACTOR_FOLDER.fullmatch(part.name)]
-        places += [p for p in (inner, *parts) if any(is_image_name(path.name) for path in list_files(p))]
+        try:
+            parts = [part for part in sorted(inner.iterdir()) if part.is_dir() and _FACTOR_FOLDER.fullmatch(part.name)]
+            places += [p for p in (inner, *parts) if any(is_image_name(path.name) for path in list_files(p))]
+        except (OSError, InvalidInput):  # a disk's lost+found
+            continue
     return places
 
 
 def _measure(highs: Sequence[Path], lows: Sequence[Path], factor: int | None) -> int | None:
     """By how much images are smaller than HR of their names; 1 where not, or not all are; None where there is no HR."""
     found: list[int] = []
-    for low in lows:
+    for low in lows[:_TRIED]:
         several = _find_partners(low, highs)
         if len(several) == 1 and (ratio := _find_factor(several[0], low, rounded_up=False)):
             found.append(ratio)

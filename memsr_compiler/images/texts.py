@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -49,7 +49,7 @@ class Texts:
         tiff = is_tiff(path)
         try:
             with open(path, "rb") as file:
-                tags: Any = read_directory(file) if tiff else Image.open(file).getexif()
+                tags: Any = read_directory(file) if tiff else _read_exif(file)
                 texts = {number: tags[number] for number in NAMES if number in tags}
                 further = EXIF in tags or GPS in tags
         except Exception:  # of whatever is damaged: Pillow has no common base
@@ -70,6 +70,11 @@ class Texts:
             )
         lost = ", ".join(NAMES[number] for number, text in self.by_tag.items() if not text.isascii())
         return f"EXIF holds ASCII: in its {lost} other letters are replaced; write TIFF to keep them" if lost else ""
+
+
+def _read_exif(file: BinaryIO) -> Image.Exif:
+    """The EXIF of a file, without a pixel: a PNG's own getexif decodes the image to look for some behind it."""
+    return Image.Image.getexif(Image.open(file))
 
 
 def _decode(text: bytes) -> str:

@@ -133,7 +133,8 @@ def _require_known(layout: Layout) -> None:
             f"its pixels have {layout.bits} bits and are compressed in a way that is not handled for these (TIFF's "
             f"compression {way}, predictor {ahead}): save it with deflate, without predictor"
         )
-    if min(layout.width, layout.height) < 1 or layout.samples < layout.colours:
+    sides = (layout.width, layout.height, *(tags.get(tag, 1) for tag in (ROWS_PER_STRIP, TILE_WIDTH, TILE_HEIGHT)))
+    if min(sides) < 1 or layout.samples < layout.colours:
         raise InvalidInput("is damaged (it tells of no pixels, or of too few channels); get it anew")
 
 

@@ -44,7 +44,7 @@ def sides_to_look_at(groups: Iterable[Group]) -> list[tuple[int, int]]:
     numbers = list(dict.fromkeys(n for group in groups for n in sorted(group, reverse=True)))
     sides = [n for n in numbers if n in _SIDES]
     areas = [math.isqrt(n) + 1 for n in numbers if _SIDES.stop <= n <= _AREA]
-    beside = [n + step for n in sides for step in (1, -1)]
+    beside = [m for n in sides for m in (n + 1, n - 1) if m in _SIDES]
     squares = [(n, n) for n in (*sides, *areas, *beside)]
     return list(dict.fromkeys(chain(pairs, squares)))
 

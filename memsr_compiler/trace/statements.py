@@ -99,12 +99,20 @@ def _catches(node: ast.stmt) -> bool:
 _TRIES: tuple[type[ast.Try], ...] = (ast.Try, getattr(ast, "TryStar", ast.Try))
 
 
+_CONTEXTS = frozenset((
+    "autocast", "enable_grad", "inference_mode", "no_grad", "nullcontext", "record_function", "set_grad_enabled",
+))  # fmt: skip
+"""Of torch, and the one that does nothing, by names under which they are imported."""
+
+
 def _is_torchs(item: ast.withitem) -> bool:
     """Whether a context is `torch.no_grad()`, `torch.autocast("cpu")` and the like, which catch nothing."""
     root: ast.AST = item.context_expr
     while isinstance(root, (ast.Call, ast.Attribute)):
         root = root.func if isinstance(root, ast.Call) else root.value
-    return isinstance(root, ast.Name) and root.id == "torch"
+    last = item.context_expr.func if isinstance(item.context_expr, ast.Call) else item.context_expr
+    own = last.attr if isinstance(last, ast.Attribute) else getattr(last, "id", "")
+    return own in _CONTEXTS or (isinstance(root, ast.Name) and root.id == "torch")
 
 
 def _find_statement(place: FrameSummary) -> ast.stmt | None:

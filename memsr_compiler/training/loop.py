@@ -187,6 +187,7 @@ class _Review:
         best, last = checkpoints.load(path), state.last
         network = copy.deepcopy(self._objective.settle())
         network.load_state_dict(best["network"])
+        state.start = math.nan  # on the images of before
         state.best = best["psnr"] = _score(network, self._validate, state.best_step)
         now = self._score()
         state.last = last  # the log has it: by this the state is known to be of this run

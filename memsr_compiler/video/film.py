@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ TRANSPARENT = "has transparency, which is not enlarged; put it on a background f
 class Film:
     """A film's file, and of the stream of pictures that is enlarged what a result needs.
 
-    state       size and times of the file;   stream   its index
+    state       what `identify` tells of the file;   stream   its index
     form        the pixels, as libavutil calls them;   to_pixels   how they become a network's
     tags        those that the first frame has itself
     time_base   seconds of a timestamp's unit;   rate   pictures a second, on average
@@ -61,7 +62,7 @@ class Film:
     """
 
     path: Path
-    state: tuple[int, int, int]
+    state: tuple[int, int, str]
     stream: int
     width: int
     height: int
@@ -91,7 +92,7 @@ class Film:
     def open(path: Path, *, most_pixels: int) -> Film:
         """Look at a film, and decode a frame.  Raises InvalidInput for what cannot be enlarged, and says why."""
         with open_container(path) as container:
-            state = read_state(path)
+            state = identify(path)
             stream = choose_stream(path, container)
             try:
                 return _look_at(path, state, container, stream, most_pixels)
@@ -132,6 +133,22 @@ def choose_stream(path: Path, container: InputContainer) -> VideoStream:
     raise InvalidInput(f"{path}: has no stream of pictures, only {kinds}")
 
 
+def identify(path: Path) -> tuple[int, int, str]:
+    """Size and time of a film, and the SHA-256 of its first and last MiB: another of that size and time has another.
+
+    The system's own time does not do, which a hard link or other rights change.  Raises OSError where it is gone.
+    """
+    status = path.stat()
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_END))
+        file.seek(max(status.st_size - _END, 0))
+        digest.update(file.read(_END))
+    return status.st_size, status.st_mtime_ns, digest.hexdigest()
+
+
+_END = 2**20
+
+
 def read_state(path: Path) -> tuple[int, int, int]:
     """Size and times of a file, which differ once it has been changed, or another has its name.
 
@@ -156,7 +173,7 @@ def name_stream(stream: Stream) -> str:
 
 
 def _look_at(
-    path: Path, state: tuple[int, int, int], container: InputContainer, stream: VideoStream, most_pixels: int
+    path: Path, state: tuple[int, int, str], container: InputContainer, stream: VideoStream, most_pixels: int
 ) -> Film:
     context = stream.codec_context
     if getattr(stream, "codec_context", None) is None:

@@ -17,7 +17,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.runtime.upscale_file import Pixels, RowEngine, enlarge_pixels
 from memsr_compiler.video.codecs import Encoding
 from memsr_compiler.video.colours import FrameMaker
-from memsr_compiler.video.film import Film, read_state
+from memsr_compiler.video.film import Film, identify
 from memsr_compiler.video.frames import Frame, Notes, Scene, read_frames
 from memsr_compiler.video.join import Copies, choose_copies, join
 from memsr_compiler.video.parts import OnPart, Parts, PartWriter, remove_parts
@@ -123,7 +123,7 @@ def enlarge_film(
 
 def _require_unchanged(film: Film) -> None:
     try:
-        same = read_state(film.path) == film.state
+        same = identify(film.path) == film.state
     except OSError:
         same = False
     if not same:

@@ -26,6 +26,7 @@ from helpers.films import read_packets, read_pictures, read_times, write_film
 from memsr_compiler.commands import upscale_film
 from memsr_compiler.runtime.upscale_file import enlarge_pixels
 from memsr_compiler.video import run as video_run
+from memsr_compiler.video.film import identify
 from memsr_compiler.video.parts import JOURNAL, Parts, remove_parts
 
 
@@ -349,7 +350,6 @@ def test_a_full_disk_keeps_the_parts(run: Run, model: Path, tmp_path: Path, monk
     assert status == 0 and json.loads(out)["done_before"] == 12 and not (tmp_path / "out.mp4.parts").exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no time at which a file took its name")
 def test_a_film_in_the_place_of_another_of_its_size_and_time_does_not_go_on_with_its_parts(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,13 +362,23 @@ def test_a_film_in_the_place_of_another_of_its_size_and_time_does_not_go_on_with
     with monkeypatch.context() as patched:
         patched.setattr(video_run, "join", join)
         assert run(*command)[0] == 130
-    other.write_bytes(film.read_bytes())
+    content = bytearray(film.read_bytes())
+    content[content.index(b"mvhd") + 11] ^= 1  # the time at which it was made
+    other.write_bytes(content)
     os.utime(other, ns=(0, film.stat().st_mtime_ns))
     os.replace(other, film)
     status, _, err = run(*command)
     assert status == 2 and "holds parts of this result made of another film" in " ".join(err.split())
     status, out, _ = run(*command, "--overwrite", "--json")
     assert status == 0 and json.loads(out)["done_before"] == 0
+
+
+def test_a_second_name_or_other_rights_change_no_film(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4")
+    before = identify(film)
+    os.link(film, tmp_path / "backup.mp4")
+    film.chmod(0o600)
+    assert identify(film) == before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")

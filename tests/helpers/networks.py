@@ -14,7 +14,7 @@ import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,14 +52,15 @@ class RandomNetwork(nn.Module):
         self.channels, self.seed, self.exact = channels, seed, exact
         self.layers = nn.ModuleDict()
         self.steps: list[Step] = []
+        self.calls: list[tuple[Callable[..., Tensor], tuple[int, ...]]] = []  # code of known forms runs these
 
     def forward(self, x: Tensor) -> Tensor:
         return self.values(x)[-1]
 
     def values(self, x: Tensor) -> list[Tensor]:
         found = [x]
-        for step in self.steps:
-            found.append(step.function(self, *[found[i] for i in step.inputs]))
+        for function, inputs in self.calls:
+            found.append(function(self, *[found[i] for i in inputs]))
         return found
 
     def __str__(self) -> str:
@@ -133,6 +134,7 @@ class _Generator:
 
     def step(self, text: str, inputs: tuple[int, ...], kind: Kind, function: Callable[..., Tensor]) -> int:
         self.net.steps.append(Step(text, inputs, function))
+        self.net.calls.append((function, inputs))
         self.kinds.append(kind)
         return len(self.kinds) - 1
 
@@ -263,9 +265,9 @@ class _Generator:
         self.net.register_buffer(name, self.vector(t.channels)[None, :, None, None])
         gain = self.number()
         text, function = self.rng.choice([
-            (f"x - {name}", lambda net, v: v - getattr(net, name)),
-            (f"(x - {name}) / 0.5", lambda net, v: (v - getattr(net, name)) / 0.5),
-            (f"{name} + x * {gain}", lambda net, v: getattr(net, name) + v * gain),
+            (f"x - {name}", lambda net, v: v - net._buffers[name]),
+            (f"(x - {name}) / 0.5", lambda net, v: (v - net._buffers[name]) / 0.5),
+            (f"{name} + x * {gain}", lambda net, v: net._buffers[name] + v * gain),
         ])  # fmt: skip
         self.step(text, (x,), Kind(t.channels, t.scale, owned=True), function)
 
@@ -363,7 +365,7 @@ class _Generator:
             y = narrow[0] if narrow else y
         if self.rng.random() < 0.2:
             z = self.matching(x)
-            self.step("sum([x, y, z])", (x, y, z), kind, lambda _, u, v, w: cast("Tensor", sum([u, v, w])))
+            self.step("sum([x, y, z])", (x, y, z), kind, lambda _, u, v, w: sum([u, v, w]))  # type: ignore[arg-type,return-value]
             return
         text, function = self.rng.choice(options)
         self.step(text, (x, y), kind, function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -277,3 +278,18 @@ def test_what_stands_beside_hr_by_name_is_no_hr(tmp_path: Path) -> None:
         "2_HR.png",
     ]
     assert len(said) == 1 and "1_SRCNN.png beside 1_HR.png: is no HR image by its name" in said[0]
+
+
+def test_a_folder_that_may_not_be_read_is_nobodys_lr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk has one, lost+found."""
+    write_image(tmp_path / "a.png", picture(0))
+    (tmp_path / "lost+found").mkdir()
+    iterate = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterate(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert len(read_test_images(tmp_path, 2)) == 1

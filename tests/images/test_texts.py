@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
+from PIL.PngImagePlugin import PngImageFile
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
@@ -76,3 +77,10 @@ def test_letters_that_exif_has_not_are_told(tmp_path: Path) -> None:
 def test_damaged_tags_are_no_texts(tmp_path: Path) -> None:
     (tmp_path / "in.tif").write_bytes(b"II*\0\xff\xff\xff\x7f")
     assert Texts.read(tmp_path / "in.tif").by_tag == {}
+
+
+def test_no_pixel_of_a_png_is_decoded_for_its_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image.png"
+    Image.new("L", (8, 8)).save(path)
+    monkeypatch.setattr(PngImageFile, "load", lambda _: pytest.fail("the image was decoded"))
+    assert Texts.read(path) == Texts()

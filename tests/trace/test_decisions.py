@@ -293,6 +293,7 @@ def test_a_line_that_can_only_raise_is_no_decision(caplog: pytest.LogCaptureFixt
         ("assert f(lambda: a)", 1, False),
         ("with suppress(b):\n    if a:\n        raise b", 2, False),
         ("with torch.no_grad():\n    if a:\n        raise b", 2, True),
+        ("with autocast(enabled=False):\n    if a:\n        raise b", 2, True),
         ("try:\n    assert a\nfinally:\n    f()", 2, True),
         ("for b in c:\n    try:\n        assert a\n    finally:\n        break", 3, False),
     ],

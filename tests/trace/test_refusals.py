@@ -452,6 +452,26 @@ def test_what_is_noted_and_never_read_sets_no_weights(noted: Tensor) -> None:
             trace(Noting(noted.clone(), decides).eval())
 
 
+def test_a_count_that_is_a_place_in_a_table_is_refused_in_words() -> None:
+    """At a place that there is none of, the network's own error came out."""
+
+    class Places(nn.Module):
+        calls: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+            self.register_buffer("calls", torch.tensor(0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = ([0.0] * 9)[int(self.calls)]
+            self.calls.add_(1)
+            return self.conv(x)  # type: ignore[no-any-return]
+
+    with pytest.raises(UnsupportedModel, match="changes weights by each image"):
+        trace(Places().eval())
+
+
 def test_the_failure_is_that_of_the_right_number_of_channels() -> None:
     """The first convolution that is registered need not be the first that runs, as in OmniSR."""
 

@@ -100,7 +100,8 @@ def freeze(
     module = trace_symbolically(model, channels, torch.float32)
     chosen = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images
     crops = [_middle(image.float()) for image in chosen]
-    say(f"measuring {say_count(len(places), 'gate')} and activations on {say_count(len(crops), 'image')}")
+    what = say_count(len(places), "gate or activation", "gates and activations")
+    say(f"measuring {what} on {say_count(len(crops), 'image')}")
     numbers = measure(module, places, crops)
     traced, places = _read(model, channels, numbers, input_range)
     height, width = SMALL[0]
