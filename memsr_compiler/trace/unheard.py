@@ -205,7 +205,8 @@ def _frames() -> Iterator[FrameType]:
 
 def foreign_lines() -> Places:
     """The innermost line of foreign code that is run, and those that called it; empty where there is none."""
-    asker = next((f for f in _frames() if is_foreign(f.f_code.co_filename)), None)
+    network = takewhile(lambda f: f.f_code is not _run.__code__, _frames())  # not whoever called us
+    asker = next((f for f in network if is_foreign(f.f_code.co_filename)), None)
     return () if asker is None else callers(asker)
 
 
