@@ -166,7 +166,7 @@ def _list_operations(
 
     At the end what the result's sides are of the image's: a crop to so many pixels is the same operation.
     """
-    recorder = _Recorder(known, most)
+    recorder = _Recorder(known, most, _Held((b.data_ptr(), b.shape) for b in model.buffers()))
     try:
         with recorder:
             y: Tensor = model(torch.empty(images, channels, *size, dtype=torch.float64))
@@ -182,25 +182,29 @@ class _OtherOperation(BaseException):
     """Ends a run, also of code that catches every Exception."""
 
 
+_Held = frozenset[tuple[int, torch.Size]]
+"""Where buffers lie, and their shapes: they are told by these, since calls that are counted there differ by no size."""
+
+
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes operations and their operands, except whole numbers that may be sizes, or places in an image."""
 
-    def __init__(self, known: Sequence[tuple[str, ...]] | None, most: int) -> None:
+    def __init__(self, known: Sequence[tuple[str, ...]] | None, most: int, held: _Held) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.known, self.most = known, most
+        self.known, self.most, self.held = known, most, held
         self.operations: list[tuple[str, ...]] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.operations.append((str(func), *_list_operands(func, args, kwargs or {})))
+        self.operations.append((str(func), *_list_operands(func, args, kwargs or {}, self.held)))
         here = len(self.operations)
         if here > self.most or (self.known is not None and self.operations[-1:] != self.known[here - 1 : here]):
             raise _OtherOperation
         return func(*args, **(kwargs or {}))
 
 
-def _list_operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[str]:
+def _list_operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], held: _Held) -> Iterator[str]:
     """Numbers, and weights by where they lie."""
     over_channels = func in _PARTS and args[1:2] == (1,)
     every = over_channels or func == torch.ops.aten.convolution.default
@@ -211,18 +215,20 @@ def _list_operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         if isinstance(value, float):
             yield str(value)
         elif isinstance(value, Tensor):
-            yield _name_tensor(value)
+            yield _name_tensor(value, held)
 
 
-def _name_tensor(value: Tensor) -> str:
-    """A small constant by its numbers, a larger one by where it lies; nothing of what hangs on the image."""
+def _name_tensor(value: Tensor, held: _Held) -> str:
+    """A small constant by its numbers, others by where they lie; nothing of what hangs on the image."""
     from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
     constant = value.constant if isinstance(value, FakeTensor) else value
     if constant is None:
         return ""
     with unset_fake_temporarily():
-        return str(constant.tolist()) if constant.numel() <= _FEW else str(constant.data_ptr())
+        place = constant.data_ptr()
+        small = constant.numel() <= _FEW and (place, constant.shape) not in held
+        return str(constant.tolist() if small else place)
 
 
 _FEW = 64
