@@ -16,7 +16,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.images.libvips import is_installed, libvips, open_with_libvips, read_bands
-from memsr_compiler.images.tiff_tags import PHOTOMETRIC, PLANAR, SEPARATE, TILE_WIDTH
+from memsr_compiler.images.tiff_tags import (
+    BITS,
+    COMPRESSION,
+    PHOTOMETRIC,
+    PLANAR,
+    ROWS_PER_STRIP,
+    SEPARATE,
+    STRIP_BYTES,
+    STRIPS,
+    TILE_BYTES,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    TILES,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,8 +39,6 @@ PIECE = 1 << 20  # bytes that are checked at a time
 ROWS = 64  # that are decoded at a time
 
 UNCOMPRESSED, JPEG, DEFLATE = 1, 7, (8, 32946)  # of TIFF's tag Compression
-COMPRESSION, ROWS_PER_STRIP, BITS = 259, 278, 258
-STRIPS, STRIP_LENGTHS, TILES, TILE_LENGTHS, TILE_HEIGHT = 273, 279, 324, 325, 323
 YCBCR, YCBCR_SUBSAMPLING = 6, 530
 OLD_JPEG = 6
 PCX_GREY, PCX_PALETTE = 68, 769  # byte of a PCX's header, 2 where levels are grey; bytes of the palette, and a mark
@@ -174,7 +185,7 @@ def _find_tiff_fault(data: mmap.mmap, file: Image) -> str | None:
     tags = _tags(file)
     tiled = TILES in tags
     starts = _numbers(tags.get(TILES if tiled else STRIPS))
-    lengths = _numbers(tags.get(TILE_LENGTHS if tiled else STRIP_LENGTHS))
+    lengths = _numbers(tags.get(TILE_BYTES if tiled else STRIP_BYTES))
     part = "tile" if tiled else "strip"
     compression = tags.get(COMPRESSION, UNCOMPRESSED)
     wanted = _bytes_of_parts(file, tiled)
@@ -258,7 +269,7 @@ def subsampling(file: Image) -> tuple[int, int]:
 def _is_as_long_as_pixels(file: Image) -> bool:
     tags = _tags(file)
     bits: int = tags.get(256, file.width) * tags.get(257, file.height) * sum(_numbers(tags.get(BITS, 1)))
-    stored = sum(_numbers(tags.get(STRIP_LENGTHS)))
+    stored = sum(_numbers(tags.get(STRIP_BYTES)))
     return 8 * stored == bits and bool(tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED)
 
 

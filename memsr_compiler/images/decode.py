@@ -33,12 +33,17 @@ from memsr_compiler.images.damage import (
 )
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.profiles import ICC, MOST, judge_profile, read_profile
-from memsr_compiler.images.tiff_by_hand import PROFILE, Layout, find_layout, read_numbers_of
+from memsr_compiler.images.tiff_by_hand import Layout, find_layout, read_numbers_of
 from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling, with_raw_mode
 from memsr_compiler.images.tiff_tags import (
+    BITS,
+    COMPRESSION,
     EXTRA,
+    ORIENTATION,
     PHOTOMETRIC,
     PLANAR,
+    PROFILE,
+    SAMPLE_FORMAT,
     SAMPLES,
     SEPARATE,
     count_pages,
@@ -50,10 +55,8 @@ from memsr_compiler.quantities import say_count
 
 Pixels = NDArray[Any]
 
-SAMPLE_FORMAT, BITS, COMPRESSION = 339, 258, 259  # tags of TIFF
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
 ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by the tag of channels beside the colours
-ORIENTATION = 274
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
 UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"

@@ -141,9 +141,8 @@ def count_colours(path: str | os.PathLike[str], image: Any) -> int:
     channels = COLOURS.get(image.interpretation)
     if channels is None or image.format not in FORMATS or image.bands not in (channels, channels + 1):
         raise InvalidInput(
-            f"{path}: has {say_count(image.bands, 'band')} of {image.format} in {image.interpretation}; RGB "
-            "or grey of 8 or 16 "
-            "bits is wanted, with or without alpha: convert it first"
+            f"{path}: has {say_count(image.bands, 'band')} of {image.format} in {image.interpretation}; RGB or grey "
+            "of 8 or 16 bits is wanted, with or without alpha: convert it first"
         )
     meaning = read_numbers(path, PHOTOMETRIC) if _is_tiff(image) and image.format == "ushort" else ()
     if meaning and meaning[0] not in LEVELS_IN_TIFF:  # YCbCr, say, whose numbers libvips passes on as RGB

@@ -18,14 +18,33 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from memsr_compiler.errors import InvalidInput, first_line
-from memsr_compiler.images.tiff_tags import EXTRA, PHOTOMETRIC, PLANAR, SAMPLES, SEPARATE, is_tiff
+from memsr_compiler.images.tiff_tags import (
+    BITS,
+    COMPRESSION,
+    EXTRA,
+    FILL_ORDER,
+    HEIGHT,
+    PACKBITS,
+    PHOTOMETRIC,
+    PLANAR,
+    PREDICTOR,
+    ROWS_PER_STRIP,
+    SAMPLE_FORMAT,
+    SAMPLES,
+    SEPARATE,
+    STRIP_BYTES,
+    STRIPS,
+    TILE_BYTES,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    TILES,
+    WIDTH,
+    is_tiff,
+)
 
-WIDTH, HEIGHT, BITS, COMPRESSION, FILL_ORDER, STRIPS, ORIENTATION = 256, 257, 258, 259, 266, 273, 274
-ROWS_PER_STRIP, STRIP_BYTES, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 278, 279, 317, 322, 323, 324, 325
-SAMPLE_FORMAT, PROFILE = 339, 34675
 UNSIGNED, SIGNED, FLOATING, UNDEFINED = 1, 2, 3, 4
 PLAIN, DEFLATE, OLD_DEFLATE = 1, 8, 32946
-OF_BYTES = (PLAIN, 5, DEFLATE, OLD_DEFLATE, 32773, 34925, 50000)  # with LZW, PackBits, LZMA and Zstandard
+OF_BYTES = (PLAIN, 5, DEFLATE, OLD_DEFLATE, PACKBITS, 34925, 50000)  # with LZW, PackBits, LZMA and Zstandard
 BY_FLOATS = 3  # a predictor
 GREYS, RGB = (0, 1), 2  # photometric interpretations
 _BIG = b"\x2b"

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.damage import COMPRESSION, UNCOMPRESSED, YCBCR, YCBCR_SUBSAMPLING, subsampling
-from memsr_compiler.images.tiff_tags import PHOTOMETRIC, PLANAR, SEPARATE
+from memsr_compiler.images.damage import UNCOMPRESSED, YCBCR, YCBCR_SUBSAMPLING, subsampling
+from memsr_compiler.images.tiff_tags import COMPRESSION, PHOTOMETRIC, PLANAR, SEPARATE
 
 COLOUR_MAP = 320
 SUBSAMPLINGS = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2))  # libtiff knows 4 x 4 too, and errs at edges

@@ -125,8 +125,7 @@ def takes_images(info: PlainInfo, width: int, shuffle: int, name: str) -> Takes:
     if given != info.channels:
         raise InvalidInput(
             f"{name}: takes {say_count(info.channels, 'channel')} and gives {given}; for photographs a "
-            "network is wanted that gives "
-            "as many as it takes"
+            "network is wanted that gives as many as it takes"
         )
     try:
         return Takes(info.scale, info.channels, info.input_range)

@@ -98,8 +98,7 @@ def require_samples(teacher: LeveledTeacher, inputs: Sequence[Tensor], widths: S
             raise InvalidInput(
                 f"layer {level.number} has {unknowns} unknowns for each channel, and the calibration images have "
                 f"{say_count(available, 'pixel')}: {unknowns - available} more are needed; give more or "
-                "larger images, or "
-                "raise --samples"
+                "larger images, or raise --samples"
             )
 
 

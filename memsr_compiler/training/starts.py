@@ -76,9 +76,8 @@ def require_pair(teacher: LeveledTeacher, student: PlainNet) -> None:
     if len(student.layers) != len(teacher.levels):
         raise InvalidInput(
             f"the student has {say_count(len(student.layers), 'layer')}, the teacher's plain form "
-            f"{len(teacher.levels)}: it was "
-            "derived from another teacher, or does not say which levels its layers stand for; derive it anew, or give "
-            "--lambda 0"
+            f"{len(teacher.levels)}: it was derived from another teacher, or does not say which levels its layers "
+            "stand for; derive it anew, or give --lambda 0"
         )
     if student.scale != teacher.scale:
         raise InvalidInput(f"the student enlarges by {student.scale}, the teacher by {teacher.scale}")

@@ -33,13 +33,13 @@ def join_processes() -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def _count_processes() -> int:
+def _count_joined() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
     """Items that fall to this process."""
-    return items if _count_processes() == 1 else items[dist.get_rank() :: _count_processes()]
+    return items if _count_joined() == 1 else items[dist.get_rank() :: _count_joined()]
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def min_over_processes(value: Tensor) -> Tensor:
 
 def sum_moments(own: Moments) -> Moments:
     """Moments of the samples of all processes."""
-    if _count_processes() == 1:
+    if _count_joined() == 1:
         return own
     count = int(sum_over_processes(torch.tensor(own.count)))
     return Moments(count, sum_over_processes(own.total), sum_over_processes(own.products))
@@ -62,13 +62,13 @@ def sum_moments(own: Moments) -> Moments:
 
 def sum_regression(own: Regression) -> Regression:
     """Regression of the samples of all processes."""
-    if _count_processes() == 1:
+    if _count_joined() == 1:
         return own
     return Regression(sum_moments(own.inputs), sum_over_processes(own.total), sum_over_processes(own.cross))
 
 
 def _reduce(value: Tensor, how: object) -> Tensor:
-    if _count_processes() == 1:
+    if _count_joined() == 1:
         return value
     total = value.detach().clone().contiguous()
     dist.all_reduce(total, op=how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any, NoReturn
@@ -251,13 +251,20 @@ def _crop(b: Builder, x: Uncropped, keys: Sequence[Any]) -> View | Uncropped:
         keys = [*keys[:at], *[slice(None)] * (5 - len(keys)), *keys[at + 1 :]]
     if any(not isinstance(k, slice) or k.step not in (None, 1) for k in keys) or list(keys[:2]) != [slice(None)] * 2:
         raise UnsupportedModel(x.why)
+    return crop_each(b, x, ((axis, surplus_of(x, axis, k.start, k.stop)) for axis, k in enumerate(keys[2:])))
+
+
+def crop_each(b: Builder, x: Uncropped, cuts: Iterable[tuple[int, tuple[int, int] | None]]) -> View | Uncropped:
+    """Pixels taken off before and behind along some axes, 0 rows and 1 columns; None where how many is not known.
+
+    Raises UnsupportedModel for these, and where more than is too many is taken off.
+    """
     result: View | Uncropped = x
-    for axis, k in enumerate(keys[2:]):
-        cut = surplus_of(x, axis, k.start, k.stop)
+    for axis, cut in cuts:
         if cut is None:
             raise UnsupportedModel(x.why)
         if any(cut):
-            if not isinstance(result, Uncropped):  # nothing is too many any more
+            if not isinstance(result, Uncropped):
                 raise UnsupportedModel(x.why)
             result = b.crop(result, axis, *cut)
     return result
@@ -470,10 +477,4 @@ def _crop_by_padding(b: Builder, x: Uncropped, pad: Sequence[int]) -> View | Unc
     if max(pad) > 0 or any(pad[4:]):
         raise UnsupportedModel(x.why)
     left, right, top, bottom = [-n for n in (*pad, 0, 0, 0, 0)[:4]]
-    result: View | Uncropped = x
-    for axis, cut in enumerate(((top, bottom), (left, right))):
-        if any(cut):
-            if not isinstance(result, Uncropped):  # nothing is too many any more
-                raise UnsupportedModel(x.why)
-            result = b.crop(result, axis, *cut)
-    return result
+    return crop_each(b, x, enumerate(((top, bottom), (left, right))))

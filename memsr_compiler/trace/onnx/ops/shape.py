@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.quantities import say_count
 from memsr_compiler.trace.builder import MAX_CHANNELS, Uncropped
 from memsr_compiler.trace.onnx.file import Node
@@ -82,21 +82,20 @@ def take_slice(
 
 def _crop(c: Context, x: Uncropped, parts: Iterable[tuple[int, Any, Any, int]]) -> View | Uncropped:
     """Rows and columns taken off what a transposed convolution made."""
-    result: View | Uncropped = x
+    return torch_shape.crop_each(c.builder, x, _cuts(c, x, parts))
+
+
+def _cuts(
+    c: Context, x: Uncropped, parts: Iterable[tuple[int, Any, Any, int]]
+) -> Iterator[tuple[int, tuple[int, int] | None]]:
+    """Of each slice the axis, and how many pixels it takes off before and behind."""
     for axis, first, last, step in parts:
         at = axis % 4 - 2
         if at >= 0 and isinstance(last, int) and 0 <= last < 2**31 - 1 and c.frame.height is not None:
             assert c.frame.width is not None, "one is fixed where the other is"
             side = x.sizes[at].factor * (c.frame.height, c.frame.width)[at] + x.surplus[at]
             last = min(last - int(side), 0) or None
-        cut = torch_shape.surplus_of(x, at, first, last) if at >= 0 and step == 1 else None
-        if cut is None:
-            raise UnsupportedModel(x.why)
-        if any(cut):
-            if not isinstance(result, Uncropped):  # nothing is too many any more
-                raise UnsupportedModel(x.why)
-            result = c.builder.crop(result, at, *cut)
-    return result
+        yield at, torch_shape.surplus_of(x, at, first, last) if at >= 0 and step == 1 else None
 
 
 def _numbers(value: Value) -> list[Any]:
