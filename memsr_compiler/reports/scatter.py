@@ -79,14 +79,15 @@ def _draw(canvas: Canvas, dots: Sequence[Dot], title: str) -> None:
     x0, x1 = times.place(times.marks[0]), times.place(times.marks[-1])
     frame = Frame(LEFT, TOP, RIGHT, FLOOR, x0, x1, y0, y1)
     canvas.text(LEFT, 22, title, "start", title=True)
-    _draw_axes(canvas, frame, times, up)
+    _draw_axes(canvas, frame, times, up, memory=any(dot.memory is not None for dot in known))
     _draw_dots(canvas, frame, times, known)
 
 
-def _draw_axes(canvas: Canvas, frame: Frame, times: _Times, up: float) -> None:
+def _draw_axes(canvas: Canvas, frame: Frame, times: _Times, up: float, *, memory: bool) -> None:
     canvas.text(LEFT - 6, TOP - 14, "PSNR-Y, dB", "middle", SOFT)
     how = ", by their logarithms" if times.logarithmic else ""
-    canvas.text((LEFT + RIGHT) / 2, FLOOR + 36, f"milliseconds{how}; area: peak memory", "middle", SOFT)
+    area = "; area: peak memory" if memory else ""
+    canvas.text((LEFT + RIGHT) / 2, FLOOR + 36, f"milliseconds{how}{area}", "middle", SOFT)
     for n in range(round((frame.y1 - frame.y0) / up) + 1):
         y = frame.y(frame.y0 + n * up)
         canvas.line(LEFT, y, RIGHT, y)

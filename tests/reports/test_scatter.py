@@ -36,6 +36,11 @@ def test_area_is_memory_and_place_is_time_and_quality() -> None:
     assert {"A & B", "teacher <1>.pt, 400 MiB", "plain.onnx, 100 MiB", "unknown"} <= set(words)
 
 
+def test_where_no_memory_is_known_no_area_is_said_to_be_some() -> None:
+    assert "area: peak memory" in draw_scatter_svg(dots(), "")
+    assert "area" not in draw_scatter_svg([Dot("unknown", 0.1, 33.0, None)], "")
+
+
 def test_labels_do_not_cover_each_other() -> None:
     root = ElementTree.fromstring(draw_scatter_svg([Dot(f"network {i}", 0.1, 33.0, MIB) for i in range(3)], ""))
     space = "{http://www.w3.org/2000/svg}"
