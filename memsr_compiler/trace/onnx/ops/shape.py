@@ -88,7 +88,7 @@ def _crop(c: Context, x: Uncropped, parts: Iterable[tuple[int, Any, Any, int]]) 
 def _cuts(
     c: Context, x: Uncropped, parts: Iterable[tuple[int, Any, Any, int]]
 ) -> Iterator[tuple[int, tuple[int, int] | None]]:
-    """Of each slice the axis, and how many pixels it takes off before and behind."""
+    """The axis of each slice, and how many pixels it takes off before and behind."""
     for axis, first, last, step in parts:
         at = axis % 4 - 2
         if at >= 0 and isinstance(last, int) and 0 <= last < 2**31 - 1 and c.frame.height is not None:
