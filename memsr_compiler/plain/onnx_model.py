@@ -32,7 +32,12 @@ def build_skeleton(manifest: Manifest, opset: int, location: str) -> ModelProto:
         manifest.dtype
     ]
     info, end = manifest.info, manifest.layers[-1]
-    nodes = list(_nodes(manifest))
+    made = list(_nodes(manifest))
+    nodes = [node for node, _, _ in made]
+    values = [
+        helper.make_tensor_value_info(node.output[0], element, _shape(channels, scale))
+        for node, channels, scale in made[:-1]
+    ]
     nodes[-1].output[0] = "upscaled"
     initializers = list(_tensors(manifest, element, location))
     if info.image_skip == REPEATED:
@@ -45,7 +50,7 @@ def build_skeleton(manifest: Manifest, opset: int, location: str) -> ModelProto:
     image = helper.make_tensor_value_info(
         "image",
         element,
-        ["batch", info.channels, "height", "width"],
+        _shape(info.channels, 1),
         f"NCHW, {manifest.dtype}, values {low} to {high}",
     )
     upscaled = helper.make_tensor_value_info(
@@ -56,7 +61,7 @@ def build_skeleton(manifest: Manifest, opset: int, location: str) -> ModelProto:
     )
     tool, _, version = info.tool.partition(" ")
     model: ModelProto = helper.make_model(
-        helper.make_graph(nodes, "plain_network", [image], [upscaled], initializers),
+        helper.make_graph(nodes, "plain_network", [image], [upscaled], initializers, value_info=values),
         producer_name=tool,
         producer_version=version,
         ir_version=_IR_VERSIONS[opset],
@@ -67,34 +72,49 @@ def build_skeleton(manifest: Manifest, opset: int, location: str) -> ModelProto:
     return model
 
 
-def _nodes(manifest: Manifest) -> Iterator[NodeProto]:
-    """The nodes in order, each called after the value that it makes."""
+def _shape(channels: int, scale: int) -> list[str | int]:
+    """Shape of images that are `scale` times as large as the input."""
+    times = f"*{scale}" if scale > 1 else ""
+    return ["batch", channels, f"height{times}", f"width{times}"]
+
+
+def _nodes(manifest: Manifest) -> Iterator[tuple[NodeProto, int, int]]:
+    """The nodes in order, each called after the value that it makes, with its channels and scale.
+
+    ONNX Runtime cannot tell the sizes of what convolutions make of images of any size.  Where it is told them, it adds
+    two values in the place of one, and in the last convolution: a student with the image outside takes up to a third
+    less memory.
+    """
     from onnx import helper
 
-    value = "image"
+    value, scale = "image", 1
     for i, layer in enumerate(manifest.layers):
-        k = layer.weight[-1]
+        channels, _, k, _ = layer.weight
         inputs = [value, f"layers.{i}.weight", f"layers.{i}.bias"]
         value = f"layers.{i}.conv"
-        yield helper.make_node("Conv", inputs, [value], value, kernel_shape=[k, k], pads=[k // 2] * 4)
+        yield helper.make_node("Conv", inputs, [value], value, kernel_shape=[k, k], pads=[k // 2] * 4), channels, scale
         if layer.relu:
             inputs, value = [value], f"layers.{i}.relu"
-            yield helper.make_node("Relu", inputs, [value], value)
+            yield helper.make_node("Relu", inputs, [value], value), channels, scale
         if layer.prelu:
             inputs, value = [value, f"layers.{i}.slope"], f"layers.{i}.prelu"
-            yield helper.make_node("PRelu", inputs, [value], value)
+            yield helper.make_node("PRelu", inputs, [value], value), channels, scale
         if manifest.info.image_skip == REPEATED and i == len(manifest.layers) - 1:
-            repeated = "image_skip.repeated"
-            yield helper.make_node("Conv", ["image", "image_skip.weight"], [repeated], repeated, kernel_shape=[1, 1])
+            name = "image_skip.repeated"
+            node = helper.make_node("Conv", ["image", "image_skip.weight"], [name], name, kernel_shape=[1, 1])
+            yield node, channels, scale
             # In this order: ONNX Runtime computes a sum's last operand first, and would hold this one all along.
-            inputs, value = [repeated, value], "image_skip.sum"
-            yield helper.make_node("Add", inputs, [value], value)
+            inputs, value = [name, value], "image_skip.sum"
+            yield helper.make_node("Add", inputs, [value], value), channels, scale
         if layer.shuffle > 1:
+            channels, scale = channels // layer.shuffle**2, scale * layer.shuffle
             inputs, value = [value], f"layers.{i}.shuffle"
-            yield helper.make_node("DepthToSpace", inputs, [value], value, blocksize=layer.shuffle, mode="CRD")
+            node = helper.make_node("DepthToSpace", inputs, [value], value, blocksize=layer.shuffle, mode="CRD")
+            yield node, channels, scale
     if manifest.info.image_skip not in ("", REPEATED):
-        yield _resize(manifest.info.image_skip)
-        yield helper.make_node("Add", [value, "image_skip.enlarged"], ["image_skip.sum"], "image_skip.sum")
+        yield _resize(manifest.info.image_skip), channels, scale
+        inputs, value = [value, "image_skip.enlarged"], "image_skip.sum"
+        yield helper.make_node("Add", inputs, [value], value), channels, scale
 
 
 def _resize(mode: str) -> NodeProto:

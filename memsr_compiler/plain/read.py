@@ -236,7 +236,10 @@ def _require_skeleton(model: ModelProto, manifest: Manifest, location: str) -> N
     if same:
         model.metadata_props[-1].value = NO_DIGEST
         try:
-            written = build_skeleton(manifest, opset, location).SerializeToString(deterministic=True)
+            skeleton = build_skeleton(manifest, opset, location)
+            if not model.graph.value_info:  # as it was written before the sizes of all values were told
+                del skeleton.graph.value_info[:]
+            written = skeleton.SerializeToString(deterministic=True)
         except ValueError as error:  # protobuf reads text that is none, and does not write it
             raise InvalidInput(f"its metadata are damaged ({first_line(error)}). {REGAIN}") from None
         same = model.SerializeToString(deterministic=True) == written
