@@ -34,6 +34,7 @@ from memsr_compiler.quantization.equalise import equalise_channels
 from memsr_compiler.quantization.image_levels import override_image, use_image_levels
 from memsr_compiler.quantization.inner_values import InnerValues
 from memsr_compiler.quantization.round_convolutions import list_convolutions, round_convolutions
+from memsr_compiler.quantization.shuffle_integers import shuffle_integers
 from memsr_compiler.tflite.metadata import TFLITE_KEY
 from memsr_compiler.trace.onnx.digest import network_digest
 from memsr_compiler.trace.onnx.sizes import fixed_sizes, free_sizes, what_needs_sizes
@@ -268,7 +269,9 @@ def choose_integers(
     _run_static(model, place, images, source, takes)
     integer_model = load_model(place)
     use_image_levels(model, integer_model, takes)
-    return integer_model, round_convolutions(model, integer_model, images)
+    convolutions = round_convolutions(model, integer_model, images)
+    shuffle_integers(integer_model)
+    return integer_model, convolutions
 
 
 def _run_static(model: ModelProto, path: Path, images: Sequence[NDArray[Any]], source: Path, takes: Takes) -> None:

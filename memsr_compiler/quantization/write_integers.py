@@ -19,6 +19,7 @@ from memsr_compiler.files import atomic_write
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.seal import seal
 from memsr_compiler.quantization.quantize import describe_integers
+from memsr_compiler.quantization.shuffle_integers import shuffle_integers
 from memsr_compiler.quantization.simulate import IntegerNet
 from memsr_compiler.quantization.steps import Steps
 
@@ -40,6 +41,7 @@ def write_integers(network: IntegerNet, out: Path, source: Path) -> None:
         raise InvalidInput(f"{out}: an ONNX model needs the extension .onnx; give it")
     plain, info = network.plain, network.plain.info
     model = _Writer(network).build()
+    shuffle_integers(model)
     cost = cost_of_layers([(layer.weight.shape, layer.shuffle) for layer in plain])
     takes = Takes(info.scale, info.channels, info.input_range)
     describe_integers(model, takes, cost, info.assumed, source)
