@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir
-from memsr_compiler.errors import CertificateError, first_line, tells_of_memory
+from memsr_compiler.errors import CertificateError, UnsupportedModel, first_line, tells_of_memory
 from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.forms import (
     SPARE_DEFINITIONS,
@@ -68,8 +68,9 @@ class Checked:
 
 
 def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate, reach: Reach | None = None) -> Checked:
-    """Raises CertificateError unless the plain network is the teacher, as the certificate claims; where there is not
-    enough memory to tell, torch's error.
+    """Raises CertificateError unless the plain network is the teacher, as the certificate claims.
+
+    UnsupportedModel for a teacher that is too deep to tell; where there is not enough memory to, torch's error.
 
     reach   measures the magnitude of each channel of the teacher's tensors; it is called where numbers lose more than
             common rounding takes.  None: only constants are looked at
@@ -77,7 +78,7 @@ def check(teacher: ir.Graph, layers: Iterable[Layer], certificate: Certificate, 
     try:
         return _check(teacher, layers, certificate, reach)
     except RecursionError:
-        raise CertificateError(
+        raise UnsupportedModel(
             "the teacher has more sums and scalings one after another, without an activation between, than the proof "
             "follows; fold them"
         ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,10 +24,12 @@ from memsr_compiler.teachers.wrappers import (
     StateDict,
     UnknownKeys,
     find_part,
+    say_extra_state,
     some,
     strip_prefixes,
     without_counters,
 )
+from memsr_compiler.torch_helpers import copy_module
 
 _MAX_SHARING = 64  # a recursive network may list one tensor under many names; a hostile file under millions
 _ALIGNMENT = 64  # bytes: torch's own, by which its kernels are chosen, and with them the last bits of results
@@ -159,11 +162,77 @@ def load_strictly(network: nn.Module, state: StateDict, name: str) -> None:
 
     name  what to call the network in the Misfit that lists the differences
 
-    Of a file that holds more than the network that network is taken, see `wrappers`.
+    Where more than torch's comparison of names takes part in loading (hooks that rename, `set_extra_state`), that says
+    what fits.  Of a file that holds more than the network that network is taken, see `wrappers`.
     """
-    expected = network.state_dict()
+    expected = _list_expected(network, name)
     part = find_part(state, lambda part: not _differences(_with_norm_counters(part, expected), expected))
-    network.load_state_dict(_fit(state if part is None else part, expected, name), strict=True)
+    if part is None and _loads_by_own_code(network):
+        fitted = _choose_by_trial(network, state, expected, name)
+    else:
+        fitted = _fit(state if part is None else part, expected, name)
+    if problem := _load_into(network, fitted):
+        raise Misfit(_say_misfit(name, problem))
+
+
+def _list_expected(network: nn.Module, name: str) -> StateDict:
+    """The state dict of a user's network.  Raises InvalidInput where its code makes none, or not one of tensors."""
+    try:
+        state = network.state_dict()
+    except Exception as error:  # whatever its hooks raise
+        raise InvalidInput(f"--arch {name}: its state_dict() fails ({first_line(error)}). Mend that code.") from error
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise InvalidInput(f"--arch {name}: {say_extra_state(key, value)}")
+    return state
+
+
+def _loads_by_own_code(network: nn.Module) -> bool:
+    """Whether more takes part in loading weights than torch's comparison of names."""
+    own = ("load_state_dict", "_load_from_state_dict", "set_extra_state")
+    return any(
+        module._load_state_dict_pre_hooks
+        or any(not str(getattr(type(module), method).__module__).startswith("torch.") for method in own)
+        for module in network.modules()
+    )
+
+
+def _choose_by_trial(network: nn.Module, state: StateDict, expected: StateDict, name: str) -> StateDict:
+    """The state dict that the network's own code accepts, without a prefix if need be.  Raises Misfit for none."""
+    versions = [_pass_over(version, expected) for version in strip_prefixes(state)]
+    problems = [_try(network, version, expected) for version in versions]
+    if "" not in problems:
+        raise Misfit(_say_misfit(name, problems[0]))
+    return versions[problems.index("")]
+
+
+def _try(network: nn.Module, state: StateDict, expected: StateDict) -> str:
+    """Words on why the network's own code does not take these weights; "": it does."""
+    for key, tensor in state.items():  # integers under names that it renames would become weights without a word
+        if key not in expected and tensor.numel() > 1 and not tensor.is_floating_point():
+            return f"unexpected {key}, which is {tensor.dtype}"
+    return _load_into(copy_module(network, None), state)
+
+
+def _load_into(network: nn.Module, state: StateDict) -> str:
+    """Load weights by the network's own `load_state_dict`; words on what keeps them from it, "" where nothing does."""
+    if type(network).load_state_dict is not nn.Module.load_state_dict:  # which may pass over what it does not find
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.fill_(math.nan)
+    try:
+        network.load_state_dict(dict(state), strict=True)
+    except Exception as error:  # torch's, which lists all that differs, or of the network's code
+        return f"its load_state_dict() says: {some(filter(None, map(str.strip, str(error).splitlines())), ' ')}"
+    left = [key for key, parameter in network.named_parameters() if bool(parameter.isnan().any())]
+    return f"its load_state_dict() leaves {some(left)} as it was" if left else ""
+
+
+def _say_misfit(name: str, what: str) -> str:
+    return (
+        f"the weights do not fit {name}: {what.rstrip('.')}. Check --arch and --arch-args, and that the file holds all "
+        "of the network."
+    )
 
 
 def call(build: Callable[..., object], options: Mapping[str, object], name: str) -> nn.Module:
@@ -283,10 +352,7 @@ def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDi
     best = min(versions, key=lambda version: len(_differences(version, expected)))
     differences = _differences(best, expected)
     if differences:
-        raise Misfit(
-            f"the weights do not fit {name}: {some(differences, separator='; ')}. "
-            "Check --arch and --arch-args, and that the file holds all of the network."
-        )
+        raise Misfit(_say_misfit(name, some(differences, separator="; ")))
     return best
 
 

@@ -33,6 +33,7 @@ _COMPANION = re.compile(
     re.IGNORECASE,
 )
 _WRAPPED = re.compile(r"\b(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+_EXTRA = "_extra_state"  # torch's name for what get_extra_state() gives
 _COUNTS = ("total_ops", "total_params")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DEPTH = 8  # of wrappers in wrappers; a hostile file could have a million
@@ -145,6 +146,15 @@ def without_tools(state: StateDict) -> StateDict:
 def is_companion(key: str) -> bool:
     """Whether a key, or the first part of one, is of what a network is trained with: a discriminator, a loss."""
     return _COMPANION.fullmatch(key.partition(".")[0]) is not None
+
+
+def say_extra_state(key: str, value: object) -> str:
+    """Words on what a module keeps besides tensors, which may change what it computes."""
+    return (
+        f"{key}: get_extra_state() gives a {type(value).__name__} there, not a tensor, and what modules keep besides "
+        "tensors is not read from files. Load it in Python, network.load_state_dict(torch.load(file)), and give "
+        "compile_to_plain that module."
+    )
 
 
 def list_prefixes(state: Iterable[str]) -> str:
@@ -304,6 +314,8 @@ def _take_tensors(loaded: Mapping[object, object]) -> StateDict:
     """The tensors of a flat dictionary; what is none must be a number, a text or nothing."""
     for key, value in loaded.items():
         if not isinstance(value, Tensor | int | float | str | None):
+            if str(key).rpartition(".")[2] == _EXTRA:
+                raise InvalidInput(say_extra_state(str(key), value))
             raise InvalidInput(
                 f"under {key!r} it holds a {type(value).__name__} among the weights. Save network.state_dict() alone."
             )

@@ -198,6 +198,13 @@ class Reader:
         resized = next((v for v in values if isinstance(v, Resized)), None)
         if resized is not None and name not in _TAKE_RESIZED:
             self._refuse_resized(resized, name)
+        used = leaves_of(a for a in (*args, *kwargs.values()) if not isinstance(a, activation.Extreme))
+        if (places := next((v for v in used if isinstance(v, activation.Places)), None)) is not None:
+            self.builder.refuse(
+                f"it computes with the places of a {places.kind} (its indices), which jump from one channel to "
+                "another, and a plain network is continuous",
+                "use the values alone",
+            )
         if name not in SAME:
             self.builder.require_settled(values, _TAKES.get(name))
         if name == "getattr":

@@ -39,7 +39,9 @@ from memsr_compiler.trace.samples import (
 from memsr_compiler.trace.unheard import find_value_question, noting_code
 
 _QUANTISING = ("torch.ao.quantization.", "torchao.")
+_NUMPYS = ("__array__", "__array_wrap__", "numpy")  # methods by which a tensor becomes an array, and is made of one
 _IN_INTEGERS = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+_TAKES_OTHERS = re.compile(r"'Tensor' object has no attribute|positional argument|keyword-only argument|to unpack")
 _DRAWS = 64  # runs of a network that draws random numbers: one that drops a path in twenty is met 26 times of 27
 
 log = logging.getLogger(__name__)
@@ -73,9 +75,13 @@ class Subject:
         size = stated_size(self.model)
         if isinstance(self.model, fx.GraphModule) and size is not None and size != self.size:
             return UnsupportedModel(_say_fixed(self.model, size, torch.empty(1, channels, *self.size)))
+        error = first_line(self.errors[channels])
+        way_out = "give the module that takes one image, whatever its height and width"
+        if _TAKES_OTHERS.search(error):
+            way_out += "; one that takes a dictionary, a list or several tensors is to be wrapped in such a module"
+        shape = (1, channels, *self.size)
         return UnsupportedModel(
-            f"{type(self.model).__name__} itself fails on a float64 image {(1, channels, *self.size)}: "
-            f"{first_line(self.errors[channels])}; give the module that takes one image, whatever its height and width"
+            f"{type(self.model).__name__} itself fails on a float64 image {shape}: {error}; {way_out}"
         )
 
 
@@ -152,9 +158,16 @@ class _OwnGenerators(TorchFunctionMode):
 def _require_no_value_question(model: nn.Module, samples: Sequence[Sample]) -> None:
     """Raises UnsupportedModel for code that decides by the values of its image where no tracer hears it."""
     for image, _ in samples:
-        if (place := find_value_question(model, image)) is not None:
+        if (question := find_value_question(model, image)) is not None:
+            where = f"{type(model).__name__}{words_of(question.place)}"
+            if question.name in _NUMPYS:
+                raise UnsupportedModel(
+                    f"{where} takes numbers out of the image, or of what is made of it, for NumPy, which computes "
+                    "outside torch, where nothing can be followed; call torch's own functions (torch.clamp, say, for "
+                    "numpy.clip)"
+                )
             raise UnsupportedModel(
-                f"{type(model).__name__}{words_of(place)} takes numbers out of the image, or of what is made of it, "
+                f"{where} takes numbers out of the image, or of what is made of it, "
                 "and a plain network does the same to every image; rewrite that line with operations on the whole of it"
             )
 

@@ -16,6 +16,7 @@ from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import find_other_batches, say_decided
 from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
+from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, Size, differs_by, is_same, most_off, take_sample
 from memsr_compiler.trace.subject import Subject, observe, require_steady
@@ -82,7 +83,9 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     """
     if isinstance(model, GraphModule):
         ops = tuple(_with_range(op, input_range) for op in model.graph)
-        return require_convolution(Traced(ir.Graph(ops, model.graph.output), model.reader, model.image_skip))
+        graph = ir.Graph(ops, model.graph.output)
+        require_small_constants(graph)
+        return require_convolution(Traced(graph, model.reader, model.image_skip))
     if isinstance(model, RefusedModule):
         raise model.refusal
     subject = observe(model, input_range)
@@ -90,6 +93,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         _attempt(model, SYMBOLIC, dict.fromkeys(subject.errors, ()), input_range)  # its refusal, if any, says more
         raise subject.refuse_to_run()
     traced, stopped = _read_by_either(subject.model, subject.samples, input_range)
+    require_small_constants(traced.graph)
     if stopped is not None or subject.unheard:
         _compare_batches(subject, traced)
     require_steady(subject, unheard=subject.unheard or stopped is not None)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from itertools import takewhile
 from traceback import FrameSummary
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,14 @@ def _told(listener: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
             before.enable()
 
 
-def find_value_question(model: nn.Module, image: Tensor) -> FrameSummary | None:
+class Question(NamedTuple):
+    """A line that takes numbers out of tensors, and the function by which it does."""
+
+    place: FrameSummary
+    name: str
+
+
+def find_value_question(model: nn.Module, image: Tensor) -> Question | None:
     """The line of a network's code that takes numbers out of what hangs on the image (1, C, H, W), to decide by them.
 
     Lines that can do nothing but raise are passed over.
@@ -119,7 +126,7 @@ def find_value_question(model: nn.Module, image: Tensor) -> FrameSummary | None:
     followed = _Followed(image.clone())
     with torch.no_grad(), InFloat64(), _TakenOut(followed), followed:
         _run(copy_module(model, torch.float64), followed.image)
-    return followed.place
+    return followed.question
 
 
 def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
@@ -226,21 +233,21 @@ def _is_our_run(code: CodeType) -> bool:
 
 
 class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Knows which tensors hang on an image; `place`: the first line that takes numbers out of one."""
+    """Knows which tensors hang on an image; `question`: the first that takes numbers out of one."""
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.image = image
-        self.place: FrameSummary | None = None
+        self.question: Question | None = None
         self._hanging: dict[int, Tensor] = {id(image): image}  # held, so that no other gets its id
 
     def hangs(self, *values: Any) -> bool:
         return any(id(value) in self._hanging for value in tree_leaves(values))
 
-    def note(self) -> None:
-        places = () if self.place is not None else foreign_lines()
+    def note(self, name: str) -> None:
+        places = () if self.question is not None else foreign_lines()
         if places and not only_raises(places) and not only_tells(places):
-            self.place = places[0]
+            self.question = Question(places[0], name)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -250,7 +257,7 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.hangs(args, given):
             chosen = func is not torch.ops.aten.index.Tensor or self.hangs(args[1])  # x[mask]; x[:, [2, 0, 1]] is none
             if chosen and _takes_out(func):
-                self.note()
+                self.note(_name_of(func))
             written = (v for a, v in zip(func._schema.arguments, args, strict=False) if _is_written(a))
             for tensor in tree_leaves((results, list(written))):
                 if isinstance(tensor, Tensor):
@@ -283,7 +290,7 @@ class _TakenOut(TorchFunctionMode):
         tells = not any(isinstance(value, Tensor) for value in leaves) and _name_of(func) not in _OF_ITS_KIND
         tells = tells and not all(isinstance(value, _TELLS_NO_VALUE) for value in leaves)
         if tells and self._followed.hangs(args, given):
-            self._followed.note()
+            self._followed.note(_name_of(func))
         return result
 
 

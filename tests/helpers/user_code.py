@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -91,3 +94,65 @@ def leaving(kind: type[nn.Module] = Leaves) -> nn.Module:
 def quitting() -> nn.Module:
     """The same by `exit()`."""
     return leaving(Quits)
+
+
+class Renaming(UserNetwork):
+    """Takes weights under the name that they had in earlier versions of it."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__(width)
+        self.register_load_state_dict_pre_hook(self._rename)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def _rename(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
+        for key in [key for key in state if key.startswith(f"{prefix}first.")]:
+            state[key.replace("first.", "only.")] = state.pop(key)
+
+
+class Forgiving(UserNetwork):
+    """Passes over weights that it has no place for, as EDSR's first code does."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Whatever is there, under newer names."""
+        renamed = {key.replace("conv.", "only."): tensor for key, tensor in state_dict.items()}
+        return super().load_state_dict(renamed, strict=False)
+
+
+class Keeping(UserNetwork):
+    """Keeps a factor besides its weights, as a tensor or, if need be, in a dictionary."""
+
+    def __init__(self, width: int = 3, plain: bool = False) -> None:
+        super().__init__(width)
+        self.factors, self.plain = [1.0], plain
+
+    def get_extra_state(self) -> Any:
+        """The factors, of which there may be any number."""
+        return {"factors": self.factors} if self.plain else torch.tensor(self.factors)
+
+    def set_extra_state(self, state: Any) -> None:
+        """The same back."""
+        self.factors = state["factors"] if self.plain else state.tolist()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The convolution, times each of them."""
+        return super().forward(x) * math.prod(self.factors)
+
+
+def with_weight_norm() -> nn.Module:
+    """A network whose weights torch computes from others."""
+    network = UserNetwork()
+    nn.utils.parametrizations.weight_norm(network.only)
+    return network
+
+
+class Stateless(UserNetwork):
+    """A network that has no state to give."""
+
+    def get_extra_state(self) -> Any:
+        """Nothing that there is."""
+        return self.absent
+
+
+def without_state() -> nn.Module:
+    """The same, without arguments."""
+    return Stateless()

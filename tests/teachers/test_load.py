@@ -18,7 +18,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from helpers.user_code import UserNetwork
+from helpers.user_code import Forgiving, Keeping, Renaming, UserNetwork, with_weight_norm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -204,6 +204,68 @@ def test_code_that_does_not_fit(arch: str, options: dict[str, object], reason: s
     torch.save(UserNetwork(5).state_dict(), tmp_path / "a.pth")
     with pytest.raises(InvalidInput, match=reason):
         read_teacher(tmp_path / "a.pth", arch=arch, arch_args=options)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(("kind", "name"), [(Renaming, "first"), (Forgiving, "conv"), (Forgiving, "only")])
+def test_the_users_code_may_rename_weights(kind: type[UserNetwork], name: str, prefix: str, tmp_path: Path) -> None:
+    network = kind().eval()
+    state = {prefix + key.replace("only", name): tensor for key, tensor in network.state_dict().items()}
+    torch.save(state, tmp_path / "a.pth")
+    assert same(load_teacher(tmp_path / "a.pth", arch=f"helpers.user_code:{kind.__name__}"), network)
+
+
+def test_weights_that_torch_computes_from_others_have_two_names(tmp_path: Path) -> None:
+    network = with_weight_norm().eval()
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    state = dict(network.state_dict())
+    for new, old in names.items():
+        state[f"only.{old}"] = state.pop(f"only.{new}")
+    torch.save(state, tmp_path / "a.pth")
+    assert same(load_teacher(tmp_path / "a.pth", arch="helpers.user_code:with_weight_norm"), network)
+
+
+def test_tensors_besides_the_weights_are_given_to_the_users_code(tmp_path: Path) -> None:
+    network = Keeping().eval()
+    network.factors = [2.0, 3.0]
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    assert same(load_teacher(tmp_path / "a.pth", arch="helpers.user_code:Keeping"), network)
+
+
+@pytest.mark.parametrize("number", [None, 3])
+def test_what_modules_keep_besides_tensors_is_told(number: int | None, tmp_path: Path) -> None:
+    state = Keeping(plain=True).state_dict()
+    if number is not None:
+        state["_extra_state"] = number
+    torch.save(state, tmp_path / "a.pth")
+    told = (
+        r"_extra_state: get_extra_state\(\) gives a dict there, not a tensor.* is not read from files\. Load it in Pyt"
+    )
+    with pytest.raises(InvalidInput, match=told):
+        load_teacher(tmp_path / "a.pth", arch="helpers.user_code:Keeping", arch_args={"plain": True})
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry", "reason"),
+    [
+        (Renaming, {"first.weight": torch.ones(5, 1, 3, 3)}, r"size mismatch for only\.weight.*\[5, 1, 3, 3\]"),
+        (Renaming, {"other.weight": torch.ones(3, 1, 3, 3)}, r'Unexpected key\(s\) in state_dict: "other\.weight"'),
+        (Renaming, {"first.weight": torch.ones(3, 1, 3, 3).char()}, r"unexpected first\.weight, which is torch\.int8"),
+        (Forgiving, {"other.weight": torch.ones(3, 1, 3, 3)}, r"load_state_dict\(\) leaves only\.weight as it was"),
+    ],
+)
+def test_what_the_users_code_does_not_load(
+    kind: type[UserNetwork], entry: dict[str, Tensor], reason: str, tmp_path: Path
+) -> None:
+    torch.save({"only.bias": torch.ones(3)} | entry, tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match=reason):
+        read_teacher(tmp_path / "a.pth", arch=f"helpers.user_code:{kind.__name__}")
+
+
+def test_a_state_dict_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    torch.save(UserNetwork().state_dict(), tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match=r"its state_dict\(\) fails \(.*has no attribute 'absent'\)"):
+        read_teacher(tmp_path / "a.pth", arch="helpers.user_code:without_state")
 
 
 def test_unknown_keys_name_the_ways_out(tmp_path: Path) -> None:

@@ -631,6 +631,46 @@ def test_pixels_in_a_row_become_an_image_again(
     assert len(exports) == exported
 
 
+class Given(nn.Module):
+    """A convolution of what is taken out of what the network is given."""
+
+    def __init__(self, take: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.take, self.conv = take, nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, given: Any) -> Tensor:
+        y: Tensor = self.conv(self.take(given))
+        return y
+
+
+@pytest.mark.parametrize(
+    ("take", "reason"),
+    [
+        (lambda batch: batch["lq"], "it looks up 'lq' in what it is given: the network takes a dictionary, not one im"),
+        (lambda batch: batch.lq, "has no attribute 'lq' .*; one that takes a dictionary, a list or several tensors is"),
+        (lambda images: images[0], "or one of several tensors in a list; .* wrap a network that takes a list"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # of torch, for a text
+def test_a_network_that_takes_no_image_is_told_to_be_wrapped(take: Callable[[Any], Tensor], reason: str) -> None:
+    with pytest.raises(UnsupportedModel, match=reason):
+        trace(Given(take))
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda y: y.max(1, keepdim=True).indices + y, "add: it computes with the places of a maximum .* which jump"),
+        (lambda y: y * torch.min(y, 1, True)[1].double(), "double: it computes with the places of a minimum"),
+        (lambda y: torch.cat([y.max(1, True)[1], y[:, 1:]], 1), "cat: it computes with the places of a maximum"),
+        (lambda y: y + y.argmax(1, keepdim=True), "argmax: places jump from one channel or pixel to another"),
+    ],
+)
+def test_places_are_told_to_jump(function: Callable[[Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(UnsupportedModel, match=f"^the network: {reason}"):
+        trace(Between(function))
+
+
 class Uncopyable(nn.Conv2d):
     def __deepcopy__(self, _: Any) -> Any:
         raise KeyError("a handle")

@@ -19,6 +19,7 @@ from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import say_decided
+from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, most_off, possible_channels
 from memsr_compiler.trace.subject import observe, require_steady
@@ -191,6 +192,7 @@ def _read(
         assert result.body is not None, "the reader has asked"
         skip, result = ImageSkip(result.mode, result.factor), result.body
     graph = builder.graph(result)
+    require_small_constants(graph)
     return require_convolution(Traced(graph, READER, skip)), [p for p in reader.places if p.name in graph]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -169,11 +170,18 @@ def _bounds(b: Builder, x: View, constant: Any) -> Tensor:
     return bounds
 
 
+@dataclass(frozen=True)
+class Places:
+    """The channels in which values are the largest, or the smallest, which no plain network tells."""
+
+    kind: str
+
+
 class Extreme(NamedTuple):
-    """Results of torch.max and min over an axis: values, and where they are, which nothing here can take."""
+    """Results of torch.max and min over an axis."""
 
     values: View
-    indices: object
+    indices: Places
 
 
 @word("max")
@@ -209,7 +217,7 @@ def _extreme(
         result: View = both(b, x, second)
         return result
     dim, keepdim = (dim if second is None else second), (over[1] if len(over) > 1 else keepdim)
-    return Extreme(_over_axes(b, both, kind, x, dim, keepdim), object())
+    return Extreme(_over_axes(b, both, kind, x, dim, keepdim), Places(kind))
 
 
 def _over_axes(b: Builder, both: Word, kind: str, x: View, dim: Any, keepdim: bool) -> View:

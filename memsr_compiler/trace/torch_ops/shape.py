@@ -209,6 +209,11 @@ def index(b: Builder, x: Any, key: Any) -> Any:
     if not isinstance(x, (View, Uncropped)):
         return x[key]
     keys = list(key) if isinstance(key, tuple) else [key]
+    if (name := next((k for k in keys if isinstance(k, str)), None)) is not None:
+        b.refuse(
+            f"it looks up {name!r} in what it is given: the network takes a dictionary, not one image",
+            "wrap it in a module that takes the image only, and puts it into one",
+        )
     if isinstance(x, Uncropped):
         return _crop(b, x, keys)
     if any(k is None for k in keys):
@@ -224,7 +229,7 @@ def index(b: Builder, x: Any, key: Any) -> Any:
         )
         endless = isinstance(k, slice) and k.start in (None, 0) and isinstance(k.stop, int) and k.stop >= 2**31
         if not whole and not endless:
-            _refuse_part(b, axis)
+            _refuse_part(b, x, axis)
     for axis, k in enumerate(keys):
         if type(k) is not int and k != slice(None) and is_of_channels(x, axis):
             x = take(b, x, axis, _places_in(count_on(x, axis), k))
@@ -282,7 +287,13 @@ def surplus_of(x: Uncropped, axis: int, start: Any, stop: Any) -> tuple[int, int
     return (first, last) if isinstance(first, int) and first >= 0 and isinstance(last, int) else None
 
 
-def _refuse_part(b: Builder, axis: int) -> NoReturn:
+def _refuse_part(b: Builder, x: View, axis: int) -> NoReturn:
+    if axis == 0 and x == b.input:
+        b.refuse(
+            "it takes a part of what it is given: of the batch, or one of several tensors in a list",
+            "leave the batch whole, as a plain network treats each image alone; wrap a network that takes a list in a "
+            "module that takes one image",
+        )
     if axis == 0:
         b.refuse("it takes a part of the batch", "leave the batch whole, as a plain network treats each image alone")
     b.refuse(
@@ -304,7 +315,7 @@ def select_one(b: Builder, x: View, dim: int, index: int) -> View:
     at = dim % len(x.axes)
     if x.shape[at] != 1:
         if not is_of_channels(x, at):
-            _refuse_part(b, at)
+            _refuse_part(b, x, at)
         x = take(b, x, at, [index % count_on(x, at)])
     return squeeze(b, x, at)
 

@@ -35,6 +35,10 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
         JUMPS,
     ),
     **dict.fromkeys(
+        ("argmax", "argmin", "argsort"),
+        ("places jump from one channel or pixel to another, and a plain network is continuous", "use values instead"),
+    ),
+    **dict.fromkeys(
         (
             "adaptive_avg_pool2d",
             "_adaptive_avg_pool2d",

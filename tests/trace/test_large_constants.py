@@ -1,0 +1,82 @@
+"""Constants next to which float32 has no digits left: a network that adds and takes off one of them rounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from helpers.onnx_files import model, pieces, saved, whole
+from torch import Tensor, nn
+
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.onnx.reader import load_onnx
+from memsr_compiler.trace.trace import trace
+
+WHOLE = 12582912.0  # 1.5 * 2**23: next to it float32 has whole numbers only
+ROUNDS = "addition of 12582912: next to so large a constant float32 has numbers 1 apart only"
+
+
+class Shifted(nn.Module):
+    """Features times a factor, and plus a constant that is taken off again: in a convolution's bias, or alone."""
+
+    def __init__(self, constant: float, factor: float, in_bias: bool = False) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 12, 3, padding=1)
+        assert self.first.bias is not None
+        with torch.no_grad():
+            self.first.weight.copy_(torch.eye(3).view(3, 3, 1, 1) * factor)
+            self.first.bias.fill_(constant if in_bias else 0.0)
+            self.last.weight.fill_(1 / 27)
+        self.constant, self.factor, self.in_bias = constant, factor, in_bias
+        self.shuffle = nn.PixelShuffle(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        y = (y if self.in_bias else y + self.constant) - self.constant
+        result: Tensor = self.shuffle(self.last(torch.relu(y / self.factor)))
+        return result
+
+
+@pytest.mark.parametrize("factor", [16.0, 1.0])
+def test_an_onnx_file_that_rounds_so_is_refused(factor: float, tmp_path: Path) -> None:
+    weights = {"f": np.float32(factor), "c": np.float32(WHOLE), "w": whole(4, 3, 3, 3)}
+    steps = pieces(("Mul", "f"), ("Add", "c"), ("Sub", "c"), ("Div", "f"), ("Conv", "w"))
+    steps[-1].attribute.append(onnx.helper.make_attribute("pads", [1, 1, 1, 1]))
+    network = load_onnx(saved(model(steps, {k: np.asarray(v) for k, v in weights.items()}), tmp_path))
+    with pytest.raises(UnsupportedModel, match=rf"^body\.body\.1\.Add: {ROUNDS}"):
+        trace(network)
+
+
+@pytest.mark.parametrize("in_bias", [False, True])
+@pytest.mark.parametrize(("factor", "input_range"), [(255.0, (0.0, 1.0)), (1.0, (0.0, 255.0)), (16.0, (0.0, 1.0))])
+def test_so_is_code(factor: float, input_range: tuple[float, float], in_bias: bool) -> None:
+    with pytest.raises(UnsupportedModel, match=ROUNDS):
+        trace(Shifted(WHOLE, factor, in_bias), input_range=input_range)
+
+
+def test_a_constant_beyond_float32_is_refused() -> None:
+    with pytest.raises(
+        UnsupportedModel, match=r"addition of 1e\+39: next to so large a constant .* has numbers inf ap"
+    ):
+        trace(Shifted(1e39, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("constant", "factor", "input_range"),
+    [(4000.0, 1.0, (0.0, 1.0)), (1e5, 255.0, (0.0, 1.0)), (1e6, 1.0, (0.0, 255.0)), (WHOLE, 2.0**16, (0.0, 1.0))],
+)
+def test_constants_that_leave_digits_enough_are_read(
+    constant: float, factor: float, input_range: tuple[float, float]
+) -> None:
+    trace(Shifted(constant, factor), input_range=input_range)
+
+
+def test_a_channel_whose_rounding_makes_no_difference_is_read() -> None:
+    """Batch norm's of a channel that is dead, say."""
+    network = Shifted(WHOLE, 1.0)
+    with torch.no_grad():
+        network.last.weight.zero_()
+    trace(network)
