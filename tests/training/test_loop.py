@@ -296,7 +296,7 @@ def test_psnr_on_other_images_is_not_compared(
     assert again == outcome
 
 
-@pytest.mark.parametrize("kept", [0, 1, 2, 3])
+@pytest.mark.parametrize("kept", [1, 2])
 @pytest.mark.parametrize(("gain", "best"), [(0.5, 2), (2.0, 4)])
 def test_the_best_network_outlives_a_kill_while_it_is_judged_anew(
     kept: int, gain: float, best: int, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
