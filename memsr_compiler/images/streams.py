@@ -69,6 +69,7 @@ SAVERS = {  # what libvips calls the writers
 EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
 PNG_HEAD = 33  # bytes, signature and header
+MOST_XMP_IN_JPEG = 60_000  # bytes that libvips writes; of more nothing
 KEPT = ("xmp-data", "iptc-data", "orientation")  # and whatever begins with exif-
 TURNED = ("orientation", "exif-ifd0-Orientation")  # fields that an image which is upright already must not have
 # Bytes a pixel that are held of an image which is not decoded, or encoded, by rows; measured, and rounded up.
@@ -92,7 +93,7 @@ class RowFile:
     strict    what libvips only warns of is damage
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
-    texts     of who made it, when and with what
+    texts     of who made it, when and with what;   xmp_bytes  of XMP, that libvips reads
     """
 
     path: Path
@@ -113,6 +114,7 @@ class RowFile:
     colours: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     texts: Texts = field(default_factory=Texts)
+    xmp_bytes: int = 0
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
@@ -211,6 +213,8 @@ class RowFile:
                 f"{self.path}: its ICC profile, for grey, is not kept in .webp, which is RGB; write PNG to keep it"
             )
         told += [f"{self.path}: {lost}" for lost in self.texts.say_lost(suffix)]
+        if suffix in OPAQUE and max(self.xmp_bytes, len(self.texts.found.xmp)) > MOST_XMP_IN_JPEG:
+            told.append(f"{self.path}: its XMP is too long for {suffix} and not kept; write PNG to keep it")
         if suffix != ".png":
             kept_in = "write PNG to keep it"
             told += [f"{self.path}: its {words} is not kept in {suffix}; {kept_in}" for words in self.colours]
@@ -325,6 +329,7 @@ def _opened_with_libvips(
         colours=describe_colours(chunks, profile=ICC in fields),
         notes=(*filter(None, (lost,)), *say_left_out(image.bands - channels - alpha)),
         texts=texts,
+        xmp_bytes=len(image.get("xmp-data")) if "xmp-data" in fields else 0,
     )
 
 

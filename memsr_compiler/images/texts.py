@@ -33,8 +33,8 @@ NAMES = {
 BY_KEYWORD = {"title": 269, "description": 270, "software": 305, "author": 315, "copyright": 33432}  # of a PNG
 EXIF, GPS = 34665, 34853  # tags that say where further ones are
 MOST_EXIF = 65_000  # bytes that libexif reads and a JPEG holds
-NOT_IN_EXIF = 269  # of the tags: libexif leaves it out
-LONGEST = 8_000  # bytes of a text in EXIF, of which there are seven
+NOT_IN_EXIF = 269  # of the tags: libvips has no name for it, though it keeps what EXIF has of it
+LONGEST = 8_000  # bytes of a text in EXIF, of which there are eight
 _ASCII, _BIG = 2, 43  # the type of such tags; the version of a BigTIFF
 TIFF, JPEG, PNG = (".tif", ".tiff"), (".jpg", ".jpeg"), (".png",)  # file name extensions
 
@@ -44,8 +44,9 @@ class Texts:
     """Texts of an image, in bytes without the zero at their end, by the number of their tag.
 
     further   whether the file has EXIF or GPS tags besides
-    exif      these, where libvips does not read them: of a TIFF, and what a PNG has as a text
-    in_tiff   whether it is a TIFF, of which libvips reads none of them
+    exif      all of them where libvips does not read them: those of a TIFF, and EXIF that a PNG has as a text
+    unread    whether it has EXIF that is damaged, or longer than a JPEG holds
+    in_tiff   whether it is a TIFF
     found     texts of another kind
     """
 
@@ -53,6 +54,7 @@ class Texts:
     further: bool = False
     in_tiff: bool = False
     exif: bytes = b""
+    unread: bool = False
     found: Found = field(default_factory=Found)
 
     @staticmethod
@@ -64,23 +66,29 @@ class Texts:
                 tags: Any = read_directory(file) if tiff else _read_exif(file, found.exif)
                 texts = {number: tags[number] for number in NAMES if number in tags}
                 further = EXIF in tags or GPS in tags
-                exif = _pack_further(file, tags) if tiff else found.exif
+                told = {number: text for number, text in texts.items() if isinstance(text, str) and text.strip("\0 ")}
+                by_tag = {number: text.encode("latin1", "replace") for number, text in told.items()}
+                exif, unread = _pack(file, tags, by_tag) if tiff else (found.exif, False)
         except Exception:  # of whatever is damaged: Pillow has no common base
-            return Texts(in_tiff=tiff, found=found)
-        told = {number: text for number, text in texts.items() if isinstance(text, str) and text.strip("\0 ")}
-        by_tag = {number: text.encode("latin1", "replace") for number, text in told.items()}
-        return Texts(by_tag, further, tiff, exif if len(exif) <= MOST_EXIF else b"", found)
+            return Texts(in_tiff=tiff, unread=bool(found.exif), found=found)
+        if len(exif) > MOST_EXIF:
+            exif, unread = b"", True
+        return Texts(by_tag, further, tiff, exif, unread, found)
 
     def tags(self, suffix: str) -> dict[int, bytes]:
         """Texts by the number of their tag for a file of that kind, where there is no other place for them."""
-        texts = dict(self.by_tag)
+        texts = {number: text for number, text in self.by_tag.items() if suffix in TIFF or self._has_room(text)}
         for keyword, text in map(unpack, self.found.chunks):
             number = BY_KEYWORD.get(keyword.lower())
-            if suffix not in PNG and number is not None and text:
+            if suffix in PNG or number is None or not text:
+                continue
+            if suffix in TIFF or (number != NOT_IN_EXIF and len(text.encode()) <= LONGEST):
                 texts.setdefault(number, text.encode())
-        if suffix in TIFF:
-            return texts
-        return {number: text for number, text in texts.items() if number != NOT_IN_EXIF and len(text) <= LONGEST}
+        return texts
+
+    def _has_room(self, text: bytes) -> bool:
+        """Whether EXIF has room for a text that stands in a tag: what is from EXIF goes as it is."""
+        return not self.in_tiff or len(text) <= LONGEST
 
     def fields(self, suffix: str) -> dict[str, str]:
         """Fields of libvips that it writes as EXIF: behind a text stands what it drops."""
@@ -92,7 +100,7 @@ class Texts:
         told, tags = [], self.tags(suffix)
         if self.further and suffix in TIFF:
             told.append(f"its EXIF is not kept in {suffix}; write PNG to keep it")
-        elif self.further and self.in_tiff and not self.exif:
+        elif self.unread:
             told.append("its EXIF is damaged, or longer than other files hold, and is not kept")
         if suffix not in TIFF:
             other = _list(number for number, text in tags.items() if not text.isascii())
@@ -134,18 +142,21 @@ def _read_exif(file: BinaryIO, raw: bytes) -> Image.Exif:
     return exif
 
 
-def _pack_further(file: BinaryIO, tags: Any) -> bytes:
-    """The EXIF and GPS of a TIFF, as other files hold them; b"" where there are none, or they are damaged."""
+def _pack(file: BinaryIO, tags: Any, texts: Mapping[int, bytes]) -> tuple[bytes, bool]:
+    """The texts of a TIFF with its EXIF and GPS, as other files hold them, and whether these had to be left out."""
     exif = Image.Exif()
+    exif.update({number: _decode(text) for number, text in texts.items() if len(text) <= LONGEST})
+    alone = exif.tobytes() if exif else b""
     groups = [number for number in (EXIF, GPS) if number in tags]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for number in groups:
                 exif.get_ifd(number).update(read_directory(file, number))
-            return exif.tobytes() if groups else b""
+            content = exif.tobytes() if groups else alone
     except Exception:
-        return b""
+        return alone, True
+    return (content, False) if len(content) <= MOST_EXIF else (alone, True)
 
 
 def _decode(text: bytes) -> str:

@@ -20,6 +20,7 @@ from memsr_compiler.images.texts import NAMES, Texts
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)
 TEXTS = {
+    269: "A document",
     270: "A harbour (at dusk), seen from the pier (2)",
     271: "Maker",
     272: "M",
@@ -172,6 +173,20 @@ def test_xmp_is_kept_however_a_png_has_it(tmp_path: Path, chunk: tuple[bytes, by
     assert written.rstrip(b"\0") == ADOBE.encode()
 
 
+@pytest.mark.parametrize(("more", "kept"), [(60_000, True), (60_001, False)])
+@pytest.mark.parametrize("name", ["in.png", "in.webp"])
+def test_xmp_that_is_too_long_for_a_jpeg_is_told(tmp_path: Path, name: str, more: int, kept: bool) -> None:
+    xmp = ADOBE.replace(">a<", f">{'a' * (more + 1 - len(ADOBE))}<")
+    texts = PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", xmp)
+    options = {"pnginfo": texts} if name == "in.png" else {"xmp": xmp.encode()}
+    Image.fromarray(PIXELS).save(tmp_path / name, **options)
+    told = save(tmp_path / name, tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+    assert told == [f"{tmp_path / name}: its XMP is too long for .jpg and not kept; write PNG to keep it"][kept:]
+    with Image.open(tmp_path / "out.jpg") as file:
+        assert ("xmp" in file.info) == kept
+
+
 def test_exif_in_a_text_is_exif(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[315], exif[274] = "Somebody", 6
@@ -214,6 +229,21 @@ def test_texts_are_no_way_to_fill_memory(tmp_path: Path, monkeypatch: pytest.Mon
     ] == ["Author"]
 
 
+def test_texts_of_exif_are_no_others(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.update({269: "A document", 270: "a" * 20_000})
+    Image.fromarray(PIXELS).save(tmp_path / "in.jpg", exif=exif)
+    assert save(tmp_path / "in.jpg", tmp_path / "out.png").warnings(tmp_path / "out.png") == []
+    assert Texts.read(tmp_path / "out.png").by_tag == {269: b"A document", 270: b"a" * 20_000}
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nothing", b"Exif\0\0MM\0*\0\0\0\x08" + bytes(70_000)])
+def test_exif_in_a_text_that_cannot_be_kept_is_told(tmp_path: Path, exif: bytes) -> None:
+    write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=[raw_profile("exif", exif)])
+    (told,) = save(tmp_path / "in.png", tmp_path / "out.png").warnings(tmp_path / "out.png")
+    assert told == f"{tmp_path / 'in.png'}: its EXIF is damaged, or longer than other files hold, and is not kept"
+
+
 # -- EXIF in a TIFF
 
 
@@ -243,11 +273,12 @@ def test_exif_of_a_tiff_that_is_lost_is_told(tmp_path: Path) -> None:
     assert told == f"{tmp_path / 'in.tif'}: its EXIF is not kept in .tif; write PNG to keep it"
     write_exif_tiff(tmp_path / "in.tif", note=70_000)
     (told,) = save(tmp_path / "in.tif", tmp_path / "out.png").warnings(tmp_path / "out.png")
+    assert Texts.read(tmp_path / "out.png").by_tag == {315: b"Somebody"}
     assert told == f"{tmp_path / 'in.tif'}: its EXIF is damaged, or longer than other files hold, and is not kept"
 
 
 def test_texts_that_exif_has_no_room_for_are_told(tmp_path: Path) -> None:
-    write_tiff(tmp_path / "in.tif", {269: "a harbour", 270: "a" * 70_000, 315: "Somebody"})
+    write_tiff(tmp_path / "in.tif", {270: "a" * 70_000, 315: "Somebody"})
     (told,) = save(tmp_path / "in.tif", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
-    assert "EXIF has no room for its DocumentName, ImageDescription, not kept; write TIFF to keep it" in told
+    assert "EXIF has no room for its ImageDescription, not kept; write TIFF to keep it" in told
     assert Texts.read(tmp_path / "out.jpg").by_tag == {315: b"Somebody"}
