@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from memsr_compiler.tflite.model import TFLITE
 from memsr_compiler.torch_helpers import torch_device
 
 BICUBIC = "bicubic"
+MADE = "made of HR by MATLAB's bicubic, antialiased"
 BICUBIC_ARITHMETIC = name_arithmetic("float64", "NumPy")
 
 
@@ -57,6 +58,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
         warn=talk.warn,
         on_skip=pass_over,
     )
+    low = _say_low(images, models.values(), options.protocol)
     scores: dict[str, list[Score]] = {}
     with talk.progress(len(models)) as step:
         for name, model in models.items():
@@ -77,6 +79,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
         {
             "scale": scale,
             "protocol": options.protocol,
+            "lr": low,
             "data": str(options.data) if options.data else "the photographs that ship",
             "models": {
                 name: {
@@ -94,7 +97,7 @@ def run(options: EvalOptions, reading: ReadingOptions, talk: Talk) -> None:
         [image.name, *(_format_score(of_model[i]) for of_model in scores.values())] for i, image in enumerate(images)
     ]
     talk.table(
-        f"PSNR in dB and SSIM on Y, x{scale}, {say_count(len(images), 'image')}, protocol {options.protocol}",
+        f"PSNR in dB and SSIM on Y, x{scale}, {say_count(len(images), 'image')}, protocol {options.protocol}; LR {low}",
         ("", *(_shorten(name) for name in scores)),
         [*rows, ["average", *(_format_score(average) for average in averages.values())]],
     )
@@ -115,6 +118,15 @@ def _evaluate(name: str, model: Model, images: Sequence[TestImage], scale: int, 
         return evaluate(model.network, model.takes, images, scale=scale, protocol=protocol)
     except InvalidInput as error:
         raise InvalidInput(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
+
+
+def _say_low(images: Sequence[TestImage], models: Iterable[Model | None], protocol: Protocol) -> str:
+    """Words on where LR comes from: protocol "srcnn" makes its own of Y, whatever was given."""
+    low = f"{MADE}, rounded to 8 bits" if all(image.made for image in images) else "as given"
+    of_y = [model is None or model.takes.channels == 1 for model in models]
+    if protocol == "edsr" or not any(of_y):
+        return low
+    return f"{MADE}, of Y, not rounded" + ("" if all(of_y) else f"; for networks of RGB {low}")
 
 
 def _choose_scale(models: Sequence[Model], options: EvalOptions) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import logging
+import os
 import sys
 from collections.abc import Iterator
 from functools import reduce
@@ -10,6 +12,10 @@ from pathlib import Path
 
 from memsr_compiler.files import file_digest
 
+_log = logging.getLogger(__name__)
+
+_BY_NAME = ("import_module", "__import__")  # functions that import a module by its name
+_BY_FILE = ("spec_from_file_location", "SourceFileLoader", "run_path")  # and those that run a file
 _FOREIGN = ("site-packages", "dist-packages")  # folders of what was installed
 _LIBRARY = Path(ast.__file__).parent  # Python's own
 _OURS = __name__.partition(".")[0]  # whose version is noted elsewhere
@@ -20,7 +26,10 @@ def digest_code(arch: str | None) -> dict[str, str]:
     these import from beside them, and so on.
 
     "Beside" is below the folder in which the factory's package, or module, stands; what was installed is not followed.
-    Imports are read in the code, whether they have been made or not, so that the same files give the same at any time.
+    Imports are read in the code, whether they have been made or not, so that the same files give the same at any time:
+    what has been loaded differs with what the process did before.  Only where code computes a module's name do those
+    count that are loaded from beside it; by now the factory has been called, and has imported what it wants.  Of files
+    that code runs by their paths, those count whose names it holds; where it holds none, the log hears of it.
     Empty for a family that is known here.
     """
     module, own, path = (arch or "").partition(":")
@@ -53,7 +62,7 @@ def _find_beside(module: str, file: Path) -> Iterator[tuple[str, Path]]:
         return
     if module.partition(".")[0] == _OURS:
         return
-    for name in (module, *_read_imports(module if package else module.rpartition(".")[0], file)):
+    for name in (module, *_read_imports(module if package else module.rpartition(".")[0], file, root)):
         parts = name.split(".")
         for count in range(1, len(parts) + 1):
             part = ".".join(parts[:count])
@@ -77,7 +86,7 @@ def _find_file(root: Path, parts: list[str]) -> Path | None:
     return next((path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()), None)
 
 
-def _read_imports(package: str, file: Path) -> Iterator[str]:
+def _read_imports(package: str, file: Path, root: Path) -> Iterator[str]:
     """All names that a module may import, as they are read in its code: of `from a import b` both a and a.b."""
     try:
         tree = ast.parse(file.read_bytes())
@@ -87,6 +96,59 @@ def _read_imports(package: str, file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join(filter(None, (*above, node.module)))
+            base = _resolve(node.module or "", node.level, package)
             yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for call in _calls_of(_BY_NAME, tree, calls):
+        name = _text_of((*call.args, *(word.value for word in call.keywords if word.arg == "name"))[:1])
+        if name is None:
+            yield from _loaded_from(root)
+        else:
+            yield _resolve(name.lstrip("."), len(name) - len(name.lstrip(".")), package)
+    if by_file := _calls_of(_BY_FILE, tree, calls):
+        names = list(_files_named(tree, file, root))
+        if not names:
+            _log.warning(
+                "%s:%d: runs a file whose name the code does not hold; runs are gone on with though it has changed",
+                file,
+                by_file[0].lineno,
+            )
+        yield from names
+
+
+def _resolve(name: str, level: int, package: str) -> str:
+    """The whole name of a module, before which so many dots stand in that package."""
+    above = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+    return ".".join(filter(None, (*above, name)))
+
+
+def _calls_of(functions: tuple[str, ...], tree: ast.Module, calls: list[ast.Call]) -> list[ast.Call]:
+    """Calls of functions that are called so, or imported under another name."""
+    imported = [alias for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    names = {*functions, *(alias.asname for alias in imported if alias.name in functions)}
+    return [call for call in calls if getattr(call.func, "attr", getattr(call.func, "id", None)) in names]
+
+
+def _text_of(arguments: tuple[ast.expr, ...]) -> str | None:
+    """The text that the first argument is; None for what is computed."""
+    value = arguments[0].value if arguments and isinstance(arguments[0], ast.Constant) else None
+    return value if isinstance(value, str) else None
+
+
+def _loaded_from(root: Path) -> list[str]:
+    """The modules that are loaded from below a folder."""
+    files = {name: _file_of(name) for name in list(sys.modules)}
+    return [name for name, file in files.items() if file is not None and root in file.absolute().parents]
+
+
+def _files_named(tree: ast.Module, file: Path, root: Path) -> Iterator[str]:
+    """Files beside a module that its code names, as modules below a folder are called."""
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    for text in texts:
+        if not text.endswith(".py"):
+            continue
+        for place in (file.parent, root):
+            there = Path(os.path.normpath(place.absolute() / text))
+            if there.is_file() and root in there.parents:
+                yield ".".join(there.relative_to(root).with_suffix("").parts)
+                break

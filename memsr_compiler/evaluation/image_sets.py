@@ -42,6 +42,7 @@ class TestImage:
 
     high   what outputs are compared with, a multiple of the scale high and wide
     low    `high` made smaller by the scale; protocol "srcnn" makes its own, without rounding, and does not look at it
+    made   whether `low` was made here, not given
     """
 
     __test__ = False  # pytest: not a test
@@ -49,6 +50,7 @@ class TestImage:
     name: str
     high: NDArray[np.uint8]
     low: NDArray[np.uint8]
+    made: bool = False
 
     def __post_init__(self) -> None:
         """Raises InvalidInput for what is no pair of images, the one a whole number of times as large as the other."""
@@ -72,7 +74,7 @@ class TestImage:
         if min(high.shape[:2]) < scale:
             raise InvalidInput(f"{name}: is {_format_size(high)} pixels; give {scale} a side or more")
         high = crop_to_multiple(high, scale)
-        return TestImage(name, high, resize(high, 1 / scale))
+        return TestImage(name, high, resize(high, 1 / scale), made=True)
 
     @property
     def scale(self) -> int:

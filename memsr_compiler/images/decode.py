@@ -32,6 +32,7 @@ from memsr_compiler.images.damage import (
     require_undamaged_tiff,
 )
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
+from memsr_compiler.images.netpbm import count_images, require_no_level_above_white
 from memsr_compiler.images.profiles import ICC, MOST, judge_profile, read_profile
 from memsr_compiler.images.tiff_by_hand import Layout, find_layout, read_numbers_of
 from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling, with_raw_mode
@@ -63,6 +64,7 @@ UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it
 ALPHA_BIT = "has one bit of alpha, of which 1 is taken for transparent, as GIMP does; to other programs 0 is that"
 NO_ALPHA_BIT = "has a bit beside its colours that is no alpha, by its header; it is left out"
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
+ABOVE_WHITE = "Channel value too large for this mode:"  # in Pillow's words
 PIECES = 64  # rows that libvips is asked for at a time
 
 
@@ -230,6 +232,8 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
                     file.filename = ""  # else Pillow maps it, and takes width for height where it is to be turned
                     require_undamaged_tiff(path, file)
                     require_known_subsampling(file)
+                if file.format == "PPM":
+                    require_no_level_above_white(path)
                 require_palette(path, file)
                 yield file
     except InvalidInput as error:
@@ -240,10 +244,26 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
 
 def count_frames(path: str | os.PathLike[str], file: Image.Image | None) -> int:
     """Pages or frames of an image that `open_image` opened.  Pages of a TIFF but the first may be of any kind."""
+    if file is not None and file.format == "PPM":
+        return count_images(path)
     return count_pages(path) if is_tiff(path) else getattr(file, "n_frames", 1)
 
 
+def _say_smaller(path: str | os.PathLike[str], file: Image.Image) -> str:
+    """A note on the pictures of an icon that Pillow passes over; "" where there are none."""
+    count = 1
+    if file.format in ("ICO", "CUR"):
+        with open(path, "rb") as content:
+            count = int.from_bytes(content.read(6)[4:], "little")
+    elif file.format == "ICNS":
+        count = len(file.info["sizes"])
+    return f"has {count:,} pictures; the largest is taken" if count > 1 else ""
+
+
 def _unreadable(path: str | os.PathLike[str], error: object) -> InvalidInput:
+    if (level := str(error)).startswith(ABOVE_WHITE):  # of a PGM or PPM in digits, which Pillow looks at
+        why = f"it has a level of{level.removeprefix(ABOVE_WHITE)}, above its maxval, which is white"
+        return InvalidInput(f"{path}: is damaged ({why}); get it anew")
     silent = isinstance(error, AssertionError) and not str(error)  # Pillow's, of a palette that is not there, say
     reason = "its parts contradict each other" if silent else first_line(error)
     return InvalidInput(f"{path}: not a readable image ({reason}). Give a PNG, JPEG or another format of Pillow.")
@@ -307,6 +327,7 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     if not kind.own and file.info.get("icc_profile") is None:
         profile, lost = read_profile(path, file.format, grey=kind.grey)
     raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
+    smaller = _say_smaller(path, file)
     alpha, note, times_alpha = file.has_transparency_data, None, _leave_times_alpha(file)
     key = file.info.get("transparency") if file.format == "PNG" and file.mode != "P" else None
     pixels = _bytes_of_sixteen_bits(path, file, raw.replace("a", "A"))
@@ -335,7 +356,7 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
     pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
     others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
-    notes = filter(None, (note, fewer, UNFILLED if unfilled else bit, lost))
+    notes = filter(None, (note, fewer, UNFILLED if unfilled else bit, lost, smaller))
     return Decoded(pixels, alpha, profile, (*notes, *say_left_out(others)))
 
 

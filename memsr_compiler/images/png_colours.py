@@ -18,7 +18,6 @@ NAMES = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 UNDER_PROFILE = (b"cHRM", b"gAMA", b"sRGB")  # an ICC profile says more
 SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # of 100,000
 CLOSE = 1000  # of 100,000: nobody sees that
-HEAD = 33  # bytes of a PNG before the first chunk after its header
 
 
 def read_colour_chunks(path: str | os.PathLike[str]) -> tuple[Chunk, ...]:

@@ -8,6 +8,7 @@ differently than the whole-image reader does is decoded whole by that one (`deco
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from memsr_compiler.errors import ExportError, first_line
 from memsr_compiler.files import explain_unwritten, find_full_disk
@@ -33,7 +35,8 @@ from memsr_compiler.images.decode import (
 )
 from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
-from memsr_compiler.images.png_colours import HEAD, Chunk, describe_colours, pack_chunks, read_colour_chunks
+from memsr_compiler.images.png_colours import Chunk, describe_colours, pack_chunks, read_colour_chunks
+from memsr_compiler.images.png_texts import pack_comments
 from memsr_compiler.images.profiles import ICC, judge_profile
 from memsr_compiler.images.resize import enlarge_rows
 from memsr_compiler.images.texts import Texts, add_texts
@@ -65,6 +68,8 @@ SAVERS = {  # what libvips calls the writers
 }
 EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
+PNG_HEAD = 33  # bytes, signature and header
+MOST_XMP_IN_JPEG = 60_000  # bytes that libvips writes; of more nothing
 KEPT = ("xmp-data", "iptc-data", "orientation")  # and whatever begins with exif-
 TURNED = ("orientation", "exif-ifd0-Orientation")  # fields that an image which is upright already must not have
 # Bytes a pixel that are held of an image which is not decoded, or encoded, by rows; measured, and rounded up.
@@ -88,7 +93,7 @@ class RowFile:
     strict    what libvips only warns of is damage
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
-    texts     of who made it, when and with what
+    texts     of who made it, when and with what;   xmp_bytes  of XMP, that libvips reads
     """
 
     path: Path
@@ -109,6 +114,7 @@ class RowFile:
     colours: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     texts: Texts = field(default_factory=Texts)
+    xmp_bytes: int = 0
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
@@ -206,8 +212,9 @@ class RowFile:
             told.append(
                 f"{self.path}: its ICC profile, for grey, is not kept in .webp, which is RGB; write PNG to keep it"
             )
-        if lost := self.texts.say_lost(suffix):
-            told.append(f"{self.path}: {lost}")
+        told += [f"{self.path}: {lost}" for lost in self.texts.say_lost(suffix)]
+        if suffix in OPAQUE and max(self.xmp_bytes, len(self.texts.found.xmp)) > MOST_XMP_IN_JPEG:
+            told.append(f"{self.path}: its XMP is too long for {suffix} and not kept; write PNG to keep it")
         if suffix != ".png":
             kept_in = "write PNG to keep it"
             told += [f"{self.path}: its {words} is not kept in {suffix}; {kept_in}" for words in self.colours]
@@ -249,8 +256,8 @@ class RowFile:
             finally:
                 pipe.abort()
                 writer.join()
-            if WRITTEN[path.suffix.lower()] is TIFF and self.texts.by_tag:
-                add_texts(staged, self.texts.by_tag)
+            if WRITTEN[path.suffix.lower()] is TIFF and (tags := self.texts.tags(path.suffix.lower())):
+                add_texts(staged, tags)
             with open(staged, "rb+") as written:
                 os.fsync(written.fileno())
             if on_whole is not None:
@@ -262,25 +269,33 @@ class RowFile:
         source = libvips().SourceCustom()
         source.on_read(pipe.read)
         image = libvips().Image.pngload_source(source, access="sequential", fail_on="truncated", unlimited=True)
-        image = self._tell(image)
-        if suffix == ".png" and self.chunks:
-            _write_png(image, staged, self.chunks)
+        image = self._tell(image, suffix)
+        chunks = (*self.chunks, *self.texts.found.chunks)
+        if suffix == ".png" and chunks:
+            _write_behind(image, staged, suffix, pack_chunks(chunks))
+        elif suffix in OPAQUE and (comments := pack_comments(chunks)):
+            _write_behind(image, staged, suffix, comments)
         else:
             getattr(image, SAVERS[suffix])(os.fsencode(staged), **WRITTEN[suffix])
 
-    def _tell(self, image: Any) -> Any:
-        """An image of libvips, with what this file has beside its pixels."""
+    def _tell(self, image: Any, suffix: str) -> Any:
+        """An image of libvips, with what this file has beside its pixels for one of that kind."""
         try:
             original = open_with_libvips(self.path, strict=self.strict)
         except libvips().Error:  # nothing but what Pillow tells
             original = image
         image = image.copy(xres=original.xres, yres=original.yres)
-        for name in original.get_fields():
-            gone = self.decoded and name in TURNED
-            if (name in KEPT or name.startswith("exif-")) and not gone:
-                image.set_type(original.get_typeof(name), name, original.get(name))
-        for name, text in self.texts.fields().items() if self.texts.in_tiff else ():
-            image.set_type(libvips().GValue.gstr_type, name, text)
+        for source in (_read_exif(self.texts.exif), original) if self.texts.exif else (original,):
+            for name in source.get_fields():
+                gone = self.decoded and name in TURNED
+                if (name in KEPT or name.startswith("exif-")) and not gone:
+                    image.set_type(source.get_typeof(name), name, source.get(name))
+        there = image.get_fields()
+        for name, text in self.texts.fields(suffix).items():
+            if name not in there:
+                image.set_type(libvips().GValue.gstr_type, name, text)
+        if self.texts.found.xmp and "xmp-data" not in there:
+            image.set_type(libvips().GValue.blob_type, "xmp-data", self.texts.found.xmp)
         if self.profile is not None:
             image.set_type(libvips().GValue.blob_type, ICC, self.profile)
         if self.decoded:  # and in what is written of EXIF
@@ -314,6 +329,7 @@ def _opened_with_libvips(
         colours=describe_colours(chunks, profile=ICC in fields),
         notes=(*filter(None, (lost,)), *say_left_out(image.bands - channels - alpha)),
         texts=texts,
+        xmp_bytes=len(image.get("xmp-data")) if "xmp-data" in fields else 0,
     )
 
 
@@ -331,23 +347,31 @@ def _what_is_held(image: Any, fields: Sequence[str], strip: int) -> tuple[str, i
     return "", 0
 
 
-def _write_png(image: Any, path: Path, chunks: Sequence[Chunk]) -> None:
-    """Write a PNG with these chunks behind its header."""
+def _read_exif(exif: bytes) -> Any:
+    """An image of libvips with the fields that it makes of EXIF."""
+    content = io.BytesIO()
+    Image.new("L", (1, 1)).save(content, "PNG", exif=exif)
+    return libvips().Image.new_from_buffer(content.getvalue(), "")
+
+
+def _write_behind(image: Any, path: Path, suffix: str, more: bytes) -> None:
+    """Write a PNG or JPEG with more behind its head, a PNG's IHDR or a JPEG's first segment."""
     target = libvips().TargetCustom()
-    head = bytearray()
+    head, written = bytearray(), False
     with open(path, "wb") as file:
 
         def write(piece: bytes) -> int:
-            if len(head) < HEAD:
-                head.extend(piece)
-                if len(head) < HEAD:
-                    return len(piece)
-                file.write(head[:HEAD] + pack_chunks(chunks) + head[HEAD:])
-                return len(piece)
-            return file.write(piece)
+            nonlocal written
+            if written:
+                return file.write(piece)
+            head.extend(piece)
+            length = PNG_HEAD if suffix == ".png" else 4 + int.from_bytes(head[4:6], "big")
+            if written := len(head) >= max(length, 6):
+                file.write(head[:length] + more + head[length:])
+            return len(piece)
 
         target.on_write(write)
-        image.pngsave_target(target, **WRITTEN[".png"])
+        getattr(image, f"{SAVERS[suffix]}_target")(target, **WRITTEN[suffix])
 
 
 class RowBuffer:

@@ -76,15 +76,24 @@ class Layout:
         return tuple(self.tags.get(EXTRA, ()))
 
 
-def read_directory(file: BinaryIO) -> Any:
-    """The tags of a TIFF's first page, whether Pillow knows its pixels or not."""
+def read_directory(file: BinaryIO, group: int | None = None) -> Any:
+    """The tags of a TIFF's first page, whether Pillow knows its pixels or not.
+
+    group   tag of the first page, EXIF say, that tells where the tags are which are meant instead
+    """
+    file.seek(0)
     head = file.read(8)
     if _BIG in head[2:4]:
         head += file.read(8)
     tags = TiffImagePlugin.ImageFileDirectory_v2(head)
     file.seek(tags.next)
     tags.load(file)
-    return tags
+    if group is None:
+        return tags
+    further = TiffImagePlugin.ImageFileDirectory_v2(head, group=group)
+    file.seek(tags[group])
+    further.load(file)
+    return further
 
 
 def find_layout(path: str | os.PathLike[str]) -> Layout | None:

@@ -46,13 +46,13 @@ def load(path: Path) -> State:
 
 
 def is_of(path: Path, step: int, psnr: float) -> bool:
-    """Whether a file holds the network of a step, which a validation gave so many dB."""
+    """Whether a file holds the network of a step, which a validation gave so many dB, on other images perhaps."""
     try:
         state = load(path)
     except InvalidInput:
         return False
-    kept = state.get("psnr")
-    return state.get("step") == step and isinstance(kept, float) and same_psnr(kept, psnr)
+    scores = (state.get("psnr"), state.get("before"))
+    return state.get("step") == step and any(isinstance(kept, float) and same_psnr(kept, psnr) for kept in scores)
 
 
 def same_psnr(one: float, other: float) -> bool:

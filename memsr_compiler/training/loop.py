@@ -182,17 +182,24 @@ class _Review:
         checkpoints.save(self._score(), path)
 
     def _judge_anew(self) -> None:
-        """Validate the best network and the one of now on other images than before, and keep the better one."""
+        """Validate the best network and the one of now on other images than before, and keep the better one.
+
+        A run may be killed between any two files: the best network is known by its score on either images until the
+        state has the one on these, and only then makes place for the network of now, which that state has too.
+        """
         state, path = self._state, self._out / BEST
         best, last = checkpoints.load(path), state.last
         network = copy.deepcopy(self._objective.settle())
         network.load_state_dict(best["network"])
         state.start = math.nan  # on the images of before
+        best["before"] = state.best
         state.best = best["psnr"] = _score(network, self._validate, state.best_step)
         now = self._score()
         state.last = last  # the log has it: by this the state is known to be of this run
+        checkpoints.save(best, path)
         checkpoints.save(state.content(), checkpoints.path_of(self._out, state.step))
-        checkpoints.save(now if state.best_step == state.step else best, path)
+        if state.best_step == state.step:
+            checkpoints.save(now, path)
 
     def _score(self) -> checkpoints.State:
         """Validate the network as it is now, and give it as it is kept.  Raises MemsrError as `hold`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -93,7 +96,29 @@ class Encoding:
         elif kind.option == "qscale":
             context.qscale = True
             context.global_quality = int(self.quality or 1) * 118  # FF_QP2LAMBDA
+        if self.codec == "libsvtav1":
+            with _as_urgent_as_before():
+                context.open()  # threads that it starts later are as urgent as the one that they are started by
         return stream
+
+
+@contextlib.contextmanager
+def _as_urgent_as_before() -> Iterator[None]:
+    """Take back real-time scheduling, which this thread, and others that were started meanwhile, are given.
+
+    SVT-AV1 does so where root runs it: before anything else on the machine, with the highest priority that there is.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    threads = set(os.listdir("/proc/self/task"))
+    yield
+    if (os.sched_getscheduler(0), os.sched_getparam(0)) == (policy, parameters):
+        return
+    for thread in (0, *map(int, set(os.listdir("/proc/self/task")) - threads)):
+        with contextlib.suppress(ProcessLookupError):  # it has ended by now
+            os.sched_setscheduler(thread, policy, parameters)
 
 
 def choose_encoding(film: Film, scale: int, suffix: str, codec: str | None, quality: int | None) -> Encoding:

@@ -68,3 +68,47 @@ def test_what_was_installed_is_not_followed() -> None:
     assert digest_code("json:loads").keys() == {"json"}
     assert digest_code("memsr_compiler.teachers.families.edsr:EDSR").keys() <= {"memsr_compiler.teachers.families.edsr"}
     assert digest_code("edsr") == digest_code(None) == digest_code("not.imported:x") == {}
+
+
+def count(code: Path, **files: str) -> set[str]:
+    """The modules that count for a factory in the first of these files; it has been called."""
+    for name, text in files.items():
+        (code / f"{name}.py").write_text(text)
+    importlib.invalidate_caches()
+    first = next(iter(files))
+    importlib.import_module(first).build()
+    return set(digest_code(f"{first}:build"))
+
+
+@pytest.mark.parametrize(
+    "code_of_it",
+    [
+        "import importlib\ndef build(): return importlib.import_module('mine_seen')\n",
+        "import importlib\ndef build(): return importlib.import_module(name='mine_seen')\n",
+        "from importlib import import_module as get\ndef build(): return get('mine_seen')\n",
+        "def build(): return __import__('mine_seen')\n",
+        "import importlib\ndef build(): return importlib.import_module('mine_' + 'seen')\n",
+        "import runpy\nfrom pathlib import Path\n"
+        "def build(): return runpy.run_path(str(Path(__file__).parent / 'mine_seen.py'))\n",
+        "from importlib import util\nfrom pathlib import Path\ndef build():\n"
+        "    spec = util.spec_from_file_location('other', Path(__file__).with_name('mine_seen.py'))\n"
+        "    spec.loader.exec_module(util.module_from_spec(spec))\n",
+    ],
+)
+def test_what_is_imported_by_a_call_counts(code: Path, code_of_it: str) -> None:
+    found = count(code, mine_begin=code_of_it, mine_seen="import mine_other\n")
+    assert found == {"mine_begin", "mine_seen", "mine_other"}
+
+
+def test_names_with_dots_are_of_the_package(code: Path) -> None:
+    text = "import importlib\ndef build(): return importlib.import_module('.unused', __package__)\n"
+    (code / "mine_net" / "begin.py").write_text(text)
+    importlib.invalidate_caches()
+    importlib.import_module("mine_net.begin").build()
+    assert "mine_net.unused" in digest_code("mine_net.begin:build")
+
+
+def test_a_file_that_code_does_not_name_is_told(code: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "import runpy\ndef build(): return runpy.run_path(__file__.replace('begin', 'other'))\n"
+    assert count(code, mine_begin=text) == {"mine_begin"}
+    assert f"{code / 'mine_begin.py'}:2: runs a file whose name the code does not hold" in caplog.text

@@ -269,6 +269,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_where_lr_comes_from_is_told(run: Run, models: Path) -> None:
+    made = "made of HR by MATLAB's bicubic, antialiased"
+    both = models / "data"
+    cases: list[tuple[Path, str, list[str | Path], str]] = [
+        (both, "edsr", ["bicubic"], "as given"),
+        (both / "HR", "edsr", ["bicubic"], f"{made}, rounded to 8 bits"),
+        (both, "srcnn", ["bicubic"], f"{made}, of Y, not rounded"),
+        (both, "srcnn", ["bicubic", models / "teacher.pt"], f"{made}, of Y, not rounded; for networks of RGB as given"),
+    ]
+    for data, protocol, files, words in cases:
+        options = ("eval", *files, "--scale", 2, "--data", data, "--protocol", protocol)
+        assert json.loads(run(*options, "--json")[1])["lr"] == words
+        assert f"protocol {protocol}; LR {words}" in " ".join(run(*options)[1].split())
+
+
 def test_teacher_and_plain_side_by_side(run: Run, models: Path, tmp_path: Path) -> None:
     files = [models / name for name in ("teacher.pt", "plain.onnx", "plain.safetensors")]
     out_csv = tmp_path / "scores.csv"

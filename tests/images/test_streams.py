@@ -24,7 +24,7 @@ from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.images.files import read_image
 from memsr_compiler.images.limits import SIDES, require_holds
 from memsr_compiler.images.pipe import Writer
-from memsr_compiler.images.png_colours import read_colour_chunks
+from memsr_compiler.images.png_colours import pack_chunks, read_colour_chunks
 from memsr_compiler.images.streams import WRITTEN, RowFile
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)
@@ -132,7 +132,7 @@ def test_a_full_disk_is_told_where_chunks_are_added(tmp_path: Path) -> None:
     from memsr_compiler.images import streams
 
     with pytest.raises(OSError, match="No space left"):
-        streams._write_png(vips_image(PIXELS), Path("/dev/full"), image.chunks)
+        streams._write_behind(vips_image(PIXELS), Path("/dev/full"), ".png", pack_chunks(image.chunks))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.raw_images import GREY, write_png
 from PIL import Image, TiffImagePlugin
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
+from memsr_compiler.images import png_texts
+from memsr_compiler.images.png_texts import find_texts
 from memsr_compiler.images.streams import RowFile
 from memsr_compiler.images.texts import NAMES, Texts
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)
 TEXTS = {
+    269: "A document",
     270: "A harbour (at dusk), seen from the pier (2)",
     271: "Maker",
     272: "M",
@@ -84,3 +89,196 @@ def test_no_pixel_of_a_png_is_decoded_for_its_texts(tmp_path: Path, monkeypatch:
     Image.new("L", (8, 8)).save(path)
     monkeypatch.setattr(PngImageFile, "load", lambda _: pytest.fail("the image was decoded"))
     assert Texts.read(path) == Texts()
+
+
+# -- texts of a PNG, comments of a JPEG
+
+ADOBE = "<x:xmpmeta xmlns:x='adobe:ns:meta/'>a</x:xmpmeta>"
+LATER = "behind the pixels"
+
+
+def write_texts(path: Path) -> None:
+    """A PNG with texts of each kind, one of them behind the pixels."""
+    texts = PngInfo()
+    texts.add_text("Title", "A harbour")
+    texts.add_text("Comment", "Seen from the pier", zip=True)
+    texts.add_itxt("Author", "Bj\u00f6rn \u4e2d", lang="sv", tkey="F\u00f6rfattare")
+    texts.add_itxt("Copyright", "(c) 2020", zip=True)
+    texts.add(b"tEXt", b"Description\0" + LATER.encode(), after_idat=True)
+    Image.fromarray(PIXELS).save(path, pnginfo=texts)
+
+
+def test_texts_of_a_png_stay_in_png(tmp_path: Path) -> None:
+    write_texts(tmp_path / "in.png")
+    image = save(tmp_path / "in.png", tmp_path / "out.png")
+    assert image.warnings(tmp_path / "out.png") == []
+    assert find_texts(tmp_path / "out.png") == find_texts(tmp_path / "in.png")
+    assert len(find_texts(tmp_path / "in.png").chunks) == 5
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), PIXELS)
+
+
+def test_texts_of_a_png_stay_where_a_format_has_a_place(tmp_path: Path) -> None:
+    write_texts(tmp_path / "in.png")
+    author = "Bj\u00f6rn \u4e2d".encode()
+    expected = {269: b"A harbour", 270: LATER.encode(), 315: author, 33432: b"(c) 2020"}
+    (told,) = save(tmp_path / "in.png", tmp_path / "out.tif").warnings(tmp_path / "out.tif")
+    assert told == f"{tmp_path / 'in.png'}: its texts Comment are not kept in .tif; write PNG to keep them"
+    assert Texts.read(tmp_path / "out.tif").by_tag == expected
+    letters, title = save(tmp_path / "in.png", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+    assert "in its Artist other letters are replaced" in letters
+    assert "its texts Title are not kept in .jpg" in title  # EXIF has no such tag
+    written = Texts.read(tmp_path / "out.jpg")
+    assert {269: b"A harbour", **written.by_tag, 315: author} == expected
+    with Image.open(tmp_path / "out.jpg") as file:
+        file.load()
+        assert file.info["comment"] == b"Seen from the pier"
+
+
+@pytest.mark.parametrize("comment", [b"by hand", "Bj\u00f6rn \u4e2d".encode(), b"Bj\xf6rn"])
+def test_comments_of_a_jpeg_stay(tmp_path: Path, comment: bytes) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "in.jpg", comment=comment)
+    for name in ("out.png", "out.jpg"):
+        assert save(tmp_path / "in.jpg", tmp_path / name).warnings(tmp_path / name) == []
+    assert save(tmp_path / "out.png", tmp_path / "back.jpg").warnings(tmp_path / "back.jpg") == []
+    with Image.open(tmp_path / "out.jpg") as file, Image.open(tmp_path / "back.jpg") as back:
+        assert file.info["comment"] == back.info["comment"] == comment
+    with Image.open(tmp_path / "out.png") as file:
+        assert file.info["Comment"].encode("latin1" if b"\xf6" in comment else "utf-8") == comment
+    (told,) = RowFile.open(tmp_path / "in.jpg").warnings(tmp_path / "out.webp")
+    assert told == f"{tmp_path / 'in.jpg'}: its texts Comment are not kept in .webp; write PNG to keep them"
+
+
+def raw_profile(kind: str, content: bytes) -> tuple[bytes, bytes]:
+    """As ImageMagick writes it."""
+    text = f"\n{kind}\n{len(content):8}\n{content.hex()}\n"
+    return b"zTXt", f"Raw profile type {kind}".encode() + b"\0\0" + zlib.compress(text.encode())
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(ADOBE.encode())),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + ADOBE.encode()),
+        raw_profile("xmp", ADOBE.encode()),
+        raw_profile("APP1", b"http://ns.adobe.com/xap/1.0/\0" + ADOBE.encode()),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_xmp_is_kept_however_a_png_has_it(tmp_path: Path, chunk: tuple[bytes, bytes], suffix: str) -> None:
+    write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=[chunk])
+    target = tmp_path / f"out{suffix}"
+    assert save(tmp_path / "in.png", target).warnings(target) == []
+    with Image.open(target) as file:
+        written = file.info.get("xmp", find_texts(target).xmp)
+    assert written.rstrip(b"\0") == ADOBE.encode()
+
+
+@pytest.mark.parametrize(("more", "kept"), [(60_000, True), (60_001, False)])
+@pytest.mark.parametrize("name", ["in.png", "in.webp"])
+def test_xmp_that_is_too_long_for_a_jpeg_is_told(tmp_path: Path, name: str, more: int, kept: bool) -> None:
+    xmp = ADOBE.replace(">a<", f">{'a' * (more + 1 - len(ADOBE))}<")
+    texts = PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", xmp)
+    options = {"pnginfo": texts} if name == "in.png" else {"xmp": xmp.encode()}
+    Image.fromarray(PIXELS).save(tmp_path / name, **options)
+    told = save(tmp_path / name, tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+    assert told == [f"{tmp_path / name}: its XMP is too long for .jpg and not kept; write PNG to keep it"][kept:]
+    with Image.open(tmp_path / "out.jpg") as file:
+        assert ("xmp" in file.info) == kept
+
+
+def test_exif_in_a_text_is_exif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[315], exif[274] = "Somebody", 6
+    exif.get_ifd(34665)[36867] = "2020:01:02 03:04:05"
+    chunk = raw_profile("exif", exif.tobytes())
+    write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=[chunk])
+    for name in ("out.png", "out.jpg"):
+        assert save(tmp_path / "in.png", tmp_path / name).warnings(tmp_path / name) == []
+        with Image.open(tmp_path / name) as file:
+            assert (file.getexif()[315], file.getexif()[274], file.size) == ("Somebody", 6, (10, 12))
+            assert file.getexif().get_ifd(34665)[36867] == "2020:01:02 03:04:05"
+
+
+@pytest.mark.parametrize(
+    ("chunk", "word"),
+    [
+        ((b"tEXt", b"Warning\0bright"), "Warning"),
+        ((b"zTXt", b"Author\0\0" + zlib.compress(b"Somebody")[:-5]), "Author"),  # damaged
+        ((b"tEXt", b"Author\0" + b"a" * 9000), "Author"),  # which makes EXIF too long
+        (raw_profile("iptc", b"8BIM"), "Raw profile type iptc"),
+    ],
+)
+def test_texts_without_a_place_are_told(tmp_path: Path, chunk: tuple[bytes, bytes], word: str) -> None:
+    write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=[chunk])
+    (told,) = save(tmp_path / "in.png", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+    assert told == f"{tmp_path / 'in.png'}: its texts {word} are not kept in .jpg; write PNG to keep them"
+    assert save(tmp_path / "in.png", tmp_path / "out.png").warnings(tmp_path / "out.png") == []
+    assert find_texts(tmp_path / "out.png").chunks == (chunk,)
+
+
+def test_texts_are_no_way_to_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(png_texts, "MOST", 1000)
+    packed = (b"zTXt", b"Author\0\0" + zlib.compress(bytes(2000)))
+    chunks = [(b"tEXt", b"Comment\0" + b"a" * 900), packed, (b"tEXt", b"Title\0" + b"a" * 100)]
+    write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=chunks)
+    told = RowFile.open(tmp_path / "in.png").warnings(tmp_path / "out.png")
+    assert told == [f"{tmp_path / 'in.png'}: its texts Title are too long, or no texts, and are not kept"]
+    assert [
+        keyword for keyword, text in map(png_texts.unpack, find_texts(tmp_path / "in.png").chunks) if text is None
+    ] == ["Author"]
+
+
+def test_texts_of_exif_are_no_others(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.update({269: "A document", 270: "a" * 20_000})
+    Image.fromarray(PIXELS).save(tmp_path / "in.jpg", exif=exif)
+    assert save(tmp_path / "in.jpg", tmp_path / "out.png").warnings(tmp_path / "out.png") == []
+    assert Texts.read(tmp_path / "out.png").by_tag == {269: b"A document", 270: b"a" * 20_000}
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nothing", b"Exif\0\0MM\0*\0\0\0\x08" + bytes(70_000)])
+def test_exif_in_a_text_that_cannot_be_kept_is_told(tmp_path: Path, exif: bytes) -> None:
+    write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=[raw_profile("exif", exif)])
+    (told,) = save(tmp_path / "in.png", tmp_path / "out.png").warnings(tmp_path / "out.png")
+    assert told == f"{tmp_path / 'in.png'}: its EXIF is damaged, or longer than other files hold, and is not kept"
+
+
+# -- EXIF in a TIFF
+
+
+def write_exif_tiff(path: Path, *, note: int = 20, big: bool = False) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[315] = "Somebody"
+    tags[34665] = {36867: "2020:01:02 03:04:05", 33434: 0.5, 37500: bytes(note)}
+    tags[34853] = {1: "N", 2: (1.0, 2.0, 3.5)}
+    Image.fromarray(PIXELS).save(path, tiffinfo=tags, big_tiff=big)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("big", [False, True])
+def test_exif_of_a_tiff_is_kept(tmp_path: Path, suffix: str, big: bool) -> None:
+    write_exif_tiff(tmp_path / "in.tif", big=big)
+    target = tmp_path / f"out{suffix}"
+    assert save(tmp_path / "in.tif", target).warnings(target) == []
+    with Image.open(target) as file:
+        exif = file.getexif()
+    assert exif[315] == "Somebody" and exif.get_ifd(34665)[36867] == "2020:01:02 03:04:05"
+    assert exif.get_ifd(34665)[33434] == 0.5 and exif.get_ifd(34853)[2] == (1.0, 2.0, 3.5)
+
+
+def test_exif_of_a_tiff_that_is_lost_is_told(tmp_path: Path) -> None:
+    write_exif_tiff(tmp_path / "in.tif")
+    (told,) = save(tmp_path / "in.tif", tmp_path / "out.tif").warnings(tmp_path / "out.tif")
+    assert told == f"{tmp_path / 'in.tif'}: its EXIF is not kept in .tif; write PNG to keep it"
+    write_exif_tiff(tmp_path / "in.tif", note=70_000)
+    (told,) = save(tmp_path / "in.tif", tmp_path / "out.png").warnings(tmp_path / "out.png")
+    assert Texts.read(tmp_path / "out.png").by_tag == {315: b"Somebody"}
+    assert told == f"{tmp_path / 'in.tif'}: its EXIF is damaged, or longer than other files hold, and is not kept"
+
+
+def test_texts_that_exif_has_no_room_for_are_told(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "in.tif", {270: "a" * 70_000, 315: "Somebody"})
+    (told,) = save(tmp_path / "in.tif", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+    assert "EXIF has no room for its ImageDescription, not kept; write TIFF to keep it" in told
+    assert Texts.read(tmp_path / "out.jpg").by_tag == {315: b"Somebody"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -293,3 +294,49 @@ def test_psnr_on_other_images_is_not_compared(
         Supervised(new_plain(3, 6, 2)), patches, how, run, validate=lambda _: 1 / 0, judged="those", resume=run
     )
     assert again == outcome
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+@pytest.mark.parametrize(("gain", "best"), [(0.5, 2), (2.0, 4)])
+def test_the_best_network_outlives_a_kill_while_it_is_judged_anew(
+    kept: int, gain: float, best: int, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each file that is written then; the best one on other images is the one before, or the one of now."""
+    run, how = tmp_path / "run", recipe()
+    run.mkdir()
+    patches = cut_patches(photographs, tmp_path / "cache")
+    seen: list[float] = []
+
+    def judge(network: nn.Module, level: float, gains: tuple[float, ...]) -> float:
+        """By the networks in the order in which they were seen: after steps 0, 2, 4, 6, 8."""
+        mark = sum(float(value.double().sum()) for value in network.state_dict().values())
+        if mark not in seen:
+            seen.append(mark)
+        return level + gains[seen.index(mark)]
+
+    def go_on(level: float, gains: tuple[float, ...], judged: str, resume: Path | None = None) -> loop.Outcome:
+        objective = Supervised(new_plain(3, 6, 2))
+        validate = partial(judge, level=level, gains=gains)
+        return loop.run(objective, patches, how, run, validate=validate, judged=judged, resume=resume)
+
+    def stop_after(files: int) -> None:
+        left = iter(range(files))
+
+        def save_or_stop(state: checkpoints.State, path: Path) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            save(state, path)
+
+        monkeypatch.setattr(checkpoints, "save", save_or_stop)
+
+    save = checkpoints.save
+    stop_after(5)  # states of steps 0, 2, 4, and the best of 0, 2
+    with pytest.raises(KeyboardInterrupt):
+        go_on(30.0, (0.0, 1.0, 0.5, -1.0, -1.0), "these")
+    stop_after(kept)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(9.0, (0.0, 1.0, gain, -1.0, -1.0), "those", run)
+    monkeypatch.setattr(checkpoints, "save", save)
+    outcome = go_on(9.0, (0.0, 1.0, gain, -1.0, -1.0), "those", run)
+    assert (outcome.best, outcome.best_step) == (9 + max(1.0, gain), best)
+    assert checkpoints.load(run / "best.ckpt")["step"] == best
