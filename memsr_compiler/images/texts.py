@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,9 +110,10 @@ class Texts:
             if long:
                 told.append(f"EXIF has no room for its {long}, not kept; write TIFF to keep it")
         if lost := self._texts_lost(suffix, tags):
-            told.append(f"its texts {', '.join(lost)} are not kept in {suffix}; write PNG to keep them")
+            them = "it" if len(lost) == 1 else "them"
+            told.append(f"its {_say_texts(lost)} not kept in {suffix}; write PNG to keep {them}")
         if self.found.lost:
-            told.append(f"its texts {', '.join(self.found.lost)} are too long, or no texts, and are not kept")
+            told.append(f"its {_say_texts(self.found.lost)} too long, or no text, and not kept")
         return tuple(told)
 
     def _texts_lost(self, suffix: str, tags: Mapping[int, bytes]) -> list[str]:
@@ -124,6 +125,10 @@ class Texts:
             if text != "" and not (kept or in_jpeg or suffix in PNG):
                 lost.append(keyword)
         return list(dict.fromkeys(lost))
+
+
+def _say_texts(keywords: Sequence[str]) -> str:
+    return f"text {keywords[0]} is" if len(keywords) == 1 else f"texts {', '.join(keywords)} are"
 
 
 def _list(numbers: Iterable[int]) -> str:

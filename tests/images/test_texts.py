@@ -122,11 +122,11 @@ def test_texts_of_a_png_stay_where_a_format_has_a_place(tmp_path: Path) -> None:
     author = "Bj\u00f6rn \u4e2d".encode()
     expected = {269: b"A harbour", 270: LATER.encode(), 315: author, 33432: b"(c) 2020"}
     (told,) = save(tmp_path / "in.png", tmp_path / "out.tif").warnings(tmp_path / "out.tif")
-    assert told == f"{tmp_path / 'in.png'}: its texts Comment are not kept in .tif; write PNG to keep them"
+    assert told == f"{tmp_path / 'in.png'}: its text Comment is not kept in .tif; write PNG to keep it"
     assert Texts.read(tmp_path / "out.tif").by_tag == expected
     letters, title = save(tmp_path / "in.png", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
     assert "in its Artist other letters are replaced" in letters
-    assert "its texts Title are not kept in .jpg" in title  # EXIF has no such tag
+    assert "its text Title is not kept in .jpg" in title  # EXIF has no such tag
     written = Texts.read(tmp_path / "out.jpg")
     assert {269: b"A harbour", **written.by_tag, 315: author} == expected
     with Image.open(tmp_path / "out.jpg") as file:
@@ -145,7 +145,7 @@ def test_comments_of_a_jpeg_stay(tmp_path: Path, comment: bytes) -> None:
     with Image.open(tmp_path / "out.png") as file:
         assert file.info["Comment"].encode("latin1" if b"\xf6" in comment else "utf-8") == comment
     (told,) = RowFile.open(tmp_path / "in.jpg").warnings(tmp_path / "out.webp")
-    assert told == f"{tmp_path / 'in.jpg'}: its texts Comment are not kept in .webp; write PNG to keep them"
+    assert told == f"{tmp_path / 'in.jpg'}: its text Comment is not kept in .webp; write PNG to keep it"
 
 
 def raw_profile(kind: str, content: bytes) -> tuple[bytes, bytes]:
@@ -212,7 +212,7 @@ def test_exif_in_a_text_is_exif(tmp_path: Path) -> None:
 def test_texts_without_a_place_are_told(tmp_path: Path, chunk: tuple[bytes, bytes], word: str) -> None:
     write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=[chunk])
     (told,) = save(tmp_path / "in.png", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
-    assert told == f"{tmp_path / 'in.png'}: its texts {word} are not kept in .jpg; write PNG to keep them"
+    assert told == f"{tmp_path / 'in.png'}: its text {word} is not kept in .jpg; write PNG to keep it"
     assert save(tmp_path / "in.png", tmp_path / "out.png").warnings(tmp_path / "out.png") == []
     assert find_texts(tmp_path / "out.png").chunks == (chunk,)
 
@@ -223,7 +223,7 @@ def test_texts_are_no_way_to_fill_memory(tmp_path: Path, monkeypatch: pytest.Mon
     chunks = [(b"tEXt", b"Comment\0" + b"a" * 900), packed, (b"tEXt", b"Title\0" + b"a" * 100)]
     write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=chunks)
     told = RowFile.open(tmp_path / "in.png").warnings(tmp_path / "out.png")
-    assert told == [f"{tmp_path / 'in.png'}: its texts Title are too long, or no texts, and are not kept"]
+    assert told == [f"{tmp_path / 'in.png'}: its text Title is too long, or no text, and not kept"]
     assert [
         keyword for keyword, text in map(png_texts.unpack, find_texts(tmp_path / "in.png").chunks) if text is None
     ] == ["Author"]
@@ -242,6 +242,14 @@ def test_exif_in_a_text_that_cannot_be_kept_is_told(tmp_path: Path, exif: bytes)
     write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=[raw_profile("exif", exif)])
     (told,) = save(tmp_path / "in.png", tmp_path / "out.png").warnings(tmp_path / "out.png")
     assert told == f"{tmp_path / 'in.png'}: its EXIF is damaged, or longer than other files hold, and is not kept"
+
+
+def test_several_texts_are_told_at_once(tmp_path: Path) -> None:
+    write_texts(tmp_path / "in.png")
+    told = RowFile.open(tmp_path / "in.png").warnings(tmp_path / "out.webp")
+    assert told[1:] == [
+        f"{tmp_path / 'in.png'}: its texts Title, Comment are not kept in .webp; write PNG to keep them"
+    ]
 
 
 # -- EXIF in a TIFF
