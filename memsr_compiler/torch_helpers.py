@@ -24,7 +24,7 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"a torch.nn.Module is wanted, not {type(model).__name__}; files are read by load_teacher")
     for name, parameter in model.named_parameters():
-        if parameter.is_meta or nn.parameter.is_lazy(parameter):
+        if parameter.is_meta or nn.parameter.is_lazy(parameter) or hasattr(parameter, "fake_mode"):
             raise InvalidInput(f"{name}: has no values yet; load the weights first")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.layout != torch.strided:
@@ -58,6 +58,17 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return copied.cpu()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network that torch.compile, or a module that shares batches out among devices, was given."""
+    while True:
+        if type(model).__module__ == "torch._dynamo.eval_frame":  # which takes long to import
+            model = model._orig_mod
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
 
 
 def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:

@@ -187,7 +187,7 @@ def compile_to_plain(
     certificate = _claim(stages, traced.graph, teacher.input_range, replacements)
     layers, exact = _layers(stages, dtype)
     tensors = tuple(list_carried(certificate, traced.graph, [layer.for_checker().slopes for layer in layers]))
-    info = _info(traced, certificate, options.carrying, tensors, teacher.assumed)
+    info = _info(traced, certificate, options.carrying, tensors, (*teacher.assumed, *traced.assumed))
     net = PlainNet(layers, info, exact=exact).eval()
     net.certificate = certificate = replace(certificate, plain_sha256=net.sha256())
     watch.lap("build")

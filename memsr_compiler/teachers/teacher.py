@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.plain.info import Takes, require_range
 from memsr_compiler.plain.network import PlainNet
-from memsr_compiler.torch_helpers import first_weight
+from memsr_compiler.torch_helpers import first_weight, unwrap
 from memsr_compiler.trace.approximate.freeze import Frozen
 
 Range: TypeAlias = tuple[float, float]
@@ -113,7 +113,7 @@ def _teacher(source: TeacherLike, input_range: Range | None, plain: bool) -> Tea
     if isinstance(source, PlainNet):
         return _plain_teacher(source, None)
     if isinstance(source, nn.Module):
-        return Teacher(module=source, assumed=(assume_range((0.0, 1.0)),))
+        return Teacher(module=unwrap(source), assumed=(assume_range((0.0, 1.0)),))
     if not isinstance(source, (str, PathLike)):
         raise InvalidInput(
             f"a teacher is wanted: what read_teacher gives, a torch.nn.Module, or a file's path; "

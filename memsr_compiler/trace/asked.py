@@ -9,15 +9,16 @@ import torch
 from torch import fx
 
 from memsr_compiler.torch_helpers import InFloat64
+from memsr_compiler.trace.read_off import KnownNumbers
 
-_SIDES = ((48, 64), (96, 160))  # whose common multiples windows and steps divide
+_SIDES = ((48, 64), (96, 160), (49_152, 81_920))  # whose common multiples windows and steps divide
 _COMPARISONS = (
     "eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv", "is_", "is_not", "not_", "and_", "or_",
 )  # fmt: skip
 
 
 class Asked:
-    """Values of a graph that is being made, at two sizes of image: what is one number at both hangs on no size.
+    """Values of a graph that is being made, at three sizes of image: what is one number at all hangs on no size.
 
     No pixel is computed.
     fetch   the tensor that a get_attr node reads
@@ -27,23 +28,22 @@ class Asked:
         self.graph, self.fetch = graph, fetch
         self.images = [(1, channels, *sides) for sides in _SIDES]
         self.dtype = dtype
-        self.known: tuple[dict[fx.Node, Any], ...] = ({}, {})
+        self.known: tuple[dict[fx.Node, Any], ...] = ({}, {}, {})
 
     def answer(self, node: fx.Node) -> bool | None:
         """The answer to a question about numbers of axes and channels; None where it is not one, for all images."""
         if not self._is_known(node):
             return None
-        first, second = self.known
-        if any(type(first[n]) is not int or first[n] != second[n] for n in _numbers_in(node)):
+        if any(self.number(n) is None for n in _numbers_in(node)):
             return None
-        return bool(first[node])
+        return bool(self.known[0][node])
 
     def number(self, node: fx.Node) -> int | None:
         """The length of an axis that hangs on no size; None of other values."""
         if not self._is_known(node):
             return None
-        first, second = (known[node] for known in self.known)
-        return first if type(first) is int and first == second else None
+        first, *others = (known[node] for known in self.known)
+        return first if type(first) is int and all(other == first for other in others) else None
 
     def count(self, node: fx.Node) -> int | None:
         """The number of sides of a shape, or of a part of one; None where it is none."""
@@ -52,9 +52,9 @@ class Asked:
         value = self.known[0][node]
         return len(value) if isinstance(value, torch.Size) else None
 
-    def is_number(self, node: fx.Node) -> bool:
-        """Whether a value is a number or a shape, not a tensor, as far as that is known."""
-        return self._is_known(node) and not isinstance(self.known[0][node], torch.Tensor)
+    def is_tensor(self, node: fx.Node) -> bool:
+        """Whether a value is known to be a tensor, no number and no shape."""
+        return self._is_known(node) and isinstance(self.known[0][node], torch.Tensor)
 
     def _is_known(self, node: fx.Node) -> bool:
         try:
@@ -67,7 +67,7 @@ class Asked:
     def _run_to(self, node: fx.Node, image: tuple[int, ...], known: dict[fx.Node, Any]) -> None:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
-        with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True):
+        with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), KnownNumbers():
             for other in self.graph.nodes:
                 if other not in known:
                     known[other] = self._run(other, image, known)

@@ -20,7 +20,7 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.numbers import Group, counts_to_look_at, sides_to_look_at
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
 from memsr_compiler.trace.places import words_of
-from memsr_compiler.trace.read_off import KnownNumbers
+from memsr_compiler.trace.read_off import KnownNumbers, without_reports
 from memsr_compiler.trace.samples import SEVERAL, SIZES, Size
 from memsr_compiler.trace.statements import only_raises
 from memsr_compiler.trace.unheard import find_size_question
@@ -147,7 +147,7 @@ def find_other_batches(model: nn.Module, channels: int, size: Size, numbers: Col
 def _without_pixels() -> Iterator[None]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), KnownNumbers():
+    with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), KnownNumbers(), without_reports():
         yield
 
 
@@ -206,10 +206,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _list_operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], held: _Held) -> Iterator[str]:
     """Numbers, and weights by where they lie."""
-    over_channels = func in _PARTS and args[1:2] == (1,)
-    every = over_channels or func == torch.ops.aten.convolution.default
-    for i, value in enumerate(args):
-        number = func._schema.arguments[i].type.kind() in ("TensorType", "NumberType")
+    of_channels = func in _PARTS and args[1:2] == (1,)
+    of_weights = func in _PARTS and not _is_of_image(args[0])
+    every = of_channels or of_weights or func in _OF_NO_SIZE
+    kinds = {argument.name: argument.type.kind() for argument in func._schema.arguments}
+    for value, kind in (*zip(args, kinds.values(), strict=False), *((v, kinds[name]) for name, v in kwargs.items())):
+        number = kind in ("TensorType", "NumberType", "BoolType")
         yield from (str(v) for v in tree_leaves(value) if isinstance(v, int) and (number or every))
     for value in tree_leaves((args, kwargs)):
         if isinstance(value, float):
@@ -231,5 +233,17 @@ def _name_tensor(value: Tensor, held: _Held) -> str:
         return str(constant.tolist() if small else place)
 
 
+def _is_of_image(value: Any) -> bool:
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return isinstance(value, FakeTensor) and value.constant is None
+
+
 _FEW = 64
-_PARTS = (torch.ops.aten.slice.Tensor, torch.ops.aten.select.int, torch.ops.aten.narrow.default)
+_ATEN = torch.ops.aten
+_PARTS = (_ATEN.slice.Tensor, _ATEN.select.int, _ATEN.narrow.default, _ATEN.split_with_sizes.default)
+_OF_NO_SIZE = (
+    _ATEN.convolution.default, _ATEN.avg_pool2d.default, _ATEN.max_pool2d_with_indices.default, _ATEN.flip.default,
+    _ATEN.triu.default, _ATEN.tril.default, _ATEN.permute.default, _ATEN.pixel_shuffle.default,
+)  # fmt: skip
+"""Operations whose whole numbers say what is done, at whatever size."""

@@ -14,7 +14,7 @@ from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import InFloat64
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
-from memsr_compiler.trace.needed import ALIASES, ITSELF, find_needed, is_inplace, word_of
+from memsr_compiler.trace.needed import ALIASES, ITSELF, find_needed, find_remembered, is_inplace, word_of
 from memsr_compiler.trace.samples import ALONE
 from memsr_compiler.trace.torch_ops import activation, constants, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
@@ -97,6 +97,17 @@ def refuse_attention(graph: fx.Graph, images: frozenset[str]) -> None:
         features = [n for n in node.all_input_nodes if n in pixels or n.name in images]
         if word_of(node) in MATRIX_PRODUCTS and len(features) > 1:
             _refuse(node, *ATTENTION)
+
+
+def refuse_remembered(graph: fx.Graph) -> None:
+    """Raise Unreadable for code that keeps something of the image in a tensor of the network, as torch.fx saw it."""
+    if (node := find_remembered(graph)) is not None:
+        path, name = module_of(node)[0] or "the network", word_of(node)
+        raise Unreadable(
+            f"{path}: {name}: it writes something of the image into a tensor that the network keeps, by which its code "
+            "may decide; give what is written a name of its own",
+            located=True,
+        )
 
 
 def _on_the_way(graph: fx.Graph, images: frozenset[str]) -> dict[fx.Node, None]:

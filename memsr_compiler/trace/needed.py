@@ -39,6 +39,21 @@ def find_needed(graph: fx.Graph) -> frozenset[fx.Node]:
     return frozenset(needed)
 
 
+def find_remembered(graph: fx.Graph) -> fx.Node | None:
+    """The first node that writes something of an input into a parameter, a buffer or a constant; None without one.
+
+    While torch.fx traces, a buffer is a tensor of numbers, by which code may decide: those of before the write.
+    """
+    memory = _find_memory(graph)
+    of_image: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or not of_image.isdisjoint(node.all_input_nodes):
+            of_image.add(node)
+            if _changes(node) and memory[node] is _ATTRIBUTES:
+                return node
+    return None
+
+
 def _find_memory(graph: fx.Graph) -> dict[fx.Node, object]:
     """The same for all nodes whose tensors may share memory."""
     memory: dict[fx.Node, object] = {}
@@ -62,7 +77,7 @@ def _may_be(node: fx.Node) -> list[fx.Node]:
 
 
 def _changes(node: fx.Node) -> bool:
-    return is_inplace(node) or word_of(node) == "setitem"
+    return is_inplace(node) or word_of(node) in ("setitem", "__setitem__")
 
 
 def _may_do_anything(node: fx.Node) -> bool:

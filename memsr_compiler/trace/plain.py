@@ -10,6 +10,7 @@ import dis
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from itertools import pairwise
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -29,6 +30,11 @@ _STEPS = re.compile(
 )
 _GLOBAL, _ATTRIBUTE = ("LOAD_GLOBAL",), ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 _BUILTINS = frozenset([range, len, zip, enumerate, super, reversed, sum, max, min, abs, list, tuple, int, float, bool])
+_NO_TENSORS = frozenset((
+    "apply_", "backward", "grad", "grad_fn", "map2_", "map_", "name", "names", "record_stream",
+    "register_hook", "register_post_accumulate_grad_hook", "retain_grad",
+))  # fmt: skip
+"""Names of a tensor whose values are None, or run code, where a tracer makes one more tensor of them."""
 _METHODS = frozenset(("append", "extend", "insert", "items", "keys", "values", "forward", "training", "__init__"))
 _PLAIN = (int, float, str, type(None), slice, range, torch.dtype, torch.device, torch.Size, Tensor, nn.Module)
 
@@ -37,6 +43,7 @@ class PlainCode:
     """Whether all code that is noted is of known forms, in a network with these modules."""
 
     def __init__(self, model: nn.Module) -> None:
+        self._model = model
         self._held = dict[str, list[Any]]()
         for module in model.modules():
             own: Iterable[Mapping[str, Any]] = (vars(module), module._modules, module._parameters, module._buffers)
@@ -57,14 +64,21 @@ class PlainCode:
         )
 
     def forwards(self) -> bool:
-        """Whether what modules do when they are called is a function, of whoever's."""
-        return all(isinstance(value, (FunctionType, MethodType)) for value in self._held.get("forward", ()))
+        """Whether all that runs when modules are called is functions that a tracer runs too, of whoever's."""
+        patched = any(isinstance(v, FunctionType) and is_foreign(v.__code__.co_filename) for v in vars(Tensor).values())
+        called = all(
+            getattr(type(self._model), name) is getattr(nn.Module, name) for name in ("__call__", "_call_impl")
+        )
+        functions = all(isinstance(value, (FunctionType, MethodType)) for value in self._held.get("forward", ()))
+        return called and functions and not patched
 
     def _is_plain(self, frame: FrameType) -> bool:
         code = frame.f_code
         steps = list(dis.get_instructions(code))
         if getattr(code, "co_exceptiontable", None) or not all(_STEPS.fullmatch(step.opname) for step in steps):
             return False
+        if any(step.opname == "IS_OP" and before.argval is not None for before, step in pairwise(steps)):
+            return False  # a symbol is nothing else than itself, `(x.shape[2] > 100) is True`
         if any(isinstance(constant, str) and "%" in constant for constant in code.co_consts):
             return False
         return all(self._is_known_name(*found) for found in _names_in(steps, frame))
@@ -128,7 +142,7 @@ def _heard_functions() -> frozenset[Any]:
 
 @cache
 def _heard_methods() -> frozenset[str]:
-    return frozenset(name for name in dir(Tensor) if not name.startswith("_"))
+    return frozenset(name for name in dir(Tensor) if not name.startswith("_")) - _NO_TENSORS
 
 
 def _is_hashable(value: Any) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -10,14 +13,33 @@ from torch.overrides import TorchFunctionMode
 READ_OFF = frozenset([Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__])
 
 
+@contextmanager
+def without_reports() -> Iterator[None]:
+    """Keep torch's log from reporting what fails among fake tensors, where failing is an answer."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+_ONE_BY_ONE = frozenset([Tensor.apply_, Tensor.map_, Tensor.map2_])  # type: ignore[attr-defined]
+
+
 class KnownNumbers(TorchFunctionMode):
-    """Lets code read numbers off weights among fake tensors."""
+    """Lets code read numbers off weights among fake tensors.
+
+    Raises RuntimeError for functions that are called with each number of a tensor: where there are none, torch crashes.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
+        if func in _ONE_BY_ONE:
+            raise RuntimeError("a function of its own is called with each number of a tensor")
         if func in READ_OFF and not isinstance(args[0], FakeTensor):
             with unset_fake_temporarily():
                 return func(*args, **(kwargs or {}))

@@ -38,8 +38,25 @@ def only_raises(places: Places) -> bool:
     if statement is None or not all(map(_does_nothing, ast.walk(statement.test))):
         return False
     if isinstance(statement, ast.If):
-        return all(isinstance(inner, ast.Raise) for inner in statement.body) and not statement.orelse
+        return all(map(_ends_it, statement.body)) and not statement.orelse
     return True
+
+
+def _ends_it(statement: ast.stmt) -> bool:
+    """Whether a statement raises, and what Python itself does not catch: `for` ends at an IndexError."""
+    if not isinstance(statement, ast.Raise):
+        return False
+    raised = statement.exc.func if isinstance(statement.exc, ast.Call) else statement.exc
+    return isinstance(raised, (ast.Name, ast.Attribute)) and _last_name(raised) not in _CAUGHT_BY_PYTHON
+
+
+_CAUGHT_BY_PYTHON = frozenset((
+    "AttributeError", "GeneratorExit", "IndexError", "KeyError", "LookupError", "StopAsyncIteration", "StopIteration",
+))  # fmt: skip
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 def only_tells(places: Places) -> bool:
@@ -50,7 +67,7 @@ def only_tells(places: Places) -> bool:
             return not _is_caught(places)
         return only_raises(places)
     called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
-    return (called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")) in _TELLING
+    return called is not None and _last_name(called) in _TELLING
 
 
 _TELLING = frozenset(("print", "debug", "info", "warning", "warn", "warning_once", "error", "exception", "critical"))
@@ -65,7 +82,7 @@ _ASKING = frozenset((
 def _does_nothing(node: ast.AST) -> bool:
     """Whether a part of a question leaves everything as it was, so that it only counts whether it is answered."""
     if isinstance(node, ast.Call):
-        return (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in _ASKING
+        return _last_name(node.func) in _ASKING
     return not isinstance(node, (ast.Lambda, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom))
 
 
@@ -111,8 +128,7 @@ def _is_torchs(item: ast.withitem) -> bool:
     while isinstance(root, (ast.Call, ast.Attribute)):
         root = root.func if isinstance(root, ast.Call) else root.value
     last = item.context_expr.func if isinstance(item.context_expr, ast.Call) else item.context_expr
-    own = last.attr if isinstance(last, ast.Attribute) else getattr(last, "id", "")
-    return own in _CONTEXTS or (isinstance(root, ast.Name) and root.id == "torch")
+    return _last_name(last) in _CONTEXTS or (isinstance(root, ast.Name) and root.id == "torch")
 
 
 def _find_statement(place: FrameSummary) -> ast.stmt | None:

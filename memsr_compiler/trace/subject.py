@@ -55,7 +55,7 @@ class Subject:
     samples   for each number of channels that it takes
     errors    for the others what it raises, and where
     size      height and width of the first of them
-    unheard   whether its code could ask what no tracer hears
+    unknown   its code that could ask what no tracer hears, by name: the first; "" without
     numbers   that its code has at hand, to decide by
     """
 
@@ -63,8 +63,20 @@ class Subject:
     samples: Mapping[int, Sequence[Sample]]
     errors: Mapping[int, str]
     size: Size
-    unheard: bool
+    unknown: str
     numbers: frozenset[Group] = frozenset()
+
+    def tell_assumed(self, *, sizes: bool = False) -> tuple[str, ...]:
+        """What is assumed of the network's code, in words, as a warning too: it is no more than compared at samples.
+
+        sizes   whether its code was followed at one size of image
+        """
+        if not (self.unknown or sizes):
+            return ()
+        name = type(self.model).__name__
+        same = f"{self.unknown} does the same to every image" if self.unknown else f"{name} does the same at every size"
+        log.warning("%s: assumed: %s", name, same)
+        return (same,)
 
     def refuse_to_run(self) -> UnsupportedModel:
         """The refusal of a network that takes no image."""
@@ -118,6 +130,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     """
     reference = copy_module(model, torch.float64)
     require_readable(reference)
+    _require_copied(model, reference)
     before, private = _shared_chance(), _OwnGenerators()
     with noting_code(reference) as noted, private:
         samples, errors = take_samples(reference, input_range, sizes)
@@ -134,7 +147,19 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
     own = numbers_of_modules(model, [code for code in noted.codes if is_foreign(code.co_filename)])
-    return Subject(model, samples, errors, sizes[0], noted.could_ask, own.union(*noted.codes.values()))
+    return Subject(model, samples, errors, sizes[0], noted.unknown, own.union(*noted.codes.values()))
+
+
+def _require_copied(model: nn.Module, copied: nn.Module) -> None:
+    """Raises InvalidInput where a copy is another network: what is read, and what it is compared with, are copies."""
+    for (path, module), other in zip(model.named_modules(), copied.modules(), strict=False):
+        held = vars(other)
+        for name, value in vars(module).items():
+            if isinstance(value, (bool, int, float, str)) and value == value and held.get(name) != value:
+                raise InvalidInput(
+                    f"{path or type(model).__name__}: its {name} is {value!r}, and that of its copy is not; networks "
+                    "are copied before they are read: let its __getstate__ or __deepcopy__ keep what it computes with"
+                )
 
 
 def _shared_chance() -> tuple[object, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import find_other_batches, say_decided
-from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible
+from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible, refuse_remembered
 from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, Size, differs_by, is_same, most_off, take_sample
@@ -41,11 +41,17 @@ class ImageSkip:
 
 @dataclass(frozen=True)
 class Traced:
-    """A teacher as a graph.  `reader`: how it was read.  `image_skip`: what stays outside the graph, if anything."""
+    """A teacher as a graph.
+
+    reader      how it was read
+    image_skip  what stays outside the graph, if anything
+    assumed     of its code, in words: see `Teacher.assumed`
+    """
 
     graph: ir.Graph
     reader: str
     image_skip: ImageSkip | None = None
+    assumed: tuple[str, ...] = ()
 
 
 class RefusedModule(nn.Module):
@@ -94,13 +100,16 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         raise subject.refuse_to_run()
     traced, stopped = _read_by_either(subject.model, subject.samples, input_range)
     require_small_constants(traced.graph)
-    if stopped is not None or subject.unheard:
+    if stopped is not None or subject.unknown:
         _compare_batches(subject, traced)
-    require_steady(subject, unheard=subject.unheard or stopped is not None)
-    say_decided(subject.model, stopped, traced.graph.input.channels, unheard=subject.unheard, numbers=subject.numbers)
-    if sizes := (*(_SMALLEST if stopped is not None else ()), *(_LONG if subject.unheard else ())):
+    require_steady(subject, unheard=bool(subject.unknown) or stopped is not None)
+    say_decided(
+        subject.model, stopped, traced.graph.input.channels, unheard=bool(subject.unknown), numbers=subject.numbers
+    )
+    if sizes := (*(_SMALLEST if stopped is not None else ()), *(_LONG if subject.unknown else ())):
         _say_at(subject.model, traced, sizes)
-    return require_convolution(traced)
+    assumed = subject.tell_assumed(sizes=stopped is not None)
+    return replace(require_convolution(traced), assumed=assumed)
 
 
 def _read_by_either(
@@ -153,6 +162,7 @@ def _read(model: nn.Module, reader: str, channels: int, input_range: tuple[float
         module = trace_symbolically(model, channels)
         images = frozenset(n.name for n in module.graph.nodes if n.op == "placeholder")
         refuse_attention(module.graph, images)
+        refuse_remembered(module.graph)
         try:
             result = read(module, builder)
         except Unreadable:

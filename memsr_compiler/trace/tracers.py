@@ -176,7 +176,7 @@ class _Proxy(fx.Proxy):
     def __hash__(self) -> int:
         """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""
         assert isinstance(self.tracer, _Tracer), "who makes these"
-        if self.node.target == "item" or self.tracer.asked.is_number(self.node):
+        if self.node.target == "item" or not self.tracer.asked.is_tensor(self.node):
             raise fx.proxy.TraceError("symbolically traced sizes cannot be used as inputs to control flow")
         return super().__hash__()
 
@@ -240,8 +240,8 @@ class _Tracer(fx.Tracer):
         return parameter_proxy_cache[path]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        hooks = m._forward_hooks or m._forward_pre_hooks  # which run only in what is looked into
-        return isinstance(m, nn.modules.batchnorm._NormBase) and type(m).__module__.startswith("torch.") and not hooks
+        own = m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)  # run only in what is looked into
+        return isinstance(m, nn.modules.batchnorm._NormBase) and type(m).__module__.startswith("torch.") and not own
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)

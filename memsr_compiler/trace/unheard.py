@@ -56,7 +56,7 @@ _OF_ITS_KIND = frozenset((
 class Noted:
     """Code that ran, of whoever's, and the numbers that foreign code has at hand.
 
-    could_ask   whether it could ask what a tracer does not hear
+    unknown     the first that could ask what a tracer does not hear, by name; "" without
     threaded    foreign code that ran in a thread of its own, of which no tracer knows
     """
 
@@ -64,7 +64,7 @@ class Noted:
         self.threaded: CodeType | None = None
         self.codes: dict[CodeType, frozenset[Group]] = {}
         self._plain = PlainCode(model)
-        self.could_ask = not self._plain.forwards()
+        self.unknown = "" if self._plain.forwards() else type(model).__qualname__
 
     def note(self, frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
@@ -74,8 +74,8 @@ class Noted:
         foreign = is_foreign(code.co_filename) and not makes_tuple
         if code not in self.codes:
             self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
-        if foreign and not self.could_ask:
-            self.could_ask = not self._plain.holds(frame)
+        if foreign and not self.unknown and not self._plain.holds(frame):
+            self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
 
 
 @contextmanager

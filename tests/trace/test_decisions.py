@@ -222,7 +222,7 @@ def test_the_same_for_more_images_in_another_way_is_read(
     change: Callable[[Tensor, Tensor], Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
     compile_to_plain(Counting(change).eval())
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert all("assumed: " in r.getMessage() for r in caplog.records if r.levelname == "WARNING")
 
 
 class Tiled(Deciding):

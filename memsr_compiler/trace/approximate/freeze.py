@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -96,8 +96,8 @@ def freeze(
     sha256 = _hash_teacher(model, first, followed.code)
     _require_itself(followed, subject.samples[channels])
     del first, followed  # networks are large
-    say_decided(model, None, channels, SMALL, unheard=subject.unheard, numbers=subject.numbers)
-    require_steady(subject, unheard=subject.unheard)
+    say_decided(model, None, channels, SMALL, unheard=bool(subject.unknown), numbers=subject.numbers)
+    require_steady(subject, unheard=bool(subject.unknown))
     module = trace_symbolically(model, channels, torch.float32)
     chosen = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images
     crops = [_middle(image.float()) for image in chosen]
@@ -119,6 +119,7 @@ def freeze(
         costs.append(_psnr([run_replaced(module, [place], numbers, x) for x in few], expected, peak))
     whole = _psnr([run_replaced(module, places, numbers, x) for x in crops], expected, peak)
     replacements = tuple(numbers[place.name] for place in places)
+    traced = replace(traced, assumed=subject.tell_assumed())
     return Frozen(traced, replacements, tuple(costs), whole, len(crops), len(few), sha256)
 
 

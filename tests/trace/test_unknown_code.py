@@ -1,0 +1,356 @@
+"""Code of forms that are not known to ask nothing: what of it no look hears is assumed aloud; and what is known."""
+
+from __future__ import annotations
+
+import logging
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler import compile_to_plain, export_onnx
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.plain.load import load_plain
+from memsr_compiler.trace.trace import Traced, trace
+from memsr_compiler.trace.unheard import noting_code
+
+LIMIT = 64
+
+
+class Net(nn.Module):
+    """Two ways to an image; what is taken, its subclasses decide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+        self.tail = nn.Conv2d(4, 12, 3, padding=1)
+        self.register_buffer("kept", torch.zeros(1))
+
+    def finish(self, y: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.tail(F.relu(y)), 2)
+
+    def take(self, way: Any, x: Tensor) -> Tensor:
+        return self.finish(self.b(x) if way else self.a(x))
+
+
+class Asks(Net):
+    def __init__(self, asks: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.asks = asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.take(self.asks(x), x)
+
+
+def outcome(network: nn.Module, caplog: pytest.LogCaptureFixture) -> str:
+    """What reading a network says: its refusal, or its warnings; none where nothing is said."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "memsr_compiler"):
+        try:
+            trace(network.eval())
+        except UnsupportedModel as refusal:
+            return f"refused: {refusal}"
+    return "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("memsr_compiler"))
+
+
+# -- what a tracer takes for one thing, and is another ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda x: (x > 0.2).all().item() is True,
+        lambda x: torch.equal(x, x.flip(3)) is True,
+    ],
+)
+def test_a_symbol_is_not_true_itself(asks: Callable[[Any], Any], caplog: pytest.LogCaptureFixture) -> None:
+    assert "takes numbers out of the image" in outcome(Asks(asks), caplog)
+
+
+@pytest.mark.parametrize("asks", [lambda x: (x.shape[2] > 100) is True, lambda x: x.shape[2] is LIMIT])
+def test_nor_is_a_size(asks: Callable[[Any], Any], caplog: pytest.LogCaptureFixture) -> None:
+    assert "computes with the size of the image" in outcome(Asks(asks), caplog)
+
+
+def dead_number(x: Any) -> bool:
+    x.max().item()
+    return x.shape[2] in {720, 1280}
+
+
+def test_what_is_not_known_is_found_in_no_table(caplog: pytest.LogCaptureFixture) -> None:
+    """After a number that is not known, a size was looked for by its proxy, and never there."""
+    assert outcome(Asks(dead_number), caplog)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda x: x.permute(0, 2, 3, 1)[:, 512:].shape[1] > 0,
+        lambda x: x[:, :, ::512].transpose(1, 2).shape[1] > 1,
+    ],
+)
+def test_rows_in_the_place_of_channels_are_no_channels(
+    asks: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of small images there are as many at every size: none."""
+    assert outcome(Asks(asks), caplog)
+
+
+class Rows(nn.Module):
+    """Python's `for` takes an IndexError for the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[Tensor] = []
+
+    def __getitem__(self, i: int) -> float:
+        if self.images[-1].shape[2] > 100:
+            raise IndexError
+        if i > 1:
+            raise IndexError
+        return 0.5
+
+    def __iter__(self) -> Iterator[float]:
+        return (self[i] for i in range(2))
+
+
+class Loops(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = Rows()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        self.rows.images.append(x)
+        for row in self.rows:
+            y = y + row * self.b(x)
+        return self.finish(y)
+
+
+def test_what_python_itself_catches_is_a_decision(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Rows, "__iter__")
+    assert outcome(Loops(), caplog)
+
+
+# -- what is written while torch.fx traces ----------------------------------------------------------------------
+
+
+def writes_a_place(net: Net, x: Tensor) -> Any:
+    net.kept[0] = x.amin()
+    return net.kept > 0.2
+
+
+def copies(net: Net, x: Tensor) -> Any:
+    net.kept.copy_(x.amin())
+    return net.kept > 0.2
+
+
+def fills_a_copy_with_a_size(net: Net, x: Tensor) -> Any:
+    kept = net.kept.clone()
+    kept.fill_(x.shape[2])
+    return int(kept) > 100
+
+
+def writes_a_parameter(net: Net, x: Tensor) -> Any:
+    weight = net.tail.bias.data.view(12)  # type: ignore[union-attr]
+    weight[:1].copy_(x.amin())
+    return bool(net.tail.bias[0] > 0.2)  # type: ignore[index]
+
+
+class Writes(Net):
+    def __init__(self, decides: Callable[[Net, Tensor], Any]) -> None:
+        super().__init__()
+        self.decides = decides
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.finish(self.a(x))
+        return y * 2 if self.decides(self, x) else y
+
+
+@pytest.mark.parametrize("decides", [writes_a_place, copies, fills_a_copy_with_a_size, writes_a_parameter])
+def test_what_is_kept_of_the_image_decides_nothing_unheard(
+    decides: Callable[[Net, Tensor], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A buffer is a tensor of numbers while torch.fx traces, those of before it was written."""
+    assert "refused" in outcome(Writes(decides), caplog)
+
+
+# -- what a tracer does not run ------------------------------------------------------------------------------------
+
+
+def is_bright(x: Tensor) -> bool:
+    return bool(x.min() > 0.2)
+
+
+class Calls(Asks):
+    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        y: Tensor = super().__call__(x)
+        return y * 2 if is_bright(x) else y
+
+
+def test_a_call_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    assert "takes numbers out of the image" in outcome(Calls(lambda x: False), caplog)
+
+
+def test_a_norm_with_a_forward_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    def forward(self: nn.BatchNorm2d, x: Tensor) -> Tensor:
+        y = nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return y * 2 if bool(x.amin() > 1e6) else y
+
+    class Normed(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(4)
+            self.norm.forward = types.MethodType(forward, self.norm)  # type: ignore[method-assign]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.finish(self.norm(self.a(x)))
+
+    assert "refused" in outcome(Normed(), caplog)
+
+
+def test_a_method_of_tensors_that_somebody_replaced(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def relu(x: Tensor) -> Tensor:
+        return x * 2 if bool(x.max() > 1e6) else torch.relu(x)
+
+    class Relu(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.pixel_shuffle(self.tail(self.a(x).relu()), 2)
+
+    monkeypatch.setattr(Tensor, "relu", relu)
+    assert "takes numbers out of the image" in outcome(Relu(), caplog)
+
+
+def test_a_function_that_is_called_with_each_number_crashes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[float] = [0.0]
+
+    def asks(x: Any) -> bool:
+        if isinstance(x, Tensor):
+            x.amin().clone().apply_(lambda value: seen.append(value) or value)
+        return seen[-1] > 0.2
+
+    assert outcome(Asks(asks), caplog)
+
+
+# -- what is assumed -----------------------------------------------------------------------------------------------
+
+
+def is_dark_as_a_parameter(x: Any) -> bool:
+    return isinstance(x, Tensor) and bool(nn.Parameter(x).min() > 0.2)
+
+
+def test_code_of_unknown_forms_is_assumed_aloud_and_in_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No list of looks is complete: this question none of them hears."""
+    words = "is_dark_as_a_parameter does the same to every image"
+    assert outcome(Asks(is_dark_as_a_parameter), caplog) == f"Asks: assumed: {words}"
+    plain = compile_to_plain(Asks(is_dark_as_a_parameter).eval())
+    assert words in plain.info.assumed
+    export_onnx(plain, tmp_path / "plain.onnx")
+    assert words in load_plain(tmp_path / "plain.onnx", require_certificate=False).info.assumed
+
+
+def test_of_known_code_nothing_is_assumed(caplog: pytest.LogCaptureFixture) -> None:
+    class Usual(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.dim() != 4:  # an assertion would be written anew by pytest
+                raise ValueError(x.dim())
+            skip = None if self.tail is None else self.a(x)
+            return self.finish(skip if skip is not None else self.b(x))
+
+    traced: Traced = trace(Usual().eval())
+    assert not traced.assumed and not outcome(Usual(), caplog)
+    with noting_code(network := Usual().eval()) as noted:
+        network(torch.rand(1, 3, 5, 5))
+    assert not noted.unknown
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, as it imports its compiler
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_wrappers_that_torch_puts_around_a_network_are_taken_off(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    network = Asks(lambda x: False).eval()
+    plain, wrapped = compile_to_plain(network), compile_to_plain(wrap(network))
+    assert wrapped.sha256() == plain.sha256() and wrapped.info.assumed == plain.info.assumed
+
+
+class Bank(Net):
+    """A kernel by the size, in whole numbers that are operands of no number."""
+
+    def __init__(self, take: Callable[[Net, Tensor, Any], Tensor]) -> None:
+        super().__init__()
+        self.way = take
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finish(self.way(self, x, x.shape[2] // 1000))
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda net, x, k: net.a(x) + net.tail.bias[k],
+        lambda net, x, k: torch.add(net.a(x), net.b(x), alpha=k),
+        lambda net, x, k: net.a(F.avg_pool2d(x, 2 * k + 1, 1, k)),
+        lambda net, x, k: F.channel_shuffle(net.a(x), 1 + k) if k < 2 else net.a(x),
+        lambda net, x, k: net.a(F.avg_pool2d(x, 3, 1, 1, count_include_pad=k < 1)),
+    ],
+)
+def test_whole_numbers_made_of_sizes_are_told(
+    take: Callable[[Net, Tensor, Any], Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "does the same at every size" in outcome(Bank(take), caplog) or "refused" in outcome(Bank(take), caplog)
+
+
+def test_a_copy_that_is_another_network_is_refused() -> None:
+    class Forgets(Net):
+        gain = 1.0
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {**vars(self), "gain": 1.0}
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.finish(self.a(x) * self.gain)
+
+    network = Forgets().eval()
+    network.gain = 3.0
+    with pytest.raises(InvalidInput, match=r"its gain is 3\.0, and that of its copy is not"):
+        trace(network)
+
+
+class Strips:
+    """An ordinary iterator, which ends by the size."""
+
+    def __init__(self, x: Any) -> None:
+        self.at, self.count = 0, -(-x.shape[2] // 512)
+
+    def __iter__(self) -> Strips:
+        return self
+
+    def __next__(self) -> int:
+        if self.at >= self.count:
+            raise StopIteration
+        self.at += 1
+        return self.at
+
+
+def test_an_iterator_that_ends_by_the_size_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """It was said to go on for ever."""
+    assert outcome(Asks(lambda x: sum(Strips(x)) > 1e6), caplog)
+
+
+def test_weights_without_numbers_are_told() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        network = Asks(lambda x: False).eval()
+    with pytest.raises(InvalidInput, match="has no values yet"):
+        compile_to_plain(network)
