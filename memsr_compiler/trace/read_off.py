@@ -7,11 +7,12 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+_BYTES: Any = Tensor.nbytes.__get__  # type: ignore[attr-defined]
 READ_OFF = frozenset([Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__])
 
 
 class KnownNumbers(TorchFunctionMode):
-    """Lets code read numbers off weights among fake tensors."""
+    """Lets code read numbers off weights among fake tensors, and sizes in bytes off images whose sides are symbols."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -21,4 +22,6 @@ class KnownNumbers(TorchFunctionMode):
         if func in READ_OFF and not isinstance(args[0], FakeTensor):
             with unset_fake_temporarily():
                 return func(*args, **(kwargs or {}))
+        if func == _BYTES:  # of which torch makes no symbol
+            return args[0].element_size() * args[0].numel()
         return func(*args, **(kwargs or {}))
