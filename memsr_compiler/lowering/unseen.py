@@ -7,8 +7,9 @@ this is no proof either: a unit that fires on none of them may fire on others.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import isfinite
 
@@ -35,7 +36,7 @@ HALVINGS = (3, 4, 5)  # of the part in which its first side begins to be seen: t
 
 @dataclass(frozen=True)
 class Unseen:
-    """A side of an activation's bend on which a channel never is: where `_sides` would have to be positive.
+    """A side of an activation's bend on which a channel never is: what `_list_sides` measures is not positive there.
 
     channel   counts pixels folded into channels, each of which is a unit of its own
     """
@@ -46,12 +47,13 @@ class Unseen:
 
 
 def list_unseen(graph: ir.Graph, images: Iterable[Tensor]) -> list[Unseen]:
-    """All sides of bends, in the graph's order, that none of these images, each (N, C, H, W), shows."""
+    """All sides of bends, in the graph's order, that none of these images, (N, C, H, W), shows, and another may."""
+    possible = _list_possible(graph)
     most: dict[tuple[str, int], Tensor] = {}
     magnitude: dict[tuple[str, int], Tensor] = {}
     with torch.no_grad():
         for x in images:
-            for of, value in _run_sides(graph, x):
+            for of, value in _run_sides(graph, x, wanted=possible):
                 low, high = value.amin((0, 2, 3)), value.amax((0, 2, 3))
                 most[of] = torch.maximum(high, most.get(of, high))
                 magnitude[of] = torch.stack([high, -low, magnitude.get(of, high)]).amax(0)
@@ -60,6 +62,26 @@ def list_unseen(graph: ir.Graph, images: Iterable[Tensor]) -> list[Unseen]:
         for of, reached in most.items()
         for channel in (~(reached > HAIR * magnitude[of])).nonzero()[:, 0].tolist()
     ]
+
+
+def _list_possible(graph: ir.Graph) -> set[tuple[str, int]]:
+    """Activations and sides, but those on which no number is that another activation has just bounded."""
+    return {
+        (op.name, side)
+        for op in graph
+        for side, measure in _list_sides(op).items()
+        if len(op.inputs) > 1 or max(float(measure(bound)) for bound in _bounds_of(graph[op.inputs[0]])) > 0
+    }
+
+
+def _bounds_of(op: ir.Op) -> Tensor:
+    """The least and the most that an op gives."""
+    match op:
+        case ir.Relu():
+            return torch.tensor([0.0, torch.inf], dtype=torch.float64)
+        case ir.Clamp():
+            return torch.tensor([op.low, op.high], dtype=torch.float64)
+    return torch.tensor([-torch.inf, torch.inf], dtype=torch.float64)
 
 
 def find_images(
@@ -169,13 +191,12 @@ def _look_at(
     for i, side in enumerate(unseen):
         wanted[side.op, side.side].append((i, i % len(x), side.channel, *PLACES[i // len(x) % len(PLACES)]))
     order, values, usual = list[int](), list[Tensor](), list[Tensor]()
-    for of, value in _run_sides(graph, x, evaluate, tensors):
-        if of in wanted:
-            which, image, channel, row, column = torch.tensor(wanted[of]).T
-            order += which.tolist()
-            values.append(value[image, channel, row, column])
-            each = value.detach().abs().mean((0, 2, 3)).clamp_min(torch.finfo(value.dtype).tiny)
-            usual.append(each[channel])
+    for of, value in _run_sides(graph, x, evaluate, tensors, wanted):
+        which, image, channel, row, column = torch.tensor(wanted[of]).T
+        order += which.tolist()
+        values.append(value[image, channel, row, column])
+        each = value.detach().abs().mean((0, 2, 3)).clamp_min(torch.finfo(value.dtype).tiny)
+        usual.append(each[channel])
     back = torch.tensor(order).argsort()
     return torch.cat(values)[back], torch.cat(usual)[back]
 
@@ -185,37 +206,41 @@ def _run_sides(
     x: Tensor,
     evaluate: Callable[..., Tensor] = evaluate,
     tensors: dict[str, Tensor] | None = None,
+    wanted: Container[tuple[str, int]] | None = None,
 ) -> Iterator[tuple[tuple[str, int], Tensor]]:
     """For every activation and side of a bend how far on that side its operand is (N, C, H, W), pixels folded.
 
     tensors  where every value is put, as it is made
+    wanted   activations and sides, others than which are passed over; None: all
     """
     values = {} if tensors is None else tensors
     for op in graph:
         operands = [values[name] for name in op.inputs]
         values[op.name] = x if isinstance(op, ir.Input) else evaluate(op, *operands)
-        for side, value in _sides(op, *operands).items():
-            scale = graph.type(op.name).scale
-            yield (op.name, side), F.pixel_unshuffle(value, scale) if scale > 1 else value
+        for side, measure in _list_sides(op).items():
+            if wanted is None or (op.name, side) in wanted:
+                value, scale = measure(*operands), graph.type(op.name).scale
+                yield (op.name, side), F.pixel_unshuffle(value, scale) if scale > 1 else value
 
 
-def _sides(op: ir.Op, *operands: Tensor) -> dict[int, Tensor]:
+def _list_sides(op: ir.Op) -> dict[int, Callable[..., Tensor]]:
     """Both sides of each bend: beyond one nothing may be lost, and what is subtracted from it may lose."""
     match op:
         case ir.Relu() | ir.PRelu():
-            return {1: operands[0], -1: -operands[0]}
+            return {1: lambda x: x, -1: torch.neg}
         case ir.Clamp():
             bounds = [bound for bound in (op.low, op.high) if isfinite(bound)]
-            return {sign * n: sign * (operands[0] - bound) for n, bound in enumerate(bounds, 1) for sign in (1, -1)}
+            differ: dict[int, Callable[..., Tensor]] = {1: torch.sub, -1: torch.rsub}
+            return {s * n: partial(differ[s], other=bound) for n, bound in enumerate(bounds, 1) for s in differ}
         case ir.Maximum():
-            return {1: operands[0] - operands[1], -1: operands[1] - operands[0]}
+            return {1: torch.sub, -1: lambda x, y: y - x}
     return {}
 
 
 def _evaluate_leaking(op: ir.Op, *operands: Tensor) -> Tensor:
     """The value of one op; a little of the gradient passes where an activation is closed."""
     value = evaluate(op, *operands)
-    if not _sides(op, *operands):
+    if not _list_sides(op):
         return value
     passed = sum(operands[1:], operands[0])
     return value + LEAK * (passed - passed.detach())

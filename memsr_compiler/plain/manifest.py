@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -99,7 +100,7 @@ class Manifest:
     certificate_sha256: str = ""
     certificate: str = ""
 
-    @property
+    @cached_property  # asked for each tensor
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The tensors by name, in the order in which they are stored."""
         shapes: dict[str, tuple[int, ...]] = {}

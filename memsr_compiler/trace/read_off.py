@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+_BYTES: Any = Tensor.nbytes.__get__  # type: ignore[attr-defined]
 READ_OFF = frozenset([Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__])
 
 
@@ -28,7 +29,7 @@ _ONE_BY_ONE = frozenset([Tensor.apply_, Tensor.map_, Tensor.map2_])  # type: ign
 
 
 class KnownNumbers(TorchFunctionMode):
-    """Lets code read numbers off weights among fake tensors.
+    """Lets code read numbers off weights among fake tensors, and sizes in bytes off images whose sides are symbols.
 
     Raises RuntimeError for functions that are called with each number of a tensor: where there are none, torch crashes.
     """
@@ -43,4 +44,6 @@ class KnownNumbers(TorchFunctionMode):
         if func in READ_OFF and not isinstance(args[0], FakeTensor):
             with unset_fake_temporarily():
                 return func(*args, **(kwargs or {}))
+        if func == _BYTES:  # of which torch makes no symbol
+            return args[0].element_size() * args[0].numel()
         return func(*args, **(kwargs or {}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import linecache
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from functools import lru_cache
 from traceback import FrameSummary
 
@@ -68,6 +68,72 @@ def only_tells(places: Places) -> bool:
         return only_raises(places)
     called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
     return called is not None and _last_name(called) in _TELLING
+
+
+def decides_by_number(places: Places) -> bool:
+    """Whether a line that makes a number of a size compares that number, or its function does so elsewhere.
+
+    A number is made by a call: `int(h) == 8`, `n = int(h)`.  Names to which it is given are followed in the function,
+    and lines that do nothing but raise are passed over there.
+    """
+    statement = _find_statement(places[0])
+    if statement is None or not _makes_number(statement):
+        return False
+    if any(map(_makes_number, _list_decided(statement))):
+        return True
+    names = _list_given(statement)
+    lines = "".join(linecache.getlines(places[0].filename))
+    functions = [n for n in _statements_around(lines, places[0].lineno or 0) if isinstance(n, _FUNCTIONS)]
+    if not functions or not names:
+        return False
+    gives = [(node, given) for node in ast.walk(functions[-1]) if (given := _list_given(node))]
+    for _ in range(_MOST_STEPS):
+        names = names.union(*(given for node, given in gives if _reads(node, names)))
+    passed = set() if _is_caught(places) else set(_list_demanded(functions[-1]))
+    return any(_reads(part, names) for part in _list_decided(functions[-1]) if part not in passed)
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_MOST_STEPS = 8  # from a name to the next
+
+
+def _makes_number(node: ast.AST) -> bool:
+    return any(isinstance(n, ast.Call) and getattr(n.func, "id", "") in ("int", "float") for n in ast.walk(node))
+
+
+def _reads(node: ast.AST, names: Set[str]) -> bool:
+    return any(isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and n.id in names for n in ast.walk(node))
+
+
+def _list_given(node: ast.AST) -> set[str]:
+    """Names to which a statement gives values; none where it is another, or only holds statements."""
+    if not isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr, ast.Return)):
+        return set()
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def _list_demanded(node: ast.AST) -> Iterator[ast.AST]:
+    """Parts of the conditions under which code does nothing but raise."""
+    for n in ast.walk(node):
+        if isinstance(n, ast.Assert) or (
+            isinstance(n, ast.If) and not n.orelse and all(isinstance(inner, ast.Raise) for inner in n.body)
+        ):
+            yield from ast.walk(n.test)
+
+
+def _list_decided(node: ast.AST) -> Iterator[ast.AST]:
+    """Parts of code by which it decides: what is compared, but with None, conditions, and keys of tables."""
+    for n in ast.walk(node):
+        if isinstance(n, ast.Compare) and not all(isinstance(op, (ast.Is, ast.IsNot)) for op in n.ops):
+            yield n
+        elif isinstance(n, (ast.If, ast.IfExp, ast.While, ast.Assert)) and not isinstance(n.test, ast.Compare):
+            yield from [] if isinstance(n.test, ast.BoolOp) else [n.test]
+        elif isinstance(n, ast.BoolOp):
+            yield from (value for value in n.values if not isinstance(value, ast.Compare))
+        elif isinstance(n, ast.Subscript) and not isinstance(n.slice, (ast.Slice, ast.Tuple)):
+            yield n.slice
+        elif isinstance(n, ast.Match):
+            yield n.subject
 
 
 _TELLING = frozenset(("print", "debug", "info", "warning", "warn", "warning_once", "error", "exception", "critical"))

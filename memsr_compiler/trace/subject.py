@@ -139,6 +139,12 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
             f"{type(model).__name__} (at {noted.threaded.co_filename}:{noted.threaded.co_firstlineno}) runs code in "
             "threads of its own, into which nothing can be followed; let forward call it itself"
         )
+    if noted.watching is not None:
+        raise UnsupportedModel(
+            f"{type(model).__name__} (at {noted.watching.co_filename}:{noted.watching.co_firstlineno}) asks whether "
+            "torch or Python is listening to it (dispatch modes, fake tensors, a profile), as they do while it is "
+            "read, so that nobody can know what it does otherwise; take that question out"
+        )
     if samples and (private.used or _shared_chance() != before):
         _require_no_chance(reference, samples)
     if samples and any(module.training for module in model.modules()):

@@ -8,6 +8,7 @@ followed, and on one whose sides are symbols.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,10 +26,10 @@ from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.numbers import Group, numbers_at_hand
-from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
+from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, is_pythons, lies_in
 from memsr_compiler.trace.plain import PlainCode
 from memsr_compiler.trace.read_off import KnownNumbers
-from memsr_compiler.trace.statements import Places, only_raises, only_tells
+from memsr_compiler.trace.statements import Places, decides_by_number, only_raises, only_tells
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
 _SYMBOL = os.path.join(TORCH, "__init__.py")
@@ -38,7 +39,7 @@ _MADE_NUMBERS = frozenset(
     for kind, name in ((torch.SymInt, "__int__"), (torch.SymFloat, "__int__"), (torch.SymFloat, "__float__"))
     if hasattr(getattr(kind, name, None), "__code__")
 )
-"""A size that is made a number decides nothing yet; what is done with the number is looked for at other sizes."""
+"""A size that is made a number decides nothing by that; what its function does not do, is looked for at other sizes."""
 _TEXTS = frozenset(
     getattr(kind, name).__code__
     for kind in (torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -53,29 +54,63 @@ _OF_ITS_KIND = frozenset((
 """What a tensor is asked, and tells nothing of its values."""
 
 
+_KINDS_OF_READERS = frozenset(("FakeTensor", "FakeTensorMode"))
+_OF_READERS = frozenset((
+    "_get_current_dispatch_mode", "_get_current_dispatch_mode_stack", "_get_current_function_mode",
+    "_get_current_function_mode_stack", "_get_dispatch_mode", "_get_dispatch_stack_at", "_get_function_stack_at",
+    "_is_torch_function_mode_enabled", "_len_torch_dispatch_stack", "_len_torch_function_stack", "active_fake_mode",
+    "detect_fake_mode", "getprofile", "is_fake", "is_in_any_mode_without_ignore_compile_internals",
+    "is_in_torch_dispatch_mode", "is_in_torch_function_mode",
+))  # fmt: skip
+"""Functions of torch's and of Python's, and kinds of tensors, that tell code whether it is being looked at."""
+_TO_THREADS = re.compile(r"(concurrent/futures|multiprocessing|asyncio)/|(queue|threading)\.py$")
+_HANDING_OVER = frozenset((
+    "apply", "apply_async", "imap", "imap_unordered", "join", "map", "map_async", "notify", "notify_all", "put",
+    "result", "run_coroutine_threadsafe", "set", "starmap", "submit", "wait",
+))  # fmt: skip
+"""Functions of Python's, in these files, by which work goes to a thread that was there before, which nobody hears."""
+_ASKED_OF = _HANDING_OVER | _OF_READERS
+
+
 class Noted:
     """Code that ran, of whoever's, and the numbers that foreign code has at hand.
 
     unknown     the first that could ask what a tracer does not hear, by name; "" without
-    threaded    foreign code that ran in a thread of its own, of which no tracer knows
+    threaded    foreign code that ran in a thread of its own, of which no tracer knows, or hands work to one
+    watching    foreign code that asks whether it is being looked at
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.threaded: CodeType | None = None
+        self.watching: CodeType | None = None
         self.codes: dict[CodeType, frozenset[Group]] = {}
         self._plain = PlainCode(model)
         self.unknown = "" if self._plain.forwards() else type(model).__qualname__
 
-    def note(self, frame: FrameType, event: str, _: Any) -> None:
+    def note(self, frame: FrameType, event: str, called: Any) -> None:
         code = frame.f_code
+        if event == "c_call" and getattr(called, "__name__", "") in _OF_READERS and is_foreign(code.co_filename):
+            self.watching = code
         if event != "call":
             return
+        asker = frame.f_back
+        if code.co_name in _ASKED_OF and asker is not None and is_foreign(asker.f_code.co_filename):
+            self._note_call(code, asker.f_code)
         makes_tuple = str(frame.f_globals.get("__name__")).startswith("namedtuple_")  # ours too, which have no file
         foreign = is_foreign(code.co_filename) and not makes_tuple
         if code not in self.codes:
+            if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
+                self.watching = code
             self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
         if foreign and not self.unknown and not self._plain.holds(frame):
             self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
+
+    def _note_call(self, code: CodeType, asker: CodeType) -> None:
+        """Note what foreign code calls of torch's, or of Python's, by its name."""
+        if is_pythons(code.co_filename) and _TO_THREADS.search(code.co_filename.replace(os.sep, "/")):
+            self.threaded = asker
+        elif code.co_name in _OF_READERS and not is_foreign(code.co_filename):
+            self.watching = asker
 
 
 @contextmanager
@@ -194,7 +229,8 @@ def _find_asker() -> FrameType | None:
     asker = next(iter(frames[len(between) :]), None)
     if asker is None or not is_foreign(asker.f_code.co_filename):
         return None
-    return None if any(f.f_code in _MADE_NUMBERS for f in between) else asker
+    made = any(f.f_code in _MADE_NUMBERS for f in between)
+    return None if made and not decides_by_number(callers(asker)) else asker
 
 
 def _is_symbols(name: str) -> bool:

@@ -304,3 +304,14 @@ def test_a_caller_s_gradients_may_be_off(mode: Callable[[], AbstractContextManag
     with mode():
         check_certificate(teacher, net)
     assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
+
+
+def test_what_another_activation_bounds_is_not_looked_for() -> None:
+    """A row of thousands of activations would be searched for minutes."""
+    bends = nn.ReLU(), nn.ReLU(), nn.Hardtanh(-1, 1e9), nn.Hardtanh(-2, 1e10), nn.Hardtanh(0.1, 1e11), nn.ReLU()
+    first, last = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 4, 1)
+    with torch.no_grad():
+        first.weight.fill_(1.0)
+        bias_of(first).fill_(-0.5)
+    _, unseen = list_here(nn.Sequential(first, *bends, last, nn.PixelShuffle(2)))
+    assert [(side.op, side.side) for side in unseen] == [("3", 2)]

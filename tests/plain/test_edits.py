@@ -227,6 +227,14 @@ def test_sizes_are_checked_before_memory_is_taken(net: PlainNet, tmp_path: Path)
         load_plain(tmp_path / "net.safetensors")
 
 
+def test_names_of_tensors_are_put_together_once(net: PlainNet) -> None:
+    """They are asked for at each tensor: of thousands of layers that took longer than all else."""
+    manifest, _, _ = describe(uncertified(net), "float32", certificate_inside=True)
+    assert manifest.shapes is manifest.shapes
+    other = replace(manifest, layers=manifest.layers[:1])
+    assert list(other.shapes) == ["layers.0.weight", "layers.0.bias"]
+
+
 def test_weights_that_are_no_numbers_are_refused(
     net: PlainNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

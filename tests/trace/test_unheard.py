@@ -20,6 +20,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.trace.own_files import is_foreign
@@ -320,6 +322,83 @@ def test_no_list_of_questions_is_asked_for(asks: Callable[[Tensor], bool], caplo
     with pytest.raises(UnsupportedModel, match=r"Net \(at .*test_unheard.*takes numbers out of the image"):
         trace(Net(asks).eval())
     assert "by the size" not in caplog.text
+
+
+SIDES = 151, 160  # of which code makes a number that stands nowhere
+
+
+def is_laid_out_so(x: Any) -> bool:
+    return int(x.stride()[1]) == SIDES[0] * SIDES[1] + 6
+
+
+def is_in_a_table(x: Any) -> bool:
+    height, table = float(x.shape[2]), {sum(SIDES): True}
+    return isinstance(x, Tensor) and height in table
+
+
+def is_large_later(x: Any) -> bool:
+    number = int(x.nbytes)
+    rows = number // 8
+    return rows == sum(SIDES) * 3
+
+
+@pytest.mark.parametrize("asks", [is_laid_out_so, is_in_a_table, is_large_later])
+def test_a_number_that_is_compared_with_a_computed_one_is_told(
+    asks: Callable[[Tensor], bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    trace(Net(asks).eval())
+    assert "decides by the size of the image" in caplog.text and "test_unheard" in caplog.text
+
+
+def counts_only(x: Any, size: Any = None) -> bool:
+    if size is None:
+        size = int(x.shape[2]) * 2
+    assert size > 0
+    if size < 0:
+        raise ValueError(size)
+    return torch.zeros(size)[:size].sum() is None
+
+
+def test_a_number_that_only_counts_is_no_decision() -> None:
+    assert find_size_question(Net(counts_only).eval(), 3) is None
+
+
+POOL = ThreadPoolExecutor(1)
+LIMIT_OF_WORK = 10.0
+
+
+def is_dark_elsewhere(x: Any) -> bool:
+    return POOL.submit(lambda: isinstance(x, Tensor) and bool(x.mean() < -9)).result(LIMIT_OF_WORK)
+
+
+def test_a_thread_that_was_there_before_is_refused() -> None:
+    assert POOL.submit(lambda: True).result(LIMIT_OF_WORK)
+    with pytest.raises(UnsupportedModel, match=r"Net \(at .*test_unheard.py:\d+\) runs code in threads of its own"):
+        trace(Net(is_dark_elsewhere).eval())
+
+
+def is_seen_by_a_mode(x: Any) -> bool:
+    return _get_current_dispatch_mode() is not None
+
+
+def is_seen_by_a_number_of_modes(x: Any) -> bool:
+    return bool(getattr(torch._C, "_len_torch_" + "function_stack")() > 9)
+
+
+def is_a_fake(x: Any) -> bool:
+    return isinstance(x, FakeTensor) and x.shape[2] > LIMIT
+
+
+def is_profiled(x: Any) -> bool:
+    return sys.getprofile() is not None and x.shape[2] > LIMIT
+
+
+@pytest.mark.parametrize("asks", [is_seen_by_a_mode, is_seen_by_a_number_of_modes, is_a_fake, is_profiled])
+def test_code_that_asks_whether_it_is_listened_to_is_refused(asks: Callable[[Tensor], bool]) -> None:
+    with pytest.raises(
+        UnsupportedModel, match=r"Net \(at .*test_unheard.py:\d+\) asks whether torch or Python is list"
+    ):
+        trace(Net(asks).eval())
 
 
 def test_threads_are_refused() -> None:

@@ -6,8 +6,8 @@ activations: every node is run as torch runs it, and torch.fx sees what that is.
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import logging
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +23,8 @@ from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.onnx.file import Network, Node, is_in_training, read_network
 from memsr_compiler.trace.trace import RefusedModule
 
+log = logging.getLogger(__name__)
+
 Operand = Any
 """A tensor; a list, where the file computes with sizes or holds whole numbers; a number of the file; None: left out."""
 
@@ -32,13 +34,21 @@ _DEEPEST = 32  # modules inside one another: a name with thousands of slashes is
 
 
 def load_onnx_module(path: Path, refusal: UnsupportedModel) -> OnnxModule:
-    """The network in an ONNX file as a module of torch.  Raises `refusal` where an operator is not known here."""
+    """The network in an ONNX file as a module of torch.
+
+    Raises `refusal` where an operator is not known here, another where a Resize is of channels.
+    """
     network = read_network(path)
     if not all(_is_known(node, network.opset) for node in network.nodes):
         raise refusal
     module = OnnxModule(network, refusal).float().eval()
-    with contextlib.suppress(Exception), torch.no_grad():  # whatever torch raises: who needs a rank will miss it
-        module(torch.zeros(1, network.shape[1] or 3, *_SMALL))
+    try:
+        with torch.no_grad():
+            module(torch.zeros(1, network.shape[1] or 3, *_SMALL))
+    except UnsupportedModel:
+        raise
+    except Exception as error:  # whatever torch raises: who needs a rank will miss it
+        log.info("it does not run on an image of %dx%d: %s", *_SMALL, error)
     return module
 
 
@@ -336,7 +346,11 @@ def _resize(node: Node, x: Tensor, _: Operand = None, scales: Operand = None, si
     same: Any = 1 if sizes is None else x.size(1)  # of torch.fx it is no number
     _, channels, *given = scales.tolist() if sizes is None else sizes
     if isinstance(same, int) and channels != same:
-        raise ValueError("a resize of channels")
+        where = node.name.strip("/").replace("/", ".")
+        raise UnsupportedModel(
+            f"{where}: Resize: it resizes the channels too, {'by' if sizes is None else 'to'} {channels:g}, as if they "
+            "were rows of an image; resize height and width only, and make other channels by a convolution"
+        )
     if where == "pytorch_half_pixel":  # which torch's own is not where one pixel is left of a side: that is the first
         for i, axis in enumerate((2, 3)):
             side = given[i] * x.size(axis) if sizes is None else given[i]

@@ -324,6 +324,27 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("given", "words"), [("- doubled", "by 2"), ("- - to_twelve", "to 12"), ("- - to_three", "to 3")]
+)
+def test_a_resize_of_channels_is_refused(given: str, words: str, tmp_path: Path) -> None:
+    """torch enlarges height and width only: the channels were another number behind it, or the same by mistake."""
+    numbers = {"doubled": np.array([1, 2, 1, 1], np.float32)}
+    numbers |= {"to_twelve": np.array([1, 12, 8, 12]), "to_three": np.array([1, 3, 8, 12])}
+    weights = {"w": whole(6, 3, 3, 3), **{name: numbers[name] for name in given.split() if name != "-"}}
+    nodes = [
+        node("Conv", "x w", "c", pads=[1, 1, 1, 1]), node("Resize", f"c {given}", "d", mode="linear"),
+        node("ReduceMean", "d", "q", axes=[1, 2, 3]), SIGMOID, node("Mul", "c g", "y"),
+    ]  # fmt: skip
+    path = saved(model(nodes, weights), tmp_path)
+    ort.InferenceSession(path).run(None, {"x": whole(1, 3, 8, 12)})  # it is a network all the same
+    reason = (
+        rf"^body\.Resize: Resize: it resizes the channels too, {words}, as if they were rows of an image; resize hei"
+    )
+    with pytest.raises(UnsupportedModel, match=reason):
+        read_teacher(path, probe=False)
+
+
 @pytest.mark.parametrize("nodes", REFUSED.values(), ids=REFUSED)
 def test_what_would_be_misread_is_refused(nodes: tuple[onnx.NodeProto, ...], tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel):
