@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"a torch.nn.Module is wanted, not {type(model).__name__}; files are read by load_teacher")
     for name, parameter in model.named_parameters():
-        if parameter.is_meta or nn.parameter.is_lazy(parameter) or hasattr(parameter, "fake_mode"):
+        if parameter.is_meta or hasattr(parameter, "fake_mode") or nn.parameter.is_lazy(parameter):
             raise InvalidInput(f"{name}: has no values yet; load the weights first")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.layout != torch.strided:
@@ -63,12 +63,11 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
 def unwrap(model: nn.Module) -> nn.Module:
     """The network that torch.compile, or a module that shares batches out among devices, was given."""
     while True:
-        if type(model).__module__ == "torch._dynamo.eval_frame":  # which takes long to import
-            model = model._orig_mod
-        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        else:
+        compiled = type(model).__module__ == "torch._dynamo.eval_frame"  # which takes long to import
+        shared_out = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        if not (compiled or shared_out):
             return model
+        model = cast(nn.Module, model._orig_mod if compiled else model.module)
 
 
 def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:

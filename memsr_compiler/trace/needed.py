@@ -46,6 +46,7 @@ def find_remembered(graph: fx.Graph) -> fx.Node | None:
     """
     memory = _find_memory(graph)
     of_image: set[fx.Node] = set()
+    node: fx.Node
     for node in graph.nodes:
         if node.op == "placeholder" or not of_image.isdisjoint(node.all_input_nodes):
             of_image.add(node)

@@ -25,7 +25,7 @@ def without_reports() -> Iterator[None]:
         log.disabled = before
 
 
-_ONE_BY_ONE = frozenset([Tensor.apply_, Tensor.map_, Tensor.map2_])  # type: ignore[attr-defined]
+_ONE_BY_ONE = frozenset([Tensor.apply_, Tensor.map_, Tensor.map2_])
 
 
 class KnownNumbers(TorchFunctionMode):

@@ -158,8 +158,9 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:
     """Raises InvalidInput where a copy is another network: what is read, and what it is compared with, are copies."""
-    for (path, module), other in zip(model.named_modules(), copied.modules(), strict=False):
-        held = vars(other)
+    copies = dict(copied.named_modules())
+    for path, module in model.named_modules():
+        held = vars(copies.get(path, module))
         for name, value in vars(module).items():
             if isinstance(value, (bool, int, float, str)) and value == value and held.get(name) != value:
                 raise InvalidInput(

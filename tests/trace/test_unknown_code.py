@@ -29,6 +29,7 @@ class Net(nn.Module):
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
         self.tail = nn.Conv2d(4, 12, 3, padding=1)
+        self.kept: Tensor
         self.register_buffer("kept", torch.zeros(1))
 
     def finish(self, y: Tensor) -> Tensor:
@@ -159,9 +160,9 @@ def fills_a_copy_with_a_size(net: Net, x: Tensor) -> Any:
 
 
 def writes_a_parameter(net: Net, x: Tensor) -> Any:
-    weight = net.tail.bias.data.view(12)  # type: ignore[union-attr]
-    weight[:1].copy_(x.amin())
-    return bool(net.tail.bias[0] > 0.2)  # type: ignore[index]
+    bias: Any = net.tail.bias
+    bias.data.view(12)[:1].copy_(x.amin())
+    return bool(bias[0] > 0.2)
 
 
 class Writes(Net):
@@ -190,7 +191,7 @@ def is_bright(x: Tensor) -> bool:
 
 
 class Calls(Asks):
-    def __call__(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, x: Tensor) -> Tensor:
         y: Tensor = super().__call__(x)
         return y * 2 if is_bright(x) else y
 
@@ -233,9 +234,13 @@ def test_a_method_of_tensors_that_somebody_replaced(
 def test_a_function_that_is_called_with_each_number_crashes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[float] = [0.0]
 
+    def note(value: float) -> float:
+        seen.append(value)
+        return value
+
     def asks(x: Any) -> bool:
         if isinstance(x, Tensor):
-            x.amin().clone().apply_(lambda value: seen.append(value) or value)
+            x.amin().clone().apply_(note)
         return seen[-1] > 0.2
 
     assert outcome(Asks(asks), caplog)
@@ -265,7 +270,8 @@ def test_of_known_code_nothing_is_assumed(caplog: pytest.LogCaptureFixture) -> N
         def forward(self, x: Tensor) -> Tensor:
             if x.dim() != 4:  # an assertion would be written anew by pytest
                 raise ValueError(x.dim())
-            skip = None if self.tail is None else self.a(x)
+            tail: nn.Module | None = self.tail
+            skip = None if tail is None else self.a(x)
             return self.finish(skip if skip is not None else self.b(x))
 
     traced: Traced = trace(Usual().eval())
