@@ -23,11 +23,12 @@ def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) ->
     with talk.progress() as step:
         step("reading the network")
         inspection = inspect(teacher, input_range=input_range, align=options.align, tail=options.tail)
-    facts = {"teacher": str(path), "sha256": teacher.sha256, "input_range": input_range, "assumed": teacher.assumed}
+    assumed = (*teacher.assumed, *inspection.assumed)
+    facts = {"teacher": str(path), "sha256": teacher.sha256, "input_range": input_range, "assumed": assumed}
     talk.json({**facts, "size": size, **_plain_data(inspection, size)})
     talk.say(f"{path}: {describe(teacher, input_range)}")
-    if teacher.assumed:
-        talk.say(f"{path}: assumed: {', '.join(teacher.assumed)}")
+    if assumed:
+        talk.say(f"{path}: assumed: {', '.join(assumed)}")
     if not inspection.reason:
         talk.say(f"Convertible: yes.  Values carried past ReLUs: {len(inspection.carries)}\n")
     elif inspection.predictions:

@@ -61,6 +61,7 @@ class Inspection:
     teacher      its cost; None if it could not be read
     predictions  for "auto" and "shift", and for the PReLU form, "pass"
     carries      the tensors that skip a ReLU, under "auto", and past how many
+    assumed      of the network's code, in words: see `Teacher.assumed`
     """
 
     convertible: bool
@@ -71,6 +72,7 @@ class Inspection:
     teacher: Cost | None = None
     predictions: tuple[Prediction, ...] = ()
     carries: tuple[tuple[str, int], ...] = ()
+    assumed: tuple[str, ...] = ()
 
 
 @one_thread()
@@ -135,6 +137,7 @@ def _describe(traced: Traced, module: nn.Module) -> Inspection:
         scale=graph.scale,
         channels=graph.input.channels,
         teacher=cost_of_teacher(graph, module),
+        assumed=traced.assumed,
     )
 
 

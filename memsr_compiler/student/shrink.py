@@ -182,7 +182,7 @@ def shrink(
         for i, (weight, bias) in enumerate(derived.kernels)
         for last in [i == len(derived.kernels) - 1]
     ]
-    raw = PlainNet(stack, _describe(leveled, init, teacher)).eval()
+    raw = PlainNet(stack, _describe(leveled, init, teacher, traced.assumed)).eval()
     net = balance_channels(raw)  # in its teacher's units training wrecks it, and half precision loses more
     net.report = ShrinkReport(
         mode=init,
@@ -385,8 +385,8 @@ def _refit_steps(teacher: LeveledTeacher, widths: Sequence[int], inputs: Sequenc
     return 0 if steps < REFIT_LEAST else min(steps, REFIT_STEPS)
 
 
-def _describe(leveled: LeveledTeacher, mode: Mode, teacher: Teacher) -> PlainInfo:
-    """Description of a student, for its file."""
+def _describe(leveled: LeveledTeacher, mode: Mode, teacher: Teacher, assumed: tuple[str, ...]) -> PlainInfo:
+    """Description of a student, for its file; `assumed`: of its teacher's code."""
     frozen = teacher.frozen
     way = f"; derived from it with {count_replacements(frozen.replacements)} replaced" if frozen else ""
     return PlainInfo(
@@ -399,6 +399,6 @@ def _describe(leveled: LeveledTeacher, mode: Mode, teacher: Teacher) -> PlainInf
         receptive_field=sum(kernel // 2 for kernel in leveled.kernels),
         image_skip=leveled.image_skip.mode if leveled.image_skip else "",
         tool=f"memsr_compiler {VERSION}",
-        assumed=teacher.assumed,
+        assumed=(*teacher.assumed, *assumed),
         levels=() if leveled.whole else tuple(accumulate(level.spans for level in leveled.levels[:-1])),
     )
