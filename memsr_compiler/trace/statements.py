@@ -98,7 +98,7 @@ _MOST_STEPS = 8  # from a name to the next
 
 
 def _makes_number(node: ast.AST) -> bool:
-    return any(isinstance(n, ast.Call) and getattr(n.func, "id", "") in ("int", "float") for n in ast.walk(node))
+    return any(isinstance(n, ast.Name) and n.id in ("int", "float") for n in ast.walk(node))  # also `map(int, x.shape)`
 
 
 def _reads(node: ast.AST, names: Set[str]) -> bool:
