@@ -67,7 +67,7 @@ class Subject:
     numbers: frozenset[Group] = frozenset()
 
     def tell_assumed(self, *, sizes: bool = False) -> tuple[str, ...]:
-        """Words on what is assumed of the network's code, told as a warning too: it is no more than compared at samples.
+        """Words on what is assumed of the network's code, as a warning too: it is compared at samples alone.
 
         sizes   whether its code was followed at one size of image
         """
