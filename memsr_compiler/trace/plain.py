@@ -35,7 +35,10 @@ _NO_TENSORS = frozenset((
     "register_hook", "register_post_accumulate_grad_hook", "retain_grad",
 ))  # fmt: skip
 """Names of a tensor whose values are None, or run code, where a tracer makes one more tensor of them."""
-_METHODS = frozenset(("append", "extend", "insert", "items", "keys", "values", "forward", "training", "__init__"))
+_METHODS = frozenset((
+    "append", "children", "extend", "forward", "get_submodule", "insert", "items", "keys", "named_children", "training",
+    "values", "__init__",
+))  # fmt: skip
 _PLAIN = (int, float, str, type(None), slice, range, torch.dtype, torch.device, torch.Size, Tensor, nn.Module)
 
 
