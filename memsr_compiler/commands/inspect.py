@@ -24,8 +24,8 @@ def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) ->
         step("reading the network")
         inspection = inspect(teacher, input_range=input_range, align=options.align, tail=options.tail)
     assumed = (*teacher.assumed, *inspection.assumed)
-    facts = {"teacher": str(path), "sha256": teacher.sha256, "input_range": input_range, "assumed": assumed}
-    talk.json({**facts, "size": size, **_plain_data(inspection, size)})
+    facts = {"teacher": str(path), "sha256": teacher.sha256, "input_range": input_range, "size": size}
+    talk.json({**facts, **_plain_data(inspection, size), "assumed": assumed})
     talk.say(f"{path}: {describe(teacher, input_range)}")
     if assumed:
         talk.say(f"{path}: assumed: {', '.join(assumed)}")
