@@ -41,7 +41,7 @@ def require_small_constants(graph: ir.Graph) -> None:
             value.copy_(value.float())
 
     moved = float((run(graph, image, watch=round_sums) - run(graph, image)).abs().max())
-    if moved < _MOST * level:
+    if not moved >= _MOST * level:  # nor where both overflow, which is another matter
         return
     name = max(large, key=lambda name: abs(large[name][1]))
     step, constant = large[name]
