@@ -157,9 +157,14 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:
-    """Raises InvalidInput where a copy is another network: what is read, and what it is compared with, are copies."""
+    """Raises InvalidInput where a copy is another network: what is read, and what it is compared with, are copies.
+
+    Programs of torch.export are passed over: what torch's own copy of them leaves out only checks the image's size.
+    """
     copies = dict(copied.named_modules())
     for path, module in model.named_modules():
+        if isinstance(module, fx.GraphModule) and type(module).__deepcopy__ is fx.GraphModule.__deepcopy__:
+            continue
         held = vars(copies.get(path, module))
         for name, value in vars(module).items():
             if isinstance(value, (bool, int, float, str)) and value == value and held.get(name) != value:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
@@ -330,6 +330,12 @@ def test_a_copy_that_is_another_network_is_refused() -> None:
     network.gain = 3.0
     with pytest.raises(InvalidInput, match=r"its gain is 3\.0, and that of its copy is not"):
         trace(network)
+
+
+def test_what_torch_leaves_out_of_copies_of_programs_is_no_reason_to_refuse() -> None:
+    program = fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval())
+    program.validate_inputs = True  # as programs of torch.export have it
+    trace(program)
 
 
 class Strips:
