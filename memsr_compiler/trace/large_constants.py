@@ -23,7 +23,8 @@ def require_small_constants(graph: ir.Graph) -> None:
 
     Where that is less than 1/32 of a grey level, a 255th of the input's range, it is passed over: for values up to 1 a
     constant up to a thousand, up to 255 a quarter of a million.  With others the network is run on noise, in float64
-    but for these sums, which are rounded to float32: by an eighth of a level or more is no matter of rounding.
+    but for these sums, which are rounded to float32: by an eighth of a level or more, of the input's or, if that is
+    larger, of the result's, is no matter of rounding.
     Raises UnsupportedModel that names the largest.
     """
     low, high = graph.input.low, graph.input.high
@@ -40,7 +41,9 @@ def require_small_constants(graph: ir.Graph) -> None:
         if name in large:
             value.copy_(value.float())
 
-    moved = float((run(graph, image, watch=round_sums) - run(graph, image)).abs().max())
+    result = run(graph, image)
+    moved = float((run(graph, image, watch=round_sums) - result).abs().max())
+    level = max(level, float(result.abs().max()) / _LEVELS)  # of 0 to 65535, say, though the input is of 0 to 1
     if moved < _MOST * level:
         return
     name = max(large, key=lambda name: abs(large[name][1]))

@@ -80,3 +80,14 @@ def test_a_channel_whose_rounding_makes_no_difference_is_read() -> None:
     with torch.no_grad():
         network.last.weight.zero_()
     trace(network)
+
+
+def test_the_range_of_the_result_counts_too() -> None:
+    """Of 0 to 65535 a half is added, next to which float32 has steps of 1/512: nothing there, though not of 0 to 1."""
+
+    class Wide(Shifted):
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.shuffle(self.last(x)) * 65535.0
+            return result + 32767.5
+
+    trace(Wide(0.0, 1.0))
