@@ -36,6 +36,7 @@ MOST_EXIF = 65_000  # bytes that libexif reads and a JPEG holds
 NOT_IN_EXIF = 269  # of the tags: libvips has no name for it, though it keeps what EXIF has of it
 LONGEST = 8_000  # bytes of a text in EXIF, of which there are eight
 _ASCII, _BIG = 2, 43  # the type of such tags; the version of a BigTIFF
+_SHOWN = 12  # texts that are named
 TIFF, JPEG, PNG = (".tif", ".tiff"), (".jpg", ".jpeg"), (".png",)  # file name extensions
 
 
@@ -128,7 +129,10 @@ class Texts:
 
 
 def _say_texts(keywords: Sequence[str]) -> str:
-    return f"text {keywords[0]} is" if len(keywords) == 1 else f"texts {', '.join(keywords)} are"
+    if len(keywords) == 1:
+        return f"text {keywords[0]} is"
+    more = f" and {len(keywords) - _SHOWN:,} more" if len(keywords) > _SHOWN else ""
+    return f"texts {', '.join(keywords[:_SHOWN])}{more} are"
 
 
 def _list(numbers: Iterable[int]) -> str:

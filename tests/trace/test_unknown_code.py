@@ -334,7 +334,7 @@ def test_a_copy_that_is_another_network_is_refused() -> None:
 
 def test_what_torch_leaves_out_of_copies_of_programs_is_no_reason_to_refuse() -> None:
     program = fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval())
-    program.validate_inputs = True  # as programs of torch.export have it
+    vars(program)["validate_inputs"] = True  # as programs of torch.export have it
     trace(program)
 
 
