@@ -27,8 +27,8 @@ def run(teacher_options: TeacherOptions, options: InspectOptions, talk: Talk) ->
     facts = {"teacher": str(path), "sha256": teacher.sha256, "input_range": input_range, "size": size}
     talk.json({**facts, **_plain_data(inspection, size), "assumed": assumed})
     talk.say(f"{path}: {describe(teacher, input_range)}")
-    if assumed:
-        talk.say(f"{path}: assumed: {', '.join(assumed)}")
+    if teacher.assumed:  # of its code it has been told
+        talk.say(f"{path}: assumed: {', '.join(teacher.assumed)}")
     if not inspection.reason:
         talk.say(f"Convertible: yes.  Values carried past ReLUs: {len(inspection.carries)}\n")
     elif inspection.predictions:

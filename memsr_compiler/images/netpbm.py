@@ -15,7 +15,7 @@ import numpy as np
 from memsr_compiler.errors import InvalidInput
 
 CHANNELS = {b"4": 1, b"5": 1, b"6": 3}  # of the kinds that are not written in digits, which hold one image each
-_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
+_GAP = rb"(?=[\s#])\s*(?:#[^\r\n]*[\r\n]\s*){0,1000}"  # a repeated group takes memory for each time
 _HEAD = re.compile(rb"P(?:(4)%b(\d{1,9})%b(\d{1,9})|([56])%b(\d{1,9})%b(\d{1,9})%b(\d{1,5}))\s" % ((_GAP,) * 5))
 _MOST = 1 << 16  # images that are counted
 _PIECE = 1 << 20  # levels that are looked at at a time

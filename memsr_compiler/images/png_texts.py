@@ -17,9 +17,11 @@ Chunk = tuple[bytes, bytes]  # name, content
 COMMENT = "Comment"
 XMP = "XML:com.adobe.xmp"
 PROFILE = "Raw profile type "  # before EXIF, XMP or IPTC in hexadecimal digits, by ImageMagick and ExifTool
-MOST = 1 << 24  # bytes of all texts, and of one when it is not compressed
+MOST = 1 << 24  # bytes of all texts, compressed or not
+MOST_TEXTS = 10_000  # that are read of a file
 MOST_IN_JPEG = 65_533  # bytes of a comment
 _NAMES = (b"tEXt", b"zTXt", b"iTXt")
+_DAMAGED = MOST // 8  # bytes for which a text counts that cannot be unpacked, which may take as long as the longest
 _KEYWORD = 80  # bytes, with the zero behind it
 _EXIF_IN_APP1, _XMP_IN_APP1 = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _SOS, _COM, _ALONE = 0xDA, 0xFE, (0x01, *range(0xD0, 0xDA))
@@ -49,7 +51,7 @@ def find_texts(path: str | os.PathLike[str]) -> Found:
             file.seek(2)
             comments = list(_read_comments(file))
             texts = [text for comment in comments if b"\0" not in (text := comment.removesuffix(b"\0"))]
-            lost = (COMMENT,) * (len(comments) - len(texts))  # numbers of a program, say
+            lost = (COMMENT,) if len(texts) < len(comments) else ()  # numbers of a program, say
             return Found(tuple(_pack(text) for text in texts if text), lost=lost)
     return Found()
 
@@ -57,7 +59,7 @@ def find_texts(path: str | os.PathLike[str]) -> Found:
 def unpack(chunk: Chunk) -> tuple[str, str | None]:
     """Keyword and text of a chunk; None for a text that is damaged, or too long."""
     name, content = chunk
-    keyword, _, rest = content.partition(b"\0")
+    keyword, (_, _, rest) = _keyword_of(chunk), content.partition(b"\0")
     packed, coding = name == b"zTXt", "latin1"
     if name == b"iTXt":
         packed, coding = rest[:1] == b"\1", "utf-8"
@@ -65,8 +67,12 @@ def unpack(chunk: Chunk) -> tuple[str, str | None]:
     try:
         text = (_inflate(rest[1:]) if packed else rest).decode(coding)
     except (zlib.error, UnicodeDecodeError):
-        return keyword.decode("latin1"), None
-    return keyword.decode("latin1"), text
+        return keyword, None
+    return keyword, text
+
+
+def _keyword_of(chunk: Chunk) -> str:
+    return chunk[1][:_KEYWORD].partition(b"\0")[0].decode("latin1")
 
 
 def pack_comments(chunks: Sequence[Chunk]) -> bytes:
@@ -86,27 +92,31 @@ def fits_jpeg(keyword: str, text: str) -> bool:
 
 
 def _read_chunks(file: BinaryIO) -> Iterator[Chunk]:
-    """The chunks with texts, behind the pixels too; of those that are too long, together, the first bytes."""
-    total = 0
-    while len(head := file.read(8)) == 8:
+    """The chunks with texts, behind the pixels too; of those that are too long, or many, together, the first bytes."""
+    total = count = 0
+    while count <= MOST_TEXTS and len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
         following = file.tell() + length + 4
         if name in _NAMES:
-            total += length
-            yield name, file.read(length) if total <= MOST else file.read(_KEYWORD).partition(b"\0")[0]
+            total, count = total + length, count + 1
+            whole = total <= MOST and count <= MOST_TEXTS
+            yield name, file.read(length) if whole else file.read(min(length, _KEYWORD)).partition(b"\0")[0]
         file.seek(following)
 
 
 def _sort(chunks: Iterator[Chunk]) -> Found:
     kept: list[Chunk] = []
     exif = xmp = b""
-    lost: list[str] = []
+    lost: dict[str, None] = {}
+    unpacked = 0
     for chunk in chunks:
+        if b"\0" not in chunk[1] or unpacked > MOST:
+            lost[_keyword_of(chunk)] = None
+            continue
         keyword, text = unpack(chunk)
+        unpacked += _DAMAGED if text is None else len(text)
         profile = _read_profile(text) if text is not None and keyword.startswith(PROFILE) else b""
-        if b"\0" not in chunk[1]:
-            lost.append(keyword)
-        elif keyword == XMP and text and not xmp:
+        if keyword == XMP and text and not xmp:
             xmp = text.encode("latin1" if chunk[0] == b"zTXt" else "utf-8")
         elif profile.startswith(_XMP_IN_APP1) and not xmp:
             xmp = profile.removeprefix(_XMP_IN_APP1)
@@ -138,17 +148,17 @@ def _inflate(packed: bytes) -> bytes:
 
 
 def _read_comments(file: BinaryIO) -> Iterator[bytes]:
-    """The comments before a JPEG's pixels; of those that are too long, together, a zero."""
-    total = 0
-    while len(marker := file.read(2)) == 2 and marker[0] == 0xFF and marker[1] != _SOS:
+    """The comments before a JPEG's pixels; of those that are too long, or many, together, two zeros."""
+    total = count = 0
+    while count <= MOST_TEXTS and len(marker := file.read(2)) == 2 and marker[0] == 0xFF and marker[1] != _SOS:
         if marker[1] == 0xFF:
             file.seek(-1, os.SEEK_CUR)
         elif marker[1] not in _ALONE:
             length = int.from_bytes(file.read(2), "big")
             following = file.tell() + max(length - 2, 0)
             if marker[1] == _COM:
-                total += length
-                yield file.read(max(length - 2, 0)) if total <= MOST else b"\0"
+                total, count = total + length, count + 1
+                yield file.read(max(length - 2, 0)) if total <= MOST and count <= MOST_TEXTS else b"\0\0"
             file.seek(following)
 
 

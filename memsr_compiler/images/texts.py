@@ -36,6 +36,7 @@ MOST_EXIF = 65_000  # bytes that libexif reads and a JPEG holds
 NOT_IN_EXIF = 269  # of the tags: libvips has no name for it, though it keeps what EXIF has of it
 LONGEST = 8_000  # bytes of a text in EXIF, of which there are eight
 _ASCII, _BIG = 2, 43  # the type of such tags; the version of a BigTIFF
+_SHOWN = 12  # texts that are named
 TIFF, JPEG, PNG = (".tif", ".tiff"), (".jpg", ".jpeg"), (".png",)  # file name extensions
 
 
@@ -120,6 +121,8 @@ class Texts:
         """Keywords of what a file of that kind, with these tags, has no place for."""
         lost = []
         for keyword, text in map(unpack, self.found.chunks):
+            if keyword.startswith("date:"):  # ImageMagick's, of the file, not of the picture
+                continue
             kept = text is not None and tags.get(BY_KEYWORD.get(keyword.lower(), 0)) == text.encode()
             in_jpeg = suffix in JPEG and text is not None and fits_jpeg(keyword, text)
             if text != "" and not (kept or in_jpeg or suffix in PNG):
@@ -128,7 +131,10 @@ class Texts:
 
 
 def _say_texts(keywords: Sequence[str]) -> str:
-    return f"text {keywords[0]} is" if len(keywords) == 1 else f"texts {', '.join(keywords)} are"
+    if len(keywords) == 1:
+        return f"text {keywords[0]} is"
+    more = f" and {len(keywords) - _SHOWN:,} more" if len(keywords) > _SHOWN else ""
+    return f"texts {', '.join(keywords[:_SHOWN])}{more} are"
 
 
 def _list(numbers: Iterable[int]) -> str:

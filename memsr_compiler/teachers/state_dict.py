@@ -218,7 +218,7 @@ def _load_into(network: nn.Module, state: StateDict) -> str:
     """Load weights by the network's own `load_state_dict`; words on what keeps them from it, "" where nothing does."""
     if type(network).load_state_dict is not nn.Module.load_state_dict:  # which may pass over what it does not find
         with torch.no_grad():
-            for parameter in network.parameters():
+            for parameter in filter(torch.is_floating_point, network.parameters()):
                 parameter.fill_(math.nan)
     try:
         network.load_state_dict(dict(state), strict=True)

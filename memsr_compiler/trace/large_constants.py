@@ -18,19 +18,20 @@ _MOST = 1 / 8  # of a grey level, by which it may move the result
 _SIDE = 12  # pixels, of the image on which it is measured
 
 
-def require_small_constants(graph: ir.Graph) -> None:
+def require_small_constants(graph: ir.Graph, *, outside: bool = False) -> None:
     """Refuse a network in which an added constant rounds: float32 has 24 digits, and next to C numbers 2**-23 C apart.
 
-    Where that is less than 1/32 of a grey level, a 255th of the input's range, it is passed over: for values up to 1 a
-    constant up to a thousand, up to 255 a quarter of a million.  With others the network is run on noise, in float64
-    but for these sums, which are rounded to float32: by an eighth of a level or more is no matter of rounding.
+    outside   whether the image is added to the result behind the graph
+
+    For values up to 1 a constant up to a thousand is passed over.  With larger ones the network is run on noise, in
+    float64 but for these sums, which are rounded to float32: by an eighth of a grey level or more, a 255th of what
+    the result reaches, or of the input's range where the image is added to it, is no matter of rounding.
     Raises UnsupportedModel that names the largest.
     """
     low, high = graph.input.low, graph.input.high
     low, high = (low, high) if math.isfinite(high - low) else (0.0, 1.0)
-    level = (high - low) / _LEVELS
     steps = {op.name: (step, constant) for op in graph for step, constant in [_find_step(op)]}
-    large = {name: found for name, found in steps.items() if not found[0] < _LOOKED_AT * level}
+    large = {name: found for name, found in steps.items() if not found[0] < _LOOKED_AT * min(high - low, 1) / _LEVELS}
     if not large:
         return
     draw = np.random.default_rng(0).random((1, graph.input.channels, _SIDE, _SIDE))
@@ -40,8 +41,10 @@ def require_small_constants(graph: ir.Graph) -> None:
         if name in large:
             value.copy_(value.float())
 
-    moved = float((run(graph, image, watch=round_sums) - run(graph, image)).abs().max())
-    if not moved >= _MOST * level:  # nor where both overflow, which is another matter
+    result = run(graph, image)
+    moved = float((run(graph, image, watch=round_sums) - result).abs().max())
+    level = (high - low if outside else float(result.max() - result.min())) / _LEVELS
+    if not moved >= _MOST * level or moved == 0:  # nor where both overflow, which is another matter
         return
     name = max(large, key=lambda name: abs(large[name][1]))
     step, constant = large[name]

@@ -13,6 +13,7 @@ import torch
 TORCH = os.path.dirname(torch.__file__)
 OURS = os.path.dirname(os.path.dirname(__file__))
 _KNOWN = (TORCH, os.path.dirname(np.__file__), OURS)
+_TYPES = os.path.join(os.path.dirname(TORCH), "typing_extensions.py")  # which hears from `typing` what torch asks for
 _PYTHONS = sysconfig.get_path("stdlib")
 
 
@@ -24,7 +25,9 @@ def lies_in(name: str, folders: Iterable[str]) -> bool:
 @lru_cache(4096)  # asked of each call
 def is_foreign(name: str) -> bool:
     """Whether a file is neither torch's, NumPy's, Python's nor of this package."""
-    return not (is_pythons(name) or lies_in(name, _KNOWN) or name.startswith(("<frozen", "<eval_with_key>")))
+    return not (
+        is_pythons(name) or lies_in(name, _KNOWN) or name == _TYPES or name.startswith(("<frozen", "<eval_with_key>"))
+    )
 
 
 def is_pythons(name: str) -> bool:

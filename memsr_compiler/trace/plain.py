@@ -24,7 +24,7 @@ _STEPS = re.compile(
     r"RESUME|NOP|CACHE|EXTENDED_ARG|PRECALL|CALL(_FUNCTION|_METHOD)?(_KW|_EX|_FUNCTION_EX)?|KW_NAMES|PUSH_NULL|COPY|SWAP"
     r"|GEN_START|POP_(TOP|ITER|JUMP_\w+)|ROT_\w+|DUP_TOP\w*|RETURN_(VALUE|CONST)|JUMP_\w+|NOT_TAKEN|TO_BOOL|RAISE_VARARGS"
     r"|FOR_ITER|GET_ITER|END_FOR|UNPACK_SEQUENCE|UNPACK_EX|(BINARY|INPLACE|UNARY)_\w+|COMPARE_OP|IS_OP|CONTAINS_OP"
-    r"|BUILD_(LIST|TUPLE|SLICE|MAP|CONST_KEY_MAP)|LIST_(APPEND|EXTEND|TO_TUPLE)|CALL_INTRINSIC_1|DICT_MERGE"
+    r"|BUILD_(LIST|TUPLE|SLICE|MAP|CONST_KEY_MAP|STRING)|FORMAT_(VALUE|SIMPLE|WITH_SPEC)|CONVERT_VALUE|LIST_(APPEND|EXTEND|TO_TUPLE)|CALL_INTRINSIC_1|DICT_MERGE"
     r"|LOAD_(CONST|SMALL_INT|GLOBAL|ATTR|METHOD|SUPER_ATTR|CLOSURE|DEREF|FAST\w*|ASSERTION_ERROR|COMMON_CONSTANT)"
     r"|STORE_(FAST\w*|DEREF|SUBSCR|SLICE)|MAKE_(CELL|FUNCTION)|SET_FUNCTION_ATTRIBUTE|COPY_FREE_VARS"
 )
@@ -82,8 +82,6 @@ class PlainCode:
             return False
         if any(step.opname == "IS_OP" and before.argval is not None for before, step in pairwise(steps)):
             return False  # a symbol is nothing else than itself, `(x.shape[2] > 100) is True`
-        if any(isinstance(constant, str) and "%" in constant for constant in code.co_consts):
-            return False
         return all(self._is_known_name(*found) for found in _names_in(steps, frame))
 
     def _is_known_name(self, name: str, value: Any) -> bool:

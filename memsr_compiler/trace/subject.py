@@ -41,6 +41,7 @@ from memsr_compiler.trace.unheard import find_value_question, noting_code
 _QUANTISING = ("torch.ao.quantization.", "torchao.")
 _NUMPYS = ("__array__", "__array_wrap__", "numpy")  # methods by which a tensor becomes an array, and is made of one
 _IN_INTEGERS = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+_COPIED_BY_TORCH = ("torch.fx.graph_module", "torch._dynamo.eval_frame")
 _TAKES_OTHERS = re.compile(r"'Tensor' object has no attribute|positional argument|keyword-only argument|to unpack")
 _DRAWS = 64  # runs of a network that draws random numbers: one that drops a path in twenty is met 26 times of 27
 
@@ -157,10 +158,13 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:
-    """Raises InvalidInput where a copy is another network: what is read, and what it is compared with, are copies."""
+    """Raises InvalidInput where a copy is another network: what is read, and what it is compared with, are copies.
+
+    Programs of torch.export, and what torch.compile gives, torch itself copies, but for notes of its own on them.
+    """
     copies = dict(copied.named_modules())
     for path, module in model.named_modules():
-        if type(module).__module__.startswith("torch."):  # an exported program forgets that it checks its inputs
+        if type(module).__module__ in _COPIED_BY_TORCH:
             continue
         held = vars(copies.get(path, module))
         for name, value in vars(module).items():

@@ -90,7 +90,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     if isinstance(model, GraphModule):
         ops = tuple(_with_range(op, input_range) for op in model.graph)
         graph = ir.Graph(ops, model.graph.output)
-        require_small_constants(graph)
+        require_small_constants(graph, outside=model.image_skip is not None)
         return require_convolution(Traced(graph, model.reader, model.image_skip))
     if isinstance(model, RefusedModule):
         raise model.refusal
@@ -99,7 +99,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         _attempt(model, SYMBOLIC, dict.fromkeys(subject.errors, ()), input_range)  # its refusal, if any, says more
         raise subject.refuse_to_run()
     traced, stopped = _read_by_either(subject.model, subject.samples, input_range)
-    require_small_constants(traced.graph)
+    require_small_constants(traced.graph, outside=traced.image_skip is not None)
     if stopped is not None or subject.unknown:
         _compare_batches(subject, traced)
     require_steady(subject, unheard=bool(subject.unknown) or stopped is not None)

@@ -102,7 +102,7 @@ class Noted:
             if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
                 self.watching = code
             self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
-        if foreign and not self.unknown and not self._plain.holds(frame):
+        if foreign and not self.unknown and not self._plain.holds(frame) and not _is_imported(frame):
             self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
 
     def _note_call(self, code: CodeType, asker: CodeType) -> None:
@@ -111,6 +111,12 @@ class Noted:
             self.threaded = asker
         elif code.co_name in _OF_READERS and not is_foreign(code.co_filename):
             self.watching = asker
+
+
+def _is_imported(frame: FrameType) -> bool:
+    """Whether code runs as a module is imported: by torch, the first time only, or by code that is noted for that."""
+    inner = takewhile(lambda f: not _is_our_run(f.f_code), _frames(frame))
+    return any(f.f_code.co_filename.startswith("<frozen importlib") for f in inner)
 
 
 @contextmanager
@@ -238,9 +244,9 @@ def _is_symbols(name: str) -> bool:
     return name in (_SYMBOL, __file__) or lies_in(name, (_SYMBOLS,))
 
 
-def _frames() -> Iterator[FrameType]:
+def _frames(innermost: FrameType | None = None) -> Iterator[FrameType]:
     """Frames of what is run, the innermost first."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = innermost or sys._getframe(1)
     while frame is not None:
         yield frame
         frame = frame.f_back

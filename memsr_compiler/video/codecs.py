@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import av
 from av.codec.codec import find_best_pix_fmt_of_list
@@ -108,15 +110,16 @@ def _as_urgent_as_before() -> Iterator[None]:
 
     SVT-AV1 does so where root runs it: before anything else on the machine, with the highest priority that there is.
     """
-    if sys.platform != "linux":
+    tasks = Path("/proc/self/task")
+    if sys.platform != "linux" or not tasks.is_dir():
         yield
         return
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-    threads = set(os.listdir("/proc/self/task"))
+    threads = set(os.listdir(tasks))
     yield
     if (os.sched_getscheduler(0), os.sched_getparam(0)) == (policy, parameters):
         return
-    for thread in (0, *map(int, set(os.listdir("/proc/self/task")) - threads)):
+    for thread in (0, *map(int, set(os.listdir(tasks)) - threads)):
         with contextlib.suppress(ProcessLookupError):  # it has ended by now
             os.sched_setscheduler(thread, policy, parameters)
 

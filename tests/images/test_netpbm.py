@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import read_image
+from memsr_compiler.images.netpbm import count_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 10, 3)).astype(np.uint8)
 HEADS = {
@@ -82,3 +84,14 @@ def test_levels_above_white_are_damage(tmp_path: Path, content: bytes, level: st
 def test_levels_up_to_white_are_read(tmp_path: Path) -> None:
     (tmp_path / "x.pgm").write_bytes(b"P5 3 1 100\n" + bytes([0, 50, 100]) + b"P5 1 1 100\n\xff")
     assert read_image(tmp_path / "x.pgm", keep_grey=True, warn=lambda _: None).ravel().tolist() == [0, 128, 255]
+
+
+def test_a_long_header_takes_no_memory(tmp_path: Path) -> None:
+    """A repeated group of a pattern takes hundreds of bytes for each time: five million spaces took a gigabyte."""
+    (tmp_path / "a.pgm").write_bytes(b"P5" + b" " * 100_000 + b"1 1 255\n\0P5" + b"#\n" * 100_000 + b"1 1 255\n\0")
+    tracemalloc.start()
+    try:
+        assert count_images(tmp_path / "a.pgm") == 1
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -217,6 +217,14 @@ def test_texts_without_a_place_are_told(tmp_path: Path, chunk: tuple[bytes, byte
     assert find_texts(tmp_path / "out.png").chunks == (chunk,)
 
 
+def test_dates_of_a_file_are_no_texts_of_its_picture(tmp_path: Path) -> None:
+    """ImageMagick writes them into each PNG."""
+    texts = PngInfo()
+    texts.add_text("date:create", "2020-01-01T00:00:00+00:00")
+    Image.fromarray(PIXELS).save(tmp_path / "in.png", pnginfo=texts)
+    assert save(tmp_path / "in.png", tmp_path / "out.webp").warnings(tmp_path / "out.webp") == []
+
+
 def test_texts_are_no_way_to_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(png_texts, "MOST", 1000)
     packed = (b"zTXt", b"Author\0\0" + zlib.compress(bytes(2000)))
@@ -227,6 +235,35 @@ def test_texts_are_no_way_to_fill_memory(tmp_path: Path, monkeypatch: pytest.Mon
     assert [
         keyword for keyword, text in map(png_texts.unpack, find_texts(tmp_path / "in.png").chunks) if text is None
     ] == ["Author"]
+
+
+def test_more_texts_than_anybody_writes_are_not_read(tmp_path: Path) -> None:
+    """A file of a gigabyte could hold eighty million."""
+    texts = [(b"tEXt", b"k%d\0b" % i) for i in range(20_000)]
+    write_png(tmp_path / "in.png", np.zeros((1, 1), np.uint8), bits=8, colour=GREY, before=texts)
+    found = find_texts(tmp_path / "in.png")
+    assert len(found.chunks) == png_texts.MOST_TEXTS and found.lost == (f"k{png_texts.MOST_TEXTS}",)
+    (told,) = Texts.read(tmp_path / "in.png").say_lost(".tif")[:1]
+    assert told.startswith("its texts k0, k1, ") and " and 9,988 more are not kept in .tif" in told
+    comments = b"\xff\xfe\0\x03a" * 20_000
+    (tmp_path / "in.jpg").write_bytes(b"\xff\xd8" + comments + b"\xff\xda")
+    found = find_texts(tmp_path / "in.jpg")
+    assert len(found.chunks) == png_texts.MOST_TEXTS and found.lost == ("Comment",)
+
+
+def test_what_compressed_texts_hold_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen megabytes of a file could be unpacked to as many gigabytes."""
+    monkeypatch.setattr(png_texts, "MOST", 1000)
+    texts = [(b"zTXt", b"k%d\0\0" % i + zlib.compress(b"x" * 400)) for i in range(5)]
+    write_png(tmp_path / "in.png", np.zeros((1, 1), np.uint8), bits=8, colour=GREY, before=texts)
+    found = find_texts(tmp_path / "in.png")
+    assert (len(found.chunks), found.lost) == (3, ("k3", "k4"))
+
+
+def test_a_keyword_is_no_longer_than_a_png_has_it(tmp_path: Path) -> None:
+    chunk = (b"tEXt", b"k" * 100_000)
+    write_png(tmp_path / "in.png", np.zeros((1, 1), np.uint8), bits=8, colour=GREY, before=[chunk])
+    assert find_texts(tmp_path / "in.png").lost == ("k" * 80,)
 
 
 def test_texts_of_exif_are_no_others(tmp_path: Path) -> None:

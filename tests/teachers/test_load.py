@@ -30,6 +30,7 @@ from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.families.vdsr import VDSR
 from memsr_compiler.teachers.load import load_teacher, read_teacher
+from memsr_compiler.teachers.state_dict import load_strictly
 
 
 def small() -> VDSR:
@@ -260,6 +261,14 @@ def test_what_the_users_code_does_not_load(
     torch.save({"only.bias": torch.ones(3)} | entry, tmp_path / "a.pth")
     with pytest.raises(InvalidInput, match=reason):
         read_teacher(tmp_path / "a.pth", arch=f"helpers.user_code:{kind.__name__}")
+
+
+def test_the_users_code_may_load_weights_that_are_whole_numbers() -> None:
+    network, loaded = Forgiving(), Forgiving()
+    for each in (network, loaded):
+        each.order = nn.Parameter(torch.tensor([2, 0, 1]), requires_grad=False)
+    load_strictly(loaded, network.state_dict(), "network")
+    assert same(loaded, network)
 
 
 def test_a_state_dict_that_cannot_be_made_is_told(tmp_path: Path) -> None:

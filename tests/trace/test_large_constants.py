@@ -57,6 +57,23 @@ def test_so_is_code(factor: float, input_range: tuple[float, float], in_bias: bo
         trace(Shifted(WHOLE, factor, in_bias), input_range=input_range)
 
 
+class Levelled(nn.Module):
+    """Takes images of 0 to 255 and gives those of 0 to 1, to which it adds a constant that it takes off again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pixel_shuffle(self.conv(x / 255), 2) + 49152.0 - 49152.0
+
+
+def test_what_is_rounded_is_judged_by_the_result() -> None:
+    """By the input's 255 levels it was next to nothing."""
+    with pytest.raises(UnsupportedModel, match="addition of 49152"):
+        trace(Levelled(), input_range=(0.0, 255.0))
+
+
 def test_a_constant_beyond_float32_is_refused() -> None:
     with pytest.raises(
         UnsupportedModel, match=r"addition of 1e\+39: next to so large a constant .* has numbers inf ap"
@@ -80,3 +97,14 @@ def test_a_channel_whose_rounding_makes_no_difference_is_read() -> None:
     with torch.no_grad():
         network.last.weight.zero_()
     trace(network)
+
+
+def test_the_range_of_the_result_counts_too() -> None:
+    """Of 0 to 65535 a half is added, next to which float32 has steps of 1/512: nothing there, though not of 0 to 1."""
+
+    class Wide(Shifted):
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.shuffle(self.last(x)) * 65535.0
+            return result + 32767.5
+
+    trace(Wide(0.0, 1.0))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.plain.load import load_plain
+from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.trace.subject import _require_copied
 from memsr_compiler.trace.trace import Traced, trace
 from memsr_compiler.trace.unheard import noting_code
 
@@ -330,6 +333,31 @@ def test_a_copy_that_is_another_network_is_refused() -> None:
     network.gain = 3.0
     with pytest.raises(InvalidInput, match=r"its gain is 3\.0, and that of its copy is not"):
         trace(network)
+
+
+def test_what_torch_imports_the_first_time_is_not_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is said, and written, of a network would hang on what the process did before."""
+    (tmp_path / "asked_for_late.py").write_text("def ask():\n    return hasattr(0, 'x')\nask()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with noting_code(Net()) as noted:
+        importlib.import_module("asked_for_late")
+    assert noted.unknown == ""
+    with noting_code(Net()) as noted:
+        importlib.import_module("asked_for_late").ask()
+    assert noted.unknown == "ask"
+
+
+def test_what_torch_leaves_out_of_its_copies_is_no_reason_to_refuse() -> None:
+    program = fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval())
+    vars(program)["validate_inputs"] = True  # as programs of torch.export have it
+    trace(program)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, as it imports its compiler
+def test_nor_is_what_torch_compile_notes_of_a_module_inside() -> None:
+    compiled = cast(nn.Module, torch.compile(nn.Conv2d(3, 12, 3, padding=1)))
+    network = nn.Sequential(compiled, nn.PixelShuffle(2))
+    _require_copied(network, copy_module(network, None))
 
 
 class Strips:

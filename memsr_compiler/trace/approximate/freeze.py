@@ -193,7 +193,7 @@ def _read(
         assert result.body is not None, "the reader has asked"
         skip, result = ImageSkip(result.mode, result.factor), result.body
     graph = builder.graph(result)
-    require_small_constants(graph)
+    require_small_constants(graph, outside=skip is not None)
     return require_convolution(Traced(graph, READER, skip)), [p for p in reader.places if p.name in graph]
 
 
