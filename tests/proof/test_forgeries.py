@@ -904,6 +904,13 @@ class Adds(nn.Module):
         return nn.functional.pixel_shuffle(self.tail(self.body(y).relu()), 2)
 
 
+@pytest.fixture
+def _read_whatever_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the reader take constants that round, which it refuses, so that the proof has to."""
+    monkeypatch.setattr("memsr_compiler.trace.trace.require_small_constants", lambda graph, outside: None)
+
+
+@pytest.mark.usefixtures("_read_whatever_rounds")
 @pytest.mark.parametrize("by_maximum", [False, True])
 def test_constants_of_the_teacher_s_own_that_leave_nothing(by_maximum: bool) -> None:
     """relu(x + 1e6) - 1e6 loses as much as clamp(x, -1e6) does, up to 5 grey levels in exact arithmetic."""
@@ -960,6 +967,7 @@ class Cancels(nn.Module):
         return nn.functional.pixel_shuffle(self.tail((y - 1e12).relu()), 2)
 
 
+@pytest.mark.usefixtures("_read_whatever_rounds")
 def test_what_cancels_is_not_measured_by_a_tap_that_reads_nothing() -> None:
     """Biases are known to 0.02 only, of tensors of about 1: 7 grey levels."""
     teacher = Cancels().eval()
@@ -1004,6 +1012,7 @@ class CancelsBeside(Cancels):
             self.tail.weight[:, 0] = 1e-12
 
 
+@pytest.mark.usefixtures("_read_whatever_rounds")
 def test_a_large_channel_does_not_free_what_cancels_beside_it() -> None:
     teacher = CancelsBeside().eval()
     draft = Draft(teacher, compile_to_plain(teacher))
