@@ -7,6 +7,7 @@ followed, and on one whose sides are symbols.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -128,13 +129,16 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
         if is_foreign(frame.f_code.co_filename):
             noted.threaded = frame.f_code
 
-    before = threading.getprofile()
+    before, collects = threading.getprofile(), gc.isenabled()
     threading.setprofile(note_threads)
+    gc.disable()  # whose callbacks and finalisers are of anybody's code
     try:
         with _told(noted.note):
             yield noted
     finally:
         threading.setprofile(before)  # None, where nobody was told
+        if collects:
+            gc.enable()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import types
@@ -282,6 +283,28 @@ def test_of_known_code_nothing_is_assumed(caplog: pytest.LogCaptureFixture) -> N
     with noting_code(network := Usual().eval()) as noted:
         network(torch.rand(1, 3, 5, 5))
     assert not noted.unknown
+
+
+def test_code_that_runs_as_garbage_is_collected_is_not_the_networks() -> None:
+    """Tools hang callbacks on it, hypothesis among them: now and then a network was assumed to do the same."""
+    noticed: list[str] = []
+
+    def notice(phase: str, info: dict[str, int]) -> None:
+        if hasattr(info, "items"):  # code of unknown forms
+            noticed.append(phase)
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(notice)
+    gc.set_threshold(1)
+    try:
+        network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()).eval()
+        with noting_code(network) as noted:
+            network(torch.rand(1, 3, 5, 5))
+            assert len([[i] for i in range(2000)]) == 2000  # of which garbage is collected
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(notice)
+    assert noticed and not noted.unknown and gc.isenabled()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, as it imports its compiler
