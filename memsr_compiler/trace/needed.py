@@ -32,8 +32,8 @@ def find_needed(graph: fx.Graph) -> frozenset[fx.Node]:
     needed: set[fx.Node] = set()
     read: set[object] = set()
     for node in reversed(graph.nodes):
-        changes = _changes(node) and memory[node] in read
-        if node in needed or changes or node.op in ("placeholder", "output") or _may_do_anything(node):
+        writes = changes(node) and memory[node] in read
+        if node in needed or writes or node.op in ("placeholder", "output") or _may_do_anything(node):
             needed.update((node, *node.all_input_nodes))
             read.update(memory[n] for n in (node, *node.all_input_nodes))
     return frozenset(needed)
@@ -50,7 +50,7 @@ def find_remembered(graph: fx.Graph) -> fx.Node | None:
     for node in graph.nodes:
         if node.op == "placeholder" or not of_image.isdisjoint(node.all_input_nodes):
             of_image.add(node)
-            if _changes(node) and memory[node] is _ATTRIBUTES:
+            if changes(node) and memory[node] is _ATTRIBUTES:
                 return node
     return None
 
@@ -72,12 +72,13 @@ def _may_be(node: fx.Node) -> list[fx.Node]:
     name = word_of(node)
     if node.op not in ("call_function", "call_method"):
         return []  # of the modules only norms are left whole
-    if name in ALIASES or name in ITSELF or _changes(node):
+    if name in ALIASES or name in ITSELF or changes(node):
         return node.all_input_nodes[:1]
     return [] if name in WORDS or name in IMPOSSIBLE else node.all_input_nodes
 
 
-def _changes(node: fx.Node) -> bool:
+def changes(node: fx.Node) -> bool:
+    """Whether an operation changes what it is given."""
     return is_inplace(node) or word_of(node) in ("setitem", "__setitem__")
 
 

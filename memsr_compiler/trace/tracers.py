@@ -21,7 +21,7 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible
-from memsr_compiler.trace.needed import INPLACE
+from memsr_compiler.trace.needed import INPLACE, changes
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.read_off import READ_OFF
 from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_tells
@@ -255,7 +255,7 @@ class _Tracer(fx.Tracer):
         """A value made of parameters alone.  Raises TypeError for one that hangs on the image, or was changed."""
         if node.op == "get_attr" and node.target in self.weights:
             return self.weights[str(node.target)].detach().clone()
-        if node.op not in ("call_function", "call_method") or any(map(_changes, node.users)) or _changes(node):
+        if node.op not in ("call_function", "call_method") or any(map(changes, node.users)) or changes(node):
             raise TypeError("a Proxy is no number")
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.compute)
         if callable(node.target):
@@ -300,9 +300,3 @@ class _Tracer(fx.Tracer):
             return self.weights[path].detach()
         made = {name: tensor for tensor, name in self.tensor_attrs.items() if isinstance(tensor, Tensor)}
         return made[path] if path in made else dict(self.root.named_buffers())[path]
-
-
-def _changes(node: fx.Node) -> bool:
-    """Whether an operation changes what it is given."""
-    name = getattr(node.target, "__name__", str(node.target))
-    return name in INPLACE or name == "setitem" or (name.endswith("_") and not name.startswith("_"))

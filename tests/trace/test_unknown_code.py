@@ -6,7 +6,7 @@ import gc
 import importlib
 import logging
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -120,14 +120,11 @@ class Rows(nn.Module):
             raise IndexError
         return 0.5
 
-    def __iter__(self) -> Iterator[float]:
-        return (self[i] for i in range(2))
-
 
 class Loops(Net):
     def __init__(self) -> None:
         super().__init__()
-        self.rows = Rows()
+        self.rows: Any = Rows()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)
@@ -137,10 +134,7 @@ class Loops(Net):
         return self.finish(y)
 
 
-def test_what_python_itself_catches_is_a_decision(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(Rows, "__iter__")
+def test_what_python_itself_catches_is_a_decision(caplog: pytest.LogCaptureFixture) -> None:
     assert outcome(Loops(), caplog)
 
 
@@ -332,14 +326,14 @@ class Bank(Net):
         lambda net, x, k: net.a(x) + net.tail.bias[k],
         lambda net, x, k: torch.add(net.a(x), net.b(x), alpha=k),
         lambda net, x, k: net.a(F.avg_pool2d(x, 2 * k + 1, 1, k)),
-        lambda net, x, k: F.channel_shuffle(net.a(x), 1 + k) if k < 2 else net.a(x),
         lambda net, x, k: net.a(F.avg_pool2d(x, 3, 1, 1, count_include_pad=k < 1)),
     ],
 )
 def test_whole_numbers_made_of_sizes_are_told(
     take: Callable[[Net, Tensor, Any], Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert "does the same at every size" in outcome(Bank(take), caplog) or "refused" in outcome(Bank(take), caplog)
+    told = outcome(Bank(take), caplog)
+    assert "runs other operations at" in told and "Bank does the same at every size" in told
 
 
 def test_a_copy_that_is_another_network_is_refused() -> None:
