@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from memsr_compiler.reports.axes import Frame, choose_step
 from memsr_compiler.reports.canvas import Canvas, PngCanvas, SvgCanvas
 from memsr_compiler.reports.colours import SERIES, SOFT
+from memsr_compiler.reports.labels import LINE, Label, find_place
 
-LEFT, TOP, RIGHT, FLOOR = 64, 52, 616, 366  # of the plot, in pixels
+LEFT, TOP, RIGHT, FLOOR = _PLOT = 64, 52, 616, 366  # of the plot, in pixels
 LARGEST, SMALLEST = 24.0, 3.0  # radius of a dot
-LINE, LETTER = 14, 6  # pixels from a line of text to the next, and of a letter, about
-GAP = 5  # pixels from a dot to its label
+LETTER = 6  # pixels, about
 FAR = 10  # times as long as the quickest: from there on times are drawn by their logarithms
 
 
@@ -108,48 +108,18 @@ def _draw_dots(canvas: Canvas, frame: Frame, times: _Times, dots: Sequence[Dot])
         colour = SERIES[i % len(SERIES)]
         canvas.dot(x, y, radius, colour, f"{words}: {measured}")
         wanted.append((x, y, radius, colour, words, measured))
-    places = [(x, y, radius) for x, y, radius, *_ in wanted]
-    labels: list[tuple[float, float, float]] = []
-    wanted.sort(key=lambda dot: dot[1])  # labels in the order of their dots
-    for x, y, radius, colour, words, measured in wanted:
+    dots_drawn = [(x, y, radius) for x, y, radius, *_ in wanted]
+    labels: list[Label] = []
+    for x, y, radius, colour, words, measured in sorted(wanted, key=lambda dot: dot[1]):  # labels in their order
         half = LETTER * max(len(words), len(measured)) / 2
-        beside = radius + GAP + half
-        sides = [at for at in (x + beside, x - beside) if at - half >= LEFT and at + half <= RIGHT] or [x - beside]
-        labels.append(_find_place(labels, places, sides, y - 3, half))
-        middle, base, _ = labels[-1]
-        if abs(base - y) > LINE:  # no longer beside its dot
-            canvas.line(x, y, middle - half if middle > x else middle + half, base - LETTER / 2, colour)
-        canvas.text(middle, base, words, "middle")
-        canvas.text(middle, base + LINE - 1, measured, "middle", SOFT)
+        label = find_place(labels, dots_drawn, (x, y, radius), half, _PLOT)
+        if label.tie is not None:
+            canvas.line(x, y, *label.tie, colour)
+        canvas.text(label.middle, label.base, words, "middle")
+        canvas.text(label.middle, label.base + LINE - 1, measured, "middle", SOFT)
+        labels.append(label)
 
 
 def _mebibytes(memory: int) -> str:
     size = memory / 2**20
     return f"{size:,.0f} MiB" if size >= 1 else f"{size:.1f} MiB"
-
-
-def _find_place(
-    labels: Sequence[tuple[float, float, float]],
-    dots: Sequence[tuple[float, float, float]],
-    sides: Sequence[float],
-    wanted: float,
-    half: float,
-) -> tuple[float, float, float]:
-    """Middle, base line and half the width of a label of two lines, as near as it covers no other, and no dot.
-
-    Where the plot is full of labels and dots, it covers dots; where it is full of labels, it stands below.
-    labels   middle, base line and half the width;   dots   middle and radius;   sides   middles, the better first
-    """
-    lines = sorted(range(TOP, FLOOR - LINE), key=lambda y: abs(y - wanted))
-    free = [
-        (x, y)
-        for y in (*lines, *range(FLOOR, FLOOR + 2 * LINE * (len(labels) + 1)))
-        for x in sides
-        if all(abs(y - there) >= 2 * LINE or abs(x - middle) >= half + wide for middle, there, wide in labels)
-    ]
-    clear = (
-        (x, y)
-        for x, y in free
-        if y < FLOOR and all(abs(x - at) >= half + r or abs(y + 2 - of) >= LINE + r for at, of, r in dots)
-    )
-    return *next(clear, free[0]), half

@@ -113,3 +113,22 @@ def test_labels_cover_no_dot_where_there_is_room() -> None:
             abs(x - dot["cx"]) < half + dot["r"] and y - 12 < dot["cy"] + dot["r"] and dot["cy"] - dot["r"] < y + 14
             for dot in circles
         )
+
+
+def test_no_tie_runs_through_a_label() -> None:
+    """Eleven networks whose dots overlap, as public ones do; each label is tied to where it is nearest to its dot."""
+    rng = np.random.default_rng(3)
+    given = [Dot(f"network {i}, {i}", 0.01 + 0.03 * rng.random(), 37 + 0.4 * rng.random(), 8 * MIB) for i in range(11)]
+    root = ElementTree.fromstring(draw_scatter_svg(given, ""))
+    space = "{http://www.w3.org/2000/svg}"
+    labels = [t for t in root.iter(f"{space}text") if (t.text or "").startswith("network")]
+    colours = {circle.get("fill") for circle in root.iter(f"{space}circle")}
+    ties = [line.get("d") or "" for line in root.iter(f"{space}path") if line.get("stroke") in colours]
+    assert len(labels) == 11
+    assert len(ties) >= 5
+    for tie in ties:
+        start, end = (np.array([float(number) for number in part.split()]) for part in tie[1:].split("L"))
+        for point in np.linspace(start, end, 200)[:-1]:
+            for label in labels:
+                x, y, half = float(label.get("x", "")), float(label.get("y", "")), 6 * len(label.text or "") / 2
+                assert abs(point[0] - x) > half - 1 or abs(point[1] - y - 2) > 13, (tie, label.text)
