@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import struct
 import sys
@@ -65,6 +66,7 @@ ALPHA_BIT = "has one bit of alpha, of which 1 is taken for transparent, as GIMP 
 NO_ALPHA_BIT = "has a bit beside its colours that is no alpha, by its header; it is left out"
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
 ABOVE_WHITE = "Channel value too large for this mode:"  # in Pillow's words
+RESOLUTIONS, RESOLUTION_UNIT, UNITS = (282, 283), 296, {2: 1, 3: 2.54}  # tags, and what units are to an inch
 PIECES = 64  # rows that libvips is asked for at a time
 
 
@@ -247,6 +249,32 @@ def count_frames(path: str | os.PathLike[str], file: Image.Image | None) -> int:
     if file is not None and file.format == "PPM":
         return count_images(path)
     return count_pages(path) if is_tiff(path) else getattr(file, "n_frames", 1)
+
+
+def read_density(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[float, float] | None:
+    """Pixels for an inch, across and down, that an image which `open_image` opened tells of; None where it does not."""
+    if file is not None:
+        told = file.info.get("dpi")
+    else:
+        layout = find_layout(path)
+        tags = {} if layout is None else layout.tags
+        unit = UNITS.get(tags.get(RESOLUTION_UNIT, 2))
+        told = [tags[tag] * unit for tag in RESOLUTIONS] if unit and all(tag in tags for tag in RESOLUTIONS) else None
+    density = tuple(map(float, told)) if told else (0.0, 0.0)
+    return (density[0], density[1]) if min(density) > 0 and max(density) < math.inf else None
+
+
+def say_shape(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[str, ...]:
+    """A note on pixels that are not square, by what a JPEG or GIF says of them without an inch."""
+    across = down = 1
+    if file is not None and file.format in ("JPEG", "MPO") and file.info.get("jfif_unit") == 0:
+        across, down = file.info["jfif_density"]
+    elif file is not None and file.format == "GIF":
+        with open(path, "rb") as content:
+            stated = content.read(13)[12]
+        across, down = (stated + 15, 64) if stated else (1, 1)
+    words = f"has pixels of {across}:{down}, not square, which is not kept; its picture will look stretched"
+    return (words,) if across != down and across and down else ()
 
 
 def _say_smaller(path: str | os.PathLike[str], file: Image.Image) -> str:

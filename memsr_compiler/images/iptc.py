@@ -84,7 +84,7 @@ def _bytes_of(tags: Any, number: int) -> bytes:
 
 
 def _whole(iptc: bytes) -> bytes:
-    """What begins as IPTC does, also where its bytes were taken for numbers and turned round; else nothing."""
+    """The same, if it begins as IPTC does, also where its bytes were turned round as those of numbers; else nothing."""
     if not iptc.startswith(_MARK) and iptc[3:4] == _MARK and len(iptc) % 4 == 0:
         count = len(iptc) // 4
         iptc = struct.pack(f">{count}I", *struct.unpack(f"<{count}I", iptc))

@@ -35,11 +35,15 @@ _IN_TIFF = frozenset(
     (*range(254, 260), *range(262, 269), 273, 274, *range(277, 285), *range(288, 294), 296, 297, 317, *range(320, 329),
      332, 334, 336, *range(338, 348), *range(512, 533), 700, 33723, 34665, 34675, 34853, 40965, 45056)
 )  # fmt: skip
-_TAGS = {34377: "block of Photoshop's settings", 37724: "block of Photoshop's layers", 330: "set of further pictures (SubIFDs)"}
+_TAGS = {
+    34377: "block of Photoshop's settings",
+    37724: "block of Photoshop's layers",
+    330: "set of further pictures (SubIFDs)",
+}
 
 
 def find_other_parts(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """What a PNG, JPEG or WebP has besides, each named once; nothing of another file."""
+    """Names of parts of a PNG, JPEG or WebP, each once; none of another file."""
     with open(path, "rb") as file:
         start = file.read(12)
         if start.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -60,7 +64,7 @@ def name_other_tags(tags: Any, known: frozenset[int]) -> tuple[str, ...]:
 
 
 def name_tag(number: int) -> str:
-    """What a tag of TIFF or EXIF is called."""
+    """The name of a tag of TIFF or EXIF."""
     name = ExifTags.TAGS.get(number) or TiffTags.lookup(number).name
     return str(number) if name == "unknown" else name
 

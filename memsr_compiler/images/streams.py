@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ from memsr_compiler.images.decode import (
     decode,
     needs_libvips,
     open_image,
+    read_density,
     require_pixels,
     say_left_out,
+    say_shape,
 )
 from memsr_compiler.images.iptc import MOST_IN_JPEG, pack_for_jpeg
 from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, libvips, open_with_libvips, read_bands
@@ -68,6 +70,7 @@ SAVERS = {  # what libvips calls the writers
     ".jpeg": "jpegsave",
     ".webp": "webpsave",
 }
+INCH = 25.4  # millimetres
 EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
 PNG_HEAD = 33  # bytes, signature and header
@@ -97,6 +100,7 @@ class RowFile:
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
     texts     of who made it, when and with what;   xmp_bytes  of XMP, that libvips reads
+    density   pixels for an inch, across and down, for a file that libvips does not know
     """
 
     path: Path
@@ -118,6 +122,7 @@ class RowFile:
     notes: tuple[str, ...] = ()
     texts: Texts = field(default_factory=Texts)
     xmp_bytes: int = 0
+    density: tuple[float, float] | None = None
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
@@ -126,15 +131,16 @@ class RowFile:
         Raises InvalidInput for what is no image, is damaged, has too many pixels, or pixels of unknown meaning.
         """
         with open_image(path, most_pixels) as file:
-            pages, texts = count_frames(path, file), Texts.read(path)
+            pages, texts, shape = count_frames(path, file), Texts.read(path), say_shape(path, file)
             by_hand = file is None and find_layout(path) is not None
             if not by_hand and (file is None or can_stream(file) or needs_libvips(path, file)):
                 strict = file is not None and is_jpeg(file)
                 strip = rows_of_strip(file) if file is not None else 0
                 with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows
                     image = open_with_libvips(path, strict=strict)
-                    return _opened_with_libvips(path, image, pages, texts, most_pixels, strict, strip)
-            decoded = decode(path, file, most_pixels)
+                    opened = _opened_with_libvips(path, image, pages, texts, most_pixels, strict, strip)
+                    return replace(opened, notes=(*opened.notes, *shape))
+            decoded, density = decode(path, file, most_pixels), read_density(path, file)
             kind = "TIFF of unusual numbers" if file is None else f"{file.format} of {PIXEL_TYPES[file.mode].words}"
         height, width, _ = decoded.pixels.shape
         chunks = read_colour_chunks(path)
@@ -154,8 +160,9 @@ class RowFile:
             profile=decoded.profile,
             chunks=chunks,
             colours=describe_colours(chunks, profile=decoded.profile is not None),
-            notes=decoded.notes,
+            notes=(*decoded.notes, *shape),
             texts=texts,
+            density=density,
         )
 
     def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]:
@@ -297,7 +304,8 @@ class RowFile:
         try:
             original = open_with_libvips(self.path, strict=self.strict)
         except libvips().Error:  # nothing but what Pillow tells
-            original = image
+            across, down = self.density or (image.xres * INCH, image.yres * INCH)
+            original = image.copy(xres=across / INCH, yres=down / INCH)
         image = image.copy(xres=original.xres, yres=original.yres)
         for source in (_read_exif(self.texts.exif), original) if self.texts.exif else (original,):
             for name in source.get_fields():

@@ -55,7 +55,7 @@ class Weights(dict[str, Tensor]):
 
 
 def read_notes(state: object) -> dict[str, dict[str, object]]:
-    """What torch notes of a state dict's modules; of a file that was made by hand what looks like it."""
+    """Notes of torch's on the modules of a state dict; of a file that was made by hand whatever looks like them."""
     notes = getattr(state, "_metadata", None)
     entries = notes.items() if isinstance(notes, Mapping) else ()
     return {name: dict(told) for name, told in entries if isinstance(name, str) and isinstance(told, Mapping)}
