@@ -58,6 +58,7 @@ from memsr_compiler.quantities import say_count
 Pixels = NDArray[Any]
 
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
+INK_SET, CMYK = 332, 1
 ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by the tag of channels beside the colours
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
@@ -148,6 +149,8 @@ def _scale_floats(levels: Pixels, white_is_zero: bool) -> Pixels:
 
 def _from_cmyk(image: Image.Image) -> tuple[Pixels, str | None]:
     """Inks as sRGB: by the profile of the file, else as if they were ideal."""
+    if getattr(image, "tag_v2", {}).get(INK_SET, CMYK) != CMYK:
+        raise InvalidInput("its pixels are inks other than cyan, magenta, yellow and black: save it as RGB")
     profile = image.info.get("icc_profile")
     why = "has CMYK without a profile, so its colours are a guess"
     if profile and features.check("littlecms2"):
@@ -463,6 +466,11 @@ def _say_fewer_bits(file: Image.Image) -> str:
     if file.format == "PPM" and file.mode not in ("I", "F"):
         arguments = file.tile[0][3] if file.tile else ""  # type: ignore[attr-defined]
         lost = not isinstance(arguments, str) and arguments[-1] > 255
+    if file.format == "SGI" and file.tile:  # type: ignore[attr-defined]
+        kind, _, _, arguments = file.tile[0]  # type: ignore[attr-defined]
+        lost = kind == "SGI16" or (kind == "sgi_rle" and arguments[-1] == 2)  # bytes a level
+    if file.format == "TIFF" and file.mode == "CMYK":
+        lost = max(file.tag_v2.get(BITS, (8,))) > 8  # type: ignore[attr-defined]
     return "has more than 8 bits a channel, of which 8 are read; save it as PNG to keep them" if lost else ""
 
 
