@@ -23,9 +23,12 @@ _MARK = b"\x1c"  # what each of its entries begins with
 
 
 def find_in_jpeg(file: BinaryIO) -> tuple[bytes, bool]:
-    """The IPTC of a JPEG, and whether there are other resources of Photoshop's."""
-    image = Image.open(file)
-    resources = image.info.get("photoshop", {}) if image.format in ("JPEG", "MPO") else {}
+    """The IPTC of a JPEG, and whether there are other resources of Photoshop's; none of another file."""
+    file.seek(0)
+    if file.read(2) != b"\xff\xd8":
+        return b"", False
+    file.seek(0)
+    resources = Image.open(file).info.get("photoshop", {})
     return _whole(resources.get(_IPTC, b"")), any(number != _IPTC for number in resources)
 
 

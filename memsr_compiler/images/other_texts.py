@@ -9,8 +9,11 @@ import os
 import struct
 from collections.abc import Iterator
 
+from PIL import Image
+
 from memsr_compiler.images.boxes import find_box, find_boxes
 from memsr_compiler.images.png_texts import COMMENT, EXIF_IN_APP1, MOST, MOST_TEXTS, Found, pack_comment
+from memsr_compiler.images.tiff_tags import ORIENTATION
 
 _GIF = (b"GIF87a", b"GIF89a")
 _EXTENSION, _IMAGE, _COMMENT, _APPLICATION = 0x21, 0x2C, 0xFE, 0xFF
@@ -113,9 +116,20 @@ def _of_jpeg_2000(data: mmap.mmap, boxed: bool) -> Found:
             xmp = content
         elif kind == _EXIF and content and not exif:
             exif = EXIF_IN_APP1 + content.removeprefix(EXIF_IN_APP1)
+            others += ["orientation (in EXIF, which most programs pass over)"] if _is_turned(exif) else []
         elif name not in _OF_PIXELS:
             others.append(_UUIDS.get(kind, f"box {name.decode('latin1').strip()}"))
     return _sort(_read_comments(data, stream or (0, 0)), xmp, exif, others)
+
+
+def _is_turned(exif: bytes) -> bool:
+    """Whether EXIF says that the picture is to be turned."""
+    try:
+        tags = Image.Exif()
+        tags.load(exif)
+        return tags.get(ORIENTATION, 1) != 1
+    except Exception:  # of whatever is damaged, which is told elsewhere
+        return False
 
 
 def _read_comments(data: mmap.mmap, span: tuple[int, int]) -> Iterator[bytes]:

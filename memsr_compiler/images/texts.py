@@ -100,7 +100,6 @@ class Texts:
                 if tiff:
                     others = name_other_tags(tags, known)
                     found = replace(found, xmp=_read_xmp(tags), others=(*found.others, *others))
-                file.seek(0)
                 press, photoshop = (iptc.find_in_tiff(tags), False) if tiff else iptc.find_in_jpeg(file)
         except Exception:  # of whatever is damaged: Pillow has no common base
             return Texts(in_tiff=tiff, unread=bool(found.exif), found=found)

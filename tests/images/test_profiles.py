@@ -111,6 +111,25 @@ def test_files_that_end_anywhere_have_a_profile_or_none(tmp_path: Path, suffix: 
         read_profile(path, FORMATS[suffix], grey=False)
 
 
+@pytest.mark.parametrize(
+    ("primaries", "told"),
+    [
+        ((0.64, 0.33, 0.03, 0.30, 0.60, 0.10, 0.15, 0.06, 0.79), False),  # shares of sRGB's
+        ((0.4124, 0.2126, 0.0193, 0.3576, 0.7152, 0.1192, 0.1805, 0.0722, 0.9505), False),  # XYZ of the same
+        ((0.64, 0.33, 0.03, 0.21, 0.71, 0.08, 0.15, 0.06, 0.79), True),  # of Adobe RGB
+        ((0.0,) * 9, False),
+    ],
+)
+def test_primaries_of_a_bmp_are_told(tmp_path: Path, primaries: tuple[float, ...], told: bool) -> None:
+    write_bmp(tmp_path / "in.bmp", PROFILE)
+    content = bytearray((tmp_path / "in.bmp").read_bytes())
+    content[70:110] = struct.pack("<I9i", 0, *(round(share * (1 << 30)) for share in primaries))
+    (tmp_path / "in.bmp").write_bytes(content)
+    image = RowFile.open(tmp_path / "in.bmp")
+    words = "says which red, green and blue it means, other than sRGB's, which is not kept"
+    assert image.notes == ((words,) if told else ()) and image.profile is None
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_without_a_profile_nothing_is_said(tmp_path: Path, suffix: str) -> None:
     if suffix == ".jp2" and not features.check("jpg_2000"):

@@ -350,6 +350,12 @@ def test_boxes_of_a_jpeg_2000_stay_or_are_told(tmp_path: Path) -> None:
     assert told == f"{tmp_path / 'in.jp2'}: its box xml is not kept"
     with Image.open(tmp_path / "out.png") as file:
         assert file.info["XML:com.adobe.xmp"] == ADOBE and file.getexif()[315] == "Somebody"
+    exif[274] = 6
+    box = struct.pack(">I4s", 24 + len(exif.tobytes()), b"uuid") + b"JpgTiffExif->JP2" + exif.tobytes()
+    Image.fromarray(PIXELS).save(tmp_path / "in.jp2")
+    (tmp_path / "in.jp2").write_bytes((tmp_path / "in.jp2").read_bytes() + box)
+    (told,) = save(tmp_path / "in.jp2", tmp_path / "out.png").warnings(tmp_path / "out.png")
+    assert "its orientation (in EXIF, which most programs pass over) is not kept" in told
 
 
 @pytest.mark.parametrize("name", ["in.gif", "in.jp2"])
