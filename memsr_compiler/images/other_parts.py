@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from PIL import ExifTags, TiffTags
 
 _SOS, _EOI, _ALONE = 0xDA, 0xD9, (0x01, *range(0xD0, 0xD9))
-_MOST = 10_000  # parts that are looked at
+_MOST = 1_000  # names, of which a file of a gigabyte could hold a hundred million
 
 # Kept, or told elsewhere, or of the pixels as they were: their packing, how exact they were, when they were changed.
 _IN_PNG = (
@@ -54,7 +54,12 @@ def find_other_parts(path: str | os.PathLike[str]) -> tuple[str, ...]:
             names = _of_webp(file)
         else:
             return ()
-        return tuple(dict.fromkeys(name for _, name in zip(range(_MOST), names, strict=False) if name))
+        found: dict[str, None] = {}
+        for name in filter(None, names):
+            found[name] = None
+            if len(found) == _MOST:
+                break
+        return tuple(found)
 
 
 def name_other_tags(tags: Any, known: frozenset[int]) -> tuple[str, ...]:

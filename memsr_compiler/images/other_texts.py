@@ -22,6 +22,7 @@ _READ_ELSEWHERE = (b"ICCRGBG1012", b"NETSCAPE2.0", b"ANIMEXTS1.0")  # a profile;
 
 _JP2, _CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _COM, _SOT = 0xFF64, 0xFF90
+_LOST = b"\0 "  # in place of what is no text, or too long
 _LATIN = 1  # a comment's kind; of 0 it is numbers
 _OF_CODECS = (b"Created by OpenJPEG", b"Creator: JasPer", b"Kakadu-", b"Kdu-Layer-Info:")  # of the pixels' packing
 _XMP, _EXIF, _IPTC, _GEO = (
@@ -60,10 +61,11 @@ def _sort(comments: Iterator[bytes], xmp: bytes, exif: bytes, others: list[str])
 
 def _of_gif(data: mmap.mmap) -> Found:
     comments: list[bytes] = []
-    xmp, others = b"", []
+    xmp, others, total = b"", [], 0
     for label, begin, end in _find_extensions(data):
         if label == _COMMENT and len(comments) <= MOST_TEXTS:
-            comments.append(_join(data, begin, end))
+            total += end - begin
+            comments.append(_join(data, begin, end) if total <= MOST else _LOST)
         elif label == _APPLICATION:
             name = data[begin + 1 : begin + 12]
             if name == _XMP_IN_GIF and not xmp and end - begin < MOST:
@@ -127,7 +129,7 @@ def _is_turned(exif: bytes) -> bool:
     try:
         tags = Image.Exif()
         tags.load(exif)
-        return tags.get(ORIENTATION, 1) != 1
+        return bool(tags.get(ORIENTATION, 1) != 1)
     except Exception:  # of whatever is damaged, which is told elsewhere
         return False
 
@@ -141,5 +143,5 @@ def _read_comments(data: mmap.mmap, span: tuple[int, int]) -> Iterator[bytes]:
             return
         text = data[at + 6 : min(at + 2 + length, end)]
         if marker == _COM and not text.startswith(_OF_CODECS):
-            yield text if kind == _LATIN else b"\0\0 "
+            yield text if kind == _LATIN else _LOST
         at += 2 + max(length, 2)

@@ -73,12 +73,12 @@ def _has_own_primaries(data: mmap.mmap) -> bool:
     """Whether a BMP has primaries other than those of sRGB: programs write them as XYZ, or as shares of it."""
     if struct.unpack_from("<I", data, 14)[0] < _V4 or struct.unpack_from("<I", data, 70)[0] != _CALIBRATED:
         return False
-    numbers = struct.unpack_from("<9i", data, 74)
+    numbers: tuple[int, ...] = struct.unpack_from("<9i", data, 74)
     colours = [numbers[at : at + 3] for at in (0, 3, 6)]
     if not all(sum(colour) > 0 for colour in colours):  # left empty
         return False
     shares = [part / sum(colour) for colour in colours for part in colour[:2]]
-    return max(abs(a - b) for a, b in zip(shares, _SRGB, strict=True)) > _CLOSE
+    return any(abs(a - b) > _CLOSE for a, b in zip(shares, _SRGB, strict=True))
 
 
 def _of_gif(data: mmap.mmap) -> bytes | None:

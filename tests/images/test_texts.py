@@ -14,7 +14,8 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
-from memsr_compiler.images import png_texts
+from memsr_compiler.images import other_texts, png_texts
+from memsr_compiler.images.other_parts import find_other_parts
 from memsr_compiler.images.other_texts import find_other_texts
 from memsr_compiler.images.png_texts import find_texts
 from memsr_compiler.images.streams import RowFile
@@ -251,6 +252,22 @@ def test_more_texts_than_anybody_writes_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "in.jpg").write_bytes(b"\xff\xd8" + comments + b"\xff\xda")
     found = find_texts(tmp_path / "in.jpg")
     assert len(found.chunks) == png_texts.MOST_TEXTS and found.lost == ("Comment",)
+
+
+def test_comments_of_a_gif_are_no_way_to_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(other_texts, "MOST", 1000)
+    Image.fromarray(PIXELS).quantize(8).save(tmp_path / "in.gif", comment=b"a" * 600)
+    content = (tmp_path / "in.gif").read_bytes()
+    more = b"!\xfe" + (b"\xff" + b"b" * 255) * 2 + b"\0"
+    (tmp_path / "in.gif").write_bytes(content[:-1] + more + b";")
+    found = find_other_texts(tmp_path / "in.gif")
+    assert found is not None and len(found.chunks) == 1 and found.lost == ("Comment",)
+
+
+def test_a_part_behind_many_is_told(tmp_path: Path) -> None:
+    chunks = [(b"sBIT", b"\7")] * 20_000 + [(b"prVt", b"")]
+    write_png(tmp_path / "in.png", np.zeros((1, 1), np.uint8), bits=8, colour=GREY, before=chunks)
+    assert find_other_parts(tmp_path / "in.png") == ("chunk prVt",)
 
 
 def test_what_compressed_texts_hold_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
