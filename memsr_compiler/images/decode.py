@@ -535,7 +535,9 @@ def _decode_by_hand(path: str | os.PathLike[str], layout: Layout, most_pixels: i
     if layout.extra[:1] == (ASSOCIATED,):
         pixels = _divide_by_alpha(pixels)
     pixels = _turn_upright(pixels, layout.tags.get(ORIENTATION, 1))
-    return Decoded(pixels, alpha, layout.tags.get(PROFILE), say_left_out(left_out))
+    found = layout.tags.get(PROFILE)
+    profile, lost = judge_profile(found if isinstance(found, bytes | None) else b"", grey=layout.colours == 1)
+    return Decoded(pixels, alpha, profile, (*filter(None, (lost,)), *say_left_out(left_out)))
 
 
 def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) -> Decoded:

@@ -42,6 +42,7 @@ WINDOWS = {
     18246: "Rating",
     18249: "RatingPercent",
 }  # texts in UTF-16, and two numbers: what Windows' Explorer shows
+_STARS = (18246, 18249)  # the numbers
 BY_KEYWORD = {"title": 269, "description": 270, "software": 305, "author": 315, "copyright": 33432}  # of a PNG
 _XMP, EXIF, GPS = 700, 34665, 34853  # XMP, and tags that say where further ones are
 MOST_EXIF = 65_000  # bytes that libexif reads and a JPEG holds
@@ -90,8 +91,8 @@ class Texts:
             with open(path, "rb") as file:
                 tags: Any = read_directory(file) if tiff else _read_exif(file, found.exif)
                 texts = {number: tags[number] for number in NAMES if number in tags}
-                known = frozenset((*NAMES, *WINDOWS))
                 windows = _read_windows(tags)
+                known = frozenset((*(number for number in texts if isinstance(texts[number], str)), *windows))
                 further = EXIF in tags or GPS in tags or (not tiff and bool({*tags} - known - _IN_ANY))
                 told = {number: text for number, text in texts.items() if isinstance(text, str) and text.strip("\0 ")}
                 by_tag = {number: text.encode("latin1", "replace") for number, text in told.items()}
@@ -234,15 +235,24 @@ def say_tags_lost(tags: Iterable[tuple[int, int]]) -> str:
 def _read_windows(tags: Any) -> dict[int, bytes | int]:
     """The tags of Windows', where they are of the kinds that it writes."""
     there = {number: tags[number] for number in WINDOWS if number in tags}
-    texts = {number: bytes(value) if isinstance(value, tuple) else value for number, value in there.items()}
-    return {number: value for number, value in texts.items() if isinstance(value, (bytes, int))}
+    found = {number: value if number in _STARS else _as_bytes(value) for number, value in there.items()}
+    return {
+        number: value
+        for number, value in found.items()
+        if (isinstance(value, int) and 0 <= value < 1 << 16) or (isinstance(value, bytes) and number not in _STARS)
+    }
+
+
+def _as_bytes(value: object) -> bytes | None:
+    """A tag's bytes, which may be told as numbers; None for what is no bytes."""
+    if isinstance(value, tuple) and all(isinstance(each, int) and 0 <= each < 256 for each in value):
+        return bytes(value)
+    return value if isinstance(value, bytes) else None
 
 
 def _read_xmp(tags: Any) -> bytes:
     """The XMP among the tags of a TIFF, which libvips gives too where it knows the pixels."""
-    xmp = tags.get(_XMP, b"")
-    xmp = bytes(xmp) if isinstance(xmp, tuple) else xmp
-    return xmp if isinstance(xmp, bytes) else b""
+    return _as_bytes(tags.get(_XMP)) or b""
 
 
 def _pack(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.raw_images import write_tiff
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, features
 
@@ -128,6 +129,19 @@ def test_primaries_of_a_bmp_are_told(tmp_path: Path, primaries: tuple[float, ...
     image = RowFile.open(tmp_path / "in.bmp")
     words = "says which red, green and blue it means, other than sRGB's, which is not kept"
     assert image.notes == ((words,) if told else ()) and image.profile is None
+
+
+@pytest.mark.parametrize("words", ["", "damaged", "of other colours, CMYK,"])
+def test_a_profile_of_a_tiff_of_unusual_numbers_is_looked_at(tmp_path: Path, words: str) -> None:
+    content = {"": PROFILE, "damaged": PROFILE[:200]}.get(words, PROFILE[:16] + b"CMYK" + PROFILE[20:])
+    numbers = [*struct.unpack(f"<{len(content) // 4}I", content)]
+    path = tmp_path / "in.tif"
+    write_tiff(path, np.zeros((6, 8, 3), np.uint16), photometric=2, bits=12, raw=bytes(216), more=[(34675, 4, numbers)])
+    entry = struct.pack("<HHI", 34675, 4, len(numbers))
+    path.write_bytes(path.read_bytes().replace(entry, struct.pack("<HHI", 34675, 7, len(content))))
+    image = RowFile.open(path)
+    assert image.profile == (None if words else PROFILE) and len(image.notes) == bool(words)
+    assert words in "".join(image.notes)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

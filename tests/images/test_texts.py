@@ -421,6 +421,18 @@ def test_texts_of_windows_are_kept_and_stars_told(tmp_path: Path, name: str, suf
         assert told == [f"{tmp_path / name}: its EXIF tag Rating is not kept"]
 
 
+def test_tags_of_windows_of_other_kinds_are_told(tmp_path: Path) -> None:
+    """And do not keep others from being read."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for number, kind, value in ((40091, 3, (1, 700)), (40092, 4, 1 << 30), (18246, 2, "many"), (271, 3, 7)):
+        tags[number], tags.tagtype[number] = value, kind
+    tags[315] = "Somebody"
+    Image.fromarray(PIXELS).save(tmp_path / "in.tif", tiffinfo=tags)
+    told = save(tmp_path / "in.tif", tmp_path / "out.tif").warnings(tmp_path / "out.tif")
+    assert told == [f"{tmp_path / 'in.tif'}: its tag Make, tag Rating, tag XPTitle, tag XPComment are not kept"]
+    assert Texts.read(tmp_path / "out.tif").by_tag == {315: b"Somebody"}
+
+
 def test_other_tags_are_told_by_name(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[316] = "a machine"
