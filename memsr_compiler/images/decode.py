@@ -25,6 +25,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
+from memsr_compiler.images.boxes import read_properties
 from memsr_compiler.images.damage import (
     is_jpeg,
     require_decodable,
@@ -268,7 +269,7 @@ def read_density(path: str | os.PathLike[str], file: Image.Image | None) -> tupl
 
 
 def say_shape(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[str, ...]:
-    """A note on pixels that are not square, by what a JPEG or GIF says of them without an inch."""
+    """A note on pixels that are not square, by what a JPEG, GIF or AVIF says of them without an inch."""
     across = down = 1
     if file is not None and file.format in ("JPEG", "MPO") and file.info.get("jfif_unit") == 0:
         across, down = file.info["jfif_density"]
@@ -276,6 +277,9 @@ def say_shape(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[s
         with open(path, "rb") as content:
             stated = content.read(13)[12]
         across, down = (stated + 15, 64) if stated else (1, 1)
+    elif file is not None and file.format == "AVIF":
+        shape = next(iter(read_properties(path, b"pasp")), b"")
+        across, down = struct.unpack_from(">2I", shape) if len(shape) >= 8 else (1, 1)
     words = f"has pixels of {across}:{down}, not square, which is not kept; its picture will look stretched"
     return (words,) if across != down and across and down else ()
 
@@ -478,12 +482,14 @@ def needs_libvips(path: str | os.PathLike[str], file: Image.Image) -> bool:
     """Whether Pillow would take a file for less than it is.
 
     Channels of 16 bits in planes of their own it takes for 8 bits, WebP in TIFF for damage, and of an AVIF with more
-    than 8 bits it gives 8.
+    than 8 bits it gives 8, of one that shows a part of its pixels all.
     """
     if file.format == "TIFF":
         tags = file.tag_v2  # type: ignore[attr-defined]
         wide_planes: bool = tags.get(PLANAR) == SEPARATE and tags.get(BITS, (8,))[0] == 16
         return wide_planes or bool(tags.get(COMPRESSION) == WEBP)
+    if file.format == "AVIF" and read_properties(path, b"clap"):
+        return True
     if file.format != "AVIF" or not is_installed():
         return False
     try:
