@@ -6,10 +6,11 @@ a PNG's texts it keeps XMP alone, and of a JPEG none.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -96,7 +97,7 @@ class Texts:
                 further = EXIF in tags or GPS in tags or (not tiff and bool({*tags} - known - _IN_ANY))
                 told = {number: text for number, text in texts.items() if isinstance(text, str) and text.strip("\0 ")}
                 by_tag = {number: text.encode("latin1", "replace") for number, text in told.items()}
-                listed = () if tiff else _list_tags(tags)
+                listed = frozenset() if tiff else _list_tags(tags)
                 exif, unread = _pack(file, tags, by_tag, windows) if tiff else (found.exif, False)
                 if tiff:
                     others = name_other_tags(tags, known)
@@ -113,7 +114,7 @@ class Texts:
             tiff,
             exif,
             unread,
-            list_exif(exif) if tiff else frozenset(listed),
+            list_exif(exif) if tiff else listed,
             found,
             press or iptc.find_in_png(found.chunks),
             photoshop,
@@ -217,14 +218,16 @@ def list_exif(raw: bytes) -> frozenset[tuple[int, int]]:
     """The tags of EXIF as a file holds it, as `Texts` has them."""
     exif = Image.Exif()
     exif.load(raw)
-    return frozenset(_list_tags(exif))
+    return _list_tags(exif)
 
 
-def _list_tags(exif: Image.Exif) -> Iterator[tuple[int, int]]:
-    """Tags without those that lead to others, or that are kept as the image's own."""
-    for group in (0, *_GROUPS):
-        tags = exif.get_ifd(group) if group else exif
-        yield from ((group, number) for number in tags if number not in _GROUPS and number not in _IN_ANY)
+def _list_tags(exif: Image.Exif) -> frozenset[tuple[int, int]]:
+    """Tags without those that lead to others, or that are kept as the image's own; none of a group that is damaged."""
+    found = {(0, number) for number in exif}
+    for group in _GROUPS:
+        with contextlib.suppress(Exception):  # whatever Pillow meets there
+            found |= {(group, number) for number in exif.get_ifd(group)}
+    return frozenset((group, number) for group, number in found if number not in _GROUPS and number not in _IN_ANY)
 
 
 def say_tags_lost(tags: Iterable[tuple[int, int]]) -> str:

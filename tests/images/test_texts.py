@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -444,6 +445,22 @@ def test_other_tags_are_told_by_name(tmp_path: Path) -> None:
     write_tiff(tmp_path / "in.tif", {285: "Page", 316: "a machine"})
     (told,) = RowFile.open(tmp_path / "in.tif").warnings(tmp_path / "out.tif")
     assert told == f"{tmp_path / 'in.tif'}: its tag PageName, tag HostComputer are not kept"
+
+
+@pytest.mark.parametrize("at", range(10, 100, 6))
+def test_exif_that_is_damaged_anywhere_is_no_obstacle(tmp_path: Path, at: int) -> None:
+    exif = Image.Exif()
+    exif[315] = "Somebody"
+    exif.get_ifd(34665)[33434] = 0.5
+    exif.get_ifd(34853)[1] = "N"
+    Image.fromarray(PIXELS).save(tmp_path / "in.jpg", exif=exif)
+    content = bytearray((tmp_path / "in.jpg").read_bytes())
+    begin, end = content.index(b"Exif\0\0"), content.index(b"\xff\xdb")
+    content[begin + at : end] = (b"\xff\xff\xff\xf0" + content[begin + at + 4 : end])[: end - begin - at]
+    (tmp_path / "in.jpg").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save(tmp_path / "in.jpg", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
 
 
 # -- IPTC
