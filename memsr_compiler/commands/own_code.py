@@ -15,7 +15,8 @@ from memsr_compiler.files import file_digest
 _log = logging.getLogger(__name__)
 
 _BY_NAME = ("import_module", "__import__")  # functions that import a module by its name
-_BY_FILE = ("spec_from_file_location", "SourceFileLoader", "run_path")  # and those that run a file
+_BY_FILE = ("spec_from_file_location", "SourceFileLoader", "run_path", "load_source")  # and those that run a file
+_READING = ("open", "read", "read_text", "read_bytes", "compile")  # calls within `eval` where that runs a file
 _FOREIGN = ("site-packages", "dist-packages")  # folders of what was installed
 _LIBRARY = Path(ast.__file__).parent  # Python's own
 _OURS = __name__.partition(".")[0]  # whose version is noted elsewhere
@@ -29,7 +30,8 @@ def digest_code(arch: str | None) -> dict[str, str]:
     Imports are read in the code, whether they have been made or not, so that the same files give the same at any time:
     what has been loaded differs with what the process did before.  Only where code computes a module's name do those
     count that are loaded from beside it; by now the factory has been called, and has imported what it wants.  Of files
-    that code runs by their paths, those count whose names it holds; where it holds none, the log hears of it.
+    that code runs by their paths, or reads and gives to `exec`, those count whose names it holds; where it holds fewer
+    than it runs, the log hears of it.
     Empty for a family that is known here.
     """
     module, own, path = (arch or "").partition(":")
@@ -105,15 +107,18 @@ def _read_imports(package: str, file: Path, root: Path) -> Iterator[str]:
             yield from _loaded_from(root)
         else:
             yield _resolve(name.lstrip("."), len(name) - len(name.lstrip(".")), package)
-    if by_file := _calls_of(_BY_FILE, tree, calls):
-        names = list(_files_named(tree, file, root))
-        if not names:
+    if by_file := [*_calls_of(_BY_FILE, tree, calls), *filter(_runs_text, calls)]:
+        texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+        named = [_find_named(text, file, root) for text in texts if isinstance(text, str) and text.endswith(".py")]
+        known = [files for files in named if files and all(root in there.parents for there in files)]
+        if len(known) < len(by_file):
             _log.warning(
                 "%s:%d: runs a file whose name the code does not hold; runs are gone on with though it has changed",
                 file,
                 by_file[0].lineno,
             )
-        yield from names
+        there = dict.fromkeys(path for files in named for path in files if root in path.parents)
+        yield from (".".join(path.relative_to(root).with_suffix("").parts) for path in there)
 
 
 def _resolve(name: str, level: int, package: str) -> str:
@@ -141,14 +146,17 @@ def _loaded_from(root: Path) -> list[str]:
     return [name for name, file in files.items() if file is not None and root in file.absolute().parents]
 
 
-def _files_named(tree: ast.Module, file: Path, root: Path) -> Iterator[str]:
-    """Files beside a module that its code names, as modules below a folder are called."""
-    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
-    for text in texts:
-        if not text.endswith(".py"):
-            continue
-        for place in (file.parent, root):
-            there = Path(os.path.normpath(place.absolute() / text))
-            if there.is_file() and root in there.parents:
-                yield ".".join(there.relative_to(root).with_suffix("").parts)
-                break
+def _runs_text(call: ast.Call) -> bool:
+    """Whether a call runs a text that does not stand there: `exec`, and `eval` of what it reads or compiles."""
+    name = getattr(call.func, "id", None)
+    if name not in ("exec", "eval") or not call.args or isinstance(call.args[0], ast.Constant):
+        return False
+    within = [node.func for node in ast.walk(call.args[0]) if isinstance(node, ast.Call)]
+    return name == "exec" or any(getattr(func, "attr", getattr(func, "id", None)) in _READING for func in within)
+
+
+def _find_named(text: str, file: Path, root: Path) -> list[Path]:
+    """The other files that a name in a module's code may mean, which code joins to a folder, or `open` to ours."""
+    places = (file.parent.absolute(), root, Path.cwd())
+    there = dict.fromkeys(Path(os.path.normpath(place / text)) for place in places)
+    return [path for path in there if path.is_file() and path != file.absolute()]

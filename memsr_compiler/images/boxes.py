@@ -50,14 +50,7 @@ def read_colour_numbers(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     None for another file, where nothing is stated, or there is an ICC profile, which outdoes it, and for what amounts
     to sRGB, which all assume.
     """
-    with open(path, "rb") as file:
-        if file.read(8)[4:] != b"ftyp":
-            return None
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                properties = [data[begin:end] for begin, end in _colours_of_picture(data)]
-            except (struct.error, IndexError):
-                return None
+    properties = read_properties(path, b"colr")
     if any(each.startswith((b"prof", b"rICC")) for each in properties):
         return None
     stated = [struct.unpack_from(">2H", each, 4) for each in properties if each[:4] == b"nclx" and len(each) >= 8]
@@ -65,8 +58,20 @@ def read_colour_numbers(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     return None if numbers in SAID_BY_ALL or max(numbers) > 255 else (int(numbers[0]), int(numbers[1]))
 
 
-def _colours_of_picture(data: mmap.mmap) -> list[Span]:
-    """Boxes `colr` that belong to the picture which is shown.
+def read_properties(path: str | os.PathLike[str], name: bytes) -> list[bytes]:
+    """Contents of boxes of that name that an AVIF or HEIF has of the picture which is shown; none of another file."""
+    with open(path, "rb") as file:
+        if file.read(8)[4:] != b"ftyp":
+            return []
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                return [data[begin:end] for begin, end in _properties_of_picture(data, name)]
+            except (struct.error, IndexError):
+                return []
+
+
+def _properties_of_picture(data: mmap.mmap, name: bytes) -> list[Span]:
+    """Boxes of that name that belong to the picture which is shown.
 
     Raises struct.error or IndexError where numbers are missing.
     """
@@ -81,7 +86,7 @@ def _colours_of_picture(data: mmap.mmap) -> list[Span]:
     (picture,) = struct.unpack_from(">I" if data[shown[0]] else ">H", data[slice(*shown)], 4)
     boxes = list(find_boxes(data, every))
     places = [place for place in _places_of_properties(data[slice(*owned)], picture) if 0 < place <= len(boxes)]
-    return [boxes[place - 1][1] for place in places if boxes[place - 1][0] == b"colr"]
+    return [boxes[place - 1][1] for place in places if boxes[place - 1][0] == name]
 
 
 def _places_of_properties(owned: bytes, picture: int) -> list[int]:

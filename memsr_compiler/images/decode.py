@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import struct
 import sys
@@ -24,6 +25,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
+from memsr_compiler.images.boxes import read_properties
 from memsr_compiler.images.damage import (
     is_jpeg,
     require_decodable,
@@ -57,6 +59,7 @@ from memsr_compiler.quantities import say_count
 Pixels = NDArray[Any]
 
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
+INK_SET, CMYK = 332, 1
 ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by the tag of channels beside the colours
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
@@ -65,6 +68,7 @@ ALPHA_BIT = "has one bit of alpha, of which 1 is taken for transparent, as GIMP 
 NO_ALPHA_BIT = "has a bit beside its colours that is no alpha, by its header; it is left out"
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
 ABOVE_WHITE = "Channel value too large for this mode:"  # in Pillow's words
+RESOLUTIONS, RESOLUTION_UNIT, UNITS = (282, 283), 296, {2: 1, 3: 2.54}  # tags, and what units are to an inch
 PIECES = 64  # rows that libvips is asked for at a time
 
 
@@ -146,6 +150,8 @@ def _scale_floats(levels: Pixels, white_is_zero: bool) -> Pixels:
 
 def _from_cmyk(image: Image.Image) -> tuple[Pixels, str | None]:
     """Inks as sRGB: by the profile of the file, else as if they were ideal."""
+    if getattr(image, "tag_v2", {}).get(INK_SET, CMYK) != CMYK:
+        raise InvalidInput("its pixels are inks other than cyan, magenta, yellow and black: save it as RGB")
     profile = image.info.get("icc_profile")
     why = "has CMYK without a profile, so its colours are a guess"
     if profile and features.check("littlecms2"):
@@ -247,6 +253,35 @@ def count_frames(path: str | os.PathLike[str], file: Image.Image | None) -> int:
     if file is not None and file.format == "PPM":
         return count_images(path)
     return count_pages(path) if is_tiff(path) else getattr(file, "n_frames", 1)
+
+
+def read_density(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[float, float] | None:
+    """Pixels for an inch, across and down, that an image which `open_image` opened tells of; None where it does not."""
+    if file is not None:
+        told = file.info.get("dpi")
+    else:
+        layout = find_layout(path)
+        tags = {} if layout is None else layout.tags
+        unit = UNITS.get(tags.get(RESOLUTION_UNIT, 2))
+        told = [tags[tag] * unit for tag in RESOLUTIONS] if unit and all(tag in tags for tag in RESOLUTIONS) else None
+    density = tuple(map(float, told)) if told else (0.0, 0.0)
+    return (density[0], density[1]) if min(density) > 0 and max(density) < math.inf else None
+
+
+def say_shape(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[str, ...]:
+    """A note on pixels that are not square, by what a JPEG, GIF or AVIF says of them without an inch."""
+    across = down = 1
+    if file is not None and file.format in ("JPEG", "MPO") and file.info.get("jfif_unit") == 0:
+        across, down = file.info["jfif_density"]
+    elif file is not None and file.format == "GIF":
+        with open(path, "rb") as content:
+            stated = content.read(13)[12]
+        across, down = (stated + 15, 64) if stated else (1, 1)
+    elif file is not None and file.format == "AVIF":
+        shape = next(iter(read_properties(path, b"pasp")), b"")
+        across, down = struct.unpack_from(">2I", shape) if len(shape) >= 8 else (1, 1)
+    words = f"has pixels of {across}:{down}, not square, which is not kept; its picture will look stretched"
+    return (words,) if across != down and across and down else ()
 
 
 def _say_smaller(path: str | os.PathLike[str], file: Image.Image) -> str:
@@ -435,6 +470,11 @@ def _say_fewer_bits(file: Image.Image) -> str:
     if file.format == "PPM" and file.mode not in ("I", "F"):
         arguments = file.tile[0][3] if file.tile else ""  # type: ignore[attr-defined]
         lost = not isinstance(arguments, str) and arguments[-1] > 255
+    if file.format == "SGI" and file.tile:  # type: ignore[attr-defined]
+        kind, _, _, arguments = file.tile[0]  # type: ignore[attr-defined]
+        lost = kind == "SGI16" or (kind == "sgi_rle" and arguments[-1] == 2)  # bytes a level
+    if file.format == "TIFF" and file.mode == "CMYK":
+        lost = max(file.tag_v2.get(BITS, (8,))) > 8  # type: ignore[attr-defined]
     return "has more than 8 bits a channel, of which 8 are read; save it as PNG to keep them" if lost else ""
 
 
@@ -442,12 +482,14 @@ def needs_libvips(path: str | os.PathLike[str], file: Image.Image) -> bool:
     """Whether Pillow would take a file for less than it is.
 
     Channels of 16 bits in planes of their own it takes for 8 bits, WebP in TIFF for damage, and of an AVIF with more
-    than 8 bits it gives 8.
+    than 8 bits it gives 8, of one that shows a part of its pixels all.
     """
     if file.format == "TIFF":
         tags = file.tag_v2  # type: ignore[attr-defined]
         wide_planes: bool = tags.get(PLANAR) == SEPARATE and tags.get(BITS, (8,))[0] == 16
         return wide_planes or bool(tags.get(COMPRESSION) == WEBP)
+    if file.format == "AVIF" and read_properties(path, b"clap"):
+        return True
     if file.format != "AVIF" or not is_installed():
         return False
     try:
@@ -499,7 +541,9 @@ def _decode_by_hand(path: str | os.PathLike[str], layout: Layout, most_pixels: i
     if layout.extra[:1] == (ASSOCIATED,):
         pixels = _divide_by_alpha(pixels)
     pixels = _turn_upright(pixels, layout.tags.get(ORIENTATION, 1))
-    return Decoded(pixels, alpha, layout.tags.get(PROFILE), say_left_out(left_out))
+    found = layout.tags.get(PROFILE)
+    profile, lost = judge_profile(found if isinstance(found, bytes | None) else b"", grey=layout.colours == 1)
+    return Decoded(pixels, alpha, profile, (*filter(None, (lost,)), *say_left_out(left_out)))
 
 
 def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) -> Decoded:

@@ -23,7 +23,7 @@ MOST_IN_JPEG = 65_533  # bytes of a comment
 _NAMES = (b"tEXt", b"zTXt", b"iTXt")
 _DAMAGED = MOST // 8  # bytes for which a text counts that cannot be unpacked, which may take as long as the longest
 _KEYWORD = 80  # bytes, with the zero behind it
-_EXIF_IN_APP1, _XMP_IN_APP1 = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+EXIF_IN_APP1, _XMP_IN_APP1 = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _SOS, _COM, _ALONE = 0xDA, 0xFE, (0x01, *range(0xD0, 0xDA))
 
 
@@ -33,12 +33,14 @@ class Found:
 
     exif, xmp   what is that in truth
     lost        keywords of what cannot be kept
+    others      names of what else there is beside the pixels, which is not kept
     """
 
     chunks: tuple[Chunk, ...] = ()
     exif: bytes = b""
     xmp: bytes = b""
     lost: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def find_texts(path: str | os.PathLike[str]) -> Found:
@@ -52,7 +54,7 @@ def find_texts(path: str | os.PathLike[str]) -> Found:
             comments = list(_read_comments(file))
             texts = [text for comment in comments if b"\0" not in (text := comment.removesuffix(b"\0"))]
             lost = (COMMENT,) if len(texts) < len(comments) else ()  # numbers of a program, say
-            return Found(tuple(_pack(text) for text in texts if text), lost=lost)
+            return Found(tuple(pack_comment(text) for text in texts if text), lost=lost)
     return Found()
 
 
@@ -115,21 +117,21 @@ def _sort(chunks: Iterator[Chunk]) -> Found:
             continue
         keyword, text = unpack(chunk)
         unpacked += _DAMAGED if text is None else len(text)
-        profile = _read_profile(text) if text is not None and keyword.startswith(PROFILE) else b""
+        profile = read_profile(text) if text is not None and keyword.startswith(PROFILE) else b""
         if keyword == XMP and text and not xmp:
             xmp = text.encode("latin1" if chunk[0] == b"zTXt" else "utf-8")
         elif profile.startswith(_XMP_IN_APP1) and not xmp:
             xmp = profile.removeprefix(_XMP_IN_APP1)
         elif keyword == PROFILE + "xmp" and profile and not xmp:
             xmp = profile
-        elif profile.startswith(_EXIF_IN_APP1) and not exif:
+        elif profile.startswith(EXIF_IN_APP1) and not exif:
             exif = profile
         else:
             kept.append(chunk)
     return Found(tuple(kept), exif, xmp, tuple(lost))
 
 
-def _read_profile(text: str) -> bytes:
+def read_profile(text: str) -> bytes:
     """The bytes of "Raw profile type": its name and length stand on lines of their own; b"" for what is none."""
     try:
         _, _, length, digits = text.split("\n", 3)
@@ -162,7 +164,7 @@ def _read_comments(file: BinaryIO) -> Iterator[bytes]:
             file.seek(following)
 
 
-def _pack(comment: bytes) -> Chunk:
+def pack_comment(comment: bytes) -> Chunk:
     """A comment as a text of a PNG: its letters are UTF-8, or else taken for Latin-1."""
     if comment.isascii():
         return b"tEXt", COMMENT.encode() + b"\0" + comment

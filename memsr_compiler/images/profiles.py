@@ -14,6 +14,8 @@ MOST = 1 << 24  # bytes of a profile: tables of a printer have some millions
 _HEAD = 132  # bytes of a profile before its contents, of which there may be none
 _SPACES = {True: b"GRAY", False: b"RGB "}  # colours that a profile is for, by whether pixels are grey
 _V5, _EMBEDDED, _LINKED = 124, b"DEBM", b"KNIL"  # length of a BMP's header, and what it calls such colours
+_V4, _CALIBRATED = 108, 0  # and of one with primaries
+_SRGB, _CLOSE = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06), 0.01  # x and y of red, green, blue; nobody sees that
 _GIF = b"ICCRGBG1012"
 
 
@@ -27,6 +29,8 @@ def read_profile(path: str | os.PathLike[str], kind: str | None, *, grey: bool) 
         return None, ""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
+            if kind == "BMP" and _has_own_primaries(data):
+                return None, "says which red, green and blue it means, other than sRGB's, which is not kept"
             found = {"JPEG2000": _of_jpeg_2000, "BMP": _of_bmp, "GIF": _of_gif}[kind](data)
         except (struct.error, IndexError):  # damage, and none of the pixels'
             found = None
@@ -63,6 +67,18 @@ def _of_bmp(data: mmap.mmap) -> bytes | None:
         return b""
     begin, length = struct.unpack_from("<2I", data, 126)
     return data[14 + begin : 14 + begin + min(length, MOST)]
+
+
+def _has_own_primaries(data: mmap.mmap) -> bool:
+    """Whether a BMP has primaries other than those of sRGB: programs write them as XYZ, or as shares of it."""
+    if struct.unpack_from("<I", data, 14)[0] < _V4 or struct.unpack_from("<I", data, 70)[0] != _CALIBRATED:
+        return False
+    numbers: tuple[int, ...] = struct.unpack_from("<9i", data, 74)
+    colours = [numbers[at : at + 3] for at in (0, 3, 6)]
+    if not all(sum(colour) > 0 for colour in colours):  # left empty
+        return False
+    shares = [part / sum(colour) for colour in colours for part in colour[:2]]
+    return any(abs(a - b) > _CLOSE for a, b in zip(shares, _SRGB, strict=True))
 
 
 def _of_gif(data: mmap.mmap) -> bytes | None:

@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,20 @@ from memsr_compiler.images.decode import (
     decode,
     needs_libvips,
     open_image,
+    read_density,
     require_pixels,
     say_left_out,
+    say_shape,
 )
+from memsr_compiler.images.iptc import MOST_IN_JPEG, pack_for_jpeg
 from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
 from memsr_compiler.images.png_colours import Chunk, describe_colours, pack_chunks, read_colour_chunks
 from memsr_compiler.images.png_texts import pack_comments
 from memsr_compiler.images.profiles import ICC, judge_profile
 from memsr_compiler.images.resize import enlarge_rows
-from memsr_compiler.images.texts import Texts, add_texts
+from memsr_compiler.images.texts import TIFF as TIFFS
+from memsr_compiler.images.texts import Texts, add_tags, list_exif, say_tags_lost
 from memsr_compiler.images.tiff_by_hand import find_layout
 from memsr_compiler.images.transparency import extend_bands
 from memsr_compiler.locks import temporary_file
@@ -66,11 +70,13 @@ SAVERS = {  # what libvips calls the writers
     ".jpeg": "jpegsave",
     ".webp": "webpsave",
 }
+INCH = 25.4  # millimetres
 EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
 PNG_HEAD = 33  # bytes, signature and header
 MOST_XMP_IN_JPEG = 60_000  # bytes that libvips writes; of more nothing
-KEPT = ("xmp-data", "iptc-data", "orientation")  # and whatever begins with exif-
+IPTC = "iptc-data"  # in a JPEG all of Photoshop's resources
+KEPT = ("xmp-data", IPTC, "orientation")  # and whatever begins with exif-
 TURNED = ("orientation", "exif-ifd0-Orientation")  # fields that an image which is upright already must not have
 # Bytes a pixel that are held of an image which is not decoded, or encoded, by rows; measured, and rounded up.
 DECODERS = {"png": 1, "jpeg": 6}  # JPEG's coefficients; besides the pixels
@@ -94,6 +100,7 @@ class RowFile:
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
     texts     of who made it, when and with what;   xmp_bytes  of XMP, that libvips reads
+    density   pixels for an inch, across and down, for a file that libvips does not know
     """
 
     path: Path
@@ -115,6 +122,7 @@ class RowFile:
     notes: tuple[str, ...] = ()
     texts: Texts = field(default_factory=Texts)
     xmp_bytes: int = 0
+    density: tuple[float, float] | None = None
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
@@ -123,15 +131,16 @@ class RowFile:
         Raises InvalidInput for what is no image, is damaged, has too many pixels, or pixels of unknown meaning.
         """
         with open_image(path, most_pixels) as file:
-            pages, texts = count_frames(path, file), Texts.read(path)
+            pages, texts, shape = count_frames(path, file), Texts.read(path), say_shape(path, file)
             by_hand = file is None and find_layout(path) is not None
             if not by_hand and (file is None or can_stream(file) or needs_libvips(path, file)):
                 strict = file is not None and is_jpeg(file)
                 strip = rows_of_strip(file) if file is not None else 0
                 with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows
                     image = open_with_libvips(path, strict=strict)
-                    return _opened_with_libvips(path, image, pages, texts, most_pixels, strict, strip)
-            decoded = decode(path, file, most_pixels)
+                    opened = _opened_with_libvips(path, image, pages, texts, most_pixels, strict, strip)
+                    return replace(opened, notes=(*opened.notes, *shape))
+            decoded, density = decode(path, file, most_pixels), read_density(path, file)
             kind = "TIFF of unusual numbers" if file is None else f"{file.format} of {PIXEL_TYPES[file.mode].words}"
         height, width, _ = decoded.pixels.shape
         chunks = read_colour_chunks(path)
@@ -151,8 +160,9 @@ class RowFile:
             profile=decoded.profile,
             chunks=chunks,
             colours=describe_colours(chunks, profile=decoded.profile is not None),
-            notes=decoded.notes,
+            notes=(*decoded.notes, *shape),
             texts=texts,
+            density=density,
         )
 
     def bands(self, rows: int, reach: int | None = None) -> Iterator[Pixels]:
@@ -213,12 +223,23 @@ class RowFile:
                 f"{self.path}: its ICC profile, for grey, is not kept in .webp, which is RGB; write PNG to keep it"
             )
         told += [f"{self.path}: {lost}" for lost in self.texts.say_lost(suffix)]
+        if suffix not in TIFFS and (lost := self._tags_lost(suffix)):
+            told.append(f"{self.path}: {say_tags_lost(lost)}")
         if suffix in OPAQUE and max(self.xmp_bytes, len(self.texts.found.xmp)) > MOST_XMP_IN_JPEG:
             told.append(f"{self.path}: its XMP is too long for {suffix} and not kept; write PNG to keep it")
         if suffix != ".png":
             kept_in = "write PNG to keep it"
             told += [f"{self.path}: its {words} is not kept in {suffix}; {kept_in}" for words in self.colours]
         return told
+
+    def _tags_lost(self, suffix: str) -> frozenset[tuple[int, int]]:
+        """Tags of EXIF that libvips does not write, seen on an image of one pixel."""
+        there = self.texts.exif_tags
+        if not there:
+            return there
+        pixel = self._tell(libvips().Image.black(1, 1).copy(interpretation="b-w"), suffix)
+        with Image.open(io.BytesIO(pixel.write_to_buffer(suffix))) as written:
+            return there - list_exif(written.info.get("exif", b""))
 
     def save(
         self,
@@ -256,8 +277,8 @@ class RowFile:
             finally:
                 pipe.abort()
                 writer.join()
-            if WRITTEN[path.suffix.lower()] is TIFF and (tags := self.texts.tags(path.suffix.lower())):
-                add_texts(staged, tags)
+            if WRITTEN[path.suffix.lower()] is TIFF:
+                add_tags(staged, self.texts, path.suffix.lower())
             with open(staged, "rb+") as written:
                 os.fsync(written.fileno())
             if on_whole is not None:
@@ -270,7 +291,7 @@ class RowFile:
         source.on_read(pipe.read)
         image = libvips().Image.pngload_source(source, access="sequential", fail_on="truncated", unlimited=True)
         image = self._tell(image, suffix)
-        chunks = (*self.chunks, *self.texts.found.chunks)
+        chunks = (*self.chunks, *self.texts.chunks())
         if suffix == ".png" and chunks:
             _write_behind(image, staged, suffix, pack_chunks(chunks))
         elif suffix in OPAQUE and (comments := pack_comments(chunks)):
@@ -283,17 +304,20 @@ class RowFile:
         try:
             original = open_with_libvips(self.path, strict=self.strict)
         except libvips().Error:  # nothing but what Pillow tells
-            original = image
+            across, down = self.density or (image.xres * INCH, image.yres * INCH)
+            original = image.copy(xres=across / INCH, yres=down / INCH)
         image = image.copy(xres=original.xres, yres=original.yres)
         for source in (_read_exif(self.texts.exif), original) if self.texts.exif else (original,):
             for name in source.get_fields():
-                gone = self.decoded and name in TURNED
+                gone = (self.decoded and name in TURNED) or (name == IPTC and suffix not in OPAQUE)
                 if (name in KEPT or name.startswith("exif-")) and not gone:
                     image.set_type(source.get_typeof(name), name, source.get(name))
         there = image.get_fields()
         for name, text in self.texts.fields(suffix).items():
             if name not in there:
                 image.set_type(libvips().GValue.gstr_type, name, text)
+        if suffix in OPAQUE and (iptc := self.texts.iptc) and len(iptc) <= MOST_IN_JPEG and not self.texts.photoshop:
+            image.set_type(libvips().GValue.blob_type, IPTC, pack_for_jpeg(iptc))
         if self.texts.found.xmp and "xmp-data" not in there:
             image.set_type(libvips().GValue.blob_type, "xmp-data", self.texts.found.xmp)
         if self.profile is not None:

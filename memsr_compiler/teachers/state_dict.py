@@ -23,7 +23,9 @@ from memsr_compiler.teachers.wrappers import (
     Misfit,
     StateDict,
     UnknownKeys,
+    Weights,
     find_part,
+    read_notes,
     say_extra_state,
     some,
     strip_prefixes,
@@ -68,7 +70,8 @@ def check_tensors(state: Mapping[str, Tensor], stored: int) -> None:
 
 def widen(state: Mapping[str, Tensor]) -> StateDict:
     """The same numbers, those of one byte (float8) in float32: with them torch does not compute."""
-    return {key: t.float() if t.is_floating_point() and t.element_size() == 1 else t for key, t in state.items()}
+    wide = {key: t.float() if t.is_floating_point() and t.element_size() == 1 else t for key, t in state.items()}
+    return Weights(wide, read_notes(state))
 
 
 def _check_kind(key: str, tensor: Tensor) -> None:
@@ -221,7 +224,7 @@ def _load_into(network: nn.Module, state: StateDict) -> str:
             for parameter in filter(torch.is_floating_point, network.parameters()):
                 parameter.fill_(math.nan)
     try:
-        network.load_state_dict(dict(state), strict=True)
+        network.load_state_dict(Weights(state, read_notes(state)), strict=True)
     except Exception as error:  # torch's, which lists all that differs, or of the network's code
         return f"its load_state_dict() says: {some(filter(None, map(str.strip, str(error).splitlines())), ' ')}"
     left = [key for key, parameter in network.named_parameters() if bool(parameter.isnan().any())]
@@ -359,13 +362,14 @@ def _fit(state: StateDict, expected: Mapping[str, Tensor], name: str) -> StateDi
 def _pass_over(state: StateDict, expected: Mapping[str, Tensor]) -> StateDict:
     """The state dict without the counters beside the modules that the network knows nothing of."""
     modules = without_counters(state)
-    return {key: tensor for key, tensor in state.items() if key in expected or key in modules}
+    known = {key: tensor for key, tensor in state.items() if key in expected or key in modules}
+    return Weights(known, read_notes(state))
 
 
 def _with_norm_counters(state: StateDict, expected: Iterable[str]) -> StateDict:
     """The state dict with counters of training steps, which old files lack and evaluation does not use."""
     counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith(".num_batches_tracked")}
-    return {**counters, **state}
+    return Weights({**counters, **state}, read_notes(state))
 
 
 def _separate(state: StateDict) -> StateDict:

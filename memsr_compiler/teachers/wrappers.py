@@ -43,6 +43,29 @@ _MOST = 1_000_000  # entries; dictionaries that hold themselves have no end
 log = logging.getLogger(__name__)
 
 
+class Weights(dict[str, Tensor]):
+    """A state dict with what torch notes beside it of each module, by its name: the version of its format.
+
+    A module's own `_load_from_state_dict` may ask for that, and takes weights without it for those of the first one.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], notes: Mapping[str, dict[str, object]]) -> None:
+        super().__init__(tensors)
+        self._metadata = dict(notes)  # as torch calls it
+
+
+def read_notes(state: object) -> dict[str, dict[str, object]]:
+    """Notes of torch's on the modules of a state dict; of a file that was made by hand whatever looks like them."""
+    notes = getattr(state, "_metadata", None)
+    entries = notes.items() if isinstance(notes, Mapping) else ()
+    return {name: dict(told) for name, told in entries if isinstance(name, str) and isinstance(told, Mapping)}
+
+
+def _below(notes: Mapping[str, dict[str, object]], prefix: str) -> dict[str, dict[str, object]]:
+    """The notes on modules whose names begin so, as those of their tensors do, under the rest of their names."""
+    return {f"{m}.".removeprefix(prefix)[:-1]: told for m, told in notes.items() if f"{m}.".startswith(prefix)}
+
+
 class UnknownKeys(InvalidInput):
     """A state dict of no network that is known here."""
 
@@ -97,7 +120,8 @@ def take_prefix(state: StateDict, prefix: str) -> StateDict:
         raise InvalidInput(f"--prefix {wanted} could be {some(sorted(f'{start}{wanted}' for start in starts))}")
     whole = wanted if "" in starts else starts.pop() + wanted
     log.info("taking the weights under %r", whole)
-    return {key.removeprefix(whole): tensor for key, tensor in state.items() if key.startswith(whole)}
+    taken = {key.removeprefix(whole): tensor for key, tensor in state.items() if key.startswith(whole)}
+    return Weights(taken, _below(read_notes(state), whole))
 
 
 def find_part(state: StateDict, fits: Callable[[StateDict], bool], depth: int = _DEPTH) -> StateDict | None:
@@ -133,14 +157,18 @@ def strip_prefixes(state: StateDict) -> Iterator[StateDict]:
 
 def without_counters(state: StateDict) -> StateDict:
     """The state dict without the single whole numbers beside the modules: how many networks were averaged, say."""
-    return {key: tensor for key, tensor in state.items() if "." in key or not _is_counter(tensor)}
+    modules = {key: tensor for key, tensor in state.items() if "." in key or not _is_counter(tensor)}
+    return Weights(modules, read_notes(state))
 
 
 def without_tools(state: StateDict) -> StateDict:
     """The state dict without what tools leave between and beside modules: wrappers of torch.compile, of checkpointed
     activations and FSDP around inner ones, and the operations that thop counted."""
     names = {key: _WRAPPED.sub("", key) for key in state if not (key.endswith(_COUNTS) and state[key].numel() == 1)}
-    return {names[key]: state[key] for key in names} if len(set(names.values())) == len(names) else state
+    if len(set(names.values())) < len(names):
+        return state
+    notes = {_WRAPPED.sub("", f"{name}.")[:-1]: told for name, told in read_notes(state).items()}
+    return Weights({names[key]: state[key] for key in names}, notes)
 
 
 def is_companion(key: str) -> bool:
@@ -322,7 +350,8 @@ def _take_tensors(loaded: Mapping[object, object]) -> StateDict:
     others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
     if others:
         log.info("passing over %s, no weights", some(others))
-    return {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    tensors = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    return Weights(tensors, read_notes(loaded))
 
 
 def _take_module(loaded: object, prefix: str) -> nn.Module | None:
@@ -337,6 +366,7 @@ def _flatten(loaded: object) -> StateDict:
     if isinstance(loaded, nn.Module):
         raise InvalidInput("it holds a whole network. Leave --prefix out.")
     state: StateDict = {}
+    notes: dict[str, dict[str, object]] = {}
     pending: list[tuple[str, object, int]] = [("", loaded, 0)]
     left = _MOST
     while pending:
@@ -349,9 +379,10 @@ def _flatten(loaded: object) -> StateDict:
                 raise InvalidInput(f"it holds two tensors called {path}. Save network.state_dict() alone.")
             state[path] = value
         elif isinstance(value, Mapping) and depth < _DEPTH:
+            notes |= {".".join(filter(None, (path, name))): told for name, told in read_notes(value).items()}
             inner = [(f"{path}.{key}" if path else str(key), entry, depth + 1) for key, entry in value.items()]
             pending += reversed(inner)
-    return state
+    return Weights(state, notes)
 
 
 def _split(state: StateDict) -> dict[str, StateDict]:
@@ -362,7 +393,8 @@ def _split(state: StateDict) -> dict[str, StateDict]:
         if not dot:
             return {}
         heads.setdefault(head, {})[rest] = tensor
-    return heads
+    notes = read_notes(state)
+    return {head: Weights(part, _below(notes, f"{head}.")) for head, part in heads.items()}
 
 
 def _is_counter(tensor: Tensor) -> bool:

@@ -38,6 +38,8 @@ LOST = {  # side data of frames that a result lacks, and that a person would mis
     Type.ICC_PROFILE: "its ICC profile",
     Type.DOVI_METADATA: "Dolby Vision",
     Type.DYNAMIC_HDR_PLUS: "HDR10+",
+    Type.MASTERING_DISPLAY_METADATA: "how bright the display was that it was made on",
+    Type.CONTENT_LIGHT_LEVEL: "how bright its pictures are at most",
     Type.FILM_GRAIN_PARAMS: "film grain that is told apart from the pictures",
 }
 PROGRESSIVE = (0, 1)  # field orders: unknown, and none

@@ -93,6 +93,9 @@ def count(code: Path, **files: str) -> set[str]:
         "from importlib import util\nfrom pathlib import Path\ndef build():\n"
         "    spec = util.spec_from_file_location('other', Path(__file__).with_name('mine_seen.py'))\n"
         "    spec.loader.exec_module(util.module_from_spec(spec))\n",
+        "def build():\n    with open(__file__.replace('mine_begin.py', 'mine_seen.py')) as file: exec(file.read())\n",
+        "from pathlib import Path\nSEEN = Path(__file__).with_name('mine_seen.py')\n"
+        "def build(): eval(compile(SEEN.read_text(), SEEN, 'exec'))\n",
     ],
 )
 def test_what_is_imported_by_a_call_counts(code: Path, code_of_it: str) -> None:
@@ -108,7 +111,37 @@ def test_names_with_dots_are_of_the_package(code: Path) -> None:
     assert "mine_net.unused" in digest_code("mine_net.begin:build")
 
 
-def test_a_file_that_code_does_not_name_is_told(code: Path, caplog: pytest.LogCaptureFixture) -> None:
-    text = "import runpy\ndef build(): return runpy.run_path(__file__.replace('begin', 'other'))\n"
-    assert count(code, mine_begin=text) == {"mine_begin"}
-    assert f"{code / 'mine_begin.py'}:2: runs a file whose name the code does not hold" in caplog.text
+def test_a_name_without_a_folder_is_of_the_current_one(
+    code: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "def build(): from pathlib import Path; exec(Path('mine_seen.py').read_text())\n"
+    monkeypatch.chdir(code)
+    assert count(code, mine_begin=text, mine_seen="import mine_other\n") == {"mine_begin", "mine_seen", "mine_other"}
+    assert caplog.text == ""
+    (code / "elsewhere").mkdir()
+    (code / "elsewhere" / "mine_seen.py").write_text("")
+    monkeypatch.chdir(code / "elsewhere")
+    assert "elsewhere.mine_seen" in digest_code("mine_begin:build") and caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import runpy; runpy.run_path(__file__.replace('begin', 'other'))",
+        "exec(Path(__file__.replace('begin', 'other')).read_text())",
+        "exec(compile(Path(__file__.replace('begin', 'other')).read_text(), '<string>', 'exec'))",
+        "eval(Path(__file__.replace('begin', 'other')).read_text() or '0')",
+        "exec(Path(__file__).with_name('mine_b.py').read_text()); exec(Path(__file__[:-8] + 'other.py').read_text())",
+    ],
+)
+def test_a_file_that_code_does_not_name_is_told(code: Path, line: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert "mine_begin" in count(code, mine_begin=f"from pathlib import Path\ndef build():\n    {line}\n")
+    assert f"{code / 'mine_begin.py'}:3: runs a file whose name the code does not hold" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "line", ["exec('x = 1')", "eval('1')", "eval(f'{1}')", "__import__('torch').nn.Module().eval()"]
+)
+def test_a_text_that_stands_in_the_code_is_no_file(code: Path, line: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert count(code, mine_begin=f"def build():\n    {line}\n") == {"mine_begin"}
+    assert caplog.text == ""

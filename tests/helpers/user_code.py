@@ -109,6 +109,32 @@ class Renaming(UserNetwork):
             state[key.replace("first.", "only.")] = state.pop(key)
 
 
+class Versioned(nn.Module):
+    """Halves the weights of its first version, in which they were twice as large, under the same names."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 1, 3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The one convolution of x."""
+        return nn.functional.conv2d(x, self.weight, padding=1)
+
+    def _load_from_state_dict(
+        self, state: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *others: Any
+    ) -> None:
+        if local_metadata.get("version", 1) < 2:
+            state[f"{prefix}weight"] = state[f"{prefix}weight"] / 2
+        super()._load_from_state_dict(state, prefix, local_metadata, *others)
+
+
+def versioned() -> nn.Module:
+    """A network with a module that knows the versions of its weights."""
+    return nn.Sequential(Versioned(), Versioned())
+
+
 class Forgiving(UserNetwork):
     """Passes over weights that it has no place for, as EDSR's first code does."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from memsr_compiler.images.boxes import read_colour_numbers
+from memsr_compiler.images.boxes import find_box, find_boxes, read_colour_numbers
 from memsr_compiler.images.png_colours import read_colour_chunks
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)
@@ -66,6 +66,67 @@ def test_colours_of_the_picture_that_is_shown(
     assert read_colour_numbers(tmp_path / "a.avif") == expected
     chunks = () if expected is None else ((b"cICP", bytes([*expected, 0, 1])),)
     assert read_colour_chunks(tmp_path / "a.avif") == chunks
+
+
+def add_property(path: Path, new: bytes, *, required: bool) -> None:
+    """Add a property of its picture to an AVIF as Pillow writes it: its pixels, behind the boxes, move."""
+    content = path.read_bytes()
+    everything = (0, len(content))
+
+    def inside(*names: bytes) -> bytes:
+        span = find_box(content, everything, *names)
+        assert span is not None
+        return content[slice(*span)]
+
+    all_of_them = inside(b"meta", b"iprp", b"ipco")
+    owned, places = bytearray(inside(b"meta", b"iprp", b"ipma")), bytearray(inside(b"meta", b"iloc"))
+    number = len(list(find_boxes(all_of_them, (0, len(all_of_them))))) + 1
+    owned.insert(11 + owned[10], number | 0x80 * required)  # behind those of the first picture
+    owned[10] += 1
+    at = 8
+    for _ in range(struct.unpack_from(">H", places, 6)[0]):
+        assert struct.unpack_from(">H", places, at + 4) == (1,), "each picture is in one piece"
+        struct.pack_into(">I", places, at + 6, struct.unpack_from(">I", places, at + 6)[0] + len(new) + 1)
+        at += 14
+    changed = {b"iloc": bytes(places), b"iprp": box(b"ipco", all_of_them + new) + box(b"ipma", bytes(owned))}
+    meta = inside(b"meta")
+    parts = [box(name, changed.get(name, meta[slice(*span)])) for name, span in find_boxes(meta, (0, len(meta)))]
+    path.write_bytes(
+        b"".join(
+            box(name, bytes(4) + b"".join(parts) if name == b"meta" else content[slice(*span)])
+            for name, span in find_boxes(content, everything)
+        )
+    )
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow lacks AVIF")
+def test_an_avif_that_shows_a_part_is_that_part(tmp_path: Path) -> None:
+    """Pillow gives all pixels, libheif those that are shown."""
+    pytest.importorskip("pyvips", reason="needs the extra [cpu]")
+    from memsr_compiler.images.files import read_image
+    from memsr_compiler.images.streams import RowFile
+
+    path = tmp_path / "in.avif"
+    Image.fromarray(PIXELS).save(path, quality=100, subsampling="4:4:4")
+    every = read_image(path)
+    assert every.shape == (12, 10, 3)
+    add_property(path, box(b"clap", struct.pack(">8I", 6, 1, 8, 1, 0, 1, 0, 1)), required=True)  # in the middle
+    image = RowFile.open(path)
+    pixels = np.concatenate([*image.bands(5)])
+    assert (image.width, image.height) == (6, 8) and np.array_equal(read_image(path), pixels)
+    assert np.abs(pixels.astype(int) - every[2:10, 2:8]).max() <= 2
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow lacks AVIF")
+def test_pixels_of_an_avif_that_are_not_square_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("pyvips", reason="needs the extra [cpu]")
+    from memsr_compiler.images.streams import RowFile
+
+    Image.fromarray(PIXELS).save(tmp_path / "in.avif")
+    assert RowFile.open(tmp_path / "in.avif").notes == ()
+    add_property(tmp_path / "in.avif", box(b"pasp", struct.pack(">2I", 4, 3)), required=False)
+    (told,) = RowFile.open(tmp_path / "in.avif").notes
+    assert told.startswith("has pixels of 4:3, not square")
 
 
 def test_any_bytes_say_something_or_nothing(tmp_path: Path) -> None:

@@ -375,6 +375,7 @@ REFUSED: dict[str, tuple[str, Write, str]] = {
         tiff(EIGHT[..., :3], photometric=2, more=[(258, 3, [5, 6, 5])]),
         "numbers of different kinds, of 5 or 6 bits",
     ),
+    "inks of other colours": ("tif", tiff(EIGHT, photometric=5, more=[(332, 3, [2])]), "inks other than cyan"),
     "12 bits in JPEG": (
         "tif",
         tiff(EIGHT[..., :3], photometric=2, bits=12, more=[(259, 3, [7])]),
@@ -574,6 +575,25 @@ def test_the_bit_beside_colours_of_five_bits(bits: int, palette: bool, tmp_path:
     assert image.shape[2] == 3 + bits and (not bits or image[0, :, 3].tolist() == [255, 0, 255, 0])
     assert len(told) == 1 and ("1 is taken for transparent" if bits else "that is no alpha, by its header") in told[0]
     assert list(RowFile.open(tmp_path / "a.tga").notes) == [told[0].partition(": ")[2]]
+
+
+def test_bits_of_inks_that_pillow_does_not_give_are_told(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "x.tif", DEEP, photometric=5)
+    image = RowFile.open(tmp_path / "x.tif")
+    assert any("has more than 8 bits a channel, of which 8 are read" in note for note in image.notes)
+    write_tiff(tmp_path / "x.tif", EIGHT, photometric=5)
+    assert not any("8 bits" in note for note in RowFile.open(tmp_path / "x.tif").notes)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("size", [1, 2])
+def test_bits_of_an_sgi_that_pillow_does_not_give_are_told(tmp_path: Path, size: int, packed: bool) -> None:
+    head = struct.pack(">hBBHHHH", 474, packed, size, 2, 3, 2, 1).ljust(512, b"\0")
+    row = (b"\x83" + bytes(3) + b"\0") if size == 1 else (b"\0\x83" + bytes(6) + b"\0\0")
+    table = struct.pack(">4I", 528, 528 + len(row), len(row), len(row))
+    (tmp_path / "x.sgi").write_bytes(head + (table + row + row if packed else bytes(6 * size)))
+    notes = RowFile.open(tmp_path / "x.sgi").notes
+    assert any("has more than 8 bits a channel, of which 8 are read" in note for note in notes) == (size == 2)
 
 
 def test_bits_that_pillow_does_not_give_are_told(tmp_path: Path) -> None:

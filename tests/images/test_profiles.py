@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.raw_images import write_tiff
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, features
 
@@ -109,6 +110,38 @@ def test_files_that_end_anywhere_have_a_profile_or_none(tmp_path: Path, suffix: 
             bad[at] = random.integers(0, 256)
         path.write_bytes(bad)
         read_profile(path, FORMATS[suffix], grey=False)
+
+
+@pytest.mark.parametrize(
+    ("primaries", "told"),
+    [
+        ((0.64, 0.33, 0.03, 0.30, 0.60, 0.10, 0.15, 0.06, 0.79), False),  # shares of sRGB's
+        ((0.4124, 0.2126, 0.0193, 0.3576, 0.7152, 0.1192, 0.1805, 0.0722, 0.9505), False),  # XYZ of the same
+        ((0.64, 0.33, 0.03, 0.21, 0.71, 0.08, 0.15, 0.06, 0.79), True),  # of Adobe RGB
+        ((0.0,) * 9, False),
+    ],
+)
+def test_primaries_of_a_bmp_are_told(tmp_path: Path, primaries: tuple[float, ...], told: bool) -> None:
+    write_bmp(tmp_path / "in.bmp", PROFILE)
+    content = bytearray((tmp_path / "in.bmp").read_bytes())
+    content[70:110] = struct.pack("<I9i", 0, *(round(share * (1 << 30)) for share in primaries))
+    (tmp_path / "in.bmp").write_bytes(content)
+    image = RowFile.open(tmp_path / "in.bmp")
+    words = "says which red, green and blue it means, other than sRGB's, which is not kept"
+    assert image.notes == ((words,) if told else ()) and image.profile is None
+
+
+@pytest.mark.parametrize("words", ["", "damaged", "of other colours, CMYK,"])
+def test_a_profile_of_a_tiff_of_unusual_numbers_is_looked_at(tmp_path: Path, words: str) -> None:
+    content = {"": PROFILE, "damaged": PROFILE[:200]}.get(words, PROFILE[:16] + b"CMYK" + PROFILE[20:])
+    numbers = [*struct.unpack(f"<{len(content) // 4}I", content)]
+    path = tmp_path / "in.tif"
+    write_tiff(path, np.zeros((6, 8, 3), np.uint16), photometric=2, bits=12, raw=bytes(216), more=[(34675, 4, numbers)])
+    entry = struct.pack("<HHI", 34675, 4, len(numbers))
+    path.write_bytes(path.read_bytes().replace(entry, struct.pack("<HHI", 34675, 7, len(content))))
+    image = RowFile.open(path)
+    assert image.profile == (None if words else PROFILE) and len(image.notes) == bool(words)
+    assert words in "".join(image.notes)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -231,6 +231,34 @@ def test_what_is_decoded_whole_is_upright(tmp_path: Path, orientation: int) -> N
         assert np.array_equal(np.asarray(made)[::2, ::2], read_image(tmp_path / "in.jpg"))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("name", ["in.bmp", "in.tif"])
+def test_pixels_for_an_inch_stay_where_libvips_does_not_read(tmp_path: Path, name: str, suffix: str) -> None:
+    """It made 72 of them."""
+    if name == "in.bmp":
+        Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / name, dpi=(300, 150))
+    else:  # of 12 bits, by centimetres
+        more = [(282, 4, [118]), (283, 4, [59]), (296, 3, [3])]
+        write_tiff(tmp_path / name, np.zeros((6, 8), np.uint16), bits=12, raw=bytes(72), more=more)
+    image = RowFile.open(tmp_path / name)
+    image.save(tmp_path / f"out{suffix}", image.bands(5), 1)
+    with Image.open(tmp_path / f"out{suffix}") as file:
+        across, down = (float(file.getexif()[tag]) for tag in (282, 283))
+    assert (across, down) == pytest.approx((300, 150), rel=2e-3)
+
+
+def test_pixels_that_are_not_square_are_told(tmp_path: Path) -> None:
+    image = Image.fromarray(np.zeros((6, 8, 3), np.uint8))
+    image.save(tmp_path / "in.jpg")
+    image.quantize(2).save(tmp_path / "in.gif")
+    for name, at, new, words in (("in.jpg", 13, b"\0\0\2\0\1", "2:1"), ("in.gif", 12, b"\x71", "128:64")):
+        assert RowFile.open(tmp_path / name).warnings(tmp_path / "out.png") == []
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:at] + new + content[at + len(new) :])
+        (told,) = RowFile.open(tmp_path / name).warnings(tmp_path / "out.png")
+        assert told.startswith(f"{tmp_path / name}: has pixels of {words}, not square")
+
+
 def test_a_profile_stays_where_only_pillow_reads(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "in.jp2", icc_profile=srgb())
     with Image.open(tmp_path / "in.jp2") as file:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.raw_images import GREY, write_png
-from PIL import Image, TiffImagePlugin
+from PIL import Image, IptcImagePlugin, TiffImagePlugin, features
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
-from memsr_compiler.images import png_texts
+from memsr_compiler.images import other_texts, png_texts
+from memsr_compiler.images.other_parts import find_other_parts
+from memsr_compiler.images.other_texts import find_other_texts
 from memsr_compiler.images.png_texts import find_texts
 from memsr_compiler.images.streams import RowFile
 from memsr_compiler.images.texts import NAMES, Texts
@@ -251,6 +255,22 @@ def test_more_texts_than_anybody_writes_are_not_read(tmp_path: Path) -> None:
     assert len(found.chunks) == png_texts.MOST_TEXTS and found.lost == ("Comment",)
 
 
+def test_comments_of_a_gif_are_no_way_to_fill_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(other_texts, "MOST", 1000)
+    Image.fromarray(PIXELS).quantize(8).save(tmp_path / "in.gif", comment=b"a" * 600)
+    content = (tmp_path / "in.gif").read_bytes()
+    more = b"!\xfe" + (b"\xff" + b"b" * 255) * 2 + b"\0"
+    (tmp_path / "in.gif").write_bytes(content[:-1] + more + b";")
+    found = find_other_texts(tmp_path / "in.gif")
+    assert found is not None and len(found.chunks) == 1 and found.lost == ("Comment",)
+
+
+def test_a_part_behind_many_is_told(tmp_path: Path) -> None:
+    chunks = [(b"sBIT", b"\7")] * 20_000 + [(b"prVt", b"")]
+    write_png(tmp_path / "in.png", np.zeros((1, 1), np.uint8), bits=8, colour=GREY, before=chunks)
+    assert find_other_parts(tmp_path / "in.png") == ("chunk prVt",)
+
+
 def test_what_compressed_texts_hold_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen megabytes of a file could be unpacked to as many gigabytes."""
     monkeypatch.setattr(png_texts, "MOST", 1000)
@@ -287,6 +307,242 @@ def test_several_texts_are_told_at_once(tmp_path: Path) -> None:
     assert told[1:] == [
         f"{tmp_path / 'in.png'}: its texts Title, Comment are not kept in .webp; write PNG to keep them"
     ]
+
+
+# -- comments and XMP of GIF and JPEG 2000
+
+
+def check_comment(tmp_path: Path, name: str, comment: bytes) -> None:
+    """That it comes along to where it can, as Pillow reads it, and is told elsewhere."""
+    for suffix in (".png", ".jpg"):
+        target = tmp_path / f"out{suffix}"
+        assert save(tmp_path / name, target).warnings(target) == []
+        with Image.open(target) as file:
+            file.load()
+            written = file.info.get("comment", file.info.get("Comment"))
+        assert (written if isinstance(written, bytes) else written.encode()) == comment
+    (told,) = save(tmp_path / name, tmp_path / "out.webp").warnings(tmp_path / "out.webp")
+    assert told == f"{tmp_path / name}: its text Comment is not kept in .webp; write PNG to keep it"
+
+
+@pytest.mark.parametrize("comment", [b"by hand", "Bj\u00f6rn".encode(), b"long " * 1000])
+def test_comments_of_a_gif_stay(tmp_path: Path, comment: bytes) -> None:
+    Image.fromarray(PIXELS).quantize(8).save(tmp_path / "in.gif", comment=comment)
+    check_comment(tmp_path, "in.gif", comment)
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow lacks JPEG 2000")
+@pytest.mark.parametrize("name", ["in.jp2", "in.j2k"])
+def test_comments_of_a_jpeg_2000_stay(tmp_path: Path, name: str) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / name, comment="by hand")
+    check_comment(tmp_path, name, b"by hand")
+    Image.fromarray(PIXELS).save(tmp_path / name)  # with one that names the encoder
+    assert RowFile.open(tmp_path / name).warnings(tmp_path / "out.webp") == []
+
+
+def test_xmp_of_a_gif_stays(tmp_path: Path) -> None:
+    """Behind it stand bytes by which readers who take it for blocks find its end."""
+    Image.fromarray(PIXELS).quantize(8).save(tmp_path / "in.gif")
+    content, end = (tmp_path / "in.gif").read_bytes(), b"\1" + bytes(range(255, -1, -1)) + b"\0"
+    other = b"!\xff\x0bMGKIPTC0000\x04abcd\0"
+    (tmp_path / "in.gif").write_bytes(content[:-1] + b"!\xff\x0bXMP DataXMP" + ADOBE.encode() + end + other + b";")
+    (told,) = save(tmp_path / "in.gif", tmp_path / "out.png").warnings(tmp_path / "out.png")
+    assert told == f"{tmp_path / 'in.gif'}: its extension MGKIPTC0000 is not kept"
+    with Image.open(tmp_path / "out.png") as file:
+        assert file.info["XML:com.adobe.xmp"] == ADOBE
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow lacks JPEG 2000")
+def test_boxes_of_a_jpeg_2000_stay_or_are_told(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "in.jp2")
+    exif = Image.Exif()
+    exif[315] = "Somebody"
+    content = {
+        b"uuid": bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + ADOBE.encode(),
+        b"uui2": b"JpgTiffExif->JP2" + exif.tobytes(),
+        b"xml ": b"<words/>",
+    }
+    boxes = [struct.pack(">I4s", 8 + len(each), name.replace(b"2", b"d")) + each for name, each in content.items()]
+    (tmp_path / "in.jp2").write_bytes((tmp_path / "in.jp2").read_bytes() + b"".join(boxes))
+    (told,) = save(tmp_path / "in.jp2", tmp_path / "out.png").warnings(tmp_path / "out.png")
+    assert told == f"{tmp_path / 'in.jp2'}: its box xml is not kept"
+    with Image.open(tmp_path / "out.png") as file:
+        assert file.info["XML:com.adobe.xmp"] == ADOBE and file.getexif()[315] == "Somebody"
+    exif[274] = 6
+    box = struct.pack(">I4s", 24 + len(exif.tobytes()), b"uuid") + b"JpgTiffExif->JP2" + exif.tobytes()
+    Image.fromarray(PIXELS).save(tmp_path / "in.jp2")
+    (tmp_path / "in.jp2").write_bytes((tmp_path / "in.jp2").read_bytes() + box)
+    (told,) = save(tmp_path / "in.jp2", tmp_path / "out.png").warnings(tmp_path / "out.png")
+    assert "its orientation (in EXIF, which most programs pass over) is not kept" in told
+
+
+@pytest.mark.parametrize("name", ["in.gif", "in.jp2"])
+def test_files_that_end_anywhere_have_texts_or_none(tmp_path: Path, name: str) -> None:
+    if name == "in.jp2" and not features.check("jpg_2000"):
+        pytest.skip("this Pillow lacks JPEG 2000")
+    image = Image.fromarray(PIXELS)
+    (image if name == "in.jp2" else image.quantize(8)).save(tmp_path / name, comment="by hand")
+    content, random = (tmp_path / name).read_bytes(), np.random.default_rng(0)
+    for length in range(12, len(content), 5):
+        (tmp_path / name).write_bytes(content[:length])
+        find_other_texts(tmp_path / name)
+    for _ in range(100):
+        bad = bytearray(content)
+        for at in random.integers(12, len(content), 3):
+            bad[at] = random.integers(0, 256)
+        (tmp_path / name).write_bytes(bad)
+        find_other_texts(tmp_path / name)
+
+
+# -- what Windows' Explorer shows
+
+
+def windows_exif() -> Image.Exif:
+    exif = Image.Exif()
+    for number in range(40091, 40096):
+        exif[number] = f"F\u00fcr {number}".encode("utf-16le") + b"\0\0"
+    exif[18246] = 4
+    return exif
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("name", ["in.tif", "in.jpg"])
+def test_texts_of_windows_are_kept_and_stars_told(tmp_path: Path, name: str, suffix: str) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / name, exif=windows_exif())
+    target = tmp_path / f"out{suffix}"
+    told = save(tmp_path / name, target).warnings(target)
+    with Image.open(target) as file:
+        exif = file.getexif()
+    assert {number: exif[number] for number in range(40091, 40096)} == {
+        number: text for number, text in windows_exif().items() if number != 18246
+    }
+    if suffix == ".tif":
+        assert told == [] and exif[18246] == 4
+    else:
+        assert told == [f"{tmp_path / name}: its EXIF tag Rating is not kept"]
+
+
+def test_tags_of_windows_of_other_kinds_are_told(tmp_path: Path) -> None:
+    """And do not keep others from being read."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for number, kind, value in ((40091, 3, (1, 700)), (40092, 4, 1 << 30), (18246, 2, "many"), (271, 3, 7)):
+        tags[number], tags.tagtype[number] = value, kind
+    tags[315] = "Somebody"
+    Image.fromarray(PIXELS).save(tmp_path / "in.tif", tiffinfo=tags)
+    told = save(tmp_path / "in.tif", tmp_path / "out.tif").warnings(tmp_path / "out.tif")
+    assert told == [f"{tmp_path / 'in.tif'}: its tag Make, tag Rating, tag XPTitle, tag XPComment are not kept"]
+    assert Texts.read(tmp_path / "out.tif").by_tag == {315: b"Somebody"}
+
+
+def test_other_tags_are_told_by_name(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[316] = "a machine"
+    Image.fromarray(PIXELS).save(tmp_path / "in.jpg", exif=exif)
+    (told,) = RowFile.open(tmp_path / "in.jpg").warnings(tmp_path / "out.png")
+    assert told == f"{tmp_path / 'in.jpg'}: its EXIF tag HostComputer is not kept"
+    (told,) = RowFile.open(tmp_path / "in.jpg").warnings(tmp_path / "out.tif")
+    assert told == f"{tmp_path / 'in.jpg'}: its EXIF is not kept in .tif; write PNG to keep it"
+    write_tiff(tmp_path / "in.tif", {285: "Page", 316: "a machine"})
+    (told,) = RowFile.open(tmp_path / "in.tif").warnings(tmp_path / "out.tif")
+    assert told == f"{tmp_path / 'in.tif'}: its tag PageName, tag HostComputer are not kept"
+
+
+@pytest.mark.parametrize("at", range(10, 100, 6))
+def test_exif_that_is_damaged_anywhere_is_no_obstacle(tmp_path: Path, at: int) -> None:
+    exif = Image.Exif()
+    exif[315] = "Somebody"
+    exif.get_ifd(34665)[33434] = 0.5
+    exif.get_ifd(34853)[1] = "N"
+    Image.fromarray(PIXELS).save(tmp_path / "in.jpg", exif=exif)
+    content = bytearray((tmp_path / "in.jpg").read_bytes())
+    begin, end = content.index(b"Exif\0\0"), content.index(b"\xff\xdb")
+    content[begin + at : end] = (b"\xff\xff\xff\xf0" + content[begin + at + 4 : end])[: end - begin - at]
+    (tmp_path / "in.jpg").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save(tmp_path / "in.jpg", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+
+
+# -- IPTC
+
+PRESS = b"\x1c\x02\x00\x00\x02\x00\x02\x1c\x02\x50\x00\x06Makers"
+RESOURCE = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(PRESS)) + PRESS
+
+
+def write_with_iptc(path: Path, number: int = 33723, more: bytes = b"") -> None:
+    image = Image.fromarray(PIXELS)
+    if path.suffix == ".tif":
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[number] = PRESS if number == 33723 else RESOURCE
+        tags.tagtype[number] = 7
+        image.save(path, tiffinfo=tags)
+        return
+    if path.suffix == ".png":
+        write_png(path, PIXELS[..., 0], bits=8, colour=GREY, before=[raw_profile("iptc", RESOURCE)])
+        return
+    image.save(path)
+    content, segment = path.read_bytes(), b"Photoshop 3.0\0" + RESOURCE + more
+    path.write_bytes(content[:20] + b"\xff\xed" + struct.pack(">H", 2 + len(segment)) + segment + content[20:])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".png"])
+@pytest.mark.parametrize("name", ["in.jpg", "in.tif", "in.png"])
+def test_iptc_is_kept(tmp_path: Path, name: str, suffix: str) -> None:
+    """libvips wrote a JPEG's, with its head, into a TIFF, and four bytes of a TIFF's."""
+    write_with_iptc(tmp_path / name)
+    target = tmp_path / f"out{suffix}"
+    assert save(tmp_path / name, target).warnings(target) == []
+    if suffix == ".png":
+        (text,) = (text for keyword, text in map(png_texts.unpack, find_texts(target).chunks) if "iptc" in keyword)
+        assert text is not None and bytes.fromhex("".join(text.split("\n")[3:])) == RESOURCE
+    else:
+        with Image.open(target) as file:
+            written = IptcImagePlugin.getiptcinfo(file)
+        assert written is not None and written[2, 80] == b"Makers"
+    assert save(target, tmp_path / "back.jpg").warnings(tmp_path / "back.jpg") == []
+    with Image.open(tmp_path / "back.jpg") as file:
+        assert IptcImagePlugin.getiptcinfo(file) == {(2, 0): b"\0\2", (2, 80): b"Makers"}
+
+
+def test_iptc_among_photoshops_resources_is_kept_in_tiff(tmp_path: Path) -> None:
+    write_with_iptc(tmp_path / "in.tif", 34377)
+    (told,) = save(tmp_path / "in.tif", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+    assert told == f"{tmp_path / 'in.tif'}: its block of Photoshop's settings is not kept"
+    assert Texts.read(tmp_path / "out.jpg").iptc == PRESS
+
+
+def test_what_is_lost_beside_iptc_is_told(tmp_path: Path) -> None:
+    write_with_iptc(tmp_path / "in.jpg", more=b"8BIM\x04\x0a\0\0\0\0\0\1\1\0")
+    image = save(tmp_path / "in.jpg", tmp_path / "out.webp")
+    assert image.warnings(tmp_path / "out.webp") == [
+        f"{tmp_path / 'in.jpg'}: its IPTC is not kept in .webp; write PNG to keep it",
+        f"{tmp_path / 'in.jpg'}: its block of Photoshop's settings is not kept in .webp",
+    ]
+    assert save(tmp_path / "in.jpg", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg") == []
+    with Image.open(tmp_path / "out.jpg") as file:
+        assert file.info["photoshop"][0x040A] == b"\1" and file.info["photoshop"][0x0404] == PRESS
+
+
+# -- parts that nobody reads
+
+
+def test_parts_that_are_not_kept_are_told(tmp_path: Path) -> None:
+    chunks = [(b"caBX", b"abc"), (b"prVt", b"d"), (b"sBIT", b"\7")]
+    write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=chunks)
+    (told,) = RowFile.open(tmp_path / "in.png").warnings(tmp_path / "out.png")
+    assert told == f"{tmp_path / 'in.png'}: its Content Credentials (C2PA), chunk prVt are not kept"
+    Image.fromarray(PIXELS).save(tmp_path / "in.jpg", exif=windows_exif(), icc_profile=b"")
+    content = (tmp_path / "in.jpg").read_bytes()
+    parts = ((0xE1, b"http://ns.adobe.com/xmp/extension/\0a"), (0xEB, b"JP\0\1"), (0xE5, b"Mine\0b"), (0xEC, b"Ducky"))
+    more = b"".join(b"\xff" + bytes([n]) + struct.pack(">H", 2 + len(part)) + part for n, part in parts)
+    (tmp_path / "in.jpg").write_bytes(content[:2] + more + content[2:])
+    told, _ = RowFile.open(tmp_path / "in.jpg").warnings(tmp_path / "out.png")
+    assert told.endswith("its second part of its XMP, Content Credentials (C2PA), segment APP5 (Mine) are not kept")
+    Image.fromarray(PIXELS).save(tmp_path / "in.webp", exif=windows_exif())
+    content = (tmp_path / "in.webp").read_bytes() + b"ABCD\2\0\0\0xy"
+    (tmp_path / "in.webp").write_bytes(content[:4] + struct.pack("<I", len(content) - 8) + content[8:])
+    told, _ = RowFile.open(tmp_path / "in.webp").warnings(tmp_path / "out.png")
+    assert told == f"{tmp_path / 'in.webp'}: its chunk ABCD is not kept"
 
 
 # -- EXIF in a TIFF

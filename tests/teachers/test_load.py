@@ -18,7 +18,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from helpers.user_code import Forgiving, Keeping, Renaming, UserNetwork, with_weight_norm
+from helpers.user_code import Forgiving, Keeping, Renaming, UserNetwork, versioned, with_weight_norm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -214,6 +214,46 @@ def test_the_users_code_may_rename_weights(kind: type[UserNetwork], name: str, p
     state = {prefix + key.replace("only", name): tensor for key, tensor in network.state_dict().items()}
     torch.save(state, tmp_path / "a.pth")
     assert same(load_teacher(tmp_path / "a.pth", arch=f"helpers.user_code:{kind.__name__}"), network)
+
+
+def _compiled(network: nn.Module) -> nn.Module:
+    wrapper = nn.Module()
+    wrapper._orig_mod = network
+    return wrapper
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (lambda network: network.state_dict(), ""),
+        (lambda network: {"params": network.state_dict(), "epoch": 3}, ""),
+        (lambda network: nn.Sequential(OrderedDict(module=network)).state_dict(), ""),
+        (lambda network: _compiled(network).state_dict(), ""),
+        (lambda network: {"params": nn.Sequential(OrderedDict(g=network)).state_dict()}, "params.g"),
+        (lambda network: nn.ModuleDict({"generator": network, "critic": UserNetwork()}).state_dict(), ""),
+    ],
+    ids=["state dict", "params", "prefix", "compiled", "told", "generator"],
+)
+def test_the_users_code_hears_of_which_version_weights_are(
+    wrap: Callable[[nn.Module], dict[str, Tensor]], prefix: str, version: int, tmp_path: Path
+) -> None:
+    """As torch tells it, beside the weights; without it they were taken for those of the first one."""
+    network = versioned()
+    state = wrap(network)
+    for notes in (getattr(part, "_metadata", {}) for part in (state, state.get("params"))):
+        notes.update({name: {"version": version} for name in notes})
+    torch.save(state, tmp_path / "a.pth")
+    loaded = load_teacher(tmp_path / "a.pth", arch="helpers.user_code:versioned", prefix=prefix)
+    assert [weight.max().item() for weight in loaded.state_dict().values()] == [version / 2, version / 2]
+
+
+@pytest.mark.parametrize("notes", [3, {"": 3}, {5: {}}])
+def test_notes_on_weights_that_are_none_are_nothing(notes: object, tmp_path: Path) -> None:
+    state = UserNetwork().state_dict()
+    setattr(state, "_metadata", notes)  # noqa: B010
+    torch.save(state, tmp_path / "a.pth")
+    assert load_teacher(tmp_path / "a.pth", arch="helpers.user_code:UserNetwork") is not None
 
 
 def test_weights_that_torch_computes_from_others_have_two_names(tmp_path: Path) -> None:
