@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import dis
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -28,19 +31,46 @@ _CHANNELS = (1, -3)
 
 
 class OnlyTensors(TorchFunctionMode):
-    """Notes foreign code that takes sizes, numbers or texts out of tensors; `asker`: the first, by name, "" without."""
+    """Notes foreign code that takes sizes, numbers or texts out of tensors; `asker`: the first, by name, "" without.
 
-    asker = ""
+    The number of channels of the image itself may be asked: networks are read for one.  That of what is made of it may
+    be one of its sides, turned.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asker = ""
+        self._image: Tensor | None = None
+        self._shape = torch.Size()
+
+    @contextmanager
+    def hearing(self, model: nn.Module) -> Iterator[None]:
+        """In the context, what this network is given is the image."""
+        hook = model.register_forward_pre_hook(self._take_image)
+        try:
+            with self:
+                yield
+        finally:
+            hook.remove()
+
+    def _take_image(self, _: nn.Module, given: tuple[Any, ...]) -> None:
+        self._image = next((value for value in given if isinstance(value, Tensor)), None)
+        self._shape = torch.Size() if self._image is None else self._image.shape
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not self.asker and not _is_of_tensors(result) and not _is_the_same(func, args, kwargs or {}):
+        if not (self.asker or _is_of_tensors(result) or name_of(func) in _THE_SAME_OF_ALL):
             frame = _find_asker()
-            if is_foreign(frame.f_code.co_filename) and not (name_of(func) == "shape" and _takes_channels(frame)):
+            channels = self._is_image(next(iter(args), None)) and _takes_channels(func, args, kwargs or {}, frame)
+            if is_foreign(frame.f_code.co_filename) and not channels:
                 self.asker = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)  # of Python 3.11
         return result
+
+    def _is_image(self, value: Any) -> bool:
+        """Whether a value is the image, as it was given."""
+        return value is self._image and value is not None and value.shape == self._shape
 
 
 def has_own_tensors(model: nn.Module) -> bool:
@@ -50,12 +80,6 @@ def has_own_tensors(model: nn.Module) -> bool:
 
 def _is_of_tensors(result: Any) -> bool:
     return all(value is None or isinstance(value, Tensor) for value in tree_leaves(result))
-
-
-def _is_the_same(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether what is asked is the same of every image that the network takes: its channels are known."""
-    axis = next(iter((*args[1:], *kwargs.values())), None)
-    return name_of(func) in _THE_SAME_OF_ALL or (name_of(func) == "size" and axis in _CHANNELS)
 
 
 def _find_asker() -> FrameType:
@@ -68,11 +92,13 @@ def _find_asker() -> FrameType:
     return frame
 
 
-def _takes_channels(frame: FrameType) -> bool:
-    """Whether all that code takes of a shape, in the step after this, is the number of channels: `x.shape[1]`."""
+def _takes_channels(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> bool:
+    """Whether all that code takes is the number of channels: `x.size(1)`, or `x.shape[1]`, in the step after this."""
+    if name_of(func) == "size":
+        return next(iter((*args[1:], *kwargs.values())), None) in _CHANNELS
     steps = [step for step in dis.get_instructions(frame.f_code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
     after = [step for step in steps if step.offset > frame.f_lasti][:2]
-    if len(after) < 2 or after[0].argval not in _CHANNELS:
+    if name_of(func) != "shape" or len(after) < 2 or after[0].argval not in _CHANNELS:
         return False
     return after[1].opname == "BINARY_SUBSCR" or (after[1].opname == "BINARY_OP" and after[1].argrepr == "[]")
 

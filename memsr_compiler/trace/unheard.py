@@ -135,7 +135,7 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
     gc.disable()  # whose callbacks and finalisers are of anybody's code
     only_tensors = OnlyTensors()
     try:
-        with _told(noted.note), only_tensors:
+        with only_tensors.hearing(model), _told(noted.note):
             yield noted
     finally:
         noted.unknown = noted.unknown or only_tensors.asker

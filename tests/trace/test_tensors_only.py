@@ -140,8 +140,17 @@ class InAnAssertion(Net):
         return y * 2 if self.kept["side"] else y
 
 
+class OfRows(Net):
+    """Rows stand in the place of channels, and there are five at most."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1)[:, :5]
+        y = self.body(x)
+        return y * 2 if rows.shape[1] < 5 else y
+
+
 @pytest.mark.parametrize(
-    "network", [IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByNotes, ByTheImageBefore, InAnAssertion]
+    "network", [IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByNotes, ByTheImageBefore, InAnAssertion, OfRows]
 )
 def test_what_decides_by_more_than_tensors_is_told(network: type[nn.Module], caplog: pytest.LogCaptureFixture) -> None:
     assert told(network(), caplog)
