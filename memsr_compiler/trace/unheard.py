@@ -31,6 +31,7 @@ from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, is_pythons, 
 from memsr_compiler.trace.plain import PlainCode
 from memsr_compiler.trace.read_off import KnownNumbers
 from memsr_compiler.trace.statements import Places, decides_by_number, only_raises, only_tells
+from memsr_compiler.trace.tensors_only import OnlyTensors, has_own_tensors, name_of
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
 _SYMBOL = os.path.join(TORCH, "__init__.py")
@@ -76,7 +77,7 @@ _ASKED_OF = _HANDING_OVER | _OF_READERS
 class Noted:
     """Code that ran, of whoever's, and the numbers that foreign code has at hand.
 
-    unknown     the first that could ask what a tracer does not hear, by name; "" without
+    unknown     the first that could decide by what a tracer does not hear, by name; "" without
     threaded    foreign code that ran in a thread of its own, of which no tracer knows, or hands work to one
     watching    foreign code that asks whether it is being looked at
     """
@@ -86,7 +87,7 @@ class Noted:
         self.watching: CodeType | None = None
         self.codes: dict[CodeType, frozenset[Group]] = {}
         self._plain = PlainCode(model)
-        self.unknown = "" if self._plain.forwards() else type(model).__qualname__
+        self.unknown = "" if self._plain.forwards() and not has_own_tensors(model) else type(model).__qualname__
 
     def note(self, frame: FrameType, event: str, called: Any) -> None:
         code = frame.f_code
@@ -132,10 +133,12 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
     before, collects = threading.getprofile(), gc.isenabled()
     threading.setprofile(note_threads)
     gc.disable()  # whose callbacks and finalisers are of anybody's code
+    only_tensors = OnlyTensors()
     try:
-        with _told(noted.note):
+        with only_tensors.hearing(model), _told(noted.note):
             yield noted
     finally:
+        noted.unknown = noted.unknown or only_tensors.asker
         threading.setprofile(before)  # None, where nobody was told
         if collects:
             gc.enable()
@@ -303,7 +306,7 @@ class _Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.hangs(args, given):
             chosen = func is not torch.ops.aten.index.Tensor or self.hangs(args[1])  # x[mask]; x[:, [2, 0, 1]] is none
             if chosen and _takes_out(func):
-                self.note(_name_of(func))
+                self.note(name_of(func))
             written = (v for a, v in zip(func._schema.arguments, args, strict=False) if _is_written(a))
             for tensor in tree_leaves((results, list(written))):
                 if isinstance(tensor, Tensor):
@@ -333,14 +336,8 @@ class _TakenOut(TorchFunctionMode):
         given = kwargs or {}
         result = func(*args, **given)
         leaves = tree_leaves(result)
-        tells = not any(isinstance(value, Tensor) for value in leaves) and _name_of(func) not in _OF_ITS_KIND
+        tells = not any(isinstance(value, Tensor) for value in leaves) and name_of(func) not in _OF_ITS_KIND
         tells = tells and not all(isinstance(value, _TELLS_NO_VALUE) for value in leaves)
         if tells and self._followed.hangs(args, given):
-            self._followed.note(_name_of(func))
+            self._followed.note(name_of(func))
         return result
-
-
-def _name_of(func: Any) -> str:
-    """The name of a function, or of the attribute that it gets."""
-    owner = getattr(func, "__self__", None)
-    return getattr(owner if func.__name__ == "__get__" else func, "__name__", "")

@@ -333,7 +333,7 @@ def test_whole_numbers_made_of_sizes_are_told(
     take: Callable[[Net, Tensor, Any], Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
     told = outcome(Bank(take), caplog)
-    assert "runs other operations at" in told and "Bank does the same at every size" in told
+    assert "runs other operations at" in told and "Bank.forward does the same to every image" in told
 
 
 def test_a_copy_that_is_another_network_is_refused() -> None:

@@ -1,0 +1,228 @@
+"""Code that takes anything but tensors out of tensors: whatever it makes of that, the reader is told of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.trace import trace
+
+LIMIT = 64
+
+
+class Net(nn.Module):
+    """What is done beside the convolutions, its subclasses decide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.tail = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 12, 3, padding=1)
+        self.mean: Tensor
+        self.var: Tensor
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("var", torch.ones(3))
+        self.kept: dict[str, Any] = {"large": True, "side": 0}
+        self.notes = [""]
+
+    def body(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.tail(F.relu(self.a(x))), 2)
+
+
+def told(network: nn.Module, caplog: pytest.LogCaptureFixture) -> str:
+    """What reading a network says: its refusal, or its warnings; none where nothing is said."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "memsr_compiler"):
+        try:
+            trace(network.eval())
+        except UnsupportedModel as refusal:
+            return str(refusal)
+    return "\n".join(record.getMessage() for record in caplog.records)
+
+
+class IsOfATable(Net):
+    """A comparison is no member of a table; torch.fx's symbol is never one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return y * 2 if (x.shape[2] > LIMIT) is self.kept["large"] else y
+
+
+class Done(IndexError):
+    """An end of a loop, by a name of its own."""
+
+
+class Stages(nn.Module):
+    """As many stages as the image is small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+        self.convs = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+
+    def __getitem__(self, i: int) -> nn.Module:
+        if self.seen[-1].shape[2] > LIMIT:
+            raise Done
+        return self.convs[i]
+
+
+class EndsALoop(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages: Any = Stages()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        self.stages.seen.append(y)
+        for stage in self.stages:
+            y = F.relu(stage(y))
+        return F.pixel_shuffle(self.tail(y), 2)
+
+
+class Weight(nn.Parameter):
+    """Multiplies as it likes."""
+
+    def mul(self, other: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.mul(self, other) * (2 if other.shape[2] > LIMIT else 1)
+
+
+class OfOwnWeight(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = Weight(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight.mul(self.body(x))
+
+
+class ByStatistics(Net):
+    """The image goes into the buffers of a norm whose result nobody needs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        F.batch_norm(x, self.mean, self.var, training=True, momentum=1.0)
+        y = self.body(x)
+        return y * 2 if bool(self.var.max() < 0.001) else y
+
+
+class ByNotes(Net):
+    """Its own `info` keeps the text."""
+
+    def info(self, text: str) -> None:
+        self.notes[0] = text
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.info(f"{x.shape[2]}")
+        y = self.body(x)
+        return y * 2 if self.notes[0] == "128" else y
+
+
+class ByTheImageBefore(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        y = y * 2 if self.kept["side"] > LIMIT else y
+        self.kept["side"] = x.shape[2]
+        return y
+
+
+class InAnAssertion(Net):
+    def any(self, x: Tensor) -> bool:
+        self.kept["side"] = 1
+        return True
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[2] < LIMIT or self.any(x)
+        y = self.body(x)
+        return y * 2 if self.kept["side"] else y
+
+
+class OfRows(Net):
+    """Rows stand in the place of channels, and there are five at most."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1)[:, :5]
+        y = self.body(x)
+        return y * 2 if rows.shape[1] < 5 else y
+
+
+@pytest.mark.parametrize(
+    "network", [IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByNotes, ByTheImageBefore, InAnAssertion, OfRows]
+)
+def test_what_decides_by_more_than_tensors_is_told(network: type[nn.Module], caplog: pytest.LogCaptureFixture) -> None:
+    assert told(network(), caplog)
+
+
+def test_hooks_of_all_modules_are_looked_at(caplog: pytest.LogCaptureFixture) -> None:
+    class Plain(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x)
+
+    def double(module: nn.Module, _: Any, result: Tensor) -> Any:
+        return result * 2 if isinstance(module, Plain) and result.shape[2] > LIMIT else None
+
+    assert not told(Plain(), caplog)
+    hook = nn.modules.module.register_module_forward_hook(double)
+    try:
+        assert told(Plain(), caplog)
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        lambda n: (n + 3) // 4,
+        lambda n: 1 + (n >> 2),
+        lambda n: 1 + (n - 1 > 3),
+        lambda n: 1 + (n - 1) * (n - 2) * (n - 3),
+    ],
+)
+def test_arithmetic_with_how_many_images_there_are_is_told(
+    factor: Callable[[int], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of it shows for one to three images."""
+
+    class Counts(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x) * factor(x.shape[0])
+
+    assert told(Counts(), caplog)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        lambda x: x.shape[1],
+        lambda x: x.shape[-3],
+        lambda x: x.size(1),
+        lambda x: x.size(dim=1),
+        lambda x: 3 if x.dim() == 4 else 0,
+        lambda x: 3 if x.ndim == 4 else 0,
+    ],
+)
+def test_what_is_the_same_of_every_image_may_be_asked(
+    asks: Callable[[Tensor], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Careful(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            if asks(x) != 3:
+                raise ValueError("three channels are wanted")
+            return self.body(x)
+
+    assert not told(Careful(), caplog)
+
+
+def test_uses_of_sizes_are_assumed_to_be_alike(caplog: pytest.LogCaptureFixture) -> None:
+    """A pixel shuffle by hand is read, and right; what else code could make of a size, no tracer can exclude."""
+
+    class ByHand(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            n, _, h, w = x.shape
+            y: Tensor = self.tail(F.relu(self.a(x))).view(n, 3, 2, 2, h, w)
+            return y.permute(0, 1, 4, 2, 5, 3).reshape(n, 3, 2 * h, 2 * w)
+
+    assert "ByHand.forward does the same to every image" in told(ByHand(), caplog)
