@@ -67,7 +67,7 @@ def only_tells(places: Places) -> bool:
             return not _is_caught(places)
         return only_raises(places)
     called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
-    return called is not None and _last_name(called) in _TELLING
+    return called is not None and _last_name(called) in TELLING
 
 
 def decides_by_number(places: Places) -> bool:
@@ -136,8 +136,8 @@ def _list_decided(node: ast.AST) -> Iterator[ast.AST]:
             yield n.subject
 
 
-_TELLING = frozenset(("print", "debug", "info", "warning", "warn", "warning_once", "error", "exception", "critical"))
-_ASKING = frozenset((
+TELLING = frozenset(("print", "debug", "info", "warning", "warn", "warning_once", "error", "exception", "critical"))
+ASKING = frozenset((
     "abs", "all", "amax", "amin", "any", "bool", "dim", "float", "get_device", "hasattr", "int", "is_complex",
     "is_contiguous", "is_floating_point", "is_tensor", "isfinite", "isinf", "isinstance", "isnan", "issubclass", "item",
     "len", "list", "max", "mean", "min", "ndimension", "numel", "set", "size", "str", "sum", "tuple",
@@ -148,7 +148,7 @@ _ASKING = frozenset((
 def _does_nothing(node: ast.AST) -> bool:
     """Whether a part of a question leaves everything as it was, so that it only counts whether it is answered."""
     if isinstance(node, ast.Call):
-        return _last_name(node.func) in _ASKING
+        return _last_name(node.func) in ASKING
     return not isinstance(node, (ast.Lambda, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom))
 
 

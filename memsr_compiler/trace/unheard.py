@@ -86,8 +86,8 @@ class Noted:
         self.threaded: CodeType | None = None
         self.watching: CodeType | None = None
         self.codes: dict[CodeType, frozenset[Group]] = {}
-        self._plain = PlainCode(model)
-        self.unknown = "" if self._plain.forwards() else type(model).__qualname__
+        self.plain = PlainCode(model)
+        self.unknown = "" if self.plain.forwards() else type(model).__qualname__
 
     def note(self, frame: FrameType, event: str, called: Any) -> None:
         code = frame.f_code
@@ -104,7 +104,7 @@ class Noted:
             if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
                 self.watching = code
             self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
-        if foreign and not self.unknown and not self._plain.holds(frame) and not _is_imported(frame):
+        if foreign and not self.unknown and not self.plain.holds(frame) and not _is_imported(frame):
             self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
 
     def _note_call(self, frame: FrameType, asker: CodeType) -> None:
@@ -146,6 +146,7 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
     try:
         with _told(noted.note):
             yield noted
+        noted.unknown = noted.unknown or noted.plain.find_remembering()
     finally:
         threading.setprofile(before)  # None, where nobody was told
         if collects:
@@ -204,7 +205,7 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
                 places.append(found[0])
             return super().evaluate_expr(*args, **kwargs)
 
-        def replace(self, expr: Any) -> Any:
+        def replace(self, expr: Any) -> Any:  # type: ignore[override]  # torch's is one that remembers
             """What torch makes of each operand, which is to stay short: `names`, below."""
             return names.shorten(super().replace(expr), self.create_unspecified_symbol)
 
@@ -219,7 +220,8 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
     sizes._replacements_version_counter = 1  # torch asks for no replacements before there are some
     mode = FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True)
     symbolic = mode.from_tensor(image, symbolic_context=free)
-    names.values = {side.node.expr: number for side, number in zip(symbolic.shape[2:], (HEIGHT, WIDTH), strict=True)}
+    sides: Any = symbolic.shape[2:]
+    names.values = {side.node.expr: number for side, number in zip(sides, (HEIGHT, WIDTH), strict=True)}
 
     def note_text(asker: FrameType) -> None:
         if not places and not only_tells(found := callers(asker)):
@@ -233,7 +235,7 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
 class _Names:
     """Symbols that stand for what was computed of others.
 
-    `h = h + h // 2`, again and again, is a term twice as long each time: torch walks through all of it at each question.
+    `h = h + h // 2`, again and again, is a term twice as long each time, and torch walks through it at each question.
     values   of all symbols, for the image that is looked at
     """
 

@@ -420,25 +420,28 @@ def answer_one() -> None:
 
 
 def wake_up() -> None:
-    ANSWERS[0] = WAKES.wait(LIMIT_OF_WORK) and False
+    ANSWERS[0] = not WAKES.wait(LIMIT_OF_WORK)
 
 
-@pytest.mark.parametrize(
-    ("work", "waits", "asks"),
-    [
-        (answer_one, lambda: ASKED.not_empty, lambda x: ASKED.put(x) or ANSWERS[0]),
-        (wake_up, lambda: WAKES._cond, lambda x: WAKES.set() or ANSWERS[0]),  # type: ignore[attr-defined]
-    ],
-)
-def test_what_a_thread_waits_for_does(
-    work: Callable[[], None], waits: Callable[[], Any], asks: Callable[[Any], Any]
-) -> None:
+def asks_by_a_queue(x: Any) -> bool:
+    ASKED.put(x)
+    return ANSWERS[0]
+
+
+def asks_by_an_event(x: Any) -> bool:
+    WAKES.set()
+    return ANSWERS[0]
+
+
+@pytest.mark.parametrize(("work", "asks"), [(answer_one, asks_by_a_queue), (wake_up, asks_by_an_event)])
+def test_what_a_thread_waits_for_does(work: Callable[[], None], asks: Callable[[Any], bool]) -> None:
     worker = threading.Thread(target=work)
     worker.start()
-    while not waits()._waiters:
+    waited_for: Any = ASKED.not_empty if work is answer_one else vars(WAKES)["_cond"]
+    while not waited_for._waiters:
         time.sleep(0.001)
     with pytest.raises(UnsupportedModel, match=r"Net \(at .*test_unheard.py:\d+\) runs code in threads of its own"):
-        trace(Net(lambda x: asks(x)).eval())
+        trace(Net(asks).eval())
     worker.join()
 
 
