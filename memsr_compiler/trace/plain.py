@@ -15,6 +15,7 @@ import math
 import re
 import types
 import warnings
+from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
@@ -65,7 +66,8 @@ _METHODS = frozenset((
     "append", "children", "extend", "forward", "get", "get_submodule", "insert", "items", "keys", "lower",
     "named_children", "parameters", "startswith", "endswith", "training", "upper", "values", "__init__",
 ))  # fmt: skip
-_PLAIN = (int, float, str, type(None), slice, range, torch.dtype, torch.device, torch.Size, Tensor, nn.Module)
+_FIELD = type(vars(namedtuple("_FIELD", "name"))["name"])  # by which a named tuple gives one of its values
+_PLAIN = (int, float, str, type(None), slice, range, torch.dtype, torch.device, torch.Size, Tensor, nn.Module, _FIELD)
 
 
 _CONTEXTS = frozenset([
@@ -85,9 +87,9 @@ _THE_SAME = frozenset([
 ])  # fmt: skip
 """Functions that give for a proxy what they give for a tensor, or end the trace: they take numbers, which it is not."""
 _OF_CLASSES = frozenset((
-    "__annotations__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__doc__", "__firstlineno__",
-    "__hash__", "__match_args__", "__module__", "__qualname__", "__replace__", "__repr__", "__static_attributes__",
-    "__weakref__",
+    "__annotations__", "__class_getitem__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__doc__",
+    "__firstlineno__", "__getnewargs__", "__hash__", "__init_subclass__", "__match_args__", "__module__",
+    "__qualname__", "__replace__", "__repr__", "__static_attributes__", "__weakref__",
 ))  # fmt: skip
 """What Python notes of a class, and dataclasses put there."""
 
@@ -112,6 +114,7 @@ class PlainCode:
         self._kept = dict[str, CodeType]()
         self._read, self._read_so = set[str](), set[str]()  # names of attributes, and how they begin
         self._ruled_out = dict[str, bool]()
+        self._noted = dict[int, Any]()  # held, so that no other gets its id
         for value in [value for values in self._held.values() for value in values]:
             self._is_known(value)  # and so what it holds is
 
@@ -145,6 +148,7 @@ class PlainCode:
             code for name, code in self._kept.items() if name in self._read or name.startswith(tuple(self._read_so))
         ]
         late = [name for name, out in self._ruled_out.items() if any(bool(v) is not out for v in self._held[name])]
+        late += [name for name in self._read if not self._is_known_name(name)]  # of what was met after that
         names = [getattr(code, "co_qualname", code.co_name) for code in found]  # of Python 3.11
         return next(iter((*names, *late)), "")
 
@@ -169,9 +173,11 @@ class PlainCode:
         ]
         if not all(of_isinstance):
             return False
-        self._read.update(name for i, (name, value) in values.items() if value is _OF_OTHERS and i not in harmless)
         classes = set[int]().union(*of_isinstance)
-        return all(i in classes or self._is_known_step(code, steps, i, *values[i]) for i in values)
+        if not all(i in classes or self._is_known_step(code, steps, i, *values[i]) for i in values):
+            return False
+        self._read.update(name for i, (name, value) in values.items() if value is _OF_OTHERS and i not in harmless)
+        return True
 
     def _is_known_step(self, code: CodeType, steps: Sequence[Step], i: int, name: str, value: Any) -> bool:
         """Whether a name may stand where it does; `value`: what it is, _OF_OTHERS for what hangs on a value."""
@@ -189,7 +195,7 @@ class PlainCode:
         return self._is_known_name(name)
 
     def _rules_out(self, steps: Sequence[Step], i: int) -> bool | None:
-        """What an attribute by which a step jumps is in all modules (`if self.debug:`); None for another value."""
+        """The sign, in all modules, of the attribute by which a step jumps (`if self.debug:`); None of other values."""
         before = i - (steps[i - 1].op == "TO_BOOL")
         if not stands(steps, before, ("LOAD_FAST", None), ("LOAD_ATTR", None)):
             return None
@@ -256,6 +262,8 @@ class PlainCode:
         return (named or nobodys) and all(self._is_known(value) and not _poses(name, value) for value in held)
 
     def _is_known(self, value: Any, depth: int = 4) -> bool:
+        if not all(map(_computes_by_functions, self._note(value))):
+            return False
         if isinstance(value, (staticmethod, classmethod, MethodType)):
             value = value.__func__
         if isinstance(value, property):
@@ -289,22 +297,43 @@ class PlainCode:
             self._hold(name, inner)
         return True
 
+    def _note(self, value: Any) -> list[type]:
+        """Hold what a value has under names, itself and by its kinds: code may ask it for them.  Somebody's kinds."""
+        kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
+        foreign = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
+        own = {} if isinstance(value, (type, ModuleType)) else getattr(value, "__dict__", {})
+        if (own or foreign) and id(value) not in self._noted:
+            self._noted[id(value)] = value
+            for name, inner in [pair for held in (*map(vars, foreign), own) for pair in held.items()]:
+                if not name.startswith("_"):
+                    self._hold(name, inner)
+        return foreign
+
     def _hold(self, name: str, value: Any) -> None:
         held = self._held.setdefault(name, [])
         if not any(value is other for other in held):
             held.append(value)
 
 
+_LIBRARIES = frozenset((
+    "_collections", "argparse", "builtins", "collections", "functools", "numpy", "torch", "types", "typing",
+))  # fmt: skip
 _NAMESPACES = (argparse.Namespace, types.SimpleNamespace)
 
 
+@cache
 def _computes_by_functions(kind: type) -> bool:
-    """Whether all that runs for a class by itself, as operators do, is functions, which are noted."""
-    return kind in (object, Generic) or all(
-        isinstance(value, FunctionType) or name in _OF_CLASSES or not (callable(value) or hasattr(value, "__get__"))
-        for name, value in vars(kind).items()
-        if name.startswith("__")
-    )
+    """Whether all that runs for a class by itself, as operators do, is somebody's functions, which are noted."""
+    return kind in (object, Generic) or all(map(_is_noted, vars(kind).items()))
+
+
+def _is_noted(part: tuple[str, Any]) -> bool:
+    name, value = part
+    if name == "__new__" and isinstance(value, staticmethod):
+        value = value.__func__
+    if isinstance(value, FunctionType) and is_foreign(value.__code__.co_filename):
+        return True
+    return not name.startswith("__") or name in _OF_CLASSES or not (callable(value) or hasattr(value, "__get__"))
 
 
 def _is_module_alone(value: Any) -> bool:

@@ -37,6 +37,10 @@ def only_raises(places: Places) -> bool:
     statement = _deciding_statement(places)
     if statement is None or not all(map(_does_nothing, ast.walk(statement.test))):
         return False
+    calls = (node.func for node in ast.walk(statement.test) if isinstance(node, ast.Call))
+    called = {func.id for func in calls if isinstance(func, ast.Name)}
+    if not called.isdisjoint(_names_given("".join(linecache.getlines(places[0].filename)))):
+        return False
     if isinstance(statement, ast.If):
         return all(map(_ends_it, statement.body)) and not statement.orelse
     return True
@@ -67,7 +71,20 @@ def only_tells(places: Places) -> bool:
             return not _is_caught(places)
         return only_raises(places)
     called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
+    if isinstance(called, ast.Name) and called.id in _names_given("".join(linecache.getlines(places[0].filename))):
+        return False
     return called is not None and _last_name(called) in TELLING
+
+
+@lru_cache(64)
+def _names_given(text: str) -> frozenset[str]:
+    """Names to which code gives values in a file: `warn = kept.append` tells nobody."""
+    try:
+        code = ast.parse(text)
+    except SyntaxError:  # of a notebook, say
+        return frozenset()
+    stored = {n.id for n in ast.walk(code) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    return frozenset(stored | {n.arg for n in ast.walk(code) if isinstance(n, ast.arg)})
 
 
 def decides_by_number(places: Places) -> bool:

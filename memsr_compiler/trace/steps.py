@@ -118,7 +118,7 @@ def find_call(steps: Sequence[Step], name: int, allowed: Callable[[Sequence[Step
 
 
 def own_name(code: CodeType, steps: Sequence[Step]) -> str:
-    """What a method calls its object; "" where that name may be another's."""
+    """The name that a method has for its object; "" where that may be another's."""
     name = code.co_varnames[0] if code.co_argcount else ""
     given = any(step.op in ("STORE_FAST", "DELETE_FAST") and step.value == name for step in steps)
     return "" if given or name in code.co_cellvars else name

@@ -175,7 +175,7 @@ class _Proxy(fx.Proxy):
 
     @property  # type: ignore[misc]  # Python's can be set
     def __class__(self) -> Any:
-        """Of what kind a value is, where code demands one: `assert isinstance(x, Tensor)` goes on.
+        """The kind of a value where code demands one, so that `assert isinstance(x, Tensor)` goes on.
 
         Elsewhere a proxy is none, and the code is looked at for what it asks.
         """

@@ -104,7 +104,7 @@ class Noted:
             if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
                 self.watching = code
             self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
-        if foreign and not self.unknown and not self.plain.holds(frame) and not _is_imported(frame):
+        if foreign and not self.unknown and not _is_imported(frame) and not self.plain.holds(frame):
             self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
 
     def _note_call(self, frame: FrameType, asker: CodeType) -> None:
@@ -206,7 +206,7 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
             return super().evaluate_expr(*args, **kwargs)
 
         def replace(self, expr: Any) -> Any:  # type: ignore[override]  # torch's is one that remembers
-            """What torch makes of each operand, which is to stay short: `names`, below."""
+            """The operand that torch computes with, which is to stay short."""
             return names.shorten(super().replace(expr), self.create_unspecified_symbol)
 
     image = torch.empty(1, channels, HEIGHT, WIDTH, dtype=torch.float64)

@@ -80,7 +80,7 @@ def makes_tensors(net: Net, x: Tensor) -> bool:
     return math.sqrt(4) == len(weight) + math.floor(2.5)
 
 
-def asks_what_modules_are(net: Any, x: Tensor) -> bool:
+def asks_what_modules_are(net: Any, x: Tensor) -> Any:
     channels: Any = 0
     for name, module in net.named_children():
         if isinstance(module, (nn.Conv2d, nn.ReLU)) and isinstance(name, str):
@@ -279,8 +279,9 @@ def asks_for_a_kind(net: Any, x: Any) -> bool:
     return isinstance(x, net.kind) and x.shape[2] > LIMIT
 
 
-def asks_for_a_shape(net: Any, x: Any) -> bool:
-    return isinstance(x.shape, (tuple, nn.Module)) and x.shape[2] > LIMIT
+def asks_for_a_shape(net: Any, x: Any) -> Any:
+    shape: Any = x.shape
+    return isinstance(shape, (tuple, nn.Module)) and x.shape[2] > LIMIT
 
 
 TOLD: list[str] = [""]
@@ -307,6 +308,61 @@ class Kept(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+def poses_as_a_local(net: Any, x: Any) -> bool:
+    warn = net.kept.append
+    warn(f"{x.shape[2]}")
+    return net.kept[-1] == "1080"
+
+
+class Aside(nn.Module):
+    """No module of the network, with a function that tells no tracer."""
+
+    ask = staticmethod(torch.is_tensor)
+
+
+def asks_a_module_aside(net: Any, x: Any) -> Any:
+    return Aside().ask(x) and x.shape[2] > LIMIT
+
+
+def asks_later(net: Any, x: Any) -> Any:
+    first = asks_if(net, x, asks=False)
+    return first or asks_if(Aside(), x, asks=True)
+
+
+def asks_if(home: Any, x: Any, *, asks: bool) -> Any:
+    return asks and home.ask(x) and x.shape[2] > LIMIT
+
+
+def bears(x: Any) -> None: ...
+
+
+vars(bears)["ask"] = torch.is_tensor
+BEARING = torch.zeros(1)
+vars(BEARING)["ask"] = torch.is_tensor
+
+
+def asks_a_function(net: Any, x: Any) -> Any:
+    asking: Any = bears
+    return asking.ask(x) and x.shape[2] > LIMIT
+
+
+def asks_a_constant(net: Any, x: Any) -> Any:
+    return net.constant.ask(x) and x.shape[2] > LIMIT
+
+
+def rules_out_too_early(net: Any, x: Any) -> bool:
+    return asks_unless(net, x) or asks_unless(OTHER, x)
+
+
+def asks_unless(home: Any, x: Any) -> bool:
+    if home.debug:
+        return isinstance(x, Tensor) and x.shape[2] > LIMIT
+    return False
+
+
+OTHER = types.SimpleNamespace(debug=True)
 
 
 def prints_into_a_list(net: Any, x: Any) -> bool:
@@ -380,6 +436,11 @@ HIDDEN: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (asks_options, {"options": Hides()}),
     (takes_torch_along, {}),
     (generates_questions, {}),
+    (asks_a_module_aside, {}),
+    (asks_later, {}),
+    (asks_a_function, {}),
+    (asks_a_constant, {"constant": BEARING}),
+    (rules_out_too_early, {}),
 ]
 
 
@@ -388,6 +449,13 @@ HIDDEN: list[tuple[Callable[..., Any], dict[str, Any]]] = [
 def test_no_form_hides_a_decision(asks: Callable[..., Any], held: dict[str, Any]) -> None:
     """What is not known is looked at, and refused, or assumed aloud."""
     assert first_unknown(Net(asks, **held))
+
+
+def test_a_local_function_tells_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """It was taken for one that warns, so that a text of no size was kept."""
+    with caplog.at_level(logging.WARNING, "memsr_compiler"):
+        trace(Net(poses_as_a_local, kept=[""]).eval())
+    assert "decides by the size of the image" in caplog.text
 
 
 def test_and_so_it_is() -> None:
