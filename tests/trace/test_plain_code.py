@@ -310,7 +310,7 @@ class Kept(nn.Module):
         return x
 
 
-def poses_as_a_local(net: Any, x: Any) -> bool:
+def poses_as_a_local(net: Any, x: Any) -> Any:
     warn = net.kept.append
     warn(f"{x.shape[2]}")
     return net.kept[-1] == "1080"
