@@ -147,10 +147,12 @@ class PlainCode:
         found = [
             code for name, code in self._kept.items() if name in self._read or name.startswith(tuple(self._read_so))
         ]
-        late = [name for name, out in self._ruled_out.items() if any(bool(v) is not out for v in self._held[name])]
-        late += [name for name in self._read if not self._is_known_name(name)]  # of what was met after that
-        names = [getattr(code, "co_qualname", code.co_name) for code in found]  # of Python 3.11
-        return next(iter((*names, *late)), "")
+        if found:
+            return str(getattr(found[0], "co_qualname", found[0].co_name))  # of Python 3.11
+        late = any(bool(value) is not out for name, out in self._ruled_out.items() for value in self._held[name])
+        if late or not all(map(self._is_known_name, self._read)):  # by what was met after it was looked at
+            return type(self._model).__qualname__
+        return ""
 
     def _is_plain(self, frame: FrameType) -> bool:
         code = frame.f_code
