@@ -283,7 +283,7 @@ class PlainCode:
             return depth > 0 and all(self._is_known(inner, depth - 1) for inner in value)
         if isinstance(value, dict):
             return depth > 0 and all(self._is_known(inner, depth - 1) for inner in (*value, *value.values()))
-        if isinstance(value, _PLAIN) or _is_one_of(value, _BUILTINS | _heard_functions() | _THE_SAME):
+        if isinstance(value, _PLAIN) or _is_one_of(value, _known_functions()):
             return True
         return depth > 0 and self._holds_known(value, depth)
 
@@ -436,6 +436,11 @@ def _heard_functions() -> frozenset[Any]:
     """Functions of torch that tell a tracer of each call."""
     found = get_overridable_functions()
     return frozenset(f for home, functions in found.items() if home is not Tensor for f in functions)
+
+
+@cache
+def _known_functions() -> frozenset[Any]:
+    return _BUILTINS | _heard_functions() | _THE_SAME
 
 
 @cache
