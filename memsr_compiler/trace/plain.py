@@ -22,7 +22,7 @@ from functools import cache
 from itertools import pairwise
 from traceback import FrameSummary
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
-from typing import Any, Generic
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -318,7 +318,8 @@ class PlainCode:
 
 
 _LIBRARIES = frozenset((
-    "_collections", "argparse", "builtins", "collections", "functools", "numpy", "torch", "types", "typing",
+    "_collections", "argparse", "builtins", "collections", "functools", "memsr_compiler", "numpy", "torch",
+    "types", "typing",
 ))  # fmt: skip
 _NAMESPACES = (argparse.Namespace, types.SimpleNamespace)
 
@@ -326,7 +327,7 @@ _NAMESPACES = (argparse.Namespace, types.SimpleNamespace)
 @cache
 def _computes_by_functions(kind: type) -> bool:
     """Whether all that runs for a class by itself, as operators do, is somebody's functions, which are noted."""
-    return kind in (object, Generic) or all(map(_is_noted, vars(kind).items()))
+    return kind.__module__.partition(".")[0] in _LIBRARIES or all(map(_is_noted, vars(kind).items()))
 
 
 def _is_noted(part: tuple[str, Any]) -> bool:
