@@ -70,6 +70,24 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = cast(nn.Module, model._orig_mod if compiled else model.module)
 
 
+def unwrap_inside(model: nn.Module, known: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+    """The network without torch.compile, or what shares batches out, around it and the modules in it.
+
+    Where there are some inside, a copy of what holds them, with the same weights.  What torch runs to compile a module,
+    and its threads, are else taken for the network's code.
+    """
+    known = {} if known is None else known
+    plain = unwrap(model)
+    if plain not in known:
+        held = plain._modules.items()
+        inside = {name: child if child is None else unwrap_inside(child, known) for name, child in held}
+        known[plain] = plain
+        if any(inside[name] is not child for name, child in held):
+            known[plain] = copy.copy(plain)
+            known[plain]._modules = inside
+    return known[plain]
+
+
 def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
     """Tensors in containers in containers."""
     if isinstance(held, Tensor):

@@ -52,6 +52,14 @@ class Asked:
         value = self.known[0][node]
         return len(value) if isinstance(value, torch.Size) else None
 
+    def kind(self, node: fx.Node) -> type | None:
+        """The type of a value, Tensor for all kinds of these; None where it is not known, or hangs on the size."""
+        if not self._is_known(node):
+            return None
+        values = (known[node] for known in self.known)
+        kinds = {torch.Tensor if isinstance(value, torch.Tensor) else type(value) for value in values}
+        return kinds.pop() if len(kinds) == 1 else None
+
     def is_tensor(self, node: fx.Node) -> bool:
         """Whether a value is known to be a tensor, no number and no shape."""
         return self._is_known(node) and isinstance(self.known[0][node], torch.Tensor)
@@ -90,6 +98,8 @@ class Asked:
 def asks_no_size(node: fx.Node) -> bool:
     """Whether a value hangs on no height, width, or pixel: `x.dim() == 3`, `x.shape[1] != 3`, `x.dtype`."""
     name = getattr(node.target, "__name__", node.target)
+    if name == "getattr" and node.args[1] == "type":
+        return isinstance(home := node.args[0], fx.Node) and home.target is getattr and home.args[1] == "device"
     if name == "getattr":
         return node.args[1] in ("ndim", "dtype", "device", "is_cuda", "requires_grad", "training")
     if node.op == "call_method" and name in ("dim", "ndimension", "is_floating_point", "get_device", "size"):

@@ -37,6 +37,10 @@ def only_raises(places: Places) -> bool:
     statement = _deciding_statement(places)
     if statement is None or not all(map(_does_nothing, ast.walk(statement.test))):
         return False
+    calls = (node.func for node in ast.walk(statement.test) if isinstance(node, ast.Call))
+    called = {func.id for func in calls if isinstance(func, ast.Name)}
+    if not called.isdisjoint(_names_given("".join(linecache.getlines(places[0].filename)))):
+        return False
     if isinstance(statement, ast.If):
         return all(map(_ends_it, statement.body)) and not statement.orelse
     return True
@@ -67,7 +71,20 @@ def only_tells(places: Places) -> bool:
             return not _is_caught(places)
         return only_raises(places)
     called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
-    return called is not None and _last_name(called) in _TELLING
+    if isinstance(called, ast.Name) and called.id in _names_given("".join(linecache.getlines(places[0].filename))):
+        return False
+    return called is not None and _last_name(called) in TELLING
+
+
+@lru_cache(64)
+def _names_given(text: str) -> frozenset[str]:
+    """Names to which code gives values in a file: `warn = kept.append` tells nobody."""
+    try:
+        code = ast.parse(text)
+    except SyntaxError:  # of a notebook, say
+        return frozenset()
+    stored = {n.id for n in ast.walk(code) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    return frozenset(stored | {n.arg for n in ast.walk(code) if isinstance(n, ast.arg)})
 
 
 def decides_by_number(places: Places) -> bool:
@@ -136,8 +153,8 @@ def _list_decided(node: ast.AST) -> Iterator[ast.AST]:
             yield n.subject
 
 
-_TELLING = frozenset(("print", "debug", "info", "warning", "warn", "warning_once", "error", "exception", "critical"))
-_ASKING = frozenset((
+TELLING = frozenset(("print", "debug", "info", "warning", "warn", "warning_once", "error", "exception", "critical"))
+ASKING = frozenset((
     "abs", "all", "amax", "amin", "any", "bool", "dim", "float", "get_device", "hasattr", "int", "is_complex",
     "is_contiguous", "is_floating_point", "is_tensor", "isfinite", "isinf", "isinstance", "isnan", "issubclass", "item",
     "len", "list", "max", "mean", "min", "ndimension", "numel", "set", "size", "str", "sum", "tuple",
@@ -148,7 +165,7 @@ _ASKING = frozenset((
 def _does_nothing(node: ast.AST) -> bool:
     """Whether a part of a question leaves everything as it was, so that it only counts whether it is answered."""
     if isinstance(node, ast.Call):
-        return _last_name(node.func) in _ASKING
+        return _last_name(node.func) in ASKING
     return not isinstance(node, (ast.Lambda, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom))
 
 

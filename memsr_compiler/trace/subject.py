@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
-from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.torch_helpers import InFloat64, copy_module, unwrap_inside
 from memsr_compiler.trace.fx_reader import module_of
 from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.numbers import Group, numbers_of_modules
@@ -129,6 +129,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     Raises InvalidInput as `require_readable`, for random numbers, and for train mode where it counts; UnsupportedModel
     for weights set by the image.
     """
+    model = unwrap_inside(model)
     reference = copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)

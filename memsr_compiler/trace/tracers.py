@@ -24,7 +24,7 @@ from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.needed import INPLACE, changes
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.read_off import READ_OFF
-from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_tells
+from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_raises, only_tells
 from memsr_compiler.trace.unheard import callers, foreign_lines
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
@@ -172,6 +172,21 @@ class _Proxy(fx.Proxy):
 
     def __getattr__(self, name: str) -> fx.proxy.Attribute:
         return _Attribute(self, name)
+
+    @property  # type: ignore[misc]  # Python's can be set
+    def __class__(self) -> Any:
+        """The kind of a value where code demands one, so that `assert isinstance(x, Tensor)` goes on.
+
+        Elsewhere a proxy is none, and the code is looked at for what it asks.
+        """
+        asker = sys._getframe(1)
+        if not is_foreign(asker.f_code.co_filename) or not only_raises(callers(asker)):
+            return type(self)
+        assert isinstance(self.tracer, _Tracer), "who makes these"
+        kind = self.tracer.asked.kind(self.node)
+        if kind is None:
+            raise fx.proxy.TraceError("the kind of a value cannot be used as input to control flow")
+        return kind
 
     def __hash__(self) -> int:
         """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import queue
 import re
 import sys
 import threading
@@ -86,8 +87,8 @@ class Noted:
         self.threaded: CodeType | None = None
         self.watching: CodeType | None = None
         self.codes: dict[CodeType, frozenset[Group]] = {}
-        self._plain = PlainCode(model)
-        self.unknown = "" if self._plain.forwards() and not has_own_tensors(model) else type(model).__qualname__
+        self.plain = PlainCode(model)
+        self.unknown = "" if self.plain.forwards() and not has_own_tensors(model) else type(model).__qualname__
 
     def note(self, frame: FrameType, event: str, called: Any) -> None:
         code = frame.f_code
@@ -97,22 +98,32 @@ class Noted:
             return
         asker = frame.f_back
         if code.co_name in _ASKED_OF and asker is not None and is_foreign(asker.f_code.co_filename):
-            self._note_call(code, asker.f_code)
+            self._note_call(frame, asker.f_code)
         makes_tuple = str(frame.f_globals.get("__name__")).startswith("namedtuple_")  # ours too, which have no file
         foreign = is_foreign(code.co_filename) and not makes_tuple
         if code not in self.codes:
             if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
                 self.watching = code
             self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
-        if foreign and not self.unknown and not self._plain.holds(frame) and not _is_imported(frame):
+        if foreign and not self.unknown and not _is_imported(frame) and not self.plain.holds(frame):
             self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
 
-    def _note_call(self, code: CodeType, asker: CodeType) -> None:
+    def _note_call(self, frame: FrameType, asker: CodeType) -> None:
         """Note what foreign code calls of torch's, or of Python's, by its name."""
+        code = frame.f_code
         if is_pythons(code.co_filename) and _TO_THREADS.search(code.co_filename.replace(os.sep, "/")):
-            self.threaded = asker
+            self.threaded = asker if _is_waited_for(frame.f_locals.get("self")) else self.threaded
         elif code.co_name in _OF_READERS and not is_foreign(code.co_filename):
             self.watching = asker
+
+
+def _is_waited_for(owner: Any) -> bool:
+    """Whether a thread waits for an event, or for what is put into a queue; True of all that does not say so.
+
+    One that looks from time to time is as little known as one that is not told at all, and so is the code that asks.
+    """
+    condition = {threading.Event: "_cond", queue.Queue: "not_empty"}.get(type(owner))
+    return condition is None or bool(getattr(getattr(owner, condition, None), "_waiters", True))
 
 
 def _is_imported(frame: FrameType) -> bool:
@@ -137,6 +148,7 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
     try:
         with only_tensors.hearing(model), _told(noted.note):
             yield noted
+        noted.unknown = noted.unknown or noted.plain.find_remembering()
     finally:
         noted.unknown = noted.unknown or only_tensors.asker
         threading.setprofile(before)  # None, where nobody was told
@@ -196,6 +208,10 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
                 places.append(found[0])
             return super().evaluate_expr(*args, **kwargs)
 
+        def replace(self, expr: Any) -> Any:  # type: ignore[override]  # torch's is one that remembers
+            """The operand that torch computes with, which is to stay short."""
+            return names.shorten(super().replace(expr), self.create_unspecified_symbol)
+
     image = torch.empty(1, channels, HEIGHT, WIDTH, dtype=torch.float64)
     free: Any = StatelessSymbolicContext(
         dynamic_sizes=[DimDynamic.STATIC, DimDynamic.STATIC, DimDynamic.DYNAMIC, DimDynamic.DYNAMIC],
@@ -203,8 +219,12 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
         constraint_sizes=[None] * 4,
     )
     copied = copy_module(model, torch.float64)
-    mode = FakeTensorMode(shape_env=Listening(), allow_non_fake_inputs=True)
+    names, sizes = _Names(), Listening()
+    sizes._replacements_version_counter = 1  # torch asks for no replacements before there are some
+    mode = FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True)
     symbolic = mode.from_tensor(image, symbolic_context=free)
+    sides: Any = symbolic.shape[2:]
+    names.values = {side.node.expr: number for side, number in zip(sides, (HEIGHT, WIDTH), strict=True)}
 
     def note_text(asker: FrameType) -> None:
         if not places and not only_tells(found := callers(asker)):
@@ -213,6 +233,44 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
     with torch.no_grad(), InFloat64(), mode, KnownNumbers(), _hearing_texts(note_text):
         _run(copied, symbolic)
     return places[0] if places else None
+
+
+class _Names:
+    """Symbols that stand for what was computed of others.
+
+    `h = h + h // 2`, again and again, is a term twice as long each time, and torch walks through it at each question.
+    values   of all symbols, for the image that is looked at
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[Any, int] = {}
+        self._names: dict[Any, Any] = {}
+
+    def shorten(self, term: Any, make: Callable[..., Any]) -> Any:
+        """The symbol of a long term of whole numbers, which `make` makes the first time; a short term itself."""
+        if not self.values or not getattr(term, "is_integer", False) or not _is_long(term):
+            return term
+        if term not in self._names:
+            from torch._dynamo.source import ConstantSource
+            from torch.fx.experimental.symbolic_shapes import DimDynamic
+
+            value = int(term.xreplace(self.values))
+            name = ConstantSource(f"computed_{len(self._names)}")
+            self._names[term] = make(value, source=name, dynamic_dim=DimDynamic.DYNAMIC)
+            self.values[self._names[term]] = value
+        return self._names[term]
+
+
+_LONG = 64  # parts of a term: more than usual code makes, and few enough to be walked through
+
+
+def _is_long(term: Any) -> bool:
+    waiting = [term]
+    for _ in range(_LONG):
+        if not waiting:
+            return False
+        waiting += waiting.pop().args
+    return True
 
 
 @contextmanager

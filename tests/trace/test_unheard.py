@@ -7,8 +7,11 @@ import functools
 import logging
 import os
 import pickle
+import queue
 import random
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -363,6 +366,24 @@ def test_a_number_that_only_counts_is_no_decision() -> None:
     assert find_size_question(Net(counts_only).eval(), 3) is None
 
 
+def computes_long(x: Any) -> Any:
+    h = x.shape[2]
+    for _ in range(39):
+        h = (h + h // 2) - h // 3
+    return h
+
+
+def test_long_computations_with_sizes_take_a_time_that_grows_with_them() -> None:
+    """Of a term twice as long each time, which torch walked through at each question; six of them took a minute."""
+
+    class Cropped(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[:, :, : computes_long(x) + 1]
+
+    assert find_size_question(Cropped(lambda x: False).eval(), 3) is None
+    assert find_size_question(Cropped(lambda x: computes_long(x) > 10**9).eval(), 3) is not None
+
+
 POOL = ThreadPoolExecutor(1)
 LIMIT_OF_WORK = 10.0
 
@@ -375,6 +396,53 @@ def test_a_thread_that_was_there_before_is_refused() -> None:
     assert POOL.submit(lambda: True).result(LIMIT_OF_WORK)
     with pytest.raises(UnsupportedModel, match=r"Net \(at .*test_unheard.py:\d+\) runs code in threads of its own"):
         trace(Net(is_dark_elsewhere).eval())
+
+
+def locks(x: Any) -> bool:
+    free, line = threading.Event(), queue.Queue[int]()
+    free.set()
+    line.put(0)
+    with threading.Lock(), threading.Condition():
+        return line.get() > 0 or not free.is_set()
+
+
+def test_what_no_thread_waits_for_hands_no_work_to_one(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "memsr_compiler"):
+        trace(Net(locks).eval())
+    assert "assumed: locks does the same to every image" in caplog.text
+
+
+ASKED, ANSWERS, WAKES = queue.Queue[Any](), [False], threading.Event()
+
+
+def answer_one() -> None:
+    ANSWERS[0] = isinstance(ASKED.get(timeout=LIMIT_OF_WORK), bool)
+
+
+def wake_up() -> None:
+    ANSWERS[0] = not WAKES.wait(LIMIT_OF_WORK)
+
+
+def asks_by_a_queue(x: Any) -> bool:
+    ASKED.put(x)
+    return ANSWERS[0]
+
+
+def asks_by_an_event(x: Any) -> bool:
+    WAKES.set()
+    return ANSWERS[0]
+
+
+@pytest.mark.parametrize(("work", "asks"), [(answer_one, asks_by_a_queue), (wake_up, asks_by_an_event)])
+def test_what_a_thread_waits_for_does(work: Callable[[], None], asks: Callable[[Any], bool]) -> None:
+    worker = threading.Thread(target=work)
+    worker.start()
+    waited_for: Any = ASKED.not_empty if work is answer_one else vars(WAKES)["_cond"]
+    while not waited_for._waiters:
+        time.sleep(0.001)
+    with pytest.raises(UnsupportedModel, match=r"Net \(at .*test_unheard.py:\d+\) runs code in threads of its own"):
+        trace(Net(asks).eval())
+    worker.join()
 
 
 def is_seen_by_a_mode(x: Any) -> bool:

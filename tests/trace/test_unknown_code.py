@@ -7,6 +7,7 @@ import importlib
 import logging
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from torch import Tensor, fx, nn
 from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.plain.load import load_plain
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, unwrap_inside
 from memsr_compiler.trace.subject import _require_copied
 from memsr_compiler.trace.trace import Traced, trace
 from memsr_compiler.trace.unheard import noting_code
@@ -307,6 +308,34 @@ def test_wrappers_that_torch_puts_around_a_network_are_taken_off(wrap: Callable[
     network = Asks(lambda x: False).eval()
     plain, wrapped = compile_to_plain(network), compile_to_plain(wrap(network))
     assert wrapped.sha256() == plain.sha256() and wrapped.info.assumed == plain.info.assumed
+
+
+@dataclass
+class Settings:
+    gain: float = 2.0
+
+
+class Block(nn.Module):
+    """Calls what Python makes of a text, as dataclasses have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.conv(x) * Settings().gain, 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, as it imports its compiler
+def test_and_those_within_it(caplog: pytest.LogCaptureFixture) -> None:
+    """What torch runs to compile them was taken for the network's code: of threads, or in texts of Python's."""
+    block = Block()
+    compiled = cast(nn.Module, torch.compile(block))
+    network = nn.Sequential(compiled, nn.Identity(), compiled).eval()
+    inner = unwrap_inside(network)
+    assert network[0] is compiled and set(inner.children()) == {block, network[1]} and unwrap_inside(inner) is inner
+    block.conv = nn.Conv2d(3, 12, 3, padding=1)  # found by both
+    assert outcome(nn.Sequential(compiled), caplog) == outcome(nn.Sequential(block), caplog)
 
 
 class Bank(Net):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.onnx.file import Network, Node, is_in_training, read_network
+from memsr_compiler.trace.onnx.reader import count_channels
 from memsr_compiler.trace.trace import RefusedModule
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def load_onnx_module(path: Path, refusal: UnsupportedModel) -> OnnxModule:
     module = OnnxModule(network, refusal).float().eval()
     try:
         with torch.no_grad():
-            module(torch.zeros(1, network.shape[1] or 3, *_SMALL))
+            module(torch.zeros(1, network.shape[1] or count_channels(network), *_SMALL))
     except UnsupportedModel:
         raise
     except Exception as error:  # whatever torch raises: who needs a rank will miss it

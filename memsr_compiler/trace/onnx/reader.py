@@ -69,7 +69,7 @@ class _Reader:
         tell_sizes(sides, fixed=math.inf not in sides)
         self._tell_ranges(network)
         self.network = network
-        self.builder = Builder(channels or _channels(network), float("-inf"), float("inf"))
+        self.builder = Builder(channels or count_channels(network), float("-inf"), float("inf"))
         self.context = Context(self.builder, Frame(batch, height, width), network.opset)
         self.values: dict[str, Value] = {**network.constants, network.input: self.builder.input}
         self.of_shapes: set[str] = set()  # constants that are computed of a shape
@@ -199,7 +199,7 @@ class _Reader:
         return GraphModule(self.builder.graph(result))
 
 
-def _channels(network: Network) -> int:
+def count_channels(network: Network) -> int:
     """The input's channels where the file leaves them free: what the first convolution of the image takes."""
     for node in network.nodes:
         if node.op == "Conv" and node.inputs[0] == network.input and node.inputs[1] in network.constants:

@@ -345,6 +345,22 @@ def test_a_resize_of_channels_is_refused(given: str, words: str, tmp_path: Path)
         read_teacher(path, probe=False)
 
 
+def test_a_resize_to_the_channels_of_the_image_is_none_of_channels(tmp_path: Path) -> None:
+    """Channels that a file leaves free were taken for three, where the first convolution takes another number."""
+    numbers = {name: np.array([i]) for name, i in (("zero", 0), ("one", 1), ("two", 2), ("four", 4))}
+    nodes = [
+        node("Shape", "x", "s"), node("Slice", "s zero one", "n"), node("Slice", "s two four", "hw"),
+        node("Concat", "n one hw", "to", axis=0), node("Resize", "x - - to", "r", mode="linear"),
+        node("Conv", "x w", "c", pads=[1, 1, 1, 1]), node("GlobalAveragePool", "c", "q"),
+        SIGMOID, node("Mul", "c g", "d"), node("Add", "d r", "y"),
+    ]  # fmt: skip
+    file = model(nodes, {"w": whole(4, 1, 3, 3), **numbers}, shape=("n", "colours", "h", "w"))
+    path, x = saved(file, tmp_path), whole(1, 1, 8, 12)
+    with torch.no_grad():
+        result = read_teacher(path, probe=False).module(torch.from_numpy(x))
+    np.testing.assert_allclose(result, ort.InferenceSession(path).run(None, {"x": x})[0], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("nodes", REFUSED.values(), ids=REFUSED)
 def test_what_would_be_misread_is_refused(nodes: tuple[onnx.NodeProto, ...], tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel):
