@@ -67,8 +67,7 @@ def counts(net: Net, x: Tensor) -> bool:
     return False
 
 
-def keeps_its_size(net: Any, x: Tensor) -> bool:
-    net.height, net.width = x.shape[2:]
+def keeps_a_feature(net: Any, x: Tensor) -> bool:
     net.feature = x * 2
     return (net.feature + 1) is None
 
@@ -160,7 +159,7 @@ def takes_options(net: Any, x: Tensor) -> bool:
 
 
 USUAL = [
-    in_contexts, casts_its_mean, counts, keeps_its_size, makes_tensors, asks_what_modules_are, asks_by_name, rules_out,
+    in_contexts, casts_its_mean, counts, keeps_a_feature, makes_tensors, asks_what_modules_are, asks_by_name, rules_out,
     tells_constants, generates, demands, looks_up,
 ]  # fmt: skip
 
