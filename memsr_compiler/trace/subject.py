@@ -57,6 +57,7 @@ class Subject:
     errors    for the others what it raises, and where
     size      height and width of the first of them
     unknown   its code that could ask what no tracer hears, by name: the first; "" without
+    asking    its code that took anything but a tensor out of a tensor, by name: the first; "" without
     numbers   that its code has at hand, to decide by
     """
 
@@ -65,6 +66,7 @@ class Subject:
     errors: Mapping[int, str]
     size: Size
     unknown: str
+    asking: str = ""
     numbers: frozenset[Group] = frozenset()
 
     def tell_assumed(self, *, sizes: bool = False) -> tuple[str, ...]:
@@ -72,10 +74,11 @@ class Subject:
 
         sizes   whether its code was followed at one size of image
         """
-        if not (self.unknown or sizes):
+        code = self.unknown or self.asking
+        if not (code or sizes):
             return ()
         name = type(self.model).__name__
-        same = f"{self.unknown} does the same to every image" if self.unknown else f"{name} does the same at every size"
+        same = f"{code} does the same to every image" if code else f"{name} does the same at every size"
         log.warning("%s: assumed: %s", name, same)
         return (same,)
 
@@ -155,7 +158,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
     own = numbers_of_modules(model, [code for code in noted.codes if is_foreign(code.co_filename)])
-    return Subject(model, samples, errors, sizes[0], noted.unknown, own.union(*noted.codes.values()))
+    return Subject(model, samples, errors, sizes[0], noted.unknown, noted.asking, own.union(*noted.codes.values()))
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:

@@ -78,7 +78,8 @@ _ASKED_OF = _HANDING_OVER | _OF_READERS
 class Noted:
     """Code that ran, of whoever's, and the numbers that foreign code has at hand.
 
-    unknown     the first that could decide by what a tracer does not hear, by name; "" without
+    unknown     the first that could ask what a tracer does not hear, by name; "" without
+    asking      the first that took anything but a tensor out of a tensor, by name; "" without
     threaded    foreign code that ran in a thread of its own, of which no tracer knows, or hands work to one
     watching    foreign code that asks whether it is being looked at
     """
@@ -88,6 +89,7 @@ class Noted:
         self.watching: CodeType | None = None
         self.codes: dict[CodeType, frozenset[Group]] = {}
         self.plain = PlainCode(model)
+        self.asking = ""
         self.unknown = "" if self.plain.forwards() and not has_own_tensors(model) else type(model).__qualname__
 
     def note(self, frame: FrameType, event: str, called: Any) -> None:
@@ -150,7 +152,7 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
             yield noted
         noted.unknown = noted.unknown or noted.plain.find_remembering()
     finally:
-        noted.unknown = noted.unknown or only_tensors.asker
+        noted.asking = only_tensors.asker
         threading.setprofile(before)  # None, where nobody was told
         if collects:
             gc.enable()
