@@ -157,6 +157,25 @@ def test_constants_that_are_nodes_are_constants(kind: str, tmp_path: Path) -> No
     assert 0 < deviation(tmp_path / "nodes.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
 
 
+def test_names_that_others_have_already(tmp_path: Path) -> None:
+    model = onnx.load(str(foreign(tmp_path / "net.onnx", bias=False)))
+    nodes = model.graph.node
+    nodes[0].name = f"node_{len(nodes) - 1}"  # as the last one, which has none, would be called by its place
+    model.graph.initializer[0].name = nodes[0].input[1] = "node_2.zero_bias"
+    onnx.save(model, str(tmp_path / "named.onnx"))
+    quantized = quantize(tmp_path / "named.onnx", tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert quantized.convolutions == 4
+    assert 0 < deviation(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
+
+
+def test_weights_in_a_file_beside_are_among_the_bytes(tmp_path: Path) -> None:
+    model = onnx.load(str(foreign(tmp_path / "net.onnx")))
+    path, weights = tmp_path / "beside.onnx", tmp_path / "weights.data"
+    onnx.save(model, str(path), save_as_external_data=True, location=weights.name, size_threshold=0)
+    quantized = quantize(path, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert quantized.source_bytes == path.stat().st_size + weights.stat().st_size
+
+
 @pytest.mark.parametrize(("opset", "bias"), [(11, True), (17, False)])
 def test_old_files_and_convolutions_without_bias(opset: int, bias: bool, tmp_path: Path) -> None:
     source = foreign(tmp_path / "net.onnx", opset=opset, bias=bias)
