@@ -16,7 +16,6 @@ import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import reduce
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -367,21 +366,13 @@ def _load_tflite(data: bytes) -> tuple[nn.Module, Range | None]:
 def import_factory(arch: str) -> Callable[..., object]:
     """Import `package.module:factory`.  Raises InvalidInput where there is nothing to call."""
     module_name, _, attribute = arch.partition(":")
-    parts = attribute.split(".")
-    if not all((*module_name.split("."), *parts)):
-        raise InvalidInput(f"--arch {arch}: want package.module:factory, a module and what is called in it")
     try:
-        module = importlib.import_module(module_name)
+        factory: object = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
     except Exception as error:  # importing runs the user's code, which may raise anything
-        way_out = "Install it, or check PYTHONPATH." if isinstance(error, ModuleNotFoundError) else "Mend that code."
         raise InvalidInput(
-            f"--arch {arch}: cannot be imported ({type(error).__name__}: {first_line(error)}). {way_out}"
-        ) from error
-    try:
-        factory: object = reduce(getattr, parts, module)
-    except Exception as error:  # a module's own __getattr__ may raise anything, too
-        raise InvalidInput(
-            f"--arch {arch}: is not there ({first_line(error)}). Check what follows the colon."
+            f"--arch {arch}: cannot be imported ({type(error).__name__}: {first_line(error)}). Check PYTHONPATH."
         ) from error
     if not callable(factory):
         raise InvalidInput(f"--arch {arch}: is a {type(factory).__name__}, not something to call.")

@@ -10,7 +10,6 @@ import itertools
 import logging
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -177,8 +176,6 @@ def load_strictly(network: nn.Module, state: StateDict, name: str) -> None:
         fitted = _fit(state if part is None else part, expected, name)
     if problem := _load_into(network, fitted):
         raise Misfit(_say_misfit(name, problem))
-    if empty := [key for key, tensor in (*network.named_parameters(), *network.named_buffers()) if tensor.is_meta]:
-        raise InvalidInput(f"--arch {name}: builds {some(empty)} on torch's meta device, without values. Use the CPU.")
 
 
 def _list_expected(network: nn.Module, name: str) -> StateDict:
@@ -227,13 +224,10 @@ def _load_into(network: nn.Module, state: StateDict) -> str:
             for parameter in filter(torch.is_floating_point, network.parameters()):
                 parameter.fill_(math.nan)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter")  # told by `load_strictly`
-            network.load_state_dict(Weights(state, read_notes(state)), strict=True)
+        network.load_state_dict(Weights(state, read_notes(state)), strict=True)
     except Exception as error:  # torch's, which lists all that differs, or of the network's code
         return f"its load_state_dict() says: {some(filter(None, map(str.strip, str(error).splitlines())), ' ')}"
-    filled = ((key, parameter) for key, parameter in network.named_parameters() if not parameter.is_meta)
-    left = [key for key, parameter in filled if bool(parameter.isnan().any())]
+    left = [key for key, parameter in network.named_parameters() if bool(parameter.isnan().any())]
     return f"its load_state_dict() leaves {some(left)} as it was" if left else ""
 
 

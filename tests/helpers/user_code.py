@@ -29,26 +29,6 @@ def not_a_network() -> int:
     return 3
 
 
-def without_values() -> nn.Module:
-    """A network whose weights have no values yet."""
-    with torch.device("meta"):
-        return UserNetwork(5)
-
-
-class Assigning(UserNetwork):
-    """Takes the tensors of a file for its own."""
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch, whatever `assign` is."""
-        return super().load_state_dict(state_dict, strict, assign=True)
-
-
-def assigned() -> nn.Module:
-    """A network whose weights have no values until it is given a file's."""
-    with torch.device("meta"):
-        return Assigning()
-
-
 def with_norm() -> nn.Module:
     """A network with batch normalisation."""
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))

@@ -157,6 +157,13 @@ def test_constants_that_are_nodes_are_constants(kind: str, tmp_path: Path) -> No
     assert 0 < deviation(tmp_path / "nodes.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
 
 
+@pytest.mark.parametrize(("opset", "bias"), [(11, True), (17, False)])
+def test_old_files_and_convolutions_without_bias(opset: int, bias: bool, tmp_path: Path) -> None:
+    source = foreign(tmp_path / "net.onnx", opset=opset, bias=bias)
+    assert quantize(source, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1)).convolutions == 4
+    assert 0 < deviation(source, tmp_path / "int8.onnx", images(channels=1)) < 0.03
+
+
 def test_names_that_others_have_already(tmp_path: Path) -> None:
     model = onnx.load(str(foreign(tmp_path / "net.onnx", bias=False)))
     nodes = model.graph.node
@@ -174,13 +181,6 @@ def test_weights_in_a_file_beside_are_among_the_bytes(tmp_path: Path) -> None:
     onnx.save(model, str(path), save_as_external_data=True, location=weights.name, size_threshold=0)
     quantized = quantize(path, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
     assert quantized.source_bytes == path.stat().st_size + weights.stat().st_size
-
-
-@pytest.mark.parametrize(("opset", "bias"), [(11, True), (17, False)])
-def test_old_files_and_convolutions_without_bias(opset: int, bias: bool, tmp_path: Path) -> None:
-    source = foreign(tmp_path / "net.onnx", opset=opset, bias=bias)
-    assert quantize(source, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1)).convolutions == 4
-    assert 0 < deviation(source, tmp_path / "int8.onnx", images(channels=1)) < 0.03
 
 
 def test_the_file_says_what_it_takes_and_no_more_that_it_is_plain(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from memsr_compiler.errors import InvalidInput, RefusedPickle, UnsupportedModel
 from memsr_compiler.teachers import pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import find_family
 from memsr_compiler.teachers.families.vdsr import VDSR
-from memsr_compiler.teachers.load import import_factory, load_teacher, read_teacher
+from memsr_compiler.teachers.load import load_teacher, read_teacher
 from memsr_compiler.teachers.state_dict import load_strictly
 
 
@@ -187,11 +187,8 @@ def test_the_users_code_builds_the_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arch", "options", "reason"),
     [
-        ("no.such.package:factory", {}, r"No module named 'no'\). Install it, or check PYTHONPATH"),
-        ("helpers.user_code:missing", {}, r"is not there \(.*no attribute 'missing'\)\. Check what follows the colon"),
-        (":factory", {}, "want package.module:factory"),
-        ("helpers.user_code:", {}, "want package.module:factory"),
-        ("helpers.user_code:without_values", {}, r"builds only\.weight, only\.bias on torch's meta device"),
+        ("no.such.package:factory", {}, "No module named 'no'"),
+        ("helpers.user_code:missing", {}, "no attribute 'missing'"),
         ("helpers.user_code:__name__", {}, "is a str, not something to call"),
         ("helpers.user_code:not_a_network", {}, r"returned a int, not a torch\.nn\.Module"),
         ("helpers.user_code:UserNetwork", {"depth": 3}, "unexpected keyword argument 'depth'"),
@@ -208,21 +205,6 @@ def test_code_that_does_not_fit(arch: str, options: dict[str, object], reason: s
     torch.save(UserNetwork(5).state_dict(), tmp_path / "a.pth")
     with pytest.raises(InvalidInput, match=reason):
         read_teacher(tmp_path / "a.pth", arch=arch, arch_args=options)
-
-
-@pytest.mark.parametrize(("code", "reason"), [("def", "SyntaxError: .*line 1"), ("1 / 0", "ZeroDivisionError: ")])
-def test_code_that_cannot_be_imported(code: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which no path mends."""
-    (tmp_path / "broken_code.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InvalidInput, match=rf"cannot be imported \({reason}.*\)\. Mend that code\."):
-        import_factory("broken_code:build")
-
-
-def test_code_that_gives_its_network_values_itself(tmp_path: Path) -> None:
-    network = UserNetwork(3).eval()
-    torch.save(network.state_dict(), tmp_path / "a.pth")
-    assert same(load_teacher(tmp_path / "a.pth", arch="helpers.user_code:assigned"), network)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
