@@ -12,6 +12,7 @@ from memsr_compiler.commands.check_outputs import check_outputs
 from memsr_compiler.commands.material import read_material
 from memsr_compiler.commands.options import ExportOptions
 from memsr_compiler.commands.output import Talk
+from memsr_compiler.commands.student_common import require_relus
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.evaluation.scores import enlarge, mean_psnr
 from memsr_compiler.locks import keep_temporary_files
@@ -51,6 +52,7 @@ def run(options: ExportOptions, talk: Talk) -> None:
         net = load_plain(options.model, require_certificate=False)
         require_writable(net.info, str(options.out))
         if dtype == "int8":
+            _require_quantizable(net, options.model)
             _quantize(net, options, size, talk)
         else:
             judge = partial(_require_near, options.out, net, talk) if dtype == "float16" else None
@@ -93,6 +95,13 @@ def _check_calibration(options: ExportOptions, dtype: str, quantized: bool) -> N
             raise InvalidInput(f"{name} {value}: {why}; leave {name} out")
     if dtype != "int8" and options.io != ExportOptions.io:
         raise InvalidInput(f"--io {options.io}: is for --dtype int8; others take and give float32; leave --io out")
+
+
+def _require_quantizable(net: PlainNet, path: Path) -> None:
+    """Raise InvalidInput for a network that `memsrc quantize` refuses."""
+    require_relus(net.info, path, "written in 8 bits")
+    if net[0].weight.dtype == torch.float16:
+        raise InvalidInput(f"{path}: is float16; give the float32 network, of which 8 bits lose less")
 
 
 def _quantize(net: PlainNet, options: ExportOptions, size: tuple[int, int] | None, talk: Talk) -> None:

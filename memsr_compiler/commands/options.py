@@ -724,7 +724,7 @@ class ExportOptions:
     overwrite: Overwrite = False
     dtype: Annotated[
         Literal["float32", "float16", "int8"] | None,
-        option("Precision of the weights, in int8 of everything; default: float32, or the file's own", panel=OUTPUT),
+        option("Precision of the weights, in int8 of everything; default: float32, or MODEL's int8", panel=OUTPUT),
     ] = None
     io: Annotated[
         Literal["int8", "float32"], option("Of an int8 network: what goes in and comes out", panel=OUTPUT)

@@ -108,8 +108,10 @@ def _read_imports(package: str, file: Path, root: Path) -> Iterator[str]:
         else:
             yield _resolve(name.lstrip("."), len(name) - len(name.lstrip(".")), package)
     if by_file := [*_calls_of(_BY_FILE, tree, calls), *filter(_runs_text, calls)]:
-        texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-        named = [_find_named(text, file, root) for text in texts if isinstance(text, str) and text.endswith(".py")]
+        constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+        texts = [value for value in constants if isinstance(value, str)]
+        places = _list_places(texts, file, root)
+        named = [_find_named(text, places, file) for text in texts if text.endswith(".py")]
         known = [files for files in named if files and all(root in there.parents for there in files)]
         if len(known) < len(by_file):
             _log.warning(
@@ -155,8 +157,16 @@ def _runs_text(call: ast.Call) -> bool:
     return name == "exec" or any(getattr(func, "attr", getattr(func, "id", None)) in _READING for func in within)
 
 
-def _find_named(text: str, file: Path, root: Path) -> list[Path]:
-    """The other files that a name in a module's code may mean, which code joins to a folder, or `open` to ours."""
-    places = (file.parent.absolute(), root, Path.cwd())
+def _list_places(texts: list[str], file: Path, root: Path) -> list[Path]:
+    """Folders that code may join a name to, or `open`: its own, the root, ours, and below the root those it names."""
+    places = list(dict.fromkeys((file.parent.absolute(), root, Path.cwd())))
+    for place in places:  # grows meanwhile: a folder may be named within one that is
+        inner = dict.fromkeys(Path(os.path.normpath(place / text)) for text in texts)
+        places += [path for path in inner if root in path.parents and path not in places and os.path.isdir(path)]
+    return places
+
+
+def _find_named(text: str, places: list[Path], file: Path) -> list[Path]:
+    """The other files that a name in a module's code may mean, in one of these folders."""
     there = dict.fromkeys(Path(os.path.normpath(place / text)) for place in places)
-    return [path for path in there if path.is_file() and path != file.absolute()]
+    return [path for path in there if os.path.isfile(path) and path != file.absolute()]

@@ -8,6 +8,7 @@ import typer
 
 from memsr_compiler.commands.command import NETWORK, RUN, TRAINING, option
 from memsr_compiler.commands.config_file import resume_run, use_config_file
+from memsr_compiler.commands.named_models import find_network
 from memsr_compiler.commands.options import check_seed
 from memsr_compiler.commands.quantities import check_number
 
@@ -143,8 +144,16 @@ class TrainingOptions:
 class DistillOptions(TrainingOptions):
     """A student, its teacher, and how much the teacher's features count.  scale: None: the student's."""
 
-    student: Annotated[Path, typer.Argument(help="A plain student, as shrink wrote it", metavar="STUDENT")]
-    teacher: Annotated[Path, option("The trained network that it was derived from", panel=NETWORK, metavar="TEACHER")]
+    student: Annotated[
+        Path,
+        typer.Argument(
+            help="A plain student, as shrink wrote it, or one that ships", metavar="STUDENT", callback=find_network
+        ),
+    ]
+    teacher: Annotated[
+        Path,
+        option("The trained network that it was derived from", panel=NETWORK, metavar="TEACHER", callback=find_network),
+    ]
     scale: Annotated[
         int | None, option("Scale factor; default: the student's", panel=NETWORK, metavar="N", min=1, max=16)
     ] = None

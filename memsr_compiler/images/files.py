@@ -10,6 +10,7 @@ import io
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from memsr_compiler.errors import InvalidInput, first_line, say_missing
-from memsr_compiler.files import list_files
+from memsr_compiler.files import is_image_name, list_files
 from memsr_compiler.images.decode import count_frames, decode, open_image
 from memsr_compiler.locks import temporary_file
 
@@ -220,11 +221,22 @@ def read_folder(
     if not images:
         names = list(unreadable)
         named = f" ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
-        raise InvalidInput(f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files")
+        raise InvalidInput(
+            f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files{_say_inner(place)}"
+        )
     if hears := on_skip or warn:
         for reason in unreadable.values():
             hears(f"{reason.rstrip('.')}; passed over")
     return images
+
+
+def _say_inner(folder: Path) -> str:
+    """Words on the first of the folders in it that hold images; "" where none does."""
+    for inner in sorted(filter(Path.is_dir, folder.iterdir())):
+        with suppress(OSError):  # it may not be ours to read
+            if any(is_image_name(path.name) for path in list_files(inner)):
+                return f", {inner} perhaps"
+    return ""
 
 
 def read_images(folder: str | os.PathLike[str], *, keep_grey: bool = False) -> list[NDArray[Any]]:

@@ -53,7 +53,7 @@ _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvIntege
 class Quantized:
     """The file that was written.
 
-    bytes, source_bytes   of the file, and of the one that it was made from
+    bytes, source_bytes   of the file, and of the one that it was made from, with those that its weights lie in
     convolutions          that compute in 8 bits
     """
 
@@ -107,7 +107,7 @@ def quantize(
         describe_integers(integer_model, takes, cost, assumed, source)
         staged[0].write_bytes(seal(integer_model.SerializeToString(deterministic=True)))
         size = staged[0].stat().st_size
-    return Quantized(out, size, source.stat().st_size, inner)
+    return Quantized(out, size, _count_bytes(source), inner)
 
 
 def takes_of(metadata: Mapping[str, str]) -> Takes | None:
@@ -199,10 +199,19 @@ def read_float(path: Path) -> ModelProto:
         free_sizes(model)
     del model.metadata_props[:]
     model.metadata_props.add(key=_READY[0], value=_READY[1])
-    for i, node in enumerate(model.graph.node):  # ONNX Runtime names what it makes after them
-        node.name = node.name or f"node_{i}"
+    _name_nodes(model)
     _give_biases(model)
     return model
+
+
+def _count_bytes(path: Path) -> int:
+    """Bytes of a readable model: of its file, and of those beside it that its weights lie in."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    stored = [*graph.initializer, *(attribute.t for node in graph.node for attribute in node.attribute)]
+    beside = {entry.value for tensor in stored for entry in tensor.external_data if entry.key == "location"}
+    return sum((path.parent / name).stat().st_size for name in {path.name, *beside})
 
 
 def _copy(model: ModelProto) -> ModelProto:
@@ -240,14 +249,30 @@ def _convert_opset(model: ModelProto, path: Path) -> ModelProto:
         ) from None
 
 
+def _name_nodes(model: ModelProto) -> None:
+    """Name the nodes that have no name: ONNX Runtime names what it makes after them."""
+    taken = {node.name for node in model.graph.node}
+    for i, node in enumerate(model.graph.node):
+        node.name = node.name or _choose_free(f"node_{i}", taken)
+
+
+def _choose_free(name: str, taken: set[str]) -> str:
+    """That name, or one made of it that is not taken; from here on it is."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
 def _give_biases(model: ModelProto) -> None:
     """Add biases of zero where a convolution has none, so that there is something to correct."""
     from onnx import numpy_helper
 
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    taken = {*shapes, *(name for node in model.graph.node for name in (*node.input, *node.output))}
     for node in list_convolutions(model):
         if len(node.input) < 3 or not node.input[2]:
-            name = f"{node.name}.zero_bias"
+            name = _choose_free(f"{node.name}.zero_bias", taken)
             model.graph.initializer.append(
                 numpy_helper.from_array(np.zeros(shapes[node.input[1]][0], np.float32), name)
             )

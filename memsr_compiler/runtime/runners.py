@@ -101,7 +101,10 @@ class OrtNetwork:
             if not self.needs_sizes:
                 self._session = _start(path, _without_sizes(Path(path)), _options(ort, threads), provider)
                 declared = "x".join(map(str, inputs[0].shape))
-                notes.append(f"{path}: says {declared}, and nothing in it needs that: it is run on images as they are")
+                if self.sizes != (1, None, None):  # one image at a time is what others are given, too
+                    notes.append(
+                        f"{path}: says {declared}, and nothing in it needs that: it is run on images as they are"
+                    )
                 self.sizes = (None, None, None)
         self.note = "; ".join(notes)
         self.fixed = self.sizes[1:]

@@ -114,6 +114,13 @@ def test_the_teacher_may_be_anybodys_onnx_or_tflite_file(
         assert json.loads(out)["psnr"][name] == pytest.approx(json.loads(same)["psnr"][name], abs=1e-4), name
 
 
+def test_students_that_ship_are_trained_and_teach(run: Run, photographs: Path, tmp_path: Path) -> None:
+    places = ("--data", photographs, "--val", photographs, "--out", tmp_path / "run")
+    for teacher, words in (("x2-small", "--scale 3: the student enlarges by 2"), ("x2-smal", "did you mean x2-small?")):
+        status, _, err = run("distill", "x2-tiny", "--teacher", teacher, *places, "--scale", 3)
+        assert status == 2 and words in err
+
+
 def test_the_rate_is_by_the_students_depth_and_recorded(
     run: Run, distill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from helpers.litert import LiteRT
 from helpers.plain_nets import build, draw_image
 from helpers.teachers import write_teacher
 
+from memsr_compiler import compile_to_plain
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.write import export_onnx, save_plain
 from memsr_compiler.quantization.quantize import quantize
@@ -72,6 +73,9 @@ def test_refusals_write_nothing(run: Run, student: Path, tmp_path: Path) -> None
     export_onnx(net, tmp_path / "net.onnx")
     quantize(tmp_path / "net.onnx", tmp_path / "int8.onnx", [draw_image(net, 24, 24)], takes=Takes(2))
     save_plain(build([8], [3, 3], image_skip="bicubic"), tmp_path / "bicubic.safetensors")
+    export_onnx(net, tmp_path / "half.onnx", dtype="float16")
+    teacher = EDSR(scale=2, blocks=1, channels=4).eval()
+    save_plain(compile_to_plain(teacher, activation="prelu"), tmp_path / "prelu.safetensors")
     torch.save({"a": torch.zeros(1)}, tmp_path / "teacher.pt")
     before = sorted(tmp_path.iterdir())
     out = tmp_path / "a.tflite"
@@ -81,6 +85,11 @@ def test_refusals_write_nothing(run: Run, student: Path, tmp_path: Path) -> None
         ((tmp_path / "teacher.pt", "--out", out), "is no"),
         ((tmp_path / "int8.onnx", "--out", out, "--dtype", "float16"), "is in 8 bits"),
         ((tmp_path / "int8.onnx", "--out", out, "--samples", 3), "is in 8 bits already; leave --samples out"),
+        ((tmp_path / "half.onnx", "--out", out, "--dtype", "int8"), "half.onnx: is float16; give the float32 network"),
+        (
+            (tmp_path / "prelu.safetensors", "--out", out, "--dtype", "int8"),
+            "is in the PReLU form, which is not written",
+        ),
         ((student, "--out", out, "--calibration", tmp_path), "nothing is measured for float32"),
         ((student, "--out", out, "--io", "float32"), "--io float32: is for --dtype int8"),
         ((student, "--out", out, "--size", "0x4"), "want WIDTHxHEIGHT"),

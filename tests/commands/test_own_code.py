@@ -103,6 +103,21 @@ def test_what_is_imported_by_a_call_counts(code: Path, code_of_it: str) -> None:
     assert found == {"mine_begin", "mine_seen", "mine_other"}
 
 
+@pytest.mark.parametrize("path", ["'mine_net' / 'unused.py'", "'mine_net' / 'deep' / 'run.py'"])
+def test_a_file_in_a_folder_that_code_names_counts(code: Path, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    (code / "mine_net" / "deep" / "run.py").write_text("")
+    text = "import runpy\nfrom pathlib import Path\n"
+    found = count(code, mine_begin=f"{text}def build(): return runpy.run_path(Path(__file__).parent / {path})\n")
+    assert {"mine_net.unused", "mine_net.deep.run"} & found and caplog.text == ""
+
+
+def test_texts_that_are_no_paths_are_no_files(code: Path) -> None:
+    text = "import runpy\nTEXT = '" + 5000 * "long" + ".py'\ndef build(): return runpy.run_path('mine_b.py')\n"
+    (code / "mine_begin.py").write_text(text)
+    importlib.import_module("mine_begin")
+    assert digest_code("mine_begin:build").keys() == {"mine_begin"} | FOUND
+
+
 def test_names_with_dots_are_of_the_package(code: Path) -> None:
     text = "import importlib\ndef build(): return importlib.import_module('.unused', __package__)\n"
     (code / "mine_net" / "begin.py").write_text(text)

@@ -164,6 +164,25 @@ def test_old_files_and_convolutions_without_bias(opset: int, bias: bool, tmp_pat
     assert 0 < deviation(source, tmp_path / "int8.onnx", images(channels=1)) < 0.03
 
 
+def test_names_that_others_have_already(tmp_path: Path) -> None:
+    model = onnx.load(str(foreign(tmp_path / "net.onnx", bias=False)))
+    nodes = model.graph.node
+    nodes[0].name = f"node_{len(nodes) - 1}"  # as the last one, which has none, would be called by its place
+    model.graph.initializer[0].name = nodes[0].input[1] = "node_2.zero_bias"
+    onnx.save(model, str(tmp_path / "named.onnx"))
+    quantized = quantize(tmp_path / "named.onnx", tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert quantized.convolutions == 4
+    assert 0 < deviation(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
+
+
+def test_weights_in_a_file_beside_are_among_the_bytes(tmp_path: Path) -> None:
+    model = onnx.load(str(foreign(tmp_path / "net.onnx")))
+    path, weights = tmp_path / "beside.onnx", tmp_path / "weights.data"
+    onnx.save(model, str(path), save_as_external_data=True, location=weights.name, size_threshold=0)
+    quantized = quantize(path, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert quantized.source_bytes == path.stat().st_size + weights.stat().st_size
+
+
 def test_the_file_says_what_it_takes_and_no_more_that_it_is_plain(tmp_path: Path) -> None:
     source, out = tmp_path / "plain.onnx", tmp_path / "int8.onnx"
     report = export_onnx(plain(255.0), source)

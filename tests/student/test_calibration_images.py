@@ -83,6 +83,15 @@ def test_what_a_folder_has_besides_is_passed_over(tmp_path: Path, caplog: pytest
         inputs(tmp_path)
 
 
+def test_a_folder_of_folders_names_the_first_that_holds_images(tmp_path: Path) -> None:
+    for name in ("CSV", "HR", "LR"):
+        (tmp_path / name).mkdir()
+    for name in ("HR", "LR"):
+        Image.fromarray(photograph()).save(tmp_path / name / "0.png")
+    with pytest.raises(InvalidInput, match=f"give a folder of PNG or JPEG files, {tmp_path / 'HR'} perhaps$"):
+        inputs(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
