@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import cache
 from types import FunctionType
+from typing import Any
 
 import torch
 from torch import fx
@@ -10,7 +13,11 @@ from torch import fx
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
 
-INPLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "truediv"}
+INPLACE = {
+    "iadd": "add", "iand": "and_", "ifloordiv": "floordiv", "ilshift": "lshift", "imatmul": "matmul", "imod": "mod",
+    "imul": "mul", "ior": "or_", "ipow": "pow", "irshift": "rshift", "isub": "sub", "itruediv": "truediv",
+    "ixor": "xor",
+}  # fmt: skip
 ALIASES = (
     "slice", "chunk", "split", "split_with_sizes", "tensor_split", "narrow", "view", "reshape", "_unsafe_view",
     "transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "getitem", "select", "unbind", "squeeze",
@@ -104,9 +111,19 @@ def word_of(node: fx.Node) -> str:
 
 def is_inplace(node: fx.Node) -> bool:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return (
-        name in INPLACE
-        or (name.endswith("_") and not name.startswith("__"))
-        or node.kwargs.get("inplace") is True
-        or (name in ("relu", "relu6", "hardtanh", "leaky_relu") and len(node.args) > 1 and node.args[-1] is True)
-    )
+    return name in INPLACE or (name.endswith("_") and not name.startswith("__")) or bool(_told_inplace(node))
+
+
+def _told_inplace(node: fx.Node) -> Any:
+    """What a function is given for `inplace`, of which torch takes all that is true: `nn.ReLU(1)`."""
+    at = _place_of_inplace(node.target) if node.op == "call_function" else None
+    given = node.args[at] if at is not None and at < len(node.args) else False
+    return node.kwargs.get("inplace", given)
+
+
+@cache
+def _place_of_inplace(function: Any) -> int | None:
+    try:
+        return list(inspect.signature(function).parameters).index("inplace")
+    except (TypeError, ValueError):  # written in C, or without
+        return None

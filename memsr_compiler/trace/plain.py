@@ -42,6 +42,7 @@ from memsr_compiler.trace.steps import (
     own_name,
     stands,
 )
+from memsr_compiler.trace.tensors_only import is_own_kind
 
 _STEPS = re.compile(
     r"CALL(_KW|_EX|_FUNCTION_EX)?|COPY|SWAP|WITH(_EXCEPT_START)?|PUSH_EXC_INFO|POP_(EXCEPT|BLOCK)|RERAISE"
@@ -160,7 +161,10 @@ class PlainCode:
         own, run = own_name(code, steps), list_reached(steps, self._rules_out)
         if catches(code) or not all(_STEPS.fullmatch(steps[i].op) for i in run):
             return False
-        if any(step.op == "IS_OP" and before.value is not None for before, step in pairwise(steps)):
+        of_none = [
+            before.op == "LOAD_CONST" and before.value is None for before, s in pairwise(steps) if s.op == "IS_OP"
+        ]
+        if not all(of_none):
             return False  # a symbol is nothing else than itself, `(x.shape[2] > 100) is True`
         kept = [i for i in run if steps[i].op == "STORE_ATTR"]
         if not all(self._may_keep(code, steps, i, own) for i in kept):
@@ -266,6 +270,8 @@ class PlainCode:
     def _is_known(self, value: Any, depth: int = 4) -> bool:
         if not all(map(_computes_by_functions, self._note(value))):
             return False
+        if isinstance(value, Tensor) and is_own_kind(value):
+            return False  # whose methods torch calls, and a tracer does not
         if isinstance(value, (staticmethod, classmethod, MethodType)):
             value = value.__func__
         if isinstance(value, property):
@@ -326,17 +332,31 @@ _NAMESPACES = (argparse.Namespace, types.SimpleNamespace)
 
 @cache
 def _computes_by_functions(kind: type) -> bool:
-    """Whether all that runs for a class by itself, as operators do, is somebody's functions, which are noted."""
-    return kind.__module__.partition(".")[0] in _LIBRARIES or all(map(_is_noted, vars(kind).items()))
+    """Whether all that runs for a class by itself is somebody's functions, and of the few that torch calls as we do.
+
+    What Python calls for operators, loops, indices and truths runs beside tensors, or within torch, where nobody hears.
+    """
+    of_data = "__dataclass_fields__" in vars(kind)
+    return kind.__module__.partition(".")[0] in _LIBRARIES or all(
+        _is_noted(name, value, of_data) for name, value in vars(kind).items()
+    )
 
 
-def _is_noted(part: tuple[str, Any]) -> bool:
-    name, value = part
+def _is_noted(name: str, value: Any, of_data: bool) -> bool:
+    if not name.startswith("__") or name in _OF_CLASSES or not (callable(value) or hasattr(value, "__get__")):
+        return True
     if name == "__new__" and isinstance(value, staticmethod):
         value = value.__func__
-    if isinstance(value, FunctionType) and is_foreign(value.__code__.co_filename):
-        return True
-    return not name.startswith("__") or name in _OF_CLASSES or not (callable(value) or hasattr(value, "__get__"))
+    known = name in _SPECIAL or (of_data and name in _OF_DATA)
+    return known and isinstance(value, FunctionType) and is_foreign(value.__code__.co_filename)
+
+
+_SPECIAL = frozenset((
+    "__call__", "__deepcopy__", "__getstate__", "__init__", "__new__", "__post_init__", "__reduce__", "__setstate__",
+    "__str__",
+))  # fmt: skip
+_OF_DATA = frozenset(("__delattr__", "__eq__", "__ge__", "__gt__", "__le__", "__lt__", "__setattr__"))
+"""Which dataclasses make themselves."""
 
 
 def _is_module_alone(value: Any) -> bool:

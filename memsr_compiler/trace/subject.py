@@ -36,6 +36,7 @@ from memsr_compiler.trace.samples import (
     take_sample,
     take_samples,
 )
+from memsr_compiler.trace.tensors_only import has_own_tensors
 from memsr_compiler.trace.unheard import find_value_question, noting_code
 
 _QUANTISING = ("torch.ao.quantization.", "torchao.")
@@ -133,7 +134,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     for weights set by the image.
     """
     model = unwrap_inside(model)
-    reference = copy_module(model, torch.float64)
+    given, reference = model, copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)
     before, private = _shared_chance(), _OwnGenerators()
@@ -158,7 +159,8 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
     own = numbers_of_modules(model, [code for code in noted.codes if is_foreign(code.co_filename)])
-    return Subject(model, samples, errors, sizes[0], noted.unknown, noted.asking, own.union(*noted.codes.values()))
+    unknown = noted.unknown or (type(model).__qualname__ if has_own_tensors(given) else "")
+    return Subject(model, samples, errors, sizes[0], unknown, noted.asking, own.union(*noted.codes.values()))
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:

@@ -8,6 +8,7 @@ torch itself tells of it.
 from __future__ import annotations
 
 import dis
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,24 +18,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
-from memsr_compiler.trace.own_files import OURS, is_foreign, lies_in
+from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
 
 _THE_SAME_OF_ALL = frozenset((
-    "device", "dim", "dtype", "element_size", "get_device", "is_complex", "is_cpu", "is_cuda", "is_floating_point",
-    "is_leaf", "is_meta", "is_mps", "is_quantized", "is_sparse", "layout", "ndim", "ndimension", "requires_grad",
-    "type",
+    "device", "dtype", "element_size", "get_device", "is_complex", "is_cpu", "is_cuda", "is_floating_point", "is_meta",
+    "is_mps", "is_quantized", "is_sparse", "layout", "type",
 ))  # fmt: skip
 """What a tensor is asked, and is the same of every image."""
+_AXES = ("dim", "ndim", "ndimension")
 _CHANNELS = (1, -3)
+_MACHINERY = tuple(os.path.join(TORCH, *name.split("/")) for name in (
+    "overrides.py", "_tensor.py", "functional.py", "nn/functional.py"
+))  # fmt: skip
+"""Files of torch with functions of Python's which it calls for whoever asks a tensor."""
 
 
 class OnlyTensors(TorchFunctionMode):
     """Notes foreign code that takes sizes, numbers or texts out of tensors; `asker`: the first, by name, "" without.
 
-    The number of channels of the image itself may be asked: networks are read for one.  That of what is made of it may
-    be one of its sides, turned.
+    The number of channels and of axes of the image itself may be asked: networks are read for one.  Of what is made of
+    it the one may be one of its sides, turned, and the other may hang on whether a side is one pixel.
     """
 
     def __init__(self) -> None:
@@ -46,25 +50,33 @@ class OnlyTensors(TorchFunctionMode):
     @contextmanager
     def hearing(self, model: nn.Module) -> Iterator[None]:
         """In the context, what this network is given is the image."""
-        hook = model.register_forward_pre_hook(self._take_image)
+        hooks = (
+            model.register_forward_pre_hook(self._take_image),
+            model.register_forward_hook(self._leave_image, always_call=True),
+        )
         try:
             with self:
                 yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
     def _take_image(self, _: nn.Module, given: tuple[Any, ...]) -> None:
-        self._image = next((value for value in given if isinstance(value, Tensor)), None)
-        self._shape = torch.Size() if self._image is None else self._image.shape
+        if self._image is None:  # else the network calls itself
+            self._image = next((value for value in given if isinstance(value, Tensor)), None)
+            self._shape = torch.Size() if self._image is None else self._image.shape
+
+    def _leave_image(self, *_: Any) -> None:
+        self._image = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not (self.asker or _is_of_tensors(result) or name_of(func) in _THE_SAME_OF_ALL):
+        if not (self.asker or result is None or isinstance(result, Tensor) or name_of(func) in _THE_SAME_OF_ALL):
             frame = _find_asker()
-            channels = self._is_image(next(iter(args), None)) and _takes_channels(func, args, kwargs or {}, frame)
-            if is_foreign(frame.f_code.co_filename) and not channels:
+            of_image = self._is_image(next(iter(args), None)) and _is_known(func, args, kwargs or {}, frame)
+            if is_foreign(frame.f_code.co_filename) and not of_image and not _takes_tensors(result, frame):
                 self.asker = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)  # of Python 3.11
         return result
 
@@ -74,33 +86,59 @@ class OnlyTensors(TorchFunctionMode):
 
 
 def has_own_tensors(model: nn.Module) -> bool:
-    """Whether some parameter or buffer is of a kind that is not torch's, with methods of its own, perhaps."""
-    return any(type(t).__module__.split(".")[0] != "torch" for t in (*model.parameters(), *model.buffers()))
+    """Whether some parameter or buffer is not just a tensor of torch's: of a kind, or with attributes, of its own.
+
+    Copies of parameters have no such attributes any more.
+    """
+    return any(is_own_kind(t) or bool(vars(t)) for t in (*model.parameters(), *model.buffers()))
 
 
-def _is_of_tensors(result: Any) -> bool:
-    return all(value is None or isinstance(value, Tensor) for value in tree_leaves(result))
+def is_own_kind(tensor: Tensor) -> bool:
+    """Whether a tensor is of a kind that is not torch's, with methods of its own, perhaps."""
+    return type(tensor).__module__.split(".")[0] != "torch"
 
 
 def _find_asker() -> FrameType:
-    """The code that asks: what called torch, but for what of ours hears of it."""
+    """The code that asks: what called torch, but for what of ours hears of it, and what torch has in Python."""
     frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_name == "__torch_function__":
-        if not lies_in(frame.f_code.co_filename, (OURS,)):
+    while frame.f_back is not None:
+        name = frame.f_code.co_filename
+        if name not in _MACHINERY and not (frame.f_code.co_name == "__torch_function__" and lies_in(name, (OURS,))):
             break
         frame = frame.f_back
     return frame
 
 
-def _takes_channels(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> bool:
-    """Whether all that code takes is the number of channels: `x.size(1)`, or `x.shape[1]`, in the step after this."""
-    if name_of(func) == "size":
+def _takes_tensors(result: Any, frame: FrameType) -> bool:
+    """Whether a tuple is of tensors, and code takes so many, or one, in the step after this: `a, b = x.chunk(2, 1)`.
+
+    How many there are may hang on a side.
+    """
+    of_tensors = isinstance(result, (tuple, list)) and all(isinstance(value, Tensor) for value in result)
+    first, second = _steps_after(frame)
+    taken = first.opname == "UNPACK_SEQUENCE" or (isinstance(first.argval, int) and _is_subscript(second))
+    named = hasattr(result, "_fields") or type(result).__module__ == "torch.return_types"
+    return of_tensors and (taken or named)
+
+
+def _is_known(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> bool:
+    """Whether what code takes of the image is the number of its channels or axes: `x.size(1)`, `x.shape[1]`."""
+    name = name_of(func)
+    if name == "size":
         return next(iter((*args[1:], *kwargs.values())), None) in _CHANNELS
+    first, second = _steps_after(frame)
+    return name in _AXES or (name == "shape" and first.argval in _CHANNELS and _is_subscript(second))
+
+
+def _steps_after(frame: FrameType) -> tuple[dis.Instruction, dis.Instruction]:
+    """The two steps that follow on where code is; there are as many behind whatever asks, since a function returns."""
     steps = [step for step in dis.get_instructions(frame.f_code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
-    after = [step for step in steps if step.offset > frame.f_lasti][:2]
-    if name_of(func) != "shape" or len(after) < 2 or after[0].argval not in _CHANNELS:
-        return False
-    return after[1].opname == "BINARY_SUBSCR" or (after[1].opname == "BINARY_OP" and after[1].argrepr == "[]")
+    after = [step for step in steps if step.offset > frame.f_lasti]
+    return after[0], after[min(1, len(after) - 1)]
+
+
+def _is_subscript(step: dis.Instruction) -> bool:
+    return step.opname == "BINARY_SUBSCR" or (step.opname == "BINARY_OP" and step.argrepr == "[]")
 
 
 def name_of(func: Any) -> str:

@@ -32,7 +32,7 @@ from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, is_pythons, 
 from memsr_compiler.trace.plain import PlainCode
 from memsr_compiler.trace.read_off import KnownNumbers
 from memsr_compiler.trace.statements import Places, decides_by_number, only_raises, only_tells
-from memsr_compiler.trace.tensors_only import OnlyTensors, has_own_tensors, name_of
+from memsr_compiler.trace.tensors_only import OnlyTensors, name_of
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
 _SYMBOL = os.path.join(TORCH, "__init__.py")
@@ -48,6 +48,8 @@ _TEXTS = frozenset(
     for kind in (torch.SymInt, torch.SymFloat, torch.SymBool)
     for name in ("__repr__", "__hash__")
 )
+_HASH = Tensor.__hash__.__code__
+"""Which of two tensors are one may hang on a side (`len({x, x.contiguous()})`), and no torch function hears of that."""
 _TELLS_NO_VALUE = (bool, type(None), torch.Size, torch.dtype, torch.device, torch.layout, torch.memory_format)
 _OF_ITS_KIND = frozenset((
     "__dir__", "__hash__", "__iter__", "__len__", "_version", "dim", "element_size", "get_device", "itemsize", "names",
@@ -90,7 +92,7 @@ class Noted:
         self.codes: dict[CodeType, frozenset[Group]] = {}
         self.plain = PlainCode(model)
         self.asking = ""
-        self.unknown = "" if self.plain.forwards() and not has_own_tensors(model) else type(model).__qualname__
+        self.unknown = "" if self.plain.forwards() else type(model).__qualname__
 
     def note(self, frame: FrameType, event: str, called: Any) -> None:
         code = frame.f_code
@@ -101,7 +103,10 @@ class Noted:
         asker = frame.f_back
         if code.co_name in _ASKED_OF and asker is not None and is_foreign(asker.f_code.co_filename):
             self._note_call(frame, asker.f_code)
-        makes_tuple = str(frame.f_globals.get("__name__")).startswith("namedtuple_")  # ours too, which have no file
+        if code is _HASH and asker is not None and is_foreign(asker.f_code.co_filename) and not self.asking:
+            self.asking = getattr(asker.f_code, "co_qualname", asker.f_code.co_name)  # of Python 3.11
+        named = str(frame.f_globals.get("__name__")).startswith("namedtuple_")
+        makes_tuple = named and code.co_filename.startswith("<")  # ours too, which have no file
         foreign = is_foreign(code.co_filename) and not makes_tuple
         if code not in self.codes:
             if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
@@ -152,7 +157,7 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
             yield noted
         noted.unknown = noted.unknown or noted.plain.find_remembering()
     finally:
-        noted.asking = only_tensors.asker
+        noted.asking = noted.asking or only_tensors.asker
         threading.setprofile(before)  # None, where nobody was told
         if collects:
             gc.enable()

@@ -192,3 +192,65 @@ def test_statistics_that_are_no_longer_tracked_are_used() -> None:
     network(torch.rand(2, 3, 8, 8))
     norm.track_running_stats = False
     assert is_read_or_refused(network)
+
+
+class Writes(nn.Module):
+    """Something in place on a part of the features that small images do not have."""
+
+    def __init__(self, write: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 12, 3, padding=1)
+        self.write = write
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        self.write(y)
+        return F.pixel_shuffle(self.last(y), 2)
+
+
+def raise_to(y: Tensor) -> None:
+    z = y[:, :, 100:]
+    z **= 2
+
+
+def take_remainder(y: Tensor) -> None:
+    z = y[3:]
+    z %= 0.5
+
+
+def divide(y: Tensor) -> None:
+    z = y[:, :, 100:]
+    z //= 0.5
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        raise_to,
+        take_remainder,
+        divide,
+        lambda y: F.relu(y[:, :, 100:], inplace=1),  # type: ignore[arg-type]
+        lambda y: nn.ReLU(1)(y[3:]),  # type: ignore[arg-type]
+        lambda y: nn.LeakyReLU(0.2, 1)(y[:, :, 100:]),  # type: ignore[arg-type]
+        lambda y: F.elu(y[3:], 1.0, True),
+    ],
+)
+def test_operations_in_place_are_seen_however_they_are_written(
+    write: Callable[[Tensor], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "memsr_compiler"), pytest.raises(UnsupportedModel):
+        trace(Writes(write).eval())
+
+
+@pytest.mark.parametrize("axis", [2, 3, -1])
+def test_an_axis_of_pixels_is_not_taken_away(axis: int) -> None:
+    """It was left as it is, which it is not where it is one pixel long."""
+
+    class Squeezes(Writes):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x).squeeze(axis).clamp(max=torch.ones(1, 4, 1, 1))
+            return F.pixel_shuffle(self.last(y), 2)
+
+    with pytest.raises(UnsupportedModel, match="squeeze: it takes an axis of pixels"):
+        trace(Squeezes(print).eval())

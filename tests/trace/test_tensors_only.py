@@ -149,11 +149,136 @@ class OfRows(Net):
         return y * 2 if rows.shape[1] < 5 else y
 
 
+class ByWhichIsWhich(Net):
+    """Where an image is laid out as it is to be, `contiguous` gives that itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x[:, :, -6:3].transpose(2, 3)
+        y = self.body(x)
+        return y * len({z: 0, z.contiguous(): 0})
+
+
+class ByAMethodInPython(Net):
+    """torch has `Tensor.__len__` and others in Python, and calls them for the code."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return y * 2 if type(x) is Tensor and len(x[0, 0]) > LIMIT else y
+
+
+class ByAxes(Net):
+    """There are three, where one side is a pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return y * 2 if x.squeeze(2).dim() == 3 else y
+
+
+class CallsItself(Net):
+    """What it then gives itself is no image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kept["large"]:
+            self.kept["large"] = False
+            self(x.permute(0, 2, 3, 1)[:, :5])
+            self.kept["large"] = True
+        elif x.size(1) < 5:
+            self.kept["side"] = 1
+        return self.body(x) * (2 if self.kept["side"] else 1) if x.size(1) == 3 else x
+
+
+class ByHowManyParts(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        parts: Any = x
+        return y * 2 if type(x) is Tensor and len(parts.split(100, 2)) > 1 else y
+
+
+class Kind(Tensor):
+    """A tensor of which `relu` is another."""
+
+    def new_empty(self, *size: Any, **options: Any) -> Any:
+        return super().new_empty(*size, **options).as_subclass(Kind)
+
+    def relu(self) -> Tensor:
+        return torch.relu(self) * 2
+
+
+class OfOwnKind(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = torch.zeros(1).as_subclass(Kind)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body((x + self.shift).relu())
+
+
+class Rows(nn.Module):
+    """An image by its rows; of one that is not there torch says so by an IndexError, which ends a loop."""
+
+    seen: list[Tensor]
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.seen[0][:, :, i]
+
+
+class ByTheEndOfRows(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: Any = Rows()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows.seen = [x]
+        y = self.body(x)
+        for _ in zip(range(5), self.rows, strict=False):
+            y = y * 2
+        return y
+
+
 @pytest.mark.parametrize(
-    "network", [IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByNotes, ByTheImageBefore, InAnAssertion, OfRows]
-)
+    "network",
+    [
+        IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByNotes, ByTheImageBefore, InAnAssertion, OfRows,
+        ByWhichIsWhich, ByAMethodInPython, ByAxes, CallsItself, ByHowManyParts, OfOwnKind, ByTheEndOfRows,
+    ],
+)  # fmt: skip
 def test_what_decides_by_more_than_tensors_is_told(network: type[nn.Module], caplog: pytest.LogCaptureFixture) -> None:
     assert told(network(), caplog)
+
+
+def test_a_parameter_with_attributes_is_not_what_its_copy_is(caplog: pytest.LogCaptureFixture) -> None:
+    class Plain(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight: Any = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.body(x) * self.weight
+            return y
+
+    network = Plain()
+    assert not told(network, caplog)
+    network.weight.unit = 3
+    assert told(network, caplog)
+
+
+@pytest.mark.parametrize("takes", [lambda y: y.chunk(2, 1), lambda y: y.split(2, 1), lambda y: y.unbind(1)[:2]])
+def test_parts_may_be_taken_by_their_number(takes: Callable[[Any], Any], caplog: pytest.LogCaptureFixture) -> None:
+    """As IMDN does.  What takes a part of how many there are is told."""
+
+    class Parts(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.relu(self.a(x))
+            a, b = y.chunk(2, dim=1)
+            return F.pixel_shuffle(self.tail(torch.cat([b, a.relu()], 1)), 2)
+
+    class ByAFunction(Parts):
+        def forward(self, x: Tensor) -> Tensor:
+            parts = takes(self.a(x))
+            return self.body(x) * len(parts)
+
+    assert not told(Parts(), caplog)
+    assert told(ByAFunction(), caplog)
 
 
 def test_hooks_of_all_modules_are_looked_at(caplog: pytest.LogCaptureFixture) -> None:

@@ -400,6 +400,8 @@ def unsqueeze(b: Builder, x: View, dim: int) -> View:
 @word("squeeze")
 def squeeze(b: Builder, x: View, dim: int) -> View:
     at = dim % len(x.axes)
+    if x.shape[at] != 1 and not is_of_channels(x, at):
+        b.refuse("it takes an axis of pixels, or of images, away where there is one of them", "leave that axis alone")
     return View(x.op, (*x.axes[:at], *x.axes[at + 1 :])) if x.shape[at] == 1 else x
 
 
