@@ -57,7 +57,20 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
         ) from error
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
-    return copied.cpu()
+    return put(copied, "cpu")
+
+
+def put(module: nn.Module, place: torch.device | str) -> nn.Module:
+    """The module itself, its weights there; what an `_apply` of its own returns is not used."""
+    module.to(place)
+    return module
+
+
+def prepare(module: nn.Module, place: torch.device | str = "cpu") -> nn.Module:
+    """The same in float32 and in eval mode; a `train()` of its own, which keeps norms as they are, returns anything."""
+    module.float()
+    module.eval()
+    return put(module, place)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
