@@ -371,8 +371,10 @@ def import_factory(arch: str) -> Callable[..., object]:
         for part in attribute.split("."):
             factory = getattr(factory, part)
     except Exception as error:  # importing runs the user's code, which may raise anything
+        lacks = isinstance(error, ModuleNotFoundError)
+        way_out = "Check PYTHONPATH." if lacks else "Check the name, and that file."
         raise InvalidInput(
-            f"--arch {arch}: cannot be imported ({type(error).__name__}: {first_line(error)}). Check PYTHONPATH."
+            f"--arch {arch}: cannot be imported ({type(error).__name__}: {first_line(error)}). {way_out}"
         ) from error
     if not callable(factory):
         raise InvalidInput(f"--arch {arch}: is a {type(factory).__name__}, not something to call.")

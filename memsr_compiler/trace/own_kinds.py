@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import islice
 from types import FunctionType
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ _MOST = 256  # values of one container
 def find_own_kind(model: nn.Module) -> str:
     """The name of a kind of tensors, or of numbers, that modules hold, with methods or operators of its own; or ""."""
     held = (value for module in model.modules() for value in _list_leaves(vars(module)))
-    kinds = dict.fromkeys(type(value) for value in held if isinstance(value, (Tensor, int, float)))
+    kinds: dict[Any, None] = dict.fromkeys(type(value) for value in held if isinstance(value, (Tensor, int, float)))
     return next((kind.__qualname__ for kind in kinds if _computes(kind)), "")
 
 
@@ -34,6 +36,7 @@ def _list_leaves(held: object, depth: int = 4) -> Iterator[object]:
         yield held
 
 
+@cache
 def _computes(kind: type) -> bool:
     """Whether it has foreign methods by which something may be computed.
 

@@ -72,7 +72,7 @@ _CAUGHT_BY_PYTHON = (AttributeError, GeneratorExit, LookupError, StopAsyncIterat
 
 
 def _find(node: ast.expr, place: FrameSummary) -> Any:
-    """What a name stands for in a line, `print`, `self.logger.info`; no code is run for it.  Of others _UNKNOWN."""
+    """The object that a name is in a line, `print`, `self.logger.info`, without code being run; _UNKNOWN of others."""
     if isinstance(node, ast.Name):
         names = place.names if isinstance(place, Line) else vars(builtins)
         return names.get(node.id, _UNKNOWN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -311,6 +312,40 @@ def test_what_is_recalled_of_other_images_is_refused(
 ) -> None:
     with pytest.raises(UnsupportedModel, match="after it has seen another: it remembers"):
         trace(Recalling(note, asks).eval())
+
+
+class Itself(nn.Conv2d):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Itself:
+        return self
+
+
+def test_a_copy_that_is_the_network_itself_is_refused() -> None:
+    network = nn.Sequential(Itself(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval()
+    with pytest.raises(InvalidInput, match=r"^0\.weight: a copy of the network has the same tensor"):
+        trace(network)
+    assert next(network.parameters()).dtype == torch.float32
+
+
+class Cutting(Net):
+    """Asks for the length of an axis that is another number at small images alone, or where no window divides them."""
+
+    def __init__(self, first: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.first = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, rows = self.body(x), x.permute(0, 2, 3, 1)[:, self.first(x.shape[2])]
+        return y * 2 if rows.shape[1] in (1, 2, 3) else y
+
+
+@pytest.mark.parametrize("first", [lambda h: slice(0, 4), lambda h: slice(h // 48 * 48 + 11, None)])
+def test_an_axis_that_has_one_length_at_large_images_only(
+    first: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert trace(Cutting(first).eval()).assumed
+    assert re.search(
+        "decides by the size|runs other operations at|gives something else than what was read", warned(caplog)
+    )
 
 
 # -- where torch makes its tensors ---------------------------------------------------------------------------
