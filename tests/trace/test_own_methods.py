@@ -326,23 +326,28 @@ def test_a_copy_that_is_the_network_itself_is_refused() -> None:
     assert next(network.parameters()).dtype == torch.float32
 
 
-class Cutting(Net):
-    """Asks for the length of an axis that is another number at small images alone, or where no window divides them."""
-
-    def __init__(self, first: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.first = first
+class FewRows(Net):
+    """Asks for the length of an axis that is another number at small images alone."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y, rows = self.body(x), x.permute(0, 2, 3, 1)[:, self.first(x.shape[2])]
-        return y * 2 if rows.shape[1] in (1, 2, 3) else y
+        y, rows = self.body(x), x.permute(0, 2, 3, 1)[:, :5]
+        return y * 2 if rows.shape[1] < 5 else y
 
 
-@pytest.mark.parametrize("first", [lambda h: slice(0, 4), lambda h: slice(h // 48 * 48 + 11, None)])
-def test_an_axis_that_has_one_length_at_large_images_only(
-    first: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    assert trace(Cutting(first).eval()).assumed
+class RestOfRows(Net):
+    """The same, where no window divides them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, rows = self.body(x), x.permute(0, 2, 3, 1)[:, x.shape[2] // 48 * 48 + 7 :]
+        return y * 2 if rows.shape[1] > 0 else y
+
+
+@pytest.mark.parametrize("kind", [FewRows, RestOfRows])
+def test_an_axis_that_has_one_length_at_some_sizes_only(kind: type[Net], caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        trace(kind().eval())
+    except UnsupportedModel:
+        return
     assert re.search(
         "decides by the size|runs other operations at|gives something else than what was read", warned(caplog)
     )
