@@ -55,9 +55,29 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             "modules, such as a lock, an open file, a generator or a function of TorchScript; make that in forward, or "
             "leave it out"
         ) from error
+    shared = {id(t) for t in (*model.parameters(), *model.buffers())}
+    for name, tensor in (*copied.named_parameters(), *copied.named_buffers()):
+        if id(tensor) in shared:
+            raise InvalidInput(
+                f"{name}: a copy of the network has the same tensor, not one of its own, and what is done to copies "
+                "would be done to it; let its module's __deepcopy__ copy it, or leave that out"
+            )
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
-    return copied.cpu()
+    return put(copied, "cpu")
+
+
+def put(module: nn.Module, place: torch.device | str) -> nn.Module:
+    """The module itself, its weights there; what an `_apply` of its own returns is not used."""
+    module.to(place)
+    return module
+
+
+def prepare(module: nn.Module, place: torch.device | str = "cpu") -> nn.Module:
+    """The same in float32 and in eval mode; a `train()` of its own, which keeps norms as they are, returns anything."""
+    module.float()
+    module.eval()
+    return put(module, place)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

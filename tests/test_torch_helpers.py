@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from memsr_compiler import check_certificate
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, prepare
 
 
 class OfMagnitudes(nn.Module):
@@ -80,3 +81,19 @@ def test_computed_tensors_in_lists_and_dictionaries_are_copied() -> None:
     assert isinstance(copied, Holding) and isinstance(copied.held, dict)
     assert torch.equal(copied.held["kernels"][0], model.held["kernels"][0])
     check_certificate(model.eval(), compile_to_plain(model))
+
+
+class Silent(nn.Conv2d):
+    """Its methods return nothing, as those of many repositories do: norms are kept in eval mode by such a `train`."""
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+
+def test_modules_whose_methods_return_nothing() -> None:
+    network = Silent(1, 1, 1, dtype=torch.float64)
+    assert prepare(network) is network and network.weight.dtype == torch.float32 and not network.training
+    assert isinstance(copy_module(network, torch.float64), Silent)

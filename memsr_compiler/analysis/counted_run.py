@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, prepare
 
 
 def count_multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:
@@ -60,4 +60,4 @@ def count_published(module: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def _without_values(module: nn.Module) -> nn.Module:
-    return copy_module(module, torch.float32).eval().to("meta")
+    return prepare(copy_module(module, torch.float32), "meta")

@@ -18,7 +18,7 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.runtime.float16 import open_float16
 from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.torch_helpers import InFloat64, copy_module, full_float32, torch_device
+from memsr_compiler.torch_helpers import InFloat64, copy_module, full_float32, put, torch_device
 
 Range = tuple[float, float]
 
@@ -75,7 +75,7 @@ def measure_deviations(
     images = {name: x[:2] for name, x in probe_images(net.info.channels, input_range).items()}
     if half:
         images |= sample_middles(net.info.channels, input_range)
-    exact = copy_module(model, torch.float64).to(place)
+    exact = put(copy_module(model, torch.float64), place)
     with torch.no_grad(), InFloat64():
         known = {name: exact(x.to(place, copy=True)).cpu() for name, x in images.items()}
     candidates = [_in_torch(TEACHER, model, place), _in_torch("plain in float32", net, place)]
@@ -96,7 +96,7 @@ def measure_deviations(
 
 
 def _in_torch(name: str, network: nn.Module, place: torch.device, dtype: torch.dtype = torch.float32) -> _Candidate:
-    module = copy_module(network, dtype).to(place)
+    module = put(copy_module(network, dtype), place)
     words = name_arithmetic(FULL_FLOAT32 if dtype == torch.float32 else "float64", "torch", place.type)
     return _Candidate(name, lambda x: module(x.to(place, dtype)).cpu(), dtype, words, network)
 

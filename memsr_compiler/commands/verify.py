@@ -34,7 +34,7 @@ from memsr_compiler.quantities import say_count
 from memsr_compiler.runtime.float16 import open_float16
 from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.teachers.teacher import Range
-from memsr_compiler.torch_helpers import InFloat64, copy_module, torch_device
+from memsr_compiler.torch_helpers import InFloat64, copy_module, put, torch_device
 from memsr_compiler.trace.approximate.freeze import psnr_between
 
 PHOTOGRAPHS = 4  # on which an approximation is run beside its teacher
@@ -141,7 +141,7 @@ def measure(
 
     A float16 network runs on a GPU, or with halves stored between layers: see `open_float16`.
     """
-    exact = copy_module(model, torch.float64).to(place)
+    exact = put(copy_module(model, torch.float64), place)
     dtype = net[0].weight.dtype
 
     def teacher(x: Tensor) -> Tensor:

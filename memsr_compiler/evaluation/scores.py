@@ -23,7 +23,7 @@ from memsr_compiler.runtime.open import NetworkFile, open_model
 from memsr_compiler.runtime.runners import Network
 from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
 from memsr_compiler.tflite.model import TFLITE
-from memsr_compiler.torch_helpers import copy_module, torch_device
+from memsr_compiler.torch_helpers import copy_module, prepare, torch_device
 
 _log = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def _open_network(network: Any, takes: Takes | None, device: str) -> tuple[Netwo
         return model.network, takes or model.takes
     if isinstance(network, (str, PathLike, Teacher, nn.Module)):
         teacher = as_teacher(network, plain=True)
-        module = copy_module(teacher.module, torch.float32).to(place).eval()
+        module = prepare(copy_module(teacher.module, torch.float32), place)
         return lambda x: module(x.to(place)).cpu(), takes or teacher.takes
     if not callable(network):
         raise InvalidInput(

@@ -28,7 +28,7 @@ from memsr_compiler.plain.info import require_range
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images as probe_images
 from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
-from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, torch_device
+from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, put, torch_device
 from memsr_compiler.trace.samples import SIZES, possible_channels, stated_channels
 
 _MOST_CHANNELS = 4096  # of an image
@@ -305,7 +305,7 @@ def _runnable(network: Teacher | Function, dtype: torch.dtype, device: torch.dev
     module = network.module
     if in_halves and isinstance(module, PlainNet):
         return partial(run_in_halves, module)
-    copied = copy_module(module, dtype).to(device)
+    copied = put(copy_module(module, dtype), device)
 
     def run_copy(x: Tensor) -> Tensor:
         with InFloat64() if dtype == torch.float64 else nullcontext():

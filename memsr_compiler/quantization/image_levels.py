@@ -62,9 +62,9 @@ def use_image_levels(model: ModelProto, integer_model: ModelProto, takes: Takes)
         image_rounding, rounding = (_find_rounding(value, makers, reads) for value in (name, other))
         if image_rounding is None or rounding is None:
             return
-        repeat = makers[image_rounding.input[0]]
-        reads_image = _find_source(repeat.input[0], makers) == image
-        if repeat.name in repeating and reads_image:
+        repeat = makers.get(image_rounding.input[0])
+        repeats = repeat is None or (repeat.name in repeating and _find_source(repeat.input[0], makers) == image)
+        if repeats:  # an image that is not enlarged is the graph's input itself, which no node makes
             _set_steps(integer_model, image_rounding, steps)
             low, high = (value / steps.scale for value in _range_of(integer_model, rounding))
             room = LEVELS - (high - low)

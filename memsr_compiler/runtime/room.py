@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import Takes
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, prepare
 
 SMALL = 1 << 16
 """Pixels of an image for which nothing is counted: that takes longer, and no network that is run here takes a GiB."""
@@ -58,7 +58,7 @@ def least_memory(module: nn.Module, shape: tuple[int, ...]) -> int | None:
 
     shape   of the image: (N, C, H, W); the image itself does not count
     """
-    network = copy_module(module, torch.float32).eval().to("meta")
+    network = prepare(copy_module(module, torch.float32), "meta")
     image = torch.empty(shape, device="meta")
     ledger = _Ledger((image, *network.parameters(), *network.buffers()))
     try:

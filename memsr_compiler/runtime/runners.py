@@ -24,7 +24,7 @@ from memsr_compiler.runtime.ort import PROVIDERS as PROVIDERS
 from memsr_compiler.runtime.ort import Provider as Provider
 from memsr_compiler.runtime.ort import device_of, onnxruntime, start_session
 from memsr_compiler.runtime.room import require_memory
-from memsr_compiler.torch_helpers import some_threads
+from memsr_compiler.torch_helpers import prepare, some_threads
 from memsr_compiler.trace.onnx.sizes import free_sizes, what_needs_sizes
 
 Network = Callable[[Tensor], Tensor]
@@ -183,7 +183,7 @@ class TorchNetwork:
         self.arithmetic = name_arithmetic("float32", "torch", provider)
         self._device = device_of(provider)
         self._threads = threads
-        self.module = module.float().to(self._device).eval()
+        self.module = prepare(module, self._device)
         self._multiple = int(getattr(module, "size_multiple", 1))
         if self._multiple > 1:
             self.note = f"images are continued as their mirror image to multiples of {self._multiple} pixels"

@@ -40,7 +40,7 @@ from memsr_compiler.teachers.spandrel import INPUT_RANGE, build_by_spandrel
 from memsr_compiler.teachers.state_dict import call, check_tensors, load_strictly, widen
 from memsr_compiler.teachers.teacher import Range, Teacher
 from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap, without_tools
-from memsr_compiler.torch_helpers import one_thread
+from memsr_compiler.torch_helpers import one_thread, prepare
 
 log = logging.getLogger(__name__)
 STATE_DIGEST = 64  # letters of the SHA-256 at the start of `training.checkpoints`
@@ -147,13 +147,13 @@ def _load(
         content, remarks = unwrap(loaded, prefix), read_remarks(loaded, prefix)
     if isinstance(content, nn.Module):
         check_tensors(content.state_dict(), len(data))
-        return read_module(content.float().eval(), {}, remarks, input_range)
+        return read_module(prepare(content), {}, remarks, input_range)
     check_tensors(content, len(data))
     content = widen(without_tools(content))
     if arch is not None and ":" in arch:
         network = call(import_factory(arch), options, arch)
         load_strictly(network, content, arch)
-        return read_module(network.float().eval(), options, remarks, input_range)
+        return read_module(prepare(network), options, remarks, input_range)
     only = None if arch is None else find_family(arch)
     try:
         return read_family(compute_weights(content), only, options, remarks, input_range)
@@ -161,7 +161,7 @@ def _load(
         if only is not None or options:
             raise
         network = _offer_to_spandrel(content, refusal)
-        return read_module(network.float().eval(), {}, remarks, input_range or INPUT_RANGE)
+        return read_module(prepare(network), {}, remarks, input_range or INPUT_RANGE)
 
 
 def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
@@ -371,8 +371,10 @@ def import_factory(arch: str) -> Callable[..., object]:
         for part in attribute.split("."):
             factory = getattr(factory, part)
     except Exception as error:  # importing runs the user's code, which may raise anything
+        lacks = isinstance(error, ModuleNotFoundError)
+        way_out = "Check PYTHONPATH." if lacks else "Check the name, and that file."
         raise InvalidInput(
-            f"--arch {arch}: cannot be imported ({type(error).__name__}: {first_line(error)}). Check PYTHONPATH."
+            f"--arch {arch}: cannot be imported ({type(error).__name__}: {first_line(error)}). {way_out}"
         ) from error
     if not callable(factory):
         raise InvalidInput(f"--arch {arch}: is a {type(factory).__name__}, not something to call.")

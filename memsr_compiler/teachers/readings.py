@@ -19,7 +19,7 @@ from memsr_compiler.teachers.remarks import Remarks
 from memsr_compiler.teachers.state_dict import assemble, find_stated
 from memsr_compiler.teachers.teacher import Range, Teacher, assume_range
 from memsr_compiler.teachers.wrappers import StateDict
-from memsr_compiler.torch_helpers import one_thread
+from memsr_compiler.torch_helpers import one_thread, prepare
 
 RANGES: tuple[Range, ...] = ((0.0, 1.0), (0.0, 255.0))
 PADDING, NO_CLAMP = "zero padding", "no clamp at the end"  # of all families, and nothing of it is in weights
@@ -127,7 +127,7 @@ def read_family(
         if any(variant.arguments[name] != value for name, value in variants[0].arguments.items()):
             built = assemble(usual.weights, family, {**options, **variant.arguments}, remarks)
         return Teacher(
-            module=built.module.float().eval(),
+            module=prepare(built.module),
             input_range=variant.input_range,
             family=family.name,
             hyper=built.hyper,

@@ -223,6 +223,9 @@ def _load_into(network: nn.Module, state: StateDict) -> str:
         with torch.no_grad():
             for parameter in filter(torch.is_floating_point, network.parameters()):
                 parameter.fill_(math.nan)
+    empty = [key for key, parameter in network.named_parameters() if parameter.is_meta]
+    if empty:
+        return f"{some(empty)} is on the device 'meta', which holds no numbers; build the network on the CPU"
     try:
         network.load_state_dict(Weights(state, read_notes(state)), strict=True)
     except Exception as error:  # torch's, which lists all that differs, or of the network's code

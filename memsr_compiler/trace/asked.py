@@ -12,13 +12,14 @@ from memsr_compiler.torch_helpers import InFloat64
 from memsr_compiler.trace.read_off import KnownNumbers
 
 _SIDES = ((48, 64), (96, 160), (49_152, 81_920))  # whose common multiples windows and steps divide
+_ODD = ((2, 3), (61, 83))  # which they need not divide: code may fail there
 _COMPARISONS = (
     "eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv", "is_", "is_not", "not_", "and_", "or_",
 )  # fmt: skip
 
 
 class Asked:
-    """Values of a graph that is being made, at three sizes of image: what is one number at all hangs on no size.
+    """Values of a graph that is being made, at some sizes of image: what is one number at all hangs on no size.
 
     No pixel is computed.
     fetch   the tensor that a get_attr node reads
@@ -26,9 +27,9 @@ class Asked:
 
     def __init__(self, graph: fx.Graph, channels: int, dtype: torch.dtype, fetch: Callable[[str], Any]) -> None:
         self.graph, self.fetch = graph, fetch
-        self.images = [(1, channels, *sides) for sides in _SIDES]
+        self.images = [(1, channels, *sides) for sides in (*_SIDES, *_ODD)]
         self.dtype = dtype
-        self.known: tuple[dict[fx.Node, Any], ...] = ({}, {}, {})
+        self.known: tuple[dict[fx.Node, Any], ...] = tuple({} for _ in self.images)
 
     def answer(self, node: fx.Node) -> bool | None:
         """The answer to a question about numbers of axes and channels; None where it is not one, for all images."""
@@ -42,7 +43,7 @@ class Asked:
         """The length of an axis that hangs on no size; None of other values."""
         if not self._is_known(node):
             return None
-        first, *others = (known[node] for known in self.known)
+        first, *others = (known[node] for known in self.known if node in known)
         return first if type(first) is int and all(other == first for other in others) else None
 
     def count(self, node: fx.Node) -> int | None:
@@ -65,11 +66,12 @@ class Asked:
         return self._is_known(node) and isinstance(self.known[0][node], torch.Tensor)
 
     def _is_known(self, node: fx.Node) -> bool:
-        try:
-            for image, known in zip(self.images, self.known, strict=True):
+        for number, (image, known) in enumerate(zip(self.images, self.known, strict=True)):
+            try:
                 self._run_to(node, image, known)
-        except Exception:  # whatever torch raises of code that has not been followed yet
-            return False
+            except Exception:  # whatever torch raises of code that has not been followed yet
+                if number < len(_SIDES):
+                    return False
         return True
 
     def _run_to(self, node: fx.Node, image: tuple[int, ...], known: dict[fx.Node, Any]) -> None:

@@ -22,7 +22,7 @@ from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
 from memsr_compiler.trace.places import words_of
 from memsr_compiler.trace.read_off import KnownNumbers, without_reports
 from memsr_compiler.trace.samples import SEVERAL, SIZES, Size
-from memsr_compiler.trace.statements import only_raises
+from memsr_compiler.trace.statements import Line, only_raises
 from memsr_compiler.trace.unheard import find_size_question
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
@@ -93,7 +93,7 @@ def decided_at(problem: Exception) -> traceback.FrameSummary | None:
 
     A line that does nothing but raise is none: where it does not, the network is the same.
     """
-    frames = traceback.extract_tb(problem.__traceback__)
+    frames = [Line(frame, number) for frame, number in traceback.walk_tb(problem.__traceback__)]
     places = [f for f in reversed(frames) if not lies_in(f.filename, (OURS, os.path.join(TORCH, "fx")))]
     decides = isinstance(problem, fx.proxy.TraceError) and "inputs to control flow" in str(problem)
     if not decides or not places or not is_foreign(places[0].filename) or only_raises(places):

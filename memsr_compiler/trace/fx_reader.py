@@ -43,6 +43,12 @@ _ALIKE = (
     "relu", "relu6", "leaky_relu", "hardtanh", "hardsigmoid", "clamp", "clip", "clamp_min", "clamp_max", "abs", "neg",
     "softshrink", "add", "sub", "rsub", "mul", "div", "truediv",
 )  # fmt: skip
+_TAKE_COUNTS = (
+    "view", "reshape", "_unsafe_view", "expand", "broadcast_to", "repeat", "tile", "unflatten", "zeros", "ones",
+    "empty", "new_zeros", "new_ones", "new_empty", "rand", "randn", "getattr", "getitem", "narrow", "split", "chunk",
+    "tensor_split", "select", "split_with_sizes",
+)  # fmt: skip
+"""Operations to which the number of images says the length of an axis, or a place in it."""
 NO_WORD = (
     "the compiler has no word for this operation; write it with convolutions, ReLUs, sums, concatenations and pixel "
     "shuffles, or convert the parts around it"
@@ -51,9 +57,11 @@ _SIZE_WAY_OUT = (
     "a plain network treats images of all sizes alike; pad to a multiple and crop outside the network, say, and give "
     "the module that does neither"
 )
-_OF_SIZES = f"it computes with the height or width of the image; {_SIZE_WAY_OUT}"
+OF_SIZES = f"it computes with the height or width of the image; {_SIZE_WAY_OUT}"
 _STEPS = ("eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv")  # may give the same for a few numbers only
-_SHAPES = ("getattr", "size", "dim", "sym_size")  # ask for a tensor's shape, not for its values
+SHAPES = ("getattr", "size", "dim", "sym_size")
+"""What asks for a tensor's shape, not for its values."""
+_AS_ANOTHER = ("to", "type_as", "expand_as", "view_as", "reshape_as")  # of another they take the type or the shape
 
 
 class Cell:
@@ -118,7 +126,8 @@ def _on_the_way(graph: fx.Graph, images: frozenset[str]) -> dict[fx.Node, None]:
             needed.update(node.all_input_nodes)
     pixels: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.name in images or (word_of(node) not in _SHAPES and not pixels.isdisjoint(node.all_input_nodes)):
+        read = node.all_input_nodes[:1] if word_of(node) in _AS_ANOTHER else node.all_input_nodes
+        if node.name in images or (word_of(node) not in SHAPES and not pixels.isdisjoint(read)):
             pixels.add(node)
     return {node: None for node in graph.nodes if node in pixels and node in needed and node.name not in images}
 
@@ -216,6 +225,8 @@ class Reader:
                 "another, and a plain network is continuous",
                 "use the values alone",
             )
+        if name not in _TAKE_COUNTS and _is_computed_with(node, args, kwargs):
+            self.builder.give_up(ALONE, DependsOnBatch)
         if name not in SAME:
             self.builder.require_settled(values, _TAKES.get(name))
         if name == "getattr":
@@ -240,7 +251,7 @@ class Reader:
             self._locate(error)
         except (TypeError, AttributeError, IndexError):
             if any(isinstance(v, Size) for v in values):
-                self.builder.give_up(_OF_SIZES, DependsOnSize)
+                self.builder.give_up(OF_SIZES, DependsOnSize)
             called = ", ".join([*map(_describe, args), *(f"{k}={_describe(v)}" for k, v in kwargs.items())])
             self.builder.give_up(f"it is called as {name}({called}), which is not read; write it otherwise")
         return self._store(node, name, inplace, value)
@@ -275,7 +286,7 @@ class Reader:
     def _compute(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """A node whose operands are all known: weight algebra, sizes."""
         if word_of(node) in ("eq", "ne") and args[0] != args[1] and any(isinstance(v, Size) for v in args):
-            self.builder.give_up(_OF_SIZES, DependsOnSize)  # they may be equal for some images
+            self.builder.give_up(OF_SIZES, DependsOnSize)  # they may be equal for some images
         if word_of(node) in _STEPS and _steps_by_batch(word_of(node), *args):
             self.builder.give_up(ALONE, DependsOnBatch)
         if (
@@ -290,18 +301,20 @@ class Reader:
             self._locate(error)
         except (TypeError, RuntimeError, ValueError, AttributeError) as error:
             if any(isinstance(v, Size) for v in leaves_of([*args, *kwargs.values()])):
-                self.builder.give_up(_OF_SIZES, DependsOnSize)
+                self.builder.give_up(OF_SIZES, DependsOnSize)
             self.builder.give_up(f"constants cannot be computed before the image is known ({first_line(error)})")
 
     def _locate(self, error: Unreadable) -> NoReturn:
         """Raise the error again with the module, the operation and the way out, if it lacks them."""
         if error.located:
             raise error
+        if isinstance(error, DependsOnBatch):
+            self.builder.give_up(ALONE, DependsOnBatch)
         way_out = _SIZE_WAY_OUT if isinstance(error, DependsOnSize) else "write it with fewer reshapes"
         self.builder.give_up(f"{error}; {way_out}", type(error))
 
     def _refuse_resized(self, resized: Resized, name: str) -> NoReturn:
-        if name in _SHAPES:
+        if name in SHAPES:
             self.builder.give_up("it asks for the shape of the enlarged image; multiply that of the image instead")
         if resized.body is not None:
             self.builder.refuse(
@@ -395,6 +408,16 @@ def _compute(node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if isinstance(node.target, type(torch.ops.aten.add.Tensor)) and any(isinstance(a, Size) for a in args):
         return getattr(operator, word_of(node))(*args)
     return node.target(*args, **kwargs)
+
+
+def _is_computed_with(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation takes the number of images for a value, which code of numbers alone does not do."""
+    operands = [*args, *kwargs.values()]
+    of_numbers = getattr(node.target, "__module__", "") == "_operator"
+    if of_numbers and not any(isinstance(v, (View, Tensor)) for v in operands):
+        return False
+    values = leaves_of(operands) if word_of(node) in ("new_tensor", "tensor", "as_tensor") else operands
+    return any(isinstance(v, Batch) for v in values)
 
 
 def _steps_by_batch(name: str, a: Any, b: Any) -> bool:

@@ -8,6 +8,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx
 
 from memsr_compiler.trace.torch_ops.registry import WORDS
@@ -57,7 +58,7 @@ def find_remembered(graph: fx.Graph) -> fx.Node | None:
     for node in graph.nodes:
         if node.op == "placeholder" or not of_image.isdisjoint(node.all_input_nodes):
             of_image.add(node)
-            if changes(node) and memory[node] is _ATTRIBUTES:
+            if any(memory[written] is _ATTRIBUTES for written in _list_written(node)):
                 return node
     return None
 
@@ -82,6 +83,30 @@ def _may_be(node: fx.Node) -> list[fx.Node]:
     if name in ALIASES or name in ITSELF or changes(node):
         return node.all_input_nodes[:1]
     return [] if name in WORDS or name in IMPOSSIBLE else node.all_input_nodes
+
+
+def _list_written(node: fx.Node) -> list[fx.Node]:
+    """Operands into which an operation writes."""
+    written = [node.kwargs.get("out")]
+    if changes(node):
+        every = word_of(node).startswith("_foreach_")  # of which lists are given
+        written += node.all_input_nodes if every else node.all_input_nodes[:1]
+    if node.op == "call_function" and (places := _STATISTICS.get(node.target)) is not None:
+        default = word_of(node) == "instance_norm"
+        of_image = node.kwargs.get("training", node.kwargs.get("use_input_stats", default))
+        if node.args[5] if len(node.args) > 5 else of_image:
+            written += [node.args[place] for place in places if place < len(node.args)]
+            written += [node.kwargs.get("running_mean"), node.kwargs.get("running_var")]
+    found: list[fx.Node] = []
+    fx.node.map_arg(written, found.append)
+    return found
+
+
+_STATISTICS: dict[Any, tuple[int, int]] = {
+    **dict.fromkeys((F.batch_norm, F.instance_norm), (1, 2)),
+    **dict.fromkeys((torch.batch_norm, torch.instance_norm, torch.native_batch_norm), (3, 4)),
+}
+"""Norms that keep a mean and a variance of the image, as the operands in these places, where the sixth says so."""
 
 
 def changes(node: fx.Node) -> bool:

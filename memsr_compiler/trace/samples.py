@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import UnsupportedModel, first_line
-from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight
 from memsr_compiler.trace.places import line_of
 from memsr_compiler.trace.views import BATCH
 
@@ -22,6 +22,7 @@ Range: TypeAlias = tuple[float, float]
 Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
 SEVERAL = int(BATCH) + 1  # images in a batch: code may take as many as readers have for the whole of it
+_LONG = ((260, 7), (7, 260))  # heights and widths: few pixels, and longer than what most code takes for small
 _MANY = 10**6  # calls, by which code may decide that counts them
 _FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
@@ -107,6 +108,23 @@ def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequenc
         yield far
 
 
+def run_as_it_is(model: nn.Module, input_range: Range, size: Size) -> None:
+    """Run a copy of a network with weights of its own types, before others.
+
+    What code keeps outside of it (in a global, or in a class) after its first run is then what it keeps itself.
+    """
+    low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
+    kind = first_weight(model).dtype
+    for channels in possible_channels(model):
+        image = torch.linspace(low, high, channels * math.prod(size), dtype=kind).view(1, channels, *size)
+        try:
+            copy_module(model, None)(image)
+        except Exception as error:  # whatever the model's own code raises
+            log.info("the network itself does not take %d channels of %s: %s", channels, kind, error)
+        else:
+            return
+
+
 def take_sample(model: nn.Module, image: Tensor) -> Sample:
     """Run a network of float64.  Raises whatever it raises."""
     with InFloat64():
@@ -120,18 +138,32 @@ def is_same(sample: Sample, other: Tensor) -> bool:
     return same and bool((result - other).abs().max() <= most_off(result))
 
 
-def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> bool:
-    """Whether a network gives the same for the same image after it has seen another."""
+def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]], *, keeps: bool = False) -> bool:
+    """Whether a network gives the same for the same image after it has seen another.
+
+    keeps   whether it may keep something of it: it is shown dark, bright and larger ones too, which take long
+    """
     image, first = next(iter(samples.values()))[0]
     if not isinstance(first, Tensor):
         return True  # which no reader takes
-    try:
-        with InFloat64():
-            model(image.flip(3) / 2)
-            again = model(image.clone())
-    except Exception:  # whatever the model's own code raises
-        return False
-    return bool((again - first).abs().max() <= most_off(first))
+    others = [image.flip(3) / 2]
+    if keeps:
+        others += [torch.full_like(image, float(level)) for level in (image.min(), image.max())]
+        others += [image.mean().expand(*image.shape[:2], *size).clone() for size in _LONG]
+    for other in others:
+        try:
+            with InFloat64():
+                model(other)
+        except Exception as error:  # whatever the model's own code raises
+            log.info("the network itself does not take an image of %s: %s", tuple(other.shape), error)
+        try:
+            with InFloat64():
+                again = model(image.clone())
+        except Exception:
+            return False
+        if not bool((again - first).abs().max() <= most_off(first)):
+            return False
+    return True
 
 
 def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:

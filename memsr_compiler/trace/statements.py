@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import inspect
 import linecache
-from collections.abc import Iterator, Sequence, Set
-from functools import lru_cache
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence, Set
+from functools import lru_cache, partial
 from traceback import FrameSummary
+from types import FrameType, FunctionType, MethodType
+from typing import Any
 
 from memsr_compiler.trace.own_files import is_foreign, is_pythons
+
+
+class Line(FrameSummary):
+    """A line of a frame, and what the names in it are."""
+
+    def __init__(self, frame: FrameType, number: int | None) -> None:
+        super().__init__(frame.f_code.co_filename, number, frame.f_code.co_name)
+        self.names: Mapping[str, Any] = ChainMap(dict(frame.f_locals), frame.f_globals, frame.f_builtins)
+
 
 Places = Sequence[FrameSummary]
 """The line of a network's code that is run, and those that called it, the innermost first."""
@@ -35,28 +49,57 @@ def answer_that_goes_on(places: Places) -> bool | None:
 def only_raises(places: Places) -> bool:
     """Whether a line is of an `assert`, or of an `if` that does nothing but raise, which nobody catches."""
     statement = _deciding_statement(places)
-    if statement is None or not all(map(_does_nothing, ast.walk(statement.test))):
+    if statement is None or not all(_does_nothing(node, places[0]) for node in ast.walk(statement.test)):
         return False
     calls = (node.func for node in ast.walk(statement.test) if isinstance(node, ast.Call))
     called = {func.id for func in calls if isinstance(func, ast.Name)}
     if not called.isdisjoint(_names_given("".join(linecache.getlines(places[0].filename)))):
         return False
     if isinstance(statement, ast.If):
-        return all(map(_ends_it, statement.body)) and not statement.orelse
+        return all(_ends_it(inner, places[0]) for inner in statement.body) and not statement.orelse
     return True
 
 
-def _ends_it(statement: ast.stmt) -> bool:
+def _ends_it(statement: ast.stmt, place: FrameSummary) -> bool:
     """Whether a statement raises, and what Python itself does not catch: `for` ends at an IndexError."""
     if not isinstance(statement, ast.Raise):
         return False
     raised = statement.exc.func if isinstance(statement.exc, ast.Call) else statement.exc
-    return isinstance(raised, (ast.Name, ast.Attribute)) and _last_name(raised) not in _CAUGHT_BY_PYTHON
+    if not isinstance(raised, (ast.Name, ast.Attribute)):
+        return False
+    kind = _find(raised, place)
+    kind = kind if isinstance(kind, type) else type(kind)
+    return issubclass(kind, BaseException) and not issubclass(kind, _CAUGHT_BY_PYTHON)
 
 
-_CAUGHT_BY_PYTHON = frozenset((
-    "AttributeError", "GeneratorExit", "IndexError", "KeyError", "LookupError", "StopAsyncIteration", "StopIteration",
-))  # fmt: skip
+_CAUGHT_BY_PYTHON = (AttributeError, GeneratorExit, LookupError, StopAsyncIteration, StopIteration)
+
+
+def _find(node: ast.expr, place: FrameSummary) -> Any:
+    """The object that a name is in a line, `print`, `self.logger.info`, without code being run; _UNKNOWN of others."""
+    if isinstance(node, ast.Name):
+        names = place.names if isinstance(place, Line) else vars(builtins)
+        return names.get(node.id, _UNKNOWN)
+    owner = _find(node.value, place) if isinstance(node, ast.Attribute) else _UNKNOWN
+    if owner is _UNKNOWN or not isinstance(node, ast.Attribute):
+        return _UNKNOWN
+    inner = inspect.getattr_static(owner, "_modules", None)
+    held = inner.get(node.attr, _UNKNOWN) if isinstance(inner, dict) else _UNKNOWN
+    return inspect.getattr_static(owner, node.attr, held)
+
+
+_UNKNOWN = object()
+
+
+def _is_own(node: ast.expr, place: FrameSummary) -> bool:
+    """Whether a line calls code of the network's own by this name."""
+    called = _find(node, place)
+    while isinstance(called, (staticmethod, classmethod, MethodType, partial)):
+        called = called.func if isinstance(called, partial) else called.__func__
+    if isinstance(called, FunctionType):
+        return is_foreign(called.__code__.co_filename)
+    kind = called if isinstance(called, type) else type(called)
+    return kind.__module__.split(".")[0] not in ("builtins", "torch", "numpy")
 
 
 def _last_name(node: ast.expr) -> str:
@@ -73,7 +116,7 @@ def only_tells(places: Places) -> bool:
     called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
     if isinstance(called, ast.Name) and called.id in _names_given("".join(linecache.getlines(places[0].filename))):
         return False
-    return called is not None and _last_name(called) in TELLING
+    return called is not None and _last_name(called) in TELLING and not _is_own(called, places[0])
 
 
 @lru_cache(64)
@@ -162,10 +205,10 @@ ASKING = frozenset((
 ))  # fmt: skip
 
 
-def _does_nothing(node: ast.AST) -> bool:
+def _does_nothing(node: ast.AST, place: FrameSummary) -> bool:
     """Whether a part of a question leaves everything as it was, so that it only counts whether it is answered."""
     if isinstance(node, ast.Call):
-        return _last_name(node.func) in ASKING
+        return _last_name(node.func) in ASKING and not _is_own(node.func, place)
     return not isinstance(node, (ast.Lambda, ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
@@ -22,6 +23,7 @@ from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.numbers import Group, numbers_of_modules
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.places import words_of
+from memsr_compiler.trace.remembered import keeps_values
 from memsr_compiler.trace.samples import (
     SIZES,
     Range,
@@ -32,11 +34,12 @@ from memsr_compiler.trace.samples import (
     is_steady,
     measure_in_float32,
     require_same_weights,
+    run_as_it_is,
     stated_size,
     take_sample,
     take_samples,
 )
-from memsr_compiler.trace.tensors_only import has_own_tensors
+from memsr_compiler.trace.tensors_only import has_marked_tensors
 from memsr_compiler.trace.unheard import find_value_question, noting_code
 
 _QUANTISING = ("torch.ao.quantization.", "torchao.")
@@ -60,6 +63,7 @@ class Subject:
     unknown   its code that could ask what no tracer hears, by name: the first; "" without
     asking    its code that took anything but a tensor out of a tensor, by name: the first; "" without
     numbers   that its code has at hand, to decide by
+    keeps     whether its code may keep something from one run to the next, elsewhere than in weights
     """
 
     model: nn.Module
@@ -69,6 +73,7 @@ class Subject:
     unknown: str
     asking: str = ""
     numbers: frozenset[Group] = frozenset()
+    keeps: bool = False
 
     def tell_assumed(self, *, sizes: bool = False) -> tuple[str, ...]:
         """Words on what is assumed of the network's code, as a warning too: it is compared at samples alone.
@@ -139,6 +144,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     _require_copied(model, reference)
     before, private = _shared_chance(), _OwnGenerators()
     with noting_code(reference) as noted, private:
+        run_as_it_is(model, input_range, sizes[0])
         samples, errors = take_samples(reference, input_range, sizes)
     if noted.threaded is not None:
         raise UnsupportedModel(
@@ -158,9 +164,11 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
-    own = numbers_of_modules(model, [code for code in noted.codes if is_foreign(code.co_filename)])
-    unknown = noted.unknown or (type(model).__qualname__ if has_own_tensors(given) else "")
-    return Subject(model, samples, errors, sizes[0], unknown, noted.asking, own.union(*noted.codes.values()))
+    codes = [code for code in noted.codes if is_foreign(code.co_filename)]
+    numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
+    keeps = bool(noted.unknown) or any(map(keeps_values, codes))
+    unknown = noted.unknown or (type(model).__qualname__ if has_marked_tensors(given) else "")
+    return Subject(model, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:
@@ -179,6 +187,22 @@ def _require_copied(model: nn.Module, copied: nn.Module) -> None:
                     f"{path or type(model).__name__}: its {name} is {value!r}, and that of its copy is not; networks "
                     "are copied before they are read: let its __getstate__ or __deepcopy__ keep what it computes with"
                 )
+
+
+def require_usual_tensors() -> None:
+    """Raises InvalidInput where torch makes tensors elsewhere than on the CPU by itself, or without numbers."""
+    made = torch.empty(0)
+    if type(made) is not Tensor:
+        raise InvalidInput(
+            f"torch makes a {type(made).__name__} of every tensor here, without numbers in it, and a network is read "
+            "by running it; leave that context (FakeTensorMode) first"
+        )
+    if made.device.type != "cpu":
+        raise InvalidInput(
+            f"torch makes new tensors on '{made.device}' here (torch.set_default_device, or a `with torch.device`), "
+            "and networks are read on the CPU; call torch.set_default_device('cpu') first, the network may stay "
+            "where it is"
+        )
 
 
 def _shared_chance() -> tuple[object, ...]:
@@ -252,7 +276,7 @@ def require_steady(subject: Subject, *, unheard: bool) -> None:
     if unheard:
         _require_no_value_question(subject.model, next(iter(subject.samples.values())))
     name = type(subject.model).__name__
-    if not is_steady(copy_module(subject.model, torch.float64), subject.samples):
+    if not is_steady(copy_module(subject.model, torch.float64), subject.samples, keeps=subject.keeps):
         raise UnsupportedModel(
             f"{name} gives another result for the same image after it has seen another: it remembers, "
             "as networks for films do; give a module that takes all it needs as channels of an image"
@@ -272,6 +296,11 @@ def require_readable(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise InvalidInput(
             "TorchScript is not read; give the nn.Module it was made from, or its state dict with --arch"
+        )
+    if _global_forward_hooks or _global_forward_pre_hooks:
+        raise InvalidInput(
+            "torch has a hook for every module (register_module_forward_hook, register_module_forward_pre_hook), which "
+            "no reader sees; take it off, or write it into forward"
         )
     if model._forward_hooks or any(
         not type(h).__module__.startswith("torch.") for h in model._forward_pre_hooks.values()

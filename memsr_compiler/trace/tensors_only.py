@@ -85,12 +85,9 @@ class OnlyTensors(TorchFunctionMode):
         return value is self._image and value is not None and value.shape == self._shape
 
 
-def has_own_tensors(model: nn.Module) -> bool:
-    """Whether some parameter or buffer is not just a tensor of torch's: of a kind, or with attributes, of its own.
-
-    Copies of parameters have no such attributes any more.
-    """
-    return any(is_own_kind(t) or bool(vars(t)) for t in (*model.parameters(), *model.buffers()))
+def has_marked_tensors(model: nn.Module) -> bool:
+    """Whether some parameter or buffer has attributes that somebody gave it, of which copies of it know nothing."""
+    return any(bool(vars(t)) for t in (*model.parameters(), *model.buffers()))
 
 
 def is_own_kind(tensor: Tensor) -> bool:

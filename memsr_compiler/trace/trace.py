@@ -19,7 +19,7 @@ from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refu
 from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, Size, differs_by, is_same, most_off, take_sample
-from memsr_compiler.trace.subject import Subject, observe, require_steady
+from memsr_compiler.trace.subject import Subject, observe, require_steady, require_usual_tensors
 from memsr_compiler.trace.tracers import LeavesTorch, export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Unreadable, WrongChannels
 
@@ -79,7 +79,7 @@ class GraphModule(nn.Module):
 @one_thread()
 @torch.no_grad()
 def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) -> Traced:
-    """Read a network into a graph; the network is not changed.
+    """Read a network into a graph; the network is not changed, nor what lies outside of it but by its own code.
 
     model         one image (N, C, H, W) in, one out; in eval mode as far as that makes a difference
     input_range   bounds of its input values
@@ -87,6 +87,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     Raises UnsupportedModel naming the module, the operation, why it cannot be plain and what to do; InvalidInput for
     weights that are NaN or infinite, and for a network in train mode.
     """
+    require_usual_tensors()
     if isinstance(model, GraphModule):
         ops = tuple(_with_range(op, input_range) for op in model.graph)
         graph = ir.Graph(ops, model.graph.output)

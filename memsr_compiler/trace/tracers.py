@@ -34,7 +34,7 @@ def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = tor
 
     channels   of the image, by which code may decide
     """
-    traced = _taking_the_image(copy_module(model, dtype))
+    traced = copy_module(model, dtype)
     tracer = _Tracer(traced, channels, dtype)
     graph = tracer.trace(traced)
     clean = copy_module(model, dtype)  # code that assigns attributes left proxies in the traced one
@@ -44,27 +44,26 @@ def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = tor
     return fx.GraphModule(clean, graph)
 
 
-def _taking_the_image(model: nn.Module) -> nn.Module:
-    """The network with the image as its only argument: others get their defaults, which torch.fx would have it ask for.
+def _taking_the_image(model: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The network's forward, `forward` in its class, with the image as its only argument.
 
-    `if return_features:` is then no decision, nor is `if mask is not None:` taken for one that says yes.
+    Others get their defaults, which torch.fx would have it ask for: `if return_features:` is then no decision, nor is
+    `if mask is not None:` taken for one that says yes.
     """
-    kind, own = type(model), vars(model).get("forward")  # which torch.fx would pass over
+    own = vars(model).get("forward")  # which torch.fx would pass over
     try:
         _, *others = inspect.signature(model.forward).parameters.values()
     except ValueError:  # no arguments; or none that can be seen
-        return model
+        return forward
     if (not others and own is None) or any(
         p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others
     ):
-        return model
+        return forward
 
-    def forward(self: nn.Module, image: Tensor) -> Any:
-        return kind.forward(self, image) if own is None else own(image)
+    def take(self: nn.Module, image: Tensor) -> Any:
+        return forward(self, image) if own is None else own(image)
 
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    model.__class__ = type(kind.__name__, (kind,), {**names, "forward": forward})
-    return model
+    return take
 
 
 def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[[fx.Node], Any]]:
@@ -244,6 +243,12 @@ class _Tracer(fx.Tracer):
         self.channels, self.dtype = channels, dtype
         self.weights = dict(model.named_parameters())
         self.paths = {id(weight): path for path, weight in self.weights.items()}
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        assert isinstance(self.root, nn.Module), "networks are traced"
+        return super().create_args_for_root(_taking_the_image(self.root, root_fn), is_module, concrete_args)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """The same as torch.fx gives, which searches all parameters for each that is read."""

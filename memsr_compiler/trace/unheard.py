@@ -29,9 +29,10 @@ from torch.utils._pytree import tree_leaves
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.numbers import Group, numbers_at_hand
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, is_pythons, lies_in
+from memsr_compiler.trace.own_kinds import find_own_kind
 from memsr_compiler.trace.plain import PlainCode
 from memsr_compiler.trace.read_off import KnownNumbers
-from memsr_compiler.trace.statements import Places, decides_by_number, only_raises, only_tells
+from memsr_compiler.trace.statements import Line, Places, decides_by_number, only_raises, only_tells
 from memsr_compiler.trace.tensors_only import OnlyTensors, name_of
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
@@ -92,7 +93,7 @@ class Noted:
         self.codes: dict[CodeType, frozenset[Group]] = {}
         self.plain = PlainCode(model)
         self.asking = ""
-        self.unknown = "" if self.plain.forwards() else type(model).__qualname__
+        self.unknown = find_own_kind(model) if self.plain.forwards() else type(model).__qualname__
 
     def note(self, frame: FrameType, event: str, called: Any) -> None:
         code = frame.f_code
@@ -333,10 +334,11 @@ def foreign_lines() -> Places:
 
 def callers(frame: FrameType) -> Places:
     """The line of a frame, and those that called it, up to where we run the network."""
-    found = []
+    found: list[FrameSummary] = []
     last: FrameType | None = frame
     while last is not None and not _is_our_run(last.f_code):
-        found.append(FrameSummary(last.f_code.co_filename, last.f_lineno, last.f_code.co_name))
+        summary = FrameSummary(last.f_code.co_filename, last.f_lineno, last.f_code.co_name)
+        found.append(summary if found else Line(last, last.f_lineno))
         last = last.f_back
     return found
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
-from typing import Any, Literal
+from numbers import Number
+from typing import Any, Literal, NoReturn
 
 from memsr_compiler.errors import UnsupportedModel
 
@@ -23,19 +24,49 @@ HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple
 
 
 class Batch(int):
-    """The number of images, or a multiple of it; the same number in a network's code or file is another thing."""
+    """The number of images, or a multiple of it; the same number in a network's code or file is another thing.
+
+    Whatever else code makes of it may be right for the numbers that are tried alone: it raises DependsOnBatch, but
+    for a rest, which readers ask about themselves.
+    """
+
+    def __add__(self, other: Any) -> Any:
+        if not isinstance(other, Batch) and other != 0:
+            self._refuse()
+        return Batch(int(self) + int(other))
+
+    __radd__ = __add__
 
     def __mul__(self, other: Any) -> Any:
-        return _multiple(int(self) * other)
+        if not _is_number(other):
+            return NotImplemented  # sizes and lists know themselves what that is
+        if isinstance(other, Batch) or other != int(other):
+            self._refuse()
+        return Batch(int(self) * int(other)) if other else 0
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Any) -> Any:
-        return _multiple(int(self) // other)
+        if not _is_number(other):
+            return NotImplemented
+        if other != int(other):
+            self._refuse()
+        quotient = int(self) // int(other)
+        return quotient if isinstance(other, Batch) else Batch(quotient)
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise DependsOnBatch(_COUNTS)
+
+    __sub__ = __rsub__ = __truediv__ = __rtruediv__ = __rfloordiv__ = _refuse
+    __divmod__ = __rdivmod__ = __pow__ = __rpow__ = __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = _refuse
+    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __neg__ = __invert__ = _refuse
 
 
-def _multiple(number: Any) -> Any:
-    return Batch(number) if type(number) is int else number
+_COUNTS = "it computes with the number of images"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Number)
 
 
 BATCH = Batch(2)  # networks are read with this batch size; whatever they do with it, they may do with any
@@ -215,7 +246,7 @@ def _divides(size: int | Size, whole: int | Size) -> int | Size | None:
     if isinstance(whole, Size):
         quotient = whole / size
         return quotient if quotient.factor.denominator == 1 else None
-    return whole // size if whole % size == 0 else None
+    return whole // int(size) if int(whole) % int(size) == 0 else None
 
 
 def _take(left: list[Factor], size: int | Size) -> tuple[Factor, ...]:

@@ -87,7 +87,8 @@ def _require_enlarges(network: nn.Module, arch: str, scale: int) -> None:
     """Raise InvalidInput unless one small image is enlarged: a mistake is told before anything is read or written."""
     try:
         with torch.no_grad():
-            output = network.eval()(torch.zeros(1, 3, SIDE, SIDE))
+            network.eval()  # which one of somebody's own need not return
+            output = network(torch.zeros(1, 3, SIDE, SIDE))
     except Exception as error:  # a network may raise anything
         reason = first_line(error)
         raise InvalidInput(f"--arch {arch}: does not take RGB images ({reason}); see --arch-args") from None

@@ -29,6 +29,12 @@ def not_a_network() -> int:
     return 3
 
 
+def on_meta() -> nn.Module:
+    """A network without numbers."""
+    with torch.device("meta"):
+        return UserNetwork(5)
+
+
 def with_norm() -> nn.Module:
     """A network with batch normalisation."""
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from helpers.plain_nets import build, draw_image
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from memsr_compiler import export_onnx, quantize
 from memsr_compiler.plain.info import Takes
@@ -56,6 +56,24 @@ def test_an_image_that_nothing_is_added_to_comes_back_exactly(tmp_path: Path) ->
     x = torch.arange(256.0).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
     upscaled = OrtNetwork(write(net, tmp_path))(x)
     assert torch.equal(upscaled, x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+def test_what_is_added_to_the_image_as_it_came_is_in_its_steps(tmp_path: Path) -> None:
+    """As VDSR does, which takes an image that is enlarged already."""
+    kernels = [np.full(shape, 0.01, np.float32) for shape in ((4, 3, 3, 3), (3, 4, 3, 3))]
+    nodes = [
+        helper.make_node("Conv", ["image", "w0"], ["c0"], pads=[1] * 4),
+        helper.make_node("Relu", ["c0"], ["r0"]),
+        helper.make_node("Conv", ["r0", "w1"], ["c1"], pads=[1] * 4),
+        helper.make_node("Add", ["c1", "image"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, "h", "w"]) for name in ("image", "y")]
+    tensors = [numpy_helper.from_array(kernel, f"w{i}") for i, kernel in enumerate(kernels)]
+    graph = helper.make_graph(nodes, "vdsr", ends[:1], ends[1:], tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "v.onnx")
+    quantize(tmp_path / "v.onnx", tmp_path / "int8.onnx", [torch.rand(1, 3, 24, 24)], takes=Takes(1, 3))
+    found = steps(tmp_path / "int8.onnx")
+    assert {scale for name, (scale, _) in found.items() if name in ("image", "c1", "y")} == {found["image"][0]}
 
 
 def test_rounding_the_weights_again_leaves_the_image_alone(tmp_path: Path) -> None:

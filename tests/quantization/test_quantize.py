@@ -157,6 +157,14 @@ def test_constants_that_are_nodes_are_constants(kind: str, tmp_path: Path) -> No
     assert 0 < deviation(tmp_path / "nodes.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
 
 
+def test_an_output_whose_shape_engines_infer(tmp_path: Path) -> None:
+    model = onnx.load(str(foreign(tmp_path / "net.onnx")))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, str(tmp_path / "unshaped.onnx"))
+    quantized = quantize(tmp_path / "unshaped.onnx", tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert quantized.convolutions == 4
+
+
 @pytest.mark.parametrize(("opset", "bias"), [(11, True), (17, False)])
 def test_old_files_and_convolutions_without_bias(opset: int, bias: bool, tmp_path: Path) -> None:
     source = foreign(tmp_path / "net.onnx", opset=opset, bias=bias)

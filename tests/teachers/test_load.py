@@ -188,7 +188,8 @@ def test_the_users_code_builds_the_network(tmp_path: Path) -> None:
     ("arch", "options", "reason"),
     [
         ("no.such.package:factory", {}, "No module named 'no'"),
-        ("helpers.user_code:missing", {}, "no attribute 'missing'"),
+        ("helpers.user_code:missing", {}, r"no attribute 'missing'\)\. Check the name, and that file"),
+        ("helpers.user_code:on_meta", {}, r"only\.weight, .* is on the device 'meta', which holds no numbers"),
         ("helpers.user_code:__name__", {}, "is a str, not something to call"),
         ("helpers.user_code:not_a_network", {}, r"returned a int, not a torch\.nn\.Module"),
         ("helpers.user_code:UserNetwork", {"depth": 3}, "unexpected keyword argument 'depth'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -68,13 +69,17 @@ def test_what_no_reader_reads_is_exported_once(exports: list[Any]) -> None:
 class Padding(nn.Module):
     """Pads to a multiple of 4, and crops what that added."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, ceil: Callable[[float], int] | None = None) -> None:
         super().__init__()
-        self.mode, self.conv = mode, nn.Conv2d(3, 12, 3, padding=1)
+        self.mode, self.ceil, self.conv = mode, ceil, nn.Conv2d(3, 12, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        x = F.pad(x, (0, (4 - width % 4) % 4, 0, (4 - height % 4) % 4), self.mode)
+        if self.ceil is None:
+            more = [(4 - side % 4) % 4 for side in (width, height)]
+        else:
+            more = [int(self.ceil(side / 4) * 4 - side) for side in (width, height)]
+        x = F.pad(x, (0, more[0], 0, more[1]), self.mode)
         return F.pixel_shuffle(self.conv(x), 2)[:, :, : 2 * height, : 2 * width]
 
 
@@ -148,6 +153,14 @@ REASONS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     ),
     "reflecting to a multiple": (lambda: Padding("reflect"), ("the network: mod: it computes with the h", OTHER_SIZES)),
     "zeros to a multiple": (lambda: Padding("constant"), ("the network: mod: it computes with the h", OTHER_SIZES)),
+    "repeating up to a multiple": (
+        lambda: Padding("replicate", math.ceil),
+        ("the network: pad: padding (replicate) of one side more than of the other", "crop behind it"),
+    ),
+    "a constant matrix of the image's type": (
+        lambda: inner(lambda x: torch.einsum("nchw,dc->ndhw", x, torch.eye(8).to(x))),
+        ("function: einsum: products of matrices are not read", "1x1 convolution"),
+    ),
     "half a size": (lambda: inner(windows), ("function: floordiv: half of a size", OTHER_SIZES)),
     "pixels counted": (
         lambda: inner(lambda x: x / (x.shape[2] * x.shape[3])),

@@ -19,10 +19,11 @@ from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import say_decided
+from memsr_compiler.trace.fx_reader import refuse_remembered
 from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, most_off, possible_channels
-from memsr_compiler.trace.subject import observe, require_steady
+from memsr_compiler.trace.subject import observe, require_steady, require_usual_tensors
 from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, ImageSkip, Traced, require_convolution
 from memsr_compiler.trace.tracers import trace_symbolically
 from memsr_compiler.trace.views import WrongChannels
@@ -79,6 +80,7 @@ def freeze(
     """
     say = on_step or (lambda _: None)
     say("looking for gates and smooth activations")
+    require_usual_tensors()
     channels = images[0].shape[1]
     subject = observe(model, input_range, SMALL)
     if not subject.samples:
@@ -152,6 +154,7 @@ def rebuild(
 
     Raises CertificateError unless they are for this teacher, all that it needs and no others.
     """
+    require_usual_tensors()
     model = observe(model, input_range, SMALL).model
     numbers = {r.name: r for r in replacements}
     try:
@@ -200,7 +203,9 @@ def _read(
 def _follow(model: nn.Module, channels: int) -> fx.GraphModule:
     """The network as torch.fx sees it, for so many channels.  Raises UnsupportedModel where it cannot follow."""
     try:
-        return trace_symbolically(model, channels)
+        followed = trace_symbolically(model, channels)
+        refuse_remembered(followed.graph)
+        return followed
     except MemsrError:
         raise
     except Exception as error:  # whatever the model's own code, or the tracer, raises

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
@@ -19,9 +19,9 @@ from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement, replacement_ops
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
-from memsr_compiler.trace.fx_reader import Cell, Reader, leaves_of
+from memsr_compiler.trace.fx_reader import OF_SIZES, SHAPES, Cell, Reader, leaves_of
 from memsr_compiler.trace.needed import is_inplace, word_of
-from memsr_compiler.trace.views import DependsOnBatch, Unreadable, View, WrongChannels
+from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Size, Unreadable, View, WrongChannels
 
 BOUNDED = ("sigmoid", "tanh", "softsign", "erf")  # activations that make a gate of what they bend
 CURVES = (
@@ -38,9 +38,13 @@ _POINTWISE = (ir.Affine, ir.Relu, ir.PRelu, ir.Clamp)
 
 @dataclass(frozen=True, eq=False)
 class Dark:
-    """A value that the compiler does not follow, and the refusal of the first operation on the way to it."""
+    """A value that the compiler does not follow, and the refusal of the first operation on the way to it.
+
+    pixels   whether it may hang on those of the image, not on its size alone
+    """
 
     refusal: UnsupportedModel
+    pixels: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +142,8 @@ class ApproximateReader(Reader):
         views = [n for n in node.all_input_nodes if isinstance(self.env[n].value, View)]
         if len(views) != len([v for v in self._values(node) if not _is_constant(v)]) or not views:
             return None
+        if any(isinstance(v, Size) for v in self._values(node)):
+            return None
         product = name in _PRODUCTS and all(isinstance(a, fx.Node) for a in node.args)
         if not product and name not in CURVES:
             return None
@@ -151,6 +157,8 @@ class ApproximateReader(Reader):
         """A bent value, bent on: elementwise, with constants and functions of the same op."""
         name, values = word_of(node), [v for v in self._values(node) if not _is_constant(v)]
         if name not in _ELEMENTWISE or not all(isinstance(v, (View, Bent)) for v in values):
+            return None
+        if any(isinstance(v, Size) for v in self._values(node)):
             return None
         read = [n for n in node.all_input_nodes if isinstance(self.env[n].value, (View, Bent))]
         root = self._common([self._root(n) for n in read])
@@ -189,6 +197,8 @@ class ApproximateReader(Reader):
                 continue
             self._settle(x)
             if isinstance(self.env[x].value, View):
+                if isinstance(self.env[gate].value, Dark) and not self.env[gate].value.pixels:
+                    self.builder.give_up(OF_SIZES, DependsOnSize)  # a mean of such says nothing at other sizes
                 return self._store(node, word_of(node), is_inplace(node), self._gated(node, x, gate, inverse, why))
         return None
 
@@ -228,7 +238,26 @@ class ApproximateReader(Reader):
 
     def _keep(self, node: fx.Node, dark: Dark) -> Cell:
         """A value in the dark, in place of what it was made of where that was changed in place."""
-        return self._store(node, word_of(node), is_inplace(node), dark)
+        name = word_of(node)
+        of_shape = name in SHAPES or name.endswith("_like") or name.startswith("new_")
+        pixels = not of_shape and any(map(self._hangs_on_pixels, self._values(node)))
+        return self._store(node, name, is_inplace(node), replace(dark, pixels=pixels))
+
+    def _hangs_on_pixels(self, value: object) -> bool:
+        """Whether a value may hang on what the image shows; that of `torch.ones_like` does not."""
+        if isinstance(value, Dark):
+            return value.pixels
+        if not isinstance(value, View):
+            return not _is_constant(value)
+        left, met = [value.op], {value.op}
+        while left:
+            made = self.builder.ops[left.pop()]
+            if isinstance(made, ir.Input):
+                return True
+            if not (isinstance(made, ir.Affine) and not bool(made.scale.any())):
+                left += [name for name in made.inputs if name not in met]
+                met.update(made.inputs)
+        return False
 
     def _darken(self, refusal: UnsupportedModel) -> Dark:
         """A value in the dark for this reason, which says where."""

@@ -84,14 +84,14 @@ class Frame:
             if not left:
                 raise Unreadable("a reshape wants more elements than there are")
             f = left.pop(0)
-            has = self._pixels(f)
+            has = int(self._pixels(f))
             if size % has == 0:
                 taken.append(f)
                 size //= has
                 continue
             if has % size:
                 raise Unreadable(f"a reshape cuts an axis of {has} elements at {size}")
-            inner = has // size
+            inner = has // int(size)
             outer = f.size / inner if isinstance(f.size, Size) else size
             taken.append(Factor(f.axis, f.stride * inner, outer))
             left.insert(0, Factor(f.axis, f.stride, inner))

@@ -469,6 +469,13 @@ def pad(
         return _crop_by_padding(b, x, pad)
     if (mode != "constant" or value) and max(pad) > 0:
         how = f"value {value:g}" if value else mode
+        if list(pad[::2]) != list(pad[1::2]):  # of an export the numbers are those of its example
+            b.refuse(
+                f"padding ({how}) of one side more than of the other, as to a multiple of so many pixels, which hangs "
+                "on the size of the image",
+                "pad before the network and crop behind it, and give the module that does neither; padding of a fixed "
+                "size has to be by zeros, (k - 1) / 2",
+            )
         b.refuse(f"padding {tuple(pad)} ({how}) outside a convolution", "use zero padding, (k - 1) / 2, and retrain")
     sides = [*pad, 0, 0, 0, 0]
     if any(sides[4:]):

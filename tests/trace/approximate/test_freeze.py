@@ -458,6 +458,37 @@ def test_who_computes_with_the_number_of_images_is_told_so() -> None:
         freeze(network, images())
 
 
+@pytest.mark.parametrize(
+    "does",
+    [
+        lambda x: x * (x.shape[2] / 48),
+        lambda x: x * torch.ones_like(x).sum((2, 3), keepdim=True),
+        lambda x: x * torch.ones_like(x).cumsum(2),
+    ],
+)
+def test_a_factor_made_of_the_size_is_no_gate(does: Callable[[Tensor], Tensor]) -> None:
+    network = gated(lambda: nn.Sequential(Squeeze(), Bend(does)))
+    with pytest.raises(UnsupportedModel, match="mul: it computes with the height or width of the image"):
+        freeze(network, images())
+
+
+class Remembers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = gated(Squeeze, blocks=1)
+        self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.get_buffer("mean").copy_(x.mean((0, 2, 3), keepdim=True))
+        y: Tensor = self.network(x)
+        return y * 2 if self.get_buffer("mean").max() < 0.1 else y
+
+
+def test_what_is_kept_of_the_image_is_refused_here_too() -> None:
+    with pytest.raises(UnsupportedModel, match="it writes something of the image into a tensor that the network keeps"):
+        freeze(Remembers().eval(), images())
+
+
 class Part(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
