@@ -130,17 +130,22 @@ def word_of(node: fx.Node) -> str:
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
     if isinstance(target, FunctionType) and not target.__module__.startswith("torch."):
         return f"{target.__module__}.{name}"  # somebody's own, whatever its name
-    name = INPLACE.get(name, name)
+    name = INPLACE.get(_bare(name), name)
     return name if name.startswith("__") else name.removesuffix("_") or name
+
+
+def _bare(name: str) -> str:
+    """`ior` of `operator.ior` and of `Tensor.__ior__`, which torch calls where the left side is no image."""
+    return name.strip("_") if name.startswith("__") else name
 
 
 def is_inplace(node: fx.Node) -> bool:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name in INPLACE or (name.endswith("_") and not name.startswith("__")) or bool(_told_inplace(node))
+    return _bare(name) in INPLACE or (name.endswith("_") and not name.startswith("__")) or bool(_told_inplace(node))
 
 
 def _told_inplace(node: fx.Node) -> Any:
-    """What a function is given for `inplace`, of which torch takes all that is true: `nn.ReLU(1)`."""
+    """Operand `inplace` of a function, of which torch takes all that is true: `nn.ReLU(1)`."""
     at = _place_of_inplace(node.target) if node.op == "call_function" else None
     given = node.args[at] if at is not None and at < len(node.args) else False
     return node.kwargs.get("inplace", given)

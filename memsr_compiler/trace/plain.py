@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.overrides import get_overridable_functions
 
 from memsr_compiler.trace.own_files import is_foreign
+from memsr_compiler.trace.own_kinds import computes
 from memsr_compiler.trace.statements import ASKING, TELLING, only_raises
 from memsr_compiler.trace.steps import (
     Step,
@@ -42,7 +43,6 @@ from memsr_compiler.trace.steps import (
     own_name,
     stands,
 )
-from memsr_compiler.trace.tensors_only import is_own_kind
 
 _STEPS = re.compile(
     r"CALL(_KW|_EX|_FUNCTION_EX)?|COPY|SWAP|WITH(_EXCEPT_START)?|PUSH_EXC_INFO|POP_(EXCEPT|BLOCK)|RERAISE"
@@ -138,7 +138,8 @@ class PlainCode:
             getattr(type(self._model), name) is getattr(nn.Module, name) for name in ("__call__", "_call_impl")
         )
         functions = all(isinstance(value, (FunctionType, MethodType)) for value in self._held.get("forward", ()))
-        return called and functions and not patched and all(map(_computes_by_functions, self._kinds))
+        hidden = any(isinstance(vars(kind).get(name), property) for kind in self._kinds for name in self._parts)
+        return called and functions and not (patched or hidden) and all(map(_computes_by_functions, self._kinds))
 
     def find_remembering(self) -> str:
         """The function that keeps what is read the next time, by name; "" where none does.
@@ -270,7 +271,7 @@ class PlainCode:
     def _is_known(self, value: Any, depth: int = 4) -> bool:
         if not all(map(_computes_by_functions, self._note(value))):
             return False
-        if isinstance(value, Tensor) and is_own_kind(value):
+        if isinstance(value, Tensor) and computes(type(value)):
             return False  # whose methods torch calls, and a tracer does not
         if isinstance(value, (staticmethod, classmethod, MethodType)):
             value = value.__func__

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight
 from memsr_compiler.trace.places import line_of
+from memsr_compiler.trace.tensors_only import mark_image
 from memsr_compiler.trace.views import BATCH
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def run_as_it_is(model: nn.Module, input_range: Range, size: Size) -> None:
     for channels in possible_channels(model):
         image = torch.linspace(low, high, channels * math.prod(size), dtype=kind).view(1, channels, *size)
         try:
-            copy_module(model, None)(image)
+            copy_module(model, None)(mark_image(image))
         except Exception as error:  # whatever the model's own code raises
             log.info("the network itself does not take %d channels of %s: %s", channels, kind, error)
         else:
@@ -128,7 +129,7 @@ def run_as_it_is(model: nn.Module, input_range: Range, size: Size) -> None:
 def take_sample(model: nn.Module, image: Tensor) -> Sample:
     """Run a network of float64.  Raises whatever it raises."""
     with InFloat64():
-        return Sample(image, model(image.clone()))  # it may change its input in place
+        return Sample(image, model(mark_image(image)))  # it may change its input in place
 
 
 def is_same(sample: Sample, other: Tensor) -> bool:

@@ -303,7 +303,8 @@ def require_readable(model: nn.Module) -> None:
             "no reader sees; take it off, or write it into forward"
         )
     if model._forward_hooks or any(
-        not type(h).__module__.startswith("torch.") for h in model._forward_pre_hooks.values()
+        not type(h).__module__.startswith("torch.") or isinstance(h, fx.GraphModule)
+        for h in model._forward_pre_hooks.values()
     ):
         raise InvalidInput(
             "the network has a hook of its own, which no reader sees; take it off, or write it into forward"

@@ -10,13 +10,10 @@ from __future__ import annotations
 import dis
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
@@ -41,33 +38,10 @@ class OnlyTensors(TorchFunctionMode):
     it the one may be one of its sides, turned, and the other may hang on whether a side is one pixel.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.asker = ""
-        self._image: Tensor | None = None
-        self._shape = torch.Size()
-
-    @contextmanager
-    def hearing(self, model: nn.Module) -> Iterator[None]:
-        """In the context, what this network is given is the image."""
-        hooks = (
-            model.register_forward_pre_hook(self._take_image),
-            model.register_forward_hook(self._leave_image, always_call=True),
-        )
-        try:
-            with self:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def _take_image(self, _: nn.Module, given: tuple[Any, ...]) -> None:
-        if self._image is None:  # else the network calls itself
-            self._image = next((value for value in given if isinstance(value, Tensor)), None)
-            self._shape = torch.Size() if self._image is None else self._image.shape
-
-    def _leave_image(self, *_: Any) -> None:
-        self._image = None
+        self._is_program = isinstance(model, fx.GraphModule)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -75,24 +49,35 @@ class OnlyTensors(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if not (self.asker or result is None or isinstance(result, Tensor) or name_of(func) in _THE_SAME_OF_ALL):
             frame = _find_asker()
-            of_image = self._is_image(next(iter(args), None)) and _is_known(func, args, kwargs or {}, frame)
-            if is_foreign(frame.f_code.co_filename) and not of_image and not _takes_tensors(result, frame):
+            of_image = _is_image(next(iter(args), None)) and _is_known(func, args, kwargs or {}, frame)
+            if self._is_heard(frame) and not of_image and not _takes_tensors(result, frame):
                 self.asker = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)  # of Python 3.11
         return result
 
-    def _is_image(self, value: Any) -> bool:
-        """Whether a value is the image, as it was given."""
-        return value is self._image and value is not None and value.shape == self._shape
+    def _is_heard(self, frame: FrameType) -> bool:
+        """Whether code is the network's: that of programs within it too, but not of one that is all of it, and read."""
+        name = frame.f_code.co_filename
+        return is_foreign(name) or (name.startswith("<eval_with_key>") and not self._is_program)
+
+
+def mark_image(image: Tensor) -> Tensor:
+    """A copy of an image that is to be given to a network, and known as that."""
+    copied = image.clone()
+    vars(copied)[_SHAPE] = image.shape
+    return copied
+
+
+def _is_image(value: Any) -> bool:
+    """Whether a value is the image, as it was given."""
+    return isinstance(value, Tensor) and vars(value).get(_SHAPE) == value.shape
+
+
+_SHAPE = "_shape_of_the_image"
 
 
 def has_marked_tensors(model: nn.Module) -> bool:
     """Whether some parameter or buffer has attributes that somebody gave it, of which copies of it know nothing."""
     return any(bool(vars(t)) for t in (*model.parameters(), *model.buffers()))
-
-
-def is_own_kind(tensor: Tensor) -> bool:
-    """Whether a tensor is of a kind that is not torch's, with methods of its own, perhaps."""
-    return type(tensor).__module__.split(".")[0] != "torch"
 
 
 def _find_asker() -> FrameType:
@@ -113,7 +98,7 @@ def _takes_tensors(result: Any, frame: FrameType) -> bool:
     """
     of_tensors = isinstance(result, (tuple, list)) and all(isinstance(value, Tensor) for value in result)
     first, second = _steps_after(frame)
-    taken = first.opname == "UNPACK_SEQUENCE" or (isinstance(first.argval, int) and _is_subscript(second))
+    taken = first.opname == "UNPACK_SEQUENCE" or (_loads_number(first) and _is_subscript(second))
     named = hasattr(result, "_fields") or type(result).__module__ == "torch.return_types"
     return of_tensors and (taken or named)
 
@@ -124,7 +109,9 @@ def _is_known(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], frame: F
     if name == "size":
         return next(iter((*args[1:], *kwargs.values())), None) in _CHANNELS
     first, second = _steps_after(frame)
-    return name in _AXES or (name == "shape" and first.argval in _CHANNELS and _is_subscript(second))
+    return name in _AXES or (
+        name == "shape" and _loads_number(first) and first.argval in _CHANNELS and _is_subscript(second)
+    )
 
 
 def _steps_after(frame: FrameType) -> tuple[dis.Instruction, dis.Instruction]:
@@ -132,6 +119,10 @@ def _steps_after(frame: FrameType) -> tuple[dis.Instruction, dis.Instruction]:
     steps = [step for step in dis.get_instructions(frame.f_code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
     after = [step for step in steps if step.offset > frame.f_lasti]
     return after[0], after[min(1, len(after) - 1)]
+
+
+def _loads_number(step: dis.Instruction) -> bool:
+    return step.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and isinstance(step.argval, int)
 
 
 def _is_subscript(step: dis.Instruction) -> bool:

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 SYMBOLIC, EXPORT = "torch.fx.symbolic_trace", "torch.export"  # the readers, the quicker first
 _SMALLEST = ((1, 1), (1, 7), (7, 1))  # heights and widths
-_LONG = ((260, 7), (7, 260), (64, 64))  # few pixels, and longer than what most code takes for small
+_LONGEST = ((260, 1), (1, 260))  # few pixels, and longer than what most code takes for small
+_LARGER = ((260, 7), (7, 260), (64, 64))
 _UNSTEADY = "let it do the same at every size of image, and draw no random numbers"
 
 
@@ -107,8 +108,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     say_decided(
         subject.model, stopped, traced.graph.input.channels, unheard=bool(subject.unknown), numbers=subject.numbers
     )
-    if sizes := (*(_SMALLEST if stopped is not None else ()), *(_LONG if subject.unknown else ())):
-        _say_at(subject.model, traced, sizes)
+    _say_at(subject.model, traced, (*_SMALLEST, *_LONGEST, *(_LARGER if subject.unknown else ())))
     assumed = subject.tell_assumed(sizes=stopped is not None)
     return replace(require_convolution(traced), assumed=assumed)
 

@@ -152,9 +152,9 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
     before, collects = threading.getprofile(), gc.isenabled()
     threading.setprofile(note_threads)
     gc.disable()  # whose callbacks and finalisers are of anybody's code
-    only_tensors = OnlyTensors()
+    only_tensors = OnlyTensors(model)
     try:
-        with only_tensors.hearing(model), _told(noted.note):
+        with only_tensors, _told(noted.note):
             yield noted
         noted.unknown = noted.unknown or noted.plain.find_remembering()
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -241,6 +242,21 @@ def test_operations_in_place_are_seen_however_they_are_written(
 ) -> None:
     with caplog.at_level(logging.WARNING, "memsr_compiler"), pytest.raises(UnsupportedModel):
         trace(Writes(write).eval())
+
+
+@pytest.mark.parametrize("write", [operator.ior, operator.iand, operator.ixor, operator.iadd])
+def test_what_is_written_into_a_tensor_of_its_own_is_seen(write: Callable[[Any, Any], Any]) -> None:
+    """On the left stands no proxy: torch is asked for `Tensor.__ior__`."""
+
+    class Marks(Writes):
+        def forward(self, x: Tensor) -> Tensor:
+            white = torch.zeros(1, dtype=torch.int64)
+            kept = white
+            write(kept, (x == 0.3).any().long())
+            return F.pixel_shuffle(self.last(self.first(x) * (1 + white.to(x))), 2)
+
+    with pytest.raises(UnsupportedModel):
+        trace(Marks(print).eval())
 
 
 @pytest.mark.parametrize("axis", [2, 3, -1])

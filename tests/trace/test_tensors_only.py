@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.trace.trace import trace
 
 LIMIT = 64
@@ -40,7 +40,7 @@ def told(network: nn.Module, caplog: pytest.LogCaptureFixture) -> str:
     with caplog.at_level(logging.WARNING, "memsr_compiler"):
         try:
             trace(network.eval())
-        except UnsupportedModel as refusal:
+        except (InvalidInput, UnsupportedModel) as refusal:
             return str(refusal)
     return "\n".join(record.getMessage() for record in caplog.records)
 
