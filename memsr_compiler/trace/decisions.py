@@ -20,7 +20,7 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.numbers import Group, counts_to_look_at, sides_to_look_at
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
 from memsr_compiler.trace.places import words_of
-from memsr_compiler.trace.read_off import KnownNumbers, without_reports
+from memsr_compiler.trace.read_off import KnownNumbers, no_pixels, without_reports
 from memsr_compiler.trace.samples import SEVERAL, SIZES, Size
 from memsr_compiler.trace.statements import Line, only_raises
 from memsr_compiler.trace.unheard import find_size_question
@@ -145,9 +145,8 @@ def find_other_batches(model: nn.Module, channels: int, size: Size, numbers: Col
 
 @contextmanager
 def _without_pixels() -> Iterator[None]:
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with torch.no_grad(), InFloat64(), FakeTensorMode(allow_non_fake_inputs=True), KnownNumbers(), without_reports():
+    with torch.no_grad(), InFloat64(), no_pixels(), KnownNumbers(), without_reports():
         yield
 
 

@@ -14,6 +14,17 @@ _BYTES: Any = Tensor.nbytes.__get__  # type: ignore[attr-defined]
 READ_OFF = frozenset([Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__])
 
 
+def no_pixels(sizes: Any = None) -> Any:
+    """A FakeTensorMode, in which operations compute shapes alone, and those fail of which torch knows no shape.
+
+    For these it would compute the numbers of as large an image as there is, gigabytes.
+    sizes   its ShapeEnv, where sides are symbols
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True, allow_fallback_kernels=False)
+
+
 @contextmanager
 def without_reports() -> Iterator[None]:
     """Keep torch's log from reporting what fails among fake tensors, where failing is an answer."""

@@ -31,7 +31,7 @@ from memsr_compiler.trace.numbers import Group, numbers_at_hand
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, is_pythons, lies_in
 from memsr_compiler.trace.own_kinds import find_own_kind
 from memsr_compiler.trace.plain import PlainCode
-from memsr_compiler.trace.read_off import KnownNumbers
+from memsr_compiler.trace.read_off import KnownNumbers, no_pixels, without_reports
 from memsr_compiler.trace.statements import Line, Places, decides_by_number, only_raises, only_tells
 from memsr_compiler.trace.tensors_only import OnlyTensors, name_of
 from memsr_compiler.trace.views import HEIGHT, WIDTH
@@ -202,7 +202,6 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
 
     No pixel is computed.  Code that takes no symbol for a number ends there.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
     places: list[FrameSummary] = []
@@ -229,7 +228,7 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
     copied = copy_module(model, torch.float64)
     names, sizes = _Names(), Listening()
     sizes._replacements_version_counter = 1  # torch asks for no replacements before there are some
-    mode = FakeTensorMode(shape_env=sizes, allow_non_fake_inputs=True)
+    mode = no_pixels(sizes)
     symbolic = mode.from_tensor(image, symbolic_context=free)
     sides: Any = symbolic.shape[2:]
     names.values = {side.node.expr: number for side, number in zip(sides, (HEIGHT, WIDTH), strict=True)}
@@ -238,7 +237,7 @@ def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
         if not places and not only_tells(found := callers(asker)):
             places.append(found[0])
 
-    with torch.no_grad(), InFloat64(), mode, KnownNumbers(), _hearing_texts(note_text):
+    with torch.no_grad(), InFloat64(), mode, KnownNumbers(), without_reports(), _hearing_texts(note_text):
         _run(copied, symbolic)
     return places[0] if places else None
 

@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.trace.own_files import is_foreign
+from memsr_compiler.trace.read_off import no_pixels
 from memsr_compiler.trace.trace import trace
 from memsr_compiler.trace.unheard import find_size_question, noting_code
 
@@ -569,3 +570,24 @@ def test_usual_networks_are_not_looked_at_again() -> None:
     with noting_code(network) as noted:
         network(torch.rand(1, 3, 5, 5))
     assert not noted.unknown
+
+
+def test_among_shapes_alone_nothing_is_computed(caplog: pytest.LogCaptureFixture) -> None:
+    """Of some operations torch knows no shape, and computed the numbers of as large an image as there is."""
+
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[2] > 5000:
+                x = x * 1
+            y = self.conv(x)
+            return F.pixel_shuffle(torch.addcmul(y, y, torch.tensor(2.0)), 2)
+
+    with no_pixels(), pytest.raises(RuntimeError):
+        torch.empty(2, 2).dequantize()
+    with caplog.at_level(logging.WARNING):
+        trace(Asking().eval())
+    assert {record.name.split(".")[0] for record in caplog.records} <= {"memsr_compiler"}
