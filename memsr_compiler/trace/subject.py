@@ -23,7 +23,7 @@ from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.numbers import Group, numbers_of_modules
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.places import words_of
-from memsr_compiler.trace.remembered import keeps_values
+from memsr_compiler.trace.remembered import keeps_outside, keeps_values
 from memsr_compiler.trace.samples import (
     SIZES,
     Range,
@@ -57,6 +57,7 @@ class Subject:
     """A network that is to be read.
 
     model     the network, or a copy with the weights that a run of it leaves
+    exact     its copy in float64, which gave the samples
     samples   for each number of channels that it takes
     errors    for the others what it raises, and where
     size      height and width of the first of them
@@ -67,6 +68,7 @@ class Subject:
     """
 
     model: nn.Module
+    exact: nn.Module
     samples: Mapping[int, Sequence[Sample]]
     errors: Mapping[int, str]
     size: Size
@@ -144,7 +146,8 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     _require_copied(model, reference)
     before, private = _shared_chance(), _OwnGenerators()
     with noting_code(reference) as noted, private:
-        run_as_it_is(model, input_range, sizes[0])
+        if keeps_outside(model):
+            run_as_it_is(model, input_range, sizes[0])
         samples, errors = take_samples(reference, input_range, sizes)
     if noted.threaded is not None:
         raise UnsupportedModel(
@@ -168,7 +171,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))
     unknown = noted.unknown or (type(model).__qualname__ if has_marked_tensors(given) else "")
-    return Subject(model, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
+    return Subject(model, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:
@@ -276,7 +279,7 @@ def require_steady(subject: Subject, *, unheard: bool) -> None:
     if unheard:
         _require_no_value_question(subject.model, next(iter(subject.samples.values())))
     name = type(subject.model).__name__
-    if not is_steady(copy_module(subject.model, torch.float64), subject.samples, keeps=subject.keeps):
+    if not is_steady(subject.exact, subject.samples, keeps=subject.keeps):
         raise UnsupportedModel(
             f"{name} gives another result for the same image after it has seen another: it remembers, "
             "as networks for films do; give a module that takes all it needs as channels of an image"

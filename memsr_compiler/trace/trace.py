@@ -108,7 +108,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     say_decided(
         subject.model, stopped, traced.graph.input.channels, unheard=bool(subject.unknown), numbers=subject.numbers
     )
-    _say_at(subject.model, traced, (*_SMALLEST, *_LONGEST, *(_LARGER if subject.unknown else ())))
+    _say_at(subject, traced, (*_SMALLEST, *_LONGEST, *(_LARGER if subject.unknown else ())))
     assumed = subject.tell_assumed(sizes=stopped is not None)
     return replace(require_convolution(traced), assumed=assumed)
 
@@ -230,23 +230,23 @@ def _compare_batches(subject: Subject, traced: Traced) -> None:
         _compare(subject.model, traced, [sample])
 
 
-def _say_at(model: nn.Module, traced: Traced, sizes: Sequence[Size]) -> None:
+def _say_at(subject: Subject, traced: Traced, sizes: Sequence[Size]) -> None:
     """Warn of a network that is another for images of these heights and widths.
 
     Sizes at which it does not run are passed over.
     """
-    network, module = copy_module(model, torch.float64), GraphModule(traced.graph, traced.image_skip)
+    module = GraphModule(traced.graph, traced.image_skip)
     for height, width in sizes:
         image = torch.linspace(0, 1, traced.graph.input.channels * height * width, dtype=torch.float64)
         try:
-            sample = take_sample(network, image.view(1, -1, height, width))
+            sample = take_sample(subject.exact, image.view(1, -1, height, width))
         except Exception as error:  # whatever the model's own code raises
             log.info("the network itself does not take an image of %dx%d: %s", height, width, error)
             continue
         if not is_same(sample, module(sample.image)):
             log.warning(
                 "%s computes with the size of the image: at %dx%d it gives something else than what was read",
-                type(model).__name__,
+                type(subject.model).__name__,
                 height,
                 width,
             )
