@@ -58,7 +58,7 @@ def test_what_is_no_number_is_no_agreement(network: nn.Module) -> None:
 
 
 class Seen(nn.Module):
-    """A network that keeps what it is given."""
+    """A network that keeps what it is given, and whose copies keep it in the same place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,10 @@ class Seen(nn.Module):
         self.extremes: list[float] = []
 
     def __deepcopy__(self, memo: object) -> Seen:
-        return self
+        copied = Seen().to(self.conv.weight.dtype)
+        copied.load_state_dict(self.state_dict())
+        copied.extremes = self.extremes
+        return copied
 
     def forward(self, x: Tensor) -> Tensor:
         self.extremes += [float(x.min()), float(x.max())]
