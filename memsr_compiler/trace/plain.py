@@ -141,7 +141,8 @@ class PlainCode:
         graphs = all(is_graph_alone(program, self._is_known, self._is_known_name) for program in programs)
         functions = all(isinstance(value, (FunctionType, MethodType)) for value in self._held.get("forward", ()))
         hidden = any(isinstance(vars(kind).get(name), property) for kind in self._kinds for name in self._parts)
-        return called and graphs and functions and not (patched or hidden) and all(map(_computes_by_functions, self._kinds))
+        kinds = all(map(_computes_by_functions, self._kinds))
+        return called and graphs and functions and kinds and not (patched or hidden)
 
     def find_remembering(self) -> str:
         """The function that keeps what is read the next time, by name; "" where none does.
