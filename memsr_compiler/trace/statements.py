@@ -51,10 +51,6 @@ def only_raises(places: Places) -> bool:
     statement = _deciding_statement(places)
     if statement is None or not all(_does_nothing(node, places[0]) for node in ast.walk(statement.test)):
         return False
-    calls = (node.func for node in ast.walk(statement.test) if isinstance(node, ast.Call))
-    called = {func.id for func in calls if isinstance(func, ast.Name)}
-    if not called.isdisjoint(_names_given("".join(linecache.getlines(places[0].filename)))):
-        return False
     if isinstance(statement, ast.If):
         return all(_ends_it(inner, places[0]) for inner in statement.body) and not statement.orelse
     return True
@@ -92,7 +88,9 @@ _UNKNOWN = object()
 
 
 def _is_own(node: ast.expr, place: FrameSummary) -> bool:
-    """Whether a line calls code of the network's own by this name."""
+    """Whether a line calls code of the network's own by this name, or what it gave the name to."""
+    if isinstance(node, ast.Name) and node.id in _names_given("".join(linecache.getlines(place.filename))):
+        return True
     called = _find(node, place)
     while isinstance(called, (staticmethod, classmethod, MethodType, partial)):
         called = called.func if isinstance(called, partial) else called.__func__
@@ -114,8 +112,6 @@ def only_tells(places: Places) -> bool:
             return not _is_caught(places)
         return only_raises(places)
     called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
-    if isinstance(called, ast.Name) and called.id in _names_given("".join(linecache.getlines(places[0].filename))):
-        return False
     return called is not None and _last_name(called) in TELLING and not _is_own(called, places[0])
 
 
