@@ -104,6 +104,13 @@ def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
+def refuses(places: Places) -> bool:
+    """Whether a line can do nothing but refuse an image: as `only_raises`, or it raises, and nobody catches it."""
+    statement = _find_statement(places[0])
+    raises = statement is not None and _ends_it(statement, places[0]) and not _is_caught(places)
+    return raises or only_raises(places)
+
+
 def only_tells(places: Places) -> bool:
     """Whether the texts of a line go to a person alone: it prints, logs, warns, or raises where nobody catches it."""
     statement = _find_statement(places[0])

@@ -32,7 +32,7 @@ from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, is_pythons, 
 from memsr_compiler.trace.own_kinds import find_own_kind
 from memsr_compiler.trace.plain import PlainCode
 from memsr_compiler.trace.read_off import KnownNumbers, no_pixels, without_reports
-from memsr_compiler.trace.statements import Line, Places, decides_by_number, only_raises, only_tells
+from memsr_compiler.trace.statements import Line, Places, decides_by_number, only_raises, only_tells, refuses
 from memsr_compiler.trace.tensors_only import OnlyTensors, name_of
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
@@ -164,7 +164,7 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
     before, collects = threading.getprofile(), gc.isenabled()
     threading.setprofile(note_threads)
     gc.disable()  # whose callbacks and finalisers are of anybody's code
-    only_tensors = OnlyTensors(model)
+    only_tensors = OnlyTensors(model, lambda frame: refuses(callers(frame)))
     try:
         with only_tensors, _told(noted.note):
             yield noted
