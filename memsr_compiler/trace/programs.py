@@ -25,8 +25,9 @@ def is_graph_alone(program: fx.GraphModule, knows: Callable[[Any], bool], knows_
     """
     code = program.graph._codegen
     made = not is_foreign(_file_of(type(code).generate_output)) and code._body_transformer is None
-    calls = [vars(kind)["__call__"] for kind in type(program).__mro__ if "__call__" in vars(kind)]
-    as_torch_does = type(program)._wrapped_call.cls_call is None and not any(map(is_foreign, map(_file_of, calls)))
+    calls = [vars(base)["__call__"] for base in type(program).__mro__ if "__call__" in vars(base)]
+    kind: Any = type(program)
+    as_torch_does = kind._wrapped_call.cls_call is None and not any(map(is_foreign, map(_file_of, calls)))
     return made and as_torch_does and all(_is_told(node, knows, knows_name) for node in program.graph.nodes)
 
 
