@@ -25,11 +25,12 @@ from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.overrides import get_overridable_functions
 
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.own_kinds import computes
+from memsr_compiler.trace.programs import is_graph_alone
 from memsr_compiler.trace.statements import ASKING, TELLING, only_raises
 from memsr_compiler.trace.steps import (
     Step,
@@ -134,12 +135,14 @@ class PlainCode:
     def forwards(self) -> bool:
         """Whether all that runs when modules are called is functions that a tracer runs too, of whoever's."""
         patched = any(isinstance(v, FunctionType) and is_foreign(v.__code__.co_filename) for v in vars(Tensor).values())
-        called = all(
-            getattr(type(self._model), name) is getattr(nn.Module, name) for name in ("__call__", "_call_impl")
-        )
+        programs = [module for module in self._model.modules() if isinstance(module, fx.GraphModule)]
+        called = self._model in programs or type(self._model).__call__ is nn.Module.__call__
+        called = called and type(self._model)._call_impl is nn.Module._call_impl
+        graphs = all(is_graph_alone(program, self._is_known, self._is_known_name) for program in programs)
         functions = all(isinstance(value, (FunctionType, MethodType)) for value in self._held.get("forward", ()))
         hidden = any(isinstance(vars(kind).get(name), property) for kind in self._kinds for name in self._parts)
-        return called and functions and not (patched or hidden) and all(map(_computes_by_functions, self._kinds))
+        kinds = all(map(_computes_by_functions, self._kinds))
+        return called and graphs and functions and kinds and not (patched or hidden)
 
     def find_remembering(self) -> str:
         """The function that keeps what is read the next time, by name; "" where none does.
@@ -153,7 +156,7 @@ class PlainCode:
             return str(getattr(found[0], "co_qualname", found[0].co_name))  # of Python 3.11
         late = any(bool(value) is not out for name, out in self._ruled_out.items() for value in self._held[name])
         if late or not all(map(self._is_known_name, self._read)):  # by what was met after it was looked at
-            return type(self._model).__qualname__
+            return type(self._model).__name__
         return ""
 
     def _is_plain(self, frame: FrameType) -> bool:

@@ -51,10 +51,6 @@ def only_raises(places: Places) -> bool:
     statement = _deciding_statement(places)
     if statement is None or not all(_does_nothing(node, places[0]) for node in ast.walk(statement.test)):
         return False
-    calls = (node.func for node in ast.walk(statement.test) if isinstance(node, ast.Call))
-    called = {func.id for func in calls if isinstance(func, ast.Name)}
-    if not called.isdisjoint(_names_given("".join(linecache.getlines(places[0].filename)))):
-        return False
     if isinstance(statement, ast.If):
         return all(_ends_it(inner, places[0]) for inner in statement.body) and not statement.orelse
     return True
@@ -92,7 +88,9 @@ _UNKNOWN = object()
 
 
 def _is_own(node: ast.expr, place: FrameSummary) -> bool:
-    """Whether a line calls code of the network's own by this name."""
+    """Whether a line calls code of the network's own by this name, or what it gave the name to."""
+    if isinstance(node, ast.Name) and node.id in _names_given("".join(linecache.getlines(place.filename))):
+        return True
     called = _find(node, place)
     while isinstance(called, (staticmethod, classmethod, MethodType, partial)):
         called = called.func if isinstance(called, partial) else called.__func__
@@ -106,6 +104,13 @@ def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
+def refuses(places: Places) -> bool:
+    """Whether a line can do nothing but refuse an image: as `only_raises`, or it raises, and nobody catches it."""
+    statement = _find_statement(places[0])
+    raises = statement is not None and _ends_it(statement, places[0]) and not _is_caught(places)
+    return raises or only_raises(places)
+
+
 def only_tells(places: Places) -> bool:
     """Whether the texts of a line go to a person alone: it prints, logs, warns, or raises where nobody catches it."""
     statement = _find_statement(places[0])
@@ -114,8 +119,6 @@ def only_tells(places: Places) -> bool:
             return not _is_caught(places)
         return only_raises(places)
     called = statement.value.func if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) else None
-    if isinstance(called, ast.Name) and called.id in _names_given("".join(linecache.getlines(places[0].filename))):
-        return False
     return called is not None and _last_name(called) in TELLING and not _is_own(called, places[0])
 
 

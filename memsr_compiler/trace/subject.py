@@ -170,7 +170,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     codes = [code for code in noted.codes if is_foreign(code.co_filename)]
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))
-    unknown = noted.unknown or (type(model).__qualname__ if has_marked_tensors(given) else "")
+    unknown = noted.unknown or (type(model).__name__ if has_marked_tensors(given) else "")
     return Subject(model, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import os
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -36,11 +37,13 @@ class OnlyTensors(TorchFunctionMode):
 
     The number of channels and of axes of the image itself may be asked: networks are read for one.  Of what is made of
     it the one may be one of its sides, turned, and the other may hang on whether a side is one pixel.
+    passed   whether a line, by its frame, may ask for what it wants: it refuses images, `assert x.shape[1] == 3`
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, passed: Callable[[FrameType], bool]) -> None:
         super().__init__()
         self.asker = ""
+        self._passed = passed
         self._is_program = isinstance(model, fx.GraphModule)
 
     def __torch_function__(
@@ -50,7 +53,8 @@ class OnlyTensors(TorchFunctionMode):
         if not (self.asker or result is None or isinstance(result, Tensor) or name_of(func) in _THE_SAME_OF_ALL):
             frame = _find_asker()
             of_image = _is_image(next(iter(args), None)) and _is_known(func, args, kwargs or {}, frame)
-            if self._is_heard(frame) and not of_image and not _takes_tensors(result, frame):
+            known = of_image or not self._is_heard(frame) or _takes_tensors(result, frame)
+            if not known and not self._passed(frame):
                 self.asker = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)  # of Python 3.11
         return result
 

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import islice, takewhile
 from traceback import FrameSummary
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, is_pythons, 
 from memsr_compiler.trace.own_kinds import find_own_kind
 from memsr_compiler.trace.plain import PlainCode
 from memsr_compiler.trace.read_off import KnownNumbers, no_pixels, without_reports
-from memsr_compiler.trace.statements import Line, Places, decides_by_number, only_raises, only_tells
+from memsr_compiler.trace.statements import Line, Places, decides_by_number, only_raises, only_tells, refuses
 from memsr_compiler.trace.tensors_only import OnlyTensors, name_of
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
@@ -93,7 +93,7 @@ class Noted:
         self.codes: dict[CodeType, frozenset[Group]] = {}
         self.plain = PlainCode(model)
         self.asking = ""
-        self.unknown = find_own_kind(model) if self.plain.forwards() else type(model).__qualname__
+        self.unknown = find_own_kind(model) if self.plain.forwards() else type(model).__name__
 
     def note(self, frame: FrameType, event: str, called: Any) -> None:
         code = frame.f_code
@@ -106,14 +106,12 @@ class Noted:
             self._note_call(frame, asker.f_code)
         if code is _HASH and asker is not None and is_foreign(asker.f_code.co_filename) and not self.asking:
             self.asking = getattr(asker.f_code, "co_qualname", asker.f_code.co_name)  # of Python 3.11
-        named = str(frame.f_globals.get("__name__")).startswith("namedtuple_")
-        makes_tuple = named and code.co_filename.startswith("<")  # ours too, which have no file
-        foreign = is_foreign(code.co_filename) and not makes_tuple
+        foreign = is_foreign(code.co_filename) and not _is_made_for_us(frame)
         if code not in self.codes:
             if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
                 self.watching = code
             self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
-        if foreign and not self.unknown and not _is_imported(frame) and not self.plain.holds(frame):
+        if foreign and not self.unknown and not _runs_before(frame) and not self.plain.holds(frame):
             self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
 
     def _note_call(self, frame: FrameType, asker: CodeType) -> None:
@@ -134,10 +132,24 @@ def _is_waited_for(owner: Any) -> bool:
     return condition is None or bool(getattr(getattr(owner, condition, None), "_waiters", True))
 
 
-def _is_imported(frame: FrameType) -> bool:
-    """Whether code runs as a module is imported: by torch, the first time only, or by code that is noted for that."""
-    inner = takewhile(lambda f: not _is_our_run(f.f_code), _frames(frame))
-    return any(f.f_code.co_filename.startswith("<frozen importlib") for f in inner)
+def _is_made_for_us(frame: FrameType) -> bool:
+    """Whether code has no file since Python makes it: of named tuples, and of dataclasses that are not foreign."""
+    made_of = frame.f_globals
+    if not frame.f_code.co_filename.startswith("<"):
+        return False
+    of_data = frame.f_code.co_name.startswith("__") and not is_foreign(str(made_of.get("__file__", "<nobody>")))
+    return of_data or str(made_of.get("__name__")).startswith("namedtuple_")
+
+
+def _runs_before(frame: FrameType) -> bool:
+    """Whether code runs before the network does: as it is copied, or as a module is imported.
+
+    By torch that is the first time only, and code that imports is noted for that.
+    """
+    inner = list(takewhile(lambda f: not _is_our_run(f.f_code), _frames(frame)))
+    outer = next(islice(_frames(frame), len(inner), None), None)
+    copied = outer is not None and outer.f_code is copy_module.__code__
+    return copied or any(f.f_code.co_filename.startswith("<frozen importlib") for f in inner)
 
 
 @contextmanager
@@ -152,7 +164,7 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
     before, collects = threading.getprofile(), gc.isenabled()
     threading.setprofile(note_threads)
     gc.disable()  # whose callbacks and finalisers are of anybody's code
-    only_tensors = OnlyTensors(model)
+    only_tensors = OnlyTensors(model, lambda frame: refuses(callers(frame)))
     try:
         with only_tensors, _told(noted.note):
             yield noted

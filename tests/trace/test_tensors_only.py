@@ -351,3 +351,31 @@ def test_uses_of_sizes_are_assumed_to_be_alike(caplog: pytest.LogCaptureFixture)
             return y.permute(0, 1, 4, 2, 5, 3).reshape(n, 3, 2 * h, 2 * w)
 
     assert "ByHand.forward does the same to every image" in told(ByHand(), caplog)
+
+
+class Demanding(Net):
+    """Refuses images of other channels, which are tried too, and says what it was given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != 3:  # an assertion would be written anew by pytest
+            raise ValueError(f"not of three channels: {tuple(x.shape)}")
+        y = self.body(x)
+        if y.shape[2] < 2:
+            raise ValueError("too small")
+        return y
+
+
+class RaisesOneOfTwo(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        try:
+            raise Done if y.shape[2] > 2 * LIMIT else ValueError(y.shape)
+        except Done:
+            return y * 2
+        except ValueError:
+            return y
+
+
+def test_what_is_asked_to_refuse_an_image_decides_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    assert told(Demanding(), caplog) == ""
+    assert told(RaisesOneOfTwo(), caplog)

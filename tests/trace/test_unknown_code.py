@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import operator
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from memsr_compiler import compile_to_plain, export_onnx
+from memsr_compiler import compile_to_plain, export_onnx, load_teacher
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.torch_helpers import copy_module, unwrap_inside
@@ -42,6 +43,11 @@ class Net(nn.Module):
 
     def take(self, way: Any, x: Tensor) -> Tensor:
         return self.finish(self.b(x) if way else self.a(x))
+
+
+class Plain(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finish(self.a(x))
 
 
 class Asks(Net):
@@ -278,6 +284,53 @@ def test_of_known_code_nothing_is_assumed(caplog: pytest.LogCaptureFixture) -> N
     with noting_code(network := Usual().eval()) as noted:
         network(torch.rand(1, 3, 5, 5))
     assert not noted.unknown
+
+
+class Called(fx.GraphModule):
+    """Does something else than its graph, which is all that a tracer follows."""
+
+    def __call__(self, x: Tensor) -> Any:
+        return super().__call__(x)
+
+
+def is_itself(graph: fx.Graph) -> None:
+    """Let one of two images be taken by what no proxy says."""
+    output = next(node for node in graph.nodes if node.op == "output")
+    image = next(iter(graph.nodes))
+    with graph.inserting_before(output):
+        answer = graph.call_function(operator.is_, (image, graph.call_method("contiguous", (image,))))
+        output.args = (graph.call_function(operator.getitem, ((output.args[0], output.args[0]), answer)),)
+
+
+def look_first(graph: fx.Graph) -> None:
+    graph.on_generate_code(lambda before: lambda lines: lines)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
+def test_nor_is_anything_of_programs_of_torch_whose_graphs_are_all_that_runs(tmp_path: Path) -> None:
+    """Of torch.fx, and of torch.export, whose copies run code of SymPy and of dataclasses of torch's."""
+    program = fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval())
+    assert trace(program).assumed == ()
+    free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    exported = torch.export.export(Plain().eval(), (torch.rand(1, 3, 9, 8),), dynamic_shapes=(free,))
+    torch.export.save(exported, tmp_path / "a.pt2")
+    teacher = load_teacher(tmp_path / "a.pt2", probe=False)
+    assert isinstance(teacher, fx.GraphModule) and trace(teacher).assumed == ()
+
+
+@pytest.mark.parametrize("change", [is_itself, look_first])
+def test_programs_that_may_run_more_are_assumed_to_do_the_same(change: Callable[[fx.Graph], None]) -> None:
+    program = fx.symbolic_trace(Plain().eval())
+    change(program.graph)
+    program.recompile()
+    assert trace(program).assumed == ("GraphModule does the same to every image",)
+
+
+def test_and_so_are_those_with_a_call_of_their_own_even_within_a_network() -> None:
+    program = fx.symbolic_trace(Plain().eval())
+    called = Called(program, program.graph)
+    for network in (called, nn.Sequential(called)):
+        assert trace(network.eval()).assumed == (f"{type(network).__name__} does the same to every image",)
 
 
 def test_code_that_runs_as_garbage_is_collected_is_not_the_networks() -> None:
