@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dis
-from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 from types import CodeType, FunctionType
+from typing import TypeGuard
 
 from torch import nn
 
@@ -19,6 +20,7 @@ _CHANGES = frozenset((
 """Names under which containers and attributes are changed."""
 
 
+@lru_cache(4096)
 def keeps_values(code: CodeType) -> bool:
     """Whether code may do so; what it changes of a value of its own, `features.append(y)`, ends with it."""
     for before, step in pairwise(dis.get_instructions(code)):
@@ -31,17 +33,24 @@ def keeps_values(code: CodeType) -> bool:
 
 
 def keeps_outside(model: nn.Module) -> bool:
-    """Whether a network's classes, or functions beside them, may keep something that a copy of it would find."""
-    return any(
-        hasattr(function, "cache_info") or (isinstance(function, FunctionType) and keeps_values(function.__code__))
-        for function in _list_functions(model)
-    )
-
-
-def _list_functions(model: nn.Module) -> Iterator[object]:
+    """Whether a network's classes, or functions that they name, may keep something that a copy of it would find."""
     kinds = {kind for module in model.modules() for kind in type(module).__mro__ if kind is not nn.Module}
-    for kind in kinds:
-        forward = vars(kind).get("forward")
-        if isinstance(forward, FunctionType) and is_foreign(forward.__code__.co_filename):
-            yield from (value for name, value in vars(kind).items() if name != "__init__")
-            yield from forward.__globals__.values()
+    waiting: list[object] = [
+        value for kind in kinds if _is_foreign(vars(kind).get("forward")) for value in vars(kind).values()
+    ]
+    seen = set[int]()
+    while waiting:
+        function = waiting.pop()
+        if hasattr(function, "cache_info"):
+            return True
+        if not _is_foreign(function) or id(function) in seen or function.__name__ == "__init__":
+            continue
+        seen.add(id(function))
+        if keeps_values(function.__code__):
+            return True
+        waiting += [function.__globals__.get(name) for name in function.__code__.co_names]
+    return False
+
+
+def _is_foreign(value: object) -> TypeGuard[FunctionType]:
+    return isinstance(value, FunctionType) and is_foreign(value.__code__.co_filename)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -34,7 +35,8 @@ class Step(NamedTuple):
     joined: bool
 
 
-def list_steps(code: CodeType) -> list[Step]:
+@lru_cache(4096)
+def list_steps(code: CodeType) -> Sequence[Step]:
     """The steps that do something, in the order in which they stand."""
     found: list[Step] = []
     line, joined = code.co_firstlineno, False
@@ -51,7 +53,7 @@ def list_steps(code: CodeType) -> list[Step]:
         for op, value in parts:
             found.append(Step(op, value, step.arg or 0, line, step.offset, joined))
             joined = False
-    return found
+    return tuple(found)
 
 
 def _line_of(step: dis.Instruction) -> int | None:
@@ -59,6 +61,7 @@ def _line_of(step: dis.Instruction) -> int | None:
     return getattr(step, "line_number", None) if isinstance(own, bool) else own  # of Python 3.13
 
 
+@lru_cache(4096)
 def catches(code: CodeType) -> bool:
     """Whether code catches what is raised in it, or does something else then: `try`, not `with`, whose context decides.
 
