@@ -28,7 +28,6 @@ class Net(nn.Module):
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("var", torch.ones(3))
         self.kept: dict[str, Any] = {"large": True, "side": 0}
-        self.notes = [""]
 
     def body(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.tail(F.relu(self.a(x))), 2)
@@ -107,18 +106,6 @@ class ByStatistics(Net):
         F.batch_norm(x, self.mean, self.var, training=True, momentum=1.0)
         y = self.body(x)
         return y * 2 if bool(self.var.max() < 0.001) else y
-
-
-class ByNotes(Net):
-    """Its own `info` keeps the text."""
-
-    def info(self, text: str) -> None:
-        self.notes[0] = text
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.info(f"{x.shape[2]}")
-        y = self.body(x)
-        return y * 2 if self.notes[0] == "128" else y
 
 
 class ByTheImageBefore(Net):
@@ -238,7 +225,7 @@ class ByTheEndOfRows(Net):
 @pytest.mark.parametrize(
     "network",
     [
-        IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByNotes, ByTheImageBefore, InAnAssertion, OfRows,
+        IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByTheImageBefore, InAnAssertion, OfRows,
         ByWhichIsWhich, ByAMethodInPython, ByAxes, CallsItself, ByHowManyParts, OfOwnKind, ByTheEndOfRows,
     ],
 )  # fmt: skip
