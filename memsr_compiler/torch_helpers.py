@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from memsr_compiler.closures import rename_in_copies
 from memsr_compiler.errors import InvalidInput, first_line
 
 
@@ -28,10 +29,9 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             raise InvalidInput(f"{name}: has no values yet; load the weights first")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.layout != torch.strided:
-            layout = str(tensor.layout).removeprefix("torch.")
-            raise InvalidInput(
-                f"{name}: is kept as {layout}, which is not read; put what its to_dense() gives in its place"
-            )
+            raise InvalidInput(f"{name}: is kept as {_word(tensor.layout)}, which is not read; {_PUT} to_dense() gives")
+        if tensor.is_floating_point() and tensor.itemsize == 1:
+            raise InvalidInput(f"{name}: is kept as {_word(tensor.dtype)}, which is not read; {_PUT} float() gives")
     # Weights that another parametrisation computes (torch.nn.utils.weight_norm) cannot be copied as they are.
     computed = {
         id(value): value.detach().clone()
@@ -39,8 +39,9 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
         for value in _list_tensors(vars(module))
         if not value.is_leaf
     }
+    copies: dict[int, Any] = {**computed}
     try:
-        copied = copy.deepcopy(model, computed)
+        copied = copy.deepcopy(model, copies)
     except RecursionError as error:
         deepest = max((name for name, _ in model.named_modules()), key=lambda name: name.count("."))
         raise InvalidInput(
@@ -55,6 +56,7 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             "modules, such as a lock, an open file, a generator or a function of TorchScript; make that in forward, or "
             "leave it out"
         ) from error
+    rename_in_copies(copies)
     shared = {id(t) for t in (*model.parameters(), *model.buffers())}
     for name, tensor in (*copied.named_parameters(), *copied.named_buffers()):
         if id(tensor) in shared:
@@ -65,6 +67,13 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return put(copied, "cpu")
+
+
+_PUT = "put in its place what its"
+
+
+def _word(kind: torch.layout | torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def put(module: nn.Module, place: torch.device | str) -> nn.Module:
@@ -81,11 +90,18 @@ def prepare(module: nn.Module, place: torch.device | str = "cpu") -> nn.Module:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network that torch.compile, or a module that shares batches out among devices, was given."""
+    """The network that torch.compile, or a module that shares batches out among devices, was given.
+
+    One that computes something of its own besides, in a hook or in a class of somebody's, is left as it is.  Raises
+    InvalidInput for a hook on what torch.compile gave, of which copies of it know nothing.
+    """
     while True:
         compiled = type(model).__module__ == "torch._dynamo.eval_frame"  # which takes long to import
-        shared_out = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-        if not (compiled or shared_out):
+        shared_out = type(model) in (nn.DataParallel, nn.parallel.DistributedDataParallel)
+        hooked = bool(model._forward_hooks or model._forward_pre_hooks)
+        if compiled and hooked:
+            raise InvalidInput("what torch.compile gave has a hook, which is not read; put it on the network")
+        if not compiled and (hooked or not shared_out or "forward" in vars(model)):
             return model
         model = cast(nn.Module, model._orig_mod if compiled else model.module)
 

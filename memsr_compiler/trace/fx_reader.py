@@ -296,7 +296,10 @@ class Reader:
             return value
         try:
             with InFloat64():  # constants that forward makes are of float32
-                return _compute(node, args, kwargs)
+                value = _compute(node, args, kwargs)
+            if isinstance(value, str) and any(isinstance(v, (Size, View)) for v in leaves_of(args)):
+                self.builder.give_up(OF_SIZES, DependsOnSize)  # as a text it is another for each
+            return value
         except Unreadable as error:
             self._locate(error)
         except (TypeError, RuntimeError, ValueError, AttributeError) as error:

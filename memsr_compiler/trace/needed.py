@@ -8,7 +8,6 @@ from types import FunctionType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx
 
 from memsr_compiler.trace.torch_ops.registry import WORDS
@@ -28,6 +27,7 @@ ALIASES = (
 """Operations whose result may be a view of what they are given, or, by its type or layout, that itself."""
 ITSELF = ("detach", "alias", "dropout", "dropout2d", "feature_dropout", "alpha_dropout", "native_dropout")
 """Operations that give what they are given, or a view of all of it."""
+_MAY_BE_VIEWS = ("einsum", "dequantize")  # of those that no reader takes: of one operand, and of float32
 _ATTRIBUTES = "attributes"  # the memory of all parameters and buffers, which may be one under two names
 
 
@@ -40,7 +40,7 @@ def find_needed(graph: fx.Graph) -> frozenset[fx.Node]:
     needed: set[fx.Node] = set()
     read: set[object] = set()
     for node in reversed(graph.nodes):
-        writes = changes(node) and memory[node] in read
+        writes = any(memory[written] in read for written in _list_written(node))
         if node in needed or writes or node.op in ("placeholder", "output") or _may_do_anything(node):
             needed.update((node, *node.all_input_nodes))
             read.update(memory[n] for n in (node, *node.all_input_nodes))
@@ -69,9 +69,10 @@ def _find_memory(graph: fx.Graph) -> dict[fx.Node, object]:
     for node in graph.nodes:
         given = _may_be(node)
         memory[node] = memory[given[0]] if given else _ATTRIBUTES if node.op == "get_attr" else node
-        for other in given[1:]:
-            old = memory[other]
-            memory.update({n: memory[node] for n, m in memory.items() if m is old})
+        together = [memory[other] for other in given]
+        if len(together) > 1:
+            one = _ATTRIBUTES if _ATTRIBUTES in together else together[0]
+            memory.update({n: one for n, m in memory.items() if m in together})
     return memory
 
 
@@ -82,7 +83,8 @@ def _may_be(node: fx.Node) -> list[fx.Node]:
         return []  # of the modules only norms are left whole
     if name in ALIASES or name in ITSELF or changes(node):
         return node.all_input_nodes[:1]
-    return [] if name in WORDS or name in IMPOSSIBLE else node.all_input_nodes
+    new = name in WORDS or name in IMPOSSIBLE
+    return [] if new and name not in _MAY_BE_VIEWS else node.all_input_nodes
 
 
 def _list_written(node: fx.Node) -> list[fx.Node]:
@@ -91,22 +93,33 @@ def _list_written(node: fx.Node) -> list[fx.Node]:
     if changes(node):
         every = word_of(node).startswith("_foreach_")  # of which lists are given
         written += node.all_input_nodes if every else node.all_input_nodes[:1]
-    if node.op == "call_function" and (places := _STATISTICS.get(node.target)) is not None:
-        default = word_of(node) == "instance_norm"
-        of_image = node.kwargs.get("training", node.kwargs.get("use_input_stats", default))
-        if node.args[5] if len(node.args) > 5 else of_image:
-            written += [node.args[place] for place in places if place < len(node.args)]
-            written += [node.kwargs.get("running_mean"), node.kwargs.get("running_var")]
+    if node.op == "call_function":
+        names, told = _list_operands(node.target)
+        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        of_image = next((given[name] for name in _BY_IMAGE if name in given), True)
+        written += [given.get(name) for name in (*told, *(_KEPT if of_image else ()))]
     found: list[fx.Node] = []
     fx.node.map_arg(written, found.append)
     return found
 
 
-_STATISTICS: dict[Any, tuple[int, int]] = {
-    **dict.fromkeys((F.batch_norm, F.instance_norm), (1, 2)),
-    **dict.fromkeys((torch.batch_norm, torch.instance_norm, torch.native_batch_norm), (3, 4)),
-}
-"""Norms that keep a mean and a variance of the image, as the operands in these places, where the sixth says so."""
+_KEPT = ("running_mean", "running_var")
+"""Operands into which norms write a mean and a variance of the image, of which schemas of torch say nothing."""
+_BY_IMAGE = ("training", "use_input_stats")
+"""Operands that say whether norms do so."""
+
+
+@cache
+def _list_operands(function: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The operands of a function, by name, and those of them into which its schema says that it writes."""
+    if isinstance(function, FunctionType):
+        return tuple(inspect.signature(function).parameters), ()
+    packet = getattr(torch.ops.aten, getattr(function, "__name__", ""), None)
+    overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
+    overloads = [function] if isinstance(function, torch._ops.OpOverload) else overloads[:1]
+    operands = [operand for overload in overloads for operand in overload._schema.arguments]
+    written = (operand.name for operand in operands if operand.alias_info and operand.alias_info.is_write)
+    return tuple(operand.name for operand in operands), tuple(written)
 
 
 def changes(node: fx.Node) -> bool:
@@ -141,6 +154,7 @@ def _bare(name: str) -> str:
 
 def is_inplace(node: fx.Node) -> bool:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = name.partition(".")[0]  # mul_.Tensor
     return _bare(name) in INPLACE or (name.endswith("_") and not name.startswith("__")) or bool(_told_inplace(node))
 
 

@@ -24,6 +24,7 @@ Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
 SEVERAL = int(BATCH) + 1  # images in a batch: code may take as many as readers have for the whole of it
 _LONG = ((260, 7), (7, 260))  # heights and widths: few pixels, and longer than what most code takes for small
+_SMOOTH = (17, 16)  # height and width of an image without noise, which means of pixels take all values of
 _MANY = 10**6  # calls, by which code may decide that counts them
 _FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
@@ -94,6 +95,10 @@ def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequenc
             if size == sizes[0]:
                 raise
             log.info("the network itself does not take an image of %s: %s", size, error)
+    try:
+        yield take_sample(model, _draw_ramp(channels, low, high))
+    except Exception as error:
+        log.info("the network itself does not take an image of %s: %s", _SMOOTH, error)
     several = torch.from_numpy(draw.random((SEVERAL, channels, *sizes[0]))) * (high - low) + low
     try:
         yield take_sample(model, several)
@@ -107,6 +112,12 @@ def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequenc
         return
     if isinstance(far.result, Tensor) and bool(torch.isfinite(far.result).all()):
         yield far
+
+
+def _draw_ramp(channels: int, low: float, high: float) -> Tensor:
+    """An image (1, C, *_SMOOTH) that goes from a plain of the least value, along rows, to one of the largest."""
+    steps = torch.linspace(-0.5, 1.5, math.prod(_SMOOTH), dtype=torch.float64).clamp(0, 1)
+    return (steps * (high - low) + low).view(1, 1, *_SMOOTH).repeat(1, channels, 1, 1)
 
 
 def run_as_it_is(model: nn.Module, input_range: Range, size: Size) -> None:
@@ -142,14 +153,18 @@ def is_same(sample: Sample, other: Tensor) -> bool:
 def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]], *, keeps: bool = False) -> bool:
     """Whether a network gives the same for the same image after it has seen another.
 
-    keeps   whether it may keep something of it: it is shown dark, bright and larger ones too, which take long
+    keeps   whether it may keep something of it: it is shown dark, bright, coloured and larger ones too, which take long
     """
     image, first = next(iter(samples.values()))[0]
     if not isinstance(first, Tensor):
         return True  # which no reader takes
     others = [image.flip(3) / 2]
     if keeps:
-        others += [torch.full_like(image, float(level)) for level in (image.min(), image.max())]
+        low, high = float(image.min()), float(image.max())
+        others += [_draw_ramp(image.shape[1], low, high), *(torch.full_like(image, level) for level in (low, high))]
+        for channel in (0, -1):
+            others.append(torch.full_like(image, low))
+            others[-1][:, channel] = high
         others += [image.mean().expand(*image.shape[:2], *size).clone() for size in _LONG]
     for other in others:
         try:
@@ -208,13 +223,25 @@ def measure_in_float32(model: nn.Module, samples: Mapping[int, Sequence[Sample]]
     tensors = (*model.parameters(), *model.buffers())
     mixed = len({t.dtype for t in tensors if t.is_floating_point()}) > 1
     model = copy_module(model, None if mixed else torch.float32)
-    offs = [_off_in_float32(model, *sample) for sample in next(iter(samples.values()))]
+    offs = [_off_in(torch.float32, model, *sample) for sample in next(iter(samples.values()))]
     return max((off for off in offs if 1 / 512 < off < math.inf), default=0.0)
 
 
-def _off_in_float32(model: nn.Module, image: Tensor, exact: Any) -> float:
+def measure_as_it_is(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> float:
+    """Largest difference of the network itself, no copy, from the samples, of the largest value; 0 for little.
+
+    Little is what its own precision explains, an eighth where that is a half one.  Where it fails nothing is said.
+    """
+    weight = first_weight(model)
+    little = 1 / 8 if weight.dtype in (torch.float16, torch.bfloat16) else 1 / 512
+    offs = [_off_in(weight.dtype, model, *sample) for sample in next(iter(samples.values()))]
+    return max((off for off in offs if little < off < math.inf), default=0.0)
+
+
+def _off_in(kind: torch.dtype, model: nn.Module, image: Tensor, exact: Any) -> float:
     try:
-        return float((model(image.float()) - exact).abs().max() / exact.abs().max())
+        result = model(image.to(first_weight(model).device, kind)).to("cpu", torch.float64)
+        return float((result - exact).abs().max() / exact.abs().max())
     except Exception:  # whatever the model's own code raises
         return 0.0
 
@@ -228,8 +255,8 @@ def has_changed(ran: nn.Module, model: nn.Module) -> bool:
 
 
 def _list_changed(ran: nn.Module, model: nn.Module) -> list[str]:
-    before = model.state_dict()
-    after = ran.state_dict().items()
+    before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    after = [*ran.named_parameters(), *ran.named_buffers()]
     return [name for name, t in after if name not in before or not torch.equal(t, before[name].to(t))]
 
 

@@ -32,6 +32,7 @@ from memsr_compiler.trace.samples import (
     has_changed,
     is_same,
     is_steady,
+    measure_as_it_is,
     measure_in_float32,
     require_same_weights,
     run_as_it_is,
@@ -57,6 +58,7 @@ class Subject:
     """A network that is to be read.
 
     model     the network, or a copy with the weights that a run of it leaves
+    given     the network itself, or a copy where a run would change it; None where torch would compile it first
     exact     its copy in float64, which gave the samples
     samples   for each number of channels that it takes
     errors    for the others what it raises, and where
@@ -68,6 +70,7 @@ class Subject:
     """
 
     model: nn.Module
+    given: nn.Module | None
     exact: nn.Module
     samples: Mapping[int, Sequence[Sample]]
     errors: Mapping[int, str]
@@ -171,7 +174,9 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))
     unknown = noted.unknown or (type(model).__name__ if has_marked_tensors(given) else "")
-    return Subject(model, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
+    compiled = any(module._compiled_call_impl is not None for module in given.modules())
+    itself = None if compiled else given if given is model else copy_module(given, None)
+    return Subject(model, itself, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:
@@ -291,6 +296,12 @@ def require_steady(subject: Subject, *, unheard: bool) -> None:
             "asks for the image's type; it is read as in float64",
             name,
             off,
+        )
+    elif subject.given is not None and (off := measure_as_it_is(subject.given, subject.samples)):
+        raise InvalidInput(
+            f"{name} gives something else than a copy of it in float64, by {off:.2g} of its largest value, and copies "
+            "are what is read: its code asks for the type of its weights, or its copies lack something "
+            "(__deepcopy__, __getstate__, hooks on what torch.fx made, a graph that was changed and not recompiled)"
         )
 
 

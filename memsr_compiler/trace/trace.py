@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import ir
-from memsr_compiler.errors import UnsupportedModel, first_line
+from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
@@ -90,6 +90,15 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     """
     require_usual_tensors()
     if isinstance(model, GraphModule):
+        if (
+            type(model) is not GraphModule
+            or model._forward_hooks
+            or model._forward_pre_hooks
+            or "forward" in vars(model)
+        ):
+            raise InvalidInput(
+                "a hook, or a forward of its own, was put on what a file was read into, and is not read; leave it out"
+            )
         ops = tuple(_with_range(op, input_range) for op in model.graph)
         graph = ir.Graph(ops, model.graph.output)
         require_small_constants(graph, outside=model.image_skip is not None)

@@ -11,12 +11,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cached_property
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
+from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
@@ -25,6 +27,7 @@ from memsr_compiler.trace.needed import INPLACE, changes
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.read_off import READ_OFF
 from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_raises, only_tells
+from memsr_compiler.trace.unchanged import Unchanged
 from memsr_compiler.trace.unheard import callers, foreign_lines
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
@@ -36,7 +39,12 @@ def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = tor
     """
     traced = copy_module(model, dtype)
     tracer = _Tracer(traced, channels, dtype)
-    graph = tracer.trace(traced)
+    with tracer.named:
+        graph = tracer.trace(traced)
+    if tracer.named.changed:
+        raise fx.proxy.TraceError(
+            "a tensor is changed after it was used, of which the graph has the last numbers alone"
+        )
     clean = copy_module(model, dtype)  # code that assigns attributes left proxies in the traced one
     for constant, name in tracer.tensor_attrs.items():  # tensors that forward makes itself
         if "." not in name and not hasattr(clean, name):
@@ -83,6 +91,7 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     drop_dtype_checks(program.graph)
     signature = program.graph_signature
     returned = next(node for node in program.graph.nodes if node.op == "output")
+    _refuse_remembered(program.graph, signature)
     kinds = [spec.kind for spec in signature.output_specs]  # an input changed in place is an output too
     returned.args = (tuple(a for a, k in zip(returned.args[0], kinds, strict=True) if k is OutputKind.USER_OUTPUT),)
     model = copy_module(model, torch.float64)  # weights that are computed from others are then computed exactly
@@ -102,12 +111,35 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     return program.graph_module, constant
 
 
+def _refuse_remembered(graph: fx.Graph, signature: Any) -> None:
+    """Raises UnsupportedModel for a program that computes with a buffer, and leaves something of the image in it."""
+    of_image: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.name in signature.user_inputs or not of_image.isdisjoint(node.all_input_nodes):
+            of_image.add(node)
+    needed: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.name in signature.user_outputs or node in needed:
+            needed.update((node, *node.all_input_nodes))
+    nodes = {node.name: node for node in graph.nodes}
+    buffers = {path: nodes[name] for name, path in signature.inputs_to_buffers.items()}
+    for value, path in signature.buffers_to_mutate.items():
+        if nodes[value] in of_image and buffers[path] in needed:
+            raise UnsupportedModel(
+                f"{path}: the network keeps something of an image in it, and computes the next with that, as networks "
+                "for films do; give a module that takes all it needs as channels of an image"
+            )
+
+
 class LeavesTorch(Exception):
     """Code makes Python numbers, or a tensor each, of so many values that torch.export would take minutes."""
 
 
 class _KeepsImages(TorchFunctionMode):
-    """Raises LeavesTorch where feature maps are taken apart, by `tolist()`, by rows or pixels, or by many `item()`s."""
+    """Raises LeavesTorch where feature maps are taken apart, by `tolist()`, by rows or pixels, or by many `item()`s.
+
+    UnsupportedModel for functions that write into tensors without saying so, which torch.export leaves out.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,9 +159,19 @@ class _KeepsImages(TorchFunctionMode):
             self.numbers += args[0].numel()
             if self.numbers > _MOST_NUMBERS:
                 raise LeavesTorch
+        elif func in _WRITE_UNSEEN:
+            raise UnsupportedModel(
+                f"the network: {func.__name__}: it writes how large values are into other tensors, of which "
+                "torch.export knows nothing; leave it out: batch norm in eval mode takes the statistics that it has"
+            )
         return func(*args, **(kwargs or {}))
 
 
+_WRITE_UNSEEN = (
+    torch.batch_norm_update_stats,
+    torch.batch_norm_gather_stats,
+    torch.batch_norm_gather_stats_with_counts,
+)
 _MOST_NUMBERS = 50  # of which sums of symbols are made, ever slower ones
 _MOST_PARTS = 2048  # channels may be taken apart
 
@@ -199,7 +241,7 @@ class _Proxy(fx.Proxy):
         assert isinstance(self.tracer, _Tracer), "who makes these"
         asker = sys._getframe(1)
         own = super().__repr__()
-        return self.tracer.to_text(self.node, callers(asker), own) if is_foreign(asker.f_code.co_filename) else own
+        return self.tracer.to_text(self.node, callers(asker), own) if _is_networks(asker) else own
 
     def __format__(self, spec: str) -> str:
         """The same for `f"{x.shape[2]:04d}"`, of which Python itself says that there is no such text."""
@@ -218,6 +260,12 @@ class _Proxy(fx.Proxy):
     def __int__(self) -> int:
         assert isinstance(self.tracer, _Tracer), "who makes these"
         return int(self.tracer.compute(self.node))
+
+
+def _is_networks(asker: FrameType) -> bool:
+    """Whether code is the network's: also that of a program of torch.fx, which has no file."""
+    name = asker.f_code.co_filename
+    return is_foreign(name) or name.startswith("<eval_with_key>")
 
 
 class _Attribute(fx.proxy.Attribute, _Proxy):
@@ -243,6 +291,7 @@ class _Tracer(fx.Tracer):
         self.channels, self.dtype = channels, dtype
         self.weights = dict(model.named_parameters())
         self.paths = {id(weight): path for path, weight in self.weights.items()}
+        self.named = Unchanged()
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
@@ -256,8 +305,14 @@ class _Tracer(fx.Tracer):
         if not path:
             return super().getattr(attr, attr_val, parameter_proxy_cache)
         if path not in parameter_proxy_cache:
+            self.named.use(attr_val)
             parameter_proxy_cache[path] = self.create_proxy("get_attr", path, (), {})
         return parameter_proxy_cache[path]
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, Tensor):
+            self.named.use(a)
+        return super().create_arg(a)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)  # run only in what is looked into

@@ -1,0 +1,93 @@
+"""Functions that copies hold: they name the copy, where they named what was copied."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from memsr_compiler.closures import rename_in_copies
+
+
+class Held:
+    """Whatever is copied: its calls write into itself."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.calls: dict[str, Callable[..., Any]] = {}
+
+
+def copied(value: Any) -> Any:
+    copies: dict[int, Any] = {}
+    result = copy.deepcopy(value, copies)
+    rename_in_copies(copies)
+    return result
+
+
+def test_functions_of_a_copy_write_into_the_copy() -> None:
+    held = Held()
+    held.calls["closure"] = lambda: held.written.append("closure")
+    held.calls["default"] = lambda of=held: of.written.append("default")
+
+    def named(*, of: Held = held) -> None:
+        """Whose text is kept."""
+        of.written.append("named")
+
+    named.mark = 3  # type: ignore[attr-defined]
+    held.calls["named"] = named
+    other = copied(held)
+    for call in other.calls.values():
+        call()
+    assert (held.written, other.written) == ([], ["closure", "default", "named"])
+    kept = other.calls["named"]
+    assert (kept.__name__, kept.__qualname__, kept.__module__) == (named.__name__, named.__qualname__, __name__)
+    assert (kept.__doc__, kept.mark) == (named.__doc__, 3)
+
+
+def test_functions_that_name_each_other_and_themselves() -> None:
+    held = Held()
+
+    def count(n: int) -> None:
+        held.written.append(str(n))
+        if n:
+            again(n - 1)
+
+    def again(n: int) -> None:
+        count(n)
+
+    held.calls["count"] = count
+    other = copied([held, again])
+    other[0].calls["count"](2)
+    other[1](0)
+    assert (held.written, other[0].written) == ([], ["2", "1", "0", "0"])
+
+
+def test_what_two_functions_share_they_share_in_the_copy() -> None:
+    """And what lies outside of both stays where it is."""
+    held, outside, last = Held(), ["shared by all"], ""
+
+    def put(text: str) -> None:
+        nonlocal last
+        last = text
+        held.written.append(text)
+        outside.append(text)
+
+    held.calls.update(put=put, get=lambda: (last, held, outside))
+    other = copied(held)
+    other.calls["put"]("new")
+    assert other.calls["get"]() == ("new", other, ["shared by all", "new"])
+    assert other.calls["get"]()[2] is outside
+    assert last == "new"  # a value that was not copied is one for both
+
+
+def test_functions_that_name_nothing_of_it_are_the_same() -> None:
+    def later() -> object:
+        return unset
+
+    held, plain = Held(), (lambda: 3)
+    held.calls.update(plain=plain, later=later)
+    other = copied(held)
+    assert other.calls["plain"] is plain
+    assert other.calls["later"] is later
+    unset = 1
+    assert later() == unset

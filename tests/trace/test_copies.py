@@ -1,0 +1,217 @@
+"""What is read is a copy in float64: the network itself, as it was given, must compute the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.trace.trace import GraphModule, trace
+
+IS_ANOTHER = "gives something else than a copy of it in float64, by .* of its largest value"
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.tail = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 12, 3, padding=1)
+        self.act: Callable[[Tensor], Tensor] = F.relu
+        self.scales = [1.0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.tail(self.act(self.a(x))), 2) * self.scales[0]
+
+
+class BuiltAnew(Net):
+    """Its copies have its weights, and nothing else of what was set later."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BuiltAnew:
+        other = type(self)()
+        other.load_state_dict(self.state_dict())
+        return other.train(self.training)
+
+
+def double(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return output * 2
+
+
+def hooked(network: nn.Module) -> nn.Module:
+    network.register_forward_hook(double)
+    return network
+
+
+def with_a_forward(network: nn.Module) -> nn.Module:
+    old = network.forward
+    network.forward = lambda x: old(x) * 2
+    return network
+
+
+def changed(program: fx.GraphModule) -> fx.GraphModule:
+    """Its graph, and not the code that was made of it."""
+    (times,) = (node for node in program.graph.nodes if "mul" in node.name)
+    times.args = (times.args[0], 3.0)
+    return program
+
+
+def with_settings() -> nn.Module:
+    network = BuiltAnew()
+    network.act, network.scales = F.relu6, [3.0]
+    return network
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: hooked(fx.symbolic_trace(Net())),
+        lambda: nn.Sequential(hooked(fx.symbolic_trace(Net()))),
+        lambda: with_a_forward(fx.symbolic_trace(Net())),
+        lambda: changed(fx.symbolic_trace(Net())),
+        with_settings,
+    ],
+    ids=["hook of a program", "hook of a program within", "forward of a program", "graph not recompiled", "built anew"],
+)
+def test_a_network_whose_copies_are_another_is_refused(make: Callable[[], nn.Module]) -> None:
+    with pytest.raises(InvalidInput, match=IS_ANOTHER):
+        trace(make().eval())
+
+
+class AsksItsWeights(Net):
+    """Takes another way for weights of one type, which a copy in float64 does not."""
+
+    def __init__(self, asks: Callable[[Tensor], bool]) -> None:
+        super().__init__()
+        self.asks = asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y * 0.5 if self.asks(self.a.weight) else y
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_code_that_asks_whether_its_weights_are_halves_is_refused(kind: torch.dtype) -> None:
+    with pytest.raises(InvalidInput, match=IS_ANOTHER):
+        trace(AsksItsWeights(lambda weight: weight.dtype == kind).to(kind).eval())
+    trace(AsksItsWeights(lambda weight: False).to(kind).eval())
+
+
+def test_code_that_asks_whether_its_weights_are_of_float32_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where what it does shows at no small image of noise: where means of pixels are between two levels."""
+
+    class AtSomeLevels(AsksItsWeights):
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.pixel_shuffle(self.tail(self.act(self.a(x))), 2)
+            mean = F.conv2d(x, torch.full((12, 3, 5, 5), 1 / 75, dtype=x.dtype), padding=2)
+            bump = F.relu(mean - 0.9) - 2 * F.relu(mean - 0.94) + F.relu(mean - 0.98)
+            return y + 50 * F.pixel_shuffle(bump, 2) if self.asks(self.a.weight) else y
+
+    with caplog.at_level(logging.WARNING, "memsr_compiler"):
+        trace(AtSomeLevels(lambda weight: weight.element_size() < 8).eval())
+    assert "gives something else in float32 than in float64" in caplog.text
+
+
+class Written(Net):
+    """A buffer, and a view of it: forward writes the one, and reads the other."""
+
+    base: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("base", torch.ones(2), persistent=False)
+        self.view = self.base[:1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.base.fill_(3.0)
+        return super().forward(x) * self.view
+
+
+def test_views_that_copies_in_another_type_lose_are_noticed() -> None:
+    network = Written().eval()
+    with pytest.raises(InvalidInput, match=IS_ANOTHER):
+        trace(network)
+    assert network.base.tolist() == [1.0, 1.0]
+
+
+class Keeping(Net):
+    """Hooks that close over the network, as `__init__` makes them."""
+
+    def __init__(self, note: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.kept: dict[str, Any] = {}
+
+        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            self.kept["a"] = note(output)
+
+        self.a.register_forward_hook(keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.a(x)
+        return F.pixel_shuffle(self.tail(F.relu(self.kept["a"])), 2)
+
+
+def test_hooks_that_close_over_the_network_are_read() -> None:
+    """They wrote into the network itself, and its copies read what that had then."""
+    network, image = Keeping(lambda y: y).double().eval(), torch.rand(1, 3, 9, 8, dtype=torch.float64)
+    graph = trace(network).graph
+    assert type(network.kept["a"]) is Tensor
+    with torch.no_grad():
+        assert torch.allclose(GraphModule(graph)(image), network(image), rtol=0, atol=1e-9)
+
+
+def test_and_refused_by_what_they_keep() -> None:
+    with pytest.raises(UnsupportedModel, match=r"a: amin: .* every output pixel depends on the whole image"):
+        trace(Keeping(lambda y: y + F.relu(y.amin() - 100)).eval())
+
+
+class Shared(nn.DataParallel):  # type: ignore[type-arg]
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).clamp(0, 1)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, as it imports its compiler
+def test_what_a_wrapper_computes_itself_is_not_taken_off() -> None:
+    image = torch.rand(1, 3, 9, 8)
+    for network in (Shared(Net()).eval(), nn.Sequential(hooked(nn.DataParallel(Net()))).eval()):
+        traced = trace(network)
+        with torch.no_grad():
+            assert torch.allclose(GraphModule(traced.graph)(image.double()).float(), network(image), atol=1e-5)
+    with pytest.raises(InvalidInput, match="the network has a hook of its own"):
+        trace(hooked(nn.DataParallel(Net()).eval()))
+    compiled: Any = torch.compile(Net().eval())
+    with pytest.raises(InvalidInput, match=r"what torch\.compile gave has a hook, which is not read"):
+        trace(hooked(compiled))
+
+
+def test_what_is_put_around_a_network_of_a_file_is_refused() -> None:
+    network = trace(Net().eval())
+    for put in (hooked, with_a_forward):
+        with pytest.raises(InvalidInput, match="was put on what a file was read into"):
+            trace(put(GraphModule(network.graph)))
+    trace(GraphModule(network.graph))
+
+
+class WithNotes(Net):
+    """What torch keeps of it in a state dict is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 3}
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == {"version": 3}
+
+
+def test_notes_in_a_state_dict_are_no_weights() -> None:
+    trace(WithNotes().eval())
+
+
+def test_weights_of_eight_bits_are_refused() -> None:
+    network = Net()
+    network.register_parameter("q", nn.Parameter(torch.ones(2).to(torch.float8_e4m3fn), requires_grad=False))
+    with pytest.raises(InvalidInput, match="q: is kept as float8_e4m3fn, which is not read"):
+        trace(network.eval())

@@ -1,0 +1,114 @@
+"""Networks that keep something of one image for the next, where neither weights nor attributes show it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.remembered import keeps_values
+from memsr_compiler.trace.trace import trace
+
+
+def brightness(x: Tensor) -> Tensor:
+    """0 for noise, and for what is darker."""
+    return F.relu(x.amin() - 0.5)
+
+
+def make_step() -> Callable[[Tensor], Tensor]:
+    last = torch.zeros(1)
+
+    def step(value: Tensor) -> Tensor:
+        nonlocal last
+        before, last = last, value
+        return before
+
+    return step
+
+
+class Net(nn.Module):
+    def __init__(self, recall: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.tail = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 12, 3, padding=1)
+        self.memo: list[Tensor] = [torch.zeros(1)]
+        self.table = {"last": torch.zeros(1)}
+        self.step = make_step()
+        self.recall = recall
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.tail(F.relu(self.a(x))), 2) + self.recall(self, x)
+
+
+NOTHING_YET = [torch.zeros(1)]
+
+
+def by_closure(net: Net, x: Tensor) -> Tensor:
+    return net.step(brightness(x))
+
+
+def by_default(net: Net, x: Tensor, memo: list[Tensor] = NOTHING_YET) -> Tensor:
+    memo.append(brightness(x))
+    return memo[-2]
+
+
+def by_another_name(net: Net, x: Tensor) -> Tensor:
+    memo = net.memo
+    memo.append(brightness(x))
+    return memo[-2]
+
+
+def by_a_sum(net: Net, x: Tensor) -> Tensor:
+    memo = net.memo
+    memo += [brightness(x)]
+    return memo[-2]
+
+
+def by_a_union(net: Net, x: Tensor) -> Tensor:
+    table, before = net.table, net.table["last"]
+    table |= {"last": brightness(x)}
+    return before
+
+
+def by_colour(net: Net, x: Tensor) -> Tensor:
+    """What no grey image leaves."""
+    before, net.memo[0] = net.memo[0], F.relu(x[:, 0].amin() - x[:, 2].amax())
+    return before
+
+
+def at_some_levels(net: Net, x: Tensor) -> Tensor:
+    """What neither noise nor a flat image leaves, black or white."""
+    mean = F.avg_pool2d(x, 5, 1).mean(1)
+    before, net.memo[0] = net.memo[0], (F.relu(mean - 0.9) - 2 * F.relu(mean - 0.94) + F.relu(mean - 0.98)).amax()
+    return before
+
+
+@pytest.mark.parametrize(
+    "recall", [by_closure, by_default, by_another_name, by_a_sum, by_a_union, by_colour, at_some_levels]
+)
+def test_what_is_kept_of_one_image_for_the_next_is_refused(recall: Callable[[Net, Tensor], Tensor]) -> None:
+    with pytest.raises(UnsupportedModel, match=r"it remembers, as networks for films do|it takes a part of the batch"):
+        trace(Net(recall).eval())
+
+
+def test_lists_that_code_makes_itself_end_with_it() -> None:
+    def gathers(x: Tensor) -> list[Tensor]:
+        features = []
+        by_name: dict[str, Tensor] = {}
+        for _ in range(3):
+            features.append(x)
+            by_name.update(x=x)
+        return features
+
+    def gathers_elsewhere(x: Tensor, features: list[Tensor]) -> list[Tensor]:
+        features.append(x)
+        return features
+
+    assert not keeps_values(gathers.__code__)
+    assert keeps_values(gathers_elsewhere.__code__)
+    for recall in (by_default, by_another_name, by_a_sum, by_a_union, by_colour, at_some_levels):
+        assert keeps_values(recall.__code__), recall.__name__
