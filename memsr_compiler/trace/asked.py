@@ -46,6 +46,11 @@ class Asked:
         first, *others = (known[node] for known in self.known if node in known)
         return first if type(first) is int and all(other == first for other in others) else None
 
+    def sides_and_values(self, node: fx.Node) -> list[tuple[int, int, Any]]:
+        """Height and width of images, and what a value is for these; none where it is not known."""
+        pairs = zip(self.images, self.known, strict=True) if self._is_known(node) else ()
+        return [(*image[2:], known[node]) for image, known in pairs if node in known]
+
     def count(self, node: fx.Node) -> int | None:
         """The number of sides of a shape, or of a part of one; None where it is none."""
         if not self._is_known(node):

@@ -11,16 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import fx
 
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement, replacement_ops
+from memsr_compiler.trace.asked import Asked
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
-from memsr_compiler.trace.fx_reader import OF_SIZES, SHAPES, Cell, Reader, leaves_of
-from memsr_compiler.trace.needed import is_inplace, word_of
+from memsr_compiler.trace.fx_reader import OF_SIZES, SHAPES, Cell, Reader, attribute_of, leaves_of
+from memsr_compiler.trace.needed import ALIASES, is_inplace, word_of
 from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Size, Unreadable, View, WrongChannels
 
 BOUNDED = ("sigmoid", "tanh", "softsign", "erf")  # activations that make a gate of what they bend
@@ -33,6 +36,8 @@ _ELEMENTWISE = (
     *CURVES, "add", "sub", "subtract", "rsub", "mul", "multiply", "div", "truediv", "neg", "negative", "relu",
 )  # fmt: skip
 _PRODUCTS = ("mul", "multiply", "div", "truediv", "divide")
+_ARITHMETIC = (*_PRODUCTS, "add", "sub", "subtract", "rsub", "pow")
+_SUMS = ("sum", "nansum", "cumsum", "matmul", "bmm", "mm", "einsum")
 _POINTWISE = (ir.Affine, ir.Relu, ir.PRelu, ir.Clamp)
 
 
@@ -41,10 +46,12 @@ class Dark:
     """A value that the compiler does not follow, and the refusal of the first operation on the way to it.
 
     pixels   whether it may hang on those of the image, not on its size alone
+    sized    whether both do: a size of the image is a factor, or a part, of it
     """
 
     refusal: UnsupportedModel
     pixels: bool = True
+    sized: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +97,7 @@ class ApproximateReader(Reader):
 
     def __init__(self, module: fx.GraphModule, builder: Builder, numbers: Mapping[str, Replacement]) -> None:
         super().__init__(module, builder, None)
-        self.numbers = numbers
+        self.numbers, self.channels = numbers, builder.types[builder.input.op].channels
         self.places: list[Place] = []
         self.sources: dict[str, fx.Node] = {builder.input.op: next(iter(module.graph.nodes))}
 
@@ -197,7 +204,8 @@ class ApproximateReader(Reader):
                 continue
             self._settle(x)
             if isinstance(self.env[x].value, View):
-                if isinstance(self.env[gate].value, Dark) and not self.env[gate].value.pixels:
+                dark = self.env[gate].value
+                if isinstance(dark, Dark) and (dark.sized or not dark.pixels):
                     self.builder.give_up(OF_SIZES, DependsOnSize)  # a mean of such says nothing at other sizes
                 return self._store(node, word_of(node), is_inplace(node), self._gated(node, x, gate, inverse, why))
         return None
@@ -241,7 +249,56 @@ class ApproximateReader(Reader):
         name = word_of(node)
         of_shape = name in SHAPES or name.endswith("_like") or name.startswith("new_")
         pixels = not of_shape and any(map(self._hangs_on_pixels, self._values(node)))
-        return self._store(node, name, is_inplace(node), replace(dark, pixels=pixels))
+        sized = any(isinstance(v, Dark) and v.sized for v in self._values(node)) or self._meets_size(node)
+        return self._store(node, name, is_inplace(node), replace(dark, pixels=pixels, sized=pixels and sized))
+
+    def _meets_size(self, node: fx.Node) -> bool:
+        """Whether what hangs on pixels is computed here with a number that hangs on the size; a mean divides by one."""
+        if word_of(node) not in _ARITHMETIC:
+            return False
+        read = node.all_input_nodes
+        pixels = [n for n in read if any(map(self._hangs_on_pixels, leaves_of([self.env[n].value])))]
+        sizes = [n for n in read if n not in pixels and self._hangs_on_size(n)]
+        return bool(pixels and sizes) and not self._is_mean(node, pixels[0], sizes[0])
+
+    def _hangs_on_size(self, node: fx.Node) -> bool:
+        """Whether a value that hangs on no pixel differs from size to size; of a tensor, whether it is a sum."""
+        if not isinstance(self.env[node].value, (Size, Dark)):
+            return False
+        numbers = [value for _, _, value in self.asked.sides_and_values(node)]
+        if all(isinstance(number, (int, float)) for number in numbers):
+            return len(set(numbers)) != 1
+        return self._is_sum(node)
+
+    def _is_mean(self, node: fx.Node, pixels: fx.Node, size: fx.Node) -> bool:
+        """Whether a sum over pixels is divided by how many there are: by height, width, or both."""
+        if word_of(node) not in _PRODUCTS or not self._is_sum(pixels):
+            return False
+        divides = "div" in word_of(node)
+        if divides and node.args[0] is not pixels:
+            return False
+        known = self.asked.sides_and_values(size)
+        if not all(isinstance(number, (int, float)) and number for _, _, number in known):
+            return divides  # by a sum of ones
+        counts = [(h, w, number if divides else 1 / number) for h, w, number in known]
+        shares = ([n / h for h, _, n in counts], [n / w for _, w, n in counts], [n / (h * w) for h, w, n in counts])
+        return any(math.isclose(min(share), max(share)) for share in shares)
+
+    def _is_sum(self, node: fx.Node) -> bool:
+        """Whether a value is made of a sum, over pixels or channels, by arithmetic alone."""
+        left, met = [node], {node}
+        while left:
+            made = left.pop()
+            if word_of(made) in _SUMS:
+                return True
+            if word_of(made) in _ARITHMETIC or word_of(made) in ALIASES:
+                left += [n for n in made.all_input_nodes if n not in met]
+                met.update(made.all_input_nodes)
+        return False
+
+    @cached_property
+    def asked(self) -> Asked:
+        return Asked(self.module.graph, self.channels, torch.float64, lambda path: attribute_of(self.module, path))
 
     def _hangs_on_pixels(self, value: object) -> bool:
         """Whether a value may hang on what the image shows; that of `torch.ones_like` does not."""
