@@ -18,6 +18,7 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
+from memsr_compiler.trace.class_values import leaving_classes
 from memsr_compiler.trace.decisions import say_decided
 from memsr_compiler.trace.fx_reader import refuse_remembered
 from memsr_compiler.trace.large_constants import require_small_constants
@@ -66,6 +67,7 @@ class Frozen:
 @one_thread()
 @torch.no_grad()
 def freeze(
+@leaving_classes
     model: nn.Module,
     images: Sequence[Tensor],
     *,
@@ -138,6 +140,7 @@ def psnr_between(
 
 
 def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0)) -> tuple[str, ...]:
+@leaving_classes
     """Names of the gates and activations that `freeze` would replace; none where that is not enough."""
     try:
         return tuple(place.name for place in _read_any(model, {}, input_range)[1])
@@ -148,6 +151,7 @@ def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0))
 @one_thread()
 @torch.no_grad()
 def rebuild(
+@leaving_classes
     model: nn.Module, replacements: Sequence[Replacement], *, input_range: tuple[float, float] = (0.0, 1.0)
 ) -> Traced:
     """Read a teacher with replacements that are known already.
