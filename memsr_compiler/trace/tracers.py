@@ -144,19 +144,6 @@ def drop_dtype_checks(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def free_batch(graph: fx.Graph) -> None:
-    """Let reshapes in a graph that was exported for one image keep any number of them."""
-    for node in graph.nodes:
-        if node.target in _RESHAPES and not isinstance(node.args[1], fx.Node):
-            first, *others = node.args[1]
-            before = node.args[0].meta.get("val")
-            if first == 1 and -1 not in others and isinstance(before, Tensor) and before.dim() and before.shape[0] == 1:
-                node.args = (node.args[0], [-1, *others])
-
-
-_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
-
-
 def _quietly(make: Callable[[], Any]) -> Any:
     """torch.export prints whole graphs when it fails; what failed is in its exception."""
     nowhere, before = io.StringIO(), logging.root.manager.disable
