@@ -1,4 +1,4 @@
-"""What classes hold, in attributes and in containers there: it is put back after a trace, which leaves its proxies."""
+"""Values that classes hold, in attributes and in containers there: put back after a trace, which leaves its proxies."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import types
 import warnings
 from collections import namedtuple
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -442,6 +443,53 @@ HIDDEN: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (asks_a_constant, {"constant": BEARING}),
     (rules_out_too_early, {}),
 ]
+
+
+def adds_its_kind(net: Any, x: Any) -> bool:
+    return net.options + x in net.kinds
+
+
+def asks_a_function_that_it_is_given(net: Any, x: Any) -> bool:
+    return bool(calls_it(torch.is_tensor, x))
+
+
+def calls_it(function: Any, x: Any) -> Any:
+    return function(x)
+
+
+def goes_on_if_it_fails(net: Any, x: Any) -> Any:
+    with net.context:
+        x = torch.reshape(x, (1, 3, 30, 1))
+        return False
+    return True
+
+
+OTHERWISE: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+    (lambda net, x: isinstance(x, Tensor), {}),
+    (lambda net, x: isinstance(x, net.kind), {"kind": Tensor}),
+    (lambda net, x: any(isinstance(part, Tensor) for part in [x]), {}),
+    (lambda net, x: torch.is_tensor(x), {}),
+    (lambda net, x: type(x) is Tensor, {}),
+    (lambda net, x: not hasattr(x, "mask"), {}),
+    (lambda net, x: getattr(x, "grad", 0) is None, {}),
+    (lambda net, x: x.grad_fn is None, {}),
+    (lambda net, x: net.options.ask(x), {"options": types.SimpleNamespace(ask=torch.is_tensor)}),
+    (lambda net, x: net.constant.ask(x), {"constant": BEARING}),
+    (lambda net, x: Aside().ask(x), {}),
+    (lambda net, x: bears.ask(x), {}),  # type: ignore[attr-defined]
+    (asks_a_function_that_it_is_given, {}),
+    (adds_its_kind, {"options": Adds(), "kinds": [Tensor]}),
+    (goes_on_if_it_fails, {"context": suppress(RuntimeError)}),
+    (goes_on_if_it_fails, {"context": Catches()}),
+]
+
+
+@pytest.mark.parametrize(("asks", "held"), OTHERWISE)
+def test_what_goes_another_way_for_a_tracer_is_not_known(asks: Callable[..., Any], held: dict[str, Any]) -> None:
+    """Nothing is asked of a tensor here, and what is read on the other way may differ where no sample comes."""
+    with noting_code(network := Net(asks, **held).eval()) as noted:
+        network(torch.rand(1, 3, 6, 5))
+    assert noted.unknown and not noted.asking
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
