@@ -10,13 +10,11 @@ import builtins
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from itertools import pairwise
 from traceback import FrameSummary
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.trace.bytecode import (
@@ -31,7 +29,7 @@ from memsr_compiler.trace.bytecode import (
     own_name,
     stands,
 )
-from memsr_compiler.trace.known_values import TELLS, KnownValues, is_one_of, of_modules, poses, runs_by_functions
+from memsr_compiler.trace.known_values import KnownValues, of_modules, poses, runs_by_functions
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.programs import is_graph_alone
 from memsr_compiler.trace.statements import only_raises
@@ -46,11 +44,6 @@ _STEPS = re.compile(
     r"|LOAD_(CONST|GLOBAL|ATTR|SUPER_ATTR|CLOSURE|DEREF|FAST\w*|ASSERTION_ERROR|COMMON_CONSTANT)"
     r"|STORE_(ATTR|FAST\w*|DEREF|SUBSCR|SLICE)|MAKE_(CELL|FUNCTION)|SET_FUNCTION_ATTRIBUTE"
 )
-_CONTEXTS = frozenset([
-    torch.no_grad, torch.enable_grad, torch.inference_mode, torch.set_grad_enabled, torch.autocast,
-    torch.cuda.amp.autocast, torch.autograd.profiler.record_function, nullcontext,
-])  # fmt: skip
-"""Contexts that ask no tensor, call nobody's code and catch nothing."""
 
 
 class KnownCode:
@@ -122,9 +115,6 @@ class KnownCode:
             return False
         harmless = {k for i in kept for k, s in enumerate(steps) if s.op == "LOAD_ATTR" and s.value == steps[i].value}
         values = {i: (name, value) for i, name, value in _names_in(steps, frame) if i in run}
-        entered = sum(is_one_of(value, _CONTEXTS) for _, value in values.values())
-        if entered != sum(steps[i].op == "WITH" for i in run):
-            return False
         of_isinstance = [
             _find_classes(code, steps, i, values) for i, (_, value) in values.items() if value is builtins.isinstance
         ]
@@ -142,11 +132,6 @@ class KnownCode:
             return True  # which was looked at before
         if value is builtins.getattr or value is builtins.hasattr:
             return self._may_ask(code, steps, i, own_name(code, steps))
-        if is_one_of(value, _CONTEXTS):
-            call = find_call(steps, i, _is_constant)
-            return call is not None and steps[call + 1].op == "WITH"
-        if is_one_of(_function_of(value), TELLS):
-            return find_call(steps, i, _is_constant) is not None
         if value is not _OF_OTHERS:
             return self._values.is_known(value) and not poses(name, value)
         return self._is_known_name(name)
@@ -217,15 +202,6 @@ def _is_module_alone(value: Any) -> bool:
     """Whether it is a module of which only its own code reads the attributes; layers of torch read theirs."""
     kinds = type(value).__mro__
     return isinstance(value, nn.Module) and all(k is nn.Module or not k.__module__.startswith("torch.") for k in kinds)
-
-
-def _function_of(value: Any) -> Any:
-    return value.__func__ if isinstance(value, MethodType) and type(value.__self__) is logging.Logger else value
-
-
-def _is_constant(steps: Sequence[Step], i: int) -> bool:
-    """Whether an operand is a constant, or the kind of a warning."""
-    return steps[i].op == "LOAD_CONST" or (steps[i].op == "LOAD_GLOBAL" and str(steps[i].value).endswith("Warning"))
 
 
 def _is_constant_or(own: str) -> Any:

@@ -15,6 +15,7 @@ import types
 import warnings
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -44,11 +45,16 @@ _METHODS = frozenset((
 _FIELD = type(vars(namedtuple("_FIELD", "name"))["name"])  # by which a named tuple gives one of its values
 _PLAIN = (int, float, str, type(None), slice, range, torch.dtype, torch.device, torch.Size, Tensor, nn.Module, _FIELD)
 
-TELLS = frozenset([
+_CONTEXTS = frozenset([
+    torch.no_grad, torch.enable_grad, torch.inference_mode, torch.set_grad_enabled, torch.autocast,
+    torch.cuda.amp.autocast, torch.autograd.profiler.record_function, nullcontext,
+])  # fmt: skip
+"""Contexts that ask no tensor, call nobody's code and catch nothing; others are no known values."""
+_TELLS = frozenset([
     print, warnings.warn,
     *(getattr(home, name) for home in (logging, logging.Logger) for name in ("debug", "info", "warning", "error")),
 ])  # fmt: skip
-"""Functions by which constants may be told: what nobody makes of the image says nothing of it, whoever reads it."""
+"""Functions that tell a person: texts of tensors are heard as they are made."""
 _THE_SAME = frozenset([
     *(getattr(torch.jit, name) for name in ("is_scripting", "is_tracing")), torch.onnx.is_in_onnx_export, torch._assert,
     torch.arange, torch.eye, torch.full, torch.linspace, torch.ones, torch.tensor, torch.zeros,
@@ -108,6 +114,8 @@ class KnownValues:
         return (named or nobodys) and all(self.is_known(value) and not poses(name, value) for value in held)
 
     def is_known(self, value: Any, depth: int = 4) -> bool:
+        if isinstance(value, type) and _is_one_of(value, _CONTEXTS):
+            return True
         if not all(map(runs_by_functions, self._note(value))):
             return False
         if isinstance(value, Tensor) and has_own_methods(type(value)):
@@ -117,10 +125,10 @@ class KnownValues:
         if isinstance(value, property):
             value = value.fget
         if isinstance(value, FunctionType):
-            heard = value in _heard_functions() or value in _THE_SAME
+            heard = value in _heard_functions() or value in _THE_SAME | _TELLS
             return heard or is_foreign(value.__code__.co_filename)  # what runs of it is noted
         if isinstance(value, type):
-            return is_one_of(value, _BUILTINS) or issubclass(value, (nn.Module, BaseException))
+            return _is_one_of(value, _BUILTINS) or issubclass(value, (nn.Module, BaseException))
         if isinstance(value, functools.partial) and type(value) is functools.partial:
             return depth > 0 and all(self.is_known(v, depth - 1) for v in (value.func, value.args, value.keywords))
         if isinstance(value, (list, tuple, set, frozenset)) and type(value) is not torch.Size:
@@ -129,7 +137,7 @@ class KnownValues:
             return depth > 0 and all(self.is_known(inner, depth - 1) for inner in value)
         if isinstance(value, dict):
             return depth > 0 and all(self.is_known(inner, depth - 1) for inner in (*value, *value.values()))
-        if isinstance(value, _PLAIN) or is_one_of(value, _known_functions()):
+        if isinstance(value, _PLAIN) or _is_one_of(value, _known_functions()):
             return True
         return depth > 0 and self._holds_known(value, depth)
 
@@ -201,10 +209,11 @@ _OF_DATA = frozenset(("__delattr__", "__eq__", "__ge__", "__gt__", "__le__", "__
 
 def poses(name: str, value: Any) -> bool:
     """Whether somebody's function is named as one that only tells what it is given, or only asks: it may keep it."""
-    return isinstance(value, (FunctionType, MethodType)) and name in TELLING | ASKING and value not in TELLS
+    function = value.__func__ if isinstance(value, MethodType) else value
+    return isinstance(function, FunctionType) and name in TELLING | ASKING and function not in _TELLS
 
 
-def is_one_of(value: Any, known: frozenset[Any]) -> bool:
+def _is_one_of(value: Any, known: frozenset[Any]) -> bool:
     return _is_hashable(value) and value in known
 
 
@@ -232,7 +241,7 @@ def _heard_functions() -> frozenset[Any]:
 
 @cache
 def _known_functions() -> frozenset[Any]:
-    return _BUILTINS | _heard_functions() | _THE_SAME
+    return _BUILTINS | _heard_functions() | _THE_SAME | _TELLS
 
 
 @cache

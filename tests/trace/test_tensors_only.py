@@ -129,6 +129,28 @@ class InAnAssertion(Net):
         return y * 2 if self.kept["side"] else y
 
 
+class InAnAssertionByItsName(InAnAssertion):
+    """What stands in a list is not known by what it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tools: list[Any] = [Noting(self.kept)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[2] < LIMIT or self.tools[0].any(x)
+        y = self.body(x)
+        return y * 2 if self.kept["side"] else y
+
+
+class Noting:
+    def __init__(self, kept: dict[str, Any]) -> None:
+        self.kept = kept
+
+    def any(self, x: Tensor) -> bool:
+        self.kept["side"] = 1
+        return True
+
+
 class OfRows(Net):
     """Rows stand in the place of channels, and there are five at most."""
 
@@ -284,8 +306,9 @@ class ByTheEndOfRows(Net):
 @pytest.mark.parametrize(
     "network",
     [
-        IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByTheImageBefore, InAnAssertion, OfRows,
-        ByWhichIsWhich, ByAMethodInPython, ByAxes, CallsItself, ByHowManyParts, OfOwnKind, ByTheEndOfRows,
+        IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByTheImageBefore, InAnAssertion,
+        InAnAssertionByItsName, OfRows, ByWhichIsWhich, ByAMethodInPython, ByAxes, CallsItself,
+        ByHowManyParts, OfOwnKind, ByTheEndOfRows,
     ],
 )  # fmt: skip
 def test_what_decides_by_more_than_tensors_is_told(network: type[nn.Module], caplog: pytest.LogCaptureFixture) -> None:
