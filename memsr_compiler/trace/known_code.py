@@ -1,7 +1,9 @@
-"""Code that can ask nothing which a tracer does not hear, known by its forms.
+"""Code that goes one way, for tensors and for tracers alike, known by its forms.
 
-Code is trusted that calls what `KnownValues` knows, and other code that runs, computes, and loops; none other is.
-What a function does not come to, since an attribute of the network rules it out, is not looked at.
+What code takes out of tensors is heard as it runs (tensors_only).  Nobody hears what only a tracer is told otherwise,
+since a proxy is no tensor and has every attribute; what code would catch at another size; and what it keeps for its
+next run.  So code is trusted that calls what `KnownValues` knows, and other code that runs, computes, and loops; none
+other is.  What a function does not come to, since an attribute of the network rules it out, is not looked at.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class OnlyTensors(TorchFunctionMode):
         equal = name_of(func) == "__bool__" and args[0] is self._of_one
         result = True if equal else func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
-            self._of_one = result if name_of(func) in ("eq", "__eq__") and _are_one(*args) else self._of_one
+            self._of_one = result if name_of(func) == "__eq__" and _are_one(*args) else self._of_one
             return _set_apart(result) if _gives_itself(func, result, args, kwargs or {}) else result
         if not (self.asker or result is None or name_of(func) in _THE_SAME_OF_ALL):
             frame = _find_asker()
@@ -86,7 +86,6 @@ def _is_image(value: Any) -> bool:
 
 
 _SHAPE = "_shape_of_the_image"
-_WHICH = "_which_of_all"
 
 
 def _gives_itself(func: Any, result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -94,25 +93,22 @@ def _gives_itself(func: Any, result: Tensor, args: tuple[Any, ...], kwargs: dict
 
     A parameter is left what it is, which code may keep as one.
     """
-    name = name_of(func)
-    in_place = (name.endswith("_") or name.startswith("__i")) and name != "__index__"
     given = any(result is value for value in (*args, *kwargs.values()))
-    told = kwargs.get("inplace") or kwargs.get("out") is not None
-    return given and not (in_place or told or isinstance(result, nn.Parameter))
+    in_place = name_of(func).endswith("_") or kwargs.get("inplace") or kwargs.get("out") is not None
+    return given and not (in_place or isinstance(result, nn.Parameter))
 
 
 def _set_apart(tensor: Tensor) -> Tensor:
     """Another tensor of the same numbers, in the same memory."""
     other: Tensor = torch.ops.aten.alias(tensor)
-    vars(tensor).setdefault(_WHICH, object())
     vars(other).update(vars(tensor))
     return other
 
 
 def _are_one(tensor: Tensor, other: Any) -> bool:
-    """Whether two tensors would be one, had they not been set apart."""
-    which = vars(tensor).get(_WHICH)
-    return which is not None and isinstance(other, Tensor) and vars(other).get(_WHICH) is which
+    """Whether two tensors may be one that was set apart: the same numbers in the same memory."""
+    alike = isinstance(other, Tensor) and (tensor.shape, tensor.stride()) == (other.shape, other.stride())
+    return alike and tensor.data_ptr() == other.data_ptr()
 
 
 def has_marked_tensors(model: nn.Module) -> bool:
