@@ -9,7 +9,7 @@ them dark, and a network that returns one is refused for the reason for which th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from torch import fx
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement, replacement_ops
-from memsr_compiler.trace.asked import Asked
+from memsr_compiler.trace.asked import SIDES, Asked
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.fx_reader import OF_SIZES, SHAPES, Cell, Reader, attribute_of, leaves_of
 from memsr_compiler.trace.needed import ALIASES, is_inplace, word_of
@@ -46,11 +46,13 @@ class Dark:
     """A value that the compiler does not follow, and the refusal of the first operation on the way to it.
 
     pixels   whether it may hang on those of the image, not on its size alone
-    sized    whether both do: a size of the image is a factor, or a part, of it
+    factors  by which it was multiplied that hang on the size, at several sizes; none where these come to one
+    sized    whether more was made of these
     """
 
     refusal: UnsupportedModel
     pixels: bool = True
+    factors: tuple[float, ...] = ()
     sized: bool = False
 
 
@@ -205,7 +207,7 @@ class ApproximateReader(Reader):
             self._settle(x)
             if isinstance(self.env[x].value, View):
                 dark = self.env[gate].value
-                if isinstance(dark, Dark) and (dark.sized or not dark.pixels):
+                if isinstance(dark, Dark) and (dark.sized or dark.factors or not dark.pixels):
                     self.builder.give_up(OF_SIZES, DependsOnSize)  # a mean of such says nothing at other sizes
                 return self._store(node, word_of(node), is_inplace(node), self._gated(node, x, gate, inverse, why))
         return None
@@ -249,40 +251,48 @@ class ApproximateReader(Reader):
         name = word_of(node)
         of_shape = name in SHAPES or name.endswith("_like") or name.startswith("new_")
         pixels = not of_shape and any(map(self._hangs_on_pixels, self._values(node)))
-        sized = any(isinstance(v, Dark) and v.sized for v in self._values(node)) or self._meets_size(node)
-        return self._store(node, name, is_inplace(node), replace(dark, pixels=pixels, sized=pixels and sized))
+        factors, sized = self._weigh(node) if pixels else ((), False)
+        dark = replace(dark, pixels=pixels, factors=factors, sized=sized)
+        return self._store(node, name, is_inplace(node), dark)
 
-    def _meets_size(self, node: fx.Node) -> bool:
-        """Whether what hangs on pixels is computed here with a number that hangs on the size; a mean divides by one."""
-        if word_of(node) not in _ARITHMETIC:
-            return False
-        read = node.all_input_nodes
-        pixels = [n for n in read if any(map(self._hangs_on_pixels, leaves_of([self.env[n].value])))]
-        sizes = [n for n in read if n not in pixels and self._hangs_on_size(n)]
-        return bool(pixels and sizes) and not self._is_mean(node, pixels[0], sizes[0])
+    def _weigh(self, node: fx.Node) -> tuple[tuple[float, ...], bool]:
+        """Factors of a value in the dark that hang on the size, and whether more is made of the size here.
+
+        A mean that is written out divides a sum by it, and a variance takes N / (N - 1) times that.
+        """
+        name = word_of(node)
+        pixels = [n for n in node.all_input_nodes if any(map(self._hangs_on_pixels, leaves_of([self.env[n].value])))]
+        darks = [v for v in self._values(node) if isinstance(v, Dark) and v.pixels]
+        sized = any(dark.sized for dark in darks)
+        before = next((dark.factors for dark in darks if dark.factors), ())
+        sizes = [n for n in node.all_input_nodes if n not in pixels and self._hangs_on_size(n)]
+        if name in _ARITHMETIC and sizes:
+            factors = self._factors(node, pixels[0], sizes[0])
+            after = tuple(a * b for a, b in zip(before or (1.0,) * len(factors), factors, strict=True))
+            return (() if _is_one(after, of_sum=self._is_sum(pixels[0])) else after), sized
+        if name in ALIASES or (name in _PRODUCTS and len(pixels) == 1):
+            return before, sized
+        return (), sized or bool(before)
 
     def _hangs_on_size(self, node: fx.Node) -> bool:
         """Whether a value that hangs on no pixel differs from size to size; of a tensor, whether it is a sum."""
         if not isinstance(self.env[node].value, (Size, Dark)):
             return False
-        numbers = [value for _, _, value in self.asked.sides_and_values(node)]
+        numbers = self.asked.list_values(node)
         if all(isinstance(number, (int, float)) for number in numbers):
             return len(set(numbers)) != 1
         return self._is_sum(node)
 
-    def _is_mean(self, node: fx.Node, pixels: fx.Node, size: fx.Node) -> bool:
-        """Whether a sum over pixels is divided by how many there are: by height, width, or both."""
-        if word_of(node) not in _PRODUCTS or not self._is_sum(pixels):
-            return False
+    def _factors(self, node: fx.Node, pixels: fx.Node, size: fx.Node) -> tuple[float, ...]:
+        """Factors that a product has at several sizes, or NaN where it is none that is known."""
         divides = "div" in word_of(node)
-        if divides and node.args[0] is not pixels:
-            return False
-        known = self.asked.sides_and_values(size)
-        if not all(isinstance(number, (int, float)) and number for _, _, number in known):
-            return divides  # by a sum of ones
-        counts = [(h, w, number if divides else 1 / number) for h, w, number in known]
-        shares = ([n / h for h, _, n in counts], [n / w for _, w, n in counts], [n / (h * w) for h, w, n in counts])
-        return any(math.isclose(min(share), max(share)) for share in shares)
+        if word_of(node) not in _PRODUCTS or (divides and node.args[0] is not pixels):
+            return (math.nan,) * len(SIDES)
+        known = self.asked.list_values(size)
+        if known and all(isinstance(number, (int, float)) and number for number in known):
+            return tuple(1 / number if divides else float(number) for number in known)
+        of_ones = divides and self._is_sum(pixels)
+        return tuple(1 / (h * w) if of_ones else math.nan for h, w in SIDES)
 
     def _is_sum(self, node: fx.Node) -> bool:
         """Whether a value is made of a sum, over pixels or channels, by arithmetic alone."""
@@ -351,6 +361,19 @@ class ApproximateReader(Reader):
     def _type(self, op: str) -> tuple[int, int]:
         t = self.builder.types[op]
         return t.channels, t.scale
+
+
+def _is_one(factors: Sequence[float], *, of_sum: bool) -> bool:
+    """Whether factors are the same at all sizes but the smallest; of a sum, whether they make a mean of it."""
+    shares = [tuple(factors)]
+    if of_sum:
+        pairs = list(zip(factors, SIDES, strict=True))
+        shares += [tuple(f * h for f, (h, _) in pairs), tuple(f * w for f, (_, w) in pairs)]
+        shares += [tuple(f * h * w for f, (h, w) in pairs)]
+    return any(math.isclose(min(share), max(share), rel_tol=_FEW_PIXELS) for share in shares)
+
+
+_FEW_PIXELS = 1e-3  # by so much N / (N - 1) is off 1 at the smallest of the sizes
 
 
 def _is_constant(value: object) -> bool:
