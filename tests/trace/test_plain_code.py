@@ -453,12 +453,8 @@ def adds_its_kind(net: Any, x: Any) -> bool:
     return net.options + x in net.kinds
 
 
-def asks_a_function_that_it_is_given(net: Any, x: Any) -> bool:
-    return bool(calls_it(torch.is_tensor, x))
-
-
-def calls_it(function: Any, x: Any) -> Any:
-    return function(x)
+def asks_a_function_that_it_is_given(net: Any, x: Any, function: Any = torch.is_tensor) -> bool:
+    return bool(function(x))
 
 
 def goes_on_if_it_fails(net: Any, x: Any) -> Any:
@@ -493,6 +489,20 @@ def test_what_goes_another_way_for_a_tracer_is_not_known(asks: Callable[..., Any
     """Nothing is asked of a tensor here, and what is read on the other way may differ where no sample comes."""
     noted = note(Net(asks, **held))
     assert noted.unknown and not noted.asking
+
+
+class Switches(nn.ReLU):
+    """What it keeps, the code of torch decides by."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept: Any = x.mean() > 9
+        self.inplace = kept
+        return super().forward(x)
+
+
+def test_what_layers_of_torch_keep_is_not_known() -> None:
+    noted = note(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), Switches()))
+    assert noted.unknown == "Switches.forward" and not noted.asking
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
