@@ -11,7 +11,7 @@ from torch import fx
 from memsr_compiler.torch_helpers import InFloat64
 from memsr_compiler.trace.read_off import KnownNumbers, no_pixels
 
-_SIDES = ((48, 64), (96, 160), (49_152, 81_920))  # whose common multiples windows and steps divide
+SIDES = ((48, 64), (96, 160), (49_152, 81_920))  # whose common multiples windows and steps divide
 _ODD = ((2, 3), (61, 83))  # which they need not divide: code may fail there
 _COMPARISONS = (
     "eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv", "is_", "is_not", "not_", "and_", "or_",
@@ -27,7 +27,7 @@ class Asked:
 
     def __init__(self, graph: fx.Graph, channels: int, dtype: torch.dtype, fetch: Callable[[str], Any]) -> None:
         self.graph, self.fetch = graph, fetch
-        self.images = [(1, channels, *sides) for sides in (*_SIDES, *_ODD)]
+        self.images = [(1, channels, *sides) for sides in (*SIDES, *_ODD)]
         self.dtype = dtype
         self.known: tuple[dict[fx.Node, Any], ...] = tuple({} for _ in self.images)
 
@@ -45,6 +45,10 @@ class Asked:
             return None
         first, *others = (known[node] for known in self.known if node in known)
         return first if type(first) is int and all(other == first for other in others) else None
+
+    def list_values(self, node: fx.Node) -> list[Any]:
+        """A value for images of `SIDES`; none where it is not known."""
+        return [known[node] for known in self.known[: len(SIDES)]] if self._is_known(node) else []
 
     def count(self, node: fx.Node) -> int | None:
         """The number of sides of a shape, or of a part of one; None where it is none."""
@@ -70,7 +74,7 @@ class Asked:
             try:
                 self._run_to(node, image, known)
             except Exception:  # whatever torch raises of code that has not been followed yet
-                if number < len(_SIDES):
+                if number < len(SIDES):
                     return False
         return True
 

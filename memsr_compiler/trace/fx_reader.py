@@ -181,7 +181,7 @@ class Reader:
         if node.op == "placeholder":
             return self._placeholder(node)
         if node.op == "get_attr":
-            return Cell(_attribute(self.module, str(node.target)))
+            return Cell(attribute_of(self.module, str(node.target)))
         if node.op == "call_module":
             return self._norm(node)
         return self._call(node)
@@ -396,7 +396,7 @@ def _recognise_size(number: int) -> int | Size:
     return number
 
 
-def _attribute(module: nn.Module, path: str) -> Any:
+def attribute_of(module: nn.Module, path: str) -> Any:
     value: Any = module
     for part in path.split("."):
         value = getattr(value, part)

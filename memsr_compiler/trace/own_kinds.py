@@ -25,7 +25,7 @@ def find_own_kind(model: nn.Module) -> str:
     """The name of a kind of tensors, or of numbers, that modules hold, with methods or operators of its own; or ""."""
     held = (value for module in model.modules() for value in _list_leaves(vars(module)))
     kinds: dict[Any, None] = dict.fromkeys(type(value) for value in held if isinstance(value, (Tensor, int, float)))
-    return next((kind.__qualname__ for kind in kinds if computes(kind)), "")
+    return next((kind.__qualname__ for kind in kinds if has_own_methods(kind)), "")
 
 
 def _list_leaves(held: object, depth: int = 4) -> Iterator[object]:
@@ -37,7 +37,7 @@ def _list_leaves(held: object, depth: int = 4) -> Iterator[object]:
 
 
 @cache
-def computes(kind: type) -> bool:
+def has_own_methods(kind: type) -> bool:
     """Whether it has foreign methods by which something may be computed.
 
     Those of a number that are no operators are called as they stand.

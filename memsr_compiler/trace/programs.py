@@ -1,16 +1,19 @@
-"""Programs of torch.fx, those of torch.export among them: what runs of one is its graph, and nothing besides."""
+"""Programs of torch.fx, those of torch.export among them: whether a graph is all that runs, and what asks for sizes."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from itertools import product
 from types import FunctionType
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 
+from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.own_files import is_foreign
+from memsr_compiler.trace.views import tell_other_sizes, tell_sizes
 
 _OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
 _UNHEARD = ("attrgetter", "call", "contains", "countOf", "indexOf", "is_", "is_not", "itemgetter", "methodcaller")
@@ -29,6 +32,91 @@ def is_graph_alone(program: fx.GraphModule, knows: Callable[[Any], bool], knows_
     kind: Any = type(program)
     as_torch_does = kind._wrapped_call.cls_call is None and not any(map(is_foreign, map(_file_of, calls)))
     return made and as_torch_does and all(_is_told(node, knows, knows_name) for node in program.graph.nodes)
+
+
+def without_guards(model: nn.Module) -> nn.Module:
+    """A network without the questions that torch.export puts into its programs: whether an image is as they take it.
+
+    Its programs then take any number of images, and any size where that is free, as they do when read from a file.  A
+    copy, where there are such questions; `tell_guarded` tells of them.
+    """
+    if not any(map(_is_guarded, model.modules())):
+        return model
+    model = copy_module(model, None)
+    for program in [module for module in model.modules() if _is_guarded(module)]:
+        assert isinstance(program, fx.GraphModule), "it has been asked"
+        for node in _list_guards(program):
+            program.graph.erase_node(node)
+            delattr(program, str(node.target))
+        if not any(isinstance(side, int) for side in _shape_of(program)[2:]):
+            program._forward_pre_hooks.clear()  # of torch.export itself, which ask for the same
+        free_batch(program.graph)
+        program.recompile()
+    return model
+
+
+def tell_guarded(model: nn.Module) -> None:
+    """Warn of programs of torch.export that were made for some sizes of images."""
+    for program in [module for module in model.modules() if _is_guarded(module)]:
+        assert isinstance(program, fx.GraphModule), "it has been asked"
+        images, channels, *sides = _shape_of(program)
+        if len(sides) != 2:
+            continue
+        if all(isinstance(side, int) for side in sides):
+            tell_sizes(sides, fixed=True)
+            continue
+        tried = [[side] if isinstance(side, int) else _SIDES for side in sides]
+        counts = [n if isinstance(n, int) else 1 for n in (images, channels)]
+        for height, width in product(*tried):
+            image = torch.empty(*counts, height, width, device="meta")
+            if not all(_passes(program.get_submodule(str(node.target)), image) for node in _list_guards(program)):
+                tell_other_sizes(f"some sizes, of which {height}x{width} is none")
+                break
+
+
+_SIDES = (2, 3, 5, 8, 17, 32, 48, 64, 97, 100, 250, 512, 1021, 2160)
+"""Heights and widths that are tried; torch.export looks at no smaller ones."""
+
+
+def _is_guarded(module: nn.Module) -> bool:
+    return isinstance(module, fx.GraphModule) and bool(_list_guards(module))
+
+
+def _list_guards(program: fx.GraphModule) -> list[fx.Node]:
+    """Calls of what torch.export puts in to ask for the sizes for which a program was made."""
+    calls = [node for node in program.graph.nodes if node.op == "call_module" and not node.users]
+    kinds = {node: type(program.get_submodule(str(node.target))) for node in calls}
+    return [node for node, kind in kinds.items() if f"{kind.__module__}.{kind.__name__}" == _GUARDS]
+
+
+_GUARDS = "torch.export._unlift.GuardsFn"
+
+
+def _shape_of(program: fx.GraphModule) -> tuple[Any, ...]:
+    """The shape of the image that a program was made for; symbols stand for sizes that are free."""
+    inputs = (node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder")
+    return next((tuple(value.shape) for value in inputs if isinstance(value, Tensor)), ())
+
+
+def _passes(guard: nn.Module, image: Tensor) -> bool:
+    try:
+        guard(image)
+    except Exception:  # whatever the demands of a program raise
+        return False
+    return True
+
+
+def free_batch(graph: fx.Graph) -> None:
+    """Let reshapes in a graph that was exported for one image keep any number of them."""
+    for node in graph.nodes:
+        if node.target in _RESHAPES and not isinstance(node.args[1], fx.Node):
+            first, *others = node.args[1]
+            before = node.args[0].meta.get("val")
+            if first == 1 and -1 not in others and isinstance(before, Tensor) and before.dim() and before.shape[0] == 1:
+                node.args = (node.args[0], [-1, *others])
+
+
+_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
 
 
 def _is_told(node: fx.Node, knows: Callable[[Any], bool], knows_name: Callable[[str], bool]) -> bool:

@@ -23,6 +23,7 @@ from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.numbers import Group, numbers_of_modules
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.places import words_of
+from memsr_compiler.trace.programs import tell_guarded, without_guards
 from memsr_compiler.trace.remembered import keeps_outside, keeps_values
 from memsr_compiler.trace.samples import (
     SIZES,
@@ -144,6 +145,8 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     for weights set by the image.
     """
     model = unwrap_inside(model)
+    tell_guarded(model)
+    model = without_guards(model)
     given, reference = model, copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
@@ -35,6 +36,9 @@ _MACHINERY = tuple(os.path.join(TORCH, *name.split("/")) for name in (
 class OnlyTensors(TorchFunctionMode):
     """Notes foreign code that takes sizes, numbers or texts out of tensors; `asker`: the first, by name, "" without.
 
+    Which of two tensors are one is heard too: where torch gives a tensor itself, since it is laid out as it is to be,
+    code gets another of the same numbers, so that Python has to ask whether they are equal (`x in [y]`, `[x] == [y]`),
+    and is told that they are.
     The number of channels and of axes of the image itself may be asked: networks are read for one.  Of what is made of
     it the one may be one of its sides, turned, and the other may hang on whether a side is one pixel.
     passed   whether a line, by its frame, may ask for what it wants: it refuses images, `assert x.shape[1] == 3`
@@ -45,12 +49,17 @@ class OnlyTensors(TorchFunctionMode):
         self.asker = ""
         self._passed = passed
         self._is_program = isinstance(model, fx.GraphModule)
+        self._of_one: Tensor | None = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if not (self.asker or result is None or isinstance(result, Tensor) or name_of(func) in _THE_SAME_OF_ALL):
+        equal = name_of(func) == "__bool__" and args[0] is self._of_one
+        result = True if equal else func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self._of_one = result if name_of(func) == "__eq__" and _are_one(*args) else self._of_one
+            return _set_apart(result) if _gives_itself(func, result, args, kwargs or {}) else result
+        if not (self.asker or result is None or name_of(func) in _THE_SAME_OF_ALL):
             frame = _find_asker()
             of_image = _is_image(next(iter(args), None)) and _is_known(func, args, kwargs or {}, frame)
             known = of_image or not self._is_heard(frame) or _takes_tensors(result, frame)
@@ -77,6 +86,29 @@ def _is_image(value: Any) -> bool:
 
 
 _SHAPE = "_shape_of_the_image"
+
+
+def _gives_itself(func: Any, result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operation gives a tensor that it was given, and changed nothing in it: at other sizes it may copy it.
+
+    A parameter is left what it is, which code may keep as one.
+    """
+    given = any(result is value for value in (*args, *kwargs.values()))
+    in_place = name_of(func).endswith("_") or kwargs.get("inplace") or kwargs.get("out") is not None
+    return given and not (in_place or isinstance(result, nn.Parameter))
+
+
+def _set_apart(tensor: Tensor) -> Tensor:
+    """Another tensor of the same numbers, in the same memory."""
+    other: Tensor = torch.ops.aten.alias(tensor)
+    vars(other).update(vars(tensor))
+    return other
+
+
+def _are_one(tensor: Tensor, other: Any) -> bool:
+    """Whether two tensors may be one that was set apart: the same numbers in the same memory."""
+    alike = isinstance(other, Tensor) and (tensor.shape, tensor.stride()) == (other.shape, other.stride())
+    return alike and tensor.data_ptr() == other.data_ptr()
 
 
 def has_marked_tensors(model: nn.Module) -> bool:

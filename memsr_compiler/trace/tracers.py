@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
+from memsr_compiler.trace.class_values import leaving_classes
 from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.needed import INPLACE, changes
@@ -32,6 +33,7 @@ from memsr_compiler.trace.unheard import callers, foreign_lines
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
 
+@leaving_classes
 def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
     """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises.
 
@@ -74,6 +76,7 @@ def _taking_the_image(model: nn.Module, forward: Callable[..., Any]) -> Callable
     return take
 
 
+@leaving_classes
 def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[[fx.Node], Any]]:
     """The network as torch.export sees it, functional, with a way to find the constants among its inputs.
 
@@ -181,19 +184,6 @@ def drop_dtype_checks(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.target == torch.ops.aten._assert_tensor_metadata.default:
             graph.erase_node(node)
-
-
-def free_batch(graph: fx.Graph) -> None:
-    """Let reshapes in a graph that was exported for one image keep any number of them."""
-    for node in graph.nodes:
-        if node.target in _RESHAPES and not isinstance(node.args[1], fx.Node):
-            first, *others = node.args[1]
-            before = node.args[0].meta.get("val")
-            if first == 1 and -1 not in others and isinstance(before, Tensor) and before.dim() and before.shape[0] == 1:
-                node.args = (node.args[0], [-1, *others])
-
-
-_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
 
 
 def _quietly(make: Callable[[], Any]) -> Any:

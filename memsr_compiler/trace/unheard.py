@@ -27,10 +27,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.known_code import KnownCode
 from memsr_compiler.trace.numbers import Group, numbers_at_hand
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, is_pythons, lies_in
 from memsr_compiler.trace.own_kinds import find_own_kind
-from memsr_compiler.trace.plain import PlainCode
 from memsr_compiler.trace.read_off import KnownNumbers, no_pixels, without_reports
 from memsr_compiler.trace.statements import Line, Places, decides_by_number, only_raises, only_tells, refuses
 from memsr_compiler.trace.tensors_only import OnlyTensors, name_of
@@ -91,9 +91,9 @@ class Noted:
         self.threaded: CodeType | None = None
         self.watching: CodeType | None = None
         self.codes: dict[CodeType, frozenset[Group]] = {}
-        self.plain = PlainCode(model)
+        self.known = KnownCode(model)
         self.asking = ""
-        self.unknown = find_own_kind(model) if self.plain.forwards() else type(model).__name__
+        self.unknown = find_own_kind(model) if self.known.forwards() else type(model).__name__
 
     def note(self, frame: FrameType, event: str, called: Any) -> None:
         code = frame.f_code
@@ -111,7 +111,7 @@ class Noted:
             if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
                 self.watching = code
             self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
-        if foreign and not self.unknown and not _runs_before(frame) and not self.plain.holds(frame):
+        if foreign and not self.unknown and not _runs_before(frame) and not self.known.holds(frame):
             self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
 
     def _note_call(self, frame: FrameType, asker: CodeType) -> None:
@@ -168,7 +168,7 @@ def noting_code(model: nn.Module) -> Iterator[Noted]:
     try:
         with only_tensors, _told(noted.note):
             yield noted
-        noted.unknown = noted.unknown or noted.plain.find_remembering()
+        noted.unknown = noted.unknown or noted.known.find_remembering()
     finally:
         noted.asking = noted.asking or only_tensors.asker
         threading.setprofile(before)  # None, where nobody was told

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.module import register_module_forward_hook
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.trace.approximate.freeze import find_places
 from memsr_compiler.trace.trace import trace
 
 LIMIT = 100
@@ -374,3 +375,54 @@ def test_tensors_without_numbers_are_told() -> None:
     network = Net().eval()
     with FakeTensorMode(), pytest.raises(InvalidInput, match=r"a FakeTensor of every tensor here"):
         trace(network)
+
+
+# -- what classes hold ---------------------------------------------------------------------------------------
+
+
+class Options:
+    def __init__(self) -> None:
+        self.seen: Any = None
+
+
+class Holding(Net):
+    """Keeps what it sees in its class, wherever there is a place."""
+
+    last: Any = None
+    table: ClassVar[dict[str, Any]] = {"first": 1}
+    tables: ClassVar[dict[str, Any]] = {"inner": {}, "set": {1}}
+    features: ClassVar[list[Any]] = [0]
+    options: ClassVar[Options] = Options()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(x)
+        kind: Any = type(self)
+        kind.last = kind.other = y
+        self.table["y"] = self.tables["inner"]["y"] = self.options.seen = y
+        self.tables["set"].add(y.shape)
+        self.features.append(y)
+        return F.pixel_shuffle(self.tail(F.relu(y)), 2)
+
+
+class Stopping(Holding):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.sin(x))
+
+
+def require_as_they_were() -> None:
+    assert Holding.last is None and not hasattr(Holding, "other")
+    assert Holding.table == {"first": 1} and Holding.tables == {"inner": {}, "set": {1}}
+    assert Holding.features == [0] and Holding.options.seen is None
+    assert "last" not in vars(Stopping) and "other" not in vars(Stopping)
+
+
+def test_classes_are_left_as_they_were(caplog: pytest.LogCaptureFixture) -> None:
+    """They held proxies of torch.fx, and tensors of float64, which the next run of the network would have met."""
+    traced = trace(Holding().eval())
+    assert "Holding.forward does the same to every image" in traced.assumed
+    require_as_they_were()
+    with pytest.raises(UnsupportedModel):
+        trace(Stopping().eval())
+    require_as_they_were()
+    find_places(Stopping().eval())
+    require_as_they_were()

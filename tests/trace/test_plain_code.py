@@ -11,6 +11,7 @@ import types
 import warnings
 from collections import namedtuple
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.trace import trace
-from memsr_compiler.trace.unheard import noting_code
+from memsr_compiler.trace.unheard import Noted, noting_code
 
 LIMIT = 64
 log = logging.getLogger(__name__)
@@ -107,8 +108,8 @@ def rules_out(net: Any, x: Tensor) -> bool:
 
 
 def tells_constants(net: Net, x: Tensor) -> bool:
-    print("forward")  # noqa: T201
-    log.debug("forward of a network of %d layers", 2)
+    print("forward", net.debug)  # noqa: T201
+    log.debug("forward of a network of %d layers", len(list(net.children())))
     warnings.warn("it is slow", UserWarning, stacklevel=2)
     return False
 
@@ -179,10 +180,14 @@ def test_objects_of_plain_values_are_known(options: Any) -> None:
 
 
 def first_unknown(network: nn.Module) -> str:
+    return note(network).unknown
+
+
+def note(network: nn.Module) -> Noted:
     with noting_code(network.eval()) as noted:
         network(torch.rand(1, 3, 5, 5))
         network(torch.rand(1, 3, 6, 5))
-    return noted.unknown
+    return noted
 
 
 def test_code_that_demands_a_tensor_is_followed_by_its_symbols() -> None:
@@ -444,11 +449,68 @@ HIDDEN: list[tuple[Callable[..., Any], dict[str, Any]]] = [
 ]
 
 
+def adds_its_kind(net: Any, x: Any) -> bool:
+    return net.options + x in net.kinds
+
+
+def asks_a_function_that_it_is_given(net: Any, x: Any, function: Any = torch.is_tensor) -> bool:
+    return bool(function(x))
+
+
+def goes_on_if_it_fails(net: Any, x: Any) -> Any:
+    shaped = []
+    with net.context:
+        shaped.append(torch.reshape(x, (1, 3, 25, 1)))
+    return not shaped
+
+
+OTHERWISE: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+    (lambda net, x: isinstance(x, Tensor), {}),
+    (lambda net, x: isinstance(x, net.kind), {"kind": Tensor}),
+    (lambda net, x: any(isinstance(part, Tensor) for part in [x]), {}),
+    (lambda net, x: torch.is_tensor(x), {}),
+    (lambda net, x: type(x) is Tensor, {}),
+    (lambda net, x: not hasattr(x, "mask"), {}),
+    (lambda net, x: getattr(x, "grad", 0) is None, {}),
+    (lambda net, x: x.grad_fn is None, {}),
+    (lambda net, x: net.options.ask(x), {"options": types.SimpleNamespace(ask=torch.is_tensor)}),
+    (lambda net, x: net.constant.ask(x), {"constant": BEARING}),
+    (lambda net, x: Aside().ask(x), {}),
+    (lambda net, x: bears.ask(x), {}),  # type: ignore[attr-defined]
+    (asks_a_function_that_it_is_given, {}),
+    (adds_its_kind, {"options": Adds(), "kinds": [Tensor]}),
+    (goes_on_if_it_fails, {"context": suppress(RuntimeError)}),
+    (goes_on_if_it_fails, {"context": Catches()}),
+]
+
+
+@pytest.mark.parametrize(("asks", "held"), OTHERWISE)
+def test_what_goes_another_way_for_a_tracer_is_not_known(asks: Callable[..., Any], held: dict[str, Any]) -> None:
+    """Nothing is asked of a tensor here, and what is read on the other way may differ where no sample comes."""
+    noted = note(Net(asks, **held))
+    assert noted.unknown and not noted.asking
+
+
+class Switches(nn.ReLU):
+    """What it keeps, the code of torch decides by."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept: Any = x.mean() > 9
+        self.inplace = kept
+        return super().forward(x)
+
+
+def test_what_layers_of_torch_keep_is_not_known() -> None:
+    noted = note(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), Switches()))
+    assert noted.unknown == "Switches.forward" and not noted.asking
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("asks", "held"), HIDDEN)
 def test_no_form_hides_a_decision(asks: Callable[..., Any], held: dict[str, Any]) -> None:
-    """What is not known is looked at, and refused, or assumed aloud."""
-    assert first_unknown(Net(asks, **held))
+    """What is not known is looked at, and refused, or assumed aloud, as is what asks a tensor."""
+    noted = note(Net(asks, **held))
+    assert noted.unknown or (asks is prints_into_a_list and noted.asking)
 
 
 def test_a_local_function_tells_nobody(caplog: pytest.LogCaptureFixture) -> None:

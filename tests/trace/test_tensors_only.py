@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.trace.tensors_only import mark_image
 from memsr_compiler.trace.trace import trace
+from memsr_compiler.trace.unheard import noting_code
 
 LIMIT = 64
 
@@ -127,6 +129,28 @@ class InAnAssertion(Net):
         return y * 2 if self.kept["side"] else y
 
 
+class InAnAssertionByItsName(InAnAssertion):
+    """What stands in a list is not known by what it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tools: list[Any] = [Noting(self.kept)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[2] < LIMIT or self.tools[0].any(x)
+        y = self.body(x)
+        return y * 2 if self.kept["side"] else y
+
+
+class Noting:
+    def __init__(self, kept: dict[str, Any]) -> None:
+        self.kept = kept
+
+    def any(self, x: Tensor) -> bool:
+        self.kept["side"] = 1
+        return True
+
+
 class OfRows(Net):
     """Rows stand in the place of channels, and there are five at most."""
 
@@ -143,6 +167,63 @@ class ByWhichIsWhich(Net):
         z = x[:, :, -6:3].transpose(2, 3)
         y = self.body(x)
         return y * len({z: 0, z.contiguous(): 0})
+
+
+def list_layouts(x: Tensor) -> tuple[Any, Any]:
+    """Two tensors that are one where the image has no more than seven rows, as samples have."""
+    z = x[:, :, 7:].transpose(2, 3)
+    return z, z.contiguous()
+
+
+def is_among_others(x: Tensor) -> bool:
+    z, laid = list_layouts(x)
+    return laid in [z]
+
+
+def is_in_a_place(x: Tensor) -> bool:
+    z, laid = list_layouts(x)
+    return [z].index(laid) == 0
+
+
+def is_counted(x: Tensor) -> bool:
+    z, laid = list_layouts(x)
+    return [z].count(laid) > 0
+
+
+def is_in_the_same_list(x: Tensor) -> bool:
+    z, laid = list_layouts(x)
+    return [z] == [laid]
+
+
+def comes_first(x: Tensor) -> bool:
+    z, laid = list_layouts(x)
+    return (z, 1) < (laid, 2)
+
+
+@pytest.mark.parametrize("asks", [is_among_others, is_in_a_place, is_counted, is_in_the_same_list, comes_first])
+def test_which_of_two_tensors_are_one_is_asked_of_them(asks: Callable[[Tensor], bool]) -> None:
+    """Python compares by identity first, of which torch hears nothing."""
+    with noting_code(Net().eval()) as noted:
+        for rows in (6, 7):
+            assert asks(torch.full((1, 3, rows, 5), 0.5))
+    assert noted.asking == asks.__name__
+
+
+def test_what_torch_gives_back_is_still_the_image_and_a_parameter_one(caplog: pytest.LogCaptureFixture) -> None:
+    class Casts(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.contiguous().to(x.dtype)
+            self.mean = self.mean.to(x.dtype)
+            y = F.relu(x + 1, inplace=True)
+            y += (x == x.contiguous()).to(x.dtype)
+            return self.body(y.clamp_(0, 1) if x.shape[1] == 3 else x)
+
+    network = Casts().eval()
+    with noting_code(network) as noted:
+        y = network(mark_image(torch.rand(1, 3, 5, 5)))
+        weight = network.a.weight.contiguous()
+    assert weight is network.a.weight and not noted.asking and not noted.unknown
+    assert torch.equal(y, network(torch.ones(1, 3, 5, 5)))
 
 
 class ByAMethodInPython(Net):
@@ -225,8 +306,9 @@ class ByTheEndOfRows(Net):
 @pytest.mark.parametrize(
     "network",
     [
-        IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByTheImageBefore, InAnAssertion, OfRows,
-        ByWhichIsWhich, ByAMethodInPython, ByAxes, CallsItself, ByHowManyParts, OfOwnKind, ByTheEndOfRows,
+        IsOfATable, EndsALoop, OfOwnWeight, ByStatistics, ByTheImageBefore, InAnAssertion,
+        InAnAssertionByItsName, OfRows, ByWhichIsWhich, ByAMethodInPython, ByAxes, CallsItself,
+        ByHowManyParts, OfOwnKind, ByTheEndOfRows,
     ],
 )  # fmt: skip
 def test_what_decides_by_more_than_tensors_is_told(network: type[nn.Module], caplog: pytest.LogCaptureFixture) -> None:

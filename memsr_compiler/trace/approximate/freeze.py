@@ -18,10 +18,12 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
+from memsr_compiler.trace.class_values import leaving_classes
 from memsr_compiler.trace.decisions import say_decided
 from memsr_compiler.trace.fx_reader import refuse_remembered
 from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
+from memsr_compiler.trace.programs import without_guards
 from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, most_off, possible_channels
 from memsr_compiler.trace.subject import observe, require_steady, require_usual_tensors
 from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, ImageSkip, Traced, require_convolution
@@ -65,6 +67,7 @@ class Frozen:
 
 @one_thread()
 @torch.no_grad()
+@leaving_classes
 def freeze(
     model: nn.Module,
     images: Sequence[Tensor],
@@ -137,16 +140,18 @@ def psnr_between(
     return _psnr(outputs, [exact(crop.clone()) for crop in crops], input_range[1] - input_range[0])
 
 
+@leaving_classes
 def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0)) -> tuple[str, ...]:
     """Names of the gates and activations that `freeze` would replace; none where that is not enough."""
     try:
-        return tuple(place.name for place in _read_any(model, {}, input_range)[1])
+        return tuple(place.name for place in _read_any(without_guards(model), {}, input_range)[1])
     except Exception:  # whatever the model's own code, or the tracer, raises
         return ()
 
 
 @one_thread()
 @torch.no_grad()
+@leaving_classes
 def rebuild(
     model: nn.Module, replacements: Sequence[Replacement], *, input_range: tuple[float, float] = (0.0, 1.0)
 ) -> Traced:

@@ -9,18 +9,21 @@ them dark, and a network that returns one is refused for the reason for which th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import fx
 
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement, replacement_ops
+from memsr_compiler.trace.asked import SIDES, Asked
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
-from memsr_compiler.trace.fx_reader import OF_SIZES, SHAPES, Cell, Reader, leaves_of
-from memsr_compiler.trace.needed import is_inplace, word_of
+from memsr_compiler.trace.fx_reader import OF_SIZES, SHAPES, Cell, Reader, attribute_of, leaves_of
+from memsr_compiler.trace.needed import ALIASES, is_inplace, word_of
 from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Size, Unreadable, View, WrongChannels
 
 BOUNDED = ("sigmoid", "tanh", "softsign", "erf")  # activations that make a gate of what they bend
@@ -33,6 +36,8 @@ _ELEMENTWISE = (
     *CURVES, "add", "sub", "subtract", "rsub", "mul", "multiply", "div", "truediv", "neg", "negative", "relu",
 )  # fmt: skip
 _PRODUCTS = ("mul", "multiply", "div", "truediv", "divide")
+_ARITHMETIC = (*_PRODUCTS, "add", "sub", "subtract", "rsub", "pow")
+_SUMS = ("sum", "nansum", "cumsum", "matmul", "bmm", "mm", "einsum")
 _POINTWISE = (ir.Affine, ir.Relu, ir.PRelu, ir.Clamp)
 
 
@@ -41,10 +46,14 @@ class Dark:
     """A value that the compiler does not follow, and the refusal of the first operation on the way to it.
 
     pixels   whether it may hang on those of the image, not on its size alone
+    factors  by which it was multiplied that hang on the size, at several sizes; none where these come to one
+    sized    whether more was made of these
     """
 
     refusal: UnsupportedModel
     pixels: bool = True
+    factors: tuple[float, ...] = ()
+    sized: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +99,7 @@ class ApproximateReader(Reader):
 
     def __init__(self, module: fx.GraphModule, builder: Builder, numbers: Mapping[str, Replacement]) -> None:
         super().__init__(module, builder, None)
-        self.numbers = numbers
+        self.numbers, self.channels = numbers, builder.types[builder.input.op].channels
         self.places: list[Place] = []
         self.sources: dict[str, fx.Node] = {builder.input.op: next(iter(module.graph.nodes))}
 
@@ -197,7 +206,8 @@ class ApproximateReader(Reader):
                 continue
             self._settle(x)
             if isinstance(self.env[x].value, View):
-                if isinstance(self.env[gate].value, Dark) and not self.env[gate].value.pixels:
+                dark = self.env[gate].value
+                if isinstance(dark, Dark) and (dark.sized or dark.factors or not dark.pixels):
                     self.builder.give_up(OF_SIZES, DependsOnSize)  # a mean of such says nothing at other sizes
                 return self._store(node, word_of(node), is_inplace(node), self._gated(node, x, gate, inverse, why))
         return None
@@ -241,7 +251,64 @@ class ApproximateReader(Reader):
         name = word_of(node)
         of_shape = name in SHAPES or name.endswith("_like") or name.startswith("new_")
         pixels = not of_shape and any(map(self._hangs_on_pixels, self._values(node)))
-        return self._store(node, name, is_inplace(node), replace(dark, pixels=pixels))
+        factors, sized = self._weigh(node) if pixels else ((), False)
+        dark = replace(dark, pixels=pixels, factors=factors, sized=sized)
+        return self._store(node, name, is_inplace(node), dark)
+
+    def _weigh(self, node: fx.Node) -> tuple[tuple[float, ...], bool]:
+        """Factors of a value in the dark that hang on the size, and whether more is made of the size here.
+
+        A mean that is written out divides a sum by it, and a variance takes N / (N - 1) times that.
+        """
+        name = word_of(node)
+        pixels = [n for n in node.all_input_nodes if any(map(self._hangs_on_pixels, leaves_of([self.env[n].value])))]
+        darks = [v for v in self._values(node) if isinstance(v, Dark) and v.pixels]
+        sized = any(dark.sized for dark in darks)
+        before = next((dark.factors for dark in darks if dark.factors), ())
+        sizes = [n for n in node.all_input_nodes if n not in pixels and self._hangs_on_size(n)]
+        if name in _ARITHMETIC and sizes:
+            factors = self._factors(node, pixels[0], sizes[0])
+            after = tuple(a * b for a, b in zip(before or (1.0,) * len(factors), factors, strict=True))
+            return (() if _is_one(after, of_sum=self._is_sum(pixels[0])) else after), sized
+        if name in ALIASES or (name in _PRODUCTS and len(pixels) == 1):
+            return before, sized
+        return (), sized or bool(before)
+
+    def _hangs_on_size(self, node: fx.Node) -> bool:
+        """Whether a value that hangs on no pixel differs from size to size; of a tensor, whether it is a sum."""
+        if not isinstance(self.env[node].value, (Size, Dark)):
+            return False
+        numbers = self.asked.list_values(node)
+        if all(isinstance(number, (int, float)) for number in numbers):
+            return len(set(numbers)) != 1
+        return self._is_sum(node)
+
+    def _factors(self, node: fx.Node, pixels: fx.Node, size: fx.Node) -> tuple[float, ...]:
+        """Factors that a product has at several sizes, or NaN where it is none that is known."""
+        divides = "div" in word_of(node)
+        if word_of(node) not in _PRODUCTS or (divides and node.args[0] is not pixels):
+            return (math.nan,) * len(SIDES)
+        known = self.asked.list_values(size)
+        if known and all(isinstance(number, (int, float)) and number for number in known):
+            return tuple(1 / number if divides else float(number) for number in known)
+        of_ones = divides and self._is_sum(pixels)
+        return tuple(1 / (h * w) if of_ones else math.nan for h, w in SIDES)
+
+    def _is_sum(self, node: fx.Node) -> bool:
+        """Whether a value is made of a sum, over pixels or channels, by arithmetic alone."""
+        left, met = [node], {node}
+        while left:
+            made = left.pop()
+            if word_of(made) in _SUMS:
+                return True
+            if word_of(made) in _ARITHMETIC or word_of(made) in ALIASES:
+                left += [n for n in made.all_input_nodes if n not in met]
+                met.update(made.all_input_nodes)
+        return False
+
+    @cached_property
+    def asked(self) -> Asked:
+        return Asked(self.module.graph, self.channels, torch.float64, lambda path: attribute_of(self.module, path))
 
     def _hangs_on_pixels(self, value: object) -> bool:
         """Whether a value may hang on what the image shows; that of `torch.ones_like` does not."""
@@ -294,6 +361,19 @@ class ApproximateReader(Reader):
     def _type(self, op: str) -> tuple[int, int]:
         t = self.builder.types[op]
         return t.channels, t.scale
+
+
+def _is_one(factors: Sequence[float], *, of_sum: bool) -> bool:
+    """Whether factors are the same at all sizes but the smallest; of a sum, whether they make a mean of it."""
+    shares = [tuple(factors)]
+    if of_sum:
+        pairs = list(zip(factors, SIDES, strict=True))
+        shares += [tuple(f * h for f, (h, _) in pairs), tuple(f * w for f, (_, w) in pairs)]
+        shares += [tuple(f * h * w for f, (h, w) in pairs)]
+    return any(math.isclose(min(share), max(share), rel_tol=_FEW_PIXELS) for share in shares)
+
+
+_FEW_PIXELS = 1e-3  # by so much N / (N - 1) is off 1 at the smallest of the sizes
 
 
 def _is_constant(value: object) -> bool:

@@ -472,6 +472,45 @@ def test_a_factor_made_of_the_size_is_no_gate(does: Callable[[Tensor], Tensor]) 
         freeze(network, images())
 
 
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda x: x * torch.sigmoid(x * x.shape[-1]),
+        lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True) * x.shape[2]),
+        lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])),
+        lambda x: x * torch.sigmoid(x + x.shape[3] / 48),
+        lambda x: x * torch.sigmoid(x.sum((2, 3), keepdim=True) / x.shape[2] ** 0.5),
+        lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True) * torch.ones_like(x).sum((2, 3), keepdim=True)),
+        lambda x: x * (torch.sigmoid(x) * x.shape[2]),
+    ],
+)
+def test_nor_is_what_it_makes_of_pixels(gate: Callable[[Tensor], Tensor]) -> None:
+    """It was measured at the size of the images, and stayed so at all others."""
+    assert find_places(gated(lambda: Bend(gate), blocks=1)) == ()
+
+
+def test_and_is_refused_in_these_words() -> None:
+    network = gated(lambda: Bend(lambda x: x * torch.sigmoid(x * x.shape[-1])), blocks=1)
+    with pytest.raises(UnsupportedModel, match=r"body\.0\.3: mul: it computes with the height or width of the image"):
+        freeze(network, images(1))
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda x: x * torch.sigmoid(x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])),
+        lambda x: x * torch.sigmoid(x.sum(2, keepdim=True).sum(3, keepdim=True) * 2 / x.shape[2] / x.shape[3]),
+        lambda x: x * torch.sigmoid(x.sum((2, 3), keepdim=True) * (1 / (x.shape[2] * x.shape[3]))),
+        lambda x: x * torch.sigmoid(x.sum((2, 3), keepdim=True) / torch.ones_like(x).sum((2, 3), keepdim=True)),
+        lambda x: x * (torch.ones_like(x) - torch.sigmoid(x.mean((2, 3), keepdim=True)) / x.shape[1]),
+        lambda x: x * F.interpolate(torch.sigmoid(F.avg_pool2d(x, 3, 2)), size=x.shape[2:]),
+        lambda x: x * torch.sigmoid(F.avg_pool2d(x, (x.shape[2], x.shape[3])) / (x.std() + 1).shape.numel()),
+    ],
+)
+def test_means_may_be_written_out(gate: Callable[[Tensor], Tensor]) -> None:
+    assert find_places(gated(lambda: Bend(gate), blocks=1)) == ("body.0.3.gate",)
+
+
 class Remembers(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -201,9 +201,9 @@ READ = {
         *SIDES, node("Mul", "h w_", "n"), node("Cast", "n", "r", to=1),
         node("ReduceSum", "c all", "s"), node("Div", "s r", "q"), SIGMOID,
     ),
-    "height over width": (
+    "height over width, and back": (
         *SIDES, node("Cast", "h", "hr", to=1), node("Cast", "w_", "wr", to=1), node("Div", "hr wr", "q1"),
-        MEAN, node("Mul", "p q1", "q"), SIGMOID,
+        MEAN, node("Mul", "p q1", "q2"), node("Div", "q2 q1", "q"), SIGMOID,
     ),
     "channels counted from the end": (
         MEAN, node("Slice", "p zero one minus3", "q"), SIGMOID,

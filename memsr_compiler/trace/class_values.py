@@ -1,0 +1,80 @@
+"""Values that classes hold, in attributes and in containers there: put back after a trace, which leaves its proxies."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from types import FunctionType
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from torch import Tensor, nn
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_DEPTH = 4  # of containers within each other
+
+
+def leaving_classes(read: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
+    """Let a function that runs a network, its first argument, leave the classes of all modules as they were."""
+
+    @wraps(read)
+    def leave(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with _put_back(model):
+            return read(model, *args, **kwargs)
+
+    return leave
+
+
+@contextmanager
+def _put_back(model: object) -> Iterator[None]:
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    kinds = {kind for module in modules for kind in type(module).__mro__ if _is_somebodys(kind)}
+    held = {kind: dict(vars(kind)) for kind in kinds}
+    kept = dict[int, tuple[Any, Any]]()
+    for values in held.values():
+        _note(list(values.values()), kept, _DEPTH)
+    try:
+        yield
+    finally:
+        for kind, values in held.items():
+            _put_back_attributes(kind, values)
+        for container, values in kept.values():
+            _put_back_values(container, values)
+
+
+def _is_somebodys(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] not in ("builtins", "torch", "typing", "abc")
+
+
+def _note(values: list[Any], kept: dict[int, tuple[Any, Any]], depth: int) -> None:
+    """Note what containers hold, by their ids: lists, tables, sets, and objects of somebody's."""
+    for value in values if depth else ():
+        inside: Any = value
+        if not isinstance(value, (list, tuple, set, deque, dict)):
+            whose = not isinstance(value, (Tensor, type, FunctionType)) and _is_somebodys(type(value))
+            inside = getattr(value, "__dict__", None) if whose else None
+        if inside is None or id(inside) in kept:
+            continue
+        if not isinstance(inside, tuple):
+            kept[id(inside)] = inside, dict(inside) if isinstance(inside, dict) else list(inside)
+        _note(list(inside.values() if isinstance(inside, dict) else inside), kept, depth - 1)
+
+
+def _put_back_attributes(kind: type, values: dict[str, Any]) -> None:
+    for name in [name for name in vars(kind) if name not in values and not name.startswith("__")]:
+        type.__delattr__(kind, name)
+    for name, value in values.items():
+        if not name.startswith("__") and vars(kind).get(name, values) is not value:
+            type.__setattr__(kind, name, value)
+
+
+def _put_back_values(container: Any, values: Any) -> None:
+    if isinstance(container, dict):
+        same = list(container) == list(values) and all(container[key] is value for key, value in values.items())
+    else:
+        same = len(container) == len(values) and all(a is b for a, b in zip(container, values, strict=True))
+    if not same:
+        container.clear()
+        container.update(values) if isinstance(container, (dict, set)) else container.extend(values)

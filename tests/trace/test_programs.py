@@ -1,0 +1,81 @@
+"""Programs of torch.export given in Python: read as their files are, whatever they ask of an image first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim
+
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.approximate.freeze import find_places
+from memsr_compiler.trace.trace import GraphModule, trace
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
+
+
+class Net(nn.Module):
+    def __init__(self, end: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.end = nn.Conv2d(3, 12, 3, padding=1), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.conv(x), x)
+
+
+def shuffles(y: Tensor, x: Tensor) -> Tensor:
+    n, _, h, w = y.shape
+    return y.view(n, 3, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, 3, 2 * h, 2 * w)
+
+
+def decides(y: Tensor, x: Tensor) -> Tensor:
+    return F.pixel_shuffle(y * 2 if x.shape[2] % 2 else y, 2)
+
+
+def export(end: Callable[[Tensor, Tensor], Tensor], side: Any) -> Any:
+    shapes = None if side is None else ({2: side, 3: side},)
+    program = torch.export.export(Net(end).eval(), (torch.rand(1, 3, 9, 8),), dynamic_shapes=shapes)
+    module: Any = program.module()
+    assert "_guards_fn" in dict(module.named_children())
+    return module
+
+
+def test_its_questions_are_no_part_of_the_network(caplog: pytest.LogCaptureFixture) -> None:
+    """They were taken for computing with the number of images."""
+    program, x = export(shuffles, Dim.DYNAMIC), torch.rand(2, 3, 5, 4, dtype=torch.float64)
+    before = program.code
+    with caplog.at_level(logging.WARNING, "memsr_compiler"):
+        traced = trace(program)
+        within = trace(nn.Sequential(program, nn.Identity()))
+    assert not [r for r in caplog.records if r.name.startswith("memsr_compiler")]
+    assert traced.assumed == within.assumed == ()
+    with torch.no_grad():
+        expected = Net(shuffles).double()(x)
+    for graph in (traced.graph, within.graph):
+        torch.testing.assert_close(GraphModule(graph)(x), expected, rtol=0, atol=1e-12)
+    assert program.code == before and "_guards_fn" in dict(program.named_children())
+
+
+def test_sizes_for_which_it_was_not_made_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "memsr_compiler"):
+        trace(export(decides, Dim.AUTO))
+    assert "it was exported for images of some sizes, of which 2x2 is none" in caplog.text
+
+
+def test_so_is_the_one_size_of_a_program(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "memsr_compiler"):
+        trace(export(decides, None))
+    assert "it was exported for images of 9x8: read as for every size" in caplog.text
+    with pytest.raises(UnsupportedModel, match="view: the size of the image, 9x8, is written into the program"):
+        trace(export(shuffles, None))
+
+
+def test_its_gates_are_found() -> None:
+    gated = export(lambda y, x: F.pixel_shuffle(y * torch.sigmoid(y.mean((2, 3), keepdim=True)), 2), Dim.DYNAMIC)
+    assert find_places(gated) == ("gate",)
