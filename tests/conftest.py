@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import math
 import sys
 
 import pytest
 import torch
+import typer.main
 from helpers.command_line import Run
 from hypothesis import settings
 
@@ -15,6 +18,8 @@ from memsr_compiler.commands import output
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes is no part of what it shows
 settings.load_profile("any machine")
+command_line = functools.cache(typer.main.get_command)  # the same for each run, and 20 ms to build
+gc.set_threshold(20_000, 20, 10)  # looking for garbage among thousands of tests takes 0.6 s each time
 torch.set_num_threads(1)  # tiny convolutions: more threads only wait for each other
 
 
@@ -28,6 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.backends.mkldnn.set_flags(_enabled=False)  # type: ignore[no-untyped-call]
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()  # thousands of tests are no garbage
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "network_seed" in metafunc.fixturenames:
         metafunc.parametrize("network_seed", range(metafunc.config.getoption("networks")))
@@ -39,6 +48,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def command(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(output, "EVERY", math.inf)  # however slow the machine: no lines of progress
+        monkeypatch.setattr(typer.main, "get_command", command_line)
         monkeypatch.setattr(sys, "argv", ["memsrc", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             cli.main()
