@@ -83,7 +83,7 @@ def _list_parts(node: ast.AST, names: Mapping[str, str]) -> Iterator[str | None]
 
 
 def _end_of(parts: list[str | None]) -> list[str]:
-    """What stands behind the last part that is computed, where that is a folder; none for arch in f"{kind}arch.py"."""
+    """The end behind the last part that is computed, where that is a folder; none for arch in f"{kind}arch.py"."""
     known = [part for part in takewhile(lambda part: part is not None, reversed(parts)) if part is not None]
     end = "".join(reversed(known))
     if len(known) == len(parts):
