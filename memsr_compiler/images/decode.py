@@ -69,6 +69,7 @@ NO_ALPHA_BIT = "has a bit beside its colours that is no alpha, by its header; it
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
 ABOVE_WHITE = "Channel value too large for this mode:"  # in Pillow's words
 RESOLUTIONS, RESOLUTION_UNIT, UNITS = (282, 283), 296, {2: 1, 3: 2.54}  # tags, and what units are to an inch
+SIDEWAYS = (5, 6, 7, 8)  # orientations of which width and height change places
 PIECES = 64  # rows that libvips is asked for at a time
 
 
@@ -77,12 +78,14 @@ class Decoded:
     """An image, upright.
 
     pixels    (H, W, C), uint8 or uint16: grey or RGB, with alpha last where `alpha` says so
+    sideways  whether it was turned by a right angle, so that what the file calls across is down
     profile   the ICC profile that the pixels still follow
     notes     what a person should know of how it was read
     """
 
     pixels: Pixels
     alpha: bool
+    sideways: bool = False
     profile: bytes | None = None
     notes: tuple[str, ...] = ()
 
@@ -361,6 +364,7 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     profile, lost = judge_profile(None if kind.own else file.info.get("icc_profile"), grey=kind.grey)
     if not kind.own and file.info.get("icc_profile") is None:
         profile, lost = read_profile(path, file.format, grey=kind.grey)
+    in_tiff = getattr(file, "tag_v2", {}).get(ORIENTATION, 1)  # which Pillow turns, and then tells of no more
     raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
     smaller = _say_smaller(path, file)
     alpha, note, times_alpha = file.has_transparency_data, None, _leave_times_alpha(file)
@@ -389,10 +393,12 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     bit = _judge_alpha_bit(path) if mixed and file.format == "TGA" else ""
     if unfilled or bit == NO_ALPHA_BIT:
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
-    pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
+    orientation = file.getexif().get(ORIENTATION, 1)
+    pixels = _turn_upright(pixels, orientation)
     others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
     notes = filter(None, (note, fewer, UNFILLED if unfilled else bit, lost, smaller))
-    return Decoded(pixels, alpha, profile, (*notes, *say_left_out(others)))
+    sideways = orientation in SIDEWAYS or in_tiff in SIDEWAYS
+    return Decoded(pixels, alpha, sideways, profile, (*notes, *say_left_out(others)))
 
 
 def _judge_alpha_bit(path: str | os.PathLike[str]) -> str:
@@ -540,10 +546,12 @@ def _decode_by_hand(path: str | os.PathLike[str], layout: Layout, most_pixels: i
     pixels = np.ascontiguousarray(pixels[..., : layout.colours + alpha])
     if layout.extra[:1] == (ASSOCIATED,):
         pixels = _divide_by_alpha(pixels)
-    pixels = _turn_upright(pixels, layout.tags.get(ORIENTATION, 1))
+    orientation = layout.tags.get(ORIENTATION, 1)
+    pixels = _turn_upright(pixels, orientation)
     found = layout.tags.get(PROFILE)
     profile, lost = judge_profile(found if isinstance(found, bytes | None) else b"", grey=layout.colours == 1)
-    return Decoded(pixels, alpha, profile, (*filter(None, (lost,)), *say_left_out(left_out)))
+    notes = (*filter(None, (lost,)), *say_left_out(left_out))
+    return Decoded(pixels, alpha, orientation in SIDEWAYS, profile, notes)
 
 
 def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) -> Decoded:
@@ -558,11 +566,13 @@ def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) 
     channels = count_colours(path, image)
     pixels = np.concatenate(list(read_bands(path, image, PIECES)))
     fields = image.get_fields()
-    pixels = _turn_upright(pixels, image.get("orientation") if "orientation" in fields else 1)
+    orientation = image.get("orientation") if "orientation" in fields else 1
+    pixels = _turn_upright(pixels, orientation)
     profile, lost = judge_profile(image.get(ICC) if ICC in fields else None, grey=channels == 1)
     alpha = has_alpha(path, image, channels)
     colours = pixels[..., : channels + alpha]
-    return Decoded(colours, alpha, profile, (*filter(None, (lost,)), *say_left_out(image.bands - channels - alpha)))
+    notes = (*filter(None, (lost,)), *say_left_out(image.bands - channels - alpha))
+    return Decoded(colours, alpha, orientation in SIDEWAYS, profile, notes)
 
 
 def _require_at_most(path: str | os.PathLike[str], width: int, height: int, most_pixels: int | None) -> None:
@@ -575,7 +585,7 @@ def _require_at_most(path: str | os.PathLike[str], width: int, height: int, most
 
 def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
     """The picture as a camera noted that it is to be shown: EXIF's tag Orientation."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]

@@ -95,7 +95,8 @@ class RowFile:
     most_pixels   that were allowed
     whole     why it cannot be decoded by rows, "an interlaced PNG", and is held whole; "" where it can
     held      bytes that this takes each time it is read;   passing  bytes more, while it is decoded
-    decoded   whether it is decoded by `decode`, not by libvips;   profile  the ICC profile of the pixels
+    decoded   whether it is decoded by `decode`, not by libvips;   sideways  and was turned by a right angle
+    profile   the ICC profile of the pixels
     strict    what libvips only warns of is damage
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
@@ -115,6 +116,7 @@ class RowFile:
     held: int = 0
     passing: int = 0
     decoded: bool = False
+    sideways: bool = False
     profile: bytes | None = None
     strict: bool = False
     chunks: tuple[Chunk, ...] = ()
@@ -157,6 +159,7 @@ class RowFile:
             held=decoded.pixels.nbytes,
             passing=width * height * BY_PILLOW,
             decoded=True,
+            sideways=decoded.sideways,
             profile=decoded.profile,
             chunks=chunks,
             colours=describe_colours(chunks, profile=decoded.profile is not None),
@@ -306,7 +309,8 @@ class RowFile:
         except libvips().Error:  # nothing but what Pillow tells
             across, down = self.density or (image.xres * INCH, image.yres * INCH)
             original = image.copy(xres=across / INCH, yres=down / INCH)
-        image = image.copy(xres=original.xres, yres=original.yres)
+        across, down = (original.yres, original.xres) if self.sideways else (original.xres, original.yres)
+        image = image.copy(xres=across, yres=down)
         for source in (_read_exif(self.texts.exif), original) if self.texts.exif else (original,):
             for name in source.get_fields():
                 gone = (self.decoded and name in TURNED) or (name == IPTC and suffix not in OPAQUE)

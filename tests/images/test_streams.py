@@ -247,6 +247,27 @@ def test_pixels_for_an_inch_stay_where_libvips_does_not_read(tmp_path: Path, nam
     assert (across, down) == pytest.approx((300, 150), rel=2e-3)
 
 
+@pytest.mark.parametrize("kind", ["P", "1", "I;16", "12 bits"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pixels_for_an_inch_are_turned_with_the_picture(tmp_path: Path, kind: str, orientation: int) -> None:
+    """A fax of 204 x 98 that lay on its side was 204 x 98 when it was upright, and looked stretched."""
+    if kind == "12 bits":
+        more = [(274, 3, [orientation]), (282, 4, [204]), (283, 4, [98]), (296, 3, [2])]
+        write_tiff(tmp_path / "in.tif", np.zeros((6, 8), np.uint16), bits=12, raw=bytes(72), more=more)
+    else:
+        grey = Image.fromarray(PIXELS).convert("L" if kind == "I;16" else kind)
+        image = Image.fromarray(np.asarray(grey).astype(np.uint16)) if kind == "I;16" else grey
+        exif = Image.Exif()
+        exif[274] = orientation
+        image.save(tmp_path / "in.tif", dpi=(204, 98), exif=exif)
+    save(tmp_path / "in.tif", tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as file:
+        shown = file.getexif()
+        across, down = (float(shown[tag]) for tag in (282, 283))
+    expected = (98, 204) if orientation == 6 and shown[274] == 1 else (204, 98)
+    assert (across, down) == pytest.approx(expected, rel=2e-3)
+
+
 def test_pixels_that_are_not_square_are_told(tmp_path: Path) -> None:
     image = Image.fromarray(np.zeros((6, 8, 3), np.uint8))
     image.save(tmp_path / "in.jpg")
