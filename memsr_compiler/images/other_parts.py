@@ -31,7 +31,7 @@ _SEGMENTS = {
 }
 
 # Of a TIFF: how its pixels are stored, and what is kept or told elsewhere.
-_IN_TIFF = frozenset(
+TIFF_PIXELS = frozenset(
     (*range(254, 260), *range(262, 269), 273, 274, *range(277, 285), *range(288, 294), 296, 297, 317, *range(320, 329),
      332, 334, 336, *range(338, 348), *range(512, 533), 700, 33723, 34665, 34675, 34853, 40965, 45056)
 )  # fmt: skip
@@ -64,7 +64,7 @@ def find_other_parts(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 def name_other_tags(tags: Any, known: frozenset[int]) -> tuple[str, ...]:
     """Tags of a TIFF's first page that are not among the known ones, nor those of its pixels."""
-    left = sorted(number for number in tags if number not in known | _IN_TIFF)
+    left = sorted(number for number in tags if number not in known | TIFF_PIXELS)
     return tuple(_TAGS.get(number, f"tag {name_tag(number)}") for number in left)
 
 

@@ -35,6 +35,7 @@ from memsr_compiler.images.decode import (
     say_left_out,
     say_shape,
 )
+from memsr_compiler.images.heads import Head, edit_webp
 from memsr_compiler.images.iptc import MOST_IN_JPEG, pack_for_jpeg
 from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
@@ -43,8 +44,9 @@ from memsr_compiler.images.png_texts import pack_comments
 from memsr_compiler.images.profiles import ICC, judge_profile
 from memsr_compiler.images.resize import enlarge_rows
 from memsr_compiler.images.texts import TIFF as TIFFS
-from memsr_compiler.images.texts import Texts, add_tags, list_exif, say_tags_lost
+from memsr_compiler.images.texts import Texts, list_exif, say_tags_lost
 from memsr_compiler.images.tiff_by_hand import find_layout
+from memsr_compiler.images.tiff_entries import add_entries
 from memsr_compiler.images.transparency import extend_bands
 from memsr_compiler.locks import temporary_file
 
@@ -53,7 +55,8 @@ Pixels = NDArray[Any]
 ROWS = 32  # that are read at a time where nobody says
 MOST_PIXELS = 1 << 28  # of an image that is read, unless more are allowed: 16,384 x 16,384
 # Level 6 takes twice the time, and files are smaller by a twentieth.
-TIFF = {"compression": "deflate", "predictor": "horizontal", "level": 2, "bigtiff": True}
+TIFF = {"compression": "deflate", "predictor": "horizontal", "level": 2}
+MOST_IN_TIFF = 4_000_000_000  # bytes of pixels, beyond which a TIFF becomes a BigTIFF, which many programs do not know
 WRITTEN: dict[str, dict[str, Any]] = {  # file name extensions, and how such files are written
     ".png": {"compression": 2, "filter": "up"},  # by a third smaller than without a filter, and as quickly
     ".tif": TIFF,
@@ -73,7 +76,6 @@ SAVERS = {  # what libvips calls the writers
 INCH = 25.4  # millimetres
 EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
-PNG_HEAD = 33  # bytes, signature and header
 MOST_XMP_IN_JPEG = 60_000  # bytes that libvips writes; of more nothing
 IPTC = "iptc-data"  # in a JPEG all of Photoshop's resources
 KEPT = ("xmp-data", IPTC, "orientation")  # and whatever begins with exif-
@@ -226,7 +228,7 @@ class RowFile:
                 f"{self.path}: its ICC profile, for grey, is not kept in .webp, which is RGB; write PNG to keep it"
             )
         told += [f"{self.path}: {lost}" for lost in self.texts.say_lost(suffix)]
-        if suffix not in TIFFS and (lost := self._tags_lost(suffix)):
+        if lost := self._tags_lost(suffix):
             told.append(f"{self.path}: {say_tags_lost(lost)}")
         if suffix in OPAQUE and max(self.xmp_bytes, len(self.texts.found.xmp)) > MOST_XMP_IN_JPEG:
             told.append(f"{self.path}: its XMP is too long for {suffix} and not kept; write PNG to keep it")
@@ -236,13 +238,15 @@ class RowFile:
         return told
 
     def _tags_lost(self, suffix: str) -> frozenset[tuple[int, int]]:
-        """Tags of EXIF that libvips does not write, seen on an image of one pixel."""
+        """Tags of EXIF that are not written: others than those of a TIFF, seen on an image of one pixel."""
         there = self.texts.exif_tags
         if not there:
             return there
+        if suffix in TIFFS:
+            return there - {(group, number) for group, tags in self.texts.entries(suffix).items() for number in tags}
         pixel = self._tell(libvips().Image.black(1, 1).copy(interpretation="b-w"), suffix)
         with Image.open(io.BytesIO(pixel.write_to_buffer(suffix))) as written:
-            return there - list_exif(written.info.get("exif", b""))
+            return there - list_exif(self.texts.add_to_exif(written.info.get("exif", b""), suffix))
 
     def save(
         self,
@@ -280,8 +284,7 @@ class RowFile:
             finally:
                 pipe.abort()
                 writer.join()
-            if WRITTEN[path.suffix.lower()] is TIFF:
-                add_tags(staged, self.texts, path.suffix.lower())
+            self._finish(staged, path.suffix.lower())
             with open(staged, "rb+") as written:
                 os.fsync(written.fileno())
             if on_whole is not None:
@@ -295,12 +298,39 @@ class RowFile:
         image = libvips().Image.pngload_source(source, access="sequential", fail_on="truncated", unlimited=True)
         image = self._tell(image, suffix)
         chunks = (*self.chunks, *self.texts.chunks())
-        if suffix == ".png" and chunks:
-            _write_behind(image, staged, suffix, pack_chunks(chunks))
-        elif suffix in OPAQUE and (comments := pack_comments(chunks)):
-            _write_behind(image, staged, suffix, comments)
+        more = pack_chunks(chunks) if suffix == ".png" else pack_comments(chunks) if suffix in OPAQUE else b""
+        if suffix in (".png", *OPAQUE) and (more or self.texts.raw):
+            self._write_with(image, staged, suffix, more)
         else:
-            getattr(image, SAVERS[suffix])(os.fsencode(staged), **WRITTEN[suffix])
+            getattr(image, SAVERS[suffix])(os.fsencode(staged), **self._options(image, suffix))
+
+    def _options(self, image: Any, suffix: str) -> dict[str, Any]:
+        """The options with which libvips writes a file of that kind."""
+        if WRITTEN[suffix] is not TIFF:
+            return WRITTEN[suffix]
+        size = image.width * image.height * image.bands * self.dtype().itemsize
+        return {**TIFF, "bigtiff": size > MOST_IN_TIFF}
+
+    def _write_with(self, image: Any, path: Path, suffix: str, more: bytes) -> None:
+        """Write a PNG or JPEG with pieces more, and with what libvips leaves out of EXIF."""
+        head = Head(suffix == ".png", more, lambda exif: self.texts.add_to_exif(exif, suffix))
+        target = libvips().TargetCustom()
+        with open(path, "wb") as file:
+
+            def write(piece: bytes) -> int:
+                file.write(head.take(piece))
+                return len(piece)
+
+            target.on_write(write)
+            getattr(image, f"{SAVERS[suffix]}_target")(target, **WRITTEN[suffix])
+
+    def _finish(self, staged: Path, suffix: str) -> None:
+        """Add what libvips leaves out to a TIFF or WebP that it has written."""
+        if WRITTEN[suffix] is TIFF and any((entries := self.texts.entries(suffix)).values()):
+            with open(staged, "r+b") as file:
+                add_entries(file, entries)
+        if suffix == ".webp" and self.texts.raw:
+            edit_webp(staged, lambda exif: self.texts.add_to_exif(exif, suffix))
 
     def _tell(self, image: Any, suffix: str) -> Any:
         """An image of libvips, with what this file has beside its pixels for one of that kind."""
@@ -380,26 +410,6 @@ def _read_exif(exif: bytes) -> Any:
     content = io.BytesIO()
     Image.new("L", (1, 1)).save(content, "PNG", exif=exif)
     return libvips().Image.new_from_buffer(content.getvalue(), "")
-
-
-def _write_behind(image: Any, path: Path, suffix: str, more: bytes) -> None:
-    """Write a PNG or JPEG with more behind its head, a PNG's IHDR or a JPEG's first segment."""
-    target = libvips().TargetCustom()
-    head, written = bytearray(), False
-    with open(path, "wb") as file:
-
-        def write(piece: bytes) -> int:
-            nonlocal written
-            if written:
-                return file.write(piece)
-            head.extend(piece)
-            length = PNG_HEAD if suffix == ".png" else 4 + int.from_bytes(head[4:6], "big")
-            if written := len(head) >= max(length, 6):
-                file.write(head[:length] + more + head[length:])
-            return len(piece)
-
-        target.on_write(write)
-        getattr(image, f"{SAVERS[suffix]}_target")(target, **WRITTEN[suffix])
 
 
 class RowBuffer:

@@ -129,10 +129,8 @@ def test_a_full_disk_is_told_where_chunks_are_added(tmp_path: Path) -> None:
         pytest.skip("only Linux has a disk that is always full")
     write_png(tmp_path / "in.png", PIXELS, bits=8, colour=RGB, before=[LINEAR])
     image = RowFile.open(tmp_path / "in.png")
-    from memsr_compiler.images import streams
-
     with pytest.raises(OSError, match="No space left"):
-        streams._write_behind(vips_image(PIXELS), Path("/dev/full"), ".png", pack_chunks(image.chunks))
+        image._write_with(vips_image(PIXELS), Path("/dev/full"), ".png", pack_chunks(image.chunks))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
