@@ -35,6 +35,8 @@ TIFF_PIXELS = frozenset(
     (*range(254, 260), *range(262, 269), 273, 274, *range(277, 285), *range(288, 294), 296, 297, 317, *range(320, 329),
      332, 334, 336, *range(338, 348), *range(512, 533), 700, 33723, 34665, 34675, 34853, 40965, 45056)
 )  # fmt: skip
+_SRGB = {318: (0.3127, 0.329), 319: (0.64, 0.33, 0.3, 0.6, 0.15, 0.06)}  # WhitePoint, PrimaryChromaticities
+_CLOSE = 0.01  # nobody sees that
 _TAGS = {
     34377: "block of Photoshop's settings",
     37724: "block of Photoshop's layers",
@@ -64,8 +66,15 @@ def find_other_parts(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 def name_other_tags(tags: Any, known: frozenset[int]) -> tuple[str, ...]:
     """Tags of a TIFF's first page that are not among the known ones, nor those of its pixels."""
-    left = sorted(number for number in tags if number not in known | TIFF_PIXELS)
+    left = sorted(number for number in tags if number not in known | TIFF_PIXELS and not _is_srgb(number, tags[number]))
     return tuple(_TAGS.get(number, f"tag {name_tag(number)}") for number in left)
+
+
+def _is_srgb(number: int, value: object) -> bool:
+    """Whether a tag says of the colours what everybody assumes: ImageMagick writes those into every TIFF."""
+    wanted = _SRGB.get(number, ())
+    there = value if isinstance(value, tuple) and len(value) == len(wanted) else ()
+    return bool(there) and all(abs(a - b) < _CLOSE for a, b in zip(there, wanted, strict=True))
 
 
 def name_tag(number: int) -> str:

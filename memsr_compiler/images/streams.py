@@ -24,6 +24,7 @@ from memsr_compiler.files import explain_unwritten, find_full_disk
 from memsr_compiler.images.damage import is_jpeg, rows_of_strip
 from memsr_compiler.images.decode import (
     PIXEL_TYPES,
+    UNKNOWN,
     Decoded,
     can_stream,
     count_frames,
@@ -44,9 +45,9 @@ from memsr_compiler.images.png_texts import pack_comments
 from memsr_compiler.images.profiles import ICC, judge_profile
 from memsr_compiler.images.resize import enlarge_rows
 from memsr_compiler.images.texts import TIFF as TIFFS
-from memsr_compiler.images.texts import Texts, list_exif, say_tags_lost
+from memsr_compiler.images.texts import Texts, list_exif, say_replaced, say_tags_lost
 from memsr_compiler.images.tiff_by_hand import find_layout
-from memsr_compiler.images.tiff_entries import add_entries
+from memsr_compiler.images.tiff_entries import add_entries, read_entries
 from memsr_compiler.images.transparency import extend_bands
 from memsr_compiler.locks import temporary_file
 
@@ -103,7 +104,7 @@ class RowFile:
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
     texts     of who made it, when and with what;   xmp_bytes  of XMP, that libvips reads
-    density   pixels for an inch, across and down, for a file that libvips does not know
+    density   pixels for an inch, across and down
     """
 
     path: Path
@@ -126,7 +127,7 @@ class RowFile:
     notes: tuple[str, ...] = ()
     texts: Texts = field(default_factory=Texts)
     xmp_bytes: int = 0
-    density: tuple[float, float] | None = None
+    density: tuple[float, float] = UNKNOWN
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
@@ -136,6 +137,7 @@ class RowFile:
         """
         with open_image(path, most_pixels) as file:
             pages, texts, shape = count_frames(path, file), Texts.read(path), say_shape(path, file)
+            density = read_density(path, file)
             by_hand = file is None and find_layout(path) is not None
             if not by_hand and (file is None or can_stream(file) or needs_libvips(path, file)):
                 strict = file is not None and is_jpeg(file)
@@ -143,8 +145,10 @@ class RowFile:
                 with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows
                     image = open_with_libvips(path, strict=strict)
                     opened = _opened_with_libvips(path, image, pages, texts, most_pixels, strict, strip)
-                    return replace(opened, notes=(*opened.notes, *shape))
-            decoded, density = decode(path, file, most_pixels), read_density(path, file)
+                    if file is None:
+                        density = image.xres * INCH, image.yres * INCH
+                    return replace(opened, notes=(*opened.notes, *shape), density=density)
+            decoded = decode(path, file, most_pixels)
             kind = "TIFF of unusual numbers" if file is None else f"{file.format} of {PIXEL_TYPES[file.mode].words}"
         height, width, _ = decoded.pixels.shape
         chunks = read_colour_chunks(path)
@@ -228,8 +232,7 @@ class RowFile:
                 f"{self.path}: its ICC profile, for grey, is not kept in .webp, which is RGB; write PNG to keep it"
             )
         told += [f"{self.path}: {lost}" for lost in self.texts.say_lost(suffix)]
-        if lost := self._tags_lost(suffix):
-            told.append(f"{self.path}: {say_tags_lost(lost)}")
+        told += [f"{self.path}: {lost}" for lost in self._say_exif_lost(suffix)]
         if suffix in OPAQUE and max(self.xmp_bytes, len(self.texts.found.xmp)) > MOST_XMP_IN_JPEG:
             told.append(f"{self.path}: its XMP is too long for {suffix} and not kept; write PNG to keep it")
         if suffix != ".png":
@@ -237,16 +240,21 @@ class RowFile:
             told += [f"{self.path}: its {words} is not kept in {suffix}; {kept_in}" for words in self.colours]
         return told
 
-    def _tags_lost(self, suffix: str) -> frozenset[tuple[int, int]]:
-        """Tags of EXIF that are not written: others than those of a TIFF, seen on an image of one pixel."""
-        there = self.texts.exif_tags
-        if not there:
-            return there
+    def _say_exif_lost(self, suffix: str) -> Iterator[str]:
+        """Words on tags of EXIF that are not written, and texts that become others: seen on an image of one pixel."""
+        there, texts = self.texts.exif_tags, self.texts.tags(suffix)
         if suffix in TIFFS:
-            return there - {(group, number) for group, tags in self.texts.entries(suffix).items() for number in tags}
-        pixel = self._tell(libvips().Image.black(1, 1).copy(interpretation="b-w"), suffix)
-        with Image.open(io.BytesIO(pixel.write_to_buffer(suffix))) as written:
-            return there - list_exif(self.texts.add_to_exif(written.info.get("exif", b""), suffix))
+            lost = there - {(group, number) for group, tags in self.texts.entries(suffix).items() for number in tags}
+        elif there or not all(map(bytes.isascii, texts.values())):
+            pixel = self._tell(libvips().Image.black(1, 1).copy(interpretation="b-w"), suffix)
+            with Image.open(io.BytesIO(pixel.write_to_buffer(suffix))) as written:
+                exif = self.texts.add_to_exif(written.info.get("exif", b""), suffix)
+            lost, found = there - list_exif(exif), read_entries(exif).get(0, {})
+            replaced = [number for number, text in texts.items() if number in found and found[number].text != text]
+            yield from [say_replaced(replaced)] if replaced else []
+        else:
+            return
+        yield from [say_tags_lost(lost)] if lost else []
 
     def save(
         self,
@@ -299,7 +307,7 @@ class RowFile:
         image = self._tell(image, suffix)
         chunks = (*self.chunks, *self.texts.chunks())
         more = pack_chunks(chunks) if suffix == ".png" else pack_comments(chunks) if suffix in OPAQUE else b""
-        if suffix in (".png", *OPAQUE) and (more or self.texts.raw):
+        if suffix in (".png", *OPAQUE) and (more or any(self.texts.entries(suffix).values())):
             self._write_with(image, staged, suffix, more)
         else:
             getattr(image, SAVERS[suffix])(os.fsencode(staged), **self._options(image, suffix))
@@ -329,7 +337,7 @@ class RowFile:
         if WRITTEN[suffix] is TIFF and any((entries := self.texts.entries(suffix)).values()):
             with open(staged, "r+b") as file:
                 add_entries(file, entries)
-        if suffix == ".webp" and self.texts.raw:
+        if suffix == ".webp":
             edit_webp(staged, lambda exif: self.texts.add_to_exif(exif, suffix))
 
     def _tell(self, image: Any, suffix: str) -> Any:
@@ -337,10 +345,8 @@ class RowFile:
         try:
             original = open_with_libvips(self.path, strict=self.strict)
         except libvips().Error:  # nothing but what Pillow tells
-            across, down = self.density or (image.xres * INCH, image.yres * INCH)
-            original = image.copy(xres=across / INCH, yres=down / INCH)
-        across, down = (original.yres, original.xres) if self.sideways else (original.xres, original.yres)
-        image = image.copy(xres=across, yres=down)
+            original = image
+        image = image.copy()
         for source in (_read_exif(self.texts.exif), original) if self.texts.exif else (original,):
             for name in source.get_fields():
                 gone = (self.decoded and name in TURNED) or (name == IPTC and suffix not in OPAQUE)
@@ -358,7 +364,8 @@ class RowFile:
             image.set_type(libvips().GValue.blob_type, ICC, self.profile)
         if self.decoded:  # and in what is written of EXIF
             image.set_type(libvips().GValue.gint_type, "orientation", 1)
-        return image
+        across, down = self.density[::-1] if self.sideways else self.density
+        return image.copy(xres=across / INCH, yres=down / INCH)  # at last, as EXIF that is set tells of its own
 
 
 def _opened_with_libvips(

@@ -173,12 +173,15 @@ class Texts:
             }
             for group, entries in read_entries(self.raw).items()
         }
+        first = groups.setdefault(0, {})
+        # In whatever letters they are: most programs take them for UTF-8, and libvips replaces what is not ASCII.
+        first |= {number: Entry(ASCII, text + b"\0") for number, text in self.tags(suffix).items()}
         if suffix in TIFF:
-            groups.setdefault(0, {}).update(self._entries_of_tiff(suffix))
+            first |= self._entries_of_tiff()
         return groups
 
-    def _entries_of_tiff(self, suffix: str) -> dict[int, Entry]:
-        entries = {number: Entry(ASCII, text + b"\0") for number, text in self.tags(suffix).items()}
+    def _entries_of_tiff(self) -> dict[int, Entry]:
+        entries = {}
         for number, value in self.windows.items():
             numbers = Entry(SHORT, struct.pack("<H", value & 0xFFFF)) if isinstance(value, int) else Entry(BYTE, value)
             entries[number] = numbers
@@ -196,10 +199,7 @@ class Texts:
         if self.unread:
             told.append("its EXIF is damaged, or longer than other files hold, and is not kept")
         if suffix not in TIFF:
-            other = _list(number for number, text in tags.items() if not text.isascii())
             long = _list(number for number in self.by_tag if number not in tags)
-            if other:
-                told.append(f"EXIF holds ASCII: in its {other} other letters are replaced; write TIFF to keep them")
             if long:
                 told.append(f"EXIF has no room for its {long}, not kept; write TIFF to keep it")
         if self.iptc and suffix not in (*TIFF, *PNG, *JPEG):
@@ -239,6 +239,10 @@ def _say_texts(keywords: Sequence[str]) -> str:
 def _say_some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{more} {'is' if len(names) == 1 else 'are'}"
+
+
+def say_replaced(numbers: Iterable[int]) -> str:
+    return f"in its {_list(numbers)} letters are replaced, as its EXIF is full; write TIFF to keep them"
 
 
 def _list(numbers: Iterable[int]) -> str:

@@ -31,6 +31,11 @@ class Entry:
     kind: int
     content: bytes
 
+    @property
+    def text(self) -> bytes:
+        """The content of a text, without what ends it."""
+        return self.content.rstrip(b"\0")
+
 
 Groups = Mapping[int, Mapping[int, Entry]]
 """Tags by their number, by the tag that says where they are; 0: the first directory."""
@@ -69,13 +74,16 @@ def _turned(content: bytes, kind: int, end: str) -> bytes:
 
 
 def add_to_exif(exif: bytes, more: Groups, most: int, without: Collection[int] = ()) -> bytes:
-    """EXIF with those of these tags besides that it has not; as it was where it would be longer than `most`.
+    """EXIF with those of these tags besides that it has not, and texts in place of others; as it was where it would be
+    longer than `most`.
 
     without   tags that its first directory is not to have
     """
     there = read_entries(exif)
     lacking = {
-        group: {number: entry for number, entry in entries.items() if number not in there.get(group, {})}
+        group: {
+            number: entry for number, entry in entries.items() if _is_lacking(entry, there.get(group, {}).get(number))
+        }
         for group, entries in more.items()
     }
     if not there or not (any(lacking.values()) or {*without} & {*there[0]}):
@@ -85,6 +93,10 @@ def add_to_exif(exif: bytes, more: Groups, most: int, without: Collection[int] =
     add_entries(file, lacking, without)
     made = start + file.getvalue()
     return made if len(made) <= most else exif
+
+
+def _is_lacking(entry: Entry, there: Entry | None) -> bool:
+    return there is None or (entry.kind == ASCII and entry.text != there.text)
 
 
 def add_entries(file: BinaryIO, more: Groups, without: Collection[int] = ()) -> None:

@@ -72,13 +72,23 @@ def test_texts_of_exif_are_kept_in_tiff(tmp_path: Path) -> None:
     assert Texts.read(tmp_path / "out.tif").by_tag == {315: b"Somebody"}
 
 
-def test_letters_that_exif_has_not_are_told(tmp_path: Path) -> None:
-    write_tiff(tmp_path / "in.tif", {315: "Björn", 33432: "Somebody"})
-    image = save(tmp_path / "in.tif", tmp_path / "out.tif")
-    assert Texts.read(tmp_path / "out.tif").by_tag == {315: "Björn".encode(), 33432: b"Somebody"}
-    assert image.warnings(tmp_path / "out.tif") == []
-    (told,) = image.warnings(tmp_path / "out.png")
-    assert "in its Artist other letters are replaced; write TIFF to keep them" in told
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("name", ["in.tif", "in.jpg"])
+@pytest.mark.parametrize("artist", ["Bj\u00f6rn \u4e2d".encode(), b"Bj\xf6rn"])
+def test_letters_stay_as_they_are(tmp_path: Path, name: str, suffix: str, artist: bytes) -> None:
+    """They were replaced where a TIFF had them, and told to be where a JPEG had."""
+    exif = Image.Exif()
+    exif[315], exif[33432] = artist, "Somebody"
+    Image.fromarray(PIXELS).save(tmp_path / name, exif=exif)
+    target = tmp_path / f"out{suffix}"
+    assert save(tmp_path / name, target).warnings(target) == []
+    assert Texts.read(target).by_tag == {315: artist, 33432: b"Somebody"}
+
+
+def test_letters_for_which_there_is_no_room_are_told(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "in.tif", dict.fromkeys((269, 270, 271, 272, 305, 315, 33432), "\u00f6" * 3900))
+    (told,) = save(tmp_path / "in.tif", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+    assert "letters are replaced, as its EXIF is full; write TIFF to keep them" in told
 
 
 def test_damaged_tags_are_no_texts(tmp_path: Path) -> None:
@@ -126,11 +136,10 @@ def test_texts_of_a_png_stay_where_a_format_has_a_place(tmp_path: Path) -> None:
     (told,) = save(tmp_path / "in.png", tmp_path / "out.tif").warnings(tmp_path / "out.tif")
     assert told == f"{tmp_path / 'in.png'}: its text Comment is not kept in .tif; write PNG to keep it"
     assert Texts.read(tmp_path / "out.tif").by_tag == expected
-    letters, title = save(tmp_path / "in.png", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
-    assert "in its Artist other letters are replaced" in letters
+    (title,) = save(tmp_path / "in.png", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
     assert "its text Title is not kept in .jpg" in title  # EXIF has no such tag
     written = Texts.read(tmp_path / "out.jpg")
-    assert {269: b"A harbour", **written.by_tag, 315: author} == expected
+    assert {269: b"A harbour", **written.by_tag} == expected
     with Image.open(tmp_path / "out.jpg") as file:
         file.load()
         assert file.info["comment"] == b"Seen from the pier"
@@ -302,9 +311,7 @@ def test_exif_in_a_text_that_cannot_be_kept_is_told(tmp_path: Path, exif: bytes)
 def test_several_texts_are_told_at_once(tmp_path: Path) -> None:
     write_texts(tmp_path / "in.png")
     told = RowFile.open(tmp_path / "in.png").warnings(tmp_path / "out.webp")
-    assert told[1:] == [
-        f"{tmp_path / 'in.png'}: its texts Title, Comment are not kept in .webp; write PNG to keep them"
-    ]
+    assert told == [f"{tmp_path / 'in.png'}: its texts Title, Comment are not kept in .webp; write PNG to keep them"]
 
 
 # -- comments and XMP of GIF and JPEG 2000
@@ -431,6 +438,16 @@ def test_other_tags_are_told_by_name(tmp_path: Path) -> None:
     write_tiff(tmp_path / "in.tif", {285: "Page", 316: "a machine"})
     (told,) = RowFile.open(tmp_path / "in.tif").warnings(tmp_path / "out.tif")
     assert told == f"{tmp_path / 'in.tif'}: its tag PageName is not kept"
+
+
+@pytest.mark.parametrize(("white", "words"), [(0.3127, []), (0.3457, ["its tag WhitePoint is not kept"])])
+def test_colours_that_everybody_assumes_are_not_told(tmp_path: Path, white: float, words: list[str]) -> None:
+    """ImageMagick says in every TIFF that its colours are those of sRGB."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[318], tags[319] = (white, 0.329), (0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+    Image.fromarray(PIXELS).save(tmp_path / "in.tif", tiffinfo=tags)
+    told = RowFile.open(tmp_path / "in.tif").warnings(tmp_path / "out.png")
+    assert told == [f"{tmp_path / 'in.tif'}: {each}" for each in words]
 
 
 def phone_exif() -> Image.Exif:
