@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from PIL import ExifTags, TiffTags
+
+from memsr_compiler.images.damage import find_jpeg_end
 
 _SOS, _EOI, _ALONE = 0xDA, 0xD9, (0x01, *range(0xD0, 0xD9))
 _MOST = 1_000  # names, of which a file of a gigabyte could hold a hundred million
@@ -24,6 +27,7 @@ _IN_JPEG = (
 )  # fmt: skip
 _CREDENTIALS = "Content Credentials (C2PA)"
 _CHUNKS = {"caBX": _CREDENTIALS, "C2PA": _CREDENTIALS}
+_FILMS = (b"mp42", b"mp41", b"isom", b"iso2", b"qt  ", b"avc1")  # brands of what phones write behind a JPEG
 _SEGMENTS = {
     (1, b"http://ns.adobe.com/xmp/extension/"): "second part of its XMP",
     (2, b"urn:iso:std:iso:ts:21496:-1"): "gain map, for bright displays",
@@ -88,12 +92,17 @@ def _of_png(file: BinaryIO) -> Iterator[str]:
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
         letters = name.decode("latin1")
+        if letters == "IEND":  # what phones write behind it is no chunk
+            return
         yield "" if letters in _IN_PNG else _CHUNKS.get(letters, f"chunk {letters}")
         file.seek(length + 4, os.SEEK_CUR)
 
 
 def _of_webp(file: BinaryIO) -> Iterator[str]:
-    while len(head := file.read(8)) == 8:
+    file.seek(4)
+    end = 8 + int.from_bytes(file.read(4), "little")
+    file.seek(12)
+    while len(head := file.read(8)) == 8 and file.tell() <= end:
         name, length = struct.unpack("<4sI", head)
         letters = name.decode("latin1")
         yield "" if letters in _IN_WEBP else _CHUNKS.get(letters, f"chunk {letters.strip()}")
@@ -110,6 +119,9 @@ def _of_jpeg(file: BinaryIO) -> Iterator[str]:
             start, following = file.read(min(length, 40)), file.tell() - min(length, 40) + length
             yield _name_segment(marker[1] - 0xE0, start) if 0xE0 <= marker[1] <= 0xEF else ""
             file.seek(following)
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(b"ftyp", find_jpeg_end(data))
+        yield "film behind the picture (motion photo)" if at >= 0 and data[at + 4 : at + 8] in _FILMS else ""
 
 
 def _name_segment(number: int, start: bytes) -> str:

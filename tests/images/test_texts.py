@@ -610,6 +610,26 @@ def test_parts_that_are_not_kept_are_told(tmp_path: Path) -> None:
     assert told == f"{tmp_path / 'in.webp'}: its chunk ABCD is not kept"
 
 
+@pytest.mark.parametrize(
+    ("name", "behind", "words"),
+    [
+        ("in.jpg", b"\0\0\0\x18ftypmp42" + bytes(90), "its film behind the picture (motion photo) is not kept"),
+        ("in.jpg", bytes(90), ""),
+        ("in.png", b"Samsung's trailer", ""),
+        ("in.webp", b"Samsung's trailer", ""),
+    ],
+)
+def test_what_phones_write_behind_a_picture_is_no_part_of_it(
+    tmp_path: Path, name: str, behind: bytes, words: str
+) -> None:
+    """A film was left out without a word, and "chunk ung" told of."""
+    Image.fromarray(PIXELS).save(tmp_path / name)
+    with open(tmp_path / name, "ab") as file:
+        file.write(behind)
+    told = RowFile.open(tmp_path / name).warnings(tmp_path / "out.png")
+    assert told == ([f"{tmp_path / name}: {words}"] if words else [])
+
+
 # -- EXIF in a TIFF
 
 
