@@ -630,6 +630,24 @@ def test_what_phones_write_behind_a_picture_is_no_part_of_it(
     assert told == ([f"{tmp_path / name}: {words}"] if words else [])
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+def test_exif_behind_the_pixels_of_a_png_is_kept(tmp_path: Path, suffix: str) -> None:
+    """ExifTool wrote it there for years; it was lost without a word, and the picture was not turned."""
+    exif = phone_exif()
+    exif[274] = 6
+    Image.fromarray(PIXELS).save(tmp_path / "in.png", exif=exif)
+    content = (tmp_path / "in.png").read_bytes()
+    at = content.index(b"eXIf") - 4
+    end = at + 12 + struct.unpack_from(">I", content, at)[0]
+    (tmp_path / "in.png").write_bytes(content[:at] + content[end:-12] + content[at:end] + content[-12:])
+    target = tmp_path / f"out{suffix}"
+    assert save(tmp_path / "in.png", target).warnings(target) == []
+    with Image.open(target) as file:
+        found = file.getexif()
+        assert (found[316], found[18246], found[274]) == ("iPhone", 4, 6)
+        assert found.get_ifd(34853)[2] == (1.0, 2.0, 3.5) and found.get_ifd(34665)[33434] == 0.5
+
+
 # -- EXIF in a TIFF
 
 
