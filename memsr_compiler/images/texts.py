@@ -79,7 +79,7 @@ class Texts:
     exif      tags of EXIF and GPS, and these, where libvips does not read them: of a TIFF, and in a text of a PNG
     raw       EXIF of any file, as it has it
     exif_tags of EXIF for files other than TIFFs, each with the one that leads to its group, 0 for the first
-    unread    whether it has EXIF that is damaged, or longer than a JPEG holds
+    unread    whether it has EXIF that is damaged
     in_tiff   whether it is a TIFF
     found     texts of another kind
     iptc      captions and keywords of the press;   photoshop  whether there are other resources of Photoshop's
@@ -109,24 +109,25 @@ class Texts:
                 known = frozenset((*(number for number in texts if isinstance(texts[number], str)), *windows))
                 told = {number: text for number, text in texts.items() if isinstance(text, str) and text.strip("\0 ")}
                 by_tag = {number: text.encode("latin1", "replace") for number, text in told.items()}
-                listed = frozenset() if tiff else _list_tags(tags)
-                exif, unread = _pack(file, tags, by_tag, windows) if tiff else (found.exif, False)
+                listed = frozenset[tuple[int, int]]() if tiff else _list_tags(tags)
+                exif, raw, unread = _pack(file, tags, by_tag, windows) if tiff else (found.exif, raw, False)
                 if tiff:
+                    listed = list_exif(raw)
                     others = name_other_tags(tags, known)
                     found = replace(found, xmp=_read_xmp(tags), others=(*found.others, *others))
                 press, photoshop = (iptc.find_in_tiff(tags), False) if tiff else iptc.find_in_jpeg(file)
         except Exception:  # of whatever is damaged: Pillow has no common base
             return Texts(in_tiff=tiff, unread=bool(found.exif), found=found)
-        if len(exif) > MOST_EXIF:
-            exif, unread = b"", True
+        if len(exif) > MOST_EXIF:  # libvips reads none of it; what has room is added then
+            exif, unread = b"", not listed
         return Texts(
             by_tag,
             windows,
             tiff,
             exif,
-            exif if tiff else raw,
+            raw,
             unread,
-            list_exif(exif) if tiff else listed,
+            listed,
             found,
             press or iptc.find_in_png(found.chunks),
             photoshop,
@@ -161,15 +162,16 @@ class Texts:
         """Tags that libvips may not write into a file of that kind, as they stand.
 
         Of a TIFF's first directory, which tells of its pixels, none of those that may; of a maker's note, which leads
-        to places in its file, none but of makers that count these from the note itself.
+        to places in its file, none but of makers that count these from the note itself, and of what is too long.
         """
+        has_room = suffix in TIFF or len(self.raw) <= MOST_EXIF
         in_pixels = TIFF_PIXELS if suffix in TIFF else frozenset[int]()
         groups = {
             group: {
                 number: entry
                 for number, entry in entries.items()
                 if number not in _IN_ANY and number not in _GROUPS and not (group == 0 and number in in_pixels)
-                if number != _NOTE or entry.content.startswith(_MOVABLE)
+                if number != _NOTE or (entry.content.startswith(_MOVABLE) and has_room)
             }
             for group, entries in read_entries(self.raw).items()
         }
@@ -197,7 +199,7 @@ class Texts:
         """Words on what a file of that kind will lack."""
         told, tags = [], self.tags(suffix)
         if self.unread:
-            told.append("its EXIF is damaged, or longer than other files hold, and is not kept")
+            told.append("its EXIF is damaged and not kept")
         if suffix not in TIFF:
             long = _list(number for number in self.by_tag if number not in tags)
             if long:
@@ -308,8 +310,10 @@ def _read_xmp(tags: Any) -> bytes:
 
 def _pack(
     file: BinaryIO, tags: Any, texts: Mapping[int, bytes], windows: Mapping[int, bytes | int]
-) -> tuple[bytes, bool]:
-    """The texts of a TIFF with its EXIF and GPS, as other files hold them, and whether these had to be left out."""
+) -> tuple[bytes, bytes, bool]:
+    """The texts of a TIFF with its EXIF and GPS, without these where they are too long for other files, and with them;
+    and whether they are damaged.
+    """
     exif = Image.Exif()
     exif.update({number: _decode(text) for number, text in texts.items() if len(text) <= LONGEST})
     exif.update(windows)
@@ -322,8 +326,8 @@ def _pack(
                 exif.get_ifd(number).update(read_directory(file, number))
             content = exif.tobytes() if groups else alone
     except Exception:
-        return alone, True
-    return (content, False) if len(content) <= MOST_EXIF else (alone, True)
+        return alone, alone, True
+    return content if len(content) <= MOST_EXIF else alone, content, False
 
 
 def _decode(text: bytes) -> str:

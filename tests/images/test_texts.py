@@ -305,7 +305,7 @@ def test_texts_of_exif_are_no_others(tmp_path: Path) -> None:
 def test_exif_in_a_text_that_cannot_be_kept_is_told(tmp_path: Path, exif: bytes) -> None:
     write_png(tmp_path / "in.png", PIXELS[..., 0], bits=8, colour=GREY, before=[raw_profile("exif", exif)])
     (told,) = save(tmp_path / "in.png", tmp_path / "out.png").warnings(tmp_path / "out.png")
-    assert told == f"{tmp_path / 'in.png'}: its EXIF is damaged, or longer than other files hold, and is not kept"
+    assert told == f"{tmp_path / 'in.png'}: its EXIF is damaged and not kept"
 
 
 def test_several_texts_are_told_at_once(tmp_path: Path) -> None:
@@ -651,10 +651,10 @@ def test_exif_behind_the_pixels_of_a_png_is_kept(tmp_path: Path, suffix: str) ->
 # -- EXIF in a TIFF
 
 
-def write_exif_tiff(path: Path, *, note: int = 20, big: bool = False) -> None:
+def write_exif_tiff(path: Path, *, note: bytes = bytes(20), big: bool = False) -> None:
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[315] = "Somebody"
-    tags[34665] = {36867: "2020:01:02 03:04:05", 33434: 0.5, 37500: bytes(note)}
+    tags[34665] = {36867: "2020:01:02 03:04:05", 33434: 0.5, 37500: note}
     tags[34853] = {1: "N", 2: (1.0, 2.0, 3.5)}
     Image.fromarray(PIXELS).save(path, tiffinfo=tags, big_tiff=big)
 
@@ -689,11 +689,21 @@ def test_exif_of_a_tiff_is_kept_in_tiff(
     assert exif.get_ifd(34853) == {1: "N", 2: (1.0, 2.0, 3.5)}
 
 
-def test_exif_of_a_tiff_that_is_lost_is_told(tmp_path: Path) -> None:
-    write_exif_tiff(tmp_path / "in.tif", note=70_000)
-    (told,) = save(tmp_path / "in.tif", tmp_path / "out.png").warnings(tmp_path / "out.png")
-    assert Texts.read(tmp_path / "out.png").by_tag == {315: b"Somebody"}
-    assert told == f"{tmp_path / 'in.tif'}: its EXIF is damaged, or longer than other files hold, and is not kept"
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+@pytest.mark.parametrize(("start", "kept"), [(b"Nikon\0\2", (".tif",)), (b"", ())])
+def test_a_makers_note_that_is_too_long_costs_nothing_else(
+    tmp_path: Path, start: bytes, kept: tuple[str, ...], suffix: str
+) -> None:
+    """All of EXIF was lost with it."""
+    write_exif_tiff(tmp_path / "in.tif", note=start + bytes(70_000))
+    target = tmp_path / f"out{suffix}"
+    told = save(tmp_path / "in.tif", target).warnings(target)
+    with Image.open(target) as file:
+        exif = file.getexif()
+        found, place = exif.get_ifd(34665), exif.get_ifd(34853)
+    assert (37500 in found) == (suffix in kept)
+    assert exif[315] == "Somebody" and found[36867] == "2020:01:02 03:04:05" and place[1] == "N"
+    assert told == ([] if suffix in kept else [f"{tmp_path / 'in.tif'}: its EXIF tag MakerNote is not kept"])
 
 
 def test_texts_that_exif_has_no_room_for_are_told(tmp_path: Path) -> None:
