@@ -10,7 +10,8 @@ from torch import Tensor
 
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.evaluation.image_sets import ImageSet, calibration_image_set
-from memsr_compiler.images.files import NamedImage, read_folder
+from memsr_compiler.images.files import NamedImage
+from memsr_compiler.images.pairs import read_high
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.student.calibration_images import photographs_as_inputs, sample_inputs
 
@@ -37,7 +38,7 @@ def read_material(folder: Path | None, takes: Takes, talk: Talk) -> Material:
     """Read the photographs in a folder, if one was named.  Raises InvalidInput if there are none."""
     if folder is None:
         return Material(None, None)
-    photographs = read_folder(folder, warn=talk.warn)
+    photographs = read_high(folder, talk.warn)
     inputs = photographs_as_inputs(
         photographs,
         str(folder),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
 
+from memsr_compiler.commands.texts_in_code import list_texts
 from memsr_compiler.files import file_digest
 
 _log = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ def digest_code(arch: str | None) -> dict[str, str]:
     Imports are read in the code, whether they have been made or not, so that the same files give the same at any time:
     what has been loaded differs with what the process did before.  Only where code computes a module's name do those
     count that are loaded from beside it; by now the factory has been called, and has imported what it wants.  Of files
-    that code runs by their paths, or reads and gives to `exec`, those count whose names it holds; where it holds fewer
-    than it runs, the log hears of it.
+    that code runs by their paths, or reads and gives to `exec`, those count whose names are seen in it; where they are
+    fewer than it runs, the log hears of it.
     Empty for a family that is known here.
     """
     module, own, path = (arch or "").partition(":")
@@ -108,14 +109,13 @@ def _read_imports(package: str, file: Path, root: Path) -> Iterator[str]:
         else:
             yield _resolve(name.lstrip("."), len(name) - len(name.lstrip(".")), package)
     if by_file := [*_calls_of(_BY_FILE, tree, calls), *filter(_runs_text, calls)]:
-        constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-        texts = [value for value in constants if isinstance(value, str)]
+        texts = list_texts(tree)
         places = _list_places(texts, file, root)
         named = [_find_named(text, places, file) for text in texts if text.endswith(".py")]
         known = [files for files in named if files and all(root in there.parents for there in files)]
         if len(known) < len(by_file):
             _log.warning(
-                "%s:%d: runs a file whose name the code does not hold; runs are gone on with though it has changed",
+                "%s:%d: runs a file, and the code does not show which one; runs are gone on with though it has changed",
                 file,
                 by_file[0].lineno,
             )

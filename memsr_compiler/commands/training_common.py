@@ -25,7 +25,7 @@ from memsr_compiler.plain.info import Takes
 from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import first_weight
 from memsr_compiler.training.labels import Labeller
-from memsr_compiler.training.patches import Patches, prepare_folders
+from memsr_compiler.training.patches import Patches, find_image_folder, prepare_folders
 
 if TYPE_CHECKING:
     from memsr_compiler.training.loop import Outcome
@@ -163,7 +163,8 @@ def read_patches(options: TrainingOptions, takes: Takes, talk: Talk, labeller: L
         )
         if labeller is not None:
             photographs = labeller.label(photographs, lambda name: step(f"enlarging {name} by the teacher"))
-    talk.say(f"data         {say_count(len(photographs), 'photograph')} in {', '.join(map(str, options.data))}")
+    places = ", ".join(str(find_image_folder(folder)) for folder in options.data)
+    talk.say(f"data         {say_count(len(photographs), 'photograph')} in {places}")
     return Patches(
         photographs,
         scale=takes.scale,

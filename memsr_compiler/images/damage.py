@@ -141,15 +141,24 @@ def find_png_fault(file: BinaryIO) -> str | None:
 
 def find_jpeg_fault(data: Bytes) -> str | None:
     """Fault of a JPEG's structure: segments that do not follow each other, no end.  Raises InvalidInput for JPEG-LS."""
+    return _walk_jpeg(data)[1]
+
+
+def find_jpeg_end(data: Bytes) -> int:
+    """Where a JPEG without fault ends; phones write a film behind it."""
+    return _walk_jpeg(data)[0]
+
+
+def _walk_jpeg(data: Bytes) -> tuple[int, str | None]:
     at = 2
     while at + 2 <= len(data):
         if data[at] != 0xFF:
-            return f"no marker where one should be, at byte {at:,}"
+            return at, f"no marker where one should be, at byte {at:,}"
         marker = data[at + 1]
         if marker == 0xFF:  # any number of them may come before a marker
             at += 1
         elif marker == _EOI:
-            return None
+            return at + 2, None
         elif marker == _LS:  # within its pixels markers may stand that are none
             raise InvalidInput("is JPEG-LS, which is not handled: save it as PNG")
         elif marker in _ALONE:
@@ -163,7 +172,7 @@ def find_jpeg_fault(data: Bytes) -> str | None:
                 if following is None:
                     break
                 at = following.start()
-    return "it is cut off"
+    return len(data), "it is cut off"
 
 
 def find_webp_fault(data: Bytes) -> str | None:

@@ -16,6 +16,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Rational
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,9 @@ NO_ALPHA_BIT = "has a bit beside its colours that is no alpha, by its header; it
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
 ABOVE_WHITE = "Channel value too large for this mode:"  # in Pillow's words
 RESOLUTIONS, RESOLUTION_UNIT, UNITS = (282, 283), 296, {2: 1, 3: 2.54}  # tags, and what units are to an inch
+JFIF_UNITS = {1: 1, 2: 2.54}  # and those of a JPEG
+UNKNOWN = 72.0, 72.0  # pixels for an inch, across and down, of an image that does not tell, as EXIF has it
+SIDEWAYS = (5, 6, 7, 8)  # orientations of which width and height change places
 PIECES = 64  # rows that libvips is asked for at a time
 
 
@@ -77,12 +81,14 @@ class Decoded:
     """An image, upright.
 
     pixels    (H, W, C), uint8 or uint16: grey or RGB, with alpha last where `alpha` says so
+    sideways  whether it was turned by a right angle, so that what the file calls across is down
     profile   the ICC profile that the pixels still follow
     notes     what a person should know of how it was read
     """
 
     pixels: Pixels
     alpha: bool
+    sideways: bool = False
     profile: bytes | None = None
     notes: tuple[str, ...] = ()
 
@@ -255,24 +261,46 @@ def count_frames(path: str | os.PathLike[str], file: Image.Image | None) -> int:
     return count_pages(path) if is_tiff(path) else getattr(file, "n_frames", 1)
 
 
-def read_density(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[float, float] | None:
-    """Pixels for an inch, across and down, that an image which `open_image` opened tells of; None where it does not."""
-    if file is not None:
-        told = file.info.get("dpi")
-    else:
+def read_density(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[float, float]:
+    """Pixels for an inch, across and down, that an image which `open_image` opened tells of; else `UNKNOWN`.
+
+    Where a file has numbers without a unit, they are of the shape of its pixels: see `say_shape`.
+    """
+    try:
+        if file is not None and "dpi" in file.info and file.format not in ("JPEG", "MPO", "TIFF"):
+            told = file.info["dpi"]
+        else:
+            tags = _tags_of(path, file)
+            unit = UNITS.get(tags.get(RESOLUTION_UNIT, 2), 0)
+            told = [tags[tag] * unit for tag in RESOLUTIONS if tag in tags]
+            if len(told) < 2 and file is not None and file.format in ("JPEG", "MPO"):
+                told = [number * JFIF_UNITS[file.info["jfif_unit"]] for number in file.info["jfif_density"]]
+        across, down = map(float, told)
+    except Exception:  # of whatever is damaged, or not there
+        return UNKNOWN
+    return (across, down) if all(0 < number < math.inf for number in (across, down)) else UNKNOWN
+
+
+def _tags_of(path: str | os.PathLike[str], file: Image.Image | None) -> Any:
+    """The tags of a file's EXIF, or of a TIFF."""
+    if file is None:
         layout = find_layout(path)
-        tags = {} if layout is None else layout.tags
-        unit = UNITS.get(tags.get(RESOLUTION_UNIT, 2))
-        told = [tags[tag] * unit for tag in RESOLUTIONS] if unit and all(tag in tags for tag in RESOLUTIONS) else None
-    density = tuple(map(float, told)) if told else (0.0, 0.0)
-    return (density[0], density[1]) if min(density) > 0 and max(density) < math.inf else None
+        return {} if layout is None else layout.tags
+    if file.format == "TIFF":
+        return file.tag_v2  # type: ignore[attr-defined]
+    return Image.Image.getexif(file)  # not a PNG's own, which decodes it
 
 
 def say_shape(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[str, ...]:
-    """A note on pixels that are not square, by what a JPEG, GIF or AVIF says of them without an inch."""
-    across = down = 1
+    """A note on pixels that are not square, by what a JPEG, PNG, TIFF, GIF or AVIF says of them without an inch."""
+    across = down = 1.0
+    tags = getattr(file, "tag_v2", {})
     if file is not None and file.format in ("JPEG", "MPO") and file.info.get("jfif_unit") == 0:
         across, down = file.info["jfif_density"]
+    elif file is not None and "aspect" in file.info:  # of a PNG: how many are as long as one another
+        down, across = file.info["aspect"]
+    elif tags.get(RESOLUTION_UNIT) == 1 and all(isinstance(tags.get(tag), Rational) for tag in RESOLUTIONS):
+        down, across = (float(tags[tag]) for tag in RESOLUTIONS)
     elif file is not None and file.format == "GIF":
         with open(path, "rb") as content:
             stated = content.read(13)[12]
@@ -280,8 +308,8 @@ def say_shape(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[s
     elif file is not None and file.format == "AVIF":
         shape = next(iter(read_properties(path, b"pasp")), b"")
         across, down = struct.unpack_from(">2I", shape) if len(shape) >= 8 else (1, 1)
-    words = f"has pixels of {across}:{down}, not square, which is not kept; its picture will look stretched"
-    return (words,) if across != down and across and down else ()
+    words = f"has pixels of {across:g}:{down:g}, not square, which is not kept; its picture will look stretched"
+    return (words,) if across != down and 0 < min(across, down) < math.inf else ()
 
 
 def _say_smaller(path: str | os.PathLike[str], file: Image.Image) -> str:
@@ -361,6 +389,7 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     profile, lost = judge_profile(None if kind.own else file.info.get("icc_profile"), grey=kind.grey)
     if not kind.own and file.info.get("icc_profile") is None:
         profile, lost = read_profile(path, file.format, grey=kind.grey)
+    in_tiff = getattr(file, "tag_v2", {}).get(ORIENTATION, 1)  # which Pillow turns, and then tells of no more
     raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
     smaller = _say_smaller(path, file)
     alpha, note, times_alpha = file.has_transparency_data, None, _leave_times_alpha(file)
@@ -389,10 +418,12 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     bit = _judge_alpha_bit(path) if mixed and file.format == "TGA" else ""
     if unfilled or bit == NO_ALPHA_BIT:
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
-    pixels = _turn_upright(pixels, file.getexif().get(ORIENTATION, 1))  # a TIFF has been turned by now
+    orientation = file.getexif().get(ORIENTATION, 1)
+    pixels = _turn_upright(pixels, orientation)
     others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
     notes = filter(None, (note, fewer, UNFILLED if unfilled else bit, lost, smaller))
-    return Decoded(pixels, alpha, profile, (*notes, *say_left_out(others)))
+    sideways = orientation in SIDEWAYS or in_tiff in SIDEWAYS
+    return Decoded(pixels, alpha, sideways, profile, (*notes, *say_left_out(others)))
 
 
 def _judge_alpha_bit(path: str | os.PathLike[str]) -> str:
@@ -540,10 +571,12 @@ def _decode_by_hand(path: str | os.PathLike[str], layout: Layout, most_pixels: i
     pixels = np.ascontiguousarray(pixels[..., : layout.colours + alpha])
     if layout.extra[:1] == (ASSOCIATED,):
         pixels = _divide_by_alpha(pixels)
-    pixels = _turn_upright(pixels, layout.tags.get(ORIENTATION, 1))
+    orientation = layout.tags.get(ORIENTATION, 1)
+    pixels = _turn_upright(pixels, orientation)
     found = layout.tags.get(PROFILE)
     profile, lost = judge_profile(found if isinstance(found, bytes | None) else b"", grey=layout.colours == 1)
-    return Decoded(pixels, alpha, profile, (*filter(None, (lost,)), *say_left_out(left_out)))
+    notes = (*filter(None, (lost,)), *say_left_out(left_out))
+    return Decoded(pixels, alpha, orientation in SIDEWAYS, profile, notes)
 
 
 def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) -> Decoded:
@@ -558,11 +591,13 @@ def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) 
     channels = count_colours(path, image)
     pixels = np.concatenate(list(read_bands(path, image, PIECES)))
     fields = image.get_fields()
-    pixels = _turn_upright(pixels, image.get("orientation") if "orientation" in fields else 1)
+    orientation = image.get("orientation") if "orientation" in fields else 1
+    pixels = _turn_upright(pixels, orientation)
     profile, lost = judge_profile(image.get(ICC) if ICC in fields else None, grey=channels == 1)
     alpha = has_alpha(path, image, channels)
     colours = pixels[..., : channels + alpha]
-    return Decoded(colours, alpha, profile, (*filter(None, (lost,)), *say_left_out(image.bands - channels - alpha)))
+    notes = (*filter(None, (lost,)), *say_left_out(image.bands - channels - alpha))
+    return Decoded(colours, alpha, orientation in SIDEWAYS, profile, notes)
 
 
 def _require_at_most(path: str | os.PathLike[str], width: int, height: int, most_pixels: int | None) -> None:
@@ -575,7 +610,7 @@ def _require_at_most(path: str | os.PathLike[str], width: int, height: int, most
 
 def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
     """The picture as a camera noted that it is to be shown: EXIF's tag Orientation."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]

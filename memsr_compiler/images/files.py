@@ -222,7 +222,7 @@ def read_folder(
         names = list(unreadable)
         named = f" ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
         raise InvalidInput(
-            f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files{_say_inner(place)}"
+            f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files{say_inner(place)}"
         )
     if hears := on_skip or warn:
         for reason in unreadable.values():
@@ -230,12 +230,14 @@ def read_folder(
     return images
 
 
-def _say_inner(folder: Path) -> str:
-    """Words on the first of the folders in it that hold images; "" where none does."""
-    for inner in sorted(filter(Path.is_dir, folder.iterdir())):
+def say_inner(folder: Path) -> str:
+    """Words on the first of the folders in it, or in those, that hold images, LR after others; "" where none does."""
+    inner = sorted(filter(Path.is_dir, folder.iterdir()), key=lambda path: ("lr" in path.name.lower(), path))
+    for place in inner:
         with suppress(OSError):  # it may not be ours to read
-            if any(is_image_name(path.name) for path in list_files(inner)):
-                return f", {inner} perhaps"
+            for within in (place, *sorted(filter(Path.is_dir, place.iterdir()))):
+                if any(is_image_name(path.name) for path in list_files(within)):
+                    return f", {within} perhaps"
     return ""
 
 

@@ -7,21 +7,25 @@ does not; where they tell nothing of LR, sizes do, and a person hears of it.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import is_image_name, list_files
-from memsr_compiler.images.files import read_image
+from memsr_compiler.images.files import NamedImage, read_folder, read_image
 
 _FACTOR_AT_END = r"(?:[ _-]?x(?P<factor>\d+))?"
 _HR_FOLDER = re.compile(rf"(?P<set>(?:.*[ _-])?)(?:hr|gt|gtmod\d+){_FACTOR_AT_END}", re.IGNORECASE)
 _LR_FOLDER = re.compile(rf"(?P<set>(?:.*[ _-])?)lr[ _-]?(?P<way>[a-z]*?){_FACTOR_AT_END}", re.IGNORECASE)
 _FACTOR_FOLDER = re.compile(r"x?(?P<factor>\d+)", re.IGNORECASE)
+_SCALE_FOLDER = re.compile(r"x\d", re.IGNORECASE)
 _BICUBIC = ("", "bi", "bic", "bicubic")  # what LR's folder says of the way in which LR was made
+_WAYS = (*_BICUBIC, "bd", "dn", "difficult", "mild", "unknown", "wild")  # `lrc` is Lightroom's
+_MOST = 8  # the largest factor that names of LR alone are believed to tell: 1920x1080 is none
 
 _SIDE = re.compile(
     r"(?P<key>.+)[ _-](?P<side>hr|gt|hq|lr|lq)(?:bi|bic|bicubic|bd|dn|(?<=lr)(?P<factor>\d+))?", re.IGNORECASE
@@ -78,6 +82,11 @@ def find_test_files(folder: Path, factor: int | None) -> TestFiles:
     """
     if not folder.is_dir():
         raise InvalidInput(f"{folder}: is no folder; give one with PNG or JPEG files")
+    files = _find_test_files(folder, factor)
+    return files if files.pairs is not None else replace(files, notes=(*files.notes, *say_low(files.folder)))
+
+
+def _find_test_files(folder: Path, factor: int | None) -> TestFiles:
     if not (folder / "HR").is_dir() and any(is_image_name(path.name) for path in list_files(folder)):
         files = _find_side_by_side(folder, factor)
         highs = list_files(folder) if files.alone is None else list(files.alone)
@@ -99,7 +108,7 @@ def find_test_files(folder: Path, factor: int | None) -> TestFiles:
     if not pairs:
         mark = "x2" if factor is None else f"x{factor}"
         raise InvalidInput(
-            f"{folder}: HR and LR do not hold the same images ({_list_names(highs)}; {_list_names(lows)}); give every "
+            f"{folder}: HR and LR do not hold the same images ({list_names(highs)}; {list_names(lows)}); give every "
             f"image the same name in both, or one that goes on in LR: 001.png and 001{mark}.png"
         )
     return TestFiles(high, pairs, unpaired, notes=tuple(notes))
@@ -110,15 +119,64 @@ def is_high(name: str) -> bool:
     return _HR_FOLDER.fullmatch(name) is not None
 
 
+def is_low(folder: Path) -> bool:
+    """Whether a folder is called as folders of LR images are: LR_bicubic, DIV2K_train_LR_unknown/X2, LRbicx4."""
+    place = folder.resolve()
+    place = place.parent if _FACTOR_FOLDER.fullmatch(place.name) else place
+    match = _LR_FOLDER.fullmatch(place.name)
+    return match is not None and match["way"].lower() in _WAYS
+
+
+def say_low(folder: Path) -> list[str]:
+    """Words on images that are all LR by their names, or their folder's, and are taken for HR nevertheless."""
+    names = [_read_name(path) for path in list_files(folder) if is_image_name(path.name)]
+    factors, sides = {name.factor or 1 for name in names}, {name.side for name in names}
+    marked = sides == {"lr"} or ("hr" not in sides and len(factors) == 1 and 1 < min(factors) <= _MOST)
+    if not names or not (marked or is_low(folder)):
+        return []
+    return [f"{folder}: by their names its images are LR; they are taken for HR, and made smaller again"]
+
+
 def list_high(folder: Path) -> tuple[list[Path], list[str]]:
     """The files in a folder that are no LR of others in it, by names and sizes, and words on those that are."""
     names = {path: _read_name(path) for path in list_files(folder)}
     lows, no_image, notes = _sort_versions(names, None)
     small = [path for paths in lows.values() for path in paths]
     if small:
-        notes.append(f"{folder}: LR of others in it is passed over: {_list_names(small)}")
+        notes.append(f"{folder}: LR of others in it is passed over: {list_names(small)}")
+    notes += say_low(folder)
     left_out = {*small, *no_image}
     return [path for path in names if path not in left_out], notes
+
+
+def read_high(folder: str | os.PathLike[str], warn: Callable[[str], None]) -> list[NamedImage]:
+    """Every image in a folder but LR of others in it, whose LR is to be made: see `read_folder`, `list_high`."""
+    place = Path(folder)
+    paths, notes = list_high(place) if place.is_dir() else (None, [])
+    images = read_folder(place, paths=paths, warn=warn)
+    for note in notes:
+        warn(note)
+    return images
+
+
+def find_others(folder: Path, taken: Collection[Path]) -> tuple[list[Path], list[Path]]:
+    """The folders in one, other than those that are taken, that hold images: those called LR, or X2, and others.
+
+    Sets for validation are left alone.
+    """
+    low: list[Path] = []
+    others: list[Path] = []
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if inner.resolve() in taken or "valid" in inner.name:
+            continue
+        try:
+            parts = [part for part in inner.iterdir() if part.is_dir() and _FACTOR_FOLDER.fullmatch(part.name)]
+            if any(is_image_name(path.name) for place in (inner, *parts) for path in list_files(place)):
+                low_by_name = is_low(inner) or _SCALE_FOLDER.fullmatch(inner.name)
+                (low if low_by_name else others).append(inner)
+        except OSError:  # a disk's lost+found
+            continue
+    return low, others
 
 
 def match_names(
@@ -397,5 +455,6 @@ def _say_ambiguous(path: Path, several: Sequence[Path]) -> str:
     return f"{path}: {named} may both be its partner; leave one of them in the folder, or give each a name of its own"
 
 
-def _list_names(paths: Sequence[Path]) -> str:
+def list_names(paths: Sequence[Path]) -> str:
+    """The names of the first three files."""
     return ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")

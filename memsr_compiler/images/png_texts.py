@@ -20,7 +20,7 @@ PROFILE = "Raw profile type "  # before EXIF, XMP or IPTC in hexadecimal digits,
 MOST = 1 << 24  # bytes of all texts, compressed or not
 MOST_TEXTS = 10_000  # that are read of a file
 MOST_IN_JPEG = 65_533  # bytes of a comment
-_NAMES = (b"tEXt", b"zTXt", b"iTXt")
+_NAMES, _EXIF = (b"tEXt", b"zTXt", b"iTXt"), b"eXIf"
 _DAMAGED = MOST // 8  # bytes for which a text counts that cannot be unpacked, which may take as long as the longest
 _KEYWORD = 80  # bytes, with the zero behind it
 EXIF_IN_APP1, _XMP_IN_APP1 = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
@@ -94,12 +94,18 @@ def fits_jpeg(keyword: str, text: str) -> bool:
 
 
 def _read_chunks(file: BinaryIO) -> Iterator[Chunk]:
-    """The chunks with texts, behind the pixels too; of those that are too long, or many, together, the first bytes."""
+    """The chunks with texts, behind the pixels too, and EXIF that stands there, where libvips and Pillow do not look.
+
+    Of those that are too long, or many, together, the first bytes.
+    """
     total = count = 0
+    wanted: tuple[bytes, ...] = _NAMES
     while count <= MOST_TEXTS and len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
         following = file.tell() + length + 4
-        if name in _NAMES:
+        if name == b"IDAT":
+            wanted = (*_NAMES, _EXIF)
+        if name in wanted:
             total, count = total + length, count + 1
             whole = total <= MOST and count <= MOST_TEXTS
             yield name, file.read(length) if whole else file.read(min(length, _KEYWORD)).partition(b"\0")[0]
@@ -112,6 +118,9 @@ def _sort(chunks: Iterator[Chunk]) -> Found:
     lost: dict[str, None] = {}
     unpacked = 0
     for chunk in chunks:
+        if chunk[0] == _EXIF:
+            exif = exif or EXIF_IN_APP1 + chunk[1]
+            continue
         if b"\0" not in chunk[1] or unpacked > MOST:
             lost[_keyword_of(chunk)] = None
             continue

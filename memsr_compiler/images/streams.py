@@ -24,6 +24,7 @@ from memsr_compiler.files import explain_unwritten, find_full_disk
 from memsr_compiler.images.damage import is_jpeg, rows_of_strip
 from memsr_compiler.images.decode import (
     PIXEL_TYPES,
+    UNKNOWN,
     Decoded,
     can_stream,
     count_frames,
@@ -35,6 +36,7 @@ from memsr_compiler.images.decode import (
     say_left_out,
     say_shape,
 )
+from memsr_compiler.images.heads import Head, edit_webp
 from memsr_compiler.images.iptc import MOST_IN_JPEG, pack_for_jpeg
 from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
@@ -43,8 +45,9 @@ from memsr_compiler.images.png_texts import pack_comments
 from memsr_compiler.images.profiles import ICC, judge_profile
 from memsr_compiler.images.resize import enlarge_rows
 from memsr_compiler.images.texts import TIFF as TIFFS
-from memsr_compiler.images.texts import Texts, add_tags, list_exif, say_tags_lost
+from memsr_compiler.images.texts import Texts, list_exif, say_replaced, say_tags_lost
 from memsr_compiler.images.tiff_by_hand import find_layout
+from memsr_compiler.images.tiff_entries import add_entries, read_entries
 from memsr_compiler.images.transparency import extend_bands
 from memsr_compiler.locks import temporary_file
 
@@ -53,7 +56,8 @@ Pixels = NDArray[Any]
 ROWS = 32  # that are read at a time where nobody says
 MOST_PIXELS = 1 << 28  # of an image that is read, unless more are allowed: 16,384 x 16,384
 # Level 6 takes twice the time, and files are smaller by a twentieth.
-TIFF = {"compression": "deflate", "predictor": "horizontal", "level": 2, "bigtiff": True}
+TIFF = {"compression": "deflate", "predictor": "horizontal", "level": 2}
+MOST_IN_TIFF = 4_000_000_000  # bytes of pixels, beyond which a TIFF becomes a BigTIFF, which many programs do not know
 WRITTEN: dict[str, dict[str, Any]] = {  # file name extensions, and how such files are written
     ".png": {"compression": 2, "filter": "up"},  # by a third smaller than without a filter, and as quickly
     ".tif": TIFF,
@@ -73,7 +77,6 @@ SAVERS = {  # what libvips calls the writers
 INCH = 25.4  # millimetres
 EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 OPAQUE = (".jpg", ".jpeg")
-PNG_HEAD = 33  # bytes, signature and header
 MOST_XMP_IN_JPEG = 60_000  # bytes that libvips writes; of more nothing
 IPTC = "iptc-data"  # in a JPEG all of Photoshop's resources
 KEPT = ("xmp-data", IPTC, "orientation")  # and whatever begins with exif-
@@ -95,12 +98,13 @@ class RowFile:
     most_pixels   that were allowed
     whole     why it cannot be decoded by rows, "an interlaced PNG", and is held whole; "" where it can
     held      bytes that this takes each time it is read;   passing  bytes more, while it is decoded
-    decoded   whether it is decoded by `decode`, not by libvips;   profile  the ICC profile of the pixels
+    decoded   whether it is decoded by `decode`, not by libvips;   sideways  and was turned by a right angle
+    profile   the ICC profile of the pixels
     strict    what libvips only warns of is damage
     chunks    of a PNG, about its colours;   colours  what of them says other than sRGB, in words
     notes     what a person should know of how it is read
     texts     of who made it, when and with what;   xmp_bytes  of XMP, that libvips reads
-    density   pixels for an inch, across and down, for a file that libvips does not know
+    density   pixels for an inch, across and down
     """
 
     path: Path
@@ -115,6 +119,7 @@ class RowFile:
     held: int = 0
     passing: int = 0
     decoded: bool = False
+    sideways: bool = False
     profile: bytes | None = None
     strict: bool = False
     chunks: tuple[Chunk, ...] = ()
@@ -122,7 +127,7 @@ class RowFile:
     notes: tuple[str, ...] = ()
     texts: Texts = field(default_factory=Texts)
     xmp_bytes: int = 0
-    density: tuple[float, float] | None = None
+    density: tuple[float, float] = UNKNOWN
 
     @staticmethod
     def open(path: Path, *, most_pixels: int = MOST_PIXELS) -> RowFile:
@@ -132,6 +137,7 @@ class RowFile:
         """
         with open_image(path, most_pixels) as file:
             pages, texts, shape = count_frames(path, file), Texts.read(path), say_shape(path, file)
+            density = read_density(path, file)
             by_hand = file is None and find_layout(path) is not None
             if not by_hand and (file is None or can_stream(file) or needs_libvips(path, file)):
                 strict = file is not None and is_jpeg(file)
@@ -139,8 +145,10 @@ class RowFile:
                 with contextlib.suppress(libvips().Error):  # which may lack what Pillow knows
                     image = open_with_libvips(path, strict=strict)
                     opened = _opened_with_libvips(path, image, pages, texts, most_pixels, strict, strip)
-                    return replace(opened, notes=(*opened.notes, *shape))
-            decoded, density = decode(path, file, most_pixels), read_density(path, file)
+                    if file is None:
+                        density = image.xres * INCH, image.yres * INCH
+                    return replace(opened, notes=(*opened.notes, *shape), density=density)
+            decoded = decode(path, file, most_pixels)
             kind = "TIFF of unusual numbers" if file is None else f"{file.format} of {PIXEL_TYPES[file.mode].words}"
         height, width, _ = decoded.pixels.shape
         chunks = read_colour_chunks(path)
@@ -157,6 +165,7 @@ class RowFile:
             held=decoded.pixels.nbytes,
             passing=width * height * BY_PILLOW,
             decoded=True,
+            sideways=decoded.sideways,
             profile=decoded.profile,
             chunks=chunks,
             colours=describe_colours(chunks, profile=decoded.profile is not None),
@@ -223,8 +232,7 @@ class RowFile:
                 f"{self.path}: its ICC profile, for grey, is not kept in .webp, which is RGB; write PNG to keep it"
             )
         told += [f"{self.path}: {lost}" for lost in self.texts.say_lost(suffix)]
-        if suffix not in TIFFS and (lost := self._tags_lost(suffix)):
-            told.append(f"{self.path}: {say_tags_lost(lost)}")
+        told += [f"{self.path}: {lost}" for lost in self._say_exif_lost(suffix)]
         if suffix in OPAQUE and max(self.xmp_bytes, len(self.texts.found.xmp)) > MOST_XMP_IN_JPEG:
             told.append(f"{self.path}: its XMP is too long for {suffix} and not kept; write PNG to keep it")
         if suffix != ".png":
@@ -232,14 +240,21 @@ class RowFile:
             told += [f"{self.path}: its {words} is not kept in {suffix}; {kept_in}" for words in self.colours]
         return told
 
-    def _tags_lost(self, suffix: str) -> frozenset[tuple[int, int]]:
-        """Tags of EXIF that libvips does not write, seen on an image of one pixel."""
-        there = self.texts.exif_tags
-        if not there:
-            return there
-        pixel = self._tell(libvips().Image.black(1, 1).copy(interpretation="b-w"), suffix)
-        with Image.open(io.BytesIO(pixel.write_to_buffer(suffix))) as written:
-            return there - list_exif(written.info.get("exif", b""))
+    def _say_exif_lost(self, suffix: str) -> Iterator[str]:
+        """Words on tags of EXIF that are not written, and texts that become others: seen on an image of one pixel."""
+        there, texts = self.texts.exif_tags, self.texts.tags(suffix)
+        if suffix in TIFFS:
+            lost = there - {(group, number) for group, tags in self.texts.entries(suffix).items() for number in tags}
+        elif there or not all(map(bytes.isascii, texts.values())):
+            pixel = self._tell(libvips().Image.black(1, 1).copy(interpretation="b-w"), suffix)
+            with Image.open(io.BytesIO(pixel.write_to_buffer(suffix))) as written:
+                exif = self.texts.add_to_exif(written.info.get("exif", b""), suffix)
+            lost, found = there - list_exif(exif), read_entries(exif).get(0, {})
+            replaced = [number for number, text in texts.items() if number in found and found[number].text != text]
+            yield from [say_replaced(replaced)] if replaced else []
+        else:
+            return
+        yield from [say_tags_lost(lost)] if lost else []
 
     def save(
         self,
@@ -277,8 +292,7 @@ class RowFile:
             finally:
                 pipe.abort()
                 writer.join()
-            if WRITTEN[path.suffix.lower()] is TIFF:
-                add_tags(staged, self.texts, path.suffix.lower())
+            self._finish(staged, path.suffix.lower())
             with open(staged, "rb+") as written:
                 os.fsync(written.fileno())
             if on_whole is not None:
@@ -292,21 +306,47 @@ class RowFile:
         image = libvips().Image.pngload_source(source, access="sequential", fail_on="truncated", unlimited=True)
         image = self._tell(image, suffix)
         chunks = (*self.chunks, *self.texts.chunks())
-        if suffix == ".png" and chunks:
-            _write_behind(image, staged, suffix, pack_chunks(chunks))
-        elif suffix in OPAQUE and (comments := pack_comments(chunks)):
-            _write_behind(image, staged, suffix, comments)
+        more = pack_chunks(chunks) if suffix == ".png" else pack_comments(chunks) if suffix in OPAQUE else b""
+        if suffix in (".png", *OPAQUE) and (more or any(self.texts.entries(suffix).values())):
+            self._write_with(image, staged, suffix, more)
         else:
-            getattr(image, SAVERS[suffix])(os.fsencode(staged), **WRITTEN[suffix])
+            getattr(image, SAVERS[suffix])(os.fsencode(staged), **self._options(image, suffix))
+
+    def _options(self, image: Any, suffix: str) -> dict[str, Any]:
+        """The options with which libvips writes a file of that kind."""
+        if WRITTEN[suffix] is not TIFF:
+            return WRITTEN[suffix]
+        size = image.width * image.height * image.bands * self.dtype().itemsize
+        return {**TIFF, "bigtiff": size > MOST_IN_TIFF}
+
+    def _write_with(self, image: Any, path: Path, suffix: str, more: bytes) -> None:
+        """Write a PNG or JPEG with pieces more, and with what libvips leaves out of EXIF."""
+        head = Head(suffix == ".png", more, lambda exif: self.texts.add_to_exif(exif, suffix))
+        target = libvips().TargetCustom()
+        with open(path, "wb") as file:
+
+            def write(piece: bytes) -> int:
+                file.write(head.take(piece))
+                return len(piece)
+
+            target.on_write(write)
+            getattr(image, f"{SAVERS[suffix]}_target")(target, **WRITTEN[suffix])
+
+    def _finish(self, staged: Path, suffix: str) -> None:
+        """Add what libvips leaves out to a TIFF or WebP that it has written."""
+        if WRITTEN[suffix] is TIFF and any((entries := self.texts.entries(suffix)).values()):
+            with open(staged, "r+b") as file:
+                add_entries(file, entries)
+        if suffix == ".webp":
+            edit_webp(staged, lambda exif: self.texts.add_to_exif(exif, suffix))
 
     def _tell(self, image: Any, suffix: str) -> Any:
         """An image of libvips, with what this file has beside its pixels for one of that kind."""
         try:
             original = open_with_libvips(self.path, strict=self.strict)
         except libvips().Error:  # nothing but what Pillow tells
-            across, down = self.density or (image.xres * INCH, image.yres * INCH)
-            original = image.copy(xres=across / INCH, yres=down / INCH)
-        image = image.copy(xres=original.xres, yres=original.yres)
+            original = image
+        image = image.copy()
         for source in (_read_exif(self.texts.exif), original) if self.texts.exif else (original,):
             for name in source.get_fields():
                 gone = (self.decoded and name in TURNED) or (name == IPTC and suffix not in OPAQUE)
@@ -324,7 +364,8 @@ class RowFile:
             image.set_type(libvips().GValue.blob_type, ICC, self.profile)
         if self.decoded:  # and in what is written of EXIF
             image.set_type(libvips().GValue.gint_type, "orientation", 1)
-        return image
+        across, down = self.density[::-1] if self.sideways else self.density
+        return image.copy(xres=across / INCH, yres=down / INCH)  # at last, as EXIF that is set tells of its own
 
 
 def _opened_with_libvips(
@@ -376,26 +417,6 @@ def _read_exif(exif: bytes) -> Any:
     content = io.BytesIO()
     Image.new("L", (1, 1)).save(content, "PNG", exif=exif)
     return libvips().Image.new_from_buffer(content.getvalue(), "")
-
-
-def _write_behind(image: Any, path: Path, suffix: str, more: bytes) -> None:
-    """Write a PNG or JPEG with more behind its head, a PNG's IHDR or a JPEG's first segment."""
-    target = libvips().TargetCustom()
-    head, written = bytearray(), False
-    with open(path, "wb") as file:
-
-        def write(piece: bytes) -> int:
-            nonlocal written
-            if written:
-                return file.write(piece)
-            head.extend(piece)
-            length = PNG_HEAD if suffix == ".png" else 4 + int.from_bytes(head[4:6], "big")
-            if written := len(head) >= max(length, 6):
-                file.write(head[:length] + more + head[length:])
-            return len(piece)
-
-        target.on_write(write)
-        getattr(image, f"{SAVERS[suffix]}_target")(target, **WRITTEN[suffix])
 
 
 class RowBuffer:

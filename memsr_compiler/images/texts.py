@@ -12,16 +12,27 @@ import struct
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image
 
 from memsr_compiler.images import iptc
-from memsr_compiler.images.other_parts import find_other_parts, name_other_tags, name_tag
+from memsr_compiler.images.other_parts import TIFF_PIXELS, find_other_parts, name_other_tags, name_tag
 from memsr_compiler.images.other_texts import find_other_texts
 from memsr_compiler.images.png_texts import Chunk, Found, find_texts, fits_jpeg, unpack
 from memsr_compiler.images.tiff_by_hand import read_directory
+from memsr_compiler.images.tiff_entries import (
+    ASCII,
+    BYTE,
+    EXIF,
+    GPS,
+    INTEROP,
+    LONG,
+    SHORT,
+    Entry,
+    add_to_exif,
+    read_entries,
+)
 from memsr_compiler.images.tiff_tags import is_tiff
 
 NAMES = {
@@ -32,6 +43,7 @@ NAMES = {
     305: "Software",
     306: "DateTime",
     315: "Artist",
+    316: "HostComputer",
     33432: "Copyright",
 }
 WINDOWS = {
@@ -45,15 +57,16 @@ WINDOWS = {
 }  # texts in UTF-16, and two numbers: what Windows' Explorer shows
 _STARS = (18246, 18249)  # the numbers
 BY_KEYWORD = {"title": 269, "description": 270, "software": 305, "author": 315, "copyright": 33432}  # of a PNG
-_XMP, EXIF, GPS = 700, 34665, 34853  # XMP, and tags that say where further ones are
+_XMP = 700
 MOST_EXIF = 65_000  # bytes that libexif reads and a JPEG holds
-_GROUPS = (EXIF, GPS, 40965)
-NOT_IN_EXIF = 269  # of the tags: libvips has no name for it, though it keeps what EXIF has of it
+_GROUPS = (EXIF, GPS, INTEROP)
+NOT_IN_EXIF = (269, 316)  # of the tags: libvips has no name for them
 LONGEST = 8_000  # bytes of a text in EXIF, of which there are eight
-_BYTE, _ASCII, _SHORT, _LONG = 1, 2, 3, 4  # types of tags
-_SIZES = {_BYTE: 1, _ASCII: 1, _SHORT: 2, _LONG: 4}  # bytes
-_BIG = 43  # the version of a BigTIFF
-_IN_ANY = frozenset((274, 282, 283, 296, 531, 40960, 40962, 40963))  # of EXIF: kept as the image's, or of its format
+_OF_ORIGINAL = (256, 257, 59932, 59933)  # of EXIF: its sides; room for more, and what Windows notes of that
+_IN_ANY = frozenset((*_OF_ORIGINAL, 274, 282, 283, 296, 531, 40960, 40962, 40963))  # or kept, or of the format
+_NOTE = 37500  # of a camera's maker
+# Its beginnings where places are counted from itself, so that it may stand anywhere: ExifTool's MakerNotes.pm.
+_MOVABLE = (b"Apple iOS\0", b"Nikon\0\2", b"OLYMPUS\0", b"OM SYSTEM\0", b"FUJIFILM", b"PENTAX \0")
 _SHOWN = 12  # texts that are named
 TIFF, JPEG, PNG = (".tif", ".tiff"), (".jpg", ".jpeg"), (".png",)  # file name extensions
 
@@ -63,10 +76,10 @@ class Texts:
     """Texts of an image, in bytes without the zero at their end, by the number of their tag.
 
     windows   tags of Windows', by their number: texts in its letters, and numbers
-    further   whether the file has EXIF or GPS tags besides
-    exif      all of them where libvips does not read them: those of a TIFF, and EXIF that a PNG has as a text
+    exif      tags of EXIF and GPS, and these, where libvips does not read them: of a TIFF, and in a text of a PNG
+    raw       EXIF of any file, as it has it
     exif_tags of EXIF for files other than TIFFs, each with the one that leads to its group, 0 for the first
-    unread    whether it has EXIF that is damaged, or longer than a JPEG holds
+    unread    whether it has EXIF that is damaged
     in_tiff   whether it is a TIFF
     found     texts of another kind
     iptc      captions and keywords of the press;   photoshop  whether there are other resources of Photoshop's
@@ -74,9 +87,9 @@ class Texts:
 
     by_tag: Mapping[int, bytes] = field(default_factory=dict)
     windows: Mapping[int, bytes | int] = field(default_factory=dict)
-    further: bool = False
     in_tiff: bool = False
     exif: bytes = b""
+    raw: bytes = b""
     unread: bool = False
     exif_tags: frozenset[tuple[int, int]] = frozenset()
     found: Found = field(default_factory=Found)
@@ -90,31 +103,31 @@ class Texts:
         found = replace(found, others=(*found.others, *find_other_parts(path)))
         try:
             with open(path, "rb") as file:
-                tags: Any = read_directory(file) if tiff else _read_exif(file, found.exif)
+                tags, raw = (read_directory(file), b"") if tiff else _read_exif(file, found.exif)
                 texts = {number: tags[number] for number in NAMES if number in tags}
                 windows = _read_windows(tags)
                 known = frozenset((*(number for number in texts if isinstance(texts[number], str)), *windows))
-                further = EXIF in tags or GPS in tags or (not tiff and bool({*tags} - known - _IN_ANY))
                 told = {number: text for number, text in texts.items() if isinstance(text, str) and text.strip("\0 ")}
                 by_tag = {number: text.encode("latin1", "replace") for number, text in told.items()}
-                listed = frozenset() if tiff else _list_tags(tags)
-                exif, unread = _pack(file, tags, by_tag, windows) if tiff else (found.exif, False)
+                listed = frozenset[tuple[int, int]]() if tiff else _list_tags(tags)
+                exif, raw, unread = _pack(file, tags, by_tag, windows) if tiff else (found.exif, raw, False)
                 if tiff:
+                    listed = list_exif(raw)
                     others = name_other_tags(tags, known)
                     found = replace(found, xmp=_read_xmp(tags), others=(*found.others, *others))
                 press, photoshop = (iptc.find_in_tiff(tags), False) if tiff else iptc.find_in_jpeg(file)
         except Exception:  # of whatever is damaged: Pillow has no common base
             return Texts(in_tiff=tiff, unread=bool(found.exif), found=found)
-        if len(exif) > MOST_EXIF:
-            exif, unread = b"", True
+        if len(exif) > MOST_EXIF:  # libvips reads none of it; what has room is added then
+            exif, unread = b"", not listed
         return Texts(
             by_tag,
             windows,
-            further,
             tiff,
             exif,
+            raw,
             unread,
-            list_exif(exif) if tiff else listed,
+            listed,
             found,
             press or iptc.find_in_png(found.chunks),
             photoshop,
@@ -127,7 +140,7 @@ class Texts:
             number = BY_KEYWORD.get(keyword.lower())
             if suffix in PNG or number is None or not text:
                 continue
-            if suffix in TIFF or (number != NOT_IN_EXIF and len(text.encode()) <= LONGEST):
+            if suffix in TIFF or (number not in NOT_IN_EXIF and len(text.encode()) <= LONGEST):
                 texts.setdefault(number, text.encode())
         return texts
 
@@ -145,18 +158,50 @@ class Texts:
         texts = {NAMES[number]: _decode(text) for number, text in self.tags(suffix).items()}
         return {f"exif-ifd0-{name}": f"{text} (-, ASCII, 1 components, 1 bytes)" for name, text in texts.items()}
 
+    def entries(self, suffix: str) -> dict[int, dict[int, Entry]]:
+        """Tags that libvips may not write into a file of that kind, as they stand.
+
+        Of a TIFF's first directory, which tells of its pixels, none of those that may; of a maker's note, which leads
+        to places in its file, none but of makers that count these from the note itself, and of what is too long.
+        """
+        has_room = suffix in TIFF or len(self.raw) <= MOST_EXIF
+        in_pixels = TIFF_PIXELS if suffix in TIFF else frozenset[int]()
+        groups = {
+            group: {
+                number: entry
+                for number, entry in entries.items()
+                if number not in _IN_ANY and number not in _GROUPS and not (group == 0 and number in in_pixels)
+                if number != _NOTE or (entry.content.startswith(_MOVABLE) and has_room)
+            }
+            for group, entries in read_entries(self.raw).items()
+        }
+        first = groups.setdefault(0, {})
+        # In whatever letters they are: most programs take them for UTF-8, and libvips replaces what is not ASCII.
+        first |= {number: Entry(ASCII, text + b"\0") for number, text in self.tags(suffix).items()}
+        if suffix in TIFF:
+            first |= self._entries_of_tiff()
+        return groups
+
+    def _entries_of_tiff(self) -> dict[int, Entry]:
+        entries = {}
+        for number, value in self.windows.items():
+            numbers = Entry(SHORT, struct.pack("<H", value & 0xFFFF)) if isinstance(value, int) else Entry(BYTE, value)
+            entries[number] = numbers
+        if self.iptc:  # as numbers of 32 bits, as most programs want it
+            entries[iptc.IN_TIFF] = Entry(LONG, self.iptc + bytes(-len(self.iptc) % 4))
+        return entries
+
+    def add_to_exif(self, exif: bytes, suffix: str) -> bytes:
+        """EXIF that libvips wrote for such a file, with what it left out, and without the sides of the original."""
+        return add_to_exif(exif, self.entries(suffix), MOST_EXIF, _OF_ORIGINAL)
+
     def say_lost(self, suffix: str) -> tuple[str, ...]:
         """Words on what a file of that kind will lack."""
         told, tags = [], self.tags(suffix)
-        if self.further and suffix in TIFF:
-            told.append(f"its EXIF is not kept in {suffix}; write PNG to keep it")
-        elif self.unread:
-            told.append("its EXIF is damaged, or longer than other files hold, and is not kept")
+        if self.unread:
+            told.append("its EXIF is damaged and not kept")
         if suffix not in TIFF:
-            other = _list(number for number, text in tags.items() if not text.isascii())
             long = _list(number for number in self.by_tag if number not in tags)
-            if other:
-                told.append(f"EXIF holds ASCII: in its {other} other letters are replaced; write TIFF to keep them")
             if long:
                 told.append(f"EXIF has no room for its {long}, not kept; write TIFF to keep it")
         if self.iptc and suffix not in (*TIFF, *PNG, *JPEG):
@@ -198,20 +243,25 @@ def _say_some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_SHOWN])}{more} {'is' if len(names) == 1 else 'are'}"
 
 
+def say_replaced(numbers: Iterable[int]) -> str:
+    return f"in its {_list(numbers)} letters are replaced, as its EXIF is full; write TIFF to keep them"
+
+
 def _list(numbers: Iterable[int]) -> str:
     return ", ".join(NAMES[number] for number in numbers)
 
 
-def _read_exif(file: BinaryIO, raw: bytes) -> Image.Exif:
+def _read_exif(file: BinaryIO, raw: bytes) -> tuple[Any, bytes]:
     """The EXIF of a file, without a pixel: a PNG's own getexif decodes the image to look for some behind it.
 
     raw   what stands in a text of it, if anything does
     """
     if not raw:
-        return Image.Image.getexif(Image.open(file))
+        image = Image.open(file)
+        return Image.Image.getexif(image), image.info.get("exif", b"")
     exif = Image.Exif()
     exif.load(raw)
-    return exif
+    return exif, raw
 
 
 def list_exif(raw: bytes) -> frozenset[tuple[int, int]]:
@@ -260,8 +310,10 @@ def _read_xmp(tags: Any) -> bytes:
 
 def _pack(
     file: BinaryIO, tags: Any, texts: Mapping[int, bytes], windows: Mapping[int, bytes | int]
-) -> tuple[bytes, bool]:
-    """The texts of a TIFF with its EXIF and GPS, as other files hold them, and whether these had to be left out."""
+) -> tuple[bytes, bytes, bool]:
+    """The texts of a TIFF with its EXIF and GPS, without these where they are too long for other files, and with them;
+    and whether they are damaged.
+    """
     exif = Image.Exif()
     exif.update({number: _decode(text) for number, text in texts.items() if len(text) <= LONGEST})
     exif.update(windows)
@@ -274,8 +326,8 @@ def _pack(
                 exif.get_ifd(number).update(read_directory(file, number))
             content = exif.tobytes() if groups else alone
     except Exception:
-        return alone, True
-    return (content, False) if len(content) <= MOST_EXIF else (alone, True)
+        return alone, alone, True
+    return content if len(content) <= MOST_EXIF else alone, content, False
 
 
 def _decode(text: bytes) -> str:
@@ -283,42 +335,3 @@ def _decode(text: bytes) -> str:
         return text.decode()
     except UnicodeDecodeError:
         return text.decode("latin1")
-
-
-def add_tags(path: Path, texts: Texts, suffix: str) -> None:
-    """Add what a TIFF holds in tags to the first page of a BigTIFF, in place of those that are there."""
-    press = texts.iptc + bytes(-len(texts.iptc) % 4)  # as numbers of 32 bits, as most programs want it
-    values = {number: (_ASCII, text + b"\0") for number, text in texts.tags(suffix).items()}
-    with open(path, "r+b") as file:
-        end = "<" if file.read(2) == b"II" else ">"
-        for number, value in texts.windows.items():
-            numbers = (_SHORT, struct.pack(end + "H", value & 0xFFFF)) if isinstance(value, int) else (_BYTE, value)
-            values[number] = numbers
-        if press:
-            values[iptc.IN_TIFF] = _LONG, press
-        if values:
-            _add_entries(file, end, values)
-
-
-def _add_entries(file: BinaryIO, end: str, values: Mapping[int, tuple[int, bytes]]) -> None:
-    """Add tags, each of a type, in bytes."""
-    (version,) = struct.unpack(end + "H", file.read(2))
-    assert version == _BIG, "TIFFs are written as BigTIFF"
-    file.seek(8)
-    file.seek(struct.unpack(end + "Q", file.read(8))[0])
-    (count,) = struct.unpack(end + "Q", file.read(8))
-    entries = [file.read(20) for _ in range(count)]
-    following = file.read(8)
-    by_tag = {struct.unpack(end + "H", entry[:2])[0]: entry for entry in entries}
-    for number, (kind, value) in values.items():
-        at = file.seek(0, os.SEEK_END)
-        place = value.ljust(8, b"\0") if len(value) <= 8 else struct.pack(end + "Q", at)
-        by_tag[number] = struct.pack(end + "HHQ", number, kind, len(value) // _SIZES[kind]) + place
-        if len(value) > 8:
-            file.write(value)
-    at = file.seek(0, os.SEEK_END)
-    file.write(bytes(-at % 8))
-    directory = file.tell()
-    file.write(struct.pack(end + "Q", len(by_tag)) + b"".join(by_tag[tag] for tag in sorted(by_tag)) + following)
-    file.seek(8)
-    file.write(struct.pack(end + "Q", directory))

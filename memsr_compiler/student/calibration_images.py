@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.files import NamedImage, crop_to_multiple, read_folder, read_image, sample_photographs
+from memsr_compiler.images.files import NamedImage, crop_to_multiple, read_image, sample_photographs
 from memsr_compiler.images.metrics import luma, srcnn_input
+from memsr_compiler.images.pairs import read_high
 from memsr_compiler.images.resize import resize
 from memsr_compiler.quantities import say_count
 
@@ -52,7 +53,7 @@ def calibration_inputs(
     require_images(images)
     if isinstance(images, (str, PathLike)) and Path(images).is_dir():
         return photographs_as_inputs(
-            read_folder(images, warn=_log.warning),
+            read_high(images, _log.warning),
             str(images),
             scale=scale,
             channels=channels,

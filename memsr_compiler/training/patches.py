@@ -24,8 +24,8 @@ from torch.utils.data import Dataset, Sampler
 
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.files import atomic_write, file_digest, is_image_name, list_files, require_file
-from memsr_compiler.images.files import crop_to_multiple, read_image
-from memsr_compiler.images.pairs import is_high, list_high
+from memsr_compiler.images.files import crop_to_multiple, read_image, say_inner
+from memsr_compiler.images.pairs import find_others, is_high, list_high, list_names
 from memsr_compiler.images.resize import resize
 from memsr_compiler.locks import remove_leftovers
 
@@ -84,16 +84,18 @@ class RawPhotograph:
         return map_raw(self.low, np.uint8, small), map_raw(self.high, np.uint8, (*self.size, 3))
 
 
-def find_image_folder(folder: Path, warn: Callable[[str], None] | None = None) -> Path:
+def find_image_folder(folder: Path, warn: Callable[[str], None] | None = None, *, given: Sequence[Path] = ()) -> Path:
     """The folder itself, or, where no image lies in it, one within it that is called HR, or ends so, as DIV2K's do.
 
-    warn   hears of others that may be meant
+    warn    hears of others in it that hold images, LR among them
+    given   folders that are used besides
 
     Raises InvalidInput where there is no folder, or several may be meant.
     """
     if not folder.is_dir():
         raise InvalidInput(f"{folder}: is no folder; give one with high-resolution photographs")
     if any(is_image_name(path.name) for path in list_files(folder)):
+        _say_left(folder, [folder, *given], warn)
         return folder
     within = sorted(p for p in folder.iterdir() if p.is_dir())
     named = [p for p in within if p.name.endswith("HR")] or [p for p in within if is_high(p.name)]
@@ -101,15 +103,21 @@ def find_image_folder(folder: Path, warn: Callable[[str], None] | None = None) -
     if len(meant) > 1:
         each = " ".join(f"--data {p}" for p in meant)
         raise InvalidInput(f"{folder}: {', '.join(p.name for p in meant)} may be meant; give those that are: {each}")
-    others = [
-        p
-        for p in within
-        if "HR" in p.name and p not in named and any(is_image_name(path.name) for path in list_files(p))
-    ]
-    if meant and warn is not None:
-        for other in others:
-            warn(f"{other}: not used, as {meant[0].name} is; give it by --data, too, if it is meant")
-    return (meant or [folder])[0]
+    source = (meant or [folder])[0]
+    if meant:
+        _say_left(folder, [source, *given], warn)
+    return source
+
+
+def _say_left(folder: Path, taken: Sequence[Path], warn: Callable[[str], None] | None) -> None:
+    """Tell of folders of images in it that are not taken."""
+    if warn is None:
+        return
+    low, others = find_others(folder, {path.resolve() for path in taken})
+    if low:
+        warn(f"{folder}: not used: {list_names(low)}; LR is made from HR by MATLAB's bicubic")
+    if others:
+        warn(f"{folder}: not used: {list_names(others)}; give those that are meant by --data, too")
 
 
 def prepare_folders(
@@ -127,7 +135,9 @@ def prepare_folders(
     """
     photographs = []
     for prefix, folder in zip(_name_folders(folders), folders, strict=True):
-        of_folder = prepare_photographs(folder, cache, scale=scale, patch=patch, on_image=on_image, warn=warn)
+        of_folder = prepare_photographs(
+            folder, cache, scale=scale, patch=patch, on_image=on_image, warn=warn, given=folders
+        )
         photographs += [replace(photograph, name=prefix + photograph.name) for photograph in of_folder]
     return photographs
 
@@ -150,15 +160,17 @@ def prepare_photographs(
     patch: int,
     on_image: Callable[[str], None] | None = None,
     warn: Callable[[str], None] | None = None,
+    given: Sequence[Path] = (),
 ) -> list[RawPhotograph]:
     """Read every photograph in a folder that holds a patch: decoded and made smaller by MATLAB's bicubic, once.
 
     cache     where that is kept, for other runs too; what is there already is taken
     patch     side of a patch of the small image, in pixels;  warn  hears of what is not readable or too small
+    given     folders that are used besides
 
     Raises InvalidInput if no photograph is left, ExportError where the cache cannot be written.
     """
-    source = find_image_folder(folder, warn)
+    source = find_image_folder(folder, warn, given=given)
     paths, notes = list_high(source)
     if warn is not None:
         for note in notes:
@@ -184,7 +196,10 @@ def prepare_photographs(
             warn(f"{path}: smaller than a patch of {patch * scale} pixels; passed over")
     if not photographs:
         others = f", and {unreadable} that cannot be read" if unreadable else ""
-        raise InvalidInput(f"{source}: no photograph of at least {patch * scale}x{patch * scale} pixels in it{others}")
+        within = "" if paths else say_inner(source)
+        raise InvalidInput(
+            f"{source}: no photograph of at least {patch * scale}x{patch * scale} pixels in it{others}{within}"
+        )
     return photographs
 
 

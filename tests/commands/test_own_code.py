@@ -111,6 +111,25 @@ def test_a_file_in_a_folder_that_code_names_counts(code: Path, path: str, caplog
     assert {"mine_net.unused", "mine_net.deep.run"} & found and caplog.text == ""
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "f'{HERE}/mine_net/unused.py'",
+        "f'{HERE}{os.sep}{NET}/{\"unused\"}.py'",
+        "f'{HERE}/{NET}' + '/' + 'unused.py'",
+        "HERE + '/mine_net/unused.py'",
+        "'%s/mine_net/unused.py' % HERE",
+        "'{}/{}/unused.py'.format(HERE, NET)",
+        "os.path.join(f'{HERE}/mine_net', 'unused.py')",
+    ],
+)
+def test_a_file_that_a_text_put_together_names_counts(code: Path, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It was not compared, and the warning said that the code does not hold its name."""
+    text = "import os, runpy\nHERE = os.path.dirname(__file__)\nNET = 'mine_net'\n"
+    assert "mine_net.unused" in count(code, mine_begin=f"{text}def build(): return runpy.run_path({path})\n")
+    assert caplog.text == ""
+
+
 def test_texts_that_are_no_paths_are_no_files(code: Path) -> None:
     text = "import runpy\nTEXT = '" + 5000 * "long" + ".py'\ndef build(): return runpy.run_path('mine_b.py')\n"
     (code / "mine_begin.py").write_text(text)
@@ -146,12 +165,14 @@ def test_a_name_without_a_folder_is_of_the_current_one(
         "exec(Path(__file__.replace('begin', 'other')).read_text())",
         "exec(compile(Path(__file__.replace('begin', 'other')).read_text(), '<string>', 'exec'))",
         "eval(Path(__file__.replace('begin', 'other')).read_text() or '0')",
+        "exec(Path(f'{__file__[:-8]}other.py').read_text())",
+        "exec(Path(f'{Path(__file__).parent}/{\"mine_other\"!s}.py').read_text())",
         "exec(Path(__file__).with_name('mine_b.py').read_text()); exec(Path(__file__[:-8] + 'other.py').read_text())",
     ],
 )
 def test_a_file_that_code_does_not_name_is_told(code: Path, line: str, caplog: pytest.LogCaptureFixture) -> None:
     assert "mine_begin" in count(code, mine_begin=f"from pathlib import Path\ndef build():\n    {line}\n")
-    assert f"{code / 'mine_begin.py'}:3: runs a file whose name the code does not hold" in caplog.text
+    assert f"{code / 'mine_begin.py'}:3: runs a file, and the code does not show which one" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_photographs_of_several_folders_are_told_apart(run: Run, photographs: Pa
     folders = ("--data", tmp_path / "one", "--data", tmp_path / "two")
     status, out, err = run("train", *small, *folders, "--out", tmp_path / "run", *few)
     assert status == 0, err
-    assert f"6 photographs in {tmp_path / 'one'}, {tmp_path / 'two'}" in " ".join(out.split())
+    assert f"6 photographs in {tmp_path / 'one' / 'HR'}, {tmp_path / 'two'}" in " ".join(out.split())
     names = sorted(json.loads((tmp_path / "run" / "data.json").read_text())["photographs"])
     assert names == ["one/0.png", "one/1.png", "one/2.png", "two/0.png", "two/1.png", "two/2.png"]
     (tmp_path / "run" / "step-00000002.ckpt").unlink()

@@ -248,6 +248,14 @@ def test_folders_that_are_left_alone_are_told(tmp_path: Path) -> None:
     )
 
 
+def test_lr_alone_is_scored_aloud(tmp_path: Path) -> None:
+    write_set(tmp_path, "HR/*.png", "LR_bicubic/X2/*x2.png")
+    said: list[str] = []
+    low = tmp_path / "LR_bicubic" / "X2"
+    assert len(read_test_images(low, 2, warn=said.append)) == 3
+    assert said == [f"{low}: by their names its images are LR; they are taken for HR, and made smaller again"]
+
+
 def test_photographs_that_only_look_like_versions_stay(tmp_path: Path) -> None:
     """One of two sizes, counted, or of Lightroom; what looks smaller is told."""
     for name, side in (

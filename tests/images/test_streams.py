@@ -129,10 +129,8 @@ def test_a_full_disk_is_told_where_chunks_are_added(tmp_path: Path) -> None:
         pytest.skip("only Linux has a disk that is always full")
     write_png(tmp_path / "in.png", PIXELS, bits=8, colour=RGB, before=[LINEAR])
     image = RowFile.open(tmp_path / "in.png")
-    from memsr_compiler.images import streams
-
     with pytest.raises(OSError, match="No space left"):
-        streams._write_behind(vips_image(PIXELS), Path("/dev/full"), ".png", pack_chunks(image.chunks))
+        image._write_with(vips_image(PIXELS), Path("/dev/full"), ".png", pack_chunks(image.chunks))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
@@ -245,6 +243,77 @@ def test_pixels_for_an_inch_stay_where_libvips_does_not_read(tmp_path: Path, nam
     with Image.open(tmp_path / f"out{suffix}") as file:
         across, down = (float(file.getexif()[tag]) for tag in (282, 283))
     assert (across, down) == pytest.approx((300, 150), rel=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["P", "1", "I;16", "12 bits"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pixels_for_an_inch_are_turned_with_the_picture(tmp_path: Path, kind: str, orientation: int) -> None:
+    """A fax of 204 x 98 that lay on its side was 204 x 98 when it was upright, and looked stretched."""
+    if kind == "12 bits":
+        more = [(274, 3, [orientation]), (282, 4, [204]), (283, 4, [98]), (296, 3, [2])]
+        write_tiff(tmp_path / "in.tif", np.zeros((6, 8), np.uint16), bits=12, raw=bytes(72), more=more)
+    else:
+        grey = Image.fromarray(PIXELS).convert("L" if kind == "I;16" else kind)
+        image = Image.fromarray(np.asarray(grey).astype(np.uint16)) if kind == "I;16" else grey
+        exif = Image.Exif()
+        exif[274] = orientation
+        image.save(tmp_path / "in.tif", dpi=(204, 98), exif=exif)
+    save(tmp_path / "in.tif", tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as file:
+        shown = file.getexif()
+        across, down = (float(shown[tag]) for tag in (282, 283))
+    expected = (98, 204) if orientation == 6 and shown[274] == 1 else (204, 98)
+    assert (across, down) == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize(
+    ("name", "exif"),
+    [
+        ("in.webp", {}),
+        ("in.tif", {}),
+        ("in.jpg", {}),
+        ("in.jpg", {282: 1.0, 283: 1.0, 296: 1}),
+        ("in.png", {}),
+        ("lab.tif", {}),
+        ("in.gif", {}),
+    ],
+)
+def test_an_image_without_resolution_gets_the_one_that_is_assumed(
+    tmp_path: Path, name: str, exif: dict[int, float], suffix: str
+) -> None:
+    """It was 25.4 pixels an inch, 1 or 0, so that programs for print made metres of a photograph."""
+    tags = Image.Exif()
+    tags.update(exif)
+    image = Image.fromarray(PIXELS)
+    (image.convert("LAB") if name == "lab.tif" else image).save(tmp_path / name, exif=tags)
+    save(tmp_path / name, tmp_path / f"out{suffix}")
+    with Image.open(tmp_path / f"out{suffix}") as file:
+        made = file.getexif()
+        assert [float(made[tag]) for tag in (282, 283, 296)] == pytest.approx([72, 72, 2], rel=1e-3)
+
+
+@pytest.mark.parametrize(("unit", "expected"), [(2, 300), (3, 762), (0, 72)])
+def test_resolutions_of_exif_are_kept(tmp_path: Path, unit: int, expected: float) -> None:
+    exif = Image.Exif()
+    exif.update({282: 300.0, 283: 300.0, 296: unit})
+    Image.fromarray(PIXELS).save(tmp_path / "in.webp", exif=exif)
+    save(tmp_path / "in.webp", tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as file:
+        made = file.getexif()
+    assert float(made[282]) * {2: 1, 3: 2.54}[made[296]] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("counts", "words"), [((0, 1), ""), ((3, 3), ""), ((3, 4), "4:3")])
+def test_what_a_png_counts_without_a_unit_is_the_shape_of_its_pixels(
+    tmp_path: Path, counts: tuple[int, int], words: str
+) -> None:
+    """Of ffmpeg's 0:1 an X resolution of 0 was written."""
+    write_png(tmp_path / "in.png", PIXELS, bits=8, colour=RGB, before=[(b"pHYs", struct.pack(">2IB", *counts, 0))])
+    told = save(tmp_path / "in.png", tmp_path / "out.tif").warnings(tmp_path / "out.tif")
+    assert [f"has pixels of {words}, not square" in each for each in told] == ([True] if words else [])
+    with Image.open(tmp_path / "out.tif") as file:
+        assert file.info["dpi"] == pytest.approx((72, 72), rel=1e-3)
 
 
 def test_pixels_that_are_not_square_are_told(tmp_path: Path) -> None:

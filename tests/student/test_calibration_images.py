@@ -83,6 +83,15 @@ def test_what_a_folder_has_besides_is_passed_over(tmp_path: Path, caplog: pytest
         inputs(tmp_path)
 
 
+def test_lr_beside_its_photograph_is_no_photograph(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Students were fitted to it too, made smaller once more."""
+    Image.fromarray(photograph()).save(tmp_path / "a.png")
+    Image.fromarray(photograph()[::2, ::2]).save(tmp_path / "ax2.png")
+    with caplog.at_level(logging.WARNING):
+        assert len(inputs(tmp_path)) == 1
+    assert caplog.messages == [f"{tmp_path}: LR of others in it is passed over: ax2.png"]
+
+
 def test_a_folder_of_folders_names_the_first_that_holds_images(tmp_path: Path) -> None:
     for name in ("CSV", "HR", "LR"):
         (tmp_path / name).mkdir()

@@ -243,7 +243,8 @@ def test_of_several_folders_of_photographs_none_is_left_in_silence(tmp_path: Pat
         Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
     said: list[str] = []
     assert find_image_folder(tmp_path, said.append).name == "DIV2K_train_HR"
-    assert said == [f"{tmp_path / 'HR_extra'}: not used, as DIV2K_train_HR is; give it by --data, too, if it is meant"]
+    assert said == [f"{tmp_path}: not used: HR_extra; give those that are meant by --data, too"]
+    assert find_image_folder(tmp_path, pytest.fail, given=[tmp_path / "HR_extra"]).name == "DIV2K_train_HR"
     (tmp_path / "Flickr2K_HR").mkdir()
     with pytest.raises(InvalidInput, match="DIV2K_train_HR, Flickr2K_HR may be meant; give those that are: --data "):
         find_image_folder(tmp_path)
@@ -258,3 +259,50 @@ def test_lr_beside_its_photograph_is_no_photograph(tmp_path: Path) -> None:
     found = prepare_photographs(tmp_path, tmp_path / "cache", scale=2, patch=4, warn=said.append)
     assert [p.name for p in found] == ["a.png", "b.png"]
     assert said == [f"{tmp_path}: LR of others in it is passed over: ax2.png"]
+
+
+@pytest.mark.parametrize(
+    ("high", "low"),
+    [
+        ("DIV2K_train_HR/1.png", "DIV2K_train_LR_unknown/X2/1x2.png"),
+        ("HR/1.png", "LR_bicubic/1x2.png"),
+        ("GTmod12/1.png", "LRbicx2/1.png"),
+        ("1.png", "X2/1x2.png"),
+    ],
+)
+def test_folders_of_lr_are_left_aloud(high: str, low: str, tmp_path: Path) -> None:
+    """LR made in another way was passed over without a word, and bicubic's trained on."""
+    for name, side in ((high, 24), (low, 12)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_picture(side, side, 0)).save(tmp_path / name)
+    said: list[str] = []
+    found = prepare_photographs(tmp_path, tmp_path / "cache", scale=2, patch=4, warn=said.append)
+    assert [(p.name, p.size) for p in found] == [("1.png", (24, 24))]
+    left = low.split("/")[0]
+    assert said == [f"{tmp_path}: not used: {left}; LR is made from HR by MATLAB's bicubic"]
+
+
+@pytest.mark.parametrize("name", ["LR_bicubic/X2/1.png", "LR/1.png", "small/1x2.png", "small/1_LR.png"])
+def test_lr_given_as_photographs_is_told(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    Image.fromarray(draw_picture(24, 24, 0)).save(path)
+    said: list[str] = []
+    assert len(prepare_photographs(path.parent, tmp_path / "cache", scale=2, patch=4, warn=said.append)) == 1
+    assert said == [f"{path.parent}: by their names its images are LR; they are taken for HR, and made smaller again"]
+
+
+@pytest.mark.parametrize("name", ["lrc/1.png", "a/1920x1080.png", "2019/1.png", "a/1_SRF_2_HR.png"])
+def test_other_names_are_not_taken_for_lrs(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    Image.fromarray(draw_picture(24, 24, 0)).save(path)
+    prepare_photographs(path.parent, tmp_path / "cache", scale=2, patch=4, warn=pytest.fail)
+
+
+def test_a_folder_without_photographs_names_those_in_it(tmp_path: Path) -> None:
+    for name in ("LRbicx2", "original"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    with pytest.raises(InvalidInput, match=f"in it, {tmp_path / 'original'} perhaps$"):
+        prepare_photographs(tmp_path, tmp_path / "cache", scale=2, patch=4)
