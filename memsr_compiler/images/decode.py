@@ -71,6 +71,7 @@ BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and
 ABOVE_WHITE = "Channel value too large for this mode:"  # in Pillow's words
 RESOLUTIONS, RESOLUTION_UNIT, UNITS = (282, 283), 296, {2: 1, 3: 2.54}  # tags, and what units are to an inch
 JFIF_UNITS = {1: 1, 2: 2.54}  # and those of a JPEG
+DENSEST = 1_000_000  # pixels for an inch; libvips takes 25 times as many, and prints are far below
 UNKNOWN = 72.0, 72.0  # pixels for an inch, across and down, of an image that does not tell, as EXIF has it
 SIDEWAYS = (5, 6, 7, 8)  # orientations of which width and height change places
 PIECES = 64  # rows that libvips is asked for at a time
@@ -278,7 +279,7 @@ def read_density(path: str | os.PathLike[str], file: Image.Image | None) -> tupl
         across, down = map(float, told)
     except Exception:  # of whatever is damaged, or not there
         return UNKNOWN
-    return (across, down) if all(0 < number < math.inf for number in (across, down)) else UNKNOWN
+    return (across, down) if all(0 < number < DENSEST for number in (across, down)) else UNKNOWN
 
 
 def _tags_of(path: str | os.PathLike[str], file: Image.Image | None) -> Any:

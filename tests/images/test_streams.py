@@ -304,6 +304,18 @@ def test_resolutions_of_exif_are_kept(tmp_path: Path, unit: int, expected: float
     assert float(made[282]) * {2: 1, 3: 2.54}[made[296]] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_a_resolution_that_no_print_has_is_none(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """libvips said so on standard error, for each time that the image was read."""
+    exif = Image.Exif()
+    exif.update({282: 4e8, 283: 300.0, 296: 2})
+    Image.fromarray(PIXELS).save(tmp_path / "in.jpg", exif=exif)
+    save(tmp_path / "in.jpg", tmp_path / f"out{suffix}")
+    with Image.open(tmp_path / f"out{suffix}") as file:
+        assert float(file.getexif()[282]) == pytest.approx(72, rel=1e-3)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("counts", "words"), [((0, 1), ""), ((3, 3), ""), ((3, 4), "4:3")])
 def test_what_a_png_counts_without_a_unit_is_the_shape_of_its_pixels(
     tmp_path: Path, counts: tuple[int, int], words: str
