@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from helpers.networks import RandomNetwork
 from torch import Tensor
 
 from memsr_compiler import ir, passes
@@ -16,7 +15,6 @@ from memsr_compiler.ir.validate import long_probe, probes
 from memsr_compiler.lowering.canonical import canonical
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.torch_helpers import enlarge
-from memsr_compiler.trace.trace import trace
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -26,9 +24,9 @@ EPS = torch.finfo(torch.float64).eps
 PSNR_ROUNDING = 1e-3
 
 
-def shift_constant(network: RandomNetwork, input_range: tuple[float, float], images: list[Tensor]) -> float:
+def shift_constant(network: ir.Graph, images: list[Tensor]) -> float:
     """A power of two, at least three times what is carried for these images and for those of validation."""
-    graph = canonical(trace(network, input_range=input_range).graph, "fold")[0].graph
+    graph = canonical(network, "fold")[0].graph
     graph = passes.skip_to_conv(graph, carry="shift")
     largest = 1.0
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.checker import Layer, check
 from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.trace.trace import trace
+from memsr_compiler.trace.trace import GraphModule, trace
 
 NETWORKS = range(0, 120, 2)  # seeds of exact networks
 
@@ -33,11 +34,12 @@ class Converted:
     def __init__(
         self, teacher: nn.Module, images: list[Tensor], carry: Carrying, constant: float | None = None
     ) -> None:
-        low = min(float(x.min()) for x in images)
+        low, seen = min(float(x.min()) for x in images), dict[str, ir.Graph]()
         self.range = (0.0, 1.0) if low >= 0 else (-1.0, 1.0)
-        plain = compile_to_plain(teacher, carry=carry, constant=constant, align=1, input_range=self.range)
+        choices: dict[str, Any] = {"input_range": self.range, "align": 1, "on_graph": seen.setdefault}
+        plain = compile_to_plain(teacher, carry=carry, constant=constant, **choices)
         assert plain.certificate is not None
-        self.graph = trace(teacher, input_range=self.range).graph
+        self.graph = seen["as read"]
         self.layers, self.certificate, self.images = list(plain.checkable()), plain.certificate, images
         self.outputs = [run_layers(self.layers, x)[-1] for x in images]
 
@@ -61,11 +63,19 @@ class Converted:
 
 @cache
 def converted(seed: int, carry: Carrying = "auto") -> Converted:
+    network, images = read(seed)
+    constant = shift_constant(network.graph, images) if carry == "shift" else None
+    return Converted(network, images, carry, constant)
+
+
+@cache
+def read(seed: int) -> tuple[GraphModule, list[Tensor]]:
+    """A random network as it is read, which takes most of the time of a conversion, and images."""
     network = random_network(seed).double()
     input_range = random.Random(seed).choice([(0.0, 1.0), (-1.0, 1.0)])
-    images = random_images(network, input_range)
-    constant = shift_constant(network, input_range, images) if carry == "shift" else None
-    return Converted(network, images, carry, constant)
+    module = GraphModule(trace(network, input_range=input_range).graph)
+    module.weight = nn.Parameter(torch.zeros(0).double())  # of whose dtype the plain network is
+    return module, random_images(network, input_range)
 
 
 def small_edsr(carry: Carrying = "auto", constant: float | None = None) -> Converted:

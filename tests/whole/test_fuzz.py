@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from memsr_compiler import ir
 from memsr_compiler.analysis.schedule import Carrying
 from memsr_compiler.errors import StagesCannotBeKept
 from memsr_compiler.lowering.compile import compile_to_plain
@@ -60,10 +61,9 @@ def check_equal(network: RandomNetwork, options: Options) -> None:
     network = network.to(options.dtype)
     before = copy.deepcopy(network)
     images = random_images(network, options.input_range)
-    plain = compiled(network, options, images)
+    plain, graph = compiled(network, options, images)
     check_unchanged(before, network)
     assert plain.certificate is not None
-    graph = trace(network, input_range=options.input_range).graph
     checker.check(graph, plain.checkable(), Certificate.from_json(plain.certificate.to_json()))
     assert {layer.weight.dtype for layer in plain} == {options.dtype}
     assert all(width % options.align == 0 for width in inner_widths(plain))
@@ -88,17 +88,21 @@ def check_unchanged(before: RandomNetwork, after: RandomNetwork) -> None:
     assert [m.training for m in before.modules()] == [m.training for m in after.modules()]
 
 
-def compiled(network: RandomNetwork, options: Options, images: list[Tensor]) -> PlainNet:
-    constant = None
+def compiled(network: RandomNetwork, options: Options, images: list[Tensor]) -> tuple[PlainNet, ir.Graph]:
+    """The plain network, and the network as it was read: once more where the constant needs it before."""
+    constant, seen = None, dict[str, ir.Graph]()
     if options.carry == "shift":
-        constant = shift_constant(network, options.input_range, images)
+        seen["as read"] = trace(network, input_range=options.input_range).graph
+        constant = shift_constant(seen["as read"], images)
     choices: dict[str, Any] = {
         "carry": options.carry,
         "constant": constant,
         "align": options.align,
         "input_range": options.input_range,
+        "on_graph": seen.setdefault,
     }
     try:
-        return compile_to_plain(network, tail=options.tail, **choices)
+        plain = compile_to_plain(network, tail=options.tail, **choices)
     except StagesCannotBeKept:
-        return compile_to_plain(network, tail="fold", **choices)
+        plain = compile_to_plain(network, tail="fold", **choices)
+    return plain, seen["as read"]
