@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 
 import pytest
 import torch
+import typer.main
 from helpers.command_line import Run
 from hypothesis import settings
 
@@ -15,6 +17,7 @@ from memsr_compiler.commands import output
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes is no part of what it shows
 settings.load_profile("any machine")
+command_line = functools.cache(typer.main.get_command)  # the same for each run, and 20 ms to build
 torch.set_num_threads(1)  # tiny convolutions: more threads only wait for each other
 
 
@@ -39,6 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def command(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(output, "EVERY", math.inf)  # however slow the machine: no lines of progress
+        monkeypatch.setattr(typer.main, "get_command", command_line)
         monkeypatch.setattr(sys, "argv", ["memsrc", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             cli.main()
