@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,9 +36,13 @@ class Tags:
 
 def draw(number: int, width: int, height: int) -> Pixels:
     """A picture of a photograph over which the camera moves."""
-    photograph = sample_photographs()[0]
     top, left = (3 * number) % 100, (5 * number) % 100
-    return np.ascontiguousarray(photograph[top : top + height, left : left + width])
+    return np.array(_photograph()[top : top + height, left : left + width])
+
+
+@functools.cache
+def _photograph() -> Pixels:
+    return sample_photographs()[0]  # which decodes all of them
 
 
 def write_film(
