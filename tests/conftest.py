@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import sys
 
@@ -18,6 +19,7 @@ from memsr_compiler.commands import output
 settings.register_profile("any machine", deadline=None)  # how long an example takes is no part of what it shows
 settings.load_profile("any machine")
 command_line = functools.cache(typer.main.get_command)  # the same for each run, and 20 ms to build
+gc.set_threshold(20_000, 20, 10)  # looking for garbage among thousands of tests takes 0.6 s each time
 torch.set_num_threads(1)  # tiny convolutions: more threads only wait for each other
 
 
@@ -29,6 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--without-mkldnn"):
         torch.backends.mkldnn.set_flags(_enabled=False)  # type: ignore[no-untyped-call]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # thousands of tests are no garbage
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

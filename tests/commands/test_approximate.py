@@ -70,10 +70,12 @@ def test_verify_says_that_it_is_an_approximation(run: Run, imdn: Path, tmp_path:
     assert status == 1 and "for another teacher" in err
 
 
-def test_an_approximation_as_a_teacher_is_said_to_be_one(run: Run, imdn: Path, tmp_path: Path) -> None:
+def test_an_approximation_as_a_teacher_is_said_to_be_one(
+    run: Run, imdn: Path, photographs: Path, tmp_path: Path
+) -> None:
     """What is made of it is equivalent to it, and says of what: "exact for every image" alone would mislead."""
     plain, again = tmp_path / "plain.onnx", tmp_path / "again.onnx"
-    run("convert", imdn, "--no-probe", "--approximate", "--out", plain)
+    run("convert", imdn, "--no-probe", "--approximate", "--calibration", photographs, "--out", plain)
     words = "assumed: that it is the teacher, though it is an approximation: the teacher with 2 gates replaced"
     for command in (("convert", plain, "--out", again), ("verify", plain, again), ("inspect", plain)):
         status, out, err = run(*command)
@@ -81,10 +83,11 @@ def test_an_approximation_as_a_teacher_is_said_to_be_one(run: Run, imdn: Path, t
     assert any("2 gates replaced" in assumed for assumed in load_plain(again).info.assumed)
 
 
-def test_the_kind_of_a_replacement_is_the_teachers(run: Run, imdn: Path, tmp_path: Path) -> None:
+def test_the_kind_of_a_replacement_is_the_teachers(run: Run, imdn: Path, photographs: Path, tmp_path: Path) -> None:
     """Any words stood there, which `verify` repeated."""
-    run("convert", imdn, "--no-probe", "--approximate", "--out", tmp_path / "plain.safetensors")
-    net = load_plain(tmp_path / "plain.safetensors")
+    plain = tmp_path / "plain.safetensors"
+    run("convert", imdn, "--no-probe", "--approximate", "--calibration", photographs, "--out", plain)
+    net = load_plain(plain)
     assert net.certificate is not None
     teacher, words = read_teacher(imdn, probe=False), r"replaced IMDB1.cca.gate \(gate\), IMDB2.cca.gate \(gate\)"
     for kind in ("nothing at all", "gelu", "\ud800"):
