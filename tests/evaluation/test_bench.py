@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import onnx
@@ -26,12 +27,13 @@ from torch import Tensor, nn
 from memsr_compiler import benchmark, compile_to_plain, export_onnx, save_plain
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.errors import InvalidInput, MemsrError
+from memsr_compiler.evaluation import bench
 from memsr_compiler.evaluation import memory as footprint
 from memsr_compiler.evaluation.bench import time_in_turns
 from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.images.files import sample_photographs
 from memsr_compiler.plain.load import load_plain
-from memsr_compiler.runtime.open import NetworkFile, count_cost
+from memsr_compiler.runtime.open import NetworkFile, count_cost, open_runner
 from memsr_compiler.runtime.runners import TorchNetwork
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.imdn import IMDN
@@ -58,6 +60,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_teacher(EDSR(scale=3, blocks=1, channels=8), folder / "x3.pt")
     write_pairs(folder / "data")
     return folder
+
+
+@pytest.fixture
+def memory_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is measured in this process: one for each network would import torch, which takes two seconds."""
+
+    def measure(file: NetworkFile, shape: tuple[int, int, int], **options: Any) -> footprint.Memory | None:
+        return footprint.measure_run(open_runner(file, **options), shape)
+
+    monkeypatch.setattr(bench, "peak_memory", measure)
 
 
 # -- time
@@ -142,7 +154,7 @@ def test_a_killed_process_is_explained(models: Path, monkeypatch: pytest.MonkeyP
 # -- all together
 
 
-def test_the_same_network_four_times(models: Path) -> None:
+def test_the_same_network_four_times(models: Path, memory_here: None) -> None:
     names = ("teacher.pt", "plain.onnx", "plain.safetensors", "half.onnx")
     images = [TestImage.of("a", sample_photographs()[0][:48, :60], 2)]
     found = benchmark(
@@ -163,7 +175,7 @@ def test_the_same_network_four_times(models: Path) -> None:
     assert teacher.parameters == sum(p.numel() for p in EDSR(scale=2, blocks=1, channels=8).parameters())
 
 
-def test_networks_on_enlarged_images_get_them_enlarged(models: Path) -> None:
+def test_networks_on_enlarged_images_get_them_enlarged(models: Path, memory_here: None) -> None:
     teacher, vdsr = benchmark(
         [models / "teacher.pt", models / "vdsr.pt"], size=(16, 12), repeats=1, threads=1, images=None
     )
@@ -171,7 +183,7 @@ def test_networks_on_enlarged_images_get_them_enlarged(models: Path) -> None:
     assert vdsr.score is None and vdsr.cost and vdsr.macs == vdsr.cost.macs_per_pixel * 32 * 24
 
 
-def test_what_has_no_graph_is_counted_by_a_run(models: Path) -> None:
+def test_what_has_no_graph_is_counted_by_a_run(models: Path, memory_here: None) -> None:
     (found,) = benchmark([models / "attention.pt"], size=(16, 12), repeats=1, threads=1, images=None)
     network = IMDN(scale=2, blocks=1, channels=16)
     assert found.cost is None and found.feature_maps is None
@@ -304,7 +316,7 @@ def test_networks_that_are_not_for_photographs_are_named(takes: int, gives: int,
             benchmark([given], size=(8, 8), images=None)
 
 
-def test_teachers_modules_and_files_are_measured_alike(models: Path) -> None:
+def test_teachers_modules_and_files_are_measured_alike(models: Path, memory_here: None) -> None:
     teacher = read_teacher(models / "teacher.pt")
     net = load_plain(models / "plain.safetensors")
     few = {"size": (24, 16), "repeats": 1, "threads": 1}
