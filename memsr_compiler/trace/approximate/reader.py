@@ -37,7 +37,11 @@ _ELEMENTWISE = (
 )  # fmt: skip
 _PRODUCTS = ("mul", "multiply", "div", "truediv", "divide")
 _ARITHMETIC = (*_PRODUCTS, "add", "sub", "subtract", "rsub", "pow")
-_SUMS = ("sum", "nansum", "cumsum", "matmul", "bmm", "mm", "einsum")
+_SUMS = {
+    **dict.fromkeys(("sum", "nansum", "cumsum", "matmul", "bmm", "mm", "einsum"), 1.0),
+    **dict.fromkeys(("norm", "vector_norm", "linalg_vector_norm"), 0.5),
+}
+"""By which power of the number of pixels sums, and roots of sums of squares, grow."""
 _POINTWISE = (ir.Affine, ir.Relu, ir.PRelu, ir.Clamp)
 
 
@@ -269,7 +273,7 @@ class ApproximateReader(Reader):
         if name in _ARITHMETIC and sizes:
             factors = self._factors(node, pixels[0], sizes[0])
             after = tuple(a * b for a, b in zip(before or (1.0,) * len(factors), factors, strict=True))
-            return (() if _is_one(after, of_sum=self._is_sum(pixels[0])) else after), sized
+            return (() if _is_one(after, self._growth(pixels[0])) else after), sized
         if name in ALIASES or (name in _PRODUCTS and len(pixels) == 1):
             return before, sized
         return (), sized or bool(before)
@@ -281,7 +285,7 @@ class ApproximateReader(Reader):
         numbers = self.asked.list_values(node)
         if all(isinstance(number, (int, float)) for number in numbers):
             return len(set(numbers)) != 1
-        return self._is_sum(node)
+        return bool(self._growth(node))
 
     def _factors(self, node: fx.Node, pixels: fx.Node, size: fx.Node) -> tuple[float, ...]:
         """Factors that a product has at several sizes, or NaN where it is none that is known."""
@@ -291,20 +295,21 @@ class ApproximateReader(Reader):
         known = self.asked.list_values(size)
         if known and all(isinstance(number, (int, float)) and number for number in known):
             return tuple(1 / number if divides else float(number) for number in known)
-        of_ones = divides and self._is_sum(pixels)
+        of_ones = divides and self._growth(pixels) == 1
         return tuple(1 / (h * w) if of_ones else math.nan for h, w in SIDES)
 
-    def _is_sum(self, node: fx.Node) -> bool:
-        """Whether a value is made of a sum, over pixels or channels, by arithmetic alone."""
+    def _growth(self, node: fx.Node) -> float:
+        """The power of the number of pixels by which a value grows that is made of a sum, or of a norm, by arithmetic
+        alone; 0 of others."""
         left, met = [node], {node}
         while left:
             made = left.pop()
             if word_of(made) in _SUMS:
-                return True
+                return _SUMS[word_of(made)]
             if word_of(made) in _ARITHMETIC or word_of(made) in ALIASES:
                 left += [n for n in made.all_input_nodes if n not in met]
                 met.update(made.all_input_nodes)
-        return False
+        return 0.0
 
     @cached_property
     def asked(self) -> Asked:
@@ -363,13 +368,13 @@ class ApproximateReader(Reader):
         return t.channels, t.scale
 
 
-def _is_one(factors: Sequence[float], *, of_sum: bool) -> bool:
-    """Whether factors are the same at all sizes but the smallest; of a sum, whether they make a mean of it."""
+def _is_one(factors: Sequence[float], growth: float) -> bool:
+    """Whether factors are the same at all sizes but the smallest; of what grows with these, whether they undo that."""
     shares = [tuple(factors)]
-    if of_sum:
+    if growth:
         pairs = list(zip(factors, SIDES, strict=True))
-        shares += [tuple(f * h for f, (h, _) in pairs), tuple(f * w for f, (_, w) in pairs)]
-        shares += [tuple(f * h * w for f, (h, w) in pairs)]
+        shares += [tuple(f * h**growth for f, (h, _) in pairs), tuple(f * w**growth for f, (_, w) in pairs)]
+        shares += [tuple(f * (h * w) ** growth for f, (h, w) in pairs)]
     return any(math.isclose(min(share), max(share), rel_tol=_FEW_PIXELS) for share in shares)
 
 
