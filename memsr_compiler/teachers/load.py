@@ -39,6 +39,7 @@ from memsr_compiler.teachers.reparametrised import compute_weights
 from memsr_compiler.teachers.spandrel import INPUT_RANGE, build_by_spandrel
 from memsr_compiler.teachers.state_dict import call, check_tensors, load_strictly, widen
 from memsr_compiler.teachers.teacher import Range, Teacher
+from memsr_compiler.teachers.unset import require_all_set
 from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap, without_tools
 from memsr_compiler.torch_helpers import one_thread, prepare
 
@@ -151,9 +152,9 @@ def _load(
     check_tensors(content, len(data))
     content = widen(without_tools(content))
     if arch is not None and ":" in arch:
-        network = call(import_factory(arch), options, arch)
-        load_strictly(network, content, arch)
-        return read_module(prepare(network), options, remarks, input_range)
+        network, again = (_build(arch, options, content) for _ in range(2))
+        require_all_set(network, again, arch)
+        return read_module(network, options, remarks, input_range)
     only = None if arch is None else find_family(arch)
     try:
         return read_family(compute_weights(content), only, options, remarks, input_range)
@@ -162,6 +163,13 @@ def _load(
             raise
         network = _offer_to_spandrel(content, refusal)
         return read_module(prepare(network), {}, remarks, input_range or INPUT_RANGE)
+
+
+def _build(arch: str, options: Mapping[str, object], state: StateDict) -> nn.Module:
+    """The network of somebody's own code, with these weights."""
+    network = call(import_factory(arch), options, arch)
+    load_strictly(network, state, arch)
+    return prepare(network)
 
 
 def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
