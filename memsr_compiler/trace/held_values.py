@@ -1,7 +1,7 @@
 """Values that modules and their classes hold, in attributes and in containers there: put back after a network was run.
 
-A trace leaves its proxies in classes; a run leaves in the network what its code keeps: results of hooks, or kernels that
-are made once, here without a way for gradients.
+A trace leaves its proxies in classes; a run leaves in the network what its code keeps: results of hooks, or kernels
+that are made once, here without a way for gradients.
 """
 
 from __future__ import annotations

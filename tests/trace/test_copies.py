@@ -240,6 +240,23 @@ def test_what_is_put_around_a_network_of_a_file_is_refused() -> None:
     trace(GraphModule(network.graph))
 
 
+class Open(nn.DataParallel):  # type: ignore[type-arg]
+    """Its attributes are those of the network within, as many have it."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.module, name)
+
+
+def test_a_wrapper_that_computes_nothing_itself_is_taken_off(caplog: pytest.LogCaptureFixture) -> None:
+    network = Open(Net()).eval()
+    assert network.scales == [1.0]
+    assert trace(network).graph.text() == trace(Net().eval()).graph.text()
+    assert not caplog.records
+
+
 class WithNotes(Net):
     """What torch keeps of it in a state dict is no tensor."""
 
