@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 
@@ -33,8 +33,10 @@ def _rename(value: Any, copies: Mapping[int, Any], made: dict[int, Any]) -> Any:
     """
     if id(value) in copies or id(value) in made:
         return copies.get(id(value), made.get(id(value)))
-    if not isinstance(value, FunctionType) or not _reaches(value, copies, set()):
+    if not isinstance(value, (FunctionType, MethodType)) or not _reaches(value, copies, set()):
         return value
+    if isinstance(value, MethodType):  # `old = self.forward`
+        return MethodType(_rename(value.__func__, copies, made), _rename(value.__self__, copies, made))
     cells = value.__closure__ or ()
     new_cells = [cell for cell in cells if id(cell) not in made and _reaches(cell, copies, set())]
     made.update({id(cell): CellType() for cell in new_cells})
@@ -59,9 +61,11 @@ def _reaches(value: Any, copies: Mapping[int, Any], seen: set[int]) -> bool:
 
 
 def _list_named(value: Any) -> Iterator[Any]:
-    """Everything that a function closes over, or has as defaults; or that is in a cell."""
+    """Everything that a function closes over, or has as defaults; that is in a cell; what a method is of."""
     if isinstance(value, FunctionType):
         yield from (*(value.__closure__ or ()), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+    elif isinstance(value, MethodType):
+        yield from (value.__func__, value.__self__)
     elif isinstance(value, CellType):
         try:
             yield value.cell_contents

@@ -92,18 +92,29 @@ def prepare(module: nn.Module, place: torch.device | str = "cpu") -> nn.Module:
 def unwrap(model: nn.Module) -> nn.Module:
     """The network that torch.compile, or a module that shares batches out among devices, was given.
 
-    One that computes something of its own besides, in a hook or in a class of somebody's, is left as it is.  Raises
+    One that computes something of its own besides, in a hook or by a method of somebody's, is left as it is.  Raises
     InvalidInput for a hook on what torch.compile gave, of which copies of it know nothing.
     """
     while True:
         compiled = type(model).__module__ == "torch._dynamo.eval_frame"  # which takes long to import
-        shared_out = type(model) in (nn.DataParallel, nn.parallel.DistributedDataParallel)
         hooked = bool(model._forward_hooks or model._forward_pre_hooks)
         if compiled and hooked:
             raise InvalidInput("what torch.compile gave has a hook, which is not read; put it on the network")
-        if not compiled and (hooked or not shared_out or "forward" in vars(model)):
+        if not compiled and (hooked or not _only_shares_out(model)):
             return model
         model = cast(nn.Module, model._orig_mod if compiled else model.module)
+
+
+def _only_shares_out(model: nn.Module) -> bool:
+    """Whether it shares batches out among devices, and does no part of that itself; its attributes may be its own."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    wrapper = next((kind for kind in type(model).__mro__ if kind in wrappers), None)
+    if wrapper is None or "forward" in vars(model):
+        return False
+    kinds = type(model).__mro__[: type(model).__mro__.index(wrapper)]
+    own = {name for kind in kinds for name in vars(kind)}
+    parts = {name for name in vars(wrapper) if not name.startswith("__")}
+    return own.isdisjoint((*parts, "__call__", "_call_impl", "__getattribute__"))
 
 
 def unwrap_inside(model: nn.Module, known: dict[nn.Module, nn.Module] | None = None) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 from memsr_compiler.closures import rename_in_copies
@@ -42,6 +43,16 @@ def test_functions_of_a_copy_write_into_the_copy() -> None:
     kept = other.calls["named"]
     assert (kept.__name__, kept.__qualname__, kept.__module__) == (named.__name__, named.__qualname__, __name__)
     assert (kept.__doc__, kept.mark) == (named.__doc__, 3)
+
+
+def test_functions_that_name_its_methods() -> None:
+    """As those do that are put in the place of one: `old = network.forward; network.forward = lambda x: old(x) * 2`."""
+    held = Held()
+    note = MethodType(lambda self, text: self.written.append(text), held)
+    held.calls["twice"] = lambda: (note("once"), note("twice"))
+    other = copied(held)
+    other.calls["twice"]()
+    assert (held.written, other.written) == ([], ["once", "twice"])
 
 
 def test_functions_that_name_each_other_and_themselves() -> None:

@@ -113,7 +113,7 @@ _BY_IMAGE = ("training", "use_input_stats")
 def _list_operands(function: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The operands of a function, by name, and those of them into which its schema says that it writes."""
     if isinstance(function, FunctionType):
-        return tuple(inspect.signature(function).parameters), ()
+        return _list_parameters(function), ()
     packet = getattr(torch.ops.aten, getattr(function, "__name__", ""), None)
     overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
     overloads = [function] if isinstance(function, torch._ops.OpOverload) else overloads[:1]
@@ -160,14 +160,13 @@ def is_inplace(node: fx.Node) -> bool:
 
 def _told_inplace(node: fx.Node) -> Any:
     """Operand `inplace` of a function, of which torch takes all that is true: `nn.ReLU(1)`."""
-    at = _place_of_inplace(node.target) if node.op == "call_function" else None
-    given = node.args[at] if at is not None and at < len(node.args) else False
-    return node.kwargs.get("inplace", given)
+    names = _list_parameters(node.target) if node.op == "call_function" else ()
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}.get("inplace", False)
 
 
 @cache
-def _place_of_inplace(function: Any) -> int | None:
+def _list_parameters(function: Any) -> tuple[str, ...]:
     try:
-        return list(inspect.signature(function).parameters).index("inplace")
+        return tuple(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # written in C, or without
-        return None
+        return ()

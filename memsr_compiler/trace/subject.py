@@ -300,7 +300,7 @@ def require_steady(subject: Subject, *, unheard: bool) -> None:
             name,
             off,
         )
-    elif subject.given is not None and (off := measure_as_it_is(subject.given, subject.samples)):
+    elif subject.given is not None and (off := measure_as_it_is(subject.given, subject.exact, subject.samples)):
         raise InvalidInput(
             f"{name} gives something else than a copy of it in float64, by {off:.2g} of its largest value, and copies "
             "are what is read: its code asks for the type of its weights, or its copies lack something "

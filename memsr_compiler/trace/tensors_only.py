@@ -99,16 +99,22 @@ def _gives_itself(func: Any, result: Tensor, args: tuple[Any, ...], kwargs: dict
 
 
 def _set_apart(tensor: Tensor) -> Tensor:
-    """Another tensor of the same numbers, in the same memory."""
-    other: Tensor = torch.ops.aten.alias(tensor)
+    """Another tensor of the same numbers, in the same memory; itself where it has none, as sparse ones."""
+    try:
+        other: Tensor = torch.ops.aten.alias(tensor)
+    except RuntimeError:
+        return tensor
     vars(other).update(vars(tensor))
     return other
 
 
 def _are_one(tensor: Tensor, other: Any) -> bool:
     """Whether two tensors may be one that was set apart: the same numbers in the same memory."""
-    alike = isinstance(other, Tensor) and (tensor.shape, tensor.stride()) == (other.shape, other.stride())
-    return alike and tensor.data_ptr() == other.data_ptr()
+    try:
+        alike = isinstance(other, Tensor) and (tensor.shape, tensor.stride()) == (other.shape, other.stride())
+        return alike and tensor.data_ptr() == other.data_ptr()
+    except RuntimeError:  # they have none, as those of torch.vmap
+        return False
 
 
 def has_marked_tensors(model: nn.Module) -> bool:

@@ -14,9 +14,9 @@ from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.class_values import leaving_classes
 from memsr_compiler.trace.decisions import find_other_batches, say_decided
 from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible, refuse_remembered
+from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, Size, differs_by, is_same, most_off, take_sample
@@ -80,7 +80,7 @@ class GraphModule(nn.Module):
 
 @one_thread()
 @torch.no_grad()
-@leaving_classes
+@leaving_values
 def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) -> Traced:
     """Read a network into a graph; the network is not changed, nor what lies outside of it but by its own code.
 

@@ -21,9 +21,9 @@ from torch.overrides import TorchFunctionMode
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
-from memsr_compiler.trace.class_values import leaving_classes
 from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible
+from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.needed import INPLACE, changes
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.read_off import READ_OFF
@@ -33,7 +33,7 @@ from memsr_compiler.trace.unheard import callers, foreign_lines
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
 
-@leaving_classes
+@leaving_values
 def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
     """The network as torch.fx.symbolic_trace sees it, down to functions.  Raises whatever the trace raises.
 
@@ -76,7 +76,7 @@ def _taking_the_image(model: nn.Module, forward: Callable[..., Any]) -> Callable
     return take
 
 
-@leaving_classes
+@leaving_values
 def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Callable[[fx.Node], Any]]:
     """The network as torch.export sees it, functional, with a way to find the constants among its inputs.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 class Unchanged(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -28,10 +30,11 @@ class Unchanged(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = kwargs or {}
         named = zip(func._schema.arguments, args, strict=False)
         operands = [*named, *((a, given[a.name]) for a in func._schema.arguments if a.name in given)]
-        written = (v for a, v in operands if a.alias_info is not None and a.alias_info.is_write)
-        self.changed = self.changed or any(isinstance(v, Tensor) and _memory_of(v) in self._used for v in written)
+        written = [v for a, v in operands if a.alias_info is not None and a.alias_info.is_write]
+        tensors = (v for v in tree_leaves(written) if isinstance(v, Tensor))  # of lists: torch._foreach_mul_
+        self.changed = self.changed or any(_memory_of(v) in self._used for v in tensors)
         return func(*args, **given)
 
 
 def _memory_of(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)

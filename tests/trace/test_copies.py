@@ -101,6 +101,27 @@ def test_code_that_asks_whether_its_weights_are_halves_is_refused(kind: torch.dt
     trace(AsksItsWeights(lambda weight: False).to(kind).eval())
 
 
+class Clamped(Net):
+    """Large values of both signs become 0 and 1: which, is by rounding where they are near 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(0, 1)
+
+
+class Amplified(Net):
+    """What is rounded in the middle counts a hundredfold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x) * 100 + 20
+        return F.pixel_shuffle(self.tail(F.relu(y) - F.relu(y - 0.5)), 2)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_halves_may_round(kind: torch.dtype) -> None:
+    for network in (Clamped(), Amplified()):
+        trace(network.to(kind).eval())
+
+
 def test_code_that_asks_whether_its_weights_are_of_float32_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """Also where what it does shows at no small image of noise: where means of pixels are between two levels."""
 
@@ -159,7 +180,7 @@ def test_hooks_that_close_over_the_network_are_read() -> None:
     """They wrote into the network itself, and its copies read what that had then."""
     network, image = Keeping(lambda y: y).double().eval(), torch.rand(1, 3, 9, 8, dtype=torch.float64)
     graph = trace(network).graph
-    assert type(network.kept["a"]) is Tensor
+    assert network.kept == {}
     with torch.no_grad():
         assert torch.allclose(GraphModule(graph)(image), network(image), rtol=0, atol=1e-9)
 
@@ -167,6 +188,29 @@ def test_hooks_that_close_over_the_network_are_read() -> None:
 def test_and_refused_by_what_they_keep() -> None:
     with pytest.raises(UnsupportedModel, match=r"a: amin: .* every output pixel depends on the whole image"):
         trace(Keeping(lambda y: y + F.relu(y.amin() - 100)).eval())
+
+
+class KeepsWhatItMakes(Net):
+    """A kernel that is made once, for inference; without a way for gradients, where torch makes none then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fused: Tensor | None = None
+        self.calls, self.seen = 0, list[Tensor]()
+        self.a.register_forward_hook(lambda module, inputs, output: self.seen.append(output))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.fused = self.a.weight * 2 if self.fused is None else self.fused
+        return super().forward(x) + F.pixel_shuffle(F.conv2d(x, self.fused.repeat(3, 1, 1, 1), padding=1), 2)
+
+
+def test_a_network_is_left_as_it_was() -> None:
+    network = KeepsWhatItMakes().eval()
+    held, seen = dict(vars(network)), network.seen
+    trace(network)
+    assert vars(network) == held
+    assert seen == []
 
 
 class Shared(nn.DataParallel):  # type: ignore[type-arg]
@@ -194,6 +238,23 @@ def test_what_is_put_around_a_network_of_a_file_is_refused() -> None:
         with pytest.raises(InvalidInput, match="was put on what a file was read into"):
             trace(put(GraphModule(network.graph)))
     trace(GraphModule(network.graph))
+
+
+class Open(nn.DataParallel):  # type: ignore[type-arg]
+    """Its attributes are those of the network within, as many have it."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.module, name)
+
+
+def test_a_wrapper_that_computes_nothing_itself_is_taken_off(caplog: pytest.LogCaptureFixture) -> None:
+    network = Open(Net()).eval()
+    assert network.scales == [1.0]
+    assert trace(network).graph.text() == trace(Net().eval()).graph.text()
+    assert not caplog.records
 
 
 class WithNotes(Net):

@@ -226,6 +226,14 @@ def test_what_torch_gives_back_is_still_the_image_and_a_parameter_one(caplog: py
     assert torch.equal(y, network(torch.ones(1, 3, 5, 5)))
 
 
+def test_tensors_without_memory_stay_what_they_are() -> None:
+    """Sparse ones, and those of torch.vmap, of which nobody can be told where they are."""
+    with noting_code(Net().eval()):
+        assert torch.eye(3).to_sparse().coalesce().coalesce().is_sparse
+        assert torch.ones(2, 2).to_mkldnn().contiguous().is_mkldnn
+        assert torch.vmap(lambda x: (x == x).float())(torch.ones(2, 3)).sum() == 6
+
+
 class ByAMethodInPython(Net):
     """torch has `Tensor.__len__` and others in Python, and calls them for the code."""
 

@@ -58,7 +58,14 @@ def set_later(net: Net, x: Tensor, y: Tensor) -> Tensor:
     return y
 
 
-@pytest.mark.parametrize("step", [smaller_steps, set_later])
+def smaller_in_a_list(net: Net, x: Tensor, y: Tensor) -> Tensor:
+    k = net.k.clone()
+    y = y + F.relu(y) * k
+    torch._foreach_mul_([k], 0.5)
+    return y + F.relu(y) * k
+
+
+@pytest.mark.parametrize("step", [smaller_steps, set_later, smaller_in_a_list])
 def test_constants_that_are_changed_after_their_use(
     step: Callable[[Net, Tensor, Tensor], Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +88,15 @@ def test_constants_that_are_made_in_steps_are_read_at_once(caplog: pytest.LogCap
     with caplog.at_level(logging.INFO, "memsr_compiler"):
         assert trace(Net(step).eval()).reader == "torch.fx.symbolic_trace"
     assert not caplog.text
+
+
+def test_constants_without_memory_that_can_be_looked_at() -> None:
+    """Those that are sparse, which code may make anew."""
+
+    def step(net: Net, x: Tensor, y: Tensor) -> Tensor:
+        return y + (torch.eye(3).to_sparse().mul_(2) @ torch.ones(3, 1)).view(1, 3, 1, 1)
+
+    assert trace(Net(step).eval()).reader == "torch.fx.symbolic_trace"
 
 
 def far_within(view: Tensor, y: Tensor) -> Tensor:

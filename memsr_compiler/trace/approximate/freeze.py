@@ -18,9 +18,9 @@ from memsr_compiler.torch_helpers import InFloat64, copy_module, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.class_values import leaving_classes
 from memsr_compiler.trace.decisions import say_decided
 from memsr_compiler.trace.fx_reader import refuse_remembered
+from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.programs import without_guards
@@ -67,7 +67,7 @@ class Frozen:
 
 @one_thread()
 @torch.no_grad()
-@leaving_classes
+@leaving_values
 def freeze(
     model: nn.Module,
     images: Sequence[Tensor],
@@ -140,7 +140,7 @@ def psnr_between(
     return _psnr(outputs, [exact(crop.clone()) for crop in crops], input_range[1] - input_range[0])
 
 
-@leaving_classes
+@leaving_values
 def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0)) -> tuple[str, ...]:
     """Names of the gates and activations that `freeze` would replace; none where that is not enough."""
     try:
@@ -151,7 +151,7 @@ def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0))
 
 @one_thread()
 @torch.no_grad()
-@leaving_classes
+@leaving_values
 def rebuild(
     model: nn.Module, replacements: Sequence[Replacement], *, input_range: tuple[float, float] = (0.0, 1.0)
 ) -> Traced:

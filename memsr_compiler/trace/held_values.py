@@ -1,4 +1,8 @@
-"""Values that classes hold, in attributes and in containers there: put back after a trace, which leaves its proxies."""
+"""Values that modules and their classes hold, in attributes and in containers there: put back after a network was run.
+
+A trace leaves its proxies in classes; a run leaves in the network what its code keeps: results of hooks, or kernels
+that are made once, here without a way for gradients.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,8 @@ R = TypeVar("R")
 _DEPTH = 4  # of containers within each other
 
 
-def leaving_classes(read: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
-    """Let a function that runs a network, its first argument, leave the classes of all modules as they were."""
+def leaving_values(read: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
+    """Let a function that runs a network, its first argument, leave all modules and their classes as they were."""
 
     @wraps(read)
     def leave(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -29,10 +33,11 @@ def leaving_classes(read: Callable[Concatenate[nn.Module, P], R]) -> Callable[Co
 
 @contextmanager
 def _put_back(model: object) -> Iterator[None]:
-    modules = model.modules() if isinstance(model, nn.Module) else ()
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
     kinds = {kind for module in modules for kind in type(module).__mro__ if _is_somebodys(kind)}
     held = {kind: dict(vars(kind)) for kind in kinds}
     kept = dict[int, tuple[Any, Any]]()
+    _note([vars(module) for module in modules], kept, _DEPTH)
     for values in held.values():
         _note(list(values.values()), kept, _DEPTH)
     try:
