@@ -58,7 +58,7 @@ def read_entries(exif: bytes) -> dict[int, dict[int, Entry]]:
 def _read_directory(data: bytes, end: str, at: int) -> Iterator[tuple[int, Entry]]:
     (count,) = struct.unpack_from(end + "H", data, at)
     left = len(data)  # bytes of all values together, or some stand for several
-    for place in range(at + 2, at + 2 + 12 * count, 12):
+    for place in range(at + 2, min(at + 2 + 12 * count, len(data) - 11), 12):
         number, kind, many, value = struct.unpack_from(end + "HHII", data, place)
         size = _SIZES.get(kind, 0) * many
         begin = place + 8 if size <= 4 else value

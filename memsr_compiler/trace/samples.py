@@ -248,7 +248,7 @@ def measure_as_it_is(model: nn.Module, exact: nn.Module, samples: Mapping[int, S
 
 
 def _off_by_rounding(kind: torch.dtype, exact: nn.Module, image: Tensor, result: Any) -> float:
-    """What a network in float64 is off where all that it computes is rounded to a type of halves."""
+    """A network in float64: what it is off where all that it computes is rounded to a type of halves."""
     with InFloat64(), _Rounding(kind):
         return _off_in(torch.float64, exact, image.to(kind), result, torch.mean)
 

@@ -505,6 +505,12 @@ def test_exif_that_is_full_stays_as_it_is(tmp_path: Path) -> None:
     assert save(tmp_path / "in.jpg", tmp_path / "out.tif").warnings(tmp_path / "out.tif") == []
 
 
+def test_of_exif_that_is_cut_off_what_is_there_is_read() -> None:
+    entries = b"".join(struct.pack("<HHII", number, 4, 1, number) for number in (256, 257))
+    found = read_entries(b"II*\0\x08\0\0\0" + struct.pack("<H", 9) + entries + b"\1\1\4")
+    assert [*found[0]] == [256, 257]
+
+
 def test_entries_that_stand_for_one_another_are_no_way_to_fill_memory() -> None:
     many, size = 500, 1 << 12
     entries = b"".join(struct.pack("<HHII", number, 7, size, 8) for number in range(many))
