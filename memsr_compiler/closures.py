@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
+from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
@@ -16,27 +18,52 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
     """
     made: dict[int, Any] = {}
     for held in list(copies.values()):
-        if isinstance(held, list):
-            held[:] = [_rename(value, copies, made) if isinstance(value, FunctionType) else value for value in held]
-        table = held if isinstance(held, dict) else getattr(held, "__dict__", None)
-        if isinstance(table, dict):
-            for name, value in table.items():
-                if isinstance(value, FunctionType):
-                    table[name] = _rename(value, copies, made)
+        table = held if isinstance(held, (list, deque, dict)) else getattr(held, "__dict__", None)
+        if isinstance(table, (list, deque, dict)):
+            for key, value in list(table.items() if isinstance(table, dict) else enumerate(table)):
+                if isinstance(value, _WAYS):
+                    table[key] = _rename(value, copies, made)
+
+
+_WAYS = (FunctionType, MethodType, partial, tuple)
+"""Kinds that copy.deepcopy leaves as they are, or copies without the functions in them."""
 
 
 def _rename(value: Any, copies: Mapping[int, Any], made: dict[int, Any]) -> Any:
-    """The copy that stands for a value; of a function one that names copies; else itself.
+    """The copy that stands for a value; of what leads to functions or to what was copied one that names copies; else
+    itself.
 
-    made   functions and cells that have been made already, by the ids of those that they stand for: functions may share
-           a cell, or close over themselves
+    made   what has been made already, by the ids of what it stands for: functions may share a cell, or close over
+           themselves
     """
     if id(value) in copies or id(value) in made:
         return copies.get(id(value), made.get(id(value)))
-    if not isinstance(value, (FunctionType, MethodType)) or not _reaches(value, copies, set()):
+    if not _reaches(value, copies, set()):
         return value
+
+    def rename(part: Any) -> Any:
+        return _rename(part, copies, made)
+
+    if isinstance(value, FunctionType):
+        return _rename_function(value, copies, made)
     if isinstance(value, MethodType):  # `old = self.forward`
-        return MethodType(_rename(value.__func__, copies, made), _rename(value.__self__, copies, made))
+        return MethodType(rename(value.__func__), rename(value.__self__))
+    if isinstance(value, partial):
+        return partial(
+            rename(value.func), *map(rename, value.args), **{k: rename(v) for k, v in value.keywords.items()}
+        )
+    if isinstance(value, tuple):
+        parts = map(rename, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    renamed = made[id(value)] = type(value)()  # a list or a table
+    if isinstance(value, dict):
+        renamed.update({key: rename(part) for key, part in value.items()})
+    else:
+        renamed.extend(map(rename, value))
+    return renamed
+
+
+def _rename_function(value: FunctionType, copies: Mapping[int, Any], made: dict[int, Any]) -> FunctionType:
     cells = value.__closure__ or ()
     new_cells = [cell for cell in cells if id(cell) not in made and _reaches(cell, copies, set())]
     made.update({id(cell): CellType() for cell in new_cells})
@@ -53,21 +80,26 @@ def _rename(value: Any, copies: Mapping[int, Any], made: dict[int, Any]) -> Any:
 
 
 def _reaches(value: Any, copies: Mapping[int, Any], seen: set[int]) -> bool:
-    """Whether a value was copied, or is a function or a cell by which one comes to what was."""
+    """Whether a value was copied, or is something by which one comes to what was."""
     if id(value) in copies or id(value) in seen:
         return id(value) in copies
     seen.add(id(value))
     return any(_reaches(part, copies, seen) for part in _list_named(value))
 
 
-def _list_named(value: Any) -> Iterator[Any]:
-    """Everything that a function closes over, or has as defaults; that is in a cell; what a method is of."""
+def _list_named(value: Any) -> Iterable[Any]:
+    """Everything that a function closes over, or has as defaults; that is in a cell or a list; what a method is of."""
     if isinstance(value, FunctionType):
-        yield from (*(value.__closure__ or ()), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
-    elif isinstance(value, MethodType):
-        yield from (value.__func__, value.__self__)
-    elif isinstance(value, CellType):
+        return (*(value.__closure__ or ()), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+    if isinstance(value, MethodType):
+        return (value.__func__, value.__self__)
+    if isinstance(value, partial):
+        return (value.func, *value.args, *value.keywords.values())
+    if isinstance(value, CellType):
         try:
-            yield value.cell_contents
+            return (value.cell_contents,)
         except ValueError:  # nothing yet
-            return
+            return ()
+    if type(value) in (list, deque, dict) or isinstance(value, tuple):
+        return value.values() if isinstance(value, dict) else value
+    return ()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -102,3 +104,24 @@ def test_functions_that_name_nothing_of_it_are_the_same() -> None:
     assert other.calls["later"] is later
     unset = 1
     assert later() == unset
+
+
+def test_functions_in_what_leads_to_them() -> None:
+    """Partial functions, tuples, lists and tables, in whatever is copied or closed over."""
+    held = Held()
+
+    def put(text: str) -> None:
+        held.written.append(text)
+
+    owners, table = [held], {"of": held}
+    held.calls["list"] = lambda: owners[0].written.append("list")
+    held.calls["table"] = lambda: table["of"].written.append("table")
+    held.calls["partial"] = partial(put, "partial")
+    held.pair = (put, deque([partial(put)]))  # type: ignore[attr-defined]
+    other = copied(held)
+    for name in ("list", "table", "partial"):
+        other.calls[name]()
+    other.pair[0]("pair")
+    other.pair[1][0]("within")
+    assert (held.written, other.written) == ([], ["list", "table", "partial", "pair", "within"])
+    assert owners == [held]
