@@ -1,4 +1,4 @@
-"""Values that modules and their classes hold, in attributes and in containers there: put back after a network was run.
+"""Values that modules, their classes and functions hold, in attributes and in containers: put back after a run.
 
 A trace leaves its proxies in classes; a run leaves in the network what its code keeps: results of hooks, or kernels
 that are made once, here without a way for gradients.
@@ -15,6 +15,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from torch import Tensor, nn
 
+from memsr_compiler.trace.remembered import list_functions
+
 P = ParamSpec("P")
 R = TypeVar("R")
 _DEPTH = 4  # of containers within each other
@@ -25,28 +27,39 @@ def leaving_values(read: Callable[Concatenate[nn.Module, P], R]) -> Callable[Con
 
     @wraps(read)
     def leave(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with _put_back(model):
+        with putting_back(model):
             return read(model, *args, **kwargs)
 
     return leave
 
 
 @contextmanager
-def _put_back(model: object) -> Iterator[None]:
+def putting_back(model: object) -> Iterator[None]:
+    """Put back what modules, classes and functions of a network hold, defaults and globals too, once it was run."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     kinds = {kind for module in modules for kind in type(module).__mro__ if _is_somebodys(kind)}
     held = {kind: dict(vars(kind)) for kind in kinds}
+    functions = list_functions(model) if isinstance(model, nn.Module) else ()
+    named = [(f.__globals__, _list_named(f)) for f in functions if isinstance(f, FunctionType)]
     kept = dict[int, tuple[Any, Any]]()
     _note([vars(module) for module in modules], kept, _DEPTH)
-    for values in held.values():
+    for values in (*held.values(), *(values for _, values in named)):
         _note(list(values.values()), kept, _DEPTH)
     try:
         yield
     finally:
         for kind, values in held.items():
             _put_back_attributes(kind, values)
+        for namespace, values in named:
+            namespace.update({name: value for name, value in values.items() if name in namespace})
         for container, values in kept.values():
             _put_back_values(container, values)
+
+
+def _list_named(function: FunctionType) -> dict[str, Any]:
+    """Globals that a function names, and beside them its defaults, under no name that there could be."""
+    names = {name: function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__}
+    return {**names, "(defaults)": [function.__defaults__, function.__kwdefaults__]}
 
 
 def _is_somebodys(kind: type) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 from types import CodeType, FunctionType
@@ -50,6 +51,12 @@ def _list_made(steps: list[tuple[dis.Instruction, dis.Instruction]]) -> set[str]
 
 def keeps_outside(model: nn.Module) -> bool:
     """Whether a network's classes, or functions that they name, may keep something that a copy of it would find."""
+    return any(not isinstance(f, FunctionType) or keeps_values(f.__code__) for f in list_functions(model))
+
+
+def list_functions(model: nn.Module) -> Iterator[object]:
+    """The functions of a network's classes and those that they name, but for what is somebody else's; and what keeps
+    results of functions, as functools.lru_cache does."""
     kinds = {kind for module in model.modules() for kind in type(module).__mro__ if kind is not nn.Module}
     waiting: list[object] = [
         value for kind in kinds if _is_foreign(vars(kind).get("forward")) for value in vars(kind).values()
@@ -58,14 +65,11 @@ def keeps_outside(model: nn.Module) -> bool:
     while waiting:
         function = waiting.pop()
         if hasattr(function, "cache_info"):
-            return True
-        if not _is_foreign(function) or id(function) in seen or function.__name__ == "__init__":
-            continue
-        seen.add(id(function))
-        if keeps_values(function.__code__):
-            return True
-        waiting += [function.__globals__.get(name) for name in function.__code__.co_names]
-    return False
+            yield function
+        if _is_foreign(function) and id(function) not in seen and function.__name__ != "__init__":
+            seen.add(id(function))
+            yield function
+            waiting += [function.__globals__.get(name) for name in function.__code__.co_names]
 
 
 def _is_foreign(value: object) -> TypeGuard[FunctionType]:

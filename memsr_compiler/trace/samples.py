@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight
+from memsr_compiler.trace.held_values import putting_back
 from memsr_compiler.trace.places import line_of
 from memsr_compiler.trace.tensors_only import mark_image
 from memsr_compiler.trace.views import BATCH
@@ -136,6 +138,25 @@ def run_as_it_is(model: nn.Module, input_range: Range, size: Size) -> None:
             log.info("the network itself does not take %d channels of %s: %s", channels, kind, error)
         else:
             return
+
+
+def hangs_on_the_first(model: nn.Module, input_range: Range, size: Size) -> bool:
+    """Whether a network that has seen a dark image gives another result for the next than one that saw a bright one.
+
+    Each begins with what its classes and functions hold now, which stays.
+    """
+    low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
+    for channels in possible_channels(model):
+        image = torch.linspace(low, high, channels * math.prod(size), dtype=torch.float64).view(1, channels, *size)
+        results: list[Tensor] = []
+        for level in (low, high):
+            with putting_back(model), suppress(Exception), InFloat64():  # whatever the model's own code raises
+                copied = copy_module(model, torch.float64)
+                copied(torch.full_like(image, level))
+                results.append(copied(image.clone()))
+        if len(results) > 1 and all(isinstance(result, Tensor) for result in results):
+            return not is_same(Sample(image, results[0]), results[1])
+    return False
 
 
 def take_sample(model: nn.Module, image: Tensor) -> Sample:

@@ -30,6 +30,7 @@ from memsr_compiler.trace.samples import (
     Range,
     Sample,
     Size,
+    hangs_on_the_first,
     has_changed,
     is_same,
     is_steady,
@@ -150,9 +151,15 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     given, reference = model, copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)
+    outside = keeps_outside(model)
+    if outside and hangs_on_the_first(model, input_range, sizes[0]):
+        raise UnsupportedModel(
+            f"{type(model).__name__} keeps something of the first image that it sees, in a class, a default or a "
+            "global, and computes all others with it; give it that beforehand, as a buffer say"
+        )
     before, private = _shared_chance(), _OwnGenerators()
     with noting_code(reference) as noted, private:
-        if keeps_outside(model):
+        if outside:
             run_as_it_is(model, input_range, sizes[0])
         samples, errors = take_samples(reference, input_range, sizes)
     if noted.threaded is not None:

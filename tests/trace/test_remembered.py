@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -45,6 +45,7 @@ class Net(nn.Module):
 
 
 NOTHING_YET = [torch.zeros(1)]
+NOTHING: list[Tensor] = []
 
 
 def by_closure(net: Net, x: Tensor) -> Tensor:
@@ -93,6 +94,69 @@ def at_some_levels(net: Net, x: Tensor) -> Tensor:
 def test_what_is_kept_of_one_image_for_the_next_is_refused(recall: Callable[[Net, Tensor], Tensor]) -> None:
     with pytest.raises(UnsupportedModel, match=r"it remembers, as networks for films do|it takes a part of the batch"):
         trace(Net(recall).eval())
+
+
+TABLE: dict[str, Tensor] = {}
+LAST: Tensor | None = None
+
+
+class ByClass(Net):
+    """The mean of the first image, of all images that are alike."""
+
+    means: ClassVar[dict[str, Tensor]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.means:
+            self.means["rgb"] = x.mean((0, 2, 3), keepdim=True)
+        return super().forward(x - self.means["rgb"])
+
+
+class ByTable(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        if "darkest" not in TABLE:
+            TABLE["darkest"] = brightness(x)
+        return super().forward(x) + TABLE["darkest"]
+
+
+class ByGlobal(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        global LAST
+        if LAST is None:
+            LAST = brightness(x)
+        return super().forward(x) + LAST
+
+
+class ByDefault(Net):
+    def forward(self, x: Tensor, memo: list[Tensor] = NOTHING) -> Tensor:
+        if not memo:
+            memo.append(brightness(x))
+        return super().forward(x) + memo[0]
+
+
+class BySize(Net):
+    """A table of borders that are made once for each size: the same whatever image came first."""
+
+    borders: ClassVar[dict[str, Tensor]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "one" not in self.borders:
+            self.borders["one"] = torch.ones(1, dtype=torch.float64)
+        return super().forward(x) * self.borders["one"].to(x)
+
+
+@pytest.mark.parametrize("kind", [ByClass, ByTable, ByGlobal, ByDefault])
+def test_what_is_kept_of_the_first_image_for_all_others_is_refused(kind: type[Net]) -> None:
+    """What is kept outside of a network, its copies find: they would all have that of ours."""
+    for _ in range(2):
+        with pytest.raises(UnsupportedModel, match="keeps something of the first image that it sees, in a class"):
+            trace(kind(lambda net, x: torch.zeros(1)).eval())
+    assert not ByClass.means and not TABLE and LAST is None and not NOTHING
+
+
+def test_tables_that_any_image_would_fill_alike_are_not() -> None:
+    network = BySize(lambda net, x: torch.zeros(1)).eval()
+    trace(network)
+    assert not BySize.borders
 
 
 def test_lists_that_code_makes_itself_end_with_it() -> None:
