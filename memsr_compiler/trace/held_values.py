@@ -6,11 +6,13 @@ that are made once, here without a way for gradients.
 
 from __future__ import annotations
 
+import sys
+from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from torch import Tensor, nn
@@ -63,21 +65,31 @@ def _list_named(function: FunctionType) -> dict[str, Any]:
 
 
 def _is_somebodys(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] not in ("builtins", "torch", "typing", "abc")
+    """Whether a class is no part of Python or torch: a logger leads to all others, which are nobody's to put back."""
+    return kind in _NAMESPACES or kind.__module__.partition(".")[0] not in _NOBODYS
+
+
+_NOBODYS = sys.stdlib_module_names | {"torch"}
+_NAMESPACES = (Namespace, SimpleNamespace)
+_CONTAINERS = (list, tuple, set, deque, dict)
 
 
 def _note(values: list[Any], kept: dict[int, tuple[Any, Any]], depth: int) -> None:
     """Note what containers hold, by their ids: lists, tables, sets, and objects of somebody's."""
     for value in values if depth else ():
-        inside: Any = value
-        if not isinstance(value, (list, tuple, set, deque, dict)):
-            whose = not isinstance(value, (Tensor, type, FunctionType)) and _is_somebodys(type(value))
-            inside = getattr(value, "__dict__", None) if whose else None
+        inside = value if issubclass(type(value), _CONTAINERS) else _table_of(value)
         if inside is None or id(inside) in kept:
             continue
         if not isinstance(inside, tuple):
             kept[id(inside)] = inside, dict(inside) if isinstance(inside, dict) else list(inside)
         _note(list(inside.values() if isinstance(inside, dict) else inside), kept, depth - 1)
+
+
+def _table_of(value: Any) -> dict[str, Any] | None:
+    """The attributes of an object of somebody's, where it has a table of them."""
+    if issubclass(type(value), (Tensor, type, FunctionType)) or not _is_somebodys(type(value)):
+        return None
+    return getattr(value, "__dict__", None)
 
 
 def _put_back_attributes(kind: type, values: dict[str, Any]) -> None:

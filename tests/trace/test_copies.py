@@ -213,6 +213,24 @@ def test_a_network_is_left_as_it_was() -> None:
     assert seen == []
 
 
+class Logs(Net):
+    """By a logger, from which a way leads to all loggers."""
+
+    logger = logging.getLogger("of the network")
+
+    def forward(self, x: Tensor) -> Tensor:
+        MADE.append(logging.getLogger("made as it runs"))
+        return super().forward(x)
+
+
+MADE: list[logging.Logger] = []
+
+
+def test_what_python_keeps_for_all_is_nothing_of_the_network() -> None:
+    trace(Logs().eval())
+    assert logging.getLogger("made as it runs") is MADE[0]
+
+
 class Shared(nn.DataParallel):  # type: ignore[type-arg]
     def forward(self, x: Tensor) -> Any:
         return super().forward(x).clamp(0, 1)
