@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any
+from weakref import ref
 
 
 def rename_in_copies(copies: Mapping[int, Any]) -> None:
@@ -23,9 +24,18 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
             for key, value in list(table.items() if isinstance(table, dict) else enumerate(table)):
                 if isinstance(value, _WAYS):
                     table[key] = _rename(value, copies, made)
+        for slot in _list_slots(held):
+            if isinstance(value := getattr(held, slot, None), _WAYS):
+                setattr(held, slot, _rename(value, copies, made))
 
 
-_WAYS = (FunctionType, MethodType, partial, tuple)
+def _list_slots(value: Any) -> list[str]:
+    slots = (vars(kind).get("__slots__", ()) for kind in type(value).__mro__ if kind.__module__ != "builtins")
+    names = [name for names in slots for name in ((names,) if isinstance(names, str) else names)]
+    return [name for name in names if not name.startswith("__")]
+
+
+_WAYS = (FunctionType, MethodType, partial, tuple, ref)
 """Kinds that copy.deepcopy leaves as they are, or copies without the functions in them."""
 
 
@@ -52,6 +62,8 @@ def _rename(value: Any, copies: Mapping[int, Any], made: dict[int, Any]) -> Any:
         return partial(
             rename(value.func), *map(rename, value.args), **{k: rename(v) for k, v in value.keywords.items()}
         )
+    if isinstance(value, ref):
+        return ref(rename(value()))
     if isinstance(value, tuple):
         parts = map(rename, value)
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
@@ -95,6 +107,8 @@ def _list_named(value: Any) -> Iterable[Any]:
         return (value.__func__, value.__self__)
     if isinstance(value, partial):
         return (value.func, *value.args, *value.keywords.values())
+    if isinstance(value, ref):
+        return (value(),)
     if isinstance(value, CellType):
         try:
             return (value.cell_contents,)

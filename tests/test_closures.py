@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from types import MethodType
 from typing import Any
+from weakref import ref
 
 from memsr_compiler.closures import rename_in_copies
 
@@ -18,6 +19,13 @@ class Held:
     def __init__(self) -> None:
         self.written: list[str] = []
         self.calls: dict[str, Callable[..., Any]] = {}
+
+
+class Slotted:
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.call = call
 
 
 def copied(value: Any) -> Any:
@@ -117,11 +125,14 @@ def test_functions_in_what_leads_to_them() -> None:
     held.calls["list"] = lambda: owners[0].written.append("list")
     held.calls["table"] = lambda: table["of"].written.append("table")
     held.calls["partial"] = partial(put, "partial")
+    held.calls["weak"] = partial(lambda owner: owner().written.append("weak"), ref(held))
+    held.slotted = Slotted(lambda: held.written.append("slot"))  # type: ignore[attr-defined]
     held.pair = (put, deque([partial(put)]))  # type: ignore[attr-defined]
     other = copied(held)
-    for name in ("list", "table", "partial"):
+    for name in ("list", "table", "partial", "weak"):
         other.calls[name]()
+    other.slotted.call()
     other.pair[0]("pair")
     other.pair[1][0]("within")
-    assert (held.written, other.written) == ([], ["list", "table", "partial", "pair", "within"])
+    assert (held.written, other.written) == ([], ["list", "table", "partial", "weak", "slot", "pair", "within"])
     assert owners == [held]

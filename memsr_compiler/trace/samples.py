@@ -141,7 +141,7 @@ def run_as_it_is(model: nn.Module, input_range: Range, size: Size) -> None:
 
 
 def hangs_on_the_first(model: nn.Module, input_range: Range, size: Size) -> bool:
-    """Whether a network that has seen a dark image gives another result for the next than one that saw a bright one.
+    """Whether a network that saw a dark image first gives another result for later ones than one that saw a bright one.
 
     Each begins with what its classes and functions hold now, which stays.
     """
@@ -152,8 +152,9 @@ def hangs_on_the_first(model: nn.Module, input_range: Range, size: Size) -> bool
         for level in (low, high):
             with putting_back(model), suppress(Exception), InFloat64():  # whatever the model's own code raises
                 copied = copy_module(model, torch.float64)
-                copied(torch.full_like(image, level))
-                results.append(copied(image.clone()))
+                for shown in (torch.full_like(image, level), image.flip(3), image):
+                    result = copied(shown.clone())
+                results.append(result)
         if len(results) > 1 and all(isinstance(result, Tensor) for result in results):
             return not is_same(Sample(image, results[0]), results[1])
     return False

@@ -241,7 +241,7 @@ class _OwnGenerators(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _require_no_value_question(model: nn.Module, samples: Sequence[Sample]) -> None:
+def require_no_value_question(model: nn.Module, samples: Sequence[Sample]) -> None:
     """Raises UnsupportedModel for code that decides by the values of its image where no tracer hears it."""
     for image, _ in samples:
         if (question := find_value_question(model, image)) is not None:
@@ -292,7 +292,7 @@ def require_steady(subject: Subject, *, unheard: bool) -> None:
     says more.
     """
     if unheard:
-        _require_no_value_question(subject.model, next(iter(subject.samples.values())))
+        require_no_value_question(subject.model, next(iter(subject.samples.values())))
     name = type(subject.model).__name__
     if not is_steady(subject.exact, subject.samples, keeps=subject.keeps):
         raise UnsupportedModel(

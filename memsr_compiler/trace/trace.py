@@ -20,7 +20,13 @@ from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, Size, differs_by, is_same, most_off, take_sample
-from memsr_compiler.trace.subject import Subject, observe, require_steady, require_usual_tensors
+from memsr_compiler.trace.subject import (
+    Subject,
+    observe,
+    require_no_value_question,
+    require_steady,
+    require_usual_tensors,
+)
 from memsr_compiler.trace.tracers import LeavesTorch, export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Unreadable, WrongChannels
 
@@ -219,6 +225,8 @@ def _compare(model: nn.Module, traced: Traced, samples: Sequence[Sample]) -> Non
             )
         difference = float((expected - result).abs().max())
         if not difference <= most_off(expected):
+            if not several:
+                require_no_value_question(model, [Sample(image, expected)])
             why = TOGETHER if several else differs_by(copy_module(model, torch.float64), image, _UNSTEADY)
             raise Unreadable(
                 f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}{several}; "

@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.known_code import KnownCode
 from memsr_compiler.trace.numbers import Group, numbers_at_hand
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, is_pythons, lies_in
@@ -198,6 +199,7 @@ class Question(NamedTuple):
     name: str
 
 
+@leaving_values
 def find_value_question(model: nn.Module, image: Tensor) -> Question | None:
     """The line of a network's code that takes numbers out of what hangs on the image (1, C, H, W), to decide by them.
 
@@ -209,6 +211,7 @@ def find_value_question(model: nn.Module, image: Tensor) -> Question | None:
     return followed.question
 
 
+@leaving_values
 def find_size_question(model: nn.Module, channels: int) -> FrameSummary | None:
     """The line of a network's code that decides by the sides of the image; None where none is found.
 

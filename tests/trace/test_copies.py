@@ -219,16 +219,13 @@ class Logs(Net):
     logger = logging.getLogger("of the network")
 
     def forward(self, x: Tensor) -> Tensor:
-        MADE.append(logging.getLogger("made as it runs"))
+        logging.getLogger("made as it runs")
         return super().forward(x)
-
-
-MADE: list[logging.Logger] = []
 
 
 def test_what_python_keeps_for_all_is_nothing_of_the_network() -> None:
     trace(Logs().eval())
-    assert logging.getLogger("made as it runs") is MADE[0]
+    assert "made as it runs" in logging.root.manager.loggerDict
 
 
 class Shared(nn.DataParallel):  # type: ignore[type-arg]
