@@ -255,16 +255,17 @@ def measure_as_it_is(model: nn.Module, exact: nn.Module, samples: Mapping[int, S
 
     exact   its copy in float64, which gave them
     Little is what its own precision explains.  In half precision means of differences count, since by rounding a clamp
-    makes a large one at some pixels: an eighth, or four times what rounding makes of the copy.  Where the network fails
-    nothing is said.
+    makes a large one at some pixels: an eighth, or four times what rounding makes of the copy.  NaN
+    where the network fails.
     """
     kind = first_weight(model).dtype
     half = kind in (torch.float16, torch.bfloat16)
     mean_or_max, little = (torch.mean, 1 / 8) if half else (torch.max, 1 / 512)
-    most = 0.0
+    most = math.nan
     for image, result in next(iter(samples.values())):
         off = _off_in(kind, model, image, result, mean_or_max)
-        if little < off < math.inf and (not half or off > 4 * _off_by_rounding(kind, exact, image, result)):
+        most = most if math.isnan(off) else max(0.0, most)
+        if little < off < math.inf and not (half and off <= 4 * _off_by_rounding(kind, exact, image, result)):
             most = max(most, off)
     return most
 
@@ -298,7 +299,7 @@ def _off_in(
         result = model(image.to(first_weight(model).device, kind)).to("cpu", torch.float64)
         return float(mean_or_max((result - exact).abs()) / mean_or_max(exact.abs()))
     except Exception:  # whatever the model's own code raises
-        return 0.0
+        return math.nan
 
 
 def has_changed(ran: nn.Module, model: nn.Module) -> bool:
