@@ -100,7 +100,7 @@ def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequenc
             log.info("the network itself does not take an image of %s: %s", size, error)
     try:
         yield take_sample(model, _draw_ramp(channels, low, high))
-    except Exception as error:
+    except Exception as error:  # its code, or the program, may be for some sizes alone
         log.info("the network itself does not take an image of %s: %s", _SMOOTH, error)
     several = torch.from_numpy(draw.random((SEVERAL, channels, *sizes[0]))) * (high - low) + low
     try:
