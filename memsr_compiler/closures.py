@@ -25,8 +25,8 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
                 if isinstance(value, _WAYS):
                     table[key] = _rename(value, copies, made)
         for slot in _list_slots(held):
-            if isinstance(value := getattr(held, slot, None), _WAYS):
-                setattr(held, slot, _rename(value, copies, made))
+            if isinstance(value := getattr(held, slot, None), _WAYS) and _reaches(value, copies, set()):
+                object.__setattr__(held, slot, _rename(value, copies, made))  # those of frozen dataclasses too
 
 
 def _list_slots(value: Any) -> list[str]:

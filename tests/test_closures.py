@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -21,11 +22,10 @@ class Held:
         self.calls: dict[str, Callable[..., Any]] = {}
 
 
+@dataclass(frozen=True, slots=True)
 class Slotted:
-    __slots__ = ("call",)
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self.call = call
+    call: Callable[..., Any]
+    others: tuple[int, ...] = (1, 2)
 
 
 def copied(value: Any) -> Any:
