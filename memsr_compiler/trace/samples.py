@@ -236,6 +236,11 @@ ALONE = (
 )
 
 
+def types_of_weights(model: nn.Module) -> set[torch.dtype]:
+    """The floating types of a network's parameters and buffers."""
+    return {t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()}
+
+
 def measure_in_float32(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> float:
     """Largest difference from the samples in float32, of the largest value; 0 for less than half of one of 256 levels.
 
@@ -243,8 +248,7 @@ def measure_in_float32(model: nn.Module, samples: Mapping[int, Sequence[Sample]]
     fails, or is infinite, nothing is said.  Weights of several types stay as they are: what the code makes of those in
     half precision is rounded to that, and read as in float64.
     """
-    tensors = (*model.parameters(), *model.buffers())
-    mixed = len({t.dtype for t in tensors if t.is_floating_point()}) > 1
+    mixed = len(types_of_weights(model)) > 1
     model = copy_module(model, None if mixed else torch.float32)
     offs = [_off_in(torch.float32, model, *sample) for sample in next(iter(samples.values()))]
     return max((off for off in offs if 1 / 512 < off < math.inf), default=0.0)

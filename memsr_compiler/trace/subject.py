@@ -42,6 +42,7 @@ from memsr_compiler.trace.samples import (
     stated_size,
     take_sample,
     take_samples,
+    types_of_weights,
 )
 from memsr_compiler.trace.tensors_only import has_marked_tensors
 from memsr_compiler.trace.unheard import find_value_question, noting_code
@@ -300,11 +301,14 @@ def require_steady(subject: Subject, *, unheard: bool) -> None:
             f"{name} gives another result for the same image after it has seen another: it remembers, "
             "as networks for films do; give a module that takes all it needs as channels of an image"
         )
-    itself = math.nan if subject.given is None else measure_as_it_is(subject.given, subject.exact, subject.samples)
-    in_float32 = subject.given is not None and {torch.float32} == {
-        t.dtype for t in (*subject.given.parameters(), *subject.given.buffers()) if t.is_floating_point()
-    }
-    if itself == 0 and in_float32:
+    _compare_types(subject)
+
+
+def _compare_types(subject: Subject) -> None:
+    """Warn of a network that is another in float32 than in float64; raise InvalidInput where the network itself is."""
+    name, given = type(subject.model).__name__, subject.given
+    itself = math.nan if given is None else measure_as_it_is(given, subject.exact, subject.samples)
+    if given is not None and itself == 0 and types_of_weights(given) == {torch.float32}:
         return
     if off := measure_in_float32(subject.model, subject.samples):
         log.warning(

@@ -261,6 +261,12 @@ def test_lr_beside_its_photograph_is_no_photograph(tmp_path: Path) -> None:
     assert said == [f"{tmp_path}: LR of others in it is passed over: ax2.png"]
 
 
+def put_picture(path: Path, side: int = 24) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw_picture(side, side, 0)).save(path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("high", "low"),
     [
@@ -273,8 +279,7 @@ def test_lr_beside_its_photograph_is_no_photograph(tmp_path: Path) -> None:
 def test_folders_of_lr_are_left_aloud(high: str, low: str, tmp_path: Path) -> None:
     """LR made in another way was passed over without a word, and bicubic's trained on."""
     for name, side in ((high, 24), (low, 12)):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw_picture(side, side, 0)).save(tmp_path / name)
+        put_picture(tmp_path / name, side)
     said: list[str] = []
     found = prepare_photographs(tmp_path, tmp_path / "cache", scale=2, patch=4, warn=said.append)
     assert [(p.name, p.size) for p in found] == [("1.png", (24, 24))]
@@ -284,9 +289,7 @@ def test_folders_of_lr_are_left_aloud(high: str, low: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["LR_bicubic/X2/1.png", "LR/1.png", "small/1x2.png", "small/1_LR.png"])
 def test_lr_given_as_photographs_is_told(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.parent.mkdir(parents=True)
-    Image.fromarray(draw_picture(24, 24, 0)).save(path)
+    path = put_picture(tmp_path / name)
     said: list[str] = []
     assert len(prepare_photographs(path.parent, tmp_path / "cache", scale=2, patch=4, warn=said.append)) == 1
     assert said == [f"{path.parent}: by their names its images are LR; they are taken for HR, and made smaller again"]
@@ -294,9 +297,7 @@ def test_lr_given_as_photographs_is_told(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lrc/1.png", "a/1920x1080.png", "2019/1.png", "a/1_SRF_2_HR.png"])
 def test_other_names_are_not_taken_for_lrs(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.parent.mkdir(parents=True)
-    Image.fromarray(draw_picture(24, 24, 0)).save(path)
+    path = put_picture(tmp_path / name)
     prepare_photographs(path.parent, tmp_path / "cache", scale=2, patch=4, warn=pytest.fail)
 
 
