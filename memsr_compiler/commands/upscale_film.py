@@ -24,6 +24,7 @@ from memsr_compiler.video.parts import open_parts
 from memsr_compiler.video.run import Outcome, Plan, enlarge_film, leave_room, make_plan
 
 MOST_DIGITS = 9
+IN_TURN = "frames are shown at the times of their packets, the earliest first; the film tells no others"
 _CHECKING = "checking what is written: "
 
 
@@ -144,7 +145,7 @@ def _tell(options: UpscaleOptions, plan: Plan, outcome: Outcome, seconds: float,
             "codec": encoding.codec,
             "quality": encoding.quality,
             "pixels": encoding.form,
-            "guessed": list(film.colours.guessed),
+            "guessed": [*film.colours.guessed, *([IN_TURN] if film.in_turn else [])],
             "left_out": left_out,
             "damage": outcome.damage,
         }
@@ -156,6 +157,8 @@ def _tell(options: UpscaleOptions, plan: Plan, outcome: Outcome, seconds: float,
     talk.say(f"written      {escape_controls(str(plan.target))}  ({how})")
     for words in film.colours.guessed:
         talk.say(f"colours      {words}, and written down")
+    if film.in_turn:
+        talk.say(f"times        {IN_TURN}")
     for words in outcome.damage:
         talk.say(f"damage       {escape_controls(words)}")
     if outcome.damage:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import av
 import numpy as np
 from av.video.format import VideoFormat
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -203,6 +203,7 @@ class FrameMaker:
             frame = VideoFrame.from_ndarray(numbers, format=self._form)
         frame.colorspace, frame.color_range = self._colours.matrix, self._colours.range
         frame.color_primaries, frame.color_trc = self._colours.primaries, self._colours.transfer
+        frame.pict_type = PictureType.NONE  # a decoded frame stands for itself; an encoder is to choose
         return frame
 
     def _of_grey(self) -> int | None:

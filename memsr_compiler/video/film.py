@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -58,6 +59,7 @@ class Film:
     tags        those that the first frame has itself
     time_base   seconds of a timestamp's unit;   rate   pictures a second, on average
     frames      that it says it has, or that follow from its length; 0: nobody knows
+    in_turn     frames are shown at the times of the packets, the earliest first: those of their own do not rise
     aspect      of a pixel, width / height; None: not said
     matrix      nine numbers by which a player turns the pictures; None: as they are
     left_out    what a result will lack, in words
@@ -74,6 +76,7 @@ class Film:
     time_base: Fraction
     rate: Fraction
     frames: int
+    in_turn: bool
     aspect: Fraction | None
     matrix: tuple[int, ...] | None
     left_out: tuple[str, ...]
@@ -185,7 +188,8 @@ def _look_at(
             f"has pictures of {context.width} x {context.height} pixels, more than {most_pixels:,}; allow them with "
             "--max-pixels if you trust it"
         )
-    frame = _first_frame(container, stream)
+    first = _first_frames(container, stream)
+    frame = first[0]
     form = frame.format
     if any(component.is_alpha for component in form.components):
         raise InvalidInput(TRANSPARENT)
@@ -220,6 +224,7 @@ def _look_at(
         Fraction(time_base),
         Fraction(rate),
         stream.frames or _count_by_length(container, stream, rate),
+        _need_turns(first),
         stream.sample_aspect_ratio or None,
         _display_matrix(frame),
         (*sorted(name_side_data(frame)), *([f"its crop ({crop}), so that players will show all"] if crop else [])),
@@ -234,17 +239,42 @@ def _has_alpha_beside(packet: Packet[VideoStream]) -> bool:
     return packet.has_sidedata(BESIDE) and bytes(packet.get_sidedata(BESIDE))[:8] == ALPHA
 
 
-def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
-    for packet in container.demux(stream):
+def _first_frames(container: InputContainer, stream: VideoStream) -> list[VideoFrame]:
+    """The first frame, and where frames are stored in another order than shown, those that tell whether times are."""
+    most = _LOOKED_AT if stream.codec_context.has_b_frames else 1
+    found: list[VideoFrame] = []
+    packets = container.demux(stream)
+    while len(found) < most:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            if found:
+                break
+            raise
+        if packet is None:
+            break
         if _has_alpha_beside(packet):
             raise InvalidInput(TRANSPARENT)
         try:
-            frames = stream.decode(packet)
+            found += stream.decode(packet)
         except FFmpegError:  # the next ones may be whole: it is told when the film is read
             continue
-        if frames:
-            return frames[0]
-    raise InvalidInput("has no picture that can be decoded; it is empty, damaged or cut off")
+    if not found:
+        raise InvalidInput("has no picture that can be decoded; it is empty, damaged or cut off")
+    return found
+
+
+_LOOKED_AT = 24
+
+
+def _need_turns(frames: list[VideoFrame]) -> bool:
+    """Whether the frames' own times are none.
+
+    AVI has no times at all, and some writers of MP4 give the order of storing for that of showing.  Frames come from
+    their decoder as they are shown, but with the times of packets that are stored in another order.
+    """
+    times = [frame.pts for frame in frames if frame.pts is not None]
+    return any(later <= earlier for earlier, later in pairwise(times))
 
 
 def _first_said(unspecified: int, *values: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -120,25 +121,34 @@ def _choose_conversion(film: Film, frame: VideoFrame, where: str, notes: Notes) 
     return replace(film.to_pixels, colours=colours, grey=is_grey(frame.format))
 
 
-def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[VideoFrame]:
+def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[tuple[VideoFrame, int | None]]:
+    """Frames as they are shown, each with its time, where there is one."""
     with open_container(film.path) as container:
         stream = container.streams[film.stream]
         assert isinstance(stream, VideoStream), "the stream of pictures is where it was"
         number, end, latest = 0, 0.0, 0.0
+        waiting: list[int] = []  # times of packets whose turn has not come
         for packet in _demux(container, notes):
             latest = max(latest, _find_end(packet))
             if packet.stream.index != film.stream:
                 continue
+            stored = _find_time(packet)
+            if film.in_turn and stored is not None:
+                heapq.heappush(waiting, stored)
             try:
                 frames = stream.decode(packet)
             except FFmpegError as error:
+                if stored in waiting:
+                    waiting.remove(stored)
+                    heapq.heapify(waiting)
                 place = f"{float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else "the end"
                 notes.add(f"packets that cannot be decoded ({error.strerror or error}), left out", place)
                 continue
             for frame in frames:
-                if frame.pts is not None:  # the last one may be shown for long
-                    end = max(end, film.seconds(frame.pts + (frame.duration or film.step)))
-                yield frame
+                time = heapq.heappop(waiting) if waiting else _find_time(frame)
+                if time is not None:  # the last one may be shown for long
+                    end = max(end, film.seconds(time + (frame.duration or film.step)))
+                yield frame, time
                 number += 1
                 if scene.stop is not None and number >= scene.stop:
                     return
@@ -183,16 +193,21 @@ def _look_for_the_end(
             notes.add("the file ends before it says", f"{latest:.2f} s, not {said:.2f} s")
 
 
+def _find_time(item: Packet[Stream] | VideoFrame) -> int | None:
+    return item.pts if item.pts is not None else item.dts
+
+
 def _find_end(packet: Packet[Stream]) -> float:
-    time = packet.pts if packet.pts is not None else packet.dts
+    time = _find_time(packet)
     return float((time + (packet.duration or 0)) * packet.time_base) if time is not None else 0.0
 
 
-def _time(film: Film, frames: Iterator[VideoFrame], notes: Notes) -> Iterator[tuple[VideoFrame, int, int]]:
+def _time(
+    film: Film, frames: Iterator[tuple[VideoFrame, int | None]], notes: Notes
+) -> Iterator[tuple[VideoFrame, int, int]]:
     """Frames with time and length: times that rise, made up where there are none."""
     before: int | None = None
-    for number, frame in enumerate(frames):
-        time = frame.pts if frame.pts is not None else frame.dts
+    for number, (frame, time) in enumerate(frames):
         if time is None:
             time = 0 if before is None else before + film.step
         if before is not None and time <= before:

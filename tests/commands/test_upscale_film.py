@@ -21,7 +21,7 @@ pytest.importorskip("pyvips", reason="images to compare with need the extra [cpu
 
 import av
 from av.stream import Disposition
-from helpers.films import Tags, add_subtitles, draw, read_packets, read_pictures, read_times, write_film
+from helpers.films import RATE, Tags, add_subtitles, draw, read_packets, read_pictures, read_times, write_film
 from PIL import Image
 
 from memsr_compiler import compile_to_plain, export_onnx
@@ -123,6 +123,17 @@ def test_codecs(run: Run, model: Path, tmp_path: Path, codec: str, short_parts: 
     errors = [[float(np.abs(a.astype(int) - b).mean()) for b in other] for a in one]
     assert [row.index(min(row)) for row in errors] == list(range(12))
     assert max(errors[i][i] for i in range(12)) < 4
+    with av.open(lossy) as container:
+        alone = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
+    assert sum(alone) == 3, "the first one of each part"
+
+
+def test_frames_that_are_shown_in_turn(run: Run, model: Path, tmp_path: Path) -> None:
+    """AVI does not tell when frames are shown that are stored in another order."""
+    film = write_film(tmp_path / "film.avi", sound=None, options={"bf": "3", "b-adapt": "0"})
+    status, out, err = run("upscale", film, tmp_path / "out.mkv", "--model", model)
+    assert status == 0 and "at the times of their packets, the earliest first" in out, err
+    assert read_times(tmp_path / "out.mkv") == [Fraction(i, RATE) for i in range(12)]
 
 
 def test_webm(run: Run, model: Path, tmp_path: Path) -> None:

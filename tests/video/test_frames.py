@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 
 pytest.importorskip("av", reason="films need the extra [video]")
 
+import av
+from av.packet import Packet
 from av.video.frame import VideoFrame
-from helpers.films import Tags, draw, write_film
+from helpers.films import RATE, Tags, draw, write_film
 
 from memsr_compiler.video import frames
 from memsr_compiler.video.colours import Colours, FrameMaker, Pixels, ToPixels
@@ -76,7 +79,7 @@ def test_grey_frames_among_others(first: str, then: str, tmp_path: Path, monkeyp
     level = np.full((32, 48), 128, np.uint8)
     made = {"gray": VideoFrame.from_ndarray(level, "gray"), "yuv420p": VideoFrame(48, 32, "yuv420p")}
     notes = Notes()
-    monkeypatch.setattr(frames, "_decode", lambda *_: (made[form] for form in (first, then)))
+    monkeypatch.setattr(frames, "_decode", lambda *_: ((made[form], None) for form in (first, then)))
     pictures = [frame.pixels for frame in read_frames(film, Scene(), 0, notes)]
     if first == "gray":
         assert [picture.shape for picture in pictures] == [(32, 48, 1)]
@@ -84,3 +87,48 @@ def test_grey_frames_among_others(first: str, then: str, tmp_path: Path, monkeyp
     else:
         assert [picture.shape for picture in pictures] == [(32, 48, 3)] * 2 and not notes.damage
         assert (pictures[1] == pictures[1][0, 0, 0]).all() and abs(int(pictures[1][0, 0, 0]) - 128) <= 3
+
+
+def store(film: Path, path: Path, *, in_turn: bool = False, damaged: int | None = None) -> Path:
+    """The film again, with the order of storing as its times, as some writers of MP4 leave it, or a packet of zeros."""
+    with av.open(film) as source, av.open(path, "w") as container:
+        template = source.streams.video[0]
+        stream = container.add_stream_from_template(template)
+        for number, packet in enumerate(source.demux(template)):
+            if packet.dts is None:  # the last one, without data
+                continue
+            kept = Packet(bytes(packet.size)) if number == damaged else packet
+            time = round(number / RATE / template.time_base)
+            kept.pts, kept.dts = (time, time) if in_turn else (packet.pts, packet.dts)
+            kept.time_base, kept.duration, kept.stream = template.time_base, packet.duration, stream
+            container.mux(kept)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["avi, H.264", "avi, MPEG-4", "mp4"])
+@pytest.mark.parametrize("first", [0, 5])
+def test_frames_without_times_of_their_own(kind: str, first: int, tmp_path: Path) -> None:
+    """Stored in another order than shown, where only the order of storing is told: in AVI, and by some of MP4."""
+    suffix, codec = ("mp4", "libx264") if kind == "mp4" else ("avi", "mpeg4" if "4," not in kind else "libx264")
+    options = {"bf": "3", "b_strategy": "0", "b-adapt": "0", "crf": "1"}
+    film = write_film(tmp_path / f"film.{suffix}", frames=20, codec=codec, sound=None, options=options)
+    if kind == "mp4":
+        film = store(film, tmp_path / "turned.mp4", in_turn=True)
+    opened, notes = Film.open(film, most_pixels=10_000), Notes()
+    read = list(read_frames(opened, Scene(first, 17), 0, notes))
+    assert not notes.damage and [frame.number for frame in read] == list(range(first, 17))
+    assert {b.time - a.time for a, b in pairwise(read)} == {opened.step}
+    off = [np.abs(frame.pixels.astype(float) - draw(frame.number, 48, 32)).mean() for frame in read]
+    assert max(off) < 12, off
+
+
+def test_a_damaged_packet_of_such_a_film(tmp_path: Path) -> None:
+    """The others keep their times."""
+    film = write_film(tmp_path / "film.avi", frames=20, sound=None, options={"bf": "3", "b-adapt": "0"})
+    times = []
+    for path in (film, store(film, tmp_path / "damaged.avi", damaged=15)):
+        notes = Notes()
+        times.append([frame.time for frame in read_frames(Film.open(path, most_pixels=10_000), Scene(), 0, notes)])
+    whole, rest = times
+    assert any("cannot be decoded" in words for words in notes.tell())
+    assert len(whole) == 20 and len(rest) == 19 and rest[:12] == whole[:12] and rest[-3:] == whole[-3:]
