@@ -400,6 +400,8 @@ def test_a_parameter_of_one_number_is_a_number() -> None:
         lambda x: x.to(dtype=torch.float8_e4m3fn).to(torch.float64),
         lambda x: x.to(torch.zeros(1, dtype=torch.int64)) + x,
         lambda x: x.type("torch.HalfTensor").type(torch.float64),
+        lambda x: x.int().to(x.dtype),
+        lambda x: x.half().float(),
     ],
 )
 def test_a_cast_that_rounds_is_no_word_for_nothing(cast: Between) -> None:
