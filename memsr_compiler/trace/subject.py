@@ -148,6 +148,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     for weights set by the image.
     """
     model = unwrap_inside(model)
+    _require_numbers(model)
     tell_guarded(model)
     model = without_guards(model)
     given, reference = model, copy_module(model, torch.float64)
@@ -189,6 +190,18 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     compiled = any(module._compiled_call_impl is not None for module in given.modules())
     itself = None if compiled else given if given is model else copy_module(given, None)
     return Subject(model, itself, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
+
+
+def _require_numbers(model: nn.Module) -> None:
+    """Raises InvalidInput where torch.fx has put proxies in the place of attributes, of whose numbers none are left."""
+    for path, module in model.named_modules():
+        for name, value in {**vars(module), **module._buffers}.items():
+            if issubclass(type(value), fx.Proxy):
+                raise InvalidInput(
+                    f"{path or type(model).__name__}: its {name} holds no numbers any more: forward assigns to it "
+                    f"(self.{name} = ...), and torch.fx, which traced the network, left a Proxy there, also in the "
+                    "network that it was given; make the network anew, and give that, untraced"
+                )
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:
