@@ -211,7 +211,7 @@ class Reader:
         of_image = norm.training or norm.running_mean is None  # as torch decides, whatever is tracked
         if isinstance(norm, nn.modules.instancenorm._InstanceNorm) and (of_image or not norm.track_running_stats):
             self.builder.refuse(*IMPOSSIBLE["instance_norm"])
-        x = self._value(node.args[0])
+        x = self._value(node.all_input_nodes[0])
         mean, var = norm.running_mean, norm.running_var
         gain, bias = (norm.weight.detach(), norm.bias.detach()) if norm.affine else (None, None)
         return Cell(pointwise.batch_norm(self.builder, x, mean, var, gain, bias, of_image, 0.0, norm.eps))

@@ -420,6 +420,21 @@ def test_a_batch_norm_with_a_forward_of_its_own_is_looked_into() -> None:
     same(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Clipped(8), nn.Conv2d(8, 12, 3, padding=1)), "exported")
 
 
+def test_modules_may_be_given_their_input_by_name() -> None:
+    """Also where the code asks for the shape of what comes out."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.norm(input=self.conv(input=x))
+            return F.pixel_shuffle(y[:, :4] if y.shape[1] == 8 else y, 2)
+
+    same(Named(), "symbolic")
+
+
 def test_a_hook_of_the_network_itself_is_refused() -> None:
     network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval()
     network.register_forward_hook(lambda _module, _x, y: y.clamp(0, 1))
