@@ -228,7 +228,8 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
         require_whole_picture(path)
         require_known_predictor(path)
         with _at_most(most_pixels), warnings.catch_warnings():
-            warnings.filterwarnings("error", "Truncated File Read")  # of a TIFF's tags
+            if is_tiff(path):
+                warnings.filterwarnings("error", "Truncated File Read")  # of its tags; of EXIF, which is beside it
             try:
                 file = open_with_pillow(path)
             except UnidentifiedImageError:

@@ -21,7 +21,7 @@ from memsr_compiler.images.other_texts import find_other_texts
 from memsr_compiler.images.png_texts import find_texts
 from memsr_compiler.images.streams import RowFile
 from memsr_compiler.images.texts import NAMES, Texts
-from memsr_compiler.images.tiff_entries import read_entries
+from memsr_compiler.images.tiff_entries import is_whole, read_entries
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)
 TEXTS = {
@@ -511,6 +511,10 @@ def test_of_exif_that_is_cut_off_what_is_there_is_read() -> None:
     assert [*found[0]] == [256, 257]
 
 
+def test_a_directory_that_leads_to_itself_is_looked_at_once() -> None:
+    assert is_whole(b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 34665, 4, 1, 8) + bytes(4))
+
+
 def test_entries_that_stand_for_one_another_are_no_way_to_fill_memory() -> None:
     many, size = 500, 1 << 12
     entries = b"".join(struct.pack("<HHII", number, 7, size, 8) for number in range(many))
@@ -532,6 +536,34 @@ def test_exif_that_is_damaged_anywhere_is_no_obstacle(tmp_path: Path, at: int) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         save(tmp_path / "in.jpg", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+
+
+@pytest.mark.parametrize(
+    ("at", "content", "word"),
+    [
+        (0, b"XX", "damaged and not kept"),  # the mark by which numbers are told
+        (4, b"\xff\xff\xff\xf0", "damaged in part"),  # where the first directory is
+        (8, b"\x7f\xff", "damaged in part"),  # how many tags it has
+        (12, b"\xff\xff", "damaged in part"),  # the kind of one
+        (14, b"\xff\xff\xff\xf0", "damaged in part"),  # how long it is
+        (18, b"\0\xff\xff\xff", "damaged in part"),  # where it stands
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])  # which libvips decodes, and Pillow
+def test_exif_that_is_damaged_is_told(tmp_path: Path, at: int, content: bytes, word: str, mode: str) -> None:
+    """A JPEG whose EXIF led beyond its end was refused, and of others it was not told what is lost."""
+    exif = phone_exif()
+    exif.endian = ">"
+    Image.fromarray(PIXELS).convert(mode).save(tmp_path / "in.jpg", exif=exif.tobytes())
+    whole = (tmp_path / "in.jpg").read_bytes()
+    at += whole.index(b"MM\0*")
+    (tmp_path / "in.jpg").write_bytes(whole[:at] + content + whole[at + len(content) :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        told = save(tmp_path / "in.jpg", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+    assert any(f"its EXIF is {word}" in each for each in told)
+    with Image.open(tmp_path / "out.jpg") as written:
+        assert is_whole(written.info.get("exif", b"MM\0*\0\0\0\x08\0\0"))
 
 
 # -- IPTC
