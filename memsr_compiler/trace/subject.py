@@ -149,6 +149,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     """
     model = unwrap_inside(model)
     _require_numbers(model)
+    _require_own_calls(model)
     tell_guarded(model)
     model = without_guards(model)
     given, reference = model, copy_module(model, torch.float64)
@@ -202,6 +203,18 @@ def _require_numbers(model: nn.Module) -> None:
                     f"(self.{name} = ...), and torch.fx, which traced the network, left a Proxy there, also in the "
                     "network that it was given; make the network anew, and give that, untraced"
                 )
+
+
+def _require_own_calls(model: nn.Module) -> None:
+    """Raises InvalidInput where something else than a module's own code was put where `module.compile()` puts that,
+    compiled: it would be called, and copies of the module know nothing of it."""
+    for path, module in model.named_modules():
+        called = vars(module).get("_compiled_call_impl")
+        if called is not None and getattr(called, "_torchdynamo_orig_callable", called) != module._call_impl:
+            raise InvalidInput(
+                f"{path or type(model).__name__}: its _compiled_call_impl, which is called in place of forward, is not "
+                "what compile() makes of that, and is not read; leave it out, or write it into forward"
+            )
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:
