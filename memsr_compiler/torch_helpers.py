@@ -11,9 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from memsr_compiler.closures import rename_in_copies
+from memsr_compiler.closures import leave_out_atoms, rename_in_copies
 from memsr_compiler.errors import InvalidInput, first_line
 
 
@@ -140,7 +140,7 @@ def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
     if isinstance(held, Tensor):
         yield held
     elif isinstance(held, (Mapping, list, tuple)) and depth:
-        for value in held.values() if isinstance(held, Mapping) else held:
+        for value in leave_out_atoms(held.values() if isinstance(held, Mapping) else held):
             yield from _list_tensors(value, depth - 1)
 
 
@@ -160,12 +160,13 @@ class InFloat64(TorchFunctionMode):
         if func in _CASTS and args[0].dtype == torch.float64:
             result = func(*args, **kwargs)
             return args[0] if isinstance(result, Tensor) and result.dtype == torch.float32 else result
-        types = {x.dtype for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        types = {x.dtype for x in _list_tensors((args, kwargs), _DEEPEST)}
         if {torch.float32, torch.float64} <= types and not _IN_PLACE.fullmatch(getattr(func, "__name__", "")):
             args, kwargs = tree_map(_to_float64, args), tree_map(_to_float64, kwargs)
         return func(*args, **kwargs)
 
 
+_DEEPEST = 8  # lists within each other that an operation is given
 _IN_PLACE = re.compile(r"(?!__).*[^_]_|__(setitem|i(?!nvert|ndex|nt)[a-z]+)__")
 _CASTS = frozenset([Tensor.float, Tensor.to, Tensor.type, Tensor.type_as])
 _LIKE = frozenset([
