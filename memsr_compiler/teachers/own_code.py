@@ -6,6 +6,8 @@ import importlib
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import PureWindowsPath
 
 import numpy as np
@@ -30,29 +32,48 @@ def build_own(arch: str, options: Mapping[str, object], state: StateDict) -> tup
     It is built twice, which shows whether it computes with numbers that it draws as it is built.  Raises InvalidInput
     where it does, or cannot be built, or the weights are not its own.
     """
-    (seed, drawn, others), factory = _read_random_states(), import_factory(arch)
-    seed_after, drawn_after, others_after = _read_random_states()
-    draws = others_after != others or (drawn_after != drawn and seed_after == seed)  # from a seed the same each time
-    given, network = _build(factory, arch, options, state)
+    before = _read_random_state()
+    factory = import_factory(arch)
+    imported = _read_random_state()
+    build = partial(_build, factory, arch, options, state)
+    given, network = build()
     tell_guarded(given)
+    reason = _compare_with_another(given, network, build, arch, drew=_read_random_state().drew_since(imported))
+    if not reason and imported.drew_since(before):
+        reason = "its module draws some as it is imported"
+    if not reason:
+        return network, ()
+    words = f"{arch} computes with no numbers that it draws as it is built (building it twice does not show it: "
+    return network, (f"{words}{reason.rstrip('.').replace(';', ',')})",)
+
+
+def _compare_with_another(
+    given: nn.Module, network: nn.Module, build: Callable[[], tuple[nn.Module, nn.Module]], arch: str, *, drew: bool
+) -> str:
+    """Words on why a second network tells nothing of numbers drawn as it is built; "": it does.
+
+    drew   whether the first drew numbers
+    Raises InvalidInput where it shows that there are such.
+    """
     held = _describe_held(network)
+    torch.rand(())  # so that code that begins with the same seed each time is seen to have drawn
+    before = _read_random_state()
     try:
-        given_again, again = _build(factory, arch, options, state)
+        given_again, again = build()
     except InvalidInput as error:
-        return network, (_assume(arch, f"the second time: {str(error).removeprefix(f'--arch {arch}: ')}"),)
+        return f"the second time: {str(error).removeprefix(f'--arch {arch}: ')}"
+    drew_again = _read_random_state().drew_since(before)
     if given_again is given:
-        return network, (_assume(arch, "it gives the same network each time"),)
+        return "it gives the same network each time"
     if _describe_held(network) != held:
         raise InvalidInput(
             f"--arch {arch}: changes what the network that it built before holds, each time it builds one. Let each "
             "have lists and tables of its own."
         )
     require_all_set(network, again, arch)
-    if draws:
-        return network, (_assume(arch, "its module draws some as it is imported"),)
-    if _has_parts_of(given, given_again):
-        return network, (_assume(arch, "its networks share parts"),)
-    return network, ()
+    if drew and not drew_again:
+        return "it draws some the first time alone"
+    return "its networks share parts" if _has_parts_of(given, given_again) else ""
 
 
 def import_factory(arch: str) -> Callable[..., object]:
@@ -99,15 +120,22 @@ def _build(
     return given, prepare(network)
 
 
-def _assume(arch: str, reason: str) -> str:
-    told = reason.rstrip(".").replace(";", ",")
-    return f"{arch} computes with no numbers that it draws as it is built (building it twice does not show it: {told})"
+@dataclass(frozen=True)
+class _RandomState:
+    """Where the sequences of random numbers are, of torch, of NumPy and Python."""
+
+    seed: int
+    torchs: bytes
+    others: tuple[object, ...]
+
+    def drew_since(self, before: _RandomState) -> bool:
+        """Whether numbers were drawn that are others each time, unlike those behind torch.manual_seed."""
+        return self.others != before.others or (self.seed == before.seed and self.torchs != before.torchs)
 
 
-def _read_random_states() -> tuple[int, bytes, tuple[object, ...]]:
-    """The seed of torch, and what changes where numbers are drawn: of torch, of NumPy and Python."""
-    numpys = str(np.random.get_state(legacy=False))
-    return torch.initial_seed(), torch.get_rng_state().numpy().tobytes(), (numpys, random.getstate())
+def _read_random_state() -> _RandomState:
+    others = str(np.random.get_state(legacy=False)), random.getstate()
+    return _RandomState(torch.initial_seed(), torch.get_rng_state().numpy().tobytes(), others)
 
 
 def _describe_held(network: nn.Module) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -88,13 +89,19 @@ def options_of(table: dict[str, Any]) -> nn.Module:
     return Net(**table)
 
 
+def seeded() -> nn.Module:
+    torch.manual_seed(torch.initial_seed())
+    return Drawn()
+
+
 def factories() -> dict[str, Callable[..., object]]:
     """The same network each time, one with parts of the one before, and what can be built once."""
-    single, shared, table = Drawn(), torch.rand(3, 1, 1), {"type": "Net"}
+    single, shared, table, pattern = Drawn(), torch.rand(3, 1, 1), {"type": "Net"}, lru_cache(Drawn)
     return {
         "single": lambda: single,
         "cached": lru_cache(Drawn),
         "compiled_once": lru_cache(lambda: Compiled(Drawn())),
+        "copied": lambda: copy.deepcopy(pattern()),
         "parts": lambda: Drawn(shared),
         "once": lambda: options_of(table),
     }
@@ -125,6 +132,7 @@ def computes(teacher: Teacher, network: nn.Module) -> bool:
         ("single", "it gives the same network each time"),
         ("cached", "it gives the same network each time"),
         ("compiled_once", "it gives the same network each time"),
+        ("copied", "it draws some the first time alone"),
         ("parts", "its networks share parts"),
         ("once", "the second time: does not build (KeyError: 'type')"),
     ],
@@ -146,6 +154,11 @@ def test_numbers_drawn_as_the_module_is_imported_are_told(
     with torch.random.fork_rng():
         teacher = read(Net().state_dict(), f"{name}:Net", tmp_path)
     assert ["its module draws some as it is imported" in words for words in teacher.assumed] == [True] * told
+
+
+def test_numbers_from_the_same_seed_each_time_are_no_matter(own_code: str, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        assert read(Net().state_dict(), f"{own_code}:seeded", tmp_path).assumed == ()
 
 
 def test_arguments_are_given_anew_each_time(own_code: str, tmp_path: Path) -> None:
