@@ -212,7 +212,8 @@ def _choose_by_trial(network: nn.Module, state: StateDict, expected: StateDict, 
     versions = [_pass_over(version, expected) for version in strip_prefixes(state)]
     problems = [_try(network, version, expected) for version in versions]
     if "" not in problems:
-        raise Misfit(_say_misfit(name, problems[0]))
+        nearest = max(range(len(versions)), key=lambda i: len(versions[i].keys() & expected.keys()))
+        raise Misfit(_say_misfit(name, problems[nearest]))
     return versions[problems.index("")]
 
 

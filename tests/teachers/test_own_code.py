@@ -267,9 +267,10 @@ def by_attribute() -> nn.Module:
     return network  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("factory", ["Forgiving", "CopyingWhatFits", "Updating"])
-def test_what_own_loading_passes_over(factory: str, own_code: str, tmp_path: Path) -> None:
-    larger = Loading(3).state_dict()
+def test_what_own_loading_passes_over(factory: str, prefix: str, own_code: str, tmp_path: Path) -> None:
+    larger = {prefix + key: tensor for key, tensor in Loading(3).state_dict().items()}
     with pytest.raises(InvalidInput, match=r"passes over body\.2\.weight, body\.2\.bias, which the file holds\. Check"):
         read(larger, f"{own_code}:{factory}", tmp_path)
     lacks = {key: tensor for key, tensor in Loading().state_dict().items() if "running" not in key}
