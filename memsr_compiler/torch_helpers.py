@@ -85,7 +85,11 @@ def put(module: nn.Module, place: torch.device | str) -> nn.Module:
 def prepare(module: nn.Module, place: torch.device | str = "cpu") -> nn.Module:
     """The same in float32 and in eval mode; a `train()` of its own, which keeps norms as they are, returns anything."""
     module.float()
-    module.eval()
+    try:
+        module.eval()
+    except NotImplementedError:  # of a program of torch.export, whose mode was fixed when it was exported
+        for part in module.modules():
+            part.training = False
     return put(module, place)
 
 

@@ -8,13 +8,12 @@ allowed.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import json
 import logging
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -33,13 +32,13 @@ from memsr_compiler.plain.seal import require_seal, require_tflite_seal
 from memsr_compiler.proof.guarantee import APPROXIMATION
 from memsr_compiler.teachers import archive, pickle_scan, pt2
 from memsr_compiler.teachers.families.registry import find_family
+from memsr_compiler.teachers.own_code import build_own
 from memsr_compiler.teachers.readings import Readings, choose_reading, read_family, read_module
 from memsr_compiler.teachers.remarks import Remarks, read_remarks
 from memsr_compiler.teachers.reparametrised import compute_weights
 from memsr_compiler.teachers.spandrel import INPUT_RANGE, build_by_spandrel
-from memsr_compiler.teachers.state_dict import call, check_tensors, load_strictly, widen
+from memsr_compiler.teachers.state_dict import check_tensors, widen
 from memsr_compiler.teachers.teacher import Range, Teacher
-from memsr_compiler.teachers.unset import require_all_set
 from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap, without_tools
 from memsr_compiler.torch_helpers import one_thread, prepare
 
@@ -152,9 +151,9 @@ def _load(
     check_tensors(content, len(data))
     content = widen(without_tools(content))
     if arch is not None and ":" in arch:
-        network, again = (_build(arch, options, content) for _ in range(2))
-        require_all_set(network, again, arch)
-        return read_module(network, options, remarks, input_range)
+        network, assumed = build_own(arch, options, content)
+        readings = read_module(network, options, remarks, input_range)
+        return replace(readings, habits=(*readings.habits, *assumed))
     only = None if arch is None else find_family(arch)
     try:
         return read_family(compute_weights(content), only, options, remarks, input_range)
@@ -163,13 +162,6 @@ def _load(
             raise
         network = _offer_to_spandrel(content, refusal)
         return read_module(prepare(network), {}, remarks, input_range or INPUT_RANGE)
-
-
-def _build(arch: str, options: Mapping[str, object], state: StateDict) -> nn.Module:
-    """The network of somebody's own code, with these weights."""
-    network = call(import_factory(arch), options, arch)
-    load_strictly(network, state, arch)
-    return prepare(network)
 
 
 def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
@@ -369,21 +361,3 @@ def _load_tflite(data: bytes) -> tuple[nn.Module, Range | None]:
 
     network, stated = load_tflite(data)
     return network.eval(), stated
-
-
-def import_factory(arch: str) -> Callable[..., object]:
-    """Import `package.module:factory`.  Raises InvalidInput where there is nothing to call."""
-    module_name, _, attribute = arch.partition(":")
-    try:
-        factory: object = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            factory = getattr(factory, part)
-    except Exception as error:  # importing runs the user's code, which may raise anything
-        lacks = isinstance(error, ModuleNotFoundError)
-        way_out = "Check PYTHONPATH." if lacks else "Check the name, and that file."
-        raise InvalidInput(
-            f"--arch {arch}: cannot be imported ({type(error).__name__}: {first_line(error)}). {way_out}"
-        ) from error
-    if not callable(factory):
-        raise InvalidInput(f"--arch {arch}: is a {type(factory).__name__}, not something to call.")
-    return factory

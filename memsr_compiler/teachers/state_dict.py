@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import logging
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers.families.registry import FAMILIES, Family, Match, recognise
+from memsr_compiler.teachers.held import say_passed_over
 from memsr_compiler.teachers.remarks import Remarks
 from memsr_compiler.teachers.wrappers import (
     Misfit,
@@ -187,6 +187,10 @@ def _list_expected(network: nn.Module, name: str) -> StateDict:
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise InvalidInput(f"--arch {name}: {say_extra_state(key, value)}")
+        if nn.parameter.is_lazy(value):
+            raise InvalidInput(
+                f"--arch {name}: {key} has no shape until the network has run; run it once as it is built."
+            )
     return state
 
 
@@ -195,7 +199,10 @@ def _loads_by_own_code(network: nn.Module) -> bool:
     own = ("load_state_dict", "_load_from_state_dict", "set_extra_state")
     return any(
         module._load_state_dict_pre_hooks
-        or any(not str(getattr(type(module), method).__module__).startswith("torch.") for method in own)
+        or any(
+            method in vars(module) or not str(getattr(type(module), method).__module__).startswith("torch.")
+            for method in own
+        )
         for module in network.modules()
     )
 
@@ -205,7 +212,8 @@ def _choose_by_trial(network: nn.Module, state: StateDict, expected: StateDict, 
     versions = [_pass_over(version, expected) for version in strip_prefixes(state)]
     problems = [_try(network, version, expected) for version in versions]
     if "" not in problems:
-        raise Misfit(_say_misfit(name, problems[0]))
+        nearest = max(range(len(versions)), key=lambda i: len(versions[i].keys() & expected.keys()))
+        raise Misfit(_say_misfit(name, problems[nearest]))
     return versions[problems.index("")]
 
 
@@ -219,19 +227,22 @@ def _try(network: nn.Module, state: StateDict, expected: StateDict) -> str:
 
 def _load_into(network: nn.Module, state: StateDict) -> str:
     """Load weights by the network's own `load_state_dict`; words on what keeps them from it, "" where nothing does."""
-    if type(network).load_state_dict is not nn.Module.load_state_dict:  # which may pass over what it does not find
-        with torch.no_grad():
-            for parameter in filter(torch.is_floating_point, network.parameters()):
-                parameter.fill_(math.nan)
     empty = [key for key, parameter in network.named_parameters() if parameter.is_meta]
     if empty:
         return f"{some(empty)} is on the device 'meta', which holds no numbers; build the network on the CPU"
+    weights = Weights(state, read_notes(state))
+    blank = copy_module(network, None) if _loads_by_own_code(network) else None
     try:
-        network.load_state_dict(Weights(state, read_notes(state)), strict=True)
+        _give(network, weights)
+        return "" if blank is None else say_passed_over(blank, network, weights, _give)
     except Exception as error:  # torch's, which lists all that differs, or of the network's code
         return f"its load_state_dict() says: {some(filter(None, map(str.strip, str(error).splitlines())), ' ')}"
-    left = [key for key, parameter in network.named_parameters() if bool(parameter.isnan().any())]
-    return f"its load_state_dict() leaves {some(left)} as it was" if left else ""
+
+
+def _give(network: nn.Module, weights: Weights) -> None:
+    """Load weights, or copies of them: own code may compute in them, and they are loaded several times."""
+    copies = {key: tensor.clone() for key, tensor in weights.items()} if _loads_by_own_code(network) else weights
+    network.load_state_dict(Weights(copies, read_notes(weights)), strict=True)
 
 
 def _say_misfit(name: str, what: str) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.torch_helpers import unwrap_inside
 
 StateDict: TypeAlias = "dict[str, Tensor]"
 
@@ -80,17 +81,15 @@ def unwrap(loaded: object, prefix: str = "") -> nn.Module | StateDict:
     prefix   what the keys wanted begin with, those of outer dictionaries counted; it is removed. "": the averaged
              weights where there are some, else the others
 
-    A module wrapped for parallel training is unwrapped too. Raises InvalidInput, naming the keys, if there are no
-    weights, or several that could be meant.
+    A module that torch.compile or training on several devices wrapped is unwrapped too. Raises InvalidInput, naming the
+    keys, if there are no weights, or several that could be meant.
     """
     if prefix:
         module = _take_module(loaded, prefix)
         return take_prefix(_flatten(loaded), prefix) if module is None else module
     for _ in range(_DEPTH):
-        if isinstance(loaded, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            loaded = loaded.module
         if isinstance(loaded, nn.Module):
-            return loaded
+            return unwrap_inside(loaded)
         if not isinstance(loaded, Mapping):
             raise InvalidInput(f"it holds a {type(loaded).__name__}, no weights. Save network.state_dict().")
         wrapper = _choose_wrapper(loaded)
@@ -357,8 +356,7 @@ def _take_tensors(loaded: Mapping[object, object]) -> StateDict:
 def _take_module(loaded: object, prefix: str) -> nn.Module | None:
     """The whole network that a dictionary holds under a name, if it holds one."""
     found = loaded.get(prefix.rstrip(".")) if isinstance(loaded, Mapping) else None
-    found = found.module if isinstance(found, nn.DataParallel | nn.parallel.DistributedDataParallel) else found
-    return found if isinstance(found, nn.Module) else None
+    return unwrap_inside(found) if isinstance(found, nn.Module) else None
 
 
 def _flatten(loaded: object) -> StateDict:

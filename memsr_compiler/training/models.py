@@ -16,7 +16,7 @@ from memsr_compiler.plain.network import PlainLayer, PlainNet
 from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.families.registry import find_family
-from memsr_compiler.teachers.load import import_factory
+from memsr_compiler.teachers.own_code import import_factory
 from memsr_compiler.teachers.state_dict import call
 from memsr_compiler.version import VERSION
 

@@ -258,6 +258,37 @@ def test_a_prefix_takes_one_whole_network_of_several(tmp_path: Path) -> None:
     assert isinstance(taken, nn.Conv2d) and taken.kernel_size == (3, 3)
 
 
+class Shifting(nn.DataParallel):  # type: ignore[type-arg]
+    """Computes something of its own around what it shares out."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x - 0.5) + 0.5
+
+
+def double(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    return output * 2
+
+
+def hooked() -> nn.Module:
+    network = nn.DataParallel(UserNetwork())
+    network.register_forward_hook(double)
+    return network
+
+
+@pytest.mark.parametrize("wrap", [lambda network: network, lambda network: {"model": network, "epoch": 3}])
+@pytest.mark.parametrize("make", [lambda: Shifting(UserNetwork()), hooked])
+def test_what_a_wrapper_computes_itself_is_not_taken_off(
+    make: Callable[[], nn.Module], wrap: Callable[[nn.Module], object], tmp_path: Path
+) -> None:
+    network, image = make().eval(), torch.rand(1, 1, 5, 4)
+    torch.save(wrap(network), tmp_path / "a.pth")
+    prefixes = [""] if isinstance(wrap(network), nn.Module) else ["", "model"]
+    for prefix in prefixes:
+        taken = load_teacher(tmp_path / "a.pth", prefix=prefix, allow_pickle=True, probe=False)
+        with torch.no_grad():
+            assert type(taken) is type(network) and torch.equal(taken(image), network(image))
+
+
 def test_a_choice_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trained = torch.load(SHIPPED, weights_only=True)
     torch.save({**under("generator.", trained), **under("generator_ema.", trained)}, tmp_path / "a.pth")

@@ -1,0 +1,162 @@
+"""Networks that somebody's own code builds, `--arch package.module:factory`, with the weights of a file in them."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PureWindowsPath
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.teachers.held import list_held, list_saved
+from memsr_compiler.teachers.state_dict import call, load_strictly
+from memsr_compiler.teachers.unset import require_all_set
+from memsr_compiler.teachers.wrappers import StateDict
+from memsr_compiler.torch_helpers import prepare, unwrap_inside
+from memsr_compiler.trace.programs import tell_guarded, without_guards
+
+_FILE = re.compile(r".*[/\\].*|.*\.py")
+
+
+def build_own(arch: str, options: Mapping[str, object], state: StateDict) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network with these weights, and what is assumed of its code, in words.
+
+    It is built twice, which shows whether it computes with numbers that it draws as it is built.  Raises InvalidInput
+    where it does, or cannot be built, or the weights are not its own.
+    """
+    before = _read_random_state()
+    factory = import_factory(arch)
+    imported = _read_random_state()
+    build = partial(_build, factory, arch, options, state)
+    given, network = build()
+    tell_guarded(given)
+    reason = _compare_with_another(given, network, build, arch, drew=_read_random_state().drew_since(imported))
+    if not reason and imported.drew_since(before):
+        reason = "its module draws some as it is imported"
+    if not reason:
+        return network, ()
+    words = f"{arch} computes with no numbers that it draws as it is built (building it twice does not show it: "
+    return network, (f"{words}{reason.rstrip('.').replace(';', ',')})",)
+
+
+def _compare_with_another(
+    given: nn.Module, network: nn.Module, build: Callable[[], tuple[nn.Module, nn.Module]], arch: str, *, drew: bool
+) -> str:
+    """Words on why a second network tells nothing of numbers drawn as it is built; "": it does.
+
+    drew   whether the first drew numbers
+    Raises InvalidInput where it shows that there are such.
+    """
+    held = _describe_held(network)
+    torch.rand(())  # so that code that begins with the same seed each time is seen to have drawn
+    before = _read_random_state()
+    try:
+        given_again, again = build()
+    except InvalidInput as error:
+        return f"the second time: {str(error).removeprefix(f'--arch {arch}: ')}"
+    drew_again = _read_random_state().drew_since(before)
+    if given_again is given:
+        return "it gives the same network each time"
+    if _describe_held(network) != held:
+        raise InvalidInput(
+            f"--arch {arch}: changes what the network that it built before holds, each time it builds one. Let each "
+            "have lists and tables of its own."
+        )
+    require_all_set(network, again, arch)
+    if drew and not drew_again:
+        return "it draws some the first time alone"
+    return "its networks share parts" if _has_parts_of(given, given_again) else ""
+
+
+def import_factory(arch: str) -> Callable[..., object]:
+    """Import `package.module:factory`.  Raises InvalidInput where there is nothing to call."""
+    module_name, _, attribute = arch.rpartition(":")
+    try:
+        factory: object = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        if isinstance(error, (ImportError, TypeError)) and _FILE.fullmatch(module_name):
+            path = PureWindowsPath(module_name)  # which knows both kinds of slashes
+            raise InvalidInput(
+                f"--arch {arch}: names a file, and a module of Python is wanted. Say --arch {path.stem}:{attribute}, "
+                "in the folder of that file, or with it on PYTHONPATH."
+            ) from error
+        lacks = isinstance(error, ModuleNotFoundError)
+        way_out = "Check PYTHONPATH." if lacks else "Check the name, and that file."
+        raise InvalidInput(
+            f"--arch {arch}: cannot be imported ({type(error).__name__}: {first_line(error)}). {way_out}"
+        ) from error
+    if not callable(factory):
+        raise InvalidInput(f"--arch {arch}: is a {type(factory).__name__}, not something to call.")
+    return factory
+
+
+def _build(
+    factory: Callable[..., object], arch: str, options: Mapping[str, object], state: StateDict
+) -> tuple[nn.Module, nn.Module]:
+    """The module that the code gives, and it with these weights, without what torch.compile and torch.export add."""
+    anew = tree_map(lambda value: value, dict(options))  # tables out of which code may take what it has read
+    given = call(factory, anew, arch)
+    try:
+        network = unwrap_inside(given)
+    except InvalidInput as error:
+        raise InvalidInput(f"--arch {arch}: {error}") from error
+    except AttributeError as error:
+        told = first_line(error)
+        raise InvalidInput(
+            f"--arch {arch}: does not call super().__init__() in each of its modules ({told})."
+        ) from error
+    network = without_guards(network)
+    load_strictly(network, state, arch)
+    return given, prepare(network)
+
+
+@dataclass(frozen=True)
+class _RandomState:
+    """Where the sequences of random numbers are, of torch, of NumPy and Python."""
+
+    seed: int
+    torchs: bytes
+    others: tuple[object, ...]
+
+    def drew_since(self, before: _RandomState) -> bool:
+        """Whether numbers were drawn that are others each time, unlike those behind torch.manual_seed."""
+        return self.others != before.others or (self.seed == before.seed and self.torchs != before.torchs)
+
+
+def _read_random_state() -> _RandomState:
+    others = str(np.random.get_state(legacy=False)), random.getstate()
+    return _RandomState(torch.initial_seed(), torch.get_rng_state().numpy().tobytes(), others)
+
+
+def _describe_held(network: nn.Module) -> list[object]:
+    """The numbers and texts that it holds, the kinds of modules, and the shapes of tensors."""
+    held = list_held(network)
+    return [type(x) if isinstance(x, nn.Module) else x.shape if isinstance(x, Tensor) else x for x in held]
+
+
+def _has_parts_of(network: nn.Module, again: nn.Module) -> bool:
+    """Whether two networks have one part in common that no weights set."""
+    own = {id(part) for part in _list_unset(network)}
+    return any(id(part) in own for part in _list_unset(again))
+
+
+def _list_unset(network: nn.Module) -> Iterator[nn.Module | Tensor]:
+    """Tensors that no state dict holds, and modules of somebody's with attributes of their own."""
+    saved = {id(tensor) for tensor in list_saved(network).values()}
+    for each in list_held(network):
+        if isinstance(each, nn.Module):
+            of_torch = type(each).__module__.startswith("torch.")
+            if not of_torch and vars(each).keys() > vars(nn.Module()).keys():
+                yield each
+        elif isinstance(each, Tensor) and id(each) not in saved:
+            yield each
