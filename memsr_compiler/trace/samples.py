@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight
 from memsr_compiler.trace.held_values import putting_back
+from memsr_compiler.trace.noted import Change
 from memsr_compiler.trace.places import line_of
 from memsr_compiler.trace.tensors_only import mark_image
 from memsr_compiler.trace.views import BATCH
@@ -140,24 +141,95 @@ def run_as_it_is(model: nn.Module, input_range: Range, size: Size) -> None:
             return
 
 
-def hangs_on_the_first(model: nn.Module, input_range: Range, size: Size) -> bool:
-    """Whether a network that saw a dark image first gives another result for later ones than one that saw a bright one.
+class FirstRuns(NamedTuple):
+    """What a network does after its first image.
 
-    Each begins with what its classes and functions hold now, which stays.
+    outside   whether a run leaves something outside of the network, where its copies find it
+    hangs     whether it computes later images with something of the first
+    place     where that is kept, as far as it is known
+    """
+
+    outside: bool = False
+    hangs: bool = False
+    place: str = ""
+
+    @property
+    def refusal(self) -> str:
+        """Words on what is kept, behind the name of the network."""
+        where = f", in {self.place}" if self.place else ""
+        return (
+            f"keeps something of the first image that it sees{where}, and computes all others with it; give it that "
+            "beforehand, as a buffer say"
+        )
+
+
+class _Session(NamedTuple):
+    """A run of a copy on some images: what it gave for the last of them, and what it has changed."""
+
+    result: Tensor
+    changes: list[Change]
+
+
+def look_at_first_runs(model: nn.Module, input_range: Range, size: Size) -> FirstRuns:
+    """Show one image to copies of a network, to one after a dark image, to another after a bright one.
+
+    What these leave outside of them is put back: each begins with what there is now.  Where something is kept, it is
+    shown after others, too, which take long.
     """
     low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
     for channels in possible_channels(model):
         image = torch.linspace(low, high, channels * math.prod(size), dtype=torch.float64).view(1, channels, *size)
-        results: list[Tensor] = []
-        for level in (low, high):
-            with putting_back(model), suppress(Exception), InFloat64():  # whatever the model's own code raises
-                copied = copy_module(model, torch.float64)
-                for shown in (torch.full_like(image, level), image.flip(3), image):
-                    result = copied(shown.clone())
-                results.append(result)
-        if len(results) > 1 and all(isinstance(result, Tensor) for result in results):
-            return not is_same(Sample(image, results[0]), results[1])
-    return False
+        firsts = [torch.full_like(image, level) for level in (low, high)]
+        dark, bright = (_show(model, [first, image]) for first in firsts)
+        if dark is None or bright is None:
+            continue
+        others = [(firsts[1], bright)]
+        if dark.changes:
+            more = [torch.full_like(image, (low + high) / 2), image.flip(3), *_draw_coloured(image, low, high)]
+            others += [(first, session) for first in more if (session := _show(model, [first, image])) is not None]
+        sample, outside = Sample(image, dark.result), any(change.place.outside for change in dark.changes)
+        for first, other in others:
+            if not is_same(sample, other.result):
+                once_more = [(dark, _show(model, [firsts[0], image, image])), (other, _show(model, [first, image, image]))]
+                if all(late is not None and is_same(Sample(image, one.result), late.result) for one, late in once_more):
+                    return FirstRuns(outside, hangs=True, place=_find_kept(dark.changes, other.changes))
+        return FirstRuns(outside)
+    return FirstRuns()
+
+
+def _show(model: nn.Module, images: Sequence[Tensor]) -> _Session | None:
+    """Show images to a copy of a network; None where it takes none of them, or gives no image."""
+    copied = copy_module(model, torch.float64)
+    with putting_back(copied) as held, suppress(Exception), InFloat64():  # whatever the model's own code raises
+        *_, result = (copied(image.clone()) for image in images)
+        if isinstance(result, Tensor):
+            return _Session(result.detach().clone(), held.list_changes())
+    return None
+
+
+def _find_kept(one: Sequence[Change], other: Sequence[Change]) -> str:
+    """The place where something else is kept after one image than after another; "" for none that is known."""
+    there = {str(change.place): change.now for change in other}
+    places = ((str(change.place), change.now) for change in one)
+    return next((place for place, now in places if place in there and _differ(now, there[place])), "")
+
+
+def _differ(one: object, other: object) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape != other.shape or not torch.equal(one, other)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) != len(other) or any(map(_differ, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) != list(other) or any(map(_differ, one.values(), other.values()))
+    return isinstance(one, (int, float, str)) and isinstance(other, (int, float, str)) and one != other
+
+
+def _draw_coloured(image: Tensor, low: float, high: float) -> Iterator[Tensor]:
+    """Images of which the first channel, or the last, is bright, and the others dark."""
+    for channel in (0, -1):
+        coloured = torch.full_like(image, low)
+        coloured[:, channel] = high
+        yield coloured
 
 
 def take_sample(model: nn.Module, image: Tensor) -> Sample:
@@ -185,9 +257,7 @@ def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]], *, keep
     if keeps:
         low, high = float(image.min()), float(image.max())
         others += [_draw_ramp(image.shape[1], low, high), *(torch.full_like(image, level) for level in (low, high))]
-        for channel in (0, -1):
-            others.append(torch.full_like(image, low))
-            others[-1][:, channel] = high
+        others += _draw_coloured(image, low, high)
         others += [image.mean().expand(*image.shape[:2], *size).clone() for size in _LONG]
     for other in others:
         try:
@@ -260,18 +330,28 @@ def measure_as_it_is(model: nn.Module, exact: nn.Module, samples: Mapping[int, S
     exact   its copy in float64, which gave them
     Little is what its own precision explains.  In half precision means of differences count, since by rounding a clamp
     makes a large one at some pixels: an eighth, or four times what rounding makes of the copy.  NaN
-    where the network fails.
+    where the network fails.  It is shown black, white and grey too: a copy whose code writes into the network itself
+    goes on with what it was copied with, which noise may leave as it is.
     """
     kind = first_weight(model).dtype
     half = kind in (torch.float16, torch.bfloat16)
     mean_or_max, little = (torch.mean, 1 / 8) if half else (torch.max, 1 / 512)
     most = math.nan
-    for image, result in next(iter(samples.values())):
+    known = next(iter(samples.values()))
+    for image, result in (*known, *_take_plain(exact, known[0].image)):
         off = _off_in(kind, model, image, result, mean_or_max)
         most = most if math.isnan(off) else max(0.0, most)
         if little < off < math.inf and not (half and off <= 4 * _off_by_rounding(kind, exact, image, result)):
             most = max(most, off)
     return most
+
+
+def _take_plain(exact: nn.Module, image: Tensor) -> Iterator[Sample]:
+    """Samples of images of one grey level each, of this size."""
+    low, high = float(image.min()), float(image.max())
+    for level in (low, high, (low + high) / 2):
+        with suppress(Exception):  # whatever the model's own code raises
+            yield take_sample(exact, torch.full_like(image, level))
 
 
 def _off_by_rounding(kind: torch.dtype, exact: nn.Module, image: Tensor, result: Any) -> float:

@@ -25,16 +25,16 @@ from memsr_compiler.trace.numbers import Group, numbers_of_modules
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.places import words_of
 from memsr_compiler.trace.programs import tell_guarded, without_guards
-from memsr_compiler.trace.remembered import keeps_outside, keeps_values
+from memsr_compiler.trace.remembered import keeps_values
 from memsr_compiler.trace.samples import (
     SIZES,
     Range,
     Sample,
     Size,
-    hangs_on_the_first,
     has_changed,
     is_same,
     is_steady,
+    look_at_first_runs,
     measure_as_it_is,
     measure_in_float32,
     require_same_weights,
@@ -153,15 +153,10 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     given, reference = model, copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)
-    outside = keeps_outside(model)
-    if outside and hangs_on_the_first(model, input_range, sizes[0]):
-        raise UnsupportedModel(
-            f"{type(model).__name__} keeps something of the first image that it sees, in a class, a default or a "
-            "global, and computes all others with it; give it that beforehand, as a buffer say"
-        )
+    first = look_at_first_runs(model, input_range, sizes[0])
     before, private = _shared_chance(), _OwnGenerators()
     with noting_code(reference) as noted, private:
-        if outside:
+        if first.outside:
             run_as_it_is(model, input_range, sizes[0])
         samples, errors = take_samples(reference, input_range, sizes)
     if noted.threaded is not None:
@@ -182,6 +177,8 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
+    if samples and first.hangs:
+        raise UnsupportedModel(f"{type(model).__name__} {first.refusal}")
     codes = [code for code in noted.codes if is_foreign(code.co_filename)]
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))

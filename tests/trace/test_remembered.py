@@ -144,11 +144,19 @@ class BySize(Net):
         return super().forward(x) * self.borders["one"].to(x)
 
 
-@pytest.mark.parametrize("kind", [ByClass, ByTable, ByGlobal, ByDefault])
-def test_what_is_kept_of_the_first_image_for_all_others_is_refused(kind: type[Net]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        (ByClass, "ByClass.means.rgb"),
+        (ByTable, f"{__name__}.TABLE.darkest"),
+        (ByGlobal, f"{__name__}.LAST"),
+        (ByDefault, "ByDefault.forward.memo"),
+    ],
+)
+def test_what_is_kept_of_the_first_image_for_all_others_is_refused(kind: type[Net], place: str) -> None:
     """What is kept outside of a network, its copies find: they would all have that of ours."""
     for _ in range(2):
-        with pytest.raises(UnsupportedModel, match="keeps something of the first image that it sees, in a class"):
+        with pytest.raises(UnsupportedModel, match=f"keeps something of the first image that it sees, in {place}, and"):
             trace(kind(lambda net, x: torch.zeros(1)).eval())
     assert not ByClass.means and not TABLE and LAST is None and not NOTHING
 
