@@ -12,7 +12,7 @@ import sys
 import threading
 from argparse import Namespace
 from collections import UserDict, UserList, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache, partial, partialmethod, wraps
 from types import (
@@ -86,7 +86,7 @@ def putting_back(*models: object, weights: bool = False) -> Iterator[Held]:
 
     weights   the values of their parameters and buffers, too
     """
-    held = Held((model for model in models if isinstance(model, nn.Module)), weights=weights)
+    held = Held([model for model in models if isinstance(model, nn.Module)], weights=weights)
     try:
         yield held
     finally:
@@ -106,8 +106,9 @@ def leaving_nothing(model: nn.Module) -> Callable[[Tensor], Any]:
 class Held:
     """What networks hold now; weights as in `putting_back`."""
 
-    def __init__(self, models: Iterable[nn.Module], *, weights: bool) -> None:
+    def __init__(self, models: Sequence[nn.Module], *, weights: bool) -> None:
         self._weights = weights
+        self._packages = {type(module).__module__.partition(".")[0] for model in models for module in model.modules()}
         self._noted: list[Noted] = []
         self._seen: dict[object, object] = {}  # by ids, which nobody else may get meanwhile
         self._waiting = deque[tuple[Any, Place]]()
@@ -163,13 +164,22 @@ class Held:
                 self._wait(getattr(value, part), place)
         elif hasattr(kind, "cache_info"):
             self._note_cache(value)
-        elif _is_somebodys(kind) or kind in _TABLES:
+        elif kind in _TABLES or (_is_somebodys(kind) and not (place.outside and self._is_others(kind.__module__))):
             self._note_object(value, place)
+
+    def _is_others(self, name: str) -> bool:
+        """Whether a file of code is of an installed package without modules of the network: it keeps its own affairs.
+
+        Threads of a package that logs, say, go on meanwhile.
+        """
+        package = name.partition(".")[0]
+        return package not in self._packages and _is_installed(package)
 
     def _note_container(self, value: Any, place: Place) -> None:
         if not isinstance(value, _FIXED):
             self._noted.append(NotedContainer.of(place, value))
-        self._wait_for(dict(value if isinstance(value, dict) else enumerate(value)), place)
+        if value:
+            self._wait_for(dict(value if isinstance(value, dict) else enumerate(value)), place)
         if _is_somebodys(type(value)):
             self._note_object(value, place)
 
@@ -179,9 +189,9 @@ class Held:
             table = held.get(name)
             if isinstance(table, dict) and self._is_new(table):
                 self._noted.append(NotedContainer.of(place, table))
-                weights = name != "_modules" and not self._weights
+                left = name != "_modules" and not (self._weights or place.outside)
                 for key, value in table.items():
-                    self._is_new(value) if weights else self._wait(value, place.inside(key))
+                    self._is_new(value) if left else self._wait(value, place.inside(key))
         self._note_object(module, place)
 
     def _note_object(self, value: Any, place: Place) -> None:
@@ -200,7 +210,7 @@ class Held:
 
     def _note_kind(self, kind: type) -> None:
         place = Place(kind.__qualname__, None, outside=True)
-        if _is_somebodys(kind):
+        if _is_somebodys(kind) and not self._is_others(kind.__module__):
             values = dict(vars(kind))
             self._noted.append(NotedKind(place, kind, values))
             self._wait_for(values, place)
@@ -218,7 +228,8 @@ class Held:
         self._wait_for(function.__kwdefaults__ or {}, place)
         for table in (vars(function), function.__kwdefaults__):
             self._wait(table, place)
-        if is_foreign(function.__code__.co_filename):
+        others = self._is_others(str(function.__globals__.get("__name__")))
+        if is_foreign(function.__code__.co_filename) and not others:
             self._note_names(function.__globals__, _list_names(function.__code__))
 
     def _note_names(self, namespace: dict[str, Any], names: frozenset[str]) -> None:
@@ -231,8 +242,10 @@ class Held:
         self._wait_for(values, place)
         package = namespace.get("__package__")
         imported = [sys.modules.get(way) for name in names for way in (name, f"{package}.{name}")]
-        for module in (*values.values(), *imported):
-            if isinstance(module, ModuleType) and is_foreign(str(getattr(module, "__file__", None) or "<frozen")):
+        modules = [value for value in (*values.values(), *imported) if isinstance(value, ModuleType)]
+        for module in modules:
+            foreign = is_foreign(str(getattr(module, "__file__", None) or "<frozen"))
+            if foreign and not self._is_others(module.__name__):
                 self._note_names(vars(module), names)
 
     def _note_tensor(self, tensor: Tensor, place: Place) -> None:
@@ -256,6 +269,12 @@ def _list_names(code: CodeType) -> frozenset[str]:
     return frozenset(code.co_names).union(texts, *inner)
 
 
+@lru_cache(4096)
+def _is_installed(package: str) -> bool:
+    name = str(getattr(sys.modules.get(package), "__file__", None))
+    return "site-packages" in name or "dist-packages" in name
+
+
 def _list_slots(kind: type) -> list[tuple[str, MemberDescriptorType]]:
     tables = (vars(base) for base in kind.__mro__ if "__slots__" in vars(base) and _is_somebodys(base))
     pairs = (pair for table in tables for pair in table.items())
@@ -264,4 +283,9 @@ def _list_slots(kind: type) -> list[tuple[str, MemberDescriptorType]]:
 
 def _is_somebodys(kind: type) -> bool:
     """Whether a class is no part of Python, torch or ours: a logger leads to all others, nobody's to put back."""
-    return str(kind.__module__).partition(".")[0] not in _NOBODYS
+    return not _is_nobodys(str(kind.__module__))
+
+
+@lru_cache(4096)
+def _is_nobodys(name: str) -> bool:
+    return name.partition(".")[0] in _NOBODYS

@@ -53,7 +53,7 @@ class Noted(Protocol):
         """Make it what it was."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class NotedContainer:
     """A list, a set or a table, that of an object's attributes for one."""
 
@@ -66,7 +66,7 @@ class NotedContainer:
         """As it is now."""
         return cls(place, container, dict(container) if isinstance(container, dict) else list(container))
 
-    def changes(self) -> Iterator[Change]:  # noqa: D102
+    def changes(self) -> Iterator[Change]:
         if not isinstance(self.container, dict):
             if not self._is_as_it_was():
                 yield Change(self.place, list(self.container))
@@ -75,7 +75,7 @@ class NotedContainer:
             if self.values.get(key, ABSENT) is not value:
                 yield Change(self.place.inside(key), value)
 
-    def put_back(self) -> None:  # noqa: D102
+    def put_back(self) -> None:
         if not self._is_as_it_was():
             self.container.clear()
             add = self.container.update if isinstance(self.container, (dict, set)) else self.container.extend
@@ -88,7 +88,7 @@ class NotedContainer:
         return len(now) == len(values) and all(a is b for a, b in zip(now, values, strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass
 class NotedKind:
     """The attributes of a class."""
 
@@ -96,11 +96,11 @@ class NotedKind:
     kind: type
     values: dict[str, Any]
 
-    def changes(self) -> Iterator[Change]:  # noqa: D102
+    def changes(self) -> Iterator[Change]:
         for name in self._list_others():
             yield Change(self.place.inside(name), vars(self.kind).get(name))
 
-    def put_back(self) -> None:  # noqa: D102
+    def put_back(self) -> None:
         for name in self._list_others():
             if name in self.values:
                 type.__setattr__(self.kind, name, self.values[name])
@@ -113,7 +113,7 @@ class NotedKind:
         return [name for name in names if now.get(name, ABSENT) is not were.get(name, ABSENT)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class NotedNames:
     """Some of the names in a file of code.  What it has imported meanwhile stays: nobody would import it again."""
 
@@ -121,11 +121,11 @@ class NotedNames:
     namespace: dict[str, Any]
     values: dict[str, Any]
 
-    def changes(self) -> Iterator[Change]:  # noqa: D102
+    def changes(self) -> Iterator[Change]:
         for name in self._list_others():
             yield Change(self.place.inside(name), self.namespace.get(name))
 
-    def put_back(self) -> None:  # noqa: D102
+    def put_back(self) -> None:
         for name in self._list_others():
             if self.values[name] is ABSENT:
                 del self.namespace[name]
@@ -137,7 +137,7 @@ class NotedNames:
         return [name for name, value, was in now if value is not was and not isinstance(value, ModuleType)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class NotedCell:
     """A cell of a closure."""
 
@@ -145,11 +145,11 @@ class NotedCell:
     cell: CellType
     value: Any
 
-    def changes(self) -> Iterator[Change]:  # noqa: D102
+    def changes(self) -> Iterator[Change]:
         if (now := open_cell(self.cell)) is not self.value:
             yield Change(self.place, now)
 
-    def put_back(self) -> None:  # noqa: D102
+    def put_back(self) -> None:
         if open_cell(self.cell) is self.value:
             return
         if self.value is ABSENT:
@@ -166,7 +166,7 @@ def open_cell(cell: CellType) -> Any:
         return ABSENT
 
 
-@dataclass(frozen=True)
+@dataclass
 class NotedSlot:
     """An attribute of an object for which its class has a slot."""
 
@@ -175,11 +175,11 @@ class NotedSlot:
     slot: MemberDescriptorType
     value: Any
 
-    def changes(self) -> Iterator[Change]:  # noqa: D102
+    def changes(self) -> Iterator[Change]:
         if (now := read_slot(self.holder, self.slot)) is not self.value:
             yield Change(self.place, now)
 
-    def put_back(self) -> None:  # noqa: D102
+    def put_back(self) -> None:
         if read_slot(self.holder, self.slot) is self.value:
             return
         if self.value is ABSENT:
@@ -196,7 +196,7 @@ def read_slot(holder: Any, slot: MemberDescriptorType) -> Any:
         return ABSENT
 
 
-@dataclass(frozen=True)
+@dataclass
 class NotedTensor:
     """The values of a tensor, which code may write into."""
 
@@ -204,11 +204,11 @@ class NotedTensor:
     tensor: Tensor
     values: Tensor
 
-    def changes(self) -> Iterator[Change]:  # noqa: D102
+    def changes(self) -> Iterator[Change]:
         if not self._is_as_it_was():
             yield Change(self.place, self.tensor.detach().clone())
 
-    def put_back(self) -> None:  # noqa: D102
+    def put_back(self) -> None:
         if self._is_as_it_was():
             return
         with torch.no_grad(), suppress(RuntimeError):  # of inference_mode, outside of which nobody writes into it
@@ -221,21 +221,19 @@ class NotedTensor:
         now, were = self.tensor.detach(), self.values
         if now.shape != were.shape or now.dtype != were.dtype or now.device != were.device:
             return False
-        return torch.equal(now, were) or (
-            now.is_floating_point() and torch.equal(now.nan_to_num(), were.nan_to_num())
-        )
+        return torch.equal(now, were) or (now.is_floating_point() and torch.equal(now.nan_to_num(), were.nan_to_num()))
 
 
-@dataclass(frozen=True)
+@dataclass
 class NotedCache:
     """Results of calls, as functools.lru_cache keeps them, where there were none: some cannot be put back."""
 
     place: Place
     cache: Any
 
-    def changes(self) -> Iterator[Change]:  # noqa: D102
+    def changes(self) -> Iterator[Change]:
         if self.cache.cache_info().currsize:
             yield Change(self.place, None)
 
-    def put_back(self) -> None:  # noqa: D102
+    def put_back(self) -> None:
         self.cache.cache_clear()

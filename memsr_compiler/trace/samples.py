@@ -15,8 +15,6 @@ from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight
-from memsr_compiler.trace.held_values import putting_back
-from memsr_compiler.trace.noted import Change
 from memsr_compiler.trace.places import line_of
 from memsr_compiler.trace.tensors_only import mark_image
 from memsr_compiler.trace.views import BATCH
@@ -124,114 +122,6 @@ def _draw_ramp(channels: int, low: float, high: float) -> Tensor:
     return (steps * (high - low) + low).view(1, 1, *_SMOOTH).repeat(1, channels, 1, 1)
 
 
-def run_as_it_is(model: nn.Module, input_range: Range, size: Size) -> None:
-    """Run a copy of a network with weights of its own types, before others.
-
-    What code keeps outside of it (in a global, or in a class) after its first run is then what it keeps itself.
-    """
-    low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
-    kind = first_weight(model).dtype
-    for channels in possible_channels(model):
-        image = torch.linspace(low, high, channels * math.prod(size), dtype=kind).view(1, channels, *size)
-        try:
-            copy_module(model, None)(mark_image(image))
-        except Exception as error:  # whatever the model's own code raises
-            log.info("the network itself does not take %d channels of %s: %s", channels, kind, error)
-        else:
-            return
-
-
-class FirstRuns(NamedTuple):
-    """What a network does after its first image.
-
-    outside   whether a run leaves something outside of the network, where its copies find it
-    hangs     whether it computes later images with something of the first
-    place     where that is kept, as far as it is known
-    """
-
-    outside: bool = False
-    hangs: bool = False
-    place: str = ""
-
-    @property
-    def refusal(self) -> str:
-        """Words on what is kept, behind the name of the network."""
-        where = f", in {self.place}" if self.place else ""
-        return (
-            f"keeps something of the first image that it sees{where}, and computes all others with it; give it that "
-            "beforehand, as a buffer say"
-        )
-
-
-class _Session(NamedTuple):
-    """A run of a copy on some images: what it gave for the last of them, and what it has changed."""
-
-    result: Tensor
-    changes: list[Change]
-
-
-def look_at_first_runs(model: nn.Module, input_range: Range, size: Size) -> FirstRuns:
-    """Show one image to copies of a network, to one after a dark image, to another after a bright one.
-
-    What these leave outside of them is put back: each begins with what there is now.  Where something is kept, it is
-    shown after others, too, which take long.
-    """
-    low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
-    for channels in possible_channels(model):
-        image = torch.linspace(low, high, channels * math.prod(size), dtype=torch.float64).view(1, channels, *size)
-        firsts = [torch.full_like(image, level) for level in (low, high)]
-        dark, bright = (_show(model, [first, image]) for first in firsts)
-        if dark is None or bright is None:
-            continue
-        others = [(firsts[1], bright)]
-        if dark.changes:
-            more = [torch.full_like(image, (low + high) / 2), image.flip(3), *_draw_coloured(image, low, high)]
-            others += [(first, session) for first in more if (session := _show(model, [first, image])) is not None]
-        sample, outside = Sample(image, dark.result), any(change.place.outside for change in dark.changes)
-        for first, other in others:
-            if not is_same(sample, other.result):
-                once_more = [(dark, _show(model, [firsts[0], image, image])), (other, _show(model, [first, image, image]))]
-                if all(late is not None and is_same(Sample(image, one.result), late.result) for one, late in once_more):
-                    return FirstRuns(outside, hangs=True, place=_find_kept(dark.changes, other.changes))
-        return FirstRuns(outside)
-    return FirstRuns()
-
-
-def _show(model: nn.Module, images: Sequence[Tensor]) -> _Session | None:
-    """Show images to a copy of a network; None where it takes none of them, or gives no image."""
-    copied = copy_module(model, torch.float64)
-    with putting_back(copied) as held, suppress(Exception), InFloat64():  # whatever the model's own code raises
-        *_, result = (copied(image.clone()) for image in images)
-        if isinstance(result, Tensor):
-            return _Session(result.detach().clone(), held.list_changes())
-    return None
-
-
-def _find_kept(one: Sequence[Change], other: Sequence[Change]) -> str:
-    """The place where something else is kept after one image than after another; "" for none that is known."""
-    there = {str(change.place): change.now for change in other}
-    places = ((str(change.place), change.now) for change in one)
-    return next((place for place, now in places if place in there and _differ(now, there[place])), "")
-
-
-def _differ(one: object, other: object) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape != other.shape or not torch.equal(one, other)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) != len(other) or any(map(_differ, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return list(one) != list(other) or any(map(_differ, one.values(), other.values()))
-    return isinstance(one, (int, float, str)) and isinstance(other, (int, float, str)) and one != other
-
-
-def _draw_coloured(image: Tensor, low: float, high: float) -> Iterator[Tensor]:
-    """Images of which the first channel, or the last, is bright, and the others dark."""
-    for channel in (0, -1):
-        coloured = torch.full_like(image, low)
-        coloured[:, channel] = high
-        yield coloured
-
-
 def take_sample(model: nn.Module, image: Tensor) -> Sample:
     """Run a network of float64.  Raises whatever it raises."""
     with InFloat64():
@@ -257,7 +147,7 @@ def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]], *, keep
     if keeps:
         low, high = float(image.min()), float(image.max())
         others += [_draw_ramp(image.shape[1], low, high), *(torch.full_like(image, level) for level in (low, high))]
-        others += _draw_coloured(image, low, high)
+        others += draw_coloured(image, low, high)
         others += [image.mean().expand(*image.shape[:2], *size).clone() for size in _LONG]
     for other in others:
         try:
@@ -273,6 +163,14 @@ def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]], *, keep
         if not bool((again - first).abs().max() <= most_off(first)):
             return False
     return True
+
+
+def draw_coloured(image: Tensor, low: float, high: float) -> Iterator[Tensor]:
+    """Images like this one of which the first channel, or the last, is bright, and the others dark."""
+    for channel in (0, -1):
+        coloured = torch.full_like(image, low)
+        coloured[:, channel] = high
+        yield coloured
 
 
 def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:

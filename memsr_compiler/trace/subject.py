@@ -19,7 +19,9 @@ from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module, unwrap_inside
+from memsr_compiler.trace.first_runs import look_at_first_runs, run_as_it_is
 from memsr_compiler.trace.fx_reader import module_of
+from memsr_compiler.trace.held_values import putting_back
 from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.numbers import Group, numbers_of_modules
 from memsr_compiler.trace.own_files import is_foreign
@@ -34,11 +36,9 @@ from memsr_compiler.trace.samples import (
     has_changed,
     is_same,
     is_steady,
-    look_at_first_runs,
     measure_as_it_is,
     measure_in_float32,
     require_same_weights,
-    run_as_it_is,
     stated_size,
     take_sample,
     take_samples,
@@ -315,11 +315,27 @@ def _compare_types(subject: Subject) -> None:
             off,
         )
     elif itself > 0:
+        why = (
+            "its code asks for the type of its weights, or its copies lack something (__deepcopy__, __getstate__, "
+            "hooks on what torch.fx made, a graph that was changed and not recompiled)"
+        )
+        if given is not None and (place := _find_written(given, subject)):
+            why = (
+                f"its copies write into it, in {place}, as their code names the network by a global, a class or "
+                "something else that copies have in common; let that come to it by self, or by the module of a hook"
+            )
         raise InvalidInput(
             f"{name} gives something else than a copy of it in float64, by {itself:.2g} of its largest value, and "
-            "copies are what is read: its code asks for the type of its weights, or its copies lack something "
-            "(__deepcopy__, __getstate__, hooks on what torch.fx made, a graph that was changed and not recompiled)"
+            f"copies are what is read: {why}"
         )
+
+
+def _find_written(given: nn.Module, subject: Subject) -> str:
+    """The place in a network into which a run of its copy writes; "" for none that is known."""
+    image, _ = next(iter(subject.samples.values()))[0]
+    with putting_back(given, weights=True) as held:
+        take_sample(subject.exact, torch.full_like(image, float(image.max())))
+        return next((str(change.place) for change in held.list_changes() if not change.place.outside), "")
 
 
 def require_readable(model: nn.Module) -> None:
