@@ -1,4 +1,4 @@
-"""What a network does after its first image: what it keeps of that, and whether it computes others with it."""
+"""Networks that keep something of the first image that they see, and compute all others with it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight
 from memsr_compiler.trace.held_values import putting_back
 from memsr_compiler.trace.noted import Change
@@ -37,28 +38,6 @@ def run_as_it_is(model: nn.Module, input_range: Range, size: Size) -> None:
             return
 
 
-class FirstRuns(NamedTuple):
-    """What a network does after its first image.
-
-    outside   whether a run leaves something outside of the network, where its copies find it
-    hangs     whether it computes later images with something of the first
-    place     where that is kept, as far as it is known
-    """
-
-    outside: bool = False
-    hangs: bool = False
-    place: str = ""
-
-    @property
-    def refusal(self) -> str:
-        """Words on what is kept, behind the name of the network."""
-        where = f", in {self.place}" if self.place else ""
-        return (
-            f"keeps something of the first image that it sees{where}, and computes all others with it; give it that "
-            "beforehand, as a buffer say"
-        )
-
-
 class _Session(NamedTuple):
     """A run of a copy on some images: what it gave for the last of them, and what it has changed."""
 
@@ -66,11 +45,11 @@ class _Session(NamedTuple):
     changes: Sequence[Change] = ()
 
 
-def look_at_first_runs(model: nn.Module, input_range: Range, size: Size) -> FirstRuns:
-    """Show one image to copies of a network, to one after a dark image, to another after a bright one.
+def require_nothing_of_the_first(model: nn.Module, input_range: Range, size: Size) -> None:
+    """Raises UnsupportedModel for a network that computes later images with something of its first.
 
-    What these leave outside of them is put back: each begins with what there is now.  Where something is kept, it is
-    shown after other images, too.
+    One image is shown to copies of it, to one after a dark image, to another after a bright one; where something is
+    kept, after other images, too.  What they leave outside of them is put back: each begins with what there is now.
     """
     low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
     for channels in possible_channels(model):
@@ -79,16 +58,18 @@ def look_at_first_runs(model: nn.Module, input_range: Range, size: Size) -> Firs
         usual = _show(model, dark, image)
         if usual is None:
             continue
-        shown = [*others, image.flip(3), *draw_coloured(image, low, high)] if usual.changes else others[:1]
-        outside = any(change.place.outside for change in usual.changes)
-        for first in shown:
+        for first in [*others, image.flip(3), *draw_coloured(image, low, high)] if usual.changes else others[:1]:
             other = _show(model, first, image)
             if other is None or is_same(Sample(image, usual.result), other.result):
                 continue
             if all(_stays(model, session, begin, image) for session, begin in ((usual, dark), (other, first))):
-                return FirstRuns(outside, hangs=True, place=_find_kept(usual.changes, other.changes))
-        return FirstRuns(outside)
-    return FirstRuns()
+                place = _find_kept(usual.changes, other.changes)
+                raise UnsupportedModel(
+                    f"{type(model).__name__} keeps something of the first image that it sees"
+                    f"{f', in {place}' if place else ''}, and computes all others with it; give it that beforehand, as "
+                    "a buffer say"
+                )
+        return
 
 
 def _show(model: nn.Module, *images: Tensor) -> _Session | None:

@@ -104,10 +104,10 @@ def leaving_nothing(model: nn.Module) -> Callable[[Tensor], Any]:
 
 
 class Held:
-    """What networks hold now; weights as in `putting_back`."""
+    """All that networks hold now; weights as in `putting_back`."""
 
     def __init__(self, models: Sequence[nn.Module], *, weights: bool) -> None:
-        self._weights = weights
+        self._models, self._weights = models, weights
         self._packages = {type(module).__module__.partition(".")[0] for model in models for module in model.modules()}
         self._noted: list[Noted] = []
         self._seen: dict[object, object] = {}  # by ids, which nobody else may get meanwhile
@@ -118,13 +118,25 @@ class Held:
             self._note(*self._waiting.popleft())
 
     def list_changes(self) -> list[Change]:
-        """What is not as it was."""
+        """All that is not as it was."""
         return [change for noted in self._noted for change in noted.changes()]
 
     def put_back(self) -> None:
         """Make all what it was."""
         for noted in self._noted:
             noted.put_back()
+
+    @contextmanager
+    def as_it_was(self) -> Iterator[None]:
+        """Make all what it was, and afterwards what it is now."""
+        now = Held(self._models, weights=self._weights) if self.list_changes() else None
+        if now is not None:
+            self.put_back()
+        try:
+            yield
+        finally:
+            if now is not None:
+                now.put_back()
 
     def _is_new(self, value: object, key: object = None) -> bool:
         key = id(value) if key is None else key
@@ -167,12 +179,12 @@ class Held:
         elif kind in _TABLES or (_is_somebodys(kind) and not (place.outside and self._is_others(kind.__module__))):
             self._note_object(value, place)
 
-    def _is_others(self, name: str) -> bool:
+    def _is_others(self, name: object) -> bool:
         """Whether a file of code is of an installed package without modules of the network: it keeps its own affairs.
 
         Threads of a package that logs, say, go on meanwhile.
         """
-        package = name.partition(".")[0]
+        package = str(name).partition(".")[0]
         return package not in self._packages and _is_installed(package)
 
     def _note_container(self, value: Any, place: Place) -> None:
@@ -219,7 +231,7 @@ class Held:
             self._wait(base, place)
 
     def _note_function(self, function: FunctionType) -> None:
-        """What a function closes over, its defaults and attributes; and where it is somebody's, what it names."""
+        """The values that a function closes over, its defaults and attributes; and what it names, if somebody's."""
         place = Place(function.__qualname__, None, outside=True)
         self._wait_for(dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)), place)
         defaults = function.__defaults__ or ()
@@ -228,12 +240,12 @@ class Held:
         self._wait_for(function.__kwdefaults__ or {}, place)
         for table in (vars(function), function.__kwdefaults__):
             self._wait(table, place)
-        others = self._is_others(str(function.__globals__.get("__name__")))
+        others = self._is_others(function.__globals__.get("__name__"))
         if is_foreign(function.__code__.co_filename) and not others:
             self._note_names(function.__globals__, _list_names(function.__code__))
 
     def _note_names(self, namespace: dict[str, Any], names: frozenset[str]) -> None:
-        """What code finds by these names in its file, and in others that it has by name."""
+        """Note what code finds by these names in its file, and in others that it has by name."""
         if not self._is_new(namespace, (id(namespace), names)):
             return
         place = Place(namespace.get("__name__", "a global"), None, outside=True)

@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What is not as it was: where, and what there is now."""
+    """Something that is not as it was: where, and what there is now."""
 
     place: Place
     now: object
@@ -47,7 +47,7 @@ class Noted(Protocol):
     """Something that was noted."""
 
     def changes(self) -> Iterator[Change]:
-        """What of it is not as it was."""
+        """List all of it that is not as it was."""
 
     def put_back(self) -> None:
         """Make it what it was."""
@@ -159,7 +159,7 @@ class NotedCell:
 
 
 def open_cell(cell: CellType) -> Any:
-    """What a cell holds, or ABSENT."""
+    """The value in a cell, or ABSENT."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -189,7 +189,7 @@ class NotedSlot:
 
 
 def read_slot(holder: Any, slot: MemberDescriptorType) -> Any:
-    """What an object has in a slot, or ABSENT."""
+    """The value in a slot of an object, or ABSENT."""
     try:
         return slot.__get__(holder)
     except AttributeError:

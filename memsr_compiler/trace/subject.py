@@ -19,9 +19,9 @@ from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module, unwrap_inside
-from memsr_compiler.trace.first_runs import look_at_first_runs, run_as_it_is
+from memsr_compiler.trace.first_runs import require_nothing_of_the_first, run_as_it_is
 from memsr_compiler.trace.fx_reader import module_of
-from memsr_compiler.trace.held_values import putting_back
+from memsr_compiler.trace.held_values import Held, putting_back
 from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.numbers import Group, numbers_of_modules
 from memsr_compiler.trace.own_files import is_foreign
@@ -153,11 +153,9 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     given, reference = model, copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)
-    first = look_at_first_runs(model, input_range, sizes[0])
+    held = Held([model], weights=False)
     before, private = _shared_chance(), _OwnGenerators()
     with noting_code(reference) as noted, private:
-        if first.outside:
-            run_as_it_is(model, input_range, sizes[0])
         samples, errors = take_samples(reference, input_range, sizes)
     if noted.threaded is not None:
         raise UnsupportedModel(
@@ -170,6 +168,11 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
             "torch or Python is listening to it (dispatch modes, fake tensors, a profile), as they do while it is "
             "read, so that nobody can know what it does otherwise; take that question out"
         )
+    if any(change.place.outside for change in held.list_changes()):
+        held.put_back()
+        run_as_it_is(model, input_range, sizes[0])
+        reference = copy_module(model, torch.float64)
+        samples, errors = take_samples(reference, input_range, sizes)
     if samples and (private.used or _shared_chance() != before):
         _require_no_chance(reference, samples)
     if samples and any(module.training for module in model.modules()):
@@ -177,8 +180,9 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
-    if samples and first.hangs:
-        raise UnsupportedModel(f"{type(model).__name__} {first.refusal}")
+    if samples:
+        with held.as_it_was():
+            require_nothing_of_the_first(given, input_range, sizes[0])
     codes = [code for code in noted.codes if is_foreign(code.co_filename)]
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))
