@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from functools import partial
 from types import CellType, FunctionType, MethodType
@@ -21,12 +21,12 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
     slots: dict[type, list[str]] = {}
     for held in list(copies.values()):
         kind = type(held)
-        if kind in _PLAIN:
+        if kind in PLAIN:
             continue
         table = held if isinstance(held, (list, deque, dict)) else getattr(held, "__dict__", None)
         if isinstance(table, (list, deque, dict)):
             for key, value in list(table.items() if isinstance(table, dict) else enumerate(table)):
-                if type(value) not in _PLAIN and isinstance(value, _WAYS):
+                if type(value) not in _OTHERS and isinstance(value, _WAYS) and not _is_plain_tuple(value):
                     table[key] = _rename(value, copies, made)
         if kind not in slots:
             slots[kind] = _list_slots(kind)
@@ -35,8 +35,13 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
                 object.__setattr__(held, slot, _rename(value, copies, made))  # those of frozen dataclasses too
 
 
-_PLAIN = frozenset((bool, bytes, complex, float, int, str, type(None)))
+PLAIN = frozenset((bool, bytes, complex, float, int, str, type(None)))
 """Kinds in which nothing is held: asked first, as there are many of them."""
+_OTHERS = PLAIN | {dict, list, set, OrderedDict}
+
+
+def _is_plain_tuple(value: Any) -> bool:
+    return type(value) is tuple and all(type(part) in PLAIN for part in value)
 
 
 def _list_slots(kind: type) -> list[str]:
@@ -104,7 +109,7 @@ def _rename_function(value: FunctionType, copies: Mapping[int, Any], made: dict[
 
 def _reaches(value: Any, copies: Mapping[int, Any], seen: set[int]) -> bool:
     """Whether a value was copied, or is something by which one comes to what was."""
-    if type(value) in _PLAIN:
+    if type(value) in PLAIN:
         return False
     if id(value) in copies or id(value) in seen:
         return id(value) in copies

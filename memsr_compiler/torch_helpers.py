@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from memsr_compiler.closures import rename_in_copies
+from memsr_compiler.closures import PLAIN, rename_in_copies
 from memsr_compiler.errors import InvalidInput, first_line
 
 
@@ -141,7 +141,8 @@ def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
         yield held
     elif isinstance(held, (Mapping, list, tuple)) and depth:
         for value in held.values() if isinstance(held, Mapping) else held:
-            yield from _list_tensors(value, depth - 1)
+            if type(value) not in PLAIN:
+                yield from _list_tensors(value, depth - 1)
 
 
 class InFloat64(TorchFunctionMode):

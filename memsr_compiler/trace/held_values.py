@@ -8,6 +8,7 @@ from the network along all of these, and stops at what is Python's, torch's or o
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from argparse import Namespace
@@ -32,6 +33,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 import torch
 from torch import Tensor, nn
 
+from memsr_compiler.closures import PLAIN
 from memsr_compiler.trace.noted import (
     ABSENT,
     Change,
@@ -64,7 +66,7 @@ _PARTS: dict[type, tuple[str, ...]] = {
     partialmethod: ("func", "args", "keywords"), property: ("fget", "fset", "fdel"), staticmethod: ("__func__",),
 }  # fmt: skip
 """By which attributes one comes from these to what they call, and with what."""
-_PLAIN = frozenset((bool, bytes, complex, float, int, str, type(None), object, torch.device, torch.dtype, torch.Size))
+_PLAIN = PLAIN | {object, torch.device, torch.dtype, torch.Size}
 _TENSORS = (Tensor, nn.Parameter, nn.Buffer)
 _MOST = 2**20  # values of a tensor that is noted: what is kept of small images is small
 
@@ -271,6 +273,10 @@ class Held:
             if cache.cache_info().currsize == 0 and callable(cache.cache_clear):
                 self._noted.append(NotedCache(place, cache))
         self._wait(getattr(cache, "__wrapped__", None), place)
+        for held in gc.get_referents(cache):  # of which its results have no other name
+            order = type(held) is dict and any(type(value).__name__ == "_lru_list_elem" for value in held.values())
+            if not order:
+                self._wait(held, place)
 
 
 @lru_cache(4096)
