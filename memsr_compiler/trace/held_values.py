@@ -68,7 +68,8 @@ _PARTS: dict[type, tuple[str, ...]] = {
 """By which attributes one comes from these to what they call, and with what."""
 _PLAIN = PLAIN | {object, torch.device, torch.dtype, torch.Size}
 _TENSORS = (Tensor, nn.Parameter, nn.Buffer)
-_MOST = 2**20  # values of a tensor that is noted: what is kept of small images is small
+_MOST = 2**22  # values of all tensors that are noted besides weights: what is kept of small images is small
+_INSIDE = 2**12  # parts of a container that is looked into: one of more is data
 
 
 def leaving_values(read: Callable[Concatenate[nn.Module, P], R]) -> Callable[Concatenate[nn.Module, P], R]:
@@ -109,7 +110,7 @@ class Held:
     """All that networks hold now; weights as in `putting_back`."""
 
     def __init__(self, models: Sequence[nn.Module], *, weights: bool) -> None:
-        self._models, self._weights = models, weights
+        self._models, self._weights, self._room = models, weights, _MOST
         self._packages = {type(module).__module__.partition(".")[0] for model in models for module in model.modules()}
         self._noted: list[Noted] = []
         self._seen: dict[object, object] = {}  # by ids, which nobody else may get meanwhile
@@ -192,7 +193,7 @@ class Held:
     def _note_container(self, value: Any, place: Place) -> None:
         if not isinstance(value, _FIXED):
             self._noted.append(NotedContainer.of(place, value))
-        if value:
+        if 0 < len(value) <= _INSIDE:
             self._wait_for(dict(value if isinstance(value, dict) else enumerate(value)), place)
         if _is_somebodys(type(value)):
             self._note_object(value, place)
@@ -264,7 +265,9 @@ class Held:
 
     def _note_tensor(self, tensor: Tensor, place: Place) -> None:
         with suppress(Exception):  # one without numbers, say
-            if type(tensor) in _TENSORS and (self._weights or tensor.numel() <= _MOST):
+            room = self._weights or tensor.numel() <= self._room
+            if type(tensor) in _TENSORS and room:
+                self._room -= tensor.numel()
                 self._noted.append(NotedTensor(place, tensor, tensor.detach().clone()))
 
     def _note_cache(self, cache: Any) -> None:
