@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from functools import partial
 from types import CellType, FunctionType, MethodType, NoneType
 from typing import Any
-from weakref import ref
+from weakref import WeakMethod, ref
 
-_ATOMS = frozenset((bool, float, int, str, NoneType))
+PLAIN = frozenset((bool, bytes, complex, float, int, str, NoneType))
+"""Kinds in which nothing is held: asked first, as there are many of them."""
 
 
 def leave_out_atoms(values: Iterable[Any]) -> list[Any]:
     """Values but for numbers, texts and tuples of them, which hold nothing: tables may be of millions."""
-    return [value for value in values if not (type(value) in _ATOMS or _is_of_atoms(value))]
+    return [value for value in values if not (type(value) in PLAIN or _is_plain_tuple(value))]
 
 
-def _is_of_atoms(value: Any) -> bool:
-    return type(value) is tuple and _ATOMS.issuperset(map(type, value))
+def _is_plain_tuple(value: Any) -> bool:
+    return type(value) is tuple and PLAIN.issuperset(map(type, value))
 
 
 def rename_in_copies(copies: Mapping[int, Any]) -> None:
@@ -29,19 +30,28 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
     copies   by the ids of what they are copies of: the memo of `copy.deepcopy`
     """
     made: dict[int, Any] = {}
+    slots: dict[type, list[str]] = {}
     for held in list(copies.values()):
+        kind = type(held)
+        if kind in PLAIN:
+            continue
         table = held if isinstance(held, (list, deque, dict)) else getattr(held, "__dict__", None)
         if isinstance(table, (list, deque, dict)):
-            found = table.items() if isinstance(table, dict) else enumerate(table)
-            for key, value in [pair for pair in found if isinstance(pair[1], _WAYS)]:
-                table[key] = _rename(value, copies, made)
-        for slot in _list_slots(held):
+            for key, value in list(table.items() if isinstance(table, dict) else enumerate(table)):
+                if type(value) not in _OTHERS and isinstance(value, _WAYS) and not _is_plain_tuple(value):
+                    table[key] = _rename(value, copies, made)
+        if kind not in slots:
+            slots[kind] = _list_slots(kind)
+        for slot in slots[kind]:
             if isinstance(value := getattr(held, slot, None), _WAYS) and _reaches(value, copies, set()):
                 object.__setattr__(held, slot, _rename(value, copies, made))  # those of frozen dataclasses too
 
 
-def _list_slots(value: Any) -> list[str]:
-    slots = (vars(kind).get("__slots__", ()) for kind in type(value).__mro__ if kind.__module__ != "builtins")
+_OTHERS = PLAIN | {dict, list, set, OrderedDict}
+
+
+def _list_slots(kind: type) -> list[str]:
+    slots = (vars(base).get("__slots__", ()) for base in kind.__mro__ if base.__module__ != "builtins")
     names = [name for names in slots for name in ((names,) if isinstance(names, str) else names)]
     return [name for name in names if not name.startswith("__")]
 
@@ -74,7 +84,8 @@ def _rename(value: Any, copies: Mapping[int, Any], made: dict[int, Any]) -> Any:
             rename(value.func), *map(rename, value.args), **{k: rename(v) for k, v in value.keywords.items()}
         )
     if isinstance(value, ref):
-        return ref(rename(value()))
+        kind = WeakMethod if isinstance(value, WeakMethod) else ref
+        return kind(rename(value()))
     if isinstance(value, tuple):
         parts = map(rename, value)
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
@@ -98,12 +109,14 @@ def _rename_function(value: FunctionType, copies: Mapping[int, Any], made: dict[
     renamed.__defaults__ = value.__defaults__ and tuple(_rename(v, copies, made) for v in value.__defaults__)
     renamed.__kwdefaults__ = {name: _rename(v, copies, made) for name, v in (value.__kwdefaults__ or {}).items()}
     renamed.__qualname__, renamed.__module__ = value.__qualname__, value.__module__
-    vars(renamed).update(vars(value))
+    vars(renamed).update({name: _rename(v, copies, made) for name, v in vars(value).items()})
     return renamed
 
 
 def _reaches(value: Any, copies: Mapping[int, Any], seen: set[int]) -> bool:
     """Whether a value was copied, or is something by which one comes to what was."""
+    if type(value) in PLAIN:
+        return False
     if id(value) in copies or id(value) in seen:
         return id(value) in copies
     seen.add(id(value))
@@ -111,9 +124,11 @@ def _reaches(value: Any, copies: Mapping[int, Any], seen: set[int]) -> bool:
 
 
 def _list_named(value: Any) -> Iterable[Any]:
-    """Everything that a function closes over, or has as defaults; that is in a cell or a list; what a method is of."""
+    """Everything that a function closes over, or has as defaults or attributes; that is in a cell or a list; what a
+    method is of."""
     if isinstance(value, FunctionType):
-        return (*(value.__closure__ or ()), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        return (*(value.__closure__ or ()), *defaults, *vars(value).values())
     if isinstance(value, MethodType):
         return (value.__func__, value.__self__)
     if isinstance(value, partial):

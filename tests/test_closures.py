@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import MethodType
 from typing import Any
-from weakref import ref
+from weakref import WeakMethod, ref
 
 from memsr_compiler.closures import rename_in_copies
 
@@ -45,6 +45,7 @@ def test_functions_of_a_copy_write_into_the_copy() -> None:
         of.written.append("named")
 
     named.mark = 3  # type: ignore[attr-defined]
+    named.owner = held  # type: ignore[attr-defined]
     held.calls["named"] = named
     other = copied(held)
     for call in other.calls.values():
@@ -52,7 +53,7 @@ def test_functions_of_a_copy_write_into_the_copy() -> None:
     assert (held.written, other.written) == ([], ["closure", "default", "named"])
     kept = other.calls["named"]
     assert (kept.__name__, kept.__qualname__, kept.__module__) == (named.__name__, named.__qualname__, __name__)
-    assert (kept.__doc__, kept.mark) == (named.__doc__, 3)
+    assert (kept.__doc__, kept.mark, kept.owner) == (named.__doc__, 3, other)
 
 
 def test_functions_that_name_its_methods() -> None:
@@ -63,6 +64,19 @@ def test_functions_that_name_its_methods() -> None:
     other = copied(held)
     other.calls["twice"]()
     assert (held.written, other.written) == ([], ["once", "twice"])
+
+
+def test_weak_references_to_its_methods() -> None:
+    class Noting(Held):
+        def note(self) -> None:
+            self.written.append("noted")
+
+    held = Noting()
+    method = WeakMethod(held.note)
+    held.calls["note"] = lambda: method()()  # type: ignore[misc]
+    other = copied(held)
+    other.calls["note"]()
+    assert (held.written, other.written) == ([], ["noted"])
 
 
 def test_functions_that_name_each_other_and_themselves() -> None:

@@ -20,6 +20,7 @@ from memsr_compiler.teachers.state_dict import assemble, find_stated
 from memsr_compiler.teachers.teacher import Range, Teacher, assume_range
 from memsr_compiler.teachers.wrappers import StateDict
 from memsr_compiler.torch_helpers import one_thread, prepare
+from memsr_compiler.trace.held_values import leaving_nothing
 
 RANGES: tuple[Range, ...] = ((0.0, 1.0), (0.0, 255.0))
 PADDING, NO_CLAMP = "zero padding", "no clamp at the end"  # of all families, and nothing of it is in weights
@@ -194,7 +195,7 @@ def _tried(readings: Readings) -> Iterator[Reading]:
         words = ", ".join(variant.words.values()) or "what the file says"
         departs = frozenset(variant.departs(usual))
         try:
-            network: Network = readings.read(variant).module
+            network: Network = leaving_nothing(readings.read(variant).module)
         except InvalidInput:  # weights that fit the usual arguments need not fit all
             network = _no_network
         yield Reading(network, variant.input_range, words, departs)

@@ -16,6 +16,7 @@ from memsr_compiler.plain.info import Takes, require_range
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.torch_helpers import first_weight, unwrap
 from memsr_compiler.trace.approximate.freeze import Frozen
+from memsr_compiler.trace.held_values import leaving_nothing
 
 Range: TypeAlias = tuple[float, float]
 
@@ -70,9 +71,9 @@ class Teacher:
 
         Raises InvalidInput for a network that does not enlarge images by a whole factor.
         """
-        weight = first_weight(self.module)
+        weight, run = first_weight(self.module), leaving_nothing(self.module)
         name = str(self.path or type(self.module).__name__)
-        return measure_takes(lambda x: self.module(x.to(weight)), self.input_range, name)
+        return measure_takes(lambda x: run(x.to(weight)), self.input_range, name)
 
     @property
     def scale(self) -> int:

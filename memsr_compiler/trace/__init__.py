@@ -15,7 +15,8 @@ A tracer sees one way through code.  What finds code that has others, by the ima
     known_code, known_values   whether it is of forms of which a tracer hears all; bytecode, own_kinds, programs
     unheard, decisions         looks at code that is not: an image whose numbers are followed, sides that are symbols,
                                other sizes; numbers, read_off
-    remembered, held_values    what it keeps from one run to the next
+    remembered, first_runs     what it keeps from one run to the next
+    held_values, noted         what it holds, put back after runs
     statements                 lines that only refuse an image, or tell a person
     own_files, places          whose code is, and where
 """

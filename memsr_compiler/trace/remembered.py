@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import dis
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
-from types import CodeType, FunctionType
-from typing import TypeGuard
-
-from torch import nn
-
-from memsr_compiler.trace.own_files import is_foreign
+from types import CodeType
 
 _STORES = frozenset(("STORE_ATTR", "STORE_GLOBAL", "STORE_DEREF", "STORE_SUBSCR"))
 _CHANGES = frozenset((
@@ -47,30 +41,3 @@ def _list_made(steps: list[tuple[dis.Instruction, dis.Instruction]]) -> set[str]
         elif "STORE_FAST" in step.opname:  # two names at once, from Python 3.13 on
             others.update(step.argval if isinstance(step.argval, tuple) else (step.argval,))
     return made - others
-
-
-def keeps_outside(model: nn.Module) -> bool:
-    """Whether a network's classes, or functions that they name, may keep something that a copy of it would find."""
-    return any(not isinstance(f, FunctionType) or keeps_values(f.__code__) for f in list_functions(model))
-
-
-def list_functions(model: nn.Module) -> Iterator[object]:
-    """The functions of a network's classes and those that they name, but for what is somebody else's; and what keeps
-    results of functions, as functools.lru_cache does."""
-    kinds = {kind for module in model.modules() for kind in type(module).__mro__ if kind is not nn.Module}
-    waiting: list[object] = [
-        value for kind in kinds if _is_foreign(vars(kind).get("forward")) for value in vars(kind).values()
-    ]
-    seen = set[int]()
-    while waiting:
-        function = waiting.pop()
-        if hasattr(function, "cache_info"):
-            yield function
-        if _is_foreign(function) and id(function) not in seen and function.__name__ != "__init__":
-            seen.add(id(function))
-            yield function
-            waiting += [function.__globals__.get(name) for name in function.__code__.co_names]
-
-
-def _is_foreign(value: object) -> TypeGuard[FunctionType]:
-    return isinstance(value, FunctionType) and is_foreign(value.__code__.co_filename)

@@ -15,7 +15,6 @@ from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight
-from memsr_compiler.trace.held_values import putting_back
 from memsr_compiler.trace.places import line_of
 from memsr_compiler.trace.tensors_only import mark_image
 from memsr_compiler.trace.views import BATCH
@@ -123,43 +122,6 @@ def _draw_ramp(channels: int, low: float, high: float) -> Tensor:
     return (steps * (high - low) + low).view(1, 1, *_SMOOTH).repeat(1, channels, 1, 1)
 
 
-def run_as_it_is(model: nn.Module, input_range: Range, size: Size) -> None:
-    """Run a copy of a network with weights of its own types, before others.
-
-    What code keeps outside of it (in a global, or in a class) after its first run is then what it keeps itself.
-    """
-    low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
-    kind = first_weight(model).dtype
-    for channels in possible_channels(model):
-        image = torch.linspace(low, high, channels * math.prod(size), dtype=kind).view(1, channels, *size)
-        try:
-            copy_module(model, None)(mark_image(image))
-        except Exception as error:  # whatever the model's own code raises
-            log.info("the network itself does not take %d channels of %s: %s", channels, kind, error)
-        else:
-            return
-
-
-def hangs_on_the_first(model: nn.Module, input_range: Range, size: Size) -> bool:
-    """Whether a network that saw a dark image first gives another result for later ones than one that saw a bright one.
-
-    Each begins with what its classes and functions hold now, which stays.
-    """
-    low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
-    for channels in possible_channels(model):
-        image = torch.linspace(low, high, channels * math.prod(size), dtype=torch.float64).view(1, channels, *size)
-        results: list[Tensor] = []
-        for level in (low, high):
-            with putting_back(model), suppress(Exception), InFloat64():  # whatever the model's own code raises
-                copied = copy_module(model, torch.float64)
-                for shown in (torch.full_like(image, level), image.flip(3), image):
-                    result = copied(shown.clone())
-                results.append(result)
-        if len(results) > 1 and all(isinstance(result, Tensor) for result in results):
-            return not is_same(Sample(image, results[0]), results[1])
-    return False
-
-
 def take_sample(model: nn.Module, image: Tensor) -> Sample:
     """Run a network of float64.  Raises whatever it raises."""
     with InFloat64():
@@ -185,9 +147,7 @@ def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]], *, keep
     if keeps:
         low, high = float(image.min()), float(image.max())
         others += [_draw_ramp(image.shape[1], low, high), *(torch.full_like(image, level) for level in (low, high))]
-        for channel in (0, -1):
-            others.append(torch.full_like(image, low))
-            others[-1][:, channel] = high
+        others += draw_coloured(image, low, high)
         others += [image.mean().expand(*image.shape[:2], *size).clone() for size in _LONG]
     for other in others:
         try:
@@ -203,6 +163,14 @@ def is_steady(model: nn.Module, samples: Mapping[int, Sequence[Sample]], *, keep
         if not bool((again - first).abs().max() <= most_off(first)):
             return False
     return True
+
+
+def draw_coloured(image: Tensor, low: float, high: float) -> Iterator[Tensor]:
+    """Images like this one of which the first channel, or the last, is bright, and the others dark."""
+    for channel in (0, -1):
+        coloured = torch.full_like(image, low)
+        coloured[:, channel] = high
+        yield coloured
 
 
 def differs_by(model: nn.Module, image: Tensor, otherwise: str) -> str:
@@ -260,18 +228,28 @@ def measure_as_it_is(model: nn.Module, exact: nn.Module, samples: Mapping[int, S
     exact   its copy in float64, which gave them
     Little is what its own precision explains.  In half precision means of differences count, since by rounding a clamp
     makes a large one at some pixels: an eighth, or four times what rounding makes of the copy.  NaN
-    where the network fails.
+    where the network fails.  It is shown black, white and grey too: a copy whose code writes into the network itself
+    goes on with what it was copied with, which noise may leave as it is.
     """
     kind = first_weight(model).dtype
     half = kind in (torch.float16, torch.bfloat16)
     mean_or_max, little = (torch.mean, 1 / 8) if half else (torch.max, 1 / 512)
     most = math.nan
-    for image, result in next(iter(samples.values())):
+    known = next(iter(samples.values()))
+    for image, result in (*known, *_take_plain(exact, known[0].image)):
         off = _off_in(kind, model, image, result, mean_or_max)
         most = most if math.isnan(off) else max(0.0, most)
         if little < off < math.inf and not (half and off <= 4 * _off_by_rounding(kind, exact, image, result)):
             most = max(most, off)
     return most
+
+
+def _take_plain(exact: nn.Module, image: Tensor) -> Iterator[Sample]:
+    """Samples of images of one grey level each, of this size."""
+    low, high = float(image.min()), float(image.max())
+    for level in (low, high, (low + high) / 2):
+        with suppress(Exception):  # whatever the model's own code raises
+            yield take_sample(exact, torch.full_like(image, level))
 
 
 def _off_by_rounding(kind: torch.dtype, exact: nn.Module, image: Tensor, result: Any) -> float:

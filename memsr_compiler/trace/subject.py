@@ -19,26 +19,26 @@ from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module, unwrap_inside
+from memsr_compiler.trace.first_runs import require_nothing_of_the_first, run_as_it_is
 from memsr_compiler.trace.fx_reader import module_of
+from memsr_compiler.trace.held_values import Held, putting_back
 from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.numbers import Group, numbers_of_modules
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.places import words_of
 from memsr_compiler.trace.programs import tell_guarded, without_guards
-from memsr_compiler.trace.remembered import keeps_outside, keeps_values
+from memsr_compiler.trace.remembered import keeps_values
 from memsr_compiler.trace.samples import (
     SIZES,
     Range,
     Sample,
     Size,
-    hangs_on_the_first,
     has_changed,
     is_same,
     is_steady,
     measure_as_it_is,
     measure_in_float32,
     require_same_weights,
-    run_as_it_is,
     stated_size,
     take_sample,
     take_samples,
@@ -155,16 +155,9 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     given, reference = model, copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)
-    outside = keeps_outside(model)
-    if outside and hangs_on_the_first(model, input_range, sizes[0]):
-        raise UnsupportedModel(
-            f"{type(model).__name__} keeps something of the first image that it sees, in a class, a default or a "
-            "global, and computes all others with it; give it that beforehand, as a buffer say"
-        )
+    held = Held([model], weights=False)
     before, private = _shared_chance(), _OwnGenerators()
     with noting_code(reference) as noted, private:
-        if outside:
-            run_as_it_is(model, input_range, sizes[0])
         samples, errors = take_samples(reference, input_range, sizes)
     if noted.threaded is not None:
         raise UnsupportedModel(
@@ -177,6 +170,11 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
             "torch or Python is listening to it (dispatch modes, fake tensors, a profile), as they do while it is "
             "read, so that nobody can know what it does otherwise; take that question out"
         )
+    if any(change.place.outside for change in held.list_changes()):
+        held.put_back()
+        run_as_it_is(model, input_range, sizes[0])
+        reference = copy_module(model, torch.float64)
+        samples, errors = take_samples(reference, input_range, sizes)
     if samples and (private.used or _shared_chance() != before):
         _require_no_chance(reference, samples)
     if samples and any(module.training for module in model.modules()):
@@ -184,6 +182,9 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
+    if samples:
+        with held.as_it_was():
+            require_nothing_of_the_first(given, input_range, sizes[0])
     codes = [code for code in noted.codes if is_foreign(code.co_filename)]
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))
@@ -344,11 +345,27 @@ def _compare_types(subject: Subject) -> None:
             off,
         )
     elif itself > 0:
+        why = (
+            "its code asks for the type of its weights, or its copies lack something (__deepcopy__, __getstate__, "
+            "hooks on what torch.fx made, a graph that was changed and not recompiled)"
+        )
+        if given is not None and (place := _find_written(given, subject)):
+            why = (
+                f"its copies write into it, in {place}, as their code names the network by a global, a class or "
+                "something else that copies have in common; let that come to it by self, or by the module of a hook"
+            )
         raise InvalidInput(
             f"{name} gives something else than a copy of it in float64, by {itself:.2g} of its largest value, and "
-            "copies are what is read: its code asks for the type of its weights, or its copies lack something "
-            "(__deepcopy__, __getstate__, hooks on what torch.fx made, a graph that was changed and not recompiled)"
+            f"copies are what is read: {why}"
         )
+
+
+def _find_written(given: nn.Module, subject: Subject) -> str:
+    """The place in a network into which a run of its copy writes; "" for none that is known."""
+    image, _ = next(iter(subject.samples.values()))[0]
+    with putting_back(given, weights=True) as held:
+        take_sample(subject.exact, torch.full_like(image, float(image.max())))
+        return next((str(change.place) for change in held.list_changes() if not change.place.outside), "")
 
 
 def require_readable(model: nn.Module) -> None:

@@ -78,10 +78,22 @@ class MadeLater(Net):
         return F.conv2d(x, self.a.weight * 2, padding=1) + self.fixed
 
 
+class KeepsTheFirst(Net):
+    """An attribute of its own, and weights that it sets past torch, as Glow's ActNorm does."""
+
+    level: Tensor | None = None
+
+    def features(self, x: Tensor) -> Tensor:
+        if self.level is None:
+            self.level = x.mean()
+            self.a.get_parameter("bias").data.fill_(float(self.level))
+        return super().features(x) + self.level
+
+
 @pytest.fixture
 def own_code(monkeypatch: pytest.MonkeyPatch) -> str:
     module: Any = ModuleType("networks_of_mine")
-    module.__dict__.update({kind.__name__: kind for kind in (Net, Merged, Unsaved, Listed, MadeLater)})
+    module.__dict__.update({kind.__name__: kind for kind in (Net, Merged, Unsaved, Listed, MadeLater, KeepsTheFirst)})
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return str(module.__name__)
 
@@ -105,3 +117,12 @@ def test_what_is_the_same_each_time_is_read(kind: type[Net], own_code: str, tmp_
     teacher = read_teacher(saved(network, tmp_path), arch=f"{own_code}:{kind.__name__}")
     with torch.no_grad():
         assert torch.equal(teacher.module(image), network(image))
+
+
+def test_what_it_would_keep_of_our_images_is_put_back(own_code: str, tmp_path: Path) -> None:
+    """A photograph is tried on it before it is read, too."""
+    network = KeepsTheFirst()
+    teacher = read_teacher(saved(network, tmp_path), arch=f"{own_code}:KeepsTheFirst")
+    assert teacher.scale == 2
+    assert "level" not in vars(teacher.module)
+    assert torch.equal(teacher.module.get_parameter("a.bias"), network.get_parameter("a.bias"))

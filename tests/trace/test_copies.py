@@ -5,7 +5,7 @@ from __future__ import annotations
 import cProfile
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -189,6 +189,44 @@ def test_hooks_that_close_over_the_network_are_read() -> None:
 def test_and_refused_by_what_they_keep() -> None:
     with pytest.raises(UnsupportedModel, match=r"a: amin: .* every output pixel depends on the whole image"):
         trace(Keeping(lambda y: y + F.relu(y.amin() - 100)).eval())
+
+
+class Noting(Net):
+    """Adds 0 for noise, and for whatever is darker."""
+
+    last: ClassVar[list[Any]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted = {"darkest": torch.zeros(1)}
+        NETWORKS["one"], Noting.last[:] = self, [self]
+
+    def note(self, x: Tensor) -> None:
+        self.noted["darkest"] = F.relu(x.amin() - 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.noted["darkest"]
+
+
+NETWORKS: dict[str, Noting] = {}
+
+
+def by_a_global(_: nn.Module, inputs: tuple[Tensor]) -> None:
+    NETWORKS["one"].note(inputs[0])
+
+
+def by_its_class(_: nn.Module, inputs: tuple[Tensor]) -> None:
+    Noting.last[0].note(inputs[0])
+
+
+@pytest.mark.parametrize("hook", [by_a_global, by_its_class])
+def test_copies_that_write_into_the_network_itself_are_noticed(hook: Callable[..., None]) -> None:
+    """They go on with what they were copied with: another function, by what noise leaves as it is."""
+    network = Noting().eval()
+    network.a.register_forward_pre_hook(hook)
+    with pytest.raises(InvalidInput, match=f"{IS_ANOTHER}.*: its copies write into it, in Noting.noted.darkest, as"):
+        trace(network)
+    assert float(network.noted["darkest"]) == 0
 
 
 class KeepsWhatItMakes(Net):

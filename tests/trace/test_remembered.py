@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import pytest
@@ -144,13 +146,169 @@ class BySize(Net):
         return super().forward(x) * self.borders["one"].to(x)
 
 
-@pytest.mark.parametrize("kind", [ByClass, ByTable, ByGlobal, ByDefault])
-def test_what_is_kept_of_the_first_image_for_all_others_is_refused(kind: type[Net]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        (ByClass, "ByClass.means.rgb"),
+        (ByTable, f"{__name__}.TABLE.darkest"),
+        (ByGlobal, f"{__name__}.LAST"),
+        (ByDefault, "ByDefault.forward.memo"),
+    ],
+)
+def test_what_is_kept_of_the_first_image_for_all_others_is_refused(kind: type[Net], place: str) -> None:
     """What is kept outside of a network, its copies find: they would all have that of ours."""
     for _ in range(2):
-        with pytest.raises(UnsupportedModel, match="keeps something of the first image that it sees, in a class"):
+        with pytest.raises(UnsupportedModel, match=f"keeps something of the first image that it sees, in {place}, and"):
             trace(kind(lambda net, x: torch.zeros(1)).eval())
     assert not ByClass.means and not TABLE and LAST is None and not NOTHING
+
+
+class OfTheClass(Net):
+    kept: ClassVar[dict[str, Tensor]] = {}
+
+    @classmethod
+    def level(cls, x: Tensor) -> Tensor:
+        if "mean" not in cls.kept:
+            cls.kept["mean"] = x.mean()
+        return cls.kept["mean"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.level(x)
+
+
+class Mixed:
+    """A class that is no module, and has no `forward`."""
+
+    kept: ClassVar[dict[str, Tensor]] = {}
+
+    def level(self, x: Tensor) -> Tensor:
+        if "mean" not in self.kept:
+            self.kept["mean"] = x.mean()
+        return self.kept["mean"]
+
+
+class ByAnother(Mixed, Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.level(x)
+
+
+class ByAHelper(Net):
+    def __init__(self, recall: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__(recall)
+        self.helper = Mixed()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.helper.level(x)
+
+
+class ByAFunctionWithin(Net):
+    kept: ClassVar[list[Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        def level(x: Tensor) -> Tensor:
+            if not ByAFunctionWithin.kept:
+                ByAFunctionWithin.kept.append(x.mean())
+            return ByAFunctionWithin.kept[0]
+
+        return super().forward(x) + level(x)
+
+
+class ByACell(Net):
+    def __init__(self, recall: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__(recall)
+        mean = None
+
+        def level(x: Tensor) -> Tensor:
+            nonlocal mean
+            if mean is None:
+                mean = x.mean()
+            return mean
+
+        self.level = level
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.level(x)
+
+
+class ByAHook(Net):
+    def __init__(self, recall: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__(recall)
+        seen: list[Tensor] = []
+
+        def calibrate(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            if not seen:
+                seen.append(inputs[0].mean())
+            return output + seen[0]
+
+        self.a.register_forward_hook(calibrate)
+
+
+class ByColour(Net):
+    """What neither a dark image leaves nor a bright one."""
+
+    kept: ClassVar[list[Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.kept:
+            self.kept.append(F.relu(x[:, 0].amin() - x[:, 2].amax()))
+        return super().forward(x) + self.kept[0]
+
+
+class ByAnAttribute(Net):
+    level: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.level is None:
+            self.level = x.mean()
+        return super().forward(x) + self.level
+
+
+STATE, BEGUN = torch.zeros(1), [False]
+
+
+class IntoATensor(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        if not BEGUN[0]:
+            STATE.copy_(x.mean().float())
+            BEGUN[0] = True
+        return super().forward(x) + STATE
+
+
+@lru_cache
+def store() -> dict[str, Tensor]:
+    return {}
+
+
+class ByACache(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        if "mean" not in store():
+            store()["mean"] = x.mean()
+        return super().forward(x) + store()["mean"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        (OfTheClass, ", in OfTheClass.kept.mean"),
+        (ByAnother, ", in Mixed.kept.mean"),
+        (ByAHelper, ", in Mixed.kept.mean"),
+        (ByAFunctionWithin, ", in ByAFunctionWithin.kept"),
+        (ByACell, ", in ByACell.__init__.<locals>.level.mean"),
+        (ByAHook, ", in ByAHook.__init__.<locals>.calibrate.seen"),
+        (ByColour, ", in ByColour.kept"),
+        (ByAnAttribute, ", in ByAnAttribute.level"),
+        (IntoATensor, f", in {__name__}.STATE"),
+        (ByACache, ", in store.mean"),
+    ],
+)
+def test_so_it_is_wherever_code_keeps_it(kind: type[Net], place: str) -> None:
+    network = kind(lambda net, x: torch.zeros(1)).eval()
+    assert not store()  # which is kept itself from now on
+    for _ in range(2):
+        with pytest.raises(UnsupportedModel, match=f"something of the first image that it sees{re.escape(place)}, and"):
+            trace(network)
+    assert not (OfTheClass.kept or Mixed.kept or ByAFunctionWithin.kept or ByColour.kept or BEGUN[0] or store())
+    assert network.level is None if isinstance(network, ByAnAttribute) else float(STATE) == 0
 
 
 def test_tables_that_any_image_would_fill_alike_are_not() -> None:
