@@ -302,7 +302,7 @@ class Reader:
             return value
         except Unreadable as error:
             self._locate(error)
-        except (TypeError, RuntimeError, ValueError, AttributeError) as error:
+        except (TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
             if any(isinstance(v, Size) for v in leaves_of([*args, *kwargs.values()])):
                 self.builder.give_up(OF_SIZES, DependsOnSize)
             self.builder.give_up(f"constants cannot be computed before the image is known ({first_line(error)})")

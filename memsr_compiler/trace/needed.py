@@ -40,7 +40,7 @@ def find_needed(graph: fx.Graph) -> frozenset[fx.Node]:
     needed: set[fx.Node] = set()
     read: set[object] = set()
     for node in reversed(graph.nodes):
-        writes = any(memory[written] in read for written in _list_written(node))
+        writes = any(memory[written] in read for written in list_written(node))
         if node in needed or writes or node.op in ("placeholder", "output") or _may_do_anything(node):
             needed.update((node, *node.all_input_nodes))
             read.update(memory[n] for n in (node, *node.all_input_nodes))
@@ -58,7 +58,7 @@ def find_remembered(graph: fx.Graph) -> fx.Node | None:
     for node in graph.nodes:
         if node.op == "placeholder" or not of_image.isdisjoint(node.all_input_nodes):
             of_image.add(node)
-            if any(memory[written] is _ATTRIBUTES for written in _list_written(node)):
+            if any(memory[written] is _ATTRIBUTES for written in list_written(node)):
                 return node
     return None
 
@@ -87,7 +87,7 @@ def _may_be(node: fx.Node) -> list[fx.Node]:
     return [] if new and name not in _MAY_BE_VIEWS else node.all_input_nodes
 
 
-def _list_written(node: fx.Node) -> list[fx.Node]:
+def list_written(node: fx.Node) -> list[fx.Node]:
     """Operands into which an operation writes."""
     written = [node.kwargs.get("out")]
     if changes(node):

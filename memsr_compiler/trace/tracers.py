@@ -9,7 +9,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from functools import cached_property
 from types import FrameType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.torch_helpers import InFloat64, copy_module
@@ -24,7 +25,7 @@ from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.held_values import leaving_values
-from memsr_compiler.trace.needed import INPLACE, changes
+from memsr_compiler.trace.needed import INPLACE, changes, list_written
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.read_off import READ_OFF
 from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_raises, only_tells
@@ -41,11 +42,11 @@ def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = tor
     """
     traced = copy_module(model, dtype)
     tracer = _Tracer(traced, channels, dtype)
-    with tracer.named:
+    with tracer.named, InFloat64() if dtype == torch.float64 else nullcontext(), _Assigning(tracer):
         graph = tracer.trace(traced)
     if tracer.named.changed:
         raise fx.proxy.TraceError(
-            "a tensor is changed after it was used, of which the graph has the last numbers alone"
+            "a tensor is changed after it was used, or used after it was changed, of which the graph has other numbers"
         )
     clean = copy_module(model, dtype)  # code that assigns attributes left proxies in the traced one
     for constant, name in tracer.tensor_attrs.items():  # tensors that forward makes itself
@@ -219,6 +220,10 @@ class _Proxy(fx.Proxy):
             raise fx.proxy.TraceError("the kind of a value cannot be used as input to control flow")
         return kind
 
+    def __setitem__(self, place: Any, value: Any) -> None:
+        """A kernel that `forward` makes and writes weights into: `k[mask] = w[mask]`."""
+        self.tracer.create_proxy("call_function", operator.setitem, (self, place, value), {})
+
     def __hash__(self) -> int:
         """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""
         assert isinstance(self.tracer, _Tracer), "who makes these"
@@ -273,6 +278,22 @@ for _name in INPLACE:
     setattr(_Proxy, f"__{_name}__", _inplace(_name))
 
 
+class _Assigning(TorchFunctionMode):
+    """Records what is written into a tensor of numbers at some place, `k[0] = w`, where w, or the place, is a proxy."""
+
+    def __init__(self, tracer: fx.Tracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__setitem__ and any(isinstance(value, fx.Proxy) for value in tree_leaves(args)):
+            self.tracer.create_proxy("call_function", operator.setitem, args, {})
+            return None
+        return func(*args, **(kwargs or {}))
+
+
 class _Tracer(fx.Tracer):
     """Looks into torch's own modules too, except those whose forward asks what cannot be asked of a proxy."""
 
@@ -303,6 +324,13 @@ class _Tracer(fx.Tracer):
         if isinstance(a, Tensor):
             self.named.use(a)
         return super().create_arg(a)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        for written in list_written(node):
+            if written.op == "get_attr" and written.target not in self.weights:
+                self.named.write(self._fetch(str(written.target)))
+        return node
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)  # run only in what is looked into

@@ -13,16 +13,22 @@ from torch.utils._pytree import tree_leaves
 class Unchanged(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes whether code changes a weight or a constant that was used: `y = y + x * k; k *= 0.5`.
 
-    While torch.fx traces, a graph has it by name alone, so each use would get the numbers of the last.
+    While torch.fx traces, a graph has it by name alone, so each use would get the numbers of the last.  What the graph
+    itself writes into one has not been written yet, so code that uses it otherwise would get the numbers of before.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.changed = False
         self._used: dict[int, Tensor] = {}  # by their memory; held, so that no other gets it
+        self._written: dict[int, Tensor] = {}
 
     def use(self, tensor: Tensor) -> None:
         self._used[_memory_of(tensor)] = tensor
+
+    def write(self, tensor: Tensor) -> None:
+        """Note a tensor that the graph writes into."""
+        self._written[_memory_of(tensor)] = tensor
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -33,7 +39,16 @@ class Unchanged(TorchDispatchMode):  # type: ignore[no-untyped-call]
         written = [v for a, v in operands if a.alias_info is not None and a.alias_info.is_write]
         tensors = (v for v in tree_leaves(written) if isinstance(v, Tensor))  # of lists: torch._foreach_mul_
         self.changed = self.changed or any(_memory_of(v) in self._used for v in tensors)
+        if self._written and not _is_view(func):
+            given_tensors = (v for v in tree_leaves((args, given)) if isinstance(v, Tensor))
+            self.changed = self.changed or any(_memory_of(v) in self._written for v in given_tensors)
         return func(*args, **given)
+
+
+def _is_view(func: Any) -> bool:
+    """Whether an operation gives a view, and reads no number."""
+    aliases = [returned.alias_info for returned in func._schema.returns]
+    return bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
 
 
 def _memory_of(tensor: Tensor) -> int:

@@ -1,0 +1,126 @@
+"""Kernels that `forward` makes in torch's own type, and writes weights into, are read as they are in float32."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler.torch_helpers import InFloat64
+from memsr_compiler.trace.trace import GraphModule, trace
+
+
+class Net(nn.Module):
+    """`make` writes the weights of its first convolution into zeros."""
+
+    mask: Tensor
+    places: Tensor
+
+    def __init__(self, make: Callable[[Net, Tensor, Tensor], object]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.tail, self.make = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 12, 3, padding=1), make
+        self.register_buffer("mask", torch.rand(4, 3, 3, 3) > 0.5)
+        self.register_buffer("places", torch.tensor([2, 0, 3, 1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = torch.zeros(4, 3, 3, 3)
+        self.make(self, kernel, self.head.weight)
+        return F.pixel_shuffle(self.tail(F.relu(F.conv2d(x, kernel, self.head.bias, padding=1))), 2)
+
+
+class OnItsDevice(Net):
+    """The same zeros, of which a tracer knows no numbers yet."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.head.weight
+        kernel = torch.zeros(4, 3, 3, 3, device=weight.device)
+        self.make(self, kernel, weight)
+        return F.pixel_shuffle(self.tail(F.relu(F.conv2d(x, kernel, self.head.bias, padding=1))), 2)
+
+
+def by_mask(net: Net, kernel: Tensor, weight: Tensor) -> object:
+    kernel[net.mask] = weight[net.mask]
+    return None
+
+
+def by_rows(net: Net, kernel: Tensor, weight: Tensor) -> object:
+    kernel[net.places] = weight
+    return None
+
+
+def a_part(net: Net, kernel: Tensor, weight: Tensor) -> object:
+    kernel[:, :, 1:] = weight[:, :, :2]
+    return None
+
+
+def rows_of_rows(net: Net, kernel: Tensor, weight: Tensor) -> object:
+    for i in range(4):
+        kernel[i][1] = weight[i, 2]
+    return None
+
+
+MADE: dict[str, Callable[[Net, Tensor, Tensor], object]] = {
+    "mask": by_mask,
+    "rows": by_rows,
+    "part": a_part,
+    "rows of rows": rows_of_rows,
+    "out": lambda net, kernel, weight: torch.mul(weight, 2, out=kernel),
+    "small out": lambda net, kernel, weight: torch.mul(weight, 1e-3, out=kernel),
+    "index_copy_": lambda net, kernel, weight: kernel.index_copy_(0, net.places, weight),
+    "masked_scatter_": lambda net, kernel, weight: kernel.masked_scatter_(net.mask, weight),
+    "lerp_": lambda net, kernel, weight: kernel.lerp_(weight, 0.5),
+    "addmm_": lambda net, kernel, weight: kernel.view(4, 27).addmm_(weight.view(4, 27), torch.eye(27)),
+}
+
+
+@pytest.mark.parametrize("kind", [Net, OnItsDevice])
+@pytest.mark.parametrize("way", MADE)
+def test_what_is_written_into_them_is_read(
+    kind: type[Net], way: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`out=` was written into a copy; others were said to fail on a float64 image, some with torch's own report."""
+    network = kind(MADE[way]).eval()
+    with caplog.at_level(logging.WARNING):
+        traced = trace(network)
+    assert not caplog.records and not traced.assumed and not "".join(capfd.readouterr())
+    assert traced.reader == "torch.fx.symbolic_trace"
+    image = torch.rand(1, 3, 7, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(traced.graph)(image.double()).float(), network(image))
+
+
+def test_what_is_read_of_them_before_they_are_written_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    """A tracer has their numbers of before: the sum was that of zeros."""
+
+    def adds_sum(net: Net, kernel: Tensor, weight: Tensor) -> object:
+        by_mask(net, kernel, weight)
+        return kernel.add_(kernel.sum())
+
+    with caplog.at_level(logging.INFO, "memsr_compiler"):
+        traced = trace(Net(adds_sum).eval())
+    assert "used after it was changed" in caplog.text and traced.reader == "torch.export"
+
+
+def test_tensors_of_float32_that_others_hold_are_written_into() -> None:
+    """Of `torch.Tensor(...)` torch tells nobody; what is written into it, `out=` or in place, is rounded there."""
+    held, weight = torch.Tensor(2).zero_(), torch.tensor([1.5, 2.5], dtype=torch.float64)
+    with InFloat64():
+        assert torch.mul(weight, 2, out=held) is held
+        assert held.tolist() == [3.0, 5.0] and held.dtype == torch.float32
+        held[torch.tensor([1])] = weight[:1]
+        assert held.tolist() == [3.0, 1.5]
+        assert torch.mm(weight[None], weight[:, None], out=torch.Tensor(0)).tolist() == [[8.5]]
+
+
+def test_random_kernels_are_the_ones_of_float32() -> None:
+    def draw() -> Tensor:
+        return torch.empty(20).uniform_(generator=torch.Generator().manual_seed(0))
+
+    with InFloat64():
+        drawn = draw()
+    assert drawn.dtype == torch.float64 and torch.equal(drawn.float(), draw())
