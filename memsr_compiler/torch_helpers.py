@@ -169,10 +169,11 @@ class InFloat64(TorchFunctionMode):
             return _run_mixed(func, args, kwargs)
         result = func(*args, **kwargs)
         made = _is(result, torch.float32) and torch.float32 not in kinds and result._base is None
-        if not made or func is torch.empty_strided:  # as torch.export makes tensors without numbers
+        if not made or func is torch.empty_strided:  # of which torch.export makes tensors without numbers
             return result
-        if func in _OF_NUMBERS:  # a tensor of numbers: the same ones, which those without pixels lose in a cast
-            return result if hasattr(first, "__array__") else func(*args, **{**kwargs, "dtype": torch.float64})
+        if func in _OF_NUMBERS:  # not rounded, as numbers beside tensors are not; tensors without pixels keep these
+            shared = func in _SHARING and hasattr(first, "__array_interface__")  # with NumPy
+            return result if shared else func(*args, **{**kwargs, "dtype": torch.float64})
         return result.double()
 
 
@@ -201,7 +202,10 @@ _CASTS = frozenset([Tensor.float, Tensor.to, Tensor.type, Tensor.type_as])
 _DRAWN = frozenset([
     Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_, Tensor.log_normal_, Tensor.normal_, Tensor.uniform_,
 ])  # fmt: skip
-_OF_NUMBERS = frozenset([torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor])
+_SHARING = (torch.as_tensor, torch.asarray)
+_OF_NUMBERS = frozenset([
+    *_SHARING, torch.tensor, torch.scalar_tensor, torch.full, torch.full_like, Tensor.new_tensor, Tensor.new_full,
+])  # fmt: skip
 
 
 def _is(value: Any, kind: torch.dtype) -> bool:

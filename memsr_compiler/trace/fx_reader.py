@@ -200,7 +200,7 @@ class Reader:
 
     def _norm(self, node: fx.Node) -> Cell:
         norm = self.module.get_submodule(str(node.target))
-        self.builder.where, self.builder.last, self.builder.leaf = str(node.target), type(norm).__name__, True
+        self.builder.last, self.builder.leaf = type(norm).__name__, True
         assert isinstance(norm, nn.modules.batchnorm._NormBase), "all that the tracer leaves whole"
         of_image = norm.training or norm.running_mean is None  # as torch decides, whatever is tracked
         if isinstance(norm, nn.modules.instancenorm._InstanceNorm) and (of_image or not norm.track_running_stats):

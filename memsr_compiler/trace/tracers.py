@@ -10,7 +10,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import count
+from keyword import iskeyword
 from types import FrameType
 from typing import Any
 
@@ -23,7 +25,7 @@ from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
-from memsr_compiler.trace.fx_reader import refuse_impossible
+from memsr_compiler.trace.fx_reader import refuse_impossible, refuse_remembered
 from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.needed import INPLACE, changes, list_written
 from memsr_compiler.trace.own_files import is_foreign
@@ -45,6 +47,7 @@ def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = tor
     with tracer.named, InFloat64() if dtype == torch.float64 else nullcontext(), _Assigning(tracer):
         graph = tracer.trace(traced)
     if tracer.named.changed:
+        refuse_remembered(graph)  # which says more
         raise fx.proxy.TraceError(
             "a tensor is changed after it was used, or used after it was changed, of which the graph has other numbers"
         )
@@ -52,7 +55,34 @@ def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = tor
     for constant, name in tracer.tensor_attrs.items():  # tensors that forward makes itself
         if "." not in name and not hasattr(clean, name):
             setattr(clean, name, constant)
+    _rename(graph, clean)
     return fx.GraphModule(clean, graph)
+
+
+def _rename(graph: fx.Graph, network: nn.Module) -> None:
+    """Give what a graph names other names in its network, beside its own, where torch.fx can write no code with them.
+
+    As `nn.ModuleDict({"in": ..., "class": ...})`, or `self.graph`, which its own modules have.
+    """
+    given: dict[str, str] = {}
+    for node in [node for node in graph.nodes if node.op in ("get_attr", "call_module")]:
+        path = str(node.target)
+        if path.partition(".")[0] not in _names_of_programs() and not any(map(_is_no_name, path.split("."))):
+            continue
+        if path not in given:
+            given[path] = next(name for i in count() if not hasattr(network, name := f"_named_{i}"))
+            setattr(network, given[path], operator.attrgetter(path)(network))
+        node.target = given[path]
+
+
+@cache
+def _names_of_programs() -> frozenset[str]:
+    return frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) - frozenset(dir(nn.Module()))
+
+
+def _is_no_name(part: str) -> bool:
+    """Whether torch.fx, which writes `self.part` or `getattr(self, "part")`, would write no Python."""
+    return iskeyword(part) or repr(part) != f"'{part}'" or '"' in part
 
 
 def _taking_the_image(model: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
