@@ -149,16 +149,16 @@ class InFloat64(TorchFunctionMode):
     """Runs a module that was copied to float64, whose code may be written for float32.
 
     A cast to float32 (`x.float()`) leaves a float64 tensor as it is, and a constant that code makes, such as a kernel
-    into which it writes weights, is of float64.  One in float32 is left, since others may hold it (`torch.Tensor(3)`, of
-    which torch tells nobody, or an attribute): beside float64 a copy of it is taken, and what is written into it is
-    rounded, as it is in float32.
+    into which it writes weights, is of float64.  One in float32 is left, since others may hold it (an attribute, or
+    `torch.Tensor(3)`, of which torch tells nobody): beside float64 a copy of it is taken, and what is written into it
+    is rounded, as it is in float32.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        first, *others = (*args, *kwargs.values()) or (None,)
+        first = next(iter((*args, *kwargs.values())), None)
         if func in _CASTS and _is(first, torch.float64):
             result = func(*args, **kwargs)
             return first if _is(result, torch.float32) else result
