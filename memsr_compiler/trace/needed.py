@@ -67,7 +67,7 @@ def _find_memory(graph: fx.Graph) -> dict[fx.Node, object]:
     """The same for all nodes whose tensors may share memory."""
     memory: dict[fx.Node, object] = {}
     for node in graph.nodes:
-        given = _may_be(node)
+        given = may_be(node)
         memory[node] = memory[given[0]] if given else _ATTRIBUTES if node.op == "get_attr" else node
         together = [memory[other] for other in given]
         if len(together) > 1:
@@ -76,7 +76,7 @@ def _find_memory(graph: fx.Graph) -> dict[fx.Node, object]:
     return memory
 
 
-def _may_be(node: fx.Node) -> list[fx.Node]:
+def may_be(node: fx.Node) -> list[fx.Node]:
     """Operands of which a result may be a view, or which it may be: of what nobody knows all."""
     name = word_of(node)
     if node.op not in ("call_function", "call_method"):

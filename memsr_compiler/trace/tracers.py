@@ -8,7 +8,7 @@ import logging
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from functools import cache, cached_property
 from itertools import count
@@ -27,7 +27,7 @@ from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible, refuse_remembered
 from memsr_compiler.trace.held_values import leaving_values
-from memsr_compiler.trace.needed import INPLACE, changes, list_written
+from memsr_compiler.trace.needed import INPLACE, changes, list_written, may_be
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.read_off import READ_OFF
 from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_raises, only_tells
@@ -275,7 +275,7 @@ class _Proxy(fx.Proxy):
 
     def __len__(self) -> int:
         assert isinstance(self.tracer, _Tracer), "who makes these"
-        count = self.tracer.asked.count(self.node)
+        count = self.tracer.count(self.node)
         return super().__len__() if count is None else count
 
     def __float__(self) -> float:
@@ -285,6 +285,10 @@ class _Proxy(fx.Proxy):
     def __int__(self) -> int:
         assert isinstance(self.tracer, _Tracer), "who makes these"
         return int(self.tracer.compute(self.node))
+
+    def __index__(self) -> int:
+        assert isinstance(self.tracer, _Tracer), "who makes these"
+        return operator.index(self.tracer.compute(self.node))
 
 
 def _is_networks(asker: FrameType) -> bool:
@@ -306,6 +310,19 @@ def _inplace(name: str) -> Callable[[Any, Any], Any]:
 
 for _name in INPLACE:
     setattr(_Proxy, f"__{_name}__", _inplace(_name))
+
+
+_NUMBERS = ("item", "tolist", "numpy")
+
+
+def _list_held(nodes: Iterable[fx.Node]) -> set[str]:
+    """Names of the tensors of the network, and of constants, of which nodes may be views."""
+    left, held = list(nodes), dict[fx.Node, None]()
+    while left:
+        node = left.pop()
+        left += [operand for operand in may_be(node) if operand not in held]
+        held[node] = None
+    return {str(node.target) for node in held if node.op == "get_attr"}
 
 
 class _Assigning(TorchFunctionMode):
@@ -333,6 +350,7 @@ class _Tracer(fx.Tracer):
         self.weights = dict(model.named_parameters())
         self.paths = {id(weight): path for path, weight in self.weights.items()}
         self.named = Unchanged()
+        self.changed: set[str] = set()  # weights that the graph changes
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
@@ -357,10 +375,19 @@ class _Tracer(fx.Tracer):
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)
-        for written in list_written(node):
-            if written.op == "get_attr" and written.target not in self.weights:
-                self.named.write(self._fetch(str(written.target)))
+        for path in _list_held(list_written(node)):
+            if path in self.weights:
+                self.changed.add(path)
+            else:
+                self.named.write(self._fetch(path))
         return node
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *others: Any, **options: Any) -> Any:
+        """A proxy, or the numbers that code takes out of parameters alone, which are the same for every image."""
+        taken = kind == "call_method" and target in _NUMBERS and isinstance(args[0], fx.Proxy)
+        if taken and (value := self.known(args[0].node)) is not None:
+            return getattr(value, target)(*args[1:], **kwargs)
+        return super().create_proxy(kind, target, args, kwargs, *others, **options)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)  # run only in what is looked into
@@ -371,12 +398,24 @@ class _Tracer(fx.Tracer):
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Sides of a shape, one by one: `y.view(n, c, *x.shape[2:])`."""
-        count = self.asked.count(obj.node)
+        count = self.count(obj.node)
         return super().iter(obj) if count is None else (operator.getitem(obj, i) for i in range(count))
+
+    def count(self, node: fx.Node) -> int | None:
+        """How many values are in a shape, or in what is made of parameters alone; None of others."""
+        value = self.known(node)
+        return len(value) if hasattr(value, "__len__") else self.asked.count(node)
+
+    def known(self, node: fx.Node) -> Any:
+        """A value made of parameters alone, None of others."""
+        try:
+            return self.compute(node)
+        except Exception:  # whatever torch raises of code that has not been followed yet
+            return None
 
     def compute(self, node: fx.Node) -> Any:
         """A value made of parameters alone.  Raises TypeError for one that hangs on the image, or was changed."""
-        if node.op == "get_attr" and node.target in self.weights:
+        if node.op == "get_attr" and node.target in self.weights and node.target not in self.changed:
             return self.weights[str(node.target)].detach().clone()
         if node.op not in ("call_function", "call_method") or any(map(changes, node.users)) or changes(node):
             raise TypeError("a Proxy is no number")
