@@ -158,7 +158,7 @@ class InFloat64(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        first = next(iter((*args, *kwargs.values())), None)
+        first: Any = next(iter((*args, *kwargs.values())), None)
         if func in _CASTS and _is(first, torch.float64):
             result = func(*args, **kwargs)
             return first if _is(result, torch.float32) else result

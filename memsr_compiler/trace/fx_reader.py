@@ -303,9 +303,22 @@ class Reader:
         except Unreadable as error:
             self._locate(error)
         except (TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
-            if any(isinstance(v, Size) for v in leaves_of([*args, *kwargs.values()])):
+            if self._is_of_sizes(node):
                 self.builder.give_up(OF_SIZES, DependsOnSize)
             self.builder.give_up(f"constants cannot be computed before the image is known ({first_line(error)})")
+
+    def _is_of_sizes(self, node: fx.Node) -> bool:
+        """Whether a constant is made of the height or width of the image, as `torch.ones(1, 1, h, w)`."""
+        left, met = [node], {node}
+        while left:
+            made = left.pop()
+            operands = map(self._value, (*made.args, *made.kwargs.values()))
+            if any(isinstance(v, Size) for v in leaves_of(operands)):
+                return True
+            before = [n for n in made.all_input_nodes if n not in met and isinstance(self.env[n].value, Tensor)]
+            left += before
+            met.update(before)
+        return False
 
     def _locate(self, error: Unreadable) -> NoReturn:
         """Raise the error again with the module, the operation and the way out, if it lacks them."""

@@ -94,8 +94,8 @@ def list_written(node: fx.Node) -> list[fx.Node]:
         every = word_of(node).startswith("_foreach_")  # of which lists are given
         written += node.all_input_nodes if every else node.all_input_nodes[:1]
     if node.op == "call_function":
-        usual, told = _list_operands(node.target)
-        given = {**usual, **dict(zip(usual, node.args, strict=False)), **node.kwargs}
+        names, told = _list_operands(node.target)
+        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
         of_image = next((given[name] for name in _BY_IMAGE if name in given), word_of(node) not in _KEEPING)
         written += [given.get(name) for name in (*told, *(_KEPT if of_image else ()))]
     found: list[fx.Node] = []
@@ -112,8 +112,8 @@ _KEEPING = ("_native_batch_norm_legit_no_training", "_batch_norm_no_update")
 
 
 @cache
-def _list_operands(function: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The operands of a function, by name, with their defaults, and those into which its schema says that it writes."""
+def _list_operands(function: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The operands of a function, by name, and those of them into which its schema says that it writes."""
     if isinstance(function, FunctionType):
         return _list_parameters(function), ()
     packet = getattr(torch.ops.aten, getattr(function, "__name__", ""), None)
@@ -121,7 +121,7 @@ def _list_operands(function: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     overloads = [function] if isinstance(function, torch._ops.OpOverload) else overloads[:1]
     operands = [operand for overload in overloads for operand in overload._schema.arguments]
     written = (operand.name for operand in operands if operand.alias_info and operand.alias_info.is_write)
-    return {operand.name: operand.default_value for operand in operands}, tuple(written)
+    return tuple(operand.name for operand in operands), tuple(written)
 
 
 def changes(node: fx.Node) -> bool:
@@ -162,14 +162,13 @@ def is_inplace(node: fx.Node) -> bool:
 
 def _told_inplace(node: fx.Node) -> Any:
     """Operand `inplace` of a function, of which torch takes all that is true: `nn.ReLU(1)`."""
-    names = _list_parameters(node.target) if node.op == "call_function" else {}
-    return {**names, **dict(zip(names, node.args, strict=False)), **node.kwargs}.get("inplace", False)
+    names = _list_parameters(node.target) if node.op == "call_function" else ()
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}.get("inplace", False)
 
 
 @cache
-def _list_parameters(function: Any) -> dict[str, Any]:
-    """The parameters of a function, with their defaults."""
+def _list_parameters(function: Any) -> tuple[str, ...]:
     try:
-        return {name: p.default for name, p in inspect.signature(function).parameters.items()}
+        return tuple(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # written in C, or without
-        return {}
+        return ()

@@ -60,8 +60,7 @@ def require_read(network: Any, expected: nn.Module, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("norm", [by_default, by_name, of_torch])
 def test_functions_of_it(norm: Callable[[Tensor, nn.BatchNorm2d], Tensor], caplog: pytest.LogCaptureFixture) -> None:
-    """Those that say nothing of training were taken for norms that write the image's statistics into buffers, and
-    torch.batch_norm's weights for its mean and variance."""
+    """torch.batch_norm's weights were taken for its mean and variance."""
     require_read(Net(norm).eval(), Net(norm).eval(), caplog)
 
 
