@@ -8,11 +8,9 @@ import logging
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
-from functools import cache, cached_property
-from itertools import count
-from keyword import iskeyword
+from functools import cached_property
 from types import FrameType
 from typing import Any
 
@@ -30,6 +28,7 @@ from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.needed import INPLACE, changes, list_written, may_be
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.read_off import READ_OFF
+from memsr_compiler.trace.renamed import rename_in_graph, rename_in_program
 from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_raises, only_tells
 from memsr_compiler.trace.unchanged import Unchanged
 from memsr_compiler.trace.unheard import callers, foreign_lines
@@ -55,34 +54,8 @@ def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = tor
     for constant, name in tracer.tensor_attrs.items():  # tensors that forward makes itself
         if "." not in name and not hasattr(clean, name):
             setattr(clean, name, constant)
-    _rename(graph, clean)
+    rename_in_graph(graph, clean)
     return fx.GraphModule(clean, graph)
-
-
-def _rename(graph: fx.Graph, network: nn.Module) -> None:
-    """Give what a graph names other names in its network, beside its own, where torch.fx can write no code with them.
-
-    As `nn.ModuleDict({"in": ..., "class": ...})`, or `self.graph`, which its own modules have.
-    """
-    given: dict[str, str] = {}
-    for node in [node for node in graph.nodes if node.op in ("get_attr", "call_module")]:
-        path = str(node.target)
-        if path.partition(".")[0] not in _names_of_programs() and not any(map(_is_no_name, path.split("."))):
-            continue
-        if path not in given:
-            given[path] = next(name for i in count() if not hasattr(network, name := f"_named_{i}"))
-            setattr(network, given[path], operator.attrgetter(path)(network))
-        node.target = given[path]
-
-
-@cache
-def _names_of_programs() -> frozenset[str]:
-    return frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) - frozenset(dir(nn.Module()))
-
-
-def _is_no_name(part: str) -> bool:
-    """Whether torch.fx, which writes `self.part` or `getattr(self, "part")`, would write no Python."""
-    return iskeyword(part) or repr(part) != f"'{part}'" or '"' in part
 
 
 def _taking_the_image(model: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,11 +94,12 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     with InFloat64(), _KeepsImages():
         program = _quietly(lambda: export(copy_module(model, torch.float64), (example,)))
     refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
+    names = rename_in_program(program, model)
     program = _quietly(lambda: program.run_decompositions({}))
     drop_dtype_checks(program.graph)
     signature = program.graph_signature
     returned = next(node for node in program.graph.nodes if node.op == "output")
-    _refuse_remembered(program.graph, signature)
+    _refuse_remembered(program.graph, signature, names)
     kinds = [spec.kind for spec in signature.output_specs]  # an input changed in place is an output too
     returned.args = (tuple(a for a, k in zip(returned.args[0], kinds, strict=True) if k is OutputKind.USER_OUTPUT),)
     model = copy_module(model, torch.float64)  # weights that are computed from others are then computed exactly
@@ -140,12 +114,13 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
         name = inputs.get(node.name)
         if name is None:
             return None
-        return exact[name].detach() if name in exact else program.constants.get(name, program.state_dict.get(name))
+        path = names.get(name, name)
+        return exact[path].detach() if path in exact else program.constants.get(name, program.state_dict.get(name))
 
     return program.graph_module, constant
 
 
-def _refuse_remembered(graph: fx.Graph, signature: Any) -> None:
+def _refuse_remembered(graph: fx.Graph, signature: Any, names: Mapping[str, str]) -> None:
     """Raises UnsupportedModel for a program that computes with a buffer, and leaves something of the image in it."""
     of_image: set[fx.Node] = set()
     for node in graph.nodes:
@@ -160,8 +135,8 @@ def _refuse_remembered(graph: fx.Graph, signature: Any) -> None:
     for value, path in signature.buffers_to_mutate.items():
         if nodes[value] in of_image and buffers[path] in needed:
             raise UnsupportedModel(
-                f"{path}: the network keeps something of an image in it, and computes the next with that, as networks "
-                "for films do; give a module that takes all it needs as channels of an image"
+                f"{names.get(path, path)}: the network keeps something of an image in it, and computes the next with "
+                "that, as networks for films do; give a module that takes all it needs as channels of an image"
             )
 
 
@@ -402,7 +377,7 @@ class _Tracer(fx.Tracer):
         return super().iter(obj) if count is None else (operator.getitem(obj, i) for i in range(count))
 
     def count(self, node: fx.Node) -> int | None:
-        """How many values are in a shape, or in what is made of parameters alone; None of others."""
+        """The number of values in a shape, or in what is made of parameters alone; None of others."""
         value = self.known(node)
         return len(value) if hasattr(value, "__len__") else self.asked.count(node)
 

@@ -48,6 +48,20 @@ def test_it_is_read(names: tuple[str, ...], caplog: pytest.LogCaptureFixture) ->
         torch.testing.assert_close(GraphModule(traced.graph)(image.double()).float(), network(image))
 
 
+def test_so_it_is_by_torch_export() -> None:
+    """torch.export writes code with them as well, where code decides by the size of the image."""
+
+    class Decides(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x if x.shape[2] < 10**6 else x * 2)
+
+    network, image = Decides(("in", "class")).eval(), torch.rand(1, 3, 7, 9)
+    traced = trace(network)
+    assert traced.reader == "torch.export"
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(traced.graph)(image.double()).float(), network(image))
+
+
 def test_its_gates_are_frozen() -> None:
     network = Net(("in", "out"), gated=True).eval()
     assert find_places(network) == ("gate",)
