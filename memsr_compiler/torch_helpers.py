@@ -181,7 +181,7 @@ def _run_mixed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     """The result of a function of tensors in float32 and float64."""
     if func == _PUT_DATA:
         return func(*args, **kwargs)
-    if _IN_PLACE.fullmatch(getattr(func, "__name__", "")):
+    if writes_in_place(func):
         first, *others = args or (None,)
         if not isinstance(first, Tensor):
             return func(*args, **kwargs)
@@ -196,12 +196,15 @@ def _run_mixed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     return kwargs["out"]
 
 
+def writes_in_place(func: Callable[..., Any]) -> bool:
+    """Whether a function of torch changes its first operand, by its name."""
+    return _IN_PLACE.fullmatch(getattr(func, "__name__", "")) is not None
+
+
 _IN_PLACE = re.compile(r"(?!__).*[^_]_|__(setitem|i(?!nvert|ndex|nt)[a-z]+)__")
 _PUT_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
 _CASTS = frozenset([Tensor.float, Tensor.to, Tensor.type, Tensor.type_as])
-_DRAWN = frozenset([
-    Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_, Tensor.log_normal_, Tensor.normal_, Tensor.uniform_,
-])  # fmt: skip
+_DRAWN = frozenset([Tensor.normal_, Tensor.random_, Tensor.uniform_])
 _SHARING = (torch.as_tensor, torch.asarray)
 _OF_NUMBERS = frozenset([
     *_SHARING, torch.tensor, torch.scalar_tensor, torch.full, torch.full_like, Tensor.new_tensor, Tensor.new_full,

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.torch_helpers import InFloat64, copy_module, writes_in_place
 from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible, refuse_remembered
@@ -301,19 +301,29 @@ def _list_held(nodes: Iterable[fx.Node]) -> set[str]:
 
 
 class _Assigning(TorchFunctionMode):
-    """Records what is written into a tensor of numbers at some place, `k[0] = w`, where w, or the place, is a proxy."""
+    """Writes what is made of parameters alone into tensors of numbers, which are then used as they are.
 
-    def __init__(self, tracer: fx.Tracer) -> None:
+    What is written at some place and hangs on the image, `k[0] = x.mean()`, is recorded, which torch.fx does not.
+    """
+
+    def __init__(self, tracer: _Tracer) -> None:
         super().__init__()
         self.tracer = tracer
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is Tensor.__setitem__ and any(isinstance(value, fx.Proxy) for value in tree_leaves(args)):
-            self.tracer.create_proxy("call_function", operator.setitem, args, {})
-            return None
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        written = kwargs.get("out", args[0] if args and writes_in_place(func) else None)
+        proxies = [value for value in tree_leaves((args, kwargs)) if isinstance(value, fx.Proxy)]
+        if isinstance(written, Tensor) and proxies:
+            known = {id(proxy): self.tracer.known(proxy.node) for proxy in proxies}
+            if all(value is not None for value in known.values()):
+                args, kwargs = tree_map(lambda value: known.get(id(value), value), (args, kwargs))
+            elif func is Tensor.__setitem__:
+                self.tracer.create_proxy("call_function", operator.setitem, args, {})
+                return None
+        return func(*args, **kwargs)
 
 
 class _Tracer(fx.Tracer):
@@ -382,16 +392,19 @@ class _Tracer(fx.Tracer):
         return len(value) if hasattr(value, "__len__") else self.asked.count(node)
 
     def known(self, node: fx.Node) -> Any:
-        """A value made of parameters alone, None of others."""
+        """A value made of parameters and constants, None of others."""
         try:
             return self.compute(node)
         except Exception:  # whatever torch raises of code that has not been followed yet
             return None
 
     def compute(self, node: fx.Node) -> Any:
-        """A value made of parameters alone.  Raises TypeError for one that hangs on the image, or was changed."""
-        if node.op == "get_attr" and node.target in self.weights and node.target not in self.changed:
-            return self.weights[str(node.target)].detach().clone()
+        """A value made of parameters and constants.  Raises TypeError for one that hangs on the image, or is changed."""
+        if node.op == "get_attr":
+            held = self._fetch(str(node.target))
+            if node.target in self.changed or self.named.is_written(held):
+                raise TypeError("a tensor that the graph changes is no number yet")
+            return held.clone()
         if node.op not in ("call_function", "call_method") or any(map(changes, node.users)) or changes(node):
             raise TypeError("a Proxy is no number")
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.compute)

@@ -30,6 +30,10 @@ class Unchanged(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Note a tensor that the graph writes into."""
         self._written[_memory_of(tensor)] = tensor
 
+    def is_written(self, tensor: Tensor) -> bool:
+        """Whether the graph writes into a tensor, so that its numbers are those of before."""
+        return _memory_of(tensor) in self._written
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -94,16 +94,33 @@ def test_what_is_written_into_them_is_read(
         torch.testing.assert_close(GraphModule(traced.graph)(image.double()).float(), network(image))
 
 
-def test_what_is_read_of_them_before_they_are_written_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
-    """A tracer has their numbers of before: the sum was that of zeros."""
+def test_what_is_read_of_them_afterwards_has_these_weights(caplog: pytest.LogCaptureFixture) -> None:
+    """Decisions by them too, which were refused; a tracer had their numbers of before."""
 
-    def adds_sum(net: Net, kernel: Tensor, weight: Tensor) -> object:
+    def adds(net: Net, kernel: Tensor, weight: Tensor) -> object:
         by_mask(net, kernel, weight)
+        return kernel.add_(kernel.sum()) if kernel.abs().sum() > 0 else kernel
+
+    network, image = Net(adds).eval(), torch.rand(1, 3, 7, 9)
+    traced = trace(network)
+    assert traced.reader == "torch.fx.symbolic_trace"
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(traced.graph)(image.double()).float(), network(image))
+
+
+def test_so_is_what_the_graph_alone_knows(caplog: pytest.LogCaptureFixture) -> None:
+    """Weights that the graph changes are no numbers while torch.fx traces, nor is what is made of them."""
+
+    def adds(net: Net, kernel: Tensor, weight: Tensor) -> object:
+        weight.mul_(2).mul_(0.5)
+        kernel[0] = weight[0]
         return kernel.add_(kernel.sum())
 
-    with caplog.at_level(logging.INFO, "memsr_compiler"):
-        traced = trace(Net(adds_sum).eval())
-    assert "used after it was changed" in caplog.text and traced.reader == "torch.export"
+    network, image = Net(adds).eval(), torch.rand(1, 3, 7, 9)
+    with caplog.at_level(logging.INFO, "memsr_compiler"), torch.no_grad():
+        graph = trace(network).graph
+        torch.testing.assert_close(GraphModule(graph)(image.double()).float(), network(image))
+    assert "used after it was changed" in caplog.text
 
 
 def test_tensors_of_float32_that_others_hold_are_written_into() -> None:
