@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import partial
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, NoneType
 from typing import Any
 from weakref import ref
+
+_ATOMS = frozenset((bool, float, int, str, NoneType))
+
+
+def leave_out_atoms(values: Iterable[Any]) -> list[Any]:
+    """Values but for numbers, texts and tuples of them, which hold nothing: tables may be of millions."""
+    return [value for value in values if not (type(value) in _ATOMS or _is_of_atoms(value))]
+
+
+def _is_of_atoms(value: Any) -> bool:
+    return type(value) is tuple and _ATOMS.issuperset(map(type, value))
 
 
 def rename_in_copies(copies: Mapping[int, Any]) -> None:
@@ -21,9 +32,9 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
     for held in list(copies.values()):
         table = held if isinstance(held, (list, deque, dict)) else getattr(held, "__dict__", None)
         if isinstance(table, (list, deque, dict)):
-            for key, value in list(table.items() if isinstance(table, dict) else enumerate(table)):
-                if isinstance(value, _WAYS):
-                    table[key] = _rename(value, copies, made)
+            found = table.items() if isinstance(table, dict) else enumerate(table)
+            for key, value in [pair for pair in found if isinstance(pair[1], _WAYS)]:
+                table[key] = _rename(value, copies, made)
         for slot in _list_slots(held):
             if isinstance(value := getattr(held, slot, None), _WAYS) and _reaches(value, copies, set()):
                 object.__setattr__(held, slot, _rename(value, copies, made))  # those of frozen dataclasses too
@@ -96,7 +107,7 @@ def _reaches(value: Any, copies: Mapping[int, Any], seen: set[int]) -> bool:
     if id(value) in copies or id(value) in seen:
         return id(value) in copies
     seen.add(id(value))
-    return any(_reaches(part, copies, seen) for part in _list_named(value))
+    return any(_reaches(part, copies, seen) for part in leave_out_atoms(_list_named(value)))
 
 
 def _list_named(value: Any) -> Iterable[Any]:

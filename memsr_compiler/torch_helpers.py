@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from memsr_compiler.closures import rename_in_copies
+from memsr_compiler.closures import leave_out_atoms, rename_in_copies
 from memsr_compiler.errors import InvalidInput, first_line
 
 
@@ -141,7 +141,7 @@ def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
     if isinstance(held, Tensor):
         yield held
     elif isinstance(held, (Mapping, list, tuple)) and depth:
-        for value in held.values() if isinstance(held, Mapping) else held:
+        for value in leave_out_atoms(held.values() if isinstance(held, Mapping) else held):
             yield from _list_tensors(value, depth - 1)
 
 
@@ -164,7 +164,7 @@ class InFloat64(TorchFunctionMode):
             return first if _is(result, torch.float32) else result
         if func in _DRAWN and _is(first, torch.float64):  # other numbers than in float32
             return first.copy_(func(first.float(), *args[1:], **kwargs))
-        kinds = {x.dtype for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        kinds = {x.dtype for x in _list_tensors((args, kwargs), _DEEPEST)}
         if {torch.float32, torch.float64} <= kinds:
             return _run_mixed(func, args, kwargs)
         result = func(*args, **kwargs)
@@ -201,6 +201,7 @@ def writes_in_place(func: Callable[..., Any]) -> bool:
     return _IN_PLACE.fullmatch(getattr(func, "__name__", "")) is not None
 
 
+_DEEPEST = 8  # lists within each other that an operation is given
 _IN_PLACE = re.compile(r"(?!__).*[^_]_|__(setitem|i(?!nvert|ndex|nt)[a-z]+)__")
 _PUT_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
 _CASTS = frozenset([Tensor.float, Tensor.to, Tensor.type, Tensor.type_as])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 from threading import Lock
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from memsr_compiler import check_certificate
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.torch_helpers import copy_module, prepare
+from memsr_compiler.torch_helpers import InFloat64, copy_module, prepare
 
 
 class OfMagnitudes(nn.Module):
@@ -97,3 +98,17 @@ def test_modules_whose_methods_return_nothing() -> None:
     network = Silent(1, 1, 1, dtype=torch.float64)
     assert prepare(network) is network and network.weight.dtype == torch.float32 and not network.training
     assert isinstance(copy_module(network, torch.float64), Silent)
+
+
+def test_a_table_of_which_a_tensor_is_made_is_not_gone_through() -> None:
+    """In a network that is read, some code runs at each call, and tables may be of millions."""
+    table, profile = [float(number) for number in range(1000)], cProfile.Profile()
+    with InFloat64():
+        made = profile.runcall(torch.tensor, table)
+    assert made.tolist() == table
+    assert sum(entry.callcount for entry in profile.getstats()) < 100
+
+
+def test_what_is_in_float32_in_a_list_is_taken_to_float64_beside_it() -> None:
+    with InFloat64():
+        assert torch.cat([torch.ones(1), torch.ones(1, dtype=torch.float64) / 3]).dtype == torch.float64

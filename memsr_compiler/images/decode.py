@@ -37,6 +37,7 @@ from memsr_compiler.images.damage import (
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.netpbm import count_images, require_no_level_above_white
 from memsr_compiler.images.profiles import ICC, MOST, judge_profile, read_profile
+from memsr_compiler.images.psd import find_density
 from memsr_compiler.images.tiff_by_hand import Layout, find_layout, read_numbers_of
 from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling, with_raw_mode
 from memsr_compiler.images.tiff_tags import (
@@ -228,7 +229,8 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
         require_whole_picture(path)
         require_known_predictor(path)
         with _at_most(most_pixels), warnings.catch_warnings():
-            warnings.filterwarnings("error", "Truncated File Read")  # of a TIFF's tags
+            if is_tiff(path):
+                warnings.filterwarnings("error", "Truncated File Read")  # of its tags; of EXIF, which is beside it
             try:
                 file = open_with_pillow(path)
             except UnidentifiedImageError:
@@ -270,6 +272,8 @@ def read_density(path: str | os.PathLike[str], file: Image.Image | None) -> tupl
     try:
         if file is not None and "dpi" in file.info and file.format not in ("JPEG", "MPO", "TIFF"):
             told = file.info["dpi"]
+        elif file is not None and file.format == "PSD":
+            told = find_density(getattr(file, "resources", ()))
         else:
             tags = _tags_of(path, file)
             unit = UNITS.get(tags.get(RESOLUTION_UNIT, 2), 0)

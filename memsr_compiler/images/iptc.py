@@ -29,14 +29,14 @@ def find_in_jpeg(file: BinaryIO) -> tuple[bytes, bool]:
         return b"", False
     file.seek(0)
     resources = Image.open(file).info.get("photoshop", {})
-    return _whole(resources.get(_IPTC, b"")), any(number != _IPTC for number in resources)
+    return whole(resources.get(_IPTC, b"")), any(number != _IPTC for number in resources)
 
 
 def find_in_tiff(tags: Any) -> bytes:
     """The IPTC among the tags of a TIFF, whatever type of numbers they call it."""
-    found = _whole(_bytes_of(tags, IN_TIFF))
+    found = whole(_bytes_of(tags, IN_TIFF))
     resources = _find_resources(_bytes_of(tags, RESOURCES_IN_TIFF))
-    return found or next((_whole(content) for number, content in resources if number == _IPTC), b"")
+    return found or next((whole(content) for number, content in resources if number == _IPTC), b"")
 
 
 def find_in_png(chunks: tuple[Chunk, ...]) -> bytes:
@@ -46,7 +46,7 @@ def find_in_png(chunks: tuple[Chunk, ...]) -> bytes:
             profile = read_profile(text).removeprefix(IN_JPEG)
             resources = _find_resources(profile)
             found = next((content for number, content in resources if number == _IPTC), profile)
-            return _whole(found)
+            return whole(found)
     return b""
 
 
@@ -86,7 +86,7 @@ def _bytes_of(tags: Any, number: int) -> bytes:
     return content
 
 
-def _whole(iptc: bytes) -> bytes:
+def whole(iptc: bytes) -> bytes:
     """The same, if it begins as IPTC does, also where its bytes were turned round as those of numbers; else nothing."""
     if not iptc.startswith(_MARK) and iptc[3:4] == _MARK and len(iptc) % 4 == 0:
         count = len(iptc) // 4

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from memsr_compiler.images import iptc
+from memsr_compiler.images import iptc, psd
 from memsr_compiler.images.other_parts import TIFF_PIXELS, find_other_parts, name_other_tags, name_tag
 from memsr_compiler.images.other_texts import find_other_texts
 from memsr_compiler.images.png_texts import Chunk, Found, find_texts, fits_jpeg, unpack
@@ -31,6 +31,7 @@ from memsr_compiler.images.tiff_entries import (
     SHORT,
     Entry,
     add_to_exif,
+    is_whole,
     read_entries,
 )
 from memsr_compiler.images.tiff_tags import is_tiff
@@ -79,7 +80,7 @@ class Texts:
     exif      tags of EXIF and GPS, and these, where libvips does not read them: of a TIFF, and in a text of a PNG
     raw       EXIF of any file, as it has it
     exif_tags of EXIF for files other than TIFFs, each with the one that leads to its group, 0 for the first
-    unread    whether it has EXIF that is damaged
+    unread    whether it has EXIF that is damaged;   torn  in part, of which the rest is read
     in_tiff   whether it is a TIFF
     found     texts of another kind
     iptc      captions and keywords of the press;   photoshop  whether there are other resources of Photoshop's
@@ -95,15 +96,21 @@ class Texts:
     found: Found = field(default_factory=Found)
     iptc: bytes = b""
     photoshop: bool = False
+    torn: bool = False
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> Texts:
         """Read them; none where there are none, or the tags are damaged."""
-        tiff, found = is_tiff(path), find_other_texts(path) or find_texts(path)
+        tiff, found, raw = is_tiff(path), find_other_texts(path) or find_texts(path), b""
         found = replace(found, others=(*found.others, *find_other_parts(path)))
         try:
             with open(path, "rb") as file:
-                tags, raw = (read_directory(file), b"") if tiff else _read_exif(file, found.exif)
+                if not tiff and not found.exif:
+                    image = Image.open(file)
+                    found = psd.find_texts(getattr(image, "resources", ())) if image.format == "PSD" else found
+                    raw = image.info.get("exif", b"")
+                raw = found.exif or raw
+                tags = read_directory(file) if tiff else _load_exif(raw)
                 texts = {number: tags[number] for number in NAMES if number in tags}
                 windows = _read_windows(tags)
                 known = frozenset((*(number for number in texts if isinstance(texts[number], str)), *windows))
@@ -117,7 +124,7 @@ class Texts:
                     found = replace(found, xmp=_read_xmp(tags), others=(*found.others, *others))
                 press, photoshop = (iptc.find_in_tiff(tags), False) if tiff else iptc.find_in_jpeg(file)
         except Exception:  # of whatever is damaged: Pillow has no common base
-            return Texts(in_tiff=tiff, unread=bool(found.exif), found=found)
+            return Texts(in_tiff=tiff, unread=bool(raw) and not is_whole(raw), found=found)
         if len(exif) > MOST_EXIF:  # libvips reads none of it; what has room is added then
             exif, unread = b"", not listed
         return Texts(
@@ -131,6 +138,7 @@ class Texts:
             found,
             press or iptc.find_in_png(found.chunks),
             photoshop,
+            torn=bool(raw) and not tiff and not is_whole(raw),
         )
 
     def tags(self, suffix: str) -> dict[int, bytes]:
@@ -200,6 +208,8 @@ class Texts:
         told, tags = [], self.tags(suffix)
         if self.unread:
             told.append("its EXIF is damaged and not kept")
+        elif self.torn:
+            told.append("its EXIF is damaged in part, or of kinds that are not known; what can be read of it is kept")
         if suffix not in TIFF:
             long = _list(number for number in self.by_tag if number not in tags)
             if long:
@@ -251,24 +261,15 @@ def _list(numbers: Iterable[int]) -> str:
     return ", ".join(NAMES[number] for number in numbers)
 
 
-def _read_exif(file: BinaryIO, raw: bytes) -> tuple[Any, bytes]:
-    """The EXIF of a file, without a pixel: a PNG's own getexif decodes the image to look for some behind it.
-
-    raw   what stands in a text of it, if anything does
-    """
-    if not raw:
-        image = Image.open(file)
-        return Image.Image.getexif(image), image.info.get("exif", b"")
+def _load_exif(raw: bytes) -> Image.Exif:
     exif = Image.Exif()
     exif.load(raw)
-    return exif, raw
+    return exif
 
 
 def list_exif(raw: bytes) -> frozenset[tuple[int, int]]:
     """The tags of EXIF as a file holds it, as `Texts` has them."""
-    exif = Image.Exif()
-    exif.load(raw)
-    return _list_tags(exif)
+    return _list_tags(_load_exif(raw))
 
 
 def _list_tags(exif: Image.Exif) -> frozenset[tuple[int, int]]:

@@ -55,6 +55,28 @@ def read_entries(exif: bytes) -> dict[int, dict[int, Entry]]:
     return groups
 
 
+def is_whole(exif: bytes) -> bool:
+    """Whether all that EXIF says that it has lies in it, and is of kinds that are known."""
+    data = exif.removeprefix(IN_APP1)
+    end = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    places, groups = [4], {*_PARENTS}  # at which it says where directories are, and of what; each is looked at once
+    try:
+        while places and end is not None:
+            (at,) = struct.unpack_from(end + "I", data, places.pop())
+            (count,) = struct.unpack_from(end + "H", data, at)
+            for place in range(at + 2, at + 2 + 12 * count, 12):
+                number, kind, many, value = struct.unpack_from(end + "HHII", data, place)
+                size = _SIZES[kind] * many
+                if size > 4 and value + size > len(data):
+                    return False
+                if number in groups:
+                    groups.remove(number)
+                    places.append(place + 8)
+    except (struct.error, KeyError):
+        return False
+    return end is not None
+
+
 def _read_directory(data: bytes, end: str, at: int) -> Iterator[tuple[int, Entry]]:
     (count,) = struct.unpack_from(end + "H", data, at)
     left = len(data)  # bytes of all values together, or some stand for several

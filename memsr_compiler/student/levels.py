@@ -62,11 +62,25 @@ class Level:
 
 @dataclass(frozen=True)
 class Features:
-    """A level on some images: `before` and `after` the ReLUs (N, C, H, W), and what the next level starts from."""
+    """A level on some images: `before` and `after` the ReLUs (N, C, H, W), and what the next level starts from.
 
-    before: Tensor
-    after: Tensor
-    values: Values
+    known   what the level holds, before the ReLUs and after: most that is asked of a level is one of them
+    """
+
+    level: Level
+    known: Values
+
+    @cached_property
+    def before(self) -> Tensor:
+        return torch.cat([self.known[name] for name in self.level.before], dim=1)
+
+    @cached_property
+    def after(self) -> Tensor:
+        return torch.cat([self.known[name] for name in self.level.held], dim=1)
+
+    @property
+    def values(self) -> Values:
+        return {name: self.known[name] for name in self.level.held}
 
 
 @dataclass(frozen=True)
@@ -169,9 +183,7 @@ class LeveledTeacher:
         for name in level.ops:
             op = self.graph[name]
             known[name] = evaluate(op, *(known[i] for i in op.inputs))
-        before = torch.cat([known[name] for name in level.before], dim=1)
-        after = torch.cat([known[name] for name in level.held], dim=1)
-        return Features(before, after, {name: known[name] for name in level.held})
+        return Features(level, {name: known[name] for name in (*level.before, *level.held)})
 
     def resume(self, level: Level, after: Tensor) -> Values:
         """Values that the next level starts from, if this level's features were `after` (N, C, H, W)."""

@@ -75,18 +75,23 @@ def lower_kernels(kernels: Sequence[Kernel], images: Sequence[Tensor]) -> tuple[
     last = len(kernels) - 1
     stack = [PlainLayer(weight.clone(), bias.clone(), relu=i < last) for i, (weight, bias) in enumerate(kernels)]
     with torch.no_grad():
-        _lower(stack, [x.to(kernels[0][0]) for x in take_pixels(images)], FRAMES[0], DERIVED_MARGIN)
+        values = [x.to(kernels[0][0].device).float() for x in take_pixels(images)]
+        _lower(stack, [x.contiguous(memory_format=torch.channels_last) for x in values], FRAMES[0], DERIVED_MARGIN)
     return tuple((layer.weight.detach(), layer.bias.detach()) for layer in stack)
 
 
 def _lower(
     student: Iterable[PlainLayer], values: Sequence[Tensor], frame: float, margin: float = MARGIN
 ) -> list[Lowered]:
-    """Lower channels of every layer that pays, in place.  Constant ones stay: at zero they would be dead."""
+    """Lower channels of every layer that pays, in place.  Constant ones stay: at zero they would be dead.
+
+    What channels reach is computed in the dtype of the values, kernels and drops in that of the kernels.
+    """
     done = list[Lowered]()
     for i, (layer, reader) in enumerate(pairwise(student), start=1):
+        single = copy.deepcopy(layer).to(values[0])
         if layer.relu and layer.shuffle == 1:
-            before = [layer.before_activation(value) for value in values]
+            before = [single.before_activation(value) for value in values]
             least = torch.stack([x.amin((0, 2, 3)) for x in before]).amin(0)
             span = torch.stack([x.amax((0, 2, 3)) for x in before]).amax(0) - least
             room = (least - margin * span).clamp_min(0) * (span > 0)
@@ -94,9 +99,12 @@ def _lower(
             most, column = least + span, reader.weight.square().sum((0, 2, 3)).sqrt()
             if ((most - drops) * column)[room > 0].norm() < PAYS * (most * column)[room > 0].norm():
                 layer.bias.sub_(drops)
-                reader.bias.add_((reader.weight.double().sum((2, 3)) @ drops.double()).to(room))
+                before = [x - drops[:, None, None] for x in before]
+                reader.bias.add_((reader.weight.double().sum((2, 3)) @ drops.double()).to(reader.bias))
                 done.append(Lowered(i, int(drops.count_nonzero()), float(drops.max())))
-        values = [layer(value) for value in values]
+            values = [x.relu() for x in before]
+        else:
+            values = [single(value) for value in values]
     return done
 
 

@@ -93,7 +93,7 @@ class Asked:
             return self.fetch(str(node.target))
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
         if node.op == "call_module":  # a norm, all that the tracer leaves whole
-            return args[0]
+            return next(iter((*args, *kwargs.values())))
         if callable(node.target):
             return node.target(*args, **kwargs)
         return getattr(args[0], node.target)(*args[1:], **kwargs)

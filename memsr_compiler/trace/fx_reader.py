@@ -58,6 +58,12 @@ _SIZE_WAY_OUT = (
     "the module that does neither"
 )
 OF_SIZES = f"it computes with the height or width of the image; {_SIZE_WAY_OUT}"
+_HALVES = (torch.float16, torch.bfloat16)
+_CASTS = {
+    "half": torch.float16, "bfloat16": torch.bfloat16, "bool": torch.bool, "byte": torch.uint8, "char": torch.int8,
+    "short": torch.int16, "int": torch.int32, "long": torch.int64,
+}  # fmt: skip
+"""Methods of tensors that cast to a type that holds fewer values than float32."""
 _STEPS = ("eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv")  # may give the same for a few numbers only
 SHAPES = ("getattr", "size", "dim", "sym_size")
 """What asks for a tensor's shape, not for its values."""
@@ -205,7 +211,7 @@ class Reader:
         of_image = norm.training or norm.running_mean is None  # as torch decides, whatever is tracked
         if isinstance(norm, nn.modules.instancenorm._InstanceNorm) and (of_image or not norm.track_running_stats):
             self.builder.refuse(*IMPOSSIBLE["instance_norm"])
-        x = self._value(node.args[0])
+        x = self._value(node.all_input_nodes[0])
         mean, var = norm.running_mean, norm.running_var
         gain, bias = (norm.weight.detach(), norm.bias.detach()) if norm.affine else (None, None)
         return Cell(pointwise.batch_norm(self.builder, x, mean, var, gain, bias, of_image, 0.0, norm.eps))
@@ -233,11 +239,11 @@ class Reader:
             return Cell(self._getattr(args[0], args[1]))
         if not any(isinstance(v, (View, Resized, Padded, Uncropped)) for v in values):
             return Cell(self._compute(node, args, kwargs))
+        self._refuse_rounding(name, args, kwargs)
         if name not in WORDS:
             if name in IMPOSSIBLE:
                 self.builder.refuse(*IMPOSSIBLE[name])
             self.builder.give_up(NO_WORD)
-        self._refuse_rounding(name, args, kwargs)
         for unwanted in ("memory_format", "dtype", "layout", "device", "pin_memory"):
             kwargs.pop(unwanted, None)
         if kwargs.get("out", "") is None:  # as NumPy calls a tensor's methods
@@ -277,10 +283,13 @@ class Reader:
             types += [v.dtype for v in args[1:] if isinstance(v, Tensor)]
         if name == "type":  # by the name of a class of tensors too
             types += [torch.empty(0).type(v).dtype for v in (*args, *kwargs.values()) if isinstance(v, str)]
+        types += [_CASTS[name]] if name in _CASTS else []
         other = next((v for v in types if v not in (torch.float32, torch.float64)), None)
         if other is not None:
+            halves = ", call float() on modules whose weights are halves" if other in _HALVES else ""
             self.builder.refuse(
-                f"a cast to {str(other).removeprefix('torch.')} rounds values", "leave it away, and check the PSNR"
+                f"a cast to {str(other).removeprefix('torch.')} rounds values",
+                f"leave it away{halves}, and check the PSNR",
             )
 
     def _compute(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from torch import Tensor, nn
 
+from memsr_compiler.closures import leave_out_atoms
 from memsr_compiler.trace.remembered import list_functions
 
 P = ParamSpec("P")
@@ -76,7 +77,7 @@ _CONTAINERS = (list, tuple, set, deque, dict)
 
 def _note(values: list[Any], kept: dict[int, tuple[Any, Any]], depth: int) -> None:
     """Note what containers hold, by their ids: lists, tables, sets, and objects of somebody's."""
-    for value in values if depth else ():
+    for value in leave_out_atoms(values) if depth else ():
         inside = value if issubclass(type(value), _CONTAINERS) else _table_of(value)
         if inside is None or id(inside) in kept:
             continue

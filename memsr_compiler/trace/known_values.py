@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import get_overridable_functions
 
+from memsr_compiler.closures import leave_out_atoms
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.own_kinds import has_own_methods
 from memsr_compiler.trace.statements import ASKING, TELLING
@@ -134,9 +135,10 @@ class KnownValues:
         if isinstance(value, (list, tuple, set, frozenset)) and type(value) is not torch.Size:
             for name in getattr(value, "_fields", ()):
                 self._hold(str(name), getattr(value, name, None))
-            return depth > 0 and all(self.is_known(inner, depth - 1) for inner in value)
+            return depth > 0 and all(self.is_known(inner, depth - 1) for inner in leave_out_atoms(value))
         if isinstance(value, dict):
-            return depth > 0 and all(self.is_known(inner, depth - 1) for inner in (*value, *value.values()))
+            inside = leave_out_atoms((*value, *value.values()))
+            return depth > 0 and all(self.is_known(inner, depth - 1) for inner in inside)
         if isinstance(value, _PLAIN) or _is_one_of(value, _known_functions()):
             return True
         return depth > 0 and self._holds_known(value, depth)

@@ -148,6 +148,8 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     for weights set by the image.
     """
     model = unwrap_inside(model)
+    _require_numbers(model)
+    _require_own_calls(model)
     tell_guarded(model)
     model = without_guards(model)
     given, reference = model, copy_module(model, torch.float64)
@@ -189,6 +191,30 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     compiled = any(module._compiled_call_impl is not None for module in given.modules())
     itself = None if compiled else given if given is model else copy_module(given, None)
     return Subject(model, itself, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
+
+
+def _require_numbers(model: nn.Module) -> None:
+    """Raises InvalidInput where torch.fx has put proxies in the place of attributes, of whose numbers none are left."""
+    for path, module in model.named_modules():
+        for name, value in {**vars(module), **module._buffers}.items():
+            if issubclass(type(value), fx.Proxy):
+                raise InvalidInput(
+                    f"{path or type(model).__name__}: its {name} holds no numbers any more: forward assigns to it "
+                    f"(self.{name} = ...), and torch.fx, which traced the network, left a Proxy there, also in the "
+                    "network that it was given; make the network anew, and give that, untraced"
+                )
+
+
+def _require_own_calls(model: nn.Module) -> None:
+    """Raises InvalidInput where something else than a module's own code was put where `module.compile()` puts that,
+    compiled: it would be called, and copies of the module know nothing of it."""
+    for path, module in model.named_modules():
+        called = vars(module).get("_compiled_call_impl")
+        if called is not None and getattr(called, "_torchdynamo_orig_callable", called) != module._call_impl:
+            raise InvalidInput(
+                f"{path or type(model).__name__}: its _compiled_call_impl, which is called in place of forward, is not "
+                "what compile() makes of that, and is not read; leave it out, or write it into forward"
+            )
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:

@@ -315,8 +315,8 @@ class _Assigning(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         written = kwargs.get("out", args[0] if args and writes_in_place(func) else None)
-        proxies = [value for value in tree_leaves((args, kwargs)) if isinstance(value, fx.Proxy)]
-        if isinstance(written, Tensor) and proxies:
+        if isinstance(written, Tensor):
+            proxies = [value for value in tree_leaves((args, kwargs)) if isinstance(value, fx.Proxy)]
             known = {id(proxy): self.tracer.known(proxy.node) for proxy in proxies}
             if all(value is not None for value in known.values()):
                 args, kwargs = tree_map(lambda value: known.get(id(value), value), (args, kwargs))
@@ -399,7 +399,7 @@ class _Tracer(fx.Tracer):
             return None
 
     def compute(self, node: fx.Node) -> Any:
-        """A value made of parameters and constants.  Raises TypeError for one that hangs on the image, or is changed."""
+        """A value made of parameters, and constants.  Raises TypeError where it hangs on the image, or was changed."""
         if node.op == "get_attr":
             held = self._fetch(str(node.target))
             if node.target in self.changed or self.named.is_written(held):

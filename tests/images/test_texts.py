@@ -21,7 +21,7 @@ from memsr_compiler.images.other_texts import find_other_texts
 from memsr_compiler.images.png_texts import find_texts
 from memsr_compiler.images.streams import RowFile
 from memsr_compiler.images.texts import NAMES, Texts
-from memsr_compiler.images.tiff_entries import read_entries
+from memsr_compiler.images.tiff_entries import is_whole, read_entries
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)
 TEXTS = {
@@ -511,6 +511,10 @@ def test_of_exif_that_is_cut_off_what_is_there_is_read() -> None:
     assert [*found[0]] == [256, 257]
 
 
+def test_a_directory_that_leads_to_itself_is_looked_at_once() -> None:
+    assert is_whole(b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 34665, 4, 1, 8) + bytes(4))
+
+
 def test_entries_that_stand_for_one_another_are_no_way_to_fill_memory() -> None:
     many, size = 500, 1 << 12
     entries = b"".join(struct.pack("<HHII", number, 7, size, 8) for number in range(many))
@@ -534,10 +538,71 @@ def test_exif_that_is_damaged_anywhere_is_no_obstacle(tmp_path: Path, at: int) -
         save(tmp_path / "in.jpg", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
 
 
+@pytest.mark.parametrize(
+    ("at", "content", "word"),
+    [
+        (0, b"XX", "damaged and not kept"),  # the mark by which numbers are told
+        (4, b"\xff\xff\xff\xf0", "damaged in part"),  # where the first directory is
+        (8, b"\x7f\xff", "damaged in part"),  # how many tags it has
+        (12, b"\xff\xff", "damaged in part"),  # the kind of one
+        (14, b"\xff\xff\xff\xf0", "damaged in part"),  # how long it is
+        (18, b"\0\xff\xff\xff", "damaged in part"),  # where it stands
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])  # which libvips decodes, and Pillow
+def test_exif_that_is_damaged_is_told(tmp_path: Path, at: int, content: bytes, word: str, mode: str) -> None:
+    """A JPEG whose EXIF led beyond its end was refused, and of others it was not told what is lost."""
+    exif = phone_exif()
+    exif.endian = ">"
+    Image.fromarray(PIXELS).convert(mode).save(tmp_path / "in.jpg", exif=exif.tobytes())
+    whole = (tmp_path / "in.jpg").read_bytes()
+    at += whole.index(b"MM\0*")
+    (tmp_path / "in.jpg").write_bytes(whole[:at] + content + whole[at + len(content) :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        told = save(tmp_path / "in.jpg", tmp_path / "out.jpg").warnings(tmp_path / "out.jpg")
+    assert any(f"its EXIF is {word}" in each for each in told)
+    with Image.open(tmp_path / "out.jpg") as written:
+        assert is_whole(written.info.get("exif", b"MM\0*\0\0\0\x08\0\0"))
+
+
 # -- IPTC
 
 PRESS = b"\x1c\x02\x00\x00\x02\x00\x02\x1c\x02\x50\x00\x06Makers"
 RESOURCE = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(PRESS)) + PRESS
+
+
+def write_psd(path: Path, resources: dict[int, bytes]) -> None:
+    blocks = [
+        b"8BIM" + struct.pack(">HHI", number, 0, len(content)) + content + bytes(len(content) % 2)
+        for number, content in resources.items()
+    ]
+    height, width, bands = PIXELS.shape
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, bands, height, width, 8, 3)
+    lengths = struct.pack(">II", 0, sum(map(len, blocks)))  # of a palette, of these
+    path.write_bytes(head + lengths + b"".join(blocks) + struct.pack(">IH", 0, 0) + PIXELS.transpose(2, 0, 1).tobytes())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+def test_what_a_psd_tells_is_kept(tmp_path: Path, suffix: str) -> None:
+    resources = {1005: struct.pack(">IIII", 300 << 16, 0, 300 << 16, 0), 1060: ADOBE.encode()}
+    write_psd(tmp_path / "in.psd", {**resources, 1058: phone_exif().tobytes().removeprefix(b"Exif\0\0")})
+    image = save(tmp_path / "in.psd", tmp_path / f"out{suffix}")
+    assert image.warnings(tmp_path / f"out{suffix}") == []
+    assert np.array_equal(np.concatenate([*image.bands(5)]), PIXELS)
+    with Image.open(tmp_path / f"out{suffix}") as written:
+        tags = written.getexif()
+        assert (tags[11], tags[282]) == ("darktable", 300)
+        assert tags.get_ifd(34665)[33434] == 0.5
+        assert written.info.get("XML:com.adobe.xmp", written.info.get("xmp")) in (ADOBE, ADOBE.encode())
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".jpg"])
+def test_iptc_of_a_psd_is_kept_and_its_settings_are_told(tmp_path: Path, suffix: str) -> None:
+    write_psd(tmp_path / "in.psd", {1028: PRESS, 1037: bytes(4)})
+    (told,) = save(tmp_path / "in.psd", tmp_path / f"out{suffix}").warnings(tmp_path / f"out{suffix}")
+    assert told == f"{tmp_path / 'in.psd'}: its block of Photoshop's settings is not kept"
+    assert Texts.read(tmp_path / f"out{suffix}").iptc.rstrip(b"\0") == PRESS
 
 
 def write_with_iptc(path: Path, number: int = 33723, more: bytes = b"") -> None:

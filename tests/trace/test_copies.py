@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -282,6 +283,18 @@ class WithNotes(Net):
         assert state == {"version": 3}
 
 
+@pytest.mark.parametrize("path", ["", "0"])
+def test_what_is_called_in_place_of_forward_is_refused(path: str) -> None:
+    """But not where torch put it there; copies are without it."""
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval()
+    module = network.get_submodule(path)
+    module.compile()
+    trace(network)
+    module._compiled_call_impl = lambda x: module.forward(x) * 2
+    with pytest.raises(InvalidInput, match=f"^{path or 'Sequential'}: its _compiled_call_impl, which is called in pla"):
+        trace(network)
+
+
 def test_notes_in_a_state_dict_are_no_weights() -> None:
     trace(WithNotes().eval())
 
@@ -291,3 +304,18 @@ def test_weights_of_eight_bits_are_refused() -> None:
     network.register_parameter("q", nn.Parameter(torch.ones(2).to(torch.float8_e4m3fn), requires_grad=False))
     with pytest.raises(InvalidInput, match="q: is kept as float8_e4m3fn, which is not read"):
         trace(network.eval())
+
+
+@pytest.mark.parametrize(("table", "most"), [(list, 40), (lambda numbers: [(n, n) for n in numbers], 200)])
+def test_tables_of_numbers_are_not_gone_through_one_by_one(table: Callable[[range], list[Any]], most: int) -> None:
+    """But as they are copied: a call for each of two million numbers takes a second."""
+
+    def count_calls(length: int) -> int:
+        network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval()
+        network.__dict__["places"] = table(range(1000, 1000 + length))
+        profile = cProfile.Profile()
+        profile.runcall(trace, network)
+        return sum(entry.callcount for entry in profile.getstats())
+
+    count_calls(0)  # the first run notes what it knows of torch
+    assert count_calls(2000) - count_calls(0) < most * 2000

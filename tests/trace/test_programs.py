@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import Dim
 
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.trace.approximate.freeze import find_places
 from memsr_compiler.trace.trace import GraphModule, trace
 
@@ -79,3 +79,30 @@ def test_so_is_the_one_size_of_a_program(caplog: pytest.LogCaptureFixture) -> No
 def test_its_gates_are_found() -> None:
     gated = export(lambda y, x: F.pixel_shuffle(y * torch.sigmoid(y.mean((2, 3), keepdim=True)), 2), Dim.DYNAMIC)
     assert find_places(gated) == ("gate",)
+
+
+@pytest.mark.parametrize("buffer", [True, False])
+def test_what_torch_fx_left_without_numbers_is_told(buffer: bool) -> None:
+    """EDSR's and RCAN's code assigns its mean as it runs."""
+
+    class Centred(nn.Module):
+        mean: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+            self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
+            if not buffer:
+                del self.mean
+                self.mean = torch.full((1, 3, 1, 1), 0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.mean = self.mean.type_as(x)
+            return F.pixel_shuffle(self.conv(x - self.mean), 2)
+
+    network = Centred().eval()
+    trace(network)
+    program = fx.symbolic_trace(network)
+    for left in (network, program):
+        with pytest.raises(InvalidInput, match=r"^Centred: its mean holds no numbers any more: forward assigns to it"):
+            trace(left)

@@ -135,6 +135,18 @@ def windows(x: Tensor) -> Tensor:
     return x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 2, 4, 3, 5).reshape(n, c, h, w)
 
 
+class Halves(Between):
+    """Runs what follows the first convolution in half precision."""
+
+    def __init__(self) -> None:
+        super().__init__(F.relu)
+        self.last.half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.first(x).half()).float()
+        return y
+
+
 OTHER_SIZES = "outside the network"
 WORDS = "the compiler has no word for this operation; write it with convolutions"
 REASONS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
@@ -190,6 +202,7 @@ REASONS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "attention": (lambda: inner(attention), ("function: einsum: ", "remove attention")),
     "unfold": (lambda: inner(lambda x: F.unfold(x, 1).view(x.shape)), ("function: unfold: ", WORDS)),
     "roll": (lambda: inner(lambda x: x.roll(1, 2)), ("function: roll: ", WORDS)),
+    "halves": (Halves, ("the network: half: a cast to float16 rounds values", "call float() on modules whose weights")),
     "a function of one's own": (
         lambda: inner(lambda x: Square.apply(x)),  # type: ignore[no-untyped-call]
         ("function: mul: two feature maps are multiplied", "remove the gate"),

@@ -400,6 +400,8 @@ def test_a_parameter_of_one_number_is_a_number() -> None:
         lambda x: x.to(dtype=torch.float8_e4m3fn).to(torch.float64),
         lambda x: x.to(torch.zeros(1, dtype=torch.int64)) + x,
         lambda x: x.type("torch.HalfTensor").type(torch.float64),
+        lambda x: x.int().to(x.dtype),
+        lambda x: x.half().float(),
     ],
 )
 def test_a_cast_that_rounds_is_no_word_for_nothing(cast: Between) -> None:
@@ -416,6 +418,21 @@ class Clipped(nn.BatchNorm2d):
 
 def test_a_batch_norm_with_a_forward_of_its_own_is_looked_into() -> None:
     same(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Clipped(8), nn.Conv2d(8, 12, 3, padding=1)), "exported")
+
+
+def test_modules_may_be_given_their_input_by_name() -> None:
+    """Also where the code asks for the shape of what comes out."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.norm(input=self.conv(input=x))
+            return F.pixel_shuffle(y[:, :4] if y.shape[1] == 8 else y, 2)
+
+    same(Named(), "symbolic")
 
 
 def test_a_hook_of_the_network_itself_is_refused() -> None:

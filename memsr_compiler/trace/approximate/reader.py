@@ -9,7 +9,7 @@ them dark, and a network that returns one is refused for the reason for which th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,10 +20,11 @@ from torch import fx
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement, replacement_ops
-from memsr_compiler.trace.asked import SIDES, Asked
+from memsr_compiler.trace.approximate import growth
+from memsr_compiler.trace.asked import Asked
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
-from memsr_compiler.trace.fx_reader import OF_SIZES, SHAPES, Cell, Reader, attribute_of, leaves_of
-from memsr_compiler.trace.needed import ALIASES, is_inplace, word_of
+from memsr_compiler.trace.fx_reader import SHAPES, Cell, Reader, attribute_of, leaves_of
+from memsr_compiler.trace.needed import is_inplace, word_of
 from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Size, Unreadable, View, WrongChannels
 
 BOUNDED = ("sigmoid", "tanh", "softsign", "erf")  # activations that make a gate of what they bend
@@ -35,13 +36,7 @@ WRITTEN_OUT = "curve"  # kind of an activation of several operations
 _ELEMENTWISE = (
     *CURVES, "add", "sub", "subtract", "rsub", "mul", "multiply", "div", "truediv", "neg", "negative", "relu",
 )  # fmt: skip
-_PRODUCTS = ("mul", "multiply", "div", "truediv", "divide")
-_ARITHMETIC = (*_PRODUCTS, "add", "sub", "subtract", "rsub", "pow")
-_SUMS = {
-    **dict.fromkeys(("sum", "nansum", "cumsum", "matmul", "bmm", "mm", "einsum"), 1.0),
-    **dict.fromkeys(("norm", "vector_norm", "linalg_vector_norm"), 0.5),
-}
-"""By which power of the number of pixels sums, and roots of sums of squares, grow."""
+_SIZED = "it computes with the height or width of the image, or with a sum over its pixels (where a mean would do)"
 _POINTWISE = (ir.Affine, ir.Relu, ir.PRelu, ir.Clamp)
 
 
@@ -157,7 +152,7 @@ class ApproximateReader(Reader):
             return None
         if any(isinstance(v, Size) for v in self._values(node)):
             return None
-        product = name in _PRODUCTS and all(isinstance(a, fx.Node) for a in node.args)
+        product = name in growth.PRODUCTS and all(isinstance(a, fx.Node) for a in node.args)
         if not product and name not in CURVES:
             return None
         root = self._common([self._root(n) for n in views])
@@ -199,7 +194,8 @@ class ApproximateReader(Reader):
 
         refusal   of the product, where it has no other reading: then a clamped feature map is a gate too
         """
-        if word_of(node) not in _PRODUCTS or len(node.args) != 2 or not all(isinstance(a, fx.Node) for a in node.args):
+        product = word_of(node) in growth.PRODUCTS and len(node.args) == 2
+        if not product or not all(isinstance(a, fx.Node) for a in node.args):
             return None
         left, right = node.args
         assert isinstance(left, fx.Node) and isinstance(right, fx.Node), "it has been asked"
@@ -212,7 +208,7 @@ class ApproximateReader(Reader):
             if isinstance(self.env[x].value, View):
                 dark = self.env[gate].value
                 if isinstance(dark, Dark) and (dark.sized or dark.factors or not dark.pixels):
-                    self.builder.give_up(OF_SIZES, DependsOnSize)  # a mean of such says nothing at other sizes
+                    return self._keep(node, self._darken(DependsOnSize(_SIZED)))  # its mean says nothing at other sizes
                 return self._store(node, word_of(node), is_inplace(node), self._gated(node, x, gate, inverse, why))
         return None
 
@@ -255,61 +251,51 @@ class ApproximateReader(Reader):
         name = word_of(node)
         of_shape = name in SHAPES or name.endswith("_like") or name.startswith("new_")
         pixels = not of_shape and any(map(self._hangs_on_pixels, self._values(node)))
-        factors, sized = self._weigh(node) if pixels else ((), False)
+        factors, sized = ((), False) if of_shape else self._weigh(node)
         dark = replace(dark, pixels=pixels, factors=factors, sized=sized)
         return self._store(node, name, is_inplace(node), dark)
 
-    def _weigh(self, node: fx.Node) -> tuple[tuple[float, ...], bool]:
+    def _weigh(self, node: fx.Node) -> tuple[growth.Factors, bool]:
         """Factors of a value in the dark that hang on the size, and whether more is made of the size here.
 
         A mean that is written out divides a sum by it, and a variance takes N / (N - 1) times that.
         """
-        name = word_of(node)
-        pixels = [n for n in node.all_input_nodes if any(map(self._hangs_on_pixels, leaves_of([self.env[n].value])))]
-        darks = [v for v in self._values(node) if isinstance(v, Dark) and v.pixels]
-        sized = any(dark.sized for dark in darks)
-        before = next((dark.factors for dark in darks if dark.factors), ())
-        sizes = [n for n in node.all_input_nodes if n not in pixels and self._hangs_on_size(n)]
-        if name in _ARITHMETIC and sizes:
-            factors = self._factors(node, pixels[0], sizes[0])
-            after = tuple(a * b for a, b in zip(before or (1.0,) * len(factors), factors, strict=True))
-            return (() if _is_one(after, self._growth(pixels[0])) else after), sized
-        if name in ALIASES or (name in _PRODUCTS and len(pixels) == 1):
-            return before, sized
-        return (), sized or bool(before)
+        numbers = {n: self._numbers_of(n) for n in node.all_input_nodes if self._is_of_image(n)}
+        sizes = [n for n, known in numbers.items() if known is not None and len(set(known)) != 1]
+        held = {n: self._factors_of(n) for n, known in numbers.items() if known is None}
+        sized = any(v.sized for v in self._values(node) if isinstance(v, Dark))
+        if not held:
+            return (), sized
+        if sizes and word_of(node) in growth.ARITHMETIC:
+            factors = growth.times(next(iter(held.values())), self._factors(node, sizes[0]))
+        else:
+            factors = growth.multiply(node, held, self.asked.list_values)
+        known = not any(map(math.isnan, factors))
+        return (factors if known and not growth.are_one(factors) else ()), sized or not known
 
-    def _hangs_on_size(self, node: fx.Node) -> bool:
-        """Whether a value that hangs on no pixel differs from size to size; of a tensor, whether it is a sum."""
-        if not isinstance(self.env[node].value, (Size, Dark)):
-            return False
+    def _is_of_image(self, node: fx.Node) -> bool:
+        """Whether a value hangs on the image, be it on its size alone."""
+        return any(isinstance(v, Size) or not _is_constant(v) for v in leaves_of([self.env[node].value]))
+
+    def _factors_of(self, node: fx.Node) -> growth.Factors:
+        darks = [v for v in leaves_of([self.env[node].value]) if isinstance(v, Dark)]
+        return next((dark.factors for dark in darks if dark.factors), growth.ONE)
+
+    def _numbers_of(self, node: fx.Node) -> list[Any] | None:
+        """A number at several sizes, none where it is not known there; None for what is no number."""
+        value = self.env[node].value
+        if not isinstance(value, (Size, Dark)) or (isinstance(value, Dark) and value.pixels):
+            return None
         numbers = self.asked.list_values(node)
-        if all(isinstance(number, (int, float)) for number in numbers):
-            return len(set(numbers)) != 1
-        return bool(self._growth(node))
+        return numbers if all(isinstance(number, (int, float)) for number in numbers) else None
 
-    def _factors(self, node: fx.Node, pixels: fx.Node, size: fx.Node) -> tuple[float, ...]:
-        """Factors that a product has at several sizes, or NaN where it is none that is known."""
+    def _factors(self, node: fx.Node, size: fx.Node) -> growth.Factors:
+        """Factors that a product with a number has at several sizes."""
         divides = "div" in word_of(node)
-        if word_of(node) not in _PRODUCTS or (divides and node.args[0] is not pixels):
-            return (math.nan,) * len(SIDES)
         known = self.asked.list_values(size)
-        if known and all(isinstance(number, (int, float)) and number for number in known):
-            return tuple(1 / number if divides else float(number) for number in known)
-        of_ones = divides and self._growth(pixels) == 1
-        return tuple(1 / (h * w) if of_ones else math.nan for h, w in SIDES)
-
-    def _growth(self, node: fx.Node) -> float:
-        """The power of the number of pixels by which a value grows that is made of a sum, or of a norm, by arithmetic
-        alone; 0 of others."""
-        left, met = [node], {node}
-        while left:
-            made = left.pop()
-            if word_of(made) in _SUMS:
-                return _SUMS[word_of(made)]
-            if word_of(made) in _ARITHMETIC or word_of(made) in ALIASES:
-                left += [n for n in made.all_input_nodes if n not in met]
-                met.update(made.all_input_nodes)
-        return 0.0
+        if word_of(node) not in growth.PRODUCTS or (divides and node.args[0] is size) or not known or not all(known):
+            return growth.UNKNOWN
+        return growth.power(tuple(map(float, known)), -1 if divides else 1)
 
     @cached_property
     def asked(self) -> Asked:
@@ -366,19 +352,6 @@ class ApproximateReader(Reader):
     def _type(self, op: str) -> tuple[int, int]:
         t = self.builder.types[op]
         return t.channels, t.scale
-
-
-def _is_one(factors: Sequence[float], growth: float) -> bool:
-    """Whether factors are the same at all sizes but the smallest; of what grows with these, whether they undo that."""
-    shares = [tuple(factors)]
-    if growth:
-        pairs = list(zip(factors, SIDES, strict=True))
-        shares += [tuple(f * h**growth for f, (h, _) in pairs), tuple(f * w**growth for f, (_, w) in pairs)]
-        shares += [tuple(f * (h * w) ** growth for f, (h, w) in pairs)]
-    return any(math.isclose(min(share), max(share), rel_tol=_FEW_PIXELS) for share in shares)
-
-
-_FEW_PIXELS = 1e-3  # by so much N / (N - 1) is off 1 at the smallest of the sizes
 
 
 def _is_constant(value: object) -> bool:

@@ -482,6 +482,13 @@ def test_a_factor_made_of_the_size_is_no_gate(does: Callable[[Tensor], Tensor]) 
         lambda x: x * torch.sigmoid(x.sum((2, 3), keepdim=True) / x.shape[2] ** 0.5),
         lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True) * torch.ones_like(x).sum((2, 3), keepdim=True)),
         lambda x: x * (torch.sigmoid(x) * x.shape[2]),
+        lambda x: x * torch.sigmoid(x.sum((2, 3), keepdim=True) * 0.001),
+        lambda x: x * torch.sigmoid(x.square().sum((2, 3), keepdim=True).sqrt()),
+        lambda x: x * torch.sigmoid(x.norm(dim=(2, 3), keepdim=True)),
+        lambda x: x * torch.sigmoid(torch.einsum("bchw->bc", x)[:, :, None, None]),
+        lambda x: x * torch.sigmoid(x.flatten(2) @ x.flatten(2).transpose(1, 2)).mean(2)[:, :, None, None],
+        lambda x: x / (1 + x.abs().sum((2, 3), keepdim=True)),
+        lambda x: x * torch.sigmoid(torch.softmax(x.flatten(2), 2).amax(2)[:, :, None, None]),
     ],
 )
 def test_nor_is_what_it_makes_of_pixels(gate: Callable[[Tensor], Tensor]) -> None:
@@ -489,10 +496,38 @@ def test_nor_is_what_it_makes_of_pixels(gate: Callable[[Tensor], Tensor]) -> Non
     assert find_places(gated(lambda: Bend(gate), blocks=1)) == ()
 
 
-def test_and_is_refused_in_these_words() -> None:
-    network = gated(lambda: Bend(lambda x: x * torch.sigmoid(x * x.shape[-1])), blocks=1)
+@pytest.mark.parametrize("factor", [lambda x: x * x.shape[-1], lambda x: x.sum((2, 3), keepdim=True) * 0.01])
+def test_and_is_refused_in_these_words(factor: Callable[[Tensor], Tensor]) -> None:
+    network = gated(lambda: Bend(lambda x: x * torch.sigmoid(factor(x))), blocks=1)
     with pytest.raises(UnsupportedModel, match=r"body\.0\.3: mul: it computes with the height or width of the image"):
         freeze(network, images(1))
+
+
+def global_response(x: Tensor) -> Tensor:
+    """ConvNeXt V2's (Woo et al. 2023)."""
+    length: Tensor = torch.norm(x, p=2, dim=(2, 3), keepdim=True)
+    return x * (length / (length.mean(dim=1, keepdim=True) + 1e-6))
+
+
+def channel_transformation(x: Tensor) -> Tensor:
+    """GCT's (Yang et al. 2020)."""
+    embedding = (x.pow(2).sum((2, 3), keepdim=True) + 1e-5).pow(0.5) * 0.7
+    norm = 0.3 / (embedding.pow(2).mean(dim=1, keepdim=True) + 1e-5).pow(0.5)
+    return x * (1.0 + torch.tanh(embedding * norm + 0.1))
+
+
+def deviation(x: Tensor) -> Tensor:
+    """As torch.std, but for a single pixel."""
+    pixels = x.shape[2] * x.shape[3]
+    off = torch.linalg.vector_norm(x - x.mean((2, 3), keepdim=True), dim=(2, 3), keepdim=True)
+    return x * torch.sigmoid(off / (pixels - 1 + (pixels == 1)) ** 0.5)
+
+
+def context(x: Tensor) -> Tensor:
+    """GCNet's: the mean of pixels by weights that sum to one (Cao et al. 2019)."""
+    b, c, h, w = x.shape
+    weights = torch.softmax(x.mean(1).view(b, 1, h * w), dim=2).unsqueeze(-1)
+    return x * torch.sigmoid(torch.matmul(x.view(b, 1, c, h * w), weights).view(b, c, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -505,6 +540,18 @@ def test_and_is_refused_in_these_words() -> None:
         lambda x: x * (torch.ones_like(x) - torch.sigmoid(x.mean((2, 3), keepdim=True)) / x.shape[1]),
         lambda x: x * F.interpolate(torch.sigmoid(F.avg_pool2d(x, 3, 2)), size=x.shape[2:]),
         lambda x: x * torch.sigmoid(F.avg_pool2d(x, (x.shape[2], x.shape[3])) / (x.std() + 1).shape.numel()),
+        global_response,
+        channel_transformation,
+        deviation,
+        context,
+        lambda x: x * torch.sigmoid(x.norm(3, (2, 3), True) / (x.shape[2] * x.shape[3]) ** (1 / 3)),
+        lambda x: x * torch.sigmoid(torch.einsum("bchw -> bc", x)[:, :, None, None] / (x.shape[2] * x.shape[3])),
+        lambda x: x * torch.sigmoid(torch.einsum("...hw", x).mean((2, 3))[:, :, None, None]),
+        lambda x: (
+            x * torch.sigmoid(torch.einsum("c...,cd->d...", x.mean((0, 2, 3)), torch.eye(8).to(x))[:, None, None])
+        ),
+        lambda x: x * (x.sum((2, 3), keepdim=True) / (1e-6 + x.sum((1, 2, 3), keepdim=True))),
+        lambda x: x * torch.sigmoid((torch.exp(x) / torch.exp(x).sum((2, 3), True) * x).sum((2, 3), True)),
     ],
 )
 def test_means_may_be_written_out(gate: Callable[[Tensor], Tensor]) -> None:
