@@ -301,9 +301,10 @@ def _list_held(nodes: Iterable[fx.Node]) -> set[str]:
 
 
 class _Assigning(TorchFunctionMode):
-    """Writes what is made of parameters alone into tensors of numbers, which are then used as they are.
+    """Writes what is made of parameters alone into tensors that code has made, which are then used as they are.
 
-    What is written at some place and hangs on the image, `k[0] = x.mean()`, is recorded, which torch.fx does not.
+    What is written elsewhere at some place, or hangs on the image, `k[0] = x.mean()`, is recorded, which torch.fx does
+    not do.
     """
 
     def __init__(self, tracer: _Tracer) -> None:
@@ -318,9 +319,9 @@ class _Assigning(TorchFunctionMode):
         if isinstance(written, Tensor):
             proxies = [value for value in tree_leaves((args, kwargs)) if isinstance(value, fx.Proxy)]
             known = {id(proxy): self.tracer.known(proxy.node) for proxy in proxies}
-            if all(value is not None for value in known.values()):
+            if self.tracer.named.is_new(written) and all(value is not None for value in known.values()):
                 args, kwargs = tree_map(lambda value: known.get(id(value), value), (args, kwargs))
-            elif func is Tensor.__setitem__:
+            elif known and func is Tensor.__setitem__:
                 self.tracer.create_proxy("call_function", operator.setitem, args, {})
                 return None
         return func(*args, **kwargs)
@@ -334,7 +335,8 @@ class _Tracer(fx.Tracer):
         self.channels, self.dtype = channels, dtype
         self.weights = dict(model.named_parameters())
         self.paths = {id(weight): path for path, weight in self.weights.items()}
-        self.named = Unchanged()
+        attributes = (value for module in model.modules() for value in vars(module).values())
+        self.named = Unchanged([*model.buffers(), *(value for value in attributes if isinstance(value, Tensor))])
         self.changed: set[str] = set()  # weights that the graph changes
 
     def create_args_for_root(

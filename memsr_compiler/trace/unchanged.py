@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ class Unchanged(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     While torch.fx traces, a graph has it by name alone, so each use would get the numbers of the last.  What the graph
     itself writes into one has not been written yet, so code that uses it otherwise would get the numbers of before.
+    held   tensors of the network itself
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.changed = False
+        self._held = {_memory_of(tensor): tensor for tensor in held}
         self._used: dict[int, Tensor] = {}  # by their memory; held, so that no other gets it
         self._written: dict[int, Tensor] = {}
 
@@ -33,6 +36,10 @@ class Unchanged(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def is_written(self, tensor: Tensor) -> bool:
         """Whether the graph writes into a tensor, so that its numbers are those of before."""
         return _memory_of(tensor) in self._written
+
+    def is_new(self, tensor: Tensor) -> bool:
+        """Whether code has made a tensor itself, of which the graph knows nothing yet."""
+        return not any(_memory_of(tensor) in known for known in (self._held, self._used, self._written))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

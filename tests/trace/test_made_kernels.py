@@ -43,6 +43,18 @@ class OnItsDevice(Net):
         return F.pixel_shuffle(self.tail(F.relu(F.conv2d(x, kernel, self.head.bias, padding=1))), 2)
 
 
+class Held(Net):
+    """Zeros that the network holds, as no weight."""
+
+    def __init__(self, make: Callable[[Net, Tensor, Tensor], object]) -> None:
+        super().__init__(make)
+        self.kernel = torch.zeros(4, 3, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.make(self, self.kernel.zero_(), self.head.weight)
+        return F.pixel_shuffle(self.tail(F.relu(F.conv2d(x, self.kernel, self.head.bias, padding=1))), 2)
+
+
 def by_mask(net: Net, kernel: Tensor, weight: Tensor) -> object:
     kernel[net.mask] = weight[net.mask]
     return None
@@ -132,6 +144,15 @@ def test_tensors_of_float32_that_others_hold_are_written_into() -> None:
         held[torch.tensor([1])] = weight[:1]
         assert held.tolist() == [3.0, 1.5]
         assert torch.mm(weight[None], weight[:, None], out=torch.Tensor(0)).tolist() == [[8.5]]
+
+
+@pytest.mark.parametrize("way", ["mask", "out", "index_copy_"])
+def test_kernels_that_are_held_are_written_into(way: str) -> None:
+    network, image = Held(MADE[way]).eval(), torch.rand(1, 3, 7, 9)
+    traced = trace(network)
+    assert traced.reader == "torch.fx.symbolic_trace"
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(traced.graph)(image.double()).float(), network(image))
 
 
 def test_random_kernels_are_the_ones_of_float32() -> None:
