@@ -221,6 +221,8 @@ class Reader:
         args = [self._value(a) for a in node.args]
         kwargs = {k: self._value(v) for k, v in node.kwargs.items()}
         values = list(leaves_of([*args, *kwargs.values()]))
+        if name == "setitem" and any(isinstance(v, (View, Resized, Padded, Uncropped)) for v in values):
+            self.builder.give_up(NO_WORD)  # torch.export makes other operations of it
         resized = next((v for v in values if isinstance(v, Resized)), None)
         if resized is not None and name not in _TAKE_RESIZED:
             self._refuse_resized(resized, name)
