@@ -6,12 +6,13 @@ import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from memsr_compiler.closures import leave_out_atoms, rename_in_copies
 from memsr_compiler.errors import InvalidInput, first_line
@@ -151,36 +152,77 @@ def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
 class InFloat64(TorchFunctionMode):
     """Runs a module that was copied to float64, whose code may be written for float32.
 
-    A cast to float32 (`x.float()`) leaves a float64 tensor as it is, a constant made like one is of float64, and what
-    is in float32 beside one, such as a kernel that `forward` makes, is taken to float64, which many functions demand.
+    A cast to float32 (`x.float()`) leaves a float64 tensor as it is, and a constant that code makes, such as a kernel
+    into which it writes weights, is of float64.  One in float32 is left, since others may hold it (an attribute, or
+    `torch.Tensor(3)`, of which torch tells nobody): beside float64 a copy of it is taken, and what is written into it
+    is rounded, as it is in float32.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _LIKE and args[0].dtype == torch.float64 and kwargs.get("dtype") == torch.float32:
-            return func(*args, **{**kwargs, "dtype": torch.float64})
-        if func in _CASTS and args[0].dtype == torch.float64:
+        first: Any = next(iter((*args, *kwargs.values())), None)
+        if func in _CASTS and _is(first, torch.float64):
             result = func(*args, **kwargs)
-            return args[0] if isinstance(result, Tensor) and result.dtype == torch.float32 else result
-        types = {x.dtype for x in _list_tensors((args, kwargs), _DEEPEST)}
-        if {torch.float32, torch.float64} <= types and not _IN_PLACE.fullmatch(getattr(func, "__name__", "")):
-            args, kwargs = tree_map(_to_float64, args), tree_map(_to_float64, kwargs)
+            return first if _is(result, torch.float32) else result
+        if func in _DRAWN and _is(first, torch.float64):  # other numbers than in float32
+            return first.copy_(func(first.float(), *args[1:], **kwargs))
+        kinds = {x.dtype for x in _list_tensors((args, kwargs), _DEEPEST)}
+        if {torch.float32, torch.float64} <= kinds:
+            return _run_mixed(func, args, kwargs)
+        result = func(*args, **kwargs)
+        made = _is(result, torch.float32) and torch.float32 not in kinds and result._base is None
+        if not made or func is torch.empty_strided:  # of which torch.export makes tensors without numbers
+            return result
+        if func in _OF_NUMBERS:  # not rounded, as numbers beside tensors are not; tensors without pixels keep these
+            shared = func in _SHARING and hasattr(first, "__array_interface__")  # with NumPy
+            return result if shared else func(*args, **{**kwargs, "dtype": torch.float64})
+        return result.double()
+
+
+def _run_mixed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The result of a function of tensors in float32 and float64."""
+    if func == _PUT_DATA:
         return func(*args, **kwargs)
+    if writes_in_place(func):
+        first, *others = args or (None,)
+        if not isinstance(first, Tensor):
+            return func(*args, **kwargs)
+        return func(first, *tree_map(partial(_to, first.dtype), others), **tree_map(partial(_to, first.dtype), kwargs))
+    wide = tree_map(partial(_to, torch.float64), kwargs)
+    result = func(*tree_map(partial(_to, torch.float64), args), **wide)
+    if kwargs.get("out") is None:
+        return result
+    for given, written in zip(tree_leaves(kwargs["out"]), tree_leaves(wide["out"]), strict=True):
+        if given is not written:
+            given.resize_(written.shape).copy_(written)
+    return kwargs["out"]
+
+
+def writes_in_place(func: Callable[..., Any]) -> bool:
+    """Whether a function of torch changes its first operand, by its name."""
+    return _IN_PLACE.fullmatch(getattr(func, "__name__", "")) is not None
 
 
 _DEEPEST = 8  # lists within each other that an operation is given
 _IN_PLACE = re.compile(r"(?!__).*[^_]_|__(setitem|i(?!nvert|ndex|nt)[a-z]+)__")
+_PUT_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
 _CASTS = frozenset([Tensor.float, Tensor.to, Tensor.type, Tensor.type_as])
-_LIKE = frozenset([
-    torch.full_like, torch.ones_like, torch.zeros_like, Tensor.new_full, Tensor.new_ones, Tensor.new_zeros,
-    Tensor.new_tensor,
+_DRAWN = frozenset([Tensor.normal_, Tensor.random_, Tensor.uniform_])
+_SHARING = (torch.as_tensor, torch.asarray)
+_OF_NUMBERS = frozenset([
+    *_SHARING, torch.tensor, torch.scalar_tensor, torch.full, torch.full_like, Tensor.new_tensor, Tensor.new_full,
 ])  # fmt: skip
 
 
-def _to_float64(x: Any) -> Any:
-    return x.double() if isinstance(x, Tensor) and x.dtype == torch.float32 else x
+def _is(value: Any, kind: torch.dtype) -> bool:
+    return isinstance(value, Tensor) and value.dtype == kind
+
+
+def _to(kind: torch.dtype, x: Any) -> Any:
+    """A number of a type in another, if it is a tensor of float32 or float64."""
+    return x.to(kind) if _is(x, torch.float32) or _is(x, torch.float64) else x
 
 
 def first_weight(model: nn.Module) -> Tensor:

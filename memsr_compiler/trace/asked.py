@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from memsr_compiler.torch_helpers import InFloat64
-from memsr_compiler.trace.read_off import KnownNumbers, no_pixels
+from memsr_compiler.trace.read_off import KnownNumbers, no_pixels, without_reports
 
 SIDES = ((48, 64), (96, 160), (49_152, 81_920))  # whose common multiples windows and steps divide
 _ODD = ((2, 3), (61, 83))  # which they need not divide: code may fail there
@@ -79,8 +79,7 @@ class Asked:
         return True
 
     def _run_to(self, node: fx.Node, image: tuple[int, ...], known: dict[fx.Node, Any]) -> None:
-
-        with torch.no_grad(), InFloat64(), no_pixels(), KnownNumbers():
+        with torch.no_grad(), InFloat64(), no_pixels(), KnownNumbers(), without_reports():
             for other in self.graph.nodes:
                 if other not in known:
                     known[other] = self._run(other, image, known)

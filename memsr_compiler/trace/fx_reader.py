@@ -206,7 +206,7 @@ class Reader:
 
     def _norm(self, node: fx.Node) -> Cell:
         norm = self.module.get_submodule(str(node.target))
-        self.builder.where, self.builder.last, self.builder.leaf = str(node.target), type(norm).__name__, True
+        self.builder.last, self.builder.leaf = type(norm).__name__, True
         assert isinstance(norm, nn.modules.batchnorm._NormBase), "all that the tracer leaves whole"
         of_image = norm.training or norm.running_mean is None  # as torch decides, whatever is tracked
         if isinstance(norm, nn.modules.instancenorm._InstanceNorm) and (of_image or not norm.track_running_stats):
@@ -221,6 +221,8 @@ class Reader:
         args = [self._value(a) for a in node.args]
         kwargs = {k: self._value(v) for k, v in node.kwargs.items()}
         values = list(leaves_of([*args, *kwargs.values()]))
+        if name == "setitem" and any(isinstance(v, (View, Resized, Padded, Uncropped)) for v in values):
+            self.builder.give_up(NO_WORD)  # torch.export makes other operations of it
         resized = next((v for v in values if isinstance(v, Resized)), None)
         if resized is not None and name not in _TAKE_RESIZED:
             self._refuse_resized(resized, name)
@@ -311,10 +313,23 @@ class Reader:
             return value
         except Unreadable as error:
             self._locate(error)
-        except (TypeError, RuntimeError, ValueError, AttributeError) as error:
-            if any(isinstance(v, Size) for v in leaves_of([*args, *kwargs.values()])):
+        except (TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
+            if self._is_of_sizes(node):
                 self.builder.give_up(OF_SIZES, DependsOnSize)
             self.builder.give_up(f"constants cannot be computed before the image is known ({first_line(error)})")
+
+    def _is_of_sizes(self, node: fx.Node) -> bool:
+        """Whether a constant is made of the height or width of the image, as `torch.ones(1, 1, h, w)`."""
+        left, met = [node], {node}
+        while left:
+            made = left.pop()
+            operands = map(self._value, (*made.args, *made.kwargs.values()))
+            if any(isinstance(v, Size) for v in leaves_of(operands)):
+                return True
+            before = [n for n in made.all_input_nodes if n not in met and isinstance(self.env[n].value, Tensor)]
+            left += before
+            met.update(before)
+        return False
 
     def _locate(self, error: Unreadable) -> NoReturn:
         """Raise the error again with the module, the operation and the way out, if it lacks them."""

@@ -40,7 +40,7 @@ def find_needed(graph: fx.Graph) -> frozenset[fx.Node]:
     needed: set[fx.Node] = set()
     read: set[object] = set()
     for node in reversed(graph.nodes):
-        writes = any(memory[written] in read for written in _list_written(node))
+        writes = any(memory[written] in read for written in list_written(node))
         if node in needed or writes or node.op in ("placeholder", "output") or _may_do_anything(node):
             needed.update((node, *node.all_input_nodes))
             read.update(memory[n] for n in (node, *node.all_input_nodes))
@@ -58,7 +58,7 @@ def find_remembered(graph: fx.Graph) -> fx.Node | None:
     for node in graph.nodes:
         if node.op == "placeholder" or not of_image.isdisjoint(node.all_input_nodes):
             of_image.add(node)
-            if any(memory[written] is _ATTRIBUTES for written in _list_written(node)):
+            if any(memory[written] is _ATTRIBUTES for written in list_written(node)):
                 return node
     return None
 
@@ -67,7 +67,7 @@ def _find_memory(graph: fx.Graph) -> dict[fx.Node, object]:
     """The same for all nodes whose tensors may share memory."""
     memory: dict[fx.Node, object] = {}
     for node in graph.nodes:
-        given = _may_be(node)
+        given = may_be(node)
         memory[node] = memory[given[0]] if given else _ATTRIBUTES if node.op == "get_attr" else node
         together = [memory[other] for other in given]
         if len(together) > 1:
@@ -76,7 +76,7 @@ def _find_memory(graph: fx.Graph) -> dict[fx.Node, object]:
     return memory
 
 
-def _may_be(node: fx.Node) -> list[fx.Node]:
+def may_be(node: fx.Node) -> list[fx.Node]:
     """Operands of which a result may be a view, or which it may be: of what nobody knows all."""
     name = word_of(node)
     if node.op not in ("call_function", "call_method"):
@@ -87,7 +87,7 @@ def _may_be(node: fx.Node) -> list[fx.Node]:
     return [] if new and name not in _MAY_BE_VIEWS else node.all_input_nodes
 
 
-def _list_written(node: fx.Node) -> list[fx.Node]:
+def list_written(node: fx.Node) -> list[fx.Node]:
     """Operands into which an operation writes."""
     written = [node.kwargs.get("out")]
     if changes(node):
@@ -96,7 +96,7 @@ def _list_written(node: fx.Node) -> list[fx.Node]:
     if node.op == "call_function":
         names, told = _list_operands(node.target)
         given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-        of_image = next((given[name] for name in _BY_IMAGE if name in given), True)
+        of_image = next((given[name] for name in _BY_IMAGE if name in given), word_of(node) not in _KEEPING)
         written += [given.get(name) for name in (*told, *(_KEPT if of_image else ()))]
     found: list[fx.Node] = []
     fx.node.map_arg(written, found.append)
@@ -107,6 +107,8 @@ _KEPT = ("running_mean", "running_var")
 """Operands into which norms write a mean and a variance of the image, of which schemas of torch say nothing."""
 _BY_IMAGE = ("training", "use_input_stats")
 """Operands that say whether norms do so."""
+_KEEPING = ("_native_batch_norm_legit_no_training", "_batch_norm_no_update")
+"""Norms without such an operand that do not."""
 
 
 @cache

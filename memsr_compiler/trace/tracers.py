@@ -8,8 +8,8 @@ import logging
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from functools import cached_property
 from types import FrameType
 from typing import Any
@@ -17,16 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.torch_helpers import InFloat64, copy_module, writes_in_place
 from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
-from memsr_compiler.trace.fx_reader import refuse_impossible
+from memsr_compiler.trace.fx_reader import refuse_impossible, refuse_remembered
 from memsr_compiler.trace.held_values import leaving_values
-from memsr_compiler.trace.needed import INPLACE, changes
+from memsr_compiler.trace.needed import INPLACE, changes, list_written, may_be
 from memsr_compiler.trace.own_files import is_foreign
 from memsr_compiler.trace.read_off import READ_OFF
+from memsr_compiler.trace.renamed import rename_in_graph, rename_in_program
 from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_raises, only_tells
 from memsr_compiler.trace.unchanged import Unchanged
 from memsr_compiler.trace.unheard import callers, foreign_lines
@@ -41,16 +43,18 @@ def trace_symbolically(model: nn.Module, channels: int, dtype: torch.dtype = tor
     """
     traced = copy_module(model, dtype)
     tracer = _Tracer(traced, channels, dtype)
-    with tracer.named:
+    with tracer.named, InFloat64() if dtype == torch.float64 else nullcontext(), _Assigning(tracer):
         graph = tracer.trace(traced)
     if tracer.named.changed:
+        refuse_remembered(graph)  # which says more
         raise fx.proxy.TraceError(
-            "a tensor is changed after it was used, of which the graph has the last numbers alone"
+            "a tensor is changed after it was used, or used after it was changed, of which the graph has other numbers"
         )
     clean = copy_module(model, dtype)  # code that assigns attributes left proxies in the traced one
     for constant, name in tracer.tensor_attrs.items():  # tensors that forward makes itself
         if "." not in name and not hasattr(clean, name):
             setattr(clean, name, constant)
+    rename_in_graph(graph, clean)
     return fx.GraphModule(clean, graph)
 
 
@@ -90,11 +94,12 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     with InFloat64(), _KeepsImages():
         program = _quietly(lambda: export(copy_module(model, torch.float64), (example,)))
     refuse_impossible(program.graph, frozenset(program.graph_signature.user_inputs))  # what follows takes as long again
+    names = rename_in_program(program, model)
     program = _quietly(lambda: program.run_decompositions({}))
     drop_dtype_checks(program.graph)
     signature = program.graph_signature
     returned = next(node for node in program.graph.nodes if node.op == "output")
-    _refuse_remembered(program.graph, signature)
+    _refuse_remembered(program.graph, signature, names)
     kinds = [spec.kind for spec in signature.output_specs]  # an input changed in place is an output too
     returned.args = (tuple(a for a, k in zip(returned.args[0], kinds, strict=True) if k is OutputKind.USER_OUTPUT),)
     model = copy_module(model, torch.float64)  # weights that are computed from others are then computed exactly
@@ -109,12 +114,13 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
         name = inputs.get(node.name)
         if name is None:
             return None
-        return exact[name].detach() if name in exact else program.constants.get(name, program.state_dict.get(name))
+        path = names.get(name, name)
+        return exact[path].detach() if path in exact else program.constants.get(name, program.state_dict.get(name))
 
     return program.graph_module, constant
 
 
-def _refuse_remembered(graph: fx.Graph, signature: Any) -> None:
+def _refuse_remembered(graph: fx.Graph, signature: Any, names: Mapping[str, str]) -> None:
     """Raises UnsupportedModel for a program that computes with a buffer, and leaves something of the image in it."""
     of_image: set[fx.Node] = set()
     for node in graph.nodes:
@@ -129,8 +135,8 @@ def _refuse_remembered(graph: fx.Graph, signature: Any) -> None:
     for value, path in signature.buffers_to_mutate.items():
         if nodes[value] in of_image and buffers[path] in needed:
             raise UnsupportedModel(
-                f"{path}: the network keeps something of an image in it, and computes the next with that, as networks "
-                "for films do; give a module that takes all it needs as channels of an image"
+                f"{names.get(path, path)}: the network keeps something of an image in it, and computes the next with "
+                "that, as networks for films do; give a module that takes all it needs as channels of an image"
             )
 
 
@@ -219,6 +225,10 @@ class _Proxy(fx.Proxy):
             raise fx.proxy.TraceError("the kind of a value cannot be used as input to control flow")
         return kind
 
+    def __setitem__(self, place: Any, value: Any) -> None:
+        """A kernel that `forward` makes and writes weights into: `k[mask] = w[mask]`."""
+        self.tracer.create_proxy("call_function", operator.setitem, (self, place, value), {})
+
     def __hash__(self) -> int:
         """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""
         assert isinstance(self.tracer, _Tracer), "who makes these"
@@ -240,7 +250,7 @@ class _Proxy(fx.Proxy):
 
     def __len__(self) -> int:
         assert isinstance(self.tracer, _Tracer), "who makes these"
-        count = self.tracer.asked.count(self.node)
+        count = self.tracer.count(self.node)
         return super().__len__() if count is None else count
 
     def __float__(self) -> float:
@@ -250,6 +260,10 @@ class _Proxy(fx.Proxy):
     def __int__(self) -> int:
         assert isinstance(self.tracer, _Tracer), "who makes these"
         return int(self.tracer.compute(self.node))
+
+    def __index__(self) -> int:
+        assert isinstance(self.tracer, _Tracer), "who makes these"
+        return operator.index(self.tracer.compute(self.node))
 
 
 def _is_networks(asker: FrameType) -> bool:
@@ -273,6 +287,46 @@ for _name in INPLACE:
     setattr(_Proxy, f"__{_name}__", _inplace(_name))
 
 
+_NUMBERS = ("item", "tolist", "numpy")
+
+
+def _list_held(nodes: Iterable[fx.Node]) -> set[str]:
+    """Names of the tensors of the network, and of constants, of which nodes may be views."""
+    left, held = list(nodes), dict[fx.Node, None]()
+    while left:
+        node = left.pop()
+        left += [operand for operand in may_be(node) if operand not in held]
+        held[node] = None
+    return {str(node.target) for node in held if node.op == "get_attr"}
+
+
+class _Assigning(TorchFunctionMode):
+    """Writes what is made of parameters alone into tensors that code has made, which are then used as they are.
+
+    What is written elsewhere at some place, or hangs on the image, `k[0] = x.mean()`, is recorded, which torch.fx does
+    not do.
+    """
+
+    def __init__(self, tracer: _Tracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        written = kwargs.get("out", args[0] if args and writes_in_place(func) else None)
+        if isinstance(written, Tensor):
+            proxies = [value for value in tree_leaves((args, kwargs)) if isinstance(value, fx.Proxy)]
+            known = {id(proxy): self.tracer.known(proxy.node) for proxy in proxies}
+            if self.tracer.named.is_new(written) and all(value is not None for value in known.values()):
+                args, kwargs = tree_map(lambda value: known.get(id(value), value), (args, kwargs))
+            elif known and func is Tensor.__setitem__:
+                self.tracer.create_proxy("call_function", operator.setitem, args, {})
+                return None
+        return func(*args, **kwargs)
+
+
 class _Tracer(fx.Tracer):
     """Looks into torch's own modules too, except those whose forward asks what cannot be asked of a proxy."""
 
@@ -281,7 +335,9 @@ class _Tracer(fx.Tracer):
         self.channels, self.dtype = channels, dtype
         self.weights = dict(model.named_parameters())
         self.paths = {id(weight): path for path, weight in self.weights.items()}
-        self.named = Unchanged()
+        attributes = (value for module in model.modules() for value in vars(module).values())
+        self.named = Unchanged([*model.buffers(), *(value for value in attributes if isinstance(value, Tensor))])
+        self.changed: set[str] = set()  # weights that the graph changes
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
@@ -304,6 +360,22 @@ class _Tracer(fx.Tracer):
             self.named.use(a)
         return super().create_arg(a)
 
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        for path in _list_held(list_written(node)):
+            if path in self.weights:
+                self.changed.add(path)
+            else:
+                self.named.write(self._fetch(path))
+        return node
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *others: Any, **options: Any) -> Any:
+        """A proxy, or the numbers that code takes out of parameters alone, which are the same for every image."""
+        taken = kind == "call_method" and target in _NUMBERS and isinstance(args[0], fx.Proxy)
+        if taken and (value := self.known(args[0].node)) is not None:
+            return getattr(value, target)(*args[1:], **kwargs)
+        return super().create_proxy(kind, target, args, kwargs, *others, **options)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m)  # run only in what is looked into
         return isinstance(m, nn.modules.batchnorm._NormBase) and type(m).__module__.startswith("torch.") and not own
@@ -313,13 +385,28 @@ class _Tracer(fx.Tracer):
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Sides of a shape, one by one: `y.view(n, c, *x.shape[2:])`."""
-        count = self.asked.count(obj.node)
+        count = self.count(obj.node)
         return super().iter(obj) if count is None else (operator.getitem(obj, i) for i in range(count))
 
+    def count(self, node: fx.Node) -> int | None:
+        """The number of values in a shape, or in what is made of parameters alone; None of others."""
+        value = self.known(node)
+        return len(value) if hasattr(value, "__len__") else self.asked.count(node)
+
+    def known(self, node: fx.Node) -> Any:
+        """A value made of parameters and constants, None of others."""
+        try:
+            return self.compute(node)
+        except Exception:  # whatever torch raises of code that has not been followed yet
+            return None
+
     def compute(self, node: fx.Node) -> Any:
-        """A value made of parameters alone.  Raises TypeError for one that hangs on the image, or was changed."""
-        if node.op == "get_attr" and node.target in self.weights:
-            return self.weights[str(node.target)].detach().clone()
+        """A value made of parameters, and constants.  Raises TypeError where it hangs on the image, or was changed."""
+        if node.op == "get_attr":
+            held = self._fetch(str(node.target))
+            if node.target in self.changed or self.named.is_written(held):
+                raise TypeError("a tensor that the graph changes is no number yet")
+            return held.clone()
         if node.op not in ("call_function", "call_method") or any(map(changes, node.users)) or changes(node):
             raise TypeError("a Proxy is no number")
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.compute)

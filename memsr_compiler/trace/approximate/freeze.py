@@ -103,7 +103,7 @@ def freeze(
     del first, followed  # networks are large
     say_decided(model, None, channels, SMALL, unheard=bool(subject.unknown), numbers=subject.numbers)
     require_steady(subject, unheard=bool(subject.unknown))
-    module = trace_symbolically(model, channels, torch.float32)
+    module = _follow(model, channels, torch.float32)
     chosen = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images
     crops = [_middle(image.float()) for image in chosen]
     what = say_count(len(places), "gate or activation", "gates and activations")
@@ -205,10 +205,10 @@ def _read(
     return require_convolution(Traced(graph, READER, skip)), [p for p in reader.places if p.name in graph]
 
 
-def _follow(model: nn.Module, channels: int) -> fx.GraphModule:
+def _follow(model: nn.Module, channels: int, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
     """The network as torch.fx sees it, for so many channels.  Raises UnsupportedModel where it cannot follow."""
     try:
-        followed = trace_symbolically(model, channels)
+        followed = trace_symbolically(model, channels, dtype)
         refuse_remembered(followed.graph)
         return followed
     except MemsrError:
@@ -236,7 +236,7 @@ def _require_same(
 
     images   of which the first is looked at alone, and then all of them at once
     """
-    module, graph = trace_symbolically(model, images.shape[1]), GraphModule(traced.graph, traced.image_skip)
+    module, graph = _follow(model, images.shape[1]), GraphModule(traced.graph, traced.image_skip)
     for some, way_out in ((images[:1], differs_by(module, images[:1], _OTHERWISE)), (images, TOGETHER)):
         with InFloat64():
             expected = run_replaced(module, places, numbers, some.clone())

@@ -21,22 +21,26 @@ from memsr_compiler.trace.views import View
 def batch_norm(
     b: Builder,
     x: View,
-    mean: Tensor | None,
-    var: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    *_: object,
+    *cudnn: bool,
 ) -> View:
+    """As of torch.nn.functional.  torch's own operator, which takes one more, has the weights first."""
+    mean, var, gain, offset = running_mean, running_var, weight, bias
+    if cudnn:
+        mean, var, gain, offset = gain, offset, mean, var
     if training or mean is None or var is None:
         b.refuse(
             "batch norm uses the statistics of the image at hand",
             "call model.eval() first, and train with track_running_stats=True",
         )
-    gain = (1.0 if weight is None else weight.double()) / torch.sqrt(var.double() + eps)
-    return b.affine(x, gain, (0.0 if bias is None else bias.double()) - mean.double() * gain)
+    scale = (1.0 if gain is None else gain.double()) / torch.sqrt(var.double() + eps)
+    return b.affine(x, scale, (0.0 if offset is None else offset.double()) - mean.double() * scale)
 
 
 @word("instance_norm")
@@ -52,7 +56,7 @@ def instance_norm(
     eps: float = 1e-5,
     *cudnn: bool,
 ) -> View:
-    """Batch norm, where statistics are kept.  torch's own operator, which takes one more, has the weights first."""
+    """Batch norm, where statistics are kept."""
     mean, var, gain, offset = running_mean, running_var, weight, bias
     if cudnn:
         mean, var, gain, offset = gain, offset, mean, var

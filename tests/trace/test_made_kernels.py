@@ -1,0 +1,164 @@
+"""Kernels that `forward` makes in torch's own type, and writes weights into, are read as they are in float32."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler.torch_helpers import InFloat64
+from memsr_compiler.trace.trace import GraphModule, trace
+
+
+class Net(nn.Module):
+    """`make` writes the weights of its first convolution into zeros."""
+
+    mask: Tensor
+    places: Tensor
+
+    def __init__(self, make: Callable[[Net, Tensor, Tensor], object]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.tail, self.make = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 12, 3, padding=1), make
+        self.register_buffer("mask", torch.rand(4, 3, 3, 3) > 0.5)
+        self.register_buffer("places", torch.tensor([2, 0, 3, 1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = torch.zeros(4, 3, 3, 3)
+        self.make(self, kernel, self.head.weight)
+        return F.pixel_shuffle(self.tail(F.relu(F.conv2d(x, kernel, self.head.bias, padding=1))), 2)
+
+
+class OnItsDevice(Net):
+    """The same zeros, of which a tracer knows no numbers yet."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.head.weight
+        kernel = torch.zeros(4, 3, 3, 3, device=weight.device)
+        self.make(self, kernel, weight)
+        return F.pixel_shuffle(self.tail(F.relu(F.conv2d(x, kernel, self.head.bias, padding=1))), 2)
+
+
+class Held(Net):
+    """Zeros that the network holds, as no weight."""
+
+    def __init__(self, make: Callable[[Net, Tensor, Tensor], object]) -> None:
+        super().__init__(make)
+        self.kernel = torch.zeros(4, 3, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.make(self, self.kernel.zero_(), self.head.weight)
+        return F.pixel_shuffle(self.tail(F.relu(F.conv2d(x, self.kernel, self.head.bias, padding=1))), 2)
+
+
+def by_mask(net: Net, kernel: Tensor, weight: Tensor) -> object:
+    kernel[net.mask] = weight[net.mask]
+    return None
+
+
+def by_rows(net: Net, kernel: Tensor, weight: Tensor) -> object:
+    kernel[net.places] = weight
+    return None
+
+
+def a_part(net: Net, kernel: Tensor, weight: Tensor) -> object:
+    kernel[:, :, 1:] = weight[:, :, :2]
+    return None
+
+
+def rows_of_rows(net: Net, kernel: Tensor, weight: Tensor) -> object:
+    for i in range(4):
+        kernel[i][1] = weight[i, 2]
+    return None
+
+
+MADE: dict[str, Callable[[Net, Tensor, Tensor], object]] = {
+    "mask": by_mask,
+    "rows": by_rows,
+    "part": a_part,
+    "rows of rows": rows_of_rows,
+    "out": lambda net, kernel, weight: torch.mul(weight, 2, out=kernel),
+    "small out": lambda net, kernel, weight: torch.mul(weight, 1e-3, out=kernel),
+    "index_copy_": lambda net, kernel, weight: kernel.index_copy_(0, net.places, weight),
+    "masked_scatter_": lambda net, kernel, weight: kernel.masked_scatter_(net.mask, weight),
+    "lerp_": lambda net, kernel, weight: kernel.lerp_(weight, 0.5),
+    "addmm_": lambda net, kernel, weight: kernel.view(4, 27).addmm_(weight.view(4, 27), torch.eye(27)),
+}
+
+
+@pytest.mark.parametrize("kind", [Net, OnItsDevice])
+@pytest.mark.parametrize("way", MADE)
+def test_what_is_written_into_them_is_read(
+    kind: type[Net], way: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`out=` was written into a copy; others were said to fail on a float64 image, some with torch's own report."""
+    network = kind(MADE[way]).eval()
+    with caplog.at_level(logging.WARNING):
+        traced = trace(network)
+    assert not caplog.records and not traced.assumed and not "".join(capfd.readouterr())
+    assert traced.reader == "torch.fx.symbolic_trace"
+    image = torch.rand(1, 3, 7, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(traced.graph)(image.double()).float(), network(image))
+
+
+def test_what_is_read_of_them_afterwards_has_these_weights(caplog: pytest.LogCaptureFixture) -> None:
+    """Decisions by them too, which were refused; a tracer had their numbers of before."""
+
+    def adds(net: Net, kernel: Tensor, weight: Tensor) -> object:
+        by_mask(net, kernel, weight)
+        return kernel.add_(kernel.sum()) if kernel.abs().sum() > 0 else kernel
+
+    network, image = Net(adds).eval(), torch.rand(1, 3, 7, 9)
+    traced = trace(network)
+    assert traced.reader == "torch.fx.symbolic_trace"
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(traced.graph)(image.double()).float(), network(image))
+
+
+def test_so_is_what_the_graph_alone_knows(caplog: pytest.LogCaptureFixture) -> None:
+    """Weights that the graph changes are no numbers while torch.fx traces, nor is what is made of them."""
+
+    def adds(net: Net, kernel: Tensor, weight: Tensor) -> object:
+        weight.mul_(2).mul_(0.5)
+        kernel[0] = weight[0]
+        return kernel.add_(kernel.sum())
+
+    network, image = Net(adds).eval(), torch.rand(1, 3, 7, 9)
+    with caplog.at_level(logging.INFO, "memsr_compiler"), torch.no_grad():
+        graph = trace(network).graph
+        torch.testing.assert_close(GraphModule(graph)(image.double()).float(), network(image))
+    assert "used after it was changed" in caplog.text
+
+
+def test_tensors_of_float32_that_others_hold_are_written_into() -> None:
+    """Of `torch.Tensor(...)` torch tells nobody; what is written into it, `out=` or in place, is rounded there."""
+    held, weight = torch.Tensor(2).zero_(), torch.tensor([1.5, 2.5], dtype=torch.float64)
+    with InFloat64():
+        assert torch.mul(weight, 2, out=held) is held
+        assert held.tolist() == [3.0, 5.0] and held.dtype == torch.float32
+        held[torch.tensor([1])] = weight[:1]
+        assert held.tolist() == [3.0, 1.5]
+        assert torch.mm(weight[None], weight[:, None], out=torch.Tensor(0)).tolist() == [[8.5]]
+
+
+@pytest.mark.parametrize("way", ["mask", "out", "index_copy_"])
+def test_kernels_that_are_held_are_written_into(way: str) -> None:
+    network, image = Held(MADE[way]).eval(), torch.rand(1, 3, 7, 9)
+    traced = trace(network)
+    assert traced.reader == "torch.fx.symbolic_trace"
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(traced.graph)(image.double()).float(), network(image))
+
+
+def test_random_kernels_are_the_ones_of_float32() -> None:
+    def draw() -> Tensor:
+        return torch.empty(20).uniform_(generator=torch.Generator().manual_seed(0))
+
+    with InFloat64():
+        drawn = draw()
+    assert drawn.dtype == torch.float64 and torch.equal(drawn.float(), draw())
