@@ -15,10 +15,11 @@ PLAIN = frozenset((bool, bytes, complex, float, int, str, NoneType))
 
 def leave_out_atoms(values: Iterable[Any]) -> list[Any]:
     """Values but for numbers, texts and tuples of them, which hold nothing: tables may be of millions."""
-    return [value for value in values if not (type(value) in PLAIN or _is_plain_tuple(value))]
+    return [value for value in values if not (type(value) in PLAIN or is_plain_tuple(value))]
 
 
-def _is_plain_tuple(value: Any) -> bool:
+def is_plain_tuple(value: Any) -> bool:
+    """Whether it is a tuple of such kinds."""
     return type(value) is tuple and PLAIN.issuperset(map(type, value))
 
 
@@ -38,7 +39,7 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
         table = held if isinstance(held, (list, deque, dict)) else getattr(held, "__dict__", None)
         if isinstance(table, (list, deque, dict)):
             for key, value in list(table.items() if isinstance(table, dict) else enumerate(table)):
-                if type(value) not in _OTHERS and isinstance(value, _WAYS) and not _is_plain_tuple(value):
+                if type(value) not in _OTHERS and isinstance(value, _WAYS) and not is_plain_tuple(value):
                     table[key] = _rename(value, copies, made)
         if kind not in slots:
             slots[kind] = _list_slots(kind)

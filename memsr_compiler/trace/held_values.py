@@ -33,7 +33,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from memsr_compiler.closures import PLAIN
+from memsr_compiler.closures import PLAIN, is_plain_tuple
 from memsr_compiler.trace.noted import (
     ABSENT,
     Change,
@@ -153,7 +153,7 @@ class Held:
 
     def _wait_for(self, values: Mapping[Any, Any], place: Place) -> None:
         for name, value in values.items():
-            if type(value) not in _PLAIN and self._is_new(value):
+            if type(value) not in _PLAIN and not is_plain_tuple(value) and self._is_new(value):
                 self._waiting.append((value, place.inside(name)))
 
     def _note(self, value: Any, place: Place) -> None:
