@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -165,7 +165,8 @@ class InFloat64(TorchFunctionMode):
         first: Any = next(iter((*args, *kwargs.values())), None)
         if func in _CASTS and _is(first, torch.float64):
             result = func(*args, **kwargs)
-            return first if _is(result, torch.float32) else result
+            result = first if _is(result, torch.float32) else result
+            return result.clone() if _asks_for_copy(func, args[1:], kwargs) else result
         if func in _DRAWN and _is(first, torch.float64):  # other numbers than in float32
             return first.copy_(func(first.float(), *args[1:], **kwargs))
         kinds = {x.dtype for x in _list_tensors((args, kwargs), _DEEPEST)}
@@ -200,6 +201,14 @@ def _run_mixed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     return kwargs["out"]
 
 
+def _asks_for_copy(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a cast gives another tensor of one in float32, into which code may write: to float64, or copy=True."""
+    flags = [value for value in args if isinstance(value, bool)]  # non_blocking, copy
+    asked = (*args, *kwargs.values())
+    wide = any(value is kind for value in asked for kind in (torch.float64, float)) or "torch.DoubleTensor" in asked
+    return func is Tensor.double or wide or bool(kwargs.get("copy")) or any(flags[1:])
+
+
 def writes_in_place(func: Callable[..., Any]) -> bool:
     """Whether a function of torch changes its first operand, by its name."""
     return _IN_PLACE.fullmatch(getattr(func, "__name__", "")) is not None
@@ -208,7 +217,7 @@ def writes_in_place(func: Callable[..., Any]) -> bool:
 _DEEPEST = 8  # lists within each other that an operation is given
 _IN_PLACE = re.compile(r"(?!__).*[^_]_|__(setitem|i(?!nvert|ndex|nt)[a-z]+)__")
 _PUT_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
-_CASTS = frozenset([Tensor.float, Tensor.to, Tensor.type, Tensor.type_as])
+_CASTS = frozenset([Tensor.float, Tensor.double, Tensor.to, Tensor.type, Tensor.type_as])
 _DRAWN = frozenset([Tensor.normal_, Tensor.random_, Tensor.uniform_])
 _SHARING = (torch.as_tensor, torch.asarray)
 _OF_NUMBERS = frozenset([

@@ -162,3 +162,42 @@ def test_random_kernels_are_the_ones_of_float32() -> None:
     with InFloat64():
         drawn = draw()
     assert drawn.dtype == torch.float64 and torch.equal(drawn.float(), draw())
+
+
+CASTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "double": lambda held: held.detach().double(),
+    "to float64": lambda held: held.to(torch.float64),
+    "type": lambda held: held.type("torch.DoubleTensor"),
+    "copy": lambda held: held.to(torch.float32, copy=True),
+    "copy by place": lambda held: held.to(torch.float32, False, True),
+}
+
+
+@pytest.mark.parametrize("way", CASTS)
+def test_casts_that_copy_do_so_in_float64(way: str) -> None:
+    """`self.weight.double()` gave a copy its own weights, which code wrote into, as it may into another tensor."""
+    cast = CASTS[way]
+
+    class Doubled(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            kernel = cast(self.head.weight)
+            kernel.clamp_(-0.1, 0.1)
+            y = F.conv2d(x, kernel.to(x.dtype), self.head.bias, padding=1) + self.head(x)
+            return F.pixel_shuffle(self.tail(F.relu(y)), 2)
+
+    network, image = Doubled(by_rows).eval(), torch.rand(1, 3, 7, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(trace(network).graph)(image.double()).float(), network(image))
+
+
+def test_casts_of_features_that_copy_do_so_in_float64() -> None:
+    class Twice(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.relu(self.head(x))
+            doubled = y.double()
+            doubled *= 2
+            return F.pixel_shuffle(self.tail(y + doubled.float()), 2)
+
+    network, image = Twice(by_rows).eval(), torch.rand(1, 3, 7, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(trace(network).graph)(image.double()).float(), network(image))
