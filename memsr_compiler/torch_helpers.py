@@ -24,6 +24,7 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"a torch.nn.Module is wanted, not {type(model).__name__}; files are read by load_teacher")
+    require_told_apart(model)
     for name, parameter in model.named_parameters():
         if parameter.is_meta or hasattr(parameter, "fake_mode") or nn.parameter.is_lazy(parameter):
             raise InvalidInput(f"{name}: has no values yet; load the weights first")
@@ -67,6 +68,35 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return put(copied, "cpu")
+
+
+def require_told_apart(model: nn.Module) -> None:
+    """Raises InvalidInput for modules that compare equal: torch's own methods, and its readers, take them for one.
+
+    Not for those without weights and modules, which are one to them.
+    """
+    paths: dict[nn.Module, str] = {}
+    walked, left = set[int](), [("", model)]
+    while left:
+        path, module = left.pop()
+        if id(module) in walked:
+            continue
+        walked.add(id(module))
+        try:
+            other = paths.setdefault(module, path)
+        except TypeError as error:  # an `__eq__` without `__hash__`
+            raise InvalidInput(f"{path or type(model).__name__}: {_say_equal(module, first_line(error))}") from error
+        if other != path and (module._parameters or module._buffers or module._modules):
+            raise InvalidInput(f"{other}: {_say_equal(module, f'it is equal to {path}')}")
+        inside = [(name, child) for name, child in module._modules.items() if child is not None]
+        left += [(f"{path}.{name}" if path else name, child) for name, child in reversed(inside)]
+
+
+def _say_equal(module: nn.Module, why: str) -> str:
+    return (
+        f"{type(module).__name__} has an __eq__ of its own ({why}), and torch takes equal modules for one: "
+        "parameters(), to() and eval() pass over the others; let modules be compared by identity, @dataclass(eq=False) say"
+    )
 
 
 _PUT = "put in its place what its"
@@ -117,22 +147,23 @@ def _only_shares_out(model: nn.Module) -> bool:
     return own.isdisjoint((*parts, "__call__", "_call_impl", "__getattribute__"))
 
 
-def unwrap_inside(model: nn.Module, known: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+def unwrap_inside(model: nn.Module, known: dict[int, nn.Module] | None = None) -> nn.Module:
     """The network without torch.compile, or what shares batches out, around it and the modules in it.
 
     Where there are some inside, a copy of what holds them, with the same weights.  What torch runs to compile a module,
     and its threads, are else taken for the network's code.
+    known   what has been unwrapped already, by ids: modules with an `__eq__` of their own may be equal
     """
     known = {} if known is None else known
     plain = unwrap(model)
-    if plain not in known:
+    if id(plain) not in known:
         held = plain._modules.items()
         inside = {name: child if child is None else unwrap_inside(child, known) for name, child in held}
-        known[plain] = plain
+        known[id(plain)] = plain
         if any(inside[name] is not child for name, child in held):
-            known[plain] = copy.copy(plain)
-            known[plain]._modules = inside
-    return known[plain]
+            known[id(plain)] = copy.copy(plain)
+            known[id(plain)]._modules = inside
+    return known[id(plain)]
 
 
 def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from memsr_compiler import check_certificate
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.torch_helpers import copy_module, prepare
+from memsr_compiler.torch_helpers import copy_module, prepare, unwrap_inside
 
 
 class OfMagnitudes(nn.Module):
@@ -97,3 +98,50 @@ def test_modules_whose_methods_return_nothing() -> None:
     network = Silent(1, 1, 1, dtype=torch.float64)
     assert prepare(network) is network and network.weight.dtype == torch.float32 and not network.training
     assert isinstance(copy_module(network, torch.float64), Silent)
+
+
+@dataclass(unsafe_hash=True)
+class Block(nn.Module):
+    """Blocks of as many channels are equal; their weights are not."""
+
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(self.channels, self.channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.relu(self.conv(x))
+
+
+@dataclass
+class Unhashable(Block):
+    """What a dataclass is by default."""
+
+
+@dataclass(unsafe_hash=True)
+class Double(nn.Module):
+    """Nothing is lost where one of these is taken for another."""
+
+    factor: int
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def test_modules_that_compare_equal_are_refused() -> None:
+    """The second was taken for the first."""
+    first, second = Block(), Block()
+    network = nn.Sequential(first, nn.DataParallel(second), nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
+    plain = unwrap_inside(network)
+    assert plain.get_submodule("0") is first and plain.get_submodule("1") is second
+    with pytest.raises(InvalidInput, match=r"0: Block has an __eq__ of its own \(it is equal to 1\.module\)"):
+        compile_to_plain(network.eval())
+    with pytest.raises(InvalidInput, match=r"0: Unhashable has an __eq__ of its own \(unhashable type"):
+        compile_to_plain(nn.Sequential(Unhashable(), nn.Conv2d(3, 12, 3, padding=1)))
+    shared = nn.Conv2d(3, 3, 3, padding=1)
+    tail = (nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
+    compile_to_plain(nn.Sequential(shared, Double(2), shared, Double(2), *tail))

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from torch import Tensor, nn
 
+from memsr_compiler.torch_helpers import require_told_apart
 from memsr_compiler.trace.remembered import list_functions
 
 P = ParamSpec("P")
@@ -29,6 +30,8 @@ def leaving_values(read: Callable[Concatenate[nn.Module, P], R]) -> Callable[Con
 
     @wraps(read)
     def leave(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if isinstance(model, nn.Module):
+            require_told_apart(model)
         with putting_back(model):
             return read(model, *args, **kwargs)
 
