@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -58,6 +58,8 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             "leave it out"
         ) from error
     rename_in_copies(copies)
+    for module in copied.modules():  # by `net.compile()`: a function of the original, which a __getstate__ may keep
+        vars(module).pop("_compiled_call_impl", None)
     shared = {id(t) for t in (*model.parameters(), *model.buffers())}
     for name, tensor in (*copied.named_parameters(), *copied.named_buffers()):
         if id(tensor) in shared:
@@ -95,7 +97,8 @@ def require_told_apart(model: nn.Module) -> None:
 def _say_equal(module: nn.Module, why: str) -> str:
     return (
         f"{type(module).__name__} has an __eq__ of its own ({why}), and torch takes equal modules for one: "
-        "parameters(), to() and eval() pass over the others; let modules be compared by identity, @dataclass(eq=False) say"
+        "parameters(), to() and eval() pass over the others; let modules be compared by identity, by "
+        "@dataclass(eq=False) say"
     )
 
 
@@ -126,13 +129,18 @@ def unwrap(model: nn.Module) -> nn.Module:
     InvalidInput for a hook on what torch.compile gave, of which copies of it know nothing.
     """
     while True:
-        compiled = type(model).__module__ == "torch._dynamo.eval_frame"  # which takes long to import
+        compiled = _is_compiled(model)
         hooked = bool(model._forward_hooks or model._forward_pre_hooks)
         if compiled and hooked:
             raise InvalidInput("what torch.compile gave has a hook, which is not read; put it on the network")
         if not compiled and (hooked or not _only_shares_out(model)):
             return model
         model = cast(nn.Module, model._orig_mod if compiled else model.module)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile gave it."""
+    return type(model).__module__ == "torch._dynamo.eval_frame"  # which takes long to import
 
 
 def _only_shares_out(model: nn.Module) -> bool:
@@ -164,6 +172,32 @@ def unwrap_inside(model: nn.Module, known: dict[int, nn.Module] | None = None) -
             known[id(plain)] = copy.copy(plain)
             known[id(plain)]._modules = inside
     return known[id(plain)]
+
+
+@contextmanager
+def running_itself(model: nn.Module) -> Iterator[None]:
+    """Let a network itself, no copy, be run: without compiling it, and with what that writes into tensors put back."""
+    held = [_bytes_of(t) for module in model.modules() for t in _list_tensors(vars(module)) if _has_numbers(t)]
+    memory = {part.data_ptr(): part for part in held}.values()
+    before = [part.clone() for part in memory]
+    compiled = any(_is_compiled(module) or module._compiled_call_impl is not None for module in model.modules())
+    with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        try:
+            yield
+        finally:
+            for part, numbers in zip(memory, before, strict=True):
+                if not torch.equal(part, numbers):
+                    part.copy_(numbers)
+
+
+def _has_numbers(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.untyped_storage().device.type != "meta"
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    """All of the memory in which a tensor lies, whatever it shows of that: views may show some of it twice."""
+    memory = tensor.untyped_storage()
+    return torch.empty(0, dtype=torch.uint8, device=memory.device).set_(memory)
 
 
 def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
-from memsr_compiler.torch_helpers import InFloat64, copy_module, unwrap_inside
+from memsr_compiler.torch_helpers import InFloat64, copy_module, running_itself, unwrap_inside
 from memsr_compiler.trace.fx_reader import module_of
 from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.numbers import Group, numbers_of_modules
@@ -62,7 +61,7 @@ class Subject:
     """A network that is to be read.
 
     model     the network, or a copy with the weights that a run of it leaves
-    given     the network itself, or a copy where a run would change it; None where torch would compile it first
+    given     the network itself, as it was given; without what shares batches out among processes, which waits for them
     exact     its copy in float64, which gave the samples
     samples   for each number of channels that it takes
     errors    for the others what it raises, and where
@@ -74,7 +73,7 @@ class Subject:
     """
 
     model: nn.Module
-    given: nn.Module | None
+    given: nn.Module
     exact: nn.Module
     samples: Mapping[int, Sequence[Sample]]
     errors: Mapping[int, str]
@@ -147,10 +146,11 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     Raises InvalidInput as `require_readable`, for random numbers, and for train mode where it counts; UnsupportedModel
     for weights set by the image.
     """
-    model = unwrap_inside(model)
+    itself, model = model, unwrap_inside(model)
+    given = model if any(isinstance(m, nn.parallel.DistributedDataParallel) for m in itself.modules()) else itself
     tell_guarded(model)
     model = without_guards(model)
-    given, reference = model, copy_module(model, torch.float64)
+    reference = copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)
     outside = keeps_outside(model)
@@ -186,9 +186,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))
     unknown = noted.unknown or (type(model).__name__ if has_marked_tensors(given) else "")
-    compiled = any(module._compiled_call_impl is not None for module in given.modules())
-    itself = None if compiled else given if given is model else copy_module(given, None)
-    return Subject(model, itself, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
+    return Subject(model, given, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:
@@ -306,9 +304,10 @@ def require_steady(subject: Subject, *, unheard: bool) -> None:
 
 def _compare_types(subject: Subject) -> None:
     """Warn of a network that is another in float32 than in float64; raise InvalidInput where the network itself is."""
-    name, given = type(subject.model).__name__, subject.given
-    itself = math.nan if given is None else measure_as_it_is(given, subject.exact, subject.samples)
-    if given is not None and itself == 0 and types_of_weights(given) == {torch.float32}:
+    name = type(subject.model).__name__
+    with running_itself(subject.given):
+        itself = measure_as_it_is(subject.given, subject.exact, subject.samples)
+    if itself == 0 and types_of_weights(subject.given) == {torch.float32}:
         return
     if off := measure_in_float32(subject.model, subject.samples):
         log.warning(
