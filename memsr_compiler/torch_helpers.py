@@ -25,9 +25,7 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"a torch.nn.Module is wanted, not {type(model).__name__}; files are read by load_teacher")
     require_told_apart(model)
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta or hasattr(parameter, "fake_mode") or nn.parameter.is_lazy(parameter):
-            raise InvalidInput(f"{name}: has no values yet; load the weights first")
+    require_values(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.layout != torch.strided:
             raise InvalidInput(f"{name}: is kept as {_word(tensor.layout)}, which is not read; {_PUT} to_dense() gives")
@@ -72,6 +70,20 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     return put(copied, "cpu")
 
 
+def require_values(model: nn.Module) -> None:
+    """Raises InvalidInput for weights and buffers without numbers."""
+    for path, module in model.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is None or not (tensor.is_meta or hasattr(tensor, "fake_mode") or nn.parameter.is_lazy(tensor)):
+                continue
+            why = "has no values yet; load the weights first"
+            if name in module._non_persistent_buffers_set:
+                why = (
+                    "has no values, and no file holds any for it: make it anew, on the CPU, once the weights are loaded"
+                )
+            raise InvalidInput(f"{path}.{name}: {why}" if path else f"{name}: {why}")
+
+
 def require_told_apart(model: nn.Module) -> None:
     """Raises InvalidInput for modules that compare equal: torch's own methods, and its readers, take them for one.
 
@@ -110,13 +122,20 @@ def _word(kind: torch.layout | torch.dtype) -> str:
 
 
 def put(module: nn.Module, place: torch.device | str) -> nn.Module:
-    """The module itself, its weights there; what an `_apply` of its own returns is not used."""
-    module.to(place)
+    """The module itself, its weights there; what an `_apply` of its own returns is not used.
+
+    Where a `to` of its own refuses, as those of networks in 8 bits do, torch's does it.
+    """
+    try:
+        module.to(place)
+    except Exception:  # whatever it raises
+        nn.Module.to(module, place)
     return module
 
 
 def prepare(module: nn.Module, place: torch.device | str = "cpu") -> nn.Module:
     """The same in float32 and in eval mode; a `train()` of its own, which keeps norms as they are, returns anything."""
+    require_values(module)
     module.float()
     module.eval()
     return put(module, place)

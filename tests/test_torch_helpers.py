@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import check_certificate
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.torch_helpers import copy_module, prepare, unwrap_inside
 
@@ -145,3 +145,60 @@ def test_modules_that_compare_equal_are_refused() -> None:
     shared = nn.Conv2d(3, 3, 3, padding=1)
     tail = (nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
     compile_to_plain(nn.Sequential(shared, Double(2), shared, Double(2), *tail))
+
+
+class Centred(nn.Module):
+    """Its mean is in no file."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.4), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.pixel_shuffle(self.conv(x - self.mean), 2)
+
+
+def test_buffers_that_stay_without_numbers_are_named() -> None:
+    """As after `load_state_dict(..., assign=True)` into a network that was built on meta."""
+    with torch.device("meta"):
+        network = nn.Sequential(Centred())
+    network.load_state_dict(nn.Sequential(Centred()).state_dict(), assign=True)
+    for use in (compile_to_plain, prepare):
+        with pytest.raises(InvalidInput, match=r"^0\.mean: has no values, and no file holds any for it: make it anew"):
+            use(network)
+    network.get_submodule("0").register_buffer("mean", torch.zeros(3, 1, 1), persistent=False)
+    compile_to_plain(prepare(network))
+    lazy = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.LazyBatchNorm2d(affine=False)).eval()
+    with pytest.raises(InvalidInput, match=r"^1\.running_mean: has no values yet; load the weights first"):
+        compile_to_plain(lazy)
+
+
+def test_damaged_norms_are_named() -> None:
+    """They were told to do the same at every size."""
+    norm = nn.BatchNorm2d(12)
+    norm.running_var.fill_(-1)  # type: ignore[union-attr]
+    with pytest.raises(InvalidInput, match=r"^1: running_var has values below 0; the checkpoint is damaged"):
+        compile_to_plain(nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), norm).eval())
+
+
+class DividesByNothing(Holding):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (torch.zeros(1) / torch.zeros(1))
+
+
+def test_networks_that_give_no_numbers_are_told_so() -> None:
+    with pytest.raises(UnsupportedModel, match="DividesByNothing itself gives NaN or infinite values"):
+        compile_to_plain(DividesByNothing(None).eval())
+
+
+def test_a_to_of_its_own_that_refuses_is_passed_over() -> None:
+    """Networks in 8 bits refuse so, those whose weights are none, too."""
+
+    class Stays(Holding):
+        def to(self, *args: Any, **kwargs: Any) -> Any:
+            raise ValueError(".to is not supported")
+
+    compile_to_plain(Stays(None).eval())

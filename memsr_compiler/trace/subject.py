@@ -352,6 +352,9 @@ def require_readable(model: nn.Module) -> None:
             raise InvalidInput(
                 f"{name or 'the network'}: {type(module).__name__} is in train mode; call model.eval() first"
             )
+        variance = module.running_var if isinstance(module, nn.modules.batchnorm._NormBase) else None
+        if variance is not None and bool((variance + module.eps < 0).any()):
+            raise InvalidInput(f"{name or 'the network'}: running_var has values below 0; the checkpoint is damaged")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"{name}: has NaN or infinite values; the checkpoint is damaged or training diverged")
