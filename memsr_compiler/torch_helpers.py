@@ -188,9 +188,17 @@ def unwrap_inside(model: nn.Module, known: dict[int, nn.Module] | None = None) -
         inside = {name: child if child is None else unwrap_inside(child, known) for name, child in held}
         known[id(plain)] = plain
         if any(inside[name] is not child for name, child in held):
-            known[id(plain)] = copy.copy(plain)
-            known[id(plain)]._modules = inside
+            known[id(plain)] = _hold(plain, inside)
     return known[id(plain)]
+
+
+def _hold(model: nn.Module, inside: dict[str, nn.Module | None]) -> nn.Module:
+    """A network with all that this one holds, but other modules: not by a `__getstate__`, which may leave some out."""
+    other = object.__new__(type(model))
+    vars(other).update(vars(model))
+    vars(other).pop("_compiled_call_impl", None)
+    vars(other)["_modules"] = inside
+    return other
 
 
 @contextmanager

@@ -202,3 +202,17 @@ def test_a_to_of_its_own_that_refuses_is_passed_over() -> None:
             raise ValueError(".to is not supported")
 
     compile_to_plain(Stays(None).eval())
+
+
+class Forgets(Holding):
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "held": None}
+
+
+def test_what_is_unwrapped_keeps_all_that_it_holds() -> None:
+    network = Forgets([3])
+    network.conv = nn.DataParallel(network.conv)  # type: ignore[assignment]
+    network.register_forward_hook(lambda module, inputs, output: output * 2)
+    plain, image = unwrap_inside(network), torch.rand(1, 3, 4, 4)
+    assert isinstance(plain, Forgets) and plain.held == [3] and isinstance(plain.conv, nn.Conv2d)
+    assert torch.equal(plain(image), network(image)) and isinstance(network.conv, nn.DataParallel)

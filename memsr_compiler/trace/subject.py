@@ -147,10 +147,11 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     for weights set by the image.
     """
     itself, model = model, unwrap_inside(model)
-    given = model if any(isinstance(m, nn.parallel.DistributedDataParallel) for m in itself.modules()) else itself
+    if any(isinstance(module, nn.parallel.DistributedDataParallel) for module in itself.modules()):
+        itself = model
     tell_guarded(model)
     model = without_guards(model)
-    reference = copy_module(model, torch.float64)
+    given, reference = model, copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)
     outside = keeps_outside(model)
@@ -186,7 +187,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))
     unknown = noted.unknown or (type(model).__name__ if has_marked_tensors(given) else "")
-    return Subject(model, given, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
+    return Subject(model, itself, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
 
 
 def _require_copied(model: nn.Module, copied: nn.Module) -> None:
