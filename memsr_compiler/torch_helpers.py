@@ -31,16 +31,10 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             raise InvalidInput(f"{name}: is kept as {_word(tensor.layout)}, which is not read; {_PUT} to_dense() gives")
         if tensor.is_floating_point() and tensor.itemsize == 1:
             raise InvalidInput(f"{name}: is kept as {_word(tensor.dtype)}, which is not read; {_PUT} float() gives")
-    # Weights that another parametrisation computes (torch.nn.utils.weight_norm) cannot be copied as they are.
-    computed = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in _list_tensors(vars(module))
-        if not value.is_leaf
-    }
-    copies: dict[int, Any] = {**computed}
+    copies: dict[int, Any] = {}
     try:
-        copied = copy.deepcopy(model, copies)
+        with _CopyingComputed():
+            copied = copy.deepcopy(model, copies)
     except RecursionError as error:
         deepest = max((name for name, _ in model.named_modules()), key=lambda name: name.count("."))
         raise InvalidInput(
@@ -68,6 +62,23 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return put(copied, "cpu")
+
+
+class _CopyingComputed(TorchFunctionMode):
+    """Lets tensors that were computed from weights be copied, which torch refuses, wherever they are held.
+
+    Weights that another parametrisation computes (torch.nn.utils.weight_norm) are such, and results that are kept.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not Tensor.__deepcopy__ or args[0].is_leaf:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().clone()
+        return memo[id(tensor)]
 
 
 def require_values(model: nn.Module) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from threading import Lock
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,12 +77,22 @@ def test_why_a_module_cannot_be_copied_is_what_it_is() -> None:
         copy_module(model, None)
 
 
-def test_computed_tensors_in_lists_and_dictionaries_are_copied() -> None:
+@dataclass
+class State:
+    """What a network keeps of its last run."""
+
+    last: Tensor
+
+
+def test_computed_tensors_are_copied_wherever_they_are_held() -> None:
     model = Holding(None)
-    model.held = {"kernels": [model.conv.weight * 3]}
+    kernel = model.conv.weight * 3
+    model.held = {"kernels": [kernel, deque([kernel]), State(kernel), SimpleNamespace(last=kernel)]}
     copied = copy_module(model, torch.float64)
     assert isinstance(copied, Holding) and isinstance(copied.held, dict)
-    assert torch.equal(copied.held["kernels"][0], model.held["kernels"][0])
+    in_list, in_deque, state, namespace = copied.held["kernels"]
+    assert torch.equal(in_list, kernel) and in_list is not kernel
+    assert in_deque[0] is in_list and state.last is in_list and namespace.last is in_list
     check_certificate(model.eval(), compile_to_plain(model))
 
 
