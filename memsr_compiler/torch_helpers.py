@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from memsr_compiler.closures import rename_in_copies
 from memsr_compiler.errors import InvalidInput, first_line
+
+T = TypeVar("T", bound=Tensor)
 
 
 def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
@@ -26,7 +28,7 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
         raise InvalidInput(f"a torch.nn.Module is wanted, not {type(model).__name__}; files are read by load_teacher")
     require_told_apart(model)
     require_values(model)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for name, tensor in list_weights(model).items():
         if tensor.layout != torch.strided:
             raise InvalidInput(f"{name}: is kept as {_word(tensor.layout)}, which is not read; {_PUT} to_dense() gives")
         if tensor.is_floating_point() and tensor.itemsize == 1:
@@ -50,10 +52,10 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             "leave it out"
         ) from error
     rename_in_copies(copies)
-    for module in copied.modules():  # by `net.compile()`: a function of the original, which a __getstate__ may keep
+    for _, module in walk(copied):  # by `net.compile()`: a function of the original, which a __getstate__ may keep
         vars(module).pop("_compiled_call_impl", None)
-    shared = {id(t) for t in (*model.parameters(), *model.buffers())}
-    for name, tensor in (*copied.named_parameters(), *copied.named_buffers()):
+    shared = set(map(id, list_weights(model).values()))
+    for name, tensor in list_weights(copied).items():
         if id(tensor) in shared:
             raise InvalidInput(
                 f"{name}: a copy of the network has the same tensor, not one of its own, and what is done to copies "
@@ -83,7 +85,7 @@ class _CopyingComputed(TorchFunctionMode):
 
 def require_values(model: nn.Module) -> None:
     """Raises InvalidInput for weights and buffers without numbers."""
-    for path, module in model.named_modules():
+    for path, module in walk(model):
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is None or not (tensor.is_meta or hasattr(tensor, "fake_mode") or nn.parameter.is_lazy(tensor)):
                 continue
@@ -95,26 +97,56 @@ def require_values(model: nn.Module) -> None:
             raise InvalidInput(f"{path}.{name}: {why}" if path else f"{name}: {why}")
 
 
-def require_told_apart(model: nn.Module) -> None:
-    """Raises InvalidInput for modules that compare equal: torch's own methods, and its readers, take them for one.
-
-    Not for those without weights and modules, which are one to them.
-    """
-    paths: dict[nn.Module, str] = {}
+def walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules by their paths, each once, as `named_modules` has it: by no method of somebody's own, nor by `==`."""
     walked, left = set[int](), [("", model)]
     while left:
         path, module = left.pop()
         if id(module) in walked:
             continue
         walked.add(id(module))
+        yield path, module
+        inside = [(name, child) for name, child in module._modules.items() if child is not None]
+        left += [(f"{path}.{name}" if path else name, child) for name, child in reversed(inside)]
+
+
+def list_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """As `named_parameters` of torch gives them: one of a network's own may give groups for an optimiser, or some."""
+    return dict(_list_held(model, lambda module: module._parameters))
+
+
+def list_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """As `named_buffers` of torch gives them."""
+    return dict(_list_held(model, lambda module: module._buffers))
+
+
+def list_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, by name."""
+    return {**list_parameters(model), **list_buffers(model)}
+
+
+def _list_held(model: nn.Module, of: Callable[[nn.Module], Mapping[str, T | None]]) -> Iterator[tuple[str, T]]:
+    listed = set[int]()
+    for path, module in walk(model):
+        for name, tensor in of(module).items():
+            if tensor is not None and id(tensor) not in listed:
+                listed.add(id(tensor))
+                yield f"{path}.{name}" if path else name, tensor
+
+
+def require_told_apart(model: nn.Module) -> None:
+    """Raises InvalidInput for modules that compare equal: torch's own methods, and its readers, take them for one.
+
+    Not for those without weights and modules, which are one to them.
+    """
+    paths: dict[nn.Module, str] = {}
+    for path, module in walk(model):
         try:
             other = paths.setdefault(module, path)
         except TypeError as error:  # an `__eq__` without `__hash__`
             raise InvalidInput(f"{path or type(model).__name__}: {_say_equal(module, first_line(error))}") from error
         if other != path and (module._parameters or module._buffers or module._modules):
             raise InvalidInput(f"{other}: {_say_equal(module, f'it is equal to {path}')}")
-        inside = [(name, child) for name, child in module._modules.items() if child is not None]
-        left += [(f"{path}.{name}" if path else name, child) for name, child in reversed(inside)]
 
 
 def _say_equal(module: nn.Module, why: str) -> str:
@@ -215,10 +247,10 @@ def _hold(model: nn.Module, inside: dict[str, nn.Module | None]) -> nn.Module:
 @contextmanager
 def running_itself(model: nn.Module) -> Iterator[None]:
     """Let a network itself, no copy, be run: without compiling it, and with what that writes into tensors put back."""
-    held = [_bytes_of(t) for module in model.modules() for t in _list_tensors(vars(module)) if _has_numbers(t)]
+    held = [_bytes_of(t) for _, module in walk(model) for t in _list_tensors(vars(module)) if _has_numbers(t)]
     memory = {part.data_ptr(): part for part in held}.values()
     before = [part.clone() for part in memory]
-    compiled = any(_is_compiled(module) or module._compiled_call_impl is not None for module in model.modules())
+    compiled = any(_is_compiled(module) or module._compiled_call_impl is not None for _, module in walk(model))
     with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
         try:
             yield
@@ -287,8 +319,7 @@ def first_weight(model: nn.Module) -> Tensor:
     One without numbers, float32 on the CPU, where it has none: a network read from ONNX or TFLite holds constants, and
     takes images as they come.
     """
-    weights = (t for tensors in (model.parameters(), model.buffers()) for t in tensors)
-    return next((t for t in weights if t.is_floating_point()), torch.empty(0))
+    return next((t for t in list_weights(model).values() if t.is_floating_point()), torch.empty(0))
 
 
 @contextmanager

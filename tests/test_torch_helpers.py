@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from memsr_compiler import check_certificate
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.torch_helpers import copy_module, prepare, unwrap_inside
+from memsr_compiler.torch_helpers import copy_module, list_weights, prepare, unwrap_inside
 
 
 class OfMagnitudes(nn.Module):
@@ -228,3 +228,23 @@ def test_what_is_unwrapped_keeps_all_that_it_holds() -> None:
     plain, image = unwrap_inside(network), torch.rand(1, 3, 4, 4)
     assert isinstance(plain, Forgets) and plain.held == [3] and isinstance(plain.conv, nn.Conv2d)
     assert torch.equal(plain(image), network(image)) and isinstance(network.conv, nn.DataParallel)
+
+
+class Own(Holding):
+    """Its methods give what an optimiser is given."""
+
+    def parameters(self, recurse: bool = True) -> Any:
+        return [{"params": [self.conv.weight], "lr": 1e-4}]
+
+    def named_parameters(self) -> Any:  # type: ignore[override]
+        return [("bias", self.conv.bias)]
+
+    def buffers(self, which: str) -> Any:  # type: ignore[override]
+        return []
+
+
+def test_weights_are_listed_by_no_method_of_a_networks_own() -> None:
+    network = Own(None).eval()
+    assert list(list_weights(network)) == ["conv.weight", "conv.bias"]
+    check_certificate(network, compile_to_plain(network))
+    assert compile_to_plain(network.double())(torch.ones(1, 3, 2, 2, dtype=torch.float64)).dtype == torch.float64

@@ -17,7 +17,7 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
-from memsr_compiler.torch_helpers import InFloat64, copy_module, running_itself, unwrap_inside
+from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, running_itself, unwrap_inside
 from memsr_compiler.trace.fx_reader import module_of
 from memsr_compiler.trace.needed import word_of
 from memsr_compiler.trace.numbers import Group, numbers_of_modules
@@ -356,7 +356,7 @@ def require_readable(model: nn.Module) -> None:
         variance = module.running_var if isinstance(module, nn.modules.batchnorm._NormBase) else None
         if variance is not None and bool((variance + module.eps < 0).any()):
             raise InvalidInput(f"{name or 'the network'}: running_var has values below 0; the checkpoint is damaged")
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for name, tensor in list_weights(model).items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"{name}: has NaN or infinite values; the checkpoint is damaged or training diverged")
 

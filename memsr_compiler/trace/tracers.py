@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.torch_helpers import InFloat64, copy_module, list_buffers, list_parameters, list_weights
 from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible
@@ -98,7 +98,7 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     kinds = [spec.kind for spec in signature.output_specs]  # an input changed in place is an output too
     returned.args = (tuple(a for a, k in zip(returned.args[0], kinds, strict=True) if k is OutputKind.USER_OUTPUT),)
     model = copy_module(model, torch.float64)  # weights that are computed from others are then computed exactly
-    exact = dict(model.named_parameters()) | dict(model.named_buffers())
+    exact = list_weights(model)
     inputs = {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
@@ -279,7 +279,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, model: nn.Module, channels: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.channels, self.dtype = channels, dtype
-        self.weights = dict(model.named_parameters())
+        self.weights = list_parameters(model)
         self.paths = {id(weight): path for path, weight in self.weights.items()}
         self.named = Unchanged()
 
@@ -364,4 +364,4 @@ class _Tracer(fx.Tracer):
         if path in self.weights:
             return self.weights[path].detach()
         made = {name: tensor for tensor, name in self.tensor_attrs.items() if isinstance(tensor, Tensor)}
-        return made[path] if path in made else dict(self.root.named_buffers())[path]
+        return made[path] if path in made else list_buffers(self.root)[path]
