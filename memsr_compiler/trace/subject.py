@@ -177,7 +177,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
             "read, so that nobody can know what it does otherwise; take that question out"
         )
     if samples and (private.used or _shared_chance() != before):
-        _require_no_chance(reference, samples)
+        _require_no_chance(reference, copy_module(model, torch.float64), samples)
     if samples and any(module.training for module in model.modules()):
         _require_mode(model, next(iter(samples.values())))
     if samples and has_changed(reference, model):
@@ -275,12 +275,20 @@ def _require_mode(model: nn.Module, samples: Sequence[Sample]) -> None:
         )
 
 
-def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:
-    """Raises InvalidInput where the random numbers that a network draws count; one may make a layer as it runs."""
+def _require_no_chance(model: nn.Module, fresh: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:
+    """Raises InvalidInput where the random numbers that a network draws count.
+
+    fresh   a copy that has not run yet: what is made of them in a first run, such as a layer, stays
+    """
     image, first = next(iter(samples.values()))[0]
     with InFloat64():
         if all(torch.equal(model(image.clone()), first) for _ in range(_DRAWS)):
-            return
+            if torch.equal(fresh(image.clone()), first):
+                return
+            raise InvalidInput(
+                f"{type(model).__name__} makes something of random numbers when it runs first, such as a layer, and "
+                "keeps that; run it on an image once, load its weights then, and give it afterwards"
+            )
     first_way = "call model.eval() first, or " if any(module.training for module in model.modules()) else ""
     raise InvalidInput(f"{type(model).__name__} draws random numbers as it runs; {first_way}take out what draws them")
 
