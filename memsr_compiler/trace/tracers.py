@@ -222,6 +222,8 @@ class _Proxy(fx.Proxy):
     def __hash__(self) -> int:
         """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""
         assert isinstance(self.tracer, _Tracer), "who makes these"
+        if asks_no_size(self.node) and (told := self.tracer.asked.told(self.node)) is not None:
+            return hash(told)  # of keys of a table, `(x.device, x.dtype)`, which are compared then
         if self.node.target == "item" or not self.tracer.asked.is_tensor(self.node):
             raise fx.proxy.TraceError("symbolically traced sizes cannot be used as inputs to control flow")
         return super().__hash__()
@@ -350,8 +352,8 @@ class _Tracer(fx.Tracer):
             pass
         if only_tells(places):
             return own
-        if asks_no_size(node) and (number := self.asked.number(node)) is not None:
-            return format(number, spec)
+        if asks_no_size(node) and (told := self.asked.told(node)) is not None:
+            return format(told, spec)
         what = HOW_MANY if asks_how_many(node) else "symbolically traced texts"
         raise fx.proxy.TraceError(f"{what} cannot be used as inputs to control flow")
 
