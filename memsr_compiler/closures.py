@@ -25,7 +25,7 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
                 if isinstance(value, _WAYS):
                     table[key] = _rename(value, copies, made)
         for slot in _list_slots(held):
-            if isinstance(value := getattr(held, slot, None), _WAYS) and _reaches(value, copies, set()):
+            if isinstance(value := getattr(held, slot, None), _WAYS) and _reaches(value, copies):
                 object.__setattr__(held, slot, _rename(value, copies, made))  # those of frozen dataclasses too
 
 
@@ -48,7 +48,7 @@ def _rename(value: Any, copies: Mapping[int, Any], made: dict[int, Any]) -> Any:
     """
     if id(value) in copies or id(value) in made:
         return copies.get(id(value), made.get(id(value)))
-    if not _reaches(value, copies, set()):
+    if not _reaches(value, copies):
         return value
 
     def rename(part: Any) -> Any:
@@ -77,7 +77,7 @@ def _rename(value: Any, copies: Mapping[int, Any], made: dict[int, Any]) -> Any:
 
 def _rename_function(value: FunctionType, copies: Mapping[int, Any], made: dict[int, Any]) -> FunctionType:
     cells = value.__closure__ or ()
-    new_cells = [cell for cell in cells if id(cell) not in made and _reaches(cell, copies, set())]
+    new_cells = [cell for cell in cells if id(cell) not in made and _reaches(cell, copies)]
     made.update({id(cell): CellType() for cell in new_cells})
     closure = tuple(made.get(id(cell), cell) for cell in cells)
     renamed = FunctionType(value.__code__, value.__globals__, value.__name__, None, closure or None)
@@ -91,12 +91,21 @@ def _rename_function(value: FunctionType, copies: Mapping[int, Any], made: dict[
     return renamed
 
 
-def _reaches(value: Any, copies: Mapping[int, Any], seen: set[int]) -> bool:
+def _reaches(value: Any, copies: Mapping[int, Any]) -> bool:
     """Whether a value was copied, or is something by which one comes to what was."""
-    if id(value) in copies or id(value) in seen:
-        return id(value) in copies
-    seen.add(id(value))
-    return any(_reaches(part, copies, seen) for part in _list_named(value))
+    seen, waiting = set[int](), [value]
+    while waiting:  # functions may close over each other more deeply than Python goes
+        part = waiting.pop()
+        if id(part) in copies:
+            return True
+        if id(part) not in seen:
+            seen.add(id(part))
+            waiting += [inner for inner in _list_named(part) if type(inner) not in _ATOMS]
+    return False
+
+
+_ATOMS = frozenset((bool, bytes, complex, float, int, str, type(None)))
+"""Kinds that hold nothing: tables may be of millions of them."""
 
 
 def _list_named(value: Any) -> Iterable[Any]:

@@ -37,12 +37,9 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     try:
         with _CopyingComputed():
             copied = copy.deepcopy(model, copies)
+        rename_in_copies(copies)
     except RecursionError as error:
-        deepest = max((name for name, _ in model.named_modules()), key=lambda name: name.count("."))
-        raise InvalidInput(
-            f"{type(model).__name__} cannot be copied: its modules lie within each other more deeply than Python goes, "
-            f"{deepest.count('.') + 1} of them at {deepest[:40]}; take those away that only hold another"
-        ) from error
+        raise InvalidInput(f"{type(model).__name__} cannot be copied: {_say_deep(model)}") from error
     except MemoryError:
         raise
     except Exception as error:  # whatever what it holds raises
@@ -51,7 +48,6 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             "modules, such as a lock, an open file, a generator or a function of TorchScript; make that in forward, or "
             "leave it out"
         ) from error
-    rename_in_copies(copies)
     for _, module in walk(copied):  # by `net.compile()`: a function of the original, which a __getstate__ may keep
         vars(module).pop("_compiled_call_impl", None)
     shared = set(map(id, list_weights(model).values()))
@@ -64,6 +60,20 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return put(copied, "cpu")
+
+
+def _say_deep(model: nn.Module) -> str:
+    deepest = max((path for path, _ in walk(model)), key=lambda path: path.count("."))
+    depth = deepest.count(".") + 1
+    if depth < _DEEP:
+        return "what it holds, functions too, lies within each other more deeply than Python goes; take some of it out"
+    return (
+        f"its modules lie within each other more deeply than Python goes, {depth} of them at {deepest[:40]}; take "
+        "those away that only hold another"
+    )
+
+
+_DEEP = 100  # modules within each other, of which each takes a few of Python's 1000 calls
 
 
 class _CopyingComputed(TorchFunctionMode):

@@ -65,7 +65,14 @@ def test_what_cannot_be_copied_is_named() -> None:
 
 
 def test_why_a_module_cannot_be_copied_is_what_it_is() -> None:
-    """Of these two nobody holds a lock."""
+    """Of these three nobody holds a lock."""
+    closing = Holding(None)
+    call: Any = closing.forward
+    for _ in range(1000):
+        call = (lambda inner: lambda: inner())(call)
+    closing.held = call
+    with pytest.raises(InvalidInput, match="Holding cannot be copied: what it holds, functions too, lies within each"):
+        copy_module(closing, None)
     nested: nn.Module = nn.ReLU()
     for _ in range(400):
         nested = nn.Sequential(nested)
